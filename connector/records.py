@@ -1,0 +1,108 @@
+"""The values that flow through the rooms, from a Kafka message to its outcome.
+
+All are immutable. `Record` and `Item` exist once for each record and destination, so they are named tuples:
+built by C code, and without a dictionary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+NO_TIMESTAMP: Final = -1
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Position(NamedTuple):
+    """Where a record stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Record(NamedTuple):
+    """A Kafka message as it came. `timestamp` is in milliseconds since 1970, or `NO_TIMESTAMP`."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @property
+    def position(self) -> Position:
+        """Where the record stands."""
+        return Position(self.topic, self.partition, self.offset)
+
+
+class Event(NamedTuple):
+    """A decoded record: the full name of the schema it was written with, and the datum.
+
+    A union of several records inside a contract schema decodes to `(full name, datum)`.
+    """
+
+    schema: str
+    datum: dict[str, Any]
+
+
+class Item(NamedTuple):
+    """One event as the bytes that go into a request body.
+
+    `weight` counts against the vendor's records of a batch. An item whose `merge_key` is already in a batch adds
+    neither bytes nor weight to it. `expires_at` (epoch milliseconds) is when a rule that held at preparation
+    stops to hold, so a late retry checks it again. `context` is for the vendor's own `request` and `read`.
+    """
+
+    body: bytes
+    weight: int = 1
+    merge_key: Hashable = None
+    expires_at: int | None = None
+    context: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A vendor's answer to one question, to be produced to the destination's results topic as an Avro record."""
+
+    schema: str
+    datum: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that will not be delivered, and why. Times are epoch seconds."""
+
+    record: Record
+    cause: str
+    code: str | None
+    message: str
+    failed_at: float
+    dedup_id: str
+    field: str | None = None
+    vendor: str | None = None
+    destination: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    attempts: int = 0
+    first_attempt: float | None = None
+
+
+_DEDUP_NAMESPACE: Final = bytes.fromhex("6f1e3b52c0a6524f9a4b1d5a7c2f9e10")
+
+
+def uuid5_text(name: str) -> str:
+    """Return the UUIDv5 of `name` in the connector's own namespace as text.
+
+    Same result as `uuid.uuid5`, at half its cost: it is computed for every record.
+    """
+    digest = hashlib.sha1(_DEDUP_NAMESPACE + name.encode(), usedforsecurity=False).digest()
+    number = int.from_bytes(digest[:16], "big")
+    number = (number & ~(0xF000 << 64) & ~(0xC000 << 48)) | (0x5000 << 64) | (0x8000 << 48)
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
