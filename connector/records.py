@@ -106,3 +106,25 @@ def uuid5_text(name: str) -> str:
     number = (number & ~(0xF000 << 64) & ~(0xC000 << 48)) | (0x5000 << 64) | (0x8000 << 48)
     text = f"{number:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class Assigned(NamedTuple):
+    """A partition given to this member: where reading starts, and what the group had committed for it.
+
+    `committed` is None where the group has no offset; `metadata` is the text committed with it, perhaps empty.
+    """
+
+    topic: str
+    partition: int
+    start: int
+    committed: int | None
+    metadata: str
+
+
+class Commit(NamedTuple):
+    """An explicit commit: the offset below which everything is done, and the offset map as text."""
+
+    topic: str
+    partition: int
+    offset: int
+    metadata: str
