@@ -1,0 +1,88 @@
+"""A clock that moves only when it is told to, so that a test of an hour takes a millisecond."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from itertools import count
+
+_SETTLE_TURNS = 20
+"""Turns of the loop given to woken tasks; a chain of awaits that needs more must be awaited by the test itself."""
+
+
+class ManualClock:
+    """A `Clock` whose time stands still between two calls of `advance` or `elapse`."""
+
+    def __init__(self, now: float = 1_000.0, wall: float = 1_700_000_000.0) -> None:
+        self._now = now
+        self._wall = wall
+        self._order = count()
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    def now(self) -> float:
+        """Return the monotonic seconds that were given or advanced to."""
+        return self._now
+
+    def wall(self) -> float:
+        """Return the epoch seconds that were given, advanced or set."""
+        return self._wall
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the clock was moved by `seconds`; zero or less only lets other tasks run."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        wake = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._now + seconds, next(self._order), wake))
+        await wake
+
+    @property
+    def sleeping(self) -> int:
+        """How many tasks sleep on this clock."""
+        return sum(1 for _, _, wake in self._sleepers if not wake.done())
+
+    @property
+    def next_wake(self) -> float | None:
+        """When (in `now`) the next sleeper wakes; None where nobody sleeps."""
+        self._forget_cancelled()
+        return self._sleepers[0][0] if self._sleepers else None
+
+    def advance(self, seconds: float) -> None:
+        """Move both times forward at once, and wake who has slept long enough; they run when the caller next awaits."""
+        if seconds < 0:
+            raise ValueError("a monotonic clock is never moved back; use set_wall for a jump of the wall clock")
+        self._move_to(self._now + seconds)
+        while self._sleepers and self._sleepers[0][0] <= self._now:
+            _, _, wake = heapq.heappop(self._sleepers)
+            if not wake.done():
+                wake.set_result(None)
+
+    async def elapse(self, seconds: float) -> None:
+        """Let `seconds` pass as they would in truth: from one sleeper's wake to the next, each given time to act.
+
+        A task that sleeps again in between is woken again, at its own time.
+        """
+        end = self._now + seconds
+        await self.settle()
+        while (wake := self.next_wake) is not None and wake <= end:
+            self.advance(max(0.0, wake - self._now))
+            await self.settle()
+        self.advance(max(0.0, end - self._now))
+        await self.settle()
+
+    def set_wall(self, wall: float) -> None:
+        """Make the wall clock jump, as an operator or NTP does; the monotonic time does not notice."""
+        self._wall = wall
+
+    async def settle(self) -> None:
+        """Let the tasks that can run do so, without any time passing."""
+        for _ in range(_SETTLE_TURNS):
+            await asyncio.sleep(0)
+
+    def _move_to(self, now: float) -> None:
+        self._wall += now - self._now
+        self._now = now
+
+    def _forget_cancelled(self) -> None:
+        while self._sleepers and self._sleepers[0][2].done():
+            heapq.heappop(self._sleepers)
