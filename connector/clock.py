@@ -41,4 +41,4 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait `seconds`."""
-        await asyncio.sleep(seconds if seconds > 0 else 0)
+        await asyncio.sleep(max(0.0, seconds))

@@ -1,6 +1,28 @@
-"""Public stand-ins for what the connector talks to: an embedded Kafka broker, simulators of the vendors, a manual clock.
+"""Public stand-ins for what the connector talks to: an embedded Kafka broker, simulated vendors, a manual clock.
 
-They serve the project's own tests, the demo, and people who try their own pipeline. The simulators are written from the
-vendors' documents and share no code with `connector.vendors`, so that a wrong reading on one side cannot hide on the other.
-Nothing that runs in production enters this room.
+They serve the project's own tests, the demo, and people who try their own pipeline. The simulators are written from
+the vendors' documents and share no code with `connector.vendors`, so that a wrong reading on one side cannot hide on
+the other. Nothing that runs in production enters this room.
 """
+
+from connector.testing.broker import EmbeddedBroker
+from connector.testing.clock import ManualClock
+from connector.testing.faults import Call, Fault, FaultPlan, parse_fault
+from connector.testing.jiguang import JiguangApi
+from connector.testing.serve import SIMULATORS, simulate
+from connector.testing.simulator import Reply, Served, Simulator
+
+__all__ = [
+    "SIMULATORS",
+    "Call",
+    "EmbeddedBroker",
+    "Fault",
+    "FaultPlan",
+    "JiguangApi",
+    "ManualClock",
+    "Reply",
+    "Served",
+    "Simulator",
+    "parse_fault",
+    "simulate",
+]
