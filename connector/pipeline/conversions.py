@@ -1,0 +1,273 @@
+"""A decoded Avro value in the form a vendor's field wants; the table of `docs/routing.md`, as code. Pure.
+
+Nothing is guessed: a value that has no one meaning in the wanted kind is refused, and a number out of a vendor's
+range is passed on for the vendor's own rule to refuse. Null stays null in every kind.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import orjson
+
+Unit = Literal["ms", "s"]
+Converter = Callable[[Any], Any]
+
+_DIGITS: Final = re.compile(r"[+-]?[0-9]{1,19}")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_EXACT: Final = 2**53
+
+
+class Unfit(Exception):
+    """A value that has no stated result in the wanted kind: `rule` ends a refusal's code, `why` its message."""
+
+    def __init__(self, rule: str, why: str) -> None:
+        super().__init__(why)
+        self.rule = rule
+        self.why = why
+
+
+def to_string(value: Any) -> Any:
+    """Return text: numbers in decimal, booleans as true and false, times as ISO 8601 (UTC with Z where zoned)."""
+    kind = type(value)
+    if kind is str or value is None:
+        return value
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is int:
+        return str(value)
+    if kind is float:
+        return repr(_finite(value))
+    if isinstance(value, Decimal):
+        return format(_finite_decimal(value), "f")
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, datetime):
+        return _iso(value)
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    raise _unfit(value, "text")
+
+
+def to_long(value: Any) -> Any:
+    """Return a whole number; text of at most 19 digits is one, a number with a fraction and a time are none."""
+    kind = type(value)
+    if kind is int or value is None:
+        return value
+    if kind is str:
+        if _DIGITS.fullmatch(value):
+            return int(value)
+        raise Unfit("type", "the text is not a whole number of at most 19 digits")
+    if kind is float:
+        if not math.isfinite(value) or value != math.floor(value) or abs(value) > _EXACT:
+            raise Unfit("type", "the number is not whole, or too large to be exact")
+        return int(value)
+    if isinstance(value, Decimal):
+        return _whole(value)
+    raise _unfit(value, "a whole number")
+
+
+def to_boolean(value: Any) -> Any:
+    """Return true or false; the texts `true` and `false` and the numbers 0 and 1 are taken."""
+    if value is None or type(value) is bool:
+        return value
+    if type(value) is int and value in (0, 1):
+        return bool(value)
+    if type(value) is str:
+        if value in ("true", "false"):
+            return value == "true"
+        raise Unfit("type", "the text is neither true nor false")
+    raise _unfit(value, "true or false")
+
+
+def to_epoch(value: Any, wanted: Unit, unit: Unit) -> Any:
+    """Return a point in time as whole milliseconds or seconds since 1970, floored.
+
+    A zoned time needs no unit; a number is in `unit`. Text is digits in `unit`, or ISO 8601 with a zone.
+    """
+    if type(value) is str:
+        value = int(value) if _DIGITS.fullmatch(value) else _parsed(value)
+    kind = type(value)
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise Unfit("local_time", "a local time without a zone is no point in time")
+        millis = (value - _EPOCH) // _MILLISECOND
+        return millis if wanted == "ms" else millis // 1000
+    if kind is float:
+        value = Decimal(repr(_finite(value)))
+    elif isinstance(value, Decimal):
+        _finite_decimal(value)
+    elif kind is not int:
+        raise _unfit(value, "a point in time")
+    exact = value if kind is int else Fraction(value)
+    if wanted == unit:
+        return math.floor(exact)
+    return math.floor(exact * 1000 if wanted == "ms" else exact // 1000)
+
+
+def to_json(value: Any) -> Any:
+    """Return a value of JSON's types: containers keep their form, zoned times become epoch milliseconds."""
+    kind = type(value)
+    if value is None or kind is str or kind is int or kind is bool:
+        return value
+    if kind is float:
+        return _finite(value)
+    if kind is dict:
+        return {key: to_json(inner) for key, inner in value.items()}
+    if kind is list:
+        return [to_json(inner) for inner in value]
+    if kind is tuple:
+        return to_json(value[1])
+    if isinstance(value, Decimal):
+        return _json_number(value)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, datetime):
+        return _iso(value) if value.tzinfo is None else (value - _EPOCH) // _MILLISECOND
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    raise _unfit(value, "a JSON value")
+
+
+def to_map(value: Any) -> Any:
+    """Return a record or map with its values in JSON's types."""
+    if value is None or type(value) is dict:
+        return to_json(value)
+    raise _unfit(value, "a map")
+
+
+def to_strings(value: Any) -> Any:
+    """Return a list of texts; a null in it is refused, because leaving it out would move the others."""
+    if value is None:
+        return None
+    if type(value) is not list:
+        raise _unfit(value, "a list of texts")
+    if any(inner is None for inner in value):
+        raise Unfit("type", "a null in a list of texts")
+    return [to_string(inner) for inner in value]
+
+
+def to_string_map(value: Any) -> Any:
+    """Return a map of texts: scalars as `to_string`, records, maps and lists as JSON text, nulls left out."""
+    if value is None:
+        return None
+    if type(value) is not dict:
+        raise _unfit(value, "a map")
+    return {key: _text(inner) for key, inner in value.items() if inner is not None}
+
+
+def to_records(value: Any) -> Any:
+    """Return a list of records with their values in JSON's types."""
+    if value is None:
+        return None
+    if type(value) is not list:
+        raise _unfit(value, "a list of records")
+    return [_record(inner) for inner in value]
+
+
+def converter(kind: str, unit: Unit | None) -> Converter:
+    """Return the conversion for a `FieldKind.type`; `unit` is a plain number's, and unset the kind's own."""
+    if kind == "millis":
+        return lambda value: value if type(value) is int and unit != "s" else to_epoch(value, "ms", unit or "ms")
+    if kind == "seconds":
+        return lambda value: value if type(value) is int and unit != "ms" else to_epoch(value, "s", unit or "s")
+    return _BY_KIND[kind]
+
+
+_BY_KIND: Final[dict[str, Converter]] = {
+    "string": to_string,
+    "long": to_long,
+    "boolean": to_boolean,
+    "map": to_map,
+    "strings": to_strings,
+    "string_map": to_string_map,
+    "records": to_records,
+    "any": to_json,
+}
+
+
+def _text(value: Any) -> Any:
+    if type(value) is tuple:
+        value = value[1]
+    return orjson.dumps(to_json(value)).decode() if type(value) in (dict, list) else to_string(value)
+
+
+def _record(value: Any) -> Any:
+    if type(value) is tuple:
+        value = value[1]
+    if type(value) is not dict:
+        raise _unfit(value, "a record")
+    return to_json(value)
+
+
+def _iso(value: datetime) -> str:
+    if value.tzinfo is None:
+        return value.isoformat()
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _parsed(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise Unfit("type", "the text is neither a whole number nor a time in ISO 8601") from None
+
+
+def _finite(value: float) -> float:
+    if math.isfinite(value):
+        return value
+    raise Unfit("nan", "NaN and infinity have no representation")
+
+
+def _finite_decimal(value: Decimal) -> Decimal:
+    if value.is_finite():
+        return value
+    raise Unfit("nan", "NaN and infinity have no representation")
+
+
+def _whole(value: Decimal) -> int:
+    if not value.is_finite() or value != value.to_integral_value():
+        raise Unfit("type", "the decimal is not a whole number")
+    return int(value)
+
+
+def _json_number(value: Decimal) -> int | float:
+    """Return a decimal as the JSON number that reads the same; one that no double holds exactly is refused."""
+    _finite_decimal(value)
+    if value == value.to_integral_value():
+        return int(value)
+    number = float(value)
+    if Decimal(repr(number)) != value:
+        raise Unfit("decimal", "the decimal has more digits than a JSON number keeps; map it to a text")
+    return number
+
+
+def _unfit(value: Any, wanted: str) -> Unfit:
+    if isinstance(value, (bytes, bytearray)):
+        return Unfit("bytes", f"bytes are not {wanted}")
+    return Unfit("type", f"{_KINDS.get(type(value), 'this kind of value')} is not {wanted}")
+
+
+_KINDS: Final[dict[type, str]] = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    Decimal: "a decimal",
+    str: "a text",
+    dict: "a record or map",
+    list: "a list",
+    datetime: "a timestamp",
+    date: "a date",
+    time: "a time of day",
+    UUID: "a UUID",
+}

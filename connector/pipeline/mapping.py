@@ -1,0 +1,148 @@
+"""A route's `fields` for one vendor, compiled once: foreign event in, the vendor's own fields out. Pure.
+
+Each field of the vendor gets one of: a dotted path, `$key`, `$timestamp`, `$header.NAME`, `{const: value}`, or
+`{path: source, unit: ms}` where a plain number is a time. What a value becomes is stated in `docs/routing.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from connector.errors import Fault, Refusal
+from connector.pipeline.conversions import Converter, Unfit, Unit, converter
+from connector.pipeline.sources import Getter, compile_source, did_you_mean, path_fault
+from connector.records import Record
+from connector.vendors.base import FieldKind
+
+_UNITS: Final = ("ms", "s")
+_TIMES: Final = ("millis", "seconds")
+_NEVER_TEXT: Final = ("map", "strings", "string_map", "records")
+_ALLOWED: Final = "a dotted path, $key, $timestamp, $header.NAME, {const: VALUE} or {path: PATH, unit: ms or s}"
+
+
+class _Step(NamedTuple):
+    field: str
+    text: str
+    get: Getter
+    convert: Converter
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FieldMapping:
+    """A compiled mapping. Its result has every field the vendor knows; null where nothing is mapped or found."""
+
+    template: Mapping[str, Any]
+    steps: tuple[_Step, ...]
+
+    def apply(self, datum: Mapping[str, Any], record: Record) -> dict[str, Any]:
+        """Return the vendor's fields for one event.
+
+        Raises `Refusal` with cause `invalid` and code `mapping.FIELD.RULE`: `type`, `bytes`, `utf8`, `nan`, `decimal`,
+        `local_time`, or `null` for a required field without a value.
+        """
+        fields = dict(self.template)
+        for field, text, get, convert, required in self.steps:
+            value = get(datum, record)
+            if value is None:
+                if required:
+                    raise _refusal(field, text, "null", "the vendor requires a value")
+                continue
+            try:
+                fields[field] = convert(value)
+            except Unfit as unfit:
+                raise _refusal(field, text, unfit.rule, unfit.why) from None
+        return fields
+
+
+def compile_mapping(
+    fields: Mapping[str, Any], wanted: Mapping[str, FieldKind], path: str, schema: Any = None
+) -> tuple[FieldMapping, list[Fault]]:
+    """Return a route's mapping for one vendor, and every fault in it; with a fault the mapping is not to be used.
+
+    `wanted` is the vendor's `VendorKind.fields`, `path` where the mapping stands in the file. With a `schema` (the
+    writer's, as parsed JSON) every dotted path is checked against it; without, a path that is not there gives null.
+    """
+    faults: list[Fault] = []
+    template: dict[str, Any] = dict.fromkeys(wanted)
+    steps: list[_Step] = []
+    for name, entry in fields.items():
+        where = f"{path}.{name}"
+        if name not in wanted:
+            message = f"the vendor has no such field{did_you_mean(name, wanted)}; it has {', '.join(sorted(wanted))}"
+            faults.append(Fault(where, message))
+            continue
+        try:
+            step = _compile_field(name, entry, wanted[name], schema)
+        except ValueError as fault:
+            faults.append(Fault(where, str(fault)))
+            continue
+        if isinstance(step, _Constant):
+            template[name] = step.value
+        else:
+            steps.append(step)
+    missing = [name for name, kind in wanted.items() if kind.required and name not in fields]
+    faults += [Fault(f"{path}.{name}", "the vendor requires this field: map it") for name in missing]
+    return FieldMapping(template, tuple(steps)), faults
+
+
+class _Constant(NamedTuple):
+    value: Any
+
+
+def _compile_field(name: str, entry: Any, kind: FieldKind, schema: Any) -> _Step | _Constant:
+    """Return one field's compiled entry; raise `ValueError` with what is wrong and what is allowed."""
+    unit: Unit | None = None
+    text = entry
+    if isinstance(entry, dict):
+        if set(entry) == {"const"}:
+            return _constant(entry["const"], kind)
+        if "path" not in entry or not set(entry) <= {"path", "unit"}:
+            raise ValueError(f"keys {', '.join(map(str, entry)) or 'none'} are not understood; write {_ALLOWED}")
+        text, unit = entry["path"], _unit(entry, kind)
+    if not isinstance(text, str):
+        raise ValueError(f"{_yaml_kind(text)} is no source; write {_ALLOWED}")
+    source = compile_source(text, f"mapping.{name}")
+    if source.is_text and kind.type in _NEVER_TEXT:
+        raise ValueError(f"{text} is a text and the field wants a {kind.type}; map a field of the event")
+    if source.is_time:
+        if unit is not None:
+            raise ValueError("$timestamp needs no unit: it is known to be milliseconds")
+        if kind.type in (*_NEVER_TEXT, "boolean"):
+            raise ValueError(f"$timestamp is a time and the field wants a {kind.type}; map a field of the event")
+        unit = "ms"
+    if source.path is not None and schema is not None:
+        fault = path_fault(source.path, schema)
+        if fault is not None:
+            raise ValueError(fault)
+    return _Step(name, text, source.get, converter(kind.type, unit), kind.required)
+
+
+def _unit(entry: Mapping[str, Any], kind: FieldKind) -> Unit | None:
+    if "unit" not in entry:
+        return None
+    if kind.type not in _TIMES:
+        raise ValueError(f"a unit belongs to a time, and the field wants a {kind.type}; leave the unit out")
+    unit = entry["unit"]
+    if unit not in _UNITS:
+        raise ValueError("unit is ms or s")
+    return "ms" if unit == "ms" else "s"
+
+
+def _constant(value: Any, kind: FieldKind) -> _Constant:
+    if value is None:
+        raise ValueError("a constant null says nothing; leave the field out")
+    try:
+        return _Constant(converter(kind.type, None)(value))
+    except Unfit as unfit:
+        raise ValueError(f"the constant does not fit a {kind.type}: {unfit.why}") from None
+
+
+def _yaml_kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _refusal(field: str, text: str, rule: str, why: str) -> Refusal:
+    return Refusal("invalid", f"mapping.{field}.{rule}", f"{field} from {text}: {why}", field=field)

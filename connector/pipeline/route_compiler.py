@@ -1,0 +1,186 @@
+"""The `routes` of a configuration, checked and compiled; every fault at once, each with its path. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from connector.config import RouteSettings, Settings
+from connector.errors import Fault
+from connector.pipeline.conditions import Condition, TopicPattern, compile_condition
+from connector.pipeline.mapping import FieldMapping, compile_mapping
+from connector.pipeline.sources import Source, compile_source, did_you_mean, path_fault
+from connector.records import Record
+from connector.vendors.base import VendorKind
+
+ENVELOPE: Final = "connector.events.Event"
+_NAMESPACE: Final = "connector.events."
+
+
+class Leg(NamedTuple):
+    """One destination of a route: the contract schema it takes as it is, and the mapping for everything else."""
+
+    destination: str
+    schema: str
+    mapping: FieldMapping | None
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRoute:
+    """One entry of `routes`; `index` is its place there. Unset `topics` and `schema` match all."""
+
+    index: int
+    topics: TopicPattern | None
+    schema: str | None
+    conditions: tuple[Condition, ...]
+    legs: tuple[Leg, ...]
+    identity: Source | None
+    entity: bool
+
+    def is_for(self, topic: str, schema: str) -> bool:
+        """Tell whether the route is for events of the schema in the topic, its `where` apart."""
+        return (self.schema is None or self.schema == schema) and (self.topics is None or self.topics.matches(topic))
+
+    def matches(self, datum: Mapping[str, Any], record: Record) -> bool:
+        """Tell whether every entry of `where` is met."""
+        return all(condition(datum, record) for condition in self.conditions)
+
+
+def compile_routes(
+    settings: Settings, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any]
+) -> tuple[tuple[CompiledRoute, ...], list[Fault]]:
+    """Return the compiled routes and every fault in them; with a fault the routes are not to be used."""
+    compiler = _Compiler(settings, destinations, schemas)
+    routes = tuple(compiler.route(index, route) for index, route in enumerate(settings.routes))
+    return routes, compiler.faults
+
+
+class _Compiler:
+    """Compiles route by route and collects what is wrong, so that one start tells everything."""
+
+    def __init__(self, settings: Settings, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any]) -> None:
+        self.settings = settings
+        self.destinations = destinations
+        self.schemas = schemas
+        self.faults: list[Fault] = []
+
+    def route(self, index: int, route: RouteSettings) -> CompiledRoute:
+        """Return one compiled route; what is wrong with it goes to `faults`."""
+        path = f"routes[{index}]"
+        schema = self.schemas.get(route.schema_name) if route.schema_name else None
+        self._check_schema_name(path, route)
+        return CompiledRoute(
+            index=index,
+            topics=self._topics(path, route),
+            schema=route.schema_name,
+            conditions=self._conditions(path, route, schema),
+            legs=self._legs(path, route, self._mappings(path, route, schema)),
+            identity=self._source(f"{path}.id", route.id, schema) if route.id is not None else None,
+            entity=route.entity,
+        )
+
+    def _fault(self, path: str, message: str) -> None:
+        self.faults.append(Fault(path, message))
+
+    def _check_schema_name(self, path: str, route: RouteSettings) -> None:
+        name = route.schema_name
+        known = {ENVELOPE, *(kind.schema for kind in self.destinations.values())}
+        if name and name.startswith(_NAMESPACE) and name not in known:
+            allowed = ", ".join(sorted(known))
+            hint = did_you_mean(name, known)
+            self._fault(f"{path}.schema", f"no destination takes {name}{hint}; of this namespace there are {allowed}")
+
+    def _topics(self, path: str, route: RouteSettings) -> TopicPattern | None:
+        if route.topics is None:
+            return None
+        if not route.topics:
+            self._fault(f"{path}.topics", "an empty list matches no topic; name topics, or leave it out to match all")
+        compiled: list[str] = []
+        for index, topic in enumerate(route.topics):
+            where = f"{path}.topics[{index}]"
+            try:
+                TopicPattern([topic])
+            except ValueError as fault:
+                self._fault(where, str(fault))
+                continue
+            compiled.append(topic)
+            if not topic.startswith("^") and not self._is_read(topic):
+                hint = did_you_mean(topic, self.settings.kafka.topics)
+                self._fault(where, f"topic {topic} is not among kafka.topics, so it is never read{hint}")
+        return TopicPattern(compiled)
+
+    def _is_read(self, topic: str) -> bool:
+        try:
+            return TopicPattern(self.settings.kafka.topics).matches(topic)
+        except ValueError:
+            return True
+
+    def _source(self, path: str, text: str, schema: Any) -> Source | None:
+        try:
+            source = compile_source(text)
+        except ValueError as fault:
+            self._fault(path, str(fault))
+            return None
+        wrong = path_fault(source.path, schema) if source.path is not None and schema is not None else None
+        if wrong is not None:
+            self._fault(path, wrong)
+        return source
+
+    def _conditions(self, path: str, route: RouteSettings, schema: Any) -> tuple[Condition, ...]:
+        conditions: list[Condition] = []
+        for text, wanted in route.where.items():
+            where = f"{path}.where.{text}"
+            source = self._source(where, text, schema)
+            if source is None:
+                continue
+            try:
+                conditions.append(compile_condition(source, wanted))
+            except ValueError as fault:
+                self._fault(where, str(fault))
+        return tuple(conditions)
+
+    def _mappings(self, path: str, route: RouteSettings, schema: Any) -> dict[str, FieldMapping]:
+        """Return the route's mappings by vendor."""
+        kinds = {kind.name: kind for name in route.to if (kind := self.destinations.get(name)) is not None}
+        mappings: dict[str, FieldMapping] = {}
+        for vendor, fields in route.fields.items():
+            where = f"{path}.fields.{vendor}"
+            if vendor in kinds:
+                mappings[vendor], faults = compile_mapping(fields, kinds[vendor].fields, where, schema)
+                self.faults += faults
+            else:
+                among = (
+                    f"the destinations of this route are of {', '.join(kinds)}" if kinds else "it has none that exists"
+                )
+                hint = did_you_mean(vendor, kinds)
+                self._fault(where, f"no destination of this route is of vendor {vendor}{hint}; {among}")
+        return mappings
+
+    def _legs(self, path: str, route: RouteSettings, mappings: Mapping[str, FieldMapping]) -> tuple[Leg, ...]:
+        legs: list[Leg] = []
+        for index, name in enumerate(route.to):
+            where = f"{path}.to[{index}]"
+            kind = self.destinations.get(name)
+            if name in route.to[:index]:
+                self._fault(where, f"{name} is named twice; a record goes to a destination once")
+            elif kind is None and name in self.settings.destinations:
+                continue
+            elif kind is None:
+                known = ", ".join(self.destinations) or "none"
+                hint = did_you_mean(name, self.destinations)
+                self._fault(where, f"there is no destination {name}{hint}; destinations are {known}")
+            else:
+                self._check_mapped(path, route, name, kind)
+                legs.append(Leg(name, kind.schema, mappings.get(kind.name)))
+        return tuple(legs)
+
+    def _check_mapped(self, path: str, route: RouteSettings, name: str, kind: VendorKind) -> None:
+        if route.schema_name in (None, ENVELOPE, kind.schema) or kind.name in route.fields:
+            return
+        message = (
+            f"destination {name} takes {kind.schema}, so {route.schema_name} needs a mapping for vendor {kind.name}"
+        )
+        fault = Fault(f"{path}.fields.{kind.name}", message)
+        if fault not in self.faults:
+            self.faults.append(fault)
