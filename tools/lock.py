@@ -1,0 +1,41 @@
+"""Writes requirements/runtime.txt and requirements/dev.txt from pyproject.toml: every version pinned, every file hashed.
+
+Both hold the build backend too, so that the project itself installs without build isolation. Run by `make lock`,
+which brings pip-tools. No address of an index gets into the files: each user's pip knows its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OPTIONS = (
+    *("--quiet", "--generate-hashes", "--strip-extras", "--allow-unsafe", "--newline=lf", "--no-annotate"),
+    *("--no-header", "--no-emit-index-url", "--no-emit-trusted-host", "--no-emit-find-links", "--no-emit-options"),
+)
+
+
+def lock(name: str, wanted: list[str], upgrade: list[str]) -> None:
+    """Resolve `wanted` into requirements/<name>.txt; versions already there stay unless `upgrade` says otherwise."""
+    target = ROOT / "requirements" / f"{name}.txt"
+    command = [sys.executable, "-m", "piptools", "compile", *OPTIONS, *upgrade, "--output-file", str(target), "-"]
+    subprocess.run(command, input="\n".join(wanted), text=True, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    head = f"# {name}: pinned and hashed by `make lock`; change pyproject.toml, not this file.\n"
+    target.write_text(head + target.read_text(encoding="utf-8").removeprefix(head), encoding="utf-8")
+
+
+def main() -> None:
+    """Lock the runtime first, then the development tools around the same versions."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    upgrade = sys.argv[1:]
+    runtime = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    lock("runtime", runtime, upgrade)
+    pins = f"-c {ROOT / 'requirements' / 'runtime.txt'}"
+    lock("dev", [pins, *runtime, *project["dependency-groups"]["dev"]], upgrade)
+
+
+if __name__ == "__main__":
+    main()
