@@ -9,6 +9,9 @@ from connector.testing.broker import EmbeddedBroker
 from connector.testing.clock import ManualClock
 from connector.testing.faults import Call, Fault, FaultPlan, parse_fault
 from connector.testing.jiguang import JiguangApi
+from connector.testing.jpush_report import JPushReportApi
+from connector.testing.mytracker import MyTrackerApi
+from connector.testing.quick_audience import QuickAudienceApi
 from connector.testing.serve import SIMULATORS, simulate
 from connector.testing.simulator import Reply, Served, Simulator
 
@@ -18,8 +21,11 @@ __all__ = [
     "EmbeddedBroker",
     "Fault",
     "FaultPlan",
+    "JPushReportApi",
     "JiguangApi",
     "ManualClock",
+    "MyTrackerApi",
+    "QuickAudienceApi",
     "Reply",
     "Served",
     "Simulator",

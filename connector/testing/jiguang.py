@@ -86,6 +86,10 @@ class JiguangApi:
         headers = {} if retry_after is None else {"Retry-After": retry_after}
         return Reply(429, b"Too Many Requests", "throttled", headers=headers, content_type="text/plain")
 
+    def failed(self, status: int) -> Reply:
+        """Return any other status; the document has none, so the body is a proxy's."""
+        return Reply(status, b"<html>upstream</html>", f"status_{status}", content_type="text/html")
+
     def answer(self, call: Call) -> Reply:
         """Accept the whole batch, or refuse the whole batch for whatever is wrong in it."""
         if call.path != PATH:

@@ -9,10 +9,16 @@ from typing import Any, Final
 
 from connector.testing.faults import EFFECTS
 from connector.testing.jiguang import JiguangApi
+from connector.testing.jpush_report import JPushReportApi
+from connector.testing.mytracker import MyTrackerApi
+from connector.testing.quick_audience import QuickAudienceApi
 from connector.testing.simulator import Api, Simulator
 
 SIMULATORS: Final[Mapping[str, Callable[..., Api]]] = {
     "jiguang": JiguangApi,
+    "jpush_report": JPushReportApi,
+    "mytracker": MyTrackerApi,
+    "quick_audience": QuickAudienceApi,
 }
 """The simulated account of each vendor; its arguments are its options."""
 

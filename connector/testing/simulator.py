@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -68,6 +68,10 @@ class Api(Protocol):
 
     def throttled(self, retry_after: str | None) -> Reply:
         """Return the answer to one request too many."""
+        ...
+
+    def failed(self, status: int) -> Reply:
+        """Return the answer to a failure of its own, with the body that the document gives it, if any."""
         ...
 
     def destination(self, url: str) -> dict[str, Any]:
@@ -238,9 +242,11 @@ class Simulator:
         match fault.effect:
             case "status" if fault.status == 429 and fault.body is None:
                 return self.api.throttled(fault.retry_after)
+            case "status" if fault.body is None:
+                failed = self.api.failed(fault.status)
+                return replace(failed, headers={**failed.headers, **retry})
             case "status":
-                body = (fault.body or "").encode()
-                return Reply(fault.status, body, f"status_{fault.status}", headers=retry, content_type="text/plain")
+                return Reply(fault.status, (fault.body or "").encode(), f"status_{fault.status}", headers=retry)
             case "garbage":
                 return Reply(200, (fault.body or _PROXY_PAGE).encode(), "garbage", content_type="text/html")
             case "credential":
