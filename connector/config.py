@@ -1,208 +1,293 @@
 """The settings: one YAML file, read into frozen models; every fault at once, each with its path.
 
-A vendor's own settings are a subclass of `DestinationSettings` in its module; `load` is given them, because this
-module stands below the vendors.
+The models themselves stand in `config_models` and are named here too. A vendor's own settings are a subclass of
+`DestinationSettings` in its module; `load` is given them, because this module stands below the vendors.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, ClassVar, Literal
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, SecretStr, ValidationError
 
+from connector.config_checks import (
+    OWNED_PROPERTIES,
+    START_ALIASES,
+    check_client,
+    check_destination,
+    check_kafka,
+    check_routes,
+    check_timeout,
+    check_topics,
+    longest_timeout,
+    name_fault,
+)
+from connector.config_faults import faults_of, kind, suggest
+from connector.config_models import (
+    BatchSettings,
+    DeadLetterSettings,
+    DestinationSettings,
+    DocumentedLimits,
+    Duration,
+    HttpSettings,
+    KafkaSettings,
+    LimitSettings,
+    LogSettings,
+    Model,
+    Off,
+    ReceiptSettings,
+    RegistrySettings,
+    RetrySettings,
+    RouteSettings,
+    SchemaSettings,
+    ServerSettings,
+    Settings,
+    Size,
+    StormSettings,
+)
+from connector.config_source import Resolver, join, parse
 from connector.errors import ConfigurationError, Fault
+from connector.redaction import HIDDEN, mask_url, names_secret, url_secrets
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?")
-_SIZE_UNITS = {"B": 1, "kB": 1000, "KB": 1000, "KiB": 1024, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+__all__ = [
+    "OWNED_PROPERTIES",
+    "BatchSettings",
+    "DeadLetterSettings",
+    "DestinationSettings",
+    "DocumentedLimits",
+    "Duration",
+    "HttpSettings",
+    "KafkaSettings",
+    "LimitSettings",
+    "Loaded",
+    "LogSettings",
+    "Model",
+    "Off",
+    "ReceiptSettings",
+    "RegistrySettings",
+    "RetrySettings",
+    "RouteSettings",
+    "SchemaSettings",
+    "ServerSettings",
+    "Settings",
+    "Size",
+    "StormSettings",
+    "load",
+    "redacted",
+    "secret_values",
+]
 
-
-def parse_duration(value: object) -> object:
-    """Return seconds for text such as `200ms`, `1.5s`, `1h`; a number is seconds already."""
-    if isinstance(value, str):
-        match = _DURATION.fullmatch(value.strip())
-        if match is None:
-            raise ValueError("a duration is a number with ms, s, m, h or d, such as 200ms")
-        return float(match[1]) * _DURATION_UNITS[match[2]]
-    return value
-
-
-def parse_size(value: object) -> object:
-    """Return bytes for text such as `1MiB` or `10kB`; a number is bytes already."""
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip())
-        if match is None:
-            raise ValueError("a size is a whole number with B, kB, KiB, MB, MiB, GB or GiB, such as 1MiB")
-        return int(match[1]) * _SIZE_UNITS[match[2] or "B"]
-    return value
-
-
-def _off(value: object) -> object:
-    """YAML reads a bare `off` as false; both mean the same here."""
-    return "off" if value is False or value == "off" else value
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
-Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
-Off = Annotated[Literal["off"], BeforeValidator(_off)]
+Kinds = Mapping[str, type[DestinationSettings]]
+Rules = Mapping[str, frozenset[str]]
 
 
-class Model(BaseModel):
-    """Base of all settings: frozen, unknown keys refused."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A valid configuration, and what is needed to read a destination's secrets again."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    settings: Settings
+    path: Path
+    _reader: _Reader
+    _raw: Mapping[str, Any]
 
+    @property
+    def folder(self) -> Path:
+        """The configuration's folder, from which relative paths are read."""
+        return self._reader.resolver.folder
 
-class BatchSettings(Model):
-    """How large a batch may grow, and how long its first item waits. Unset: the vendor's documented limit."""
+    def reload(self, name: str) -> DestinationSettings:
+        """Return a destination's settings with `${…}` resolved again, so that a rotated secret is seen.
 
-    records: int | None = Field(default=None, gt=0)
-    bytes: Size | None = None
-    linger: Duration = 0.2
-
-
-class RetrySettings(Model):
-    """Exponential backoff with full jitter, for ever unless `give_up_after` is set."""
-
-    initial: Duration = 0.5
-    max: Duration = 60.0
-    give_up_after: Duration | None = None
-
-
-class StormSettings(Model):
-    """A share of refused records among the last `records` above which a destination is held."""
-
-    share: float = Field(default=0.5, gt=0, le=1)
-    records: int = Field(default=500, ge=10)
+        Everything else is as it was when the file was loaded. Reads files, so it may block for a moment. Raises
+        `ConfigurationError` where a secret is missing now.
+        """
+        reader = replace(self._reader, faults=[])
+        settings = reader.destination(name, self._raw[name])
+        if settings is None or reader.faults:
+            raise ConfigurationError(reader.faults)
+        return reader.with_timeout(name, settings, longest_timeout(self.settings))
 
 
-class HttpSettings(Model):
-    """How the vendor is reached: a proxy, a CA of one's own, a client certificate (PEM files)."""
+def load(path: str | Path, kinds: Kinds, env: Mapping[str, str] | None = None, rules: Rules | None = None) -> Loaded:
+    """Read the file at `path` and return its settings.
 
-    proxy: str | None = None
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-
-
-class DocumentedLimits(Model):
-    """What a vendor documents (or, where it does not, our default): never exceeded without `agreed_limits`."""
-
-    records: int
-    bytes: int
-    requests_per_second: float | None = None
-
-
-class DestinationSettings(Model):
-    """What every destination has; a vendor's settings add its account."""
-
-    documented: ClassVar[DocumentedLimits]
-
-    vendor: str
-    base_url: str
-    batch: BatchSettings = BatchSettings()
-    agreed_limits: bool = False
-    max_in_flight: int = Field(default=8, ge=1, le=1024)
-    order: Literal["none", "key"] = "none"
-    requests_per_second: float | None = Field(default=None, gt=0)
-    rate_limit_share: Literal["group", "fixed"] = "group"
-    retry: RetrySettings = RetrySettings()
-    timeout: Duration | None = None
-    codes: dict[str, Literal["refuse", "retry", "hold"]] = {}
-    rules: dict[str, Off] = {}
-    on_unknown_outcome: Literal["retry", "dead_letter"] = "retry"
-    storm: StormSettings | Off = StormSettings()
-    http: HttpSettings = HttpSettings()
-    hold: bool = False
-
-class KafkaSettings(Model):
-    """Where records come from. `client` is passed to librdkafka as it is."""
-
-    topics: list[str] = Field(min_length=1)
-    group_id: str = Field(min_length=1)
-    start: Literal["earliest", "latest"] | int | None = None
-    create_topics: bool = False
-    client: dict[str, str | int | float | bool]
-
-
-class RegistrySettings(Model):
-    """A schema registry with Confluent's API. `client` is passed to its client as it is."""
-
-    url: str
-    client: dict[str, Any] = {}
-
-
-class SchemaSettings(Model):
-    """Writer schemas that are known without a registry: `files` are globs, relative to the configuration's folder.
-
-    `plain` names, for a topic whose values are plain Avro without any header, the full name of their schema.
+    `kinds` gives the settings model of each vendor and `rules`, where given, the ids of its local rules. `env` is what
+    `${NAME}` reads, the process's environment unless given. Raises `ConfigurationError` with every fault found.
     """
-
-    files: list[str] = []
-    plain: dict[str, str] = {}
-
-
-class RouteSettings(Model):
-    """Which events go to which destinations, and how their fields are mapped."""
-
-    topics: list[str] | None = None
-    schema_name: str | None = Field(default=None, alias="schema")
-    where: dict[str, Any] = {}
-    to: list[str] = Field(min_length=1)
-    id: str | None = None
-    entity: bool = False
-    fields: dict[str, dict[str, Any]] = {}
-
-
-class DeadLetterSettings(Model):
-    """The dead-letter and replay topics; unset: `<group_id>.dead-letters` and `<group_id>.replay`."""
-
-    topic: str | None = None
-    replay_topic: str | None = None
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError([Fault(str(path), f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError([Fault(str(path), "is not UTF-8 text")]) from None
+    tree, faults = parse(text)
+    if not isinstance(tree, dict):
+        faults = faults or [Fault("", f"the file is {kind(tree)}; allowed: a mapping with kafka and destinations")]
+        raise ConfigurationError(faults)
+    resolver = Resolver(os.environ if env is None else env, path.absolute().parent)
+    reader = _Reader(kinds, rules or {}, resolver, faults)
+    settings = reader.settings(tree)
+    if settings is None or reader.faults:
+        raise ConfigurationError(list(dict.fromkeys(reader.faults)))
+    return Loaded(settings, path, reader, tree["destinations"])
 
 
-class ReceiptSettings(Model):
-    """Where receipts go; off when there is no topic."""
+@dataclass(slots=True)
+class _Reader:
+    """One reading of a file: goes on after a fault, so that all are found."""
 
-    topic: str | None = None
+    kinds: Kinds
+    rules: Rules
+    resolver: Resolver
+    faults: list[Fault]
+
+    def settings(self, tree: dict[str, Any]) -> Settings | None:
+        """Return the whole file's settings; None where kafka, without which there are none, is faulty."""
+        raw = self._destinations(tree)
+        read = {name: self.destination(name, body) for name, body in raw.items()}
+        good = {name: settings for name, settings in read.items() if settings is not None}
+        rest = {key: value for key, value in tree.items() if key != "destinations"}
+        rest = self._resolve(rest, "")
+        settings, faulty = self._sections(rest, good)
+        if settings is None:
+            kafka = rest.get("kafka")
+            if isinstance(kafka, dict) and isinstance(kafka.get("client"), dict):
+                self.faults.extend(check_client(kafka["client"], has_start="start" in kafka))
+            return None
+        self.faults.extend(check_kafka(settings.kafka))
+        if "limits" not in faulty:
+            longest = longest_timeout(settings)
+            good = {name: self.with_timeout(name, each, longest) for name, each in good.items()}
+        settings = settings.model_copy(update={"destinations": good, "kafka": _with_start(settings.kafka)})
+        self.faults.extend(check_topics(settings))
+        self.faults.extend(check_routes(settings, raw, {name: each.vendor for name, each in good.items()}))
+        return settings
+
+    def _destinations(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """Return the destinations as they stand in the file."""
+        raw = tree.get("destinations", {})
+        if isinstance(raw, dict) and raw:
+            return raw
+        problem = f"is {kind(raw)}; allowed: a mapping by name" if raw else "at least one is required"
+        self.faults.append(Fault("destinations", problem))
+        return {}
+
+    def _sections(self, rest: dict[str, Any], good: dict[str, DestinationSettings]) -> tuple[Settings | None, set[str]]:
+        """Return the settings without the sections that are faulty, and the names of those.
+
+        So the checks between the others find what is wrong there too.
+        """
+        try:
+            return Settings.model_validate({**rest, "destinations": good}), set()
+        except ValidationError as error:
+            self._note(error, Settings, rest, "")
+            faulty = {str(detail["loc"][0]) for detail in error.errors(include_input=False)}
+        try:
+            kept = {key: value for key, value in rest.items() if key not in faulty}
+            return Settings.model_validate({**kept, "destinations": good}), faulty
+        except ValidationError:
+            return None, faulty
+
+    def destination(self, name: str, body: Any) -> DestinationSettings | None:
+        """Return one destination as its vendor's model reads it; None where it cannot be read."""
+        path = join("destinations", name)
+        fault = name_fault(name)
+        if fault is not None:
+            self.faults.append(fault)
+        if not isinstance(body, dict):
+            self.faults.append(Fault(path, f"is {kind(body)}; allowed: a mapping"))
+            return None
+        body = self._resolve(body, path)
+        model = self._model(f"{path}.vendor", body)
+        if model is None:
+            return None
+        try:
+            settings = model.model_validate(body)
+        except ValidationError as error:
+            self._note(error, model, body, path)
+            return None
+        folder = self.resolver.folder
+        self.faults.extend(check_destination(name, settings, self.rules.get(settings.vendor), folder))
+        files = {
+            key: str(folder / file)
+            for key in ("ca_file", "cert_file", "key_file")
+            if (file := getattr(settings.http, key)) is not None
+        }
+        return settings.model_copy(update={"http": settings.http.model_copy(update=files)}) if files else settings
+
+    def _model(self, path: str, body: dict[str, Any]) -> type[DestinationSettings] | None:
+        """Return the settings model of the vendor that a destination names."""
+        vendor = body.get("vendor")
+        if isinstance(vendor, str) and vendor in self.kinds:
+            return self.kinds[vendor]
+        problem = "is required" if "vendor" not in body else f"is {kind(vendor)} that names no vendor"
+        hint = suggest(vendor, self.kinds) if isinstance(vendor, str) else ""
+        hint = f"{hint} " if hint.startswith("did") else ""
+        self.faults.append(Fault(path, f"{problem}; {hint}known: {', '.join(sorted(self.kinds))}"))
+        return None
+
+    def with_timeout(self, name: str, settings: DestinationSettings, longest: float) -> DestinationSettings:
+        """Return a destination with the default of its time-out, which depends on how long a drain may take."""
+        if "timeout" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"timeout": min(settings.timeout, longest)})
+        self.faults.extend(check_timeout(name, settings, longest))
+        return settings
+
+    def _resolve(self, value: dict[str, Any], path: str) -> dict[str, Any]:
+        """Return the values with every reference resolved."""
+        resolved: dict[str, Any] = self.resolver.resolve(value, path, self.faults)
+        return resolved
+
+    def _note(self, error: ValidationError, model: type[BaseModel], raw: Any, path: str) -> None:
+        """Note a model's faults, but for values whose reference could not be resolved: they have theirs already."""
+        told = {fault.path for fault in self.faults}
+        self.faults.extend(fault for fault in faults_of(error, model, raw, path) if fault.path not in told)
 
 
-class LimitSettings(Model):
-    """What the process may hold, and how long it may take to stop."""
-
-    buffer: Size = 24 * 2**20
-    drain_timeout: Duration = 22.0
-    commit_interval: Duration = 1.0
-
-
-class ServerSettings(Model):
-    """Where /metrics, /healthz, /readyz and /status are served."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    token: SecretStr | None = None
+def _with_start(settings: KafkaSettings) -> KafkaSettings:
+    """Return the settings with librdkafka's name for `start` read as what it means."""
+    client = dict(settings.client)
+    alias = START_ALIASES.get(str(client.pop("auto.offset.reset", None)))
+    start = settings.start if settings.start is not None else alias
+    return settings.model_copy(update={"client": client, "start": start})
 
 
-class LogSettings(Model):
-    """What is logged and how."""
+def redacted(settings: BaseModel) -> dict[str, Any]:
+    """Return settings as plain values (seconds, bytes) with every secret hidden, by its type and by its key."""
+    fields = type(settings).model_fields
+    return {field.alias or name: _shown(field.alias or name, getattr(settings, name)) for name, field in fields.items()}
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "console", "json"] = "auto"
+
+def _shown(name: str, value: Any) -> Any:
+    """Return one value as it may be shown."""
+    if isinstance(value, SecretStr) or (names_secret(name) and isinstance(value, str)):
+        return HIDDEN
+    if isinstance(value, BaseModel):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {key: _shown(key, child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_shown(name, child) for child in value]
+    return mask_url(value) if isinstance(value, str) else value
 
 
-class Settings(Model):
-    """The whole file."""
-
-    kafka: KafkaSettings
-    schema_registry: RegistrySettings | None = None
-    schemas: SchemaSettings = SchemaSettings()
-    destinations: dict[str, DestinationSettings]
-    routes: list[RouteSettings] = []
-    unrouted: Literal["dead_letter", "skip", "stop"] = "dead_letter"
-    dead_letters: DeadLetterSettings = DeadLetterSettings()
-    receipts: ReceiptSettings = ReceiptSettings()
-    limits: LimitSettings = LimitSettings()
-    server: ServerSettings = ServerSettings()
-    log: LogSettings = LogSettings()
+def secret_values(settings: Any, name: str = "") -> Iterator[str]:
+    """Yield every secret text in settings, for `logs.register_secrets`."""
+    if isinstance(settings, SecretStr):
+        yield settings.get_secret_value()
+    elif isinstance(settings, BaseModel):
+        for field in type(settings).model_fields:
+            yield from secret_values(getattr(settings, field), field)
+    elif isinstance(settings, dict):
+        for key, child in settings.items():
+            yield from secret_values(child, key)
+    elif isinstance(settings, list):
+        for child in settings:
+            yield from secret_values(child, name)
+    elif isinstance(settings, str):
+        yield from [settings] if names_secret(name) else url_secrets(settings)
