@@ -1,0 +1,447 @@
+"""The source of records: one Kafka consumer, owned by one task.
+
+Theory of operation. The owner task alone calls `poll`, `commit`, `pause` and `resume`, one after the other: a call from
+another task would wait out the running consume. The listener's callbacks run inside `poll` and `close`; what they call
+of the source (above all `commit`) must be called by the callback's own task, or by tasks that it creates:
+confluent-kafka lets those through while the consume is still open, by their context.
+
+librdkafka never chooses an offset: it always gets `auto.offset.reset: error`, and each assignment is made with numeric
+offsets, committed ones or the resolved `kafka.start`. Where `latest` or a time was resolved it is committed at once:
+else records that come between two assignments without any progress would be passed over. A subscribed topic that does
+not exist, or is deleted, is waited for; an offset out of range is fatal, because both ways out of it lose or repeat
+records.
+
+Patterns are resolved here, not by librdkafka: with KIP-848 the broker would resolve them, and the connector's own
+topics could not be kept out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol, cast
+
+import structlog
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.aio import AIOConsumer
+
+from connector.clock import Clock
+from connector.config import KafkaSettings
+from connector.errors import FatalError, StartupError
+from connector.kafka.client import (
+    AUTO_OFFSET_RESET,
+    FATAL,
+    ErrorStates,
+    LibrdkafkaLog,
+    construct,
+    consumer_config,
+    error_text,
+    is_incremental,
+    kafka_error,
+    start_of,
+)
+from connector.records import NO_TIMESTAMP, Assigned, Commit, Headers, Record
+
+Partition = tuple[str, int]
+
+MAX_RECORDS: Final = 500
+"""The most records that one poll returns."""
+
+_CONSUME_SECONDS: Final = 0.01
+_THREADS: Final = 4
+_REQUEST_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 1.0
+_PATTERN_SECONDS: Final = 30.0
+_ENDS_SECONDS: Final = 2.0
+_FIRST_ENDS_SECONDS: Final = 0.2
+_PROBE_SECONDS: Final = 5.0
+# ListOffsets' own numbers in place of a timestamp (KIP-79): the first offset, and the end.
+_EARLIEST: Final = -2
+_LATEST: Final = -1
+
+_log = structlog.get_logger()
+
+
+class Listener(Protocol):
+    """Who is told of partitions that come and go. The callbacks run inside `poll` or `close`."""
+
+    async def on_assign(self, partitions: Sequence[Assigned]) -> None:
+        """Take these partitions; their records come after this returned."""
+        ...
+
+    async def on_revoke(self, partitions: Sequence[Partition]) -> None:
+        """Finish what is in flight and commit it, inside this call; the partitions are gone when it returns."""
+        ...
+
+    async def on_lost(self, partitions: Sequence[Partition]) -> None:
+        """Forget these partitions: another member may have them already, so nothing is committed."""
+        ...
+
+
+class KafkaSource:
+    """Reads the topics as a member of the group. `own_topics` never match a pattern; naming one reads it.
+
+    `queue_bytes` bounds what librdkafka fetches ahead. Nothing connects before `start`. The constructor raises
+    `StartupError` for properties that the connector owns and for a pattern that is no regular expression.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        topics: Iterable[str],
+        own_topics: frozenset[str],
+        group_id: str,
+        queue_bytes: int,
+        clock: Clock,
+    ) -> None:
+        self._config = consumer_config(settings, group_id, queue_bytes)
+        self._start = start_of(settings)
+        self._incremental = is_incremental(self._config)
+        self._clock = clock
+        self._names, self._patterns = _split(topics)
+        self._own_topics = own_topics
+        self._errors = ErrorStates("consumer")
+        self._assigned: dict[Partition, int] = {}
+        self._reseek: dict[Partition, int] = {}
+        self._changed: set[Partition] = set()
+        self._ends: dict[Partition, int] = {}
+        self._subscribed: frozenset[str] = frozenset()
+        self._next_patterns = self._next_ends = self._next_probe = 0.0
+        self._polling: asyncio.Task[list[Record]] | None = None
+        self._abandon = asyncio.Event()
+        self._fatal: str | None = None
+
+    async def start(self, listener: Listener) -> None:
+        """Subscribe; partitions come in a later `poll`. Raises `StartupError` for properties unknown to librdkafka."""
+        self._listener = listener
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="kafka")
+        self._config |= {"error_cb": self._on_error, "logger": LibrdkafkaLog("consumer")}
+        self._consumer = construct(AIOConsumer, self._config, executor=self._executor)
+        if self._patterns:
+            await self._resolve_patterns()
+        else:
+            await self._subscribe(frozenset(self._names))
+
+    async def poll(self) -> list[Record]:
+        """Return the next records, at most `MAX_RECORDS`, after 10 ms at the latest but for the listener's callbacks.
+
+        A cancelled consume would lose its records: where the caller is cancelled the consume is awaited, and its
+        records are the next poll's. Raises `FatalError` where a person has to act.
+        """
+        if self._polling is None:
+            self._abandon.clear()
+            self._polling = asyncio.create_task(self._poll())
+        try:
+            await asyncio.wait({self._polling})
+        except asyncio.CancelledError:
+            self._abandon.set()
+            await asyncio.wait({self._polling})
+            raise
+        task, self._polling = self._polling, None
+        return task.result()
+
+    async def commit(self, commits: Sequence[Commit]) -> dict[Partition, str]:
+        """Commit offsets with their metadata, and return what went wrong by partition: `{}` when all is stored.
+
+        Returns when the coordinator has answered, or librdkafka gave up on it. Never raises for an error of Kafka.
+        """
+        if not commits:
+            return {}
+        offsets = [TopicPartition(c.topic, c.partition, c.offset, c.metadata) for c in commits]
+        try:
+            answers = await self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            return {(c.topic, c.partition): error_text(error) for c in commits}
+        return {(a.topic, a.partition): error_text(a.error) for a in answers if a.error is not None}
+
+    async def pause(self, partitions: Iterable[Partition]) -> None:
+        """Stop fetching these partitions; those not assigned are left out. What was fetched ahead is fetched again."""
+        if theirs := self._known(partitions):
+            await self._consumer.pause(theirs)
+
+    async def resume(self, partitions: Iterable[Partition]) -> None:
+        """Fetch these partitions again; those not assigned are left out."""
+        if theirs := self._known(partitions):
+            await self._consumer.resume(theirs)
+
+    def ends(self) -> dict[Partition, int]:
+        """Return the end offset of each assigned partition as fetches told it; absent where none did yet."""
+        return dict(self._ends)
+
+    @property
+    def assignment(self) -> frozenset[Partition]:
+        """The partitions that this member has."""
+        return frozenset(self._assigned)
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether a trouble of Kafka lasts, such as that no broker answers; it was logged as `kafka.trouble`."""
+        return bool(self._errors)
+
+    async def cluster_id(self) -> str:
+        """Return the cluster's id. Raises `StartupError` where no broker answers within 5 s."""
+        try:
+            return str(await self._consumer.cluster_id(timeout=_REQUEST_SECONDS))
+        except KafkaException as error:
+            raise StartupError(f"the cluster's id could not be asked for: {error_text(error)}") from None
+
+    async def close(self) -> None:
+        """Leave the group; `on_revoke` runs inside. Records of a cancelled poll are dropped, uncommitted."""
+        if not hasattr(self, "_consumer"):
+            return
+        if self._polling is not None:
+            self._abandon.set()
+            await asyncio.wait({self._polling})
+        try:
+            await self._consumer.close()
+        finally:
+            self._assigned.clear()
+            self._ends.clear()
+            self._executor.shutdown(wait=False)
+
+    async def _poll(self) -> list[Record]:
+        now = self._clock.now()
+        if self._patterns and now >= self._next_patterns:
+            await self._resolve_patterns()
+        self._changed.clear()
+        try:
+            messages = await self._consumer.consume(MAX_RECORDS, _CONSUME_SECONDS)
+        except KafkaException as error:
+            raise FatalError(f"the Kafka consumer cannot go on: {error_text(error)}") from None
+        if self._fatal is not None:
+            raise FatalError(f"the Kafka consumer cannot go on: {self._fatal}")
+        records = self._records(messages)
+        if self._changed or self._reseek:
+            records = await self._of_this_epoch(records)
+        if now >= self._next_ends:
+            await self._read_ends()
+            known = self._ends.keys() == self._assigned.keys()
+            self._next_ends = now + (_ENDS_SECONDS if known else _FIRST_ENDS_SECONDS)
+        if self._errors:
+            await self._probe(now, alive=bool(records))
+        return records
+
+    def _records(self, messages: list[Message]) -> list[Record]:
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._judge(error, message)
+                continue
+            kind, timestamp = message.timestamp()
+            # A message without an error has a topic, a partition and an offset, and consumed headers are pairs.
+            records.append(
+                Record(
+                    cast("str", message.topic()),
+                    cast("int", message.partition()),
+                    cast("int", message.offset()),
+                    NO_TIMESTAMP if kind == TIMESTAMP_NOT_AVAILABLE else timestamp,
+                    message.key(),
+                    message.value(),
+                    cast("Headers", message.headers() or ()),
+                )
+            )
+        return records
+
+    def _judge(self, error: KafkaError, message: Message) -> None:
+        """Raise `FatalError` for an error of the consumer that waiting does not mend; log any other once."""
+        if error.code() == AUTO_OFFSET_RESET:
+            raise FatalError(
+                f"the offset to read next is not in {message.topic()} [{message.partition()}] any more "
+                f"({error.str()}): its records were deleted, or the topic was made anew. Going on would pass over "
+                "records or repeat them, so a person decides: stop the group and run `connector offsets reset`"
+            )
+        if error.fatal():
+            raise FatalError(f"the Kafka consumer cannot go on: {error_text(error)}")
+        self._errors.report(error)
+
+    async def _of_this_epoch(self, records: list[Record]) -> list[Record]:
+        """Return the records without those of partitions that changed hands during the consume.
+
+        Such a record may belong to the assignment before, whose work is committed or dropped already. A partition that
+        came in the meantime is read again from its start; until the seek works all its records are dropped.
+        """
+        for partition in self._changed:
+            start = self._assigned.get(partition)
+            if start is not None and any((r.topic, r.partition) == partition for r in records):
+                self._reseek[partition] = start
+        dropped = self._reseek.keys() | self._changed
+        kept = [record for record in records if (record.topic, record.partition) not in dropped]
+        for partition, start in list(self._reseek.items()):
+            try:
+                await self._consumer.seek(TopicPartition(*partition, start))
+            except KafkaException as error:
+                _log.debug("kafka.seek_again", topic=partition[0], partition=partition[1], reason=error_text(error))
+            else:
+                del self._reseek[partition]
+        return kept
+
+    async def _on_assign(self, _consumer: AIOConsumer, partitions: list[TopicPartition]) -> None:
+        assigned = await self._starts(partitions)
+        if assigned is None:
+            return
+        _log.info("kafka.assigned", partitions=[f"{a.topic}[{a.partition}]@{a.start}" for a in assigned])
+        await self._listener.on_assign(assigned)
+        starts = [TopicPartition(a.topic, a.partition, a.start) for a in assigned]
+        if self._incremental:
+            await self._consumer.incremental_assign(starts)
+        else:
+            await self._consumer.assign(starts)
+        if starts:
+            # A pause survives a revoke and a new assignment in librdkafka; the listener knows of none.
+            await self._consumer.resume(starts)
+        for a in assigned:
+            self._assigned[a.topic, a.partition] = a.start
+            self._changed.add((a.topic, a.partition))
+        self._next_ends = 0.0
+        self._errors.over()
+
+    async def _on_revoke(self, _consumer: AIOConsumer, partitions: list[TopicPartition]) -> None:
+        gone = self._gone(partitions)
+        _log.info("kafka.revoked", partitions=[f"{topic}[{partition}]" for topic, partition in gone])
+        try:
+            await self._listener.on_revoke(gone)
+        finally:
+            self._forget(gone)
+
+    async def _on_lost(self, _consumer: AIOConsumer, partitions: list[TopicPartition]) -> None:
+        gone = self._gone(partitions)
+        _log.warning("kafka.lost", partitions=[f"{topic}[{partition}]" for topic, partition in gone])
+        self._forget(gone)
+        await self._listener.on_lost(gone)
+
+    def _gone(self, partitions: list[TopicPartition]) -> list[Partition]:
+        return [(p.topic, p.partition) for p in partitions if (p.topic, p.partition) in self._assigned]
+
+    def _forget(self, gone: list[Partition]) -> None:
+        self._changed.update(gone)
+        for partition in gone:
+            self._assigned.pop(partition, None)
+            self._ends.pop(partition, None)
+            self._reseek.pop(partition, None)
+
+    def _known(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
+        return [TopicPartition(*partition) for partition in partitions if partition in self._assigned]
+
+    async def _starts(self, partitions: list[TopicPartition]) -> list[Assigned] | None:
+        """Return where each partition starts, asked until Kafka answers; None where the source is left meanwhile."""
+        while True:
+            try:
+                return await self._try_starts(partitions)
+            except KafkaException as error:
+                self._errors.report(kafka_error(error))
+            if self._abandon.is_set():
+                return None
+            await self._clock.sleep(_RETRY_SECONDS)
+
+    async def _try_starts(self, partitions: list[TopicPartition]) -> list[Assigned]:
+        if not partitions:
+            return []
+        committed = await self._consumer.committed(partitions, timeout=_REQUEST_SECONDS)
+        for answer in committed:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+        fresh = await self._resolve_start([(c.topic, c.partition) for c in committed if c.offset < 0])
+        return [
+            Assigned(c.topic, c.partition, c.offset, c.offset, (c.metadata or "").rstrip("\0"))
+            if c.offset >= 0
+            else Assigned(c.topic, c.partition, fresh[c.topic, c.partition], None, "")
+            for c in committed
+        ]
+
+    async def _resolve_start(self, partitions: list[Partition]) -> dict[Partition, int]:
+        """Return the offset that `kafka.start` means in each partition, and commit it where time would move it."""
+        if not partitions:
+            return {}
+        start = {"earliest": _EARLIEST, "latest": _LATEST}.get(str(self._start), self._start)
+        starts = await self._offsets_at(partitions, int(start))
+        # A time after the last record has no offset yet: the end it is.
+        beyond = [partition for partition, offset in starts.items() if offset < 0]
+        if beyond:
+            starts |= await self._offsets_at(beyond, _LATEST)
+        if start != _EARLIEST:
+            faults = await self.commit([Commit(*partition, offset, "") for partition, offset in starts.items()])
+            if faults:
+                _log.warning("kafka.start_not_committed", faults={f"{t}[{p}]": text for (t, p), text in faults.items()})
+        return starts
+
+    async def _offsets_at(self, partitions: list[Partition], time: int) -> dict[Partition, int]:
+        question = [TopicPartition(*partition, time) for partition in partitions]
+        answers = await self._consumer.offsets_for_times(question, timeout=_REQUEST_SECONDS)
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+        return {(a.topic, a.partition): a.offset for a in answers}
+
+    async def _resolve_patterns(self) -> None:
+        self._next_patterns = self._clock.now() + _PATTERN_SECONDS
+        try:
+            known = (await self._consumer.list_topics(timeout=_REQUEST_SECONDS)).topics
+        except KafkaException as error:
+            self._errors.report(kafka_error(error))
+            return
+        matching = {name for name in known if self._matches(name)}
+        if not matching:
+            _log.warning("kafka.no_topic_matches", patterns=[pattern.pattern for pattern in self._patterns])
+        wanted = frozenset(matching.union(self._names))
+        if wanted and wanted != self._subscribed:
+            await self._subscribe(wanted)
+
+    def _matches(self, topic: str) -> bool:
+        """Tell whether a pattern takes a topic; Kafka's internal ones and the connector's own are never taken."""
+        return (
+            not topic.startswith("__")
+            and topic not in self._own_topics
+            and any(pattern.match(topic) for pattern in self._patterns)
+        )
+
+    async def _subscribe(self, topics: frozenset[str]) -> None:
+        await self._consumer.subscribe(
+            sorted(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        self._subscribed = topics
+
+    async def _read_ends(self) -> None:
+        for topic, partition in list(self._assigned):
+            try:
+                answer = await self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+            except KafkaException:
+                continue
+            if answer is not None and answer[1] >= 0:
+                self._ends[topic, partition] = answer[1]
+
+    async def _probe(self, now: float, *, alive: bool) -> None:
+        """Find out whether a trouble is over: records came, or a broker answers again."""
+        if not alive:
+            if now < self._next_probe:
+                return
+            self._next_probe = now + _PROBE_SECONDS
+            try:
+                await self._consumer.list_topics(timeout=1.0)
+            except KafkaException:
+                return
+        self._errors.over()
+
+    async def _on_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == FATAL:
+            self._fatal = error_text(error)
+        else:
+            self._errors.report(error)
+
+
+def _split(topics: Iterable[str]) -> tuple[list[str], list[re.Pattern[str]]]:
+    """Return names and patterns apart. Raises `StartupError` for a pattern that is no regular expression."""
+    names: list[str] = []
+    patterns: list[re.Pattern[str]] = []
+    for topic in topics:
+        if not topic.startswith("^"):
+            names.append(topic)
+            continue
+        try:
+            patterns.append(re.compile(topic))
+        except re.error as error:
+            raise StartupError(f"kafka.topics: {topic} is no regular expression: {error}") from None
+    return names, patterns

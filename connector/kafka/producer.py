@@ -1,0 +1,188 @@
+"""A producer that can be awaited: a record counts as sent when Kafka has acknowledged it.
+
+confluent-kafka's own asyncio producer refuses headers, which a dead letter lives by; so this is its plain producer with
+one thread that serves the acknowledgements and hands them to the event loop in bunches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from connector.config import KafkaSettings
+from connector.errors import ConnectorError
+from connector.kafka.client import (
+    FATAL,
+    ErrorStates,
+    LibrdkafkaLog,
+    construct,
+    error_text,
+    kafka_error,
+    producer_config,
+)
+from connector.records import Headers
+
+_SERVE_SECONDS: Final = 0.2
+_ANY_PARTITION: Final = -1
+_log = structlog.get_logger()
+
+Acknowledged = tuple[int, int]
+
+
+class DeliveryFailed(ConnectorError):
+    """Kafka did not take a record, or did not say so in time (`message.timeout.ms`).
+
+    `code` is Kafka's name of the error. `fatal` tells that this producer can send nothing any more.
+    """
+
+    def __init__(self, topic: str, error: KafkaError) -> None:
+        super().__init__(f"topic {topic} did not take the record: {error_text(error)}")
+        self.topic = topic
+        self.code = error.name()
+        self.fatal = error.fatal() or error.code() == FATAL
+
+
+class KafkaProducer:
+    """An idempotent producer. All methods are called in the event loop that `start` ran in.
+
+    At most `max_in_flight` records wait for their acknowledgement; who sends more waits for room.
+    """
+
+    def __init__(self, settings: KafkaSettings, *, max_in_flight: int = 10_000) -> None:
+        self._config = producer_config(settings)
+        self._max_in_flight = max_in_flight
+        self._in_flight: set[asyncio.Future[Acknowledged]] = set()
+        self._done: deque[tuple[asyncio.Future[Acknowledged], str, KafkaError | None, Acknowledged]] = deque()
+        self._room = asyncio.Event()
+        self._stopping = threading.Event()
+        self._errors = ErrorStates("producer")
+        self._thread: threading.Thread | None = None
+
+    async def start(self) -> None:
+        """Make the client; it connects by itself. Raises `StartupError` for properties unknown to librdkafka."""
+        self._loop = asyncio.get_running_loop()
+        config = self._config | {"error_cb": self._on_error}
+        self._producer = construct(Producer, config, logger=LibrdkafkaLog("producer"))
+        self._thread = threading.Thread(target=self._serve, name="kafka-producer", daemon=True)
+        self._thread.start()
+
+    async def send(
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        partition: int | None = None,
+    ) -> Acknowledged:
+        """Return the record's partition and offset once Kafka has acknowledged it. Raises `DeliveryFailed`.
+
+        A cancelled send may still arrive.
+        """
+        return await (await self.enqueue(topic, key=key, value=value, headers=headers, partition=partition))
+
+    async def enqueue(
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        partition: int | None = None,
+    ) -> asyncio.Future[Acknowledged]:
+        """Return, as soon as there is room, a future with what `send` returns or raises: for many records at once.
+
+        Raises `DeliveryFailed` where the record cannot be taken at all, such as one that is too large.
+        """
+        while True:
+            while len(self._in_flight) >= self._max_in_flight:
+                await self._wait_for_room()
+            future: asyncio.Future[Acknowledged] = self._loop.create_future()
+            try:
+                self._producer.produce(
+                    topic,
+                    key=key,
+                    value=value,
+                    headers=list(headers),
+                    partition=_ANY_PARTITION if partition is None else partition,
+                    on_delivery=self._acknowledge(future, topic),
+                )
+            except BufferError:
+                await self._wait_for_room()
+                continue
+            except KafkaException as error:
+                raise DeliveryFailed(topic, kafka_error(error)) from None
+            self._in_flight.add(future)
+            return future
+
+    @property
+    def in_flight(self) -> int:
+        """How many records wait for their acknowledgement."""
+        return len(self._in_flight)
+
+    async def close(self, timeout: float) -> int:
+        """Wait at most `timeout` seconds for what is in flight, and return how many records it left behind.
+
+        Their futures fail with `DeliveryFailed`. Closing twice does nothing.
+        """
+        if self._thread is None:
+            return 0
+        left = await asyncio.to_thread(self._producer.flush, max(timeout, 0.0))
+        if left:
+            self._producer.purge()
+        self._stopping.set()
+        await asyncio.to_thread(self._thread.join)
+        self._thread = None
+        await asyncio.to_thread(self._producer.flush, _SERVE_SECONDS)
+        self._settle()
+        return left
+
+    def _serve(self) -> None:
+        """Serve the client's callbacks; runs in a thread of its own, so they only note what came."""
+        while not self._stopping.is_set():
+            if self._producer.poll(_SERVE_SECONDS):
+                self._wake()
+
+    def _wake(self) -> None:
+        # The loop may be closed already, where close() was never called.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._settle)
+
+    def _acknowledge(self, future: asyncio.Future[Acknowledged], topic: str) -> Any:
+        def on_delivery(error: KafkaError | None, message: Message) -> None:
+            where = (_ANY_PARTITION, _ANY_PARTITION) if error else (message.partition() or 0, message.offset() or 0)
+            self._done.append((future, topic, error, where))
+
+        return on_delivery
+
+    def _settle(self) -> None:
+        """Give every acknowledgement that came to who waits for it."""
+        while self._done:
+            future, topic, error, where = self._done.popleft()
+            self._in_flight.discard(future)
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(where)
+                self._errors.over()
+            else:
+                future.set_exception(DeliveryFailed(topic, error))
+        self._room.set()
+
+    async def _wait_for_room(self) -> None:
+        """Wait until an acknowledgement came; BufferError means that librdkafka holds some records, so one will."""
+        self._room.clear()
+        await self._room.wait()
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Log a trouble of the client; runs in the serving thread."""
+        if error.code() == FATAL or error.fatal():
+            _log.error("kafka.producer_failed", message=error_text(error))
+        else:
+            self._errors.report(error)
