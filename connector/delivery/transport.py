@@ -1,0 +1,242 @@
+"""One request in, one whole answer out, over aiohttp. Knows HTTP and sockets, and no vendor.
+
+What it adds to a plain client is honesty about what happened: a request is written at most once (aiohttp itself
+would send an idempotent one again on a reused connection that broke, unpaced and uncounted), a redirect is an answer
+and never followed, and every failure says whether the vendor may have acted on the request. No reason holds more of
+the URL than host and port, because vendors' query strings hold keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import ssl
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from connector.config import HttpSettings
+from connector.errors import ConfigurationError, Fault, TransportError
+from connector.vendors.base import Request, Response
+
+ANSWER_CAP: Final = 2**20
+CONNECT_TIMEOUT: Final = 10.0
+
+# aiohttp warns about raw bytes above this size; larger bodies are written piece by piece.
+_ONE_WRITE: Final = 2**20
+_HEADERS: Final = {"User-Agent": "connector", "Accept-Encoding": "gzip, deflate"}
+
+
+class _BrokenError(Exception):
+    """Carries a broken connection past aiohttp's own retry, which looks for its own errors only."""
+
+    def __init__(self, error: aiohttp.ClientConnectionError) -> None:
+        super().__init__()
+        self.error = error
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far one request came: whether the first byte of its body was handed to the socket."""
+
+    body_begun: bool = False
+
+
+class HttpTransport:
+    """The connections of one destination: kept alive, at most `max_in_flight`, opened on first use.
+
+    `name` is the destination's, for faults. Raises `ConfigurationError` where a file of `http` cannot be used.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        http: HttpSettings,
+        max_in_flight: int,
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        answer_cap: int = ANSWER_CAP,
+    ) -> None:
+        self._tls = _tls(name, http)
+        self._proxy = http.proxy
+        self._max_in_flight = max_in_flight
+        self._connect_timeout = connect_timeout
+        self._answer_cap = answer_cap
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: Request, timeout: float) -> Response:
+        """Write the request once and return the whole answer, whatever its status; its body is cut at the cap.
+
+        `timeout` is in seconds, for everything from the wait for a connection to the last byte. Raises
+        `TransportError`; its outcome is unknown where the body was begun. A request without a body only asks, so its
+        outcome never is. Cancelling closes the connection.
+        """
+        progress = _Progress()
+        url = URL(request.url, encoded=True)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._exchange(request, url, progress)
+        except _BrokenError as broken:
+            reason = _reason(broken.error, url)
+        except TimeoutError as error:
+            late = isinstance(error, aiohttp.ConnectionTimeoutError)
+            reason = _late(url, min(timeout, self._connect_timeout) if late else timeout, connected=not late)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            reason = _reason(error, url)
+        # The cause is left out: aiohttp's own texts hold the whole URL.
+        raise TransportError(reason, unknown_outcome=progress.body_begun) from None
+
+    async def close(self) -> None:
+        """Close every connection. Safe to call twice; a later `send` opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _exchange(self, request: Request, url: URL, progress: _Progress) -> Response:
+        if self._session is None:
+            self._session = self._opened()
+        body = request.body
+        answer = await self._session.request(
+            request.method,
+            url,
+            headers=request.headers,
+            data=io.BytesIO(body) if body is not None and len(body) > _ONE_WRITE else body,
+            allow_redirects=False,
+            trace_request_ctx=progress,
+        )
+        try:
+            content, whole = await self._read(answer)
+        except BaseException:
+            answer.close()
+            raise
+        if whole:
+            answer.release()
+        else:
+            answer.close()
+        return Response(answer.status, {name.lower(): value for name, value in answer.headers.items()}, content)
+
+    async def _read(self, answer: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+        """Return the answer's body, and whether that is all of it."""
+        pieces: list[bytes] = []
+        room = self._answer_cap
+        while piece := await answer.content.readany():
+            pieces.append(piece[:room])
+            room -= len(piece)
+            if room < 0:
+                return b"".join(pieces), False
+        return b"".join(pieces), True
+
+    def _opened(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._max_in_flight, ssl=self._tls),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+            headers=_HEADERS,
+            skip_auto_headers=("Content-Type",),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=self._proxy,
+            trust_env=False,
+            middlewares=(_never_again,),
+            trace_configs=[_progress_trace()],
+        )
+
+
+async def _never_again(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Let a broken connection end the request; without this aiohttp sends an idempotent one a second time."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _BrokenError(error) from error
+
+
+def _progress_trace() -> aiohttp.TraceConfig:
+    """Return a trace that notes, before the socket gets it, that a request's body begins."""
+
+    async def on_chunk(
+        _session: aiohttp.ClientSession, context: object, _chunk: aiohttp.TraceRequestChunkSentParams
+    ) -> None:
+        progress = getattr(context, "trace_request_ctx", None)
+        if isinstance(progress, _Progress):
+            progress.body_begun = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_chunk_sent.append(on_chunk)
+    return trace
+
+
+def _tls(name: str, http: HttpSettings) -> ssl.SSLContext | bool:
+    """Return the TLS settings; True is the system's own certificates."""
+    if http.ca_file is None and http.cert_file is None:
+        return True
+    path = f"destinations.{name}.http"
+    try:
+        context = ssl.create_default_context(cafile=http.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError([Fault(f"{path}.ca_file", _unusable(error, "certificates of authorities"))]) from error
+    if http.cert_file is not None:
+        try:
+            # Without an answer of our own OpenSSL would ask the terminal for an encrypted key's password.
+            context.load_cert_chain(http.cert_file, http.key_file, password=lambda: "")
+        except (OSError, ssl.SSLError) as error:
+            fault = Fault(f"{path}.cert_file", _unusable(error, "a certificate with its unencrypted key"))
+            raise ConfigurationError([fault]) from error
+    return context
+
+
+def _unusable(error: OSError, wanted: str) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"the file is not a PEM file of {wanted}"
+    return f"the file cannot be read: {error.strerror}; give a PEM file of {wanted}"
+
+
+def _late(url: URL, seconds: float, *, connected: bool) -> str:
+    if connected:
+        return f"no answer from {_address(url)} within {seconds:g} s"
+    return f"no connection to {_address(url)} within {seconds:g} s"
+
+
+def _reason(error: Exception, url: URL) -> str:
+    """Return what happened in words for people, with nothing of the URL but host and port."""
+    address = _address(url)
+    match error:
+        case aiohttp.ClientProxyConnectionError():
+            return f"connect to the proxy for {address} failed: {_system(error.os_error)}"
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy refused to connect to {address}: status {error.status}"
+        case aiohttp.ClientConnectorDNSError():
+            return f"connect to {address} failed: the host name cannot be resolved"
+        case aiohttp.ClientConnectorCertificateError():
+            return f"connect to {address} failed: {_system(error.certificate_error)}"
+        case aiohttp.ClientConnectorError():
+            return f"connect to {address} failed: {_system(error.os_error)}"
+        case aiohttp.ServerDisconnectedError():
+            return f"{address} closed the connection without an answer"
+        case aiohttp.ClientPayloadError():
+            return f"the answer from {address} broke off or cannot be unpacked"
+        case aiohttp.ClientResponseError():
+            return f"the answer from {address} is not HTTP"
+        case aiohttp.InvalidURL():
+            return "the URL is not one of HTTP"
+        case OSError():
+            return f"the connection to {address} broke: {_system(error)}"
+        case ValueError():
+            return f"the request to {address} is not one of HTTP"
+        case _:
+            return f"the connection to {address} broke: {type(error).__name__}"
+
+
+def _system(error: BaseException) -> str:
+    """Return an operating system's or TLS's error in short."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or 'handshake broken off'}"
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return type(error).__name__
+
+
+def _address(url: URL) -> str:
+    return f"{url.host}:{url.port}"
