@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import yaml
 
@@ -30,9 +30,8 @@ _QUOTED: Final = re.compile(r"'[^']{2,}'")
 class _Loader(yaml.SafeLoader):
     """A loader used for its parser and resolver only; values are built by `_Builder`."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
-
+_Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"-?(?:0|[1-9][0-9]*)", "-0123456789"),
