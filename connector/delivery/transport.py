@@ -13,6 +13,7 @@ import io
 import os
 import ssl
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
@@ -40,8 +41,9 @@ class _BrokenError(Exception):
 
 @dataclass(slots=True)
 class _Progress:
-    """How far one request came: whether the first byte of its body was handed to the socket."""
+    """How far one request came: whether it had a connection, and whether the socket was given any of its body."""
 
+    connected: bool = False
     body_begun: bool = False
 
 
@@ -82,8 +84,10 @@ class HttpTransport:
         except _BrokenError as broken:
             reason = _reason(broken.error, url)
         except TimeoutError as error:
-            late = isinstance(error, aiohttp.ConnectionTimeoutError)
-            reason = _late(url, min(timeout, self._connect_timeout) if late else timeout, connected=not late)
+            seconds = self._connect_timeout if isinstance(error, aiohttp.ConnectionTimeoutError) else timeout
+            reason = (
+                f"no {'answer from' if progress.connected else 'connection to'} {_address(url)} within {seconds:g} s"
+            )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             reason = _reason(error, url)
         # The cause is left out: aiohttp's own texts hold the whole URL.
@@ -152,16 +156,20 @@ async def _never_again(request: aiohttp.ClientRequest, handler: aiohttp.ClientHa
 
 
 def _progress_trace() -> aiohttp.TraceConfig:
-    """Return a trace that notes, before the socket gets it, that a request's body begins."""
+    """Return a trace that notes, just before the socket gets them, that a request's head and body begin."""
+
+    async def on_head(
+        _session: aiohttp.ClientSession, context: SimpleNamespace, _head: aiohttp.TraceRequestHeadersSentParams
+    ) -> None:
+        context.trace_request_ctx.connected = True
 
     async def on_chunk(
-        _session: aiohttp.ClientSession, context: object, _chunk: aiohttp.TraceRequestChunkSentParams
+        _session: aiohttp.ClientSession, context: SimpleNamespace, _chunk: aiohttp.TraceRequestChunkSentParams
     ) -> None:
-        progress = getattr(context, "trace_request_ctx", None)
-        if isinstance(progress, _Progress):
-            progress.body_begun = True
+        context.trace_request_ctx.body_begun = True
 
     trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(on_head)
     trace.on_request_chunk_sent.append(on_chunk)
     return trace
 
@@ -189,12 +197,6 @@ def _unusable(error: OSError, wanted: str) -> str:
     if isinstance(error, ssl.SSLError):
         return f"the file is not a PEM file of {wanted}"
     return f"the file cannot be read: {error.strerror}; give a PEM file of {wanted}"
-
-
-def _late(url: URL, seconds: float, *, connected: bool) -> str:
-    if connected:
-        return f"no answer from {_address(url)} within {seconds:g} s"
-    return f"no connection to {_address(url)} within {seconds:g} s"
 
 
 def _reason(error: Exception, url: URL) -> str:
