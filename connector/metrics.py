@@ -250,7 +250,7 @@ class _Refresh(Collector):
 
 
 class Metrics:
-    """All metrics of one process, in one registry. Attributes are named as the metrics are."""
+    """All metrics of one process, in one registry. Attributes are named after the metrics, without `_total`."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
@@ -259,29 +259,29 @@ class Metrics:
         self._refresh = _Refresh()
         self.registry.register(self._refresh)
         self._definitions = {definition.name: definition for definition in DEFINITIONS}
-        self.records_consumed_total = self._counter("records_consumed_total")
-        self.records_delivered_total = self._counter("records_delivered_total")
-        self.records_dead_lettered_total = self._counter("records_dead_lettered_total")
-        self.records_skipped_total = self._counter("records_skipped_total")
-        self.requests_total = self._counter("requests_total")
+        self.records_consumed = self._counter("records_consumed_total")
+        self.records_delivered = self._counter("records_delivered_total")
+        self.records_dead_lettered = self._counter("records_dead_lettered_total")
+        self.records_skipped = self._counter("records_skipped_total")
+        self.requests = self._counter("requests_total")
         self.request_seconds = self._histogram("request_seconds")
         self.batch_records = self._histogram("batch_records")
         self.batch_bytes = self._histogram("batch_bytes")
-        self.batch_closed_total = self._counter("batch_closed_total")
-        self.delivery_delay_seconds = self._histogram("delivery_delay_seconds")
-        self.isolation_requests_total = self._counter("isolation_requests_total")
-        self.unknown_outcomes_total = self._counter("unknown_outcomes_total")
+        self.batch_closed = self._counter("batch_closed_total")
+        self.delivery_delay = self._histogram("delivery_delay_seconds")
+        self.isolation_requests = self._counter("isolation_requests_total")
+        self.unknown_outcomes = self._counter("unknown_outcomes_total")
         self.destination_state = self._gauge("destination_state")
         self.destination_in_flight = self._gauge("destination_in_flight")
-        self.rate_limit_wait_seconds = self._histogram("rate_limit_wait_seconds")
+        self.rate_limit_wait = self._histogram("rate_limit_wait_seconds")
         self.buffer_bytes = self._gauge("buffer_bytes")
         self.buffer_limit_bytes = self._gauge("buffer_limit_bytes")
         self.partition_lag = self._gauge("partition_lag")
-        self.partition_watermark_age_seconds = self._gauge("partition_watermark_age_seconds")
-        self.offset_map_used_ratio = self._gauge("offset_map_used_ratio")
-        self.commits_total = self._counter("commits_total")
-        self.rebalances_total = self._counter("rebalances_total")
-        self.time_seconds_total = self._counter("time_seconds_total")
+        self.partition_watermark_age = self._gauge("partition_watermark_age_seconds")
+        self.offset_map_used = self._gauge("offset_map_used_ratio")
+        self.commits = self._counter("commits_total")
+        self.rebalances = self._counter("rebalances_total")
+        self.time_seconds = self._counter("time_seconds_total")
 
     def on_scrape(self, callback: Callable[[], None]) -> None:
         """Have `callback` set gauges each time before they are read: it must be quick, and not raise."""
@@ -295,7 +295,7 @@ class Metrics:
     def forget_partition(self, topic: str, partition: int) -> None:
         """Drop a partition's gauges: another member reports it from now on."""
         labels = (topic, str(partition))
-        for gauge in (self.partition_lag, self.partition_watermark_age_seconds, self.offset_map_used_ratio):
+        for gauge in (self.partition_lag, self.partition_watermark_age, self.offset_map_used):
             gauge.remove_by_labels(dict(zip(("topic", "partition"), labels, strict=True)))
 
     def render(self) -> bytes:

@@ -144,7 +144,7 @@ class Server:
         """Whether the request has the token, or comes from this machine itself."""
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if self._token and scheme.lower() == "bearer":
-            return hmac.compare_digest(given.strip().encode(), self._token.encode())
+            return hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token.encode())
         return _from_loopback(request) and not any(header in request.headers for header in _RELAYED)
 
 
