@@ -9,12 +9,17 @@ from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 
 from connector.errors import ConfigurationError, Fault
-from connector.vendors import jiguang
+from connector.vendors import jiguang, jpush_report, mytracker, quick_audience
 from connector.vendors.base import VendorKind
 
 ENTRY_POINTS = "connector.vendors"
 
-_BUILT_IN: tuple[VendorKind, ...] = (jiguang.KIND,)
+_BUILT_IN: tuple[VendorKind, ...] = (
+    jiguang.KIND,
+    quick_audience.KIND,
+    mytracker.KIND,
+    jpush_report.KIND,
+)
 
 
 def kinds(others: Iterable[EntryPoint] | None = None) -> dict[str, VendorKind]:

@@ -20,6 +20,10 @@ from connector.vendors.base import (
     Verdict,
 )
 
+Action = Literal["refuse", "retry", "hold"]
+Codes = Mapping[str, Action]
+"""A destination's `codes:`: a vendor's code, or `http_<status>`, and what it shall mean."""
+
 TEXT_LIMIT: Final = 500
 """Characters of a vendor's text that are kept: it ends in logs and in headers, which have limits of their own."""
 
@@ -99,17 +103,21 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return _CONTROL.sub(" ", text)[:128] if text else None
 
 
-def by_status(response: Response, words: Words, *, code: str | None = None) -> Verdict | None:
+def by_status(response: Response, words: Words, codes: Codes, *, code: str | None = None) -> Verdict | None:
     """Return the verdict of a status that says enough without the body; None for 2xx and the other 4xx.
 
     5xx and 408 say nothing about the records, 502 and 504 not even whether they were taken. 429 and 503 may state a
     wait. A redirect is not followed: the address is wrong. `code` is the vendor's own, where the body gave one.
     """
     status, headers = response.status, response.headers
+    if code is None and f"http_{status}" in codes:
+        name = f"http_{status}"
+        return by_setting(codes[name], name, f"HTTP {status}", request_id=request_id(headers))
     name, wait, rid = code or f"http_{status}", retry_after(headers), request_id(headers)
     if status >= 500 or status == 408 or status < 200:
         return Retry(f"HTTP {status}", wait, name, unknown_outcome=status in (502, 504), request_id=rid)
     if status == 429:
+        wait = seconds(headers.get("x-rate-limit-reset")) if wait is None else wait
         return Throttled("HTTP 429, too many requests", wait, name, rid)
     if status in (413, 414):
         return TooLarge(name, f"HTTP {status}, the request is larger than the vendor takes", request_id=rid)
@@ -122,13 +130,15 @@ def by_status(response: Response, words: Words, *, code: str | None = None) -> V
     return None
 
 
-def unread(response: Response, words: Words) -> Verdict:
+def unread(response: Response, words: Words, codes: Codes) -> Verdict:
     """Return the verdict of an answer whose body is not of the vendor's documented form, after `by_status`.
 
     A 2xx is no success then: proxies answer 200 with a page of their own. A missing address or method is the
-    configuration's fault. Any other 4xx may be a record's fault, which only evidence can tell, since no document says so.
+    configuration's fault. Any other 4xx may be a record's fault: no document says so, and only evidence can tell.
     """
     status, rid = response.status, request_id(response.headers)
+    if f"http_{status}" in codes:
+        return by_setting(codes[f"http_{status}"], f"http_{status}", f"HTTP {status}", request_id=rid)
     if status < 300:
         return Retry(f"HTTP {status} with a body that is not the vendor's documented answer", request_id=rid)
     if status in (404, 405, 406, 410, 415):
@@ -138,7 +148,7 @@ def unread(response: Response, words: Words) -> Verdict:
 
 
 def by_setting(
-    action: Literal["refuse", "retry", "hold"],
+    action: Action,
     code: str,
     reason: str,
     *,

@@ -114,24 +114,21 @@ class Jiguang:
         """Return the properties that are sent; the common kinds pass without a copy: every event comes this way."""
         if "" in properties:
             self._rules.broken("properties.name", "an empty name")
-        kept = properties
-        for name, value in properties.items():
+        lowest, highest, infinity = LONG_MIN, LONG_MAX, _INFINITY
+        for value in properties.values():
             sort = type(value)
             if sort is str or sort is bool:
                 continue
             if sort is int:
-                if LONG_MIN <= value <= LONG_MAX:
+                if lowest <= value <= highest:
                     continue
-            elif sort is float and -_INFINITY < value < _INFINITY:
+            elif sort is float and -infinity < value < infinity:
                 continue
-            if kept is properties:
-                kept = dict(properties)
-            plain = self._plain(value)
-            if plain is None:
-                del kept[name]
-            else:
-                kept[name] = plain
-        return kept
+            break
+        else:
+            return properties
+        plain = {name: self._plain(value) for name, value in properties.items()}
+        return {name: value for name, value in plain.items() if value is not None}
 
     def _plain(self, value: Any) -> Any:
         """Return a property of an uncommon kind as it is sent; None leaves it out."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from connector.records import Item
-from connector.vendors.answers import Words, by_setting, by_status, parsed, request_id, unread, whole
+from connector.vendors.answers import Action, Codes, Words, by_setting, by_status, parsed, request_id, unread, whole
 from connector.vendors.base import Accepted, Misconfigured, Refused, Response, Retry, TooLarge, Verdict
-
-Action = Literal["refuse", "retry", "hold"]
 
 RECORD_FAULTS: Final = frozenset({"4001", "4002", "4003", "4004", "4101", "4102", "4103", "4104", "4105"})
 """The codes that the document explains by what is in an event."""
@@ -28,17 +26,17 @@ class _Entry(NamedTuple):
     msg: str
 
 
-def read(response: Response, items: Sequence[Item], codes: Mapping[str, Action], words: Words) -> Verdict:
+def read(response: Response, items: Sequence[Item], codes: Codes, words: Words) -> Verdict:
     """Return what an answer means for the items that were sent. Never raises."""
     answer = parsed(response.body)
     fields = answer if isinstance(answer, dict) else {}
     code = whole(fields.get("code"))
     name = None if code is None or code == 0 else str(code)
-    verdict = by_status(response, words, code=name)
+    verdict = by_status(response, words, codes, code=name)
     if verdict is not None:
         return verdict
     if code is None:
-        return unread(response, words)
+        return unread(response, words, codes)
     if code == 0:
         if response.status < 300:
             return Accepted(request_id=request_id(response.headers))
@@ -63,9 +61,7 @@ def _entries(data: object) -> list[_Entry]:
     return list(found)
 
 
-def _judge(
-    entries: Sequence[_Entry], items: Sequence[Item], codes: Mapping[str, Action], words: Words, rid: str | None
-) -> Verdict:
+def _judge(entries: Sequence[_Entry], items: Sequence[Item], codes: Codes, words: Words, rid: str | None) -> Verdict:
     """Return the verdict of the gravest error: a hold before a refusal before a retry, the user's `codes:` first."""
     held = next((entry for entry in entries if codes.get(entry.code, _default(entry.code)) == "hold"), None)
     if held is not None:

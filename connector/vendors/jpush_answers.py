@@ -1,0 +1,216 @@
+"""What JPush's answers mean, and the results they are told in: one `JPushReportResult` for each question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import orjson
+
+from connector.records import Answer, Item
+from connector.vendors.answers import (
+    Codes,
+    Words,
+    by_setting,
+    by_status,
+    parsed,
+    rate_hint,
+    request_id,
+    retry_after,
+    seconds,
+    sent_at,
+    unread,
+    whole,
+)
+from connector.vendors.base import Accepted, Misconfigured, Refused, Response, Retry, Throttled, Verdict
+from connector.vendors.checks import LONG_MAX, LONG_MIN
+
+RESULT: Final = "connector.events.JPushReportResult"
+
+_ABNORMAL: Final = 4
+_AGAIN: Final = 3
+_DEPTH: Final = 4
+_QUESTION_FAULTS: Final = frozenset({"3002", "3004", "3005"})
+_NUMBER: Final = re.compile(r"(?<![0-9])[0-9]{1,19}(?![0-9])", re.ASCII)
+
+Status = Literal["found", "missing", "refused"]
+
+
+class Question(NamedTuple):
+    """What an item asks, for the answer: `ids` are the devices of a status query, `at` is when it was prepared (ms)."""
+
+    query_id: str
+    endpoint: str
+    msg_id: int | None
+    ids: tuple[str, ...]
+    at: int
+
+
+def read(response: Response, group: Hashable, items: Sequence[Item], asked: int, codes: Codes, words: Words) -> Verdict:
+    """Return what an answer means for the questions. Never raises."""
+    answer = parsed(response.body)
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(error, dict) and response.status < 500:
+        code = whole(error.get("code"))
+        if code is not None:
+            return _error(str(code), words(error.get("message")), response, group, items, codes, words)
+    verdict = by_status(response, words, codes)
+    if verdict is not None:
+        return verdict
+    if response.status == 200:
+        figures = _figures(answer, group)
+        if figures is not None:
+            return _accepted(figures, response, items, asked)
+    verdict = unread(response, words, codes)
+    if isinstance(verdict, Refused):
+        return _with_answers(verdict, response, items)
+    return verdict
+
+
+def _error(
+    code: str, message: str, response: Response, group: Hashable, items: Sequence[Item], codes: Codes, words: Words
+) -> Verdict:
+    """Return what the vendor's error means: of the account, of one endpoint, of the rate, or of the question."""
+    rid, reason = request_id(response.headers), f"code {code}: {message}"
+    if code in codes:
+        told = by_setting(codes[code], code, reason, request_id=rid)
+        return _with_answers(told, response, items) if isinstance(told, Refused) else told
+    if code == "2003":
+        return Misconfigured(code, reason, scope=group, request_id=rid)
+    if code == "2002":
+        wait = retry_after(response.headers)
+        reset = seconds(response.headers.get("x-rate-limit-reset"))
+        return Throttled(reason, reset if wait is None else wait, code, rid)
+    if code == "3001":
+        return Misconfigured(code, reason, request_id=rid)
+    if code == "10":
+        return Retry(reason, code=code, request_id=rid)
+    documented = code in _QUESTION_FAULTS
+    verdict = None if documented else by_status(response, words, codes, code=code)
+    if verdict is not None:
+        return verdict
+    named = {int(text) for text in _NUMBER.findall(message)}
+    suspects = frozenset(index for index, item in enumerate(items) if item.context.msg_id in named)
+    return _with_answers(Refused(code, reason, suspects, documented, rid), response, items)
+
+
+def _with_answers(refused: Refused, response: Response, items: Sequence[Item]) -> Refused:
+    """Return the refusal with a `refused` result for each question; it is told once the question was refused alone."""
+    figures = {"code": refused.code, "message": refused.reason}
+    answers = [_result(item.context, "refused", figures, "", response) for item in items]
+    return Refused(
+        refused.code, refused.reason, refused.suspects, refused.documented, refused.request_id, answers=answers
+    )
+
+
+def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[Item], asked: int) -> Accepted:
+    """Return an answer for each question, but for those that are asked again."""
+    answers, again = [], set()
+    for index, item in enumerate(items):
+        question: Question = item.context
+        if question.endpoint == "status":
+            own = {name: figures[name] for name in question.ids if name in figures}
+            if asked < _AGAIN and _ABNORMAL in own.values():
+                again.add(index)
+                continue
+            told = {name: own.get(name, "missing") for name in question.ids}
+            answers.append(_result(question, "found" if own else "missing", told, _json(own), response))
+        elif question.msg_id in figures:
+            found = figures[question.msg_id]
+            answers.append(_result(question, "found", _flat(found), _json(found), response))
+        else:
+            answers.append(_result(question, "missing", {}, "", response))
+    headers = response.headers
+    return Accepted(answers, frozenset(again), request_id(headers), rate_hint(headers))
+
+
+def _result(
+    question: Question, status: Status, figures: Mapping[str, int | str | None], raw: str, response: Response
+) -> Answer:
+    at = sent_at(response.headers)
+    return Answer(
+        RESULT,
+        {
+            "query_id": question.query_id,
+            "endpoint": question.endpoint,
+            "msg_id": question.msg_id,
+            "status": status,
+            "asked_at": question.at if at is None else at,
+            "answer": dict(figures),
+            "raw": raw,
+        },
+    )
+
+
+def _figures(answer: Any, group: Hashable) -> Mapping[Any, Any] | None:
+    """Return what the group's endpoint answered, by what was asked about; None where it has not the documented form."""
+    if isinstance(group, tuple):
+        return _statuses(answer)
+    return _users(answer) if group == "users" else _messages(answer)
+
+
+def _messages(answer: Any) -> dict[int | None, Any] | None:
+    """Return the entries of a list by msg_id, which the vendor quotes as text; None where it is no such list."""
+    if not isinstance(answer, list):
+        return None
+    found: dict[int | None, Any] = {}
+    for entry in answer:
+        msg_id = entry.get("msg_id") if isinstance(entry, dict) else None
+        if isinstance(msg_id, str) and _NUMBER.fullmatch(msg_id):
+            msg_id = int(msg_id)
+        if type(msg_id) is not int:
+            return None
+        found[msg_id] = entry
+    return found
+
+
+def _statuses(answer: Any) -> dict[str, int] | None:
+    """Return the status of each device; None where the answer has another form."""
+    if not isinstance(answer, dict):
+        return None
+    found = {}
+    for name, entry in answer.items():
+        status = whole(entry.get("status")) if isinstance(entry, dict) else None
+        if status is None or not LONG_MIN <= status <= LONG_MAX:
+            return None
+        found[name] = status
+    return found
+
+
+def _users(answer: Any) -> dict[int | None, Any] | None:
+    """Return the answer under the msg_id that such a question has: none."""
+    return {None: answer} if isinstance(answer, dict) and isinstance(answer.get("items"), list) else None
+
+
+def _flat(value: Any, prefix: str = "", depth: int = 0) -> dict[str, int | str | None]:
+    """Return nested figures under names joined by dots; a list's members by their `time`, else by their place."""
+    if depth < _DEPTH and isinstance(value, dict) and (value or not prefix):
+        members = list(value.items())
+    elif depth < _DEPTH and isinstance(value, list):
+        members = [
+            (member["time"] if isinstance(member, dict) and isinstance(member.get("time"), str) else str(place), member)
+            for place, member in enumerate(value)
+        ]
+    else:
+        return {prefix: _figure(value)}
+    flat: dict[str, int | str | None] = {}
+    for name, member in members:
+        flat.update(_flat(member, f"{prefix}.{name}" if prefix else name, depth + 1))
+    return flat
+
+
+def _figure(value: Any) -> int | str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if type(value) is int and LONG_MIN <= value <= LONG_MAX:
+        return value
+    return _json(value)
+
+
+def _json(value: Any) -> str:
+    """Return JSON text; what is nested beyond the encoder's depth is left out."""
+    try:
+        return orjson.dumps(value).decode()
+    except (TypeError, RecursionError):
+        return ""

@@ -1,0 +1,250 @@
+"""Quick Audience, Event Reporting 3.0: `POST /openapi/cloud/event/detail/receive`, a form with a JSON array as text.
+
+Each attempt is signed with its own time. Success is HTTP 200 and `success` true. What an errorCode means is not
+published: the destination's `codes:` says it, and what it does not say is believed on evidence only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal
+from urllib.parse import quote
+
+from pydantic import Field, SecretStr
+
+from connector.config import DestinationSettings, DocumentedLimits
+from connector.records import Item
+from connector.vendors.answers import Words, by_setting, by_status, parsed, request_id, unread
+from connector.vendors.base import (
+    Accepted,
+    FieldKind,
+    Limits,
+    Misconfigured,
+    Refused,
+    Request,
+    Response,
+    Retry,
+    Vendor,
+    VendorEvent,
+    VendorKind,
+    Verdict,
+)
+from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, kind, rule_ids, scalar
+
+_OPTIONAL: Final = ("organizationId", "workspaceId", "entityId", "comeFrom", "eventChannel")
+_REQUIRED: Final = ("customerId", "eventCode")
+_ID_PARTS: Final = ("customerId", "idMapping")
+_CONFIGURATION: Final = re.compile(r"sign|access|auth|permission|forbidden|appid", re.IGNORECASE)
+"""Words of an errorCode (the vendor's vocabulary, never an event's text) that speak of the account."""
+
+RULES: Final[Mapping[str, str]] = {
+    **{f"{name}.required": "must be given and not be empty" for name in _REQUIRED},
+    **{f"{name}.type": "must be text" for name in (*_REQUIRED, *_OPTIONAL)},
+    "entityId.required": "must be given for an entity that is not a person",
+    "eventTime.required": "must be given",
+    "eventTime.type": "must be a point in time, in epoch milliseconds of 64 bits",
+    "isOrder.value": 'must be "0" or "1"',
+    "extendAttributes.type": "must be an object",
+    "extendAttributes.value": "must hold values that have a form as text",
+    "customerIdList.type": "must be a list of objects",
+    **{f"customerIdList.{name}.required": "must be given and not be empty" for name in _ID_PARTS},
+    **{f"customerIdList.{name}.type": "must be text" for name in _ID_PARTS},
+}
+
+
+class QuickAudienceSettings(DestinationSettings):
+    """An organization at Quick Audience, and the app that may write to it."""
+
+    documented: ClassVar[DocumentedLimits] = DocumentedLimits(records=100, bytes=2**20)
+
+    vendor: Literal["quick_audience"] = Field(description="The vendor's name.")
+    base_url: str = Field(description="Scheme and host of the customer's own endpoint.")
+    app_id: str = Field(min_length=1, description="The app's id on the open platform (appId).")
+    access_key: str = Field(min_length=1, description="The app's access key (accessKey).")
+    access_secret: SecretStr = Field(min_length=1, description="The app's secret; signs each request, is never sent.")
+    access_id: str = Field(pattern=r"^[^\r\n]+$", description="The organization's or tenant's id (accessId).")
+    organization_id: str | None = Field(
+        default=None, min_length=1, description="The organizationId of events without one; unset: access_id."
+    )
+    entity: bool = Field(
+        default=False, description="Events are about entities that are not persons: entityId is needed."
+    )
+
+
+class QuickAudience:
+    """One organization at Quick Audience."""
+
+    def __init__(self, settings: QuickAudienceSettings) -> None:
+        documented, batch = settings.documented, settings.batch
+        self._settings = settings
+        self._secret = settings.access_secret.get_secret_value()
+        self._organization = settings.organization_id or settings.access_id
+        self._rules = Rules("quick_audience", RULES, settings.rules)
+        self._words = Words(self._secret, settings.access_key)
+        self._url = f"{settings.base_url.rstrip('/')}/openapi/cloud/event/detail/receive"
+        prefix, suffix = self._frame(_boundary(0))
+        self._limits = Limits(
+            batch.records or documented.records, batch.bytes or documented.bytes, len(prefix) + len(suffix), 1
+        )
+
+    def group(self, event: VendorEvent) -> Hashable:
+        """Return None: all events share one endpoint."""
+        return None
+
+    def limits(self, group: Hashable) -> Limits:
+        """Return what one request may hold, the form's own bytes counted."""
+        return self._limits
+
+    def encode(self, event: VendorEvent, now: int) -> Item:
+        """Check the event and return it as a member of the list."""
+        fields, rules = event.fields, self._rules
+        datum: dict[str, Any] = {"organizationId": self._organization}
+        for name in (*_REQUIRED, *_OPTIONAL):
+            value = self._text(name, fields.get(name), required=name in _REQUIRED)
+            if value is not None:
+                datum[name] = value
+        if not fields.get("entityId") and (event.entity or self._settings.entity):
+            rules.broken("entityId.required", kind(fields.get("entityId")))
+        time = _plain(fields.get("eventTime"))
+        if type(time) is not int or not LONG_MIN <= time <= LONG_MAX:
+            rules.broken("eventTime.required" if time is None else "eventTime.type", kind(time))
+        if time is not None:
+            datum["eventTime"] = time
+        order = fields.get("isOrder")
+        if order is not None:
+            order = str(int(order)) if isinstance(order, int) else order
+            if order not in ("0", "1"):
+                rules.broken("isOrder.value", kind(order))
+            datum["isOrder"] = order
+        if fields.get("extendAttributes"):
+            datum["extendAttributes"] = self._attributes(fields["extendAttributes"])
+        if fields.get("customerIdList"):
+            datum["customerIdList"] = self._ids(fields["customerIdList"])
+        return Item(json_bytes("quick_audience", datum))
+
+    def _text(self, name: str, value: Any, *, required: bool) -> Any:
+        value = _plain(value)
+        if value is None or (required and value == ""):
+            if required:
+                self._rules.broken(f"{name}.required", kind(value))
+        elif type(value) is not str:
+            self._rules.broken(f"{name}.type", kind(value))
+        return value
+
+    def _attributes(self, attributes: Any) -> Any:
+        """Return the attributes as text, since the vendor takes no other: what is not text goes as its JSON."""
+        if not isinstance(attributes, Mapping):
+            self._rules.broken("extendAttributes.type", kind(attributes))
+            return attributes
+        texts = {}
+        for name, value in attributes.items():
+            plain = value if isinstance(value, Mapping | list | tuple) else _plain(value)
+            if isinstance(plain, float) and plain - plain != 0:
+                self._rules.broken("extendAttributes.value", "an object that holds NaN or infinity")
+            if isinstance(plain, bytes):
+                self._rules.broken("extendAttributes.value", "an object that holds bytes")
+            if plain is not None:
+                texts[name] = plain if type(plain) is str else json_bytes("quick_audience", plain).decode()
+        return texts
+
+    def _ids(self, ids: Any) -> Any:
+        if not isinstance(ids, list | tuple) or not all(isinstance(member, Mapping) for member in ids):
+            self._rules.broken("customerIdList.type", kind(ids))
+            return ids
+        parts = [
+            {name: self._text(f"customerIdList.{name}", member.get(name), required=True) for name in _ID_PARTS}
+            for member in ids
+        ]
+        return [{name: value for name, value in member.items() if value is not None} for member in parts]
+
+    def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
+        """Return the form of one batch, signed for `now`. Only query parameters are signed, with their raw values."""
+        settings, joined = self._settings, b",".join([item.body for item in items])
+        number = 0
+        while _boundary(number) in joined:
+            number += 1
+        boundary = _boundary(number)
+        prefix, suffix = self._frame(boundary)
+        query = {"appId": settings.app_id, "timestamp": str(now), "accessKey": settings.access_key}
+        headers = {
+            "Content-Type": f"multipart/form-data; boundary={boundary.decode()}",
+            "Authorization": signature({**query, "accessSecret": self._secret}),
+        }
+        text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+        return Request("POST", f"{self._url}?{text}", headers, prefix + joined + suffix)
+
+    def _frame(self, boundary: bytes) -> tuple[bytes, bytes]:
+        """Return what stands before and after the items; its length is the same for each boundary."""
+        part = b"--" + boundary + b'\r\nContent-Disposition: form-data; name="%b"\r\n'
+        part += b"Content-Type: text/plain; charset=UTF-8\r\n\r\n"
+        account = (part % b"accessId") + self._settings.access_id.encode() + b"\r\n"
+        return account + (part % b"eventMessageModelListJson") + b"[", b"]\r\n--" + boundary + b"--\r\n"
+
+    def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
+        """Return what the answer means. `success` true with `data` false is no acceptance."""
+        words, codes, answer = self._words, self._settings.codes, parsed(response.body)
+        fields = answer if isinstance(answer, dict) else {}
+        rid = words(fields.get("traceId")) or request_id(response.headers)
+        given = fields.get("errorCode")
+        code = words(str(given)) if isinstance(given, str | int) and given != "" else ""
+        reason = words(f"errorCode {code or 'missing'}: {words(fields.get('errorDesc'))}")
+        if code in codes and fields.get("success") is not True:
+            return by_setting(codes[code], code, reason, request_id=rid)
+        verdict = by_status(response, words, codes)
+        if verdict is not None:
+            return verdict
+        success = fields.get("success")
+        if success is True and response.status == 200:
+            if fields.get("data") in (False, "false"):
+                return Retry("success with data false: neither accepted nor refused", request_id=rid)
+            return Accepted(request_id=rid)
+        if success is not False:
+            return unread(response, words, codes)
+        if _CONFIGURATION.search(code):
+            return Misconfigured(code, reason, request_id=rid)
+        return Refused(code or f"http_{response.status}", reason, documented=False, request_id=rid)
+
+
+def _plain(value: Any) -> Any:
+    """Return a logical type as text or number, and what has no such form as it is, for a rule to name."""
+    try:
+        return scalar(value)
+    except ValueError:
+        return value
+
+
+def _boundary(number: int) -> bytes:
+    """Return the form's boundary, 32 bytes whatever the number.
+
+    A delimiter begins with a line break (RFC 2046), which JSON text never holds unescaped; the next number is only for
+    parsers that look for less.
+    """
+    return b"connector-boundary-%013d" % number
+
+
+def signature(values: Mapping[str, str]) -> str:
+    """Return the lower-case MD5 of `name=value` joined by `&` in the order of the names (Open Platform API)."""
+    text = "&".join(f"{name}={values[name]}" for name in sorted(values))
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _build(settings: QuickAudienceSettings) -> Vendor:
+    return QuickAudience(settings)
+
+
+KIND: Final = VendorKind(
+    name="quick_audience",
+    settings=QuickAudienceSettings,
+    build=_build,
+    schema="connector.events.QuickAudienceEvent",
+    fields={
+        **{name: FieldKind("string", required=name in _REQUIRED) for name in (*_REQUIRED, *_OPTIONAL)},
+        "eventTime": FieldKind("millis", required=True),
+        "isOrder": FieldKind("any"),
+        "extendAttributes": FieldKind("string_map"),
+        "customerIdList": FieldKind("records"),
+    },
+    rules=rule_ids("quick_audience", RULES),
+)
