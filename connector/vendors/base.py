@@ -143,6 +143,16 @@ class Misconfigured:
 
 Verdict = Accepted | Refused | TooLarge | Throttled | Retry | Misconfigured
 
+VERDICTS: Final[Mapping[type, str]] = {
+    Accepted: "accepted",
+    Refused: "refused",
+    TooLarge: "too_large",
+    Throttled: "throttled",
+    Retry: "retry",
+    Misconfigured: "misconfigured",
+}
+"""The verdicts' names in metrics and logs."""
+
 
 @dataclass(frozen=True, slots=True)
 class RateHint:

@@ -1,0 +1,209 @@
+"""What waits to be sent at one destination, and in which order it goes. Pure.
+
+Without order there is one lane with many requests in flight: parts of a refused batch go first, then retries that are due, then full
+batches, then a filling one whose linger is over. With `order: key` there are many lanes with one request in flight each,
+and whatever failed stays in front of what came later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import count
+
+from connector.pipeline.batching import Batch, Delivery, OpenBatch
+from connector.vendors.base import Limits
+
+Allowed = Callable[[Hashable], bool]
+
+
+class Lane:
+    """The batches of one lane. `concurrency` requests may be in flight; `linger` is in seconds."""
+
+    def __init__(
+        self, limits: Callable[[Hashable], Limits], linger: float, *, concurrency: int, ordered: bool = False
+    ) -> None:
+        self._limits = limits
+        self._linger = linger
+        self._concurrency = concurrency
+        self._ordered = ordered
+        self._front: deque[Batch] = deque()
+        self._waiting: list[tuple[float, int, Batch]] = []
+        self._ready: deque[Batch] = deque()
+        self._open: dict[Hashable, OpenBatch] = {}
+        self._serial = count()
+        self.in_flight = 0
+
+    def offer(self, delivery: Delivery, group: Hashable, now: float) -> None:
+        """Add a delivery to the batch that fills for its group."""
+        batch = self._open.get(group)
+        if batch is None:
+            if self._ordered and self._open:
+                self._close(next(iter(self._open)), "group")
+            self._open[group] = batch = OpenBatch(group, self._limits(group), now)
+        if not batch.add(delivery):
+            self._close(group, "bytes")
+            self._open[group] = batch = OpenBatch(group, self._limits(group), now)
+            batch.add(delivery)
+        if batch.full:
+            self._close(group, "records")
+
+    def take(self, now: float, allowed: Allowed) -> Batch | None:
+        """Return the next batch to send, or None where a slot, a due time, the linger or a hold says wait."""
+        if self.in_flight >= self._concurrency:
+            return None
+        batch = self._take_front(now, allowed)
+        if batch is not None:
+            return batch
+        if self._ordered and (self._front or self._waiting):
+            return None
+        return (
+            self._take_waiting(now, allowed)
+            or self._take_ready(allowed)
+            or self._take_open(allowed, opened_before=now - self._linger)
+        )
+
+    def take_probe(self, allowed: Allowed) -> Batch | None:
+        """Return any batch, without regard to due times and linger, one that was not tried yet before the others."""
+        if self.in_flight >= self._concurrency:
+            return None
+        if self._ordered and self._front:
+            return self._take_front(float("inf"), allowed)
+        return (
+            self._take_ready(allowed)
+            or self._take_open(allowed, opened_before=float("inf"))
+            or self._take_front(float("inf"), allowed)
+            or self._take_waiting(float("inf"), allowed)
+        )
+
+    def put_parts(self, parts: Sequence[Batch]) -> None:
+        """Put the parts of a batch in front, in their order."""
+        self._front.extendleft(reversed(parts))
+
+    def put_back(self, batch: Batch) -> None:
+        """Put a batch back that nothing was learnt about: in front where there is order, else behind the others."""
+        if self._ordered:
+            self._front.appendleft(batch)
+        else:
+            self._ready.append(batch)
+
+    def put_waiting(self, batch: Batch, due: float) -> None:
+        """Put a batch back to be sent again at `due`. With order, everything behind it waits too."""
+        batch.due = due
+        if self._ordered:
+            self._front.appendleft(batch)
+        else:
+            heappush(self._waiting, (due, next(self._serial), batch))
+
+    def hurry(self, now: float) -> None:
+        """Make every waiting batch due: what they waited for is over."""
+        for batch in self._front:
+            batch.due = min(batch.due, now)
+        self._waiting = [(min(due, now), serial, batch) for due, serial, batch in self._waiting]
+        heapify(self._waiting)
+
+    def wake_at(self, allowed: Allowed) -> float | None:
+        """Return when a batch becomes due by time alone (it may lie in the past), or None where none will."""
+        if self.in_flight >= self._concurrency:
+            return None
+        if self._ordered and self._front:
+            head = self._front[0]
+            return head.due if allowed(head.group) else None
+        times = [batch.due for batch in self._front if allowed(batch.group)]
+        if self._ready and any(allowed(batch.group) for batch in self._ready):
+            return float("-inf")
+        times.extend(due for due, _, batch in self._waiting if allowed(batch.group))
+        times.extend(batch.opened_at + self._linger for batch in self._open.values() if allowed(batch.group))
+        return min(times, default=None)
+
+    @property
+    def retrying(self) -> Batch | None:
+        """A batch that failed and waits to be sent again."""
+        if self._waiting:
+            return self._waiting[0][2]
+        return next((batch for batch in self._front if batch.failures), None)
+
+    def batches(self) -> list[Batch]:
+        """Return what waits, closed or not, in no particular order."""
+        waiting = [entry[2] for entry in self._waiting]
+        return [*self._front, *waiting, *self._ready, *(Batch(b.group, b.deliveries) for b in self._open.values())]
+
+    def __bool__(self) -> bool:
+        """Whether anything waits here."""
+        return bool(self._front or self._waiting or self._ready or self._open)
+
+    def drop(self, gone: Callable[[Delivery], bool]) -> list[Delivery]:
+        """Take out every delivery that is `gone` and return them: their partition leaves, they stay uncommitted."""
+        dropped: list[Delivery] = []
+
+        def kept(batch: Batch) -> bool:
+            dropped.extend(d for d in batch.deliveries if gone(d))
+            batch.deliveries = [d for d in batch.deliveries if not gone(d)]
+            return bool(batch.deliveries)
+
+        self._front = deque(batch for batch in self._front if kept(batch))
+        self._waiting = [entry for entry in self._waiting if kept(entry[2])]
+        heapify(self._waiting)
+        self._ready = deque(batch for batch in self._ready if kept(batch))
+        for group, filling in list(self._open.items()):
+            left = [d for d in filling.deliveries if not gone(d)]
+            if len(left) == len(filling.deliveries):
+                continue
+            dropped.extend(d for d in filling.deliveries if gone(d))
+            if left:
+                self._open[group] = _refilled(filling, left)
+            else:
+                del self._open[group]
+        return dropped
+
+    def _close(self, group: Hashable, by: str) -> None:
+        self._ready.append(self._open.pop(group).close(by))
+
+    def _take_front(self, now: float, allowed: Allowed) -> Batch | None:
+        for index, batch in enumerate(self._front):
+            if batch.due <= now and allowed(batch.group):
+                del self._front[index]
+                return batch
+            if self._ordered:
+                return None
+        return None
+
+    def _take_waiting(self, now: float, allowed: Allowed) -> Batch | None:
+        skipped = []
+        found = None
+        while self._waiting and self._waiting[0][0] <= now:
+            entry = heappop(self._waiting)
+            if allowed(entry[2].group):
+                found = entry[2]
+                break
+            skipped.append(entry)
+        for entry in skipped:
+            heappush(self._waiting, entry)
+        return found
+
+    def _take_ready(self, allowed: Allowed) -> Batch | None:
+        for index, batch in enumerate(self._ready):
+            if allowed(batch.group):
+                del self._ready[index]
+                return batch
+            if self._ordered:
+                return None
+        return None
+
+    def _take_open(self, allowed: Allowed, *, opened_before: float) -> Batch | None:
+        if self._ordered and self._ready:
+            return None
+        for group, batch in self._open.items():
+            if batch.opened_at <= opened_before and allowed(group):
+                del self._open[group]
+                return batch.close("linger")
+        return None
+
+
+def _refilled(filling: OpenBatch, deliveries: list[Delivery]) -> OpenBatch:
+    """Return a filling batch with fewer deliveries: its size and merge keys differ now."""
+    anew = OpenBatch(filling.group, filling.limits, filling.opened_at)
+    for delivery in deliveries:
+        anew.add(delivery)
+    return anew

@@ -1,0 +1,336 @@
+"""What an answer does to a batch: outcomes for its records, or another attempt in another composition.
+
+A record is dead-lettered as refused only after it was refused alone. Everything that says nothing about a record leaves it
+where it is: it waits, and the destination shows why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from connector.delivery.destination import Destination
+from connector.delivery.holds import OUTAGE_AFTER, Cause
+from connector.delivery.isolation import halves, take_apart
+from connector.errors import Refusal
+from connector.pipeline.batching import Batch, Delivery
+from connector.records import Answer, DeadLetter
+from connector.vendors.base import (
+    DESTINATION,
+    Accepted,
+    Misconfigured,
+    Refused,
+    Response,
+    Retry,
+    Throttled,
+    TooLarge,
+    Verdict,
+)
+
+log = structlog.get_logger()
+
+HALVE_AFTER: Final = 5
+"""Failures of one batch, while others are accepted, after which it is halved to find the record that causes them."""
+DOUBT_AFTER: Final = 10
+"""Records refused alone by an undocumented code, nothing accepted between them, after which the destination is held."""
+
+
+class Settlement:
+    """Settles the batches of one destination."""
+
+    def __init__(self, destination: Destination, vendor_name: str) -> None:
+        self._at = destination
+        self._ports = destination.ports
+        self._vendor_name = vendor_name
+
+    async def settle(self, batch: Batch, verdict: Verdict, response: Response | None, *, probe: bool) -> None:
+        """Carry out what the verdict means. Returns when every record of the batch has its outcome or waits again."""
+        match verdict:
+            case Accepted():
+                await self._accepted(batch, verdict, probe=probe)
+            case Refused():
+                await self._refused(batch, verdict, response, probe=probe)
+            case TooLarge():
+                await self._too_large(batch, verdict, response, probe=probe)
+            case Throttled():
+                self._throttled(batch, verdict, probe=probe)
+            case Retry():
+                await self._failed(batch, verdict, response, probe=probe)
+            case Misconfigured():
+                self._misconfigured(batch, verdict)
+
+    async def _accepted(self, batch: Batch, verdict: Accepted, *, probe: bool) -> None:
+        at = self._at
+        at.accepted += len(batch.deliveries) - len(verdict.again)
+        at.doubted = at.throttles = at.holds.failures = 0
+        at.storm.accepted(len(batch.deliveries))
+        self._vendor_answers(batch, probe=probe, accepted=True)
+        if verdict.rate is not None and verdict.rate.remaining <= 0:
+            at.bucket.wait_until(self._ports.clock.now() + at.backoff.wait(1, verdict.rate.reset))
+        done = batch.deliveries
+        if verdict.again:
+            done = [d for index, d in enumerate(batch.deliveries) if index not in verdict.again]
+            self._ask_again(batch, verdict.again)
+        if verdict.answers:
+            await self._write_answers(batch.deliveries, verdict.answers)
+        at.finish(done)
+        self._count_delivered(done)
+
+    def _ask_again(self, batch: Batch, indexes: frozenset[int]) -> None:
+        left = self._at.kept(batch.part([d for index, d in enumerate(batch.deliveries) if index in indexes]))
+        if left is not None:
+            left.asked += 1
+            left.reason = "the vendor's answer was not final"
+            self._at.lane(left).put_waiting(left, self._ports.clock.now() + self._at.backoff.wait(left.asked))
+
+    async def _refused(self, batch: Batch, verdict: Refused, response: Response | None, *, probe: bool) -> None:
+        at = self._at
+        at.throttles = at.holds.failures = 0
+        held = at.holds.blocking(batch.group)
+        if probe and held is not None and (held.single or not verdict.documented):
+            self._put_back(batch)
+            at.holds.probe_failed(self._scope(batch), self._ports.clock.now())
+            return
+        self._vendor_answers(batch, probe=probe, accepted=False)
+        if len(batch.deliveries) > 1:
+            left = at.kept(batch)
+            if left is not None:
+                suspects = verdict.suspects if len(left.deliveries) == len(batch.deliveries) else frozenset()
+                self._take_apart(left, take_apart_or_halve(left, suspects, ordered=at.settings.order == "key"))
+            return
+        if not verdict.documented and not self._believed(batch, verdict):
+            return
+        await self._refused_alone(batch, "refused", verdict, response)
+
+    async def _refused_alone(
+        self, batch: Batch, cause: str, verdict: Refused | TooLarge, response: Response | None
+    ) -> None:
+        """Dead-letter a record by its own fault, or hold the destination where too many have gone that way."""
+        at = self._at
+        if at.storm.refused(cause, verdict.code):
+            self._put_back(batch)
+            at.hold(
+                Cause.STORM,
+                verdict.code,
+                f"too many of the last records were refused with {verdict.code} ({verdict.reason}): likely a setting of this "
+                "destination or of its routes is wrong, or the vendor does not know these events yet; mend it there, or "
+                "let them go by `connector release` with `storm: off`",
+                single=True,
+            )
+            return
+        if isinstance(verdict, Refused) and verdict.answers:
+            await self._write_answers(batch.deliveries, verdict.answers)
+        await self.dead_letter(batch, cause, verdict.code, verdict.reason, response, verdict.request_id)
+
+    def storm_of_invalid(self, delivery: Delivery, refusal: Refusal) -> bool:
+        """Count a record that breaks a rule; return True, and hold the destination, where too many did."""
+        at = self._at
+        if not at.storm.refused(refusal.cause, refusal.code):
+            return False
+        at.hold(
+            Cause.STORM,
+            refusal.code,
+            f"too many of the last records break {refusal.code} ({refusal.message}): likely a mapping under routes: is wrong, "
+            "or switch the rule off under rules: if the vendor takes them",
+            single=True,
+        )
+        return True
+
+    async def refuse_locally(self, delivery: Delivery, refusal: Refusal) -> None:
+        """Dead-letter a record that was never sent."""
+        await self.dead_letter(
+            Batch(None, [delivery]), refusal.cause, refusal.code, refusal.message, field=refusal.field
+        )
+
+    def _believed(self, batch: Batch, verdict: Refused) -> bool:
+        """Whether an undocumented refusal of a lone record is evidence enough; where not, it waits.
+
+        It is when the record was refused alone before and the vendor has accepted another one since.
+        """
+        at = self._at
+        delivery = batch.deliveries[0]
+        if delivery.refused_at is not None and at.accepted > delivery.refused_at:
+            return True
+        first = delivery.refused_at is None
+        if first:
+            delivery.refused_at = at.accepted
+        at.doubted += 1
+        left = at.kept(batch)
+        if left is None:
+            return False
+        left.reason = f"refused with {verdict.code}, which the vendor does not document: {verdict.reason}"
+        if first and at.doubted < DOUBT_AFTER:
+            at.lane(left).put_waiting(left, self._ports.clock.now() + at.backoff.wait(1))
+            return False
+        at.lane(left).put_back(left)
+        at.hold(
+            Cause.MISCONFIGURED,
+            verdict.code,
+            f"records are refused with {verdict.code}, which the vendor does not document, and none was accepted since "
+            f"({verdict.reason}): check the destination's settings, or state the code's meaning under codes:",
+            single=True,
+        )
+        return False
+
+    async def _too_large(self, batch: Batch, verdict: TooLarge, response: Response | None, *, probe: bool) -> None:
+        at = self._at
+        self._vendor_answers(batch, probe=probe, accepted=False)
+        if len(batch.deliveries) == 1:
+            await self._refused_alone(batch, "too_large", verdict, response)
+            return
+        limits = at.limits(batch.group)
+        weight = sum(delivery.item.weight for delivery in batch.deliveries)
+        size = limits.overhead + sum(len(d.item.body) + limits.separator for d in batch.deliveries) - limits.separator
+        if verdict.limit == "records":
+            at.shrink(batch.group, records=weight // 2)
+        else:
+            at.shrink(batch.group, size=size // 2)
+        log.warning(
+            "batch.too_large",
+            destination=at.name,
+            code=verdict.code,
+            message=verdict.reason,
+            records=weight,
+            bytes=size,
+        )
+        left = at.kept(batch)
+        if left is not None:
+            self._take_apart(left, halves(left) if len(left.deliveries) > 1 else [left])
+
+    def _throttled(self, batch: Batch, verdict: Throttled, *, probe: bool) -> None:
+        at = self._at
+        now = self._ports.clock.now()
+        at.throttles += 1
+        until = now + at.backoff.wait(at.throttles, verdict.after)
+        at.throttled_until = max(at.throttled_until, until)
+        at.bucket.wait_until(until)
+        if probe:
+            at.holds.probe_failed(self._scope(batch), now, verdict.reason, verdict.after)
+        batch.reason = verdict.reason
+        left = at.kept(batch)
+        if left is not None:
+            at.lane(left).put_parts([left])
+
+    async def _failed(self, batch: Batch, verdict: Retry, response: Response | None, *, probe: bool) -> None:
+        at, clock = self._at, self._ports.clock
+        now = clock.now()
+        batch.failures += 1
+        batch.reason = verdict.reason
+        if batch.failures == 1:
+            batch.accepted_before = at.accepted
+        if verdict.unknown_outcome:
+            self._ports.metrics.unknown_outcomes.labels(at.name).inc()
+        if probe:
+            at.holds.probe_failed(self._scope(batch), now, verdict.reason, verdict.after)
+        at.holds.failures += 1
+        if await self._given_up(batch, verdict, response):
+            return
+        left = at.kept(batch)
+        if left is None:
+            return
+        if left.failures >= HALVE_AFTER and at.accepted > left.accepted_before and len(left.deliveries) > 1:
+            parts = halves(left)
+            for part in parts:
+                part.failures = HALVE_AFTER - 1
+            self._take_apart(left, parts)
+        else:
+            at.lane(left).put_waiting(left, now + at.backoff.wait(left.failures, verdict.after))
+        if at.holds.failures >= OUTAGE_AFTER and at.holds.get() is None:
+            at.hold(Cause.OUTAGE, verdict.code, verdict.reason)
+
+    async def _given_up(self, batch: Batch, verdict: Retry, response: Response | None) -> bool:
+        """Dead-letter what the user asked to give up; return whether that was so."""
+        settings = self._at.settings
+        if verdict.unknown_outcome and settings.on_unknown_outcome == "dead_letter":
+            await self.dead_letter(batch, "unknown_outcome", verdict.code, verdict.reason, response, verdict.request_id)
+            return True
+        limit = settings.retry.give_up_after
+        if limit is None or batch.first_attempt is None or self._ports.clock.wall() - batch.first_attempt < limit:
+            return False
+        await self.dead_letter(batch, "gave_up", verdict.code, verdict.reason, response, verdict.request_id)
+        return True
+
+    def _misconfigured(self, batch: Batch, verdict: Misconfigured) -> None:
+        at = self._at
+        at.hold(Cause.MISCONFIGURED, verdict.code, verdict.reason, scope=verdict.scope)
+        batch.reason = verdict.reason
+        self._put_back(batch)
+
+    def _vendor_answers(self, batch: Batch, *, probe: bool, accepted: bool) -> None:
+        """End the holds that this answer disproves: an outage by any answer, the others by a probe's."""
+        holds = self._at.holds
+        if not holds:
+            return
+        for scope in (batch.group, DESTINATION):
+            held = holds.get(scope)
+            if held is None or held.cause is Cause.OPERATOR:
+                continue
+            if held.cause is Cause.OUTAGE or (probe and (accepted or not held.single)):
+                self._at.release(scope)
+
+    def _scope(self, batch: Batch) -> object:
+        return DESTINATION if self._at.holds.get() is not None else batch.group
+
+    def _put_back(self, batch: Batch) -> None:
+        left = self._at.kept(batch)
+        if left is not None:
+            self._at.lane(left).put_back(left)
+
+    def _take_apart(self, batch: Batch, parts: list[Batch]) -> None:
+        for part in parts:
+            part.isolating = True
+        self._at.lane(batch).put_parts(parts)
+
+    async def _write_answers(self, deliveries: Sequence[Delivery], answers: Sequence[Answer | None]) -> None:
+        sink = self._ports.answers
+        if sink is None:
+            raise AssertionError("a vendor that answers needs a results topic")
+        pairs = zip(deliveries, answers, strict=True)
+        await sink.write([(delivery.record.key, answer) for delivery, answer in pairs if answer is not None])
+
+    async def dead_letter(
+        self,
+        batch: Batch,
+        cause: str,
+        code: str | None,
+        message: str,
+        response: Response | None = None,
+        request_id: str | None = None,
+        field: str | None = None,
+    ) -> None:
+        """Write every record of the batch to the dead-letter topic and finish them once Kafka has them."""
+        for delivery in batch.deliveries:
+            letter = DeadLetter(
+                record=delivery.record,
+                cause=cause,
+                code=code,
+                message=message,
+                failed_at=self._ports.clock.wall(),
+                dedup_id=delivery.dedup_id,
+                field=field,
+                vendor=self._vendor_name,
+                destination=self._at.name,
+                http_status=None if response is None else response.status,
+                request_id=request_id,
+                attempts=batch.attempts,
+                first_attempt=batch.first_attempt,
+            )
+            await self._ports.dead_letters.write(letter)
+            self._at.finish([delivery])
+
+    def _count_delivered(self, deliveries: Sequence[Delivery]) -> None:
+        metrics, name = self._ports.metrics, self._at.name
+        metrics.records_delivered.labels(name).inc(len(deliveries))
+        wall = self._ports.clock.wall()
+        metrics.delivery_delay.labels(name).observe_all(
+            [wall - delivery.record.timestamp / 1000 for delivery in deliveries if delivery.record.timestamp >= 0]
+        )
+
+
+def take_apart_or_halve(batch: Batch, suspects: frozenset[int], *, ordered: bool) -> list[Batch]:
+    """Return the parts of a refused batch; one that lost all but one record to a leaving partition is asked as it is."""
+    if len(batch.deliveries) == 1:
+        return [batch]
+    return take_apart(batch, suspects, ordered=ordered)

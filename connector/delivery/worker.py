@@ -1,0 +1,311 @@
+"""One destination's worker: takes deliveries in, sends batches when everything says so, and ends every one of them.
+
+The loop sleeps until something may have changed: a delivery came, an answer came, a due time, a token, a probe. All of it runs in
+one event loop, so nothing here is locked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Hashable, Iterable
+from typing import Any, Protocol
+
+import structlog
+
+from connector.delivery.destination import Destination
+from connector.delivery.holds import Cause, Condition
+from connector.delivery.settlement import Settlement
+from connector.errors import ConnectorError, Refusal, TransportError
+from connector.pipeline.batching import Batch, Delivery
+from connector.vendors.base import DESTINATION, VERDICTS, Request, Response, Retry, Vendor, Verdict
+
+log = structlog.get_logger()
+
+
+class Transport(Protocol):
+    """How a request reaches the vendor."""
+
+    async def send(self, request: Request, timeout: float) -> Response:
+        """Return the whole answer. Raises `TransportError` after at most `timeout` seconds, or where none came whole."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class Worker:
+    """Delivers one destination's records, with at most `max_in_flight` requests at a time."""
+
+    def __init__(self, destination: Destination, transport: Transport, *, timeout: float) -> None:
+        self._at = destination
+        self._clock = destination.ports.clock
+        self._transport = transport
+        self._timeout = timeout
+        self._settlement = Settlement(destination, destination.settings.vendor)
+        self._tasks: dict[asyncio.Task[None], Batch] = {}
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._turn = 0
+        self._waits_since: float | None = None
+        self._error: BaseException | None = None
+        self._suspended: list[tuple[Delivery, Refusal]] = []
+        """Records that break a rule while too many do: neither sent nor dead-lettered until the storm is over."""
+        self.in_flight = 0
+
+    @property
+    def name(self) -> str:
+        """The destination's name."""
+        return self._at.name
+
+    @property
+    def destination(self) -> Destination:
+        """The destination's state."""
+        return self._at
+
+    @property
+    def vendor(self) -> Vendor:
+        """The vendor as its settings are now."""
+        return self._at.vendor
+
+    def offer(self, deliveries: Iterable[tuple[Delivery, Hashable]]) -> None:
+        """Take deliveries in, each with its group. Never blocks: the budget is the caller's to mind."""
+        for delivery, group in deliveries:
+            self._at.add(delivery, group)
+        self._changed.set()
+
+    def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
+        """Take in a record that breaks a rule of the vendor before it is sent: it becomes a dead letter."""
+        self._at.buffered += delivery.charge
+        if self._settlement.storm_of_invalid(delivery, refusal):
+            self._suspended.append((delivery, refusal))
+            self._changed.set()
+        else:
+            self._start(self._settlement.refuse_locally(delivery, refusal), Batch(None, [delivery]))
+
+    async def run(self) -> None:
+        """Send until cancelled. Raises what a delivery raised unexpectedly: its records stay uncommitted."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._changed.clear()
+            if self._error is not None:
+                raise self._error
+            self._resume_suspended()
+            delay = self._dispatch()
+            self._at.note()
+            if delay is None:
+                await self._changed.wait()
+            elif delay <= 0:
+                await asyncio.sleep(0)
+            else:
+                timer = loop.call_later(delay, self._changed.set)
+                try:
+                    await self._changed.wait()
+                finally:
+                    timer.cancel()
+
+    def hold(self, message: str) -> None:
+        """Hold the destination until an operator releases it."""
+        self._at.hold(Cause.OPERATOR, None, message)
+        self._changed.set()
+
+    def release(self) -> None:
+        """End every hold: the operator says that it can go on."""
+        for scope in self._at.holds.scopes():
+            self._at.release(scope)
+        self._at.storm.reset()
+        self._changed.set()
+
+    def set_share(self, share: float) -> None:
+        """Change which part of the group's rate limit is this member's."""
+        self._at.bucket.set_share(share, self._clock.now())
+        self._changed.set()
+
+    def condition(self) -> Condition:
+        """Return the destination's state."""
+        return self._at.condition()
+
+    def stop(self) -> None:
+        """Start no further request; what is in flight goes on."""
+        self._stopping = True
+        self._changed.set()
+
+    def drop(self) -> None:
+        """Let go of everything unsent whose partition is leaving: it stays uncommitted."""
+        for lane in self._at.lanes:
+            self._at.forget(lane.drop(lambda delivery: not delivery.tracker.open))
+        self._at.forget(delivery for delivery, _ in self._suspended if not delivery.tracker.open)
+        self._suspended = [entry for entry in self._suspended if entry[0].tracker.open]
+
+    async def drain(self, timeout: float) -> bool:
+        """Let go of what leaving partitions have unsent and wait for their requests and dead letters in flight.
+
+        Returns whether all of them ended within `timeout` seconds. Others go on meanwhile.
+        """
+        self.drop()
+        leaving = {task for task, batch in self._tasks.items() if any(not d.tracker.open for d in batch.deliveries)}
+        if not leaving:
+            return True
+        _, late = await asyncio.wait(leaving, timeout=max(0.0, timeout))
+        return not late
+
+    async def close(self) -> None:
+        """Cancel what is still in flight and close the connections."""
+        self.stop()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._transport.close()
+
+    def _resume_suspended(self) -> None:
+        held = self._at.holds.get()
+        if not self._suspended or self._stopping or (held is not None and held.cause is Cause.STORM):
+            return
+        waiting, self._suspended = self._suspended, []
+        for delivery, refusal in waiting:
+            self._at.buffered -= delivery.charge
+            self.refuse(delivery, refusal)
+
+    def _dispatch(self) -> float | None:
+        """Send all that may go now; return the seconds until time alone changes that, or None."""
+        while not self._stopping:
+            now = self._clock.now()
+            wait = self._at.bucket.delay(now)
+            if wait > 0:
+                return self._wait_for_token(now, wait)
+            batch, probe = self._next(now)
+            if batch is None:
+                return self._idle_for(now)
+            self._at.bucket.take(now)
+            self._send(batch, now, probe=probe)
+        return None
+
+    def _wait_for_token(self, now: float, wait: float) -> float | None:
+        if not any(self._at.lanes):
+            return None
+        if self._waits_since is None:
+            self._waits_since = now
+        return wait if wait != float("inf") else None
+
+    def _next(self, now: float) -> tuple[Batch | None, bool]:
+        lanes, holds = self._at.lanes, self._at.holds
+        count = len(lanes)
+        for step in range(count):
+            index = (self._turn + step) % count
+            batch = lanes[index].take(now, self._may_send)
+            if batch is not None:
+                self._turn = index + 1
+                return batch, False
+        if holds:
+            for step in range(count):
+                index = (self._turn + step) % count
+                batch = lanes[index].take_probe(lambda group: holds.probe_due(group, now) is not None)
+                if batch is not None:
+                    self._turn = index + 1
+                    return self._as_probe(batch), True
+        return None, False
+
+    def _may_send(self, group: Hashable) -> bool:
+        holds = self._at.holds
+        return not holds or holds.blocking(group) is None
+
+    def _as_probe(self, batch: Batch) -> Batch:
+        """Take one record where records are in doubt, else the whole batch; read the secrets again first."""
+        held = self._at.holds.blocking(batch.group)
+        if held is not None and held.single and len(batch.deliveries) > 1:
+            self._at.lane(batch).put_parts([batch.part(batch.deliveries[1:])])
+            batch = batch.part(batch.deliveries[:1])
+        if held is not None and held.cause is Cause.MISCONFIGURED:
+            try:
+                self._at.reload()
+            except (ConnectorError, OSError, ValueError) as error:
+                log.warning("destination.secrets_unreadable", destination=self.name, message=str(error))
+        self._at.holds.probe_started(batch.group)
+        return batch
+
+    def _idle_for(self, now: float) -> float | None:
+        holds = self._at.holds
+        if self.in_flight >= self._at.settings.max_in_flight:
+            return None
+        times = [] if holds.get() is not None else [lane.wake_at(self._may_send) for lane in self._at.lanes]
+        if any(self._at.lanes):
+            times.append(holds.next_probe())
+        due = min((time for time in times if time is not None), default=None)
+        return None if due is None else max(0.001, due - now)
+
+    def _send(self, batch: Batch, now: float, *, probe: bool) -> None:
+        if self._waits_since is not None:
+            self._at.ports.metrics.rate_limit_wait.labels(self.name).observe(now - self._waits_since)
+            self._waits_since = None
+        self._at.lane(batch).in_flight += 1
+        self.in_flight += 1
+        self._start(self._deliver(batch, probe=probe), batch)
+
+    def _start(self, work: Coroutine[Any, Any, None], batch: Batch) -> None:
+        task = asyncio.create_task(work)
+        self._tasks[task] = batch
+        task.add_done_callback(self._delivered)
+
+    def _delivered(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._error = error
+            self._changed.set()
+
+    async def _deliver(self, batch: Batch, *, probe: bool) -> None:
+        lane = self._at.lane(batch)
+        try:
+            expired = self._take_expired(batch)
+            verdict, response = await self._ask(batch) if batch.deliveries else (None, None)
+        finally:
+            lane.in_flight -= 1
+            self.in_flight -= 1
+        if expired is not None:
+            await self._settlement.dead_letter(
+                expired,
+                "expired",
+                f"{self._at.settings.vendor}.expired",
+                "a rule of the vendor that held when the record was read holds no longer: it is too old to be sent now",
+            )
+        if verdict is not None:
+            self._at.ports.metrics.requests.labels(self.name, VERDICTS[type(verdict)]).inc()
+            await self._settlement.settle(batch, verdict, response, probe=probe)
+        elif probe:
+            self._at.holds.probe_failed(self._probe_scope(batch), self._clock.now())
+        self._changed.set()
+
+    def _probe_scope(self, batch: Batch) -> Hashable:
+        return DESTINATION if self._at.holds.get() is not None else batch.group
+
+    def _take_expired(self, batch: Batch) -> Batch | None:
+        """Take out what a late attempt would send against a rule that depends on the time."""
+        wall = self._clock.wall() * 1000
+        expired = [d for d in batch.deliveries if (end := d.item.expires_at) is not None and end <= wall]
+        if not expired:
+            return None
+        batch.deliveries = [d for d in batch.deliveries if d not in expired]
+        return batch.part(expired)
+
+    async def _ask(self, batch: Batch) -> tuple[Verdict, Response | None]:
+        """Send the batch and return what the answer means."""
+        at, clock = self._at, self._clock
+        vendor, items = at.vendor, batch.items
+        batch.attempts += 1
+        if batch.first_attempt is None:
+            batch.first_attempt = clock.wall()
+        request = vendor.request(batch.group, items, int(clock.wall() * 1000))
+        metrics = at.ports.metrics
+        metrics.batch_records.labels(self.name).observe(len(items))
+        metrics.batch_bytes.labels(self.name).observe(len(request.body or b""))
+        metrics.batch_closed.labels(self.name, batch.closed_by).inc()
+        if batch.isolating:
+            metrics.isolation_requests.labels(self.name).inc()
+        started = clock.now()
+        try:
+            response = await self._transport.send(request, self._timeout)
+        except TransportError as error:
+            return Retry(error.reason, unknown_outcome=error.unknown_outcome), None
+        finally:
+            metrics.request_seconds.labels(self.name).observe(clock.now() - started)
+        return vendor.read(response, batch.group, items, batch.asked), response

@@ -1,0 +1,143 @@
+"""Deliveries and the batches they fill, exact to the byte. Pure.
+
+A limit is tested before an item is added, never after, and a body's size is computed from its parts, never estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Final
+
+from connector.pipeline.offsets import PartitionTracker
+from connector.records import Item, Record, uuid5_text
+from connector.vendors.base import Limits
+
+FIXED_CHARGE: Final = 768
+"""Bytes charged for each buffered delivery beside its payload: its objects' own size, measured."""
+
+
+class Delivery:
+    """One record for one destination: what is sent, and what is needed to end it in any way."""
+
+    __slots__ = ("bit", "charge", "identity", "item", "record", "refused_at", "tracker")
+
+    def __init__(self, record: Record, tracker: PartitionTracker, bit: int, item: Item, identity: str) -> None:
+        self.record = record
+        self.tracker = tracker
+        self.bit = bit
+        self.item = item
+        self.identity = identity
+        self.charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(item.body)
+        self.refused_at: int | None = None
+        """How many records the vendor had accepted when it first refused this one alone by an undocumented code."""
+
+    @property
+    def dedup_id(self) -> str:
+        """The id that stays the same for every attempt, restart and replay of this event."""
+        return uuid5_text(self.identity)
+
+
+class Batch:
+    """Deliveries that go out in one request, and how often they did.
+
+    `failures` counts answers that said nothing about the records, the last of them because of `reason`; `attempts` counts all
+    requests, `asked` those whose answer was not final. `accepted_before` is how many records the vendor had accepted
+    when the batch first failed. `due` is of the monotonic clock, `first_attempt` epoch seconds.
+    """
+
+    __slots__ = (
+        "accepted_before",
+        "asked",
+        "attempts",
+        "closed_by",
+        "deliveries",
+        "due",
+        "failures",
+        "first_attempt",
+        "group",
+        "isolating",
+        "reason",
+    )
+
+    def __init__(self, group: Hashable, deliveries: list[Delivery], closed_by: str = "records") -> None:
+        self.group = group
+        self.deliveries = deliveries
+        self.closed_by = closed_by
+        self.attempts = 0
+        self.failures = 0
+        self.asked = 0
+        self.due = 0.0
+        self.first_attempt: float | None = None
+        self.accepted_before = 0
+        self.isolating = False
+        self.reason = ""
+
+    @property
+    def items(self) -> list[Item]:
+        """The batch's items, in order."""
+        return [delivery.item for delivery in self.deliveries]
+
+    def part(self, deliveries: Sequence[Delivery]) -> Batch:
+        """Return a batch of some of the deliveries, with the history of this one."""
+        part = Batch(self.group, list(deliveries), self.closed_by)
+        part.attempts = self.attempts
+        part.failures = self.failures
+        part.first_attempt = self.first_attempt
+        part.accepted_before = self.accepted_before
+        part.isolating = self.isolating
+        part.asked = self.asked
+        part.reason = self.reason
+        return part
+
+
+class OpenBatch:
+    """A batch that still fills: its size is that of the real body, at every moment."""
+
+    __slots__ = ("_keys", "deliveries", "group", "limits", "opened_at", "size", "weight")
+
+    def __init__(self, group: Hashable, limits: Limits, opened_at: float) -> None:
+        self.group = group
+        self.limits = limits
+        self.opened_at = opened_at
+        self.deliveries: list[Delivery] = []
+        self.size = limits.overhead
+        self.weight = 0
+        self._keys: set[Hashable] = set()
+
+    def add(self, delivery: Delivery) -> bool:
+        """Add the delivery and return True, or return False where it would pass a limit.
+
+        The first is always taken: an item too large alone is the sender's to refuse.
+        """
+        item = delivery.item
+        key = item.merge_key
+        if key is not None and key in self._keys:
+            self.deliveries.append(delivery)
+            return True
+        limits = self.limits
+        size = self.size + len(item.body)
+        weight = self.weight + item.weight
+        if self.deliveries:
+            size += limits.separator
+            if size > limits.bytes or weight > limits.records:
+                return False
+        self.size = size
+        self.weight = weight
+        self.deliveries.append(delivery)
+        if key is not None:
+            self._keys.add(key)
+        return True
+
+    @property
+    def full(self) -> bool:
+        """Whether no further item can be added."""
+        return self.weight >= self.limits.records or self.size >= self.limits.bytes
+
+    def close(self, by: str) -> Batch:
+        """Return what it holds as a batch; `by` is `records`, `bytes`, `linger` or `group`."""
+        return Batch(self.group, self.deliveries, by)
+
+
+def size_alone(item: Item, limits: Limits) -> int:
+    """Return the size of a body that holds this item only."""
+    return limits.overhead + len(item.body)

@@ -1,0 +1,299 @@
+"""From consumed records to deliveries: decode, route, prepare. What cannot go on becomes a refusal, or is parked.
+
+Everything here is synchronous, so that a chunk of records costs no await of its own. Records whose schema nobody knows
+yet are parked with all that follow them in their partition, until the decoder has an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from connector.clock import Clock
+from connector.errors import Refusal, SchemaUnavailable
+from connector.metrics import Metrics
+from connector.pipeline.batching import FIXED_CHARGE, Delivery, size_alone
+from connector.pipeline.flow import Budget, TopicPartition
+from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
+from connector.pipeline.routing import Routed, RouteTable, position_identity
+from connector.records import DeadLetter, Event, Item, Record, uuid5_text
+from connector.vendors.base import Vendor
+
+NO_ITEM: Final = Item(b"")
+"""The item of a delivery that is refused before it is sent."""
+
+
+class Decoder(Protocol):
+    """What turns a record's bytes into an event."""
+
+    def decode(self, record: Record) -> Event:
+        """Return the event. Raises `Refusal` for a broken record, `SchemaUnavailable` where its schema has to be resolved first."""
+        ...
+
+    async def resolve(self, key: object) -> None:
+        """Return once `decode` has an answer for the schema; asks again for as long as the registry is in trouble."""
+        ...
+
+
+class Deliverer(Protocol):
+    """One destination, as intake sees it."""
+
+    @property
+    def name(self) -> str:
+        """The destination's name."""
+        ...
+
+    @property
+    def vendor(self) -> Vendor:
+        """What prepares its items."""
+        ...
+
+    def offer(self, deliveries: Sequence[tuple[Delivery, Hashable]]) -> None:
+        """Take deliveries over, each with its group. Does not block; it ends every one of them, some day."""
+        ...
+
+    def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
+        """Take over a delivery that breaks a rule before it is sent. Does not block."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """Where refused records go."""
+
+    async def write(self, letter: DeadLetter) -> None:
+        """Return once Kafka has acknowledged the letter. Never raises but by cancellation."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What intake works with."""
+
+    decoder: Decoder
+    routes: RouteTable
+    deliverers: Mapping[str, Deliverer]
+    dead_letters: DeadLetters
+    budget: Budget
+    metrics: Metrics
+    clock: Clock
+    cluster_id: str
+
+
+class Intake:
+    """Takes consumed records in. `names` are the destinations in the order of their trackers' bits."""
+
+    def __init__(self, services: Services, names: Sequence[str]) -> None:
+        self._to = services
+        self._bits = {name: destination_bit(index) for index, name in enumerate(names)}
+        self._parked: dict[TopicPartition, deque[Record]] = {}
+        self._resolving: dict[object, asyncio.Task[None]] = {}
+        self._tasks: dict[asyncio.Task[None], PartitionTracker] = {}
+        self._answered = False
+        self._error: BaseException | None = None
+
+    @property
+    def parked(self) -> frozenset[TopicPartition]:
+        """The partitions whose next record waits for its schema."""
+        return frozenset(self._parked)
+
+    def take(self, records: Sequence[Record], tracker_of: Callable[[TopicPartition], PartitionTracker | None]) -> None:
+        """Take a chunk of consumed records. Those of partitions that left meanwhile are ignored: they stay uncommitted."""
+        consumed: Counter[str] = Counter()
+        skipped: Counter[str] = Counter()
+        fresh: list[tuple[Record, PartitionTracker]] = []
+        for record in records:
+            tracker = tracker_of((record.topic, record.partition))
+            if tracker is None or not tracker.open:
+                continue
+            consumed[record.topic] += 1
+            if not tracker.begin(record.offset):
+                skipped["finished_before"] += 1
+            elif record.value is None:
+                tracker.finish(record.offset, WHOLE)
+                skipped["null_value"] += 1
+            else:
+                fresh.append((record, tracker))
+        metrics = self._to.metrics
+        for topic, count in consumed.items():
+            metrics.records_consumed.labels(topic).inc(count)
+        for reason, count in skipped.items():
+            metrics.records_skipped.labels(reason).inc(count)
+        if fresh:
+            self._process(fresh)
+
+    def take_parked(self, tracker_of: Callable[[TopicPartition], PartitionTracker | None]) -> None:
+        """Go on with parked records whose schema has an answer now. Raises what resolving raised unexpectedly."""
+        if self._error is not None:
+            raise self._error
+        if not self._answered:
+            return
+        self._answered = False
+        for partition in list(self._parked):
+            tracker = tracker_of(partition)
+            records = self._parked.pop(partition)
+            self._to.budget.release(sum(_charge(record) for record in records))
+            if tracker is not None and tracker.open:
+                self._process([(record, tracker) for record in records])
+
+    def forget(self, partitions: Sequence[TopicPartition]) -> None:
+        """Let go of parked records whose partition leaves."""
+        for partition in partitions:
+            for record in self._parked.pop(partition, ()):
+                self._to.budget.release(_charge(record))
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait for the dead letters of leaving partitions that are being written; return whether all ended in time."""
+        leaving = {task for task, tracker in self._tasks.items() if not tracker.open}
+        if not leaving:
+            return True
+        _, late = await asyncio.wait(leaving, timeout=max(0.0, timeout))
+        return not late
+
+    async def close(self) -> None:
+        """Cancel what is still going on."""
+        tasks = [*self._tasks, *self._resolving.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _process(self, records: Sequence[tuple[Record, PartitionTracker]]) -> None:
+        now = self._to.clock.now
+        started = now()
+        decoded = self._decode(records)
+        between = now()
+        self._prepare(decoded)
+        seconds = self._to.metrics.time_seconds
+        seconds.labels("decode").inc(between - started)
+        seconds.labels("prepare").inc(now() - between)
+
+    def _decode(
+        self, records: Sequence[tuple[Record, PartitionTracker]]
+    ) -> list[tuple[Record, PartitionTracker, Event]]:
+        decoded = []
+        decode = self._to.decoder.decode
+        parked = self._parked
+        for record, tracker in records:
+            if parked and (record.topic, record.partition) in parked:
+                self._park(record)
+                continue
+            try:
+                decoded.append((record, tracker, decode(record)))
+            except SchemaUnavailable as error:
+                self._park(record)
+                self._resolve(error.key)
+            except Refusal as refusal:
+                self._refuse(record, tracker, refusal)
+        return decoded
+
+    def _prepare(self, decoded: Sequence[tuple[Record, PartitionTracker, Event]]) -> None:
+        route, cluster_id, bits = self._to.routes.route, self._to.cluster_id, self._bits
+        now = int(self._to.clock.wall() * 1000)
+        offers: dict[str, list[tuple[Delivery, Hashable]]] = {}
+        for record, tracker, event in decoded:
+            try:
+                routed = route(event, record, cluster_id)
+            except Refusal as refusal:
+                self._refuse(record, tracker, refusal)
+                continue
+            mask = 0
+            for one in routed:
+                mask |= bits.get(one.destination, 0)
+            if not mask:
+                tracker.finish(record.offset, WHOLE)
+                self._to.metrics.records_skipped.labels("other_destination" if routed else "unrouted").inc()
+                continue
+            left = tracker.route(record.offset, mask)
+            for one in routed:
+                bit = bits.get(one.destination, 0)
+                if left & bit:
+                    self._prepare_one(record, tracker, bit, one, now, offers)
+        for name, deliveries in offers.items():
+            self._to.deliverers[name].offer(deliveries)
+
+    def _prepare_one(
+        self,
+        record: Record,
+        tracker: PartitionTracker,
+        bit: int,
+        routed: Routed,
+        now: int,
+        offers: dict[str, list[tuple[Delivery, Hashable]]],
+    ) -> None:
+        """Prepare one delivery: offer its item, or refuse it for its destination."""
+        destination, event, identity = routed.destination, routed.event, routed.identity
+        deliverer = self._to.deliverers[destination]
+        try:
+            if isinstance(event, Refusal):
+                raise event
+            vendor = deliverer.vendor
+            group = vendor.group(event)
+            item = vendor.encode(event, now)
+            limits = vendor.limits(group)
+            if limits.overhead + len(item.body) > limits.bytes:
+                raise _too_large(size_alone(item, limits), limits.bytes)
+        except Refusal as refusal:
+            delivery = Delivery(record, tracker, bit, NO_ITEM, identity)
+            self._to.budget.add(delivery.charge)
+            deliverer.refuse(delivery, refusal)
+            return
+        delivery = Delivery(record, tracker, bit, item, identity)
+        self._to.budget.add(delivery.charge)
+        deliveries = offers.get(destination)
+        if deliveries is None:
+            offers[destination] = [(delivery, group)]
+        else:
+            deliveries.append((delivery, group))
+
+    def _park(self, record: Record) -> None:
+        self._parked.setdefault((record.topic, record.partition), deque()).append(record)
+        self._to.budget.add(_charge(record))
+
+    def _resolve(self, key: object) -> None:
+        if key in self._resolving:
+            return
+        task = asyncio.create_task(self._to.decoder.resolve(key))
+        self._resolving[key] = task
+        task.add_done_callback(lambda done: self._resolved(key, done))
+
+    def _resolved(self, key: object, task: asyncio.Task[None]) -> None:
+        del self._resolving[key]
+        self._answered = True
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._error = error
+
+    def _refuse(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
+        charge = _charge(record)
+        self._to.budget.add(charge)
+        task = asyncio.create_task(self._dead_letter(record, tracker, refusal, charge))
+        self._tasks[task] = tracker
+        task.add_done_callback(self._tasks.pop)
+
+    async def _dead_letter(self, record: Record, tracker: PartitionTracker, refusal: Refusal, charge: int) -> None:
+        try:
+            await self._to.dead_letters.write(
+                DeadLetter(
+                    record=record,
+                    cause=refusal.cause,
+                    code=refusal.code,
+                    message=refusal.message,
+                    failed_at=self._to.clock.wall(),
+                    dedup_id=uuid5_text(position_identity(self._to.cluster_id, record)),
+                    field=refusal.field,
+                )
+            )
+            tracker.finish(record.offset, WHOLE)
+        finally:
+            self._to.budget.release(charge)
+
+
+def _charge(record: Record) -> int:
+    return FIXED_CHARGE + len(record.value or b"") + len(record.key or b"")
+
+
+def _too_large(size: int, limit: int) -> Refusal:
+    return Refusal(
+        "too_large", "batch.bytes", f"the event alone makes a request body of {size} bytes, the limit is {limit}"
+    )

@@ -1,0 +1,305 @@
+"""The offset map: what is finished above the watermark, as the text of a Kafka commit's metadata. Pure.
+
+Version 1, byte by byte (numbers are unsigned LEB128 varints unless said otherwise):
+
+    text     base64 (standard alphabet, padded) of the frame, at most 4,095 characters
+    frame    0xC7, version (1), flags (bit 0: the content is zlib-compressed), CRC-32 of the content before
+             compression (4 bytes, big endian), content
+    content  number of entries, then the entries
+    entry    length of the name, name (UTF-8), form (one byte), number of bytes, bytes
+    name     empty: these records are finished for good; else the destination for which they are finished
+    form 0   runs: lengths that alternate unfinished, finished, unfinished, … from the committed offset on
+    form 1   bitset: bit i (least significant first) is the record at the committed offset + i
+
+Offsets beyond an entry's end are unfinished. A reader that does not know the version, or whose checksum differs,
+must take the map as empty: sending again beats losing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+MAX_TEXT: Final = 4095
+"""Kafka takes 4,096 (offset.metadata.max.bytes); the Python client adds a NUL."""
+
+_MAGIC: Final = 0xC7
+_VERSION: Final = 1
+_COMPRESSED: Final = 1
+_MAX_CONTENT: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Half-open ranges of offsets, ascending, not touching: [bounds[0], bounds[1]), [bounds[2], bounds[3]), …"""
+
+    bounds: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, offsets: Iterable[int]) -> Runs:
+        """Return the runs of these offsets, which ascend."""
+        bounds: list[int] = []
+        for offset in offsets:
+            if bounds and bounds[-1] == offset:
+                bounds[-1] = offset + 1
+            else:
+                bounds += (offset, offset + 1)
+        return cls(tuple(bounds))
+
+    @classmethod
+    def complement(cls, start: int, end: int, missing: Iterable[int]) -> Runs:
+        """Return [start, end) without the offsets in `missing`, which ascend and lie in it."""
+        bounds: list[int] = []
+        at = start
+        for offset in missing:
+            if offset > at:
+                bounds += (at, offset)
+            at = offset + 1
+        if end > at:
+            bounds += (at, end)
+        return cls(tuple(bounds))
+
+    @property
+    def end(self) -> int:
+        """One past the last offset; 0 where there is none."""
+        return self.bounds[-1] if self.bounds else 0
+
+    def contains(self, offset: int) -> bool:
+        """Whether the offset lies in a run."""
+        return bisect_right(self.bounds, offset) % 2 == 1
+
+    def count(self) -> int:
+        """How many offsets the runs hold."""
+        return sum(self.bounds[1::2]) - sum(self.bounds[::2])
+
+    def above(self, start: int) -> Runs:
+        """Return what lies at `start` or above."""
+        index = bisect_right(self.bounds, start)
+        rest = self.bounds[index:]
+        return Runs((start, *rest) if index % 2 else rest)
+
+    def below(self, end: int) -> Runs:
+        """Return what lies below `end`."""
+        index = bisect_right(self.bounds, end - 1)
+        first = self.bounds[:index]
+        return Runs((*first, end) if index % 2 else first)
+
+    def union(self, other: Runs) -> Runs:
+        """Return the offsets of both."""
+        bounds: list[int] = []
+        pairs = sorted([*_pairs(self.bounds), *_pairs(other.bounds)])
+        for first, last in pairs:
+            if bounds and first <= bounds[-1]:
+                bounds[-1] = max(bounds[-1], last)
+            else:
+                bounds += (first, last)
+        return Runs(tuple(bounds))
+
+
+def _pairs(bounds: tuple[int, ...]) -> Iterable[tuple[int, int]]:
+    return zip(bounds[::2], bounds[1::2], strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedMap:
+    """What is finished above a watermark: `whole` for good, `parts` for one destination while others are not."""
+
+    whole: Runs = Runs()
+    parts: Mapping[str, Runs] = field(default_factory=dict)
+
+    @property
+    def end(self) -> int:
+        """One past the last offset of which the map says anything."""
+        return max([self.whole.end, *(runs.end for runs in self.parts.values())])
+
+    def is_empty(self) -> bool:
+        """Whether nothing is claimed."""
+        return not self.whole.bounds and not any(runs.bounds for runs in self.parts.values())
+
+    def done(self, destination: str) -> Runs:
+        """Return the offsets that are finished for the destination."""
+        return self.whole.union(self.parts.get(destination, Runs()))
+
+    def above(self, start: int) -> FinishedMap:
+        """Return the claims at `start` or above."""
+        return FinishedMap(self.whole.above(start), {name: runs.above(start) for name, runs in self.parts.items()})
+
+    def below(self, end: int) -> FinishedMap:
+        """Return the claims below `end`."""
+        return FinishedMap(self.whole.below(end), {name: runs.below(end) for name, runs in self.parts.items()})
+
+    def joined(self, other: FinishedMap) -> FinishedMap:
+        """Return the claims of both."""
+        names = {**self.parts, **other.parts}
+        return FinishedMap(
+            self.whole.union(other.whole),
+            {name: self.parts.get(name, Runs()).union(other.parts.get(name, Runs())) for name in names},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedMap:
+    """A map as commit metadata. `used` is the share of the space it takes; 1.0 where its tail had to be cut."""
+
+    text: str
+    used: float
+
+
+class ForeignMetadata(ValueError):
+    """The text is not a map of a version we read; the message says why."""
+
+
+def encode(base: int, finished: FinishedMap, limit: int = MAX_TEXT) -> EncodedMap:
+    """Return the map relative to the committed offset `base`, cut at its tail until it fits into `limit` characters.
+
+    Nothing finished gives an empty text.
+    """
+    if finished.is_empty():
+        return EncodedMap("", 0.0)
+    text = _frame(base, finished)
+    if len(text) <= limit:
+        return EncodedMap(text, len(text) / limit)
+    low, high = base, finished.end
+    best = ""
+    while low < high:
+        middle = (low + high + 1) // 2
+        text = _frame(base, finished.below(middle))
+        if len(text) <= limit:
+            low, best = middle, text
+        else:
+            high = middle - 1
+    return EncodedMap(best, 1.0)
+
+
+def decode(base: int, text: str) -> FinishedMap:
+    """Return the map that was committed together with the offset `base`. An empty text is an empty map.
+
+    Raises `ForeignMetadata` for what another program or another version wrote, and for a broken checksum.
+    """
+    text = text.rstrip("\x00")
+    if not text:
+        return FinishedMap()
+    try:
+        frame = base64.b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ForeignMetadata("not base64") from error
+    if len(frame) < 7 or frame[0] != _MAGIC:
+        raise ForeignMetadata("not an offset map")
+    if frame[1] != _VERSION:
+        raise ForeignMetadata(f"offset map of version {frame[1]}, this release reads {_VERSION}")
+    try:
+        content = frame[7:]
+        if frame[2] & _COMPRESSED:
+            content = zlib.decompressobj().decompress(content, _MAX_CONTENT)
+        if zlib.crc32(content) != int.from_bytes(frame[3:7], "big"):
+            raise ForeignMetadata("the checksum differs")
+        return _read_content(base, content)
+    except (zlib.error, IndexError, UnicodeDecodeError) as error:
+        raise ForeignMetadata(f"broken offset map: {error}") from error
+
+
+def _frame(base: int, finished: FinishedMap) -> str:
+    entries = {"": finished.whole, **finished.parts}
+    content = bytearray()
+    filled = {name: runs for name, runs in entries.items() if runs.bounds}
+    _write_varint(content, len(filled))
+    for name, runs in filled.items():
+        encoded = name.encode()
+        _write_varint(content, len(encoded))
+        content += encoded
+        form, data = 0, _as_runs(base, runs)
+        if runs.end - base < 8 * len(data):
+            form, data = 1, _as_bitset(base, runs)
+        content.append(form)
+        _write_varint(content, len(data))
+        content += data
+    packed = zlib.compress(content, 9)
+    flags, body = (_COMPRESSED, packed) if len(packed) < len(content) else (0, bytes(content))
+    head = bytes((_MAGIC, _VERSION, flags)) + zlib.crc32(content).to_bytes(4, "big")
+    return base64.b64encode(head + body).decode("ascii")
+
+
+def _as_runs(base: int, runs: Runs) -> bytes:
+    data = bytearray()
+    at = base
+    for bound in runs.bounds:
+        _write_varint(data, bound - at)
+        at = bound
+    return bytes(data)
+
+
+def _as_bitset(base: int, runs: Runs) -> bytes:
+    bits = 0
+    for first, last in _pairs(runs.bounds):
+        bits |= ((1 << (last - first)) - 1) << (first - base)
+    return bits.to_bytes((runs.end - base + 7) // 8, "little")
+
+
+def _read_content(base: int, content: bytes) -> FinishedMap:
+    count, at = _read_varint(content, 0)
+    whole, parts = Runs(), {}
+    for _ in range(count):
+        length, at = _read_varint(content, at)
+        name = content[at : at + length].decode()
+        at += length
+        form = content[at]
+        length, at = _read_varint(content, at + 1)
+        data = content[at : at + length]
+        if len(data) != length:
+            raise IndexError("an entry ends early")
+        at += length
+        runs = _from_bitset(base, data) if form else _from_runs(base, data)
+        if name:
+            parts[name] = runs
+        else:
+            whole = runs
+    return FinishedMap(whole, parts)
+
+
+def _from_runs(base: int, data: bytes) -> Runs:
+    bounds: list[int] = []
+    at, offset = 0, base
+    while at < len(data):
+        length, at = _read_varint(data, at)
+        offset += length
+        bounds.append(offset)
+    if len(bounds) % 2:
+        raise IndexError("a run has no end")
+    return Runs(tuple(bounds))
+
+
+def _from_bitset(base: int, data: bytes) -> Runs:
+    text = format(int.from_bytes(data, "little"), "b")[::-1]
+    bounds: list[int] = []
+    at = text.find("1")
+    while at >= 0:
+        end = text.find("0", at)
+        end = len(text) if end < 0 else end
+        bounds += (base + at, base + end)
+        at = text.find("1", end)
+    return Runs(tuple(bounds))
+
+
+def _write_varint(out: bytearray, value: int) -> None:
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise IndexError("a number is too long")

@@ -1,0 +1,177 @@
+"""Which records of a partition are done, and so how far it may be committed. Pure.
+
+A tracker belongs to one assignment of one partition (an epoch). It remembers only what is unfinished: everything it
+has read and does not remember is done. So a partition whose head is stuck while millions pass behind it costs nothing,
+and offsets that are no records (compaction, transaction markers) never block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from connector.pipeline.metadata import FinishedMap, Runs
+
+WHOLE = 1
+"""The bit of the record itself: it is neither routed nor finished yet. Destinations have the bits above."""
+
+
+class Phase(Enum):
+    """How much of its life an assignment has left."""
+
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class Snapshot(NamedTuple):
+    """What a commit of this moment says: everything below `watermark` is done, and above it what `finished` claims."""
+
+    watermark: int
+    finished: FinishedMap
+
+
+class PartitionTracker:
+    """The unfinished deliveries of one partition in one assignment epoch.
+
+    Offsets are begun in ascending order, as Kafka gives them. `destinations` are the names whose bits follow `WHOLE`.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_partial",
+        "_pending",
+        "_restored",
+        "destinations",
+        "partition",
+        "phase",
+        "position",
+        "topic",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        start: int,
+        destinations: Sequence[str],
+        restored: FinishedMap | None = None,
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.destinations = tuple(destinations)
+        self.phase = Phase.OPEN
+        self.position = start
+        self._pending: dict[int, int] = {}
+        self._partial: dict[int, int] = {}
+        self._restored = restored if restored is not None and not restored.is_empty() else None
+        self._changed = False
+
+    @property
+    def open(self) -> bool:
+        """Whether new work may start for this assignment."""
+        return self.phase is Phase.OPEN
+
+    @property
+    def unfinished(self) -> int:
+        """How many records were read and are not done."""
+        return len(self._pending)
+
+    @property
+    def watermark(self) -> int:
+        """The offset below which every delivery has its outcome."""
+        return next(iter(self._pending), self.position)
+
+    def begin(self, offset: int) -> bool:
+        """Take note of a record that was read; return False where it is done already, or was read before.
+
+        The committed map says the former; the latter is a fetcher that went back by itself.
+        """
+        if offset < self.position:
+            return False
+        self.position = offset + 1
+        restored = self._restored
+        if restored is not None:
+            if offset >= restored.end:
+                self._restored = None
+            elif restored.whole.contains(offset):
+                self._changed = True
+                return False
+        self._pending[offset] = WHOLE
+        return True
+
+    def route(self, offset: int, mask: int) -> int:
+        """State which destinations (bits) the record goes to; return those that still have to be delivered.
+
+        A record that is left with none is finished.
+        """
+        done = 0 if self._restored is None else self._restored_mask(offset) & mask
+        left = mask & ~done
+        if not left:
+            self.finish(offset, WHOLE)
+            return 0
+        self._pending[offset] = left
+        if done:
+            self._partial[offset] = done
+        return left
+
+    def finish(self, offset: int, bit: int) -> None:
+        """Note one delivery's outcome. Late work of a closed epoch changes nothing."""
+        if self.phase is Phase.CLOSED:
+            return
+        left = self._pending[offset] & ~bit
+        self._changed = True
+        if left:
+            self._pending[offset] = left
+            self._partial[offset] = self._partial.get(offset, 0) | bit
+            return
+        del self._pending[offset]
+        if self._partial:
+            self._partial.pop(offset, None)
+
+    def is_pending(self, offset: int, bit: int) -> bool:
+        """Whether this delivery still has no outcome."""
+        return bool(self._pending.get(offset, 0) & bit)
+
+    def snapshot(self) -> Snapshot | None:
+        """Return what to commit, or None where this epoch finished nothing since the last snapshot.
+
+        Read in one go: a position taken after the unfinished set would claim records that came in between.
+        """
+        if not self._changed:
+            return None
+        self._changed = False
+        return self.peek()
+
+    def peek(self) -> Snapshot:
+        """Return the same without taking note that it was taken."""
+        watermark = self.watermark
+        whole = Runs.complement(watermark, self.position, self._pending)
+        parts: dict[str, list[int]] = {}
+        for offset, done in self._partial.items():
+            for index, name in enumerate(self.destinations):
+                if done & (WHOLE << (index + 1)):
+                    parts.setdefault(name, []).append(offset)
+        finished = FinishedMap(whole, {name: Runs.of(sorted(offsets)) for name, offsets in parts.items()})
+        if self._restored is not None:
+            finished = finished.joined(self._restored.above(self.position))
+        return Snapshot(watermark, finished)
+
+    def retake(self) -> None:
+        """Take back the last snapshot: its commit failed, so it has to be made again."""
+        self._changed = True
+
+    def _restored_mask(self, offset: int) -> int:
+        mask = 0
+        if self._restored is not None:
+            for index, name in enumerate(self.destinations):
+                runs = self._restored.parts.get(name)
+                if runs is not None and runs.contains(offset):
+                    mask |= WHOLE << (index + 1)
+        return mask
+
+
+def destination_bit(index: int) -> int:
+    """Return the bit of the destination with this index."""
+    return WHOLE << (index + 1)

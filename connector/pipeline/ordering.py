@@ -1,0 +1,15 @@
+"""Which lane a record's deliveries take where `order: key` is wanted. Pure."""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+from connector.records import Record
+
+
+def lane_of(record: Record, lanes: int) -> int:
+    """Return the lane of a record: all records of a key share one, records without a key share their partition's."""
+    if lanes == 1:
+        return 0
+    key = record.key
+    return crc32(key) % lanes if key is not None else record.partition % lanes

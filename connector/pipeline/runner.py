@@ -1,0 +1,333 @@
+"""The one task that owns the consumer: it polls, hands records to intake, pauses and resumes, commits, and drains.
+
+The runner knows neither Kafka nor HTTP. It states the protocols it needs; `connector.app` passes the real ones, and
+the simulation passes a model of a broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from connector.clock import Clock
+from connector.metrics import Metrics
+from connector.pipeline import metadata
+from connector.pipeline.flow import Budget, Flow, TopicPartition
+from connector.pipeline.intake import Intake
+from connector.pipeline.offsets import PartitionTracker, Phase
+from connector.records import Assigned, Commit, Record
+
+log = structlog.get_logger()
+
+MAP_PAUSE: Final = 0.75
+"""Share of the commit metadata from which on intake of a partition pauses, so that the map never has to be cut."""
+
+
+class AssignmentListener(Protocol):
+    """What a source tells about partitions, from inside `poll` or `close`."""
+
+    async def on_assign(self, partitions: Sequence[Assigned]) -> None:
+        """Take partitions over; their first record comes after this returned."""
+        ...
+
+    async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
+        """Finish what is under way for partitions and commit it; they belong to somebody else once this returns."""
+        ...
+
+    async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Forget partitions that belong to somebody else already: nothing may be committed for them."""
+        ...
+
+
+class Source(Protocol):
+    """Where records come from. All methods are called by one task, `commit` also from inside `on_revoke`."""
+
+    async def start(self, listener: AssignmentListener) -> None:
+        """Join the group."""
+        ...
+
+    async def poll(self) -> list[Record]:
+        """Return the next records, none after a few milliseconds. Never cancelled. Raises `FatalError`."""
+        ...
+
+    async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
+        """Commit offsets with their metadata; return what went wrong, by partition."""
+        ...
+
+    async def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        """Return no records of these partitions until they are resumed."""
+        ...
+
+    async def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        """Return records of these partitions again, none left out."""
+        ...
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """Return the assigned partitions' end offsets, as far as they are known."""
+        ...
+
+    async def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+class Drainable(Protocol):
+    """One destination, as the runner sees it."""
+
+    def stop(self) -> None:
+        """Start no further request."""
+        ...
+
+    def drop(self) -> None:
+        """Let go of unsent deliveries whose partition is not open any more."""
+        ...
+
+    async def drain(self, timeout: float) -> bool:
+        """Do the same, and wait for their requests under way; return whether all ended in time (seconds)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """One assigned partition, as `/status` shows it."""
+
+    topic: str
+    partition: int
+    watermark: int
+    position: int
+    map_used: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How often offsets are committed, and how long a drain may take (seconds)."""
+
+    commit_interval: float
+    drain_timeout: float
+
+
+class Runner:
+    """Runs the pipeline of one process: `destinations` names them in the order of the trackers' bits."""
+
+    def __init__(
+        self,
+        source: Source,
+        intake: Intake,
+        destinations: Sequence[tuple[str, Drainable]],
+        *,
+        budget: Budget,
+        metrics: Metrics,
+        clock: Clock,
+        timing: Timing,
+        on_assignment: Callable[[frozenset[TopicPartition]], None] = lambda partitions: None,
+    ) -> None:
+        self._source = source
+        self._intake = intake
+        self._names = [name for name, _ in destinations]
+        self._destinations = [destination for _, destination in destinations]
+        self._budget = budget
+        self._metrics = metrics
+        self._clock = clock
+        self._timing = timing
+        self._on_assignment = on_assignment
+        self._flow = Flow()
+        self._trackers: dict[TopicPartition, PartitionTracker] = {}
+        self._map_used: dict[TopicPartition, float] = {}
+        self._moved: dict[TopicPartition, tuple[int, float]] = {}
+        self._committed_at = clock.now()
+        self.polled_at: float | None = None
+        """When the consumer was polled last (monotonic seconds); None before it joined the group."""
+
+    @property
+    def assigned(self) -> frozenset[TopicPartition]:
+        """The partitions that are ours now."""
+        return frozenset(self._trackers)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop` is set, then drain, commit and leave the group.
+
+        Raises `FatalError` where going on needs a person; what is unfinished stays uncommitted.
+        """
+        await self._source.start(self)
+        self._committed_at = self._clock.now()
+        try:
+            while not stop.is_set():
+                await self._turn()
+        finally:
+            await self._stop()
+
+    async def on_assign(self, partitions: Sequence[Assigned]) -> None:
+        """Begin an epoch for each partition, with what the committed map says is finished."""
+        for one in partitions:
+            partition = (one.topic, one.partition)
+            self._trackers[partition] = PartitionTracker(
+                one.topic, one.partition, one.start, self._names, _restored(one)
+            )
+            self._map_used[partition] = 0.0
+            self._moved[partition] = (one.start, self._clock.now())
+        self._flow.forget((one.topic, one.partition) for one in partitions)
+        self._metrics.rebalances.labels("assigned").inc()
+        self._on_assignment(self.assigned)
+        log.info("partitions.assigned", partitions=_names((one.topic, one.partition) for one in partitions))
+
+    async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
+        """Drain the partitions, commit them, and end their epochs."""
+        self._metrics.rebalances.labels("revoked").inc()
+        await self._leave(partitions)
+        log.info("partitions.revoked", partitions=_names(partitions))
+
+    async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """End the epochs without a commit: another member has the partitions already."""
+        self._metrics.rebalances.labels("lost").inc()
+        gone = self._take_trackers(partitions, Phase.CLOSED)
+        self._intake.forget(list(gone))
+        for destination in self._destinations:
+            destination.drop()
+        self._on_assignment(self.assigned)
+        log.warning(
+            "partitions.lost",
+            partitions=_names(partitions),
+            message="the group took the partitions away; what was not committed will be delivered again",
+        )
+
+    def status(self) -> list[PartitionStatus]:
+        """Return the assigned partitions."""
+        return [
+            PartitionStatus(topic, partition, tracker.watermark, tracker.position, self._map_used[topic, partition])
+            for (topic, partition), tracker in sorted(self._trackers.items())
+        ]
+
+    def backlog(self) -> dict[TopicPartition, int]:
+        """Return how many records of each partition are not done: those finished above the watermark are."""
+        ends = self._source.ends()
+        return {
+            partition: max(0, ends.get(partition, tracker.position) - tracker.position) + tracker.unfinished
+            for partition, tracker in self._trackers.items()
+        }
+
+    def update_gauges(self) -> None:
+        """Bring the partitions' gauges up to date."""
+        now = self._clock.now()
+        for (topic, partition), backlog in self.backlog().items():
+            tracker = self._trackers[topic, partition]
+            labels = (topic, str(partition))
+            watermark, moved = self._moved[topic, partition]
+            if tracker.watermark != watermark or not tracker.unfinished:
+                moved = now
+                self._moved[topic, partition] = (tracker.watermark, now)
+            self._metrics.partition_lag.labels(*labels).set(backlog)
+            self._metrics.partition_watermark_age.labels(*labels).set(now - moved)
+            self._metrics.offset_map_used.labels(*labels).set(self._map_used[topic, partition])
+        self._metrics.buffer_bytes.set(self._budget.used)
+        self._metrics.buffer_limit_bytes.set(self._budget.limit)
+
+    async def _turn(self) -> None:
+        await self._pause_and_resume()
+        started = self._clock.now()
+        records = await self._source.poll()
+        now = self._clock.now()
+        self.polled_at = now
+        self._metrics.time_seconds.labels("poll" if records else "idle").inc(now - started)
+        self._intake.take_parked(self._trackers.get)
+        if records:
+            self._intake.take(records, self._trackers.get)
+            # A long run of full polls would keep answers waiting: others get a turn after each chunk.
+            await asyncio.sleep(0)
+        if now - self._committed_at >= self._timing.commit_interval:
+            await self._commit(list(self._trackers))
+
+    async def _pause_and_resume(self) -> None:
+        blocked = self._intake.parked | {partition for partition, used in self._map_used.items() if used >= MAP_PAUSE}
+        change = self._flow.change(self._trackers, blocked, all_blocked=self._budget.full)
+        if change.pause:
+            await self._source.pause(change.pause)
+        if change.resume:
+            await self._source.resume(change.resume)
+
+    async def _commit(self, partitions: Sequence[TopicPartition]) -> None:
+        """Commit what moved since the last commit. What fails is taken into the next one."""
+        started = self._committed_at = self._clock.now()
+        commits = []
+        for partition in partitions:
+            tracker = self._trackers[partition]
+            snapshot = tracker.snapshot()
+            if snapshot is None:
+                continue
+            encoded = metadata.encode(snapshot.watermark, snapshot.finished)
+            self._map_used[partition] = encoded.used
+            commits.append(Commit(*partition, snapshot.watermark, encoded.text))
+        if not commits:
+            return
+        faults = await self._source.commit(commits)
+        for partition, message in faults.items():
+            if partition in self._trackers:
+                self._trackers[partition].retake()
+            log.warning("commit.failed", topic=partition[0], partition=partition[1], message=message)
+        self._metrics.commits.labels("ok").inc(len(commits) - len(faults))
+        if faults:
+            self._metrics.commits.labels("failed").inc(len(faults))
+        self._metrics.time_seconds.labels("commit").inc(self._clock.now() - started)
+
+    async def _leave(self, partitions: Sequence[TopicPartition]) -> None:
+        """Drain partitions within `drain_timeout`, commit what they finished, and fence what comes later."""
+        leaving = [partition for partition in partitions if partition in self._trackers]
+        if not leaving:
+            return
+        for partition in leaving:
+            self._trackers[partition].phase = Phase.DRAINING
+        self._on_assignment(frozenset(p for p, tracker in self._trackers.items() if tracker.open))
+        self._intake.forget(leaving)
+        timeout = self._timing.drain_timeout
+        drains = [self._intake.drain(timeout), *(destination.drain(timeout) for destination in self._destinations)]
+        if not all(await asyncio.gather(*drains)):
+            log.warning(
+                "drain.missed",
+                partitions=_names(leaving),
+                seconds=timeout,
+                message="requests were still under way when limits.drain_timeout ended; their records may be delivered again",
+            )
+        await self._commit(leaving)
+        self._take_trackers(leaving, Phase.CLOSED)
+
+    def _take_trackers(
+        self, partitions: Sequence[TopicPartition], phase: Phase
+    ) -> dict[TopicPartition, PartitionTracker]:
+        gone = {partition: self._trackers.pop(partition) for partition in partitions if partition in self._trackers}
+        for partition, tracker in gone.items():
+            tracker.phase = phase
+            del self._map_used[partition], self._moved[partition]
+            self._metrics.forget_partition(*partition)
+        self._flow.forget(gone)
+        return gone
+
+    async def _stop(self) -> None:
+        for destination in self._destinations:
+            destination.stop()
+        await self._leave(list(self._trackers))
+        await self._intake.close()
+        await self._source.close()
+
+
+def _restored(one: Assigned) -> metadata.FinishedMap | None:
+    """Return the committed map, or None where there is none that can be read: sending again beats losing."""
+    if one.committed is None or one.committed != one.start:
+        return None
+    try:
+        return metadata.decode(one.committed, one.metadata)
+    except metadata.ForeignMetadata as error:
+        log.warning(
+            "offsets.foreign_metadata",
+            topic=one.topic,
+            partition=one.partition,
+            offset=one.committed,
+            message=f"the committed metadata is ignored: {error}; records finished above the offset are delivered again",
+        )
+        return None
+
+
+def _names(partitions: object) -> list[str]:
+    return [f"{topic}[{partition}]" for topic, partition in sorted(partitions)]  # type: ignore[call-overload]
