@@ -18,6 +18,7 @@ class ManualClock:
         self._wall = wall
         self._order = count()
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._fell_asleep = asyncio.Event()
 
     def now(self) -> float:
         """Return the monotonic seconds that were given or advanced to."""
@@ -34,6 +35,7 @@ class ManualClock:
             return
         wake = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._now + seconds, next(self._order), wake))
+        self._fell_asleep.set()
         await wake
 
     @property
@@ -69,6 +71,12 @@ class ManualClock:
             await self.settle()
         self.advance(max(0.0, end - self._now))
         await self.settle()
+
+    async def until_sleeping(self, tasks: int = 1) -> None:
+        """Wait, in real time, until at least so many tasks sleep on this clock."""
+        while self.sleeping < tasks:
+            self._fell_asleep.clear()
+            await self._fell_asleep.wait()
 
     def set_wall(self, wall: float) -> None:
         """Make the wall clock jump, as an operator or NTP does; the monotonic time does not notice."""

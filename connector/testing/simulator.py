@@ -129,6 +129,8 @@ class Simulator:
         self._admitted: deque[float] = deque()
         self._peaks: Counter[str] = Counter()
         self._stopping = asyncio.Event()
+        self._judged = asyncio.Event()
+        self._judged_count = 0
         self._runner: web.AppRunner | None = None
         self.url = ""
 
@@ -166,6 +168,12 @@ class Simulator:
     ) -> None:
         """Stop."""
         await self.stop()
+
+    async def until_served(self, requests: int) -> None:
+        """Wait until so many requests since the start were judged; their answers may still be on their way."""
+        while self._judged_count < requests:
+            self._judged.clear()
+            await self._judged.wait()
 
     def stats(self) -> dict[str, Any]:
         """Return the counts since the start; `max_per_second` is the most requests in any sliding second."""
@@ -293,6 +301,8 @@ class Simulator:
         if self._keep:
             self.served.append(served)
             self.accepted.extend(each.event for each in events)
+        self._judged_count += 1
+        self._judged.set()
         if self._log_path is not None:
             line = orjson.dumps(served, option=orjson.OPT_SERIALIZE_DATACLASS)[:-1]
             line += b',"events":' + orjson.dumps([each.event for each in events]) + b"}\n"
