@@ -1,5 +1,3 @@
 """A connector from Kafka to vendors' HTTP APIs: Avro events in, accepted batches out, nothing lost between."""
 
-from typing import Final
-
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Writes requirements/runtime.txt and requirements/dev.txt from pyproject.toml: every version pinned, every file hashed.
+"""Writes requirements/*.txt from pyproject.toml: every version pinned, every file hashed.
 
 Both hold the build backend too, so that the project itself installs without build isolation. Run by `make lock`,
 which brings pip-tools. No address of an index gets into the files: each user's pip knows its own.

