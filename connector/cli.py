@@ -1,0 +1,242 @@
+"""The commands: arguments in, one call out, an exit code back: 0 done, 1 failed, 2 bad usage or configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn, TypeVar
+
+import typer
+
+from connector import __version__
+from connector.config import Loaded, load, secret_values
+from connector.errors import ConfigurationError, ConnectorError
+
+FAILED: Final = 1
+BAD_CONFIGURATION: Final = 2
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="connector",
+    help="Streams Avro records from Kafka to vendors' HTTP APIs. Every command exits with 0 when it is done, "
+    "1 when it failed, 2 when its arguments or the configuration are wrong.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+File = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration file.")]
+DEFAULT_FILE: Final = Path("connector.yaml")
+
+
+def main() -> None:
+    """Run the command of this process's arguments and exit with its code."""
+    try:
+        app()
+    except ConfigurationError as error:
+        count = "one fault" if len(error.faults) == 1 else f"{len(error.faults)} faults"
+        _fail(f"The configuration cannot be used, {count}:\n{error}", BAD_CONFIGURATION)
+    except ConnectorError as error:
+        _fail(f"{type(error).__name__}: {error}", FAILED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    """Say on standard error what is wrong, and exit."""
+    sys.stderr.write(message.rstrip() + "\n")
+    raise SystemExit(code)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 -- typer's signature
+    """Print the version and end."""
+    if wanted:
+        typer.echo(f"connector {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def _loaded(file: Path) -> Loaded:
+    """Read the configuration with the vendors that are installed, and hide its secrets in logs."""
+    from connector.logs import register_secrets
+    from connector.vendors import kinds
+
+    known = kinds()
+    loaded = load(
+        file, {name: kind.settings for name, kind in known.items()}, rules={n: kind.rules for n, kind in known.items()}
+    )
+    register_secrets(secret_values(loaded.settings))
+    return loaded
+
+
+def _in_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in uvloop where it is installed, else in asyncio's own loop."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return asyncio.run(main)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(main)
+
+
+@app.command()
+def run(
+    config: File = DEFAULT_FILE,
+    destination: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Run this destination alone, in a consumer group of its own (<group_id>.NAME), so that nothing "
+            "another destination does can slow it.",
+        ),
+    ] = None,
+) -> None:
+    """Deliver records until stopped; SIGTERM or SIGINT stops cleanly, a second signal at once."""
+    from connector import app as application
+    from connector.logs import configure
+
+    loaded = _loaded(config)
+    _known(loaded, destination)
+    configure(loaded.settings.log)
+    raise SystemExit(_in_loop(application.run(loaded, destination)))
+
+
+def _known(loaded: Loaded, destination: str | None) -> None:
+    """Refuse the name of a destination that the configuration does not have."""
+    from connector.config_faults import suggest
+
+    names = loaded.settings.destinations
+    if destination is not None and destination not in names:
+        _fail(f"no destination is named {destination}; {suggest(destination, names)}", BAD_CONFIGURATION)
+
+
+@app.command()
+def check(
+    *,
+    config: File = DEFAULT_FILE,
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask Kafka and the registry too: topics, limits, credentials.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
+) -> None:
+    """Say how the configuration is understood, without its secrets, or everything that is wrong with it."""
+    from connector import check_report
+
+    try:
+        loaded = _loaded(config)
+    except ConfigurationError as error:
+        if as_json:
+            sys.stdout.write(check_report.faults_as_json(error.faults) + "\n")
+        raise
+    faults = _online_faults(loaded) if online else []
+    if as_json:
+        sys.stdout.write(check_report.as_json(loaded.settings, faults, online=online) + "\n")
+    else:
+        check_report.show(loaded.settings, str(loaded.path))
+        if online and not faults:
+            sys.stdout.write("Kafka and what is around it answer as the configuration needs them.\n")
+    if faults:
+        _fail("\n".join(faults), FAILED)
+
+
+def _online_faults(loaded: Loaded) -> list[str]:
+    """Return what is wrong around the connector."""
+    from connector import app as application
+    from connector.logs import configure
+
+    configure(loaded.settings.log)
+    return list(_in_loop(application.check_online(loaded)))
+
+
+@app.command()
+def simulate(
+    vendor: Annotated[str, typer.Argument(metavar="VENDOR", help="jiguang, quick_audience, mytracker, jpush_report.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0: any free one.")] = 0,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve a vendor's API as its document says, strictly, with faults on demand; it prints how to steer it."""
+    from connector.testing import SIMULATORS
+    from connector.testing import simulate as serve
+
+    if vendor not in SIMULATORS:
+        from connector.config_faults import suggest
+
+        _fail(f"there is no simulator of {vendor}; {suggest(vendor, SIMULATORS)}", BAD_CONFIGURATION)
+    try:
+        _in_loop(serve(vendor, host=host, port=port))
+    except KeyboardInterrupt:
+        return
+    except OSError as error:
+        _fail(f"cannot listen on {host}:{port}: {error.strerror or error}", FAILED)
+
+
+@app.command()
+def demo(
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Stay up after the summary, until interrupted.")] = False,
+) -> None:
+    """Show everything on this machine alone: a broker, the vendors' simulators, events, some of them bad.
+
+    Ends with a summary and the dead letters; exits with 0 only if the numbers add up by the simulators' own logs.
+    """
+    from connector.testing import demo as show
+
+    try:
+        raise SystemExit(_in_loop(show.run(keep=keep)))
+    except KeyboardInterrupt:
+        raise SystemExit(FAILED) from None
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination.")]
+Url = Annotated[
+    str | None, typer.Option(metavar="URL", help="The port of a running member; default: the configured one.")
+]
+
+
+@app.command()
+def hold(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
+    """Hold a destination in one running member until it is released; its records wait uncommitted.
+
+    destinations.NAME.hold: true in the configuration holds it in every member.
+    """
+    _act("hold", name, config, url)
+
+
+@app.command()
+def release(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
+    """Let a destination go on that was held by hand."""
+    _act("release", name, config, url)
+
+
+def _act(action: str, name: str, config: Path, url: str | None) -> None:
+    """Ask a running member for an action and print what it answers."""
+    from connector.member import Refused, act
+
+    loaded = _loaded(config)
+    _known(loaded, name)
+    server = loaded.settings.server
+    if url is None and server.port == 0:
+        _fail("server.port is 0, so the member's port is not known; give it with --url", BAD_CONFIGURATION)
+    try:
+        state = act(action, name, url or server_url(server.host, server.port), server.token)
+    except Refused as error:
+        _fail(str(error), FAILED)
+    done = {"hold": "held", "release": "released"}[action]
+    sys.stdout.write(f"{name} is {done}; it is now {state or 'in an unknown state'}\n")
+
+
+def server_url(host: str, port: int) -> str:
+    """Return where a member that listens on `host` is reached from its own machine."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 -- read, not bound
+    return f"http://{reached}:{port}"
