@@ -1,0 +1,195 @@
+"""The headers of a dead letter, written and read: the format of `docs/dead-letters.md`. Pure.
+
+A letter's headers are the record's own, byte for byte and in their order, then one block of the connector's, which
+begins with `dlq-version`. A block is ours only where it is whole; a user's own header whose name begins with `dlq-`
+stands before the block, so it is the record's and is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from connector.records import NO_TIMESTAMP, DeadLetter, Headers, Position, Record, uuid5_text
+
+VERSION: Final = "1"
+MESSAGE_LIMIT: Final = 1024
+TEXT_LIMIT: Final = 256
+
+_VERSION: Final = "dlq-version"
+_REPLAYS: Final = "dlq-replays"
+_NAMES: Final = frozenset(
+    {
+        _VERSION,
+        _REPLAYS,
+        "dlq-id",
+        "dlq-cause",
+        "dlq-code",
+        "dlq-field",
+        "dlq-message",
+        "dlq-vendor",
+        "dlq-destination",
+        "dlq-http-status",
+        "dlq-request-id",
+        "dlq-attempts",
+        "dlq-first-attempt",
+        "dlq-failed-at",
+        "dlq-origin-topic",
+        "dlq-origin-partition",
+        "dlq-origin-offset",
+        "dlq-origin-timestamp",
+        "dlq-dedup-id",
+        "dlq-group",
+    }
+)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedLetter:
+    """What a letter's headers say. Times are epoch milliseconds; `original` are the record's own headers.
+
+    `origin`, `origin_timestamp` and `dedup_id` are those of the first failure, `replays` is how often the record was
+    replayed since; everything else is of the last failure.
+    """
+
+    id: str
+    cause: str
+    message: str
+    failed_at: int
+    origin: Position
+    dedup_id: str
+    group: str
+    replays: int
+    attempts: int
+    original: tuple[tuple[str, bytes | None], ...]
+    origin_timestamp: int = NO_TIMESTAMP
+    code: str | None = None
+    field: str | None = None
+    vendor: str | None = None
+    destination: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    first_attempt: int | None = None
+
+    def first_record(self, record: Record) -> Record:
+        """Return a letter or replayed record as it came first: from its origin, and without our headers."""
+        return Record(*self.origin, self.origin_timestamp, record.key, record.value, self.original)
+
+
+def to_headers(letter: DeadLetter, *, group: str) -> list[tuple[str, bytes | None]]:
+    """Return the headers of the dead-letter record.
+
+    A record that carries a block already (it was replayed, and failed again) keeps that block's origin, dedup id and
+    count of replays; the rest of the block is replaced. Texts from outside are cut: the message at 1 KiB, others at
+    256 bytes. So whatever a vendor writes, the block is under 3 KiB beside the names of topic, group and destination.
+    """
+    record = letter.record
+    before = parse(record.headers)
+    origin, timestamp, dedup_id, replays = record.position, record.timestamp, letter.dedup_id, 0
+    original: Headers = record.headers
+    if before is not None:
+        origin, timestamp, dedup_id = before.origin, before.origin_timestamp, before.dedup_id
+        replays, original = before.replays, before.original
+    block = {
+        _VERSION: VERSION,
+        "dlq-id": uuid5_text(f"{dedup_id}/{letter.destination or ''}/{replays}"),
+        "dlq-cause": letter.cause,
+        "dlq-code": letter.code and _cut(letter.code, TEXT_LIMIT),
+        "dlq-field": letter.field and _cut(letter.field, TEXT_LIMIT),
+        "dlq-message": _cut(letter.message, MESSAGE_LIMIT),
+        "dlq-vendor": letter.vendor,
+        "dlq-destination": letter.destination,
+        "dlq-http-status": letter.http_status,
+        "dlq-request-id": letter.request_id and _cut(letter.request_id, TEXT_LIMIT),
+        "dlq-attempts": letter.attempts or None,
+        "dlq-first-attempt": None if letter.first_attempt is None else _written(int(letter.first_attempt * 1000)),
+        "dlq-failed-at": _written(int(letter.failed_at * 1000)),
+        "dlq-origin-topic": origin.topic,
+        "dlq-origin-partition": origin.partition,
+        "dlq-origin-offset": origin.offset,
+        "dlq-origin-timestamp": None if timestamp == NO_TIMESTAMP else _written(timestamp),
+        "dlq-dedup-id": dedup_id,
+        "dlq-group": group,
+        _REPLAYS: replays,
+    }
+    ours = [(name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")]
+    return [*original, *ours]
+
+
+def parse(headers: Headers) -> ParsedLetter | None:
+    """Return what the headers of a letter or replayed record say, or None where they hold no whole block of ours."""
+    start = max((index for index, (name, _) in enumerate(headers) if name == _VERSION), default=None)
+    if start is None:
+        return None
+    block = {name: value.decode(errors="replace") for name, value in headers[start:] if name in _NAMES and value}
+    original = (*headers[:start], *(header for header in headers[start:] if header[0] not in _NAMES))
+    if block.get(_VERSION) != VERSION:
+        return None
+    try:
+        return _parsed(block, original)
+    except (KeyError, ValueError, OverflowError):
+        return None
+
+
+def replayed(headers: Headers) -> list[tuple[str, bytes | None]]:
+    """Return a letter's headers as its replay carries them: the same, with one more in `dlq-replays`.
+
+    Raises `ValueError` where the headers are not a letter's.
+    """
+    letter = parse(headers)
+    if letter is None:
+        raise ValueError("the record is no dead letter: it has no whole block of dlq- headers")
+    start = max(index for index, (name, _) in enumerate(headers) if name == _VERSION)
+    count = str(letter.replays + 1).encode()
+    kept = [header for index, header in enumerate(headers) if index < start or header[0] != _REPLAYS]
+    return [*kept, (_REPLAYS, count)]
+
+
+def _parsed(block: Mapping[str, str], original: tuple[tuple[str, bytes | None], ...]) -> ParsedLetter:
+    status, first = block.get("dlq-http-status"), block.get("dlq-first-attempt")
+    timestamp = block.get("dlq-origin-timestamp")
+    return ParsedLetter(
+        id=block["dlq-id"],
+        cause=block["dlq-cause"],
+        message=block.get("dlq-message", ""),
+        failed_at=_read(block["dlq-failed-at"]),
+        origin=Position(block["dlq-origin-topic"], int(block["dlq-origin-partition"]), int(block["dlq-origin-offset"])),
+        dedup_id=block["dlq-dedup-id"],
+        group=block["dlq-group"],
+        replays=int(block.get(_REPLAYS, "0")),
+        attempts=int(block.get("dlq-attempts", "0")),
+        original=original,
+        origin_timestamp=NO_TIMESTAMP if timestamp is None else _read(timestamp),
+        code=block.get("dlq-code"),
+        field=block.get("dlq-field"),
+        vendor=block.get("dlq-vendor"),
+        destination=block.get("dlq-destination"),
+        http_status=None if status is None else int(status),
+        request_id=block.get("dlq-request-id"),
+        first_attempt=None if first is None else _read(first),
+    )
+
+
+def _cut(text: str, limit: int) -> str:
+    """Return the longest beginning of `text` whose UTF-8 is at most `limit` bytes, whole characters only."""
+    data = text.encode(errors="replace")
+    return data[:limit].decode(errors="ignore")
+
+
+def _written(millis: int) -> str:
+    """Return ISO 8601 in UTC with milliseconds; outside the years 1 to 9999, which it cannot write, the number."""
+    try:
+        moment = _EPOCH + millis * _MILLISECOND
+    except OverflowError:
+        return str(millis)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _read(text: str) -> int:
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND

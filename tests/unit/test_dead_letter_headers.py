@@ -1,0 +1,231 @@
+"""The dead letter's headers: nothing of the original is lost, and what is written is read back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.dead_letters.headers import MESSAGE_LIMIT, TEXT_LIMIT, ParsedLetter, parse, replayed, to_headers
+from connector.records import DeadLetter, Headers, Position, Record, uuid5_text
+
+GROUP = "growth-connector"
+
+header_names = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(["dlq-version", "dlq-cause", "dlq-field", "dlq-origin-topic", "dlq-replays", "dlq-other", "trace"]),
+)
+values = st.one_of(st.none(), st.binary(max_size=50), st.sampled_from([b"1", b"", b"0", b"orders"]))
+originals = st.lists(st.tuples(header_names, values), max_size=12)
+texts = st.one_of(
+    st.text(min_size=1, max_size=30),
+    st.builds(
+        lambda character, size: character * size,
+        st.sampled_from("aé中😀\n"),
+        st.sampled_from([1, 63, 64, 65, 85, 86, 128, 255, 256, 257, 341, 342, 512, 1023, 1024, 1025, 5000]),
+    ),
+)
+# From the epoch of year 1 to past year 9999, in milliseconds, and Kafka's largest.
+timestamps = st.one_of(st.integers(-1, 2**63 - 1), st.sampled_from([-1, 0, 1, 999, 253402300799999, 253402300800000]))
+seconds = st.integers(0, 4_000_000_000_000).map(lambda millis: millis / 1000)
+
+
+def letter(headers: Headers = (), **changes: object) -> DeadLetter:
+    """Return a dead letter of a record with these headers."""
+    record = Record("orders", 3, 41, 1_700_000_000_123, b"key", b"value", headers)
+    given_fields: dict[str, object] = {
+        "record": record,
+        "cause": "refused",
+        "code": "4101",
+        "message": "the event does not exist",
+        "failed_at": 1_700_000_001.5,
+        "dedup_id": "b0c4a7a2-58d8-5ad3-9f3b-0e6d3a6a6b9b",
+        "vendor": "jiguang",
+        "destination": "jiguang-prod",
+    }
+    return DeadLetter(**{**given_fields, **changes})  # type: ignore[arg-type]
+
+
+def read(headers: Headers) -> ParsedLetter:
+    """Return a letter's parsed headers; they must be a letter's."""
+    parsed = parse(headers)
+    assert parsed is not None
+    return parsed
+
+
+letters = st.builds(
+    DeadLetter,
+    record=st.builds(
+        Record,
+        topic=st.sampled_from(["orders", "user-events"]),
+        partition=st.integers(0, 2**31 - 1),
+        offset=st.integers(0, 2**63 - 1),
+        timestamp=timestamps,
+        key=st.none() | st.binary(max_size=5),
+        value=st.none() | st.binary(max_size=5),
+        headers=originals,
+    ),
+    cause=st.sampled_from(["decode", "route", "invalid", "refused", "too_large", "gave_up", "operator"]),
+    code=st.none() | texts,
+    message=texts,
+    failed_at=seconds,
+    dedup_id=st.uuids().map(str),
+    field=st.none() | texts,
+    vendor=st.none() | st.just("mytracker"),
+    destination=st.none() | st.sampled_from(["tracker", "qa"]),
+    http_status=st.none() | st.integers(100, 599),
+    request_id=st.none() | texts,
+    attempts=st.integers(0, 50),
+    first_attempt=st.none() | seconds,
+)
+
+
+@given(letters)
+def test_the_original_headers_are_kept_byte_for_byte(one: DeadLetter) -> None:
+    """Names, values, nulls, duplicates and order, also of headers that look like ours, come first and unchanged.
+
+    Kills: dropping every header whose name begins with dlq-, and keeping headers in a dictionary.
+    """
+    written = to_headers(one, group=GROUP)
+    assert written[: len(one.record.headers)] == list(one.record.headers)
+    assert read(written).original == tuple(one.record.headers)
+
+
+@given(letters)
+def test_what_is_written_is_read_back(one: DeadLetter) -> None:
+    """Every field of a letter survives the round trip, to the millisecond, texts up to their limit.
+
+    Kills: reading the first dlq- header of a name, which may be the user's.
+    """
+    parsed = read(to_headers(one, group=GROUP))
+    assert (parsed.cause, parsed.group, parsed.replays, parsed.attempts) == (one.cause, GROUP, 0, one.attempts)
+    assert (parsed.origin, parsed.origin_timestamp) == (one.record.position, one.record.timestamp)
+    assert (parsed.vendor, parsed.destination, parsed.http_status) == (one.vendor, one.destination, one.http_status)
+    assert parsed.dedup_id == one.dedup_id
+    assert abs(parsed.failed_at - one.failed_at * 1000) <= 1
+    assert (parsed.first_attempt is None) == (one.first_attempt is None)
+    for text, back in [(one.code, parsed.code), (one.field, parsed.field), (one.request_id, parsed.request_id)]:
+        assert (text is None) == (back is None)
+        assert text is None or (back is not None and text.startswith(back))
+
+
+@given(letters)
+def test_the_block_is_bounded_and_cut_between_characters(one: DeadLetter) -> None:
+    """A message takes at most 1 KiB and other outside texts 256 bytes, cut so that no character is broken.
+
+    Kills: cutting by characters instead of bytes, and cutting inside a character.
+    """
+    block = dict(to_headers(one, group=GROUP)[len(one.record.headers) :])
+    assert sum(len(name) + len(value or b"") for name, value in block.items()) < 3 * 1024
+    limits = {"dlq-message": (one.message, MESSAGE_LIMIT)}
+    limits |= {
+        name: (text, TEXT_LIMIT)
+        for name, text in [("dlq-code", one.code), ("dlq-field", one.field), ("dlq-request-id", one.request_id)]
+        if text is not None
+    }
+    for name, (text, limit) in limits.items():
+        data = block[name]
+        assert data is not None
+        kept = data.decode()
+        assert text.startswith(kept)
+        assert len(data) <= limit
+        if kept != text:
+            assert len(data) + len(text[len(kept)].encode()) > limit
+
+
+@given(letters, letters, st.integers(0, 3))
+def test_a_second_failure_replaces_the_block(first: DeadLetter, second: DeadLetter, replays: int) -> None:
+    """Origin, dedup id and the original headers stay those of the first failure; nothing is repeated and nothing grows.
+
+    Kills: appending a block to a block, and taking the replay topic's position for the origin.
+    """
+    headers: Headers = to_headers(first, group=GROUP)
+    for _ in range(replays):
+        headers = replayed(headers)
+    again = second.record._replace(topic="growth-connector.replay", headers=headers)
+    failed = DeadLetter(
+        again, second.cause, second.code, second.message, second.failed_at, second.dedup_id, destination="qa"
+    )
+    written = to_headers(failed, group=GROUP)
+    parsed = read(written)
+    assert parsed.original == tuple(first.record.headers)
+    assert (parsed.origin, parsed.origin_timestamp) == (first.record.position, first.record.timestamp)
+    assert (parsed.dedup_id, parsed.replays, parsed.cause) == (first.dedup_id, replays, second.cause)
+    ours = [name for name, _ in written[len(first.record.headers) :]]
+    assert len(ours) == len(set(ours))
+
+
+@given(letters, st.integers(0, 3))
+def test_a_replayed_record_is_the_first_one_again(one: DeadLetter, replays: int) -> None:
+    """From a letter's headers the record is had as it came first, so it is decoded, routed and identified alike."""
+    headers: Headers = to_headers(one, group=GROUP)
+    for _ in range(replays):
+        headers = replayed(headers)
+    at_replay = one.record._replace(
+        topic="growth-connector.replay", partition=0, offset=7, timestamp=5, headers=headers
+    )
+    assert read(headers).first_record(at_replay) == one.record._replace(headers=tuple(one.record.headers))
+
+
+def test_the_format() -> None:
+    """The documented headers, to the byte; those with nothing to say are absent."""
+    written = to_headers(letter([("trace", None), ("trace", b"\xff")], attempts=2, http_status=200), group=GROUP)
+    dedup_id = "b0c4a7a2-58d8-5ad3-9f3b-0e6d3a6a6b9b"
+    assert written == [
+        ("trace", None),
+        ("trace", b"\xff"),
+        ("dlq-version", b"1"),
+        ("dlq-id", uuid5_text(f"{dedup_id}/jiguang-prod/0").encode()),
+        ("dlq-cause", b"refused"),
+        ("dlq-code", b"4101"),
+        ("dlq-message", b"the event does not exist"),
+        ("dlq-vendor", b"jiguang"),
+        ("dlq-destination", b"jiguang-prod"),
+        ("dlq-http-status", b"200"),
+        ("dlq-attempts", b"2"),
+        ("dlq-failed-at", b"2023-11-14T22:13:21.500Z"),
+        ("dlq-origin-topic", b"orders"),
+        ("dlq-origin-partition", b"3"),
+        ("dlq-origin-offset", b"41"),
+        ("dlq-origin-timestamp", b"2023-11-14T22:13:20.123Z"),
+        ("dlq-dedup-id", dedup_id.encode()),
+        ("dlq-group", b"growth-connector"),
+        ("dlq-replays", b"0"),
+    ]
+
+
+def test_the_id_is_of_dedup_id_destination_and_replays() -> None:
+    """A letter written twice by a crash has one id; another destination or another replay has another."""
+    once, again = to_headers(letter(), group=GROUP), to_headers(letter(failed_at=9.0, message="other"), group=GROUP)
+    assert read(once).id == read(again).id
+    other = read(to_headers(letter(destination="qa"), group=GROUP)).id
+    failed_again = read(to_headers(letter(replayed(once)), group=GROUP)).id
+    assert len({read(once).id, other, failed_again}) == 3
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("dlq-cause", b"refused")],
+        [("dlq-version", b"1")],
+        [("dlq-version", None)],
+        [("dlq-version", b"2"), *to_headers(letter(), group=GROUP)[1:]],
+        [header for header in to_headers(letter(), group=GROUP) if header[0] != "dlq-origin-offset"],
+        [(name, b"x" if name == "dlq-origin-offset" else value) for name, value in to_headers(letter(), group=GROUP)],
+        [(name, b"x" if name == "dlq-failed-at" else value) for name, value in to_headers(letter(), group=GROUP)],
+    ],
+)
+def test_a_block_that_is_not_whole_is_the_users(headers: Headers) -> None:
+    """Headers that only look like ours belong to the record: they are kept, and no replay is made of them."""
+    assert parse(headers) is None
+    assert read(to_headers(letter(headers), group=GROUP)).original == tuple(headers)
+    with pytest.raises(ValueError, match="no dead letter"):
+        replayed(headers)
+
+
+def test_a_header_added_behind_the_block_is_kept() -> None:
+    """A tool that adds its own header while it copies a letter by hand does not hide the block, nor lose the header."""
+    headers = [*to_headers(letter([("a", b"1")]), group=GROUP), ("tool", b"x")]
+    assert read(headers).origin == Position("orders", 3, 41)
+    assert read(headers).original == (("a", b"1"), ("tool", b"x"))
