@@ -1,0 +1,63 @@
+"""The source as data, for the documents that are made of it and the tests that look at it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+FOLDERS: Final = ("connector", "tests", "tools", "benchmarks")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One Python file, parsed. `path` is relative to the repository."""
+
+    path: Path
+
+    @cached_property
+    def text(self) -> str:
+        """What the file holds."""
+        return (ROOT / self.path).read_text(encoding="utf-8")
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """Its syntax tree."""
+        return ast.parse(self.text, str(self.path))
+
+    @property
+    def name(self) -> str:
+        """Its dotted name; a package's `__init__.py` has the package's."""
+        parts = self.path.with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    @property
+    def headline(self) -> str:
+        """The first line of its docstring, empty where there is none."""
+        return (ast.get_docstring(self.tree) or "").partition("\n")[0]
+
+    def imported(self) -> Iterator[tuple[int, str]]:
+        """Yield line and dotted name of every import, wherever it stands; `from a import b` yields `a.b`."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from ((node.lineno, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def modules(*folders: str) -> list[Module]:
+    """Return every Python file of the folders (default: all of the project's), in the order of their paths."""
+    paths = (path for folder in folders or FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    return [Module(path.relative_to(ROOT)) for path in sorted(paths)]
+
+
+def tracked() -> list[Path]:
+    """Return every file that git knows or would add, relative to the repository."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [Path(line) for line in listed.splitlines() if (ROOT / line).is_file()]
