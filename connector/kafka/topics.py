@@ -109,7 +109,7 @@ class TopicCheck:
         metadata = await self._metadata()
         own_names = {topic.name for topic in own}
         sources = [name for name in topics if not name.startswith("^") and name not in own_names]
-        partitions = {name: len(t.partitions) for name in sources if (t := metadata.topics.get(name)) and not t.error}
+        partitions = {name: len(t.partitions) for name in sources if (t := metadata.topics.get(name)) is not None}
         faults = [f"topic {name} does not exist; create it, or correct kafka.topics" for name in sources]
         faults = [fault for name, fault in zip(sources, faults, strict=True) if name not in partitions]
         if faults:
@@ -123,7 +123,7 @@ class TopicCheck:
         warnings = [warning for topic in known for warning in _judge(topic, configs[topic.name], largest)]
         for warning in warnings:
             _log.warning("kafka.topic", message=warning)
-        return TopicReport(str(metadata.cluster_id or ""), partitions, [topic.name for topic in missing], warnings)
+        return TopicReport(str(metadata.cluster_id), partitions, [topic.name for topic in missing], warnings)
 
     async def _try_reach(self) -> str | None:
         """Return None where a broker answers, else why not. Raises `StartupError` where it never will."""
@@ -133,7 +133,7 @@ class TopicCheck:
         except KafkaException as error:
             # The cause comes by the error callback, which only poll() calls; the exception says that time is up.
             await asyncio.to_thread(self._admin.poll, 0)
-            cause = kafka_error(error) if self._error is None else self._error
+            cause = self._cause() or kafka_error(error)
             if _is_final(cause):
                 raise StartupError(f"Kafka refuses this client, see kafka.client: {error_text(cause)}") from None
             return error_text(cause)
@@ -186,6 +186,9 @@ class TopicCheck:
                 _log.info("kafka.topic_created", topic=name, partitions=partitions)
         if faults:
             raise StartupError("; ".join(faults))
+
+    def _cause(self) -> KafkaError | None:
+        return self._error
 
     def _on_error(self, error: KafkaError) -> None:
         if self._error is None or _is_final(error):

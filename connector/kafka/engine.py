@@ -1,0 +1,64 @@
+"""How bytes become a datum: one compiled callable for each writer's schema. The only place that knows the decoder.
+
+An engine is given schemas that `schemas` has measured, so what it compiles ends, whatever the payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, Final
+
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro.read import SchemaResolutionError
+
+Read = Callable[[bytes, int], tuple[Any, int]]
+"""Decodes the payload that begins at an index; returns the datum and the index after it. Raises anything."""
+
+Write = Callable[[Any], bytes]
+
+MISMATCH: Final = SchemaResolutionError
+"""Raised by a `Read` where the payload's schema cannot be read as the reader's."""
+
+
+def compile_read(writer: Any, reader: Any = None, *, tagged: bool = False) -> Read:
+    """Return what decodes payloads of `writer`, resolved to `reader` where one is given (Avro: "Schema Resolution").
+
+    `tagged`: a union of several records gives `(full name, datum)`. Raises `ValueError` for a schema that Avro does not
+    allow.
+    """
+    writer_schema = _parsed(writer)
+    reader_schema = None if reader is None else _parsed(reader)
+
+    def read(payload: bytes, start: int) -> tuple[Any, int]:
+        stream = BytesIO(payload)
+        stream.seek(start)
+        datum = schemaless_reader(
+            stream,
+            writer_schema,
+            reader_schema,
+            return_record_name=tagged,
+            return_record_name_override=tagged,
+        )
+        return datum, stream.tell()
+
+    return read
+
+
+def compile_write(schema: Any) -> Write:
+    """Return what encodes data of the schema. Raises `ValueError` for a schema that Avro does not allow."""
+    parsed = _parsed(schema)
+
+    def write(datum: Any) -> bytes:
+        stream = BytesIO()
+        schemaless_writer(stream, parsed, datum, strict=True)
+        return stream.getvalue()
+
+    return write
+
+
+def _parsed(tree: Any) -> Any:
+    try:
+        return parse_schema(tree)
+    except Exception as error:  # noqa: BLE001 - fastavro lets KeyError and others through
+        raise ValueError(f"{type(error).__name__}: {error}") from None
