@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from connector.config import DestinationSettings, RouteSettings, Settings, redacted
+from connector.config_reference import duration_text, size_text
 from connector.errors import Fault
 
 PIPE_WIDTH: Final = 160
@@ -86,8 +87,8 @@ def _surroundings(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "topics missing", "are created" if settings.kafka.create_topics else "stop the start (kafka.create_topics)"
     yield "unrouted events", settings.unrouted.replace("_", " ")
     limits = settings.limits
-    yield "buffer", size(limits.buffer)
-    yield "drain, commit", f"{duration(limits.drain_timeout)}, every {duration(limits.commit_interval)}"
+    yield "buffer", size_text(limits.buffer)
+    yield "drain, commit", f"{duration_text(limits.drain_timeout)}, every {duration_text(limits.commit_interval)}"
     token = "with a token" if settings.server.token else "actions from loopback only"
     yield "port", f"{settings.server.host}:{settings.server.port}, {token}"
 
@@ -99,15 +100,15 @@ def _destinations(settings: Settings) -> Table:
         table.add_column(column, overflow="fold")
     for name, each in settings.destinations.items():
         records = each.batch.records or each.documented.records
-        body = size(each.batch.bytes or each.documented.bytes)
+        body = size_text(each.batch.bytes or each.documented.bytes)
         rate = f"{each.rate:g}/s" if each.rate is not None else "no rate limit"
         cells = (
             name,
             each.vendor,
             each.base_url,
-            f"{records} records, {body}, {duration(each.batch.linger)}",
+            f"{records} records, {body}, {duration_text(each.batch.linger)}",
             f"{rate}, {each.max_in_flight} in flight",
-            duration(each.timeout),
+            duration_text(each.timeout),
             "; ".join(_exceptions(each)),
         )
         table.add_row(*map(escape, cells))
@@ -125,7 +126,7 @@ def _exceptions(settings: DestinationSettings) -> Iterator[str]:
     if settings.rate_limit_share == "fixed":
         yield "each member has the whole rate"
     if settings.retry.give_up_after is not None:
-        yield f"gives up after {duration(settings.retry.give_up_after)}"
+        yield f"gives up after {duration_text(settings.retry.give_up_after)}"
     if settings.on_unknown_outcome == "dead_letter":
         yield "unknown outcomes become dead letters"
     if settings.storm == "off":
@@ -150,19 +151,3 @@ def _routes(routes: Sequence[RouteSettings]) -> Table:
         )
         table.add_row(*map(escape, cells))
     return table
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as a person writes them: 200ms, 20s, 1h."""
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if seconds >= length and seconds % length == 0:
-            return f"{seconds / length:g}{unit}"
-    return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"
-
-
-def size(count: int) -> str:
-    """Return bytes as a person writes them: 1MiB, 10kB."""
-    for unit, length in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("kB", 1000)):
-        if count >= length and count % length == 0:
-            return f"{count // length}{unit}"
-    return f"{count}B"

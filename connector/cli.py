@@ -221,7 +221,7 @@ def release(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
 
 def _act(action: str, name: str, config: Path, url: str | None) -> None:
     """Ask a running member for an action and print what it answers."""
-    from connector.member import Refused, act
+    from connector.actions import Refused, act
 
     loaded = _loaded(config)
     _known(loaded, name)

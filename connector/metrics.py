@@ -62,7 +62,7 @@ DEFINITIONS: Final = tuple(
             "Requests sent, by what their answer meant.",
             "requests",
             (),
-            "verdict: accepted, refused, too_large, throttled, retry, misconfigured",
+            "verdict: accepted, refused, toolarge, throttled, retry, misconfigured",
         ),
         (
             "request_seconds",
@@ -81,7 +81,7 @@ DEFINITIONS: Final = tuple(
             "Batches closed, by what closed them.",
             "batches",
             (),
-            "by: records, bytes, linger, group",
+            "by: full (the vendor's records), bytes, linger",
         ),
         (
             "delivery_delay_seconds",
@@ -286,6 +286,12 @@ class Metrics:
     def on_scrape(self, callback: Callable[[], None]) -> None:
         """Have `callback` set gauges each time before they are read: it must be quick, and not raise."""
         self._refresh.callbacks.append(callback)
+
+    @staticmethod
+    def total(metric: Counter | Gauge) -> float:
+        """Return the sum over all labels of a metric."""
+        samples = (sample for family in metric.collect() for sample in family.samples)
+        return sum(sample.value for sample in samples)
 
     def set_state(self, destination: str, state: str) -> None:
         """Say in which of `STATES` a destination is."""
