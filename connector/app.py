@@ -1,0 +1,376 @@
+"""The composition root: builds the rooms, wires them, starts, drains and stops them. The one file that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import structlog
+
+from connector import __version__, logs, vendors
+from connector.clock import Clock, SystemClock
+from connector.config import DestinationSettings, Loaded, RegistrySettings, Settings, secret_values
+from connector.dead_letters.writer import DeadLetterWriter
+from connector.delivery.destination import AnswerSink, DeadLetterSink, Destination, Ports
+from connector.delivery.transport import HttpTransport
+from connector.delivery.worker import Transport, Worker
+from connector.errors import ConnectorError, StartupError
+from connector.kafka.avro import Decoder, Encoder
+from connector.kafka.consumer import KafkaSource
+from connector.kafka.contracts import load_contracts, load_schema_files
+from connector.kafka.producer import DeliveryFailed, KafkaProducer
+from connector.kafka.registry import Registry, make_client
+from connector.kafka.results import ResultsWriter
+from connector.kafka.topics import BrokerUnreachable, OwnTopic, TopicCheck, TopicReport
+from connector.metrics import Metrics
+from connector.pipeline.flow import Budget, TopicPartition
+from connector.pipeline.intake import Decoder as DecoderProtocol
+from connector.pipeline.intake import Intake, Services
+from connector.pipeline.routing import RouteTable
+from connector.pipeline.runner import Runner, Source, Timing
+from connector.server import Server
+from connector.status import Member
+from connector.vendors.base import Vendor, VendorKind
+
+log = structlog.get_logger()
+
+QUEUE_SHARE: Final = 4
+"""One part in so many of `limits.buffer` is librdkafka's own queue; the rest is for deliveries without an outcome."""
+STOP_MARGIN: Final = 5.0
+"""Seconds beyond `limits.drain_timeout` in which a stopping process has ended."""
+REACH_TIMEOUT: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """What the pipeline touches outside itself: the simulation passes models of the same shapes."""
+
+    source: Source
+    decoder: DecoderProtocol
+    dead_letters: DeadLetterSink
+    answers: Mapping[str, AnswerSink]
+    transport: Callable[[str, DestinationSettings], Transport]
+    reload: Callable[[str], Vendor]
+    clock: Clock
+    random: Random
+    cluster_id: str
+    partitions: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The built pipeline: one runner, and a worker for each destination."""
+
+    runner: Runner
+    workers: Mapping[str, Worker]
+    budget: Budget
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set, then drain and close. Raises what ended it early; what is unfinished stays uncommitted."""
+        sending = [asyncio.create_task(worker.run(), name=name) for name, worker in self.workers.items()]
+        running = asyncio.create_task(self.runner.run(stop), name="runner")
+        try:
+            await asyncio.wait([running, *sending], return_when=asyncio.FIRST_COMPLETED)
+            stop.set()
+            await asyncio.gather(running)
+        finally:
+            for task in sending:
+                task.cancel()
+            ended = await asyncio.gather(*sending, return_exceptions=True)
+            for worker in self.workers.values():
+                await worker.close()
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+
+
+def build(settings: Settings, kinds: Mapping[str, VendorKind], metrics: Metrics, edges: Edges) -> Pipeline:
+    """Wire a pipeline for the destinations in `settings`. Raises `ConfigurationError` for routes that cannot be."""
+    routes = RouteTable.compile(settings, kinds)
+    budget = Budget(settings.limits.buffer - settings.limits.buffer // QUEUE_SHARE)
+    workers: dict[str, Worker] = {}
+    for name, one in settings.destinations.items():
+        ports = Ports(
+            clock=edges.clock,
+            random=edges.random,
+            dead_letters=edges.dead_letters,
+            answers=edges.answers.get(name),
+            metrics=metrics,
+            budget=budget,
+        )
+        reload = _Reload(edges.reload, name)
+        destination = Destination(name, one, kinds[one.vendor].build(one), ports, reload=reload)
+        workers[name] = Worker(
+            destination, edges.transport(name, one), timeout=one.timeout or settings.limits.drain_timeout
+        )
+    intake = Intake(
+        Services(
+            decoder=edges.decoder,
+            routes=routes,
+            deliverers=workers,
+            dead_letters=edges.dead_letters,
+            budget=budget,
+            metrics=metrics,
+            clock=edges.clock,
+            cluster_id=edges.cluster_id,
+        ),
+        list(workers),
+    )
+    shares = _Shares(settings, routes, workers, edges.partitions)
+    runner = Runner(
+        edges.source,
+        intake,
+        list(workers.items()),
+        budget=budget,
+        metrics=metrics,
+        clock=edges.clock,
+        timing=Timing(settings.limits.commit_interval, settings.limits.drain_timeout),
+        on_assignment=shares.apply,
+    )
+    return Pipeline(runner, workers, budget)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reload:
+    """Builds one destination's vendor of secrets read again."""
+
+    build: Callable[[str], Vendor]
+    name: str
+
+    def __call__(self) -> Vendor:
+        return self.build(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """Gives each destination this member's part of the group's rate limit: its part of the partitions that reach it."""
+
+    settings: Settings
+    routes: RouteTable
+    workers: Mapping[str, Worker]
+    partitions: Mapping[str, int]
+
+    def apply(self, assigned: frozenset[TopicPartition]) -> None:
+        """Set every share for an assignment."""
+        for name, worker in self.workers.items():
+            if self.settings.destinations[name].rate_limit_share == "fixed":
+                continue
+            topics = [topic for topic in self.partitions if name in self.routes.reaches(topic)]
+            total = sum(self.partitions[topic] for topic in topics)
+            owned = sum(1 for topic, _ in assigned if topic not in self.partitions or topic in topics)
+            worker.set_share(min(1.0, owned / total) if total else 1.0)
+
+
+async def run(loaded: Loaded, destination: str | None = None, *, on_ready: Callable[[int], None] | None = None) -> int:
+    """Run the connector until SIGTERM or SIGINT and return the exit status.
+
+    `destination` runs one destination alone in a group of its own. `on_ready` is told the server's port. Raises
+    `ConnectorError` where it cannot start or go on.
+    """
+    stop = asyncio.Event()
+    _stop_on_signals(stop, loaded.settings.limits.drain_timeout)
+    return await serve(loaded, stop, destination, on_ready=on_ready)
+
+
+async def serve(
+    loaded: Loaded,
+    stop: asyncio.Event,
+    destination: str | None = None,
+    *,
+    on_ready: Callable[[int], None] | None = None,
+) -> int:
+    """Run until `stop` is set: `run` without signals, for those who embed the connector."""
+    settings = loaded.settings
+    logs.register_secrets(secret_values(settings))
+    clock = SystemClock()
+    metrics = Metrics()
+    group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
+    if destination is not None:
+        settings = settings.model_copy(update={"destinations": {destination: settings.destinations[destination]}})
+    member = Member(group, clock, settings.limits.drain_timeout)
+    metrics.on_scrape(member.update_gauges)
+    server = Server(
+        host=settings.server.host,
+        port=settings.server.port,
+        token=settings.server.token,
+        metrics=metrics,
+        member=member,
+    )
+    await server.start()
+    try:
+        if on_ready is not None:
+            on_ready(server.port)
+        log.info("connector.started", version=__version__, group=group, port=server.port)
+        report = await _reach(loaded.settings, clock, member, stop)
+        if report is not None:
+            await _run(loaded, settings, group, report, member, metrics, clock, stop)
+    finally:
+        await server.stop()
+    log.info("connector.stopped", group=group)
+    return 0
+
+
+async def check_online(loaded: Loaded) -> list[str]:
+    """Return what is wrong with the surroundings: broker, topics, registry. Empty where all is well."""
+    settings = loaded.settings
+    check = TopicCheck(settings.kafka, clock=SystemClock())
+    faults: list[str] = []
+    try:
+        await check.wait(lambda message: None, REACH_TIMEOUT)
+        report = await check.check(settings.kafka.topics, _own_topics(settings))
+        faults.extend(report.warnings)
+    except (BrokerUnreachable, ConnectorError) as error:
+        faults.append(str(error))
+    return faults
+
+
+async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio.Event) -> TopicReport | None:
+    """Wait for a broker and check the topics; None where it was stopped meanwhile."""
+    check = TopicCheck(settings.kafka, clock=clock)
+    waiting = asyncio.create_task(check.wait(member.waiting))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            return None
+        await waiting
+    finally:
+        for task in (waiting, stopped):
+            task.cancel()
+        await asyncio.gather(waiting, stopped, return_exceptions=True)
+    report = await check.check(settings.kafka.topics, _own_topics(settings))
+    for warning in report.warnings:
+        log.warning("topics.warning", message=warning)
+    return report
+
+
+async def _run(
+    loaded: Loaded,
+    settings: Settings,
+    group: str,
+    report: TopicReport,
+    member: Member,
+    metrics: Metrics,
+    clock: Clock,
+    stop: asyncio.Event,
+) -> None:
+    """Run one pipeline on real edges."""
+    kinds = vendors.kinds()
+    base = loaded.settings
+    producer = KafkaProducer(base.kafka)
+    registry = None if base.schema_registry is None else _registry(base.schema_registry)
+    contracts = load_contracts()
+    decoder = Decoder(
+        contracts,
+        clock=clock,
+        registry=registry,
+        schemas=load_schema_files(_schema_files(base, loaded.folder)),
+        plain=base.schemas.plain,
+        on_trouble=member.registry_trouble,
+    )
+    encoder = Encoder(contracts, clock=clock, registry=registry, on_trouble=member.registry_trouble)
+    letters = DeadLetterWriter(
+        producer, base.dead_letter_topic, base.kafka.group_id, metrics=metrics, clock=clock, is_fatal=_is_fatal
+    )
+    edges = Edges(
+        source=KafkaSource(
+            base.kafka,
+            topics=base.kafka.topics,
+            own_topics=base.own_topics,
+            group_id=group,
+            queue_bytes=base.limits.buffer // QUEUE_SHARE,
+            clock=clock,
+        ),
+        decoder=decoder,
+        dead_letters=letters,
+        answers={
+            name: ResultsWriter(encoder, producer, topic, clock) for name, topic in settings.results_topics.items()
+        },
+        transport=lambda name, one: HttpTransport(name, one.http, one.max_in_flight),
+        reload=lambda name: kinds[base.destinations[name].vendor].build(loaded.reload(name)),
+        clock=clock,
+        random=Random(),
+        cluster_id=report.cluster_id,
+        partitions=report.partitions,
+    )
+    pipeline = build(settings, kinds, metrics, edges)
+    await producer.start()
+    member.running(pipeline.runner, pipeline.workers, pipeline.budget, letters)
+    summary = asyncio.create_task(member.summarize(metrics))
+    try:
+        await pipeline.run(stop)
+    finally:
+        summary.cancel()
+        await asyncio.gather(summary, return_exceptions=True)
+        await producer.close(2.0)
+        await decoder.close()
+        if registry is not None:
+            await registry.close()
+
+
+def _own_topics(settings: Settings) -> list[OwnTopic]:
+    topics = [OwnTopic(settings.dead_letter_topic, "dead-letter"), OwnTopic(settings.replay_topic, "replay")]
+    topics.extend(OwnTopic(topic, "results") for topic in settings.results_topics.values())
+    if settings.receipts.topic:
+        topics.append(OwnTopic(settings.receipts.topic, "receipts"))
+    return topics
+
+
+def _registry(settings: RegistrySettings) -> Registry:
+    try:
+        return Registry(make_client(settings), settings.url)
+    except ValueError as error:
+        raise StartupError(f"schema_registry.client: {error}") from None
+
+
+def _schema_files(settings: Settings, folder: Path) -> list[Path]:
+    """Return the files that `schemas.files` names. Raises `StartupError` for a pattern that matches none."""
+    found: list[Path] = []
+    for index, pattern in enumerate(settings.schemas.files):
+        matches = sorted(folder.glob(pattern)) if not Path(pattern).is_absolute() else [Path(pattern)]
+        if not matches:
+            raise StartupError(f"schemas.files[{index}]: {pattern} matches no file in {folder}")
+        found.extend(matches)
+    return found
+
+
+def _is_fatal(error: ConnectorError) -> bool:
+    return isinstance(error, DeliveryFailed) and error.fatal
+
+
+def _stop_on_signals(stop: asyncio.Event, drain_timeout: float) -> None:
+    """Stop on SIGTERM and SIGINT: the first drains, a second ends at once, and so does a drain that hangs."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal(name: str) -> None:
+        if stop.is_set():
+            log.warning(
+                "connector.aborted", signal=name, message="stopped at once; unfinished records are delivered again"
+            )
+            _exit()
+        log.info("connector.stopping", signal=name, seconds=drain_timeout)
+        stop.set()
+        loop.call_later(drain_timeout + STOP_MARGIN, _overdue)
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, on_signal, one.name)
+
+
+def _overdue() -> None:
+    log.error(
+        "connector.overdue", message="the stop took longer than limits.drain_timeout and its margin; ended at once"
+    )
+    _exit()
+
+
+def _exit() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

@@ -1,0 +1,107 @@
+"""Writes dead letters until Kafka has them: a letter that fails is tried again, never passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+
+from connector.clock import Clock
+from connector.dead_letters.headers import to_headers
+from connector.errors import ConnectorError
+from connector.metrics import Metrics
+from connector.records import DeadLetter, Headers
+
+log = structlog.get_logger()
+
+_FIRST_WAIT: Final = 0.5
+_LONGEST_WAIT: Final = 30.0
+_QUIET: Final = 60.0
+"""Seconds in which a destination's dead letters of one cause and code are logged once; the metrics count all."""
+
+
+class Producer(Protocol):
+    """What brings a record to Kafka."""
+
+    async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> object:
+        """Return once Kafka has acknowledged the record. Raises a `ConnectorError` where it did not."""
+        ...
+
+
+class DeadLetterWriter:
+    """The dead-letter topic of one group."""
+
+    def __init__(
+        self,
+        producer: Producer,
+        topic: str,
+        group: str,
+        *,
+        metrics: Metrics,
+        clock: Clock,
+        is_fatal: Callable[[ConnectorError], bool] = lambda _error: False,
+    ) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._group = group
+        self._metrics = metrics
+        self._clock = clock
+        self._is_fatal = is_fatal
+        self._logged: dict[tuple[str | None, str, str | None], float] = {}
+        self.trouble: str | None = None
+        """Why letters cannot be written now, or None."""
+
+    async def write(self, letter: DeadLetter) -> None:
+        """Return once Kafka has acknowledged the letter; wait and try again for as long as it does not.
+
+        Raises only what makes the producer useless for good: then the record stays uncommitted.
+        """
+        headers = to_headers(letter, group=self._group)
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                await self._producer.send(
+                    self._topic, key=letter.record.key, value=letter.record.value, headers=headers
+                )
+            except ConnectorError as error:
+                if self._is_fatal(error):
+                    raise
+                self._note_trouble(letter, error)
+                await self._clock.sleep(wait)
+                wait = min(wait * 2, _LONGEST_WAIT)
+            else:
+                break
+        self.trouble = None
+        self._metrics.records_dead_lettered.labels(letter.destination or "", letter.cause).inc()
+        self._log(letter)
+
+    def _note_trouble(self, letter: DeadLetter, error: ConnectorError) -> None:
+        self.trouble = f"dead letters cannot be written to {self._topic}: {error}"
+        record = letter.record
+        log.error(
+            "dead_letter.failed",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            message=f"{self.trouble}; the record stays uncommitted and the letter is tried again",
+        )
+
+    def _log(self, letter: DeadLetter) -> None:
+        kind = (letter.destination, letter.cause, letter.code)
+        now = self._clock.now()
+        if now - self._logged.get(kind, float("-inf")) < _QUIET:
+            return
+        self._logged[kind] = now
+        record = letter.record
+        log.warning(
+            "record.dead_lettered",
+            destination=letter.destination,
+            cause=letter.cause,
+            code=letter.code,
+            message=letter.message,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            note=f"logged once a minute for each cause and code; all are in {self._topic}",
+        )

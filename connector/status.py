@@ -1,0 +1,168 @@
+"""One running member of the group, as its port shows it: health, readiness, status, and actions by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter
+
+from connector import __version__
+from connector.clock import Clock
+from connector.dead_letters.writer import DeadLetterWriter
+from connector.delivery.holds import Cause
+from connector.delivery.worker import Worker
+from connector.metrics import Metrics
+from connector.pipeline.flow import Budget
+from connector.pipeline.runner import Runner
+from connector.server import Check
+
+log = structlog.get_logger()
+
+SUMMARY_INTERVAL: Final = 30.0
+POLL_MARGIN: Final = 30.0
+"""Seconds beyond `limits.drain_timeout` after which a consumer that was not polled counts as stuck."""
+
+
+class Member:
+    """What `run` shows of itself, from before it has reached a broker until it ends."""
+
+    def __init__(self, group: str, clock: Clock, drain_timeout: float) -> None:
+        self._group = group
+        self._clock = clock
+        self._stuck_after = drain_timeout + POLL_MARGIN
+        self._waiting: str | None = "starting"
+        self._registry: str | None = None
+        self._runner: Runner | None = None
+        self._workers: Mapping[str, Worker] = {}
+        self._budget: Budget | None = None
+        self._letters: DeadLetterWriter | None = None
+
+    def waiting(self, reason: str | None) -> None:
+        """Note why the pipeline cannot start yet; None where nothing is in its way any more."""
+        self._waiting = reason
+
+    def running(self, runner: Runner, workers: Mapping[str, Worker], budget: Budget, letters: DeadLetterWriter) -> None:
+        """Note that the pipeline runs."""
+        self._runner, self._workers, self._budget, self._letters = runner, workers, budget, letters
+        self._waiting = None
+
+    def registry_trouble(self, message: str | None) -> None:
+        """Show that records wait for their schemas, on every destination that they may be for."""
+        self._registry = message
+        for worker in self._workers.values():
+            worker.destination.hold_intake(None if message is None else Cause.REGISTRY, message or "")
+
+    def health(self) -> Check:
+        """Whether the consumer is polled; that this is answered at all says that the loop turns."""
+        polled = None if self._runner is None else self._runner.polled_at
+        if polled is not None and self._clock.now() - polled > self._stuck_after:
+            return Check(ok=False, reasons=[f"the consumer was not polled for {self._clock.now() - polled:.0f} s"])
+        return Check(ok=True)
+
+    def readiness(self) -> Check:
+        """Whether the member consumes, or has validly nothing to consume."""
+        reasons = [reason for reason in (self._waiting, self._registry) if reason]
+        if self._letters is not None and self._letters.trouble:
+            reasons.append(self._letters.trouble)
+        ready = self._waiting is None and self._runner is not None and self._runner.polled_at is not None
+        if not ready and not reasons:
+            reasons.append("joining the group")
+        for name, worker in self._workers.items():
+            condition = worker.condition()
+            if condition.cause is not None:
+                reasons.append(f"destination {name} is {condition.state}: {condition.cause}")
+        return Check(ok=ready, reasons=reasons)
+
+    def status(self) -> Mapping[str, Any]:
+        """Return the content of `/status`."""
+        partitions = [] if self._runner is None else self._runner.status()
+        return {
+            "destinations": {name: self._destination(worker) for name, worker in self._workers.items()},
+            "partitions": [
+                {
+                    "topic": one.topic,
+                    "partition": one.partition,
+                    "watermark": one.watermark,
+                    "position": one.position,
+                    "map_used": round(one.map_used, 4),
+                }
+                for one in partitions
+            ],
+            "buffer": self._buffer(),
+            "waiting": self._waiting,
+            "dead_letters": None if self._letters is None else self._letters.trouble,
+            "group": self._group,
+            "version": __version__,
+        }
+
+    async def hold(self, name: str) -> None:
+        """Hold a destination until it is released. Raises KeyError for an unknown name."""
+        self._workers[name].hold("held by hand")
+
+    async def release(self, name: str) -> None:
+        """End a destination's holds. Raises KeyError for an unknown name."""
+        self._workers[name].release()
+
+    def update_gauges(self) -> None:
+        """Bring every gauge up to date before a scrape."""
+        if self._runner is not None:
+            self._runner.update_gauges()
+
+    async def summarize(self, metrics: Metrics) -> None:
+        """Log one line an interval about what was done in it. Runs until cancelled."""
+        counters = {
+            "consumed": metrics.records_consumed,
+            "delivered": metrics.records_delivered,
+            "dead_lettered": metrics.records_dead_lettered,
+            "skipped": metrics.records_skipped,
+        }
+        before = dict.fromkeys(counters, 0.0)
+        while True:
+            await asyncio.sleep(SUMMARY_INTERVAL)
+            totals = {name: _total(counter) for name, counter in counters.items()}
+            log.info(
+                "summary",
+                **{name: int(total - before[name]) for name, total in totals.items()},
+                seconds=SUMMARY_INTERVAL,
+                backlog=0 if self._runner is None else sum(self._runner.backlog().values()),
+                destinations={name: str(worker.condition().state) for name, worker in self._workers.items()},
+            )
+            before = totals
+
+    def _destination(self, worker: Worker) -> dict[str, Any]:
+        condition = worker.condition()
+        at = worker.destination
+        return {
+            "state": condition.state,
+            "cause": condition.cause,
+            "code": condition.code,
+            "message": condition.message,
+            "since": _text(condition.since),
+            "next_probe": _text(condition.next_probe),
+            "in_flight": worker.in_flight,
+            "buffered_bytes": at.buffered,
+            "requests_per_second": at.bucket.rate,
+        }
+
+    def _buffer(self) -> dict[str, Any] | None:
+        if self._budget is None:
+            return None
+        fullest = max(self._workers.items(), key=lambda entry: entry[1].destination.buffered, default=None)
+        return {
+            "used": self._budget.used,
+            "limit": self._budget.limit,
+            "filled_by": fullest[0] if fullest is not None and self._budget.full else None,
+        }
+
+
+def _total(counter: Counter) -> float:
+    samples = [sample for family in counter.collect() for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.name.endswith("_total"))
+
+
+def _text(moment: float | None) -> str | None:
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
