@@ -54,7 +54,15 @@ DEFINITIONS: Final = tuple(
             (),
             "cause: decode, route, invalid, refused, too_large, expired, gave_up, unknown_outcome, operator",
         ),
-        ("records_skipped_total", "counter", ("reason",), "Records that need no delivery.", "records"),
+        (
+            "records_skipped_total",
+            "counter",
+            ("reason",),
+            "Records that need no delivery (by this member, this time).",
+            "records",
+            (),
+            "reason: null_value, unrouted, other_destination, finished_before",
+        ),
         (
             "requests_total",
             "counter",
@@ -81,7 +89,7 @@ DEFINITIONS: Final = tuple(
             "Batches closed, by what closed them.",
             "batches",
             (),
-            "by: full (the vendor's records), bytes, linger",
+            "by: records, bytes, linger, group",
         ),
         (
             "delivery_delay_seconds",

@@ -1,0 +1,66 @@
+"""Write what the code knows better into the documentation: `docs/configuration.md`'s keys and `docs/metrics.md`.
+
+Run it after a setting or a metric changed: `python -m tools.reference`. A test says when that was forgotten.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from connector.config_reference import reference
+from connector.metrics import DEFINITIONS, PREFIX, Definition
+from connector.vendors import kinds
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGURATION = ROOT / "docs" / "configuration.md"
+METRICS = ROOT / "docs" / "metrics.md"
+
+_BEGIN = "<!-- Made by tools/reference.py from the models' descriptions. -->\n"
+_END = "<!-- End of what is made. -->\n"
+
+
+def configuration(text: str) -> str:
+    """Return the page with its tables as the models say now; what people wrote around them stays."""
+    # Vendors of other distributions are theirs to describe, so the ones installed here do not count.
+    tables = reference({name: kind.settings for name, kind in kinds(others=[]).items()})
+    pattern = re.compile(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError("docs/configuration.md has lost the marks between which the tables stand")
+    return pattern.sub(lambda _: f"{_BEGIN}\n{tables}\n{_END}", text)
+
+
+def metrics() -> str:
+    """Return the page of all metrics."""
+    rows = "\n".join(map(_row, DEFINITIONS))
+    return (
+        "# Metrics\n\n"
+        "`/metrics` of a running member serves these in Prometheus' text format. This page is made from\n"
+        "`connector/metrics.py` by `tools/reference.py`. All are counted by member; sum them over the group.\n\n"
+        "| metric | kind | labels | meaning | unit |\n|---|---|---|---|---|\n"
+        f"{rows}\n\n"
+        "Buckets of the histograms:\n\n"
+        + "\n".join(
+            f"- `{PREFIX}{each.name}`: {', '.join(f'{bound:g}' for bound in each.buckets)}"
+            for each in DEFINITIONS
+            if each.buckets
+        )
+        + "\n"
+    )
+
+
+def _row(metric: Definition) -> str:
+    """Return one metric's row."""
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    values = f" ({metric.values})" if metric.values else ""
+    return f"| `{PREFIX}{metric.name}` | {metric.kind} | {labels}{values} | {metric.meaning} | {metric.unit} |"
+
+
+def main() -> None:
+    """Write both pages."""
+    CONFIGURATION.write_text(configuration(CONFIGURATION.read_text(encoding="utf-8")), encoding="utf-8")
+    METRICS.write_text(metrics(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
