@@ -22,7 +22,7 @@ LAYERS = (
     ("connector.server", "connector.member", "connector.console", "connector.dead_letters.commands"),
     ("connector.app*", "connector.testing"),
     ("connector.testing.demo*",),
-    ("connector.check_report", "connector.cli", "connector.__main__"),
+    ("connector.check_report", "connector.actions", "connector.cli", "connector.__main__"),
 )
 SIDE_BY_SIDE = 3
 """The layer whose rooms do not know each other: runner, worker, Kafka and the reader meet in `app` only."""
