@@ -33,6 +33,7 @@ bench: .venv/.stamp tools  ## Measure records/s, CPU and memory beside a plain s
 
 docs: .venv/.stamp  ## Write again what documents take from the code
 	$(BIN)/python -m tools.docs
+	$(BIN)/python -m tools.reference
 
 lock:  ## Resolve the requirements anew (ARGS=--upgrade for the newest versions)
 	test -d .tools/lock || $(PYTHON) -m venv .tools/lock

@@ -13,8 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = (
-    *("--quiet", "--generate-hashes", "--strip-extras", "--allow-unsafe", "--newline=lf", "--no-annotate"),
-    *("--no-header", "--no-emit-index-url", "--no-emit-trusted-host", "--no-emit-find-links", "--no-emit-options"),
+    *("--quiet", "--generate-hashes", "--strip-extras", "--allow-unsafe"),
+    *("--newline=lf", "--no-annotate", "--no-header", "--no-emit-options"),
 )
 
 

@@ -1,0 +1,68 @@
+"""Documents say what is: what is made of the code is current, links lead somewhere, promises have proofs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.docs import DESIGN, PROMISES, current, promised, proofs
+from tools.source import ROOT, tracked
+
+PAGES = {str(path): (ROOT / path).read_text(encoding="utf-8") for path in tracked() if path.suffix == ".md"}
+PROOFS = list(proofs())
+BLOCK = re.compile(r"^<!-- (run|check) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [(page, *block) for page, text in PAGES.items() for block in BLOCK.findall(text)]
+
+
+@pytest.mark.parametrize("document", [DESIGN, PROMISES], ids=str)
+def test_what_is_made_of_the_code_is_current(document: Path) -> None:
+    """The file map and the lists of tests are what `make docs` would write now."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    assert text == current(document, text), "run make docs"
+
+
+@pytest.mark.parametrize("promise", promised(PAGES[str(PROMISES)]))
+def test_a_promise_has_a_proof(promise: str) -> None:
+    """Every entry of docs/promises.md has a test that carries its id."""
+    assert [proof for proof in PROOFS if proof.promise == promise], f"no test is marked {promise}"
+
+
+def test_a_mark_names_a_promise() -> None:
+    """No test is marked with an id that docs/promises.md does not have."""
+    known = set(promised(PAGES[str(PROMISES)]))
+    assert [proof for proof in PROOFS if proof.promise not in known] == []
+
+
+def test_a_proof_names_what_it_kills() -> None:
+    """The docstring of each marked test names the change of the code that it would catch."""
+    assert [f"{proof.path}::{proof.test}" for proof in PROOFS if "Kills:" not in proof.docstring] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """Every relative link of a page names a file or folder that exists."""
+    targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL))
+    assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
+
+
+@pytest.mark.parametrize(("page", "kind", "block"), BLOCKS, ids=[f"{block[0]}-{n}" for n, block in enumerate(BLOCKS)])
+def test_marked_blocks_work(page: str, kind: str, block: str, tmp_path: Path) -> None:
+    """A block marked `run` runs in a shell from the project's folder, one marked `check` is a valid configuration."""
+    if kind == "check":
+        (tmp_path / "connector.yaml").write_text(block, encoding="utf-8")
+        block = f"connector check -c {tmp_path / 'connector.yaml'}"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "JIGUANG_SECRET": "a-secret", "NO_COLOR": "1"}
+    command = ["bash", "-euo", "pipefail", "-c", block]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, f"{page}: {block}\n{done.stdout}{done.stderr}"
+
+
+def test_the_readme_has_blocks_that_are_tried() -> None:
+    """README.md shows at least one command and one configuration that the test above tries."""
+    assert {kind for page, kind, _ in BLOCKS if page == "README.md"} == {"run", "check"}

@@ -1,0 +1,86 @@
+"""The built wheel works by itself: a checkout would hide what is missing from it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from connector import __version__
+from tools.source import ROOT
+
+PARTS = ("avro", "connector", "LICENSE", "README.md", "connector.example.yaml", "pyproject.toml")
+
+
+class Installed(NamedTuple):
+    """A wheel and a folder it was installed into, far from the checkout."""
+
+    wheel: Path
+    site: Path
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that sees the installed wheel and its dependencies, but not the checkout."""
+        environment = {**os.environ, "PYTHONPATH": str(self.site), "PYTHONSAFEPATH": "1", "NO_COLOR": "1"}
+        return subprocess.run(
+            command, cwd=self.site.parent, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Build a wheel of a copy of the project, and install it without its dependencies, which are there already."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / part, source / part)
+    python = sys.executable
+    build = [python, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "dist"), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = (folder / "dist").glob("*.whl")
+    site = folder / "site"
+    install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    return Installed(wheel, site)
+
+
+def test_the_wheel_holds_the_schemas_and_no_more_than_the_package(installed: Installed) -> None:
+    """Every contract schema is in `connector/_avro`, the type marker is there, tests and tools are not."""
+    names = zipfile.ZipFile(installed.wheel).namelist()
+    schemas = {path.name for path in (ROOT / "avro").glob("*.avsc")}
+    assert schemas
+    assert {Path(name).name for name in names if name.startswith("connector/_avro/")} >= schemas
+    assert "connector/py.typed" in names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"connector"}
+
+
+def test_the_installed_command_is_the_wheels(installed: Installed) -> None:
+    """`connector --version` runs from the installed wheel and says the version."""
+    where = installed.run(sys.executable, "-c", "import connector; print(connector.__file__)")
+    assert Path(where.stdout.strip()).is_relative_to(installed.site)
+    done = installed.run(str(installed.site / "bin" / "connector"), "--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"connector {__version__}"), done.stderr
+
+
+def test_the_installed_command_reads_the_example(installed: Installed) -> None:
+    """`connector check` of the wheel accepts connector.example.yaml."""
+    example = str(ROOT / "connector.example.yaml")
+    done = installed.run(sys.executable, "-m", "connector", "check", "-c", example)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_installed_package_finds_its_schemas(installed: Installed) -> None:
+    """The contract schemas load from the wheel, where no `avro/` folder stands beside the package."""
+    code = "from connector.kafka.contracts import load_contracts; print(*sorted(load_contracts().schemas))"
+    done = installed.run(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert {f"connector.events.{path.stem}" for path in (ROOT / "avro").glob("*.avsc")} <= set(done.stdout.split())

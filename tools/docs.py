@@ -1,0 +1,97 @@
+"""Writes what documents take from the code: the file map of docs/design.md, the tests in docs/promises.md.
+
+`make docs` runs it; a test compares. Each part stands between two comment lines that name it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tools.source import ROOT, Module, modules
+
+DESIGN: Final = Path("docs/design.md")
+PROMISES: Final = Path("docs/promises.md")
+ROOMS: Final = ("", "kafka", "pipeline", "vendors", "delivery", "dead_letters", "console", "testing")
+"""The hallway, then the rooms in the order in which a record walks through them."""
+
+
+class Proof(NamedTuple):
+    """A test that is marked as the proof of a promise."""
+
+    promise: str
+    path: Path
+    test: str
+    docstring: str
+
+
+def proofs() -> Iterator[Proof]:
+    """Yield every test marked `promise`, once for each id it is marked with."""
+    for module in modules("tests"):
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                for mark in node.decorator_list:
+                    if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.promise":
+                        docstring = ast.get_docstring(node) or ""
+                        yield from (Proof(ast.literal_eval(i), module.path, node.name, docstring) for i in mark.args)
+
+
+def promised(text: str) -> list[str]:
+    """Return the ids of the promises in the text of docs/promises.md."""
+    return re.findall(r"^## (P\d+)\b", text, re.MULTILINE)
+
+
+def file_map() -> str:
+    """Return the list of modules, each with its docstring's first line."""
+    by_room: defaultdict[str, list[Module]] = defaultdict(list)
+    for module in modules("connector"):
+        by_room[module.path.parts[1] if len(module.path.parts) > 2 else ""].append(module)
+    order = [*ROOMS, *sorted(by_room.keys() - set(ROOMS))]
+    lines: list[str] = []
+    for room in order:
+        for module in by_room.get(room, ()):
+            if module.path.name == "__init__.py":
+                lines += ["", f"**`{module.path.parent}/`** {module.headline}", ""]
+            else:
+                lines.append(f"- `{module.path.relative_to(Path('connector', room))}`: {module.headline}")
+    return "\n".join(lines).strip("\n")
+
+
+def tests_of(promise: str) -> str:
+    """Return the list of tests that prove a promise."""
+    found = sorted({f"- `{proof.path}::{proof.test}`" for proof in proofs() if proof.promise == promise})
+    return "\n".join(found)
+
+
+def replaced(text: str, part: str, content: str) -> str:
+    """Return the text with the part between `<!-- part -->` and `<!-- end -->` written anew."""
+    begin, end = f"<!-- {part} -->\n", "<!-- end -->"
+    if begin not in text:
+        raise ValueError(f"no line {begin.strip()} to write {part} after")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{content}\n\n{end}{after}" if content else f"{before}{begin}\n{end}{after}"
+
+
+def current(document: Path, text: str) -> str:
+    """Return the document's text as it has to be now."""
+    if document == DESIGN:
+        return replaced(text, "map", file_map())
+    for promise in promised(text):
+        text = replaced(text, f"tests of {promise}", tests_of(promise))
+    return text
+
+
+def main() -> None:
+    """Write every document that is partly made of the code."""
+    for document in (DESIGN, PROMISES):
+        path = ROOT / document
+        path.write_text(current(document, path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
