@@ -63,9 +63,10 @@ def whole(value: object) -> int | None:
 
 def seconds(text: str | None) -> float | None:
     """Return the seconds a header states, or None where it states none."""
-    if text is None or not (text.strip().isascii() and text.strip().isdigit()):
+    digits = "" if text is None else text.strip(" \t")
+    if not (digits.isascii() and digits.isdigit()):
         return None
-    return float(text) if len(text) < 10 else _LONGEST_WAIT
+    return float(digits) if len(digits) < 10 else _LONGEST_WAIT
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -103,11 +104,14 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return _CONTROL.sub(" ", text)[:128] if text else None
 
 
-def by_status(response: Response, words: Words, codes: Codes, *, code: str | None = None) -> Verdict | None:
+def by_status(
+    response: Response, words: Words, codes: Codes, *, code: str | None = None, said: str = ""
+) -> Verdict | None:
     """Return the verdict of a status that says enough without the body; None for 2xx and the other 4xx.
 
     5xx and 408 say nothing about the records, 502 and 504 not even whether they were taken. 429 and 503 may state a
-    wait. A redirect is not followed: the address is wrong. `code` is the vendor's own, where the body gave one.
+    wait. A redirect is not followed: the address is wrong. `code` and `said` are the vendor's own code and words,
+    where the body gave them.
     """
     status, headers = response.status, response.headers
     if code is None and f"http_{status}" in codes:
@@ -126,7 +130,8 @@ def by_status(response: Response, words: Words, codes: Codes, *, code: str | Non
         reason = f"HTTP {status}, redirected to {target or 'nowhere'}: check base_url"
         return Misconfigured(name, reason, request_id=rid)
     if status in (401, 403, 407):
-        return Misconfigured(name, f"HTTP {status}, the credential was refused", request_id=rid)
+        told = f": {words(said)}" if said else ""
+        return Misconfigured(name, f"HTTP {status}, the credential was refused{told}", request_id=rid)
     return None
 
 

@@ -32,7 +32,7 @@ def read(response: Response, items: Sequence[Item], codes: Codes, words: Words) 
     fields = answer if isinstance(answer, dict) else {}
     code = whole(fields.get("code"))
     name = None if code is None or code == 0 else str(code)
-    verdict = by_status(response, words, codes, code=name)
+    verdict = by_status(response, words, codes, code=name, said=_text(fields))
     if verdict is not None:
         return verdict
     if code is None:

@@ -51,7 +51,7 @@ RULES: Final[Mapping[str, str]] = {
     "time_unit.value": "must be HOUR, DAY or MONTH",
     "start.format": "must be yyyy-MM-dd HH for HOUR, yyyy-MM-dd for DAY, yyyy-MM for MONTH",
     "duration.type": "must be a whole number, at least 1",
-    "duration.range": "must stay within 60 days, and for HOUR within one day",
+    "duration.range": "must be at most 24 for HOUR (one day), 60 for DAY, 2 for MONTH (60 days)",
 }
 
 
@@ -177,8 +177,8 @@ class JPushReport:
             self._rules.broken("start.format", kind(start))
         if type(duration) is not int or duration < 1:
             self._rules.broken("duration.type", kind(duration))
-        elif known and _too_long(str(unit), str(start), duration):
-            self._rules.broken("duration.range", "longer")
+        elif known and duration > _LONGEST[str(unit)]:
+            self._rules.broken("duration.range", "greater")
         try:
             return f"time_unit={quote(str(unit))}&start={quote(str(start))}&duration={duration}"
         except UnicodeEncodeError:
@@ -217,11 +217,6 @@ def _is_time(text: str, unit: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _too_long(unit: str, start: str, duration: int) -> bool:
-    first = int(start[11:13]) if unit == "HOUR" and _is_time(start, unit) else 0
-    return first + duration > _LONGEST[unit]
 
 
 def _build(settings: JPushReportSettings) -> Vendor:

@@ -56,7 +56,7 @@ _NUMBERS: Final[Mapping[str, tuple[int | None, int]]] = {
 """The least and the greatest value; the document gives `age` no least one."""
 
 _TEXTS: Final[Mapping[str, tuple[int, int | None]]] = {
-    "customUserId": (0, 1024),
+    "customUserId": (1, 1024),
     "ipv4": (0, 15),
     "ipv6": (0, 45),
     "instanceId": (36, 36),
@@ -169,6 +169,8 @@ class MyTracker:
             self._rules.broken(f"{name}.type", kind(value))
         elif longest is not None and not shortest <= len(value) <= longest:
             self._rules.broken(f"{name}.length", f"text of {len(value)} characters")
+        elif name == "vkPlatform" and value not in _PLATFORMS:
+            self._rules.broken("vkPlatform.value", "another text")
         return value
 
     def _plain(self, value: Any) -> Any:
@@ -194,14 +196,14 @@ class MyTracker:
 
     def _together(self, datum: dict[str, Any], method: str) -> None:
         """Check the rules that look at several parameters: who is meant, which method, VK's pair."""
-        missing = "missing or empty"
+        missing = "null or missing"
         if method == "customEvent":
-            if not datum.get("customUserId") and not any(datum.get(device) for device in _DEVICES):
+            if datum.keys().isdisjoint(("customUserId", *_DEVICES)):
                 self._rules.broken("customUserId.identifier", f"{missing}, as they all are")
             if "customEventName" not in datum:
                 self._rules.broken("customEventName.required", missing)
             return
-        if not datum.get("customUserId"):
+        if "customUserId" not in datum:
             self._rules.broken("customUserId.required", missing)
         for name in ("customEventName", "customEventParams"):
             if name in datum:

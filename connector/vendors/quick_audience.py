@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
@@ -36,7 +37,7 @@ from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, kind
 _OPTIONAL: Final = ("organizationId", "workspaceId", "entityId", "comeFrom", "eventChannel")
 _REQUIRED: Final = ("customerId", "eventCode")
 _ID_PARTS: Final = ("customerId", "idMapping")
-_CONFIGURATION: Final = re.compile(r"sign|access|auth|permission|forbidden|appid", re.IGNORECASE)
+_CONFIGURATION: Final = re.compile(r"sign|access|auth|permission|forbidden|appid|timestamp", re.IGNORECASE)
 """Words of an errorCode (the vendor's vocabulary, never an event's text) that speak of the account."""
 
 RULES: Final[Mapping[str, str]] = {
@@ -192,9 +193,9 @@ class QuickAudience:
         reason = words(f"errorCode {code or 'missing'}: {words(fields.get('errorDesc'))}")
         if code in codes and fields.get("success") is not True:
             return by_setting(codes[code], code, reason, request_id=rid)
-        verdict = by_status(response, words, codes)
+        verdict = by_status(response, words, codes, code=code or None, said=reason if code else "")
         if verdict is not None:
-            return verdict
+            return replace(verdict, request_id=rid)
         success = fields.get("success")
         if success is True and response.status == 200:
             if fields.get("data") in (False, "false"):
