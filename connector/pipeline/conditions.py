@@ -13,7 +13,8 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from connector.errors import Refusal
+from connector.config_faults import kind
+from connector.pipeline.conversions import Unfit
 from connector.pipeline.sources import Source
 from connector.records import Record
 
@@ -54,14 +55,14 @@ def compile_condition(source: Source, wanted: object) -> Condition:
         raise ValueError("an empty list is met by nothing; give a value or a list of values")
     for option in options:
         if option is not None and not isinstance(option, _SCALARS):
-            raise ValueError(f"a {type(option).__name__} cannot be compared; give text, numbers, true or false")
+            raise ValueError(f"{kind(option)} is no value to compare with; give text, numbers, true or false")
     accepted = _texts(options) if source.is_text else frozenset(map(_comparable, options))
     get = source.get
 
     def met(datum: Mapping[str, Any], record: Record) -> bool:
         try:
             value = get(datum, record)
-        except Refusal:
+        except Unfit:
             return False
         return _comparable(value) in accepted
 
@@ -77,7 +78,7 @@ def _texts(options: Sequence[Any]) -> frozenset[Any]:
 
 
 def _comparable(value: Any) -> Any:
-    """Return a value with its kind, so that equal means equal and of one kind; of bytes and containers a lone object."""
+    """Return a value with its kind, so that only one kind's equals are equal; bytes and containers equal nothing."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):

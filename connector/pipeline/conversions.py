@@ -24,6 +24,7 @@ _DIGITS: Final = re.compile(r"[+-]?[0-9]{1,19}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EXACT: Final = 2**53
+_LONG: Final = 2**63
 
 
 class Unfit(Exception):
@@ -242,12 +243,12 @@ def _whole(value: Decimal) -> int:
 
 
 def _json_number(value: Decimal) -> int | float:
-    """Return a decimal as the JSON number that reads the same; one that no double holds exactly is refused."""
+    """Return a decimal as the JSON number that reads the same: whole and of 64 bits, or what a double keeps exactly."""
     _finite_decimal(value)
-    if value == value.to_integral_value():
-        return int(value)
-    number = float(value)
-    if Decimal(repr(number)) != value:
+    number: int | float = float(value)
+    if value == value.to_integral_value() and -_LONG <= value < _LONG:
+        number = int(value)
+    elif Decimal(repr(number)) != value:
         raise Unfit("decimal", "the decimal has more digits than a JSON number keeps; map it to a text")
     return number
 

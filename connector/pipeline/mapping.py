@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from connector.config_faults import kind, suggest
 from connector.errors import Fault, Refusal
 from connector.pipeline.conversions import Converter, Unfit, Unit, converter
-from connector.pipeline.sources import Getter, compile_source, did_you_mean, path_fault
+from connector.pipeline.sources import Getter, compile_source, path_fault
 from connector.records import Record
 from connector.vendors.base import FieldKind
 
@@ -27,7 +28,6 @@ class _Step(NamedTuple):
     text: str
     get: Getter
     convert: Converter
-    required: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +40,16 @@ class FieldMapping:
     def apply(self, datum: Mapping[str, Any], record: Record) -> dict[str, Any]:
         """Return the vendor's fields for one event.
 
-        Raises `Refusal` with cause `invalid` and code `mapping.FIELD.RULE`: `type`, `bytes`, `utf8`, `nan`, `decimal`,
-        `local_time`, or `null` for a required field without a value.
+        Raises `Refusal` with cause `invalid` and code `mapping.FIELD.RULE`, the rule being `type`, `bytes`, `utf8`,
+        `nan`, `decimal` or `local_time`. A required field that is null is for the vendor's own rule to refuse.
         """
         fields = dict(self.template)
-        for field, text, get, convert, required in self.steps:
-            value = get(datum, record)
-            if value is None:
-                if required:
-                    raise _refusal(field, text, "null", "the vendor requires a value")
-                continue
+        for field, text, get, convert in self.steps:
             try:
-                fields[field] = convert(value)
+                fields[field] = convert(get(datum, record))
             except Unfit as unfit:
-                raise _refusal(field, text, unfit.rule, unfit.why) from None
+                message = f"{field} from {text}: {unfit.why}"
+                raise Refusal("invalid", f"mapping.{field}.{unfit.rule}", message, field=field) from None
         return fields
 
 
@@ -71,8 +67,7 @@ def compile_mapping(
     for name, entry in fields.items():
         where = f"{path}.{name}"
         if name not in wanted:
-            message = f"the vendor has no such field{did_you_mean(name, wanted)}; it has {', '.join(sorted(wanted))}"
-            faults.append(Fault(where, message))
+            faults.append(Fault(where, f"the vendor has no such field; {suggest(name, wanted)}"))
             continue
         try:
             step = _compile_field(name, entry, wanted[name], schema)
@@ -83,7 +78,7 @@ def compile_mapping(
             template[name] = step.value
         else:
             steps.append(step)
-    missing = [name for name, kind in wanted.items() if kind.required and name not in fields]
+    missing = [name for name, field in wanted.items() if field.required and name not in fields]
     faults += [Fault(f"{path}.{name}", "the vendor requires this field: map it") for name in missing]
     return FieldMapping(template, tuple(steps)), faults
 
@@ -92,57 +87,49 @@ class _Constant(NamedTuple):
     value: Any
 
 
-def _compile_field(name: str, entry: Any, kind: FieldKind, schema: Any) -> _Step | _Constant:
+def _compile_field(name: str, entry: Any, wanted: FieldKind, schema: Any) -> _Step | _Constant:
     """Return one field's compiled entry; raise `ValueError` with what is wrong and what is allowed."""
     unit: Unit | None = None
     text = entry
     if isinstance(entry, dict):
         if set(entry) == {"const"}:
-            return _constant(entry["const"], kind)
+            return _constant(entry["const"], wanted)
         if "path" not in entry or not set(entry) <= {"path", "unit"}:
             raise ValueError(f"keys {', '.join(map(str, entry)) or 'none'} are not understood; write {_ALLOWED}")
-        text, unit = entry["path"], _unit(entry, kind)
+        text, unit = entry["path"], _unit(entry, wanted)
     if not isinstance(text, str):
-        raise ValueError(f"{_yaml_kind(text)} is no source; write {_ALLOWED}")
-    source = compile_source(text, f"mapping.{name}")
-    if source.is_text and kind.type in _NEVER_TEXT:
-        raise ValueError(f"{text} is a text and the field wants a {kind.type}; map a field of the event")
+        raise ValueError(f"{kind(text)} is no source; write {_ALLOWED}")
+    source = compile_source(text)
+    if source.is_text and wanted.type in _NEVER_TEXT:
+        raise ValueError(f"{text} is a text and the field wants a {wanted.type}; map a field of the event")
     if source.is_time:
         if unit is not None:
             raise ValueError("$timestamp needs no unit: it is known to be milliseconds")
-        if kind.type in (*_NEVER_TEXT, "boolean"):
-            raise ValueError(f"$timestamp is a time and the field wants a {kind.type}; map a field of the event")
+        if wanted.type in (*_NEVER_TEXT, "boolean"):
+            raise ValueError(f"$timestamp is a time and the field wants a {wanted.type}; map a field of the event")
         unit = "ms"
     if source.path is not None and schema is not None:
         fault = path_fault(source.path, schema)
         if fault is not None:
             raise ValueError(fault)
-    return _Step(name, text, source.get, converter(kind.type, unit), kind.required)
+    return _Step(name, text, source.get, converter(wanted.type, unit))
 
 
-def _unit(entry: Mapping[str, Any], kind: FieldKind) -> Unit | None:
+def _unit(entry: Mapping[str, Any], wanted: FieldKind) -> Unit | None:
     if "unit" not in entry:
         return None
-    if kind.type not in _TIMES:
-        raise ValueError(f"a unit belongs to a time, and the field wants a {kind.type}; leave the unit out")
+    if wanted.type not in _TIMES:
+        raise ValueError(f"a unit belongs to a time, and the field wants a {wanted.type}; leave the unit out")
     unit = entry["unit"]
     if unit not in _UNITS:
         raise ValueError("unit is ms or s")
     return "ms" if unit == "ms" else "s"
 
 
-def _constant(value: Any, kind: FieldKind) -> _Constant:
+def _constant(value: Any, wanted: FieldKind) -> _Constant:
     if value is None:
         raise ValueError("a constant null says nothing; leave the field out")
     try:
-        return _Constant(converter(kind.type, None)(value))
+        return _Constant(converter(wanted.type, None)(value))
     except Unfit as unfit:
-        raise ValueError(f"the constant does not fit a {kind.type}: {unfit.why}") from None
-
-
-def _yaml_kind(value: object) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
-
-
-def _refusal(field: str, text: str, rule: str, why: str) -> Refusal:
-    return Refusal("invalid", f"mapping.{field}.{rule}", f"{field} from {text}: {why}", field=field)
+        raise ValueError(f"the constant does not fit a {wanted.type}: {unfit.why}") from None

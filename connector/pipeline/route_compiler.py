@@ -1,4 +1,8 @@
-"""The `routes` of a configuration, checked and compiled; every fault at once, each with its path. Pure."""
+"""The `routes` of a configuration, compiled; every fault at once, each with its path. Pure.
+
+`config.load` has checked by then what needs no vendor: names of destinations and vendors, topics and patterns. Here is
+checked what needs to know fields: sources, conditions, mappings, and paths into schemas that are known at start.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from connector.config import RouteSettings, Settings
+from connector.config_faults import suggest
 from connector.errors import Fault
 from connector.pipeline.conditions import Condition, TopicPattern, compile_condition
 from connector.pipeline.mapping import FieldMapping, compile_mapping
-from connector.pipeline.sources import Source, compile_source, did_you_mean, path_fault
+from connector.pipeline.sources import Source, compile_source, path_fault
 from connector.records import Record
 from connector.vendors.base import VendorKind
 
@@ -51,7 +56,7 @@ def compile_routes(
     settings: Settings, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any]
 ) -> tuple[tuple[CompiledRoute, ...], list[Fault]]:
     """Return the compiled routes and every fault in them; with a fault the routes are not to be used."""
-    compiler = _Compiler(settings, destinations, schemas)
+    compiler = _Compiler(destinations, schemas)
     routes = tuple(compiler.route(index, route) for index, route in enumerate(settings.routes))
     return routes, compiler.faults
 
@@ -59,8 +64,7 @@ def compile_routes(
 class _Compiler:
     """Compiles route by route and collects what is wrong, so that one start tells everything."""
 
-    def __init__(self, settings: Settings, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any]) -> None:
-        self.settings = settings
+    def __init__(self, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any]) -> None:
         self.destinations = destinations
         self.schemas = schemas
         self.faults: list[Fault] = []
@@ -87,34 +91,14 @@ class _Compiler:
         name = route.schema_name
         known = {ENVELOPE, *(kind.schema for kind in self.destinations.values())}
         if name and name.startswith(_NAMESPACE) and name not in known:
-            allowed = ", ".join(sorted(known))
-            hint = did_you_mean(name, known)
-            self._fault(f"{path}.schema", f"no destination takes {name}{hint}; of this namespace there are {allowed}")
+            self._fault(f"{path}.schema", f"no destination takes this schema of ours; {suggest(name, known)}")
 
     def _topics(self, path: str, route: RouteSettings) -> TopicPattern | None:
         if route.topics is None:
             return None
         if not route.topics:
             self._fault(f"{path}.topics", "an empty list matches no topic; name topics, or leave it out to match all")
-        compiled: list[str] = []
-        for index, topic in enumerate(route.topics):
-            where = f"{path}.topics[{index}]"
-            try:
-                TopicPattern([topic])
-            except ValueError as fault:
-                self._fault(where, str(fault))
-                continue
-            compiled.append(topic)
-            if not topic.startswith("^") and not self._is_read(topic):
-                hint = did_you_mean(topic, self.settings.kafka.topics)
-                self._fault(where, f"topic {topic} is not among kafka.topics, so it is never read{hint}")
-        return TopicPattern(compiled)
-
-    def _is_read(self, topic: str) -> bool:
-        try:
-            return TopicPattern(self.settings.kafka.topics).matches(topic)
-        except ValueError:
-            return True
+        return TopicPattern(route.topics)
 
     def _source(self, path: str, text: str, schema: Any) -> Source | None:
         try:
@@ -142,45 +126,23 @@ class _Compiler:
 
     def _mappings(self, path: str, route: RouteSettings, schema: Any) -> dict[str, FieldMapping]:
         """Return the route's mappings by vendor."""
-        kinds = {kind.name: kind for name in route.to if (kind := self.destinations.get(name)) is not None}
+        kinds = {kind.name: kind for kind in (self.destinations[name] for name in route.to)}
         mappings: dict[str, FieldMapping] = {}
         for vendor, fields in route.fields.items():
-            where = f"{path}.fields.{vendor}"
-            if vendor in kinds:
-                mappings[vendor], faults = compile_mapping(fields, kinds[vendor].fields, where, schema)
-                self.faults += faults
-            else:
-                among = (
-                    f"the destinations of this route are of {', '.join(kinds)}" if kinds else "it has none that exists"
-                )
-                hint = did_you_mean(vendor, kinds)
-                self._fault(where, f"no destination of this route is of vendor {vendor}{hint}; {among}")
+            mappings[vendor], faults = compile_mapping(fields, kinds[vendor].fields, f"{path}.fields.{vendor}", schema)
+            self.faults += faults
         return mappings
 
     def _legs(self, path: str, route: RouteSettings, mappings: Mapping[str, FieldMapping]) -> tuple[Leg, ...]:
-        legs: list[Leg] = []
-        for index, name in enumerate(route.to):
-            where = f"{path}.to[{index}]"
-            kind = self.destinations.get(name)
-            if name in route.to[:index]:
-                self._fault(where, f"{name} is named twice; a record goes to a destination once")
-            elif kind is None and name in self.settings.destinations:
-                continue
-            elif kind is None:
-                known = ", ".join(self.destinations) or "none"
-                hint = did_you_mean(name, self.destinations)
-                self._fault(where, f"there is no destination {name}{hint}; destinations are {known}")
-            else:
-                self._check_mapped(path, route, name, kind)
-                legs.append(Leg(name, kind.schema, mappings.get(kind.name)))
-        return tuple(legs)
-
-    def _check_mapped(self, path: str, route: RouteSettings, name: str, kind: VendorKind) -> None:
-        if route.schema_name in (None, ENVELOPE, kind.schema) or kind.name in route.fields:
-            return
-        message = (
-            f"destination {name} takes {kind.schema}, so {route.schema_name} needs a mapping for vendor {kind.name}"
+        legs = tuple(
+            Leg(name, self.destinations[name].schema, mappings.get(self.destinations[name].name)) for name in route.to
         )
-        fault = Fault(f"{path}.fields.{kind.name}", message)
-        if fault not in self.faults:
-            self.faults.append(fault)
+        unmapped = {leg.schema: leg for leg in legs if leg.mapping is None}
+        for leg in unmapped.values():
+            if route.schema_name not in (None, ENVELOPE, leg.schema):
+                vendor = self.destinations[leg.destination].name
+                message = (
+                    f"destination {leg.destination} takes {leg.schema}; map the fields of {route.schema_name} to it"
+                )
+                self._fault(f"{path}.fields.{vendor}", message)
+        return legs

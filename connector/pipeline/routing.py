@@ -17,6 +17,7 @@ from uuid import UUID
 
 from connector.config import Settings
 from connector.errors import ConfigurationError, FatalError, Refusal
+from connector.pipeline.conversions import Unfit
 from connector.pipeline.route_compiler import ENVELOPE, CompiledRoute, Leg, compile_routes
 from connector.records import Event, Position, Record
 from connector.vendors.base import VendorEvent, VendorKind
@@ -218,18 +219,24 @@ def _route_identity(route: CompiledRoute, event: Event, record: Record, cluster_
         if event.schema == ENVELOPE:
             return _envelope_identity(event.datum, record, cluster_id)
         return position_identity(cluster_id, record)
-    value = route.identity.get(event.datum, record)
+    try:
+        value = route.identity.get(event.datum, record)
+    except Unfit as unfit:
+        raise _bad_id(route.identity.text, unfit.rule, unfit.why) from None
     if value is None or value == "":
         return position_identity(cluster_id, record)
     if not isinstance(value, _IDS) or isinstance(value, bool):
-        message = f"id {route.identity.text} is neither text, a whole number nor a UUID"
-        raise Refusal("route", "route.id.type", message, field=route.identity.text)
+        raise _bad_id(route.identity.text, "type", "an event's id is text, a whole number or a UUID")
     return event_identity(str(value))
 
 
 def _envelope_identity(datum: Mapping[str, Any], record: Record, cluster_id: str) -> str:
     event_id = datum["id"]
     return event_identity(event_id) if event_id else position_identity(cluster_id, record)
+
+
+def _bad_id(source: str, rule: str, why: str) -> Refusal:
+    return Refusal("route", f"route.id.{rule}", f"id from {source}: {why}", field=source)
 
 
 def _body_schema(body: Any) -> str | None:

@@ -9,12 +9,12 @@ Rules of a path, the same for `where`, `id` and `fields`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final
 
-from connector.errors import Refusal
+from connector.config_faults import suggest
+from connector.pipeline.conversions import Unfit
 from connector.records import NO_TIMESTAMP, Record
 
 Getter = Callable[[Mapping[str, Any], Record], Any]
@@ -27,7 +27,7 @@ class Source:
     """A compiled source: `get(datum, record)` returns the value, null where there is none.
 
     `path` is set for a dotted path only. `is_text` tells that values come from bytes outside the event (`$key`,
-    `$header.NAME`) and are UTF-8 text; `get` raises `Refusal` with a code that ends in `.utf8` where they are not.
+    `$header.NAME`) and are UTF-8 text; `get` raises `Unfit` with rule `utf8` where they are not.
     `is_time` tells that the value is the record's timestamp in epoch milliseconds.
     """
 
@@ -38,17 +38,14 @@ class Source:
     is_time: bool = False
 
 
-def compile_source(text: str, code: str = "route") -> Source:
-    """Return the source that `text` names; `code` begins the code of its refusals.
-
-    Raises `ValueError` with what is allowed where `text` names none.
-    """
+def compile_source(text: str) -> Source:
+    """Return the source that `text` names; raise `ValueError` with what is allowed where it names none."""
     if text == "$key":
-        return Source(text, _key_getter(code), is_text=True)
+        return Source(text, _key, is_text=True)
     if text == "$timestamp":
         return Source(text, _timestamp, is_time=True)
     if text.startswith(_HEADER) and len(text) > len(_HEADER):
-        return Source(text, _header_getter(text[len(_HEADER) :], code), is_text=True)
+        return Source(text, _header_getter(text[len(_HEADER) :]), is_text=True)
     if text.startswith("$"):
         raise ValueError(f"{text} is no source; use $key, $timestamp, $header.NAME or a dotted path")
     parts = tuple(text.split("."))
@@ -57,12 +54,6 @@ def compile_source(text: str, code: str = "route") -> Source:
             f"'{text}' is no dotted path; write field names with single dots between them, such as user.id"
         )
     return Source(text, _path_getter(parts), path=parts)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean X?` where a known name resembles `name`, else an empty text."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _path_getter(parts: tuple[str, ...]) -> Getter:
@@ -93,18 +84,15 @@ def _walk(value: Any, parts: tuple[str, ...]) -> Any:
     return value
 
 
-def _key_getter(code: str) -> Getter:
-    def get_key(_datum: Mapping[str, Any], record: Record) -> Any:
-        return None if record.key is None else _decoded(record.key, code, "the record's key")
-
-    return get_key
+def _key(_datum: Mapping[str, Any], record: Record) -> Any:
+    return None if record.key is None else _decoded(record.key)
 
 
-def _header_getter(name: str, code: str) -> Getter:
+def _header_getter(name: str) -> Getter:
     def get_header(_datum: Mapping[str, Any], record: Record) -> Any:
         for header, value in reversed(record.headers):
             if header == name:
-                return None if value is None else _decoded(value, code, f"header {name}")
+                return None if value is None else _decoded(value)
         return None
 
     return get_header
@@ -114,12 +102,11 @@ def _timestamp(_datum: Mapping[str, Any], record: Record) -> Any:
     return None if record.timestamp == NO_TIMESTAMP else record.timestamp
 
 
-def _decoded(value: bytes, code: str, what: str) -> str:
+def _decoded(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        cause = "route" if code.startswith("route") else "invalid"
-        raise Refusal(cause, f"{code}.utf8", f"{what} is not UTF-8 text") from None
+        raise Unfit("utf8", "the bytes are not UTF-8 text") from None
 
 
 def path_fault(parts: tuple[str, ...], schema: Any) -> str | None:
@@ -142,8 +129,7 @@ def path_fault(parts: tuple[str, ...], schema: Any) -> str | None:
             where = f"the record at {'.'.join(parts[:index])}" if index else "the record"
             if not known:
                 return f"{'.'.join(parts[:index])} is no record or map, so '{part}' is not in it"
-            fields = sorted({field["name"] for field in known})
-            return f"{where} has no field '{part}'{did_you_mean(part, fields)}"
+            return f"{where} has no field '{part}'; {suggest(part, {field['name'] for field in known})}"
     return None
 
 
