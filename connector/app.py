@@ -1,4 +1,4 @@
-"""The composition root: builds the rooms, wires them, starts, drains and stops them. The one file that knows them all."""
+"""The composition root: builds the rooms, wires, starts, drains and stops them. The one file that knows them all."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Pipeline:
     budget: Budget
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until `stop` is set, then drain and close. Raises what ended it early; what is unfinished stays uncommitted."""
+        """Run until `stop` is set, then drain and close. Raises what ended it early: unfinished work stays uncommitted."""
         sending = [asyncio.create_task(worker.run(), name=name) for name, worker in self.workers.items()]
         running = asyncio.create_task(self.runner.run(stop), name="runner")
         try:
@@ -223,7 +223,7 @@ async def check_online(loaded: Loaded) -> list[str]:
     check = TopicCheck(settings.kafka, clock=SystemClock())
     faults: list[str] = []
     try:
-        await check.wait(lambda message: None, REACH_TIMEOUT)
+        await check.wait(lambda _message: None, REACH_TIMEOUT)
         report = await check.check(settings.kafka.topics, _own_topics(settings))
         faults.extend(report.warnings)
     except (BrokerUnreachable, ConnectorError) as error:

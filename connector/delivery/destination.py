@@ -41,7 +41,7 @@ class AnswerSink(Protocol):
     """Where a query vendor's answers go."""
 
     async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> None:
-        """Return once Kafka has acknowledged all answers, each under its question's key. Never raises but by cancellation."""
+        """Return once Kafka has acknowledged all answers, each under its question's key. Raises only if cancelled."""
         ...
 
 

@@ -1,13 +1,14 @@
 """The states of a destination, and what moves it from one to another. Pure.
 
-Theory of operation. A destination flows until something holds it. A hold has a cause and a scope (the destination, or one
-group of it) and ends by itself when a probe is answered in a way that disproves its cause; only a hold by the operator waits for
-the operator. Causes that end by themselves probe with one batch at a time, another one each time, at growing intervals.
+Theory of operation. A destination flows until something holds it. A hold has a cause and a scope (the destination, or
+one group of it) and ends by itself when a probe is answered in a way that disproves its cause; only a hold by the
+operator waits for the operator. Causes that end by themselves probe with one batch at a time, another one each time, at
+growing intervals.
 
     event                         flowing/throttled/retrying     held                            probing
-    ----------------------------  -----------------------------  ------------------------------  -----------------------------
+    ----------------------------  -----------------------------  ------------------------------  -------------------
     a batch is accepted           flowing                        (a late answer) released        released → flowing
-    a batch is refused            flowing                        –                               released, unless storm → held
+    a batch is refused            flowing                        –                               released, but a storm
     throttled                     throttled until then           –                               held, later probe
     failed, others are accepted   retrying                       –                               held, later probe
     failed `OUTAGE_AFTER` times   held: outage                   –                               held, later probe
@@ -52,7 +53,7 @@ class Cause(StrEnum):
 
 @dataclass(slots=True)
 class Hold:
-    """One hold: why, since when (epoch seconds), and when the next probe goes out (monotonic seconds; None: never by itself).
+    """One hold: why, since when (epoch seconds), and the next probe (monotonic seconds; None: never by itself).
 
     `single`: probes carry one record, because it is the records that are in doubt.
     """

@@ -1,7 +1,7 @@
 """How a refused batch is taken apart until only the bad records are left. Pure.
 
-Retries of a refused batch must change its composition, or it fails for ever. With a hint (the answer names values), the suspects
-are set apart and the rest goes out at once; without one, halves.
+Retries of a refused batch must change its composition, or it fails for ever. With a hint (the answer names values), the
+suspects are set apart and the rest goes out at once; without one, halves.
 """
 
 from __future__ import annotations

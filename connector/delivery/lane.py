@@ -1,8 +1,8 @@
 """What waits to be sent at one destination, and in which order it goes. Pure.
 
-Without order there is one lane with many requests in flight: parts of a refused batch go first, then retries that are due, then full
-batches, then a filling one whose linger is over. With `order: key` there are many lanes with one request in flight each,
-and whatever failed stays in front of what came later.
+Without order there is one lane with many requests in flight: parts of a refused batch go first, then retries that are
+due, then full batches, then a filling one whose linger is over. With `order: key` there are many lanes with one request
+in flight each, and whatever failed stays in front of what came later.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When to try again: exponential backoff with full jitter, and a vendor's own wish, capped. Pure but for its randomness."""
+"""When to try again: exponential backoff with full jitter, and a vendor's own wish, capped. Pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Backoff:
     def wait(self, failures: int, wish: float | None = None) -> float:
         """Return the seconds to wait after the `failures`-th failure in a row (1 is the first).
 
-        Full jitter spreads members that failed together. A vendor's `Retry-After` is honoured up to `retry.max`: without a
-        cap, one wrong header would be a stall.
+        Full jitter spreads members that failed together. A vendor's `Retry-After` is honoured up to `retry.max`:
+        without a cap, one wrong header would be a stall.
         """
         settings = self._settings
         if wish is not None:

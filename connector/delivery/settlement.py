@@ -1,7 +1,7 @@
 """What an answer does to a batch: outcomes for its records, or another attempt in another composition.
 
-A record is dead-lettered as refused only after it was refused alone. Everything that says nothing about a record leaves it
-where it is: it waits, and the destination shows why.
+A record is dead-lettered as refused only after it was refused alone. Everything that says nothing about a record leaves
+it where it is: it waits, and the destination shows why.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ class Settlement:
             at.hold(
                 Cause.STORM,
                 verdict.code,
-                f"too many of the last records were refused with {verdict.code} ({verdict.reason}): likely a setting of this "
-                "destination or of its routes is wrong, or the vendor does not know these events yet; mend it there, or "
-                "let them go by `connector release` with `storm: off`",
+                f"too many of the last records were refused with {verdict.code} ({verdict.reason}): likely a setting of "
+                "this destination or of its routes is wrong, or the vendor does not know these events yet; mend it "
+                "there, or set storm: off to let them go",
                 single=True,
             )
             return
@@ -132,8 +132,8 @@ class Settlement:
         at.hold(
             Cause.STORM,
             refusal.code,
-            f"too many of the last records break {refusal.code} ({refusal.message}): likely a mapping under routes: is wrong, "
-            "or switch the rule off under rules: if the vendor takes them",
+            f"too many of the last records break {refusal.code} ({refusal.message}): likely a mapping under routes: is "
+            "wrong, or switch the rule off under rules: if the vendor takes them",
             single=True,
         )
         return True
@@ -330,7 +330,7 @@ class Settlement:
 
 
 def take_apart_or_halve(batch: Batch, suspects: frozenset[int], *, ordered: bool) -> list[Batch]:
-    """Return the parts of a refused batch; one that lost all but one record to a leaving partition is asked as it is."""
+    """Return the parts of a refused batch; a lone record, left by others whose partition leaves, is asked alone."""
     if len(batch.deliveries) == 1:
         return [batch]
     return take_apart(batch, suspects, ordered=ordered)

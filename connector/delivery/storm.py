@@ -1,7 +1,7 @@
 """A guard against draining a topic into the dead-letter topic. Pure.
 
-One bad record is the record's fault; half of all records refused for the same reason is a setting's fault. The guard counts the last
-`records` outcomes and trips when one cause and code holds more than its share of the whole window.
+One bad record is the record's fault; half of all records refused for the same reason is a setting's fault. The guard
+counts the last `records` outcomes and trips when one cause and code holds more than its share of the whole window.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One destination's worker: takes deliveries in, sends batches when everything says so, and ends every one of them.
 
-The loop sleeps until something may have changed: a delivery came, an answer came, a due time, a token, a probe. All of it runs in
-one event loop, so nothing here is locked.
+The loop sleeps until something may have changed: a delivery came, an answer came, a due time, a token, a probe. All of
+it runs in one event loop, so nothing here is locked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Transport(Protocol):
     """How a request reaches the vendor."""
 
     async def send(self, request: Request, timeout: float) -> Response:
-        """Return the whole answer. Raises `TransportError` after at most `timeout` seconds, or where none came whole."""
+        """Return the whole answer. Raises `TransportError` where none came whole within `timeout` seconds."""
         ...
 
     async def close(self) -> None:

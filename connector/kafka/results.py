@@ -36,7 +36,7 @@ class ResultsWriter:
         self._clock = clock
 
     async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> None:
-        """Return once Kafka has acknowledged every answer; one that fails is tried again, with its question uncommitted."""
+        """Return once Kafka has acknowledged every answer; one that fails is tried again, its question uncommitted."""
         await asyncio.gather(*(self._write(key, answer) for key, answer in answers))
 
     async def _write(self, key: bytes | None, answer: Answer) -> None:

@@ -40,9 +40,9 @@ class Delivery:
 class Batch:
     """Deliveries that go out in one request, and how often they did.
 
-    `failures` counts answers that said nothing about the records, the last of them because of `reason`; `attempts` counts all
-    requests, `asked` those whose answer was not final. `accepted_before` is how many records the vendor had accepted
-    when the batch first failed. `due` is of the monotonic clock, `first_attempt` epoch seconds.
+    `failures` counts answers that said nothing about the records, the last of them because of `reason`; `attempts`
+    counts all requests, `asked` those whose answer was not final. `accepted_before` is how many records the vendor had
+    accepted when the batch first failed. `due` is of the monotonic clock, `first_attempt` epoch seconds.
     """
 
     __slots__ = (

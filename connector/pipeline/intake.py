@@ -30,7 +30,7 @@ class Decoder(Protocol):
     """What turns a record's bytes into an event."""
 
     def decode(self, record: Record) -> Event:
-        """Return the event. Raises `Refusal` for a broken record, `SchemaUnavailable` where its schema has to be resolved first."""
+        """Return the event. Raises `Refusal` for a broken record, `SchemaUnavailable` for a schema to resolve first."""
         ...
 
     async def resolve(self, key: object) -> None:
@@ -100,7 +100,7 @@ class Intake:
         return frozenset(self._parked)
 
     def take(self, records: Sequence[Record], tracker_of: Callable[[TopicPartition], PartitionTracker | None]) -> None:
-        """Take a chunk of consumed records. Those of partitions that left meanwhile are ignored: they stay uncommitted."""
+        """Take a chunk of consumed records. Those of partitions that have left are ignored: they stay uncommitted."""
         consumed: Counter[str] = Counter()
         skipped: Counter[str] = Counter()
         fresh: list[tuple[Record, PartitionTracker]] = []

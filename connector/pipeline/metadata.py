@@ -36,7 +36,7 @@ _MAX_CONTENT: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Half-open ranges of offsets, ascending, not touching: [bounds[0], bounds[1]), [bounds[2], bounds[3]), …"""
+    """Half-open ranges of offsets, ascending, not touching: from an even bound up to the next, odd one."""
 
     bounds: tuple[int, ...] = ()
 

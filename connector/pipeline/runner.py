@@ -123,7 +123,7 @@ class Runner:
         metrics: Metrics,
         clock: Clock,
         timing: Timing,
-        on_assignment: Callable[[frozenset[TopicPartition]], None] = lambda partitions: None,
+        on_assignment: Callable[[frozenset[TopicPartition]], None] = lambda _partitions: None,
     ) -> None:
         self._source = source
         self._intake = intake
@@ -288,7 +288,7 @@ class Runner:
                 "drain.missed",
                 partitions=_names(leaving),
                 seconds=timeout,
-                message="requests were still under way when limits.drain_timeout ended; their records may be delivered again",
+                message="requests were under way when limits.drain_timeout ended; their records may be delivered again",
             )
         await self._commit(leaving)
         self._take_trackers(leaving, Phase.CLOSED)
@@ -324,7 +324,7 @@ def _restored(one: Assigned) -> metadata.FinishedMap | None:
             topic=one.topic,
             partition=one.partition,
             offset=one.committed,
-            message=f"the committed metadata is ignored: {error}; records finished above the offset are delivered again",
+            message=f"the committed metadata is ignored: {error}; what was finished above the offset is sent again",
         )
         return None
 
