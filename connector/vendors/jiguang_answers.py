@@ -26,6 +26,16 @@ class _Entry(NamedTuple):
     msg: str
 
 
+class _Event(NamedTuple):
+    """What of an event an error's words may quote."""
+
+    cuid: int | None
+    itime: int | None
+    name: str
+    random_id: str
+    properties: frozenset[str]
+
+
 def read(response: Response, items: Sequence[Item], codes: Codes, words: Words) -> Verdict:
     """Return what an answer means for the items that were sent. Never raises."""
     answer = parsed(response.body)
@@ -46,9 +56,9 @@ def read(response: Response, items: Sequence[Item], codes: Codes, words: Words) 
     return _judge(entries, items, codes, words, request_id(response.headers))
 
 
-def _text(fields: Mapping[str, Any]) -> str:
-    msg = fields.get("msg")
-    return msg if isinstance(msg, str) else ""
+def _text(fields: Mapping[str, Any], name: str = "msg") -> str:
+    text = fields.get(name)
+    return text if isinstance(text, str) else ""
 
 
 def _entries(data: object) -> list[_Entry]:
@@ -88,12 +98,21 @@ def _reason(entry: _Entry, words: Words) -> str:
     return words(f"code {entry.code}: {entry.msg}")
 
 
-def _event(item: Item) -> dict[str, Any]:
+def _event(item: Item) -> _Event:
+    """Return what of an item an error may quote; a value of another type (its rule may be off) is quoted by nothing."""
     event = parsed(item.body)
-    return event if isinstance(event, dict) else {}
+    fields = event if isinstance(event, dict) else {}
+    properties = fields.get("properties")
+    return _Event(
+        whole(fields.get("cuid")),
+        whole(fields.get("itime")),
+        _text(fields, "eventName"),
+        _text(fields, "randomId"),
+        frozenset(properties) if isinstance(properties, dict) else frozenset(),
+    )
 
 
-def _whole_request(entry: _Entry, events: Sequence[dict[str, Any]], words: Words, rid: str | None) -> Verdict | None:
+def _whole_request(entry: _Entry, events: Sequence[_Event], words: Words, rid: str | None) -> Verdict | None:
     """Return the verdict of an error about the request itself: too many members of `data`, or the appKey.
 
     Events that have a property of that name are asked first: the error may be theirs.
@@ -105,35 +124,34 @@ def _whole_request(entry: _Entry, events: Sequence[dict[str, Any]], words: Words
     return None
 
 
-def _with_property(events: Sequence[dict[str, Any]], name: str) -> bool:
-    return any(name in (event.get("properties") or {}) for event in events)
+def _with_property(events: Sequence[_Event], name: str) -> bool:
+    return any(name in event.properties for event in events)
 
 
-def _suspects(entry: _Entry, events: Sequence[dict[str, Any]]) -> set[int]:
+def _suspects(entry: _Entry, events: Sequence[_Event]) -> set[int]:
     """Return the events whose values an error's words quote, by what the code is about."""
     msg = entry.msg
     numbers = {int(text) for text in _NUMBER.findall(msg) if len(text) < 21}
     if entry.code == "4104":
-        return {index for index, event in enumerate(events) if event.get("itime") in numbers}
+        return {index for index, event in enumerate(events) if event.itime in numbers}
     if entry.code == "4103":
-        return {index for index, event in enumerate(events) if event.get("cuid") in numbers}
-    named = _longest({str(event.get("eventName", "")) for event in events}, msg)
-    by_event = {index for index, event in enumerate(events) if event.get("eventName") in named}
+        return {index for index, event in enumerate(events) if event.cuid in numbers}
+    named = _longest({event.name for event in events}, msg)
+    by_event = {index for index, event in enumerate(events) if event.name in named}
     if entry.code == "4101":
         return by_event
-    attributes = _longest({name for event in events for name in event.get("properties") or {}}, msg)
-    by_attribute = {
-        index for index, event in enumerate(events) if not attributes.isdisjoint(event.get("properties") or {})
-    }
+    attributes = _longest({name for event in events for name in event.properties}, msg)
+    by_attribute = {index for index, event in enumerate(events) if not attributes.isdisjoint(event.properties)}
     if entry.code == "4102" and by_event & by_attribute:
         return by_event & by_attribute
     if by_attribute or entry.code in ("4102", "4105"):
         return by_attribute
-    return {
+    quoted = {
         index
         for index, event in enumerate(events)
-        if event.get("itime") in numbers or event.get("cuid") in numbers or event.get("randomId", "") in msg
-    } | by_event
+        if event.itime in numbers or event.cuid in numbers or _names(msg, event.random_id)
+    }
+    return quoted | by_event
 
 
 def _names(msg: str, name: str) -> bool:

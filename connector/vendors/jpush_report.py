@@ -21,7 +21,7 @@ from connector.records import NO_TIMESTAMP, Item
 from connector.vendors import jpush_answers
 from connector.vendors.answers import Words
 from connector.vendors.base import FieldKind, Limits, Request, Response, Vendor, VendorEvent, VendorKind, Verdict
-from connector.vendors.checks import LONG_MAX, Rules, json_bytes, kind, rule_ids
+from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, kind, rule_ids
 from connector.vendors.jpush_answers import Question
 
 _ENDPOINTS: Final = {"Received": "received", "MessageStatus": "status", "Messages": "messages", "Users": "users"}
@@ -41,8 +41,7 @@ _LONGEST: Final = {"HOUR": 24, "DAY": 60, "MONTH": 2}
 
 RULES: Final[Mapping[str, str]] = {
     "kind.vip": "must be received or status: the destination says vip: false",
-    "msg_id.required": "must be given",
-    "msg_id.type": "must be a whole number of 64 bits, not negative",
+    "msg_id.range": "must not be negative",
     "registration_ids.required": "must hold at least one id",
     "registration_ids.type": "must be a list of text that is not empty",
     "registration_ids.count": f"must hold at most {_IDS} ids",
@@ -117,7 +116,7 @@ class JPushReport:
             return Item(b"%d" % msg_id, 1, msg_id, None, Question(query_id, endpoint, msg_id, (), now))
         ids = self._ids(fields)
         body = json_bytes("jpush_report", ids)[1:-1]
-        return Item(body, min(len(ids), _IDS), ids, None, Question(query_id, endpoint, msg_id, ids, now))
+        return Item(body, max(1, min(len(ids), _IDS)), ids, None, Question(query_id, endpoint, msg_id, ids, now))
 
     def _asked(self, event: VendorEvent) -> tuple[str, Mapping[str, Any]]:
         """Return the endpoint and the question's fields, out of the contract's `query` or a mapping's flat fields."""
@@ -134,11 +133,14 @@ class JPushReport:
         return endpoint, fields
 
     def _msg_id(self, fields: Mapping[str, Any]) -> int:
+        """Return the push's id; without one there is nothing to ask, so no setting lets another value pass."""
         value = fields.get("msg_id")
-        if type(value) is int and 0 <= value <= LONG_MAX:
-            return value
-        self._rules.broken("msg_id.required" if value is None else "msg_id.type", kind(value))
-        return value if type(value) is int else 0
+        if type(value) is not int or not LONG_MIN <= value <= LONG_MAX:
+            message = f"msg_id must be a whole number of 64 bits; it is {kind(value)}"
+            raise Refusal("invalid", "jpush_report.msg_id.type", message, field="msg_id")
+        if value < 0:
+            self._rules.broken("msg_id.range", "negative")
+        return value
 
     def _ids(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the question's devices, each once."""

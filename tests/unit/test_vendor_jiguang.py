@@ -293,5 +293,9 @@ def test_secrets_and_length_of_a_reason() -> None:
 
 def test_items_of_another_form_do_not_break_the_reading() -> None:
     """Reading stays calm where an item holds no JSON object."""
-    verdict = vendor().read(Response(200, {}, b'{"code":4101,"msg":"x"}'), None, [Item(b"]")], 0)
-    assert isinstance(verdict, Refused)
+    odd = Item(b'{"cuid":[1],"itime":{},"eventName":[2],"randomId":5,"properties":[{}]}')
+    for code in (4001, 4101, 4102, 4103, 4104):
+        answer = orjson.dumps({"code": code, "msg": "x 1 5"})
+        verdict = vendor().read(Response(200, {}, answer), None, [Item(b"]"), odd], 0)
+        assert isinstance(verdict, Refused)
+        assert verdict.suspects == frozenset()

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connector.errors import ConfigurationError
-from connector.vendors import jiguang, kinds
+from connector.vendors import jiguang, jpush_report, kinds, mytracker, quick_audience
 from connector.vendors.base import (
     Accepted,
     Misconfigured,
@@ -70,6 +70,7 @@ def events(name: str, texts: list[str]) -> list[VendorEvent]:
 
 
 NAMES: Final = sorted(_ACCOUNTS)
+RULES: Final = {module.KIND.name: module.RULES for module in (jiguang, jpush_report, mytracker, quick_audience)}
 TEXTS: Final = st.lists(
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=60), min_size=1, max_size=20, unique=True
 )
@@ -194,7 +195,9 @@ def test_the_documentation_lists_every_rule_and_setting() -> None:
     text = (ROOT / "docs" / "vendors.md").read_text()
     for kind in kinds(()).values():
         for rule in kind.rules:
-            assert f"| `{rule}` |" in text, rule
+            words = RULES[kind.name][rule.partition(".")[2]]
+            field = rule.partition(".")[2].rpartition(".")[0]
+            assert f"| `{rule}` | `{field}` {words} |" in text, rule
         for field in set(kind.settings.__annotations__) - {"documented"}:
             assert f"`{field}`" in text, (kind.name, field)
 
@@ -232,4 +235,3 @@ def test_an_account_never_prints_its_secret() -> None:
         kind = kinds(())[name]
         settings: Any = kind.settings.model_validate({"vendor": name, **_ACCOUNTS[name]})
         assert SECRET not in repr(settings)
-    assert jiguang.KIND.rules
