@@ -1,0 +1,77 @@
+"""The yardstick: what a good programmer writes in an afternoon. No validation, no dead letters, no isolation.
+
+It keeps a window of requests in flight and commits, once a second, what is delivered without a gap.
+"""
+
+import asyncio
+import io
+import json
+import signal
+import sys
+import time
+import urllib.request
+from collections import deque
+from typing import Any
+
+import aiohttp
+import orjson
+import uvloop
+from confluent_kafka import Consumer, TopicPartition
+from fastavro import parse_schema, schemaless_reader
+
+BATCH = 100
+Offsets = dict[tuple[str, int], int]
+
+
+def schema_of(registry: str) -> Any:
+    """Ask the registry for the one schema there is."""
+    with urllib.request.urlopen(f"{registry}/schemas/ids/1") as answer:  # noqa: S310 -- the benchmark's own stub
+        return parse_schema(json.loads(json.load(answer)["schema"]))
+
+
+async def post(http: aiohttp.ClientSession, sink: str, schema: Any, messages: list[Any]) -> Offsets:
+    """Deliver one batch, again and again until it is accepted, and return what may be committed for it."""
+    events: list[Any] = [schemaless_reader(io.BytesIO(message.value()[5:]), schema, None) for message in messages]
+    body = orjson.dumps({"appKey": "key", "data": [{k: v for k, v in e.items() if v is not None} for e in events]})
+    while True:
+        async with http.post(sink, data=body) as answer:
+            if answer.status == 200 and orjson.loads(await answer.read())["code"] == 0:
+                return {(m.topic(), m.partition()): m.offset() + 1 for m in messages}
+        await asyncio.sleep(1)
+
+
+async def main(bootstrap: str, topic: str, registry: str, sink: str, window: str) -> None:
+    """Deliver until SIGTERM, then commit and leave."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    schema = schema_of(registry)
+    properties = {"bootstrap.servers": bootstrap, "group.id": "plain", "auto.offset.reset": "earliest"}
+    consumer = Consumer({**properties, "enable.auto.commit": False})
+    consumer.subscribe([topic])
+    flying: deque[asyncio.Task[Offsets]] = deque()
+    waiting: list[Any] = []
+    done: Offsets = {}
+    committed = time.monotonic()
+    headers = {"content-type": "application/json", "authorization": "Basic MTpzZWNyZXQ="}
+    async with aiohttp.ClientSession(headers=headers) as http:
+        while not stop.is_set():
+            waiting += await loop.run_in_executor(None, consumer.consume, 500, 0.05)
+            while waiting:
+                batch, waiting = waiting[:BATCH], waiting[BATCH:]
+                flying.append(asyncio.create_task(post(http, sink, schema, batch)))
+            while flying and (flying[0].done() or len(flying) > int(window)):
+                done |= await flying.popleft()
+            if done and time.monotonic() - committed > 1:
+                consumer.commit(offsets=[TopicPartition(*where, offset) for where, offset in done.items()])
+                done, committed = {}, time.monotonic()
+        for task in flying:
+            done |= await task
+        if done:
+            consumer.commit(offsets=[TopicPartition(*w, o) for w, o in done.items()], asynchronous=False)
+    consumer.close()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(*sys.argv[1:]))
