@@ -6,8 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -16,11 +15,9 @@ import structlog
 
 from connector import __version__, logs, vendors
 from connector.clock import Clock, SystemClock
-from connector.config import DestinationSettings, Loaded, RegistrySettings, Settings, secret_values
+from connector.config import Loaded, RegistrySettings, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
-from connector.delivery.destination import AnswerSink, DeadLetterSink, Destination, Ports
 from connector.delivery.transport import HttpTransport
-from connector.delivery.worker import Transport, Worker
 from connector.errors import ConnectorError, StartupError
 from connector.kafka.avro import Decoder, Encoder
 from connector.kafka.consumer import KafkaSource
@@ -30,142 +27,15 @@ from connector.kafka.registry import Registry, make_client
 from connector.kafka.results import ResultsWriter
 from connector.kafka.topics import BrokerUnreachable, OwnTopic, TopicCheck, TopicReport
 from connector.metrics import Metrics
-from connector.pipeline.flow import Budget, TopicPartition
-from connector.pipeline.intake import Decoder as DecoderProtocol
-from connector.pipeline.intake import Intake, Services
-from connector.pipeline.routing import RouteTable
-from connector.pipeline.runner import Runner, Source, Timing
 from connector.server import Server
 from connector.status import Member
-from connector.vendors.base import Vendor, VendorKind
+from connector.wiring import QUEUE_SHARE, Edges, build
 
 log = structlog.get_logger()
 
-QUEUE_SHARE: Final = 4
-"""One part in so many of `limits.buffer` is librdkafka's own queue; the rest is for deliveries without an outcome."""
 STOP_MARGIN: Final = 5.0
 """Seconds beyond `limits.drain_timeout` in which a stopping process has ended."""
 REACH_TIMEOUT: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Edges:
-    """What the pipeline touches outside itself: the simulation passes models of the same shapes."""
-
-    source: Source
-    decoder: DecoderProtocol
-    dead_letters: DeadLetterSink
-    answers: Mapping[str, AnswerSink]
-    transport: Callable[[str, DestinationSettings], Transport]
-    reload: Callable[[str], Vendor]
-    clock: Clock
-    random: Random
-    cluster_id: str
-    partitions: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """The built pipeline: one runner, and a worker for each destination."""
-
-    runner: Runner
-    workers: Mapping[str, Worker]
-    budget: Budget
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run until `stop` is set, then drain and close. Raises what ended it early: unfinished work stays uncommitted."""
-        sending = [asyncio.create_task(worker.run(), name=name) for name, worker in self.workers.items()]
-        running = asyncio.create_task(self.runner.run(stop), name="runner")
-        try:
-            await asyncio.wait([running, *sending], return_when=asyncio.FIRST_COMPLETED)
-            stop.set()
-            await asyncio.gather(running)
-        finally:
-            for task in sending:
-                task.cancel()
-            ended = await asyncio.gather(*sending, return_exceptions=True)
-            for worker in self.workers.values():
-                await worker.close()
-        for error in ended:
-            if isinstance(error, Exception):
-                raise error
-
-
-def build(settings: Settings, kinds: Mapping[str, VendorKind], metrics: Metrics, edges: Edges) -> Pipeline:
-    """Wire a pipeline for the destinations in `settings`. Raises `ConfigurationError` for routes that cannot be."""
-    routes = RouteTable.compile(settings, kinds)
-    budget = Budget(settings.limits.buffer - settings.limits.buffer // QUEUE_SHARE)
-    workers: dict[str, Worker] = {}
-    for name, one in settings.destinations.items():
-        ports = Ports(
-            clock=edges.clock,
-            random=edges.random,
-            dead_letters=edges.dead_letters,
-            answers=edges.answers.get(name),
-            metrics=metrics,
-            budget=budget,
-        )
-        reload = _Reload(edges.reload, name)
-        destination = Destination(name, one, kinds[one.vendor].build(one), ports, reload=reload)
-        workers[name] = Worker(
-            destination, edges.transport(name, one), timeout=one.timeout or settings.limits.drain_timeout
-        )
-    intake = Intake(
-        Services(
-            decoder=edges.decoder,
-            routes=routes,
-            deliverers=workers,
-            dead_letters=edges.dead_letters,
-            budget=budget,
-            metrics=metrics,
-            clock=edges.clock,
-            cluster_id=edges.cluster_id,
-        ),
-        list(workers),
-    )
-    shares = _Shares(settings, routes, workers, edges.partitions)
-    runner = Runner(
-        edges.source,
-        intake,
-        list(workers.items()),
-        budget=budget,
-        metrics=metrics,
-        clock=edges.clock,
-        timing=Timing(settings.limits.commit_interval, settings.limits.drain_timeout),
-        on_assignment=shares.apply,
-    )
-    return Pipeline(runner, workers, budget)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reload:
-    """Builds one destination's vendor of secrets read again."""
-
-    build: Callable[[str], Vendor]
-    name: str
-
-    def __call__(self) -> Vendor:
-        return self.build(self.name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shares:
-    """Gives each destination this member's part of the group's rate limit: its part of the partitions that reach it."""
-
-    settings: Settings
-    routes: RouteTable
-    workers: Mapping[str, Worker]
-    partitions: Mapping[str, int]
-
-    def apply(self, assigned: frozenset[TopicPartition]) -> None:
-        """Set every share for an assignment."""
-        for name, worker in self.workers.items():
-            if self.settings.destinations[name].rate_limit_share == "fixed":
-                continue
-            topics = [topic for topic in self.partitions if name in self.routes.reaches(topic)]
-            total = sum(self.partitions[topic] for topic in topics)
-            owned = sum(1 for topic, _ in assigned if topic not in self.partitions or topic in topics)
-            worker.set_share(min(1.0, owned / total) if total else 1.0)
 
 
 async def run(loaded: Loaded, destination: str | None = None, *, on_ready: Callable[[int], None] | None = None) -> int:
@@ -267,15 +137,16 @@ async def _run(
     producer = KafkaProducer(base.kafka)
     registry = None if base.schema_registry is None else _registry(base.schema_registry)
     contracts = load_contracts()
+    trouble = _Trouble()
     decoder = Decoder(
         contracts,
         clock=clock,
         registry=registry,
         schemas=load_schema_files(_schema_files(base, loaded.folder)),
         plain=base.schemas.plain,
-        on_trouble=member.registry_trouble,
+        on_trouble=trouble.report,
     )
-    encoder = Encoder(contracts, clock=clock, registry=registry, on_trouble=member.registry_trouble)
+    encoder = Encoder(contracts, clock=clock, registry=registry, on_trouble=trouble.report)
     letters = DeadLetterWriter(
         producer, base.dead_letter_topic, base.kafka.group_id, metrics=metrics, clock=clock, is_fatal=_is_fatal
     )
@@ -301,8 +172,9 @@ async def _run(
         partitions=report.partitions,
     )
     pipeline = build(settings, kinds, metrics, edges)
+    trouble.listener = pipeline.holds.registry_trouble
     await producer.start()
-    member.running(pipeline.runner, pipeline.workers, pipeline.budget, letters)
+    member.running(pipeline, letters)
     summary = asyncio.create_task(member.summarize(metrics))
     try:
         await pipeline.run(stop)
@@ -321,6 +193,17 @@ def _own_topics(settings: Settings) -> list[OwnTopic]:
     if settings.receipts.topic:
         topics.append(OwnTopic(settings.receipts.topic, "receipts"))
     return topics
+
+
+class _Trouble:
+    """Passes the registry's trouble on to who is made later than the decoder."""
+
+    def __init__(self) -> None:
+        self.listener: Callable[[str | None], None] = lambda _message: None
+
+    def report(self, message: str | None) -> None:
+        """Tell the listener."""
+        self.listener(message)
 
 
 def _registry(settings: RegistrySettings) -> Registry:

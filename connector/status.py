@@ -13,12 +13,10 @@ from prometheus_client import Counter
 from connector import __version__
 from connector.clock import Clock
 from connector.dead_letters.writer import DeadLetterWriter
-from connector.delivery.holds import Cause
 from connector.delivery.worker import Worker
 from connector.metrics import Metrics
-from connector.pipeline.flow import Budget
-from connector.pipeline.runner import Runner
 from connector.server import Check
+from connector.wiring import Pipeline
 
 log = structlog.get_logger()
 
@@ -35,40 +33,34 @@ class Member:
         self._clock = clock
         self._stuck_after = drain_timeout + POLL_MARGIN
         self._waiting: str | None = "starting"
-        self._registry: str | None = None
-        self._runner: Runner | None = None
+        self._pipeline: Pipeline | None = None
         self._workers: Mapping[str, Worker] = {}
-        self._budget: Budget | None = None
         self._letters: DeadLetterWriter | None = None
 
     def waiting(self, reason: str | None) -> None:
         """Note why the pipeline cannot start yet; None where nothing is in its way any more."""
         self._waiting = reason
 
-    def running(self, runner: Runner, workers: Mapping[str, Worker], budget: Budget, letters: DeadLetterWriter) -> None:
+    def running(self, pipeline: Pipeline, letters: DeadLetterWriter) -> None:
         """Note that the pipeline runs."""
-        self._runner, self._workers, self._budget, self._letters = runner, workers, budget, letters
+        self._pipeline, self._letters = pipeline, letters
+        self._workers = pipeline.workers
         self._waiting = None
-
-    def registry_trouble(self, message: str | None) -> None:
-        """Show that records wait for their schemas, on every destination that they may be for."""
-        self._registry = message
-        for worker in self._workers.values():
-            worker.destination.hold_intake(None if message is None else Cause.REGISTRY, message or "")
 
     def health(self) -> Check:
         """Whether the consumer is polled; that this is answered at all says that the loop turns."""
-        polled = None if self._runner is None else self._runner.polled_at
+        polled = None if self._pipeline is None else self._pipeline.runner.polled_at
         if polled is not None and self._clock.now() - polled > self._stuck_after:
             return Check(ok=False, reasons=[f"the consumer was not polled for {self._clock.now() - polled:.0f} s"])
         return Check(ok=True)
 
     def readiness(self) -> Check:
         """Whether the member consumes, or has validly nothing to consume."""
-        reasons = [reason for reason in (self._waiting, self._registry) if reason]
+        pipeline = self._pipeline
+        reasons = [reason for reason in (self._waiting, pipeline and pipeline.holds.registry) if reason]
         if self._letters is not None and self._letters.trouble:
             reasons.append(self._letters.trouble)
-        ready = self._waiting is None and self._runner is not None and self._runner.polled_at is not None
+        ready = self._waiting is None and pipeline is not None and pipeline.runner.polled_at is not None
         if not ready and not reasons:
             reasons.append("joining the group")
         for name, worker in self._workers.items():
@@ -79,7 +71,7 @@ class Member:
 
     def status(self) -> Mapping[str, Any]:
         """Return the content of `/status`."""
-        partitions = [] if self._runner is None else self._runner.status()
+        partitions = [] if self._pipeline is None else self._pipeline.runner.status()
         return {
             "destinations": {name: self._destination(worker) for name, worker in self._workers.items()},
             "partitions": [
@@ -104,13 +96,15 @@ class Member:
         self._workers[name].hold("held by hand")
 
     async def release(self, name: str) -> None:
-        """End a destination's holds. Raises KeyError for an unknown name."""
+        """End a destination's holds, and every topic's storm. Raises KeyError for an unknown name."""
         self._workers[name].release()
+        if self._pipeline is not None:
+            self._pipeline.intake.release()
 
     def update_gauges(self) -> None:
         """Bring every gauge up to date before a scrape."""
-        if self._runner is not None:
-            self._runner.update_gauges()
+        if self._pipeline is not None:
+            self._pipeline.runner.update_gauges()
 
     async def summarize(self, metrics: Metrics) -> None:
         """Log one line an interval about what was done in it. Runs until cancelled."""
@@ -128,7 +122,7 @@ class Member:
                 "summary",
                 **{name: int(total - before[name]) for name, total in totals.items()},
                 seconds=SUMMARY_INTERVAL,
-                backlog=0 if self._runner is None else sum(self._runner.backlog().values()),
+                backlog=0 if self._pipeline is None else sum(self._pipeline.runner.backlog().values()),
                 destinations={name: str(worker.condition().state) for name, worker in self._workers.items()},
             )
             before = totals
@@ -149,13 +143,14 @@ class Member:
         }
 
     def _buffer(self) -> dict[str, Any] | None:
-        if self._budget is None:
+        if self._pipeline is None:
             return None
+        budget = self._pipeline.budget
         fullest = max(self._workers.items(), key=lambda entry: entry[1].destination.buffered, default=None)
         return {
-            "used": self._budget.used,
-            "limit": self._budget.limit,
-            "filled_by": fullest[0] if fullest is not None and self._budget.full else None,
+            "used": budget.used,
+            "limit": budget.limit,
+            "filled_by": fullest[0] if fullest is not None and budget.full else None,
         }
 
 

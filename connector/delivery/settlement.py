@@ -114,8 +114,8 @@ class Settlement:
             at.hold(
                 Cause.STORM,
                 verdict.code,
-                f"too many of the last records were refused with {verdict.code} ({verdict.reason}): likely a setting of "
-                "this destination or of its routes is wrong, or the vendor does not know these events yet; mend it "
+                f"too many of the last records were refused with {verdict.code} ({verdict.reason}): likely a setting "
+                "of this destination or of its routes is wrong, or the vendor does not know these events yet; mend it "
                 "there, or set storm: off to let them go",
                 single=True,
             )

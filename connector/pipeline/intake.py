@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -19,6 +19,7 @@ from connector.pipeline.batching import FIXED_CHARGE, Delivery, size_alone
 from connector.pipeline.flow import Budget, TopicPartition
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.routing import Routed, RouteTable, position_identity
+from connector.pipeline.storms import Storms, Suspended
 from connector.records import DeadLetter, Event, Item, Record, uuid5_text
 from connector.vendors.base import Vendor
 
@@ -79,6 +80,7 @@ class Services:
     budget: Budget
     metrics: Metrics
     clock: Clock
+    storms: Storms
     cluster_id: str
 
 
@@ -94,10 +96,18 @@ class Intake:
         self._answered = False
         self._error: BaseException | None = None
 
-    @property
-    def parked(self) -> frozenset[TopicPartition]:
-        """The partitions whose next record waits for its schema."""
-        return frozenset(self._parked)
+    def blocked(self, assigned: Iterable[TopicPartition]) -> set[TopicPartition]:
+        """Return the partitions to pause: their next record waits for its schema, or their topic is in a storm."""
+        blocked = set(self._parked)
+        if self._to.storms:
+            topics = self._to.storms.blocked(self._to.clock.now())
+            blocked.update(partition for partition in assigned if partition[0] in topics)
+        return blocked
+
+    def release(self) -> None:
+        """End every topic's storm: the operator says that it can go on."""
+        for topic in self._to.storms.topics():
+            self._resume(self._to.storms.release(topic))
 
     def take(self, records: Sequence[Record], tracker_of: Callable[[TopicPartition], PartitionTracker | None]) -> None:
         """Take a chunk of consumed records. Those of partitions that have left are ignored: they stay uncommitted."""
@@ -139,10 +149,12 @@ class Intake:
                 self._process([(record, tracker) for record in records])
 
     def forget(self, partitions: Sequence[TopicPartition]) -> None:
-        """Let go of parked records whose partition leaves."""
+        """Let go of waiting records whose partition leaves."""
         for partition in partitions:
             for record in self._parked.pop(partition, ()):
                 self._to.budget.release(_charge(record))
+        for record in self._to.storms.forget(partitions):
+            self._to.budget.release(_charge(record))
 
     async def drain(self, timeout: float) -> bool:
         """Wait for the dead letters of leaving partitions that are being written; return whether all ended in time."""
@@ -192,12 +204,14 @@ class Intake:
         route, cluster_id, bits = self._to.routes.route, self._to.cluster_id, self._bits
         now = int(self._to.clock.wall() * 1000)
         offers: dict[str, list[tuple[Delivery, Hashable]]] = {}
+        accepted: dict[str, int] = {}
         for record, tracker, event in decoded:
             try:
                 routed = route(event, record, cluster_id)
             except Refusal as refusal:
                 self._refuse(record, tracker, refusal)
                 continue
+            accepted[record.topic] = accepted.get(record.topic, 0) + 1
             mask = 0
             for one in routed:
                 mask |= bits.get(one.destination, 0)
@@ -212,6 +226,8 @@ class Intake:
                     self._prepare_one(record, tracker, bit, one, now, offers)
         for name, deliveries in offers.items():
             self._to.deliverers[name].offer(deliveries)
+        for topic, count in accepted.items():
+            self._resume(self._to.storms.accepted(topic, count))
 
     def _prepare_one(
         self,
@@ -267,9 +283,18 @@ class Intake:
     def _refuse(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
         charge = _charge(record)
         self._to.budget.add(charge)
+        if self._to.storms.suspends(record, tracker, refusal, self._to.clock.now()):
+            return
         task = asyncio.create_task(self._dead_letter(record, tracker, refusal, charge))
         self._tasks[task] = tracker
         task.add_done_callback(self._tasks.pop)
+
+    def _resume(self, suspended: Sequence[Suspended]) -> None:
+        """Refuse anew what a storm kept back; there may be a next one among them."""
+        for one in suspended:
+            self._to.budget.release(_charge(one.record))
+            if one.tracker.open:
+                self._refuse(one.record, one.tracker, one.refusal)
 
     async def _dead_letter(self, record: Record, tracker: PartitionTracker, refusal: Refusal, charge: int) -> None:
         try:

@@ -241,7 +241,9 @@ class Runner:
             await self._commit(list(self._trackers))
 
     async def _pause_and_resume(self) -> None:
-        blocked = self._intake.parked | {partition for partition, used in self._map_used.items() if used >= MAP_PAUSE}
+        blocked = self._intake.blocked(self._trackers) | {
+            partition for partition, used in self._map_used.items() if used >= MAP_PAUSE
+        }
         change = self._flow.change(self._trackers, blocked, all_blocked=self._budget.full)
         if change.pause:
             await self._source.pause(change.pause)

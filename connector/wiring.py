@@ -1,0 +1,190 @@
+"""Wires one pipeline: intake, runner and a worker for each destination, on edges that may be real or models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from connector.clock import Clock
+from connector.config import DestinationSettings, Settings, StormSettings
+from connector.delivery.destination import AnswerSink, DeadLetterSink, Destination, Ports
+from connector.delivery.holds import Cause
+from connector.delivery.storm import StormGuard
+from connector.delivery.worker import Transport, Worker
+from connector.metrics import Metrics
+from connector.pipeline.flow import Budget, TopicPartition
+from connector.pipeline.intake import Decoder, Intake, Services
+from connector.pipeline.routing import RouteTable
+from connector.pipeline.runner import Runner, Source, Timing
+from connector.pipeline.storms import Storms
+from connector.vendors.base import Vendor, VendorKind
+
+QUEUE_SHARE: Final = 4
+"""One part in so many of `limits.buffer` is librdkafka's own queue; the rest is for deliveries without an outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """What the pipeline touches outside itself: the simulation passes models of the same shapes."""
+
+    source: Source
+    decoder: Decoder
+    dead_letters: DeadLetterSink
+    answers: Mapping[str, AnswerSink]
+    transport: Callable[[str, DestinationSettings], Transport]
+    reload: Callable[[str], Vendor]
+    clock: Clock
+    random: Random
+    cluster_id: str
+    partitions: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The built pipeline: one runner, and a worker for each destination."""
+
+    runner: Runner
+    workers: Mapping[str, Worker]
+    intake: Intake
+    holds: IntakeHolds
+    budget: Budget
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set, then drain and close. Raises what ended it early; its work stays uncommitted."""
+        sending = [asyncio.create_task(worker.run(), name=name) for name, worker in self.workers.items()]
+        running = asyncio.create_task(self.runner.run(stop), name="runner")
+        try:
+            await asyncio.wait([running, *sending], return_when=asyncio.FIRST_COMPLETED)
+            stop.set()
+            await asyncio.gather(running)
+        finally:
+            for task in sending:
+                task.cancel()
+            ended = await asyncio.gather(*sending, return_exceptions=True)
+            for worker in self.workers.values():
+                await worker.close()
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+
+
+def build(settings: Settings, kinds: Mapping[str, VendorKind], metrics: Metrics, edges: Edges) -> Pipeline:
+    """Wire a pipeline for the destinations in `settings`. Raises `ConfigurationError` for routes that cannot be."""
+    routes = RouteTable.compile(settings, kinds)
+    budget = Budget(settings.limits.buffer - settings.limits.buffer // QUEUE_SHARE)
+    workers: dict[str, Worker] = {}
+    for name, one in settings.destinations.items():
+        ports = Ports(
+            clock=edges.clock,
+            random=edges.random,
+            dead_letters=edges.dead_letters,
+            answers=edges.answers.get(name),
+            metrics=metrics,
+            budget=budget,
+        )
+        reload = _Reload(edges.reload, name)
+        destination = Destination(name, one, kinds[one.vendor].build(one), ports, reload=reload)
+        workers[name] = Worker(
+            destination, edges.transport(name, one), timeout=one.timeout or settings.limits.drain_timeout
+        )
+    holds = IntakeHolds(routes, workers)
+    intake = Intake(
+        Services(
+            decoder=edges.decoder,
+            routes=routes,
+            deliverers=workers,
+            dead_letters=edges.dead_letters,
+            budget=budget,
+            metrics=metrics,
+            clock=edges.clock,
+            storms=Storms(lambda topic: _topic_guard(settings, routes.reaches(topic)), holds.storm),
+            cluster_id=edges.cluster_id,
+        ),
+        list(workers),
+    )
+    shares = _Shares(settings, routes, workers, edges.partitions)
+    runner = Runner(
+        edges.source,
+        intake,
+        list(workers.items()),
+        budget=budget,
+        metrics=metrics,
+        clock=edges.clock,
+        timing=Timing(settings.limits.commit_interval, settings.limits.drain_timeout),
+        on_assignment=shares.apply,
+    )
+    return Pipeline(runner, workers, intake, holds, budget)
+
+
+def _topic_guard(settings: Settings, reached: frozenset[str]) -> StormGuard:
+    """Return the guard of a topic: the most patient of the destinations it reaches, off where all of them are."""
+    guards = [one.storm for name, one in settings.destinations.items() if name in reached]
+    on = [guard for guard in guards if isinstance(guard, StormSettings)]
+    return StormGuard(max(on, key=lambda guard: guard.share * guard.records) if on else "off")
+
+
+class IntakeHolds:
+    """Shows on the destinations why records do not reach them: the registry is in trouble, or a topic in a storm."""
+
+    def __init__(self, routes: RouteTable, workers: Mapping[str, Worker]) -> None:
+        self._routes = routes
+        self._workers = workers
+        self._storms: dict[str, str] = {}
+        self.registry: str | None = None
+
+    def storm(self, topic: str, message: str | None) -> None:
+        """Note that a topic is held by its storm, or flows again."""
+        if message is None:
+            self._storms.pop(topic, None)
+        else:
+            self._storms[topic] = message
+        self._show()
+
+    def registry_trouble(self, message: str | None) -> None:
+        """Note that records wait for their schemas, or do so no longer."""
+        self.registry = message
+        self._show()
+
+    def _show(self) -> None:
+        for name, worker in self._workers.items():
+            storms = [message for topic, message in self._storms.items() if name in self._routes.reaches(topic)]
+            if self.registry is not None:
+                worker.destination.hold_intake(Cause.REGISTRY, self.registry)
+            elif storms:
+                worker.destination.hold_intake(Cause.STORM, storms[0])
+            else:
+                worker.destination.hold_intake(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reload:
+    """Builds one destination's vendor of secrets read again."""
+
+    build: Callable[[str], Vendor]
+    name: str
+
+    def __call__(self) -> Vendor:
+        return self.build(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """Gives each destination this member's part of the group's rate limit: its part of the partitions that reach it."""
+
+    settings: Settings
+    routes: RouteTable
+    workers: Mapping[str, Worker]
+    partitions: Mapping[str, int]
+
+    def apply(self, assigned: frozenset[TopicPartition]) -> None:
+        """Set every share for an assignment."""
+        for name, worker in self.workers.items():
+            if self.settings.destinations[name].rate_limit_share == "fixed":
+                continue
+            topics = [topic for topic in self.partitions if name in self.routes.reaches(topic)]
+            total = sum(self.partitions[topic] for topic in topics)
+            owned = sum(1 for topic, _ in assigned if topic not in self.partitions or topic in topics)
+            worker.set_share(min(1.0, owned / total) if total else 1.0)
