@@ -20,11 +20,8 @@ LAYERS = (
         *("connector.kafka", "connector.dead_letters", "connector.dead_letters.reader"),
     ),
     (
-        "connector.server",
-        "connector.status",
-        "connector.member",
-        "connector.console",
-        "connector.dead_letters.commands",
+        *("connector.server", "connector.status", "connector.wiring"),
+        *("connector.console", "connector.dead_letters.commands"),
     ),
     ("connector.app*", "connector.testing"),
     ("connector.testing.demo*",),
@@ -128,7 +125,7 @@ def test_a_vendor_knows_values_and_settings_only(name: str) -> None:
         ("confluent_kafka", ("connector.kafka", "connector.testing")),
         ("fastavro", ("connector.kafka",)),
         ("aiohttp", ("connector.delivery.transport", "connector.server", "connector.console", "connector.testing")),
-        ("yaml", ("connector.config_source",)),
+        ("yaml", ("connector.config_source", "connector.testing.demo")),
         ("typer", ("connector.cli",)),
     ],
 )
