@@ -1,0 +1,377 @@
+"""One job as a user runs it: `connector run` as a process, a real Kafka, and the vendor's simulator beside it.
+
+A test waits for what it can see (logs, /status, committed offsets, the simulator's own record), never for time to pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self, TypeVar
+
+import yaml
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.cimpl import Message as KafkaMessage
+
+from connector.testing.faults import Fault
+from connector.testing.jiguang import JiguangApi
+from connector.testing.simulator import Served, Simulator
+from tests.integration.events import KNOWN_EVENT, Message
+from tools.servers import ROOT, Kafka
+
+WAIT_SECONDS: Final = 60.0
+"""After so long what a test waits for will not come; no test passes or fails by anything shorter."""
+
+ATTRIBUTES: Final = {"page": "string", "depth": "number", "ratio": "number", "first": "bool", "tags": "list"}
+DESTINATION: Final = "jg"
+OWN_HEADER: Final = "dlq-"
+
+T = TypeVar("T")
+Headers = list[tuple[str, bytes | None]]
+
+
+def wait_for(answer: Callable[[], T | None], what: str, seconds: float = WAIT_SECONDS) -> T:
+    """Return the first answer that is true. Fails when none comes; `what` says what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not (found := answer()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}; last: {found!r}"
+        time.sleep(0.05)
+    return found
+
+
+class Vendor:
+    """Jiguang's simulator in a thread of its own. It knows the event `KNOWN_EVENT` only."""
+
+    def __init__(self) -> None:
+        self._simulator = Simulator(JiguangApi(events={KNOWN_EVENT: ATTRIBUTES}))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="vendor")
+
+    def __enter__(self) -> Self:
+        """Listen on a free port."""
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._simulator.start(), self._loop).result(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop listening, and what hangs."""
+        asyncio.run_coroutine_threadsafe(self._simulator.stop(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    @property
+    def destination(self) -> dict[str, Any]:
+        """The settings of a destination that speaks to it, fast enough for a test."""
+        retry = {"initial": "100ms", "max": "1s"}
+        more = {"agreed_limits": True, "requests_per_second": 1000, "retry": retry}
+        return {**self._simulator.api.destination(self._simulator.url), **more}
+
+    @property
+    def accepted(self) -> list[dict[str, Any]]:
+        """Every event that it accepted, repetitions included."""
+        return list(self._simulator.accepted)
+
+    @property
+    def cuids(self) -> Counter[int]:
+        """How often it accepted the event of each user."""
+        return Counter(event["cuid"] for event in self.accepted)
+
+    @property
+    def served(self) -> list[Served]:
+        """Every request."""
+        return list(self._simulator.served)
+
+    def arm(self, *faults: Fault) -> None:
+        """Show these faults, and only these, from the next request on."""
+        self._in_loop(self._simulator.plan.clear)
+        self._in_loop(lambda: self._simulator.plan.arm(*faults))
+
+    def mend(self) -> None:
+        """Be well again."""
+        self._in_loop(self._simulator.plan.clear)
+
+    def _in_loop(self, act: Callable[[], None]) -> None:
+        async def call() -> None:
+            act()
+
+        asyncio.run_coroutine_threadsafe(call(), self._loop).result(10)
+
+
+class Member:
+    """A running `connector run`; its log is kept whole."""
+
+    def __init__(self, config: Path, log: Path) -> None:
+        self._log = log
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "connector", "run", "-c", str(config)],
+                cwd=ROOT,
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._port: int | None = None
+
+    @property
+    def text(self) -> str:
+        """All that it wrote."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """Return its log lines of one event."""
+        found = (json.loads(line) for line in self.text.splitlines(keepends=True) if line.endswith("}\n"))
+        return [line for line in found if line.get("event") == event]
+
+    @property
+    def port(self) -> int:
+        """The port of its server."""
+        if self._port is None:
+            self._port = int(self.wait(lambda: self.lines("connector.started"), "the start")[0]["port"])
+        return self._port
+
+    def wait(self, answer: Callable[[], T | None], what: str, seconds: float = WAIT_SECONDS) -> T:
+        """Wait as `wait_for` does; fails at once where the process has ended."""
+
+        def ask() -> T | None:
+            found = answer()
+            assert found or self._process.poll() is None, f"it ended while {what} was waited for:\n{self.text[-3000:]}"
+            return found
+
+        try:
+            return wait_for(ask, what, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.text[-3000:]}") from None
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Return status and body of its server's answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def status(self) -> dict[str, Any]:
+        """Return its /status."""
+        status: dict[str, Any] = json.loads(self.get("/status")[1])
+        return status
+
+    def destination(self) -> dict[str, Any]:
+        """Return what its /status says of the destination; empty before it runs."""
+        found: dict[str, Any] = self.status()["destinations"].get(DESTINATION, {})
+        return found
+
+    def until_held(self, cause: str) -> dict[str, Any]:
+        """Wait until the destination is held for this cause, and return its status."""
+
+        def held() -> dict[str, Any] | None:
+            found = self.destination()
+            return found if found.get("cause") == cause else None
+
+        return self.wait(held, f"a hold with cause {cause}")
+
+    def metric(self, sample: str) -> float:
+        """Return the value of one sample of its /metrics, named with its labels; 0 where it is absent."""
+        lines = self.get("/metrics")[1].splitlines()
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{sample} ")), 0.0)
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait(10)
+
+    def exit_code(self, seconds: float = WAIT_SECONDS) -> int:
+        """Return the code with which it ends within so many seconds."""
+        return self._process.wait(seconds)
+
+    def stop(self) -> int:
+        """Ask it to stop and return its exit code."""
+        self.terminate()
+        return self.exit_code()
+
+    def close(self) -> None:
+        """End it where a test has left it running."""
+        if self._process.poll() is None:
+            self.kill()
+
+
+class Letter(NamedTuple):
+    """A dead letter: the record that it was, and what the connector says about it."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    own: dict[str, str]
+
+
+class Sent(NamedTuple):
+    """Where a message stands in the topic, and when it was written (milliseconds)."""
+
+    message: Message
+    partition: int
+    offset: int
+    timestamp: int
+
+
+class Job:
+    """Topics, a group and a configuration of one test's own."""
+
+    def __init__(self, kafka: Kafka, folder: Path, topic: str) -> None:
+        self.kafka = kafka
+        self.topic = topic
+        self.group = f"group-{topic}"
+        self.letters_topic = f"{self.group}.dead-letters"
+        self._folder = folder
+        self._members: list[Member] = []
+        self._reader = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": self.group, "log_level": 0})
+        self.partitions = 0
+
+    def create_topics(self, partitions: int = 6) -> None:
+        """Create the source, dead-letter and replay topics."""
+        self.partitions = partitions
+        self.kafka.create_topic(self.topic, partitions)
+        self.kafka.create_topic(self.letters_topic, 2)
+        self.kafka.create_topic(f"{self.group}.replay")
+
+    def settings(self, destination: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
+        """Return a configuration with this destination; `sections` stand beside the others."""
+        client = {
+            "bootstrap.servers": self.kafka.bootstrap,
+            "session.timeout.ms": 6000,
+            "heartbeat.interval.ms": 500,
+        }
+        return {
+            "kafka": {"topics": [self.topic], "group_id": self.group, "client": client},
+            "destinations": {DESTINATION: dict(destination)},
+            "server": {"port": 0},
+            "log": {"format": "json"},
+            **sections,
+        }
+
+    def write(self, settings: Mapping[str, Any], name: str = "connector") -> Path:
+        """Write a configuration and return its path."""
+        path = self._folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
+        return path
+
+    def start(self, settings: Mapping[str, Any]) -> Member:
+        """Start a member."""
+        number = len(self._members)
+        member = Member(self.write(settings, f"member-{number}"), self._folder / f"member-{number}.log")
+        self._members.append(member)
+        return member
+
+    def produce(self, messages: Iterable[Message]) -> list[Sent]:
+        """Write messages and return them, in their order, with their places."""
+        producer = Producer({"bootstrap.servers": self.kafka.bootstrap, "linger.ms": 5, "acks": "all"})
+        sent: dict[int, Sent] = {}
+
+        def delivered(number: int, message: Message) -> Callable[[object, KafkaMessage], None]:
+            def note(error: object, written: KafkaMessage) -> None:
+                assert error is None, error
+                partition, offset = written.partition(), written.offset()
+                assert partition is not None
+                assert offset is not None
+                sent[number] = Sent(message, partition, offset, written.timestamp()[1])
+
+            return note
+
+        for number, message in enumerate(messages):
+            place = {} if message.partition is None else {"partition": message.partition}
+            producer.produce(
+                self.topic,
+                message.value,
+                message.key,
+                headers=list(message.headers),
+                on_delivery=delivered(number, message),
+                **place,
+            )
+            if number % 1000 == 0:
+                producer.poll(0)
+        assert producer.flush(30) == 0
+        return [sent[number] for number in sorted(sent)]
+
+    def ends(self) -> dict[int, int]:
+        """Return the end offset of each partition."""
+        places = [TopicPartition(self.topic, number) for number in range(self.partitions)]
+        return {place.partition: self._reader.get_watermark_offsets(place, timeout=10)[1] for place in places}
+
+    def committed(self) -> dict[int, int]:
+        """Return the group's committed offset of each partition; 0 where it has none."""
+        places = [TopicPartition(self.topic, number) for number in range(self.partitions)]
+        return {place.partition: max(0, place.offset) for place in self._reader.committed(places, timeout=10)}
+
+    def until_done(self, member: Member) -> None:
+        """Wait until the group has committed the ends of all partitions."""
+        ends = self.ends()
+        member.wait(lambda: self.committed() == ends, f"commits up to {ends}")
+
+    def letters(self) -> list[Letter]:
+        """Return all dead letters that there are now."""
+        reader = Consumer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap,
+                "group.id": f"{self.group}-letters",
+                "enable.auto.commit": False,
+                "log_level": 0,
+            }
+        )
+        places = [TopicPartition(self.letters_topic, number, 0) for number in range(2)]
+        left = sum(reader.get_watermark_offsets(place, timeout=10)[1] for place in places)
+        reader.assign(places)
+        found: list[Letter] = []
+        try:
+            while len(found) < left:
+                batch = reader.consume(500, 10)
+                assert batch, f"{left - len(found)} dead letters cannot be read"
+                found.extend(_letter(message) for message in batch)
+        finally:
+            reader.close()
+        return found
+
+    def close(self) -> None:
+        """End what still runs."""
+        for member in self._members:
+            member.close()
+        self._reader.close()
+
+
+def run_command(*arguments: str, seconds: float = WAIT_SECONDS) -> subprocess.CompletedProcess[str]:
+    """Run one command of the connector to its end."""
+    command = [sys.executable, "-m", "connector", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def _letter(message: KafkaMessage) -> Letter:
+    headers: Headers = list(message.headers() or [])  # type: ignore[arg-type]
+    start = next(index for index, (name, _) in enumerate(headers) if name == f"{OWN_HEADER}version")
+    own = {name: (value or b"").decode() for name, value in headers[start:]}
+    assert len(own) == len(headers) - start, "a header of the block is repeated"
+    return Letter(message.key(), message.value(), headers[:start], own)  # type: ignore[arg-type]
+
+
+@contextmanager
+def jobs(kafka: Kafka, folder: Path, topic: str) -> Iterator[Job]:
+    """Give a job with its topics created, and end whatever it started."""
+    job = Job(kafka, folder, topic)
+    try:
+        job.create_topics()
+        yield job
+    finally:
+        job.close()
