@@ -190,10 +190,10 @@ def demo(
 
     Ends with a summary and the dead letters; exits with 0 only if the numbers add up by the simulators' own logs.
     """
-    from connector.testing import demo as show
+    from connector.testing.demo import run as play
 
     try:
-        raise SystemExit(_in_loop(show.run(keep=keep)))
+        raise SystemExit(_in_loop(play(keep=keep)))
     except KeyboardInterrupt:
         raise SystemExit(FAILED) from None
 

@@ -89,7 +89,9 @@ def check_destination(
     for key in ("ca_file", "cert_file", "key_file"):
         file = getattr(http, key)
         if file is not None and not (folder / file).is_file():
-            yield Fault(f"{path}.http.{key}", f"there is no file {file}")
+            yield Fault(
+                f"{path}.http.{key}", "there is no such file; the path is relative to the configuration's folder"
+            )
 
 
 def _limits(path: str, settings: DestinationSettings) -> Iterator[Fault]:

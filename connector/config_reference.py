@@ -23,8 +23,8 @@ def duration_text(seconds: float) -> str:
     """Return seconds as a person writes them: 200ms, 20s, 1h."""
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         if seconds >= length and seconds % length == 0:
-            return f"{seconds / length:g}{unit}"
-    return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"
+            return f"{int(seconds) // length}{unit}"
+    return f"{seconds:.12g}s" if seconds >= 1 else f"{seconds * 1000:.12g}ms"
 
 
 def size_text(count: int) -> str:

@@ -22,7 +22,7 @@ from connector.errors import Fault
 MAX_SECRET_BYTES: Final = 1 << 20
 
 _TAG: Final = "tag:yaml.org,2002:"
-_REFERENCE: Final = re.compile(r"\$(\$?)\{([^}]*)(\}?)")
+_REFERENCE: Final = re.compile(r"(\$\$\{)|\$\{([^}]*)(\}?)")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUOTED: Final = re.compile(r"'[^']{2,}'")
 
@@ -169,7 +169,7 @@ class Resolver:
         def replace(match: re.Match[str]) -> str:
             escaped, reference, closed = match.groups()
             if escaped:
-                return match[0][1:]
+                return "${"
             return self._lookup(reference, problems) if closed else self._problem("${ without }", problems)
 
         text = _REFERENCE.sub(replace, value)

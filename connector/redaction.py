@@ -72,7 +72,7 @@ class Redactor:
                 return self.text(value.decode(errors="backslashreplace"))
             case Mapping():
                 return {
-                    str(key): HIDDEN if names_secret(str(key)) and child is not None else self.value(child)
+                    self.text(str(key)): HIDDEN if names_secret(str(key)) and child is not None else self.value(child)
                     for key, child in value.items()
                 }
             case list() | tuple() | set() | frozenset():
