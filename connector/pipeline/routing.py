@@ -139,9 +139,10 @@ class RouteTable:
         destination = names[0]
 
         def to_only_destination(event: Event, record: Record, cluster_id: str) -> list[Routed]:
-            topic, partition, offset, timestamp, *_ = record
+            # The path of most records: `position_identity` written out, and Routed made past its slower `__new__`.
+            topic, partition, offset, timestamp, _, _, _ = record
             identity = f"{cluster_id}/{topic}/{partition}/{offset}"
-            return [Routed(destination, VendorEvent(event.datum, identity, timestamp), identity)]
+            return [tuple.__new__(Routed, (destination, VendorEvent(event[1], identity, timestamp), identity, None))]
 
         return to_only_destination
 
@@ -181,15 +182,16 @@ class RouteTable:
 
 def _follow(route: CompiledRoute, event: Event, record: Record, cluster_id: str, routed: list[Routed]) -> None:
     """Add the route's deliveries to `routed`, but for destinations that an earlier route gave the record already."""
-    taken = {earlier.destination for earlier in routed}
-    identity = position_identity(cluster_id, record)
+    taken = {earlier.destination for earlier in routed} if routed else ()
     fault: Refusal | None = None
     try:
         identity = _route_identity(route, event, record, cluster_id)
     except Refusal as refusal:
-        fault = refusal
+        fault, identity = refusal, position_identity(cluster_id, record)
     routed += [
-        Routed(leg.destination, fault or _delivered(leg, route, event, record, identity), identity, route.index)
+        tuple.__new__(
+            Routed, (leg.destination, fault or _delivered(leg, route, event, record, identity), identity, route.index)
+        )
         for leg in route.legs
         if leg.destination not in taken
     ]

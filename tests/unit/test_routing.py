@@ -373,7 +373,7 @@ def test_paths_are_checked_against_a_known_schema() -> None:
 
 
 def test_reach() -> None:
-    """A topic reaches all destinations, as envelopes may stand in it, unless a route without conditions takes it whole."""
+    """A topic reaches all destinations, for envelopes, unless a route without conditions takes it whole."""
     routes: list[dict[str, Any]] = [
         {"topics": ["app-events"], "to": ["a"]},
         {"topics": ["^other-"], "schema": FOREIGN, "to": ["b"], "fields": BETA_MAP},
@@ -387,6 +387,10 @@ def test_reach() -> None:
     assert made.may_reach("b", "other-1", ENVELOPE)
     assert made.may_reach("a", "other-1", ALPHA)
     assert not made.may_reach("b", "other-1", ALPHA)
+    sometimes = table([{"schema": BETA, "where": {"platform": "ios"}, "to": ["a"], "fields": {"alpha": {"cuid": "x"}}}])
+    assert sometimes.may_reach("b", "app-events", BETA)
+    always = table([{"schema": BETA, "to": ["a"], "fields": {"alpha": {"cuid": "x"}}}])
+    assert not always.may_reach("b", "app-events", BETA)
 
 
 route_strategy = st.fixed_dictionaries(
