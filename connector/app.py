@@ -22,11 +22,14 @@ from connector.errors import ConnectorError, StartupError
 from connector.kafka.avro import Decoder, Encoder
 from connector.kafka.consumer import KafkaSource
 from connector.kafka.contracts import load_contracts, load_schema_files
+from connector.kafka.groups import Groups
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.kafka.registry import Registry, make_client
 from connector.kafka.results import ResultsWriter
 from connector.kafka.topics import BrokerUnreachable, OwnTopic, TopicCheck, TopicReport
 from connector.metrics import Metrics
+from connector.pipeline import metadata
+from connector.records import Commit
 from connector.server import Server
 from connector.status import Member
 from connector.wiring import QUEUE_SHARE, Edges, build
@@ -62,8 +65,6 @@ async def serve(
     clock = SystemClock()
     metrics = Metrics()
     group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
-    if destination is not None:
-        settings = settings.model_copy(update={"destinations": {destination: settings.destinations[destination]}})
     member = Member(group, clock, settings.limits.drain_timeout)
     metrics.on_scrape(member.update_gauges)
     server = Server(
@@ -79,8 +80,10 @@ async def serve(
             on_ready(server.port)
         log.info("connector.started", version=__version__, group=group, port=server.port)
         report = await _reach(loaded.settings, clock, member, stop)
+        if report is not None and destination is not None:
+            await _adopt_offsets(loaded.settings, destination, group)
         if report is not None:
-            await _run(loaded, settings, group, report, member, metrics, clock, stop)
+            await _run(loaded, destination, group, report, member, metrics, clock, stop)
     finally:
         await server.stop()
     log.info("connector.stopped", group=group)
@@ -121,9 +124,43 @@ async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio
     return report
 
 
+async def _adopt_offsets(settings: Settings, destination: str, group: str) -> None:
+    """At the first start of a destination's own group, give it the combined group's offsets and its part of the map.
+
+    Without those it would begin anew and send everything again: it refuses, unless `kafka.start` says where to begin.
+    """
+    groups = Groups(settings.kafka)
+    if await groups.committed(group):
+        return
+    base = settings.kafka.group_id
+    adopted = []
+    for one in await groups.committed(base):
+        try:
+            finished = metadata.decode(one.offset, one.metadata)
+        except metadata.ForeignMetadata as error:
+            log.warning("offsets.foreign_metadata", topic=one.topic, partition=one.partition, message=str(error))
+            finished = metadata.FinishedMap()
+        watermark, part = metadata.part_of(one.offset, finished, destination)
+        adopted.append(Commit(one.topic, one.partition, watermark, metadata.encode(watermark, part).text))
+    if not adopted:
+        if settings.kafka.start is not None:
+            return
+        raise StartupError(
+            f"group {group} starts for the first time and group {base} has no offsets to begin with: set kafka.start, "
+            f"or run the combined group first"
+        )
+    try:
+        await groups.commit(group, adopted)
+    except StartupError:
+        # Another member of the new group may have come first: then its offsets are there.
+        if not await groups.committed(group):
+            raise
+    log.info("offsets.adopted", group=group, base=base, partitions=len(adopted))
+
+
 async def _run(
     loaded: Loaded,
-    settings: Settings,
+    destination: str | None,
     group: str,
     report: TopicReport,
     member: Member,
@@ -161,9 +198,7 @@ async def _run(
         ),
         decoder=decoder,
         dead_letters=letters,
-        answers={
-            name: ResultsWriter(encoder, producer, topic, clock) for name, topic in settings.results_topics.items()
-        },
+        answers={name: ResultsWriter(encoder, producer, topic, clock) for name, topic in base.results_topics.items()},
         transport=lambda name, one: HttpTransport(name, one.http, one.max_in_flight),
         reload=lambda name: kinds[base.destinations[name].vendor].build(loaded.reload(name)),
         clock=clock,
@@ -171,7 +206,7 @@ async def _run(
         cluster_id=report.cluster_id,
         partitions=report.partitions,
     )
-    pipeline = build(settings, kinds, metrics, edges)
+    pipeline = build(base, kinds, metrics, edges, only=destination)
     trouble.listener = pipeline.holds.registry_trouble
     await producer.start()
     member.running(pipeline, letters)

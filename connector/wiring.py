@@ -71,12 +71,19 @@ class Pipeline:
                 raise error
 
 
-def build(settings: Settings, kinds: Mapping[str, VendorKind], metrics: Metrics, edges: Edges) -> Pipeline:
-    """Wire a pipeline for the destinations in `settings`. Raises `ConfigurationError` for routes that cannot be."""
+def build(
+    settings: Settings, kinds: Mapping[str, VendorKind], metrics: Metrics, edges: Edges, *, only: str | None = None
+) -> Pipeline:
+    """Wire a pipeline for every destination, or `only` one of them.
+
+    Raises `ConfigurationError` for routes that cannot be.
+    """
     routes = RouteTable.compile(settings, kinds)
     budget = Budget(settings.limits.buffer - settings.limits.buffer // QUEUE_SHARE)
     workers: dict[str, Worker] = {}
     for name, one in settings.destinations.items():
+        if only is not None and name != only:
+            continue
         ports = Ports(
             clock=edges.clock,
             random=edges.random,
@@ -104,6 +111,7 @@ def build(settings: Settings, kinds: Mapping[str, VendorKind], metrics: Metrics,
             cluster_id=edges.cluster_id,
         ),
         list(workers),
+        only=only,
     )
     shares = _Shares(settings, routes, workers, edges.partitions)
     runner = Runner(

@@ -34,6 +34,10 @@ class Decoder(Protocol):
         """Return the event. Raises `Refusal` for a broken record, `SchemaUnavailable` for a schema to resolve first."""
         ...
 
+    def peek(self, record: Record) -> str | None:
+        """Return the full name of the record's schema without decoding it, or None where that is not known."""
+        ...
+
     async def resolve(self, key: object) -> None:
         """Return once `decode` has an answer for the schema; asks again for as long as the registry is in trouble."""
         ...
@@ -85,10 +89,15 @@ class Services:
 
 
 class Intake:
-    """Takes consumed records in. `names` are the destinations in the order of their trackers' bits."""
+    """Takes consumed records in. `names` are the destinations in the order of their trackers' bits.
 
-    def __init__(self, services: Services, names: Sequence[str]) -> None:
+    `only` is the one destination of a run that skips what is for others, undecoded where the schema tells.
+    """
+
+    def __init__(self, services: Services, names: Sequence[str], *, only: str | None = None) -> None:
         self._to = services
+        self._only = only
+        self._elsewhere: dict[tuple[str, str], bool] = {}
         self._bits = {name: destination_bit(index) for index, name in enumerate(names)}
         self._parked: dict[TopicPartition, deque[Record]] = {}
         self._resolving: dict[object, asyncio.Task[None]] = {}
@@ -124,6 +133,9 @@ class Intake:
             elif record.value is None:
                 tracker.finish(record.offset, WHOLE)
                 skipped["null_value"] += 1
+            elif self._only is not None and self._is_elsewhere(record, self._only):
+                tracker.finish(record.offset, WHOLE)
+                skipped["other_destination"] += 1
             else:
                 fresh.append((record, tracker))
         metrics = self._to.metrics
@@ -170,6 +182,16 @@ class Intake:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _is_elsewhere(self, record: Record, only: str) -> bool:
+        """Whether the record's schema alone tells that it is not for this destination."""
+        schema = self._to.decoder.peek(record)
+        if schema is None:
+            return False
+        known = self._elsewhere.get((record.topic, schema))
+        if known is None:
+            known = self._elsewhere[record.topic, schema] = not self._to.routes.may_reach(only, record.topic, schema)
+        return known
 
     def _process(self, records: Sequence[tuple[Record, PartitionTracker]]) -> None:
         now = self._to.clock.now

@@ -150,6 +150,16 @@ class EncodedMap:
     used: float
 
 
+def part_of(base: int, finished: FinishedMap, destination: str) -> tuple[int, FinishedMap]:
+    """Return the watermark and the map of one destination alone, from those of a group that serves several.
+
+    What is finished for the destination right above `base` moves its watermark on.
+    """
+    done = finished.done(destination)
+    watermark = done.bounds[1] if done.bounds and done.bounds[0] <= base else base
+    return watermark, FinishedMap(done.above(watermark))
+
+
 class ForeignMetadata(ValueError):
     """The text is not a map of a version we read; the message says why."""
 

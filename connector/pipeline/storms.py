@@ -1,8 +1,8 @@
 """Keeps a topic whose records cannot be decoded or routed from being drained into the dead-letter topic. Pure.
 
 A topic of which too many records were refused for one reason is in a storm: its refused records wait instead of
-becoming dead letters, and intake pauses but for a few records at growing intervals. The first record that can be decoded and
-routed ends the storm, and a new window begins.
+becoming dead letters, and intake pauses but for a few records at growing intervals. The first record that can be
+decoded and routed ends the storm, and a new window begins.
 """
 
 from __future__ import annotations
