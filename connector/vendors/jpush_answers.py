@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -25,6 +25,7 @@ from connector.vendors.answers import (
 )
 from connector.vendors.base import Accepted, Misconfigured, Refused, Response, Retry, Throttled, Verdict
 from connector.vendors.checks import LONG_MAX, LONG_MIN
+from connector.vendors.jpush_questions import Question
 
 RESULT: Final = "connector.events.JPushReportResult"
 
@@ -35,16 +36,6 @@ _QUESTION_FAULTS: Final = frozenset({"3002", "3004", "3005"})
 _NUMBER: Final = re.compile(r"(?<![0-9])[0-9]{1,19}(?![0-9])", re.ASCII)
 
 Status = Literal["found", "missing", "refused"]
-
-
-class Question(NamedTuple):
-    """What an item asks, for the answer: `ids` are the devices of a status query, `at` is when it was prepared (ms)."""
-
-    query_id: str
-    endpoint: str
-    msg_id: int | None
-    ids: tuple[str, ...]
-    at: int
 
 
 def read(response: Response, group: Hashable, items: Sequence[Item], asked: int, codes: Codes, words: Words) -> Verdict:

@@ -31,75 +31,7 @@ from connector.vendors.base import (
     Verdict,
 )
 from connector.vendors.checks import Rules, epoch_millis, json_bytes, kind, rule_ids, scalar
-
-_METHODS: Final = ("registration", "login", "customEvent")
-_DEVICES: Final = ("instanceId", "lvid", "gaid", "androidId", "appSetId", "idfa", "iosVendorId")
-_PLATFORMS: Final = (
-    "desktop_web",
-    "mobile_web",
-    "mobile_android",
-    "mobile_android_messenger",
-    "mobile_ipad",
-    "mobile_iphone",
-    "mobile_iphone_messenger",
-)
-
-_NUMBERS: Final[Mapping[str, tuple[int | None, int]]] = {
-    "eventTimestamp": (946_674_000, 4_294_967_295),
-    "idGender": (0, 2),
-    "age": (None, 128),
-    "connectionType": (0, 2),
-    "bluetoothEnabled": (0, 2),
-    "adTrackingEnabled": (0, 1),
-    "adBlocker": (0, 1),
-}
-"""The least and the greatest value; the document gives `age` no least one."""
-
-_TEXTS: Final[Mapping[str, tuple[int, int | None]]] = {
-    "customUserId": (1, 1024),
-    "ipv4": (0, 15),
-    "ipv6": (0, 45),
-    "instanceId": (36, 36),
-    "idfa": (36, 36),
-    "iosVendorId": (36, 36),
-    "gaid": (36, 36),
-    "appSetId": (36, 36),
-    "androidId": (16, 16),
-    "lvid": (32, 32),
-    "userAgent": (0, 2048),
-    "customPlatformUserId": (0, None),
-    "vkPlatform": (0, None),
-    "customEventName": (1, 255),
-}
-"""The least and the greatest length in characters (code points)."""
-
-
-def _range(least: int | None, most: int) -> str:
-    return f"must be at most {most}" if least is None else f"must be {least} to {most}"
-
-
-def _length(least: int, most: int) -> str:
-    if least == most:
-        return f"must have exactly {most} characters"
-    return f"must have {least} to {most} characters" if least else f"must have at most {most} characters"
-
-
-RULES: Final[Mapping[str, str]] = {
-    "customUserId.required": "must be given for registration and login",
-    "customUserId.identifier": f"or one of {', '.join(_DEVICES)} must be given for customEvent",
-    **{f"{name}.type": "must be a whole number" for name in _NUMBERS},
-    **{f"{name}.range": _range(*bounds) for name, bounds in _NUMBERS.items()},
-    **{f"{name}.type": "must be text" for name in _TEXTS},
-    **{f"{name}.length": _length(least, most) for name, (least, most) in _TEXTS.items() if most is not None},
-    "vkPlatform.value": f"must be one of {', '.join(_PLATFORMS)}",
-    "vkPlatform.together": "and customPlatformUserId must be given together",
-    "customEventName.required": "must be given for customEvent",
-    "customEventName.method": "is a parameter of customEvent only",
-    "customEventParams.method": "is a parameter of customEvent only",
-    "customEventParams.type": "must be an object of text",
-    "customEventParams.name": "must have names of 1 to 255 characters",
-    "customEventParams.value": "must have values of 1 to 255 characters",
-}
+from connector.vendors.mytracker_parameters import DEVICES, METHODS, NUMBERS, PLATFORMS, RULES, TEXTS
 
 
 class MyTrackerSettings(DestinationSettings):
@@ -129,8 +61,8 @@ class MyTracker:
     def group(self, event: VendorEvent) -> Hashable:
         """Return the method: a batch holds one. An unknown method has no address, so no setting lets it pass."""
         method = event.fields.get("method")
-        if method not in _METHODS:
-            message = f"method must be one of {', '.join(_METHODS)}"
+        if method not in METHODS:
+            message = f"method must be one of {', '.join(METHODS)}"
             raise Refusal("invalid", "mytracker.method.value", message, field="method")
         return str(method)
 
@@ -142,10 +74,10 @@ class MyTracker:
         """Check every parameter of the document's table and return the set."""
         fields = event.fields
         datum: dict[str, Any] = {}
-        for name, (least, most) in _NUMBERS.items():
+        for name, (least, most) in NUMBERS.items():
             if fields.get(name) is not None:
                 datum[name] = self._number(name, fields[name], least, most)
-        for name, (shortest, longest) in _TEXTS.items():
+        for name, (shortest, longest) in TEXTS.items():
             if fields.get(name) is not None:
                 datum[name] = self._text(name, fields[name], shortest, longest)
         params = fields.get("customEventParams")
@@ -169,7 +101,7 @@ class MyTracker:
             self._rules.broken(f"{name}.type", kind(value))
         elif longest is not None and not shortest <= len(value) <= longest:
             self._rules.broken(f"{name}.length", f"text of {len(value)} characters")
-        elif name == "vkPlatform" and value not in _PLATFORMS:
+        elif name == "vkPlatform" and value not in PLATFORMS:
             self._rules.broken("vkPlatform.value", "another text")
         return value
 
@@ -198,7 +130,7 @@ class MyTracker:
         """Check the rules that look at several parameters: who is meant, which method, VK's pair."""
         missing = "null or missing"
         if method == "customEvent":
-            if datum.keys().isdisjoint(("customUserId", *_DEVICES)):
+            if datum.keys().isdisjoint(("customUserId", *DEVICES)):
                 self._rules.broken("customUserId.identifier", f"{missing}, as they all are")
             if "customEventName" not in datum:
                 self._rules.broken("customEventName.required", missing)
@@ -250,8 +182,8 @@ KIND: Final = VendorKind(
     schema="connector.events.MyTrackerEvent",
     fields={
         "method": FieldKind("string", required=True),
-        **{name: FieldKind("seconds" if name == "eventTimestamp" else "long") for name in _NUMBERS},
-        **{name: FieldKind("string") for name in _TEXTS},
+        **{name: FieldKind("seconds" if name == "eventTimestamp" else "long") for name in NUMBERS},
+        **{name: FieldKind("string") for name in TEXTS},
         "customEventParams": FieldKind("string_map"),
     },
     rules=rule_ids("mytracker", RULES),

@@ -6,7 +6,6 @@ published: the destination's `codes:` says it, and what it does not say is belie
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +32,7 @@ from connector.vendors.base import (
     Verdict,
 )
 from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, kind, rule_ids, scalar
+from connector.vendors.quick_audience_form import form, form_around, signature
 
 _OPTIONAL: Final = ("organizationId", "workspaceId", "entityId", "comeFrom", "eventChannel")
 _REQUIRED: Final = ("customerId", "eventCode")
@@ -85,9 +85,12 @@ class QuickAudience:
         self._rules = Rules("quick_audience", RULES, settings.rules)
         self._words = Words(self._secret, settings.access_key)
         self._url = f"{settings.base_url.rstrip('/')}/openapi/cloud/event/detail/receive"
-        prefix, suffix = self._frame(_boundary(0))
+        shape = form(settings.access_id)
         self._limits = Limits(
-            batch.records or documented.records, batch.bytes or documented.bytes, len(prefix) + len(suffix), 1
+            batch.records or documented.records,
+            batch.bytes or documented.bytes,
+            len(shape.prefix) + len(shape.suffix),
+            1,
         )
 
     def group(self, event: VendorEvent) -> Hashable:
@@ -163,25 +166,14 @@ class QuickAudience:
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
         """Return the form of one batch, signed for `now`. Only query parameters are signed, with their raw values."""
         settings, joined = self._settings, b",".join([item.body for item in items])
-        number = 0
-        while _boundary(number) in joined:
-            number += 1
-        boundary = _boundary(number)
-        prefix, suffix = self._frame(boundary)
+        shape = form_around(settings.access_id, joined)
         query = {"appId": settings.app_id, "timestamp": str(now), "accessKey": settings.access_key}
         headers = {
-            "Content-Type": f"multipart/form-data; boundary={boundary.decode()}",
+            "Content-Type": f"multipart/form-data; boundary={shape.boundary.decode()}",
             "Authorization": signature({**query, "accessSecret": self._secret}),
         }
         text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
-        return Request("POST", f"{self._url}?{text}", headers, prefix + joined + suffix)
-
-    def _frame(self, boundary: bytes) -> tuple[bytes, bytes]:
-        """Return what stands before and after the items; its length is the same for each boundary."""
-        part = b"--" + boundary + b'\r\nContent-Disposition: form-data; name="%b"\r\n'
-        part += b"Content-Type: text/plain; charset=UTF-8\r\n\r\n"
-        account = (part % b"accessId") + self._settings.access_id.encode() + b"\r\n"
-        return account + (part % b"eventMessageModelListJson") + b"[", b"]\r\n--" + boundary + b"--\r\n"
+        return Request("POST", f"{self._url}?{text}", headers, shape.prefix + joined + shape.suffix)
 
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
         """Return what the answer means. `success` true with `data` false is no acceptance."""
@@ -214,21 +206,6 @@ def _plain(value: Any) -> Any:
         return scalar(value)
     except ValueError:
         return value
-
-
-def _boundary(number: int) -> bytes:
-    """Return the form's boundary, 32 bytes whatever the number.
-
-    A delimiter begins with a line break (RFC 2046), which JSON text never holds unescaped; the next number is only for
-    parsers that look for less.
-    """
-    return b"connector-boundary-%013d" % number
-
-
-def signature(values: Mapping[str, str]) -> str:
-    """Return the lower-case MD5 of `name=value` joined by `&` in the order of the names (Open Platform API)."""
-    text = "&".join(f"{name}={values[name]}" for name in sorted(values))
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _build(settings: QuickAudienceSettings) -> Vendor:

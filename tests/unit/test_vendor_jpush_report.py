@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from base64 import b64encode
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+import fastavro
+import fastavro.schema
 import orjson
 import pytest
 
@@ -25,6 +28,7 @@ from connector.vendors.base import (
 from connector.vendors.jpush_report import KIND, JPushReport, JPushReportSettings
 
 NOW = 1_700_000_000_000
+RESULT: Any = fastavro.schema.load_schema(str(Path(__file__).parents[2] / "avro" / "JPushReportResult.avsc"))
 LATE = NOW  # 2023-11-14T22:13:20Z, which is the 15th in Shanghai
 
 
@@ -70,7 +74,8 @@ def read(
 def data(verdict: Verdict) -> list[dict[str, Any]]:
     """Return the results that a verdict carries."""
     assert isinstance(verdict, Accepted | Refused)
-    assert all(answer.schema == "connector.events.JPushReportResult" for answer in verdict.answers)
+    assert all(answer.schema == RESULT["name"] for answer in verdict.answers)
+    assert all(fastavro.validate(answer.datum, RESULT) for answer in verdict.answers)
     return [answer.datum for answer in verdict.answers]
 
 
@@ -141,6 +146,7 @@ _BROKEN: list[tuple[str, VendorEvent]] = [
     ("date.format", status("a", day="2023-02-30")),
     ("date.format", status("a", day="20231114")),
     ("date.required", ask("MessageStatus", timestamp=-1, msg_id=1, registration_ids=["a"], date=None)),
+    ("date.required", ask("MessageStatus", timestamp=10**17, msg_id=1, registration_ids=["a"], date=None)),
     ("time_unit.value", ask("Users", time_unit="WEEK", start="2014-06-11", duration=1)),
     ("start.format", ask("Users", time_unit="DAY", start="2014-06", duration=1)),
     ("start.format", ask("Users", time_unit="HOUR", start="2014-06-11 24", duration=1)),

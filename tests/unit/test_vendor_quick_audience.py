@@ -23,7 +23,8 @@ from connector.vendors.base import (
     VendorEvent,
     Verdict,
 )
-from connector.vendors.quick_audience import KIND, QuickAudience, QuickAudienceSettings, signature
+from connector.vendors.quick_audience import KIND, QuickAudience, QuickAudienceSettings
+from connector.vendors.quick_audience_form import signature
 
 NOW = 1_708_235_644_862
 
