@@ -90,8 +90,8 @@ class Decoder:
     def decode(self, record: Record) -> Event:
         """Return the event in a record whose value is not null.
 
-        Raises `Refusal` for a fault of the record or of its writer's schema, and `SchemaUnavailable` where that schema is
-        not known yet: `resolve` its key, then decode again.
+        Raises `Refusal` for a fault of the record or of its writer's schema, and `SchemaUnavailable` where that schema
+        is not known yet: `resolve` its key, then decode again.
         """
         key, start = frame(record, self._plain)
         writer = self._known.get(key)
@@ -106,7 +106,7 @@ class Decoder:
             raise Refusal(
                 "decode",
                 "decode.schema_mismatch",
-                f"the writer's schema of {writer.name} ({key}) cannot be read with the connector's: {str(error)[:_SHOWN]}",
+                f"the writer's {writer.name} ({key}) cannot be read with the connector's: {str(error)[:_SHOWN]}",
             ) from None
         except TooManySteps as error:
             raise Refusal("decode", "decode.payload", f"the datum of {writer.name} is refused: {error}") from None

@@ -81,29 +81,36 @@ class LibrdkafkaLog:
 
 
 class ErrorStates:
-    """Says each lasting trouble of a client once, and once that it is over.
+    """Says each lasting trouble of a client, or of one topic, once, and once that it is over.
 
     librdkafka repeats `_ALL_BROKERS_DOWN` and its like for as long as they last; a log needs the change only.
     """
 
     def __init__(self, client: str) -> None:
         self._client = client
-        self._current: set[int] = set()
+        self._current: set[tuple[str | None, int]] = set()
 
-    def report(self, error: KafkaError) -> None:
-        """Log the error unless it is lasting already."""
-        if error.code() not in self._current:
-            self._current.add(error.code())
-            _log.warning("kafka.trouble", client=self._client, code=error.name(), message=error.str())
+    def report(self, error: KafkaError, topic: str | None = None) -> None:
+        """Log the error unless it is lasting already; `topic` is whose trouble it is, None for the whole client's."""
+        state = topic, error.code()
+        if state not in self._current:
+            self._current.add(state)
+            _log.warning("kafka.trouble", client=self._client, topic=topic, code=error.name(), message=error.str())
 
-    def over(self) -> None:
-        """Say that the client works again; nothing where it did all the time."""
-        if self._current:
-            self._current.clear()
-            _log.info("kafka.recovered", client=self._client)
+    def over(self, topic: str | None = None) -> None:
+        """Say that the client, or the topic, works again; nothing where it did all the time."""
+        ended = {state for state in self._current if state[0] == topic}
+        if ended:
+            self._current -= ended
+            _log.info("kafka.recovered", client=self._client, topic=topic)
+
+    @property
+    def of_client(self) -> bool:
+        """Whether the client as a whole is in trouble."""
+        return any(topic is None for topic, _ in self._current)
 
     def __bool__(self) -> bool:
-        """Tell whether there is trouble."""
+        """Tell whether there is any trouble."""
         return bool(self._current)
 
 

@@ -10,15 +10,11 @@ offsets, committed ones or the resolved `kafka.start`. Where `latest` or a time 
 else records that come between two assignments without any progress would be passed over. A subscribed topic that does
 not exist, or is deleted, is waited for; an offset out of range is fatal, because both ways out of it lose or repeat
 records.
-
-Patterns are resolved here, not by librdkafka: with KIP-848 the broker would resolve them, and the connector's own
-topics could not be kept out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol, cast
@@ -42,6 +38,8 @@ from connector.kafka.client import (
     kafka_error,
     start_of,
 )
+from connector.kafka.starts import find_starts
+from connector.kafka.subscription import TopicSelection
 from connector.records import NO_TIMESTAMP, Assigned, Commit, Headers, Record
 
 Partition = tuple[str, int]
@@ -57,9 +55,6 @@ _PATTERN_SECONDS: Final = 30.0
 _ENDS_SECONDS: Final = 2.0
 _FIRST_ENDS_SECONDS: Final = 0.2
 _PROBE_SECONDS: Final = 5.0
-# ListOffsets' own numbers in place of a timestamp (KIP-79): the first offset, and the end.
-_EARLIEST: Final = -2
-_LATEST: Final = -1
 
 _log = structlog.get_logger()
 
@@ -101,8 +96,7 @@ class KafkaSource:
         self._start = start_of(settings)
         self._incremental = is_incremental(self._config)
         self._clock = clock
-        self._names, self._patterns = _split(topics)
-        self._own_topics = own_topics
+        self._topics = TopicSelection(topics, own_topics)
         self._errors = ErrorStates("consumer")
         self._assigned: dict[Partition, int] = {}
         self._reseek: dict[Partition, int] = {}
@@ -113,6 +107,7 @@ class KafkaSource:
         self._polling: asyncio.Task[list[Record]] | None = None
         self._abandon = asyncio.Event()
         self._fatal: str | None = None
+        self._closed = True
 
     async def start(self, listener: Listener) -> None:
         """Subscribe; partitions come in a later `poll`. Raises `StartupError` for properties unknown to librdkafka."""
@@ -120,10 +115,11 @@ class KafkaSource:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="kafka")
         self._config |= {"error_cb": self._on_error, "logger": LibrdkafkaLog("consumer")}
         self._consumer = construct(AIOConsumer, self._config, executor=self._executor)
-        if self._patterns:
+        self._closed = False
+        if self._topics.patterns:
             await self._resolve_patterns()
         else:
-            await self._subscribe(frozenset(self._names))
+            await self._subscribe(frozenset(self._topics.names))
 
     async def poll(self) -> list[Record]:
         """Return the next records, at most `MAX_RECORDS`, after 10 ms at the latest but for the listener's callbacks.
@@ -178,7 +174,7 @@ class KafkaSource:
 
     @property
     def in_trouble(self) -> bool:
-        """Whether a trouble of Kafka lasts, such as that no broker answers; it was logged as `kafka.trouble`."""
+        """Whether a trouble lasts, such as no broker's answer or a missing topic; it was logged as `kafka.trouble`."""
         return bool(self._errors)
 
     async def cluster_id(self) -> str:
@@ -189,9 +185,13 @@ class KafkaSource:
             raise StartupError(f"the cluster's id could not be asked for: {error_text(error)}") from None
 
     async def close(self) -> None:
-        """Leave the group; `on_revoke` runs inside. Records of a cancelled poll are dropped, uncommitted."""
-        if not hasattr(self, "_consumer"):
+        """Leave the group; `on_revoke` runs inside. Records of a cancelled poll are dropped, uncommitted.
+
+        Closing twice does nothing.
+        """
+        if self._closed:
             return
+        self._closed = True
         if self._polling is not None:
             self._abandon.set()
             await asyncio.wait({self._polling})
@@ -204,7 +204,7 @@ class KafkaSource:
 
     async def _poll(self) -> list[Record]:
         now = self._clock.now()
-        if self._patterns and now >= self._next_patterns:
+        if self._topics.patterns and now >= self._next_patterns:
             await self._resolve_patterns()
         self._changed.clear()
         try:
@@ -220,7 +220,7 @@ class KafkaSource:
             await self._read_ends()
             known = self._ends.keys() == self._assigned.keys()
             self._next_ends = now + (_ENDS_SECONDS if known else _FIRST_ENDS_SECONDS)
-        if self._errors:
+        if self._errors.of_client:
             await self._probe(now, alive=bool(records))
         return records
 
@@ -256,7 +256,7 @@ class KafkaSource:
             )
         if error.fatal():
             raise FatalError(f"the Kafka consumer cannot go on: {error_text(error)}")
-        self._errors.report(error)
+        self._errors.report(error, message.topic())
 
     async def _of_this_epoch(self, records: list[Record]) -> list[Record]:
         """Return the records without those of partitions that changed hands during the consume.
@@ -296,6 +296,7 @@ class KafkaSource:
         for a in assigned:
             self._assigned[a.topic, a.partition] = a.start
             self._changed.add((a.topic, a.partition))
+            self._errors.over(a.topic)
         self._next_ends = 0.0
         self._errors.over()
 
@@ -330,51 +331,12 @@ class KafkaSource:
         """Return where each partition starts, asked until Kafka answers; None where the source is left meanwhile."""
         while True:
             try:
-                return await self._try_starts(partitions)
+                return await find_starts(self._consumer, partitions, self._start, self.commit)
             except KafkaException as error:
                 self._errors.report(kafka_error(error))
             if self._abandon.is_set():
                 return None
             await self._clock.sleep(_RETRY_SECONDS)
-
-    async def _try_starts(self, partitions: list[TopicPartition]) -> list[Assigned]:
-        if not partitions:
-            return []
-        committed = await self._consumer.committed(partitions, timeout=_REQUEST_SECONDS)
-        for answer in committed:
-            if answer.error is not None:
-                raise KafkaException(answer.error)
-        fresh = await self._resolve_start([(c.topic, c.partition) for c in committed if c.offset < 0])
-        return [
-            Assigned(c.topic, c.partition, c.offset, c.offset, (c.metadata or "").rstrip("\0"))
-            if c.offset >= 0
-            else Assigned(c.topic, c.partition, fresh[c.topic, c.partition], None, "")
-            for c in committed
-        ]
-
-    async def _resolve_start(self, partitions: list[Partition]) -> dict[Partition, int]:
-        """Return the offset that `kafka.start` means in each partition, and commit it where time would move it."""
-        if not partitions:
-            return {}
-        start = {"earliest": _EARLIEST, "latest": _LATEST}.get(str(self._start), self._start)
-        starts = await self._offsets_at(partitions, int(start))
-        # A time after the last record has no offset yet: the end it is.
-        beyond = [partition for partition, offset in starts.items() if offset < 0]
-        if beyond:
-            starts |= await self._offsets_at(beyond, _LATEST)
-        if start != _EARLIEST:
-            faults = await self.commit([Commit(*partition, offset, "") for partition, offset in starts.items()])
-            if faults:
-                _log.warning("kafka.start_not_committed", faults={f"{t}[{p}]": text for (t, p), text in faults.items()})
-        return starts
-
-    async def _offsets_at(self, partitions: list[Partition], time: int) -> dict[Partition, int]:
-        question = [TopicPartition(*partition, time) for partition in partitions]
-        answers = await self._consumer.offsets_for_times(question, timeout=_REQUEST_SECONDS)
-        for answer in answers:
-            if answer.error is not None:
-                raise KafkaException(answer.error)
-        return {(a.topic, a.partition): a.offset for a in answers}
 
     async def _resolve_patterns(self) -> None:
         self._next_patterns = self._clock.now() + _PATTERN_SECONDS
@@ -383,20 +345,12 @@ class KafkaSource:
         except KafkaException as error:
             self._errors.report(kafka_error(error))
             return
-        matching = {name for name in known if self._matches(name)}
+        matching = self._topics.matching(known)
         if not matching:
-            _log.warning("kafka.no_topic_matches", patterns=[pattern.pattern for pattern in self._patterns])
-        wanted = frozenset(matching.union(self._names))
+            _log.warning("kafka.no_topic_matches", patterns=[pattern.pattern for pattern in self._topics.patterns])
+        wanted = frozenset(matching.union(self._topics.names))
         if wanted and wanted != self._subscribed:
             await self._subscribe(wanted)
-
-    def _matches(self, topic: str) -> bool:
-        """Tell whether a pattern takes a topic; Kafka's internal ones and the connector's own are never taken."""
-        return (
-            not topic.startswith("__")
-            and topic not in self._own_topics
-            and any(pattern.match(topic) for pattern in self._patterns)
-        )
 
     async def _subscribe(self, topics: frozenset[str]) -> None:
         await self._consumer.subscribe(
@@ -430,18 +384,3 @@ class KafkaSource:
             self._fatal = error_text(error)
         else:
             self._errors.report(error)
-
-
-def _split(topics: Iterable[str]) -> tuple[list[str], list[re.Pattern[str]]]:
-    """Return names and patterns apart. Raises `StartupError` for a pattern that is no regular expression."""
-    names: list[str] = []
-    patterns: list[re.Pattern[str]] = []
-    for topic in topics:
-        if not topic.startswith("^"):
-            names.append(topic)
-            continue
-        try:
-            patterns.append(re.compile(topic))
-        except re.error as error:
-            raise StartupError(f"kafka.topics: {topic} is no regular expression: {error}") from None
-    return names, patterns

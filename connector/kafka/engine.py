@@ -46,12 +46,15 @@ def compile_read(writer: Any, reader: Any = None, *, tagged: bool = False) -> Re
 
 
 def compile_write(schema: Any) -> Write:
-    """Return what encodes data of the schema. Raises `ValueError` for a schema that Avro does not allow."""
+    """Return what encodes data of the schema, a field with a default may be missing.
+
+    Raises `ValueError` for a schema that Avro does not allow; the callable for a datum that is not the schema's.
+    """
     parsed = _parsed(schema)
 
     def write(datum: Any) -> bytes:
         stream = BytesIO()
-        schemaless_writer(stream, parsed, datum, strict=True)
+        schemaless_writer(stream, parsed, datum, strict_allow_default=True)
         return stream.getvalue()
 
     return write

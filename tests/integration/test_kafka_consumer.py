@@ -1,0 +1,333 @@
+"""The source on a real Kafka: where it starts, what it commits, and what its listener is told."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from connector.clock import SystemClock
+from connector.config import KafkaSettings
+from connector.errors import FatalError
+from connector.kafka.consumer import KafkaSource
+from connector.records import Assigned, Commit, Record
+from tools.servers import Kafka
+
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "cooperative": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500},
+    "eager": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500, "partition.assignment.strategy": "range"},
+    "kip-848": {"group.protocol": "consumer"},
+}
+Partition = tuple[str, int]
+
+
+class Member:
+    """A source, what its listener was told, and what it read; `done` by partition is committed in `on_revoke`."""
+
+    def __init__(self, source: KafkaSource) -> None:
+        self.source = source
+        self.records: list[Record] = []
+        self.assigned: list[Assigned] = []
+        self.revoked: list[Partition] = []
+        self.lost: list[Partition] = []
+        self.done: dict[Partition, Commit] = {}
+        self.drain = 0.0
+        self.faults: dict[Partition, str] = {}
+
+    async def on_assign(self, partitions: Sequence[Assigned]) -> None:
+        """Note what was assigned."""
+        self.assigned.extend(partitions)
+
+    async def on_revoke(self, partitions: Sequence[Partition]) -> None:
+        """Finish what is in flight, as long as `drain` says, then commit inside the callback."""
+        await asyncio.sleep(self.drain)
+        commits = [self.done[p] for p in partitions if p in self.done]
+        self.faults |= await self.source.commit(commits)
+        self.revoked.extend(partitions)
+
+    async def on_lost(self, partitions: Sequence[Partition]) -> None:
+        """Note what was lost."""
+        self.lost.extend(partitions)
+
+    async def until(self, condition: Callable[[], bool], others: Sequence["Member"] = (), seconds: float = 30) -> None:
+        """Poll, with the other members in turn, until the condition holds."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not within {seconds} s; assigned: {self.assigned}"
+            await asyncio.gather(*(member.once() for member in (self, *others)))
+
+    async def once(self) -> None:
+        """Poll once; what was read counts as done."""
+        for record in await self.source.poll():
+            self.records.append(record)
+            self.done[record.topic, record.partition] = Commit(record.topic, record.partition, record.offset + 1, "")
+
+
+class Cluster:
+    """Members of groups on one broker, all closed at the end."""
+
+    def __init__(self, kafka: Kafka, stack: contextlib.AsyncExitStack) -> None:
+        self.bootstrap = kafka.bootstrap
+        self._stack = stack
+
+    def source(self, topics: list[str], group: str, *, own: frozenset[str] = frozenset(), **more: Any) -> KafkaSource:
+        """Return a source that is not started."""
+        start, client = more.pop("start", None), more.pop("client", PROTOCOLS["cooperative"])
+        settings = KafkaSettings(
+            topics=topics, group_id=group, start=start, client={"bootstrap.servers": self.bootstrap, **client}
+        )
+        return KafkaSource(
+            settings, topics=topics, own_topics=own, group_id=group, queue_bytes=1 << 20, clock=SystemClock()
+        )
+
+    async def join(self, topics: list[str], group: str, **more: Any) -> Member:
+        """Return a started member."""
+        member = Member(self.source(topics, group, **more))
+        self._stack.push_async_callback(member.source.close)
+        await member.source.start(member)
+        return member
+
+    def produce(self, topic: str, count: int, partition: int = 0) -> None:
+        """Write records 0, 1, … to one partition."""
+        producer = Producer({"bootstrap.servers": self.bootstrap})
+        for number in range(count):
+            producer.produce(topic, str(number).encode(), partition=partition)
+        assert producer.flush(30) == 0
+
+    def committed(self, group: str, topic: str, partition: int = 0) -> tuple[int, str]:
+        """Return the group's offset and metadata, as another client sees them."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
+        try:
+            answer = consumer.committed([TopicPartition(topic, partition)], timeout=10)[0]
+            return answer.offset, (answer.metadata or "").rstrip("\0")
+        finally:
+            consumer.close()
+
+
+@pytest.fixture
+async def cluster(kafka: Kafka) -> AsyncIterator[Cluster]:
+    """Members that are closed when the test ends."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield Cluster(kafka, stack)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_restart_goes_on_where_the_commit_was(
+    kafka: Kafka, cluster: Cluster, topic_name: str, protocol: str
+) -> None:
+    """An explicit commit keeps offset and metadata, and the next member is told both and reads from there."""
+    kafka.create_topic(topic_name)
+    cluster.produce(topic_name, 10)
+    client = PROTOCOLS[protocol]
+    first = await cluster.join([topic_name], topic_name, client=client)
+    await first.until(lambda: len(first.records) == 10)
+    assert first.assigned == [Assigned(topic_name, 0, 0, None, "")]
+    assert await first.source.commit([Commit(topic_name, 0, 4, "map")]) == {}
+    assert await first.source.commit([Commit(topic_name, 0, 4, "other map")]) == {}
+    first.done.clear()
+    await first.source.close()
+    assert cluster.committed(topic_name, topic_name) == (4, "other map")
+
+    second = await cluster.join([topic_name], topic_name, client=client)
+    await second.until(lambda: len(second.records) == 6)
+    assert second.assigned == [Assigned(topic_name, 0, 4, 4, "other map")]
+    assert [record.value for record in second.records] == [str(n).encode() for n in range(4, 10)]
+
+
+async def test_a_record_keeps_all_that_it_has(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
+    """Null and empty values, keys, repeated and null headers and the timestamp come as they were written."""
+    kafka.create_topic(topic_name)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    producer.produce(topic_name, None, b"k", timestamp=1_700_000_000_123)
+    producer.produce(topic_name, b"", headers=[("a", b"1"), ("a", None), ("b", b"")])
+    assert producer.flush(30) == 0
+    member = await cluster.join([topic_name], topic_name)
+    await member.until(lambda: len(member.records) == 2)
+    tombstone, empty = member.records
+    assert tombstone == Record(topic_name, 0, 0, 1_700_000_000_123, b"k", None, ())
+    assert (empty.key, empty.value, list(empty.headers)) == (None, b"", [("a", b"1"), ("a", None), ("b", b"")])
+
+
+@pytest.mark.parametrize(("start", "expected"), [("earliest", 0), ("latest", 5), (1_700_000_002_500, 3), (None, 0)])
+async def test_a_group_without_an_offset_starts_where_it_is_told(
+    kafka: Kafka, cluster: Cluster, topic_name: str, start: Any, expected: int
+) -> None:
+    """Each start is resolved to an offset, and one that time would move is committed at once."""
+    kafka.create_topic(topic_name)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for number in range(5):
+        producer.produce(topic_name, b"x", timestamp=1_700_000_000_000 + 1000 * number)
+    assert producer.flush(30) == 0
+    member = await cluster.join([topic_name], topic_name, start=start)
+    await member.until(lambda: bool(member.assigned))
+    assert member.assigned == [Assigned(topic_name, 0, expected, None, "")]
+    if expected:
+        assert cluster.committed(topic_name, topic_name)[0] == expected
+    cluster.produce(topic_name, 1)
+    await member.until(lambda: len(member.records) == 6 - expected)
+    assert [record.offset for record in member.records] == list(range(expected, 6))
+    await member.until(lambda: member.source.ends() == {(topic_name, 0): 6})
+
+
+async def test_a_time_after_the_last_record_is_the_end(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
+    """A start in the future reads what comes from now on."""
+    kafka.create_topic(topic_name)
+    cluster.produce(topic_name, 3)
+    member = await cluster.join([topic_name], topic_name, start=int(time.time() * 1000) + 3_600_000)
+    await member.until(lambda: bool(member.assigned))
+    assert member.assigned[0].start == 3
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_drain_inside_revoke_repeats_and_loses_nothing(
+    kafka: Kafka, cluster: Cluster, topic_name: str, protocol: str
+) -> None:
+    """A second member takes over exactly where the first one's drained commit stands."""
+    kafka.create_topic(topic_name, 2)
+    for partition in (0, 1):
+        cluster.produce(topic_name, 20, partition)
+    client = PROTOCOLS[protocol]
+    first = await cluster.join([topic_name], topic_name, client=client)
+    first.drain = 0.5
+    await first.until(lambda: len(first.records) == 40)
+    second = await cluster.join([topic_name], topic_name, client=client)
+    await first.until(lambda: bool(second.source.assignment) and len(first.source.assignment) == 1, [second])
+    assert first.faults == {}
+    assert len(first.source.assignment | second.source.assignment) == 2
+    for partition in (0, 1):
+        cluster.produce(topic_name, 5, partition)
+    await first.until(lambda: len(first.records) + len(second.records) == 50, [second])
+    for _ in range(30):
+        await asyncio.gather(first.once(), second.once())
+    read = [(r.partition, r.offset) for r in first.records + second.records]
+    assert sorted(read) == [(partition, offset) for partition in (0, 1) for offset in range(25)]
+
+
+async def test_close_drains_and_commits_inside(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
+    """Leaving revokes: the listener's commit inside is stored, and no partition is left."""
+    kafka.create_topic(topic_name)
+    cluster.produce(topic_name, 3)
+    member = await cluster.join([topic_name], topic_name)
+    await member.until(lambda: len(member.records) == 3)
+    await member.source.close()
+    assert member.revoked == [(topic_name, 0)]
+    assert member.source.assignment == frozenset()
+    assert cluster.committed(topic_name, topic_name)[0] == 3
+
+
+async def test_a_partition_whose_member_was_silent_is_lost(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
+    """A member that did not poll in time is told that its partitions are lost, commits nothing, and gets them again."""
+    kafka.create_topic(topic_name)
+    cluster.produce(topic_name, 3)
+    client = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 300, "max.poll.interval.ms": 2000}
+    member = await cluster.join([topic_name], topic_name, client=client)
+    await member.until(lambda: len(member.records) == 3)
+    await asyncio.sleep(3)
+    await member.until(lambda: len(member.assigned) == 2)
+    assert member.lost == [(topic_name, 0)]
+    assert member.revoked == []
+    assert member.assigned[1] == Assigned(topic_name, 0, 0, None, "")
+    await member.until(lambda: len(member.records) == 6)
+
+
+async def test_a_commit_of_a_lost_generation_is_told_and_does_not_raise(
+    kafka: Kafka, cluster: Cluster, topic_name: str
+) -> None:
+    """A commit that the coordinator refuses comes back as faults by partition."""
+    kafka.create_topic(topic_name)
+    client = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 300, "max.poll.interval.ms": 2000}
+    member = await cluster.join([topic_name], topic_name, client=client)
+    await member.until(lambda: bool(member.assigned))
+    await asyncio.sleep(3)
+    faults = await member.source.commit([Commit(topic_name, 0, 0, "")])
+    assert set(faults) == {(topic_name, 0)}
+    too_long = await member.source.commit([Commit(topic_name, 0, 0, "x" * 5000)])
+    assert set(too_long) == {(topic_name, 0)}
+
+
+async def test_an_offset_out_of_range_is_fatal(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
+    """Where the committed offset was deleted the run ends, and the message names the way out."""
+    kafka.create_topic(topic_name)
+    cluster.produce(topic_name, 10)
+    first = await cluster.join([topic_name], topic_name)
+    await first.until(lambda: bool(first.assigned))
+    assert await first.source.commit([Commit(topic_name, 0, 2, "")]) == {}
+    first.done.clear()
+    await first.source.close()
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    for future in admin.delete_records([TopicPartition(topic_name, 0, 6)]).values():
+        future.result(10)
+    second = await cluster.join([topic_name], topic_name)
+    with pytest.raises(FatalError, match="connector offsets reset"):
+        await second.until(lambda: False)
+    assert second.records == []
+
+
+async def test_a_paused_partition_rests_until_it_is_resumed(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
+    """Nothing comes of a paused partition, the other one goes on; resumed, it gives what came meanwhile."""
+    kafka.create_topic(topic_name, 2)
+    member = await cluster.join([topic_name], topic_name)
+    await member.until(lambda: len(member.source.assignment) == 2)
+    await member.source.pause([(topic_name, 0), ("not ours", 3)])
+    for partition in (0, 1):
+        cluster.produce(topic_name, 5, partition)
+    await member.until(lambda: len(member.records) == 5)
+    for _ in range(20):
+        await member.once()
+    assert {record.partition for record in member.records} == {1}
+    await member.source.resume([(topic_name, 0), ("not ours", 3)])
+    await member.until(lambda: len(member.records) == 10)
+
+
+async def test_a_cancelled_poll_loses_no_record(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
+    """However often polls are cancelled, every record comes once and in order."""
+    kafka.create_topic(topic_name)
+    cluster.produce(topic_name, 2_000)
+    member = await cluster.join([topic_name], topic_name)
+    await member.until(lambda: bool(member.assigned))
+    cancelled = 0
+    while len(member.records) < 2_000:
+        poll = asyncio.create_task(member.source.poll())
+        await asyncio.sleep(0)
+        poll.cancel()
+        cancelled += isinstance((await asyncio.gather(poll, return_exceptions=True))[0], asyncio.CancelledError)
+        member.records.extend(await member.source.poll())
+    assert cancelled >= 4
+    assert [record.offset for record in member.records] == list(range(2_000))
+
+
+async def test_a_pattern_reads_what_it_matches_and_never_our_own(
+    kafka: Kafka, cluster: Cluster, fresh_name: Callable[[str], str]
+) -> None:
+    """A pattern takes the topics that match but for the connector's own; one named beside it is read."""
+    events, letters, named = (fresh_name("pat") for _ in range(3))
+    for topic in (events, letters, named):
+        kafka.create_topic(topic)
+        cluster.produce(topic, 1)
+    stem = events.rpartition("-")[0]
+    member = await cluster.join([f"^{stem}.*", named], events, own=frozenset({letters, named}))
+    await member.until(lambda: len(member.source.assignment) == 2 and len(member.records) == 2)
+    assert {record.topic for record in member.records} == {events, named}
+
+
+async def test_a_topic_that_comes_later_is_read(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
+    """A named topic that does not exist is waited for, said once, and read when it is there."""
+    client = {**PROTOCOLS["cooperative"], "topic.metadata.refresh.interval.ms": 500}
+    member = await cluster.join([topic_name], topic_name, client=client)
+    await member.until(lambda: member.source.in_trouble)
+    kafka.create_topic(topic_name)
+    cluster.produce(topic_name, 1)
+    await member.until(lambda: len(member.records) == 1)
+    assert not member.source.in_trouble
+
+
+async def test_the_cluster_has_an_id(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
+    """The id that dedup ids are built from is the cluster's own."""
+    kafka.create_topic(topic_name)
+    member = await cluster.join([topic_name], topic_name)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    assert await member.source.cluster_id() == admin.list_topics(timeout=10).cluster_id
