@@ -59,7 +59,7 @@ class Settlement:
             case Retry():
                 await self._failed(batch, verdict, response, probe=probe)
             case Misconfigured():
-                self._misconfigured(batch, verdict)
+                self._misconfigured(batch, verdict, probe=probe)
 
     async def _accepted(self, batch: Batch, verdict: Accepted, *, probe: bool) -> None:
         at = self._at
@@ -74,7 +74,7 @@ class Settlement:
             done = [d for index, d in enumerate(batch.deliveries) if index not in verdict.again]
             self._ask_again(batch, verdict.again)
         if verdict.answers:
-            await self._write_answers(batch.deliveries, verdict.answers)
+            await self._write_answers(done, verdict.answers)
         at.finish(done)
         self._count_delivered(done)
 
@@ -95,9 +95,11 @@ class Settlement:
             return
         self._vendor_answers(batch, probe=probe, accepted=False)
         if len(batch.deliveries) > 1:
+            sent = len(batch.deliveries)
             left = at.kept(batch)
             if left is not None:
-                suspects = verdict.suspects if len(left.deliveries) == len(batch.deliveries) else frozenset()
+                # The suspects are places in what was sent; where a partition left meanwhile they name others.
+                suspects = verdict.suspects if len(left.deliveries) == sent else frozenset()
                 self._take_apart(left, take_apart_or_halve(left, suspects, ordered=at.settings.order == "key"))
             return
         if not verdict.documented and not self._believed(batch, verdict):
@@ -164,7 +166,7 @@ class Settlement:
         if first and at.doubted < DOUBT_AFTER:
             at.lane(left).put_waiting(left, self._ports.clock.now() + at.backoff.wait(1))
             return False
-        at.lane(left).put_back(left)
+        at.lane(left).put_back(left, self._ports.clock.now())
         at.hold(
             Cause.MISCONFIGURED,
             verdict.code,
@@ -176,6 +178,10 @@ class Settlement:
 
     async def _too_large(self, batch: Batch, verdict: TooLarge, response: Response | None, *, probe: bool) -> None:
         at = self._at
+        held = at.holds.blocking(batch.group)
+        if probe and held is not None and held.single:
+            self._put_back(batch)
+            return
         self._vendor_answers(batch, probe=probe, accepted=False)
         if len(batch.deliveries) == 1:
             await self._refused_alone(batch, "too_large", verdict, response)
@@ -202,7 +208,9 @@ class Settlement:
     def _throttled(self, batch: Batch, verdict: Throttled, *, probe: bool) -> None:
         at = self._at
         now = self._ports.clock.now()
-        at.throttles += 1
+        if now >= at.throttled_until:
+            # Requests that were under way when the first was throttled tell nothing more.
+            at.throttles += 1
         until = now + at.backoff.wait(at.throttles, verdict.after)
         at.throttled_until = max(at.throttled_until, until)
         at.bucket.wait_until(until)
@@ -252,8 +260,13 @@ class Settlement:
         await self.dead_letter(batch, "gave_up", verdict.code, verdict.reason, response, verdict.request_id)
         return True
 
-    def _misconfigured(self, batch: Batch, verdict: Misconfigured) -> None:
+    def _misconfigured(self, batch: Batch, verdict: Misconfigured, *, probe: bool) -> None:
         at = self._at
+        held = at.holds.get()
+        if held is not None and verdict.scope != DESTINATION and held.cause is not Cause.OPERATOR:
+            # It answers, and blames one group only: whatever else held the whole destination is over.
+            if held.cause is Cause.OUTAGE or (probe and not held.single):
+                at.release(DESTINATION)
         at.hold(Cause.MISCONFIGURED, verdict.code, verdict.reason, scope=verdict.scope)
         batch.reason = verdict.reason
         self._put_back(batch)
@@ -276,19 +289,19 @@ class Settlement:
     def _put_back(self, batch: Batch) -> None:
         left = self._at.kept(batch)
         if left is not None:
-            self._at.lane(left).put_back(left)
+            self._at.lane(left).put_back(left, self._ports.clock.now())
 
     def _take_apart(self, batch: Batch, parts: list[Batch]) -> None:
         for part in parts:
             part.isolating = True
         self._at.lane(batch).put_parts(parts)
 
-    async def _write_answers(self, deliveries: Sequence[Delivery], answers: Sequence[Answer | None]) -> None:
+    async def _write_answers(self, deliveries: Sequence[Delivery], answers: Sequence[Answer]) -> None:
         sink = self._ports.answers
         if sink is None:
             raise AssertionError("a vendor that answers needs a results topic")
         pairs = zip(deliveries, answers, strict=True)
-        await sink.write([(delivery.record.key, answer) for delivery, answer in pairs if answer is not None])
+        await sink.write([(delivery.record.key, answer) for delivery, answer in pairs])
 
     async def dead_letter(
         self,

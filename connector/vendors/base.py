@@ -20,9 +20,9 @@ DESTINATION: Final = "destination"
 class VendorEvent:
     """An event in the vendor's own fields: shaped as its contract schema, or as a route's mapping made it.
 
-    `timestamp` is the record's, in epoch milliseconds (-1: none). `identity` is the event's own id where it has one, else
-    the cluster id and the record's position; it never changes for a record. `entity` is the route's word that the event is about a
-    non-human entity.
+    `timestamp` is the record's, in epoch milliseconds (-1: none). `identity` is the event's own id where it has one,
+    else the cluster id and the record's position; it never changes for a record. `entity` is the route's word that the
+    event is about a non-human entity.
     """
 
     fields: Mapping[str, Any]
@@ -72,7 +72,8 @@ class Response:
 class Accepted:
     """Every item was accepted, but for those in `again` (indexes), whose answer was not final and who are asked again.
 
-    `answers` are produced and acknowledged before the outcome counts. `rate` is what the vendor's headers said.
+    `answers`, one for each item that is not in `again`, in the items' order (or none at all), are produced and
+    acknowledged before the outcome counts. `rate` is what the vendor's headers said.
     """
 
     answers: Sequence[Answer] = ()
@@ -133,7 +134,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """A credential, address or permission is wrong: no record's fault. `scope` is `DESTINATION` or the group refused."""
+    """A credential, address or permission is wrong, no record is. `scope` is `DESTINATION` or the group refused."""
 
     code: str
     reason: str
@@ -194,8 +195,8 @@ class VendorKind:
     """A vendor as the registry knows it; what an entry point of the group `connector.vendors` names.
 
     `settings` is its settings model and `build` makes the vendor of them. `schema` is the full name of its contract
-    schema and `fields` gives, for the fields a route may map, what each wants. `rules` are the ids of the local checks, each of
-    which `rules:` may switch off.
+    schema and `fields` gives, for the fields a route may map, what each wants. `rules` are the ids of the local checks,
+    each of which `rules:` may switch off.
     """
 
     name: str
@@ -212,7 +213,7 @@ class FieldKind:
 
     `type`: `string` (numbers and booleans become text), `long`, `boolean`, `millis` and `seconds` (points in time as
     integers), `map` (values in JSON's types: nested records stay, times become epoch milliseconds), `strings` (a list of
-    strings), `string_map` (values as text, what is not a scalar as JSON text), `records` (a list of records) or `any`.
+    strings), `string_map` (values as text, what is no scalar as JSON text), `records` (a list of records) or `any`.
     """
 
     type: Literal["string", "long", "boolean", "millis", "seconds", "map", "strings", "string_map", "records", "any"]
