@@ -2,86 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, SecretStr
 
-from connector.config import (
-    DestinationSettings,
-    DocumentedLimits,
-    Loaded,
-    load,
-    redacted,
-    secret_values,
-)
+from connector.config import load, secret_values
 from connector.config_models import parse_duration, parse_size
 from connector.config_reference import duration_text, size_text
 from connector.errors import ConfigurationError
-
-
-class AcmeSettings(DestinationSettings):
-    """A vendor with an account, limits and a results topic."""
-
-    documented: ClassVar[DocumentedLimits] = DocumentedLimits(records=100, bytes=2**20, requests_per_second=100)
-
-    vendor: Literal["acme"] = Field(description="The vendor's name.")
-    base_url: str = Field(default="https://api.acme.example", description="The address.")
-    account: str = Field(description="The account.")
-    secret: SecretStr = Field(description="The secret.")
-    results_topic: str | None = Field(default=None, description="The results topic.")
-
-
-class SlowSettings(DestinationSettings):
-    """A vendor that limits nothing but the batch."""
-
-    documented: ClassVar[DocumentedLimits] = DocumentedLimits(records=20, bytes=10_000)
-
-    vendor: Literal["slow"] = Field(description="The vendor's name.")
-    token: SecretStr = Field(description="The token.")
-
-
-KINDS: dict[str, type[DestinationSettings]] = {"acme": AcmeSettings, "slow": SlowSettings}
-RULES = {"acme": frozenset({"acme.name.length", "acme.name.empty"})}
-BASE: dict[str, Any] = {
-    "kafka": {"topics": ["events"], "group_id": "group", "client": {"bootstrap.servers": "localhost:9092"}},
-    "destinations": {
-        "one": {"vendor": "acme", "account": 100102, "secret": "s-one"},
-        "two": {"vendor": "slow", "base_url": "http://slow.example/", "token": "t-two"},
-    },
-}
-
-
-def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` changed at any depth; None removes a key, and `...` stands for a YAML null."""
-    result = copy.deepcopy(dict(base))
-    for key, value in change.items():
-        if isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merge(result[key], value)
-        elif value is None:
-            result.pop(key, None)
-        else:
-            result[key] = None if value is ... else value
-    return result
+from tests.unit.acme import KINDS, AcmeSettings, read
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The folder in which the configuration stands."""
     return tmp_path
-
-
-def read(folder: Path, change: Mapping[str, Any] | None = None, **env: str) -> Loaded:
-    """Load the base configuration with a change."""
-    path = folder / "connector.yaml"
-    path.write_text(yaml.safe_dump(merge(BASE, change or {}), sort_keys=False), encoding="utf-8")
-    return load(path, KINDS, env, RULES)
 
 
 def faults(folder: Path, change: Mapping[str, Any], **env: str) -> dict[str, str]:
@@ -329,115 +268,6 @@ def test_a_file_that_cannot_be_read_is_a_fault(folder: Path) -> None:
             path.write_bytes(content)
         with pytest.raises(ConfigurationError, match=said):
             load(path, KINDS)
-
-
-WRONG = "Zq9Xw-hidden"
-
-
-def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of every value in a tree, mappings included."""
-    yield path
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, child in children:
-        yield from leaves(child, (*path, key))
-
-
-WHOLE = merge(
-    BASE,
-    {
-        "kafka": {"start": "latest", "create_topics": True, "client": {"sasl.password": "x", "session.timeout.ms": 1}},
-        "schema_registry": {"url": "http://r", "client": {"basic.auth.user.info": "u:p"}},
-        "schemas": {"files": ["*.avsc"], "plain": {"events": "x"}},
-        "destinations": {
-            "one": {
-                "base_url": "https://x",
-                "batch": {"records": 1, "bytes": 1, "linger": 1},
-                "agreed_limits": True,
-                "max_in_flight": 1,
-                "order": "key",
-                "requests_per_second": 1,
-                "rate_limit_share": "fixed",
-                "retry": {"initial": 1, "max": 1, "give_up_after": 1},
-                "timeout": 1,
-                "codes": {"1": "hold"},
-                "rules": {"acme.name.empty": "off"},
-                "on_unknown_outcome": "retry",
-                "storm": {"share": 0.1, "records": 10},
-                "http": {"proxy": "http://p", "ca_file": __file__, "cert_file": __file__, "key_file": __file__},
-                "hold": True,
-                "results_topic": "r",
-            }
-        },
-        "routes": [
-            {"topics": ["events"], "schema": "x", "where": {"a": [1]}, "to": ["one"], "id": "x", "entity": True}
-        ],
-        "unrouted": "skip",
-        "dead_letters": {"topic": "d", "replay_topic": "p"},
-        "receipts": {"topic": "t"},
-        "limits": {"buffer": 1, "drain_timeout": 22, "commit_interval": 1},
-        "server": {"host": "::", "port": 1, "token": "x"},
-        "log": {"level": "info", "format": "json"},
-    },
-)
-# Topics that are read are names that other faults may suggest.
-PATHS = [path for path in leaves(WHOLE) if path and path[:2] != ("kafka", "topics")]
-
-
-def put(path: tuple[Any, ...], value: object) -> dict[str, Any]:
-    """Return the whole configuration with one value replaced."""
-    tree = copy.deepcopy(WHOLE)
-    at: Any = tree
-    for part in path[:-1]:
-        at = at[part]
-    at[path[-1]] = value
-    return tree
-
-
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: ".".join(map(str, path)))
-@pytest.mark.parametrize("value", [WRONG, [WRONG], {"key": WRONG}], ids=["text", "list", "mapping"])
-def test_no_fault_repeats_a_value(folder: Path, path: tuple[Any, ...], value: object) -> None:
-    """A secret at any wrong place is not repeated, whatever is wrong with it there."""
-    file = folder / "connector.yaml"
-    file.write_text(yaml.safe_dump(put(path, value)), encoding="utf-8")
-    assert WRONG not in said_about(file)
-
-
-def said_about(file: Path) -> str:
-    """Return the faults of a file as text, none where it is valid."""
-    try:
-        load(file, KINDS, {}, RULES)
-    except ConfigurationError as error:
-        return str(error)
-    return ""
-
-
-def test_the_whole_configuration_is_valid(folder: Path) -> None:
-    """What the test above spoils is valid before."""
-    file = folder / "connector.yaml"
-    file.write_text(yaml.safe_dump(WHOLE), encoding="utf-8")
-    assert load(file, KINDS, {}, RULES).settings.server.port == 1
-
-
-def test_redacted_hides_every_secret(folder: Path) -> None:
-    """Secrets by type, by librdkafka's and the registry's names, and in URLs are hidden; the rest is shown."""
-    change = {
-        "kafka": {"client": {"sasl.password": "s-kafka", "ssl.key.pem": "s-pem", "sasl.username": "user"}},
-        "schema_registry": {
-            "url": "https://user:s-url@registry",
-            "client": {"basic.auth.user.info": "user:s-info", "oauth": {"client_secret": "s-deep"}},
-        },
-        "destinations": {"one": {"http": {"proxy": "http://user:s-proxy@proxy:3128"}}},
-        "server": {"token": "s-token"},
-    }
-    settings = read(folder, change).settings
-    shown = redacted(settings)
-    assert "s-" not in str(shown).replace("dead-letters", "")
-    assert shown["kafka"]["client"]["sasl.username"] == "user"
-    assert shown["schema_registry"]["url"] == "https://***:***@registry"
-    assert shown["destinations"]["one"]["account"] == "100102"
-    secrets = {"s-kafka", "s-pem", "s-url", "user:s-info", "s-deep", "s-proxy", "s-token", "s-one", "t-two"}
-    assert set(secret_values(settings)) == secrets
-    assert "s-one" not in repr(settings)
 
 
 @given(st.integers(min_value=1, max_value=10**15))
