@@ -69,7 +69,7 @@ class Destination:
         self.ports = ports
         self.backoff = Backoff(settings.retry, ports.random)
         self.holds = Holds(self.backoff)
-        self.bucket = TokenBucket(settings.requests_per_second)
+        self.bucket = TokenBucket(settings.rate)
         self.storm = StormGuard(settings.storm)
         self.throttled_until = float("-inf")
         self.throttles = 0

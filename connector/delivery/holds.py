@@ -150,20 +150,31 @@ class Holds:
             return None
         return held
 
-    def probe_started(self, group: Hashable) -> None:
-        """Note that a probe is on its way."""
+    def probe_started(self, group: Hashable) -> Hold | None:
+        """Note that a probe is on its way, and return the hold that it tries."""
         held = self.blocking(group)
         if held is not None:
             held.probing = True
+        return held
+
+    def probe_ended(self, held: Hold, now: float) -> None:
+        """Note that a probe is over; where its answer neither ended nor renewed the hold, the next comes later."""
+        if held.probing:
+            self._probe_failed(held, now, None)
 
     def release(self, scope: Hashable) -> Hold | None:
         """End a scope's hold and return it."""
         return self._holds.pop(scope, None)
 
-    def next_probe(self) -> float | None:
-        """Return when the next probe of any scope is due (monotonic seconds)."""
-        times = [held.next_probe for held in self._holds.values() if held.next_probe is not None and not held.probing]
-        return min(times, default=None)
+    def next_probe(self, now: float) -> float | None:
+        """Return when a probe becomes due by time alone (monotonic seconds).
+
+        One that is due already waits for a batch or a slot, and a group's while the whole destination is held.
+        """
+        whole = self._holds.get(DESTINATION)
+        holds = self._holds.values() if whole is None else [whole]
+        times = [held.next_probe for held in holds if held.next_probe is not None and not held.probing]
+        return min((time for time in times if time > now), default=None)
 
     def scopes(self) -> list[Hashable]:
         """Return what is held."""

@@ -61,7 +61,7 @@ class Lane:
         return (
             self._take_waiting(now, allowed)
             or self._take_ready(allowed)
-            or self._take_open(allowed, opened_before=now - self._linger)
+            or self._take_open(now, allowed)
         )
 
     def take_probe(self, allowed: Allowed) -> Batch | None:
@@ -72,7 +72,7 @@ class Lane:
             return self._take_front(float("inf"), allowed)
         return (
             self._take_ready(allowed)
-            or self._take_open(allowed, opened_before=float("inf"))
+            or self._take_open(float("inf"), allowed)
             or self._take_front(float("inf"), allowed)
             or self._take_waiting(float("inf"), allowed)
         )
@@ -81,12 +81,9 @@ class Lane:
         """Put the parts of a batch in front, in their order."""
         self._front.extendleft(reversed(parts))
 
-    def put_back(self, batch: Batch) -> None:
-        """Put a batch back that nothing was learnt about: in front where there is order, else behind the others."""
-        if self._ordered:
-            self._front.appendleft(batch)
-        else:
-            self._ready.append(batch)
+    def put_back(self, batch: Batch, now: float) -> None:
+        """Put a batch back that nothing was learnt about: in front where there is order, else the last to be probed."""
+        self.put_waiting(batch, now)
 
     def put_waiting(self, batch: Batch, due: float) -> None:
         """Put a batch back to be sent again at `due`. With order, everything behind it waits too."""
@@ -107,8 +104,9 @@ class Lane:
         """Return when a batch becomes due by time alone (it may lie in the past), or None where none will."""
         if self.in_flight >= self._concurrency:
             return None
-        if self._ordered and self._front:
-            head = self._front[0]
+        if self._ordered and (self._front or self._ready):
+            # The head alone decides: what stands behind it waits, allowed or not.
+            head = self._front[0] if self._front else self._ready[0]
             return head.due if allowed(head.group) else None
         times = [batch.due for batch in self._front if allowed(batch.group)]
         if self._ready and any(allowed(batch.group) for batch in self._ready):
@@ -191,11 +189,12 @@ class Lane:
                 return None
         return None
 
-    def _take_open(self, allowed: Allowed, *, opened_before: float) -> Batch | None:
+    def _take_open(self, now: float, allowed: Allowed) -> Batch | None:
         if self._ordered and self._ready:
             return None
         for group, batch in self._open.items():
-            if batch.opened_at <= opened_before and allowed(group):
+            # The same sum as in `wake_at`: another rounding would wake too early, or never.
+            if batch.opened_at + self._linger <= now and allowed(group):
                 del self._open[group]
                 return batch.close("linger")
         return None

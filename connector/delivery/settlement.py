@@ -262,11 +262,10 @@ class Settlement:
 
     def _misconfigured(self, batch: Batch, verdict: Misconfigured, *, probe: bool) -> None:
         at = self._at
-        held = at.holds.get()
-        if held is not None and verdict.scope != DESTINATION and held.cause is not Cause.OPERATOR:
-            # It answers, and blames one group only: whatever else held the whole destination is over.
-            if held.cause is Cause.OUTAGE or (probe and not held.single):
-                at.release(DESTINATION)
+        held = at.holds.get() if verdict.scope != DESTINATION else None
+        if held is not None and (held.cause is Cause.OUTAGE or (probe and not held.single)):
+            # It answers, and blames one group only: what held the whole destination is over.
+            at.release(DESTINATION)
         at.hold(Cause.MISCONFIGURED, verdict.code, verdict.reason, scope=verdict.scope)
         batch.reason = verdict.reason
         self._put_back(batch)

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import structlog
 
 from connector.delivery.destination import Destination
-from connector.delivery.holds import Cause, Condition
+from connector.delivery.holds import Cause, Condition, Hold
 from connector.delivery.settlement import Settlement
 from connector.errors import ConnectorError, Refusal, TransportError
 from connector.pipeline.batching import Batch, Delivery
-from connector.vendors.base import DESTINATION, VERDICTS, Request, Response, Retry, Vendor, Verdict
+from connector.vendors.base import VERDICTS, Request, Response, Retry, Vendor, Verdict
 
 log = structlog.get_logger()
 
@@ -159,8 +159,7 @@ class Worker:
         await self._transport.close()
 
     def _resume_suspended(self) -> None:
-        held = self._at.holds.get()
-        if not self._suspended or self._stopping or (held is not None and held.cause is Cause.STORM):
+        if not self._suspended or self._stopping or self._at.holds.get() is not None:
             return
         waiting, self._suspended = self._suspended, []
         for delivery, refusal in waiting:
@@ -178,7 +177,7 @@ class Worker:
             if batch is None:
                 return self._idle_for(now)
             self._at.bucket.take(now)
-            self._send(batch, now, probe=probe)
+            self._send(batch, now, probe)
         return None
 
     def _wait_for_token(self, now: float, wait: float) -> float | None:
@@ -188,7 +187,8 @@ class Worker:
             self._waits_since = now
         return wait if wait != float("inf") else None
 
-    def _next(self, now: float) -> tuple[Batch | None, bool]:
+    def _next(self, now: float) -> tuple[Batch | None, Hold | None]:
+        """Return the next batch to send, and the hold that it probes."""
         lanes, holds = self._at.lanes, self._at.holds
         count = len(lanes)
         for step in range(count):
@@ -196,21 +196,21 @@ class Worker:
             batch = lanes[index].take(now, self._may_send)
             if batch is not None:
                 self._turn = index + 1
-                return batch, False
+                return batch, None
         if holds:
             for step in range(count):
                 index = (self._turn + step) % count
                 batch = lanes[index].take_probe(lambda group: holds.probe_due(group, now) is not None)
                 if batch is not None:
                     self._turn = index + 1
-                    return self._as_probe(batch), True
-        return None, False
+                    return self._as_probe(batch)
+        return None, None
 
     def _may_send(self, group: Hashable) -> bool:
         holds = self._at.holds
         return not holds or holds.blocking(group) is None
 
-    def _as_probe(self, batch: Batch) -> Batch:
+    def _as_probe(self, batch: Batch) -> tuple[Batch, Hold | None]:
         """Take one record where records are in doubt, else the whole batch; read the secrets again first."""
         held = self._at.holds.blocking(batch.group)
         if held is not None and held.single and len(batch.deliveries) > 1:
@@ -221,8 +221,7 @@ class Worker:
                 self._at.reload()
             except (ConnectorError, OSError, ValueError) as error:
                 log.warning("destination.secrets_unreadable", destination=self.name, message=str(error))
-        self._at.holds.probe_started(batch.group)
-        return batch
+        return batch, self._at.holds.probe_started(batch.group)
 
     def _idle_for(self, now: float) -> float | None:
         holds = self._at.holds
@@ -230,17 +229,17 @@ class Worker:
             return None
         times = [] if holds.get() is not None else [lane.wake_at(self._may_send) for lane in self._at.lanes]
         if any(self._at.lanes):
-            times.append(holds.next_probe())
+            times.append(holds.next_probe(now))
         due = min((time for time in times if time is not None), default=None)
         return None if due is None else max(0.001, due - now)
 
-    def _send(self, batch: Batch, now: float, *, probe: bool) -> None:
+    def _send(self, batch: Batch, now: float, probe: Hold | None) -> None:
         if self._waits_since is not None:
             self._at.ports.metrics.rate_limit_wait.labels(self.name).observe(now - self._waits_since)
             self._waits_since = None
         self._at.lane(batch).in_flight += 1
         self.in_flight += 1
-        self._start(self._deliver(batch, probe=probe), batch)
+        self._start(self._deliver(batch, probe), batch)
 
     def _start(self, work: Coroutine[Any, Any, None], batch: Batch) -> None:
         task = asyncio.create_task(work)
@@ -253,30 +252,34 @@ class Worker:
             self._error = error
             self._changed.set()
 
-    async def _deliver(self, batch: Batch, *, probe: bool) -> None:
-        lane = self._at.lane(batch)
+    async def _deliver(self, batch: Batch, probe: Hold | None) -> None:
+        at, lane = self._at, self._at.lane(batch)
         try:
-            expired = self._take_expired(batch)
+            self._end_expired(batch)
             verdict, response = await self._ask(batch) if batch.deliveries else (None, None)
         finally:
             lane.in_flight -= 1
             self.in_flight -= 1
+            # At once: others need not wait until what follows has written its dead letters.
+            self._changed.set()
+        if verdict is not None:
+            at.ports.metrics.requests.labels(self.name, VERDICTS[type(verdict)]).inc()
+            await self._settlement.settle(batch, verdict, response, probe=probe is not None)
+        if probe is not None:
+            at.holds.probe_ended(probe, self._clock.now())
+        self._changed.set()
+
+    def _end_expired(self, batch: Batch) -> None:
+        """Dead-letter what a late attempt would send against a rule; apart, so that a drain waits for the letters."""
+        expired = self._take_expired(batch)
         if expired is not None:
-            await self._settlement.dead_letter(
+            work = self._settlement.dead_letter(
                 expired,
                 "expired",
                 f"{self._at.settings.vendor}.expired",
                 "a rule of the vendor that held when the record was read holds no longer: it is too old to be sent now",
             )
-        if verdict is not None:
-            self._at.ports.metrics.requests.labels(self.name, VERDICTS[type(verdict)]).inc()
-            await self._settlement.settle(batch, verdict, response, probe=probe)
-        elif probe:
-            self._at.holds.probe_failed(self._probe_scope(batch), self._clock.now())
-        self._changed.set()
-
-    def _probe_scope(self, batch: Batch) -> Hashable:
-        return DESTINATION if self._at.holds.get() is not None else batch.group
+            self._start(work, expired)
 
     def _take_expired(self, batch: Batch) -> Batch | None:
         """Take out what a late attempt would send against a rule that depends on the time."""

@@ -172,14 +172,14 @@ def encode(base: int, finished: FinishedMap, limit: int = MAX_TEXT) -> EncodedMa
     if finished.is_empty():
         return EncodedMap("", 0.0)
     text = _frame(base, finished)
-    if len(text) <= limit:
+    if text is not None and len(text) <= limit:
         return EncodedMap(text, len(text) / limit)
     low, high = base, finished.end
     best = ""
     while low < high:
         middle = (low + high + 1) // 2
         text = _frame(base, finished.below(middle))
-        if len(text) <= limit:
+        if text is not None and len(text) <= limit:
             low, best = middle, text
         else:
             high = middle - 1
@@ -213,7 +213,8 @@ def decode(base: int, text: str) -> FinishedMap:
         raise ForeignMetadata(f"broken offset map: {error}") from error
 
 
-def _frame(base: int, finished: FinishedMap) -> str:
+def _frame(base: int, finished: FinishedMap) -> str | None:
+    """Return the text of a map, or None where it unpacks to more than a reader takes."""
     entries = {"": finished.whole, **finished.parts}
     content = bytearray()
     filled = {name: runs for name, runs in entries.items() if runs.bounds}
@@ -228,6 +229,8 @@ def _frame(base: int, finished: FinishedMap) -> str:
         content.append(form)
         _write_varint(content, len(data))
         content += data
+    if len(content) > _MAX_CONTENT:
+        return None
     packed = zlib.compress(content, 9)
     flags, body = (_COMPRESSED, packed) if len(packed) < len(content) else (0, bytes(content))
     head = bytes((_MAGIC, _VERSION, flags)) + zlib.crc32(content).to_bytes(4, "big")

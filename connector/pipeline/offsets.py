@@ -98,6 +98,11 @@ class PartitionTracker:
             elif restored.whole.contains(offset):
                 self._changed = True
                 return False
+            else:
+                # Kept from now on: routing may come much later, and until then the map would forget these claims.
+                done = self._restored_mask(offset)
+                if done:
+                    self._partial[offset] = done
         self._pending[offset] = WHOLE
         return True
 
@@ -106,14 +111,11 @@ class PartitionTracker:
 
         A record that is left with none is finished.
         """
-        done = 0 if self._restored is None else self._restored_mask(offset) & mask
-        left = mask & ~done
+        left = mask & ~self._partial.get(offset, 0)
         if not left:
             self.finish(offset, WHOLE)
             return 0
         self._pending[offset] = left
-        if done:
-            self._partial[offset] = done
         return left
 
     def finish(self, offset: int, bit: int) -> None:
