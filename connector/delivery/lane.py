@@ -58,11 +58,7 @@ class Lane:
             return batch
         if self._ordered and (self._front or self._waiting):
             return None
-        return (
-            self._take_waiting(now, allowed)
-            or self._take_ready(allowed)
-            or self._take_open(now, allowed)
-        )
+        return self._take_waiting(now, allowed) or self._take_ready(allowed) or self._take_open(now, allowed)
 
     def take_probe(self, allowed: Allowed) -> Batch | None:
         """Return any batch, without regard to due times and linger, one that was not tried yet before the others."""
