@@ -337,10 +337,10 @@ class Job:
         reader.assign(places)
         found: list[Letter] = []
         try:
+            deadline = time.monotonic() + WAIT_SECONDS
             while len(found) < left:
-                batch = reader.consume(500, 10)
-                assert batch, f"{left - len(found)} dead letters cannot be read"
-                found.extend(_letter(message) for message in batch)
+                assert time.monotonic() < deadline, f"{left - len(found)} dead letters cannot be read"
+                found.extend(_letter(message) for message in reader.consume(500, 0.1))
         finally:
             reader.close()
         return found

@@ -80,8 +80,9 @@ def test_a_clean_run_delivers_each_good_event_once_and_sets_each_bad_one_aside(
     assert len({each["randomId"] for each in vendor.accepted}) == len(good)
     assert all(each["properties"]["tags"] == ["a", "b"] for each in vendor.accepted)
 
-    letters = {dict(letter.headers)["n"]: letter for letter in job.letters()}
-    assert len(job.letters()) == len(letters) == COUNT // 1000 * len(BAD)
+    found = job.letters()
+    letters = {dict(letter.headers)["n"]: letter for letter in found}
+    assert len(found) == len(letters) == COUNT // 1000 * len(BAD)
     for number, record in enumerate(sent):
         if number % 1000 in BAD:
             _check(letters[b"%d" % number], record, BAD[number % 1000], job)

@@ -1,0 +1,124 @@
+"""A member that is killed, stopped, or joined by another: nothing is lost, and only a crash repeats deliveries."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, Final
+
+import pytest
+
+from connector.testing.faults import Fault
+from tests.integration.events import FIRST_CUID, good
+from tests.integration.job import DESTINATION, Job, Member, Vendor, wait_for
+
+COUNT: Final = 10_000
+DRAIN_SECONDS: Final = 8
+
+
+def _all(count: int = COUNT) -> set[int]:
+    return {FIRST_CUID + number for number in range(count)}
+
+
+def _settings(job: Job, vendor: Vendor, **client: Any) -> dict[str, Any]:
+    settings = job.settings(vendor.destination, limits={"drain_timeout": f"{DRAIN_SECONDS}s"})
+    settings["kafka"]["client"] |= client
+    return settings
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.promise("P4")
+def test_a_kill_in_the_middle_loses_nothing_and_repeats_with_the_same_id(job: Job, vendor: Vendor) -> None:
+    """After SIGKILL between acceptance and answer the next run delivers the rest; repeats carry the same randomId.
+
+    Kills: committing what was read instead of what is done, a dedup id that is made anew for each attempt.
+    """
+    job.produce(good(range(COUNT)))
+    # The vendor takes what it is asked from the 30th request on, and never says so.
+    vendor.arm(Fault("hang", after=True, when=lambda call: call.number > 30))
+    settings = _settings(job, vendor, **{"session.timeout.ms": 2000})
+    first = job.start(settings)
+    first.wait(lambda: len(vendor.served) >= 38, "eight requests that hang")
+    first.kill()
+    before = vendor.cuids
+    assert before.keys() < _all()
+
+    vendor.mend()
+    job.until_done(job.start(settings))
+    assert vendor.cuids.keys() == _all()
+    assert [cuid for cuid in before if vendor.cuids[cuid] > 1], "the kill came too late to repeat anything"
+    ids: dict[int, set[str]] = defaultdict(set)
+    for each in vendor.accepted:
+        ids[each["cuid"]].add(each["randomId"])
+    assert {len(every) for every in ids.values()} == {1}
+    assert job.letters() == []
+
+
+@pytest.mark.promise("P3")
+def test_sigterm_in_the_middle_ends_in_order_and_the_next_run_repeats_nothing(job: Job, vendor: Vendor) -> None:
+    """SIGTERM with requests in flight: exit 0 within the drain time, and two runs deliver each event once together.
+
+    Kills: a stop that does not await what is in flight, or leaves out the last commit or its map.
+    """
+    job.produce(good(range(COUNT)))
+    # Uneven, so that at the stop batches are done above others that are not.
+    vendor.arm(Fault("latency", after=True, seconds=1.5, every=3), Fault("latency", after=True, seconds=0.2))
+    first = job.start(_settings(job, vendor))
+    first.wait(lambda: len(vendor.served) >= 30, "thirty requests")
+    assert first.destination()["in_flight"] > 0
+    first.terminate()
+    assert first.exit_code(DRAIN_SECONDS + 5) == 0
+    delivered = vendor.cuids
+    assert 0 < len(delivered) < COUNT
+
+    vendor.mend()
+    second = job.start(_settings(job, vendor))
+    job.until_done(second)
+    assert vendor.cuids.keys() == _all()
+    assert vendor.cuids.total() == COUNT
+    assert second.stop() == 0
+    assert job.letters() == []
+
+
+def test_sigterm_does_not_wait_for_a_vendor_that_never_answers(job: Job, vendor: Vendor) -> None:
+    """A stop ends within drain time and margin with exit 0 where the vendor hangs; its records stay uncommitted."""
+    job.produce(good(range(300)))
+    vendor.arm(Fault("hang"))
+    member = job.start({**_settings(job, vendor), "limits": {"drain_timeout": "3s"}})
+    member.wait(lambda: len(vendor.served) >= 1, "a request that hangs")
+    member.terminate()
+    assert member.exit_code(3 + 5) == 0
+    assert job.committed() == dict.fromkeys(range(6), 0)
+    assert job.letters() == []
+
+
+def _partitions(member: Member) -> int:
+    return len(member.status()["partitions"])
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.promise("P1")
+def test_a_member_that_joins_and_leaves_loses_and_repeats_nothing(job: Job, vendor: Vendor) -> None:
+    """One member takes partitions over and gives them back by SIGTERM while events flow: each is accepted once.
+
+    Kills: a revocation that commits without draining, or drains without committing; a late answer after the epoch.
+    """
+    vendor.arm(Fault("latency", after=True, seconds=0.3))
+    job.produce(good(range(4000)))
+    settings = _settings(job, vendor)
+    first = job.start(settings)
+    first.wait(lambda: vendor.cuids.total() >= 1000, "the first events")
+    second = job.start(settings)
+    second.wait(lambda: _partitions(second) == 3, "its half of the partitions")
+    first.wait(lambda: _partitions(first) == 3, "the other half")
+    job.produce(good(range(4000, 8000)))
+    delivered = f'connector_records_delivered_total{{destination="{DESTINATION}"}}'
+    second.wait(lambda: second.metric(delivered) > 0, "deliveries of the second member")
+    wait_for(lambda: second.destination()["in_flight"], "a request of the second member in flight")
+    assert second.stop() == 0
+    job.produce(good(range(8000, COUNT)))
+    first.wait(lambda: _partitions(first) == 6, "all partitions again")
+    job.until_done(first)
+    assert vendor.cuids.keys() == _all()
+    assert vendor.cuids.total() == COUNT
+    assert first.stop() == 0
+    assert job.letters() == []
