@@ -80,6 +80,7 @@ letters = st.builds(
 )
 
 
+@pytest.mark.promise("P9")
 @given(letters)
 def test_the_original_headers_are_kept_byte_for_byte(one: DeadLetter) -> None:
     """Names, values, nulls, duplicates and order, also of headers that look like ours, come first and unchanged.
@@ -133,6 +134,7 @@ def test_the_block_is_bounded_and_cut_between_characters(one: DeadLetter) -> Non
             assert len(data) + len(text[len(kept)].encode()) > limit
 
 
+@pytest.mark.promise("P9")
 @given(letters, letters, st.integers(0, 3))
 def test_a_second_failure_replaces_the_block(first: DeadLetter, second: DeadLetter, replays: int) -> None:
     """Origin, dedup id and the original headers stay those of the first failure; nothing is repeated and nothing grows.
