@@ -19,7 +19,15 @@ from connector.kafka.engine import MISMATCH, Read, Write, compile_read, compile_
 from connector.kafka.guard import Guard, TooManySteps
 from connector.kafka.registry import NotRegistered, Registry, RegistryRefused, RegistryTrouble
 from connector.kafka.schemas import Schema, SchemaFault, without_logical_types
-from connector.kafka.wire import SINGLE_OBJECT, WIRE_MAGIC, SchemaKey, frame
+from connector.kafka.wire import (
+    SCHEMA_HEADER,
+    SINGLE_LENGTH,
+    SINGLE_OBJECT,
+    WIRE_LENGTH,
+    WIRE_MAGIC,
+    SchemaKey,
+    frame,
+)
 from connector.records import Event, Record
 
 UNKNOWN_SECONDS: Final = 10.0
@@ -75,14 +83,16 @@ class Decoder:
         self._plain = dict(plain or {})
         self._on_trouble = on_trouble
         self._known: dict[SchemaKey, Writer | Unreadable] = {}
+        self._by_prefix: dict[bytes, Writer] = {}
         self._flights: dict[SchemaKey, asyncio.Task[None]] = {}
         self._troubles: dict[SchemaKey, str] = {}
         self._registry_proven = False
         self._asked_in_vain: set[SchemaKey] = set()
         for schema in (*contracts.schemas.values(), *schemas):
-            self._known[SchemaKey("fingerprint", schema.fingerprint)] = self._writer(schema)
+            writer = self._writer(schema)
+            self._know(SchemaKey("fingerprint", schema.fingerprint), writer)
             if schema.name is not None:
-                self._known[SchemaKey("name", schema.name)] = self._writer(schema)
+                self._know(SchemaKey("name", schema.name), writer)
         for topic, name in self._plain.items():
             if SchemaKey("name", name) not in self._known:
                 raise StartupError(f"schemas.plain.{topic}: no known schema is {name}; add its file to schemas.files")
@@ -93,34 +103,19 @@ class Decoder:
         Raises `Refusal` for a fault of the record or of its writer's schema, and `SchemaUnavailable` where that schema
         is not known yet: `resolve` its key, then decode again.
         """
-        key, start = frame(record, self._plain)
-        writer = self._known.get(key)
-        if not isinstance(writer, Writer):
-            writer = self._look_again(key, writer)
         value = record.value or b""
+        writer, start = self._find(record, value)
         try:
             if writer.guard is not None:
                 writer.guard.check(value[start:])
             datum, end = writer.read(value, start)
-        except MISMATCH as error:
-            raise Refusal(
-                "decode",
-                "decode.schema_mismatch",
-                f"the writer's {writer.name} ({key}) cannot be read with the connector's: {str(error)[:_SHOWN]}",
-            ) from None
-        except TooManySteps as error:
-            raise Refusal("decode", "decode.payload", f"the datum of {writer.name} is refused: {error}") from None
-        except Exception as error:  # noqa: BLE001 - a broken payload raises anything; its text may hold values
-            raise Refusal(
-                "decode",
-                "decode.payload",
-                f"the value is no datum of {writer.name} ({key}): {type(error).__name__} while decoding",
-            ) from None
+        except Exception as error:  # noqa: BLE001 - a broken payload raises anything
+            raise _refusal(error, writer.name, frame(record, self._plain)[0]) from None
         if end != len(value):
             raise Refusal(
                 "decode",
                 "decode.trailing_bytes",
-                f"{len(value) - end} bytes are left over after the datum of {writer.name} ({key}): another schema's?",
+                f"{len(value) - end} bytes are left over after the datum of {writer.name}: another schema's?",
             )
         return Event(writer.name, datum)
 
@@ -154,6 +149,28 @@ class Decoder:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
+    def _find(self, record: Record, value: bytes) -> tuple[Writer, int]:
+        """Return a record's writer and where its datum begins; by the value's first bytes, where those decide."""
+        headers = record.headers
+        if record.topic not in self._plain and not (headers and any(name == SCHEMA_HEADER for name, _ in headers)):
+            writer = self._by_prefix.get(value[:WIRE_LENGTH])
+            if writer is not None:
+                return writer, WIRE_LENGTH
+            writer = self._by_prefix.get(value[:SINGLE_LENGTH])
+            if writer is not None:
+                return writer, SINGLE_LENGTH
+        key, start = frame(record, self._plain)
+        found = self._known.get(key)
+        return (found if isinstance(found, Writer) else self._look_again(key, found)), start
+
+    def _know(self, key: SchemaKey, found: Writer | Unreadable) -> None:
+        self._known[key] = found
+        if isinstance(found, Writer):
+            if isinstance(key.value, int):
+                self._by_prefix[WIRE_MAGIC + key.value.to_bytes(4, "big")] = found
+            elif isinstance(key.value, bytes):
+                self._by_prefix[SINGLE_OBJECT + key.value] = found
+
     def _look_again(self, key: SchemaKey, found: Unreadable | None) -> Writer:
         """Raise what a key without a writer means."""
         if found is not None and (found.until is None or self._clock.now() < found.until):
@@ -178,7 +195,7 @@ class Decoder:
             while (answer := await self._ask(registry, key, began)) is None:
                 await self._clock.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-            self._known[key] = answer
+            self._know(key, answer)
         finally:
             self._tell(key, None)
 
@@ -246,6 +263,18 @@ class Decoder:
         except ValueError as error:
             return Unreadable("decode.schema_invalid", f"schema {schema.name} is not allowed by Avro: {error}")
         return Writer(schema.name, read, Guard(schema.tree) if schema.guarded else None)
+
+
+def _refusal(error: Exception, name: str, key: SchemaKey) -> Refusal:
+    """Return what an engine's error means; its text is shown only where it is about schemas: others may hold values."""
+    if isinstance(error, MISMATCH):
+        said = str(error)[:_SHOWN]
+        message = f"the writer's {name} ({key}) cannot be read with the connector's: {said}"
+        return Refusal("decode", "decode.schema_mismatch", message)
+    if isinstance(error, TooManySteps):
+        return Refusal("decode", "decode.payload", f"the datum of {name} ({key}) is refused: {error}")
+    message = f"the value is no datum of {name} ({key}): {type(error).__name__} while decoding"
+    return Refusal("decode", "decode.payload", message)
 
 
 class Encoder:

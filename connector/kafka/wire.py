@@ -20,8 +20,12 @@ WIRE_MAGIC: Final = b"\x00"
 SINGLE_OBJECT: Final = b"\xc3\x01"
 SCHEMA_HEADER: Final = "__value_schema_id"
 
-_WIRE_LENGTH: Final = 5
-_SINGLE_LENGTH: Final = 10
+WIRE_LENGTH: Final = 5
+"""Bytes before the datum in the wire format."""
+
+SINGLE_LENGTH: Final = 10
+"""Bytes before the datum in single-object encoding."""
+
 _GUID_MAGIC: Final = 1
 _ACCEPTED: Final = (
     "accepted are: Confluent's wire format (0 and a schema id), a schema id in header __value_schema_id, Avro "
@@ -56,16 +60,16 @@ def frame(record: Record, plain: Mapping[str, str]) -> tuple[SchemaKey, int]:
             return _header_key(content or b""), 0
     if not value:
         raise Refusal("decode", "decode.empty", f"the value is empty; {_ACCEPTED}")
-    if value[:1] == WIRE_MAGIC and len(value) >= _WIRE_LENGTH:
-        return SchemaKey("id", int.from_bytes(value[1:_WIRE_LENGTH], "big")), _WIRE_LENGTH
-    if value[:2] == SINGLE_OBJECT and len(value) >= _SINGLE_LENGTH:
-        return SchemaKey("fingerprint", value[2:_SINGLE_LENGTH]), _SINGLE_LENGTH
+    if value[:1] == WIRE_MAGIC and len(value) >= WIRE_LENGTH:
+        return SchemaKey("id", int.from_bytes(value[1:WIRE_LENGTH], "big")), WIRE_LENGTH
+    if value[:2] == SINGLE_OBJECT and len(value) >= SINGLE_LENGTH:
+        return SchemaKey("fingerprint", value[2:SINGLE_LENGTH]), SINGLE_LENGTH
     found = f"the value has {len(value)} bytes and begins with {value[0]:#04x}{_LOOKS.get(value[0], '')}"
     raise Refusal("decode", "decode.frame", f"{found}; {_ACCEPTED}")
 
 
 def _header_key(content: bytes) -> SchemaKey:
-    if len(content) == _WIRE_LENGTH and content[:1] == WIRE_MAGIC:
+    if len(content) == WIRE_LENGTH and content[:1] == WIRE_MAGIC:
         return SchemaKey("id", int.from_bytes(content[1:], "big"))
     if len(content) == 1 + 16 and content[0] == _GUID_MAGIC:
         return SchemaKey("guid", str(UUID(bytes=content[1:])))

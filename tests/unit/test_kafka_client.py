@@ -1,0 +1,120 @@
+"""What each kind of client is configured with, and which topics a selection takes."""
+
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError
+
+from connector.config import KafkaSettings
+from connector.errors import StartupError
+from connector.kafka.client import (
+    ErrorStates,
+    admin_config,
+    consumer_config,
+    is_incremental,
+    producer_config,
+    start_of,
+)
+from connector.kafka.subscription import TopicSelection
+
+
+def _settings(start: Any = None, **client: Any) -> KafkaSettings:
+    properties = {name.replace("_", "."): value for name, value in client.items()}
+    return KafkaSettings(
+        topics=["t"], group_id="g", start=start, client={"bootstrap.servers": "localhost:9092", **properties}
+    )
+
+
+def test_the_consumers_promises_are_not_the_users_to_break() -> None:
+    """Whatever the user says, offsets are committed by us alone and an offset out of range is never guessed."""
+    settings = _settings(enable_auto_commit=True, auto_offset_reset="latest", enable_auto_offset_store=True)
+    config = consumer_config(settings, "group", 4 << 20)
+    assert (config["enable.auto.commit"], config["enable.auto.offset.store"]) == (False, False)
+    assert (config["auto.offset.reset"], config["group.id"]) == ("error", "group")
+    assert config["queued.max.messages.kbytes"] == 4096
+
+
+def test_the_producer_is_idempotent_whatever_the_user_says() -> None:
+    """A duplicate or reordered dead letter is no option."""
+    assert producer_config(_settings(enable_idempotence=False))["enable.idempotence"] is True
+
+
+def test_each_client_gets_what_it_knows() -> None:
+    """A property of one kind of client does not reach the others, one that all know reaches all."""
+    settings = _settings(
+        session_timeout_ms=7000, linger_ms=3, sasl_mechanism="PLAIN", isolation_level="read_uncommitted"
+    )
+    consumer, producer, admin = (
+        consumer_config(settings, "g", 1 << 20),
+        producer_config(settings),
+        admin_config(settings),
+    )
+    assert consumer["session.timeout.ms"] == 7000
+    assert consumer["isolation.level"] == "read_uncommitted"
+    assert producer["linger.ms"] == 3
+    assert not {"linger.ms"} & consumer.keys()
+    assert not {"session.timeout.ms", "isolation.level", "auto.offset.reset"} & producer.keys()
+    assert not {"session.timeout.ms", "linger.ms"} & admin.keys()
+    assert {c["sasl.mechanism"] for c in (consumer, producer, admin)} == {"PLAIN"}
+
+
+def test_kip_848_gets_no_assignor() -> None:
+    """The default assignor is the cooperative one; beside the consumer protocol librdkafka would refuse it."""
+    assert consumer_config(_settings(), "g", 1)["partition.assignment.strategy"] == "cooperative-sticky"
+    config = consumer_config(_settings(group_protocol="consumer"), "g", 1)
+    assert "partition.assignment.strategy" not in config
+    assert is_incremental(config)
+
+
+@pytest.mark.parametrize(("strategy", "incremental"), [("cooperative-sticky", True), ("range,roundrobin", False)])
+def test_the_strategy_decides_how_partitions_are_assigned(strategy: str, incremental: bool) -> None:
+    """An eager assignor's partitions are assigned as a whole."""
+    config = consumer_config(_settings(partition_assignment_strategy=strategy), "g", 1)
+    assert is_incremental(config) is incremental
+
+
+@pytest.mark.parametrize(
+    ("settings", "start"),
+    [
+        (_settings(), "earliest"),
+        (_settings("latest"), "latest"),
+        (_settings(1_700_000_000_000), 1_700_000_000_000),
+        (_settings(auto_offset_reset="end"), "latest"),
+        (_settings("earliest", auto_offset_reset="latest"), "earliest"),
+    ],
+)
+def test_where_reading_starts(settings: KafkaSettings, start: str | int) -> None:
+    """`kafka.start` decides, then its alias, then the first record."""
+    assert start_of(settings) == start
+
+
+def test_a_start_that_kafka_does_not_know_stops() -> None:
+    """`none`, or a typing error, is refused with what is allowed."""
+    with pytest.raises(StartupError, match="smallest"):
+        start_of(_settings(auto_offset_reset="none"))
+
+
+def test_a_trouble_ends_where_it_began() -> None:
+    """A topic's trouble outlasts the client's, and the other way round."""
+    states = ErrorStates("consumer")
+    states.report(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), "t")
+    states.report(KafkaError(KafkaError.NETWORK_EXCEPTION))
+    seen = [(states.of_client, bool(states))]
+    for topic in (None, "t"):
+        states.over(topic)
+        seen.append((states.of_client, bool(states)))
+    assert seen == [(True, True), (False, True), (False, False)]
+
+
+def test_a_pattern_takes_neither_internal_topics_nor_our_own() -> None:
+    """A pattern matches from the beginning of a name, as librdkafka's do."""
+    selection = TopicSelection(["^user-.*", "^__.*", "plain"], frozenset({"user-x.dead-letters"}))
+    known = ["user-events", "a-user-event", "user-x.dead-letters", "__consumer_offsets", "plain"]
+    assert selection.matching(known) == {"user-events"}
+    assert selection.names == ["plain"]
+
+
+def test_a_pattern_that_is_no_expression_stops() -> None:
+    """The message shows the pattern."""
+    with pytest.raises(StartupError, match=r"\^\("):
+        TopicSelection(["^("], frozenset())
