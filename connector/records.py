@@ -93,6 +93,7 @@ class DeadLetter:
     first_attempt: float | None = None
 
 
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _DEDUP_NAMESPACE: Final = bytes.fromhex("6f1e3b52c0a6524f9a4b1d5a7c2f9e10")
 
 
@@ -101,11 +102,8 @@ def uuid5_text(name: str) -> str:
 
     Same result as `uuid.uuid5`, at half its cost: it is computed for every record.
     """
-    digest = hashlib.sha1(_DEDUP_NAMESPACE + name.encode(), usedforsecurity=False).digest()
-    number = int.from_bytes(digest[:16], "big")
-    number = (number & ~(0xF000 << 64) & ~(0xC000 << 48)) | (0x5000 << 64) | (0x8000 << 48)
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = hashlib.sha1(_DEDUP_NAMESPACE + name.encode(), usedforsecurity=False).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
 class Assigned(NamedTuple):

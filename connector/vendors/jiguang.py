@@ -22,6 +22,7 @@ from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, epoch_millis, js
 
 _FUTURE_MS: Final = 5 * 60 * 1000
 _PAST_MS: Final = 366 * 24 * 3600 * 1000
+_TEXTS: Final = {str}
 _INFINITY: Final = float("inf")
 
 RULES: Final[Mapping[str, str]] = {
@@ -114,21 +115,31 @@ class Jiguang:
         """Return the properties that are sent; the common kinds pass without a copy: every event comes this way."""
         if "" in properties:
             self._rules.broken("properties.name", "an empty name")
+        odd = []
         lowest, highest, infinity = LONG_MIN, LONG_MAX, _INFINITY
-        for value in properties.values():
+        for name, value in properties.items():
             sort = type(value)
             if sort is str or sort is bool:
                 continue
             if sort is int:
                 if lowest <= value <= highest:
                     continue
-            elif sort is float and -infinity < value < infinity:
+            elif sort is float:
+                if -infinity < value < infinity:
+                    continue
+            elif sort is list and set(map(type, value)) <= _TEXTS:
                 continue
-            break
-        else:
+            odd.append(name)
+        if not odd:
             return properties
-        plain = {name: self._plain(value) for name, value in properties.items()}
-        return {name: value for name, value in plain.items() if value is not None}
+        plain = dict(properties)
+        for name in odd:
+            value = self._plain(plain[name])
+            if value is None:
+                del plain[name]
+            else:
+                plain[name] = value
+        return plain
 
     def _plain(self, value: Any) -> Any:
         """Return a property of an uncommon kind as it is sent; None leaves it out."""
