@@ -66,7 +66,7 @@ class _Show:
 async def run(*, keep: bool = False, console: Console | None = None) -> int:
     """Run the demo and return its exit status: 0 where the numbers add up, 1 where they do not.
 
-    `keep` leaves everything up after the summary, until this is cancelled.
+    `keep` leaves everything up after the summary, until this is cancelled, which is then no failure.
     """
     console = console or _console()
     with tempfile.TemporaryDirectory(prefix="connector-demo-") as folder:
@@ -159,7 +159,7 @@ async def _play(show: _Show, console: Console) -> list[str]:
     console.print(
         f"Four vendors are simulated, an embedded broker runs at {show.broker.bootstrap}, and the connector between "
         f"them answers at {show.url}/status and {show.url}/metrics.",
-        soft_wrap=True,
+        soft_wrap=not console.is_terminal,
     )
     records = _plan()
     with Display(console) as display:
@@ -337,24 +337,29 @@ def _add_up(evidence: Evidence, seconds: float, console: Console) -> None:
         f"+ {skipped} without a value skipped. Each bad record was found, each question has its result, and every "
         f"offset is committed. {seconds:.1f} s.",
         style="bold green",
-        soft_wrap=True,
+        soft_wrap=not console.is_terminal,
     )
 
 
 async def _keep(show: _Show, console: Console) -> None:
     """Leave everything up until this is cancelled, or the connector ends."""
-    console.print(f"Still up, until interrupted: {show.url}/status", soft_wrap=True)
+    console.print(f"Still up, until interrupted: {show.url}/status", soft_wrap=not console.is_terminal)
     for name, simulator in show.simulators.items():
-        console.print(f"  {name}: {simulator.url}/_simulator/stats", soft_wrap=True)
-    await asyncio.wait([show.connector])
+        console.print(f"  {name}: {simulator.url}/_simulator/stats", soft_wrap=not console.is_terminal)
+    try:
+        await asyncio.wait([show.connector])
+    except asyncio.CancelledError:
+        # Whoever asked to keep it up ends it so: that is no failure, and the connector still has to be stopped.
+        if (task := asyncio.current_task()) is not None:
+            task.uncancel()
 
 
 def _complain(console: Console, wrong: list[str], log: str) -> None:
     console.print("The numbers do not add up:", style="bold red")
     for sentence in wrong[:40]:
-        console.print(f"  {sentence}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"  {sentence}", soft_wrap=not console.is_terminal, highlight=False, markup=False)
     if len(wrong) > 40:
         console.print(f"  and {len(wrong) - 40} more")
     console.print("The end of the connector's log:")
     for line in log.splitlines()[-20:]:
-        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"  {line}", soft_wrap=not console.is_terminal, highlight=False, markup=False)

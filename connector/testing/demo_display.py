@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -17,7 +18,6 @@ from rich.text import Text
 from connector.testing.demo_tally import Letter
 
 _PLAIN_EVERY: Final = 1.0
-_LONGEST_MESSAGE: Final = 90
 _STATES: Final = {"flowing": "green", "held": "red", "probing": "magenta"}
 
 
@@ -82,9 +82,11 @@ def _picture(progress: Progress) -> Group:
         bar = ProgressBar(total=max(1, progress.planned), completed=count, width=50)
         bars.add_row(label, bar, f"{count:,} of {progress.planned:,}")
     bars.add_row("dead letters", Text(str(progress.dead_letters), style="yellow"), f"{progress.seconds:.1f} s")
-    table = Table("destination", "state", box=None, padding=(0, 2))
-    for heading in ("accepted", "requests", "refused", "in flight", "most in one second"):
-        table.add_column(heading, justify="right")
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("destination", no_wrap=True, min_width=14)
+    table.add_column("state", no_wrap=True, min_width=20)
+    for heading in ("accepted", "requests", "refused", "in flight", "per s"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, one in progress.stats.items():
         condition = progress.status.get("destinations", {}).get(name, {})
         state = str(condition.get("state", "starting"))
@@ -106,10 +108,17 @@ def summary(
     stats: Mapping[str, Mapping[str, Any]], letters: Sequence[Letter], distinct: Mapping[str, int], shown: Counter[str]
 ) -> Table:
     """Return the table of what each vendor's own log says. `shown` counts the faults each simulator showed."""
-    table = Table(title="What the vendors' own logs say", title_justify="left")
-    table.add_column("destination")
-    for heading in ("accepted", "repeated", "dead letters", "requests", "faults shown", "largest batch", "most in 1 s"):
-        table.add_column(heading, justify="right", overflow="fold")
+    table = Table(
+        title="What the vendors' own logs say",
+        caption="repeated: accepted again after an answer was lost; batch: the largest; per s: the most in any second",
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("destination", no_wrap=True)
+    for heading in ("accepted", "repeated", "dead", "requests", "faults", "batch", "per s"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     dead = Counter(letter.destination for letter in letters)
     for name, one in stats.items():
         table.add_row(
@@ -122,25 +131,21 @@ def summary(
             str(one["largest_batch"]),
             str(one["max_per_second"]),
         )
-    table.add_row("(not decoded or routed)", "", "", str(dead[None]), "", "", "", "")
+    table.add_row("(none)", "", "", str(dead[None]), "", "", "", "")
     return table
-
-
-def _short(message: str) -> str:
-    return message if len(message) <= _LONGEST_MESSAGE else message[: _LONGEST_MESSAGE - 1] + "…"
 
 
 def dead_letters(letters: Iterable[Letter]) -> Table:
     """Return the dead letters, those alike in one row."""
-    table = Table(title="Dead letters", title_justify="left")
-    for heading in ("cause", "code", "destination", "records", "first at", "what is wrong"):
-        table.add_column(heading, justify="right" if heading == "records" else "left", overflow="fold")
+    table = Table(title="Dead letters", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("cause", no_wrap=True, min_width=7)
+    table.add_column("records, code, destination, where the first is, what is wrong", overflow="ellipsis", no_wrap=True)
     alike: dict[tuple[str, str, str], list[Letter]] = {}
     for letter in sorted(letters, key=lambda each: (each.cause, each.code, each.origin)):
         alike.setdefault((letter.cause, letter.code, letter.destination or ""), []).append(letter)
     for (cause, code, destination), group in alike.items():
         partition, offset = group[0].origin
-        table.add_row(
-            cause, code, destination, str(len(group)), f"{partition}:{offset}", Text(_short(group[0].message))
-        )
+        where = " ".join(filter(None, (destination, f"{partition}:{offset}")))
+        what = Text.assemble(f"{len(group)} × ", (code, "bold"), f" {where}\n", (group[0].message, "dim"))
+        table.add_row(cause, what)
     return table

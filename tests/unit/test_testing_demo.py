@@ -190,10 +190,12 @@ def test_dead_letters_that_are_alike_share_a_row() -> None:
     letter = Letter((2, 7), b"k", b"v", "jiguang", "refused", "4101", "[bold]事件 x 不存在[/bold] " + "y" * 200)
     console, text = _page()
     console.print(dead_letters([letter, replace(letter, origin=(1, 3))]))
-    row = next(line for line in text.getvalue().splitlines() if "4101" in line)
-    assert [cell.strip() for cell in row.strip("│").split("│")][:5] == ["refused", "4101", "jiguang", "2", "1:3"]
-    assert "[bold]事件" in row
+    lines = text.getvalue().splitlines()
+    place = next(number for number, line in enumerate(lines) if "4101" in line)
+    assert lines[place].split() == ["refused", "2", "×", "4101", "jiguang", "1:3"]
+    assert "[bold]事件 x 不存在[/bold]" in lines[place + 1]
+    assert len(lines[place + 1]) <= 120
     stats = {"jiguang": {"accepted": 12, "requests": 3, "max_per_second": 2, "largest_batch": 9}}
     console.print(summary(stats, [letter], {"jiguang": 10}, Counter({"jiguang": 4})))
-    cells = [cell.strip() for cell in text.getvalue().splitlines()[-3].strip("│").split("│")]
-    assert cells == ["jiguang", "10", "2", "1", "3", "4", "9", "2"]
+    row = next(line for line in reversed(text.getvalue().splitlines()) if line.strip().startswith("jiguang"))
+    assert row.split() == ["jiguang", "10", "2", "1", "3", "4", "9", "2"]
