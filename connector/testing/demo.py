@@ -133,7 +133,9 @@ async def _stage(folder: Path, log: Any) -> AsyncIterator[_Show]:
         broker = stack.enter_context(EmbeddedBroker())
         file = folder / "connector.yaml"
         file.write_text(yaml.safe_dump(_configuration(broker.bootstrap, simulators), sort_keys=False))
-        loaded = load(file, {name: kind.settings for name, kind in kinds().items()})
+        known = kinds()
+        rules = {name: kind.rules for name, kind in known.items()}
+        loaded = load(file, {name: kind.settings for name, kind in known.items()}, rules=rules)
         logs.configure(loaded.settings.log, log)
         for topic in (scenario.TOPIC, *loaded.settings.own_topics):
             broker.create(topic)
