@@ -94,6 +94,10 @@ class Settlement:
             at.holds.probe_failed(self._scope(batch), self._ports.clock.now())
             return
         self._vendor_answers(batch, probe=probe, accepted=False)
+        if not verdict.documented:
+            for delivery in batch.deliveries:
+                if delivery.refused_at is None:
+                    delivery.refused_at = at.accepted
         if len(batch.deliveries) > 1:
             sent = len(batch.deliveries)
             left = at.kept(batch)
@@ -149,15 +153,14 @@ class Settlement:
     def _believed(self, batch: Batch, verdict: Refused) -> bool:
         """Whether an undocumented refusal of a lone record is evidence enough; where not, it waits.
 
-        It is when the record was refused alone before and the vendor has accepted another one since.
+        It is when the record was refused alone before, and the vendor has accepted others since it first refused it.
         """
         at = self._at
         delivery = batch.deliveries[0]
-        if delivery.refused_at is not None and at.accepted > delivery.refused_at:
+        first = not delivery.refused_alone
+        if not first and delivery.refused_at is not None and at.accepted > delivery.refused_at:
             return True
-        first = delivery.refused_at is None
-        if first:
-            delivery.refused_at = at.accepted
+        delivery.refused_alone = True
         at.doubted += 1
         left = at.kept(batch)
         if left is None:

@@ -19,7 +19,7 @@ FIXED_CHARGE: Final = 768
 class Delivery:
     """One record for one destination: what is sent, and what is needed to end it in any way."""
 
-    __slots__ = ("bit", "charge", "identity", "item", "record", "refused_at", "tracker")
+    __slots__ = ("bit", "charge", "identity", "item", "record", "refused_alone", "refused_at", "tracker")
 
     def __init__(self, record: Record, tracker: PartitionTracker, bit: int, item: Item, identity: str) -> None:
         self.record = record
@@ -29,7 +29,9 @@ class Delivery:
         self.identity = identity
         self.charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(item.body)
         self.refused_at: int | None = None
-        """How many records the vendor had accepted when it first refused this one alone by an undocumented code."""
+        """How many records the vendor had accepted when it first refused this one by an undocumented code."""
+        self.refused_alone = False
+        """Whether the vendor has refused this record alone by an undocumented code."""
 
     @property
     def dedup_id(self) -> str:

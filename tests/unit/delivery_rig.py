@@ -84,7 +84,8 @@ class ModelVendor:
         after = float(response.headers["retry-after"]) if "retry-after" in response.headers else None
         if status == 200:
             again = frozenset(index for index, item in enumerate(items) if int(item.body) in said.get("again", ()))
-            answers = [Answer("model.Answer", {"n": int(item.body)}) for item in items] if said.get("answers") else ()
+            numbers = [int(item.body) for index, item in enumerate(items) if index not in again]
+            answers = [Answer("model.Answer", {"n": n}) for n in numbers] if said.get("answers") else ()
             return Accepted(answers, again)
         if status == 400:
             named = frozenset(index for index, item in enumerate(items) if int(item.body) in said.get("named", ()))
@@ -272,16 +273,16 @@ class Rig:
         """How many deliveries have no outcome."""
         return sum(tracker.unfinished for tracker in self.trackers.values())
 
-    async def done(self, within: float = 3600.0) -> None:
+    async def done(self, within: float = 600.0) -> None:
         """Wait until every delivery has its outcome."""
         await self.until(lambda: not self.unfinished, within)
 
-    async def until(self, condition: Callable[[], object], within: float = 3600.0) -> None:
+    async def until(self, condition: Callable[[], object], within: float = 600.0) -> None:
         """Wait until something holds, `within` virtual seconds at most."""
         end = self.clock.now() + within
         while not condition():
             assert self.clock.now() < end, f"not within {within} s: {self.worker.condition()}"
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.01)
 
     @asynccontextmanager
     async def running(self, *, all_done: bool = True) -> AsyncIterator[Rig]:
