@@ -1,8 +1,11 @@
 """The servers that integration tests stand on are real, and survive what tests do to them."""
 
+import json
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 
+import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
@@ -43,6 +46,8 @@ def test_a_stopped_broker_is_up_for_the_next_test(kafka: Kafka, fresh_name: Call
 
 
 def test_the_registry_answers_as_confluents_does(registry: Registry) -> None:
-    """The registry lists its subjects as a JSON array."""
-    with urllib.request.urlopen(f"{registry.url}/subjects", timeout=10) as answer:
-        assert answer.read() == b"[]"
+    """Where nobody registered a schema under an id, the registry says so with Confluent's own code."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{registry.url}/schemas/ids/987654321", timeout=10)
+    with caught.value as answer:
+        assert (answer.code, json.load(answer)["error_code"]) == (404, 40403)
