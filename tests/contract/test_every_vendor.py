@@ -81,9 +81,13 @@ async def test_one_record_too_many_blames_no_record_for_good(name: str, connect:
     assert wire.simulator.accepted == []
 
 
+@pytest.mark.promise("P7")
 @pytest.mark.parametrize("name", sorted(PADDING))
 async def test_a_body_at_the_byte_limit_and_one_byte_more(name: str, connect: Connect) -> None:
-    """The computed size is the real one to the byte: the limit is accepted, one byte more is cut as too large."""
+    """The computed size is the real one to the byte: the limit is accepted, one byte more is cut as too large.
+
+    Kills: an overhead or separator in a vendor's `limits` that is one off, and sizes counted in characters.
+    """
     wire = await connect(name)
     group, (short,) = wire.items([PADDING[name](0)])
     limits = wire.vendor.limits(group)
@@ -127,12 +131,17 @@ ANSWERS: list[tuple[Fault, Callable[[Verdict], bool]]] = [
 ]
 
 
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P6")
 @pytest.mark.parametrize("name", VENDORS)
 @pytest.mark.parametrize(("fault", "expected"), ANSWERS, ids=[str(fault.describe()) for fault, _ in ANSWERS])
 async def test_no_answer_but_the_vendors_own_is_success_or_blame(
     name: str, fault: Fault, expected: Callable[[Verdict], bool], connect: Connect
 ) -> None:
-    """Throttling, failures, proxies' pages and refused credentials are read as that, for every vendor alike."""
+    """Throttling, failures, proxies' pages and refused credentials are read as that, for every vendor alike.
+
+    Kills: a 200 taken for success whatever its body, and a status above 400 taken for the records' fault.
+    """
     wire = await connect(name)
     wire.simulator.plan.arm(fault)
     verdict = await wire.deliver(EXAMPLES[name](1))
@@ -159,9 +168,13 @@ def test_every_credential_is_tried() -> None:
         assert known == {setting for vendor, setting in CREDENTIALS if vendor == name}
 
 
+@pytest.mark.promise("P6")
 @pytest.mark.parametrize(("name", "setting"), CREDENTIALS)
 async def test_a_wrong_credential_is_never_a_records_fault(name: str, setting: str, connect: Connect) -> None:
-    """Each part of the credential, when wrong, is the configuration's fault, and nothing arrives."""
+    """Each part of the credential, when wrong, is the configuration's fault, and nothing arrives.
+
+    Kills: code 4100 under HTTP 200, code 3001, or a 403 read as a refusal of the records.
+    """
     wire = await connect(name, **{setting: 1 if setting == "id_app" else "wrong"})
     assert isinstance(await wire.deliver(EXAMPLES[name](1)), Misconfigured)
     assert wire.simulator.accepted == []
@@ -175,8 +188,12 @@ async def test_a_wrong_address_is_never_a_records_fault(name: str, connect: Conn
     assert isinstance(await wrong.deliver(EXAMPLES[name](1)), Misconfigured)
 
 
+@pytest.mark.promise("P4")
 async def test_a_repeated_jiguang_event_is_recognised(connect: Connect) -> None:
-    """The same event encoded twice carries the same randomId, so the vendor counts it once; another one does not."""
+    """The same event encoded twice carries the same randomId, so the vendor counts it once; another one does not.
+
+    Kills: a randomId made up for each attempt, and one made of the event's fields alone.
+    """
     wire = await connect("jiguang")
     for _ in range(2):
         await wire.deliver(EXAMPLES["jiguang"](1), EXAMPLES["jiguang"](1))

@@ -6,9 +6,17 @@ import re
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.promise("P1")
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P9")
 def test_the_demo_adds_up() -> None:
-    """`connector demo` exits with 0, shows every cause of a dead letter, and its sum is right."""
+    """`connector demo` exits with 0, shows every cause of a dead letter, and its sum is right.
+
+    Kills: an event dropped after a lost answer, a whole refused batch dead-lettered, a letter of re-encoded bytes.
+    """
     demo = subprocess.run(
         [sys.executable, "-m", "connector", "demo"], capture_output=True, text=True, timeout=120, check=False
     )
