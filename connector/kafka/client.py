@@ -8,6 +8,7 @@ librdkafka warns of the others, and those that the promises rest on are set here
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -25,6 +26,7 @@ FAIL: Final = KafkaError._FAIL  # noqa: SLF001 - public by librdkafka's conventi
 FATAL: Final = KafkaError._FATAL  # noqa: SLF001 - as FAIL
 AUTO_OFFSET_RESET: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - as FAIL
 AUTHENTICATION: Final = KafkaError._AUTHENTICATION  # noqa: SLF001 - as FAIL
+ALL_BROKERS_DOWN: Final = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - as FAIL
 SSL: Final = KafkaError._SSL  # noqa: SLF001 - as FAIL
 
 _RESET: Final = "auto.offset.reset"
@@ -57,6 +59,8 @@ _PRODUCER_ONLY: Final = frozenset(
     }
 )
 
+_QUIET_SECONDS: Final = 30.0
+
 _log = structlog.get_logger()
 
 # syslog's levels 0 to 2 mean that the client can no longer work, 3 an error; confluent-kafka gives them as logging's.
@@ -69,15 +73,26 @@ _LEVELS: Final = (
 
 
 class LibrdkafkaLog:
-    """Takes librdkafka's log lines as confluent-kafka gives them to a logger, and logs them as `kafka.client`."""
+    """Takes librdkafka's log lines as confluent-kafka gives them to a logger, and logs them as `kafka.client`.
 
-    def __init__(self, client: str) -> None:
+    A line of one kind (librdkafka's first word, such as FAIL) is logged once in 30 s: a broker that refuses a
+    connection makes dozens a second.
+    """
+
+    def __init__(self, client: str, now: Callable[[], float] = time.monotonic) -> None:
         self._client = client
+        self._now = now
+        self._next: dict[str, float] = {}
 
     def log(self, level: int, text: str, *args: object) -> None:
         """Log one line; `level` is one of `logging`'s."""
+        line = (text % args) if args else text
+        kind, now = line.partition(" ")[0], self._now()
+        if now < self._next.get(kind, now):
+            return
+        self._next[kind] = now + _QUIET_SECONDS
         name = next(name for least, name in _LEVELS if level >= least)
-        getattr(_log, name)("kafka.client", client=self._client, text=(text % args) if args else text)
+        getattr(_log, name)("kafka.client", client=self._client, text=line)
 
 
 class ErrorStates:
@@ -108,6 +123,11 @@ class ErrorStates:
     def of_client(self) -> bool:
         """Whether the client as a whole is in trouble."""
         return any(topic is None for topic, _ in self._current)
+
+    @property
+    def all_down(self) -> bool:
+        """Whether the client knows of no broker that answers."""
+        return (None, ALL_BROKERS_DOWN) in self._current
 
     def __bool__(self) -> bool:
         """Tell whether there is any trouble."""

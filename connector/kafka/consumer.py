@@ -55,6 +55,7 @@ _PATTERN_SECONDS: Final = 30.0
 _ENDS_SECONDS: Final = 2.0
 _FIRST_ENDS_SECONDS: Final = 0.2
 _PROBE_SECONDS: Final = 5.0
+_PROBE_TIMEOUT: Final = 1.0
 
 _log = structlog.get_logger()
 
@@ -146,6 +147,9 @@ class KafkaSource:
         """
         if not commits:
             return {}
+        # librdkafka would wait for the coordinator as long as a session lasts, and nothing be polled meanwhile.
+        if self._errors.all_down and not await self._answers():
+            return {(c.topic, c.partition): "no broker answers" for c in commits}
         offsets = [TopicPartition(c.topic, c.partition, c.offset, c.metadata) for c in commits]
         try:
             answers = await self._consumer.commit(offsets=offsets, asynchronous=False)
@@ -373,11 +377,17 @@ class KafkaSource:
             if now < self._next_probe:
                 return
             self._next_probe = now + _PROBE_SECONDS
-            try:
-                await self._consumer.list_topics(timeout=1.0)
-            except KafkaException:
+            if not await self._answers():
                 return
         self._errors.over()
+
+    async def _answers(self) -> bool:
+        """Tell whether a broker answers within a second."""
+        try:
+            await self._consumer.list_topics(timeout=_PROBE_TIMEOUT)
+        except KafkaException:
+            return False
+        return True
 
     async def _on_error(self, error: KafkaError) -> None:
         if error.fatal() or error.code() == FATAL:

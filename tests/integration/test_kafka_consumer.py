@@ -331,3 +331,24 @@ async def test_the_cluster_has_an_id(kafka: Kafka, cluster: Cluster, topic_name:
     member = await cluster.join([topic_name], topic_name)
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     assert await member.source.cluster_id() == admin.list_topics(timeout=10).cluster_id
+
+
+async def test_a_broker_that_comes_back_is_no_end(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
+    """While the broker is away polls go on and a commit fails softly; when it is back, both work again."""
+    kafka.create_topic(topic_name)
+    cluster.produce(topic_name, 3)
+    member = await cluster.join([topic_name], topic_name, client={"session.timeout.ms": 30_000})
+    await member.until(lambda: len(member.records) == 3)
+    kafka.kill()
+    await member.until(lambda: member.source.in_trouble)
+    faults = await member.source.commit([Commit(topic_name, 0, 3, "")])
+    assert set(faults) == {(topic_name, 0)}
+    kafka.start()
+    cluster.produce(topic_name, 2)
+    await member.until(lambda: len(member.records) == 5 and not member.source.in_trouble, seconds=60)
+    for _ in range(50):
+        if not (faults := await member.source.commit([Commit(topic_name, 0, 5, "")])):
+            break
+        await member.once()
+    assert faults == {}
+    assert cluster.committed(topic_name, topic_name)[0] == 5

@@ -1,14 +1,17 @@
 """What each kind of client is configured with, and which topics a selection takes."""
 
+import logging
 from typing import Any
 
 import pytest
+import structlog.testing
 from confluent_kafka import KafkaError
 
 from connector.config import KafkaSettings
 from connector.errors import StartupError
 from connector.kafka.client import (
     ErrorStates,
+    LibrdkafkaLog,
     admin_config,
     consumer_config,
     is_incremental,
@@ -118,3 +121,20 @@ def test_a_pattern_that_is_no_expression_stops() -> None:
     """The message shows the pattern."""
     with pytest.raises(StartupError, match=r"\^\("):
         TopicSelection(["^("], frozenset())
+
+
+def test_a_repeated_log_line_is_logged_once_in_a_while() -> None:
+    """Dozens of failed connections a second make one line in half a minute; another kind of line is not held back."""
+    time = [100.0]
+    log = LibrdkafkaLog("consumer", now=lambda: time[0])
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(50):
+            log.log(logging.ERROR, "%s", "FAIL [x]: refused")
+        log.log(logging.WARNING, "%s", "GETPID [x]: retrying")
+        time[0] += 31
+        log.log(logging.ERROR, "%s", "FAIL [x]: still refused")
+    assert [(line["log_level"], line["text"]) for line in lines] == [
+        ("error", "FAIL [x]: refused"),
+        ("warning", "GETPID [x]: retrying"),
+        ("error", "FAIL [x]: still refused"),
+    ]
