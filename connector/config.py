@@ -20,6 +20,7 @@ from connector.config_checks import (
     check_client,
     check_destination,
     check_kafka,
+    check_limits,
     check_routes,
     check_timeout,
     check_topics,
@@ -210,6 +211,7 @@ class _Reader:
             settings = model.model_validate(body)
         except ValidationError as error:
             self._note(error, model, body, path)
+            self.faults.extend(check_limits(path, model, body))
             return None
         folder = self.resolver.folder
         self.faults.extend(check_destination(name, settings, self.rules.get(settings.vendor), folder))

@@ -7,10 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from connector.config_faults import suggest
-from connector.config_models import DestinationSettings, KafkaSettings, RouteSettings, Settings
+from connector.config_models import (
+    BatchSettings,
+    DestinationSettings,
+    DocumentedLimits,
+    KafkaSettings,
+    Model,
+    RouteSettings,
+    Settings,
+)
 from connector.config_source import join
 from connector.errors import Fault
 
@@ -73,7 +81,7 @@ def check_destination(
 ) -> Iterator[Fault]:
     """Yield what is wrong inside one destination: limits, rules, files, empty secrets."""
     path = join("destinations", name)
-    yield from _limits(path, settings)
+    yield from _limits(path, settings.vendor, settings, settings.documented)
     if settings.retry.initial > settings.retry.max:
         yield Fault(f"{path}.retry.initial", "is longer than retry.max; allowed: at most retry.max")
     for field in type(settings).model_fields:
@@ -94,11 +102,29 @@ def check_destination(
             )
 
 
-def _limits(path: str, settings: DestinationSettings) -> Iterator[Fault]:
+class _Limits(Model):
+    """The keys of a destination that a vendor's documented limits bound."""
+
+    batch: BatchSettings = BatchSettings()
+    agreed_limits: bool = False
+    requests_per_second: float | None = None
+
+
+def check_limits(path: str, model: type[DestinationSettings], body: Mapping[str, object]) -> Iterator[Fault]:
+    """Yield the limits above the vendor's in a destination that has other faults, so that all come at once."""
+    try:
+        limits = _Limits.model_validate({key: body[key] for key in _Limits.model_fields if key in body})
+    except ValidationError:
+        return
+    yield from _limits(path, str(body["vendor"]), limits, model.documented)
+
+
+def _limits(
+    path: str, vendor: str, settings: DestinationSettings | _Limits, documented: DocumentedLimits
+) -> Iterator[Fault]:
     """Yield the limits that are above what the vendor documents."""
     if settings.agreed_limits:
         return
-    documented = settings.documented
     for key, value, limit in (
         ("batch.records", settings.batch.records, documented.records),
         ("batch.bytes", settings.batch.bytes, documented.bytes),
@@ -107,7 +133,7 @@ def _limits(path: str, settings: DestinationSettings) -> Iterator[Fault]:
         if value is not None and limit is not None and value > limit:
             yield Fault(
                 f"{path}.{key}",
-                f"is {value} where {settings.vendor} allows {limit}; lower it, or set agreed_limits: true "
+                f"is {value} where {vendor} allows {limit}; lower it, or set agreed_limits: true "
                 "if the vendor granted this account more",
             )
 
