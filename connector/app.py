@@ -26,7 +26,7 @@ from connector.kafka.groups import Groups
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.kafka.registry import Registry, make_client
 from connector.kafka.results import ResultsWriter
-from connector.kafka.topics import BrokerUnreachable, OwnTopic, TopicCheck, TopicReport
+from connector.kafka.topics import OwnTopic, TopicCheck, TopicReport
 from connector.metrics import Metrics
 from connector.pipeline import metadata
 from connector.records import Commit
@@ -97,10 +97,18 @@ async def check_online(loaded: Loaded) -> list[str]:
     faults: list[str] = []
     try:
         await check.wait(lambda _message: None, REACH_TIMEOUT)
-        report = await check.check(settings.kafka.topics, _own_topics(settings))
-        faults.extend(report.warnings)
-    except (BrokerUnreachable, ConnectorError) as error:
+        await check.check(settings.kafka.topics, _own_topics(settings))
+    except ConnectorError as error:
         faults.append(str(error))
+    if settings.schema_registry is not None:
+        try:
+            registry = _registry(settings.schema_registry)
+            try:
+                await registry.check()
+            finally:
+                await registry.close()
+        except ConnectorError as error:
+            faults.append(f"schema_registry: {error}")
     return faults
 
 
@@ -118,10 +126,7 @@ async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio
         for task in (waiting, stopped):
             task.cancel()
         await asyncio.gather(waiting, stopped, return_exceptions=True)
-    report = await check.check(settings.kafka.topics, _own_topics(settings))
-    for warning in report.warnings:
-        log.warning("topics.warning", message=warning)
-    return report
+    return await check.check(settings.kafka.topics, _own_topics(settings))
 
 
 async def _adopt_offsets(settings: Settings, destination: str, group: str) -> None:

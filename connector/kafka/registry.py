@@ -23,6 +23,8 @@ _SCHEMA_NOT_FOUND: Final = 40403
 _INCOMPATIBLE: Final = (409, 422)
 _MAX_REFERENCES: Final = 200
 _SHOWN: Final = 200
+_ANY_ID: Final = 1
+"""Whether the registry has this id does not matter: it says so in its own way, or it is no registry."""
 
 
 class RegistryTrouble(ConnectorError):
@@ -76,6 +78,13 @@ class Registry:
     async def by_id(self, schema_id: int) -> Schema:
         """Return the schema with this id. Raises `NotRegistered`, `RegistryTrouble`, or `SchemaFault` for a bad one."""
         return await self._resolved(f"id {schema_id}", self._client.get_schema(schema_id))
+
+    async def check(self) -> None:
+        """Return where it answers as a registry does. Raises `RegistryTrouble`."""
+        try:
+            await self.by_id(_ANY_ID)
+        except (NotRegistered, SchemaFault):
+            return
 
     async def by_guid(self, guid: str) -> Schema:
         """Return the schema with this GUID; raises as `by_id`."""
