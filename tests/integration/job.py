@@ -293,14 +293,13 @@ class Job:
             return note
 
         for number, message in enumerate(messages):
-            place = {} if message.partition is None else {"partition": message.partition}
             producer.produce(
                 self.topic,
                 message.value,
                 message.key,
+                -1 if message.partition is None else message.partition,
                 headers=list(message.headers),
                 on_delivery=delivered(number, message),
-                **place,
             )
             if number % 1000 == 0:
                 producer.poll(0)
@@ -363,7 +362,7 @@ def _letter(message: KafkaMessage) -> Letter:
     start = next(index for index, (name, _) in enumerate(headers) if name == f"{OWN_HEADER}version")
     own = {name: (value or b"").decode() for name, value in headers[start:]}
     assert len(own) == len(headers) - start, "a header of the block is repeated"
-    return Letter(message.key(), message.value(), headers[:start], own)  # type: ignore[arg-type]
+    return Letter(message.key(), message.value(), headers[:start], own)
 
 
 @contextmanager
