@@ -83,9 +83,12 @@ class _Process:
 
     def launch(self) -> None:
         """Start the process; its output is appended to the log."""
+        # Where Linux can, the server ends with the process that started it, even if that is killed.
+        setpriv = shutil.which("setpriv")
+        leash = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                self._arguments,
+                [*leash, *self._arguments],
                 cwd=self._folder,
                 stdout=log,
                 stderr=log,
