@@ -12,6 +12,8 @@ from typing import Any, Final
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 
+from connector.kafka.generated import generate
+
 Read = Callable[[bytes, int], tuple[Any, int]]
 """Decodes the payload that begins at an index; returns the datum and the index after it. Raises anything."""
 
@@ -31,6 +33,9 @@ def compile_read(writer: Any, reader: Any = None, *, tagged: bool = False) -> Re
     """
     writer_schema = _parsed(writer)
     reader_schema = None if reader is None else _parsed(reader)
+    generated = generate(writer, tagged=tagged) if reader is None else None
+    if generated is not None:
+        return generated
     # Asking for names costs half as much again, so only where there is a union that needs them.
     tagged = tagged and (_has_choice(writer) or _has_choice(reader))
 

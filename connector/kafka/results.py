@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import structlog
 
 from connector.clock import Clock
-from connector.errors import ConnectorError
+from connector.errors import ConnectorError, FatalError
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.records import Answer
 
@@ -46,7 +46,7 @@ class ResultsWriter:
                 value = await self._encoder.encode(self._topic, answer.schema, answer.datum)
                 await self._producer.send(self._topic, key=key, value=value)
             except ConnectorError as error:
-                if isinstance(error, DeliveryFailed) and error.fatal:
+                if isinstance(error, FatalError) or (isinstance(error, DeliveryFailed) and error.fatal):
                     raise
                 _log.error("results.failed", topic=self._topic, message=f"{error}; the answer is tried again")
                 await self._clock.sleep(wait)
