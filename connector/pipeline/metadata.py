@@ -247,10 +247,13 @@ def _as_runs(base: int, runs: Runs) -> bytes:
 
 
 def _as_bitset(base: int, runs: Runs) -> bytes:
-    bits = 0
+    # Through text, because that is linear: setting bits in one large number copies it for each run.
+    text: list[str] = []
+    at = base
     for first, last in _pairs(runs.bounds):
-        bits |= ((1 << (last - first)) - 1) << (first - base)
-    return bits.to_bytes((runs.end - base + 7) // 8, "little")
+        text += ("0" * (first - at), "1" * (last - first))
+        at = last
+    return int("".join(text)[::-1], 2).to_bytes((at - base + 7) // 8, "little")
 
 
 def _read_content(base: int, content: bytes) -> FinishedMap:

@@ -9,7 +9,7 @@ import pytest
 from connector.errors import Refusal
 from connector.pipeline.offsets import Phase
 from connector.testing.loop import run_virtual
-from tests.unit.delivery_rig import OK, Behave, Reply, Rig, played, refusing
+from tests.unit.delivery_rig import OK, Reply, Rig, played, refusing
 
 
 @pytest.mark.promise("P3")
@@ -35,28 +35,34 @@ async def test_requests_in_flight_are_awaited_and_the_unsent_dropped() -> None:
     assert rig.budget.used == 0
 
 
-def _always(reply: Reply) -> Behave:
-    """Return a vendor with one answer for all."""
-    return lambda _call: reply
-
-
 @pytest.mark.promise("P3")
-@played
-async def test_nothing_is_retried_or_halved_during_a_drain() -> None:
-    """A batch that fails or is refused while its partition leaves is let go: its records stay uncommitted."""
-    for reply in (Reply(500), Reply(400, {"code": "B"}), Reply(413), Reply(429), Reply(401), Reply(cut=True)):
-        rig = Rig(_always(reply))
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(500), Reply(400, {"code": "B"}), Reply(413), Reply(429), Reply(401), Reply(cut=True)],
+    ids=lambda reply: f"{reply.status}{'-cut' * reply.cut}",
+)
+def test_nothing_is_retried_or_halved_during_a_drain(reply: Reply) -> None:
+    """A batch that fails or is refused while its partition leaves is let go: its records stay uncommitted.
+
+    Kills: a retry, a half or a dead letter that begins after the partition's last commit.
+    """
+
+    async def play() -> None:
+        rig = Rig(lambda _call: reply)
         async with rig.running(all_done=False):
             rig.offer(range(100))
-            await rig.until(lambda rig=rig: rig.transport.in_flight)
+            await rig.until(lambda: rig.transport.in_flight)
             rig.tracker().phase = Phase.DRAINING
             assert await rig.worker.drain(22.0)
             rig.tracker().phase = Phase.CLOSED
             await rig.clock.sleep(300)
         assert len(rig.transport.calls) == 1
         assert rig.letters.letters == []
+        assert rig.tracker().watermark == 0
         assert rig.budget.used == 0
         assert rig.at.buffered == 0
+
+    run_virtual(play())
 
 
 @played
