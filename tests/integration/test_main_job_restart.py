@@ -12,6 +12,7 @@ import pytest
 from connector.testing.faults import Fault
 from tests.integration.events import FIRST_CUID, good
 from tests.integration.job import DESTINATION, Job, Member, Vendor, wait_for
+from tools.servers import Kafka
 
 COUNT: Final = 10_000
 DRAIN_SECONDS: Final = 8
@@ -58,6 +59,28 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_with_the_same_id(job: Jo
         ids[each["cuid"]].add(each["randomId"])
     assert {len(every) for every in ids.values()} == {1}
     assert job.letters() == []
+
+
+@pytest.mark.promise("P1")
+def test_a_kill_of_the_broker_loses_nothing(kafka: Kafka, job: Job, vendor: Vendor) -> None:
+    """After SIGKILL of Kafka in the middle the member goes on by itself: every event arrives, repeats with one id.
+
+    Kills: a failed commit or dead letter that is taken for done, a fatal error of a client that only has to wait.
+    """
+    job.produce([*good(range(COUNT)), *(message._replace(value=b"no avro") for message in good(range(5)))])
+    ends = job.ends()
+    vendor.arm(Fault("latency", after=True, seconds=0.2))
+    member = job.start(_settings(job, vendor))
+    member.wait(lambda: len(vendor.served) >= 20, "twenty requests")
+    kafka.kill()
+    member.wait(lambda: len(vendor.served) >= 30, "requests without a broker")
+    kafka.start()
+    vendor.mend()
+    member.wait(lambda: job.committed() == ends, "commits up to the ends")
+    assert vendor.cuids.keys() == _all()
+    assert len({each["randomId"] for each in vendor.accepted}) == COUNT
+    assert len({letter.own["dlq-id"] for letter in job.letters()}) == 5
+    assert member.stop() == 0
 
 
 @pytest.mark.promise("P3")
