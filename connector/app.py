@@ -7,26 +7,25 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from typing import Final
 
 import structlog
 
 from connector import __version__, logs, vendors
+from connector.app_checks import check_routes, known_schemas, open_registry, own_schemas, own_topics
 from connector.clock import Clock, SystemClock
-from connector.config import Loaded, RegistrySettings, Settings, secret_values
+from connector.config import Loaded, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
 from connector.errors import ConnectorError, StartupError
 from connector.kafka.avro import Decoder, Encoder
 from connector.kafka.consumer import KafkaSource
-from connector.kafka.contracts import load_contracts, load_schema_files
+from connector.kafka.contracts import load_contracts
 from connector.kafka.groups import Groups
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
-from connector.kafka.registry import Registry, make_client
 from connector.kafka.results import ResultsWriter
-from connector.kafka.topics import OwnTopic, TopicCheck, TopicReport
+from connector.kafka.topics import TopicCheck, TopicReport
 from connector.metrics import Metrics
 from connector.pipeline import metadata
 from connector.records import Commit
@@ -38,7 +37,6 @@ log = structlog.get_logger()
 
 STOP_MARGIN: Final = 5.0
 """Seconds beyond `limits.drain_timeout` in which a stopping process has ended."""
-REACH_TIMEOUT: Final = 10.0
 
 
 async def run(loaded: Loaded, destination: str | None = None, *, on_ready: Callable[[int], None] | None = None) -> int:
@@ -61,6 +59,7 @@ async def serve(
 ) -> int:
     """Run until `stop` is set: `run` without signals, for those who embed the connector."""
     settings = loaded.settings
+    check_routes(loaded)
     logs.register_secrets(secret_values(settings))
     clock = SystemClock()
     metrics = Metrics()
@@ -90,28 +89,6 @@ async def serve(
     return 0
 
 
-async def check_online(loaded: Loaded) -> list[str]:
-    """Return what is wrong with the surroundings: broker, topics, registry. Empty where all is well."""
-    settings = loaded.settings
-    check = TopicCheck(settings.kafka, clock=SystemClock())
-    faults: list[str] = []
-    try:
-        await check.wait(lambda _message: None, REACH_TIMEOUT)
-        await check.check(settings.kafka.topics, _own_topics(settings))
-    except ConnectorError as error:
-        faults.append(str(error))
-    if settings.schema_registry is not None:
-        try:
-            registry = _registry(settings.schema_registry)
-            try:
-                await registry.check()
-            finally:
-                await registry.close()
-        except ConnectorError as error:
-            faults.append(f"schema_registry: {error}")
-    return faults
-
-
 async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio.Event) -> TopicReport | None:
     """Wait for a broker and check the topics; None where it was stopped meanwhile."""
     check = TopicCheck(settings.kafka, clock=clock)
@@ -126,7 +103,7 @@ async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio
         for task in (waiting, stopped):
             task.cancel()
         await asyncio.gather(waiting, stopped, return_exceptions=True)
-    return await check.check(settings.kafka.topics, _own_topics(settings))
+    return await check.check(settings.kafka.topics, own_topics(settings))
 
 
 async def _adopt_offsets(settings: Settings, destination: str, group: str) -> None:
@@ -177,14 +154,15 @@ async def _run(
     kinds = vendors.kinds()
     base = loaded.settings
     producer = KafkaProducer(base.kafka)
-    registry = None if base.schema_registry is None else _registry(base.schema_registry)
+    registry = None if base.schema_registry is None else open_registry(base.schema_registry)
     contracts = load_contracts()
+    own = own_schemas(loaded)
     trouble = _Trouble()
     decoder = Decoder(
         contracts,
         clock=clock,
         registry=registry,
-        schemas=load_schema_files(_schema_files(base, loaded.folder)),
+        schemas=own,
         plain=base.schemas.plain,
         on_trouble=trouble.report,
     )
@@ -211,7 +189,7 @@ async def _run(
         cluster_id=report.cluster_id,
         partitions=report.partitions,
     )
-    pipeline = build(base, kinds, metrics, edges, only=destination)
+    pipeline = build(base, kinds, metrics, edges, only=destination, schemas=known_schemas(own))
     trouble.listener = pipeline.holds.registry_trouble
     await producer.start()
     member.running(pipeline, letters)
@@ -227,14 +205,6 @@ async def _run(
             await registry.close()
 
 
-def _own_topics(settings: Settings) -> list[OwnTopic]:
-    topics = [OwnTopic(settings.dead_letter_topic, "dead-letter"), OwnTopic(settings.replay_topic, "replay")]
-    topics.extend(OwnTopic(topic, "results") for topic in settings.results_topics.values())
-    if settings.receipts.topic:
-        topics.append(OwnTopic(settings.receipts.topic, "receipts"))
-    return topics
-
-
 class _Trouble:
     """Passes the registry's trouble on to who is made later than the decoder."""
 
@@ -244,24 +214,6 @@ class _Trouble:
     def report(self, message: str | None) -> None:
         """Tell the listener."""
         self.listener(message)
-
-
-def _registry(settings: RegistrySettings) -> Registry:
-    try:
-        return Registry(make_client(settings), settings.url)
-    except ValueError as error:
-        raise StartupError(f"schema_registry.client: {error}") from None
-
-
-def _schema_files(settings: Settings, folder: Path) -> list[Path]:
-    """Return the files that `schemas.files` names. Raises `StartupError` for a pattern that matches none."""
-    found: list[Path] = []
-    for index, pattern in enumerate(settings.schemas.files):
-        matches = sorted(folder.glob(pattern)) if not Path(pattern).is_absolute() else [Path(pattern)]
-        if not matches:
-            raise StartupError(f"schemas.files[{index}]: {pattern} matches no file in {folder}")
-        found.extend(matches)
-    return found
 
 
 def _is_fatal(error: ConnectorError) -> bool:

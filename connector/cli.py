@@ -126,15 +126,17 @@ def check(
     *,
     config: File = DEFAULT_FILE,
     online: Annotated[
-        bool, typer.Option("--online", help="Ask Kafka and the registry too: topics, limits, credentials.")
+        bool, typer.Option("--online", help="Ask Kafka, the registry and vendors too: topics, limits, credentials.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
 ) -> None:
     """Say how the configuration is understood, without its secrets, or everything that is wrong with it."""
     from connector import check_report
+    from connector.app_checks import check_routes
 
     try:
         loaded = _loaded(config)
+        check_routes(loaded)
     except ConfigurationError as error:
         if as_json:
             sys.stdout.write(check_report.faults_as_json(error.faults) + "\n")
@@ -152,11 +154,11 @@ def check(
 
 def _online_faults(loaded: Loaded) -> list[str]:
     """Return what is wrong around the connector."""
-    from connector import app as application
+    from connector import app_checks
     from connector.logs import configure
 
     configure(loaded.settings.log)
-    return list(_in_loop(application.check_online(loaded)))
+    return list(_in_loop(app_checks.check_online(loaded)))
 
 
 @app.command()

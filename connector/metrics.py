@@ -70,7 +70,7 @@ DEFINITIONS: Final = tuple(
             "Requests sent, by what their answer meant.",
             "requests",
             (),
-            "verdict: accepted, refused, toolarge, throttled, retry, misconfigured",
+            "verdict: accepted, refused, too_large, throttled, retry, misconfigured",
         ),
         (
             "request_seconds",

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from connector.clock import Clock
 from connector.config import DestinationSettings, Settings, StormSettings
@@ -72,13 +72,20 @@ class Pipeline:
 
 
 def build(
-    settings: Settings, kinds: Mapping[str, VendorKind], metrics: Metrics, edges: Edges, *, only: str | None = None
+    settings: Settings,
+    kinds: Mapping[str, VendorKind],
+    metrics: Metrics,
+    edges: Edges,
+    *,
+    only: str | None = None,
+    schemas: Mapping[str, Any] | None = None,
 ) -> Pipeline:
     """Wire a pipeline for every destination, or `only` one of them.
 
-    Raises `ConfigurationError` for routes that cannot be.
+    `schemas` are the writers' schemas known at start, parsed JSON by full name: routes are checked against
+    them. Raises `ConfigurationError` for routes that cannot be.
     """
-    routes = RouteTable.compile(settings, kinds)
+    routes = RouteTable.compile(settings, kinds, schemas)
     budget = Budget(settings.limits.buffer - settings.limits.buffer // QUEUE_SHARE)
     workers: dict[str, Worker] = {}
     for name, one in settings.destinations.items():

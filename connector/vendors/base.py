@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from connector.config import DestinationSettings
 from connector.records import Answer, Item, uuid5_text
@@ -190,6 +190,19 @@ class Vendor(Protocol):
         ...
 
 
+@runtime_checkable
+class Probed(Protocol):
+    """A vendor that can be asked whether it takes the credential, without an event; what `check --online` looks for.
+
+    Optional: a vendor has this method only where its API has such a question. `read` tells a refused credential from
+    the answer; any other 2xx is taken as well.
+    """
+
+    def probe(self) -> Request:
+        """Return the question."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class VendorKind:
     """A vendor as the registry knows it; what an entry point of the group `connector.vendors` names.
@@ -212,8 +225,8 @@ class FieldKind:
     """What a vendor wants in one field of a mapping.
 
     `type`: `string` (numbers and booleans become text), `long`, `boolean`, `millis` and `seconds` (points in time as
-    integers), `map` (values in JSON's types: nested records stay, times become epoch milliseconds), `strings` (a list of
-    strings), `string_map` (values as text, what is no scalar as JSON text), `records` (a list of records) or `any`.
+    integers), `map` (values in JSON's types: nested records stay, times become epoch milliseconds), `strings` (a list
+    of strings), `string_map` (values as text, what is no scalar as JSON text), `records` (a list of records) or `any`.
     """
 
     type: Literal["string", "long", "boolean", "millis", "seconds", "map", "strings", "string_map", "records", "any"]

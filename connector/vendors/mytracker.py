@@ -148,6 +148,10 @@ class MyTracker:
         url = f"{self._base}{quote(str(group))}Batch/?idApp={self._settings.id_app}"
         return Request("POST", url, self._headers, b"[" + b",".join([item.body for item in items]) + b"]")
 
+    def probe(self) -> Request:
+        """Return the question whether the token is the app's; 403 where it is not (the vendor's PHP SDK)."""
+        return Request("POST", f"{self._base}test-app-access?idApp={self._settings.id_app}", self._headers, b"true")
+
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
         """Return what the answer means. The words of `message` are not compared: the document's OK is half Cyrillic."""
         verdict = by_status(response, self._words, self._settings.codes)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from connector import __version__, app, cli
+from connector import __version__, app, app_checks, cli
 from connector.config import Loaded
 from connector.errors import FatalError, StartupError
 
@@ -168,7 +168,7 @@ def test_check_online(
     async def check_online(_: Loaded) -> list[str]:
         return faults
 
-    monkeypatch.setattr(app, "check_online", check_online)
+    monkeypatch.setattr(app_checks, "check_online", check_online)
     ended = command(monkeypatch, capsys, "check", "--online", "-c", file)
     assert ended.code == code
     assert all(fault in ended.err for fault in faults)

@@ -1,0 +1,127 @@
+"""What is looked at before a run: routes against the schemas that are known, and with `--online` the surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from connector import vendors
+from connector.clock import SystemClock
+from connector.config import DestinationSettings, Loaded, RegistrySettings, Settings
+from connector.delivery.transport import HttpTransport
+from connector.errors import ConfigurationError, ConnectorError, Fault, StartupError, TransportError
+from connector.kafka.contracts import load_contracts, load_schema_files
+from connector.kafka.registry import Registry, make_client
+from connector.kafka.schemas import Schema
+from connector.kafka.topics import OwnTopic, TopicCheck
+from connector.pipeline.routing import RouteTable
+from connector.vendors.base import Misconfigured, Probed, VendorKind
+
+REACH_TIMEOUT: Final = 10.0
+"""Seconds that `check --online` gives each of those it asks."""
+
+
+def own_schemas(loaded: Loaded) -> list[Schema]:
+    """Return the schemas in the files that `schemas.files` names.
+
+    Raises `ConfigurationError` for a pattern that matches no file, `StartupError` for a file that is no schema.
+    """
+    found: list[Path] = []
+    faults = []
+    for index, pattern in enumerate(loaded.settings.schemas.files):
+        absolute = Path(pattern).is_absolute()
+        matches = [Path(pattern)] if absolute else sorted(loaded.folder.glob(pattern))
+        if not matches:
+            faults.append(Fault(f"schemas.files[{index}]", f"{pattern} matches no file in {loaded.folder}"))
+        found.extend(matches)
+    if faults:
+        raise ConfigurationError(faults)
+    return load_schema_files(found)
+
+
+def known_schemas(own: list[Schema]) -> dict[str, Any]:
+    """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win."""
+    return {schema.name: schema.tree for schema in (*own, *load_contracts().schemas.values()) if schema.name}
+
+
+def check_routes(loaded: Loaded) -> None:
+    """Compile the routes as a run does. Raises `ConfigurationError` with every fault of `routes` and `schemas`."""
+    settings = loaded.settings
+    schemas = known_schemas(own_schemas(loaded))
+    faults = [
+        Fault(f"schemas.plain.{topic}", f"no known schema is {name}; add its file to schemas.files")
+        for topic, name in settings.schemas.plain.items()
+        if name not in schemas
+    ]
+    try:
+        RouteTable.compile(settings, vendors.kinds(), schemas)
+    except ConfigurationError as error:
+        faults += error.faults
+    if faults:
+        raise ConfigurationError(faults)
+
+
+async def check_online(loaded: Loaded) -> list[str]:
+    """Return what is wrong with the surroundings: broker, topics, registry, vendors that can be probed."""
+    settings = loaded.settings
+    check = TopicCheck(settings.kafka, clock=SystemClock())
+    faults: list[str] = []
+    try:
+        await check.wait(lambda _message: None, REACH_TIMEOUT)
+        await check.check(settings.kafka.topics, own_topics(settings))
+    except ConnectorError as error:
+        faults.append(str(error))
+    if settings.schema_registry is not None:
+        try:
+            registry = open_registry(settings.schema_registry)
+            try:
+                await registry.check()
+            finally:
+                await registry.close()
+        except ConnectorError as error:
+            faults.append(f"schema_registry: {error}")
+    kinds = vendors.kinds()
+    for name, one in settings.destinations.items():
+        fault = await _probe(name, one, kinds)
+        if fault is not None:
+            faults.append(f"destinations.{name}: {fault}")
+    return faults
+
+
+async def _probe(name: str, settings: DestinationSettings, kinds: Mapping[str, VendorKind]) -> str | None:
+    """Return why a destination cannot be used; None where all is well, or its vendor has nothing that may be asked.
+
+    The vendor's own verdict tells a refused credential. Any other 2xx is good: what its body holds is not documented.
+    """
+    vendor = kinds[settings.vendor].build(settings)
+    if not isinstance(vendor, Probed):
+        return None
+    transport = HttpTransport(name, settings.http, 1)
+    try:
+        response = await transport.send(vendor.probe(), min(settings.timeout, REACH_TIMEOUT))
+    except TransportError as error:
+        return error.reason
+    finally:
+        await transport.close()
+    verdict = vendor.read(response, None, (), 0)
+    if isinstance(verdict, Misconfigured):
+        return verdict.reason
+    return None if 200 <= response.status < 300 else f"HTTP {response.status} for the probe of its credential"
+
+
+def own_topics(settings: Settings) -> list[OwnTopic]:
+    """Return the topics that the connector writes to, with what for."""
+    topics = [OwnTopic(settings.dead_letter_topic, "dead-letter"), OwnTopic(settings.replay_topic, "replay")]
+    topics.extend(OwnTopic(topic, "results") for topic in settings.results_topics.values())
+    if settings.receipts.topic:
+        topics.append(OwnTopic(settings.receipts.topic, "receipts"))
+    return topics
+
+
+def open_registry(settings: RegistrySettings) -> Registry:
+    """Return a registry's client. Raises `StartupError` where its settings are not the client's."""
+    try:
+        return Registry(make_client(settings), settings.url)
+    except ValueError as error:
+        raise StartupError(f"schema_registry.client: {error}") from None
