@@ -83,13 +83,13 @@ async def check_online(loaded: Loaded) -> list[str]:
             faults.append(f"schema_registry: {error}")
     kinds = vendors.kinds()
     for name, one in settings.destinations.items():
-        fault = await _probe(name, one, kinds)
+        fault = await probe(name, one, kinds)
         if fault is not None:
             faults.append(f"destinations.{name}: {fault}")
     return faults
 
 
-async def _probe(name: str, settings: DestinationSettings, kinds: Mapping[str, VendorKind]) -> str | None:
+async def probe(name: str, settings: DestinationSettings, kinds: Mapping[str, VendorKind]) -> str | None:
     """Return why a destination cannot be used; None where all is well, or its vendor has nothing that may be asked.
 
     The vendor's own verdict tells a refused credential. Any other 2xx is good: what its body holds is not documented.

@@ -30,6 +30,8 @@ VK_PLATFORMS: Final = (
     "mobile_iphone_messenger",
 )
 
+PROBE: Final = "/v1/test-app-access"
+
 _PATH: Final = re.compile(r"/(v\d+)/([A-Za-z]+)/")
 _NUMBER: Final = re.compile(r"\d{1,19}")
 
@@ -117,14 +119,15 @@ class MyTrackerApi:
 
     def answer(self, call: Call) -> Reply:
         """Accept every set of parameters, or refuse all where one of them breaks a rule."""
+        if call.path.rstrip("/") == PROBE and call.method == "POST":
+            return self._probe(call)
         path = _PATH.fullmatch(call.path)
         if path is not None and path[1] != "v1":
             return _error(400, "Bad api version", "refused")
         method = path[2].removesuffix("Batch") if path is not None else ""
         if path is None or method not in METHODS or call.method != "POST":
             return _error(404, "Method not found", "not_found")
-        token = call.headers.get("authorization", "")
-        if not compare_digest(token.encode(), self.token.encode()) or call.query != (("idApp", str(self.id_app)),):
+        if not self._may(call):
             return self.refused_credential()
         if not call.body:
             return _error(400, "Empty post data", "refused")
@@ -143,6 +146,18 @@ class MyTrackerApi:
         events = [AcceptedEvent({"method": method, **each}) for each in body]
         # The first letter is the Cyrillic one, as in the document.
         return json_reply(200, {"message": "ОK"}, "accepted", events=events, records=len(body))
+
+    def _may(self, call: Call) -> bool:
+        token = call.headers.get("authorization", "")
+        return compare_digest(token.encode(), self.token.encode()) and call.query == (("idApp", str(self.id_app)),)
+
+    def _probe(self, call: Call) -> Reply:
+        """Tell whether the token is the app's; the method is the vendor's PHP SDK's, its body is `true`."""
+        if not self._may(call):
+            return self.refused_credential()
+        if call.body != b"true":
+            return _error(400, "Bad Request", "refused")
+        return json_reply(200, {"message": "ОK"}, "probed")
 
     def _is_valid(self, method: str, parameters: object) -> bool:
         if not isinstance(parameters, dict):

@@ -42,11 +42,10 @@ def read(response: Response, group: Hashable, items: Sequence[Item], asked: int,
     """Return what an answer means for the questions. Never raises."""
     answer = parsed(response.body)
     error = answer.get("error") if isinstance(answer, dict) else None
-    if isinstance(error, dict) and response.status < 500:
-        code = whole(error.get("code"))
-        if code is not None:
-            return _error(str(code), words(error.get("message")), response, group, items, codes, words)
-    verdict = by_status(response, words, codes)
+    code = whole(error.get("code")) if isinstance(error, dict) else None
+    if isinstance(error, dict) and code is not None and (response.status < 500 or str(code) in codes):
+        return _error(str(code), words(error.get("message")), response, group, items, codes, words)
+    verdict = by_status(response, words, codes, code=None if code is None else str(code))
     if verdict is not None:
         return verdict
     if response.status == 200:
@@ -101,12 +100,14 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
     for index, item in enumerate(items):
         question: Question = item.context
         if question.endpoint == "status":
-            own = {name: figures[name] for name in question.ids if name in figures}
+            entries = {name: figures[name] for name in question.ids if name in figures}
+            own = {name: entry["status"] for name, entry in entries.items()}
             if asked < _AGAIN and _ABNORMAL in own.values():
                 again.add(index)
                 continue
             told = {name: own.get(name, "missing") for name in question.ids}
-            answers.append(_result(question, "found" if own else "missing", told, _json(own), response))
+            raw = _json(entries) if entries else ""
+            answers.append(_result(question, "found" if own else "missing", told, raw, response))
         elif question.msg_id in figures:
             found = figures[question.msg_id]
             answers.append(_result(question, "found", _flat(found), _json(found), response))
@@ -156,17 +157,15 @@ def _messages(answer: Any) -> dict[int | None, Any] | None:
     return found
 
 
-def _statuses(answer: Any) -> dict[str, int] | None:
-    """Return the status of each device; None where the answer has another form."""
+def _statuses(answer: Any) -> dict[str, Any] | None:
+    """Return the entry of each device, whose `status` is a number; None where the answer has another form."""
     if not isinstance(answer, dict):
         return None
-    found = {}
-    for name, entry in answer.items():
+    for entry in answer.values():
         status = whole(entry.get("status")) if isinstance(entry, dict) else None
         if status is None or not LONG_MIN <= status <= LONG_MAX:
             return None
-        found[name] = status
-    return found
+    return answer
 
 
 def _users(answer: Any) -> dict[int | None, Any] | None:

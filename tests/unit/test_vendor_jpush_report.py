@@ -253,6 +253,7 @@ def test_devices_are_answered_to_the_question_that_named_them() -> None:
         ("2", "found", {"b": 0, "a": 2}),
         ("3", "missing", {"y": "missing"}),
     ]
+    assert [each["raw"] for each in found] == ['{"a":{"status":2}}', '{"b":{"status":0},"a":{"status":2}}', ""]
 
 
 def test_an_abnormal_status_is_asked_again_three_times() -> None:
@@ -299,6 +300,16 @@ def test_a_status_answer_of_another_form_is_no_answer(body: object) -> None:
 def test_each_error_code_has_its_verdict(http: int, code: int, expected: type) -> None:
     """The documented codes decide before the status, but for a server error."""
     assert isinstance(read(http, {"error": {"code": code, "message": "m"}}, ask("Received", msg_id=1)), expected)
+
+
+def test_an_internal_error_keeps_its_code_so_that_the_user_may_read_it_in_another_way() -> None:
+    """Code 10 under HTTP 500 is the verdict's code, and `codes` decides over the status."""
+    body = {"error": {"code": 10, "message": "m"}}
+    verdict = read(500, body, ask("Received", msg_id=1))
+    assert isinstance(verdict, Retry)
+    assert verdict.code == "10"
+    held = read(500, body, ask("Received", msg_id=1), codes={"10": "hold"})
+    assert isinstance(held, Misconfigured)
 
 
 def test_a_refused_vip_endpoint_leaves_the_others_alone() -> None:
