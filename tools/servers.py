@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 TOOLS: Final = ROOT / ".tools"
 START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 20.0
+_SERVER_PORTS: Final = range(15_000, 32_000)
 _LIGHT_JVM: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Djava.awt.headless=true")
 
 
@@ -53,12 +55,23 @@ def missing() -> str | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return `count` different ports of 127.0.0.1 that nobody listens on right now."""
+    """Return `count` different ports of 127.0.0.1 that nobody listens on right now.
+
+    They lie below the ports that systems give to outgoing connections (from 32768 on): one of those may be taken by
+    any client between this answer and a server's start.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for port in random.SystemRandom().sample(_SERVER_PORTS, 200):
+            one = stack.enter_context(socket.socket())
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise ServerError(f"no {count} free ports between {_SERVER_PORTS.start} and {_SERVER_PORTS.stop}")
 
 
 def _tail(path: Path) -> str:
