@@ -252,12 +252,15 @@ class Registry:
         if fault is not None:
             raise ServerError(fault)
         folder.mkdir(parents=True, exist_ok=True)
-        (self.port,) = free_ports(1)
+        self.port, management = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}/apis/ccompat/v7"
         arguments = [
             *(java() or "java", "-Xmx256m", *_LIGHT_JVM),
             "-Dquarkus.http.host=127.0.0.1",
             f"-Dquarkus.http.port={self.port}",
+            # Else a fixed port of all addresses, of which a second registry on this machine would die.
+            "-Dquarkus.management.host=127.0.0.1",
+            f"-Dquarkus.management.port={management}",
             "-Dapicurio.ccompat.legacy-id-mode.enabled=false",  # one id for one schema, as Confluent's registry does
             "-Dquarkus.otel.sdk.disabled=true",
             *("-jar", str(TOOLS / "registry" / "quarkus-run.jar")),
