@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import pytest
 from hypothesis import given, settings
@@ -32,6 +32,11 @@ def delivery(offset: int, key: bytes | None = b"k") -> Delivery:
 def anything(_group: Hashable) -> bool:
     """Allow every group."""
     return True
+
+
+def _ending_in(digit: int) -> Callable[[Delivery], bool]:
+    """Return what tells the deliveries whose offset ends in a digit."""
+    return lambda one: one.record.offset % 10 == digit
 
 
 def offsets(batch: Batch | None) -> list[int]:
@@ -160,7 +165,7 @@ def test_nothing_is_lost_doubled_or_woken_for_nothing(steps: list[tuple[str, int
                 flying.append(batch)
                 inside.difference_update(offsets(batch))
         elif step == "drop":
-            gone = {one.record.offset for one in at.drop(lambda one, last=number: one.record.offset % 10 == last)}
+            gone = {one.record.offset for one in at.drop(_ending_in(number))}
             assert gone == {offset for offset in inside if offset % 10 == number}
             inside -= gone
         elif flying:
