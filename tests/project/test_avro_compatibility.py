@@ -1,0 +1,198 @@
+"""The contract schemas keep what every committed version of them promised: old records are read, old readers read on.
+
+Avro's resolution rules are written out here, because fastavro resolves values and compares no schemas.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tools.source import ROOT
+
+FILES: Final = sorted(path.name for path in (ROOT / "avro").glob("*.avsc"))
+PROMOTIONS: Final = {
+    "int": {"long", "float", "double"},
+    "long": {"float", "double"},
+    "float": {"double"},
+    "string": {"bytes"},
+    "bytes": {"string"},
+}
+
+
+def current(name: str) -> Any:
+    """Return a contract schema as it stands in the tree."""
+    return json.loads((ROOT / "avro" / name).read_text(encoding="utf-8"))
+
+
+def git(*arguments: str) -> str:
+    """Return what git says; the test skips where there is no git, or no repository of this tree."""
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("the committed versions of avro/ need git and this tree's repository")
+    return done.stdout
+
+
+def committed(name: str) -> Mapping[str, Any]:
+    """Return every version of a contract schema that the clone knows, by commit; of a shallow clone that is one."""
+    if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != ROOT.resolve():
+        pytest.skip("the committed versions of avro/ need git and this tree's repository")
+    commits = git("log", "--format=%h", "--diff-filter=d", "--", f"avro/{name}").split()
+    return {commit: json.loads(git("show", f"{commit}:avro/{name}")) for commit in commits}
+
+
+class Reader:
+    """One reader's schema, for one writer's: what of the writer's records it cannot read.
+
+    With `added`, branches and symbols that only the writer has are no fault: avro/README.md has readers updated first.
+    """
+
+    def __init__(self, writer: Any, reader: Any, *, added: bool = False) -> None:
+        self._names: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        self._added = added
+        _collect(writer, "", self._names[0])
+        _collect(reader, "", self._names[1])
+        self.faults = self._unread(writer, reader, "")
+
+    def _unread(self, writer: Any, reader: Any, at: str) -> list[str]:
+        writer, reader = self._names[0].get(str(writer), writer), self._names[1].get(str(reader), reader)
+        if isinstance(writer, list):
+            return [fault for branch in writer for fault in self._branch(branch, reader, at)]
+        if isinstance(reader, list):
+            return [] if any(not self._unread(writer, branch, at) for branch in reader) else [f"{at}: no branch fits"]
+        kinds = _kind(writer), _kind(reader)
+        if kinds[0] != kinds[1]:
+            fits = kinds[1] in PROMOTIONS.get(kinds[0], ())
+            return [] if fits else [f"{at}: {kinds[0]} is not read as {kinds[1]}"]
+        if kinds[0] in ("array", "map"):
+            inner = "items" if kinds[0] == "array" else "values"
+            return self._unread(writer[inner], reader[inner], f"{at}[]")
+        if _logical(writer) != _logical(reader):
+            return [f"{at}: the logical type changed"]
+        if kinds[0] in ("record", "enum", "fixed") and writer["full"] != reader["full"]:
+            return [f"{at}: {writer['full']} is not {reader['full']}"]
+        if kinds[0] == "enum":
+            lost = [] if self._added else sorted(set(writer["symbols"]) - set(reader["symbols"]))
+            return [f"{at}: no symbol {symbol}" for symbol in lost]
+        return self._record(writer, reader, at) if kinds[0] == "record" else []
+
+    def _branch(self, branch: Any, reader: Any, at: str) -> list[str]:
+        faults = self._unread(branch, reader, at)
+        if self._added and isinstance(reader, list):
+            known = {_label(self._names[1].get(str(each), each)) for each in reader}
+            return faults if _label(self._names[0].get(str(branch), branch)) in known else []
+        return faults
+
+    def _record(self, writer: Any, reader: Any, at: str) -> list[str]:
+        written = {field["name"]: field["type"] for field in writer["fields"]}
+        faults = []
+        for field in reader["fields"]:
+            where = f"{at}.{field['name']}"
+            if field["name"] in written:
+                faults += self._unread(written[field["name"]], field["type"], where)
+            elif "default" not in field:
+                faults.append(f"{where}: not written, and without a default")
+        return faults
+
+
+def _kind(node: Any) -> str:
+    return str(node["type"] if isinstance(node, dict) else node)
+
+
+def _logical(node: Any) -> object:
+    return node.get("logicalType") if isinstance(node, dict) else None
+
+
+def _label(node: Any) -> str:
+    return str(node.get("full", _kind(node))) if isinstance(node, dict) else str(node)
+
+
+def _collect(node: Any, space: str, names: dict[str, Any]) -> None:
+    """Give each named type its full name, and note it under that."""
+    if isinstance(node, list):
+        for branch in node:
+            _collect(branch, space, names)
+    if not isinstance(node, dict):
+        return
+    if "name" in node:
+        space = node.get("namespace", space)
+        node["full"] = f"{space}.{node['name']}"
+        names[node["full"]] = names[node["name"]] = node
+    for inner in (node.get("items"), node.get("values"), *(field["type"] for field in node.get("fields", ()))):
+        _collect(inner, space, names)
+
+
+def unread(writer: Any, reader: Any, *, added: bool = False) -> list[str]:
+    """Return what a reader cannot read of a writer's records; empty where it reads all."""
+    return Reader(copy.deepcopy(writer), copy.deepcopy(reader), added=added).faults
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_records_of_every_committed_version_are_read(name: str) -> None:
+    """Whatever was written with a contract schema that was ever committed is read with the one in the tree."""
+    found = {commit: unread(old, current(name)) for commit, old in committed(name).items()}
+    assert {commit: faults for commit, faults in found.items() if faults} == {}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_committed_version_reads_what_is_written_now(name: str) -> None:
+    """A member that is not updated yet reads records of the schema in the tree, but for new symbols and branches."""
+    now = current(name)
+    found = {commit: unread(now, old, added=True) for commit, old in committed(name).items()}
+    assert {commit: faults for commit, faults in found.items() if faults} == {}
+
+
+def _field(schema: Any, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(field for field in schema["fields"] if field["name"] == name)
+    return found
+
+
+def _without(name: str) -> Callable[[Any], None]:
+    def change(schema: Any) -> None:
+        schema["fields"].remove(_field(schema, name))
+
+    return change
+
+
+def _with(field: dict[str, Any]) -> Callable[[Any], None]:
+    return lambda schema: schema["fields"].append(field)
+
+
+def _typed(name: str, kind: Any) -> Callable[[Any], None]:
+    return lambda schema: _field(schema, name).update(type=kind)
+
+
+BROKEN: Final[list[tuple[str, Callable[[Any], None], bool, bool]]] = [
+    ("JiguangUserEvent.avsc", _without("cuid"), True, False),
+    ("JiguangUserEvent.avsc", _without("randomId"), True, True),
+    ("JiguangUserEvent.avsc", _with({"name": "late", "type": "string"}), False, True),
+    ("JiguangUserEvent.avsc", _with({"name": "late", "type": ["null", "string"], "default": None}), True, True),
+    ("JiguangUserEvent.avsc", _typed("cuid", "int"), False, True),
+    ("JiguangUserEvent.avsc", _typed("cuid", "double"), True, False),
+    ("JiguangUserEvent.avsc", _typed("itime", "long"), False, False),
+    ("JiguangUserEvent.avsc", _typed("eventName", ["null", "string"]), True, False),
+    ("JiguangUserEvent.avsc", lambda schema: _field(schema, "cuid").update(name="cuId"), False, False),
+    ("JiguangUserEvent.avsc", lambda schema: _field(schema, "properties")["type"]["values"].pop(), False, True),
+    ("JiguangUserEvent.avsc", lambda schema: schema.update(name="UserEvent"), False, False),
+    ("MyTrackerEvent.avsc", lambda schema: _field(schema, "method")["type"]["symbols"].append("payment"), True, True),
+    ("MyTrackerEvent.avsc", lambda schema: _field(schema, "method")["type"]["symbols"].pop(), False, True),
+    ("Event.avsc", lambda schema: _field(schema, "body")["type"].pop(), False, True),
+    ("Event.avsc", lambda schema: _field(schema, "body")["type"][0].update(name="Jiguang"), False, True),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "reads_old", "old_reads"), BROKEN)
+def test_a_change_that_breaks_a_side_is_found(
+    name: str, change: Callable[[Any], None], *, reads_old: bool, old_reads: bool
+) -> None:
+    """Each kind of change is told for the side that it breaks, and for no other."""
+    old, new = current(name), current(name)
+    change(new)
+    assert (unread(old, new) == [], unread(new, old, added=True) == []) == (reads_old, old_reads)
