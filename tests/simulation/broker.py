@@ -1,0 +1,333 @@
+"""A model of one Kafka topic and one consumer group, as strict as the real ones where it matters.
+
+Like Kafka it takes a commit from any live member of the group, for any partition and any offset; the oracle is told
+first. Like librdkafka it calls the listener from inside `poll` and `close` only, pauses by partition, returns records in
+the order of their offsets, and has gaps where compaction and transaction markers were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+from connector.pipeline.metadata import MAX_TEXT, FinishedMap, ForeignMetadata, decode
+from connector.pipeline.runner import AssignmentListener
+from connector.records import Assigned, Commit, Record
+from tests.simulation.oracle import Epoch, Partition
+
+Step = Callable[[str], bool]
+IDLE = (0.01, 0.25)
+"""Seconds that an empty poll takes at first, and after many empty ones: virtual time costs real turns of the loop."""
+
+
+class Judge(Protocol):
+    """Who is told of commits and of assignments that begin and end."""
+
+    epochs: list[Epoch]
+
+    def judge_commit(self, commit: Commit, stored: int | None, owner: bool, end: int) -> None:
+        """Raise where the commit breaks a promise."""
+        ...
+
+    def end_epoch(self, epoch: Epoch, now: float, *, clean: bool) -> None:
+        """Take note of the end of an assignment."""
+        ...
+
+
+@dataclass(slots=True)
+class Faults:
+    """What the broker does wrong now. A commit fails before it is stored or after, by halves."""
+
+    commit: float = 0.0
+    slow: float = 0.0
+    again: float = 0.0
+    """How likely a resumed partition is read again from a little before."""
+
+
+@dataclass(slots=True)
+class Log:
+    """One partition: its records, ascending with gaps, and the end offset."""
+
+    records: list[Record] = field(default_factory=list)
+    end: int = 0
+
+    def append(self, make: Callable[[int], Record], gap: int) -> int:
+        """Write a record, `gap` offsets that are no records before it, and return its offset."""
+        offset = self.end + gap
+        self.records.append(make(offset))
+        self.end = offset + 1
+        return offset
+
+    def read(self, start: int, most: int) -> list[Record]:
+        """Return at most so many records from an offset on."""
+        low, high = 0, len(self.records)
+        while low < high:
+            middle = (low + high) // 2
+            if self.records[middle].offset < start:
+                low = middle + 1
+            else:
+                high = middle
+        return self.records[low : low + most]
+
+
+class ModelBroker:
+    """A topic's partitions and one group: its members, who owns what, and what is committed."""
+
+    def __init__(self, topic: str, partitions: int, random: Random, judge: Judge, *, eager: bool = False) -> None:
+        self.topic = topic
+        self.logs = {(topic, number): Log() for number in range(partitions)}
+        self.committed: dict[Partition, tuple[int, str]] = {}
+        self.faults = Faults()
+        self.members: list[ModelSource] = []
+        self.owner: dict[Partition, ModelSource | None] = dict.fromkeys(self.logs)
+        self.target: dict[Partition, ModelSource | None] = dict.fromkeys(self.logs)
+        self.random = random
+        self.judge = judge
+        self.eager = eager
+        self.changed = asyncio.Event()
+
+    def wake(self) -> None:
+        """Let idle polls return: something changed."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def join(self, member: ModelSource) -> None:
+        """Take a member into the group."""
+        self.members.append(member)
+        self.rebalance()
+
+    def expel(self, member: ModelSource, notice: float = 0.0) -> None:
+        """Put a member out: its partitions are free at once; it notices so many seconds later."""
+        if member in self.members:
+            self.members.remove(member)
+            member.notices_at = asyncio.get_running_loop().time() + notice
+        for epoch in member.epochs.values():
+            epoch.expelled = True
+        for partition, owner in self.owner.items():
+            if owner is member:
+                self.owner[partition] = None
+        self.rebalance()
+
+    def rebalance(self, *, shuffle: bool = False) -> None:
+        """Say anew who is to own what: evenly, moving as little as that takes unless shuffled."""
+        if not self.members:
+            self.target = dict.fromkeys(self.logs)
+            return
+        most = -(-len(self.logs) // len(self.members))
+        counts = dict.fromkeys(self.members, 0)
+        target: dict[Partition, ModelSource | None] = dict.fromkeys(self.logs)
+        if not shuffle:
+            for partition, owner in self.owner.items():
+                if owner is not None and owner in counts and counts[owner] < most:
+                    target[partition] = owner
+                    counts[owner] += 1
+        for partition in target:
+            if target[partition] is None:
+                fewest = min(counts.values())
+                chosen = self.random.choice([m for m in self.members if counts[m] == fewest])
+                target[partition] = chosen
+                counts[chosen] += 1
+        self.target = target
+        if self.eager:
+            for member in self.members:
+                member.leaving.update(member.assignment)
+        self.wake()
+
+    def store(self, member: ModelSource, commits: Sequence[Commit]) -> dict[Partition, str]:
+        """Store a member's commits and return the faults."""
+        if member not in self.members:
+            return {(c.topic, c.partition): "the member is not known to the group" for c in commits}
+        faults = {}
+        for commit in commits:
+            partition = (commit.topic, commit.partition)
+            if len(commit.metadata) > MAX_TEXT:
+                faults[partition] = "the metadata is too large"
+                continue
+            stored = self.committed.get(partition)
+            owner = self.owner[partition] is member
+            self.judge.judge_commit(commit, stored and stored[0], owner, self.logs[partition].end)
+            self.committed[partition] = (commit.offset, commit.metadata)
+        return faults
+
+
+class ModelSource:
+    """One member. `step` is asked at each of its steps whether it may go on; a member that died does nothing more."""
+
+    def __init__(
+        self, broker: ModelBroker, name: str, step: Step = lambda _step: True, *, chunk: int = 500, latency: float = 0.0
+    ) -> None:
+        self.name = name
+        self.leaving: set[Partition] = set()
+        self.assignment: dict[Partition, int] = {}
+        self.epochs: dict[Partition, Epoch] = {}
+        self.past: dict[Partition, Epoch] = {}
+        self.stopped_at: float | None = None
+        self.notices_at = 0.0
+        self._broker = broker
+        self._step = step
+        self._chunk = chunk
+        self._latency = latency
+        self._paused: set[Partition] = set()
+        self._idle = IDLE[0]
+        self._closed = False
+        self._turn = 0
+
+    async def start(self, listener: AssignmentListener) -> None:
+        """Join the group."""
+        self._listener = listener
+        self._broker.join(self)
+
+    async def poll(self) -> list[Record]:
+        """Rebalance where the group says so, and return the next records."""
+        await asyncio.sleep(0)
+        if not self._step("poll"):
+            await asyncio.Event().wait()
+        await self._rebalance()
+        records = self._read()
+        if records:
+            self._idle = IDLE[0]
+        else:
+            wait, self._idle = self._idle, min(self._idle * 2, IDLE[1])
+            changed = self._broker.changed
+            try:
+                await asyncio.wait_for(changed.wait(), wait)
+            except TimeoutError:
+                pass
+            else:
+                self._idle = IDLE[0]
+        return records
+
+    async def commit(self, commits: Sequence[Commit]) -> dict[Partition, str]:
+        """Send a commit to the coordinator; it may be lost on the way there or back."""
+        now = asyncio.get_running_loop().time()
+        broker = self._broker
+        for commit in commits:
+            epoch = self.epochs.get((commit.topic, commit.partition))
+            if epoch is not None:
+                epoch.last_commit, epoch.faulty_commit = now, True
+        if not self._step("commit"):
+            return {(c.topic, c.partition): "dead" for c in commits}
+        await asyncio.sleep(self._latency)
+        roll = broker.random.random()
+        if roll < broker.faults.commit / 2:
+            return {(c.topic, c.partition): "the request timed out" for c in commits}
+        faults = broker.store(self, commits)
+        if not self._step("committed") or roll < broker.faults.commit:
+            return {(c.topic, c.partition): "the answer was lost" for c in commits}
+        for commit in commits:
+            epoch = self.epochs.get((commit.topic, commit.partition))
+            if epoch is not None and (commit.topic, commit.partition) not in faults:
+                epoch.faulty_commit = False
+        return faults
+
+    async def pause(self, partitions: Sequence[Partition]) -> None:
+        """Return no records of these partitions."""
+        self._paused.update(p for p in partitions if p in self.assignment)
+
+    async def resume(self, partitions: Sequence[Partition]) -> None:
+        """Return records again, perhaps from a little before: the fetcher starts anew."""
+        for partition in partitions:
+            if partition in self._paused:
+                self._paused.discard(partition)
+                if self._broker.random.random() < self._broker.faults.again:
+                    start = self.epochs[partition].committed
+                    self.assignment[partition] = max(start, self.assignment[partition] - 3)
+
+    def epoch_of(self, partition: Partition) -> Epoch:
+        """Return the present epoch of a partition, or its last one."""
+        return self.epochs.get(partition) or self.past[partition]
+
+    def ends(self) -> dict[Partition, int]:
+        """Return the end offsets of what is assigned."""
+        return {partition: self._broker.logs[partition].end for partition in self.assignment}
+
+    async def close(self) -> None:
+        """Leave the group; what is still assigned is revoked first."""
+        if self._closed:
+            return
+        self._closed = True
+        if self in self._broker.members:
+            await self._revoke(list(self.assignment))
+        elif self.assignment:
+            await self._lose()
+        self._broker.expel(self)
+
+    async def _rebalance(self) -> None:
+        broker = self._broker
+        if self not in broker.members:
+            if asyncio.get_running_loop().time() >= self.notices_at:
+                await self._lose()
+                broker.join(self)
+            return
+        leaving = [p for p in self.assignment if broker.target[p] is not self or p in self.leaving]
+        if leaving:
+            await self._revoke(leaving)
+            if self not in broker.members:
+                return
+        coming = [p for p, target in broker.target.items() if target is self and broker.owner[p] is None]
+        if coming:
+            for partition in coming:
+                broker.owner[partition] = self
+            await self._assign(coming)
+
+    async def _assign(self, partitions: Sequence[Partition]) -> None:
+        now = asyncio.get_running_loop().time()
+        assigned = []
+        for partition in partitions:
+            offset, text = self._broker.committed.get(partition, (None, ""))
+            start = 0 if offset is None else offset
+            try:
+                finished = decode(start, text)
+            except ForeignMetadata:
+                finished = FinishedMap()
+            epoch = Epoch(len(self._broker.judge.epochs), self.name, partition, start, finished, now)
+            self._broker.judge.epochs.append(epoch)
+            self.epochs[partition] = epoch
+            self.assignment[partition] = start
+            assigned.append(Assigned(*partition, start, offset, text))
+        await self._listener.on_assign(assigned)
+        self._paused.difference_update(partitions)
+
+    async def _revoke(self, partitions: list[Partition]) -> None:
+        loop = asyncio.get_running_loop()
+        for partition in partitions:
+            self.epochs[partition].drain_began = loop.time() if self.stopped_at is None else self.stopped_at
+        await self._listener.on_revoke(partitions)
+        for partition in partitions:
+            owns = self._broker.owner[partition] is self
+            self._forget(partition, clean=owns)
+            if owns:
+                self._broker.owner[partition] = None
+        self._broker.wake()
+
+    async def _lose(self) -> None:
+        partitions = list(self.assignment)
+        for partition in partitions:
+            self._forget(partition, clean=False)
+        if partitions:
+            await self._listener.on_lost(partitions)
+
+    def _forget(self, partition: Partition, *, clean: bool) -> None:
+        self.assignment.pop(partition, None)
+        self.leaving.discard(partition)
+        self._paused.discard(partition)
+        epoch = self.past[partition] = self.epochs.pop(partition)
+        self._broker.judge.end_epoch(epoch, asyncio.get_running_loop().time(), clean=clean)
+
+    def _read(self) -> list[Record]:
+        """Return at most a chunk of records; each time another partition is first."""
+        records: list[Record] = []
+        order = list(self.assignment)
+        self._turn += 1
+        for index in range(len(order)):
+            partition = order[(index + self._turn) % len(order)]
+            if partition in self._paused:
+                continue
+            found = self._broker.logs[partition].read(self.assignment[partition], self._chunk - len(records))
+            if found:
+                self.assignment[partition] = found[-1].offset + 1
+                records += found
+        return records

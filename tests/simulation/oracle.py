@@ -1,0 +1,222 @@
+"""What is true of a simulated world, and which promise each step of it would break.
+
+The truth is what the vendors accepted and what the dead-letter topic holds, never what the connector believes. Every
+commit is judged at the moment at which it is stored, every acceptance at the moment at which the vendor decides.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from connector.dead_letters.headers import parse
+from connector.pipeline.metadata import FinishedMap, ForeignMetadata, decode
+from connector.records import Commit, Headers
+from tests.simulation.scenario import ACCEPT, DROP, LETTER, REFUSE, Planned, Scenario
+
+Partition = tuple[str, int]
+INSTANT = 1e-6
+"""Seconds within which the order of two steps is left open."""
+
+
+class Broken(AssertionError):
+    """A promise was broken; the text says which, where and when."""
+
+
+@dataclass(slots=True)
+class Epoch:
+    """One assignment of one partition to one member, and what the group had committed when it began."""
+
+    number: int
+    member: str
+    partition: Partition
+    committed: int
+    finished: FinishedMap
+    began: float
+    drain_began: float | None = None
+    """When the member was told to leave; None while it is not."""
+    last_commit: float | None = None
+    faulty_commit: bool = False
+    """Whether the last commit of this epoch was not acknowledged."""
+    ended: float | None = None
+    clean: bool = False
+    expelled: bool = False
+    """Whether the group put the member out, so that others may have the partition while it works on."""
+
+
+@dataclass(slots=True)
+class Acceptance:
+    """One delivery that a vendor took: when, for which epoch, and when the client had read the whole answer."""
+
+    at: float
+    epoch: Epoch
+    answered: float | None = None
+
+
+@dataclass(slots=True)
+class Oracle:
+    """Judges one world. `now` is set by whoever tells it something."""
+
+    scenario: Scenario
+    plan: dict[tuple[str, int, int], Planned] = field(default_factory=dict)
+    offsets: dict[Partition, list[int]] = field(default_factory=lambda: defaultdict(list))
+    accepted: dict[tuple[int, str], list[Acceptance]] = field(default_factory=lambda: defaultdict(list))
+    letters: dict[tuple[int, str | None], set[str]] = field(default_factory=lambda: defaultdict(set))
+    dedup: dict[int, str] = field(default_factory=dict)
+    epochs: list[Epoch] = field(default_factory=list)
+    passed: dict[Partition, int] = field(default_factory=dict)
+    repeats: int = 0
+    broken: str | None = None
+
+    def fail(self, message: str) -> NoReturn:
+        """Take note of the first broken promise and raise it: whoever catches it does not hide it."""
+        if self.broken is None:
+            self.broken = message
+        raise Broken(message)
+
+    def wrote(self, topic: str, partition: int, offset: int, planned: Planned) -> None:
+        """Take note of a record that was written to its partition."""
+        self.plan[topic, partition, offset] = planned
+        self.offsets[topic, partition].append(offset)
+
+    def is_done(self, planned: Planned, destination: str) -> bool:
+        """Whether a delivery has its outcome."""
+        if planned.fates.get(destination, DROP) == DROP:
+            return True
+        serial = planned.serial
+        return (serial, destination) in self.accepted or bool(
+            self.letters.get((serial, destination)) or self.letters.get((serial, None))
+        )
+
+    def unfinished(self, planned: Planned) -> list[str]:
+        """Return the destinations for which a record has no outcome yet; the empty name stands for its decoding."""
+        if planned.whole == LETTER:
+            return [] if self.letters.get((planned.serial, None)) else [""]
+        return [name for name in planned.fates if not self.is_done(planned, name)]
+
+    def judge_commit(self, commit: Commit, stored: int | None, owner: bool, end: int) -> None:
+        """Judge a commit that is about to be stored over `stored`; `end` is the partition's end offset."""
+        partition = (commit.topic, commit.partition)
+        where = f"commit of {commit.topic}[{commit.partition}] at {commit.offset}"
+        if not owner:
+            self.fail(f"{where}: the member does not own the partition")
+        if stored is not None and commit.offset < stored:
+            self.fail(f"{where}: goes back from {stored}")
+        if commit.offset > end:
+            self.fail(f"{where}: passes the end {end}")
+        for offset in self.offsets[partition]:
+            if offset >= commit.offset:
+                break
+            if offset >= self.passed.get(partition, 0):
+                left = self.unfinished(self.plan[commit.topic, commit.partition, offset])
+                if left:
+                    self.fail(f"{where}: passes {offset}, unfinished for {left}")
+        self.passed[partition] = max(self.passed.get(partition, 0), commit.offset)
+        self._judge_map(commit, where, end)
+
+    def _judge_map(self, commit: Commit, where: str, end: int) -> None:
+        try:
+            finished = decode(commit.offset, commit.metadata)
+        except ForeignMetadata as error:
+            self.fail(f"{where}: its map cannot be read: {error}")
+        if finished.end > end:
+            self.fail(f"{where}: its map claims up to {finished.end}, the end is {end}")
+        for offset in self.offsets[commit.topic, commit.partition]:
+            left = self.unfinished(self.plan[commit.topic, commit.partition, offset])
+            if not left:
+                continue
+            if finished.whole.contains(offset):
+                self.fail(f"{where}: its map claims {offset}, unfinished for {left}")
+            for name in left:
+                if name in finished.parts and finished.parts[name].contains(offset):
+                    self.fail(f"{where}: its map claims {offset} for {name}, which is unfinished")
+
+    def accepts(self, planned: Planned, destination: str, epoch: Epoch, dedup_id: str | None, now: float) -> Acceptance:
+        """Judge an acceptance that happens now, and return it."""
+        what = f"{destination} accepts record {planned.serial} ({planned.where})"
+        if planned.fates.get(destination) not in (ACCEPT, REFUSE):
+            self.fail(f"{what}: it was never to go there")
+        if dedup_id is not None and self.dedup.setdefault(planned.serial, dedup_id) != dedup_id:
+            self.fail(f"{what}: with another dedup id than before")
+        self._judge_repeat(planned, destination, epoch, what)
+        if self.scenario.destinations[destination].order == "key":
+            self._judge_order(planned, destination, what)
+        acceptance = Acceptance(now, epoch)
+        self.accepted[planned.serial, destination].append(acceptance)
+        return acceptance
+
+    def _judge_repeat(self, planned: Planned, destination: str, epoch: Epoch, what: str) -> None:
+        offset = planned.offset
+        if offset < epoch.committed or _claims(epoch.finished, offset, destination):
+            self.fail(f"{what}: the commit that epoch {epoch.number} began with says that it is done")
+        for before in self.accepted.get((planned.serial, destination), ()):
+            self.repeats += 1
+            if before.answered is None or epoch.expelled:
+                continue
+            if before.epoch is epoch:
+                self.fail(f"{what}: a second time in epoch {epoch.number}, after it was answered")
+            if before.epoch.clean and self._in_time(before):
+                self.fail(f"{what}: again after epoch {before.epoch.number} of {before.epoch.member} ended cleanly")
+
+    def _in_time(self, acceptance: Acceptance) -> bool:
+        """Whether the epoch's end had to commit the acceptance: it was answered before the drain's end."""
+        epoch, answered = acceptance.epoch, acceptance.answered
+        began = epoch.drain_began if epoch.drain_began is not None else epoch.ended
+        if answered is None or began is None or self.scenario.map_limit < 1000:
+            return False
+        if epoch.last_commit is not None and answered < epoch.last_commit - INSTANT:
+            return True
+        return answered < began + self.scenario.drain_timeout - INSTANT
+
+    def _judge_order(self, planned: Planned, destination: str, what: str) -> None:
+        if (planned.serial, destination) in self.accepted or planned.fates[destination] != ACCEPT:
+            return
+        for offset in self.offsets[planned.topic, planned.partition]:
+            if offset >= planned.offset:
+                return
+            other = self.plan[planned.topic, planned.partition, offset]
+            if other.key == planned.key and other.fates.get(destination) == ACCEPT:
+                if not self.is_done(other, destination):
+                    self.fail(f"{what}: before {offset}, which has the same key")
+
+    def letter(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Judge a dead letter that is stored now."""
+        parsed = parse(headers)
+        if parsed is None:
+            self.fail("a dead letter has no block of headers")
+        planned = self.plan[parsed.origin.topic, parsed.origin.partition, parsed.origin.offset]
+        what = f"dead letter of record {planned.serial} ({planned.where}) for {parsed.destination}: {parsed.cause}"
+        if (key, value, parsed.original) != (planned.key, planned.value, planned.headers):
+            self.fail(f"{what}: key, value or headers differ")
+        known = self.letters[planned.serial, parsed.destination]
+        known.add(parsed.id)
+        if len(known) > 1:
+            self.fail(f"{what}: written again with another id")
+        if parsed.destination is None:
+            innocent = planned.whole != LETTER
+        else:
+            innocent = planned.fates.get(parsed.destination) != REFUSE
+            if parsed.cause in self.scenario.waivers(parsed.destination):
+                innocent = False
+        if innocent:
+            self.fail(f"{what} {parsed.code}: nothing is wrong with it ({parsed.message})")
+
+    def left(self) -> list[str]:
+        """Return every delivery that has no outcome."""
+        return [
+            f"{planned.where} for {name or 'anybody'}"
+            for planned in self.plan.values()
+            for name in self.unfinished(planned)
+        ]
+
+    def end_epoch(self, epoch: Epoch, now: float, *, clean: bool) -> None:
+        """Take note that an assignment is over; `clean`: left by a drain, its last commit acknowledged."""
+        epoch.ended = now
+        epoch.clean = clean and not epoch.faulty_commit
+
+
+def _claims(finished: FinishedMap, offset: int, destination: str) -> bool:
+    return finished.whole.contains(offset) or (
+        destination in finished.parts and finished.parts[destination].contains(offset)
+    )

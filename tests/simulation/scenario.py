@@ -1,0 +1,288 @@
+"""What a seed draws: the settings, the records, and which faults come when. Nothing here runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+from connector import vendors
+from connector.config import DestinationSettings, Settings
+from connector.testing.jiguang import JiguangApi
+from connector.testing.loop import WALL
+from connector.testing.mytracker import MyTrackerApi
+
+ACCEPT, REFUSE, LETTER, DROP = "accept", "refuse", "letter", "drop"
+"""Fates: the vendor takes it; it ends as a dead letter, unless the vendor took it; a dead letter; nothing happens."""
+
+KINDS: Final = vendors.kinds()
+TOPIC: Final = "events"
+STEPS: Final = ("poll", "commit", "committed", "send", "judged", "answered", "letter", "lettered")
+"""What a member does that others can see; a crash before and after each of them is a crash anywhere."""
+HARD_STOP: Final = 3000.0
+"""Virtual seconds after the faults in which everything has to be finished."""
+
+
+@dataclass(slots=True)
+class Planned:
+    """A record to write, and what has to become of it for each destination."""
+
+    serial: int
+    kind: str
+    key: bytes | None
+    fates: dict[str, str]
+    whole: str = ACCEPT
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    topic: str = TOPIC
+    partition: int = 0
+    offset: int = -1
+    value: bytes | None = None
+
+    @property
+    def where(self) -> str:
+        """Where it stands, and what is wrong with it."""
+        return f"{self.topic}[{self.partition}]@{self.offset} {self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """Ends a member at its `nth` step of a kind, of `STEPS`."""
+
+    step: str
+    nth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """How likely each fault is, by request or by call, while faults last."""
+
+    request: float
+    commit: float
+    letter: float
+    registry: float
+    slow: float
+    windows: tuple[tuple[float, float, str, str], ...]
+    """From, to, destination, and what it answers all the time: `down`, `credential`, `throttle`, `hang`, `garbage`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One seed's world."""
+
+    seed: int
+    partitions: int
+    members: int
+    eager: bool
+    records: int
+    pace: float
+    faults_end: float
+    settings: Settings
+    map_limit: int
+    chunk: int
+    bad: float
+    hints: bool
+    foreign: bool
+    weather: Weather
+    crashes: tuple[Crash, ...]
+    events: tuple[tuple[float, str], ...]
+    """When, and which of `rebalance`, `back`, `lost`, `join`, `stop`, `cancel`, `crash`."""
+    server_limit: int = 2**20
+    keys: int = 5
+    destinations: dict[str, DestinationSettings] = field(default_factory=dict)
+
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds that a drain may take."""
+        return self.settings.limits.drain_timeout
+
+    def waivers(self, destination: str) -> set[str]:
+        """Return the causes for which the user asked to dead-letter even an innocent record."""
+        one = self.destinations[destination]
+        asked = {"unknown_outcome"} if one.on_unknown_outcome == "dead_letter" else set()
+        return asked if one.retry.give_up_after is None else asked | {"gave_up"}
+
+
+def draw(seed: int) -> Scenario:
+    """Return the world of a seed."""
+    random = Random(seed)
+    calm = random.random() < 0.15
+    faults_end = random.uniform(3.0, 25.0)
+    members = random.choice((1, 1, 2, 3))
+    settings = _settings(random)
+    happenings = ["rebalance", "back", "lost", "join", "stop", "cancel", "crash"]
+    count = 0 if calm else random.choice((0, 1, 2, 4, 8))
+    events = sorted((random.uniform(0.05, faults_end), random.choice(happenings)) for _ in range(count))
+    crashes = [
+        Crash(random.choice(STEPS), random.choice((1, 2, 3, 5, 8, 20)))
+        for _ in range(0 if calm else random.choice((0, 0, 1, 3)))
+    ]
+    return Scenario(
+        seed=seed,
+        partitions=random.choice((1, 2, 4)),
+        members=members,
+        eager=random.random() < 0.3,
+        records=random.choice((5, 30, 60, 120)),
+        pace=random.choice((0.0, 0.01, 0.1)),
+        faults_end=faults_end,
+        settings=settings,
+        map_limit=random.choice((4095, 4095, 36, 60, 120)),
+        chunk=random.choice((1, 7, 50, 500)),
+        bad=random.choice((0.0, 0.05, 0.3)),
+        hints=random.random() < 0.5,
+        foreign=random.random() < 0.1,
+        weather=_weather(random, faults_end, list(settings.destinations), calm=calm),
+        crashes=tuple(crashes),
+        events=tuple(events),
+        server_limit=random.choice((2**20, 2**20, 700)),
+        keys=random.choice((1, 5, 40)),
+        destinations=dict(settings.destinations),
+    )
+
+
+def _weather(random: Random, end: float, names: list[str], *, calm: bool) -> Weather:
+    if calm:
+        return Weather(0.0, 0.0, 0.0, 0.0, 0.0, ())
+    rate = (0.0, 0.05, 0.3)
+    kinds = ("down", "credential", "throttle", "hang", "garbage")
+    windows = []
+    for _ in range(random.choice((0, 0, 1, 2))):
+        begin = random.uniform(0.0, end)
+        windows.append((begin, random.uniform(begin, end), random.choice(names), random.choice(kinds)))
+    return Weather(
+        random.choice(rate),
+        random.choice(rate),
+        random.choice(rate),
+        random.choice((0.0, 0.5)),
+        random.choice((0.0, 0.02, 0.2)),
+        tuple(windows),
+    )
+
+
+def _settings(random: Random) -> Settings:
+    drain = random.choice((3.0, 6.0, 22.0))
+    jiguang = JiguangApi().destination("http://jiguang.example.com")
+    tracker = MyTrackerApi().destination("http://mytracker.example.com")
+    destinations = {"alpha": _destination(random, drain, jiguang)}
+    if random.random() < 0.7:
+        destinations["beta"] = _destination(random, drain, jiguang)
+    if random.random() < 0.6:
+        destinations["tracker"] = _destination(random, drain, tracker)
+    both = [name for name in destinations if name != "tracker"]
+    return Settings.model_validate(
+        {
+            "kafka": {"topics": [TOPIC], "group_id": "g", "client": {"bootstrap.servers": "model:1"}},
+            "destinations": destinations,
+            "routes": [{"schema": "connector.events.JiguangUserEvent", "to": both}],
+            "limits": {
+                "buffer": random.choice((12_000, 60_000, 1_000_000)),
+                "drain_timeout": drain,
+                "commit_interval": random.choice((0.1, 1.0, 3.0)),
+            },
+        }
+    )
+
+
+def _destination(random: Random, drain: float, account: dict[str, Any]) -> DestinationSettings:
+    records = random.choice((1, 3, 10, 20))
+    order, max_in_flight = random.choice(("none", "key")), random.choice((1, 3, 8))
+    storm: Any = random.choice(("off", "off", {"share": 0.5, "records": 10}, {"share": 0.5, "records": 100}))
+    if order == "key" and max_in_flight == 1:
+        # In the only lane the record in doubt is the only one to probe with.
+        storm = "off"
+    give_up = random.choice((None, None, None, None, 5.0))
+    return KINDS[account["vendor"]].settings.model_validate(
+        {
+            **account,
+            "batch": {
+                "records": records,
+                "bytes": random.choice((None, None, 600)),
+                "linger": random.choice((0.01, 0.2)),
+            },
+            "max_in_flight": max_in_flight,
+            "order": order,
+            "requests_per_second": random.choice((None, None, 5, 50)),
+            "retry": {
+                "initial": random.choice((0.05, 0.5)),
+                "max": random.choice((1.0, 4.0)),
+                "give_up_after": give_up,
+            },
+            "timeout": random.choice((1.0, drain - 2.0)),
+            "on_unknown_outcome": "dead_letter" if random.random() < 0.1 else "retry",
+            "storm": storm,
+        }
+    )
+
+
+def draw_record(scenario: Scenario, random: Random, serial: int, *, good: bool = False) -> Planned:
+    """Return the next record of the workload; a `good` one is accepted by every destination."""
+    names = scenario.destinations
+    both = [name for name in names if name != "tracker"]
+    key = None if random.random() < 0.1 else b"k%d" % random.randrange(40 if good else scenario.keys)
+    kind = "good"
+    if "tracker" in names and random.random() < 0.3:
+        kind = "tracked"
+    if not good and random.random() < scenario.bad:
+        kind = random.choice(_BAD if "tracker" in names else _BAD[:-2])
+        if kind == "odd" and any(one.order == "key" and one.max_in_flight == 1 for one in names.values()):
+            # In the only lane nothing can be accepted before it, and so nobody can tell whose fault it is.
+            kind = "no_user"
+    if good and kind == "good" and serial % 2 and "tracker" in names:
+        kind = "tracked"
+    fates: dict[str, str]
+    whole = ACCEPT
+    if kind in ("broken", "empty", "unrouted", "strange"):
+        fates, whole = {}, LETTER
+    elif kind == "null":
+        fates, whole = {}, DROP
+    elif kind == "tracked":
+        fates = {"tracker": ACCEPT}
+    elif kind in ("tracked_invalid", "tracked_refused"):
+        fates = {"tracker": REFUSE}
+    elif kind == "unknown_event":
+        fates = {name: REFUSE if name == "alpha" else ACCEPT for name in both}
+    else:
+        fates = dict.fromkeys(both, ACCEPT if kind == "good" else REFUSE)
+    headers = (("trace", b"%d" % serial),) if serial % 3 == 0 else ()
+    partition = random.randrange(scenario.partitions)
+    return Planned(serial, kind, key, fates, whole, headers, TOPIC, partition)
+
+
+_BAD: Final = (
+    "unknown_event",
+    "odd",
+    "invalid",
+    "no_user",
+    "null",
+    "broken",
+    "empty",
+    "unrouted",
+    "strange",
+    "tracked_invalid",
+    "tracked_refused",
+)
+
+
+def datum_of(planned: Planned, random: Random) -> tuple[str, dict[str, Any]]:
+    """Return the schema's name and the datum of a record that has one."""
+    if planned.kind == "unrouted":
+        return "connector.events.QuickAudienceEvent", {
+            "customerId": "c",
+            "eventCode": "e",
+            "eventTime": int(WALL * 1000),
+            "extendAttributes": {},
+            "customerIdList": [],
+        }
+    if planned.kind in ("tracked", "tracked_invalid", "tracked_refused"):
+        method = random.choice(("login", "registration"))
+        user = {"tracked": "u", "tracked_refused": "bad"}.get(planned.kind, "u" * 1024) + str(planned.serial)
+        return "connector.events.MyTrackerEvent", {"method": method, "customUserId": user}
+    name = {"unknown_event": "missing", "odd": "odd"}.get(planned.kind, "open")
+    cuid = planned.serial + (10**9 if planned.kind == "no_user" else 0)
+    itime = int(WALL * 1000) + (10**9 if planned.kind == "invalid" else 0)
+    note = "n" * random.choice((0, 10, 200))
+    return "connector.events.JiguangUserEvent", {
+        "cuid": cuid,
+        "eventName": name,
+        "itime": itime,
+        "properties": {"note": note},
+    }

@@ -1,0 +1,234 @@
+"""Model vendors: the simulators' judgement of content, without sockets, behind faults of time and of the network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import orjson
+
+from connector.config import DestinationSettings
+from connector.errors import TransportError
+from connector.testing.faults import Call
+from connector.testing.jiguang import JiguangApi
+from connector.testing.loop import START, WALL
+from connector.testing.mytracker import MyTrackerApi
+from connector.testing.simulator import AcceptedEvent, Api, Reply
+from connector.vendors.base import Request, Response
+from tests.simulation.broker import ModelSource
+from tests.simulation.oracle import INSTANT, Acceptance, Epoch, Oracle
+from tests.simulation.scenario import Planned, Scenario
+
+STRANGERS: Final = 10**9
+"""Users from this number on do not exist at the vendor."""
+
+_FAULTS: Final = (
+    *("unconnected", "cut", "cut_after", "hang", "hang_after", "late"),
+    *("status_500", "status_503", "status_504", "status_502_after", "throttled", "garbage", "garbage_after"),
+)
+_AFTER: Final = "_after"
+
+
+@dataclass(slots=True)
+class Sent:
+    """One request as it left a member."""
+
+    at: float
+    member: str
+    records: int
+
+
+@dataclass(slots=True)
+class ModelVendor:
+    """One account: what it accepts is told to the oracle, what it is asked is kept."""
+
+    name: str
+    settings: DestinationSettings
+    scenario: Scenario
+    oracle: Oracle
+    records: Sequence[Planned]
+    random: Random
+    now: Callable[[], float]
+    stormy: bool = True
+    """Whether faults still happen."""
+    sent: list[Sent] = field(default_factory=list)
+    api: Api = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Open the account."""
+        if self.settings.vendor == "mytracker":
+            self.api = MyTrackerApi(largest_body=min(10_000, self.scenario.server_limit * 2))
+        else:
+            known: dict[str, dict[str, str]] = {"open": {"note": "string"}, "odd": {"note": "string"}}
+            if self.name != "alpha":
+                known["missing"] = {"note": "string"}
+            self.api = JiguangApi(
+                events=known, knows_cuid=lambda cuid: cuid < STRANGERS, largest_body=self.scenario.server_limit
+            )
+
+    def fault(self) -> str | None:
+        """Return what goes wrong with a request that comes now."""
+        if not self.stormy:
+            return None
+        now = self.now() - START
+        for begin, end, name, kind in self.scenario.weather.windows:
+            if name == self.name and begin <= now < end:
+                return {"down": self.random.choice(("unconnected", "status_503")), "throttle": "throttled"}.get(
+                    kind, kind
+                )
+        return self.random.choice(_FAULTS) if self.random.random() < self.scenario.weather.request else None
+
+    def latency(self) -> float:
+        """Return how long the vendor takes to judge a request, or to answer."""
+        if self.stormy and self.random.random() < self.scenario.weather.slow:
+            return self.random.uniform(0.5, 30.0)
+        return self.random.choice((0.001, 0.01, 0.05))
+
+    def judge(self, request: Request, number: int) -> Reply:
+        """Return the account's answer to a request's content."""
+        parts = urlsplit(request.url)
+        body = request.body or b""
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        query = tuple(parse_qsl(parts.query))
+        call = Call(number, self.now(), self.now() - START + WALL, request.method, parts.path, query, headers, body)
+        if b'"eventName":"odd"' in body:
+            return Reply(200, b'{"code": 4999, "msg": "?"}', "refused")
+        if b'"customUserId":"bad' in body:
+            return Reply(400, b'{"error": "Bad Request"}', "refused")
+        reply = self.api.answer(call)
+        if reply.verdict == "refused" and not self.scenario.hints and reply.body.startswith(b"{"):
+            return replace(reply, body=_without_words(reply.body))
+        return reply
+
+    def failed(self, kind: str) -> Response:
+        """Return the answer to a failure of the network or of the vendor itself."""
+        reply = {"throttled": lambda: self.api.throttled("1"), "credential": self.api.refused_credential}.get(kind)
+        if reply is not None:
+            return answer_of(reply())
+        if kind.startswith("garbage"):
+            return Response(200, {"content-type": "text/html"}, b"<html>hello</html>")
+        return answer_of(self.api.failed(int(kind.split("_")[1])))
+
+    def take(self, events: Sequence[AcceptedEvent], epochs: dict[int, Epoch]) -> list[Acceptance]:
+        """Accept events for good."""
+        taken = []
+        for one in events:
+            serial = serial_of(one.event)
+            dedup_id = one.event.get("randomId")
+            epoch = epochs[serial]
+            taken.append(self.oracle.accepts(self.records[serial], self.name, epoch, dedup_id, self.now()))
+        return taken
+
+    def serials(self, body: bytes) -> list[int]:
+        """Return the records of a request."""
+        content = orjson.loads(body)
+        return [serial_of(one) for one in (content["data"] if isinstance(content, dict) else content)]
+
+
+class ModelTransport:
+    """One member's way to one vendor. `step` says whether the member still lives."""
+
+    def __init__(self, vendor: ModelVendor, source: ModelSource, step: Callable[[str], bool]) -> None:
+        self._vendor = vendor
+        self._source = source
+        self._step = step
+        self.in_flight = 0
+
+    async def send(self, request: Request, timeout: float) -> Response:
+        """Bring a request to the vendor, or not; return its answer, or not."""
+        vendor, oracle = self._vendor, self._vendor.oracle
+        body = request.body or b""
+        serials = vendor.serials(body)
+        epochs = self._check(serials, body)
+        vendor.sent.append(Sent(vendor.now(), self._source.name, len(serials)))
+        self.in_flight += 1
+        if self.in_flight > vendor.settings.max_in_flight:
+            oracle.fail(f"{vendor.name}: {self.in_flight} requests in flight")
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._exchange(request, epochs, timeout)
+        except TimeoutError:
+            raise TransportError("no answer in time", unknown_outcome=True) from None
+        finally:
+            self.in_flight -= 1
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def _check(self, serials: Sequence[int], body: bytes) -> dict[int, Epoch]:
+        """Judge what is sent; return the epoch for which each record is."""
+        vendor, limits = self._vendor, self._vendor.settings.batch
+        documented = vendor.settings.documented
+        if len(serials) > (limits.records or documented.records):
+            vendor.oracle.fail(f"{vendor.name}: {len(serials)} records in one request")
+        if len(body) > (limits.bytes or documented.bytes):
+            vendor.oracle.fail(f"{vendor.name}: {len(body)} bytes in one request")
+        epochs = {}
+        for serial in serials:
+            planned = vendor.records[serial]
+            epoch = epochs[serial] = self._source.epoch_of((planned.topic, planned.partition))
+            began = epoch.ended if epoch.ended is not None else epoch.drain_began
+            if began is not None and vendor.now() - began > INSTANT:
+                vendor.oracle.fail(f"{vendor.name}: {planned.where} is sent after its partition began to leave")
+        return epochs
+
+    async def _exchange(self, request: Request, epochs: dict[int, Epoch], timeout: float) -> Response:
+        vendor = self._vendor
+        fault = vendor.fault()
+        await asyncio.sleep(vendor.latency())
+        if not self._step("send"):
+            raise TransportError("dead", unknown_outcome=True)
+        if fault == "unconnected":
+            raise TransportError("no connection", unknown_outcome=False)
+        if fault == "late":
+            reply = vendor.judge(request, len(vendor.sent))
+            asyncio.get_running_loop().call_later(timeout + 1.0, vendor.take, reply.events, epochs)
+            fault = "hang"
+        taken: list[Acceptance] = []
+        reply = None
+        if fault is None or fault.endswith(_AFTER):
+            reply = vendor.judge(request, len(vendor.sent))
+            taken = vendor.take(reply.events, epochs)
+        if not self._step("judged"):
+            raise TransportError("dead", unknown_outcome=True)
+        response = await self._answer(fault, reply)
+        if not self._step("answered"):
+            raise TransportError("dead", unknown_outcome=True)
+        for one in taken:
+            if fault is None:
+                one.answered = vendor.now()
+        return response
+
+    async def _answer(self, fault: str | None, reply: Reply | None) -> Response:
+        if fault is not None and fault.startswith("hang"):
+            await asyncio.Event().wait()
+        await asyncio.sleep(self._vendor.latency())
+        if fault is not None and fault.startswith("cut"):
+            raise TransportError("the connection broke", unknown_outcome=True)
+        return answer_of(reply) if fault is None and reply is not None else self._vendor.failed(str(fault))
+
+
+def answer_of(reply: Reply) -> Response:
+    """Return a simulator's reply as a transport would."""
+    headers = {name.lower(): value for name, value in reply.headers.items()}
+    return Response(reply.status, {"content-type": reply.content_type, **headers}, reply.body)
+
+
+def serial_of(event: dict[str, Any]) -> int:
+    """Return the number of the record that an event was made of."""
+    if "cuid" in event:
+        return int(event["cuid"]) % STRANGERS
+    return int(event["customUserId"].lstrip("ubad"))
+
+
+def _without_words(body: bytes) -> bytes:
+    answer = orjson.loads(body)
+    if "code" in answer:
+        answer["msg"] = "no"
+        for entry in answer.get("data") or ():
+            entry["msg"] = "no"
+    return orjson.dumps(answer)

@@ -1,0 +1,418 @@
+"""Runs one seed: the real pipelines of several members between a model of Kafka and models of the vendors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+import structlog
+from confluent_kafka.schema_registry import Schema as RegistrySchema
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from connector.dead_letters.writer import DeadLetterWriter
+from connector.errors import ConnectorError
+from connector.kafka.avro import Decoder, Encoder
+from connector.kafka.contracts import load_contracts
+from connector.kafka.registry import Registry
+from connector.metrics import Metrics
+from connector.pipeline.batching import FIXED_CHARGE
+from connector.records import Headers, Record
+from connector.testing.loop import START, WALL, LoopClock, run_virtual
+from connector.wiring import Edges, Pipeline, build
+from tests.simulation.broker import ModelBroker, ModelSource
+from tests.simulation.oracle import Broken, Oracle
+from tests.simulation.scenario import HARD_STOP, KINDS, TOPIC, Crash, Planned, Scenario, datum_of, draw, draw_record
+from tests.simulation.vendors import ModelTransport, ModelVendor
+
+CLUSTER: Final = "model-cluster"
+CONTRACTS: Final = load_contracts()
+ENCODER: Final = Encoder(CONTRACTS, clock=LoopClock())
+NAMES: Final = tuple(sorted(CONTRACTS.schemas))
+SINGLE_HEADER: Final = 10
+UNKNOWN_ID: Final = 4711
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of a seed: `broken` is the first broken promise, `trace` what went before it."""
+
+    seed: int
+    broken: str | None
+    trace: list[str]
+    seconds: float
+    counts: Mapping[str, int]
+
+
+class ModelRegistry:
+    """A registry that knows the contract schemas by their place in `NAMES`, and is down now and then."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def get_schema(self, schema_id: int) -> RegistrySchema:
+        """Return a schema, an error that it is not known, or nothing that a registry would say."""
+        await asyncio.sleep(0.02)
+        world = self._world
+        if world.stormy and world.random.random() < world.scenario.weather.registry:
+            raise SchemaRegistryError(503, 50301, "down")
+        if schema_id > len(NAMES):
+            raise SchemaRegistryError(404, 40403, "Schema not found")
+        return RegistrySchema(CONTRACTS.schemas[NAMES[schema_id - 1]].text, "AVRO")
+
+
+class ModelProducer:
+    """Writes dead letters, or not, or says that it did not."""
+
+    def __init__(self, world: World, member: Member) -> None:
+        self._world = world
+        self._member = member
+
+    async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> object:
+        """Store a letter."""
+        world = self._world
+        if not self._member.step("letter"):
+            await asyncio.Event().wait()
+        await asyncio.sleep(world.random.choice((0.001, 0.05)))
+        fault = world.stormy and world.random.random() < world.scenario.weather.letter
+        stored = not fault or world.random.random() < 0.3
+        if stored and not self._member.dead:
+            world.oracle.letter(key, value, headers)
+        if not self._member.step("lettered"):
+            await asyncio.Event().wait()
+        if fault:
+            raise ConnectorError("the topic did not take the record")
+        return None
+
+
+@dataclass(slots=True)
+class Member:
+    """One process: its pipeline, its task, and how often it came to each step."""
+
+    name: str
+    world: World
+    crash: Crash | None
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    steps: Counter[str] = field(default_factory=Counter)
+    dead: bool = False
+    cancelled: bool = False
+    source: ModelSource = field(init=False)
+    pipeline: Pipeline = field(init=False)
+    task: asyncio.Task[None] = field(init=False)
+    most: int = 0
+
+    def step(self, name: str) -> bool:
+        """Count a step; return whether the member lives on after it."""
+        if self.dead:
+            return False
+        self.steps[name] += 1
+        self.most = max(self.most, self.pipeline.budget.used)
+        if self.crash is not None and (name, self.steps[name]) == (self.crash.step, self.crash.nth):
+            self.die()
+        return not self.dead
+
+    def die(self) -> None:
+        """End at once: nothing that this process does reaches anybody any more."""
+        self.dead = True
+        self.world.note("crash", member=self.name)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self.task.cancel)
+        loop.call_later(self.world.random.uniform(0.5, 6.0), self.world.broker.expel, self.source)
+
+
+class World:
+    """Everything of one seed. `stormy` is true while faults happen."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.random = Random(scenario.seed * 31 + 7)
+        self.clock = LoopClock()
+        self.oracle = Oracle(scenario)
+        self.broker = ModelBroker(TOPIC, scenario.partitions, self.random, self.oracle, eager=scenario.eager)
+        self.records: list[Planned] = []
+        self.stormy = True
+        self.trace: list[str] = []
+        self.members: list[Member] = []
+        self.gone: set[asyncio.Task[None]] = set()
+        self.crashes = list(scenario.crashes)
+        self.ending = False
+        self.vendors = {
+            name: ModelVendor(name, one, scenario, self.oracle, self.records, self.random, self.clock.now)
+            for name, one in scenario.destinations.items()
+        }
+
+    def note(self, what: str, **fields: object) -> None:
+        """Add a line to the trace."""
+        at = asyncio.get_running_loop().time() - START
+        self.trace.append(f"{at:9.3f} {what} {' '.join(f'{name}={value}' for name, value in fields.items())}")
+
+    async def run(self) -> None:
+        """Let everything happen; raise `Broken` for a broken promise."""
+        asyncio.get_running_loop().set_exception_handler(self._unhandled)
+        scenario, weather = self.scenario, self.scenario.weather
+        self.broker.faults.commit = weather.commit
+        self.broker.faults.again = 0.3 if weather.commit else 0.0
+        if scenario.foreign:
+            self._begin_foreign()
+        for _ in range(scenario.members):
+            self._start()
+        writing = asyncio.create_task(self._write())
+        happening = asyncio.create_task(self._happen())
+        try:
+            await self._watch(scenario.faults_end)
+            await asyncio.gather(writing, happening)
+            self.stormy = False
+            self.note("faults end")
+            self.broker.faults.commit = self.broker.faults.again = 0.0
+            for vendor in self.vendors.values():
+                vendor.stormy = False
+            await self._finish()
+        finally:
+            self.ending = True
+            for task in (writing, happening):
+                task.cancel()
+            await asyncio.gather(writing, happening, return_exceptions=True)
+            await self._stop_all()
+        self._check_end()
+
+    def _unhandled(self, _loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        if self.oracle.broken is None:
+            self.oracle.broken = f"unhandled: {context.get('message')} {context.get('exception')!r}"
+
+    def _begin_foreign(self) -> None:
+        """Another program committed for the group before: an offset, and metadata that is no map."""
+        for partition, log in self.broker.logs.items():
+            self.broker.committed[partition] = (log.end, "aGVsbG8=")
+
+    async def _watch(self, seconds: float) -> None:
+        """Let virtual time pass; end early when a promise is broken."""
+        end = self.clock.now() + seconds
+        while (left := end - self.clock.now()) > 0:
+            await asyncio.sleep(min(left, 0.5))
+            self._raise()
+
+    def _raise(self) -> None:
+        if self.oracle.broken is not None:
+            raise Broken(self.oracle.broken)
+
+    async def _write(self) -> None:
+        scenario = self.scenario
+        for _ in range(scenario.records):
+            self.append(draw_record(scenario, self.random, len(self.records)))
+            if scenario.pace:
+                await asyncio.sleep(self.random.uniform(0, 2 * scenario.pace))
+
+    def append(self, planned: Planned) -> None:
+        """Write a record to its partition, sometimes after offsets that are no records."""
+        planned.value = self._value(planned)
+        gap = self.random.choice((0, 0, 0, 0, 1, 30))
+        stamp = int((WALL + self.clock.now() - START) * 1000)
+
+        def make(offset: int) -> Record:
+            planned.offset = offset
+            return Record(
+                planned.topic, planned.partition, offset, stamp, planned.key, planned.value, planned.headers
+            )
+
+        log = self.broker.logs[planned.topic, planned.partition]
+        log.append(make, gap)
+        if self.random.random() < 0.1:
+            log.end += 1
+        self.records.append(planned)
+        self.oracle.wrote(planned.topic, planned.partition, planned.offset, planned)
+        self.broker.wake()
+
+    def _value(self, planned: Planned) -> bytes | None:
+        if planned.kind == "null":
+            return None
+        if planned.kind == "empty":
+            return b""
+        if planned.kind == "strange":
+            return b"\0" + UNKNOWN_ID.to_bytes(4, "big") + b"x"
+        name, datum = datum_of(planned, self.random)
+        single = ENCODER.single_object(name, datum)
+        if planned.kind == "broken":
+            return single[:-1]
+        if self.random.random() < 0.5:
+            return single
+        return b"\0" + (NAMES.index(name) + 1).to_bytes(4, "big") + single[SINGLE_HEADER:]
+
+    async def _happen(self) -> None:
+        for at, what in self.scenario.events:
+            await asyncio.sleep(max(0.0, START + at - self.clock.now()))
+            alive = [m for m in self.members if not m.dead and not m.stop.is_set() and not m.cancelled]
+            self.note("event", what=what)
+            if what == "join":
+                self._start()
+            elif what == "rebalance":
+                self.broker.rebalance(shuffle=True)
+            elif alive:
+                self._befall(self.random.choice(alive), what)
+
+    def _befall(self, member: Member, what: str) -> None:
+        if what == "back":
+            member.source.leaving.update(member.source.assignment)
+            self.broker.wake()
+        elif what == "lost":
+            self.broker.expel(member.source, self.random.choice((0.0, 0.5, 5.0)))
+        elif what == "crash":
+            member.die()
+        else:
+            member.source.stopped_at = self.clock.now()
+            if what == "stop":
+                member.stop.set()
+            else:
+                member.cancelled = True
+                member.task.cancel()
+
+    def _start(self) -> None:
+        crash = self.crashes.pop() if self.crashes else None
+        member = Member(f"m{len(self.members)}", self, crash)
+        scenario = self.scenario
+        self.note("start", member=member.name, crash=crash)
+        member.source = ModelSource(
+            self.broker, member.name, member.step, chunk=scenario.chunk, latency=self.random.choice((0.001, 0.1))
+        )
+        metrics = Metrics()
+        edges = Edges(
+            source=member.source,
+            decoder=Decoder(CONTRACTS, clock=self.clock, registry=Registry(ModelRegistry(self), "http://model")),  # type: ignore[arg-type]
+            dead_letters=DeadLetterWriter(
+                ModelProducer(self, member), "letters", "g", metrics=metrics, clock=self.clock
+            ),
+            answers={},
+            transport=lambda name, _one: ModelTransport(self.vendors[name], member.source, member.step),
+            reload=lambda name: KINDS[scenario.destinations[name].vendor].build(scenario.destinations[name]),
+            clock=self.clock,
+            random=Random(self.random.random()),
+            cluster_id=CLUSTER,
+            partitions={TOPIC: scenario.partitions},
+        )
+        member.pipeline = build(scenario.settings, KINDS, metrics, edges)
+        member.task = asyncio.create_task(self._live(member, edges), name=member.name)
+        self.members.append(member)
+
+    async def _live(self, member: Member, edges: Edges) -> None:
+        """Run a member to its end; where it ends before the world does, another one takes its place."""
+        try:
+            await member.pipeline.run(member.stop)
+        except asyncio.CancelledError:
+            if not (member.dead or member.cancelled):
+                raise
+        except BaseException as error:
+            if not member.dead and self.oracle.broken is None:
+                self.oracle.broken = f"{member.name} ended with {error!r}"
+        finally:
+            await edges.decoder.close()  # type: ignore[attr-defined]
+        self.note("end", member=member.name)
+        self.members.remove(member)
+        self._check_memory(member)
+        if not self.ending:
+            asyncio.get_running_loop().call_later(self.random.choice((0.0, 0.5, 3.0)), self._replace)
+
+    def _replace(self) -> None:
+        if not self.ending and len(self.members) < self.scenario.members:
+            self._start()
+
+    def _check_memory(self, member: Member) -> None:
+        """A poll's records may come on top of the limit, nothing else."""
+        most_one = (FIXED_CHARGE + 2500) * max(1, len(self.vendors))
+        if member.most > member.pipeline.budget.limit + self.scenario.chunk * most_one and self.oracle.broken is None:
+            self.oracle.broken = f"{member.name} held {member.most} bytes, the limit is {member.pipeline.budget.limit}"
+
+    async def _finish(self) -> None:
+        """Feed good records until everything has its outcome and is committed."""
+        end = self.clock.now() + HARD_STOP
+        while True:
+            await self._watch(5.0)
+            left = self.oracle.left()
+            if not left and self._all_committed():
+                break
+            if self.clock.now() > end:
+                self._stuck(left)
+            if left:
+                for _ in range(2):
+                    self.append(draw_record(self.scenario, self.random, len(self.records), good=True))
+        for member in self.members:
+            used = member.pipeline.budget.used
+            if used and not member.dead:
+                self.oracle.fail(f"{member.name} still holds {used} bytes when everything is done")
+
+    def _stuck(self, left: list[str]) -> None:
+        for member in self.members:
+            for name, worker in member.pipeline.workers.items():
+                self.note("state", member=member.name, destination=name, condition=worker.condition())
+            for one in member.pipeline.runner.status():
+                self.note("partition", member=member.name, status=one)
+        for vendor in self.vendors.values():
+            self.note("requests", vendor=vendor.name, sent=len(vendor.sent))
+        self.oracle.fail(f"no progress: {left[:5]} and so on, {len(left)}; committed {self.broker.committed}")
+
+    def _all_committed(self) -> bool:
+        for partition, log in self.broker.logs.items():
+            if log.records:
+                offset, _ = self.broker.committed.get(partition, (0, ""))
+                if offset <= log.records[-1].offset:
+                    return False
+        return True
+
+    async def _stop_all(self) -> None:
+        tasks = [member.task for member in self.members]
+        for member in self.members:
+            member.source.stopped_at = self.clock.now()
+            member.stop.set()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self.scenario.drain_timeout + 60)
+            for task in late:
+                task.cancel()
+            if late and self.oracle.broken is None:
+                self.oracle.broken = "a member does not stop"
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _check_end(self) -> None:
+        self._raise()
+        for name, vendor in self.vendors.items():
+            limit = vendor.settings.rate
+            if limit is None:
+                continue
+            times = vendor.sent
+            first = 0
+            for index, one in enumerate(times):
+                while one.at - times[first].at >= 1.0:
+                    first += 1
+                members = {sent.member for sent in times[first : index + 1]}
+                if index - first + 1 > limit + len(members):
+                    self.oracle.fail(f"{name}: {index - first + 1} requests in a second, the limit is {limit}")
+
+
+def run(seed: int, scenario: Scenario | None = None) -> Report:
+    """Run one seed and report."""
+    scenario = draw(seed) if scenario is None else scenario
+    world = World(scenario)
+    old = structlog.get_config()
+
+    def logged(_logger: object, method: str, event: MutableMapping[str, Any]) -> str:
+        name = event.pop("event", "")
+        world.note(f"{method} {name}", **event)
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[logged], cache_logger_on_first_use=False)
+    try:
+        run_virtual(world.run())
+    except Broken:
+        pass
+    except Exception as error:  # noqa: BLE001 - whatever ends a world is a finding
+        world.oracle.broken = world.oracle.broken or repr(error)
+    finally:
+        structlog.configure(**old)
+    counts = {
+        "records": len(world.records),
+        "accepted": sum(len(found) for found in world.oracle.accepted.values()),
+        "letters": len(world.oracle.letters),
+        "repeats": world.oracle.repeats,
+        "members": len(world.oracle.epochs),
+    }
+    return Report(seed, world.oracle.broken, world.trace, 0.0, counts)
