@@ -87,7 +87,7 @@ def test_a_kill_of_the_broker_loses_nothing(kafka: Kafka, job: Job, vendor: Vend
 def test_sigterm_in_the_middle_ends_in_order_and_the_next_run_repeats_nothing(job: Job, vendor: Vendor) -> None:
     """SIGTERM with requests in flight: exit 0 within the drain time, and two runs deliver each event once together.
 
-    Kills: a stop that does not await what is in flight, or leaves out the last commit or its map.
+    Kills: a stop that does not await what is in flight, or leaves out the last commit.
     """
     job.produce(good(range(COUNT)))
     # Uneven, so that at the stop batches are done above others that are not.
@@ -105,6 +105,34 @@ def test_sigterm_in_the_middle_ends_in_order_and_the_next_run_repeats_nothing(jo
     job.until_done(second)
     assert vendor.cuids.keys() == _all()
     assert vendor.cuids.total() == COUNT
+    assert second.stop() == 0
+    assert job.letters() == []
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.promise("P6")
+def test_a_restart_behind_one_stuck_record_sends_only_that_one(job: Job, vendor: Vendor) -> None:
+    """A record that fails with 503 holds nothing else up; after a stop only it is sent again, of all above it too.
+
+    Kills: a commit without the map of what is finished above the watermark, a batch that fails for ever as a whole.
+    """
+    count, stuck = 2000, FIRST_CUID + 10
+    job.produce(good(range(count)))
+    vendor.arm(Fault("status", status=503, containing=f'"cuid":{stuck},'))
+    first = job.start(_settings(job, vendor))
+    first.wait(lambda: vendor.cuids.total() >= count - 1, "all but the stuck record")
+    assert vendor.cuids.keys() == _all(count) - {stuck}
+    assert first.stop() == 0
+    ends = job.ends()
+    behind = [partition for partition, offset in job.committed().items() if offset < ends[partition]]
+    assert len(behind) == 1
+    assert ends[behind[0]] - job.committed()[behind[0]] > 100, "nothing finished stands above the stuck record"
+
+    vendor.mend()
+    second = job.start(_settings(job, vendor))
+    job.until_done(second)
+    assert vendor.cuids.keys() == _all(count)
+    assert vendor.cuids.total() == count
     assert second.stop() == 0
     assert job.letters() == []
 
