@@ -15,7 +15,7 @@ import structlog
 from connector import __version__, logs, vendors
 from connector.app_checks import check_routes, known_schemas, open_registry, own_schemas, own_topics
 from connector.clock import Clock, SystemClock
-from connector.config import Loaded, Settings, secret_values
+from connector.config import DestinationSettings, Loaded, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
 from connector.errors import ConnectorError, StartupError
@@ -183,7 +183,7 @@ async def _run(
         dead_letters=letters,
         answers={name: ResultsWriter(encoder, producer, topic, clock) for name, topic in base.results_topics.items()},
         transport=lambda name, one: HttpTransport(name, one.http, one.max_in_flight),
-        reload=lambda name: kinds[base.destinations[name].vendor].build(loaded.reload(name)),
+        reload=lambda name: kinds[base.destinations[name].vendor].build(_reloaded(loaded, name)),
         clock=clock,
         random=Random(),
         cluster_id=report.cluster_id,
@@ -203,6 +203,13 @@ async def _run(
         await decoder.close()
         if registry is not None:
             await registry.close()
+
+
+def _reloaded(loaded: Loaded, name: str) -> DestinationSettings:
+    """Read a destination's secrets again; what is new is hidden in logs before anything can show it."""
+    settings = loaded.reload(name)
+    logs.register_secrets(secret_values(settings))
+    return settings
 
 
 class _Trouble:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -24,6 +25,8 @@ from connector.vendors.base import Vendor, VendorKind
 
 QUEUE_SHARE: Final = 4
 """One part in so many of `limits.buffer` is librdkafka's own queue; the rest is for deliveries without an outcome."""
+REPLAY_SHARE: Final = 0.02
+"""What part of a destination's rate limit goes with the partitions of the replay topic, where that is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +56,35 @@ class Pipeline:
     budget: Budget
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until `stop` is set, then drain and close. Raises what ended it early; its work stays uncommitted."""
+        """Run until `stop` is set, then drain and close. Raises what ended it early; its work stays uncommitted.
+
+        Cancelling is a stop too: it drains first. Cancelled again, it lets the drain go, and still leaves no task.
+        """
         sending = [asyncio.create_task(worker.run(), name=name) for name, worker in self.workers.items()]
         running = asyncio.create_task(self.runner.run(stop), name="runner")
         try:
             await asyncio.wait([running, *sending], return_when=asyncio.FIRST_COMPLETED)
-            stop.set()
-            await asyncio.gather(running)
         finally:
-            for task in sending:
-                task.cancel()
-            ended = await asyncio.gather(*sending, return_exceptions=True)
-            for worker in self.workers.values():
-                await worker.close()
+            stop.set()
+            ended = await self._end(running, sending)
         for error in ended:
             if isinstance(error, Exception):
                 raise error
+
+    async def _end(
+        self, running: asyncio.Task[None], sending: Sequence[asyncio.Task[None]]
+    ) -> list[BaseException | None]:
+        """Wait for the runner's drain, then end the workers; return how each task ended."""
+        tasks = [running, *sending]
+        try:
+            await asyncio.wait([running])
+        finally:
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            for worker in self.workers.values():
+                await worker.close()
+        return ended
 
 
 def build(
@@ -102,7 +118,10 @@ def build(
         reload = _Reload(edges.reload, name)
         destination = Destination(name, one, kinds[one.vendor].build(one), ports, reload=reload)
         workers[name] = Worker(
-            destination, edges.transport(name, one), timeout=one.timeout or settings.limits.drain_timeout
+            destination,
+            edges.transport(name, one),
+            timeout=one.timeout,
+            codes=None if kinds[one.vendor].reads_codes else one.codes,
         )
     holds = IntakeHolds(routes, workers)
     intake = Intake(
@@ -120,7 +139,7 @@ def build(
         list(workers),
         only=only,
     )
-    shares = _Shares(settings, routes, workers, edges.partitions)
+    shares = Shares(settings, routes, workers, edges.partitions)
     runner = Runner(
         edges.source,
         intake,
@@ -186,8 +205,12 @@ class _Reload:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shares:
-    """Gives each destination this member's part of the group's rate limit: its part of the partitions that reach it."""
+class Shares:
+    """Gives each destination this member's part of the group's rate limit: its part of the partitions that reach it.
+
+    Replayed records weigh little: all partitions of the replay topic together count as `REPLAY_SHARE` of a limit.
+    `partitions` may grow while it runs; of a topic that is not in it, only what was assigned is known.
+    """
 
     settings: Settings
     routes: RouteTable
@@ -196,10 +219,18 @@ class _Shares:
 
     def apply(self, assigned: frozenset[TopicPartition]) -> None:
         """Set every share for an assignment."""
+        counts = dict(self.partitions)
+        for topic, partition in assigned:
+            counts[topic] = max(counts.get(topic, 0), partition + 1)
+        owned = Counter(topic for topic, _ in assigned)
+        replay = self.settings.replay_topic
+        replays = owned[replay] / counts[replay] * REPLAY_SHARE if replay in counts else 0.0
         for name, worker in self.workers.items():
             if self.settings.destinations[name].rate_limit_share == "fixed":
                 continue
-            topics = [topic for topic in self.partitions if name in self.routes.reaches(topic)]
-            total = sum(self.partitions[topic] for topic in topics)
-            owned = sum(1 for topic, _ in assigned if topic not in self.partitions or topic in topics)
-            worker.set_share(min(1.0, owned / total) if total else 1.0)
+            topics = [topic for topic in counts if topic != replay and name in self.routes.reaches(topic)]
+            total = sum(counts[topic] for topic in topics)
+            share = sum(owned[topic] for topic in topics) / total if total else 0.0
+            if replay in counts:
+                share *= 1.0 - REPLAY_SHARE
+            worker.set_share(share + replays)

@@ -178,7 +178,7 @@ class Destination:
         for lane in self.lanes:
             batch = lane.retrying
             if batch is not None:
-                retrying = f"{len(batch.deliveries)} record(s) failed {batch.failures} time(s): {batch.reason}"
+                retrying = _waits(batch)
                 break
         condition = self.holds.condition(
             now=clock.now(), wall=clock.wall(), throttled_until=self.throttled_until, retrying=retrying
@@ -215,3 +215,12 @@ class Destination:
     def _free(self, charge: int) -> None:
         self.buffered -= charge
         self.ports.budget.release(charge)
+
+
+def _waits(batch: Batch) -> str:
+    """Say what waits to be tried again; a lone record by its place, so that a person can look at it."""
+    count, times = len(batch.deliveries), f"failed {batch.failures} time(s): {batch.reason}"
+    if count != 1:
+        return f"{count} records {times}"
+    topic, partition, offset = batch.deliveries[0].record.position
+    return f"the record {topic}[{partition}]@{offset} waits alone, {times}"

@@ -43,11 +43,11 @@ class Lane:
                 self._close(next(iter(self._open)), "group")
             self._open[group] = batch = OpenBatch(group, self._limits(group), now)
         if not batch.add(delivery):
-            self._close(group, "bytes")
+            self._close(group, batch.fuller)
             self._open[group] = batch = OpenBatch(group, self._limits(group), now)
             batch.add(delivery)
         if batch.full:
-            self._close(group, "records")
+            self._close(group, batch.fuller)
 
     def take(self, now: float, allowed: Allowed) -> Batch | None:
         """Return the next batch to send, or None where a slot, a due time, the linger or a hold says wait."""

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 
 import structlog
 
+from connector.delivery.codes import Codes, by_codes
 from connector.delivery.destination import Destination
 from connector.delivery.holds import Cause, Condition, Hold
 from connector.delivery.settlement import Settlement
 from connector.errors import ConnectorError, Refusal, TransportError
 from connector.pipeline.batching import Batch, Delivery
-from connector.vendors.base import VERDICTS, Request, Response, Retry, Vendor, Verdict
+from connector.vendors.base import VERDICTS, Accepted, Request, Response, Retry, Vendor, Verdict
 
 log = structlog.get_logger()
 
@@ -35,13 +36,20 @@ class Transport(Protocol):
 
 
 class Worker:
-    """Delivers one destination's records, with at most `max_in_flight` requests at a time."""
+    """Delivers one destination's records, with at most `max_in_flight` requests at a time.
 
-    def __init__(self, destination: Destination, transport: Transport, *, timeout: float) -> None:
+    `codes` is the destination's `codes:` where its vendor leaves heeding them to delivery.
+    """
+
+    def __init__(
+        self, destination: Destination, transport: Transport, *, timeout: float, codes: Codes | None = None
+    ) -> None:
         self._at = destination
         self._clock = destination.ports.clock
         self._transport = transport
         self._timeout = timeout
+        self._codes = codes or {}
+        self._busy = destination.ports.metrics.time_seconds.labels("deliver")
         self._settlement = Settlement(destination, destination.settings.vendor)
         self._tasks: dict[asyncio.Task[None], Batch] = {}
         self._changed = asyncio.Event()
@@ -90,9 +98,11 @@ class Worker:
             self._changed.clear()
             if self._error is not None:
                 raise self._error
+            started = self._clock.now()
             self._resume_suspended()
             delay = self._dispatch()
             self._at.note()
+            self._busy.inc(self._clock.now() - started)
             if delay is None:
                 await self._changed.wait()
             elif delay <= 0:
@@ -264,7 +274,11 @@ class Worker:
             self._changed.set()
         if verdict is not None:
             at.ports.metrics.requests.labels(self.name, VERDICTS[type(verdict)]).inc()
+            started = self._clock.now()
             await self._settlement.settle(batch, verdict, response, probe=probe is not None)
+            if isinstance(verdict, Accepted) and not verdict.answers:
+                # Other settlements wait for Kafka now and then, which is no work of this process.
+                self._busy.inc(self._clock.now() - started)
         if probe is not None:
             at.holds.probe_ended(probe, self._clock.now())
         self._changed.set()
@@ -294,21 +308,26 @@ class Worker:
         """Send the batch and return what the answer means."""
         at, clock = self._at, self._clock
         vendor, items = at.vendor, batch.items
+        metrics = at.ports.metrics
         batch.attempts += 1
         if batch.first_attempt is None:
             batch.first_attempt = clock.wall()
+            metrics.batch_closed.labels(self.name, batch.closed_by).inc()
+        prepared = clock.now()
         request = vendor.request(batch.group, items, int(clock.wall() * 1000))
-        metrics = at.ports.metrics
         metrics.batch_records.labels(self.name).observe(len(items))
         metrics.batch_bytes.labels(self.name).observe(len(request.body or b""))
-        metrics.batch_closed.labels(self.name, batch.closed_by).inc()
         if batch.isolating:
             metrics.isolation_requests.labels(self.name).inc()
         started = clock.now()
+        self._busy.inc(started - prepared)
         try:
             response = await self._transport.send(request, self._timeout)
         except TransportError as error:
             return Retry(error.reason, unknown_outcome=error.unknown_outcome), None
         finally:
-            metrics.request_seconds.labels(self.name).observe(clock.now() - started)
-        return vendor.read(response, batch.group, items, batch.asked), response
+            answered = clock.now()
+            metrics.request_seconds.labels(self.name).observe(answered - started)
+        verdict = by_codes(vendor.read(response, batch.group, items, batch.asked), response, self._codes)
+        self._busy.inc(clock.now() - answered)
+        return verdict, response

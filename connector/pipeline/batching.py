@@ -135,6 +135,12 @@ class OpenBatch:
         """Whether no further item can be added."""
         return self.weight >= self.limits.records or self.size >= self.limits.bytes
 
+    @property
+    def fuller(self) -> str:
+        """Which of its limits is used more: `records` or `bytes`."""
+        limits = self.limits
+        return "records" if self.weight * limits.bytes >= self.size * limits.records else "bytes"
+
     def close(self, by: str) -> Batch:
         """Return what it holds as a batch; `by` is `records`, `bytes`, `linger` or `group`."""
         return Batch(self.group, self.deliveries, by)

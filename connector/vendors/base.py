@@ -209,7 +209,8 @@ class VendorKind:
 
     `settings` is its settings model and `build` makes the vendor of them. `schema` is the full name of its contract
     schema and `fields` gives, for the fields a route may map, what each wants. `rules` are the ids of the local checks,
-    each of which `rules:` may switch off.
+    each of which `rules:` may switch off. `reads_codes` says that `read` heeds the destination's `codes:` by itself;
+    for other vendors delivery does it.
     """
 
     name: str
@@ -218,6 +219,7 @@ class VendorKind:
     schema: str
     fields: Mapping[str, FieldKind]
     rules: frozenset[str] = field(default_factory=frozenset)
+    reads_codes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

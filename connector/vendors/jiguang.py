@@ -194,6 +194,7 @@ KIND: Final = VendorKind(
     name="jiguang",
     settings=JiguangSettings,
     build=_build,
+    reads_codes=True,
     schema="connector.events.JiguangUserEvent",
     fields={
         "cuid": FieldKind("long", required=True),

@@ -121,6 +121,7 @@ KIND: Final = VendorKind(
     name="jpush_report",
     settings=JPushReportSettings,
     build=_build,
+    reads_codes=True,
     schema="connector.events.JPushReportQuery",
     fields={
         "id": FieldKind("string"),

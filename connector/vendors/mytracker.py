@@ -183,6 +183,7 @@ KIND: Final = VendorKind(
     name="mytracker",
     settings=MyTrackerSettings,
     build=_build,
+    reads_codes=True,
     schema="connector.events.MyTrackerEvent",
     fields={
         "method": FieldKind("string", required=True),

@@ -216,6 +216,7 @@ KIND: Final = VendorKind(
     name="quick_audience",
     settings=QuickAudienceSettings,
     build=_build,
+    reads_codes=True,
     schema="connector.events.QuickAudienceEvent",
     fields={
         **{name: FieldKind("string", required=name in _REQUIRED) for name in (*_REQUIRED, *_OPTIONAL)},
