@@ -24,7 +24,7 @@ from confluent_kafka.cimpl import Message as KafkaMessage
 
 from connector.testing.faults import Fault
 from connector.testing.jiguang import JiguangApi
-from connector.testing.simulator import Served, Simulator
+from connector.testing.simulator import Api, Served, Simulator
 from tests.integration.events import KNOWN_EVENT, Message
 from tools.servers import ROOT, Kafka
 
@@ -49,10 +49,10 @@ def wait_for(answer: Callable[[], T | None], what: str, seconds: float = WAIT_SE
 
 
 class Vendor:
-    """Jiguang's simulator in a thread of its own. It knows the event `KNOWN_EVENT` only."""
+    """A vendor's simulator in a thread of its own; without `api` Jiguang's, which knows the event `KNOWN_EVENT` only."""
 
-    def __init__(self) -> None:
-        self._simulator = Simulator(JiguangApi(events={KNOWN_EVENT: ATTRIBUTES}))
+    def __init__(self, api: Api | None = None) -> None:
+        self._simulator = Simulator(api or JiguangApi(events={KNOWN_EVENT: ATTRIBUTES}))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vendor")
 
@@ -85,6 +85,16 @@ class Vendor:
     def cuids(self) -> Counter[int]:
         """How often it accepted the event of each user."""
         return Counter(event["cuid"] for event in self.accepted)
+
+    @property
+    def account(self) -> dict[str, Any]:
+        """The settings of a destination that speaks to it, everything else by default."""
+        return self._simulator.api.destination(self._simulator.url)
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Its own counts since the start."""
+        return self._simulator.stats()
 
     @property
     def served(self) -> list[Served]:
