@@ -130,7 +130,9 @@ def test_an_outage_whose_probe_blames_one_group_goes_on_with_the_others(order: s
             rig.offer(range(10, 20), group="free", key=lambda _n: LANES[1])
             await rig.until(lambda: rig.worker.condition().cause is Cause.OUTAGE)
             rig.transport.behave = lambda call: Reply(403) if call.group == "vip" else OK
-            await rig.until(lambda: len(rig.transport.accepted) == 10, within=200)
+            await rig.until(lambda: rig.at.holds.get("vip"), within=100)
+            assert rig.at.holds.get() is None
+            await rig.until(lambda: len(rig.transport.accepted) == 10, within=5)
             rig.transport.behave = lambda _call: OK
             await rig.done(within=200)
         assert rig.letters.letters == []

@@ -136,7 +136,7 @@ async def test_a_record_that_makes_the_vendor_fail_waits_alone() -> None:
         await rig.until(lambda: rig.unfinished == 1)
         assert rig.letters.letters == []
         assert rig.worker.condition().state is State.RETRYING
-        assert "1 record(s)" in (rig.worker.condition().message or "")
+        assert "t[0]@13 waits alone" in (rig.worker.condition().message or "")
         assert rig.tracker().watermark == 13
         rig.transport.behave = lambda _call: OK
         await rig.done()
