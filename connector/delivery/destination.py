@@ -77,6 +77,8 @@ class Destination:
         self.doubted = 0
         """Records refused alone by an undocumented code since the vendor last accepted anything."""
         self.buffered = 0
+        self.tried_again: list[Batch] = []
+        """Batches under way that had failed before: until they are accepted the destination is still retrying."""
         self._reload = reload
         self._smaller: dict[Hashable, Limits] = {}
         self._intake_hold: tuple[Cause, str] | None = None
@@ -175,9 +177,8 @@ class Destination:
         """Return the state as a person sees it."""
         clock = self.ports.clock
         retrying = None
-        for lane in self.lanes:
-            batch = lane.retrying
-            if batch is not None:
+        for batch in (*self.tried_again, *(lane.retrying for lane in self.lanes)):
+            if batch is not None and batch.deliveries:
                 retrying = _waits(batch)
                 break
         condition = self.holds.condition(

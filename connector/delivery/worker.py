@@ -263,6 +263,18 @@ class Worker:
             self._changed.set()
 
     async def _deliver(self, batch: Batch, probe: Hold | None) -> None:
+        at = self._at
+        failed = batch.failures > 0
+        if failed:
+            at.tried_again.append(batch)
+        try:
+            await self._attempt(batch, probe)
+        finally:
+            if failed:
+                at.tried_again.remove(batch)
+            self._changed.set()
+
+    async def _attempt(self, batch: Batch, probe: Hold | None) -> None:
         at, lane = self._at, self._at.lane(batch)
         try:
             self._end_expired(batch)
@@ -281,7 +293,6 @@ class Worker:
                 self._busy.inc(self._clock.now() - started)
         if probe is not None:
             at.holds.probe_ended(probe, self._clock.now())
-        self._changed.set()
 
     def _end_expired(self, batch: Batch) -> None:
         """Dead-letter what a late attempt would send against a rule; apart, so that a drain waits for the letters."""
