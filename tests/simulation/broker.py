@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
+from connector.errors import FatalError
 from connector.pipeline.metadata import MAX_TEXT, FinishedMap, ForeignMetadata, decode
 from connector.pipeline.runner import AssignmentListener
 from connector.records import Assigned, Commit, Record
@@ -184,7 +185,7 @@ class ModelSource:
         """Rebalance where the group says so, and return the next records."""
         await asyncio.sleep(0)
         if not self._step("poll"):
-            await asyncio.Event().wait()
+            raise FatalError("the member is dead")
         await self._rebalance()
         records = self._read()
         if records:
@@ -249,7 +250,7 @@ class ModelSource:
         if self._closed:
             return
         self._closed = True
-        if self in self._broker.members:
+        if self in self._broker.members and self.assignment:
             await self._revoke(list(self.assignment))
         elif self.assignment:
             await self._lose()

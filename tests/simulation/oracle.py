@@ -132,15 +132,18 @@ class Oracle:
                 if name in finished.parts and finished.parts[name].contains(offset):
                     self.fail(f"{where}: its map claims {offset} for {name}, which is unfinished")
 
-    def accepts(self, planned: Planned, destination: str, epoch: Epoch, dedup_id: str | None, now: float) -> Acceptance:
-        """Judge an acceptance that happens now, and return it."""
+    def accepts(
+        self, planned: Planned, destination: str, epoch: Epoch, dedup_id: str | None, now: float, *, late: bool = False
+    ) -> Acceptance:
+        """Judge an acceptance that happens now, and return it; a `late` one is of a request that was given up."""
         what = f"{destination} accepts record {planned.serial} ({planned.where})"
         if planned.fates.get(destination) not in (ACCEPT, REFUSE):
             self.fail(f"{what}: it was never to go there")
         if dedup_id is not None and self.dedup.setdefault(planned.serial, dedup_id) != dedup_id:
             self.fail(f"{what}: with another dedup id than before")
-        self._judge_repeat(planned, destination, epoch, what)
-        if self.scenario.destinations[destination].order == "key":
+        if not late:
+            self._judge_repeat(planned, destination, epoch, what)
+        if not late and self.scenario.destinations[destination].order == "key":
             self._judge_order(planned, destination, what)
         acceptance = Acceptance(now, epoch)
         self.accepted[planned.serial, destination].append(acceptance)

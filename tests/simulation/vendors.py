@@ -113,14 +113,15 @@ class ModelVendor:
             return Response(200, {"content-type": "text/html"}, b"<html>hello</html>")
         return answer_of(self.api.failed(int(kind.split("_")[1])))
 
-    def take(self, events: Sequence[AcceptedEvent], epochs: dict[int, Epoch]) -> list[Acceptance]:
-        """Accept events for good."""
+    def take(self, events: Sequence[AcceptedEvent], epochs: dict[int, Epoch], late: bool = False) -> list[Acceptance]:
+        """Accept events for good, `late` where nobody waits for the answer any more."""
         taken = []
         for one in events:
             serial = serial_of(one.event)
             dedup_id = one.event.get("randomId")
             epoch = epochs[serial]
-            taken.append(self.oracle.accepts(self.records[serial], self.name, epoch, dedup_id, self.now()))
+            planned, now = self.records[serial], self.now()
+            taken.append(self.oracle.accepts(planned, self.name, epoch, dedup_id, now, late=late))
         return taken
 
     def serials(self, body: bytes) -> list[int]:
@@ -186,7 +187,7 @@ class ModelTransport:
             raise TransportError("no connection", unknown_outcome=False)
         if fault == "late":
             reply = vendor.judge(request, len(vendor.sent))
-            asyncio.get_running_loop().call_later(timeout + 1.0, vendor.take, reply.events, epochs)
+            asyncio.get_running_loop().call_later(timeout + 1.0, vendor.take, reply.events, epochs, True)
             fault = "hang"
         taken: list[Acceptance] = []
         reply = None

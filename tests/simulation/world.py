@@ -144,7 +144,7 @@ class World:
             for name, one in scenario.destinations.items()
         }
 
-    def note(self, what: str, **fields: object) -> None:
+    def note(self, what: str, /, **fields: object) -> None:
         """Add a line to the trace."""
         at = asyncio.get_running_loop().time() - START
         self.trace.append(f"{at:9.3f} {what} {' '.join(f'{name}={value}' for name, value in fields.items())}")
