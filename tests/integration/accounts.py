@@ -1,4 +1,4 @@
-"""The four vendors' simulators side by side, good events for each, and the results topic as another program reads it."""
+"""The four vendors' simulators side by side, good events for each, and the results topic as others read it."""
 
 from __future__ import annotations
 
@@ -183,8 +183,10 @@ def results(kafka: Kafka, topic: str, registry: Registry | None) -> list[Result]
         deadline = time.monotonic() + WAIT_SECONDS
         while len(found) < left:
             assert time.monotonic() < deadline, f"{left - len(found)} results cannot be read"
-            for message in reader.consume(500, 0.1):
-                found.append(Result(message.key(), _decoded(message.value() or b"", topic, registry)))
+            found.extend(
+                Result(message.key(), _decoded(message.value() or b"", topic, registry))
+                for message in reader.consume(500, 0.1)
+            )
         return found
     finally:
         reader.close()

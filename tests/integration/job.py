@@ -49,7 +49,7 @@ def wait_for(answer: Callable[[], T | None], what: str, seconds: float = WAIT_SE
 
 
 class Vendor:
-    """A vendor's simulator in a thread of its own; without `api` Jiguang's, which knows the event `KNOWN_EVENT` only."""
+    """A vendor's simulator in a thread of its own; without `api` Jiguang's, which knows `KNOWN_EVENT` only."""
 
     def __init__(self, api: Api | None = None) -> None:
         self._simulator = Simulator(api or JiguangApi(events={KNOWN_EVENT: ATTRIBUTES}))
