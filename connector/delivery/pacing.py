@@ -1,6 +1,6 @@
 """How many requests a second: a token bucket of depth one, and a log of the last second. Pure.
 
-A vendor counts requests in its own seconds, so any second counts. The bucket gives a token each `1 / (0.987 × limit)`
+A vendor counts requests in its own seconds, so any second counts. The bucket gives a token each `1 / (0.985 × limit)`
 seconds; idle time saves none, but for `CATCH_UP`: a loop on a busy machine wakes late, and what a timer lost is made up
 for. The log sees to it that making up never puts more than the limit into any `WINDOW`, which is longer than a second
 by what requests may gain on each other on their way.
@@ -12,9 +12,9 @@ from collections import deque
 from math import ceil
 from typing import Final
 
-PACE: Final = 0.987
+PACE: Final = 0.985
 CATCH_UP: Final = 0.05
-WINDOW: Final = 1.013
+WINDOW: Final = 1.015
 
 
 class TokenBucket:
