@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import yaml
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.cimpl import Message as KafkaMessage
 
 from connector.testing.faults import Fault
@@ -324,7 +324,15 @@ class Job:
     def committed(self) -> dict[int, int]:
         """Return the group's committed offset of each partition; 0 where it has none."""
         places = [TopicPartition(self.topic, number) for number in range(self.partitions)]
-        return {place.partition: max(0, place.offset) for place in self._reader.committed(places, timeout=10)}
+        found = wait_for(lambda: self._asked_committed(places), "an answer of the group's coordinator")
+        return {place.partition: max(0, place.offset) for place in found}
+
+    def _asked_committed(self, places: list[TopicPartition]) -> list[TopicPartition] | None:
+        """Return the group's offsets; None while a broker that has just started does not know the group yet."""
+        try:
+            return self._reader.committed(places, timeout=10)
+        except KafkaException:
+            return None
 
     def until_done(self, member: Member) -> None:
         """Wait until the group has committed the ends of all partitions."""
