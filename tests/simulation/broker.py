@@ -89,6 +89,8 @@ class ModelBroker:
         self.judge = judge
         self.eager = eager
         self.changed = asyncio.Event()
+        self.doubles: list[tuple[float, float]] = []
+        """When a member worked on that had been put out already."""
 
     def wake(self) -> None:
         """Let idle polls return: something changed."""
@@ -104,7 +106,9 @@ class ModelBroker:
         """Put a member out: its partitions are free at once; it notices so many seconds later."""
         if member in self.members:
             self.members.remove(member)
-            member.notices_at = asyncio.get_running_loop().time() + notice
+            now = asyncio.get_running_loop().time()
+            member.notices_at = now + notice
+            self.doubles.append((now, now + notice))
         for epoch in member.epochs.values():
             epoch.expelled = True
         for partition, owner in self.owner.items():

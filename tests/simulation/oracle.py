@@ -173,15 +173,15 @@ class Oracle:
         return answered < began + self.scenario.drain_timeout - INSTANT
 
     def _judge_order(self, planned: Planned, destination: str, what: str) -> None:
+        """Raise where a later record of the key was accepted before this one is for the first time."""
         if (planned.serial, destination) in self.accepted or planned.fates[destination] != ACCEPT:
             return
-        for offset in self.offsets[planned.topic, planned.partition]:
-            if offset >= planned.offset:
+        for offset in reversed(self.offsets[planned.topic, planned.partition]):
+            if offset <= planned.offset:
                 return
             other = self.plan[planned.topic, planned.partition, offset]
-            if other.key == planned.key and other.fates.get(destination) == ACCEPT:
-                if not self.is_done(other, destination):
-                    self.fail(f"{what}: before {offset}, which has the same key")
+            if other.key == planned.key and (other.serial, destination) in self.accepted:
+                self.fail(f"{what}: after {offset}, which has the same key")
 
     def letter(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Judge a dead letter that is stored now."""

@@ -91,6 +91,16 @@ class Scenario:
     destinations: dict[str, DestinationSettings] = field(default_factory=dict)
 
     @property
+    def roomy(self) -> bool:
+        """Whether records behind one that waits for evidence can always pass it.
+
+        Where the buffer or the map is full, or its lane is the only one, nothing else is accepted, and so nobody can
+        tell whose fault a refusal is.
+        """
+        lanes = all(one.order == "none" or one.max_in_flight > 1 for one in self.destinations.values())
+        return lanes and self.map_limit > 1000 and self.settings.limits.buffer > 500_000
+
+    @property
     def drain_timeout(self) -> float:
         """Seconds that a drain may take."""
         return self.settings.limits.drain_timeout
@@ -108,7 +118,8 @@ def draw(seed: int) -> Scenario:
     calm = random.random() < 0.15
     faults_end = random.uniform(3.0, 25.0)
     members = random.choice((1, 1, 2, 3))
-    settings = _settings(random)
+    buffer, map_limit = random.choice((12_000, 60_000, 10**6, 10**6)), random.choice((4095, 4095, 36, 60, 120))
+    settings = _settings(random, buffer, doubtful=buffer == 10**6 and map_limit == 4095)
     happenings = ["rebalance", "back", "lost", "join", "stop", "cancel", "crash"]
     count = 0 if calm else random.choice((0, 1, 2, 4, 8))
     events = sorted((random.uniform(0.05, faults_end), random.choice(happenings)) for _ in range(count))
@@ -125,7 +136,7 @@ def draw(seed: int) -> Scenario:
         pace=random.choice((0.0, 0.01, 0.1)),
         faults_end=faults_end,
         settings=settings,
-        map_limit=random.choice((4095, 4095, 36, 60, 120)),
+        map_limit=map_limit,
         chunk=random.choice((1, 7, 50, 500)),
         bad=random.choice((0.0, 0.05, 0.3)),
         hints=random.random() < 0.5,
@@ -158,15 +169,15 @@ def _weather(random: Random, end: float, names: list[str], *, calm: bool) -> Wea
     )
 
 
-def _settings(random: Random) -> Settings:
+def _settings(random: Random, buffer: int, *, doubtful: bool) -> Settings:
     drain = random.choice((3.0, 6.0, 22.0))
     jiguang = JiguangApi().destination("http://jiguang.example.com")
     tracker = MyTrackerApi().destination("http://mytracker.example.com")
-    destinations = {"alpha": _destination(random, drain, jiguang)}
+    destinations = {"alpha": _destination(random, drain, jiguang, doubtful=doubtful)}
     if random.random() < 0.7:
-        destinations["beta"] = _destination(random, drain, jiguang)
+        destinations["beta"] = _destination(random, drain, jiguang, doubtful=doubtful)
     if random.random() < 0.6:
-        destinations["tracker"] = _destination(random, drain, tracker)
+        destinations["tracker"] = _destination(random, drain, tracker, doubtful=doubtful)
     both = [name for name in destinations if name != "tracker"]
     return Settings.model_validate(
         {
@@ -174,7 +185,7 @@ def _settings(random: Random) -> Settings:
             "destinations": destinations,
             "routes": [{"schema": "connector.events.JiguangUserEvent", "to": both}],
             "limits": {
-                "buffer": random.choice((12_000, 60_000, 1_000_000)),
+                "buffer": buffer,
                 "drain_timeout": drain,
                 "commit_interval": random.choice((0.1, 1.0, 3.0)),
             },
@@ -182,12 +193,12 @@ def _settings(random: Random) -> Settings:
     )
 
 
-def _destination(random: Random, drain: float, account: dict[str, Any]) -> DestinationSettings:
+def _destination(random: Random, drain: float, account: dict[str, Any], *, doubtful: bool) -> DestinationSettings:
     records = random.choice((1, 3, 10, 20))
     order, max_in_flight = random.choice(("none", "key")), random.choice((1, 3, 8))
     storm: Any = random.choice(("off", "off", {"share": 0.5, "records": 10}, {"share": 0.5, "records": 100}))
-    if order == "key" and max_in_flight == 1:
-        # In the only lane the record in doubt is the only one to probe with.
+    if not doubtful or (order == "key" and max_in_flight == 1):
+        # A storm ends by another record's acceptance: there has to be room for one.
         storm = "off"
     give_up = random.choice((None, None, None, None, 5.0))
     return KINDS[account["vendor"]].settings.model_validate(
@@ -223,8 +234,7 @@ def draw_record(scenario: Scenario, random: Random, serial: int, *, good: bool =
         kind = "tracked"
     if not good and random.random() < scenario.bad:
         kind = random.choice(_BAD if "tracker" in names else _BAD[:-2])
-        if kind == "odd" and any(one.order == "key" and one.max_in_flight == 1 for one in names.values()):
-            # In the only lane nothing can be accepted before it, and so nobody can tell whose fault it is.
+        if kind == "odd" and not scenario.roomy:
             kind = "no_user"
         if kind == "strange" and (scenario.partitions == 1 or serial > scenario.records // 4):
             # Where all that is left waits behind unknown schemas, no known one can tell that it is the right registry.
