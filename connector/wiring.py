@@ -18,6 +18,7 @@ from connector.delivery.worker import Transport, Worker
 from connector.metrics import Metrics
 from connector.pipeline.flow import Budget, TopicPartition
 from connector.pipeline.intake import Decoder, Intake, Services
+from connector.pipeline.metadata import MAX_TEXT
 from connector.pipeline.routing import RouteTable
 from connector.pipeline.runner import Runner, Source, Timing
 from connector.pipeline.storms import Storms
@@ -43,6 +44,8 @@ class Edges:
     random: Random
     cluster_id: str
     partitions: Mapping[str, int]
+    map_limit: int = MAX_TEXT
+    """The longest commit metadata that the group's coordinator takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ def build(
         budget=budget,
         metrics=metrics,
         clock=edges.clock,
-        timing=Timing(settings.limits.commit_interval, settings.limits.drain_timeout),
+        timing=Timing(settings.limits.commit_interval, settings.limits.drain_timeout, edges.map_limit),
         on_assignment=shares.apply,
     )
     return Pipeline(runner, workers, intake, holds, budget)

@@ -104,10 +104,11 @@ class PartitionStatus:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How often offsets are committed, and how long a drain may take (seconds)."""
+    """How often offsets are committed, how long a drain may take (seconds), and how long a map may be (characters)."""
 
     commit_interval: float
     drain_timeout: float
+    map_limit: int = metadata.MAX_TEXT
 
 
 class Runner:
@@ -259,7 +260,7 @@ class Runner:
             snapshot = tracker.snapshot()
             if snapshot is None:
                 continue
-            encoded = metadata.encode(snapshot.watermark, snapshot.finished)
+            encoded = metadata.encode(snapshot.watermark, snapshot.finished, self._timing.map_limit)
             self._map_used[partition] = encoded.used
             commits.append(Commit(*partition, snapshot.watermark, encoded.text))
         if not commits:

@@ -290,6 +290,7 @@ class World:
             random=Random(self.random.random()),
             cluster_id=CLUSTER,
             partitions={TOPIC: scenario.partitions},
+            map_limit=scenario.map_limit,
         )
         member.pipeline = build(scenario.settings, KINDS, metrics, edges)
         member.task = asyncio.create_task(self._live(member, edges), name=member.name)
