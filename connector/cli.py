@@ -166,9 +166,25 @@ def simulate(
     vendor: Annotated[str, typer.Argument(metavar="VENDOR", help="jiguang, quick_audience, mytracker, jpush_report.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0: any free one.")] = 0,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    event: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="An event that exists there; repeatable. Without: every event does."),
+    ] = None,
+    rate: Annotated[
+        int | None, typer.Option(min=1, help="Requests that are admitted in any second; more are throttled.")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append one JSON line for each request, with its events.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="An option of the account (token=abc, vip=false); repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Serve a vendor's API as its document says, strictly, with faults on demand; it prints how to steer it."""
-    from connector.testing import SIMULATORS
+    from connector.testing import SIMULATORS, account
     from connector.testing import simulate as serve
 
     if vendor not in SIMULATORS:
@@ -176,7 +192,11 @@ def simulate(
 
         _fail(f"there is no simulator of {vendor}; {suggest(vendor, SIMULATORS)}", BAD_CONFIGURATION)
     try:
-        _in_loop(serve(vendor, host=host, port=port))
+        options = account(vendor, option or (), event or ())
+    except ValueError as error:
+        _fail(str(error), BAD_CONFIGURATION)
+    try:
+        _in_loop(serve(vendor, host=host, port=port, requests_per_second=rate, log=log, **options))
     except KeyboardInterrupt:
         return
     except OSError as error:

@@ -12,7 +12,7 @@ from connector.testing.jiguang import JiguangApi
 from connector.testing.jpush_report import JPushReportApi
 from connector.testing.mytracker import MyTrackerApi
 from connector.testing.quick_audience import QuickAudienceApi
-from connector.testing.serve import SIMULATORS, simulate
+from connector.testing.serve import SIMULATORS, account, simulate
 from connector.testing.simulator import Reply, Served, Simulator
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Reply",
     "Served",
     "Simulator",
+    "account",
     "parse_fault",
     "simulate",
 ]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Final
+
+import orjson
 
 from connector.testing.faults import EFFECTS
 from connector.testing.jiguang import JiguangApi
@@ -21,6 +24,46 @@ SIMULATORS: Final[Mapping[str, Callable[..., Api]]] = {
     "quick_audience": QuickAudienceApi,
 }
 """The simulated account of each vendor; its arguments are its options."""
+
+
+def account(vendor: str, settings: Sequence[str] = (), events: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the options of a vendor's simulated account, from `NAME=VALUE` and the names of the events it knows.
+
+    A value is JSON, or text as it is. Raises `ValueError` that says what is allowed.
+    """
+    api = SIMULATORS[vendor]
+    known = (
+        {each.name: each for each in fields(api) if each.init} if isinstance(api, type) and is_dataclass(api) else {}
+    )
+    options: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in known:
+            raise ValueError(f"{setting}: NAME=VALUE is wanted; the names of {vendor} are {', '.join(known)}")
+        options[name] = _value(known[name], text)
+    if events and "events" in known:
+        options["events"] = {name: {} for name in events}
+    elif events and "event_codes" in known:
+        options["event_codes"] = list(events)
+    elif events:
+        raise ValueError(f"{vendor} takes any event; only jiguang and quick_audience have events that must exist")
+    return options
+
+
+def _value(option: Field[Any], text: str) -> Any:
+    """Return an option's value: text where its default is text, else what the JSON says."""
+    if isinstance(option.default, str):
+        return text
+    try:
+        value = orjson.loads(text)
+    except ValueError:
+        value = text
+    wanted = type(option.default)
+    if option.default is not MISSING and wanted in (bool, int, float) and type(value) not in (wanted, int):
+        raise ValueError(
+            f"{option.name}={text}: {wanted.__name__} is wanted, such as {orjson.dumps(option.default).decode()}"
+        )
+    return value
 
 
 async def simulate(vendor: str, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> None:

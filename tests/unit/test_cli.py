@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from connector import __version__, app, app_checks, cli
+from connector import __version__, app, app_checks, cli, testing
 from connector.config import Loaded
 from connector.errors import FatalError, StartupError
 
@@ -234,6 +234,48 @@ def test_an_unknown_simulator_is_2(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     ended = command(monkeypatch, capsys, "simulate", "jiguan")
     assert ended.code == 2
     assert "did you mean jiguang?" in ended.err
+
+
+def test_simulate_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Events, rate, log file and the account's options reach the simulator, each as its own type."""
+    seen: dict[str, object] = {}
+
+    async def simulate(vendor: str, **options: object) -> None:
+        seen.update(options, vendor=vendor)
+
+    monkeypatch.setattr(testing, "simulate", simulate)
+    arguments = ["--event", "buy", "--event", "see", "--rate", "5", "--log", "x.jsonl", "--port", "9000"]
+    settings = ["--set", "entity=true", "--set", "access_key=123", "--set", "window_seconds=60"]
+    assert command(monkeypatch, capsys, "simulate", "quick_audience", *arguments, *settings).code == 0
+    assert seen == {
+        "vendor": "quick_audience",
+        "host": "127.0.0.1",
+        "port": 9000,
+        "requests_per_second": 5,
+        "log": Path("x.jsonl"),
+        "event_codes": ["buy", "see"],
+        "entity": True,
+        "access_key": "123",
+        "window_seconds": 60,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["jiguang", "--set", "appkey=1"], "the names of jiguang are project_id"),
+        (["jiguang", "--set", "app_key"], "NAME=VALUE"),
+        (["jpush_report", "--set", "vip=perhaps"], "vip=perhaps: bool is wanted"),
+        (["mytracker", "--event", "buy"], "mytracker takes any event"),
+    ],
+)
+def test_a_wrong_option_of_a_simulator_is_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    """What a simulator does not have is refused with what it has."""
+    ended = command(monkeypatch, capsys, "simulate", *arguments)
+    assert ended.code == 2
+    assert said in ended.err
 
 
 @pytest.mark.parametrize(
