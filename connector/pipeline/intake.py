@@ -212,6 +212,7 @@ class Intake:
         for record, tracker in records:
             if parked and (record.topic, record.partition) in parked:
                 self._park(record)
+                self._look_ahead(record)
                 continue
             try:
                 decoded.append((record, tracker, decode(record)))
@@ -284,6 +285,20 @@ class Intake:
             offers[destination] = [(delivery, group)]
         else:
             deliveries.append((delivery, group))
+
+    def _look_ahead(self, record: Record) -> None:
+        """Ask for the schema of a record that waits behind another one's.
+
+        An unknown id is refused only once the registry has proven itself by a known one: where a whole partition waits
+        behind the unknown one, that may be this.
+        """
+        try:
+            self._to.decoder.decode(record)
+        except SchemaUnavailable as error:
+            self._resolve(error.key)
+        except Refusal:
+            # It is refused in its turn.
+            return
 
     def _park(self, record: Record) -> None:
         self._parked.setdefault((record.topic, record.partition), deque()).append(record)
