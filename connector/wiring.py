@@ -24,8 +24,10 @@ from connector.pipeline.runner import Runner, Source, Timing
 from connector.pipeline.storms import Storms
 from connector.vendors.base import Vendor, VendorKind
 
-QUEUE_SHARE: Final = 4
-"""One part in so many of `limits.buffer` is librdkafka's own queue; the rest is for deliveries without an outcome."""
+QUEUE_SHARE: Final = 8
+"""One part in so many of `limits.buffer` is librdkafka's own queue."""
+BUDGET_SHARE: Final = 0.75
+"""The part of `limits.buffer` for deliveries without an outcome; what is left is for requests on their way."""
 REPLAY_SHARE: Final = 0.02
 """What part of a destination's rate limit goes with the partitions of the replay topic, where that is read."""
 
@@ -105,7 +107,7 @@ def build(
     them. Raises `ConfigurationError` for routes that cannot be.
     """
     routes = RouteTable.compile(settings, kinds, schemas)
-    budget = Budget(settings.limits.buffer - settings.limits.buffer // QUEUE_SHARE)
+    budget = Budget(int(settings.limits.buffer * BUDGET_SHARE))
     workers: dict[str, Worker] = {}
     for name, one in settings.destinations.items():
         if only is not None and name != only:

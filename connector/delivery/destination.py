@@ -113,12 +113,15 @@ class Destination:
             bytes=limits.bytes if size is None else max(limits.overhead + 1, min(limits.bytes, size)),
         )
 
-    def add(self, delivery: Delivery, group: Hashable) -> None:
-        """Take a delivery in."""
-        self.buffered += delivery.charge
-        lanes = self.lanes
-        lane = lanes[0] if len(lanes) == 1 else lanes[lane_of(delivery.record, len(lanes))]
-        lane.offer(delivery, group, self.ports.clock.now())
+    def add(self, deliveries: Iterable[tuple[Delivery, Hashable]]) -> None:
+        """Take deliveries in, each with its group."""
+        now, lanes, charge = self.ports.clock.now(), self.lanes, 0
+        only = lanes[0] if len(lanes) == 1 else None
+        for delivery, group in deliveries:
+            charge += delivery.charge
+            lane = only or lanes[lane_of(delivery.record, len(lanes))]
+            lane.offer(delivery, group, now)
+        self.buffered += charge
 
     def finish(self, deliveries: Iterable[Delivery]) -> None:
         """Note the outcome of deliveries: their trackers know, their bytes are free."""

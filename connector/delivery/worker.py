@@ -78,8 +78,7 @@ class Worker:
 
     def offer(self, deliveries: Iterable[tuple[Delivery, Hashable]]) -> None:
         """Take deliveries in, each with its group. Never blocks: the budget is the caller's to mind."""
-        for delivery, group in deliveries:
-            self._at.add(delivery, group)
+        self._at.add(deliveries)
         self._changed.set()
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:

@@ -117,7 +117,8 @@ class Decoder:
                 "decode.trailing_bytes",
                 f"{len(value) - end} bytes are left over after the datum of {writer.name}: another schema's?",
             )
-        return Event(writer.name, datum)
+        event: Event = tuple.__new__(Event, (writer.name, datum))  # past the slower `__new__` of named tuples
+        return event
 
     def peek(self, record: Record) -> str | None:
         """Return the full name of a record's schema without decoding; None where it is not known, or there is none."""

@@ -159,7 +159,7 @@ def is_incremental(client: Mapping[str, Any]) -> bool:
 def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) -> dict[str, Any]:
     """Return the consumer's properties.
 
-    librdkafka's own queue holds at most about `queue_bytes`, and one fetch more.
+    librdkafka's own queue holds at most about `queue_bytes`, and one fetch (1 MiB, or one larger record) more.
     """
     client = _common(settings, _PRODUCER_ONLY)
     client.pop(_RESET, None)
@@ -171,7 +171,9 @@ def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) ->
         "isolation.level": "read_committed",
         # With a small queue the fetcher would otherwise rest for a second each time the queue is full.
         "fetch.queue.backoff.ms": 10,
-        "fetch.max.bytes": max(kbytes * 1024, 1 << 20),
+        # The queue is overshot by what one answer holds; a record larger than these comes alone (KIP-74).
+        "fetch.max.bytes": 1 << 20,
+        "fetch.message.max.bytes": 256 << 10,
         **client,
         "queued.max.messages.kbytes": kbytes,
         "group.id": group_id,

@@ -123,11 +123,14 @@ class Intake:
         consumed: Counter[str] = Counter()
         skipped: Counter[str] = Counter()
         fresh: list[tuple[Record, PartitionTracker]] = []
+        topic, partition, tracker = "", -1, None
         for record in records:
-            tracker = tracker_of((record.topic, record.partition))
+            if record.partition != partition or record.topic != topic:
+                topic, partition = record.topic, record.partition
+                tracker = tracker_of((topic, partition))
             if tracker is None or not tracker.open:
                 continue
-            consumed[record.topic] += 1
+            consumed[topic] += 1
             if not tracker.begin(record.offset):
                 skipped["finished_before"] += 1
             elif record.value is None:
@@ -224,9 +227,8 @@ class Intake:
         return decoded
 
     def _prepare(self, decoded: Sequence[tuple[Record, PartitionTracker, Event]]) -> None:
-        route, cluster_id, bits = self._to.routes.route, self._to.cluster_id, self._bits
-        now = int(self._to.clock.wall() * 1000)
-        offers: dict[str, list[tuple[Delivery, Hashable]]] = {}
+        route, cluster_id = self._to.routes.route, self._to.cluster_id
+        chunk = _Chunk(self._to, self._bits)
         accepted: dict[str, int] = {}
         for record, tracker, event in decoded:
             try:
@@ -235,56 +237,10 @@ class Intake:
                 self._refuse(record, tracker, refusal)
                 continue
             accepted[record.topic] = accepted.get(record.topic, 0) + 1
-            mask = 0
-            for one in routed:
-                mask |= bits.get(one.destination, 0)
-            if not mask:
-                tracker.finish(record.offset, WHOLE)
-                self._to.metrics.records_skipped.labels("other_destination" if routed else "unrouted").inc()
-                continue
-            left = tracker.route(record.offset, mask)
-            for one in routed:
-                bit = bits.get(one.destination, 0)
-                if left & bit:
-                    self._prepare_one(record, tracker, bit, one, now, offers)
-        for name, deliveries in offers.items():
-            self._to.deliverers[name].offer(deliveries)
+            chunk.prepare(record, tracker, routed)
+        chunk.offer()
         for topic, count in accepted.items():
             self._resume(self._to.storms.accepted(topic, count))
-
-    def _prepare_one(
-        self,
-        record: Record,
-        tracker: PartitionTracker,
-        bit: int,
-        routed: Routed,
-        now: int,
-        offers: dict[str, list[tuple[Delivery, Hashable]]],
-    ) -> None:
-        """Prepare one delivery: offer its item, or refuse it for its destination."""
-        destination, event, identity = routed.destination, routed.event, routed.identity
-        deliverer = self._to.deliverers[destination]
-        try:
-            if isinstance(event, Refusal):
-                raise event
-            vendor = deliverer.vendor
-            group = vendor.group(event)
-            item = vendor.encode(event, now)
-            limits = vendor.limits(group)
-            if limits.overhead + len(item.body) > limits.bytes:
-                raise _too_large(size_alone(item, limits), limits.bytes)
-        except Refusal as refusal:
-            delivery = Delivery(record, tracker, bit, NO_ITEM, identity)
-            self._to.budget.add(delivery.charge)
-            deliverer.refuse(delivery, refusal)
-            return
-        delivery = Delivery(record, tracker, bit, item, identity)
-        self._to.budget.add(delivery.charge)
-        deliveries = offers.get(destination)
-        if deliveries is None:
-            offers[destination] = [(delivery, group)]
-        else:
-            deliveries.append((delivery, group))
 
     def _look_ahead(self, record: Record) -> None:
         """Ask for the schema of a record that waits behind another one's.
@@ -349,6 +305,63 @@ class Intake:
             tracker.finish(record.offset, WHOLE)
         finally:
             self._to.budget.release(charge)
+
+
+class _Chunk:
+    """The deliveries of one chunk of records, prepared one by one and offered at once to each destination."""
+
+    __slots__ = ("_bits", "_charge", "_now", "_offers", "_to", "_vendors")
+
+    def __init__(self, services: Services, bits: Mapping[str, int]) -> None:
+        self._to = services
+        self._bits = bits
+        self._now = int(services.clock.wall() * 1000)
+        self._charge = 0
+        self._vendors = {name: deliverer.vendor for name, deliverer in services.deliverers.items()}
+        self._offers: dict[str, list[tuple[Delivery, Hashable]]] = {name: [] for name in services.deliverers}
+
+    def prepare(self, record: Record, tracker: PartitionTracker, routed: Sequence[Routed]) -> None:
+        """Prepare what a record is routed to, but for what is finished; one that goes nowhere is skipped."""
+        bits = self._bits
+        mask = 0
+        for one in routed:
+            mask |= bits.get(one[0], 0)
+        if not mask:
+            tracker.finish(record.offset, WHOLE)
+            self._to.metrics.records_skipped.labels("other_destination" if routed else "unrouted").inc()
+            return
+        left = tracker.route(record.offset, mask)
+        for destination, event, identity, _ in routed:
+            bit = bits.get(destination, 0)
+            if not left & bit:
+                continue
+            try:
+                if isinstance(event, Refusal):
+                    raise event
+                vendor = self._vendors[destination]
+                group = vendor.group(event)
+                item = vendor.encode(event, self._now)
+                limits = vendor.limits(group)
+                if limits.overhead + len(item.body) > limits.bytes:
+                    raise _too_large(size_alone(item, limits), limits.bytes)
+            except Refusal as refusal:
+                self._refuse(destination, Delivery(record, tracker, bit, NO_ITEM, identity), refusal)
+                continue
+            delivery = Delivery(record, tracker, bit, item, identity)
+            self._charge += delivery.charge
+            self._offers[destination].append((delivery, group))
+
+    def offer(self) -> None:
+        """Hand over what was prepared."""
+        self._to.budget.add(self._charge)
+        for name, deliveries in self._offers.items():
+            if deliveries:
+                self._to.deliverers[name].offer(deliveries)
+
+    def _refuse(self, destination: str, delivery: Delivery, refusal: Refusal) -> None:
+        """Hand over a delivery that breaks a rule before it is sent."""
+        self._to.budget.add(delivery.charge)
+        self._to.deliverers[destination].refuse(delivery, refusal)
 
 
 def _charge(record: Record) -> int:

@@ -42,10 +42,11 @@ class PartitionTracker:
         "_changed",
         "_partial",
         "_pending",
+        "_phase",
         "_restored",
         "destinations",
+        "open",
         "partition",
-        "phase",
         "position",
         "topic",
     )
@@ -61,7 +62,9 @@ class PartitionTracker:
         self.topic = topic
         self.partition = partition
         self.destinations = tuple(destinations)
-        self.phase = Phase.OPEN
+        self._phase = Phase.OPEN
+        self.open = True
+        """Whether new work may start for this assignment."""
         self.position = start
         self._pending: dict[int, int] = {}
         self._partial: dict[int, int] = {}
@@ -69,9 +72,14 @@ class PartitionTracker:
         self._changed = False
 
     @property
-    def open(self) -> bool:
-        """Whether new work may start for this assignment."""
-        return self.phase is Phase.OPEN
+    def phase(self) -> Phase:
+        """How much of its life the assignment has left."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        self._phase = phase
+        self.open = phase is Phase.OPEN
 
     @property
     def unfinished(self) -> int:
@@ -120,7 +128,7 @@ class PartitionTracker:
 
     def finish(self, offset: int, bit: int) -> None:
         """Note one delivery's outcome. Late work of a closed epoch changes nothing."""
-        if self.phase is Phase.CLOSED:
+        if self._phase is Phase.CLOSED:
             return
         left = self._pending[offset] & ~bit
         self._changed = True

@@ -136,13 +136,14 @@ class RouteTable:
             return self._unrouted
         if len(names) > 1:
             return _ambiguous(schema, names)
-        destination = names[0]
+        destination, new = names[0], tuple.__new__
 
         def to_only_destination(event: Event, record: Record, cluster_id: str) -> list[Routed]:
-            # The path of most records: `position_identity` written out, and Routed made past its slower `__new__`.
+            # The path of most records: `position_identity` written out, and tuples made past their slower `__new__`.
             topic, partition, offset, timestamp, _, _, _ = record
             identity = f"{cluster_id}/{topic}/{partition}/{offset}"
-            return [tuple.__new__(Routed, (destination, VendorEvent(event[1], identity, timestamp), identity, None))]
+            vendor_event = new(VendorEvent, (event[1], identity, timestamp, False))
+            return [new(Routed, (destination, vendor_event, identity, None))]
 
         return to_only_destination
 

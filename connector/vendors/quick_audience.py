@@ -34,26 +34,8 @@ from connector.vendors.base import (
 from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, kind, rule_ids, scalar
 from connector.vendors.quick_audience_form import form, form_around, signature
 
-_OPTIONAL: Final = ("organizationId", "workspaceId", "entityId", "comeFrom", "eventChannel")
-_REQUIRED: Final = ("customerId", "eventCode")
-_ID_PARTS: Final = ("customerId", "idMapping")
 _CONFIGURATION: Final = re.compile(r"sign|access|auth|permission|forbidden|appid|timestamp", re.IGNORECASE)
 """Words of an errorCode (the vendor's vocabulary, never an event's text) that speak of the account."""
-
-RULES: Final[Mapping[str, str]] = {
-    **{f"{name}.required": "must be given and not be empty" for name in _REQUIRED},
-    **{f"{name}.type": "must be text" for name in (*_REQUIRED, *_OPTIONAL)},
-    "entityId.required": "must be given for an entity that is not a person",
-    "eventTime.required": "must be given",
-    "eventTime.type": "must be a point in time, in epoch milliseconds of 64 bits",
-    "isOrder.value": 'must be "0" or "1"',
-    "extendAttributes.type": "must be an object",
-    "extendAttributes.value": "must hold values that have a form as text",
-    "customerIdList.type": "must be a list of objects",
-    **{f"customerIdList.{name}.required": "must be given and not be empty" for name in _ID_PARTS},
-    **{f"customerIdList.{name}.type": "must be text" for name in _ID_PARTS},
-}
-
 
 class QuickAudienceSettings(DestinationSettings):
     """An organization at Quick Audience, and the app that may write to it."""
@@ -105,13 +87,13 @@ class QuickAudience:
         """Check the event and return it as a member of the list."""
         fields, rules = event.fields, self._rules
         datum: dict[str, Any] = {"organizationId": self._organization}
-        for name in (*_REQUIRED, *_OPTIONAL):
-            value = self._text(name, fields.get(name), required=name in _REQUIRED)
+        for name in (*REQUIRED, *OPTIONAL):
+            value = self._text(name, fields.get(name), required=name in REQUIRED)
             if value is not None:
                 datum[name] = value
         if not fields.get("entityId") and (event.entity or self._settings.entity):
             rules.broken("entityId.required", kind(fields.get("entityId")))
-        time = _plain(fields.get("eventTime"))
+        time = plain(fields.get("eventTime"))
         if type(time) is not int or not LONG_MIN <= time <= LONG_MAX:
             rules.broken("eventTime.required" if time is None else "eventTime.type", kind(time))
         if time is not None:
@@ -129,7 +111,7 @@ class QuickAudience:
         return Item(json_bytes("quick_audience", datum))
 
     def _text(self, name: str, value: Any, *, required: bool) -> Any:
-        value = _plain(value)
+        value = plain(value)
         if value is None or (required and value == ""):
             if required:
                 self._rules.broken(f"{name}.required", kind(value))
@@ -144,7 +126,7 @@ class QuickAudience:
             return attributes
         texts = {}
         for name, value in attributes.items():
-            plain = value if isinstance(value, Mapping | list | tuple) else _plain(value)
+            plain = value if isinstance(value, Mapping | list | tuple) else plain(value)
             if isinstance(plain, float) and plain - plain != 0:
                 self._rules.broken("extendAttributes.value", "an object that holds NaN or infinity")
             if isinstance(plain, bytes):
@@ -158,7 +140,7 @@ class QuickAudience:
             self._rules.broken("customerIdList.type", kind(ids))
             return ids
         parts = [
-            {name: self._text(f"customerIdList.{name}", member.get(name), required=True) for name in _ID_PARTS}
+            {name: self._text(f"customerIdList.{name}", member.get(name), required=True) for name in ID_PARTS}
             for member in ids
         ]
         return [{name: value for name, value in member.items() if value is not None} for member in parts]
@@ -200,14 +182,6 @@ class QuickAudience:
         return Refused(code or f"http_{response.status}", reason, documented=False, request_id=rid)
 
 
-def _plain(value: Any) -> Any:
-    """Return a logical type as text or number, and what has no such form as it is, for a rule to name."""
-    try:
-        return scalar(value)
-    except ValueError:
-        return value
-
-
 def _build(settings: QuickAudienceSettings) -> Vendor:
     return QuickAudience(settings)
 
@@ -219,7 +193,7 @@ KIND: Final = VendorKind(
     reads_codes=True,
     schema="connector.events.QuickAudienceEvent",
     fields={
-        **{name: FieldKind("string", required=name in _REQUIRED) for name in (*_REQUIRED, *_OPTIONAL)},
+        **{name: FieldKind("string", required=name in REQUIRED) for name in (*REQUIRED, *OPTIONAL)},
         "eventTime": FieldKind("millis", required=True),
         "isOrder": FieldKind("any"),
         "extendAttributes": FieldKind("string_map"),

@@ -1,0 +1,34 @@
+"""Quick Audience's event model: its fields, the local rules that follow from it, and what a logical type becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from connector.vendors.checks import scalar
+
+OPTIONAL: Final = ("organizationId", "workspaceId", "entityId", "comeFrom", "eventChannel")
+REQUIRED: Final = ("customerId", "eventCode")
+ID_PARTS: Final = ("customerId", "idMapping")
+
+RULES: Final[Mapping[str, str]] = {
+    **{f"{name}.required": "must be given and not be empty" for name in REQUIRED},
+    **{f"{name}.type": "must be text" for name in (*REQUIRED, *OPTIONAL)},
+    "entityId.required": "must be given for an entity that is not a person",
+    "eventTime.required": "must be given",
+    "eventTime.type": "must be a point in time, in epoch milliseconds of 64 bits",
+    "isOrder.value": 'must be "0" or "1"',
+    "extendAttributes.type": "must be an object",
+    "extendAttributes.value": "must hold values that have a form as text",
+    "customerIdList.type": "must be a list of objects",
+    **{f"customerIdList.{name}.required": "must be given and not be empty" for name in ID_PARTS},
+    **{f"customerIdList.{name}.type": "must be text" for name in ID_PARTS},
+}
+
+
+def plain(value: Any) -> Any:
+    """Return a logical type as text or number, and what has no such form as it is, for a rule to name."""
+    try:
+        return scalar(value)
+    except ValueError:
+        return value
