@@ -26,6 +26,7 @@ from confluent_kafka.aio import AIOConsumer
 from connector.clock import Clock
 from connector.config import KafkaSettings
 from connector.errors import FatalError, StartupError
+from connector.kafka.chunks import Chunk
 from connector.kafka.client import (
     AUTO_OFFSET_RESET,
     FATAL,
@@ -44,11 +45,6 @@ from connector.records import NO_TIMESTAMP, Assigned, Commit, Record
 
 Partition = tuple[str, int]
 
-MAX_RECORDS: Final = 500
-"""The most records that one poll returns."""
-
-_FIRST_RECORDS: Final = 32
-"""How many records the first poll returns, while nobody knows how large they are."""
 _CONSUME_SECONDS: Final = 0.01
 _THREADS: Final = 4
 _REQUEST_SECONDS: Final = 5.0
@@ -96,8 +92,7 @@ class KafkaSource:
         clock: Clock,
     ) -> None:
         self._config = consumer_config(settings, group_id, queue_bytes)
-        self._chunk = _FIRST_RECORDS
-        self._chunk_bytes = queue_bytes // 2
+        self._chunk = Chunk(queue_bytes // 2)
         self._start = start_of(settings)
         self._incremental = is_incremental(self._config)
         self._clock = clock
@@ -127,7 +122,7 @@ class KafkaSource:
             await self._subscribe(frozenset(self._topics.names))
 
     async def poll(self) -> list[Record]:
-        """Return the next records, at most `MAX_RECORDS`, after 10 ms at the latest but for the listener's callbacks.
+        """Return the next records, at most `chunks.MAX_RECORDS`, after 10 ms at the latest but for the listener's callbacks.
 
         A cancelled consume would lose its records: where the caller is cancelled the consume is awaited, and its
         records are the next poll's. Raises `FatalError` where a person has to act.
@@ -216,16 +211,13 @@ class KafkaSource:
             await self._resolve_patterns()
         self._changed.clear()
         try:
-            messages = await self._consumer.consume(self._chunk, _CONSUME_SECONDS)
+            messages = await self._consumer.consume(self._chunk.records, _CONSUME_SECONDS)
         except KafkaException as error:
             raise FatalError(f"the Kafka consumer cannot go on: {error_text(error)}") from None
         if self._fatal is not None:
             raise FatalError(f"the Kafka consumer cannot go on: {self._fatal}")
         records = self._records(messages)
-        if records:
-            # What one poll returns is charged only afterwards: where records are large it returns few of them.
-            size = sum(len(record.value or b"") + len(record.key or b"") for record in records) // len(records)
-            self._chunk = max(1, min(MAX_RECORDS, 2 * self._chunk, self._chunk_bytes // max(1, size)))
+        self._chunk.saw(records)
         if self._changed or self._reseek:
             records = await self._of_this_epoch(records)
         if now >= self._next_ends:

@@ -1,0 +1,33 @@
+"""How many records a poll asks for, by how large they were."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.kafka.chunks import MAX_RECORDS, Chunk
+from connector.records import Record
+
+
+def records(size: int, count: int) -> list[Record]:
+    """Return `count` records whose values have `size` bytes."""
+    return [Record("t", 0, number, -1, None, b"v" * size, ()) for number in range(count)]
+
+
+@given(st.sampled_from([0, 1, 200, 1000, 99_999, 100_000, 100_001, 10**6]), st.integers(1, 4))
+def test_a_poll_of_like_records_stays_below_its_bytes(size: int, polls: int) -> None:
+    """After records of one size the next poll holds at most the bytes given, or one record. Kills: a fixed count."""
+    chunk = Chunk(200_000)
+    for _ in range(polls):
+        chunk.saw(records(size, min(chunk.records, 3)))
+    assert chunk.records == 1 or chunk.records * size <= 200_000
+    assert 1 <= chunk.records <= MAX_RECORDS
+
+
+def test_small_records_come_many_at_a_time() -> None:
+    """A topic of small records is soon polled in full, and an empty poll changes nothing."""
+    chunk = Chunk(200_000)
+    for _ in range(5):
+        chunk.saw(records(200, 10))
+        chunk.saw([])
+    assert chunk.records == MAX_RECORDS
