@@ -1,8 +1,8 @@
 """A model of one Kafka topic and one consumer group, as strict as the real ones where it matters.
 
 Like Kafka it takes a commit from any live member of the group, for any partition and any offset; the oracle is told
-first. Like librdkafka it calls the listener from inside `poll` and `close` only, pauses by partition, returns records in
-the order of their offsets, and has gaps where compaction and transaction markers were.
+first. Like librdkafka it calls the listener from inside `poll` and `close` only, pauses by partition, returns records
+in the order of their offsets, and has gaps where compaction and transaction markers were.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ class ModelBroker:
                 if owner is not None and owner in counts and counts[owner] < most:
                     target[partition] = owner
                     counts[owner] += 1
-        for partition in target:
-            if target[partition] is None:
+        for partition, keeps in list(target.items()):
+            if keeps is None:
                 fewest = min(counts.values())
                 chosen = self.random.choice([m for m in self.members if counts[m] == fewest])
                 target[partition] = chosen

@@ -186,11 +186,11 @@ class ModelTransport:
         if fault == "unconnected":
             raise TransportError("no connection", unknown_outcome=False)
         if fault == "late":
-            reply = vendor.judge(request, len(vendor.sent))
-            asyncio.get_running_loop().call_later(timeout + 1.0, vendor.take, reply.events, epochs, True)
+            events = vendor.judge(request, len(vendor.sent)).events
+            asyncio.get_running_loop().call_later(timeout + 1.0, vendor.take, events, epochs, True)
             fault = "hang"
         taken: list[Acceptance] = []
-        reply = None
+        reply: Reply | None = None
         if fault is None or fault.endswith(_AFTER):
             reply = vendor.judge(request, len(vendor.sent))
             taken = vendor.take(reply.events, epochs)

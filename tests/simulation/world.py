@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -153,9 +154,9 @@ class World:
         self.stormy = True
         self.trace: list[str] = []
         self.members: list[Member] = []
-        self.gone: set[asyncio.Task[None]] = set()
         self.crashes = list(scenario.crashes)
         self.ending = False
+        self._numbers = itertools.count()
         self.vendors = {
             name: ModelVendor(name, one, scenario, self.oracle, self.records, self.random, self.clock.now)
             for name, one in scenario.destinations.items()
@@ -287,7 +288,7 @@ class World:
 
     def _start(self) -> None:
         crash = self.crashes.pop() if self.crashes else None
-        member = Member(f"m{len(self.members)}", self, crash)
+        member = Member(f"m{next(self._numbers)}", self, crash)
         scenario = self.scenario
         self.note("start", member=member.name, crash=crash)
         member.source = ModelSource(
@@ -322,7 +323,7 @@ class World:
         except asyncio.CancelledError:
             if not (member.dead or member.cancelled):
                 raise
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - whatever ends a member is a finding
             if not member.dead and self.oracle.broken is None:
                 self.oracle.broken = f"{member.name} ended with {error!r}"
         finally:
@@ -358,7 +359,7 @@ class World:
                     self.append(draw_record(self.scenario, self.random, len(self.records), good=True))
         for member in self.members:
             used = member.pipeline.budget.used
-            if used and not member.dead:
+            if used and not (member.dead or member.stop.is_set()):
                 self.oracle.fail(f"{member.name} still holds {used} bytes when everything is done")
 
     def _stuck(self, left: list[str]) -> None:
