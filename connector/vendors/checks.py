@@ -105,6 +105,14 @@ def scalar(value: object) -> str | int | float | bool | None:
     raise ValueError(kind(value))
 
 
+def plain(value: Any) -> Any:
+    """Return a value as `scalar` does, and what has no such form as it is, for a rule to name."""
+    try:
+        return value if type(value) is str else scalar(value)
+    except ValueError:
+        return value
+
+
 def _exact(value: Decimal) -> int | float:
     """Return a decimal as the number that says the same; what a double would round is refused, not changed."""
     if value.is_finite():

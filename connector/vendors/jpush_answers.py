@@ -6,8 +6,6 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-import orjson
-
 from connector.records import Answer, Item
 from connector.vendors.answers import (
     Codes,
@@ -25,13 +23,13 @@ from connector.vendors.answers import (
 )
 from connector.vendors.base import Accepted, Misconfigured, Refused, Response, Retry, Throttled, Verdict
 from connector.vendors.checks import LONG_MAX, LONG_MIN
+from connector.vendors.jpush_figures import flat, json_text
 from connector.vendors.jpush_questions import Question
 
 RESULT: Final = "connector.events.JPushReportResult"
 
 _ABNORMAL: Final = 4
 _AGAIN: Final = 3
-_DEPTH: Final = 4
 _QUESTION_FAULTS: Final = frozenset({"3002", "3004", "3005"})
 _NUMBER: Final = re.compile(r"(?<![0-9])[0-9]{1,19}(?![0-9])", re.ASCII)
 
@@ -106,11 +104,11 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
                 again.add(index)
                 continue
             told = {name: own.get(name, "missing") for name in question.ids}
-            raw = _json(entries) if entries else ""
+            raw = json_text(entries) if entries else ""
             answers.append(_result(question, "found" if own else "missing", told, raw, response))
         elif question.msg_id in figures:
             found = figures[question.msg_id]
-            answers.append(_result(question, "found", _flat(found), _json(found), response))
+            answers.append(_result(question, "found", flat(found), json_text(found), response))
         else:
             answers.append(_result(question, "missing", {}, "", response))
     headers = response.headers
@@ -171,36 +169,3 @@ def _statuses(answer: Any) -> dict[str, Any] | None:
 def _users(answer: Any) -> dict[int | None, Any] | None:
     """Return the answer under the msg_id that such a question has: none."""
     return {None: answer} if isinstance(answer, dict) and isinstance(answer.get("items"), list) else None
-
-
-def _flat(value: Any, prefix: str = "", depth: int = 0) -> dict[str, int | str | None]:
-    """Return nested figures under names joined by dots; a list's members by their `time`, else by their place."""
-    if depth < _DEPTH and isinstance(value, dict) and (value or not prefix):
-        members = list(value.items())
-    elif depth < _DEPTH and isinstance(value, list):
-        members = [
-            (member["time"] if isinstance(member, dict) and isinstance(member.get("time"), str) else str(place), member)
-            for place, member in enumerate(value)
-        ]
-    else:
-        return {prefix: _figure(value)}
-    flat: dict[str, int | str | None] = {}
-    for name, member in members:
-        flat.update(_flat(member, f"{prefix}.{name}" if prefix else name, depth + 1))
-    return flat
-
-
-def _figure(value: Any) -> int | str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if type(value) is int and LONG_MIN <= value <= LONG_MAX:
-        return value
-    return _json(value)
-
-
-def _json(value: Any) -> str:
-    """Return JSON text; what is nested beyond the encoder's depth is left out."""
-    try:
-        return orjson.dumps(value).decode()
-    except (TypeError, RecursionError):
-        return ""

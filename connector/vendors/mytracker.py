@@ -30,7 +30,7 @@ from connector.vendors.base import (
     VendorKind,
     Verdict,
 )
-from connector.vendors.checks import Rules, epoch_millis, json_bytes, kind, rule_ids, scalar
+from connector.vendors.checks import Rules, epoch_millis, json_bytes, kind, plain, rule_ids
 from connector.vendors.mytracker_parameters import DEVICES, METHODS, NUMBERS, PLATFORMS, RULES, TEXTS
 
 
@@ -96,7 +96,7 @@ class MyTracker:
         return value
 
     def _text(self, name: str, value: Any, shortest: int, longest: int | None) -> Any:
-        value = self._plain(value)
+        value = plain(value)
         if type(value) is not str:
             self._rules.broken(f"{name}.type", kind(value))
         elif longest is not None and not shortest <= len(value) <= longest:
@@ -105,18 +105,11 @@ class MyTracker:
             self._rules.broken("vkPlatform.value", "another text")
         return value
 
-    def _plain(self, value: Any) -> Any:
-        """Return a logical type as text or number, and what has no such form as it is, for a rule to name."""
-        try:
-            return value if type(value) is str else scalar(value)
-        except ValueError:
-            return value
-
     def _params(self, params: Any) -> Any:
         if not isinstance(params, Mapping):
             self._rules.broken("customEventParams.type", kind(params))
             return params
-        kept = {name: self._plain(value) for name, value in params.items() if value is not None}
+        kept = {name: plain(value) for name, value in params.items() if value is not None}
         for name, value in kept.items():
             if type(value) is not str:
                 self._rules.broken("customEventParams.type", f"an object that holds {kind(value)}")

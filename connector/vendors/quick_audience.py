@@ -6,7 +6,6 @@ published: the destination's `codes:` says it, and what it does not say is belie
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal
@@ -26,16 +25,14 @@ from connector.vendors.base import (
     Request,
     Response,
     Retry,
-    Vendor,
     VendorEvent,
     VendorKind,
     Verdict,
 )
-from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, kind, rule_ids, scalar
+from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, kind, plain, rule_ids
 from connector.vendors.quick_audience_form import form, form_around, signature
+from connector.vendors.quick_audience_model import CONFIGURATION, ID_PARTS, OPTIONAL, REQUIRED, RULES
 
-_CONFIGURATION: Final = re.compile(r"sign|access|auth|permission|forbidden|appid|timestamp", re.IGNORECASE)
-"""Words of an errorCode (the vendor's vocabulary, never an event's text) that speak of the account."""
 
 class QuickAudienceSettings(DestinationSettings):
     """An organization at Quick Audience, and the app that may write to it."""
@@ -126,13 +123,13 @@ class QuickAudience:
             return attributes
         texts = {}
         for name, value in attributes.items():
-            plain = value if isinstance(value, Mapping | list | tuple) else plain(value)
-            if isinstance(plain, float) and plain - plain != 0:
+            given = value if isinstance(value, Mapping | list | tuple) else plain(value)
+            if isinstance(given, float) and given - given != 0:
                 self._rules.broken("extendAttributes.value", "an object that holds NaN or infinity")
-            if isinstance(plain, bytes):
+            if isinstance(given, bytes):
                 self._rules.broken("extendAttributes.value", "an object that holds bytes")
-            if plain is not None:
-                texts[name] = plain if type(plain) is str else json_bytes("quick_audience", plain).decode()
+            if given is not None:
+                texts[name] = given if type(given) is str else json_bytes("quick_audience", given).decode()
         return texts
 
     def _ids(self, ids: Any) -> Any:
@@ -177,19 +174,15 @@ class QuickAudience:
             return Accepted(request_id=rid)
         if success is not False:
             return unread(response, words, codes)
-        if _CONFIGURATION.search(code):
+        if CONFIGURATION.search(code):
             return Misconfigured(code, reason, request_id=rid)
         return Refused(code or f"http_{response.status}", reason, documented=False, request_id=rid)
-
-
-def _build(settings: QuickAudienceSettings) -> Vendor:
-    return QuickAudience(settings)
 
 
 KIND: Final = VendorKind(
     name="quick_audience",
     settings=QuickAudienceSettings,
-    build=_build,
+    build=QuickAudience,
     reads_codes=True,
     schema="connector.events.QuickAudienceEvent",
     fields={

@@ -1,11 +1,10 @@
-"""Quick Audience's event model: its fields, the local rules that follow from it, and what a logical type becomes."""
+"""Quick Audience's event model: the fields that are text, the local rules that follow, and codes of the account."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, Final
-
-from connector.vendors.checks import scalar
+from typing import Final
 
 OPTIONAL: Final = ("organizationId", "workspaceId", "entityId", "comeFrom", "eventChannel")
 REQUIRED: Final = ("customerId", "eventCode")
@@ -25,10 +24,5 @@ RULES: Final[Mapping[str, str]] = {
     **{f"customerIdList.{name}.type": "must be text" for name in ID_PARTS},
 }
 
-
-def plain(value: Any) -> Any:
-    """Return a logical type as text or number, and what has no such form as it is, for a rule to name."""
-    try:
-        return scalar(value)
-    except ValueError:
-        return value
+CONFIGURATION: Final = re.compile(r"sign|access|auth|permission|forbidden|appid|timestamp", re.IGNORECASE)
+"""Words of an errorCode (the vendor's vocabulary, never an event's text) that speak of the account."""
