@@ -122,7 +122,7 @@ class KafkaSource:
             await self._subscribe(frozenset(self._topics.names))
 
     async def poll(self) -> list[Record]:
-        """Return the next records, as many as a `Chunk` says, after 10 ms at the latest but for the listener's callbacks.
+        """Return the next records, as many as a `Chunk` says, after 10 ms at most but for the listener's callbacks.
 
         A cancelled consume would lose its records: where the caller is cancelled the consume is awaited, and its
         records are the next poll's. Raises `FatalError` where a person has to act.
