@@ -31,7 +31,7 @@ from connector.vendors.base import (
 )
 from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, kind, plain, rule_ids
 from connector.vendors.quick_audience_form import form, form_around, signature
-from connector.vendors.quick_audience_model import CONFIGURATION, ID_PARTS, OPTIONAL, REQUIRED, RULES
+from connector.vendors.quick_audience_model import ID_PARTS, OPTIONAL, REQUIRED, RULES, is_of_the_account
 
 
 class QuickAudienceSettings(DestinationSettings):
@@ -174,7 +174,7 @@ class QuickAudience:
             return Accepted(request_id=rid)
         if success is not False:
             return unread(response, words, codes)
-        if CONFIGURATION.search(code):
+        if is_of_the_account(code):
             return Misconfigured(code, reason, request_id=rid)
         return Refused(code or f"http_{response.status}", reason, documented=False, request_id=rid)
 

@@ -1,4 +1,4 @@
-"""Quick Audience's event model: the fields that are text, the local rules that follow, and codes of the account."""
+"""Quick Audience's event model: the fields that are text, the local rules that follow, and what a code is about."""
 
 from __future__ import annotations
 
@@ -24,5 +24,13 @@ RULES: Final[Mapping[str, str]] = {
     **{f"customerIdList.{name}.type": "must be text" for name in ID_PARTS},
 }
 
-CONFIGURATION: Final = re.compile(r"sign|access|auth|permission|forbidden|appid|timestamp", re.IGNORECASE)
-"""Words of an errorCode (the vendor's vocabulary, never an event's text) that speak of the account."""
+_ACCOUNT: Final = re.compile(r"(?<!de)(?<!as)sign|access|auth|permission|forbidden|app_?id|timestamp", re.IGNORECASE)
+_EVENT: Final = re.compile(r"event|entity|customer|attribute|mapping|param", re.IGNORECASE)
+
+
+def is_of_the_account(code: str) -> bool:
+    """Tell whether an errorCode's own words speak of the account; one that speaks of an event as well needs evidence.
+
+    No list is published, so only the vendor's vocabulary can tell, never an event's text.
+    """
+    return _ACCOUNT.search(code) is not None and _EVENT.search(code) is None

@@ -238,6 +238,19 @@ def test_only_success_true_with_200_is_success(status: int, body: object, expect
         assert not verdict.documented
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        *((code, Misconfigured) for code in ("SIGN_ERROR", "InvalidSignature", "AccessKeyNotFound", "APP_ID_INVALID")),
+        *((code, Misconfigured) for code in ("NoPermission", "Unauthorized", "TIMESTAMP_EXPIRED")),
+        *((code, Refused) for code in ("EVENT_TIMESTAMP_INVALID", "DESIGN_MISSING", "EVENT_NOT_ASSIGNED", "10001", "")),
+    ],
+)
+def test_only_a_code_about_the_account_holds(code: str, expected: type) -> None:
+    """The code's words decide; one about an event, or about nothing known, is left to evidence."""
+    assert isinstance(read(200, {"success": False, "errorCode": code, "errorDesc": "signature"}), expected)
+
+
 def test_the_answers_ids_are_kept() -> None:
     """The traceId goes with the verdict, and errorCode and errorDesc into the reason."""
     assert read(200, _OK) == Accepted(request_id="ff0f996e")
