@@ -118,13 +118,13 @@ class Vendor:
 
 
 class Member:
-    """A running `connector run`; its log is kept whole."""
+    """A running `connector run` with further arguments; its log is kept whole."""
 
-    def __init__(self, config: Path, log: Path) -> None:
+    def __init__(self, config: Path, log: Path, *arguments: str) -> None:
         self._log = log
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "connector", "run", "-c", str(config)],
+                [sys.executable, "-m", "connector", "run", "-c", str(config), *arguments],
                 cwd=ROOT,
                 stdout=out,
                 stderr=out,
@@ -280,10 +280,10 @@ class Job:
         path.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
         return path
 
-    def start(self, settings: Mapping[str, Any]) -> Member:
-        """Start a member."""
+    def start(self, settings: Mapping[str, Any], *arguments: str) -> Member:
+        """Start a member with further arguments of `run`."""
         number = len(self._members)
-        member = Member(self.write(settings, f"member-{number}"), self._folder / f"member-{number}.log")
+        member = Member(self.write(settings, f"member-{number}"), self._folder / f"member-{number}.log", *arguments)
         self._members.append(member)
         return member
 
