@@ -223,7 +223,8 @@ class Destination:
 
 def _waits(batch: Batch) -> str:
     """Say what waits to be tried again; a lone record by its place, so that a person can look at it."""
-    count, times = len(batch.deliveries), f"failed {batch.failures} time(s): {batch.reason}"
+    count = len(batch.deliveries)
+    times = f"failed {batch.failures} time(s): {batch.reason}" if batch.failures else batch.reason
     if count != 1:
         return f"{count} records {times}"
     topic, partition, offset = batch.deliveries[0].record.position

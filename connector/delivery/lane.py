@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import chain, count
 
 from connector.pipeline.batching import Batch, Delivery, OpenBatch
 from connector.vendors.base import Limits
@@ -113,10 +113,9 @@ class Lane:
 
     @property
     def retrying(self) -> Batch | None:
-        """A batch that failed and waits to be sent again."""
-        if self._waiting:
-            return self._waiting[0][2]
-        return next((batch for batch in self._front if batch.failures), None)
+        """A batch that failed, or whose record is in doubt, and that waits to be sent again."""
+        waiting = (batch for _, _, batch in self._waiting)
+        return next((batch for batch in chain(waiting, self._front) if batch.troubled), None)
 
     def batches(self) -> list[Batch]:
         """Return what waits, closed or not, in no particular order."""

@@ -79,6 +79,11 @@ class Batch:
         """The batch's items, in order."""
         return [delivery.item for delivery in self.deliveries]
 
+    @property
+    def troubled(self) -> bool:
+        """Whether something about it is not right: it failed, its answer was not final, or its record is in doubt."""
+        return self.failures > 0 or self.asked > 0 or any(delivery.refused_alone for delivery in self.deliveries[:1])
+
     def part(self, deliveries: Sequence[Delivery]) -> Batch:
         """Return a batch of some of the deliveries, with the history of this one."""
         part = Batch(self.group, list(deliveries), self.closed_by)

@@ -1,0 +1,98 @@
+"""`connector run --destination NAME`: one destination in a group of its own, begun where the combined group stands."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from connector.testing.faults import Fault
+from tests.integration.accounts import Accounts, Writer, accounts, contract, mytracker
+from tests.integration.events import FIRST_CUID, Message, good
+from tests.integration.job import Job
+
+COUNT: Final = 600
+RETRY: Final = {"retry": {"initial": "100ms", "max": "500ms"}}
+VENDORS: Final = ("jiguang", "mytracker")
+
+
+def produce(job: Job) -> None:
+    """Write events of both vendors, mixed in every partition."""
+    write = Writer(contract("MyTrackerEvent"))
+    others = [Message(write(mytracker(number)), b"user-%d" % (number % 50)) for number in range(COUNT)]
+    job.produce(message for pair in zip(good(range(COUNT)), others, strict=True) for message in pair)
+
+
+def settings(job: Job, vendors: Accounts, **kafka: Any) -> dict[str, Any]:
+    """Return a configuration with both destinations."""
+    destinations = {name: {**one, **RETRY} for name, one in vendors.destinations().items()}
+    given = job.settings({}, destinations=destinations)
+    given["kafka"].update(kafka)
+    return given
+
+
+def committed(job: Job, group: str) -> dict[int, int]:
+    """Return a group's committed offsets; 0 where it has none."""
+    reader = Consumer({"bootstrap.servers": job.kafka.bootstrap, "group.id": group, "log_level": 0})
+    try:
+        places = [TopicPartition(job.topic, number) for number in range(job.partitions)]
+        return {place.partition: max(0, place.offset) for place in reader.committed(places, timeout=10)}
+    finally:
+        reader.close()
+
+
+@pytest.mark.promise("P3")
+def test_a_destination_leaves_the_combined_group_and_repeats_nothing(job: Job) -> None:
+    """It begins with the combined group's offsets and its own part of the map: what was accepted is not sent again.
+
+    Kills: a new group that begins at the topic's start, a map taken over with the other destinations' deliveries in it.
+    """
+    with accounts(*VENDORS) as vendors:
+        produce(job)
+        vendors["mytracker"].arm(Fault("credential"))
+        combined = job.start(settings(job, vendors))
+        combined.wait(lambda: len(vendors["jiguang"].accepted) == COUNT, "all of jiguang's events")
+        assert combined.status()["destinations"]["mytracker"]["cause"] == "misconfigured"
+        assert combined.stop() == 0
+        assert vendors["mytracker"].accepted == []
+
+        vendors["mytracker"].mend()
+        for name in VENDORS:
+            member = job.start(settings(job, vendors), "--destination", name)
+            group = f"{job.group}.{name}"
+            ends = job.ends()
+            member.wait(lambda group=group, ends=ends: committed(job, group) == ends, f"{group} at {ends}")
+            assert member.status()["group"] == group
+            assert list(member.status()["destinations"]) == [name]
+            assert member.stop() == 0
+            assert member.lines("offsets.adopted")
+        assert vendors["jiguang"].cuids == dict.fromkeys((FIRST_CUID + number for number in range(COUNT)), 1)
+        users = [event["customUserId"] for event in vendors["mytracker"].accepted]
+        assert sorted(users) == sorted(f"u{number}" for number in range(COUNT))
+        assert job.letters() == []
+
+
+def test_without_offsets_it_refuses_and_with_a_start_it_skips_what_is_for_others(job: Job) -> None:
+    """With nothing to begin with it ends and says what to do; with kafka.start it runs and decodes no other's records.
+
+    Kills: a group that silently sends everything again, another destination's broken record made a dead letter.
+    """
+    with accounts(*VENDORS) as vendors:
+        produce(job)
+        broken = Writer(contract("MyTrackerEvent"))(mytracker(0))[:14]
+        job.produce([Message(broken, b"user-1")])
+        refused = job.start(settings(job, vendors), "--destination", "jiguang")
+        assert refused.exit_code() == 1
+        assert "kafka.start" in refused.text
+        assert vendors["jiguang"].accepted == []
+
+        member = job.start(settings(job, vendors, start="earliest"), "--destination", "jiguang")
+        ends = job.ends()
+        member.wait(lambda: committed(job, f"{job.group}.jiguang") == ends, f"commits up to {ends}")
+        skipped = member.metric('connector_records_skipped_total{reason="other_destination"}')
+        assert member.stop() == 0
+        assert skipped == COUNT + 1
+        assert vendors["jiguang"].cuids.total() == COUNT
+        assert vendors["mytracker"].served == []
+        assert job.letters() == []
