@@ -88,6 +88,7 @@ class ModelBroker:
         self.random = random
         self.judge = judge
         self.eager = eager
+        self.metadata_limit = MAX_TEXT
         self.changed = asyncio.Event()
         self.doubles: list[tuple[float, float]] = []
         """When a member worked on that had been put out already."""
@@ -148,7 +149,7 @@ class ModelBroker:
         faults = {}
         for commit in commits:
             partition = (commit.topic, commit.partition)
-            if len(commit.metadata) > MAX_TEXT:
+            if len(commit.metadata) > self.metadata_limit:
                 faults[partition] = "the metadata is too large"
                 continue
             stored = self.committed.get(partition)

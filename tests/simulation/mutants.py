@@ -37,22 +37,58 @@ MUTANTS: Final = (
         "return self.position",
     ),
     Mutant(
-        "let late work of a closed epoch count as the next one's",
-        "connector/pipeline/runner.py",
-        "        self._take_trackers(leaving, Phase.CLOSED)\n",
-        "        self._take_trackers(leaving, Phase.OPEN)\n",
-    ),
-    Mutant(
         "commit for partitions that were lost",
         "connector/pipeline/runner.py",
         "        gone = self._take_trackers(partitions, Phase.CLOSED)\n",
         "        await self._commit(list(partitions))\n        gone = self._take_trackers(partitions, Phase.CLOSED)\n",
     ),
     Mutant(
-        "forget the epoch's own start: begin at zero",
+        "forget that an epoch is over where its partition was lost",
+        "connector/pipeline/runner.py",
+        "        gone = self._take_trackers(partitions, Phase.CLOSED)\n",
+        "        gone = self._take_trackers(partitions, Phase.OPEN)\n",
+    ),
+    Mutant(
+        "send again what the committed map says is done",
         "connector/pipeline/offsets.py",
-        "self.position = start\n",
-        "self.position = 0\n",
+        "elif restored.whole.contains(offset):",
+        "elif False:",
+    ),
+    Mutant(
+        "commit without a map",
+        "connector/pipeline/runner.py",
+        "commits.append(Commit(*partition, snapshot.watermark, encoded.text))",
+        'commits.append(Commit(*partition, snapshot.watermark, ""))',
+    ),
+    Mutant(
+        "let a map grow over the limit",
+        "connector/pipeline/metadata.py",
+        "    if text is not None and len(text) <= limit:\n        return",
+        "    if text is not None:\n        return",
+    ),
+    Mutant(
+        "finish a refused record before its letter is acknowledged",
+        "connector/delivery/settlement.py",
+        "            await self._ports.dead_letters.write(letter)\n            self._at.finish([delivery])\n",
+        "            self._at.finish([delivery])\n            await self._ports.dead_letters.write(letter)\n",
+    ),
+    Mutant(
+        "send sooner than the vendor asked for",
+        "connector/delivery/settlement.py",
+        "        at.bucket.wait_until(until)\n        if probe:",
+        "        if probe:",
+    ),
+    Mutant(
+        "believe the first refusal by an undocumented code",
+        "connector/delivery/settlement.py",
+        "        if not verdict.documented and not self._believed(batch, verdict):\n            return\n",
+        "",
+    ),
+    Mutant(
+        "make the dedup id anew for each member",
+        "connector/pipeline/routing.py",
+        'return f"{cluster_id}/{position.topic}/{position.partition}/{position.offset}"',
+        'return f"{id(cluster_id)}/{position.topic}/{position.partition}/{position.offset}"',
     ),
     Mutant(
         "pass over a dead letter that failed",
@@ -168,12 +204,6 @@ MUTANTS: Final = (
         "connector/pipeline/flow.py",
         "self._full = self.used >= self.limit",
         "self._full = False",
-    ),
-    Mutant(
-        "let a drain pass by its dead letters",
-        "connector/pipeline/intake.py",
-        "leaving = {task for task, tracker in self._tasks.items() if not tracker.open}",
-        "leaving = set[asyncio.Task[None]]()",
     ),
 )
 

@@ -99,6 +99,8 @@ class Oracle:
         """Judge a commit that is about to be stored over `stored`; `end` is the partition's end offset."""
         partition = (commit.topic, commit.partition)
         where = f"commit of {commit.topic}[{commit.partition}] at {commit.offset}"
+        if len(commit.metadata) > self.scenario.map_limit:
+            self.fail(f"{where}: its map is longer than {self.scenario.map_limit} characters")
         if not owner:
             self.fail(f"{where}: the member does not own the partition")
         if stored is not None and commit.offset < stored:

@@ -62,7 +62,8 @@ class Weather:
     registry: float
     slow: float
     windows: tuple[tuple[float, float, str, str], ...]
-    """From, to, destination, and what it answers all the time: `down`, `credential`, `throttle`, `hang`, `garbage`."""
+    """From, to, destination, and what it answers all the time: `down`, `credential`, `throttle`, `hang`, `garbage`,
+    `baffling` (every record is refused by a code that no document knows)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def _weather(random: Random, end: float, names: list[str], *, calm: bool) -> Wea
     if calm:
         return Weather(0.0, 0.0, 0.0, 0.0, 0.0, ())
     rate = (0.0, 0.05, 0.3)
-    kinds = ("down", "credential", "throttle", "hang", "garbage")
+    kinds = ("down", "credential", "throttle", "hang", "garbage", "baffling")
     windows = []
     for _ in range(random.choice((0, 0, 1, 2))):
         begin = random.uniform(0.0, end)

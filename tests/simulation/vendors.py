@@ -26,6 +26,9 @@ from tests.simulation.scenario import Planned, Scenario
 STRANGERS: Final = 10**9
 """Users from this number on do not exist at the vendor."""
 
+QUIET: Final = 1.0
+"""Seconds for which a vendor that throttles wants to be left alone; no destination caps a wait below it."""
+
 _FAULTS: Final = (
     *("unconnected", "cut", "cut_after", "hang", "hang_after", "late"),
     *("status_500", "status_503", "status_504", "status_502_after", "throttled", "garbage", "garbage_after"),
@@ -106,9 +109,13 @@ class ModelVendor:
 
     def failed(self, kind: str) -> Response:
         """Return the answer to a failure of the network or of the vendor itself."""
-        reply = {"throttled": lambda: self.api.throttled("1"), "credential": self.api.refused_credential}.get(kind)
+        reply = {"throttled": lambda: self.api.throttled(f"{QUIET:g}"), "credential": self.api.refused_credential}.get(
+            kind
+        )
         if reply is not None:
             return answer_of(reply())
+        if kind == "baffling":
+            return Response(200, {"content-type": "application/json"}, b'{"code": 4998, "msg": "?"}')
         if kind.startswith("garbage"):
             return Response(200, {"content-type": "text/html"}, b"<html>hello</html>")
         return answer_of(self.api.failed(int(kind.split("_")[1])))
@@ -137,6 +144,7 @@ class ModelTransport:
         self._vendor = vendor
         self._source = source
         self._step = step
+        self._quiet_until = 0.0
         self.in_flight = 0
 
     async def send(self, request: Request, timeout: float) -> Response:
@@ -164,6 +172,8 @@ class ModelTransport:
         """Judge what is sent; return the epoch for which each record is."""
         vendor, limits = self._vendor, self._vendor.settings.batch
         documented = vendor.settings.documented
+        if vendor.now() < self._quiet_until - INSTANT:
+            vendor.oracle.fail(f"{vendor.name}: a request comes sooner than the vendor asked for")
         if len(serials) > (limits.records or documented.records):
             vendor.oracle.fail(f"{vendor.name}: {len(serials)} records in one request")
         if len(body) > (limits.bytes or documented.bytes):
@@ -202,6 +212,8 @@ class ModelTransport:
         for one in taken:
             if fault is None:
                 one.answered = vendor.now()
+        if response.status == 429:
+            self._quiet_until = vendor.now() + QUIET
         return response
 
     async def _answer(self, fault: str | None, reply: Reply | None) -> Response:

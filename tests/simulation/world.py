@@ -48,7 +48,6 @@ class Report:
     seed: int
     broken: str | None
     trace: list[str]
-    seconds: float
     counts: Mapping[str, int]
 
 
@@ -231,9 +230,7 @@ class World:
 
         def make(offset: int) -> Record:
             planned.offset = offset
-            return Record(
-                planned.topic, planned.partition, offset, stamp, planned.key, planned.value, planned.headers
-            )
+            return Record(planned.topic, planned.partition, offset, stamp, planned.key, planned.value, planned.headers)
 
         log = self.broker.logs[planned.topic, planned.partition]
         log.append(make, gap)
@@ -436,6 +433,6 @@ def run(seed: int, scenario: Scenario | None = None) -> Report:
         "accepted": sum(len(found) for found in world.oracle.accepted.values()),
         "letters": len(world.oracle.letters),
         "repeats": world.oracle.repeats,
-        "members": len(world.oracle.epochs),
+        "epochs": len(world.oracle.epochs),
     }
-    return Report(seed, world.oracle.broken, world.trace, 0.0, counts)
+    return Report(seed, world.oracle.broken, world.trace, counts)
