@@ -139,14 +139,20 @@ def test_a_share_is_the_part_of_the_partitions_that_is_owned(settings: Settings)
 
 @pytest.mark.promise("P8")
 def test_a_topic_that_came_later_counts_by_what_is_known_of_it(settings: Settings) -> None:
-    """Partitions of a topic unknown at the start widen the whole; they never make a share larger than one."""
+    """Partitions of a topic unknown at the start widen the whole; they never make a share larger than one.
+
+    Kills: owned partitions that the whole does not count.
+    """
     assert share_of(settings, {"t": 4}, owned(0, 1) | owned(3, topic="new")) == pytest.approx(3 / 8)
     assert share_of(settings, {}, owned(0, topic="new")) == 1.0
 
 
 @pytest.mark.promise("P8")
 def test_replayed_records_take_a_fiftieth_of_the_limit(settings: Settings) -> None:
-    """Where the replay topic is read, all its partitions together weigh 2 %; all members together have the limit."""
+    """Where the replay topic is read, all its partitions together weigh 2 %; all members together have the limit.
+
+    Kills: a replay topic that counts as another source.
+    """
     known = {"t": 2, "g.replay": 2}
     one = share_of(settings, known, owned(0) | owned(0, 1, topic="g.replay"))
     other = share_of(settings, known, owned(1))
