@@ -242,8 +242,11 @@ class Runner:
             await self._commit(list(self._trackers))
 
     async def _pause_and_resume(self) -> None:
+        # Where nothing is unfinished no outcome can shrink the map, as after a restart with a full one: reading on does.
         blocked = self._intake.blocked(self._trackers) | {
-            partition for partition, used in self._map_used.items() if used >= MAP_PAUSE
+            partition
+            for partition, used in self._map_used.items()
+            if used >= MAP_PAUSE and self._trackers[partition].unfinished
         }
         change = self._flow.change(self._trackers, blocked, all_blocked=self._budget.full)
         if change.pause:
