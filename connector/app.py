@@ -7,7 +7,8 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Final
 
@@ -25,7 +26,9 @@ from connector.kafka.consumer import KafkaSource
 from connector.kafka.contracts import load_contracts
 from connector.kafka.groups import Groups
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
+from connector.kafka.registry import Registry
 from connector.kafka.results import ResultsWriter
+from connector.kafka.schemas import Schema
 from connector.kafka.topics import TopicCheck, TopicReport
 from connector.metrics import Metrics
 from connector.pipeline import metadata
@@ -155,37 +158,20 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     """Run one pipeline on real edges."""
-    kinds = vendors.kinds()
-    base = loaded.settings
+    base, kinds, own = loaded.settings, vendors.kinds(), own_schemas(loaded)
     producer = KafkaProducer(base.kafka)
-    registry = None if base.schema_registry is None else open_registry(base.schema_registry)
-    contracts = load_contracts()
-    own = own_schemas(loaded)
     trouble = _Trouble()
-    decoder = Decoder(
-        contracts,
-        clock=clock,
-        registry=registry,
-        schemas=own,
-        plain=base.schemas.plain,
-        on_trouble=trouble.report,
-    )
-    encoder = Encoder(contracts, clock=clock, registry=registry, on_trouble=trouble.report)
+    avro = _avro(base, own, clock, trouble)
     letters = DeadLetterWriter(
         producer, base.dead_letter_topic, base.kafka.group_id, metrics=metrics, clock=clock, is_fatal=_is_fatal
     )
     edges = Edges(
-        source=KafkaSource(
-            base.kafka,
-            topics=base.kafka.topics,
-            own_topics=base.own_topics,
-            group_id=group,
-            queue_bytes=base.limits.buffer // QUEUE_SHARE,
-            clock=clock,
-        ),
-        decoder=decoder,
+        source=_source(base, group, clock),
+        decoder=avro.decoder,
         dead_letters=letters,
-        answers={name: ResultsWriter(encoder, producer, topic, clock) for name, topic in base.results_topics.items()},
+        answers={
+            name: ResultsWriter(avro.encoder, producer, topic, clock) for name, topic in base.results_topics.items()
+        },
         transport=lambda name, one: HttpTransport(name, one.http, one.max_in_flight),
         reload=lambda name: kinds[base.destinations[name].vendor].build(_reloaded(loaded, name)),
         clock=clock,
@@ -204,9 +190,41 @@ async def _run(
         summary.cancel()
         await asyncio.gather(summary, return_exceptions=True)
         await producer.close(2.0)
-        await decoder.close()
-        if registry is not None:
-            await registry.close()
+        await avro.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Avro:
+    """What reads and writes Avro, and the registry that both ask."""
+
+    decoder: Decoder
+    encoder: Encoder
+    registry: Registry | None
+
+    async def close(self) -> None:
+        """End what is being asked."""
+        await self.decoder.close()
+        if self.registry is not None:
+            await self.registry.close()
+
+
+def _avro(settings: Settings, own: Sequence[Schema], clock: Clock, trouble: _Trouble) -> _Avro:
+    registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
+    contracts, report = load_contracts(), trouble.report
+    plain = settings.schemas.plain
+    decoder = Decoder(contracts, clock=clock, registry=registry, schemas=own, plain=plain, on_trouble=report)
+    return _Avro(decoder, Encoder(contracts, clock=clock, registry=registry, on_trouble=report), registry)
+
+
+def _source(settings: Settings, group: str, clock: Clock) -> KafkaSource:
+    return KafkaSource(
+        settings.kafka,
+        topics=settings.kafka.topics,
+        own_topics=settings.own_topics,
+        group_id=group,
+        queue_bytes=settings.limits.buffer // QUEUE_SHARE,
+        clock=clock,
+    )
 
 
 def _reloaded(loaded: Loaded, name: str) -> DestinationSettings:

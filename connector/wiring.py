@@ -108,26 +108,11 @@ def build(
     """
     routes = RouteTable.compile(settings, kinds, schemas)
     budget = Budget(int(settings.limits.buffer * BUDGET_SHARE))
-    workers: dict[str, Worker] = {}
-    for name, one in settings.destinations.items():
-        if only is not None and name != only:
-            continue
-        ports = Ports(
-            clock=edges.clock,
-            random=edges.random,
-            dead_letters=edges.dead_letters,
-            answers=edges.answers.get(name),
-            metrics=metrics,
-            budget=budget,
-        )
-        reload = _Reload(edges.reload, name)
-        destination = Destination(name, one, kinds[one.vendor].build(one), ports, reload=reload)
-        workers[name] = Worker(
-            destination,
-            edges.transport(name, one),
-            timeout=one.timeout,
-            codes=None if kinds[one.vendor].reads_codes else one.codes,
-        )
+    workers = {
+        name: _worker(name, one, kinds[one.vendor], edges, metrics, budget)
+        for name, one in settings.destinations.items()
+        if only is None or name == only
+    }
     holds = IntakeHolds(routes, workers)
     intake = Intake(
         Services(
@@ -156,6 +141,22 @@ def build(
         on_assignment=shares.apply,
     )
     return Pipeline(runner, workers, intake, holds, budget)
+
+
+def _worker(
+    name: str, settings: DestinationSettings, kind: VendorKind, edges: Edges, metrics: Metrics, budget: Budget
+) -> Worker:
+    ports = Ports(
+        clock=edges.clock,
+        random=edges.random,
+        dead_letters=edges.dead_letters,
+        answers=edges.answers.get(name),
+        metrics=metrics,
+        budget=budget,
+    )
+    destination = Destination(name, settings, kind.build(settings), ports, reload=_Reload(edges.reload, name))
+    codes = None if kind.reads_codes else settings.codes
+    return Worker(destination, edges.transport(name, settings), timeout=settings.timeout, codes=codes)
 
 
 def _topic_guard(settings: Settings, reached: frozenset[str]) -> StormGuard:
