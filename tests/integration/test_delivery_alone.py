@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 from connector.testing.faults import Fault
 from tests.integration.accounts import Accounts, Writer, accounts, contract, mytracker
 from tests.integration.events import FIRST_CUID, Message, good
-from tests.integration.job import Job
+from tests.integration.job import Job, Member
 
 COUNT: Final = 600
 RETRY: Final = {"retry": {"initial": "100ms", "max": "500ms"}}
@@ -42,6 +42,12 @@ def committed(job: Job, group: str) -> dict[int, int]:
         reader.close()
 
 
+def until_done(job: Job, member: Member, group: str) -> None:
+    """Wait until a group has committed the ends of all partitions."""
+    ends = job.ends()
+    member.wait(lambda: committed(job, group) == ends, f"{group} at {ends}")
+
+
 @pytest.mark.promise("P3")
 def test_a_destination_leaves_the_combined_group_and_repeats_nothing(job: Job) -> None:
     """It begins with the combined group's offsets and its own part of the map: what was accepted is not sent again.
@@ -61,8 +67,7 @@ def test_a_destination_leaves_the_combined_group_and_repeats_nothing(job: Job) -
         for name in VENDORS:
             member = job.start(settings(job, vendors), "--destination", name)
             group = f"{job.group}.{name}"
-            ends = job.ends()
-            member.wait(lambda group=group, ends=ends: committed(job, group) == ends, f"{group} at {ends}")
+            until_done(job, member, group)
             assert member.status()["group"] == group
             assert list(member.status()["destinations"]) == [name]
             assert member.stop() == 0
@@ -88,8 +93,7 @@ def test_without_offsets_it_refuses_and_with_a_start_it_skips_what_is_for_others
         assert vendors["jiguang"].accepted == []
 
         member = job.start(settings(job, vendors, start="earliest"), "--destination", "jiguang")
-        ends = job.ends()
-        member.wait(lambda: committed(job, f"{job.group}.jiguang") == ends, f"commits up to {ends}")
+        until_done(job, member, f"{job.group}.jiguang")
         skipped = member.metric('connector_records_skipped_total{reason="other_destination"}')
         assert member.stop() == 0
         assert skipped == COUNT + 1
