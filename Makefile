@@ -2,8 +2,9 @@
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 BIN := .venv/bin
 WORKERS ?= 2
+SEEDS ?= 20000
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format tools bench docs lock clean
+.PHONY: help demo test soak mutants check format tools bench docs lock clean
 .SILENT:
 
 help:  ## Show this list
@@ -14,6 +15,12 @@ demo: .venv/.stamp  ## Show the connector at work on this machine, nothing else 
 
 test: check tools  ## Run the checks and every test, on real Kafka where Maven could fetch it
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+soak: .venv/.stamp  ## Simulate SEEDS=20000 worlds of faults, and print how to replay those that fail
+	$(BIN)/python -m tests.simulation --workers $(WORKERS) 0-$$(($(SEEDS) - 1)) $(ARGS)
+
+mutants: .venv/.stamp  ## Break the core on purpose, in copies, and see the simulation notice each time
+	$(BIN)/python -m tests.simulation.mutants --workers $(WORKERS) $(ARGS)
 
 check: .venv/.stamp  ## Run linter (docstrings included), formatter and type checker
 	$(BIN)/ruff check --quiet .

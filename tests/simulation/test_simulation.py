@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.simulation.__main__ import run_all
+from tests.simulation.scenario import draw
 from tests.simulation.world import run
 
 SEEDS = 300
@@ -23,6 +26,19 @@ def test_no_seed_breaks_a_promise(first: int) -> None:
     Kills: every change that `make mutants` lists.
     """
     assert run_all(range(first, first + CHUNK)) == []
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.parametrize("at", [0.001, 0.01, 0.02, 0.05, 0.11, 0.3, 1.0, 2.5])
+def test_a_cancelled_run_drains_and_leaves_no_task(at: float) -> None:
+    """Cancelled at any moment, a run ends as by a stop: nothing is sent twice, and no task of it is left.
+
+    Kills: a runner that goes on alone when what waits for it is cancelled.
+    """
+    rough = draw(26)
+    calm = replace(rough.weather, request=0.0, commit=0.0, letter=0.0, windows=())
+    scenario = replace(rough, weather=calm, members=1, crashes=(), events=((at, "cancel"),), map_limit=4095)
+    assert run(26, scenario).broken is None
 
 
 def test_a_seed_replays_step_by_step() -> None:
