@@ -78,6 +78,10 @@ def _error(
     verdict = None if documented else by_status(response, words, codes, code=code)
     if verdict is not None:
         return verdict
+    if not documented and response.status in (404, 405):
+        return Misconfigured(
+            code, f"HTTP {response.status}, {reason}: check base_url, which ends in /v3", request_id=rid
+        )
     named = {int(text) for text in _NUMBER.findall(message)}
     suspects = frozenset(index for index, item in enumerate(items) if item.context.msg_id in named)
     return _with_answers(Refused(code, reason, suspects, documented, rid), response, items)

@@ -31,7 +31,7 @@ from connector.vendors.base import (
 )
 from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, kind, plain, rule_ids
 from connector.vendors.quick_audience_form import form, form_around, signature
-from connector.vendors.quick_audience_model import ID_PARTS, OPTIONAL, REQUIRED, RULES, is_of_the_account
+from connector.vendors.quick_audience_model import ID_PARTS, OPTIONAL, REQUIRED, RULES, finite, is_of_the_account
 
 
 class QuickAudienceSettings(DestinationSettings):
@@ -124,7 +124,7 @@ class QuickAudience:
         texts = {}
         for name, value in attributes.items():
             given = value if isinstance(value, Mapping | list | tuple) else plain(value)
-            if isinstance(given, float) and given - given != 0:
+            if not finite(given):
                 self._rules.broken("extendAttributes.value", "an object that holds NaN or infinity")
             if isinstance(given, bytes):
                 self._rules.broken("extendAttributes.value", "an object that holds bytes")

@@ -34,3 +34,12 @@ def is_of_the_account(code: str) -> bool:
     No list is published, so only the vendor's vocabulary can tell, never an event's text.
     """
     return _ACCOUNT.search(code) is not None and _EVENT.search(code) is None
+
+
+def finite(value: object) -> bool:
+    """Tell whether no number in a value, however deep, is NaN or infinite: JSON text would hold a null in its place."""
+    if isinstance(value, Mapping):
+        return all(map(finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(finite, value))
+    return not isinstance(value, float) or value - value == 0

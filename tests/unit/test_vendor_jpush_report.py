@@ -295,6 +295,8 @@ def test_a_status_answer_of_another_form_is_no_answer(body: object) -> None:
         (500, 10, Retry),
         (503, 3005, Retry),
         (401, 9999, Misconfigured),
+        (404, 9999, Misconfigured),
+        (404, 3005, Refused),
     ],
 )
 def test_each_error_code_has_its_verdict(http: int, code: int, expected: type) -> None:

@@ -174,6 +174,7 @@ _BROKEN: list[tuple[str, VendorEvent]] = [
     ("isOrder.value", event(isOrder=2)),
     ("extendAttributes.type", event(extendAttributes=["a"])),
     ("extendAttributes.value", event(extendAttributes={"a": float("nan")})),
+    ("extendAttributes.value", event(extendAttributes={"a": {"b": [1.5, float("inf")]}})),
     ("extendAttributes.value", event(extendAttributes={"a": b"x"})),
     ("customerIdList.type", event(customerIdList={"a": 1})),
     ("customerIdList.type", event(customerIdList=["a"])),
