@@ -197,6 +197,12 @@ class Member:
         lines = self.get("/metrics")[1].splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{sample} ")), 0.0)
 
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that it ever had."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+
     def terminate(self) -> None:
         """Ask it to stop."""
         self._process.terminate()

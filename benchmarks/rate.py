@@ -1,0 +1,96 @@
+"""Measures how much of a vendor's rate limit one member uses, and that the vendor never has to say 429.
+
+`connector run` on real Kafka, small batches so that the rate is what binds, and a simulator in a process of its own
+that admits as many requests in any sliding second as the document says. Prints requests a second, the share of the
+limit, the fullest second and how many requests were answered 429.
+
+    python -m benchmarks.rate --seconds 60
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.memory import ROOT, produce
+from tools.servers import Kafka
+
+LIMIT: Final = 100
+RECORDS: Final = 5
+
+CONFIGURATION: Final = """\
+kafka:
+  topics: [events]
+  group_id: rate
+  create_topics: true
+  client: {{bootstrap.servers: "{bootstrap}"}}
+destinations:
+  paced:
+    vendor: jiguang
+    base_url: "{url}"
+    project_id: "100102"
+    project_secret: simulated-secret
+    app_key: 96441e4d73207a6517abfbbc
+    batch: {{records: {records}}}
+server: {{port: 0}}
+log: {{level: warning, format: json}}
+"""
+
+
+def stats(url: str) -> dict[str, Any]:
+    """Ask the simulator what it has seen."""
+    with urllib.request.urlopen(f"{url}/_simulator/stats", timeout=10) as answer:  # noqa: S310 -- our own
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def measure(url: str, seconds: float) -> tuple[float, dict[str, Any]]:
+    """Return the requests a second from the first two seconds on, and the simulator's counts at the end."""
+    while stats(url)["requests"] < 2 * LIMIT:
+        time.sleep(0.1)
+    begun, before = time.monotonic(), stats(url)["requests"]
+    time.sleep(seconds)
+    after, ended = stats(url), time.monotonic()
+    return (after["requests"] - before) / (ended - begun), after
+
+
+def main() -> None:
+    """Read the arguments, measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        kafka = Kafka(Path(name) / "kafka")
+        stack.callback(kafka.stop)
+        kafka.start()
+        kafka.create_topic("events", 6)
+        produce(kafka.bootstrap, "events", int((arguments.seconds + 10) * LIMIT * RECORDS), 200)
+        log = Path(name) / "simulator.log"
+        with log.open("w") as out:
+            simulate = ["simulate", "jiguang", "--rate", str(LIMIT), "--event", "page_view", "--port", "18181"]
+            vendor = subprocess.Popen([sys.executable, "-m", "connector", *simulate], cwd=ROOT, stdout=out, stderr=out)
+        stack.callback(vendor.kill)
+        url = "http://127.0.0.1:18181"
+        path = Path(name) / "rate.yaml"
+        values = {"bootstrap": kafka.bootstrap, "url": url, "records": RECORDS}
+        path.write_text(CONFIGURATION.format(**values), encoding="utf-8")
+        while "18181" not in log.read_text():
+            time.sleep(0.1)
+        member = subprocess.Popen([sys.executable, "-m", "connector", "run", "-c", str(path)], cwd=ROOT)
+        stack.callback(member.kill)
+        rate, seen = measure(url, arguments.seconds)
+        throttled = seen["verdicts"].get("throttled", 0)
+        print(f"{rate:.1f} requests/s, {rate / LIMIT:.1%} of the limit; fullest second {seen['max_per_second']}; ")
+        print(f"429: {throttled} of {seen['requests']}; {seen['verdicts']}")
+
+
+if __name__ == "__main__":
+    main()
