@@ -143,20 +143,20 @@ class ModelBroker:
         self.wake()
 
     def store(self, member: ModelSource, commits: Sequence[Commit]) -> dict[Partition, str]:
-        """Store a member's commits and return the faults."""
+        """Store a member's commits and return the faults: as the real client, that of one partition for all."""
         if member not in self.members:
             return {(c.topic, c.partition): "the member is not known to the group" for c in commits}
-        faults = {}
+        fault = None
         for commit in commits:
             partition = (commit.topic, commit.partition)
             if len(commit.metadata) > self.metadata_limit:
-                faults[partition] = "the metadata is too large"
+                fault = "the metadata is too large"
                 continue
             stored = self.committed.get(partition)
             owner = self.owner[partition] is member
             self.judge.judge_commit(commit, stored and stored[0], owner, self.logs[partition].end)
             self.committed[partition] = (commit.offset, commit.metadata)
-        return faults
+        return {} if fault is None else {(c.topic, c.partition): fault for c in commits}
 
 
 class ModelSource:

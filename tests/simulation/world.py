@@ -356,7 +356,7 @@ class World:
                     self.append(draw_record(self.scenario, self.random, len(self.records), good=True))
         for member in self.members:
             used = member.pipeline.budget.used
-            if used and not (member.dead or member.stop.is_set()):
+            if used and member.source in self.broker.members and not (member.dead or member.stop.is_set()):
                 self.oracle.fail(f"{member.name} still holds {used} bytes when everything is done")
 
     def _stuck(self, left: list[str]) -> None:
