@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, TypeVar
+from typing import Annotated
 
 import typer
 
 from connector import __version__
-from connector.config import Loaded, load, secret_values
+from connector.cli_offsets import offsets
+from connector.cli_start import BAD_CONFIGURATION, DEFAULT_FILE, FAILED, File, fail, in_loop, read_config
+from connector.config import Loaded
 from connector.errors import ConfigurationError, ConnectorError
-
-FAILED: Final = 1
-BAD_CONFIGURATION: Final = 2
-
-T = TypeVar("T")
 
 app = typer.Typer(
     name="connector",
@@ -29,9 +24,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-File = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration file.")]
-DEFAULT_FILE: Final = Path("connector.yaml")
-
 
 def main() -> None:
     """Run the command of this process's arguments and exit with its code."""
@@ -39,15 +31,9 @@ def main() -> None:
         app()
     except ConfigurationError as error:
         count = "one fault" if len(error.faults) == 1 else f"{len(error.faults)} faults"
-        _fail(f"The configuration cannot be used, {count}:\n{error}", BAD_CONFIGURATION)
+        fail(f"The configuration cannot be used, {count}:\n{error}", BAD_CONFIGURATION)
     except ConnectorError as error:
-        _fail(f"{type(error).__name__}: {error}", FAILED)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    """Say on standard error what is wrong, and exit."""
-    sys.stderr.write(message.rstrip() + "\n")
-    raise SystemExit(code)
+        fail(f"{type(error).__name__}: {error}", FAILED)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 -- typer's signature
@@ -67,29 +53,6 @@ def _options(
     """Take the options that stand before a command."""
 
 
-def _loaded(file: Path) -> Loaded:
-    """Read the configuration with the vendors that are installed, and hide its secrets in logs."""
-    from connector.logs import register_secrets
-    from connector.vendors import kinds
-
-    known = kinds()
-    loaded = load(
-        file, {name: kind.settings for name, kind in known.items()}, rules={n: kind.rules for n, kind in known.items()}
-    )
-    register_secrets(secret_values(loaded.settings))
-    return loaded
-
-
-def _in_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in uvloop where it is installed, else in asyncio's own loop."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        return asyncio.run(main)
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(main)
-
-
 @app.command()
 def run(
     config: File = DEFAULT_FILE,
@@ -106,10 +69,10 @@ def run(
     from connector import app as application
     from connector.logs import configure
 
-    loaded = _loaded(config)
+    loaded = read_config(config)
     _known(loaded, destination)
     configure(loaded.settings.log)
-    raise SystemExit(_in_loop(application.run(loaded, destination)))
+    raise SystemExit(in_loop(application.run(loaded, destination)))
 
 
 def _known(loaded: Loaded, destination: str | None) -> None:
@@ -118,7 +81,7 @@ def _known(loaded: Loaded, destination: str | None) -> None:
 
     names = loaded.settings.destinations
     if destination is not None and destination not in names:
-        _fail(f"no destination is named {destination}; {suggest(destination, names)}", BAD_CONFIGURATION)
+        fail(f"no destination is named {destination}; {suggest(destination, names)}", BAD_CONFIGURATION)
 
 
 @app.command()
@@ -135,7 +98,7 @@ def check(
     from connector.app_checks import check_routes
 
     try:
-        loaded = _loaded(config)
+        loaded = read_config(config)
         check_routes(loaded)
     except ConfigurationError as error:
         if as_json:
@@ -149,7 +112,7 @@ def check(
         if online and not faults:
             sys.stdout.write("Kafka and what is around it answer as the configuration needs them.\n")
     if faults:
-        _fail("\n".join(faults), FAILED)
+        fail("\n".join(faults), FAILED)
 
 
 def _online_faults(loaded: Loaded) -> list[str]:
@@ -158,7 +121,7 @@ def _online_faults(loaded: Loaded) -> list[str]:
     from connector.logs import configure
 
     configure(loaded.settings.log)
-    return list(_in_loop(app_checks.check_online(loaded)))
+    return list(in_loop(app_checks.check_online(loaded)))
 
 
 @app.command()
@@ -190,17 +153,17 @@ def simulate(
     if vendor not in SIMULATORS:
         from connector.config_faults import suggest
 
-        _fail(f"there is no simulator of {vendor}; {suggest(vendor, SIMULATORS)}", BAD_CONFIGURATION)
+        fail(f"there is no simulator of {vendor}; {suggest(vendor, SIMULATORS)}", BAD_CONFIGURATION)
     try:
         options = account(vendor, option or (), event or ())
     except ValueError as error:
-        _fail(str(error), BAD_CONFIGURATION)
+        fail(str(error), BAD_CONFIGURATION)
     try:
-        _in_loop(serve(vendor, host=host, port=port, requests_per_second=rate, log=log, **options))
+        in_loop(serve(vendor, host=host, port=port, requests_per_second=rate, log=log, **options))
     except KeyboardInterrupt:
         return
     except OSError as error:
-        _fail(f"cannot listen on {host}:{port}: {error.strerror or error}", FAILED)
+        fail(f"cannot listen on {host}:{port}: {error.strerror or error}", FAILED)
 
 
 @app.command()
@@ -215,7 +178,7 @@ def demo(
     from connector.testing.demo import run as play
 
     try:
-        raise SystemExit(_in_loop(play(keep=keep)))
+        raise SystemExit(in_loop(play(keep=keep)))
     except KeyboardInterrupt:
         raise SystemExit(FAILED) from None
 
@@ -245,15 +208,15 @@ def _act(action: str, name: str, config: Path, url: str | None) -> None:
     """Ask a running member for an action and print what it answers."""
     from connector.actions import Refused, act
 
-    loaded = _loaded(config)
+    loaded = read_config(config)
     _known(loaded, name)
     server = loaded.settings.server
     if url is None and server.port == 0:
-        _fail("server.port is 0, so the member's port is not known; give it with --url", BAD_CONFIGURATION)
+        fail("server.port is 0, so the member's port is not known; give it with --url", BAD_CONFIGURATION)
     try:
         state = act(action, name, url or server_url(server.host, server.port), server.token)
     except Refused as error:
-        _fail(str(error), FAILED)
+        fail(str(error), FAILED)
     done = {"hold": "held", "release": "released"}[action]
     sys.stdout.write(f"{name} is {done}; it is now {state or 'in an unknown state'}\n")
 
@@ -262,3 +225,6 @@ def server_url(host: str, port: int) -> str:
     """Return where a member that listens on `host` is reached from its own machine."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 -- read, not bound
     return f"http://{reached}:{port}"
+
+
+app.command()(offsets)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import structlog
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them without saying so
+    AdminClient,
+    OffsetSpec,
+)
 
 from connector.config import KafkaSettings
 from connector.errors import StartupError
@@ -17,6 +20,10 @@ from connector.records import Commit
 
 _log = structlog.get_logger()
 _TIMEOUT: Final = 20.0
+_EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # confluent-kafka gives no types here
+_LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # as above
+
+Partition = tuple[str, int]
 
 
 class Groups:
@@ -54,3 +61,55 @@ class Groups:
         ]
         if faults:
             raise StartupError(f"the offsets of group {group} cannot be set: {'; '.join(faults)}")
+
+    async def members(self, group: str) -> int:
+        """Return how many members a group has now, 0 for one that Kafka does not know. Raises `StartupError`."""
+        try:
+            futures = self._admin.describe_consumer_groups([group], request_timeout=_TIMEOUT)
+            return len((await asyncio.wrap_future(futures[group])).members)
+        except KafkaException as error:
+            raise StartupError(f"the members of group {group} cannot be read: {error_text(error)}") from None
+
+    async def partitions(self) -> set[Partition]:
+        """Return every partition of the cluster that has a leader to ask. Raises `StartupError`."""
+        try:
+            found = await asyncio.to_thread(self._admin.list_topics, timeout=_TIMEOUT)
+        except KafkaException as error:
+            raise StartupError(f"Kafka does not tell its topics: {error_text(error)}") from None
+        return {
+            (name, number)
+            for name, topic in found.topics.items()
+            for number, partition in topic.partitions.items()
+            if partition.leader >= 0
+        }
+
+    async def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, int]]:
+        """Return the first offset and the end of each partition, as a reader of committed records sees them.
+
+        The partitions have to exist. Raises `StartupError`.
+        """
+        wanted = list(partitions)
+        first, end = await asyncio.gather(self._offsets(wanted, _EARLIEST), self._offsets(wanted, _LATEST))
+        return {one: (first[one], end[one]) for one in wanted}
+
+    async def offsets_at(self, partitions: Iterable[Partition], time: int) -> dict[Partition, int]:
+        """Return the offset of the first record at or after `time` (epoch milliseconds); -1 where there is none yet.
+
+        The partitions have to exist. Raises `StartupError`.
+        """
+        return await self._offsets(list(partitions), OffsetSpec.for_timestamp(time))
+
+    async def _offsets(self, partitions: list[Partition], spec: Any) -> dict[Partition, int]:
+        if not partitions:
+            return {}
+        question = {TopicPartition(*one): spec for one in partitions}
+        try:
+            futures = self._admin.list_offsets(
+                question, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_TIMEOUT
+            )
+            return {
+                (one.topic, one.partition): int((await asyncio.wrap_future(future)).offset)
+                for one, future in futures.items()
+            }
+        except KafkaException as error:
+            raise StartupError(f"Kafka does not tell the offsets of its topics: {error_text(error)}") from None
