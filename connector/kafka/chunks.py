@@ -27,5 +27,6 @@ class Chunk:
         if not records:
             return
         total = sum(len(record.value or b"") + len(record.key or b"") for record in records)
+        total += sum(len(value or b"") for record in records for _, value in record.headers)
         fitting = self._limit * len(records) // max(1, total)
         self.records = max(1, min(MAX_RECORDS, 2 * self.records, fitting))

@@ -16,6 +16,18 @@ FIXED_CHARGE: Final = 768
 """Bytes charged for each buffered delivery beside its payload: its objects' own size, measured."""
 
 
+HEADER_CHARGE: Final = 160
+"""Bytes charged for each header beside its value: the pair, the name, the value's object."""
+
+
+def charge_of(record: Record) -> int:
+    """Return the bytes that holding a record is charged with."""
+    charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"")
+    if record.headers:
+        charge += sum(HEADER_CHARGE + len(value or b"") for _, value in record.headers)
+    return charge
+
+
 class Delivery:
     """One record for one destination: what is sent, and what is needed to end it in any way."""
 
@@ -27,7 +39,7 @@ class Delivery:
         self.bit = bit
         self.item = item
         self.identity = identity
-        self.charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(item.body)
+        self.charge = charge_of(record) + len(item.body)
         self.refused_at: int | None = None
         """How many records the vendor had accepted when it first refused this one by an undocumented code."""
         self.refused_alone = False

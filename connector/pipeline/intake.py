@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from connector.clock import Clock
 from connector.errors import Refusal, SchemaUnavailable
 from connector.metrics import Metrics
-from connector.pipeline.batching import FIXED_CHARGE, Delivery, size_alone
+from connector.pipeline.batching import Delivery, charge_of, size_alone
 from connector.pipeline.flow import Budget, TopicPartition
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.routing import Routed, RouteTable, position_identity
@@ -159,7 +159,7 @@ class Intake:
         for partition in list(self._parked):
             tracker = tracker_of(partition)
             records = self._parked.pop(partition)
-            self._to.budget.release(sum(_charge(record) for record in records))
+            self._to.budget.release(sum(charge_of(record) for record in records))
             if tracker is not None and tracker.open:
                 self._process([(record, tracker) for record in records])
 
@@ -167,9 +167,9 @@ class Intake:
         """Let go of waiting records whose partition leaves."""
         for partition in partitions:
             for record in self._parked.pop(partition, ()):
-                self._to.budget.release(_charge(record))
+                self._to.budget.release(charge_of(record))
         for record in self._to.storms.forget(partitions):
-            self._to.budget.release(_charge(record))
+            self._to.budget.release(charge_of(record))
 
     async def drain(self, timeout: float) -> bool:
         """Wait for the dead letters of leaving partitions that are being written; return whether all ended in time."""
@@ -258,7 +258,7 @@ class Intake:
 
     def _park(self, record: Record) -> None:
         self._parked.setdefault((record.topic, record.partition), deque()).append(record)
-        self._to.budget.add(_charge(record))
+        self._to.budget.add(charge_of(record))
 
     def _resolve(self, key: object) -> None:
         if key in self._resolving:
@@ -274,7 +274,7 @@ class Intake:
             self._error = error
 
     def _refuse(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
-        charge = _charge(record)
+        charge = charge_of(record)
         self._to.budget.add(charge)
         if self._to.storms.suspends(record, tracker, refusal, self._to.clock.now()):
             return
@@ -285,7 +285,7 @@ class Intake:
     def _resume(self, suspended: Sequence[Suspended]) -> None:
         """Refuse anew what a storm kept back; there may be a next one among them."""
         for one in suspended:
-            self._to.budget.release(_charge(one.record))
+            self._to.budget.release(charge_of(one.record))
             if one.tracker.open:
                 self._refuse(one.record, one.tracker, one.refusal)
 
@@ -362,10 +362,6 @@ class _Chunk:
         """Hand over a delivery that breaks a rule before it is sent."""
         self._to.budget.add(delivery.charge)
         self._to.deliverers[destination].refuse(delivery, refusal)
-
-
-def _charge(record: Record) -> int:
-    return FIXED_CHARGE + len(record.value or b"") + len(record.key or b"")
 
 
 def _too_large(size: int, limit: int) -> Refusal:
