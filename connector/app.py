@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -165,8 +166,9 @@ async def _run(
     letters = DeadLetterWriter(
         producer, base.dead_letter_topic, base.kafka.group_id, metrics=metrics, clock=clock, is_fatal=_is_fatal
     )
+    source = _source(base, group, clock)
     edges = Edges(
-        source=_source(base, group, clock),
+        source=source,
         decoder=avro.decoder,
         dead_letters=letters,
         answers={
@@ -177,7 +179,7 @@ async def _run(
         clock=clock,
         random=Random(),
         cluster_id=report.cluster_id,
-        partitions=report.partitions,
+        partitions=ChainMap(source.counts, dict(report.partitions)),
     )
     pipeline = build(base, kinds, metrics, edges, only=destination, schemas=known_schemas(own))
     trouble.listener = pipeline.holds.registry_trouble

@@ -102,6 +102,8 @@ class KafkaSource:
         self._reseek: dict[Partition, int] = {}
         self._changed: set[Partition] = set()
         self._ends: dict[Partition, int] = {}
+        self.counts: dict[str, int] = {}
+        """How many partitions the topics have that a pattern matched; brought up to date while it runs."""
         self._subscribed: frozenset[str] = frozenset()
         self._next_patterns = self._next_ends = self._next_probe = 0.0
         self._polling: asyncio.Task[list[Record]] | None = None
@@ -353,6 +355,7 @@ class KafkaSource:
         if not matching:
             _log.warning("kafka.no_topic_matches", patterns=[pattern.pattern for pattern in self._topics.patterns])
         wanted = frozenset(matching.union(self._topics.names))
+        self.counts.update({topic: len(known[topic].partitions) for topic in wanted if topic in known})
         if wanted and wanted != self._subscribed:
             await self._subscribe(wanted)
 
