@@ -1,0 +1,162 @@
+"""The image without an engine: its Dockerfile read, and the steps of its build run in a folder of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from tests.integration.job import wait_for
+from tools.servers import ROOT, free_ports
+
+pytestmark = pytest.mark.timeout(400)  # an environment is installed from nothing
+
+
+class Step(NamedTuple):
+    """One instruction: the stage it stands in, its word, and its text on one line."""
+
+    stage: str
+    word: str
+    text: str
+
+
+def _steps() -> Iterator[Step]:
+    """Yield the instructions of the Dockerfile, comments left out and continued lines joined."""
+    lines = [
+        line for line in (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+    ]
+    stage = ""
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        word, _, text = line.strip().partition(" ")
+        if word == "FROM":
+            stage = text.rpartition(" AS ")[2]
+        if word:
+            yield Step(stage, word, text.strip())
+
+
+STEPS = list(_steps())
+
+
+def _all(stage: str, word: str) -> list[str]:
+    """Return the texts of a stage's instructions of one kind."""
+    return [step.text for step in STEPS if (step.stage, step.word) == (stage, word)]
+
+
+def _sources() -> list[list[str]]:
+    """Return what each COPY of the build stage takes and, at the end, where it goes."""
+    return [text.split() for text in _all("build", "COPY")]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run every COPY and RUN of the build stage, with its folders moved under one of ours; returns the environment."""
+    folder = tmp_path_factory.mktemp("image")
+    source, target = folder / "src", folder / "connector"
+    source.mkdir()
+    python = {"PATH": f"{Path(sys.base_prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    outside = {"PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME"}
+    env = {**{name: value for name, value in os.environ.items() if name not in outside}, **python}
+    for step in STEPS:
+        if step.stage == "build" and step.word == "COPY":
+            *taken, to = step.text.split()
+            for name in taken:
+                goal = source / name if to in {name, "./"} else source / to
+                goal.parent.mkdir(parents=True, exist_ok=True)
+                if (ROOT / name).is_dir():
+                    shutil.copytree(ROOT / name, goal, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(ROOT / name, goal)
+        elif step.stage == "build" and step.word == "RUN":
+            command = step.text.replace("/opt/connector", str(target))
+            done = subprocess.run(
+                ["sh", "-euc", command], cwd=source, env=env, capture_output=True, text=True, timeout=150, check=False
+            )
+            assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return target
+
+
+def test_what_is_copied_exists_and_is_not_ignored() -> None:
+    """Each COPY names files of the repository that .dockerignore lets through, and nothing else is let through."""
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    let_through = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    taken = {name for copy in _sources() for name in copy[:-1]}
+    assert [name for name in taken if not (ROOT / name).exists()] == []
+    assert ignored.index("*") < min(ignored.index(f"!{name}") for name in let_through)
+    assert taken == let_through
+
+
+def test_the_image_runs_without_privileges_and_without_build_tools() -> None:
+    """The last stage copies the environment alone, runs as a numbered user, and its process 1 hands signals on."""
+    assert _all("run", "COPY") == ["--from=build /opt/connector /opt/connector"]
+    uid = re.fullmatch(r"([1-9]\d+):[1-9]\d+", _all("run", "USER")[-1])
+    assert uid is not None
+    (run,) = _all("run", "RUN")
+    assert f"--uid {uid[1]}" in run
+    assert "pip uninstall" in run
+    assert json.loads(_all("run", "ENTRYPOINT")[0])[:2] == ["tini", "--"]
+    assert "--no-install-recommends tini" in run
+    assert _all("run", "STOPSIGNAL") == ["SIGTERM"]
+
+
+def test_every_package_is_pinned_by_its_hash() -> None:
+    """The only install that may fetch is the one from the hashed requirements, and it takes no source packages."""
+    installs = [text for text in _all("build", "RUN") if "pip install" in text]
+    fetching = [text for text in installs if "--no-index" not in text]
+    assert len(installs) == 2
+    assert len(fetching) == 1
+    assert "--require-hashes --only-binary :all: -r requirements/runtime.txt" in fetching[0]
+
+
+def test_the_labels_are_open_containers() -> None:
+    """Title, description, licence, version and revision stand under their standard names."""
+    keys = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", " ".join(_all("run", "LABEL"))))
+    assert keys == {"title", "description", "licenses", "version", "revision"}
+
+
+def test_the_environment_runs_as_the_image_would(environment: Path, tmp_path: Path) -> None:
+    """The built environment starts by entry point and command, passes the health check, and stops on SIGTERM with 0."""
+    entry, command = json.loads(_all("run", "ENTRYPOINT")[0]), json.loads(_all("run", "CMD")[0])
+    assert sorted(path.name for path in (environment / "lib/python3.11/site-packages").glob("pip*")) == []
+    assert list((environment / "lib/python3.11/site-packages").glob("hatchling*")) == []
+    port, broker = free_ports(2)
+    settings = yaml.safe_load((ROOT / "connector.example.yaml").read_text(encoding="utf-8"))
+    settings["kafka"]["client"]["bootstrap.servers"] = f"127.0.0.1:{broker}"
+    settings["server"] = {"host": "0.0.0.0", "port": port}
+    file = tmp_path / "connector.yaml"
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    arguments = [str(file) if each == "/etc/connector/connector.yaml" else each for each in command]
+    assert str(file) in arguments
+    (health,) = _all("run", "HEALTHCHECK")
+    env = {"PATH": f"{environment / 'bin'}", "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(
+        [str(environment / "bin" / entry[2]), *arguments], cwd="/", env=env, stdout=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: process.poll() is not None or _answers(port), "the port")
+        probe = [str(environment / "bin" / "python"), *json.loads(health[health.index("[") :])[1:]]
+        for asked, code in ((port, 0), (broker, 1)):
+            url = {"HEALTH_URL": f"http://127.0.0.1:{asked}/healthz"}
+            assert subprocess.run(probe, env=env | url, capture_output=True, timeout=30, check=False).returncode == code
+    finally:
+        process.terminate()
+        code = process.wait(60)
+    assert code == 0
+
+
+def _answers(port: int) -> bool:
+    """Whether something serves HTTP there."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
