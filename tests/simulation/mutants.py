@@ -85,10 +85,16 @@ MUTANTS: Final = (
         "",
     ),
     Mutant(
-        "make the dedup id anew for each member",
+        "make the dedup id anew each time a record is read",
         "connector/pipeline/routing.py",
-        'return f"{cluster_id}/{position.topic}/{position.partition}/{position.offset}"',
-        'return f"{id(cluster_id)}/{position.topic}/{position.partition}/{position.offset}"',
+        'identity = f"{cluster_id}/{topic}/{partition}/{offset}"',
+        'identity = f"{cluster_id}/{id(record)}/{partition}/{offset}"',
+    ),
+    Mutant(
+        "leave the partition out of the dedup id",
+        "connector/pipeline/routing.py",
+        'identity = f"{cluster_id}/{topic}/{partition}/{offset}"',
+        'identity = f"{cluster_id}/{topic}/{offset}"',
     ),
     Mutant(
         "pass over a dead letter that failed",

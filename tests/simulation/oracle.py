@@ -64,6 +64,7 @@ class Oracle:
     accepted: dict[tuple[int, str], list[Acceptance]] = field(default_factory=lambda: defaultdict(list))
     letters: dict[tuple[int, str | None], set[str]] = field(default_factory=lambda: defaultdict(set))
     dedup: dict[int, str] = field(default_factory=dict)
+    holders: dict[str, int] = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=list)
     passed: dict[Partition, int] = field(default_factory=dict)
     repeats: int = 0
@@ -143,6 +144,8 @@ class Oracle:
             self.fail(f"{what}: it was never to go there")
         if dedup_id is not None and self.dedup.setdefault(planned.serial, dedup_id) != dedup_id:
             self.fail(f"{what}: with another dedup id than before")
+        if dedup_id is not None and self.holders.setdefault(dedup_id, planned.serial) != planned.serial:
+            self.fail(f"{what}: with the dedup id of record {self.holders[dedup_id]}")
         if not late:
             self._judge_repeat(planned, destination, epoch, what)
         if not late and self.scenario.destinations[destination].order == "key":
@@ -178,6 +181,9 @@ class Oracle:
         """Raise where a later record of the key was accepted before this one is for the first time."""
         if (planned.serial, destination) in self.accepted or planned.fates[destination] != ACCEPT:
             return
+        if self.letters.get((planned.serial, destination)):
+            # Given up before a crash that forgot it: dead-lettered records are outside the order.
+            return
         for offset in reversed(self.offsets[planned.topic, planned.partition]):
             if offset <= planned.offset:
                 return
@@ -194,6 +200,8 @@ class Oracle:
         what = f"dead letter of record {planned.serial} ({planned.where}) for {parsed.destination}: {parsed.cause}"
         if (key, value, parsed.original) != (planned.key, planned.value, planned.headers):
             self.fail(f"{what}: key, value or headers differ")
+        if self.dedup.setdefault(planned.serial, parsed.dedup_id) != parsed.dedup_id:
+            self.fail(f"{what}: with another dedup id than before")
         known = self.letters[planned.serial, parsed.destination]
         known.add(parsed.id)
         if len(known) > 1:

@@ -11,32 +11,22 @@ from random import Random
 from typing import Any, Final, cast
 
 import structlog
-from confluent_kafka.schema_registry import Schema as RegistrySchema
-from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from connector.dead_letters.writer import DeadLetterWriter
-from connector.errors import ConnectorError
-from connector.kafka.avro import Decoder, Encoder, Unreadable, Writer
-from connector.kafka.contracts import Contracts, load_contracts
+from connector.kafka.avro import Decoder
 from connector.kafka.registry import Client, Registry
-from connector.kafka.schemas import Schema
 from connector.metrics import Metrics
 from connector.pipeline.batching import FIXED_CHARGE
-from connector.records import Headers, Record
+from connector.records import Record
 from connector.testing.loop import START, WALL, LoopClock, run_virtual
 from connector.wiring import Edges, Pipeline, build
 from tests.simulation.broker import ModelBroker, ModelSource
+from tests.simulation.edges import CONTRACTS, ENCODER, NAMES, ModelProducer, ModelRegistry, QuickDecoder
 from tests.simulation.oracle import Broken, Oracle
 from tests.simulation.scenario import HARD_STOP, KINDS, TOPIC, Crash, Planned, Scenario, datum_of, draw, draw_record
 from tests.simulation.vendors import ModelTransport, ModelVendor
 
 CLUSTER: Final = "model-cluster"
-USED: Final = ("JiguangUserEvent", "MyTrackerEvent", "QuickAudienceEvent")
-CONTRACTS: Final = Contracts(
-    {name: schema for name, schema in load_contracts().schemas.items() if name.rpartition(".")[2] in USED}
-)
-ENCODER: Final = Encoder(CONTRACTS, clock=LoopClock())
-NAMES: Final = tuple(sorted(CONTRACTS.schemas))
 SINGLE_HEADER: Final = 10
 UNKNOWN_ID: Final = 4711
 
@@ -49,60 +39,6 @@ class Report:
     broken: str | None
     trace: list[str]
     counts: Mapping[str, int]
-
-
-_WRITERS: dict[str, Writer | Unreadable] = {}
-
-
-class QuickDecoder(Decoder):
-    """The decoder, which compiles each schema once for all members of all worlds: half of a world's time else."""
-
-    def _writer(self, schema: Schema) -> Writer | Unreadable:
-        writer = _WRITERS.get(schema.text)
-        if writer is None:
-            writer = _WRITERS[schema.text] = super()._writer(schema)
-        return writer
-
-
-class ModelRegistry:
-    """A registry that knows the contract schemas by their place in `NAMES`, and is down now and then."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    async def get_schema(self, schema_id: int) -> RegistrySchema:
-        """Return a schema, an error that it is not known, or nothing that a registry would say."""
-        await asyncio.sleep(0.02)
-        world = self._world
-        if world.stormy and world.random.random() < world.scenario.weather.registry:
-            raise SchemaRegistryError(503, 50301, "down")
-        if schema_id > len(NAMES):
-            raise SchemaRegistryError(404, 40403, "Schema not found")
-        return RegistrySchema(CONTRACTS.schemas[NAMES[schema_id - 1]].text, "AVRO")
-
-
-class ModelProducer:
-    """Writes dead letters, or not, or says that it did not."""
-
-    def __init__(self, world: World, member: Member) -> None:
-        self._world = world
-        self._member = member
-
-    async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> object:
-        """Store a letter."""
-        world = self._world
-        if not self._member.step("letter"):
-            await asyncio.Event().wait()
-        await asyncio.sleep(world.random.choice((0.001, 0.05)))
-        fault = world.stormy and world.random.random() < world.scenario.weather.letter
-        stored = not fault or world.random.random() < 0.3
-        if stored and not self._member.dead:
-            world.oracle.letter(key, value, headers)
-        if not self._member.step("lettered"):
-            await asyncio.Event().wait()
-        if fault:
-            raise ConnectorError("the topic did not take the record")
-        return None
 
 
 @dataclass(slots=True)
@@ -291,15 +227,14 @@ class World:
         member.source = ModelSource(
             self.broker, member.name, member.step, chunk=scenario.chunk, latency=self.random.choice((0.001, 0.1))
         )
-        metrics = Metrics()
-        registry = Registry(cast("Client", ModelRegistry(self)), "http://model")
+        metrics, weather = Metrics(), scenario.weather
+        registry = Registry(cast("Client", ModelRegistry(lambda: self._fails(weather.registry))), "http://model")
+        producer = ModelProducer(self.oracle, self.random, member.step, lambda: self._fails(weather.letter))
         decoder = QuickDecoder(CONTRACTS, clock=self.clock, registry=registry)
         edges = Edges(
             source=member.source,
             decoder=decoder,
-            dead_letters=DeadLetterWriter(
-                ModelProducer(self, member), "letters", "g", metrics=metrics, clock=self.clock
-            ),
+            dead_letters=DeadLetterWriter(producer, "letters", "g", metrics=metrics, clock=self.clock),
             answers={},
             transport=lambda name, _one: ModelTransport(self.vendors[name], member.source, member.step),
             reload=lambda name: KINDS[scenario.destinations[name].vendor].build(scenario.destinations[name]),
@@ -330,6 +265,9 @@ class World:
         self._check_memory(member)
         if not self.ending:
             asyncio.get_running_loop().call_later(self.random.choice((0.0, 0.5, 3.0)), self._replace)
+
+    def _fails(self, likely: float) -> bool:
+        return self.stormy and self.random.random() < likely
 
     def _replace(self) -> None:
         if not self.ending and len(self.members) < self.scenario.members:

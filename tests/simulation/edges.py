@@ -1,0 +1,79 @@
+"""The simulated edges beside the broker and the vendors: a registry, a decoder that is quick, the dead-letter topic."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from confluent_kafka.schema_registry import Schema as RegistrySchema
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from connector.errors import ConnectorError
+from connector.kafka.avro import Decoder, Encoder, Unreadable, Writer
+from connector.kafka.contracts import Contracts, load_contracts
+from connector.kafka.schemas import Schema
+from connector.records import Headers
+from connector.testing.loop import LoopClock
+from tests.simulation.oracle import Oracle
+
+USED: Final = ("JiguangUserEvent", "MyTrackerEvent", "QuickAudienceEvent")
+CONTRACTS: Final = Contracts(
+    {name: schema for name, schema in load_contracts().schemas.items() if name.rpartition(".")[2] in USED}
+)
+ENCODER: Final = Encoder(CONTRACTS, clock=LoopClock())
+NAMES: Final = tuple(sorted(CONTRACTS.schemas))
+_WRITERS: dict[str, Writer | Unreadable] = {}
+
+
+class QuickDecoder(Decoder):
+    """The decoder, which compiles each schema once for all members of all worlds: half of a world's time else."""
+
+    def _writer(self, schema: Schema) -> Writer | Unreadable:
+        writer = _WRITERS.get(schema.text)
+        if writer is None:
+            writer = _WRITERS[schema.text] = super()._writer(schema)
+        return writer
+
+
+class ModelRegistry:
+    """A registry that knows the contract schemas by their place in `NAMES`, and is down now and then."""
+
+    def __init__(self, is_down: Callable[[], bool]) -> None:
+        self._is_down = is_down
+
+    async def get_schema(self, schema_id: int) -> RegistrySchema:
+        """Return a schema, an error that it is not known, or nothing that a registry would say."""
+        await asyncio.sleep(0.02)
+        if self._is_down():
+            raise SchemaRegistryError(503, 50301, "down")
+        if schema_id > len(NAMES):
+            raise SchemaRegistryError(404, 40403, "Schema not found")
+        return RegistrySchema(CONTRACTS.schemas[NAMES[schema_id - 1]].text, "AVRO")
+
+
+class ModelProducer:
+    """Writes dead letters, or not, or says that it did not."""
+
+    def __init__(self, oracle: Oracle, random: Random, step: Callable[[str], bool], fails: Callable[[], bool]) -> None:
+        self._oracle = oracle
+        self._random = random
+        self._step = step
+        self._fails = fails
+
+    async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> object:
+        """Store a letter."""
+        if not self._step("letter"):
+            await asyncio.Event().wait()
+        await asyncio.sleep(self._random.choice((0.001, 0.05)))
+        if not self._step("letter arrives"):
+            await asyncio.Event().wait()
+        fault = self._fails()
+        if not fault or self._random.random() < 0.3:
+            self._oracle.letter(key, value, headers)
+        if not self._step("lettered"):
+            await asyncio.Event().wait()
+        if fault:
+            raise ConnectorError("the topic did not take the record")
+        return None
