@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 class ConnectorError(Exception):
@@ -51,7 +52,8 @@ class Refusal(ConnectorError):
 
     `cause` is a dead letter's cause (`decode`, `route`, `invalid`, …), `code` a local rule's id or the
     vendor's code, `field` the field at fault where one can be named. The message never contains the value of
-    a field, because messages are logged and fields may be personal.
+    a field, because messages are logged and fields may be personal. `answers` are what a query vendor's results topic
+    is told of it (`records.Answer`), before the dead letter.
     """
 
     def __init__(self, cause: str, code: str, message: str, *, field: str | None = None) -> None:
@@ -60,6 +62,7 @@ class Refusal(ConnectorError):
         self.code = code
         self.message = message
         self.field = field
+        self.answers: tuple[Any, ...] = ()
 
 
 class SchemaUnavailable(ConnectorError):

@@ -145,7 +145,9 @@ class Settlement:
         return True
 
     async def refuse_locally(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Dead-letter a record that was never sent."""
+        """Dead-letter a record that was never sent; a question is answered that it was refused."""
+        if refusal.answers:
+            await self._write_answers([delivery], refusal.answers)
         await self.dead_letter(
             Batch(None, [delivery]), refusal.cause, refusal.code, refusal.message, field=refusal.field
         )

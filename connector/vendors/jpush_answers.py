@@ -6,6 +6,7 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final, Literal
 
+from connector.errors import Refusal
 from connector.records import Answer, Item
 from connector.vendors.answers import (
     Codes,
@@ -119,10 +120,15 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
     return Accepted(answers, frozenset(again), request_id(headers), rate_hint(headers))
 
 
+def refused_locally(question: Question, refusal: Refusal) -> Answer:
+    """Return the result of a question that breaks a rule and so is never asked."""
+    return _result(question, "refused", {"code": refusal.code, "message": refusal.message}, "", None)
+
+
 def _result(
-    question: Question, status: Status, figures: Mapping[str, int | str | None], raw: str, response: Response
+    question: Question, status: Status, figures: Mapping[str, int | str | None], raw: str, response: Response | None
 ) -> Answer:
-    at = sent_at(response.headers)
+    at = None if response is None else sent_at(response.headers)
     return Answer(
         RESULT,
         {

@@ -53,6 +53,22 @@ class Question(NamedTuple):
     at: int
 
 
+def about(event: VendorEvent) -> tuple[str, int | None]:
+    """Return the endpoint and the push that a question is about, as far as a broken one tells them."""
+    name, fields = _unwrapped(event)
+    msg_id = fields.get("msg_id")
+    known = type(msg_id) is int and LONG_MIN <= msg_id <= LONG_MAX
+    return _ENDPOINTS.get(name, name), msg_id if known else None
+
+
+def _unwrapped(event: VendorEvent) -> tuple[str, Mapping[str, Any]]:
+    """Return the question's kind and fields, out of the contract's `query` or a mapping's flat fields."""
+    query = event.fields.get("query")
+    if isinstance(query, tuple) and len(query) == 2 and isinstance(query[1], Mapping):
+        return str(query[0]).rpartition(".")[2], query[1]
+    return str(event.fields.get("kind")), event.fields
+
+
 class Questions:
     """Reads questions out of events and checks them; `vip` tells whether the VIP interfaces may be asked."""
 
@@ -64,11 +80,8 @@ class Questions:
 
     def asked(self, event: VendorEvent) -> tuple[str, Mapping[str, Any]]:
         """Return the endpoint and the question's fields, out of the contract's `query` or a mapping's flat fields."""
-        fields = event.fields
-        name, query = fields.get("kind"), fields.get("query")
-        if isinstance(query, tuple) and len(query) == 2 and isinstance(query[1], Mapping):
-            name, fields = str(query[0]).rpartition(".")[2], query[1]
-        endpoint = _ENDPOINTS.get(str(name), str(name))
+        name, fields = _unwrapped(event)
+        endpoint = _ENDPOINTS.get(name, name)
         if endpoint not in _ENDPOINTS.values():
             message = f"kind must be one of {', '.join([*_ENDPOINTS, *_ENDPOINTS.values()])}"
             raise Refusal("invalid", "jpush_report.kind.value", message, field="kind")

@@ -7,18 +7,20 @@ in a batch is sent once and answered to each; queries change nothing at the vend
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, SecretStr
 
 from connector.config import DestinationSettings, DocumentedLimits
+from connector.errors import Refusal
 from connector.records import Item
 from connector.vendors import jpush_answers
 from connector.vendors.answers import Words
 from connector.vendors.base import FieldKind, Limits, Request, Response, Vendor, VendorEvent, VendorKind, Verdict
 from connector.vendors.checks import Rules, json_bytes, rule_ids
-from connector.vendors.jpush_questions import MOST_DEVICES, RULES, Question, Questions
+from connector.vendors.jpush_questions import MOST_DEVICES, RULES, Question, Questions, about
 
 _PREFIX: Final = b"msg_ids="
 
@@ -58,10 +60,11 @@ class JPushReport:
 
     def group(self, event: VendorEvent) -> Hashable:
         """Return the endpoint; for status also the push and the day, which one request has once."""
-        endpoint, fields = self._questions.asked(event)
-        if endpoint != "status":
-            return endpoint
-        return (endpoint, self._questions.msg_id(fields), self._questions.day(fields, event.timestamp))
+        with _told(event, max(0, event.timestamp)):
+            endpoint, fields = self._questions.asked(event)
+            if endpoint != "status":
+                return endpoint
+            return (endpoint, self._questions.msg_id(fields), self._questions.day(fields, event.timestamp))
 
     def limits(self, group: Hashable) -> Limits:
         """Return what one request may hold: for a GET the query's bytes are counted, for users it is one question."""
@@ -74,9 +77,12 @@ class JPushReport:
 
     def encode(self, event: VendorEvent, now: int) -> Item:
         """Check the question and return its part of the query or body, under a key that equal questions share."""
+        with _told(event, now):
+            return self._encoded(event, now)
+
+    def _encoded(self, event: VendorEvent, now: int) -> Item:
         endpoint, fields = self._questions.asked(event)
-        name = event.fields.get("id")
-        query_id = event.identity if name is None else str(name)
+        query_id = _query_id(event)
         if endpoint == "users":
             text = self._questions.users(fields)
             return Item(text.encode(), 1, text, None, Question(query_id, endpoint, None, (), now))
@@ -104,6 +110,23 @@ class JPushReport:
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
         """Return what the answer means, with a result for each question; status 4 is asked again up to three times."""
         return jpush_answers.read(response, group, items, asked, self._settings.codes, self._words)
+
+
+def _query_id(event: VendorEvent) -> str:
+    name = event.fields.get("id")
+    return event.identity if name is None else str(name)
+
+
+@contextmanager
+def _told(event: VendorEvent, now: int) -> Iterator[None]:
+    """Have a refusal that is raised inside answered on the results topic, like one of the vendor's own."""
+    try:
+        yield
+    except Refusal as refusal:
+        endpoint, msg_id = about(event)
+        question = Question(_query_id(event), endpoint, msg_id, (), now)
+        refusal.answers = (jpush_answers.refused_locally(question, refusal),)
+        raise
 
 
 def _frame(group: tuple[Any, ...]) -> tuple[bytes, bytes]:

@@ -342,3 +342,27 @@ def test_a_wrong_address_and_a_wait() -> None:
     throttled = read(429, b"", ask("Received", msg_id=1), headers={"x-rate-limit-reset": "12"})
     assert isinstance(throttled, Throttled)
     assert throttled.after == 12.0
+
+
+@pytest.mark.parametrize(
+    ("question", "endpoint", "msg_id", "code"),
+    [
+        (status(*(str(n) for n in range(1001))), "status", 7, "jpush_report.registration_ids.count"),
+        (ask("Users", time_unit="DAY", start="2014-06", duration=1), "users", None, "jpush_report.start.format"),
+        (ask("Received", msg_id=None), "received", None, "jpush_report.msg_id.type"),
+    ],
+    ids=["too many devices", "a month for a day", "no push"],
+)
+def test_a_question_that_breaks_a_rule_has_its_refused_result(
+    question: VendorEvent, endpoint: str, msg_id: int | None, code: str
+) -> None:
+    """Who asked learns of the refusal on the results topic, not only whoever reads the dead letters."""
+    report = vendor()
+    with pytest.raises(Refusal) as caught:
+        report.encode(question, NOW)
+    assert caught.value.code == code
+    (answer,) = caught.value.answers
+    told = answer.datum
+    assert (told["query_id"], told["endpoint"], told["msg_id"], told["status"]) == ("q", endpoint, msg_id, "refused")
+    assert told["answer"]["code"] == code
+    assert fastavro.validate(told, RESULT)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from connector.delivery.holds import Cause, State
 from connector.errors import Refusal
+from connector.records import Answer
 from connector.testing.loop import run_virtual
 from tests.unit.delivery_rig import OK, Call, Reply, Rig, played, refusing
 
@@ -260,6 +261,22 @@ async def test_answers_are_acknowledged_before_their_records_are_done() -> None:
         await rig.done()
     assert pending == [3, 1]
     assert sorted(answer.datum["n"] for answer in rig.answers.written) == [0, 1, 2]
+
+
+@played
+async def test_a_question_that_breaks_a_rule_is_answered_before_its_letter_is_done() -> None:
+    """A local refusal of a question goes to the results topic too, and its record waits for that."""
+    rig = Rig()
+    pending: list[int] = []
+    rig.answers.on_write = lambda: pending.append(rig.tracker().unfinished)
+    refusal = Refusal("invalid", "model.n.range", "too small")
+    refusal.answers = (Answer("model.Answer", {"n": 0}),)
+    async with rig.running():
+        rig.worker.refuse(rig.delivery(0), refusal)
+        await rig.done()
+    assert pending == [1]
+    assert [answer.datum for answer in rig.answers.written] == [{"n": 0}]
+    assert len(rig.letters.letters) == 1
 
 
 @played
