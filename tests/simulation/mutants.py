@@ -87,14 +87,14 @@ MUTANTS: Final = (
     Mutant(
         "make the dedup id anew each time a record is read",
         "connector/pipeline/routing.py",
-        'identity = f"{cluster_id}/{topic}/{partition}/{offset}"',
-        'identity = f"{cluster_id}/{id(record)}/{partition}/{offset}"',
+        'return f"{cluster_id}/{position.topic}/{position.partition}/{position.offset}"',
+        'return f"{id(position)}/{position.topic}/{position.partition}/{position.offset}"',
     ),
     Mutant(
         "leave the partition out of the dedup id",
         "connector/pipeline/routing.py",
-        'identity = f"{cluster_id}/{topic}/{partition}/{offset}"',
-        'identity = f"{cluster_id}/{topic}/{offset}"',
+        'return f"{cluster_id}/{position.topic}/{position.partition}/{position.offset}"',
+        'return f"{cluster_id}/{position.topic}/{position.offset}"',
     ),
     Mutant(
         "pass over a dead letter that failed",
