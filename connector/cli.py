@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from connector import __version__
+from connector.cli_dlq import dlq
 from connector.cli_offsets import offsets
 from connector.cli_start import BAD_CONFIGURATION, DEFAULT_FILE, FAILED, File, fail, in_loop, read_config
 from connector.config import Loaded
@@ -228,3 +229,4 @@ def server_url(host: str, port: int) -> str:
 
 
 app.command()(offsets)
+app.add_typer(dlq)

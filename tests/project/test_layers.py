@@ -25,7 +25,10 @@ LAYERS = (
     ),
     ("connector.app*", "connector.testing"),
     ("connector.testing.demo*",),
-    ("connector.check_report", "connector.offsets_report", "connector.actions", "connector.cli*", "connector.__main__"),
+    (
+        *("connector.check_report", "connector.offsets_report", "connector.letters_report"),
+        *("connector.actions", "connector.cli*", "connector.__main__"),
+    ),
 )
 SIDE_BY_SIDE = 3
 """The layer whose rooms do not know each other: runner, worker, Kafka and the reader meet in `app` only."""

@@ -1,0 +1,78 @@
+"""Which dead letters are meant: `--where`, `--since`, `--key`, `--topic`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from connector.config_models import parse_duration
+from connector.dead_letters.headers import ParsedLetter
+
+FIELDS: Final[Mapping[str, Callable[[ParsedLetter], str | None]]] = {
+    "cause": lambda letter: letter.cause,
+    "code": lambda letter: letter.code,
+    "field": lambda letter: letter.field,
+    "vendor": lambda letter: letter.vendor,
+    "destination": lambda letter: letter.destination,
+    "group": lambda letter: letter.group,
+    "http-status": lambda letter: None if letter.http_status is None else str(letter.http_status),
+    "replays": lambda letter: str(letter.replays),
+    "dedup-id": lambda letter: letter.dedup_id,
+}
+"""What `--where` may ask for: the headers' names without `dlq-`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a letter has to be: one of the values of each field, as young as `since` (epoch milliseconds), and so on."""
+
+    where: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    since: int | None = None
+    key: bytes | None = None
+    topics: frozenset[str] = frozenset()
+
+    def fits(self, letter: ParsedLetter, key: bytes | None) -> bool:
+        """Tell whether a letter with this key is meant. An absent field equals the empty text."""
+        if self.since is not None and letter.failed_at < self.since:
+            return False
+        if self.key is not None and key != self.key:
+            return False
+        if self.topics and letter.origin.topic not in self.topics:
+            return False
+        return all((FIELDS[name](letter) or "") in values for name, values in self.where.items())
+
+
+def parse_where(conditions: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Return `NAME=VALUE` conditions as allowed values by field; one field given twice allows both.
+
+    Raises `ValueError` that names what is allowed.
+    """
+    where: dict[str, frozenset[str]] = {}
+    for condition in conditions:
+        name, equals, value = condition.partition("=")
+        if not equals or name not in FIELDS:
+            raise ValueError(f"--where is NAME=VALUE with one of the names {', '.join(FIELDS)}; not {condition!r}")
+        where[name] = where.get(name, frozenset()) | {value}
+    return where
+
+
+def parse_since(text: str, now: int) -> int:
+    """Return epoch milliseconds of a duration before `now` (epoch milliseconds), or of a point in time with its zone.
+
+    Raises `ValueError` that names what is allowed.
+    """
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = None
+    if isinstance(seconds, float):
+        return now - int(seconds * 1000)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError("--since is a duration such as 30m, 2h or 3d, or a time with its zone: 2026-11-20T00:00:00Z")
+    return int(moment.timestamp() * 1000)

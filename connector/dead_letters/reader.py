@@ -1,0 +1,103 @@
+"""Reads the dead letters of a topic: each once, however often a crash wrote it, and whether it is resolved.
+
+A resolution may stand anywhere behind its letter, and a letter that a crash has repeated in any partition. So the topic
+is read twice: `Survey` collects the ids that are resolved or come more than once, then `read_letters` yields the
+letters themselves, none of which is kept. What is held is a fixed 18 MB and about 9 bytes for each of those ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal, NamedTuple
+
+from connector.dead_letters.filters import Filter
+from connector.dead_letters.headers import ParsedLetter, parse
+from connector.dead_letters.ids import IdSet, Sieve
+from connector.records import Record
+
+RESOLVES: Final = "dlq-resolves"
+RESOLUTION: Final = "dlq-resolution"
+RESOLVED_AT: Final = "dlq-at"
+
+State = Literal["open", "replayed", "discarded"]
+
+
+class Letter(NamedTuple):
+    """A dead letter: the record of the dead-letter topic, what its headers say, and what became of it."""
+
+    record: Record
+    facts: ParsedLetter
+    state: State
+
+
+class Resolution(NamedTuple):
+    """What a resolution record says: whose letter was `replayed` or `discarded`, and when (as it was written)."""
+
+    letter: str
+    kind: State
+    at: str
+
+
+class Survey:
+    """What the first reading of a topic found."""
+
+    def __init__(self) -> None:
+        self.letters = 0
+        """Letters, each id once but for those that `repeated` will settle."""
+        self.foreign = 0
+        """Records that are neither letters nor resolutions: another program's."""
+        self.repeated = IdSet()
+        """Ids that came more than once; perhaps a few that did not."""
+        self._resolved: dict[State, IdSet] = {"replayed": IdSet(), "discarded": IdSet()}
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Survey:
+        """Read all records of a topic."""
+        survey, sieve = cls(), Sieve()
+        for record in records:
+            resolution = parse_resolution(record)
+            if resolution is not None:
+                survey._resolved[resolution.kind].add(resolution.letter)
+                continue
+            facts = parse(record.headers)
+            if facts is None:
+                survey.foreign += 1
+                continue
+            survey.letters += 1
+            if sieve.add(facts.id):
+                survey.repeated.add(facts.id)
+        return survey
+
+    def state(self, identity: str) -> State:
+        """Return what became of a letter."""
+        return next((kind for kind, ids in self._resolved.items() if identity in ids), "open")
+
+
+def parse_resolution(record: Record) -> Resolution | None:
+    """Return what a resolution record says: a null value and `dlq-resolves`. None for any other record."""
+    if record.value is not None:
+        return None
+    said = {name: value.decode(errors="replace") for name, value in record.headers if value is not None}
+    identity, kind = said.get(RESOLVES), said.get(RESOLUTION)
+    if identity is None or kind not in ("replayed", "discarded"):
+        return None
+    return Resolution(identity, "replayed" if kind == "replayed" else "discarded", said.get(RESOLVED_AT, ""))
+
+
+def read_letters(
+    records: Iterable[Record], survey: Survey, wanted: Filter, *, resolved: bool = False
+) -> Iterator[Letter]:
+    """Yield the letters that are wanted, each id once, as they come; with `resolved` also those that are done with."""
+    seen = IdSet()
+    for record in records:
+        if record.value is None:
+            continue
+        facts = parse(record.headers)
+        if facts is None or not wanted.fits(facts, record.key):
+            continue
+        state = survey.state(facts.id)
+        if state != "open" and not resolved:
+            continue
+        if facts.id in survey.repeated and not seen.add(facts.id):
+            continue
+        yield Letter(record, facts, state)
