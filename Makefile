@@ -31,8 +31,9 @@ format: .venv/.stamp  ## Format the code and mend what the linter can
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
-tools: .venv/.stamp  ## Fetch Apache Kafka and a schema registry into .tools/ by Maven
+tools: .venv/.stamp  ## Fetch Kafka and a registry (Maven), Helm (Go) and promtool (apt) into .tools/
 	tools/install.sh
+	tools/install_chart.sh
 
 bench: .venv/.stamp tools  ## Measure records/s, CPU and memory beside a plain script
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
@@ -40,6 +41,7 @@ bench: .venv/.stamp tools  ## Measure records/s, CPU and memory beside a plain s
 docs: .venv/.stamp  ## Write again what documents take from the code
 	$(BIN)/python -m tools.docs
 	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.chart
 
 lock:  ## Resolve the requirements anew (ARGS=--upgrade for the newest versions)
 	test -d .tools/lock || $(PYTHON) -m venv .tools/lock

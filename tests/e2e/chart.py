@@ -1,0 +1,76 @@
+"""The chart as Helm renders it: manifests as data, and what Helm says where it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tools.servers import ROOT
+
+CHART: Final = ROOT / "helm"
+RELEASE: Final = "r"
+KUBERNETES: Final = "1.33.0"
+
+Manifest = dict[str, Any]
+
+
+def tool(name: str) -> str:
+    """Return the program's path; skips where it is missing, and fails where CI=true and `make tools` could build it."""
+    own = ROOT / ".tools" / "bin" / name
+    found = str(own) if own.is_file() else shutil.which(name)
+    if found is None:
+        fault = f"{name} is not installed: run make tools"
+        if os.environ.get("CI") == "true" and name == "helm":
+            pytest.fail(fault, pytrace=False)
+        pytest.skip(fault)
+    return found
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Helm to its end."""
+    return subprocess.run([tool("helm"), *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def render(*values: Path) -> list[Manifest]:
+    """Return the manifests that the chart makes of these values files; fails where it refuses them."""
+    done = helm("template", RELEASE, str(CHART), "--kube-version", KUBERNETES, *_given(values))
+    assert done.returncode == 0, done.stderr
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+
+def refusal(folder: Path, values: dict[str, Any]) -> str:
+    """Return what Helm says of these values; fails where it takes them."""
+    file = folder / "values.yaml"
+    file.write_text(json.dumps(values), encoding="utf-8")
+    done = helm("template", RELEASE, str(CHART), "--kube-version", KUBERNETES, *_given((file,)))
+    assert done.returncode != 0, "these values were taken"
+    return done.stderr
+
+
+def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
+    """Return the manifests of one kind."""
+    return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+def workloads(manifests: list[Manifest]) -> list[Manifest]:
+    """Return what runs members."""
+    return of_kind(manifests, "Deployment") + of_kind(manifests, "StatefulSet")
+
+
+def configuration(manifests: list[Manifest]) -> dict[str, str]:
+    """Return the files of the chart's ConfigMap, by name."""
+    (found,) = of_kind(manifests, "ConfigMap")
+    files: dict[str, str] = found["data"]
+    return files
+
+
+def _given(values: tuple[Path, ...]) -> list[str]:
+    """Return Helm's arguments for values files."""
+    return [argument for file in values for argument in ("--values", str(file))]

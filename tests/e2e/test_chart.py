@@ -1,0 +1,258 @@
+"""The chart: every values file lints, renders and is valid for Kubernetes, and bad values get their sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import kubernetes_validate  # type: ignore[import-untyped]  # it has no types
+import pytest
+import yaml
+
+from connector.config import load
+from connector.redaction import names_secret
+from connector.vendors import kinds
+from tests.e2e.chart import (
+    CHART,
+    KUBERNETES,
+    RELEASE,
+    Manifest,
+    configuration,
+    helm,
+    of_kind,
+    refusal,
+    render,
+    workloads,
+)
+from tools.chart import SCHEMA, text
+
+VALUES: Final = {file.name.removesuffix("-values.yaml"): file for file in sorted((CHART / "ci").glob("*-values.yaml"))}
+FILES: Final = {"default": (CHART / "values.yaml"), **VALUES}
+CUSTOM: Final = {"ScaledObject", "PodMonitor", "PrometheusRule"}
+"""Kinds of operators, of which Kubernetes has no schema."""
+
+CONFIG: Final[dict[str, Any]] = {
+    "kafka": {"topics": ["events"], "group_id": "group", "client": {"bootstrap.servers": "kafka:9092"}},
+    "destinations": {"tracker": {"vendor": "mytracker", "id_app": 1, "token": "${TOKEN}"}},
+}
+
+
+def _config(section: str, **changes: Any) -> dict[str, Any]:
+    """Return the configuration with keys of one section changed."""
+    return {**CONFIG, section: {**CONFIG.get(section, {}), **changes}}
+
+
+def _tracker(**changes: Any) -> dict[str, Any]:
+    """Return the configuration with keys of its destination changed."""
+    return _config("destinations", tracker={**CONFIG["destinations"]["tracker"], **changes})
+
+
+def _client(**changes: Any) -> dict[str, Any]:
+    """Return the configuration with properties of librdkafka changed."""
+    return _config("kafka", client={**CONFIG["kafka"]["client"], **changes})
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, list[Manifest]]:
+    """The manifests of every values file."""
+    return {name: render(file) for name, file in FILES.items()}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_values_are_linted(name: str) -> None:
+    """`helm lint --strict` has nothing to say about a values file that the chart ships."""
+    done = helm("lint", "--strict", "--kube-version", "1.33.0", str(CHART), "--values", str(FILES[name]))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_manifests_are_valid_for_kubernetes(name: str, rendered: dict[str, list[Manifest]]) -> None:
+    """Every manifest passes Kubernetes' own schema, unknown fields refused, and names are not used twice."""
+    for manifest in rendered[name]:
+        if manifest["kind"] not in CUSTOM:
+            kubernetes_validate.validate(manifest, "1.33", strict=True)
+    names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in rendered[name]]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pods_keep_to_the_restricted_profile(name: str, rendered: dict[str, list[Manifest]]) -> None:
+    """No pod runs as root, writes to its root file system, gains privileges or has a token of the API."""
+    pods = [each["spec"]["template"]["spec"] for each in workloads(rendered[name])]
+    pods += [each["spec"] for each in of_kind(rendered[name], "Pod")]
+    assert len(pods) >= 2
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"]:
+            own = container["securityContext"]
+            assert own["readOnlyRootFilesystem"] is True
+            assert own["allowPrivilegeEscalation"] is False
+            assert own["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_connector_takes_the_rendered_configuration(
+    name: str, rendered: dict[str, list[Manifest]], tmp_path: Path
+) -> None:
+    """The connector's models accept the ConfigMap's file, with secrets where the pod has them."""
+    (workload, *_) = workloads(rendered[name])
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    variables = {variable["name"]: "a-value-of-the-cluster" for variable in container["env"]}
+    content = configuration(rendered[name])["connector.yaml"]
+    for key in re.findall(r"\$\{file:/run/secrets/connector/([^}]+)\}", content):
+        (tmp_path / key).write_text("a-value-of-a-secret", encoding="utf-8")
+    path = tmp_path / "connector.yaml"
+    path.write_text(content.replace("/run/secrets/connector", str(tmp_path)), encoding="utf-8")
+    known = kinds(others=[])
+    models, rules = {n: kind.settings for n, kind in known.items()}, {n: kind.rules for n, kind in known.items()}
+    assert load(path, models, variables, rules).settings.destinations
+    server = json.loads(content)["server"]
+    assert server["host"] == "0.0.0.0"
+    assert container["ports"] == [{"name": "http", "containerPort": server["port"]}]
+    probes = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")}
+    assert probes == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+
+
+def test_the_schema_is_made_of_the_models() -> None:
+    """values.schema.json is what `make docs` would write now, and knows every value with a default."""
+    assert SCHEMA.read_text(encoding="utf-8") == text(), "run make docs"
+
+
+TOO_SHORT: Final = {"config": _config("limits", drain_timeout="1m"), "terminationGracePeriodSeconds": 67}
+REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
+    "grace": ({"terminationGracePeriodSeconds": 29}, "killed while they drain"),
+    "grace_of_a_minute": (TOO_SHORT, "at least 68"),
+    "unknown_value": ({"replicas": 2}, "'replicas' not allowed"),
+    "unknown_key": ({"config": _tracker(tokne="${TOKEN}")}, "'tokne' not allowed"),
+    "unknown_section": ({"config": {**CONFIG, "limit": {}}}, "'limit' not allowed"),
+    "secret": ({"config": _tracker(token="a-real-one")}, "config.destinations.tracker.token holds a secret itself"),
+    "secret_default": ({"config": _tracker(token="${TOKEN:-a-real-one}")}, "token holds a secret itself"),
+    "secret_of_kafka": ({"config": _client(**{"sasl.password": "a-real-one"})}, "sasl.password holds a secret itself"),
+    "secret_address": ({"config": _tracker(http={"proxy": "http://me:a-real-one@proxy"})}, "password in its address"),
+    "secret_variable": (
+        {"env": [{"name": "DB_PASSWORD", "value": "a-real-one"}]},
+        "DB_PASSWORD) holds a secret itself",
+    ),
+    "replicas": ({"replicaCount": 7, "partitions": 6}, "replicaCount is 7, and the topics have 6 partitions"),
+    "replicas_scaled": ({"autoscaling": {"enabled": True, "maxReplicas": 7}, "partitions": 6}, "maxReplicas is 7"),
+    "fixed": ({"replicaCount": 2, "config": _tracker(rate_limit_share="fixed")}, "rate_limit_share is fixed"),
+    "fixed_scaled": (
+        {"autoscaling": {"enabled": True}, "config": _tracker(rate_limit_share="fixed")},
+        "6 times what the vendor allows",
+    ),
+    "loopback": ({"config": _config("server", host="127.0.0.1")}, "loopback address"),
+    "port": ({"config": _config("server", port=0)}, "number from 1024"),
+    "static": ({"staticMembership": True, "config": _client(**{"group.instance.id": "a"})}, "staticMembership sets"),
+    "keda_address": (
+        {"autoscaling": {"enabled": True}, "config": _client(**{"bootstrap.servers": "${KAFKA}"})},
+        "which KEDA cannot read",
+    ),
+    "prometheus": ({"autoscaling": {"enabled": True, "trigger": "prometheus"}}, "prometheusAddress is empty"),
+    "names": (
+        {
+            "perDestination": True,
+            "config": _config("destinations", **dict.fromkeys(("a.b", "a-b"), CONFIG["destinations"]["tracker"])),
+        },
+        "no name of its own",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_values_get_their_sentence(name: str, tmp_path: Path) -> None:
+    """Values that would start and then go wrong are refused with what is wrong, and never with a secret's value."""
+    values, says = REFUSED[name]
+    said = refusal(tmp_path, {"config": CONFIG, **values})
+    assert says in said
+    assert "a-real-one" not in said
+
+
+def test_every_secret_of_a_vendor_is_known_to_the_chart(tmp_path: Path) -> None:
+    """A plain value is refused for each setting that the connector's own models and log redaction take for a secret."""
+    names = {name for kind in kinds(others=[]).values() for name in kind.settings.model_fields if names_secret(name)}
+    assert len(names) >= 5
+    template = (CHART / "templates" / "_checks.tpl").read_text(encoding="utf-8")
+    found = re.search(r'\$secret := regexMatch "(.+?)" \.name', template)
+    assert found is not None
+    pattern = re.compile(found[1].replace("\\\\", "\\"))
+    assert [
+        name for name in names | {"sasl.password", "ssl.key.pem", "basic.auth.user.info"} if not pattern.search(name)
+    ] == []
+
+
+def test_each_destination_has_a_workload_of_its_own(rendered: dict[str, list[Manifest]]) -> None:
+    """`perDestination` renders a deployment for each destination and no other, which runs that one alone."""
+    found = workloads(rendered["per-destination"])
+    assert {each["metadata"]["name"] for each in found} == {"r-connector-tracker-eu", "r-connector-tracker-us"}
+    arguments = [each["spec"]["template"]["spec"]["containers"][0]["args"] for each in found]
+    assert sorted(one[3:] for one in arguments) == [["--destination", "tracker_eu"], ["--destination", "tracker_us"]]
+    selectors = [json.dumps(each["spec"]["selector"]) for each in found]
+    assert len(set(selectors)) == 2
+
+
+def test_static_members_keep_their_name(rendered: dict[str, list[Manifest]]) -> None:
+    """`staticMembership` renders a StatefulSet whose pods' names are their group.instance.id."""
+    (found,) = workloads(rendered["static-membership"])
+    assert found["kind"] == "StatefulSet"
+    client = json.loads(configuration(rendered["static-membership"])["connector.yaml"])["kafka"]["client"]
+    assert client["group.instance.id"] == "${POD_NAME}"
+    services = [each["metadata"]["name"] for each in of_kind(rendered["static-membership"], "Service")]
+    assert services == [found["spec"]["serviceName"]]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("keda", "ScaledObject"), ("hpa", "HorizontalPodAutoscaler")])
+def test_a_scaler_scales_what_is_there(name: str, kind: str, rendered: dict[str, list[Manifest]]) -> None:
+    """The scaler names the workload, which then leaves the number of replicas to it."""
+    (workload,) = workloads(rendered[name])
+    (scaler,) = of_kind(rendered[name], kind)
+    target = scaler["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == (workload["kind"], workload["metadata"]["name"])
+    assert "replicas" not in workload["spec"]
+
+
+def test_keda_scales_by_the_groups_lag(rendered: dict[str, list[Manifest]]) -> None:
+    """The trigger asks for the group's lag on each topic, and counts partitions that have some only."""
+    (scaler,) = of_kind(rendered["keda"], "ScaledObject")
+    (trigger,) = scaler["spec"]["triggers"]
+    config = json.loads(configuration(rendered["keda"])["connector.yaml"])
+    assert trigger["metadata"]["consumerGroup"] == config["kafka"]["group_id"]
+    assert trigger["metadata"]["topic"] == config["kafka"]["topics"][0]
+    assert trigger["metadata"]["limitToPartitionsWithLag"] == "true"
+
+
+def test_whole_numbers_stay_whole(rendered: dict[str, list[Manifest]]) -> None:
+    """A large number of the values comes out as it was written, not as 6.7e+07."""
+    assert '"buffer": 67108864' in configuration(rendered["tuned"])["connector.yaml"]
+
+
+def test_another_configuration_rolls_the_pods(tmp_path: Path) -> None:
+    """The pods' checksum changes with the configuration and with nothing else."""
+    sums = []
+    for number, (level, replicas) in enumerate([("info", 1), ("info", 2), ("debug", 1)]):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(json.dumps({"replicaCount": replicas, "config": _config("log", level=level)}), encoding="utf-8")
+        (workload,) = workloads(render(file))
+        sums.append(workload["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
+    assert sums[0] == sums[1]
+    assert sums[0] != sums[2]
+
+
+def test_the_notes_say_what_to_do_next(tmp_path: Path) -> None:
+    """The notes tell which Secret to make, which test to run and where to look; the example is called one."""
+    # `helm template` leaves the notes out, and an installation wants a cluster: here they become a manifest's text.
+    chart = tmp_path / "connector"
+    shutil.copytree(CHART, chart)
+    notes = (chart / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    (chart / "templates" / "_notes.tpl").write_text(f'{{{{ define "n" }}}}{notes}{{{{ end }}}}', encoding="utf-8")
+    manifest = 'kind: Notes\ntext: {{ include "n" . | quote }}\n'
+    (chart / "templates" / "notes.yaml").write_text(manifest, encoding="utf-8")
+    done = helm("template", RELEASE, str(chart), "--kube-version", KUBERNETES, "--show-only", "templates/notes.yaml")
+    assert done.returncode == 0, done.stderr
+    said = yaml.safe_load(done.stdout)["text"]
+    for says in ("the chart's example", "connector-credentials", f"helm test {RELEASE}", "deployment/r-connector"):
+        assert says in said

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Brings what the tests of the chart run into .tools/bin: Helm by Go, promtool by Debian's package (unpacked, not installed).
+# Idempotent. What cannot be had is said, and its tests skip; without Helm they fail where CI=true.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=$PWD/.tools/bin
+helm=v3.22.0
+mkdir -p "$bin"
+
+if [ "$(cat "$bin/helm.stamp" 2> /dev/null)" != "$helm" ]; then
+    if ! command -v go > /dev/null; then
+        echo "tools: Go is not installed, so Helm is not built" >&2
+        [ "${CI:-}" != true ] || exit 1
+    else
+        GOBIN=$bin go install "helm.sh/helm/v3/cmd/helm@$helm" > "$bin/helm.log" 2>&1 \
+            || { tail -n 20 "$bin/helm.log" >&2; echo "tools: Helm cannot be built, see above" >&2; exit 1; }
+        echo "$helm" > "$bin/helm.stamp"
+    fi
+fi
+
+if ! [ -x "$bin/promtool" ] && ! command -v promtool > /dev/null; then
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    if command -v apt-get > /dev/null && command -v dpkg > /dev/null \
+        && (cd "$folder" && apt-get -qq download prometheus && dpkg -x prometheus_*.deb .) > "$bin/promtool.log" 2>&1; then
+        cp "$folder/usr/bin/promtool" "$bin/promtool"
+    else
+        echo "tools: Debian's package prometheus cannot be had, so the tests of the alerts are skipped" >&2
+    fi
+fi
