@@ -79,6 +79,8 @@ class ModelVendor:
             return None
         now = self.now() - START
         for begin, end, name, kind in self.scenario.weather.windows:
+            if kind == "baffling" and not self.scenario.roomy:
+                continue
             if name == self.name and begin <= now < end:
                 return {"down": self.random.choice(("unconnected", "status_503")), "throttle": "throttled"}.get(
                     kind, kind
