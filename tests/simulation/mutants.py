@@ -88,7 +88,7 @@ MUTANTS: Final = (
         "make the dedup id anew each time a record is read",
         "connector/pipeline/routing.py",
         'return f"{cluster_id}/{position.topic}/{position.partition}/{position.offset}"',
-        'return f"{id(object())}/{cluster_id}/{hash(object())}/{position.topic}/{position.partition}/{position.offset}"',
+        'return f"{cluster_id}/{hash(object())}/{position.topic}/{position.partition}/{position.offset}"',
     ),
     Mutant(
         "leave the partition out of the dedup id",
