@@ -242,7 +242,7 @@ class Runner:
             await self._commit(list(self._trackers))
 
     async def _pause_and_resume(self) -> None:
-        # Where nothing is unfinished no outcome can shrink the map, as after a restart with a full one: reading on does.
+        # Where nothing is unfinished, as after a restart with a full map, no outcome can shrink it: reading on does.
         blocked = self._intake.blocked(self._trackers) | {
             partition
             for partition, used in self._map_used.items()
