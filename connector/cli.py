@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +36,10 @@ def main() -> None:
         fail(f"The configuration cannot be used, {count}:\n{error}", BAD_CONFIGURATION)
     except ConnectorError as error:
         fail(f"{type(error).__name__}: {error}", FAILED)
+    except BrokenPipeError:
+        # Who reads, such as `head`, has enough. What is still buffered must not fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(FAILED) from None
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 -- typer's signature

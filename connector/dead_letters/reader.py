@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, Literal, NamedTuple
 
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.headers import ParsedLetter, parse
+from connector.dead_letters.headers import ParsedLetter, letter_id, parse
 from connector.dead_letters.ids import IdSet, Sieve
 from connector.records import Record
 
@@ -45,7 +45,7 @@ class Survey:
         self.letters = 0
         """Letters, each id once but for those that `repeated` will settle."""
         self.foreign = 0
-        """Records that are neither letters nor resolutions: another program's."""
+        """Records that have no letter's id and resolve nothing: another program's."""
         self.repeated = IdSet()
         """Ids that came more than once; perhaps a few that did not."""
         self._resolved: dict[State, IdSet] = {"replayed": IdSet(), "discarded": IdSet()}
@@ -59,13 +59,13 @@ class Survey:
             if resolution is not None:
                 survey._resolved[resolution.kind].add(resolution.letter)
                 continue
-            facts = parse(record.headers)
-            if facts is None:
+            identity = letter_id(record.headers)
+            if identity is None:
                 survey.foreign += 1
                 continue
             survey.letters += 1
-            if sieve.add(facts.id):
-                survey.repeated.add(facts.id)
+            if sieve.add(identity):
+                survey.repeated.add(identity)
         return survey
 
     def state(self, identity: str) -> State:
@@ -90,13 +90,14 @@ def read_letters(
     """Yield the letters that are wanted, each id once, as they come; with `resolved` also those that are done with."""
     seen = IdSet()
     for record in records:
-        if record.value is None:
+        identity = None if record.value is None else letter_id(record.headers)
+        if identity is None:
+            continue
+        state = survey.state(identity)
+        if state != "open" and not resolved:
             continue
         facts = parse(record.headers)
         if facts is None or not wanted.fits(facts, record.key):
-            continue
-        state = survey.state(facts.id)
-        if state != "open" and not resolved:
             continue
         if facts.id in survey.repeated and not seen.add(facts.id):
             continue

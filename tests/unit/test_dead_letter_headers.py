@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.dead_letters.headers import MESSAGE_LIMIT, TEXT_LIMIT, ParsedLetter, parse, replayed, to_headers
+from connector.dead_letters.headers import (
+    MESSAGE_LIMIT,
+    TEXT_LIMIT,
+    ParsedLetter,
+    letter_id,
+    parse,
+    replayed,
+    to_headers,
+)
 from connector.records import DeadLetter, Headers, Position, Record, uuid5_text
 
 GROUP = "growth-connector"
@@ -231,3 +239,16 @@ def test_a_header_added_behind_the_block_is_kept() -> None:
     headers = [*to_headers(letter([("a", b"1")]), group=GROUP), ("tool", b"x")]
     assert read(headers).origin == Position("orders", 3, 41)
     assert read(headers).original == (("a", b"1"), ("tool", b"x"))
+
+
+@given(letters, originals)
+def test_the_id_alone_is_the_one_of_the_whole_block(dead: DeadLetter, behind: Headers) -> None:
+    """Whatever stands before and behind the block, where `parse` reads a letter `letter_id` gives its id.
+
+    Kills: an id taken from the record's own headers, or from an earlier block.
+    """
+    headers = [*to_headers(dead, group=GROUP), *behind]
+    parsed = parse(headers)
+    if parsed is not None:
+        assert letter_id(headers) == parsed.id
+    assert letter_id(dead.record.headers) is None or any(name == "dlq-id" for name, _ in dead.record.headers)
