@@ -81,6 +81,7 @@ _OWN: Final[Mapping[str, Schema]] = {
     "service": _closed(enabled=_FLAG, annotations=_TEXTS),
     "podMonitor": _closed(enabled=_FLAG, interval={"type": "string", "pattern": "^[0-9]+(ms|s|m)$"}, labels=_TEXTS),
     "prometheusRule": _closed(enabled=_FLAG, labels=_TEXTS),
+    "grafanaDashboard": _closed(enabled=_FLAG, labels=_TEXTS),
     "podDisruptionBudget": _closed(enabled=_FLAG, maxUnavailable={"type": ["integer", "string"]}),
     "networkPolicy": _closed(
         enabled=_FLAG, ingressFrom=_OBJECTS, egress=_OBJECTS, vendorPorts={"type": "array", "items": _POSITIVE}

@@ -65,8 +65,8 @@ def workloads(manifests: list[Manifest]) -> list[Manifest]:
 
 
 def configuration(manifests: list[Manifest]) -> dict[str, str]:
-    """Return the files of the chart's ConfigMap, by name."""
-    (found,) = of_kind(manifests, "ConfigMap")
+    """Return the files beside and with the configuration, by name."""
+    (found,) = (each for each in of_kind(manifests, "ConfigMap") if "connector.yaml" in each["data"])
     files: dict[str, str] = found["data"]
     return files
 
