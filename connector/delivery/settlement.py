@@ -89,7 +89,9 @@ class Settlement:
         at = self._at
         at.throttles = at.holds.failures = 0
         held = at.holds.blocking(batch.group)
-        if probe and held is not None and (held.single or not verdict.documented):
+        # A code that is understood says that the vendor judges records, so it ends a hold that doubted that; no storm.
+        doubted = held is not None and held.cause is Cause.MISCONFIGURED and verdict.documented
+        if probe and held is not None and not doubted and (held.single or not verdict.documented):
             self._put_back(batch)
             at.holds.probe_failed(self._scope(batch), self._ports.clock.now())
             return
@@ -284,7 +286,8 @@ class Settlement:
             held = holds.get(scope)
             if held is None or held.cause is Cause.OPERATOR:
                 continue
-            if held.cause is Cause.OUTAGE or (probe and (accepted or not held.single)):
+            disproved = accepted or not held.single or held.cause is Cause.MISCONFIGURED
+            if held.cause is Cause.OUTAGE or (probe and disproved):
                 self._at.release(scope)
 
     def _scope(self, batch: Batch) -> object:

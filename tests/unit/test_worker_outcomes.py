@@ -152,6 +152,25 @@ async def test_an_undocumented_refusal_of_one_record_is_found() -> None:
 @pytest.mark.promise("P5")
 @pytest.mark.promise("P6")
 @played
+async def test_a_code_that_is_understood_ends_the_doubt() -> None:
+    """A documented refusal of a probe ends a hold by an undocumented code: the vendor judges records again.
+
+    In one ordered lane the head is what is probed, so without this the lane would wait for ever.
+    """
+    understood: set[str] = set()
+    wrong = refusing(range(3), documented=False)
+    known = refusing(range(3))
+    rig = Rig(lambda call: (known if understood else wrong)(call), order="key", max_in_flight=1)
+    async with rig.running():
+        rig.offer(range(6))
+        await rig.until(lambda: rig.worker.condition().cause is Cause.MISCONFIGURED)
+        understood.add("B1")
+        await rig.done()
+    assert rig.letters.numbers == [0, 1, 2]
+    assert sorted(rig.transport.accepted) == [3, 4, 5]
+
+
+@played
 async def test_an_undocumented_refusal_of_every_record_holds() -> None:
     """A hundred of a hundred refused with an unknown code is a hold that says so, and no dead letter.
 
