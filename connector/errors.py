@@ -1,12 +1,12 @@
 """Everything the connector raises on purpose, named by who must act.
 
-    ConnectorError
-    ├── ConfigurationError      the user: the file is wrong; carries every fault at once      exit 2
-    ├── StartupError            the user or the platform: a topic is missing, unfit, …        exit 1
-    ├── FatalError              the user: the run cannot go on (offset out of range, …)       exit 1
-    ├── Refusal                 nobody's: one record's fault, ends as a dead letter
-    ├── SchemaUnavailable       the platform: the registry does not answer; intake waits
-    └── TransportError          the network or the vendor: a request got no whole answer; retried
+ConnectorError
+├── ConfigurationError      the user: the file is wrong; carries every fault at once      exit 2
+├── StartupError            the user or the platform: a topic is missing, unfit, …        exit 1
+├── FatalError              the user: the run cannot go on (offset out of range, …)       exit 1
+├── Refusal                 nobody's: one record's fault, ends as a dead letter
+├── SchemaUnavailable       the platform: the registry does not answer; intake waits
+└── TransportError          the network or the vendor: a request got no whole answer; retried
 """
 
 from __future__ import annotations

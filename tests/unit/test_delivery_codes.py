@@ -107,8 +107,7 @@ def test_a_batch_counts_once_however_often_it_is_tried() -> None:
             rig.offer(range(100, 110))
             await rig.done()
         closed = {
-            by: rig.metrics.batch_closed.labels("d", by)._value.get()
-            for by in ("records", "bytes", "linger", "group")
+            by: rig.metrics.batch_closed.labels("d", by)._value.get() for by in ("records", "bytes", "linger", "group")
         }
         assert closed == {"records": 1, "bytes": 0, "linger": 1, "group": 0}
 
