@@ -81,6 +81,9 @@
 {{- if and (hasKey $server "port") (or (contains "${" (toString $server.port)) (lt (int $server.port) 1024)) -}}
 {{- fail "config.server.port has to be a number from 1024: pods are probed there, and do not run as root." -}}
 {{- end -}}
+{{- if and $values.networkPolicy.enabled (not $values.networkPolicy.egress) -}}
+{{- fail "networkPolicy.egress is empty, so pods could reach DNS and vendors and not Kafka: name where Kafka and the registry are." -}}
+{{- end -}}
 {{- if and $values.staticMembership (hasKey $config.kafka.client "group.instance.id") -}}
 {{- fail "config.kafka.client has group.instance.id, which staticMembership sets for each pod: leave it out." -}}
 {{- end -}}

@@ -153,6 +153,7 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
         "which KEDA cannot read",
     ),
     "prometheus": ({"autoscaling": {"enabled": True, "trigger": "prometheus"}}, "prometheusAddress is empty"),
+    "no_way_to_kafka": ({"networkPolicy": {"enabled": True}}, "networkPolicy.egress is empty"),
     "names": (
         {
             "perDestination": True,
