@@ -60,6 +60,7 @@ class Worker:
         self._suspended: list[tuple[Delivery, Refusal]] = []
         """Records that break a rule while too many do: neither sent nor dead-lettered until the storm is over."""
         self.in_flight = 0
+        destination.ports.metrics.destination_in_flight.labels(self.name).set_function(lambda: self.in_flight)
 
     @property
     def name(self) -> str:
