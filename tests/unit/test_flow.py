@@ -13,7 +13,10 @@ A, B, C = ("t", 0), ("t", 1), ("u", 0)
 
 @pytest.mark.promise("P12")
 def test_the_budget_is_full_from_its_limit_until_half_is_free() -> None:
-    """Intake waits at the limit and goes on at half of it, not one byte later or earlier."""
+    """Intake waits at the limit and goes on at half of it, not one byte later or earlier.
+
+    Kills: no hysteresis, or a comparison that is off by one.
+    """
     budget = Budget(100)
     seen = []
     for change in (99, 1, -1, -48, -1, 49, 1):

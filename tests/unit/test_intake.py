@@ -115,7 +115,10 @@ async def test_one_schema_is_asked_for_once() -> None:
 @pytest.mark.promise("P12")
 @played
 async def test_parked_records_are_charged_and_let_go_with_their_partition() -> None:
-    """Records that wait for a schema count against the budget; a partition that leaves takes its own along."""
+    """Records that wait for a schema count against the budget; a partition that leaves takes its own along.
+
+    Kills: parking without a charge, or a leak of it at a revoke.
+    """
     source = ModelSource(2)
     source.produce(*[b"schema:x:d"] * 50, partition=0)
     rig = PipelineRig(source)
@@ -147,7 +150,10 @@ async def test_an_unexpected_error_of_the_registry_ends_the_run() -> None:
 @pytest.mark.promise("P5")
 @played
 async def test_a_topic_that_cannot_be_decoded_is_held_instead_of_drained() -> None:
-    """After the storm limit refused records wait; the first good one ends the storm and looks at them again."""
+    """After the storm limit refused records wait; the first good one ends the storm and looks at them again.
+
+    Kills: dead-lettering through a storm.
+    """
     rig = PipelineRig(filled(*[b"broken"] * 200), storm=20)
     async with rig.running():
         await rig.until(lambda: rig.storm_changes)
@@ -163,7 +169,10 @@ async def test_a_topic_that_cannot_be_decoded_is_held_instead_of_drained() -> No
 @pytest.mark.promise("P7")
 @played
 async def test_an_event_too_large_alone_is_refused_before_it_is_sent() -> None:
-    """An event that would make a body over the limit on its own is refused with the rule's id."""
+    """An event that would make a body over the limit on its own is refused with the rule's id.
+
+    Kills: offering an item without looking at its size.
+    """
     rig = PipelineRig(filled(b"d", b"d"))
     rig.to["d"].vendor = Large()
     async with rig.running():

@@ -128,7 +128,10 @@ def test_foreign_text_is_named_and_never_read(text: str) -> None:
 @settings(max_examples=200)
 @given(given_map=maps(), place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_never_claims_anything(given_map: tuple[int, FinishedMap], place: int, bit: int) -> None:
-    """A map damaged anywhere is refused or reads as it was: the checksum covers every byte that claims something."""
+    """A map damaged anywhere is refused or reads as it was: the checksum covers every byte that claims something.
+
+    Kills: reading a map without its checksum.
+    """
     base, finished = given_map
     text = encode(base, finished, 10**9).text
     if not text:

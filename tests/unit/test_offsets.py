@@ -153,7 +153,10 @@ def test_commits_claim_exactly_what_is_finished(
 
 @pytest.mark.promise("P3")
 def test_a_partial_claim_outlives_the_reading_of_later_records() -> None:
-    """A record finished for one destination keeps that claim while it waits to be routed, however far reading went."""
+    """A record finished for one destination keeps that claim while it waits to be routed, however far reading went.
+
+    Kills: forgetting the restored map once reading has passed its end.
+    """
     at = tracker(0, FinishedMap(parts={"a": Runs((0, 1))}))
     at.begin(0)
     at.begin(100)
@@ -163,7 +166,10 @@ def test_a_partial_claim_outlives_the_reading_of_later_records() -> None:
 
 @pytest.mark.promise("P2")
 def test_an_epoch_that_finished_nothing_commits_nothing() -> None:
-    """Reading alone gives no commit: an assignment that moved nothing may not touch the committed offset."""
+    """Reading alone gives no commit: an assignment that moved nothing may not touch the committed offset.
+
+    Kills: a snapshot whenever the position moved.
+    """
     at = tracker(10)
     assert at.snapshot() is None
     at.begin(10)
@@ -189,7 +195,10 @@ def test_a_snapshot_taken_back_is_given_again() -> None:
 
 @pytest.mark.promise("P2")
 def test_work_that_ends_after_its_epoch_changes_nothing() -> None:
-    """A closed tracker gives no commit for what finishes late; a draining one still does."""
+    """A closed tracker gives no commit for what finishes late; a draining one still does.
+
+    Kills: forgetting the epoch.
+    """
     at = tracker()
     at.begin(0)
     at.begin(1)

@@ -35,7 +35,10 @@ async def test_a_partition_that_moved_nothing_is_never_committed() -> None:
 @pytest.mark.promise("P2")
 @played
 async def test_the_watermark_is_committed_and_what_is_done_above_it_as_a_map() -> None:
-    """A stuck head keeps the offset; each commit's map says what is done behind it."""
+    """A stuck head keeps the offset; each commit's map says what is done behind it.
+
+    Kills: committing the highest offset seen.
+    """
     source = ModelSource()
     source.produce(*[b"d"] * 5)
     rig = PipelineRig(source, latency=None)
@@ -94,7 +97,10 @@ async def test_foreign_metadata_is_ignored() -> None:
 @pytest.mark.promise("P2")
 @played
 async def test_a_commit_that_fails_is_made_again() -> None:
-    """What a failed commit said is in the next one, though nothing else finished meanwhile."""
+    """What a failed commit said is in the next one, though nothing else finished meanwhile.
+
+    Kills: taking a failed commit for done.
+    """
     source = ModelSource(2)
     source.produce(*[b"d"] * 10, partition=0)
     source.produce(*[b"d"] * 10, partition=1)
@@ -137,7 +143,10 @@ async def test_intake_waits_at_the_budget_and_goes_on_at_half() -> None:
 @pytest.mark.promise("P12")
 @played
 async def test_a_partition_whose_map_fills_up_pauses_alone() -> None:
-    """Scattered unfinished records pause their own partition before the map must be cut; the others go on."""
+    """Scattered unfinished records pause their own partition before the map must be cut; the others go on.
+
+    Kills: reading on until the map has to be cut.
+    """
     source = ModelSource(2)
     source.chunk = 50
     random = Random(5)
@@ -169,7 +178,10 @@ async def test_a_partition_whose_map_fills_up_pauses_alone() -> None:
 @pytest.mark.promise("P3")
 @played
 async def test_a_stop_drains_commits_and_leaves() -> None:
-    """Requests under way are awaited and committed; what was not sent stays uncommitted; the group is left last."""
+    """Requests under way are awaited and committed; what was not sent stays uncommitted; the group is left last.
+
+    Kills: leaving the group before the commit.
+    """
     source = ModelSource()
     source.produce(*[b"d"] * 100)
     rig = PipelineRig(source, latency=None)

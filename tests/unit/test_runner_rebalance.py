@@ -67,7 +67,10 @@ async def test_what_misses_the_drain_never_commits() -> None:
 @pytest.mark.promise("P2")
 @played
 async def test_a_lost_partition_commits_nothing() -> None:
-    """What somebody else owns already is forgotten: no commit, no waiting, and its memory is free."""
+    """What somebody else owns already is forgotten: no commit, no waiting, and its memory is free.
+
+    Kills: a commit for a lost partition.
+    """
     source = two_partitions()
     rig = PipelineRig(source, latency=None)
     async with rig.running(0):
@@ -84,7 +87,10 @@ async def test_a_lost_partition_commits_nothing() -> None:
 @pytest.mark.promise("P10")
 @played
 async def test_a_revoke_waits_for_dead_letters_being_written() -> None:
-    """Letters of the leaving partition are awaited, so that they are committed with it."""
+    """Letters of the leaving partition are awaited, so that they are committed with it.
+
+    Kills: draining requests only.
+    """
     source = ModelSource()
     source.produce(b"broken", b"broken")
     rig = PipelineRig(source)

@@ -89,7 +89,10 @@ def test_an_outage_holds_and_resumes(status: int) -> None:
 @pytest.mark.promise("P6")
 @played
 async def test_an_outage_that_ends_in_a_wrong_credential_stays_held() -> None:
-    """The cause is renewed by what the probe hears, and the hold ends only when that is mended too."""
+    """The cause is renewed by what the probe hears, and the hold ends only when that is mended too.
+
+    Kills: ending a hold by any answer to its probe.
+    """
     rig = Rig(lambda _call: Reply(503))
     async with rig.running():
         rig.offer(range(300))
@@ -261,7 +264,10 @@ async def test_a_storm_probe_that_is_too_large_neither_dies_nor_stops_the_probin
 @pytest.mark.promise("P6")
 @played
 async def test_too_many_broken_rules_are_a_storm_whose_records_wait() -> None:
-    """Records that break a rule wait once too many do, and are looked at again when a sent one was accepted."""
+    """Records that break a rule wait once too many do, and are looked at again when a sent one was accepted.
+
+    Kills: dead-lettering local refusals without counting them.
+    """
     rig = Rig(storm={"records": 10})
     async with rig.running():
         for n in range(50):

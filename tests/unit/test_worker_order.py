@@ -73,7 +73,10 @@ def test_each_key_is_accepted_in_order(
 
 @pytest.mark.promise("P11")
 def test_records_without_a_key_keep_their_partitions_order() -> None:
-    """A null key's order is that of its partition."""
+    """A null key's order is that of its partition.
+
+    Kills: one lane for all records without a key, or any lane.
+    """
 
     async def play() -> None:
         random = Random(3)

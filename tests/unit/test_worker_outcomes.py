@@ -149,8 +149,6 @@ async def test_an_undocumented_refusal_of_one_record_is_found() -> None:
     assert rig.worker.condition().state is State.FLOWING
 
 
-@pytest.mark.promise("P5")
-@pytest.mark.promise("P6")
 @played
 async def test_a_code_that_is_understood_ends_the_doubt() -> None:
     """A documented refusal of a probe ends a hold by an undocumented code: the vendor judges records again.
@@ -160,7 +158,7 @@ async def test_a_code_that_is_understood_ends_the_doubt() -> None:
     understood: set[str] = set()
     wrong = refusing(range(3), documented=False)
     known = refusing(range(3))
-    rig = Rig(lambda call: (known if understood else wrong)(call), order="key", max_in_flight=1)
+    rig = Rig(lambda call: known(call) if understood else wrong(call), order="key", max_in_flight=1)
     async with rig.running():
         rig.offer(range(6))
         await rig.until(lambda: rig.worker.condition().cause is Cause.MISCONFIGURED)
@@ -170,6 +168,8 @@ async def test_a_code_that_is_understood_ends_the_doubt() -> None:
     assert sorted(rig.transport.accepted) == [3, 4, 5]
 
 
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P6")
 @played
 async def test_an_undocumented_refusal_of_every_record_holds() -> None:
     """A hundred of a hundred refused with an unknown code is a hold that says so, and no dead letter.

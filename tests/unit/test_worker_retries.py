@@ -42,7 +42,10 @@ def test_a_vendors_wish_is_honoured_up_to_the_cap(status: int, wish: str, least:
 @pytest.mark.promise("P6")
 @played
 async def test_throttling_stops_every_request_and_blames_no_record() -> None:
-    """After 429 nothing goes out until the vendor's time is over; the state says throttled meanwhile."""
+    """After 429 nothing goes out until the vendor's time is over; the state says throttled meanwhile.
+
+    Kills: pausing only the batch that was throttled.
+    """
     rig = Rig(lambda call: Reply(429, headers={"retry-after": "5"}) if call.nth < 8 else OK)
     async with rig.running():
         rig.offer(range(5000))
@@ -179,7 +182,10 @@ async def test_the_documented_rate_holds_where_the_file_says_nothing() -> None:
 @pytest.mark.promise("P8")
 @played
 async def test_finding_a_bad_record_pays_the_rate() -> None:
-    """Every probe of a refused batch counts against the limit."""
+    """Every probe of a refused batch counts against the limit.
+
+    Kills: parts of a refused batch that go past the bucket.
+    """
     rig = Rig(lambda call: Reply(400, {"code": "B"}) if 5 in call.numbers else OK, requests_per_second=2)
     async with rig.running():
         rig.offer(range(100))
