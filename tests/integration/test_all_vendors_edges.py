@@ -142,6 +142,7 @@ def test_values_at_the_limits_arrive_and_those_past_them_are_told(job: Job, kafk
         assert vendors["mytracker"].stats["largest_batch"] == 20
         assert vendors["jiguang"].stats["largest_batch"] == vendors["quick_audience"].stats["largest_batch"] == 100
         told = Counter(each.datum["status"] for each in results(kafka, topic, None))
-        assert told == {"found": 101 + good["jpush_report"]}
+        refused = sum(vendor == "jpush_report" and code is not None for _, vendor, _, code in EDGES)
+        assert told == {"found": 101 + good["jpush_report"], "refused": refused}
         (null,) = [each for each in vendors["jiguang"].accepted if each["cuid"] == FIRST_CUID + 8]
         assert null["properties"] == {"depth": 2**53}

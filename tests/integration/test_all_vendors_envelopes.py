@@ -93,6 +93,10 @@ def _check_arrivals(vendors: Accounts) -> None:
 
 
 def _check_results(vendors: Accounts, found: list[Result]) -> None:
+    # Who asked what a local rule refuses is told so, beside the dead letter.
+    (refused,) = [each for each in found if each.key == b"e"]
+    assert (refused.datum["status"], refused.datum["answer"]["code"]) == ("refused", BAD["e"][1])
+    found = [each for each in found if each is not refused]
     by_id = {each.datum["query_id"]: each for each in found}
     assert len(found) == len(by_id) == COUNTS["jpush_report"]
     assert set(by_id) == {f"q{number}" for number in range(COUNTS["jpush_report"])}
