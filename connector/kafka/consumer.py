@@ -197,8 +197,9 @@ class KafkaSource:
         if self._closed:
             return
         self._closed = True
+        # An assignment that comes while the consumer closes is not asked about: the answer would never come.
+        self._abandon.set()
         if self._polling is not None:
-            self._abandon.set()
             await asyncio.wait({self._polling})
         try:
             await self._consumer.close()
@@ -335,14 +336,14 @@ class KafkaSource:
 
     async def _starts(self, partitions: list[TopicPartition]) -> list[Assigned] | None:
         """Return where each partition starts, asked until Kafka answers; None where the source is left meanwhile."""
-        while True:
+        while not self._abandon.is_set():
             try:
                 return await find_starts(self._consumer, partitions, self._start, self.commit)
             except KafkaException as error:
                 self._errors.report(kafka_error(error))
-            if self._abandon.is_set():
-                return None
-            await self._clock.sleep(_RETRY_SECONDS)
+            if not self._abandon.is_set():
+                await self._clock.sleep(_RETRY_SECONDS)
+        return None
 
     async def _resolve_patterns(self) -> None:
         self._next_patterns = self._clock.now() + _PATTERN_SECONDS
