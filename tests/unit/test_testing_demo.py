@@ -150,7 +150,10 @@ def test_whatever_is_wrong_does_not_add_up(
 
 def _page(**options: bool | int) -> tuple[Console, io.StringIO]:
     text = io.StringIO()
-    return Console(file=text, force_terminal=bool(options.get("terminal")), width=120, color_system=None), text
+    terminal = bool(options.get("terminal"))
+    # The terminal is the test's own: a continuous integration's is a dumb one, which draws nothing.
+    environ = {"TERM": "xterm"}
+    return Console(file=text, force_terminal=terminal, width=120, color_system=None, _environ=environ), text
 
 
 PROGRESS = Progress(
