@@ -27,7 +27,7 @@ from confluent_kafka import Producer
 from fastavro import parse_schema, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from connector.config_models import parse_size
+from connector.config_values import parse_size
 from tools.servers import Kafka
 
 ROOT: Final = Path(__file__).resolve().parent.parent

@@ -86,7 +86,7 @@ def _target(to: str | None) -> To:
 
 def _moment(to: str) -> To:
     """Return `earliest`, `latest`, or a point in time as epoch milliseconds."""
-    from connector.config_models import parse_start
+    from connector.config_values import parse_start
 
     try:
         moment = parse_start(to)

@@ -30,16 +30,14 @@ from connector.config_checks import (
 from connector.config_faults import faults_of, kind, suggest
 from connector.config_models import (
     BatchSettings,
+    ConsoleSettings,
     DeadLetterSettings,
     DestinationSettings,
     DocumentedLimits,
-    Duration,
     HttpSettings,
     KafkaSettings,
     LimitSettings,
     LogSettings,
-    Model,
-    Off,
     ReceiptSettings,
     RegistrySettings,
     RetrySettings,
@@ -47,16 +45,17 @@ from connector.config_models import (
     SchemaSettings,
     ServerSettings,
     Settings,
-    Size,
     StormSettings,
 )
 from connector.config_source import Resolver, join, parse
+from connector.config_values import Duration, Model, Off, Size
 from connector.errors import ConfigurationError, Fault
 from connector.redaction import HIDDEN, mask_url, names_secret, url_secrets
 
 __all__ = [
     "OWNED_PROPERTIES",
     "BatchSettings",
+    "ConsoleSettings",
     "DeadLetterSettings",
     "DestinationSettings",
     "DocumentedLimits",

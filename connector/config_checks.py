@@ -15,11 +15,11 @@ from connector.config_models import (
     DestinationSettings,
     DocumentedLimits,
     KafkaSettings,
-    Model,
     RouteSettings,
     Settings,
 )
 from connector.config_source import join
+from connector.config_values import Model
 from connector.errors import Fault
 
 DRAIN_MARGIN: Final = 2.0
@@ -201,6 +201,8 @@ def check_topics(settings: Settings) -> Iterator[Fault]:
     own = [("dead_letters.topic", settings.dead_letter_topic), ("dead_letters.replay_topic", settings.replay_topic)]
     own += [(f"destinations.{name}.results_topic", topic) for name, topic in settings.results_topics.items()]
     own += [("receipts.topic", receipts)] if receipts is not None else []
+    audit = settings.console.audit_topic
+    own += [("console.audit_topic", audit)] if audit is not None else []
     first: dict[str, str] = {}
     for path, topic in own:
         if not _TOPIC.fullmatch(topic) or topic in {".", ".."}:

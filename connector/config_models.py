@@ -6,110 +6,12 @@ once they are read. The reference in `docs/configuration.md` and the JSON schema
 
 from __future__ import annotations
 
-import re
-from datetime import datetime
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema, field_validator
+from pydantic import Field, SecretStr, field_validator
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
-_DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE: Final = re.compile(r"(\d+)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?")
-_SIZE_UNITS: Final = {
-    "B": 1,
-    "kB": 1000,
-    "KB": 1000,
-    "KiB": 2**10,
-    "MB": 10**6,
-    "MiB": 2**20,
-    "GB": 10**9,
-    "GiB": 2**30,
-}
-
-
-def parse_duration(value: object) -> object:
-    """Return seconds for text such as `200ms`, `1.5s`, `1h`; a number is seconds already."""
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is not None:
-        return float(match[1]) * _DURATION_UNITS[match[2] or "s"]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("a duration is a number with ms, s, m, h or d, such as 200ms")
-    return value
-
-
-def parse_size(value: object) -> object:
-    """Return bytes for text such as `1MiB` or `10kB`; a number is bytes already."""
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is not None:
-        return int(match[1]) * _SIZE_UNITS[match[2] or "B"]
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("a size is a whole number with B, kB, KiB, MB, MiB, GB or GiB, such as 1MiB")
-    return value
-
-
-def parse_start(value: object) -> object:
-    """Return epoch milliseconds for a point in time; `earliest` and `latest` stay as they are."""
-    if value is None or value in ("earliest", "latest"):
-        return value
-    if isinstance(value, str) and value.isdecimal():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            moment = None
-        if moment is not None and moment.tzinfo is not None:
-            return int(moment.timestamp() * 1000)
-    raise ValueError(
-        "allowed: earliest, latest, epoch milliseconds, or a time with its zone such as 2026-11-20T00:00:00Z"
-    )
-
-
-def _off(value: object) -> object:
-    """YAML 1.1 reads a bare `off` as false; both mean the same here."""
-    return "off" if value is False else value
-
-
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    Field(gt=0, allow_inf_nan=False),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": rf"^{_DURATION.pattern}$"},
-                {"type": "number", "exclusiveMinimum": 0},
-            ],
-            "x-kind": "duration",
-        }
-    ),
-]
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    Field(gt=0),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "string", "pattern": rf"^{_SIZE.pattern}$"}, {"type": "integer", "exclusiveMinimum": 0}],
-            "x-kind": "size",
-        }
-    ),
-]
-Start = Annotated[
-    Literal["earliest", "latest"] | int,
-    BeforeValidator(parse_start),
-    WithJsonSchema({"type": ["string", "integer"], "x-kind": "earliest, latest or a point in time"}),
-]
-Off = Annotated[Literal["off"], BeforeValidator(_off), WithJsonSchema({"enum": ["off", False], "x-kind": "off"})]
-
-
-class Model(BaseModel):
-    """Base of all settings: frozen, unknown keys refused; a number is taken where text is wanted (ids)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True)
+from connector.config_values import Duration, Model, Off, Size, Start
 
 
 class BatchSettings(Model):
@@ -313,6 +215,49 @@ class ServerSettings(Model):
     )
 
 
+class ConsoleSettings(Model):
+    """The page for people, which `connector console` serves."""
+
+    host: str = Field(
+        default="127.0.0.1", description="The address to listen on; any but this machine's own demands a token."
+    )
+    port: int = Field(default=8090, ge=0, le=65535, description="The port to listen on; 0: any free one.")
+    token: SecretStr | None = Field(
+        default=None, min_length=8, description="What a person signs in with; with one, everybody has to."
+    )
+    hosts: list[str] = Field(
+        default=[],
+        description="Names under which a browser reaches the page, without port. Addresses and localhost need none.",
+    )
+    members: list[str] | None = Field(
+        default=None,
+        description="The members' ports, http://host:port; a name with several addresses means all of them. Unset: "
+        "the port of `server` on this machine.",
+    )
+    interval: Duration = Field(default=5.0, ge=1, description="How often members and Kafka are asked.")
+    letters: int = Field(
+        default=200_000, ge=100, description="How many dead letters are kept at hand, the newest, at 0.5 kB each."
+    )
+    mask: list[str] = Field(
+        default=[],
+        description="What is never shown or exported: properties.phone (wherever an event has such a path), $key, "
+        "$header.name.",
+    )
+    audit_topic: str | None = Field(default=None, description="Where each action is recorded, beside the log.")
+
+    @field_validator("members")
+    @classmethod
+    def _members(cls, value: list[str] | None) -> list[str] | None:
+        """Take addresses such as http://host:port, without path."""
+        for member in value or ():
+            parts = urlsplit(member)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
+                raise ValueError("allowed: addresses such as http://connector-0.connector:8080, without path")
+            if parts.username is not None or parts.password is not None:
+                raise ValueError("an address holds no credentials; /status and /metrics need none")
+        return value
+
+
 class LogSettings(Model):
     """What is logged and how."""
 
@@ -339,6 +284,7 @@ class Settings(Model):
     receipts: ReceiptSettings = Field(default=ReceiptSettings(), description="Records of what was delivered.")
     limits: LimitSettings = Field(default=LimitSettings(), description="Memory and time limits.")
     server: ServerSettings = Field(default=ServerSettings(), description="The HTTP port of `run`.")
+    console: ConsoleSettings = Field(default=ConsoleSettings(), description="The page of `connector console`.")
     log: LogSettings = Field(default=LogSettings(), description="What is logged and how.")
 
     @property
@@ -360,5 +306,5 @@ class Settings(Model):
     @property
     def own_topics(self) -> frozenset[str]:
         """Every topic that the connector writes to; a pattern in `kafka.topics` never matches these."""
-        receipts = {self.receipts.topic} if self.receipts.topic else set()
-        return frozenset({self.dead_letter_topic, self.replay_topic, *self.results_topics.values(), *receipts})
+        others = {topic for topic in (self.receipts.topic, self.console.audit_topic) if topic}
+        return frozenset({self.dead_letter_topic, self.replay_topic, *self.results_topics.values(), *others})

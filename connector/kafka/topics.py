@@ -48,7 +48,7 @@ class OwnTopic:
     """A topic that the connector writes, and what for."""
 
     name: str
-    purpose: Literal["dead-letter", "replay", "results", "receipts"]
+    purpose: Literal["dead-letter", "replay", "results", "receipts", "audit"]
 
     @property
     def holds_originals(self) -> bool:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.config import load, secret_values
-from connector.config_models import parse_duration, parse_size
 from connector.config_reference import duration_text, size_text
+from connector.config_values import parse_duration, parse_size
 from connector.errors import ConfigurationError
 from tests.unit.acme import KINDS, AcmeSettings, read
 

@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from connector.config import load
-from connector.config_models import DestinationSettings, Model, Settings
+from connector.config_models import DestinationSettings, Settings
 from connector.config_reference import json_schema
+from connector.config_values import Model
 from connector.vendors import kinds
 from tools.reference import CONFIGURATION, METRICS, configuration, metrics
 
