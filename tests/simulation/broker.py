@@ -89,14 +89,28 @@ class ModelBroker:
         self.judge = judge
         self.eager = eager
         self.metadata_limit = MAX_TEXT
-        self.changed = asyncio.Event()
+        self._waiting: dict[asyncio.Future[bool], None] = {}
         self.doubles: list[tuple[float, float]] = []
         """When a member worked on that had been put out already."""
 
     def wake(self) -> None:
         """Let idle polls return: something changed."""
-        self.changed.set()
-        self.changed = asyncio.Event()
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting:
+            if not one.done():
+                one.set_result(True)
+
+    async def changes(self, seconds: float) -> bool:
+        """Wait until something changes, so many seconds at most; return whether it did."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        self._waiting[future] = None
+        timer = loop.call_later(seconds, _settle, future)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+            self._waiting.pop(future, None)
 
     def join(self, member: ModelSource) -> None:
         """Take a member into the group."""
@@ -159,6 +173,11 @@ class ModelBroker:
         return {} if fault is None else {(c.topic, c.partition): fault for c in commits}
 
 
+def _settle(future: asyncio.Future[bool]) -> None:
+    if not future.done():
+        future.set_result(False)
+
+
 class ModelSource:
     """One member. `step` is asked at each of its steps whether it may go on; a member that died does nothing more."""
 
@@ -197,12 +216,7 @@ class ModelSource:
             self._idle = IDLE[0]
         else:
             wait, self._idle = self._idle, min(self._idle * 2, IDLE[1])
-            changed = self._broker.changed
-            try:
-                await asyncio.wait_for(changed.wait(), wait)
-            except TimeoutError:
-                pass
-            else:
+            if await self._broker.changes(wait):
                 self._idle = IDLE[0]
         return records
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import cached_property
 from random import Random
 from typing import Final
 
@@ -19,8 +20,23 @@ from connector.testing.loop import LoopClock
 from tests.simulation.oracle import Oracle
 
 USED: Final = ("JiguangUserEvent", "MyTrackerEvent", "QuickAudienceEvent")
+
+
+class QuickSchema(Schema):
+    """A schema whose fingerprint is made once: each member of each world asks for it."""
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """The same as the schema's own."""
+        return super().fingerprint
+
+
 CONTRACTS: Final = Contracts(
-    {name: schema for name, schema in load_contracts().schemas.items() if name.rpartition(".")[2] in USED}
+    {
+        name: QuickSchema(schema.name, schema.tree, schema.guarded)
+        for name, schema in load_contracts().schemas.items()
+        if name.rpartition(".")[2] in USED
+    }
 )
 ENCODER: Final = Encoder(CONTRACTS, clock=LoopClock())
 NAMES: Final = tuple(sorted(CONTRACTS.schemas))
