@@ -31,9 +31,10 @@ format: .venv/.stamp  ## Format the code and mend what the linter can
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
-tools: .venv/.stamp  ## Fetch Kafka and a registry (Maven), Helm (Go) and promtool (apt) into .tools/
+tools: .venv/.stamp  ## Fetch Kafka and a registry (Maven), Helm (Go) and promtool (apt) into .tools/; Chromium (apt, as root)
 	tools/install.sh
 	tools/install_chart.sh
+	tools/install_browser.sh
 
 bench: .venv/.stamp tools  ## Measure records/s, CPU and memory beside a plain script
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
