@@ -7,7 +7,7 @@ stands before the block, so it is the record's and is kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -20,6 +20,7 @@ TEXT_LIMIT: Final = 256
 
 _VERSION: Final = "dlq-version"
 _REPLAYS: Final = "dlq-replays"
+_EDITED: Final = "dlq-edited"
 _NAMES: Final = frozenset(
     {
         _VERSION,
@@ -42,8 +43,13 @@ _NAMES: Final = frozenset(
         "dlq-origin-timestamp",
         "dlq-dedup-id",
         "dlq-group",
+        _EDITED,
     }
 )
+RESOLVES: Final = "dlq-resolves"
+RESOLUTION: Final = "dlq-resolution"
+RESOLVED_AT: Final = "dlq-at"
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -74,6 +80,8 @@ class ParsedLetter:
     http_status: int | None = None
     request_id: str | None = None
     first_attempt: int | None = None
+    edited: tuple[str, ...] = ()
+    """What of the event was changed by hand on its replays; where anything was, the value is not the source's."""
 
     def first_record(self, record: Record) -> Record:
         """Return a letter or replayed record as it came first: from its origin, and without our headers."""
@@ -91,9 +99,10 @@ def to_headers(letter: DeadLetter, *, group: str) -> list[tuple[str, bytes | Non
     before = parse(record.headers)
     origin, timestamp, dedup_id, replays = record.position, record.timestamp, letter.dedup_id, 0
     original: Headers = record.headers
+    edited: tuple[str, ...] = ()
     if before is not None:
         origin, timestamp, dedup_id = before.origin, before.origin_timestamp, before.dedup_id
-        replays, original = before.replays, before.original
+        replays, original, edited = before.replays, before.original, before.edited
     block = {
         _VERSION: VERSION,
         "dlq-id": uuid5_text(f"{dedup_id}/{letter.destination or ''}/{replays}"),
@@ -115,6 +124,7 @@ def to_headers(letter: DeadLetter, *, group: str) -> list[tuple[str, bytes | Non
         "dlq-dedup-id": dedup_id,
         "dlq-group": group,
         _REPLAYS: replays,
+        _EDITED: _cut(" ".join(edited), TEXT_LIMIT),
     }
     ours = [(name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")]
     return [*original, *ours]
@@ -149,18 +159,27 @@ def letter_id(headers: Headers) -> str | None:
     return None
 
 
-def replayed(headers: Headers) -> list[tuple[str, bytes | None]]:
+def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, bytes | None]]:
     """Return a letter's headers as its replay carries them: the same, with one more in `dlq-replays`.
 
-    Raises `ValueError` where the headers are not a letter's.
+    `edited` are the paths of the event that were changed now; `dlq-edited` names all that ever were. Raises `ValueError`
+    where the headers are not a letter's.
     """
     letter = parse(headers)
     if letter is None:
         raise ValueError("the record is no dead letter: it has no whole block of dlq- headers")
     start = max(index for index, (name, _) in enumerate(headers) if name == _VERSION)
     count = str(letter.replays + 1).encode()
-    kept = [header for index, header in enumerate(headers) if index < start or header[0] != _REPLAYS]
-    return [*kept, (_REPLAYS, count)]
+    paths = " ".join(dict.fromkeys((*letter.edited, *(path.replace(" ", "%20") for path in edited))))
+    kept = [header for index, header in enumerate(headers) if index < start or header[0] not in (_REPLAYS, _EDITED)]
+    ours = [(_EDITED, _cut(paths, TEXT_LIMIT).encode())] if paths else []
+    return [*kept, (_REPLAYS, count), *ours]
+
+
+def resolution(letter: str, kind: str, at: int) -> list[tuple[str, bytes | None]]:
+    """Return the headers of the record that resolves a letter (its `dlq-id`): `replayed` or `discarded` at epoch ms."""
+    said = ((RESOLVES, letter), (RESOLUTION, kind), (RESOLVED_AT, _written(at)))
+    return [(name, value.encode(errors="replace")) for name, value in said]
 
 
 def _parsed(block: Mapping[str, str], original: tuple[tuple[str, bytes | None], ...]) -> ParsedLetter:
@@ -185,6 +204,7 @@ def _parsed(block: Mapping[str, str], original: tuple[tuple[str, bytes | None], 
         http_status=None if status is None else int(status),
         request_id=block.get("dlq-request-id"),
         first_attempt=None if first is None else _read(first),
+        edited=tuple(block.get(_EDITED, "").split()),
     )
 
 

@@ -8,16 +8,12 @@ letters themselves, none of which is kept. What is held is a fixed 18 MB and abo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.headers import ParsedLetter, letter_id, parse
+from connector.dead_letters.headers import RESOLUTION, RESOLVED_AT, RESOLVES, ParsedLetter, letter_id, parse
 from connector.dead_letters.ids import IdSet, Sieve
 from connector.records import Record
-
-RESOLVES: Final = "dlq-resolves"
-RESOLUTION: Final = "dlq-resolution"
-RESOLVED_AT: Final = "dlq-at"
 
 State = Literal["open", "replayed", "discarded"]
 
