@@ -22,7 +22,7 @@ Where = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE",
-        help="Only letters with this cause, code, field, vendor, destination, group, http-status, replays or dedup-id; "
+        help="Only letters with this id, cause, code, field, vendor, destination, group, http-status, replays or dedup-id; "
         "repeatable: one name twice allows both values, several names all have to fit.",
     ),
 ]

@@ -11,6 +11,7 @@ from connector.config_values import parse_duration
 from connector.dead_letters.headers import ParsedLetter
 
 FIELDS: Final[Mapping[str, Callable[[ParsedLetter], str | None]]] = {
+    "id": lambda letter: letter.id,
     "cause": lambda letter: letter.cause,
     "code": lambda letter: letter.code,
     "field": lambda letter: letter.field,
@@ -26,16 +27,19 @@ FIELDS: Final[Mapping[str, Callable[[ParsedLetter], str | None]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a letter has to be: one of the values of each field, as young as `since` (epoch milliseconds), and so on."""
+    """What a letter has to be: one of the values of each field, failed from `since` to `until` (epoch milliseconds), …"""
 
     where: Mapping[str, frozenset[str]] = field(default_factory=dict)
     since: int | None = None
     key: bytes | None = None
     topics: frozenset[str] = frozenset()
+    until: int | None = None
 
     def fits(self, letter: ParsedLetter, key: bytes | None) -> bool:
         """Tell whether a letter with this key is meant. An absent field equals the empty text."""
         if self.since is not None and letter.failed_at < self.since:
+            return False
+        if self.until is not None and letter.failed_at > self.until:
             return False
         if self.key is not None and key != self.key:
             return False
