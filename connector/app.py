@@ -184,7 +184,7 @@ async def _run(
     pipeline = build(base, kinds, metrics, edges, only=destination, schemas=known_schemas(own))
     trouble.listener = pipeline.holds.registry_trouble
     await producer.start()
-    member.running(pipeline, letters)
+    member.running(pipeline, letters, lambda: source.troubles)
     summary = asyncio.create_task(member.summarize(metrics))
     try:
         await pipeline.run(stop)

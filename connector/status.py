@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -36,13 +36,17 @@ class Member:
         self._pipeline: Pipeline | None = None
         self._workers: Mapping[str, Worker] = {}
         self._letters: DeadLetterWriter | None = None
+        self._troubles: Callable[[], Mapping[str | None, str]] = dict
 
     def waiting(self, reason: str | None) -> None:
         """Note why the pipeline cannot start yet; None where nothing is in its way any more."""
         self._waiting = reason
 
-    def running(self, pipeline: Pipeline, letters: DeadLetterWriter) -> None:
-        """Note that the pipeline runs."""
+    def running(
+        self, pipeline: Pipeline, letters: DeadLetterWriter, troubles: Callable[[], Mapping[str | None, str]]
+    ) -> None:
+        """Note that the pipeline runs; `troubles` tells what keeps its source from Kafka, by topic or under None."""
+        self._troubles = troubles
         self._pipeline, self._letters = pipeline, letters
         self._workers = pipeline.workers
         self._waiting = None
@@ -60,7 +64,10 @@ class Member:
         reasons = [reason for reason in (self._waiting, pipeline and pipeline.holds.registry) if reason]
         if self._letters is not None and self._letters.trouble:
             reasons.append(self._letters.trouble)
-        ready = self._waiting is None and pipeline is not None and pipeline.runner.polled_at is not None
+        troubles = self._troubles()
+        reasons.extend(text if topic is None else f"topic {topic}: {text}" for topic, text in troubles.items())
+        polled = pipeline is not None and pipeline.runner.polled_at is not None
+        ready = self._waiting is None and polled and None not in troubles
         if not ready and not reasons:
             reasons.append("joining the group")
         for name, worker in self._workers.items():
@@ -85,7 +92,7 @@ class Member:
                 for one in partitions
             ],
             "buffer": self._buffer(),
-            "waiting": self._waiting,
+            "waiting": self._waiting or self._troubles().get(None),
             "dead_letters": None if self._letters is None else self._letters.trouble,
             "group": self._group,
             "version": __version__,

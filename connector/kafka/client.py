@@ -28,6 +28,7 @@ AUTO_OFFSET_RESET: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - as FA
 AUTHENTICATION: Final = KafkaError._AUTHENTICATION  # noqa: SLF001 - as FAIL
 ALL_BROKERS_DOWN: Final = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - as FAIL
 SSL: Final = KafkaError._SSL  # noqa: SLF001 - as FAIL
+TRANSPORT: Final = KafkaError._TRANSPORT  # noqa: SLF001 - as FAIL
 
 _RESET: Final = "auto.offset.reset"
 _ALIASES: Final = {
@@ -103,21 +104,31 @@ class ErrorStates:
 
     def __init__(self, client: str) -> None:
         self._client = client
-        self._current: set[tuple[str | None, int]] = set()
+        self._current: dict[tuple[str | None, int], str] = {}
 
     def report(self, error: KafkaError, topic: str | None = None) -> None:
         """Log the error unless it is lasting already; `topic` is whose trouble it is, None for the whole client's."""
         state = topic, error.code()
         if state not in self._current:
-            self._current.add(state)
+            self._current[state] = error_text(error)
             _log.warning("kafka.trouble", client=self._client, topic=topic, code=error.name(), message=error.str())
 
     def over(self, topic: str | None = None) -> None:
         """Say that the client, or the topic, works again; nothing where it did all the time."""
-        ended = {state for state in self._current if state[0] == topic}
+        ended = [state for state in self._current if state[0] == topic]
         if ended:
-            self._current -= ended
+            for state in ended:
+                del self._current[state]
             _log.info("kafka.recovered", client=self._client, topic=topic)
+
+    @property
+    def texts(self) -> dict[str | None, str]:
+        """What lasts, by topic, None for the whole client; of several the one that says most."""
+        # That all brokers are down is what every other cause ends in.
+        return {
+            topic: text
+            for (topic, _), text in sorted(self._current.items(), key=lambda one: one[0][1] != ALL_BROKERS_DOWN)
+        }
 
     @property
     def of_client(self) -> bool:

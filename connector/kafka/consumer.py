@@ -178,9 +178,9 @@ class KafkaSource:
         return frozenset(self._assigned)
 
     @property
-    def in_trouble(self) -> bool:
-        """Whether a trouble lasts, such as no broker's answer or a missing topic; it was logged as `kafka.trouble`."""
-        return bool(self._errors)
+    def troubles(self) -> dict[str | None, str]:
+        """What lasts: no broker's answer or a refusal (under None), or by topic; it was logged as `kafka.trouble`."""
+        return self._errors.texts
 
     async def cluster_id(self) -> str:
         """Return the cluster's id. Raises `StartupError` where no broker answers within 5 s."""

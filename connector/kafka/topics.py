@@ -19,15 +19,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 from connector.clock import Clock
 from connector.config import KafkaSettings
 from connector.errors import ConnectorError, StartupError
-from connector.kafka.client import (
-    AUTHENTICATION,
-    SSL,
-    LibrdkafkaLog,
-    admin_config,
-    construct,
-    error_text,
-    kafka_error,
-)
+from connector.kafka.client import LibrdkafkaLog, admin_config, construct, error_text, kafka_error
+from connector.kafka.refusals import explained, is_final, says_more
 
 LETTER_MARGIN: Final = 16 * 1024
 """Bytes that a dead letter's own headers may add to its original record."""
@@ -137,9 +130,10 @@ class TopicCheck:
             # The cause comes by the error callback, which only poll() calls; the exception says that time is up.
             await asyncio.to_thread(self._admin.poll, 0)
             cause = self._cause() or kafka_error(error)
-            if _is_final(cause):
-                raise StartupError(f"Kafka refuses this client, see kafka.client: {error_text(cause)}") from None
-            return error_text(cause)
+            text = explained(cause, self._settings.client)
+            if is_final(cause):
+                raise StartupError(f"Kafka refuses this client, see kafka.client: {text}") from None
+            return text
         return None
 
     async def _metadata(self) -> ClusterMetadata:
@@ -194,7 +188,7 @@ class TopicCheck:
         return self._error
 
     def _on_error(self, error: KafkaError) -> None:
-        if self._error is None or _is_final(error):
+        if says_more(error, self._error):
             self._error = error
 
 
@@ -231,11 +225,3 @@ def _judge(topic: OwnTopic, config: Mapping[str, str], largest: int) -> list[str
         f"{largest} bytes, do not fit with a dead letter's headers: {advice}"
     )
     return [warning]
-
-
-def _is_final(error: KafkaError) -> bool:
-    """Tell whether waiting is in vain: wrong credentials, or a certificate that does not verify."""
-    text = error.str().lower()
-    if error.code() == SSL:
-        return "certificate" in text or "alert" in text
-    return error.code() in (AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)

@@ -318,11 +318,11 @@ async def test_a_topic_that_comes_later_is_read(kafka: Kafka, cluster: Cluster, 
     """A named topic that does not exist is waited for, said once, and read when it is there."""
     client = {**PROTOCOLS["cooperative"], "topic.metadata.refresh.interval.ms": 500}
     member = await cluster.join([topic_name], topic_name, client=client)
-    await member.until(lambda: member.source.in_trouble)
+    await member.until(lambda: member.source.troubles)
     kafka.create_topic(topic_name)
     cluster.produce(topic_name, 1)
     await member.until(lambda: len(member.records) == 1)
-    assert not member.source.in_trouble
+    assert not member.source.troubles
 
 
 async def test_the_cluster_has_an_id(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
@@ -340,12 +340,12 @@ async def test_a_broker_that_comes_back_is_no_end(kafka: Kafka, cluster: Cluster
     member = await cluster.join([topic_name], topic_name, client={"session.timeout.ms": 30_000})
     await member.until(lambda: len(member.records) == 3)
     kafka.kill()
-    await member.until(lambda: member.source.in_trouble)
+    await member.until(lambda: member.source.troubles)
     faults = await member.source.commit([Commit(topic_name, 0, 3, "")])
     assert set(faults) == {(topic_name, 0)}
     kafka.start()
     cluster.produce(topic_name, 2)
-    await member.until(lambda: len(member.records) == 5 and not member.source.in_trouble, seconds=60)
+    await member.until(lambda: len(member.records) == 5 and not member.source.troubles, seconds=60)
     for _ in range(50):
         if not (faults := await member.source.commit([Commit(topic_name, 0, 5, "")])):
             break
