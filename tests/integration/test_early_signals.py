@@ -1,0 +1,78 @@
+"""A member that is asked to stop while it still imports, or to say more, as a real process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from connector.__main__ import heed_signals
+from tests.integration.job import wait_for
+from tools.servers import ROOT
+
+SETTINGS: Final = {
+    "kafka": {"topics": ["events"], "group_id": "group", "client": {"bootstrap.servers": "127.0.0.1:1"}},
+    "destinations": {"jg": {"vendor": "jiguang", "project_id": "1", "project_secret": "a-secret", "app_key": "key"}},
+    "server": {"port": 0},
+}
+
+
+@pytest.fixture
+def member(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`connector run` as a process that has just been started."""
+    path = tmp_path / "connector.yaml"
+    path.write_text(json.dumps(SETTINGS), encoding="utf-8")
+    command = [sys.executable, "-m", "connector", "run", "-c", str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+def _ignored(pid: int, number: signal.Signals) -> bool:
+    """Whether a process ignores a signal, as Linux tells."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    ignored = int(next(line for line in lines if line.startswith("SigIgn")).split()[1], 16)
+    return bool(ignored >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_it_starts_is_a_clean_end(member: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """SIGTERM or SIGINT, as soon as they are heeded, ends `run` with 0 and without a traceback."""
+    wait_for(lambda: _ignored(member.pid, signal.SIGUSR1), "the last of the early handlers")
+    member.send_signal(number)
+    _, said = member.communicate(timeout=20)
+    assert (member.returncode, said) == (0, b"")
+
+
+def test_a_wish_for_more_lines_while_it_starts_does_no_harm(member: subprocess.Popen[bytes]) -> None:
+    """SIGUSR1 before `run` is up is passed over; it starts, and stops with 0."""
+    wait_for(lambda: _ignored(member.pid, signal.SIGUSR1), "SIGUSR1 to be ignored")
+    member.send_signal(signal.SIGUSR1)
+    said = member.stderr
+    assert said is not None
+    wait_for(lambda: b"connector.started" in said.readline(), "the start")
+    member.terminate()
+    assert member.wait(20) == 0
+
+
+def test_signals_are_heeded_before_anything_heavy_is_imported() -> None:
+    """What installs the handlers imports neither the command line nor the settings, whose import takes a second."""
+    code = (
+        "import connector.__main__, sys; print(sorted({'typer', 'pydantic', 'aiohttp', 'asyncio'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", ["check", "offsets"])
+def test_other_commands_are_ended_as_usual(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only `run` says 0 to an early stop: of any other command 0 says that it is done."""
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("a handler was installed"))
+    heed_signals([command, "-c", "run"])
+    heed_signals([])
