@@ -11,7 +11,6 @@ from connector.config_values import parse_duration
 from connector.dead_letters.headers import ParsedLetter
 
 FIELDS: Final[Mapping[str, Callable[[ParsedLetter], str | None]]] = {
-    "id": lambda letter: letter.id,
     "cause": lambda letter: letter.cause,
     "code": lambda letter: letter.code,
     "field": lambda letter: letter.field,
@@ -21,6 +20,7 @@ FIELDS: Final[Mapping[str, Callable[[ParsedLetter], str | None]]] = {
     "http-status": lambda letter: None if letter.http_status is None else str(letter.http_status),
     "replays": lambda letter: str(letter.replays),
     "dedup-id": lambda letter: letter.dedup_id,
+    "id": lambda letter: letter.id,
 }
 """What `--where` may ask for: the headers' names without `dlq-`."""
 
