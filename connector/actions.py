@@ -12,6 +12,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from connector.errors import ConnectorError
+from connector.records import Position
 
 TIMEOUT = 10.0
 
@@ -25,7 +26,21 @@ def act(action: str, name: str, url: str, token: SecretStr | None) -> str | None
 
     The token is sent only where there is one. Raises `Refused`.
     """
-    address = f"{url.rstrip('/')}/destinations/{quote(name, safe='')}/{action}"
+    state = _post(url, f"/destinations/{quote(name, safe='')}/{action}", token).get("state")
+    return str(state) if state is not None else None
+
+
+def skip(position: Position, destination: str | None, url: str, token: SecretStr | None) -> str:
+    """Ask the member at `url` to make a record a dead letter; return what it says to that. Raises `Refused`."""
+    topic, partition, offset = position
+    query = "" if destination is None else f"?destination={quote(destination, safe='')}"
+    answer = _post(url, f"/records/{quote(topic, safe='')}/{partition}/{offset}/skip{query}", token)
+    return str(answer.get("message"))
+
+
+def _post(url: str, path: str, token: SecretStr | None) -> dict[str, Any]:
+    """Return the JSON object that a member answers. Raises `Refused`."""
+    address = f"{url.rstrip('/')}{path}"
     if not address.startswith(("http://", "https://")):
         raise Refused(f"--url is no address of a member; allowed: http://host:port, but not {url}")
     request = urllib.request.Request(address, method="POST")  # noqa: S310 -- checked above
@@ -35,7 +50,7 @@ def act(action: str, name: str, url: str, token: SecretStr | None) -> str | None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=TIMEOUT) as response:
-            answer = _object(response.read())
+            return _object(response.read())
     except urllib.error.HTTPError as error:
         with error:
             said = _object(error.read()).get("error")
@@ -43,8 +58,6 @@ def act(action: str, name: str, url: str, token: SecretStr | None) -> str | None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise Refused(f"no member answers at {url}: {reason}") from None
-    state = answer.get("state")
-    return str(state) if state is not None else None
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -6,6 +6,8 @@
     GET  /status                        what every destination and partition does
     POST /destinations/NAME/hold        hold a destination in this member; answers with its status
     POST /destinations/NAME/release     let it go on
+    POST /records/TOPIC/PARTITION/OFFSET/skip[?destination=NAME]
+                                        make a record a dead letter: 200 it is one, 202 it will be, 409 it cannot be
 
 An action is taken only from loopback, or with the bearer token. A request that came through a browser or a proxy is
 not from loopback, whatever its address says: a web page must not hold a destination, nor a sidecar for others.
@@ -17,7 +19,7 @@ import errno
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import orjson
 from aiohttp import web
@@ -25,6 +27,7 @@ from pydantic import SecretStr
 
 from connector.errors import StartupError
 from connector.metrics import CONTENT_TYPE, Metrics
+from connector.records import Position
 
 _RELAYED: Final = ("Origin", "Sec-Fetch-Site", "Forwarded", "X-Forwarded-For", "Via")
 
@@ -34,6 +37,16 @@ class Check(NamedTuple):
 
     ok: bool
     reasons: Sequence[str] = ()
+
+
+class Skipped(NamedTuple):
+    """What came of a wish to skip a record: it is a dead letter, will be one, or cannot be; `message` says why."""
+
+    state: Literal["skipped", "pending", "refused"]
+    message: str
+
+
+_SKIP_STATUS: Final = {"skipped": 200, "pending": 202, "refused": 409}
 
 
 class Member(Protocol):
@@ -57,6 +70,10 @@ class Member(Protocol):
 
     async def release(self, name: str) -> None:
         """Let a destination go on that the operator held. Raises KeyError where this member has none of this name."""
+        ...
+
+    async def skip(self, position: Position, destination: str | None) -> Skipped:
+        """Make a record a dead letter, for one destination or for all. Raises KeyError for an unknown destination."""
         ...
 
 
@@ -88,6 +105,7 @@ class Server:
         application.router.add_get("/status", self._status)
         application.router.add_post("/destinations/{name}/hold", self._hold)
         application.router.add_post("/destinations/{name}/release", self._release)
+        application.router.add_post(r"/records/{topic}/{partition:\d{1,9}}/{offset:\d{1,19}}/skip", self._skip)
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -127,18 +145,34 @@ class Server:
         """Release a destination."""
         return await self._act(request, self._member.release)
 
+    async def _skip(self, request: web.Request) -> web.Response:
+        """Skip a record."""
+        if not self._may_act(request):
+            return _forbidden()
+        place, destination = request.match_info, request.query.get("destination")
+        try:
+            position = Position(place["topic"], int(place["partition"]), int(place["offset"]))
+            came = await self._member.skip(position, destination)
+        except KeyError:
+            return self._unknown(str(destination))
+        key = "error" if came.state == "refused" else "message"
+        return _answer({"state": came.state, key: came.message}, _SKIP_STATUS[came.state])
+
     async def _act(self, request: web.Request, action: Callable[[str], Awaitable[None]]) -> web.Response:
         """Take an action where the caller may, and answer with the destination's new status."""
         if not self._may_act(request):
-            allowed = "from loopback, or with Authorization: Bearer and the token of server.token"
-            return _answer({"error": f"actions are taken only {allowed}"}, 403)
+            return _forbidden()
         name = request.match_info["name"]
         try:
             await action(name)
         except KeyError:
-            known = sorted(self._member.status().get("destinations", {}))
-            return _answer({"error": f"this member has no destination {name}; it has: {', '.join(known)}"}, 404)
+            return self._unknown(name)
         return _answer({"destination": name, **self._member.status().get("destinations", {}).get(name, {})})
+
+    def _unknown(self, name: str) -> web.Response:
+        """Answer that this member has no such destination."""
+        known = sorted(self._member.status().get("destinations", {}))
+        return _answer({"error": f"this member has no destination {name}; it has: {', '.join(known)}"}, 404)
 
     def _may_act(self, request: web.Request) -> bool:
         """Whether the request has the token, or comes from this machine itself."""
@@ -146,6 +180,12 @@ class Server:
         if self._token and scheme.lower() == "bearer":
             return hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token.encode())
         return _from_loopback(request) and not any(header in request.headers for header in _RELAYED)
+
+
+def _forbidden() -> web.Response:
+    """Answer that the caller may not act."""
+    allowed = "from loopback, or with Authorization: Bearer and the token of server.token"
+    return _answer({"error": f"actions are taken only {allowed}"}, 403)
 
 
 def _from_loopback(request: web.Request) -> bool:

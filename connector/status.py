@@ -15,7 +15,9 @@ from connector.clock import Clock
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.worker import Worker
 from connector.metrics import Metrics
-from connector.server import Check
+from connector.records import Position
+from connector.server import Check, Skipped
+from connector.skips import Skipper
 from connector.wiring import Pipeline
 
 log = structlog.get_logger()
@@ -107,6 +109,15 @@ class Member:
         self._workers[name].release()
         if self._pipeline is not None:
             self._pipeline.intake.release()
+
+    async def skip(self, position: Position, destination: str | None) -> Skipped:
+        """Make a record a dead letter. Raises KeyError for an unknown destination."""
+        if destination is not None:
+            _ = self._workers[destination]
+        pipeline = self._pipeline
+        if pipeline is None:
+            return Skipped("refused", f"this member has no records yet: {self._waiting}")
+        return await Skipper(pipeline.runner, pipeline.intake, self._workers, self._clock).skip(position, destination)
 
     def update_gauges(self) -> None:
         """Bring every gauge up to date before a scrape."""

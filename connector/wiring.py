@@ -17,8 +17,9 @@ from connector.delivery.storm import StormGuard
 from connector.delivery.worker import Transport, Worker
 from connector.metrics import Metrics
 from connector.pipeline.flow import Budget, TopicPartition
-from connector.pipeline.intake import Decoder, Intake, Services
+from connector.pipeline.intake import Intake
 from connector.pipeline.metadata import MAX_TEXT
+from connector.pipeline.preparing import Decoder, Services
 from connector.pipeline.routing import RouteTable
 from connector.pipeline.runner import Runner, Source, Timing
 from connector.pipeline.storms import Storms

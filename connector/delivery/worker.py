@@ -16,8 +16,11 @@ from connector.delivery.codes import Codes, by_codes
 from connector.delivery.destination import Destination
 from connector.delivery.holds import Cause, Condition, Hold
 from connector.delivery.settlement import Settlement
+from connector.delivery.skips import Skips
 from connector.errors import ConnectorError, Refusal, TransportError
 from connector.pipeline.batching import Batch, Delivery
+from connector.pipeline.offsets import PartitionTracker
+from connector.pipeline.skipping import CAUSE, CODE, MESSAGE, Skip
 from connector.vendors.base import VERDICTS, Accepted, Request, Response, Retry, Vendor, Verdict
 
 log = structlog.get_logger()
@@ -57,6 +60,7 @@ class Worker:
         self._turn = 0
         self._waits_since: float | None = None
         self._error: BaseException | None = None
+        self._skips = Skips(destination.lanes)
         self._suspended: list[tuple[Delivery, Refusal]] = []
         """Records that break a rule while too many do: neither sent nor dead-lettered until the storm is over."""
         self.in_flight = 0
@@ -126,6 +130,22 @@ class Worker:
         self._at.storm.reset()
         self._changed.set()
 
+    def skip(self, tracker: PartitionTracker, offset: int) -> Skip | None:
+        """Dead-letter a record by hand: where it waits at once, else when its answer says that it was not accepted.
+
+        None where the destination does not have the record.
+        """
+        waiting = [delivery for lane in self._at.lanes for batch in lane.batches() for delivery in batch.deliveries]
+        suspended = [delivery for delivery, _ in self._suspended]
+        under_way = [delivery for batch in self._tasks.values() for delivery in batch.deliveries]
+        for delivery in (*waiting, *suspended, *under_way):
+            if delivery.tracker is tracker and delivery.record.offset == offset:
+                skip = self._skips.want(delivery)
+                self._take_skipped()
+                self._changed.set()
+                return skip
+        return None
+
     def set_share(self, share: float) -> None:
         """Change which part of the group's rate limit is this member's."""
         self._at.bucket.set_share(share, self._clock.now())
@@ -167,6 +187,18 @@ class Worker:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._transport.close()
+
+    def _take_skipped(self) -> None:
+        """Dead-letter what an operator skips and what waits here."""
+        suspended = Batch(None, [delivery for delivery, _ in self._suspended])
+        self._write_skipped([*self._skips.from_lanes(), *self._skips.from_batch(suspended)])
+        self._suspended = [entry for entry in self._suspended if entry[0] in suspended.deliveries]
+
+    def _write_skipped(self, batches: Iterable[Batch]) -> None:
+        """Write the dead letters of what an operator skips; apart, so that a drain waits for them."""
+        for batch in batches:
+            message = f"{MESSAGE}; before that: {batch.reason}" if batch.reason else MESSAGE
+            self._start(self._settlement.dead_letter(batch, CAUSE, CODE, message), batch)
 
     def _resume_suspended(self) -> None:
         if not self._suspended or self._stopping or self._at.holds.get() is not None:
@@ -261,6 +293,9 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._error = error
             self._changed.set()
+        if self._skips and not self._stopping:
+            self._skips.tidy()
+            self._take_skipped()
 
     async def _deliver(self, batch: Batch, probe: Hold | None) -> None:
         at = self._at
@@ -278,6 +313,8 @@ class Worker:
         at, lane = self._at, self._at.lane(batch)
         try:
             self._end_expired(batch)
+            if self._skips:
+                self._write_skipped(self._skips.from_batch(batch))
             verdict, response = await self._ask(batch) if batch.deliveries else (None, None)
         finally:
             lane.in_flight -= 1

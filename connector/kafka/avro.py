@@ -143,6 +143,11 @@ class Decoder:
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         await asyncio.shield(flight)
 
+    def abandon(self, key: object) -> None:
+        """Ask no more for a schema: who awaits its `resolve` is cancelled. Nothing where it is not asked for."""
+        if isinstance(key, SchemaKey) and (flight := self._flights.get(key)) is not None:
+            flight.cancel()
+
     async def close(self) -> None:
         """Stop asking the registry."""
         flights = list(self._flights.values())

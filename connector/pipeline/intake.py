@@ -8,84 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable, Sequence
 
-from connector.clock import Clock
 from connector.errors import Refusal, SchemaUnavailable
-from connector.metrics import Metrics
-from connector.pipeline.batching import Delivery, charge_of, size_alone
-from connector.pipeline.flow import Budget, TopicPartition
+from connector.pipeline.batching import charge_of
+from connector.pipeline.flow import TopicPartition
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
-from connector.pipeline.routing import Routed, RouteTable, position_identity
-from connector.pipeline.storms import Storms, Suspended
-from connector.records import DeadLetter, Event, Item, Record, uuid5_text
-from connector.vendors.base import Vendor
-
-NO_ITEM: Final = Item(b"")
-"""The item of a delivery that is refused before it is sent."""
-
-
-class Decoder(Protocol):
-    """What turns a record's bytes into an event."""
-
-    def decode(self, record: Record) -> Event:
-        """Return the event. Raises `Refusal` for a broken record, `SchemaUnavailable` for a schema to resolve first."""
-        ...
-
-    def peek(self, record: Record) -> str | None:
-        """Return the full name of the record's schema without decoding it, or None where that is not known."""
-        ...
-
-    async def resolve(self, key: object) -> None:
-        """Return once `decode` has an answer for the schema; asks again for as long as the registry is in trouble."""
-        ...
-
-
-class Deliverer(Protocol):
-    """One destination, as intake sees it."""
-
-    @property
-    def name(self) -> str:
-        """The destination's name."""
-        ...
-
-    @property
-    def vendor(self) -> Vendor:
-        """What prepares its items."""
-        ...
-
-    def offer(self, deliveries: Sequence[tuple[Delivery, Hashable]]) -> None:
-        """Take deliveries over, each with its group. Does not block; it ends every one of them, some day."""
-        ...
-
-    def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Take over a delivery that breaks a rule before it is sent. Does not block."""
-        ...
-
-
-class DeadLetters(Protocol):
-    """Where refused records go."""
-
-    async def write(self, letter: DeadLetter) -> None:
-        """Return once Kafka has acknowledged the letter. Never raises but by cancellation."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What intake works with."""
-
-    decoder: Decoder
-    routes: RouteTable
-    deliverers: Mapping[str, Deliverer]
-    dead_letters: DeadLetters
-    budget: Budget
-    metrics: Metrics
-    clock: Clock
-    storms: Storms
-    cluster_id: str
+from connector.pipeline.preparing import Chunk, Services
+from connector.pipeline.routing import position_identity
+from connector.pipeline.skipping import CAUSE, CODE, MESSAGE, Skip
+from connector.pipeline.storms import Suspended
+from connector.records import DeadLetter, Event, Record, uuid5_text
 
 
 class Intake:
@@ -104,6 +37,8 @@ class Intake:
         self._tasks: dict[asyncio.Task[None], PartitionTracker] = {}
         self._answered = False
         self._error: BaseException | None = None
+        self._skips: dict[tuple[str, int, int], Skip] = {}
+        """Records that are skipped when they are read."""
 
     def blocked(self, assigned: Iterable[TopicPartition]) -> set[TopicPartition]:
         """Return the partitions to pause: their next record waits for its schema, or their topic is in a storm."""
@@ -124,6 +59,7 @@ class Intake:
         skipped: Counter[str] = Counter()
         fresh: list[tuple[Record, PartitionTracker]] = []
         topic, partition, tracker = "", -1, None
+        skips = self._skips
         for record in records:
             if record.partition != partition or record.topic != topic:
                 topic, partition = record.topic, record.partition
@@ -136,6 +72,9 @@ class Intake:
             elif record.value is None:
                 tracker.finish(record.offset, WHOLE)
                 skipped["null_value"] += 1
+            elif skips and (skip := skips.pop((topic, partition, record.offset), None)) is not None:
+                self._to.budget.add(charge_of(record))
+                self._skip(record, tracker, skip)
             elif self._only is not None and self._is_elsewhere(record, self._only):
                 tracker.finish(record.offset, WHOLE)
                 skipped["other_destination"] += 1
@@ -165,11 +104,27 @@ class Intake:
 
     def forget(self, partitions: Sequence[TopicPartition]) -> None:
         """Let go of waiting records whose partition leaves."""
+        gone = set(partitions)
+        self._skips = {at: skip for at, skip in self._skips.items() if at[:2] not in gone}
         for partition in partitions:
             for record in self._parked.pop(partition, ()):
                 self._to.budget.release(charge_of(record))
         for record in self._to.storms.forget(partitions):
             self._to.budget.release(charge_of(record))
+
+    def skip(self, tracker: PartitionTracker, offset: int) -> Skip:
+        """Dead-letter a record that no destination has yet by hand: where it waits here at once, else when it is read.
+
+        One whose dead letter is being written for another cause is left to that.
+        """
+        at = (tracker.topic, tracker.partition, offset)
+        skip = self._skips.get(at) or Skip()
+        record = self._to.storms.take_out(*at) or self._take_parked(*at)
+        if record is not None:
+            self._skip(record, tracker, skip)
+        elif offset >= tracker.position:
+            self._skips[at] = skip
+        return skip
 
     async def drain(self, timeout: float) -> bool:
         """Wait for the dead letters of leaving partitions that are being written; return whether all ended in time."""
@@ -228,7 +183,7 @@ class Intake:
 
     def _prepare(self, decoded: Sequence[tuple[Record, PartitionTracker, Event]]) -> None:
         route, cluster_id = self._to.routes.route, self._to.cluster_id
-        chunk = _Chunk(self._to, self._bits)
+        chunk = Chunk(self._to, self._bits)
         accepted: dict[str, int] = {}
         for record, tracker, event in decoded:
             try:
@@ -260,6 +215,33 @@ class Intake:
         self._parked.setdefault((record.topic, record.partition), deque()).append(record)
         self._to.budget.add(charge_of(record))
 
+    def _take_parked(self, topic: str, partition: int, offset: int) -> Record | None:
+        """Take out a parked record, still charged; what waited behind it goes on."""
+        parked = self._parked.get((topic, partition), ())
+        record = next((one for one in parked if one.offset == offset), None)
+        if record is None:
+            return None
+        left = deque(one for one in parked if one is not record)
+        if left:
+            self._parked[topic, partition] = left
+        else:
+            del self._parked[topic, partition]
+        self._answered = True
+        key = self._waits_for(record)
+        if key is not None and not any(self._waits_for(one) == key for all_ in self._parked.values() for one in all_):
+            self._to.decoder.abandon(key)
+        return record
+
+    def _waits_for(self, record: Record) -> object:
+        """Return the key of the schema that a record waits for, None where it waits for another record only."""
+        try:
+            self._to.decoder.decode(record)
+        except SchemaUnavailable as error:
+            return error.key
+        except Refusal:
+            return None
+        return None
+
     def _resolve(self, key: object) -> None:
         if key in self._resolving:
             return
@@ -276,8 +258,15 @@ class Intake:
     def _refuse(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
         charge = charge_of(record)
         self._to.budget.add(charge)
-        if self._to.storms.suspends(record, tracker, refusal, self._to.clock.now()):
-            return
+        if not self._to.storms.suspends(record, tracker, refusal, self._to.clock.now()):
+            self._write(record, tracker, refusal, charge)
+
+    def _skip(self, record: Record, tracker: PartitionTracker, skip: Skip) -> None:
+        """Dead-letter a record by hand; it is charged already."""
+        skip.taken = True
+        self._write(record, tracker, Refusal(CAUSE, CODE, MESSAGE), charge_of(record))
+
+    def _write(self, record: Record, tracker: PartitionTracker, refusal: Refusal, charge: int) -> None:
         task = asyncio.create_task(self._dead_letter(record, tracker, refusal, charge))
         self._tasks[task] = tracker
         task.add_done_callback(self._tasks.pop)
@@ -305,66 +294,3 @@ class Intake:
             tracker.finish(record.offset, WHOLE)
         finally:
             self._to.budget.release(charge)
-
-
-class _Chunk:
-    """The deliveries of one chunk of records, prepared one by one and offered at once to each destination."""
-
-    __slots__ = ("_bits", "_charge", "_now", "_offers", "_to", "_vendors")
-
-    def __init__(self, services: Services, bits: Mapping[str, int]) -> None:
-        self._to = services
-        self._bits = bits
-        self._now = int(services.clock.wall() * 1000)
-        self._charge = 0
-        self._vendors = {name: deliverer.vendor for name, deliverer in services.deliverers.items()}
-        self._offers: dict[str, list[tuple[Delivery, Hashable]]] = {name: [] for name in services.deliverers}
-
-    def prepare(self, record: Record, tracker: PartitionTracker, routed: Sequence[Routed]) -> None:
-        """Prepare what a record is routed to, but for what is finished; one that goes nowhere is skipped."""
-        bits = self._bits
-        mask = 0
-        for one in routed:
-            mask |= bits.get(one[0], 0)
-        if not mask:
-            tracker.finish(record.offset, WHOLE)
-            self._to.metrics.records_skipped.labels("other_destination" if routed else "unrouted").inc()
-            return
-        left = tracker.route(record.offset, mask)
-        for destination, event, identity, _ in routed:
-            bit = bits.get(destination, 0)
-            if not left & bit:
-                continue
-            try:
-                if isinstance(event, Refusal):
-                    raise event
-                vendor = self._vendors[destination]
-                group = vendor.group(event)
-                item = vendor.encode(event, self._now)
-                limits = vendor.limits(group)
-                if limits.overhead + len(item.body) > limits.bytes:
-                    raise _too_large(size_alone(item, limits), limits.bytes)
-            except Refusal as refusal:
-                self._refuse(destination, Delivery(record, tracker, bit, NO_ITEM, identity), refusal)
-                continue
-            delivery = Delivery(record, tracker, bit, item, identity)
-            self._charge += delivery.charge
-            self._offers[destination].append((delivery, group))
-
-    def offer(self) -> None:
-        """Hand over what was prepared."""
-        self._to.budget.add(self._charge)
-        for name, deliveries in self._offers.items():
-            if deliveries:
-                self._to.deliverers[name].offer(deliveries)
-
-    def _refuse(self, destination: str, delivery: Delivery, refusal: Refusal) -> None:
-        """Hand over a delivery that breaks a rule before it is sent."""
-        self._to.budget.add(delivery.charge)
-        self._to.deliverers[destination].refuse(delivery, refusal)
-
-
-def _too_large(size: int, limit: int) -> Refusal:
-    return Refusal(
-        "too_large", "batch.bytes", f"the event alone makes a request body of {size} bytes, the limit is {limit}"
-    )

@@ -144,6 +144,15 @@ class PartitionTracker:
         """Whether this delivery still has no outcome."""
         return bool(self._pending.get(offset, 0) & bit)
 
+    def left(self, offset: int) -> int | None:
+        """Return the bits that a record still needs an outcome for: 0 where it is done, None where it was not read yet.
+
+        Of an offset that holds no record, and of one below the start of this assignment, it says that it is done.
+        """
+        if offset < self.position:
+            return self._pending.get(offset, 0)
+        return 0 if self._restored is not None and self._restored.whole.contains(offset) else None
+
     def snapshot(self) -> Snapshot | None:
         """Return what to commit, or None where this epoch finished nothing since the last snapshot.
 

@@ -197,6 +197,14 @@ class Runner:
             message="the group took the partitions away; what was not committed will be delivered again",
         )
 
+    def tracker_of(self, partition: TopicPartition) -> PartitionTracker | None:
+        """Return what is known of an assigned partition's records, None for one that is not ours."""
+        return self._trackers.get(partition)
+
+    def end_of(self, partition: TopicPartition) -> int | None:
+        """Return an assigned partition's end offset as the last fetch told it, None before it is known."""
+        return self._source.ends().get(partition)
+
     def status(self) -> list[PartitionStatus]:
         """Return the assigned partitions."""
         return [

@@ -109,6 +109,17 @@ class Storms:
         """Return the topics whose intake pauses: those in a storm, but while a probe is due."""
         return frozenset(topic for topic, storm in self._storms.items() if storm.next_probe > now)
 
+    def take_out(self, topic: str, partition: int, offset: int) -> Record | None:
+        """Let go of one waiting record and return it; None where it does not wait here."""
+        storm = self._storms.get(topic)
+        if storm is None:
+            return None
+        found = next((one for one in storm.waiting if one.record.position == (topic, partition, offset)), None)
+        if found is None:
+            return None
+        storm.waiting.remove(found)
+        return found.record
+
     def forget(self, partitions: Iterable[tuple[str, int]]) -> list[Record]:
         """Let go of waiting records whose partition leaves, and return them."""
         gone = set(partitions)

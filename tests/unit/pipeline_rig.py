@@ -13,7 +13,8 @@ from connector.errors import Refusal, SchemaUnavailable
 from connector.metrics import Metrics
 from connector.pipeline.batching import Delivery
 from connector.pipeline.flow import Budget, TopicPartition
-from connector.pipeline.intake import Intake, Services
+from connector.pipeline.intake import Intake
+from connector.pipeline.preparing import Services
 from connector.pipeline.routing import Routed, RouteTable
 from connector.pipeline.runner import AssignmentListener, Runner, Timing
 from connector.pipeline.storms import Storms
@@ -35,6 +36,7 @@ class ModelDecoder:
         self.known: set[str] = set()
         self.resolving: dict[str, asyncio.Event] = {}
         self.asked: list[str] = []
+        self.abandoned: list[str] = []
 
     def decode(self, record: Record) -> Event:
         """Decode the value."""
@@ -57,6 +59,10 @@ class ModelDecoder:
         self.asked.append(name)
         await self.resolving.setdefault(name, asyncio.Event()).wait()
         self.known.add(name)
+
+    def abandon(self, key: object) -> None:
+        """Take note that nobody waits for a schema any more."""
+        self.abandoned.append(str(key))
 
     def answer(self, name: str) -> None:
         """Let a schema be known."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import pytest
 from pydantic import SecretStr
 
-from connector.actions import Refused, act
+from connector.actions import Refused, act, skip
 from connector.errors import StartupError
 from connector.metrics import Metrics
-from connector.server import Check, Server
+from connector.records import Position
+from connector.server import Check, Server, Skipped
 
 
 class Fake:
@@ -23,6 +24,7 @@ class Fake:
     def __init__(self) -> None:
         self.well = Check(ok=True)
         self.state = "flowing"
+        self.skipped: list[tuple[str, int, int, str | None]] = []
 
     def health(self) -> Check:
         """Return what a test wants."""
@@ -45,6 +47,14 @@ class Fake:
         """Release the destination; any other name is a KeyError."""
         {"one": None}[name]
         self.state = "flowing"
+
+    async def skip(self, position: Position, destination: str | None) -> Skipped:
+        """Skip offset 1, promise to skip 2, and refuse any other; a destination but `one` is a KeyError."""
+        if destination is not None:
+            {"one": None}[destination]
+        self.skipped.append((*position, destination))
+        states: dict[int, Literal["skipped", "pending"]] = {1: "skipped", 2: "pending"}
+        return Skipped(states.get(position.offset, "refused"), f"offset {position.offset}")
 
 
 @pytest.fixture
@@ -112,6 +122,25 @@ async def test_actions_from_loopback(server: Server, member: Fake) -> None:
     assert (status, json.loads(body)["state"], member.state) == (200, "held", "held")
     status, body, _ = await ask(server, "POST", "/destinations/one/release")
     assert (status, json.loads(body)["state"], member.state) == (200, "flowing", "flowing")
+
+
+@pytest.mark.parametrize(("offset", "status", "state"), [(1, 200, "skipped"), (2, 202, "pending"), (3, 409, "refused")])
+async def test_a_record_is_skipped(server: Server, member: Fake, offset: int, status: int, state: str) -> None:
+    """What came of a skip is told by the status, the state and words; a neighbour needs no token."""
+    answer = await ask(server, "POST", f"/records/a.b-c/7/{offset}/skip?destination=one")
+    assert (answer[0], json.loads(answer[1])["state"]) == (status, state)
+    assert f"offset {offset}" in answer[1]
+    assert member.skipped == [("a.b-c", 7, offset, "one")]
+
+
+async def test_a_skip_needs_a_place_and_the_right(server: Server, member: Fake) -> None:
+    """A place that is none, an unknown destination, a GET and a relayed request without the token skip nothing."""
+    assert (await ask(server, "POST", "/records/t/x/1/skip"))[0] == 404
+    assert (await ask(server, "POST", "/records/t/0/-1/skip"))[0] == 404
+    assert (await ask(server, "POST", "/records/t/0/1/skip?destination=two"))[0] == 404
+    assert (await ask(server, "GET", "/records/t/0/1/skip"))[0] == 405
+    assert (await ask(server, "POST", "/records/t/0/1/skip", Origin="x"))[0] == 403
+    assert member.skipped == []
 
 
 async def test_an_unknown_destination_is_told(server: Server) -> None:
@@ -183,6 +212,11 @@ async def test_the_callers_half(server: Server, member: Fake) -> None:
     assert await asyncio.to_thread(act, "hold", "one", url, None) == "held"
     assert await asyncio.to_thread(act, "release", "one", url, SecretStr("the-token")) == "flowing"
     assert member.state == "flowing"
+    assert await asyncio.to_thread(skip, Position("t/x", 0, 1), "one", url, None) == "offset 1"
+    assert await asyncio.to_thread(skip, Position("t", 0, 2), None, url, None) == "offset 2"
+    assert member.skipped == [("t/x", 0, 1, "one"), ("t", 0, 2, None)]
+    with pytest.raises(Refused, match="offset 3"):
+        await asyncio.to_thread(skip, Position("t", 0, 3), None, url, None)
     with pytest.raises(Refused, match="it has: one"):
         await asyncio.to_thread(act, "hold", "t/wo", url, None)
     with pytest.raises(Refused, match="from loopback"):
