@@ -10,9 +10,19 @@ from typing import Annotated
 import typer
 
 from connector import __version__
+from connector.cli_actions import hold, release, skip
 from connector.cli_dlq import dlq
 from connector.cli_offsets import offsets
-from connector.cli_start import BAD_CONFIGURATION, DEFAULT_FILE, FAILED, File, fail, in_loop, read_config
+from connector.cli_start import (
+    BAD_CONFIGURATION,
+    DEFAULT_FILE,
+    FAILED,
+    File,
+    fail,
+    in_loop,
+    read_config,
+    refuse_unknown,
+)
 from connector.config import Loaded
 from connector.errors import ConfigurationError, ConnectorError
 
@@ -76,18 +86,9 @@ def run(
     from connector.logs import configure
 
     loaded = read_config(config)
-    _known(loaded, destination)
+    refuse_unknown(loaded, destination)
     configure(loaded.settings.log)
     raise SystemExit(in_loop(application.run(loaded, destination)))
-
-
-def _known(loaded: Loaded, destination: str | None) -> None:
-    """Refuse the name of a destination that the configuration does not have."""
-    from connector.config_faults import suggest
-
-    names = loaded.settings.destinations
-    if destination is not None and destination not in names:
-        fail(f"no destination is named {destination}; {suggest(destination, names)}", BAD_CONFIGURATION)
 
 
 @app.command()
@@ -189,49 +190,7 @@ def demo(
         raise SystemExit(FAILED) from None
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination.")]
-Url = Annotated[
-    str | None, typer.Option(metavar="URL", help="The port of a running member; default: the configured one.")
-]
-
-
-@app.command()
-def hold(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
-    """Hold a destination in one running member until it is released; its records wait uncommitted.
-
-    destinations.NAME.hold: true in the configuration holds it in every member.
-    """
-    _act("hold", name, config, url)
-
-
-@app.command()
-def release(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
-    """Let a destination go on that was held by hand."""
-    _act("release", name, config, url)
-
-
-def _act(action: str, name: str, config: Path, url: str | None) -> None:
-    """Ask a running member for an action and print what it answers."""
-    from connector.actions import Refused, act
-
-    loaded = read_config(config)
-    _known(loaded, name)
-    server = loaded.settings.server
-    if url is None and server.port == 0:
-        fail("server.port is 0, so the member's port is not known; give it with --url", BAD_CONFIGURATION)
-    try:
-        state = act(action, name, url or server_url(server.host, server.port), server.token)
-    except Refused as error:
-        fail(str(error), FAILED)
-    done = {"hold": "held", "release": "released"}[action]
-    sys.stdout.write(f"{name} is {done}; it is now {state or 'in an unknown state'}\n")
-
-
-def server_url(host: str, port: int) -> str:
-    """Return where a member that listens on `host` is reached from its own machine."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 -- read, not bound
-    return f"http://{reached}:{port}"
-
-
+for command in (hold, release, skip):
+    app.command()(command)
 app.command()(offsets)
 app.add_typer(dlq)

@@ -40,6 +40,15 @@ def read_config(file: Path) -> Loaded:
     return loaded
 
 
+def refuse_unknown(loaded: Loaded, destination: str | None) -> None:
+    """End where a destination's name is none of the configuration's; None is no name."""
+    from connector.config_faults import suggest
+
+    names = loaded.settings.destinations
+    if destination is not None and destination not in names:
+        fail(f"no destination is named {destination}; {suggest(destination, names)}", BAD_CONFIGURATION)
+
+
 def in_loop(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in uvloop where it is installed, else in asyncio's own loop."""
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from connector import __version__, app, app_checks, cli, testing
+from connector import __version__, actions, app, app_checks, cli, cli_actions, testing
 from connector.config import Loaded
 from connector.errors import FatalError, StartupError
 
@@ -81,7 +81,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def test_help_names_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` lists the commands, and each has help of its own."""
     ended = command(monkeypatch, capsys, "--help")
-    for name in ("run", "check", "simulate", "demo", "hold", "release"):
+    for name in ("run", "check", "simulate", "demo", "hold", "release", "skip"):
         assert name in ended.out
         assert command(monkeypatch, capsys, name, "--help").code == 0
 
@@ -229,6 +229,34 @@ def test_hold_where_nobody_runs_is_1(
     assert "no member answers at http://127.0.0.1:1" in ended.err
 
 
+def test_skip_asks_the_member_and_prints_its_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    """Place, destination and address reach the member; what it refuses is 1, a place that cannot be is 2."""
+    seen: list[tuple[object, ...]] = []
+
+    def skip(*asked: object) -> str:
+        seen.append(asked)
+        return "it is a dead letter"
+
+    monkeypatch.setattr(actions, "skip", skip)
+    place = ["events", "3", "4711"]
+    ended = command(monkeypatch, capsys, "skip", *place, "-c", file, "--destination", "one", "--url", "http://x:1")
+    assert (ended.code, ended.out) == (0, "it is a dead letter\n")
+    assert seen == [(("events", 3, 4711), "one", "http://x:1", None)]
+    assert command(monkeypatch, capsys, "skip", *place, "-c", file).code == 0
+    assert seen[1][1:3] == (None, "http://127.0.0.1:8080")
+    for wrong in (["events", "-1", "1"], ["events", "0", "x"], [*place, "--destination", "onne"]):
+        assert command(monkeypatch, capsys, "skip", *wrong, "-c", file).code == 2
+
+    def refuse(*_: object) -> str:
+        raise actions.Refused("this member does not own events[3]")
+
+    monkeypatch.setattr(actions, "skip", refuse)
+    ended = command(monkeypatch, capsys, "skip", *place, "-c", file)
+    assert (ended.code, ended.err) == (1, "this member does not own events[3]\n")
+
+
 def test_an_unknown_simulator_is_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A misspelt vendor gets the nearest one."""
     ended = command(monkeypatch, capsys, "simulate", "jiguan")
@@ -290,7 +318,7 @@ def test_a_wrong_option_of_a_simulator_is_2(
 )
 def test_where_a_member_is_reached(host: str, url: str) -> None:
     """A member that listens everywhere is reached by loopback, and IPv6 is bracketed."""
-    assert cli.server_url(host, 80) == url
+    assert cli_actions.server_url(host, 80) == url
 
 
 def test_the_module_is_the_command() -> None:
