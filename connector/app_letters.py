@@ -6,18 +6,21 @@ import asyncio
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from connector import vendors
 from connector.app_checks import known_schemas, open_registry, own_schemas
 from connector.clock import SystemClock
 from connector.config import Loaded
 from connector.dead_letters.reader import Letter
-from connector.errors import ConnectorError, FatalError, Refusal, SchemaUnavailable
+from connector.dead_letters.replay import Edit, Kept
+from connector.errors import ConnectorError, Refusal, SchemaUnavailable, StartupError
+from connector.kafka import editing
 from connector.kafka.avro import Decoder
 from connector.kafka.contracts import load_contracts
+from connector.pipeline.replays import reroute
 from connector.pipeline.routing import Routed, RouteTable
-from connector.records import Event, Record
+from connector.records import Event
 
 SCHEMA_SECONDS: Final = 15.0
 """How long the registry is asked for a letter's schema; an unknown id is asked again for ten of them."""
@@ -45,78 +48,123 @@ class Inspection:
 
 
 async def inspect(loaded: Loaded, letter: Letter, cluster_id: str) -> Inspection:
-    """Return what is in a letter, and what would be sent to its destination today; without one, to each of its routes.
+    """Return what is in one letter, as `LetterExaminer.inspect` does."""
+    async with LetterExaminer(loaded, cluster_id) as examiner:
+        return await examiner.inspect(letter)
 
-    Nothing is sent, and no fault is raised but those of the configuration: `ConfigurationError`, `StartupError`.
+
+class LetterExaminer:
+    """Decodes and routes letters anew and asks today's rules; an asynchronous context manager.
+
+    The constructor raises `ConfigurationError` and `StartupError` for what is wrong with the configuration.
     """
-    settings = loaded.settings
-    own = own_schemas(loaded)
-    registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
-    decoder = Decoder(
-        load_contracts(), clock=SystemClock(), registry=registry, schemas=own, plain=settings.schemas.plain
-    )
-    routes = RouteTable.compile(settings, vendors.kinds(), known_schemas(own))
-    record = letter.facts.first_record(letter.record)
-    try:
-        event = await _decode(decoder, record)
-        if isinstance(event, str):
-            return Inspection(None, None, event, ())
+
+    def __init__(self, loaded: Loaded, cluster_id: str) -> None:
+        settings = loaded.settings
+        own, kinds = own_schemas(loaded), vendors.kinds()
+        self._cluster_id = cluster_id
+        self._registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
+        self._decoder = Decoder(
+            load_contracts(),
+            clock=SystemClock(),
+            registry=self._registry,
+            schemas=own,
+            plain=settings.schemas.plain,
+        )
+        self._routes = RouteTable.compile(settings, kinds, known_schemas(own))
+        self._vendors = {name: kinds[one.vendor].build(one) for name, one in settings.destinations.items()}
+
+    async def __aenter__(self) -> Self:
+        """Return the examiner."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Ask the registry no more."""
+        await self._decoder.close()
+        if self._registry is not None:
+            await self._registry.close()
+
+    async def inspect(self, letter: Letter) -> Inspection:
+        """Return what is in a letter, and what would be sent to its destination today; without one, to each route's.
+
+        Nothing is sent, and nothing raised: what cannot be seen is the inspection's `fault`.
+        """
+        try:
+            event = await self._event(letter)
+        except ConnectorError as error:
+            return Inspection(None, None, str(error), ())
         shown = plain(event.datum)
         try:
-            routed = routes.route(event, record, cluster_id)
-        except (Refusal, FatalError) as error:
-            return Inspection(event.schema, shown, str(error), ())
-        return Inspection(event.schema, shown, None, tuple(_prepare(loaded, routed, letter.facts.destination)))
-    finally:
-        await decoder.close()
-        if registry is not None:
-            await registry.close()
-
-
-async def _decode(decoder: Decoder, record: Record) -> Event | str:
-    """Return the event, or why it cannot be seen."""
-    for _ in range(2):
-        try:
-            return decoder.decode(record)
+            routed = self._routed(event, letter)
         except Refusal as refusal:
-            return str(refusal)
+            destination = letter.facts.destination
+            if destination is None:
+                return Inspection(event.schema, shown, str(refusal), ())
+            return Inspection(event.schema, shown, None, (Preparation(destination, reason=refusal.message),))
+        return Inspection(event.schema, shown, None, tuple(self._prepared(one) for one in routed))
+
+    async def judge(self, letter: Letter) -> Kept | None:
+        """Return why a letter would fail again, None where one of its destinations would be sent something.
+
+        Raises `ConnectorError` where the registry does not say what the letter's schema is.
+        """
+        try:
+            routed = self._routed(await self._event(letter), letter)
+        except Refusal as refusal:
+            return Kept(refusal.code, refusal.message)
+        found = [self._prepared(one) for one in routed]
+        if not found:
+            return Kept("route.skipped", "no route takes such an event today, so it would be skipped (unrouted: skip)")
+        if any(one.reason is None for one in found):
+            return None
+        return Kept(found[0].rule or "", found[0].reason or "")
+
+    async def edit(self, letter: Letter, edits: Sequence[Edit]) -> Letter | Kept:
+        """Return the letter with values of its event set, encoded with the same schema; or why that cannot be.
+
+        Raises as `judge` does.
+        """
+        try:
+            await self._event(letter)
+            tree, start = self._decoder.schema_of(letter.facts.first_record(letter.record))
+            value = editing.edit(letter.record.value or b"", start, tree, edits)
+        except Refusal as refusal:
+            return Kept("edit", f"the event cannot be decoded, so nothing in it can be set: {refusal.message}")
+        except ValueError as error:
+            return Kept("edit", str(error))
+        return letter._replace(record=letter.record._replace(value=value))
+
+    async def _event(self, letter: Letter) -> Event:
+        """Return the event. Raises `Refusal`, or `ConnectorError` where its schema cannot be asked for."""
+        record = letter.facts.first_record(letter.record)
+        try:
+            return self._decoder.decode(record)
         except SchemaUnavailable as error:
             try:
-                await asyncio.wait_for(decoder.resolve(error.key), SCHEMA_SECONDS)
+                await asyncio.wait_for(self._decoder.resolve(error.key), SCHEMA_SECONDS)
             except TimeoutError:
-                return f"the registry gives no schema {error.key} within {SCHEMA_SECONDS:g} s"
-            except ConnectorError as trouble:
-                return str(trouble)
-    return "its schema is not known"
+                raise StartupError(f"the registry gives no schema {error.key} within {SCHEMA_SECONDS:g} s") from None
+        return self._decoder.decode(record)
 
+    def _routed(self, event: Event, letter: Letter) -> Sequence[Routed]:
+        first = letter.facts.first_record(letter.record)
+        return reroute(self._routes, event, first, letter.facts, self._cluster_id)
 
-def _prepare(loaded: Loaded, routed: Sequence[Routed], only: str | None) -> list[Preparation]:
-    """Return what each destination would be sent; `only` the letter's own, where it names one."""
-    settings, kinds = loaded.settings, vendors.kinds()
-    now = int(SystemClock().wall() * 1000)
-    found = []
-    for one in routed:
-        if only is not None and one.destination != only:
-            continue
+    def _prepared(self, one: Routed) -> Preparation:
+        """Return what one destination would be sent, or why it would not."""
+        vendor = self._vendors[one.destination]
         try:
             if isinstance(one.event, Refusal):
                 raise one.event
-            vendor = kinds[settings.destinations[one.destination].vendor].build(settings.destinations[one.destination])
-            body = vendor.encode(one.event, now).body
+            body = vendor.encode(one.event, int(SystemClock().wall() * 1000)).body
             limits = vendor.limits(vendor.group(one.event))
         except Refusal as refusal:
-            found.append(Preparation(one.destination, rule=refusal.code, reason=str(refusal)))
-            continue
+            return Preparation(one.destination, rule=refusal.code, reason=str(refusal))
         text = body.decode(errors="replace")
-        fits = limits.overhead + len(body) <= limits.bytes
-        reason = None if fits else f"its request alone would have more than the {limits.bytes} bytes that are allowed"
-        found.append(Preparation(one.destination, one.event.dedup_id, text, None if fits else "too_large", reason))
-    if only is not None and not found:
-        why = (
-            "no route sends such an event there today" if only in settings.destinations else "it is configured no more"
-        )
-        found.append(Preparation(only, reason=why))
-    return found
+        if limits.overhead + len(body) <= limits.bytes:
+            return Preparation(one.destination, one.event.dedup_id, text)
+        reason = f"its request alone would have more than the {limits.bytes} bytes that are allowed"
+        return Preparation(one.destination, one.event.dedup_id, text, "too_large", reason)
 
 
 def plain(value: Any) -> Any:

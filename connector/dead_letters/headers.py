@@ -162,8 +162,8 @@ def letter_id(headers: Headers) -> str | None:
 def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, bytes | None]]:
     """Return a letter's headers as its replay carries them: the same, with one more in `dlq-replays`.
 
-    `edited` are the paths of the event that were changed now; `dlq-edited` names all that ever were. Raises `ValueError`
-    where the headers are not a letter's.
+    `edited` are the paths of the event that were changed now; `dlq-edited` names all that ever were. Raises
+    `ValueError` where the headers are not a letter's.
     """
     letter = parse(headers)
     if letter is None:

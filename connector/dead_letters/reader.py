@@ -45,24 +45,36 @@ class Survey:
         self.repeated = IdSet()
         """Ids that came more than once; perhaps a few that did not."""
         self._resolved: dict[State, IdSet] = {"replayed": IdSet(), "discarded": IdSet()}
+        self._sieve: Sieve | None = Sieve()
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Survey:
         """Read all records of a topic."""
-        survey, sieve = cls(), Sieve()
+        survey = cls()
+        survey.note(records)
+        survey.end()
+        return survey
+
+    def note(self, records: Iterable[Record]) -> None:
+        """Read some more records."""
+        if self._sieve is None:
+            raise ValueError("the survey has ended")
         for record in records:
             resolution = parse_resolution(record)
             if resolution is not None:
-                survey._resolved[resolution.kind].add(resolution.letter)
+                self._resolved[resolution.kind].add(resolution.letter)
                 continue
             identity = letter_id(record.headers)
             if identity is None:
-                survey.foreign += 1
+                self.foreign += 1
                 continue
-            survey.letters += 1
-            if sieve.add(identity):
-                survey.repeated.add(identity)
-        return survey
+            self.letters += 1
+            if self._sieve.add(identity):
+                self.repeated.add(identity)
+
+    def end(self) -> None:
+        """Let go of what only the reading needs."""
+        self._sieve = None
 
     def state(self, identity: str) -> State:
         """Return what became of a letter."""
@@ -81,10 +93,13 @@ def parse_resolution(record: Record) -> Resolution | None:
 
 
 def read_letters(
-    records: Iterable[Record], survey: Survey, wanted: Filter, *, resolved: bool = False
+    records: Iterable[Record], survey: Survey, wanted: Filter, *, resolved: bool = False, seen: IdSet | None = None
 ) -> Iterator[Letter]:
-    """Yield the letters that are wanted, each id once, as they come; with `resolved` also those that are done with."""
-    seen = IdSet()
+    """Yield the letters that are wanted, each id once, as they come; with `resolved` also those that are done with.
+
+    `seen` are the repeated ids that were yielded already: who reads a topic in parts passes the same one each time.
+    """
+    seen = IdSet() if seen is None else seen
     for record in records:
         identity = None if record.value is None else letter_id(record.headers)
         if identity is None:

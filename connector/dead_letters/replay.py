@@ -93,6 +93,10 @@ class Desk(Protocol):
         """Tell what `replay` would do, and do nothing."""
         ...
 
+    def plan_discard(self, order: Order) -> AsyncGenerator[Step, None]:
+        """Tell what `discard` would do, and do nothing."""
+        ...
+
     def replay(self, order: Order) -> AsyncGenerator[Step, None]:
         """Replay open letters; takes over from another replay or discard of the group. Raises `TakenOver`."""
         ...
@@ -170,11 +174,11 @@ class Replayer:
     group: str
     replay_topic: str
 
-    async def plan(self, order: Order) -> AsyncGenerator[Step, None]:
-        """Yield what `replay` would do."""
+    async def plan(self, order: Order, kind: Kind = "replayed") -> AsyncGenerator[Step, None]:
+        """Yield what `carry_out` would do."""
         async with aclosing(self.reader.letters(order.wanted)) as reads:
             async for read in reads:
-                outcomes = [Outcome(letter, (await self._look(letter, order))[1]) for letter in read.letters]
+                outcomes = [Outcome(one, (await self._look(one, order, kind))[1]) for one in read.letters]
                 yield Step(tuple(outcomes), read.read, read.total)
 
     async def carry_out(self, kind: Kind, order: Order, transactions: Transactions) -> AsyncGenerator[Step, None]:
@@ -185,7 +189,7 @@ class Replayer:
             async for read in reads:
                 outcomes: list[Outcome] = []
                 for letter in read.letters:
-                    sent, kept = await self._look(letter, order) if kind == "replayed" else (letter, None)
+                    sent, kept = await self._look(letter, order, kind)
                     if kept is not None:
                         outcomes.append(Outcome(letter, kept))
                     elif writer.add(letter, sent):
@@ -195,8 +199,10 @@ class Replayer:
                 yield Step(tuple(outcomes), read.read, read.total)
         yield Step(tuple(await writer.write()), read.read, read.total)
 
-    async def _look(self, letter: Letter, order: Order) -> tuple[Letter, Kept | None]:
+    async def _look(self, letter: Letter, order: Order, kind: Kind) -> tuple[Letter, Kept | None]:
         """Return the letter as it is to be replayed, and why it is kept back."""
+        if kind == "discarded":
+            return letter, None
         facts = letter.facts
         if facts.replays >= order.max_replays:
             return letter, Kept(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -49,6 +49,7 @@ class Writer(NamedTuple):
     name: str
     read: Read
     guard: Guard | None
+    tree: Any
 
 
 class Unreadable(NamedTuple):
@@ -128,6 +129,11 @@ class Decoder:
             return None
         writer = self._known.get(key)
         return writer.name if isinstance(writer, Writer) else None
+
+    def schema_of(self, record: Record) -> tuple[Any, int]:
+        """Return the writer's schema of a record (parsed JSON) and where its datum begins. Raises as `decode` does."""
+        writer, start = self._find(record, record.value or b"")
+        return writer.tree, start
 
     async def resolve(self, key: object) -> None:
         """Return when `decode` has an answer for the key of a `SchemaUnavailable`, be it a refusal.
@@ -268,7 +274,7 @@ class Decoder:
                 read = compile_read(tree, reader, tagged=True)
         except ValueError as error:
             return Unreadable("decode.schema_invalid", f"schema {schema.name} is not allowed by Avro: {error}")
-        return Writer(schema.name, read, Guard(schema.tree) if schema.guarded else None)
+        return Writer(schema.name, read, Guard(schema.tree) if schema.guarded else None, schema.tree)
 
 
 def _refusal(error: Exception, name: str, key: SchemaKey) -> Refusal:

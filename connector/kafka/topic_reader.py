@@ -57,6 +57,10 @@ class TopicReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the client."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the client."""
         self._consumer.close()
 
     @property
@@ -78,7 +82,7 @@ class TopicReader:
                             raise StartupError(f"topic {self._topic} cannot be read: {error_text(error)}")
                         left.pop(number, None)
                         continue
-                    record = _record(message)
+                    record = record_of(message)
                     if record.offset < left.get(number, 0):
                         done += 1
                         yield record
@@ -99,7 +103,8 @@ class TopicReader:
         return first, end
 
 
-def _record(message: Message) -> Record:
+def record_of(message: Message) -> Record:
+    """Return a message of a consumer as a record."""
     kind, timestamp = message.timestamp()
     return Record(
         message.topic() or "",

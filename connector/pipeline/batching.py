@@ -6,7 +6,7 @@ A limit is tested before an item is added, never after, and a body's size is com
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 from connector.pipeline.offsets import PartitionTracker
 from connector.records import Item, Record, uuid5_text
@@ -32,6 +32,8 @@ class Delivery:
     """One record for one destination: what is sent, and what is needed to end it in any way."""
 
     __slots__ = ("bit", "charge", "identity", "item", "record", "refused_alone", "refused_at", "tracker")
+    replayed: ClassVar[bool] = False
+    """Whether the record was replayed: it is outside storm windows and key order then."""
 
     def __init__(self, record: Record, tracker: PartitionTracker, bit: int, item: Item, identity: str) -> None:
         self.record = record

@@ -142,7 +142,7 @@ class RouteTable:
             # The path of most records: `position_identity` written out, and tuples made past their slower `__new__`.
             topic, partition, offset, timestamp, _, _, _ = record
             identity = f"{cluster_id}/{topic}/{partition}/{offset}"
-            vendor_event = new(VendorEvent, (event[1], identity, timestamp, False))
+            vendor_event = new(VendorEvent, (event[1], identity, timestamp, False, None))
             return [new(Routed, (destination, vendor_event, identity, None))]
 
         return to_only_destination

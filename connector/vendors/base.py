@@ -21,18 +21,19 @@ class VendorEvent(NamedTuple):
 
     `timestamp` is the record's, in epoch milliseconds (-1: none). `identity` is the event's own id where it has one,
     else the cluster id and the record's position; it never changes for a record. `entity` is the route's word that the
-    event is about a non-human entity.
+    event is about a non-human entity. `first_dedup_id` is set where the record is replayed: the id it always had.
     """
 
     fields: Mapping[str, Any]
     identity: str
     timestamp: int = -1
     entity: bool = False
+    first_dedup_id: str | None = None
 
     @property
     def dedup_id(self) -> str:
         """The UUIDv5 that stays the same for every attempt, restart and replay of this event."""
-        return uuid5_text(self.identity)
+        return uuid5_text(self.identity) if self.first_dedup_id is None else self.first_dedup_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,107 @@
+"""Reads open letters beside a running event loop: the blocking reading goes on in a thread, some records at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from typing import Final, TypeVar
+
+from connector.dead_letters.filters import Filter
+from connector.dead_letters.ids import IdSet
+from connector.dead_letters.reader import Letter, Survey, read_letters
+from connector.dead_letters.replay import Read
+from connector.records import Record
+
+RECORDS: Final = 1000
+"""Records read in one go, at most."""
+BYTES: Final = 4 << 20
+"""Bytes of values read in one go, at most, but for the last record."""
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+
+
+class Stopped(Exception):
+    """The reading is no longer wanted; raised inside the blocking reader only."""
+
+
+class LetterStream:
+    """The open letters of one topic.
+
+    `records` begins a new blocking reading each time, always of the same records, and calls what it is given with
+    offsets read and offsets in all, at least once a second.
+    """
+
+    def __init__(self, records: Callable[[Progress], Iterator[Record]]) -> None:
+        self._records = records
+        self._stop = threading.Event()
+        self._done = 0
+        self._total = 0
+        self.survey = Survey()
+        """What the topic holds; whole once the first letters came."""
+
+    async def letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
+        """Yield the open letters that are wanted, each once; while the first pass goes on none come."""
+        self.survey = survey = Survey()
+        async with aclosing(self._pass(survey.note)) as first:
+            async for _ in first:
+                yield Read((), self._done, 2 * self._total)
+        survey.end()
+        seen = IdSet()
+
+        def find(records: list[Record]) -> list[Letter]:
+            return list(read_letters(records, survey, wanted, seen=seen))
+
+        async with aclosing(self._pass(find)) as second:
+            async for letters in second:
+                yield Read(letters, self._total + self._done, 2 * self._total)
+
+    async def _pass(self, work: Callable[[list[Record]], T]) -> AsyncGenerator[T, None]:
+        """Yield what `work` makes of some records after the other, from the first to the last."""
+        iterator = self._records(self._note)
+
+        def go_on() -> tuple[bool, T]:
+            records = _take(iterator)
+            return bool(records), work(records)
+
+        try:
+            while True:
+                more, made = await self._in_thread(go_on)
+                if not more:
+                    return
+                yield made
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Run a blocking call in a thread; where the caller is cancelled the call is ended first, within a second."""
+        running = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self._stop.set()
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()
+            raise
+
+    def _note(self, done: int, total: int) -> None:
+        """Note how far the reading is, in the reading thread."""
+        if self._stop.is_set():
+            raise Stopped
+        self._done, self._total = done, total
+
+
+def _take(records: Iterator[Record]) -> list[Record]:
+    taken: list[Record] = []
+    size = 0
+    for record in records:
+        taken.append(record)
+        size += len(record.value or b"")
+        if len(taken) >= RECORDS or size >= BYTES:
+            break
+    return taken

@@ -1,0 +1,183 @@
+"""Writes records in Kafka transactions: all of a chunk or none, whoever is killed in the middle.
+
+There is one transactional id for a group's replays and discards. Who opens it ends what another has open, and fences
+that one for good (KIP-98); so two of them never work on the same letters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, Self
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from connector.config import KafkaSettings
+from connector.errors import ConnectorError, StartupError
+from connector.kafka.client import LibrdkafkaLog, construct, error_text, kafka_error, producer_config
+from connector.records import Headers
+
+TIMEOUT_MILLIS: Final = 30_000
+"""After so long Kafka itself ends a transaction whose writer was killed; until then readers see nothing behind it."""
+_OPEN_SECONDS: Final = 60.0
+_COMMIT_SECONDS: Final = 60.0
+_ABORT_SECONDS: Final = 20.0
+_ANY_PARTITION: Final = -1
+
+_FENCED: Final = frozenset(
+    {
+        KafkaError._FENCED,  # noqa: SLF001 - public by librdkafka's convention
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.PRODUCER_FENCED,
+    }
+)
+_OF_THE_RECORD: Final = frozenset(
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG}
+)
+
+
+class Fenced(ConnectorError):
+    """Another writer with the same transactional id has begun; this one can write nothing any more."""
+
+
+class RecordTooLarge(ConnectorError):
+    """Kafka refuses one of the records for good; none of the transaction was written."""
+
+
+class Outgoing(Protocol):
+    """A record to write."""
+
+    @property
+    def topic(self) -> str:
+        """Where to."""
+        ...
+
+    @property
+    def partition(self) -> int | None:
+        """Which partition; None: the key decides."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """The key."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """The value."""
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """The headers."""
+        ...
+
+
+class TransactionalProducer:
+    """One writer with a transactional id; an asynchronous context manager, whose entry fences the one before.
+
+    Entering raises `StartupError` where Kafka does not let it, such as without a right to the transactional id.
+    """
+
+    def __init__(self, settings: KafkaSettings, transactional_id: str) -> None:
+        config = producer_config(settings)
+        # It may not be longer than the transaction; librdkafka makes both the same where it is not given.
+        for name in ("message.timeout.ms", "delivery.timeout.ms"):
+            config.pop(name, None)
+        self._id = transactional_id
+        self._config = {"transaction.timeout.ms": TIMEOUT_MILLIS, **config, "transactional.id": transactional_id}
+
+    async def __aenter__(self) -> Self:
+        """Take the transactional id over: when this returns, all that another had committed can be read."""
+        self._producer = construct(Producer, self._config, logger=LibrdkafkaLog("transactions"))
+        try:
+            await asyncio.to_thread(_until, self._producer.init_transactions, _OPEN_SECONDS)
+        except KafkaException as error:
+            raise StartupError(
+                f"no transaction can be begun as {self._id}: {error_text(error)}; Kafka must be reachable, and "
+                "where it checks rights this client needs Describe and Write for the transactional id"
+            ) from None
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let go of the client; a transaction that is open is aborted by `commit` itself."""
+        del self._producer
+
+    async def commit(self, records: Sequence[Outgoing]) -> None:
+        """Write the records in one transaction. Raises `Fenced`, `RecordTooLarge`, or another `ConnectorError`.
+
+        Cancelling waits for the end of the transaction that is under way.
+        """
+        running = asyncio.ensure_future(asyncio.to_thread(self._commit, records))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()
+            raise
+
+    def _commit(self, records: Sequence[Outgoing]) -> None:
+        """Write and commit, blocking; abort where that fails."""
+        faults: list[KafkaError] = []
+
+        def note(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                faults.append(error)
+
+        try:
+            self._producer.begin_transaction()
+            for record in records:
+                self._produce(record, note)
+            _until(self._producer.commit_transaction, _COMMIT_SECONDS)
+        except KafkaException as error:
+            raise self._failed(kafka_error(error), faults) from None
+
+    def _produce(self, record: Outgoing, note: Callable[[KafkaError | None, Message], None]) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    record.topic,
+                    key=record.key,
+                    value=record.value,
+                    headers=list(record.headers),
+                    partition=_ANY_PARTITION if record.partition is None else record.partition,
+                    on_delivery=note,
+                )
+            except BufferError:
+                self._producer.poll(0.1)
+            else:
+                return
+
+    def _failed(self, error: KafkaError, faults: Sequence[KafkaError]) -> ConnectorError:
+        """Abort, and return what the failure means."""
+        if error.code() in _FENCED or any(fault.code() in _FENCED for fault in faults):
+            return Fenced(f"another client took the transactional id {self._id} over")
+        cause = next((fault for fault in (error, *faults) if fault.code() in _OF_THE_RECORD), None)
+        if not error.fatal():
+            try:
+                _until(self._producer.abort_transaction, _ABORT_SECONDS)
+            except KafkaException as second:
+                if kafka_error(second).code() in _FENCED:
+                    return Fenced(f"another client took the transactional id {self._id} over")
+                return ConnectorError(f"a transaction failed and could not be aborted: {error_text(error)}")
+        if cause is not None:
+            return RecordTooLarge(error_text(cause))
+        first = faults[0] if faults else error
+        return ConnectorError(f"a transaction failed: {error_text(first)}")
+
+
+def _until(call: Callable[[float], object], seconds: float) -> None:
+    """Make a call again for as long as its error says that this is right. Raises `KafkaException`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            call(max(1.0, left))
+        except KafkaException as error:
+            if not kafka_error(error).retriable() or left <= 0:
+                raise
+            time.sleep(0.1)
+        else:
+            return
