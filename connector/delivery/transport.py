@@ -83,6 +83,8 @@ class HttpTransport:
                 return await self._exchange(request, url, progress)
         except _BrokenError as broken:
             reason = _reason(broken.error, url)
+            if _turned_away(broken.error, request.body):
+                progress.body_begun = False
         except TimeoutError as error:
             seconds = self._connect_timeout if isinstance(error, aiohttp.ConnectionTimeoutError) else timeout
             reason = (
@@ -199,6 +201,32 @@ def _unusable(error: OSError, wanted: str) -> str:
     return f"the file cannot be read: {error.strerror}; give a PEM file of {wanted}"
 
 
+def _turned_away(error: aiohttp.ClientConnectionError, body: bytes | None) -> bool:
+    """Tell whether the vendor cannot have acted on a request although its body was begun.
+
+    Under TLS 1.3 a server may refuse the client's certificate when the client sends already: its alert says that it
+    read nothing. And of a body that is one write nothing went out where that write found the connection closing.
+    """
+    if _certificate_alert(error) is not None:
+        return True
+    one_write = body is not None and len(body) <= _ONE_WRITE
+    return one_write and _is_closing(error)
+
+
+def _is_closing(error: Exception) -> bool:
+    """Tell whether aiohttp had a write refused by its own side, because the connection was being closed."""
+    cause = error.__cause__ or error
+    return isinstance(cause, aiohttp.ClientConnectionResetError) and "closing transport" in str(cause)
+
+
+def _certificate_alert(error: Exception) -> str | None:
+    """Return the TLS alert by which the other side refuses this client's certificate, None for any other error."""
+    cause = error.__cause__
+    alert = (cause.reason or "") if isinstance(cause, ssl.SSLError) else ""
+    about = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
+    return alert if "ALERT" in alert and any(word in alert for word in about) else None
+
+
 def _reason(error: Exception, url: URL) -> str:
     """Return what happened in words for people, with nothing of the URL but host and port."""
     address = _address(url)
@@ -219,6 +247,11 @@ def _reason(error: Exception, url: URL) -> str:
             return f"the answer from {address} broke off or cannot be unpacked"
         case aiohttp.ClientResponseError():
             return f"the answer from {address} is not HTTP"
+        case aiohttp.ClientConnectionError() if (alert := _certificate_alert(error)) is not None:
+            return f"{address} refuses this client's certificate ({alert}); see http.cert_file"
+        case aiohttp.ClientConnectionError() if _is_closing(error):
+            wanted = "; does it want a client certificate, http.cert_file?" if url.scheme == "https" else ""
+            return f"{address} closed the connection before the request was sent{wanted}"
         case aiohttp.InvalidURL():
             return "the URL is not one of HTTP"
         case OSError():
