@@ -27,6 +27,7 @@ from connector.kafka.consumer import KafkaSource
 from connector.kafka.contracts import load_contracts
 from connector.kafka.groups import Groups
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
+from connector.kafka.receipts import ReceiptWriter
 from connector.kafka.registry import Registry
 from connector.kafka.results import ResultsWriter
 from connector.kafka.schemas import Schema
@@ -166,11 +167,13 @@ async def _run(
     letters = DeadLetterWriter(
         producer, base.dead_letter_topic, base.kafka.group_id, metrics=metrics, clock=clock, is_fatal=_is_fatal
     )
+    receipts = _receipts(base, avro, producer, group, metrics, clock)
     source = _source(base, group, clock)
     edges = Edges(
         source=source,
         decoder=avro.decoder,
         dead_letters=letters,
+        receipts=receipts,
         answers={
             name: ResultsWriter(avro.encoder, producer, topic, clock) for name, topic in base.results_topics.items()
         },
@@ -191,6 +194,8 @@ async def _run(
     finally:
         summary.cancel()
         await asyncio.gather(summary, return_exceptions=True)
+        if receipts is not None:
+            await receipts.close(1.0)
         await producer.close(2.0)
         await avro.close()
 
@@ -216,6 +221,20 @@ def _avro(settings: Settings, own: Sequence[Schema], clock: Clock, trouble: _Tro
     plain = settings.schemas.plain
     decoder = Decoder(contracts, clock=clock, registry=registry, schemas=own, plain=plain, on_trouble=report)
     return _Avro(decoder, Encoder(contracts, clock=clock, registry=registry, on_trouble=report), registry)
+
+
+def _receipts(
+    settings: Settings, avro: _Avro, producer: KafkaProducer, group: str, metrics: Metrics, clock: Clock
+) -> ReceiptWriter | None:
+    """Return what writes receipts, None where there are to be none.
+
+    Its encoder tells its registry's trouble to nobody but the log: deliveries do not wait for receipts.
+    """
+    topic = settings.receipts.topic
+    if topic is None:
+        return None
+    encoder = Encoder(load_contracts(), clock=clock, registry=avro.registry)
+    return ReceiptWriter(encoder, producer, topic, group, metrics=metrics, clock=clock)
 
 
 def _source(settings: Settings, group: str, clock: Clock) -> KafkaSource:

@@ -114,6 +114,15 @@ DEFINITIONS: Final = tuple(
             "requests",
         ),
         (
+            "receipts_total",
+            "counter",
+            ("result",),
+            "Receipts of delivered batches, where receipts.topic is set; a lost one loses no delivery.",
+            "receipts",
+            (),
+            "result: written, lost",
+        ),
+        (
             "destination_state",
             "gauge",
             ("destination", "state"),
@@ -279,6 +288,7 @@ class Metrics:
         self.delivery_delay = self._histogram("delivery_delay_seconds")
         self.isolation_requests = self._counter("isolation_requests_total")
         self.unknown_outcomes = self._counter("unknown_outcomes_total")
+        self.receipts = self._counter("receipts_total")
         self.destination_state = self._gauge("destination_state")
         self.destination_in_flight = self._gauge("destination_in_flight")
         self.rate_limit_wait = self._histogram("rate_limit_wait_seconds")

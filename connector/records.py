@@ -93,6 +93,31 @@ class DeadLetter:
     first_attempt: float | None = None
 
 
+class OffsetRange(NamedTuple):
+    """Records of one partition without a gap between their offsets; `last` belongs to it."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A batch that a vendor accepted. Times are epoch seconds, `positions` ascend; `request_id` is the vendor's own."""
+
+    id: str
+    destination: str
+    vendor: str
+    positions: tuple[OffsetRange, ...]
+    records: int
+    delivered_at: float
+    first_attempt: float | None
+    attempts: int
+    http_status: int | None
+    request_id: str | None
+
+
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _DEDUP_NAMESPACE: Final = bytes.fromhex("6f1e3b52c0a6524f9a4b1d5a7c2f9e10")
 _DEDUP_SHA1: Final = hashlib.sha1(_DEDUP_NAMESPACE, usedforsecurity=False)

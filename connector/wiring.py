@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from connector.clock import Clock
 from connector.config import DestinationSettings, Settings, StormSettings
-from connector.delivery.destination import AnswerSink, DeadLetterSink, Destination, Ports
+from connector.delivery.destination import AnswerSink, DeadLetterSink, Destination, Ports, ReceiptSink
 from connector.delivery.holds import Cause
 from connector.delivery.storm import StormGuard
 from connector.delivery.worker import Transport, Worker
@@ -47,6 +47,7 @@ class Edges:
     random: Random
     cluster_id: str
     partitions: Mapping[str, int]
+    receipts: ReceiptSink | None = None
     map_limit: int = MAX_TEXT
     """The longest commit metadata that the group's coordinator takes."""
 
@@ -154,6 +155,7 @@ def _worker(
         answers=edges.answers.get(name),
         metrics=metrics,
         budget=budget,
+        receipts=edges.receipts,
     )
     destination = Destination(name, settings, kind.build(settings), ports, reload=_Reload(edges.reload, name))
     codes = None if kind.reads_codes else settings.codes

@@ -23,7 +23,7 @@ from connector.metrics import Metrics
 from connector.pipeline.batching import Batch, Delivery
 from connector.pipeline.flow import Budget
 from connector.pipeline.ordering import lane_of
-from connector.records import Answer, DeadLetter
+from connector.records import Answer, DeadLetter, Receipt
 from connector.vendors.base import DESTINATION, Limits, Vendor
 
 log = structlog.get_logger()
@@ -45,6 +45,14 @@ class AnswerSink(Protocol):
         ...
 
 
+class ReceiptSink(Protocol):
+    """Where it is written down what was delivered."""
+
+    def note(self, receipt: Receipt) -> None:
+        """Take a receipt over. Neither blocks nor raises: no delivery depends on it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What a destination is given from outside: time, randomness and where outcomes go."""
@@ -55,6 +63,7 @@ class Ports:
     answers: AnswerSink | None
     metrics: Metrics
     budget: Budget
+    receipts: ReceiptSink | None = None
 
 
 class Destination:

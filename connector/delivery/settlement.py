@@ -14,6 +14,7 @@ import structlog
 from connector.delivery.destination import Destination
 from connector.delivery.holds import OUTAGE_AFTER, Cause
 from connector.delivery.isolation import halves, take_apart
+from connector.delivery.receipts import receipt_of
 from connector.errors import Refusal
 from connector.pipeline.batching import Batch, Delivery
 from connector.records import Answer, DeadLetter
@@ -49,7 +50,7 @@ class Settlement:
         """Carry out what the verdict means. Returns when every record of the batch has its outcome or waits again."""
         match verdict:
             case Accepted():
-                await self._accepted(batch, verdict, probe=probe)
+                await self._accepted(batch, verdict, response, probe=probe)
             case Refused():
                 await self._refused(batch, verdict, response, probe=probe)
             case TooLarge():
@@ -61,7 +62,7 @@ class Settlement:
             case Misconfigured():
                 self._misconfigured(batch, verdict, probe=probe)
 
-    async def _accepted(self, batch: Batch, verdict: Accepted, *, probe: bool) -> None:
+    async def _accepted(self, batch: Batch, verdict: Accepted, response: Response | None, *, probe: bool) -> None:
         at = self._at
         at.accepted += len(batch.deliveries) - len(verdict.again)
         at.doubted = at.throttles = at.holds.failures = 0
@@ -77,6 +78,10 @@ class Settlement:
             await self._write_answers(done, verdict.answers)
         at.finish(done)
         self._count_delivered(done)
+        if self._ports.receipts is not None and done:
+            wall = self._ports.clock.wall()
+            receipt = receipt_of(at.name, self._vendor_name, batch, done, response, verdict.request_id, wall)
+            self._ports.receipts.note(receipt)
 
     def _ask_again(self, batch: Batch, indexes: frozenset[int]) -> None:
         left = self._at.kept(batch.part([d for index, d in enumerate(batch.deliveries) if index in indexes]))
@@ -92,6 +97,9 @@ class Settlement:
         # A code that is understood says that the vendor judges records, so it ends a hold that doubted that; no storm.
         doubted = held is not None and held.cause is Cause.MISCONFIGURED and verdict.documented
         if probe and held is not None and not doubted and (held.single or not verdict.documented):
+            if not verdict.documented and len(batch.deliveries) == 1:
+                # It counts as a first refusal, and the next probe takes another record.
+                self._note_refused_alone(batch.deliveries[0])
             self._put_back(batch)
             at.holds.probe_failed(self._scope(batch), self._ports.clock.now())
             return
@@ -164,7 +172,7 @@ class Settlement:
         first = not delivery.refused_alone
         if not first and delivery.refused_at is not None and at.accepted > delivery.refused_at:
             return True
-        delivery.refused_alone = True
+        self._note_refused_alone(delivery)
         at.doubted += 1
         left = at.kept(batch)
         if left is None:
@@ -182,6 +190,11 @@ class Settlement:
             single=True,
         )
         return False
+
+    def _note_refused_alone(self, delivery: Delivery) -> None:
+        delivery.refused_alone = True
+        if delivery.refused_at is None:
+            delivery.refused_at = self._at.accepted
 
     async def _too_large(self, batch: Batch, verdict: TooLarge, response: Response | None, *, probe: bool) -> None:
         at = self._at

@@ -18,6 +18,7 @@ NAMES = (
     "JiguangUserEvent",
     "MyTrackerEvent",
     "QuickAudienceEvent",
+    "Receipt",
 )
 
 
