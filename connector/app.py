@@ -188,12 +188,13 @@ async def _run(
     trouble.listener = pipeline.holds.registry_trouble
     await producer.start()
     member.running(pipeline, letters, lambda: source.troubles)
-    summary = asyncio.create_task(member.summarize(metrics))
+    beside = [asyncio.create_task(member.summarize(metrics)), asyncio.create_task(_leave(source, stop))]
     try:
         await pipeline.run(stop)
     finally:
-        summary.cancel()
-        await asyncio.gather(summary, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         if receipts is not None:
             await receipts.close(1.0)
         await producer.close(2.0)
@@ -246,6 +247,12 @@ def _source(settings: Settings, group: str, clock: Clock) -> KafkaSource:
         queue_bytes=settings.limits.buffer // QUEUE_SHARE,
         clock=clock,
     )
+
+
+async def _leave(source: KafkaSource, stop: asyncio.Event) -> None:
+    """Tell the source of a stop: an assignment may be waiting for a broker that does not answer."""
+    await stop.wait()
+    source.leave()
 
 
 def _reloaded(loaded: Loaded, name: str) -> DestinationSettings:

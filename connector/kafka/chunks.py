@@ -1,4 +1,4 @@
-"""How many records one poll returns, so that a poll of large records does not pass every bound at once. Pure."""
+"""How many records one poll asks for and how long it waits: small for large records, patient when none come. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from connector.records import Record
 
 MAX_RECORDS: Final = 500
 """The most records that one poll returns."""
+WAIT_SECONDS: Final = 0.01
+"""How long a poll collects: librdkafka keeps a lone record back for all of it."""
+IDLE_SECONDS: Final = 0.2
+"""How long a poll waits where the last one returned nothing: it ends with the first record, so none is kept back."""
 _FIRST: Final = 32
 
 
@@ -20,10 +24,19 @@ class Chunk:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._idle = False
         self.records = _FIRST
+
+    def next(self, *, patient: bool) -> tuple[int, float]:
+        """Return how many records to ask for, and how many seconds to wait for them.
+
+        `patient`: nothing but a record, or a change of the assignment, is waited for.
+        """
+        return (1, IDLE_SECONDS) if patient and self._idle else (self.records, WAIT_SECONDS)
 
     def saw(self, records: Sequence[Record]) -> None:
         """Note what a poll returned."""
+        self._idle = not records
         if not records:
             return
         total = sum(len(record.value or b"") + len(record.key or b"") for record in records)

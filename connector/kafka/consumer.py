@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 import structlog
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.aio import AIOConsumer
 
 from connector.clock import Clock
@@ -39,13 +39,13 @@ from connector.kafka.client import (
     kafka_error,
     start_of,
 )
+from connector.kafka.messages import to_records
 from connector.kafka.starts import find_starts
 from connector.kafka.subscription import TopicSelection
-from connector.records import NO_TIMESTAMP, Assigned, Commit, Record
+from connector.records import Assigned, Commit, Record
 
 Partition = tuple[str, int]
 
-_CONSUME_SECONDS: Final = 0.01
 _THREADS: Final = 4
 _REQUEST_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
@@ -101,6 +101,7 @@ class KafkaSource:
         self._assigned: dict[Partition, int] = {}
         self._reseek: dict[Partition, int] = {}
         self._changed: set[Partition] = set()
+        self._paused: set[Partition] = set()
         self._ends: dict[Partition, int] = {}
         self.counts: dict[str, int] = {}
         """How many partitions the topics have that a pattern matched; brought up to date while it runs."""
@@ -108,6 +109,7 @@ class KafkaSource:
         self._next_patterns = self._next_ends = self._next_probe = 0.0
         self._polling: asyncio.Task[list[Record]] | None = None
         self._abandon = asyncio.Event()
+        self._leaving = False
         self._fatal: str | None = None
         self._closed = True
 
@@ -124,13 +126,14 @@ class KafkaSource:
             await self._subscribe(frozenset(self._topics.names))
 
     async def poll(self) -> list[Record]:
-        """Return the next records, as many as a `Chunk` says, after 10 ms at most but for the listener's callbacks.
+        """Return the next records, as many as a `Chunk` says and as soon, but for the listener's callbacks.
 
         A cancelled consume would lose its records: where the caller is cancelled the consume is awaited, and its
         records are the next poll's. Raises `FatalError` where a person has to act.
         """
         if self._polling is None:
-            self._abandon.clear()
+            if not self._leaving:
+                self._abandon.clear()
             self._polling = asyncio.create_task(self._poll())
         try:
             await asyncio.wait({self._polling})
@@ -161,11 +164,13 @@ class KafkaSource:
     async def pause(self, partitions: Iterable[Partition]) -> None:
         """Stop fetching these partitions; those not assigned are left out. What was fetched ahead is fetched again."""
         if theirs := self._known(partitions):
+            self._paused.update((one.topic, one.partition) for one in theirs)
             await self._consumer.pause(theirs)
 
     async def resume(self, partitions: Iterable[Partition]) -> None:
         """Fetch these partitions again; those not assigned are left out."""
         if theirs := self._known(partitions):
+            self._paused.difference_update((one.topic, one.partition) for one in theirs)
             await self._consumer.resume(theirs)
 
     def ends(self) -> dict[Partition, int]:
@@ -189,6 +194,11 @@ class KafkaSource:
         except KafkaException as error:
             raise StartupError(f"the cluster's id could not be asked for: {error_text(error)}") from None
 
+    def leave(self) -> None:
+        """Say that `close` comes next: what an assignment still asks Kafka for is given up and a poll ends soon."""
+        self._leaving = True
+        self._abandon.set()
+
     async def close(self) -> None:
         """Leave the group; `on_revoke` runs inside. Records of a cancelled poll are dropped, uncommitted.
 
@@ -198,7 +208,7 @@ class KafkaSource:
             return
         self._closed = True
         # An assignment that comes while the consumer closes is not asked about: the answer would never come.
-        self._abandon.set()
+        self.leave()
         if self._polling is not None:
             await asyncio.wait({self._polling})
         try:
@@ -214,12 +224,13 @@ class KafkaSource:
             await self._resolve_patterns()
         self._changed.clear()
         try:
-            messages = await self._consumer.consume(self._chunk.records, _CONSUME_SECONDS)
+            # While something is paused, it may have to be resumed at any moment.
+            messages = await self._consumer.consume(*self._chunk.next(patient=not self._paused))
         except KafkaException as error:
             raise FatalError(f"the Kafka consumer cannot go on: {error_text(error)}") from None
         if self._fatal is not None:
             raise FatalError(f"the Kafka consumer cannot go on: {self._fatal}")
-        records = self._records(messages)
+        records = to_records(messages, self._judge)
         self._chunk.saw(records)
         if self._changed or self._reseek:
             records = await self._of_this_epoch(records)
@@ -229,28 +240,6 @@ class KafkaSource:
             self._next_ends = now + (_ENDS_SECONDS if known else _FIRST_ENDS_SECONDS)
         if self._errors.of_client:
             await self._probe(now, alive=bool(records))
-        return records
-
-    def _records(self, messages: list[Message]) -> list[Record]:
-        """Return the messages as records. Every record comes this way: tuples made past their slower `__new__`."""
-        records = []
-        new = tuple.__new__
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                self._judge(error, message)
-                continue
-            kind, timestamp = message.timestamp()
-            fields = (
-                message.topic(),
-                message.partition(),
-                message.offset(),
-                timestamp if kind != TIMESTAMP_NOT_AVAILABLE else NO_TIMESTAMP,
-                message.key(),
-                message.value(),
-                message.headers() or (),
-            )
-            records.append(new(Record, fields))
         return records
 
     def _judge(self, error: KafkaError, message: Message) -> None:
@@ -326,6 +315,7 @@ class KafkaSource:
 
     def _forget(self, gone: list[Partition]) -> None:
         self._changed.update(gone)
+        self._paused.difference_update(gone)
         for partition in gone:
             self._assigned.pop(partition, None)
             self._ends.pop(partition, None)

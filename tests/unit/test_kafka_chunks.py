@@ -31,3 +31,21 @@ def test_small_records_come_many_at_a_time() -> None:
         chunk.saw(records(200, 10))
         chunk.saw([])
     assert chunk.records == MAX_RECORDS
+
+
+def test_an_idle_poll_waits_long_for_one_record() -> None:
+    """After an empty poll the next one ends with the first record, and is rare; records are collected again at once.
+
+    Kills: a long wait for many records, which keeps a lone one back; patience while something may have to be resumed.
+    """
+    chunk = Chunk(200_000)
+    many = chunk.next(patient=True)
+    assert many[0] > 1
+    assert many[1] <= 0.01
+    chunk.saw([])
+    count, seconds = chunk.next(patient=True)
+    assert count == 1
+    assert seconds >= 10 * many[1]
+    assert chunk.next(patient=False) == many
+    chunk.saw(records(200, 1))
+    assert chunk.next(patient=True)[0] > 1

@@ -1,0 +1,33 @@
+"""librdkafka's messages as records. Every record comes this way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, Message
+
+from connector.records import NO_TIMESTAMP, Record
+
+
+def to_records(messages: Iterable[Message], on_error: Callable[[KafkaError, Message], None]) -> list[Record]:
+    """Return the messages as records; `on_error` is given those that are none, and may raise."""
+    records = []
+    # Made past the slower `__new__` of named tuples.
+    new = tuple.__new__
+    for message in messages:
+        error = message.error()
+        if error is not None:
+            on_error(error, message)
+            continue
+        kind, timestamp = message.timestamp()
+        fields = (
+            message.topic(),
+            message.partition(),
+            message.offset(),
+            timestamp if kind != TIMESTAMP_NOT_AVAILABLE else NO_TIMESTAMP,
+            message.key(),
+            message.value(),
+            message.headers() or (),
+        )
+        records.append(new(Record, fields))
+    return records
