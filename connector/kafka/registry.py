@@ -23,6 +23,13 @@ _SCHEMA_NOT_FOUND: Final = 40403
 _INCOMPATIBLE: Final = (409, 422)
 _MAX_REFERENCES: Final = 200
 _SHOWN: Final = 200
+# What TLS says when a certificate does not fit, and the key of schema_registry.client that is meant.
+_TLS_KEYS: Final = (
+    ("CERTIFICATE_VERIFY_FAILED", "ssl.ca.location"),
+    ("ALERT_CERTIFICATE", "ssl.certificate.location and ssl.key.location"),
+    ("ALERT_UNKNOWN_CA", "ssl.certificate.location and ssl.key.location"),
+    ("ALERT_BAD_CERTIFICATE", "ssl.certificate.location and ssl.key.location"),
+)
 _ANY_ID: Final = 1
 """Whether the registry has this id does not matter: it says so in its own way, or it is no registry."""
 
@@ -155,9 +162,10 @@ class Registry:
         if isinstance(error, SchemaRegistryError):
             return f"the registry at {self.where} answers {_said(error)}"
         said = str(error)[:_SHOWN]
-        return (
+        text = (
             f"the registry at {self.where} gives no usable answer: {type(error).__name__}{': ' if said else ''}{said}"
         )
+        return text + next((f"; see {keys}" for sign, keys in _TLS_KEYS if sign in said), "")
 
 
 def _said(error: SchemaRegistryError) -> str:

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.certificates import Authority
 from tests.integration.events import good
 from tests.integration.fronts import ForwardProxy, Front
-from tests.integration.job import Job, Vendor
+from tests.integration.job import Job, Member, Vendor
 
 ACCOUNT: Final = "member:hush-hush"
 EVENTS: Final = 300
@@ -89,8 +89,7 @@ def test_what_does_not_fit_holds_its_destination_and_harms_no_record(job: Job, n
     job.produce(good(range(20)))
     member = job.start(settings)
     for name, (_, says) in cases.items():
-        held = member.wait(lambda name=name: _held(member.status(), name), f"a hold of {name}")
-        assert says in held["message"], (name, held)
+        assert says in _until_held(member, name)["message"], name
     assert member.get("/readyz")[0] == 200
     assert member.stop() == 0
     assert network.vendor.served == []
@@ -100,7 +99,11 @@ def test_what_does_not_fit_holds_its_destination_and_harms_no_record(job: Job, n
     assert ACCOUNT.partition(":")[2] not in member.text
 
 
-def _held(status: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """Return a destination's status once it is held."""
-    found: dict[str, Any] = status["destinations"].get(name, {})
-    return found if found.get("state") in ("held", "probing") else None
+def _until_held(member: Member, name: str) -> dict[str, Any]:
+    """Wait until a destination is held, and return its status."""
+
+    def held() -> dict[str, Any] | None:
+        found: dict[str, Any] = member.status()["destinations"].get(name, {})
+        return found if found.get("state") in ("held", "probing") else None
+
+    return member.wait(held, f"a hold of {name}")
