@@ -79,8 +79,8 @@ def _tail(path: Path) -> str:
     return "\n".join(lines[-20:])
 
 
-class _Process:
-    """A Java process in a session of its own, so that an interrupt of the terminal does not reach it."""
+class Process:
+    """A server's process in a session of its own, so that an interrupt of the terminal does not reach it."""
 
     def __init__(self, name: str, arguments: list[str], folder: Path) -> None:
         self.name = name
@@ -139,7 +139,8 @@ _PROPERTIES: Final = {
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "PLAINTEXT",
-    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT",
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,"
+    "SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT",
     "num.partitions": "1",
     "auto.create.topics.enable": "false",
     "offsets.topic.num.partitions": "4",
@@ -170,22 +171,36 @@ class Kafka:
     """One Apache Kafka node (KRaft, broker and controller in one). Topics are not created by use.
 
     `properties` are further lines of server.properties and win over the ones here. The data live in `folder` and
-    outlive `stop` and `kill`; the address stays the same for the object's life.
+    outlive `stop` and `kill`; the address stays the same for the object's life. Clients that come by `behind_proxy`
+    are told that the node is at `proxied`: there a test lets a proxy listen that passes them on to `behind_proxy`.
+    `controller` is the port of its controller where others have to know it before.
     """
 
-    def __init__(self, folder: Path, *, properties: Mapping[str, str] | None = None, heap: str = "256m") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        properties: Mapping[str, str] | None = None,
+        heap: str = "256m",
+        controller: int | None = None,
+    ) -> None:
         fault = missing()
         if fault is not None:
             raise ServerError(fault)
         self.folder = folder
-        self.port, controller = free_ports(2)
-        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.port, behind_proxy, proxied, own_controller = free_ports(4)
+        controller = controller or own_controller
+        self.bootstrap, self.behind_proxy, self.proxied = (
+            f"127.0.0.1:{port}" for port in (self.port, behind_proxy, proxied)
+        )
         self._config = folder / "server.properties"
+        outside = {"PLAINTEXT": (self.bootstrap, self.bootstrap), "PROXIED": (self.behind_proxy, self.proxied)}
+        listeners = [f"{name}://{address}" for name, (address, _) in outside.items()]
         lines = {
             **_PROPERTIES,
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "listeners": ",".join([*listeners, f"CONTROLLER://127.0.0.1:{controller}"]),
+            "advertised.listeners": ",".join(f"{name}://{advertised}" for name, (_, advertised) in outside.items()),
             "log.dirs": str(folder / "log"),
             **(properties or {}),
         }
@@ -196,7 +211,7 @@ class Kafka:
             f"-Dlog4j2.configurationFile={ROOT / 'tools' / 'kafka' / 'log4j2.yaml'}",
             *("-cp", str(TOOLS / "kafka" / "*")),
         ]
-        self._process = _Process("kafka", [*self._jvm, "kafka.Kafka", str(self._config)], folder)
+        self._process = Process("kafka", [*self._jvm, "kafka.Kafka", str(self._config)], folder)
 
     @property
     def pid(self) -> int | None:
@@ -205,14 +220,26 @@ class Kafka:
 
     def start(self) -> None:
         """Start the node, formatting its storage at first; returns when it serves requests."""
-        if self.pid is not None:
-            return
-        if not (self.folder / "log" / "meta.properties").exists():
-            command = [*self._jvm, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg"]
-            done = subprocess.run([*command, "-c", str(self._config)], capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise ServerError(f"kafka: formatting its storage failed:\n{done.stdout}{done.stderr}")
+        if self.pid is None:
+            self.launch()
+            self.wait()
+
+    def launch(self) -> None:
+        """Start the node, formatting its storage at first, and do not wait for it."""
+        self.format()
         self._process.launch()
+
+    def format(self) -> None:
+        """Prepare its storage, where that is not done yet. Raises `ServerError`."""
+        if (self.folder / "log" / "meta.properties").exists():
+            return
+        command = [*self._jvm, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg"]
+        done = subprocess.run([*command, "-c", str(self._config)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ServerError(f"kafka: formatting its storage failed:\n{done.stdout}{done.stderr}")
+
+    def wait(self) -> None:
+        """Return when a node that was launched serves requests."""
         self._process.wait_until(self._serves, "it did not serve requests")
 
     def _serves(self) -> bool:
@@ -237,9 +264,9 @@ class Kafka:
         self._process.end(signal.SIGKILL)
 
     def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
-        """Create a topic, wait until it is there, and return its name."""
+        """Create a topic with the broker's own replication, wait until it is there, and return its name."""
         admin = self._admin()
-        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=-1, config=dict(config or {}))
         admin.create_topics([topic], operation_timeout=10)[name].result(timeout=15)
         return name
 
@@ -265,7 +292,7 @@ class Registry:
             "-Dquarkus.otel.sdk.disabled=true",
             *("-jar", str(TOOLS / "registry" / "quarkus-run.jar")),
         ]
-        self._process = _Process("registry", arguments, folder)
+        self._process = Process("registry", arguments, folder)
 
     @property
     def pid(self) -> int | None:

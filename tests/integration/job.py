@@ -330,10 +330,10 @@ class Job:
     def committed(self) -> dict[int, int]:
         """Return the group's committed offset of each partition; 0 where it has none."""
         places = [TopicPartition(self.topic, number) for number in range(self.partitions)]
-        found = wait_for(lambda: self._asked_committed(places), "an answer of the group's coordinator")
+        found = wait_for(lambda: self.asked_committed(places), "an answer of the group's coordinator")
         return {place.partition: max(0, place.offset) for place in found}
 
-    def _asked_committed(self, places: list[TopicPartition]) -> list[TopicPartition] | None:
+    def asked_committed(self, places: list[TopicPartition]) -> list[TopicPartition] | None:
         """Return the group's offsets; None while a broker that has just started does not know the group yet."""
         try:
             return self._reader.committed(places, timeout=10)
