@@ -4,7 +4,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 SEEDS ?= 20000
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak mutants check format tools bench docs lock clean
+.PHONY: help demo test soak mutants faults check format tools bench docs lock clean
 .SILENT:
 
 help:  ## Show this list
@@ -22,6 +22,9 @@ soak: .venv/.stamp  ## Simulate SEEDS=20000 worlds of faults, and print how to r
 mutants: .venv/.stamp  ## Break the core on purpose, in copies, and see the simulation notice each time
 	$(BIN)/python -m tests.simulation.mutants --workers $(WORKERS) $(ARGS)
 
+faults: tools  ## Kill members and brokers, cut connections, change topics under load, for minutes; figures at the end
+	FAULTS=long $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP $(ARGS) tests/integration/test_faults_*.py
+
 check: .venv/.stamp  ## Run linter (docstrings included), formatter and type checker
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check . || { echo "the files above are not formatted: run make format" >&2; exit 1; }
@@ -31,8 +34,9 @@ format: .venv/.stamp  ## Format the code and mend what the linter can
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
-tools: .venv/.stamp  ## Fetch Kafka and a registry (Maven), Helm (Go) and promtool (apt) into .tools/; Chromium (apt, as root)
+tools: .venv/.stamp  ## Fetch Kafka and a registry (Maven), Helm and Toxiproxy (Go), promtool (apt) into .tools/; Chromium (apt, as root)
 	tools/install.sh
+	tools/install_faults.sh
 	tools/install_chart.sh
 	tools/install_browser.sh
 
