@@ -130,6 +130,7 @@ def build(
         ),
         list(workers),
         only=only,
+        replay_topic=settings.replay_topic,
     )
     shares = Shares(settings, routes, workers, edges.partitions)
     runner = Runner(

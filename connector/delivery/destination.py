@@ -104,6 +104,10 @@ class Destination:
             )
             for _ in range(count)
         ]
+        self._ordered_lanes = count
+        if ordered:
+            # Replayed records are outside key order: none of them may keep back what came later.
+            self.lanes.append(Lane(self.limits, settings.batch.linger, concurrency=1))
         if settings.hold:
             self.hold(Cause.OPERATOR, None, "held by the configuration (hold: true)")
         ports.metrics.set_state(name, self._shown.state)
@@ -128,7 +132,7 @@ class Destination:
         only = lanes[0] if len(lanes) == 1 else None
         for delivery, group in deliveries:
             charge += delivery.charge
-            lane = only or lanes[lane_of(delivery.record, len(lanes))]
+            lane = only or self._lane_of(delivery)
             lane.offer(delivery, group, now)
         self.buffered += charge
 
@@ -155,7 +159,7 @@ class Destination:
     def lane(self, batch: Batch) -> Lane:
         """Return the lane of a batch."""
         lanes = self.lanes
-        return lanes[0] if len(lanes) == 1 else lanes[lane_of(batch.deliveries[0].record, len(lanes))]
+        return lanes[0] if len(lanes) == 1 else self._lane_of(batch.deliveries[0])
 
     def hold(
         self, cause: Cause, code: str | None, message: str, *, scope: Hashable = DESTINATION, single: bool = False
@@ -224,6 +228,10 @@ class Destination:
             code=condition.code,
             message=condition.message,
         )
+
+    def _lane_of(self, delivery: Delivery) -> Lane:
+        """Return the lane of a delivery where there is order."""
+        return self.lanes[-1] if delivery.replayed else self.lanes[lane_of(delivery.record, self._ordered_lanes)]
 
     def _free(self, charge: int) -> None:
         self.buffered -= charge

@@ -66,7 +66,7 @@ class Settlement:
         at = self._at
         at.accepted += len(batch.deliveries) - len(verdict.again)
         at.doubted = at.throttles = at.holds.failures = 0
-        at.storm.accepted(len(batch.deliveries))
+        at.storm.accepted(sum(not delivery.replayed for delivery in batch.deliveries))
         self._vendor_answers(batch, probe=probe, accepted=True)
         if verdict.rate is not None and verdict.rate.remaining <= 0:
             at.bucket.wait_until(self._ports.clock.now() + at.backoff.wait(1, verdict.rate.reset))
@@ -125,7 +125,7 @@ class Settlement:
     ) -> None:
         """Dead-letter a record by its own fault, or hold the destination where too many have gone that way."""
         at = self._at
-        if at.storm.refused(cause, verdict.code):
+        if not batch.deliveries[0].replayed and at.storm.refused(cause, verdict.code):
             self._put_back(batch)
             at.hold(
                 Cause.STORM,
@@ -143,7 +143,7 @@ class Settlement:
     def storm_of_invalid(self, delivery: Delivery, refusal: Refusal) -> bool:
         """Count a record that breaks a rule; return True, and hold the destination, where too many did."""
         at = self._at
-        if not at.storm.refused(refusal.cause, refusal.code):
+        if delivery.replayed or not at.storm.refused(refusal.cause, refusal.code):
             return False
         at.hold(
             Cause.STORM,
@@ -298,6 +298,9 @@ class Settlement:
         for scope in (batch.group, DESTINATION):
             held = holds.get(scope)
             if held is None or held.cause is Cause.OPERATOR:
+                continue
+            if held.cause is Cause.STORM and batch.deliveries and all(one.replayed for one in batch.deliveries):
+                # It was mended for a record of the past; what comes now may go on as it did.
                 continue
             disproved = accepted or not held.single or held.cause is Cause.MISCONFIGURED
             if held.cause is Cause.OUTAGE or (probe and disproved):

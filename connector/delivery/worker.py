@@ -215,6 +215,8 @@ class Worker:
             wait = self._at.bucket.delay(now)
             if wait > 0:
                 return self._wait_for_token(now, wait)
+            if self.in_flight >= self._at.settings.max_in_flight:
+                return None
             batch, probe = self._next(now)
             if batch is None:
                 return self._idle_for(now)

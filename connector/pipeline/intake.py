@@ -10,11 +10,13 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
+from connector.dead_letters.headers import ParsedLetter, parse
 from connector.errors import Refusal, SchemaUnavailable
 from connector.pipeline.batching import charge_of
 from connector.pipeline.flow import TopicPartition
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.preparing import Chunk, Services
+from connector.pipeline.replays import reroute
 from connector.pipeline.routing import position_identity
 from connector.pipeline.skipping import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Suspended
@@ -24,12 +26,16 @@ from connector.records import DeadLetter, Event, Record, uuid5_text
 class Intake:
     """Takes consumed records in. `names` are the destinations in the order of their trackers' bits.
 
-    `only` is the one destination of a run that skips what is for others, undecoded where the schema tells.
+    `only` is the one destination of a run that skips what is for others, undecoded where the schema tells. Records of
+    `replay_topic` were dead letters: they are read as they came first, and are outside storm windows.
     """
 
-    def __init__(self, services: Services, names: Sequence[str], *, only: str | None = None) -> None:
+    def __init__(
+        self, services: Services, names: Sequence[str], *, only: str | None = None, replay_topic: str | None = None
+    ) -> None:
         self._to = services
         self._only = only
+        self._replay_topic = replay_topic
         self._elsewhere: dict[tuple[str, str], bool] = {}
         self._bits = {name: destination_bit(index) for index, name in enumerate(names)}
         self._parked: dict[TopicPartition, deque[Record]] = {}
@@ -142,7 +148,12 @@ class Intake:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _is_elsewhere(self, record: Record, only: str) -> bool:
-        """Whether the record's schema alone tells that it is not for this destination."""
+        """Whether the record's schema alone, or what a letter says, tells that it is not for this destination."""
+        letter = self._letter(record)
+        if letter is not None:
+            if letter.destination in self._to.routes.destinations:
+                return letter.destination != only
+            record = letter.first_record(record)
         schema = self._to.decoder.peek(record)
         if schema is None:
             return False
@@ -150,6 +161,15 @@ class Intake:
         if known is None:
             known = self._elsewhere[record.topic, schema] = not self._to.routes.may_reach(only, record.topic, schema)
         return known
+
+    def _letter(self, record: Record) -> ParsedLetter | None:
+        """Return what the letter says that a replayed record was; None for any other record."""
+        return parse(record.headers) if record.topic == self._replay_topic else None
+
+    def _first(self, record: Record) -> Record:
+        """Return the record as it came first."""
+        letter = self._letter(record)
+        return record if letter is None else letter.first_record(record)
 
     def _process(self, records: Sequence[tuple[Record, PartitionTracker]]) -> None:
         now = self._to.clock.now
@@ -166,14 +186,15 @@ class Intake:
     ) -> list[tuple[Record, PartitionTracker, Event]]:
         decoded = []
         decode = self._to.decoder.decode
-        parked = self._parked
+        parked, replay_topic = self._parked, self._replay_topic
         for record, tracker in records:
             if parked and (record.topic, record.partition) in parked:
                 self._park(record)
                 self._look_ahead(record)
                 continue
             try:
-                decoded.append((record, tracker, decode(record)))
+                first = record if record[0] != replay_topic else self._first(record)
+                decoded.append((record, tracker, decode(first)))
             except SchemaUnavailable as error:
                 self._park(record)
                 self._resolve(error.key)
@@ -182,17 +203,22 @@ class Intake:
         return decoded
 
     def _prepare(self, decoded: Sequence[tuple[Record, PartitionTracker, Event]]) -> None:
-        route, cluster_id = self._to.routes.route, self._to.cluster_id
+        routes, cluster_id = self._to.routes, self._to.cluster_id
+        route, replay_topic = routes.route, self._replay_topic
         chunk = Chunk(self._to, self._bits)
         accepted: dict[str, int] = {}
         for record, tracker, event in decoded:
+            letter = None if record[0] != replay_topic else self._letter(record)
             try:
-                routed = route(event, record, cluster_id)
+                if letter is None:
+                    routed = route(event, record, cluster_id)
+                else:
+                    routed = reroute(routes, event, letter.first_record(record), letter, cluster_id)
             except Refusal as refusal:
                 self._refuse(record, tracker, refusal)
                 continue
             accepted[record.topic] = accepted.get(record.topic, 0) + 1
-            chunk.prepare(record, tracker, routed)
+            chunk.prepare(record, tracker, routed, None if letter is None else letter.dedup_id)
         chunk.offer()
         for topic, count in accepted.items():
             self._resume(self._to.storms.accepted(topic, count))
@@ -204,7 +230,7 @@ class Intake:
         behind the unknown one, that may be this.
         """
         try:
-            self._to.decoder.decode(record)
+            self._to.decoder.decode(self._first(record))
         except SchemaUnavailable as error:
             self._resolve(error.key)
         except Refusal:
@@ -235,7 +261,7 @@ class Intake:
     def _waits_for(self, record: Record) -> object:
         """Return the key of the schema that a record waits for, None where it waits for another record only."""
         try:
-            self._to.decoder.decode(record)
+            self._to.decoder.decode(self._first(record))
         except SchemaUnavailable as error:
             return error.key
         except Refusal:
@@ -258,7 +284,8 @@ class Intake:
     def _refuse(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
         charge = charge_of(record)
         self._to.budget.add(charge)
-        if not self._to.storms.suspends(record, tracker, refusal, self._to.clock.now()):
+        replayed = record.topic == self._replay_topic
+        if replayed or not self._to.storms.suspends(record, tracker, refusal, self._to.clock.now()):
             self._write(record, tracker, refusal, charge)
 
     def _skip(self, record: Record, tracker: PartitionTracker, skip: Skip) -> None:
@@ -279,6 +306,7 @@ class Intake:
                 self._refuse(one.record, one.tracker, one.refusal)
 
     async def _dead_letter(self, record: Record, tracker: PartitionTracker, refusal: Refusal, charge: int) -> None:
+        before = self._letter(record)
         try:
             await self._to.dead_letters.write(
                 DeadLetter(
@@ -289,6 +317,8 @@ class Intake:
                     failed_at=self._to.clock.wall(),
                     dedup_id=uuid5_text(position_identity(self._to.cluster_id, record)),
                     field=refusal.field,
+                    vendor=None if before is None else before.vendor,
+                    destination=None if before is None else before.destination,
                 )
             )
             tracker.finish(record.offset, WHOLE)

@@ -12,6 +12,7 @@ from connector.metrics import Metrics
 from connector.pipeline.batching import Delivery, size_alone
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import WHOLE, PartitionTracker
+from connector.pipeline.replays import ReplayedDelivery
 from connector.pipeline.routing import Routed, RouteTable
 from connector.pipeline.storms import Storms
 from connector.records import DeadLetter, Event, Item, Record
@@ -99,8 +100,13 @@ class Chunk:
         self._vendors = {name: deliverer.vendor for name, deliverer in services.deliverers.items()}
         self._offers: dict[str, list[tuple[Delivery, Hashable]]] = {name: [] for name in services.deliverers}
 
-    def prepare(self, record: Record, tracker: PartitionTracker, routed: Sequence[Routed]) -> None:
-        """Prepare what a record is routed to, but for what is finished; one that goes nowhere is skipped."""
+    def prepare(
+        self, record: Record, tracker: PartitionTracker, routed: Sequence[Routed], dedup_id: str | None = None
+    ) -> None:
+        """Prepare what a record is routed to, but for what is finished; one that goes nowhere is skipped.
+
+        `dedup_id` is given for a replayed record: the id that it always had.
+        """
         bits = self._bits
         mask = 0
         for one in routed:
@@ -124,9 +130,9 @@ class Chunk:
                 if limits.overhead + len(item.body) > limits.bytes:
                     raise _too_large(size_alone(item, limits), limits.bytes)
             except Refusal as refusal:
-                self._refuse(destination, Delivery(record, tracker, bit, NO_ITEM, identity), refusal)
+                self._refuse(destination, _delivery(record, tracker, bit, NO_ITEM, identity, dedup_id), refusal)
                 continue
-            delivery = Delivery(record, tracker, bit, item, identity)
+            delivery = _delivery(record, tracker, bit, item, identity, dedup_id)
             self._charge += delivery.charge
             self._offers[destination].append((delivery, group))
 
@@ -141,6 +147,14 @@ class Chunk:
         """Hand over a delivery that breaks a rule before it is sent."""
         self._to.budget.add(delivery.charge)
         self._to.deliverers[destination].refuse(delivery, refusal)
+
+
+def _delivery(
+    record: Record, tracker: PartitionTracker, bit: int, item: Item, identity: str, dedup_id: str | None
+) -> Delivery:
+    if dedup_id is None:
+        return Delivery(record, tracker, bit, item, identity)
+    return ReplayedDelivery(record, tracker, bit, item, identity, dedup_id)
 
 
 def _too_large(size: int, limit: int) -> Refusal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from connector.dead_letters.headers import ParsedLetter
@@ -34,7 +33,7 @@ class ReplayedDelivery(Delivery):
         return self._first_dedup_id
 
 
-def reroute(routes: RouteTable, event: Event, first: Record, letter: ParsedLetter, cluster_id: str) -> Sequence[Routed]:
+def reroute(routes: RouteTable, event: Event, first: Record, letter: ParsedLetter, cluster_id: str) -> list[Routed]:
     """Return the deliveries of a replayed event, whose record came as `first`; each keeps the letter's dedup id.
 
     A letter of one destination goes there and nowhere else; one that was never routed goes where routes say today,
