@@ -124,14 +124,19 @@ def ranges(bounds: Sequence[int]) -> list[list[int]]:
 
 
 async def read(
-    settings: Settings, group: str, topics: Collection[str] = (), partitions: Collection[int] = ()
+    settings: Settings,
+    group: str,
+    topics: Collection[str] = (),
+    partitions: Collection[int] = (),
+    groups: Groups | None = None,
 ) -> list[PartitionState]:
     """Return the state of each partition of a group, in order of topic and number.
 
     Of the configured group (and of its destinations' own ones) the partitions that have no offset yet are among them;
-    of any other group, those that have one. `topics` and `partitions` leave out others. Raises `StartupError`.
+    of any other group, those that have one. `topics` and `partitions` leave out others. `groups` is what is
+    asked, for those who ask often. Raises `StartupError`.
     """
-    groups = Groups(settings.kafka)
+    groups = Groups(settings.kafka) if groups is None else groups
     committed = {(one.topic, one.partition): one for one in await groups.committed(group)}
     there = await groups.partitions()
     wanted = set(committed) | {one for one in there if one[0] in topics}

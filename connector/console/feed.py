@@ -1,0 +1,88 @@
+"""Keeps the index current: one thread that follows the dead-letter topic from its beginning."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from connector.console.index import LetterIndex
+from connector.errors import ConnectorError
+from connector.records import Record
+
+_AGAIN_SECONDS: Final = 5.0
+_log = structlog.get_logger()
+
+
+class Tail(Protocol):
+    """Follows a topic. `read` blocks for half a second at most and returns what came."""
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster's id."""
+        ...
+
+    @property
+    def left(self) -> int:
+        """How much is still to be read of what there was when it was opened."""
+        ...
+
+    def read(self) -> Sequence[Record]:
+        """Return what came. Raises `ConnectorError` where the topic cannot be read."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the topic."""
+        ...
+
+
+class Feed:
+    """Reads letters into the index. `start` and `stop` once each; `stop` may block for a second."""
+
+    def __init__(self, index: LetterIndex, open_tail: Callable[[], Tail]) -> None:
+        self._index = index
+        self._open = open_tail
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
+        self.trouble: str | None = "the dead-letter topic is not read yet"
+        """Why the topic cannot be read now; None where it can."""
+        self.left = 0
+        """Offsets that are still to be read of what there was at the start; 0 where the index is complete."""
+        self.cluster_id = ""
+        """The cluster's id, once it is known."""
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End reading."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._follow(self._open())
+            except ConnectorError as error:
+                if self.trouble != str(error):
+                    _log.warning("console.letters_unread", message=str(error))
+                self.trouble = str(error)
+                # The topic may be made later, by the first member that starts; letters taken twice count once.
+                self._stopping.wait(_AGAIN_SECONDS)
+
+    def _follow(self, tail: Tail) -> None:
+        try:
+            self.cluster_id = tail.cluster_id
+            self.left = tail.left
+            self.trouble = None
+            while not self._stopping.is_set():
+                records = tail.read()
+                if records:
+                    self._index.take(records)
+                self.left = tail.left
+        finally:
+            tail.close()

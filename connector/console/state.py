@@ -1,0 +1,100 @@
+"""What all addresses of the console share: the edges it was given, and what it keeps in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from connector.clock import Clock
+from connector.config import Settings
+from connector.console.audit import Audit, AuditTopic
+from connector.console.feed import Feed, Tail
+from connector.console.frame import Frame
+from connector.console.index import LetterIndex, Query
+from connector.console.jobs import Jobs
+from connector.console.letter_page import Inspection
+from connector.console.masking import Mask
+from connector.console.sampler import Backlog, Sampler
+from connector.console.security import Guard, Session
+from connector.dead_letters.filters import Filter
+from connector.dead_letters.reader import Letter
+from connector.dead_letters.replay import Desk
+from connector.records import Record
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """What the console is given: everything of Kafka and of the configured vendors. The first three block.
+
+    `tail` follows the dead-letter topic, `fetch` returns its records at some partitions and offsets, and `letters`
+    reads those that a filter wants (with True the resolved ones too), telling its progress. `inspect` decodes and
+    prepares a letter by today's rules. All raise `ConnectorError` where they cannot.
+    """
+
+    tail: Callable[[], Tail]
+    fetch: Callable[[Sequence[tuple[int, int]]], Sequence[Record]]
+    letters: Callable[[Filter, bool, Progress], Iterator[Letter]]
+    inspect: Callable[[Letter], Awaitable[Inspection]]
+    desk: Desk
+    backlog: Backlog
+    audit: AuditTopic | None
+    clock: Clock
+
+
+class State:
+    """One console's memory; made once, before it listens."""
+
+    def __init__(self, settings: Settings, members: Sequence[str], edges: Edges) -> None:
+        own = settings.console
+        token = own.token.get_secret_value() if own.token is not None else None
+        self.settings = settings
+        self.edges = edges
+        self.clock = edges.clock
+        self.mask = Mask(own.mask)
+        self.guard = Guard(token=token, names=own.hosts, clock=edges.clock)
+        self.index = LetterIndex(own.letters)
+        self.feed = Feed(self.index, edges.tail)
+        self.sampler = Sampler(
+            members, list(settings.destinations), edges.backlog, interval=own.interval, clock=edges.clock
+        )
+        self.jobs = Jobs(edges.desk, edges.clock)
+        self.audit = Audit(edges.audit, edges.clock)
+
+    def session(self, request: web.Request) -> Session:
+        """Return the session of a request that passed the gates."""
+        session: Session = request["session"]
+        return session
+
+    def who(self, request: web.Request) -> str:
+        """Return who asks, for the audit log: a name where somebody signed in, and from where."""
+        return f"{self.session(request).name or 'somebody'} ({request.remote or 'unknown'})"
+
+    def frame(self, request: web.Request) -> Frame:
+        """Return what every page shows around its content."""
+        session = self.session(request)
+        signed_in = self.guard.needs_token and not request["by_token"]
+        return Frame(
+            group=self.settings.kafka.group_id,
+            now=self.clock.wall(),
+            csrf=self.guard.csrf(session),
+            who=session.name if signed_in else None,
+            ill=sum(one.state in ("held", "probing") for one in self.sampler.destinations),
+            open_letters=len(self.index.rows(Query())),
+            running=sum(job.state == "running" for job in self.jobs.all()),
+        )
+
+    def fault(self, request: web.Request, given: object) -> str | None:
+        """Return why a POST is not taken, None where it is; `given` is the form's CSRF token."""
+        if request["by_token"]:
+            # No browser sends this header by itself, so no other site can have made the request.
+            return None
+        return self.guard.form_fault(request, self.session(request), given if isinstance(given, str) else "")
+
+
+def html(text: str, status: int = 200) -> web.Response:
+    """Answer with a page."""
+    return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")

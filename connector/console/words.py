@@ -1,0 +1,68 @@
+"""Times, durations and numbers as a person reads them at night. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from connector.console.markup import Html, tag
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units: `2 h 10 min`, `45 s`."""
+    left = max(0, round(seconds))
+    parts: list[str] = []
+    for length, unit in _UNITS:
+        count, left = divmod(left, length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+        if parts and (len(parts) == 2 or not count):
+            break
+    return " ".join(parts)
+
+
+def ago(at: float, now: float) -> str:
+    """Return how long ago a time (epoch seconds) was, in its largest unit, or how soon it will be."""
+    away = now - at
+    if abs(away) < 1:
+        return "now"
+    length, unit = next((each for each in _UNITS if abs(away) >= each[0]), _UNITS[-1])
+    count = int(abs(away) // length)
+    return f"{count} {unit} ago" if away > 0 else f"in {count} {unit}"
+
+
+def moment(seconds: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return epoch seconds in UTC; a number where no calendar reaches."""
+    try:
+        return (_EPOCH + timedelta(seconds=seconds)).strftime(form)
+    except OverflowError:
+        return f"{seconds:.0f}"
+
+
+def time_tag(seconds: float, now: float, *, relative: bool = False) -> Html:
+    """Return a `time` element: the moment in UTC, or how long ago it was with the moment as its title."""
+    exact = moment(seconds)
+    shown = ago(seconds, now) if relative else exact
+    stamp = moment(seconds, "%Y-%m-%dT%H:%M:%SZ")
+    return tag("time", shown, datetime=stamp, title=f"{exact} UTC" if relative else f"UTC; {ago(seconds, now)}")
+
+
+def count(number: float) -> str:
+    """Return a whole number with its thousands parted."""
+    return f"{round(number):,}"
+
+
+def short(number: float) -> str:
+    """Return a number for an axis: 1.2k, 3M."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit:
+            return f"{number / limit:.3g}{unit}"
+    return f"{number:.2g}" if abs(number) < 10 else f"{number:.0f}"
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun: `1 letter`, `12 letters`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
