@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 PREFIX: Final = "connector_"
 STATES: Final = ("flowing", "throttled", "retrying", "held", "probing")
+PARTS: Final = ("poll", "decode", "prepare", "deliver", "commit", "idle")
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -177,10 +178,13 @@ DEFINITIONS: Final = tuple(
             "time_seconds_total",
             "counter",
             ("part",),
-            "Where the time of the loop goes.",
+            "Where the time of a member goes: every second since it joined belongs to one part. `poll`: taking records "
+            "from Kafka; `decode`: decoding, and waiting for a schema; `prepare`: routing and encoding; `deliver`: the "
+            "requests' own work, and waiting for vendors with the buffer or a map full; `commit`: committing; `idle`: "
+            "nothing to read.",
             "seconds",
             (),
-            "part: poll, decode, prepare, deliver, commit, idle",
+            f"part: {', '.join(PARTS)}",
         ),
     )
 )
@@ -249,6 +253,36 @@ class Histogram(Collector):
         )
 
 
+class TimeParts:
+    """Gives every moment of one task's time to one of `PARTS`, so that together they are the time that went by.
+
+    Others of the same thread count their own work by `add`; the task counts by `rest` all that nobody else did.
+    """
+
+    def __init__(self, seconds: Counter) -> None:
+        self._parts = {part: seconds.labels(part) for part in PARTS}
+        self._since = 0.0
+        self._counted = 0.0
+
+    def begin(self, now: float) -> None:
+        """Count from this moment on."""
+        self._since, self._counted = now, 0.0
+
+    def add(self, part: str, seconds: float) -> None:
+        """Count work that took so long, without a wait in it."""
+        self._parts[part].inc(seconds)
+        self._counted += seconds
+
+    def rest(self, part: str, now: float) -> None:
+        """Count to `part` what is left of the time since the last call, or since `begin`."""
+        left = now - self._since - self._counted
+        if left > 0:
+            self._parts[part].inc(left)
+            left = 0.0
+        # Work begun before and counted after this moment is taken from the next rest.
+        self._since, self._counted = now, -left
+
+
 class _Refresh(Collector):
     """Calls who keeps gauges current before they are read; yields nothing itself."""
 
@@ -299,7 +333,7 @@ class Metrics:
         self.offset_map_used = self._gauge("offset_map_used_ratio")
         self.commits = self._counter("commits_total")
         self.rebalances = self._counter("rebalances_total")
-        self.time_seconds = self._counter("time_seconds_total")
+        self.time_seconds = TimeParts(self._counter("time_seconds_total"))
 
     def on_scrape(self, callback: Callable[[], None]) -> None:
         """Have `callback` set gauges each time before they are read: it must be quick, and not raise."""

@@ -52,7 +52,7 @@ class Worker:
         self._transport = transport
         self._timeout = timeout
         self._codes = codes or {}
-        self._busy = destination.ports.metrics.time_seconds.labels("deliver")
+        self._time = destination.ports.metrics.time_seconds
         self._settlement = Settlement(destination, destination.settings.vendor)
         self._tasks: dict[asyncio.Task[None], Batch] = {}
         self._changed = asyncio.Event()
@@ -106,7 +106,7 @@ class Worker:
             self._resume_suspended()
             delay = self._dispatch()
             self._at.note()
-            self._busy.inc(self._clock.now() - started)
+            self._time.add("deliver", self._clock.now() - started)
             if delay is None:
                 await self._changed.wait()
             elif delay <= 0:
@@ -329,7 +329,7 @@ class Worker:
             await self._settlement.settle(batch, verdict, response, probe=probe is not None)
             if isinstance(verdict, Accepted) and not verdict.answers:
                 # Other settlements wait for Kafka now and then, which is no work of this process.
-                self._busy.inc(self._clock.now() - started)
+                self._time.add("deliver", self._clock.now() - started)
         if probe is not None:
             at.holds.probe_ended(probe, self._clock.now())
 
@@ -370,7 +370,7 @@ class Worker:
         if batch.isolating:
             metrics.isolation_requests.labels(self.name).inc()
         started = clock.now()
-        self._busy.inc(started - prepared)
+        self._time.add("deliver", started - prepared)
         try:
             response = await self._transport.send(request, self._timeout)
         except TransportError as error:
@@ -379,5 +379,5 @@ class Worker:
             answered = clock.now()
             metrics.request_seconds.labels(self.name).observe(answered - started)
         verdict = by_codes(vendor.read(response, batch.group, items, batch.asked), response, self._codes)
-        self._busy.inc(clock.now() - answered)
+        self._time.add("deliver", clock.now() - answered)
         return verdict, response

@@ -177,9 +177,9 @@ class Intake:
         decoded = self._decode(records)
         between = now()
         self._prepare(decoded)
-        seconds = self._to.metrics.time_seconds
-        seconds.labels("decode").inc(between - started)
-        seconds.labels("prepare").inc(now() - between)
+        time = self._to.metrics.time_seconds
+        time.add("decode", between - started)
+        time.add("prepare", now() - between)
 
     def _decode(
         self, records: Sequence[tuple[Record, PartitionTracker]]

@@ -134,6 +134,7 @@ class Runner:
         self._destinations = [destination for _, destination in destinations]
         self._budget = budget
         self._metrics = metrics
+        self._time = metrics.time_seconds
         self._clock = clock
         self._timing = timing
         self._on_assignment = on_assignment
@@ -157,6 +158,7 @@ class Runner:
         """
         await self._source.start(self)
         self._committed_at = self._clock.now()
+        self._time.begin(self._committed_at)
         try:
             while not stop.is_set():
                 await self._turn()
@@ -237,36 +239,40 @@ class Runner:
         self._metrics.buffer_limit_bytes.set(self._budget.limit)
 
     async def _turn(self) -> None:
-        await self._pause_and_resume()
-        started = self._clock.now()
+        waits_for = await self._pause_and_resume()
         records = await self._source.poll()
-        now = self._clock.now()
-        self.polled_at = now
-        self._metrics.time_seconds.labels("poll" if records else "idle").inc(now - started)
+        now = self.polled_at = self._clock.now()
+        self._time.rest("poll" if records else waits_for, now)
         self._intake.take_parked(self._trackers.get)
         for start in range(0, len(records), SLICE):
             self._intake.take(records[start : start + SLICE], self._trackers.get)
+            self._time.rest("prepare", self._clock.now())
             # Requests that are due, and answers, wait for no more than one slice.
             await asyncio.sleep(0)
+            self._time.rest("deliver", self._clock.now())
         if now - self._committed_at >= self._timing.commit_interval:
             await self._commit(list(self._trackers))
 
-    async def _pause_and_resume(self) -> None:
+    async def _pause_and_resume(self) -> str:
+        """Pause and resume partitions; return the part of the time to which a poll without records belongs."""
         # Where nothing is unfinished, as after a restart with a full map, no outcome can shrink it: reading on does.
-        blocked = self._intake.blocked(self._trackers) | {
+        crowded = {
             partition
             for partition, used in self._map_used.items()
             if used >= MAP_PAUSE and self._trackers[partition].unfinished
         }
-        change = self._flow.change(self._trackers, blocked, all_blocked=self._budget.full)
+        blocked = self._intake.blocked(self._trackers)
+        full = self._budget.full
+        change = self._flow.change(self._trackers, blocked | crowded, all_blocked=full)
         if change.pause:
             await self._source.pause(change.pause)
         if change.resume:
             await self._source.resume(change.resume)
+        return "deliver" if full or crowded else "decode" if blocked else "idle"
 
     async def _commit(self, partitions: Sequence[TopicPartition]) -> None:
         """Commit what moved since the last commit. What fails is taken into the next one."""
-        started = self._committed_at = self._clock.now()
+        self._committed_at = self._clock.now()
         commits = []
         for partition in partitions:
             tracker = self._trackers[partition]
@@ -286,7 +292,7 @@ class Runner:
         self._metrics.commits.labels("ok").inc(len(commits) - len(faults))
         if faults:
             self._metrics.commits.labels("failed").inc(len(faults))
-        self._metrics.time_seconds.labels("commit").inc(self._clock.now() - started)
+        self._time.rest("commit", self._clock.now())
 
     async def _leave(self, partitions: Sequence[TopicPartition]) -> None:
         """Drain partitions within `drain_timeout`, commit what they finished, and fence what comes later."""
@@ -299,7 +305,9 @@ class Runner:
         self._intake.forget(leaving)
         timeout = self._timing.drain_timeout
         drains = [self._intake.drain(timeout), *(destination.drain(timeout) for destination in self._destinations)]
-        if not all(await asyncio.gather(*drains)):
+        in_time = all(await asyncio.gather(*drains))
+        self._time.rest("deliver", self._clock.now())
+        if not in_time:
             log.warning(
                 "drain.missed",
                 partitions=_names(leaving),
