@@ -10,40 +10,40 @@ SEEDS ?= 20000
 help:  ## Show this list
 	grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
 
-demo: .venv/.stamp  ## Show the connector at work on this machine, nothing else needed (under a minute)
+demo: .venv/.compiled  ## Show the connector at work on this machine, nothing else needed (under a minute)
 	$(BIN)/connector demo $(ARGS)
 
 test: check tools  ## Run the checks and every test, on real Kafka where Maven could fetch it
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-soak: .venv/.stamp  ## Simulate SEEDS=20000 worlds of faults, and print how to replay those that fail
+soak: .venv/.compiled  ## Simulate SEEDS=20000 worlds of faults, and print how to replay those that fail
 	$(BIN)/python -m tests.simulation --workers $(WORKERS) 0-$$(($(SEEDS) - 1)) $(ARGS)
 
-mutants: .venv/.stamp  ## Break the core on purpose, in copies, and see the simulation notice each time
+mutants: .venv/.compiled  ## Break the core on purpose, in copies, and see the simulation notice each time
 	$(BIN)/python -m tests.simulation.mutants --workers $(WORKERS) $(ARGS)
 
 faults: tools  ## Kill members and brokers, cut connections, change topics under load, for minutes; figures at the end
 	FAULTS=long $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP $(ARGS) tests/integration/test_faults_*.py
 
-check: .venv/.stamp  ## Run linter (docstrings included), formatter and type checker
+check: .venv/.compiled  ## Run linter (docstrings included), formatter and type checker
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check . || { echo "the files above are not formatted: run make format" >&2; exit 1; }
 	$(BIN)/mypy --no-error-summary
 
-format: .venv/.stamp  ## Format the code and mend what the linter can
+format: .venv/.compiled  ## Format the code and mend what the linter can
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
-tools: .venv/.stamp  ## Fetch Kafka and a registry (Maven), Helm and Toxiproxy (Go), promtool (apt) into .tools/; Chromium (apt, as root)
+tools: .venv/.compiled  ## Fetch Kafka and a registry (Maven), Helm and Toxiproxy (Go), promtool (apt) into .tools/; Chromium (apt, as root)
 	tools/install.sh
 	tools/install_faults.sh
 	tools/install_chart.sh
 	tools/install_browser.sh
 
-bench: .venv/.stamp tools  ## Measure records/s, CPU and memory beside a plain script
+bench: .venv/.compiled tools  ## Measure records/s, CPU and memory beside a plain script
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
 
-docs: .venv/.stamp  ## Write again what documents take from the code
+docs: .venv/.compiled  ## Write again what documents take from the code
 	$(BIN)/python -m tools.docs
 	$(BIN)/python -m tools.reference
 	$(BIN)/python -m tools.chart
@@ -54,11 +54,15 @@ lock:  ## Resolve the requirements anew (ARGS=--upgrade for the newest versions)
 	.tools/lock/bin/python tools/lock.py $(ARGS)
 
 clean:  ## Remove the environment and everything that was fetched or built
-	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis connector/kafka/*.so
 
 .venv/.stamp: requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+# The package itself, with the decoder compiled where there is a C compiler; again whenever that changes.
+.venv/.compiled: .venv/.stamp hatch_build.py connector/kafka/reader.py
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

@@ -6,13 +6,14 @@ An engine is given schemas that `schemas` has measured, so what it compiles ends
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from typing import Any, Final
 
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 
-from connector.kafka.generated import generate
+from connector.kafka.reader import COMPILED, Unsupported, reader_of
 
 Read = Callable[[bytes, int], tuple[Any, int]]
 """Decodes the payload that begins at an index; returns the datum and the index after it. Raises anything."""
@@ -33,9 +34,9 @@ def compile_read(writer: Any, reader: Any = None, *, tagged: bool = False) -> Re
     """
     writer_schema = _parsed(writer)
     reader_schema = None if reader is None else _parsed(reader)
-    generated = generate(writer, tagged=tagged) if reader is None else None
-    if generated is not None:
-        return generated
+    if COMPILED and reader is None:
+        with suppress(Unsupported):
+            return reader_of(writer, tagged=tagged)
     # Asking for names costs half as much again, so only where there is a union that needs them.
     tagged = tagged and (_has_choice(writer) or _has_choice(reader))
 

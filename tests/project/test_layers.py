@@ -12,7 +12,7 @@ from tools.source import Module, modules
 LAYERS = (
     # Bottom first. A name stands for the module or package; the longest name that fits a module decides.
     ("connector", "connector.errors", "connector.records", "connector.clock"),
-    ("connector.redaction", "connector.config*", "connector.metrics", "connector.logs"),
+    ("connector.redaction", "connector.terminal", "connector.config*", "connector.metrics", "connector.logs"),
     ("connector.vendors", "connector.pipeline", "connector.delivery", "connector.dead_letters.headers"),
     (
         *("connector.pipeline.runner", "connector.pipeline.intake"),
@@ -27,6 +27,7 @@ LAYERS = (
     ("connector.testing.demo*",),
     (
         *("connector.check_report", "connector.offsets_report", "connector.letters_report"),
+        *("connector.explain_report", "connector.preview_report"),
         *("connector.actions", "connector.cli*", "connector.__main__"),
     ),
 )
@@ -153,7 +154,7 @@ def test_every_simulator_is_written_apart_from_its_vendor() -> None:
 def test_third_party_imports_are_declared() -> None:
     """Whatever the connector imports is Python's own, the connector itself, or a dependency of pyproject.toml."""
     declared = {"aiohttp", "confluent_kafka", "fastavro", "orjson", "prometheus_client", "pydantic", "yaml", "rich"}
-    declared |= {"structlog", "typer", "uvloop", "yarl"}  # yarl is a part of aiohttp's interface
+    declared |= {"mypy_extensions", "structlog", "typer", "uvloop", "yarl"}  # yarl is a part of aiohttp's interface
     known = declared | set(sys.stdlib_module_names) | {"connector"}
     unknown = {other.split(".")[0] for module in CODE.values() for _, other in module.imported()} - known
     assert unknown == set()

@@ -15,7 +15,7 @@ import pytest
 from connector import __version__
 from tools.source import ROOT
 
-PARTS = ("avro", "connector", "LICENSE", "README.md", "connector.example.yaml", "pyproject.toml")
+PARTS = ("avro", "connector", "hatch_build.py", "LICENSE", "README.md", "connector.example.yaml", "pyproject.toml")
 
 
 class Installed(NamedTuple):
@@ -40,7 +40,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     source.mkdir()
     for part in PARTS:
         if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         else:
             shutil.copy(ROOT / part, source / part)
     python = sys.executable
