@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from connector import vendors
@@ -14,13 +14,13 @@ from connector.clock import SystemClock
 from connector.config import Loaded
 from connector.dead_letters.reader import Letter
 from connector.dead_letters.replay import Edit, Kept
-from connector.errors import ConnectorError, Refusal, SchemaUnavailable, StartupError
+from connector.errors import ConnectorError, FatalError, Refusal, SchemaUnavailable, StartupError
 from connector.kafka import editing
 from connector.kafka.avro import Decoder
 from connector.kafka.contracts import load_contracts
 from connector.pipeline.replays import reroute
 from connector.pipeline.routing import Routed, RouteTable
-from connector.records import Event
+from connector.records import Event, Record
 
 SCHEMA_SECONDS: Final = 15.0
 """How long the registry is asked for a letter's schema; an unknown id is asked again for ten of them."""
@@ -28,13 +28,17 @@ SCHEMA_SECONDS: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """One destination by today's rules: what would be sent, as text, or the rule that is broken and why."""
+    """One destination by today's rules: what would be sent, as text, or the rule that is broken and why.
+
+    `route` is the index under `routes:` that leads there, where one was asked for and does.
+    """
 
     destination: str
     dedup_id: str | None = None
     fragment: str | None = None
     rule: str | None = None
     reason: str | None = None
+    route: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,24 @@ class LetterExaminer:
             return Inspection(event.schema, shown, None, (Preparation(destination, reason=refusal.message),))
         return Inspection(event.schema, shown, None, tuple(self._prepared(one) for one in routed))
 
+    async def inspect_record(self, record: Record) -> Inspection:
+        """Return what is in a record that is no letter, and what each of its destinations would be sent today.
+
+        Nothing is sent, and nothing raised: what cannot be seen is the inspection's `fault`.
+        """
+        try:
+            event = await self._decoded(record)
+        except ConnectorError as error:
+            return Inspection(None, None, str(error), ())
+        shown = plain(event.datum)
+        try:
+            routed = self._routes.route(event, record, self._cluster_id)
+        except (Refusal, FatalError) as error:
+            return Inspection(event.schema, shown, str(error), ())
+        return Inspection(
+            event.schema, shown, None, tuple(replace(self._prepared(one), route=one.route) for one in routed)
+        )
+
     async def judge(self, letter: Letter) -> Kept | None:
         """Return why a letter would fail again, None where one of its destinations would be sent something.
 
@@ -136,7 +158,9 @@ class LetterExaminer:
 
     async def _event(self, letter: Letter) -> Event:
         """Return the event. Raises `Refusal`, or `ConnectorError` where its schema cannot be asked for."""
-        record = letter.facts.first_record(letter.record)
+        return await self._decoded(letter.facts.first_record(letter.record))
+
+    async def _decoded(self, record: Record) -> Event:
         try:
             return self._decoder.decode(record)
         except SchemaUnavailable as error:

@@ -11,7 +11,9 @@ import typer
 
 from connector import __version__
 from connector.cli_actions import hold, release, skip
+from connector.cli_console import console
 from connector.cli_dlq import dlq
+from connector.cli_explain import explain
 from connector.cli_offsets import offsets
 from connector.cli_start import (
     BAD_CONFIGURATION,
@@ -23,6 +25,7 @@ from connector.cli_start import (
     read_config,
     refuse_unknown,
 )
+from connector.cli_topics import topics
 from connector.config import Loaded
 from connector.errors import ConfigurationError, ConnectorError
 
@@ -192,5 +195,8 @@ def demo(
 
 for command in (hold, release, skip):
     app.command()(command)
+app.command()(explain)
 app.command()(offsets)
+app.command()(topics)
+app.command()(console)
 app.add_typer(dlq)

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
-import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from connector.app_letters import Inspection
 from connector.dead_letters.commands import Count, History, facts_json, moment
 from connector.dead_letters.reader import Letter
-
-PIPE_WIDTH: Final = 200
-"""Columns where the output is no terminal, so that a line stays a line for grep."""
-
-
-_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+from connector.terminal import console_on, raw, safe
 
 
 def show_letters(letters: Sequence[Letter], count: int, stream: TextIO | None = None) -> None:
     """Print a row for each letter; `count` is how many there are in all."""
-    console = _console(stream)
+    console = console_on(stream)
     if not letters:
         console.print("no dead letters that fit")
         return
@@ -37,7 +28,7 @@ def show_letters(letters: Sequence[Letter], count: int, stream: TextIO | None = 
         origin = f"{facts.origin.topic}[{facts.origin.partition}]@{facts.origin.offset}"
         cause = facts.cause if letter.state == "open" else f"{facts.cause} ({letter.state})"
         cells = (facts.id, moment(facts.failed_at), cause, facts.code or "-", facts.destination or "-", origin)
-        table.add_row(*map(_safe, cells), _safe(facts.message))
+        table.add_row(*map(safe, cells), safe(facts.message))
     console.print(table)
     if count > len(letters):
         console.print(f"the newest {len(letters)} of {count}; more with --limit, all with --json")
@@ -47,7 +38,7 @@ def show_letters(letters: Sequence[Letter], count: int, stream: TextIO | None = 
 
 def show_stats(counts: Sequence[Count], stream: TextIO | None = None) -> None:
     """Print a row for each cause, code and destination, and the sum."""
-    console = _console(stream)
+    console = console_on(stream)
     if not counts:
         console.print("no dead letters that fit")
         return
@@ -56,32 +47,32 @@ def show_stats(counts: Sequence[Count], stream: TextIO | None = None) -> None:
         table.add_column(name, justify="right" if name == "letters" else "left", overflow="fold")
     for one in counts:
         cells = (str(one.letters), one.cause, one.code or "-", one.destination or "-")
-        table.add_row(*map(_safe, (*cells, moment(one.first), moment(one.last))))
+        table.add_row(*map(safe, (*cells, moment(one.first), moment(one.last))))
     console.print(table)
     console.print(f"{sum(one.letters for one in counts)} dead letters")
 
 
 def show_letter(history: History, inspection: Inspection, stream: TextIO | None = None) -> None:
     """Print one letter in full: why, where from, the event, what would be sent today, and what happened before."""
-    console = _console(stream)
+    console = console_on(stream)
     grid = Table.grid(padding=(0, 2))
     for name, value in _facts(history.letter):
-        grid.add_row(f"[dim]{name}[/dim]", _safe(value))
+        grid.add_row(f"[dim]{name}[/dim]", safe(value))
     console.print(grid)
-    console.print("\n[bold]The event[/bold]" + (f", {_safe(inspection.schema)}" if inspection.schema else ""))
+    console.print("\n[bold]The event[/bold]" + (f", {safe(inspection.schema)}" if inspection.schema else ""))
     if inspection.schema is not None:
-        _raw(console, json.dumps(inspection.event, ensure_ascii=False, indent=2))
+        raw(console, json.dumps(inspection.event, ensure_ascii=False, indent=2))
     if inspection.fault is not None:
-        console.print(_safe(f"By today's rules: {inspection.fault}"))
+        console.print(safe(f"By today's rules: {inspection.fault}"))
     for one in inspection.preparations:
-        console.print(f"\n[bold]For {_safe(one.destination)} today[/bold]")
+        console.print(f"\n[bold]For {safe(one.destination)} today[/bold]")
         if one.reason is not None:
-            console.print(_safe(f"not sent, {one.rule}: {one.reason}" if one.rule else f"not sent: {one.reason}"))
+            console.print(safe(f"not sent, {one.rule}: {one.reason}" if one.rule else f"not sent: {one.reason}"))
         if one.fragment is not None:
-            _raw(console, one.fragment)
+            raw(console, one.fragment)
     console.print("\n[bold]History[/bold]")
     for when, what in _history(history):
-        console.print(_safe(f"{when}  {what}"))
+        console.print(safe(f"{when}  {what}"))
 
 
 def letter_json(history: History, inspection: Inspection) -> dict[str, Any]:
@@ -104,26 +95,6 @@ def letter_json(history: History, inspection: Inspection) -> dict[str, Any]:
         "history": [facts_json(letter) for letter in history.letters],
         "resolutions": [{"id": one.letter, "resolution": one.kind, "at": one.at} for one in history.resolutions],
     }
-
-
-def _console(stream: TextIO | None) -> Console:
-    stream = sys.stdout if stream is None else stream
-    return Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False)
-
-
-def _raw(console: Console, text: str) -> None:
-    """Print text that can be copied: not wrapped, nothing in it read as markup."""
-    console.print(_visible(text), markup=False, soft_wrap=True)
-
-
-def _safe(text: str) -> str:
-    """Return text from outside for a table: neither markup nor the terminal's own commands in it do anything."""
-    return escape(_visible(text))
-
-
-def _visible(text: str) -> str:
-    """Return text with its control characters written out, but for ends of lines."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _facts(letter: Letter) -> Iterator[tuple[str, str]]:
