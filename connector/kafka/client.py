@@ -179,7 +179,6 @@ def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) ->
     return {
         # KIP-848's assignor is the broker's, and librdkafka refuses a strategy beside it.
         **({} if kip_848 else {"partition.assignment.strategy": "cooperative-sticky"}),
-        "isolation.level": "read_committed",
         # With a small queue the fetcher would otherwise rest for a second each time the queue is full.
         "fetch.queue.backoff.ms": 10,
         # The queue is overshot by what one answer holds; a record larger than these comes alone (KIP-74).
@@ -187,10 +186,13 @@ def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) ->
         "fetch.message.max.bytes": 256 << 10,
         **client,
         "queued.max.messages.kbytes": kbytes,
+        # A replay that was killed half-way leaves records that were never committed: read, they would be sent twice.
+        "isolation.level": "read_committed",
         "group.id": group_id,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        "enable.partition.eof": False,
+        # That a transaction's last marker was passed is told by nothing else.
+        "enable.partition.eof": True,
         # A jump over records, or back, must be a person's decision: an offset out of range stops the run.
         _RESET: "error",
     }

@@ -39,6 +39,7 @@ from connector.kafka.client import (
     kafka_error,
     start_of,
 )
+from connector.kafka.ends import PARTITION_EOF, Ends
 from connector.kafka.messages import to_records
 from connector.kafka.starts import find_starts
 from connector.kafka.subscription import TopicSelection
@@ -50,8 +51,6 @@ _THREADS: Final = 4
 _REQUEST_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 _PATTERN_SECONDS: Final = 30.0
-_ENDS_SECONDS: Final = 2.0
-_FIRST_ENDS_SECONDS: Final = 0.2
 _PROBE_SECONDS: Final = 5.0
 _PROBE_TIMEOUT: Final = 1.0
 
@@ -75,8 +74,9 @@ class Listener(Protocol):
 
 
 class KafkaSource:
-    """Reads the topics as a member of the group. `own_topics` never match a pattern; naming one reads it.
+    """Reads the topics as a member of the group.
 
+    `own_topics` never match a pattern; one that is named is read from its beginning where the group has no offset.
     `queue_bytes` bounds what librdkafka fetches ahead. Nothing connects before `start`. The constructor raises
     `StartupError` for properties that the connector owns and for a pattern that is no regular expression.
     """
@@ -96,17 +96,18 @@ class KafkaSource:
         self._start = start_of(settings)
         self._incremental = is_incremental(self._config)
         self._clock = clock
+        self._own_topics = own_topics
         self._topics = TopicSelection(topics, own_topics)
         self._errors = ErrorStates("consumer")
         self._assigned: dict[Partition, int] = {}
         self._reseek: dict[Partition, int] = {}
         self._changed: set[Partition] = set()
         self._paused: set[Partition] = set()
-        self._ends: dict[Partition, int] = {}
+        self._ends = Ends()
         self.counts: dict[str, int] = {}
         """How many partitions the topics have that a pattern matched; brought up to date while it runs."""
         self._subscribed: frozenset[str] = frozenset()
-        self._next_patterns = self._next_ends = self._next_probe = 0.0
+        self._next_patterns = self._next_probe = 0.0
         self._polling: asyncio.Task[list[Record]] | None = None
         self._abandon = asyncio.Event()
         self._leaving = False
@@ -175,7 +176,14 @@ class KafkaSource:
 
     def ends(self) -> dict[Partition, int]:
         """Return the end offset of each assigned partition as fetches told it; absent where none did yet."""
-        return dict(self._ends)
+        return dict(self._ends.known)
+
+    def reached(self) -> dict[Partition, int]:
+        """Return the offsets that reading has come to at partitions' ends, each once: below them nothing is left out.
+
+        What lies between the last record and such an offset is no record, such as a transaction's marker.
+        """
+        return self._ends.reached()
 
     @property
     def assignment(self) -> frozenset[Partition]:
@@ -234,16 +242,16 @@ class KafkaSource:
         self._chunk.saw(records)
         if self._changed or self._reseek:
             records = await self._of_this_epoch(records)
-        if now >= self._next_ends:
-            await self._read_ends()
-            known = self._ends.keys() == self._assigned.keys()
-            self._next_ends = now + (_ENDS_SECONDS if known else _FIRST_ENDS_SECONDS)
+        await self._ends.read(self._consumer, self._assigned, now)
         if self._errors.of_client:
             await self._probe(now, alive=bool(records))
         return records
 
     def _judge(self, error: KafkaError, message: Message) -> None:
         """Raise `FatalError` for an error of the consumer that waiting does not mend; log any other once."""
+        if error.code() == PARTITION_EOF:
+            self._ends.reach(message)
+            return
         if error.code() == AUTO_OFFSET_RESET:
             raise FatalError(
                 f"the offset to read next is not in {message.topic()} [{message.partition()}] any more "
@@ -260,9 +268,10 @@ class KafkaSource:
         Such a record may belong to the assignment before, whose work is committed or dropped already. A partition that
         came in the meantime is read again from its start; until the seek works all its records are dropped.
         """
+        ended = self._ends.unread(self._reseek.keys() | self._changed)
         for partition in self._changed:
             start = self._assigned.get(partition)
-            if start is not None and any((r.topic, r.partition) == partition for r in records):
+            if start is not None and (partition in ended or any((r.topic, r.partition) == partition for r in records)):
                 self._reseek[partition] = start
         dropped = self._reseek.keys() | self._changed
         kept = [record for record in records if (record.topic, record.partition) not in dropped]
@@ -293,7 +302,7 @@ class KafkaSource:
             self._assigned[a.topic, a.partition] = a.start
             self._changed.add((a.topic, a.partition))
             self._errors.over(a.topic)
-        self._next_ends = 0.0
+        self._ends.hurry()
         self._errors.over()
 
     async def _on_revoke(self, _consumer: AIOConsumer, partitions: list[TopicPartition]) -> None:
@@ -318,7 +327,7 @@ class KafkaSource:
         self._paused.difference_update(gone)
         for partition in gone:
             self._assigned.pop(partition, None)
-            self._ends.pop(partition, None)
+            self._ends.forget(partition)
             self._reseek.pop(partition, None)
 
     def _known(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
@@ -328,7 +337,7 @@ class KafkaSource:
         """Return where each partition starts, asked until Kafka answers; None where the source is left meanwhile."""
         while not self._abandon.is_set():
             try:
-                return await find_starts(self._consumer, partitions, self._start, self.commit)
+                return await find_starts(self._consumer, partitions, self._start, self.commit, self._own_topics)
             except KafkaException as error:
                 self._errors.report(kafka_error(error))
             if not self._abandon.is_set():
@@ -355,15 +364,6 @@ class KafkaSource:
             sorted(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
         self._subscribed = topics
-
-    async def _read_ends(self) -> None:
-        for topic, partition in list(self._assigned):
-            try:
-                answer = await self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-            except KafkaException:
-                continue
-            if answer is not None and answer[1] >= 0:
-                self._ends[topic, partition] = answer[1]
 
     async def _probe(self, now: float, *, alive: bool) -> None:
         """Find out whether a trouble is over: records came, or a broker answers again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -23,9 +23,16 @@ _log = structlog.get_logger()
 
 
 async def find_starts(
-    consumer: AIOConsumer, partitions: list[TopicPartition], start: str | int, commit: Committer
+    consumer: AIOConsumer,
+    partitions: list[TopicPartition],
+    start: str | int,
+    commit: Committer,
+    whole: Collection[str] = (),
 ) -> list[Assigned]:
     """Return where each partition starts. Raises `KafkaException` where Kafka does not say.
+
+    Topics of `whole` are read from their first record where the group has no offset, whatever `start` says: what is in
+    the connector's own topics was written for this group.
 
     A start that time would move (`latest`, a timestamp) is committed at once: else the records that come between two
     assignments, without any progress in the first, would be passed over.
@@ -34,12 +41,15 @@ async def find_starts(
         return []
     committed = await consumer.committed(partitions, timeout=_REQUEST_SECONDS)
     _raise_for(committed)
-    missing = [(c.topic, c.partition) for c in committed if c.offset < 0]
+    missing = [(c.topic, c.partition) for c in committed if c.offset < 0 and c.topic not in whole]
     fresh = await _resolve(consumer, missing, start) if missing else {}
+    first = [(c.topic, c.partition) for c in committed if c.offset < 0 and c.topic in whole]
     if fresh and start != "earliest":
         faults = await commit([Commit(*partition, offset, "") for partition, offset in fresh.items()])
         if faults:
             _log.warning("kafka.start_not_committed", faults={f"{t}[{p}]": text for (t, p), text in faults.items()})
+    if first:
+        fresh |= await _offsets_at(consumer, first, _EARLIEST)
     return [
         Assigned(c.topic, c.partition, c.offset, c.offset, (c.metadata or "").rstrip("\0"))
         if c.offset >= 0

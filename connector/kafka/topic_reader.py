@@ -31,7 +31,6 @@ class TopicReader:
     def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._topic = topic
         config = consumer_config(settings, f"{settings.group_id}.reader", _QUEUE_BYTES) | {
-            "enable.partition.eof": True,
             # What retention deletes while it is read is passed over; this reader has nothing to lose.
             "auto.offset.reset": "earliest",
         }

@@ -114,6 +114,12 @@ class PartitionTracker:
         self._pending[offset] = WHOLE
         return True
 
+    def reach(self, offset: int) -> None:
+        """Take note that reading came to this offset: what lies below and was not begun is no record."""
+        if offset > self.position:
+            self.position = offset
+            self._changed = True
+
     def route(self, offset: int, mask: int) -> int:
         """State which destinations (bits) the record goes to; return those that still have to be delivered.
 

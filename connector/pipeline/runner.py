@@ -72,6 +72,10 @@ class Source(Protocol):
         """Return the assigned partitions' end offsets, as far as they are known."""
         ...
 
+    def reached(self) -> dict[TopicPartition, int]:
+        """Return where reading came to partitions' ends since the last call: below, all records were returned."""
+        ...
+
     async def close(self) -> None:
         """Leave the group."""
         ...
@@ -250,6 +254,8 @@ class Runner:
             # Requests that are due, and answers, wait for no more than one slice.
             await asyncio.sleep(0)
             self._time.rest("deliver", self._clock.now())
+        for partition, offset in self._source.reached().items():
+            self._trackers[partition].reach(offset)
         if now - self._committed_at >= self._timing.commit_interval:
             await self._commit(list(self._trackers))
 

@@ -264,6 +264,14 @@ class ModelSource:
         """Return the end offsets of what is assigned."""
         return {partition: self._broker.logs[partition].end for partition in self.assignment}
 
+    def reached(self) -> dict[Partition, int]:
+        """Return the ends that were come to; a real client tells each once."""
+        return {
+            partition: self._broker.logs[partition].end
+            for partition, position in self.assignment.items()
+            if partition not in self._paused and not self._broker.logs[partition].read(position, 1)
+        }
+
     async def close(self) -> None:
         """Leave the group; what is still assigned is revoked first."""
         if self._closed:

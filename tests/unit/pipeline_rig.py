@@ -264,6 +264,10 @@ class ModelSource:
         """Return the ends of the assigned partitions."""
         return {partition: len(self.log[partition]) for partition in self.position}
 
+    def reached(self) -> dict[TopicPartition, int]:
+        """Return the ends that were come to."""
+        return {partition: end for partition, end in self.ends().items() if self.position[partition] == end}
+
     async def close(self) -> None:
         """Leave: what is still assigned is revoked."""
         if self.position:

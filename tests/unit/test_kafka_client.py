@@ -44,19 +44,18 @@ def test_the_producer_is_idempotent_whatever_the_user_says() -> None:
 
 def test_each_client_gets_what_it_knows() -> None:
     """A property of one kind of client does not reach the others, one that all know reaches all."""
-    settings = _settings(
-        session_timeout_ms=7000, linger_ms=3, sasl_mechanism="PLAIN", isolation_level="read_uncommitted"
-    )
+    settings = _settings(session_timeout_ms=7000, linger_ms=3, sasl_mechanism="PLAIN", fetch_wait_max_ms=7)
     consumer, producer, admin = (
         consumer_config(settings, "g", 1 << 20),
         producer_config(settings),
         admin_config(settings),
     )
     assert consumer["session.timeout.ms"] == 7000
-    assert consumer["isolation.level"] == "read_uncommitted"
+    assert consumer["fetch.wait.max.ms"] == 7
+    assert consumer["isolation.level"] == "read_committed"
     assert producer["linger.ms"] == 3
     assert not {"linger.ms"} & consumer.keys()
-    assert not {"session.timeout.ms", "isolation.level", "auto.offset.reset"} & producer.keys()
+    assert not {"session.timeout.ms", "fetch.wait.max.ms", "isolation.level", "auto.offset.reset"} & producer.keys()
     assert not {"session.timeout.ms", "linger.ms"} & admin.keys()
     assert {c["sasl.mechanism"] for c in (consumer, producer, admin)} == {"PLAIN"}
 
