@@ -100,7 +100,6 @@ class Masked:
 def render(frame: Frame, at: Shown, mask: Mask) -> str:
     """Return the page."""
     row, masked = at.row, Masked.of(at.inspection, mask)
-    what = row.cause + (f" {row.code}" if row.code else "")
     advice = for_cause(row.cause)
     state = chip(row.state, "warn" if row.state == "open" else "good")
     resolved = None
@@ -111,11 +110,11 @@ def render(frame: Frame, at: Shown, mask: Mask) -> str:
         frame,
         f"Dead letter {row.id[:8]}",
         "/letters",
-        tag("h1", chip(row.cause, "cause"), " ", code(row.code) if row.code else None, " ", state),
+        tag("h1", row.cause, " ", row.code, f" · {row.destination}" if row.destination else None, " ", state),
         resolved,
         tag(
             "section",
-            tag("h2", f"Why: {what}"),
+            tag("h2", "What happened"),
             tag("p", _message(at, mask, masked), class_="said"),
             tag("p", advice.meaning),
             tag("div", tag("h4", "What to do"), tag("p", advice.action), class_="todo"),

@@ -135,7 +135,7 @@ def _histogram(at: Listing) -> Child:
         return address("/letters", narrowed)
 
     plot = charts.histogram(data, causes, data.start + data.width * number, href=href if number > 1 else None)
-    legend = charts.legend(causes, [count(sum(data.counts[cause])) for cause in causes])
+    legend = charts.legend(causes, [count(sum(data.counts[cause])) for cause in causes], charts.colour_of)
     return tag("figure", plot, legend, class_="panel")
 
 

@@ -9,7 +9,8 @@ from typing import Final, TypeAlias
 Attribute: TypeAlias = "str | int | float | bool | None"
 Child: TypeAlias = "Html | str | int | Iterable[Child] | None"
 
-_VOID: Final = frozenset({"input", "meta", "link", "br", "hr", "img", "col", "rect", "line", "path", "circle"})
+_VOID: Final = frozenset({"input", "meta", "link"})
+"""HTML's elements without an end; SVG's all have one."""
 
 
 class Html(str):

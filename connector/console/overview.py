@@ -100,7 +100,8 @@ def _verdict(frame: Frame, at: Situation) -> Html:
         verb = "is" if len(held) == 1 else "are"
         first = min((one.since for one in held if one.since is not None), default=None)
         since = "" if first is None else f" since {moment(first, '%H:%M')} UTC, for {duration(frame.now - first)}"
-        headline = f"{names} {verb} held{since}"
+        causes = ", ".join(dict.fromkeys(one.cause for one in held if one.cause))
+        headline = f"{names} {verb} held ({causes}){since}" if causes else f"{names} {verb} held{since}"
         well = len(at.destinations) - len(held)
         others = f"{plural(well, 'other destination')} {'goes' if well == 1 else 'go'} on. " if well else ""
         detail = f"{others}Nothing is lost: its records wait uncommitted."
@@ -169,7 +170,8 @@ def _note(frame: Frame, one: Destination) -> Child:
     if one.state == "flowing":
         return tag("span", "Nothing.", class_="dim")
     probe = "" if one.next_probe is None else f" Next try {ago(one.next_probe, frame.now)}."
-    return f"{one.message or advice.meaning} {advice.action}{probe}"
+    said = (one.message or advice.meaning).rstrip(".")
+    return f"{said}. {advice.action}{probe}"
 
 
 def _card(frame: Frame, at: Situation, one: Destination) -> Html:
@@ -185,7 +187,8 @@ def _card(frame: Frame, at: Situation, one: Destination) -> Html:
     if one.state == "probing":
         facts.append(_fact("Next probe", "under way now"))
     elif one.next_probe is not None:
-        facts.append(_fact("Next probe", ago(one.next_probe, frame.now)))
+        due = ago(one.next_probe, frame.now) if one.next_probe > frame.now else "due now"
+        facts.append(_fact("Next probe", due))
     elif one.state == "held":
         facts.append(_fact("Next probe", "none: it waits for a person"))
     if one.members > 1:
@@ -287,7 +290,7 @@ def _letters(frame: Frame, at: Situation) -> Html:
         "figure",
         tag("figcaption", tag("b", count(total), class_="big"), f" failed in the last {at.range} and are open"),
         charts.histogram(at.letters.histogram, shown, int(frame.now * 1000), href=href),
-        charts.legend(shown, [count(sum(at.letters.histogram.counts[cause])) for cause in shown]),
+        charts.legend(shown, [count(sum(at.letters.histogram.counts[cause])) for cause in shown], charts.colour_of),
         class_="panel",
     )
     rows = [_kind(frame, kind) for kind in kinds[:KINDS]]
@@ -295,7 +298,13 @@ def _letters(frame: Frame, at: Situation) -> Html:
     more = None
     if len(kinds) > KINDS:
         more = tag("p", tag("a", f"All {len(kinds)} kinds among the dead letters", href="/letters"))
-    return tag("section", tag("h2", "Dead letters"), figure, table(head, rows, label="Open dead letters by kind"), more)
+    return tag(
+        "section",
+        tag("h2", "Dead letters"),
+        figure,
+        table(head, rows, label="Open dead letters by kind", class_="kinds"),
+        more,
+    )
 
 
 def _kind(frame: Frame, kind: Kind) -> Html:
