@@ -241,7 +241,7 @@ def _receipts(
 def _source(settings: Settings, group: str, clock: Clock) -> KafkaSource:
     return KafkaSource(
         settings.kafka,
-        topics=settings.kafka.topics,
+        topics=[*settings.kafka.topics, settings.replay_topic],
         own_topics=settings.own_topics,
         group_id=group,
         queue_bytes=settings.limits.buffer // QUEUE_SHARE,

@@ -15,6 +15,7 @@ from connector.cli_console import console
 from connector.cli_dlq import dlq
 from connector.cli_explain import explain
 from connector.cli_offsets import offsets
+from connector.cli_replay import discard, replay
 from connector.cli_start import (
     BAD_CONFIGURATION,
     DEFAULT_FILE,
@@ -199,4 +200,6 @@ app.command()(explain)
 app.command()(offsets)
 app.command()(topics)
 app.command()(console)
+dlq.command()(replay)
+dlq.command()(discard)
 app.add_typer(dlq)

@@ -22,8 +22,8 @@ Where = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE",
-        help="Only letters with this id, cause, code, field, vendor, destination, group, http-status, replays or dedup-id; "
-        "repeatable: one name twice allows both values, several names all have to fit.",
+        help="Only letters with this cause, code, field, vendor, destination, group, http-status, replays, dedup-id or "
+        "id; repeatable: one name twice allows both values, several names all have to fit.",
     ),
 ]
 Since = Annotated[
@@ -53,8 +53,8 @@ def list_letters(
     from connector import letters_report
     from connector.dead_letters import commands
 
-    wanted = _filter(where, since, key, topic)
-    with commands.open_archive(_quiet(config).settings) as archive:
+    wanted = read_filter(where, since, key, topic)
+    with commands.open_archive(quiet(config).settings) as archive:
         if as_json and limit is None:
             for letter in archive.letters(wanted, resolved=resolved):
                 _print(commands.facts_json(letter))
@@ -83,8 +83,8 @@ def stats(
     from connector import letters_report
     from connector.dead_letters import commands
 
-    wanted = _filter(where, since, key, topic)
-    with commands.open_archive(_quiet(config).settings) as archive:
+    wanted = read_filter(where, since, key, topic)
+    with commands.open_archive(quiet(config).settings) as archive:
         counts = archive.stats(wanted, resolved=resolved)
         if as_json:
             for one in counts:
@@ -106,7 +106,7 @@ def show(
     from connector.app_letters import inspect
     from connector.dead_letters import commands
 
-    loaded = _quiet(config)
+    loaded = quiet(config)
     with commands.open_archive(loaded.settings) as archive:
         history = archive.find(identity)
     inspection = in_loop(inspect(loaded, history.letter, history.cluster_id))
@@ -133,9 +133,9 @@ def export(
     """Write dead letters with key, value and headers, byte for byte: JSON Lines, or an Avro container file."""
     from connector.dead_letters import commands
 
-    wanted = _filter(where, since, key, topic)
+    wanted = read_filter(where, since, key, topic)
     written = form or ("avro" if file.suffix == ".avro" else "jsonl")
-    with commands.open_archive(_quiet(config).settings) as archive:
+    with commands.open_archive(quiet(config).settings) as archive:
         letters = archive.letters(wanted, resolved=resolved)
         try:
             if str(file) == "-":
@@ -151,7 +151,7 @@ def export(
     sys.stderr.write(f"{count} dead letters written\n")
 
 
-def _quiet(config: Path) -> Loaded:
+def quiet(config: Path) -> Loaded:
     """Read the configuration and set up logging."""
     from connector.logs import configure
 
@@ -160,7 +160,7 @@ def _quiet(config: Path) -> Loaded:
     return loaded
 
 
-def _filter(where: list[str] | None, since: str | None, key: str | None, topics: list[str] | None) -> Any:
+def read_filter(where: list[str] | None, since: str | None, key: str | None, topics: list[str] | None) -> Any:
     """Return what the options ask for; end with 2 where they mean nothing."""
     from connector.dead_letters.filters import Filter, parse_since, parse_where
 

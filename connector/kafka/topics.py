@@ -93,13 +93,15 @@ class TopicCheck:
             await self._clock.sleep(_PAUSE_SECONDS)
         on_waiting(None)
 
-    async def check(self, topics: Iterable[str], own: Sequence[OwnTopic]) -> TopicReport:
+    async def check(
+        self, topics: Iterable[str], own: Sequence[OwnTopic], new_partitions: int | None = None
+    ) -> TopicReport:
         """Look at the topics that are read and the connector's own, and create those that may be created.
 
         Own topics have to exist (or `kafka.create_topics` is set), must not be compacted (letters with one key would
         replace each other), and those for dead letters must take the largest source record. Raises `StartupError`
         with every fault. Patterns are left to the consumer. A broker that does not tell configurations is
-        believed.
+        believed. A topic that is created has `new_partitions`, by default as many as the largest source topic.
         """
         metadata = await self._metadata()
         own_names = {topic.name for topic in own}
@@ -114,11 +116,14 @@ class TopicCheck:
         configs = await self._configs([] if mocked else [*sources, *(topic.name for topic in present)])
         largest = max((_max_bytes(configs[name]) for name in sources if name in configs), default=0)
         missing = [topic for topic in own if topic.name not in metadata.topics]
-        await self._create(missing, largest, max(partitions.values(), default=1))
+        new = new_partitions or max(partitions.values(), default=1)
+        await self._create(missing, largest, new)
         known = [topic for topic in present if topic.name in configs]
         warnings = [warning for topic in known for warning in _judge(topic, configs[topic.name], largest)]
         for warning in warnings:
             _log.warning("kafka.topic", message=warning)
+        for name in (topic.name for topic in own if topic.purpose == "replay"):
+            partitions[name] = len(metadata.topics[name].partitions) if name in metadata.topics else new
         return TopicReport(str(metadata.cluster_id), partitions, [topic.name for topic in missing], warnings)
 
     async def _try_reach(self) -> str | None:

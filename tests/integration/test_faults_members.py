@@ -57,7 +57,9 @@ class Crew:
 
 
 def _partitions(*members: Member) -> list[int]:
-    return [len(member.status()["partitions"]) for member in members]
+    """Return how many partitions each has, the replay topic's left out."""
+    of_all = [member.status()["partitions"] for member in members]
+    return [sum(not one["topic"].endswith(".replay") for one in partitions) for partitions in of_all]
 
 
 def _until_shared(*members: Member) -> None:

@@ -26,7 +26,7 @@ LAYERS = (
     ("connector.app*", "connector.testing"),
     ("connector.testing.demo*",),
     (
-        *("connector.check_report", "connector.offsets_report", "connector.letters_report"),
+        *("connector.check_report", "connector.offsets_report", "connector.letters_report", "connector.replay_report"),
         *("connector.explain_report", "connector.preview_report"),
         *("connector.actions", "connector.cli*", "connector.__main__"),
     ),
