@@ -114,20 +114,23 @@ class _Backlog:
         self._groups: Groups | None = None
         self._clock = SystemClock()
         self._asked: float | None = None
-        self._last: Mapping[str, float] = {}
+        self._last: Mapping[str, float] | None = None
 
-    async def read(self) -> Mapping[str, float]:
-        """Return the records not done yet by topic."""
+    async def read(self) -> Mapping[str, float] | None:
+        """Return the records not done yet by topic; None where nothing was ever committed, and nobody can say."""
         now = self._clock.now()
         if self._asked is not None and now - self._asked < BACKLOG_SECONDS:
             return self._last
         if self._groups is None:
             self._groups = Groups(self._settings.kafka)
+        states = await app_offsets.read(self._settings, self._settings.kafka.group_id, groups=self._groups)
         found: dict[str, float] = {}
-        for one in await app_offsets.read(self._settings, self._settings.kafka.group_id, groups=self._groups):
-            found[one.topic] = found.get(one.topic, 0.0) + (one.backlog or 0)
-        self._asked, self._last = now, found
-        return found
+        for one in states:
+            if one.topic != self._settings.replay_topic or one.committed is not None:
+                found[one.topic] = found.get(one.topic, 0.0) + (one.backlog or 0)
+        self._asked = now
+        self._last = found if any(one.committed is not None for one in states) else None
+        return self._last
 
 
 class _AuditTopic:

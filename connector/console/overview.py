@@ -293,7 +293,8 @@ def _letters(frame: Frame, at: Situation) -> Html:
         charts.legend(shown, [count(sum(at.letters.histogram.counts[cause])) for cause in shown], charts.colour_of),
         class_="panel",
     )
-    rows = [_kind(frame, kind) for kind in kinds[:KINDS]]
+    told: set[str] = set()
+    rows = [_kind(frame, kind, told) for kind in kinds[:KINDS]]
     head = ["Letters", "Cause and code", "Destination", "First", "Last", "What to do"]
     more = None
     if len(kinds) > KINDS:
@@ -307,7 +308,10 @@ def _letters(frame: Frame, at: Situation) -> Html:
     )
 
 
-def _kind(frame: Frame, kind: Kind) -> Html:
+def _kind(frame: Frame, kind: Kind, told: set[str]) -> Html:
+    """Return one kind's row; what to do about a cause is told once."""
+    again = kind.cause in told
+    told.add(kind.cause)
     where = tuple((name, getattr(kind, name)) for name in ("cause", "code", "destination"))
     link = tag("a", count(kind.letters), href=address("/letters", Query(where)))
     return tag(
@@ -317,5 +321,5 @@ def _kind(frame: Frame, kind: Kind) -> Html:
         tag("td", kind.destination or tag("span", "none yet", class_="dim")),
         tag("td", time_tag(kind.first / 1000, frame.now, relative=True), class_="nowrap"),
         tag("td", time_tag(kind.last / 1000, frame.now, relative=True), class_="nowrap"),
-        tag("td", for_cause(kind.cause).action, class_="advice"),
+        tag("td", "as above" if again else for_cause(kind.cause).action, class_="advice"),
     )

@@ -32,8 +32,11 @@ _MOST: Final = 64
 """Members that are asked, at most."""
 _log = structlog.get_logger()
 
-Backlog = Callable[[], Awaitable[Mapping[str, float]]]
-"""Returns the records not done yet by topic, from Kafka. Raises `ConnectorError`."""
+Backlog = Callable[[], Awaitable[Mapping[str, float] | None]]
+"""Returns the records not done yet by topic, from Kafka; None for a group that has committed nothing.
+
+Raises `ConnectorError`.
+"""
 
 
 class Sampler:

@@ -22,7 +22,7 @@ import yaml
 from confluent_kafka import Consumer, Message, TopicPartition
 from rich.console import Console
 
-from connector import app, logs
+from connector import app, app_console, logs
 from connector.clock import SystemClock
 from connector.config import KafkaSettings, Loaded, load
 from connector.errors import ConnectorError
@@ -119,6 +119,7 @@ def _configuration(bootstrap: str, simulators: Mapping[str, Simulator]) -> dict[
         },
         "destinations": destinations,
         "server": {"port": 0},
+        "console": {"port": 0, "interval": "2s"},
         "log": {"format": "json"},
     }
 
@@ -344,12 +345,18 @@ def _add_up(evidence: Evidence, seconds: float, console: Console) -> None:
 
 
 async def _keep(show: _Show, console: Console) -> None:
-    """Leave everything up until this is cancelled, or the connector ends."""
-    console.print(f"Still up, until interrupted: {show.url}/status", soft_wrap=not console.is_terminal)
-    for name, simulator in show.simulators.items():
-        console.print(f"  {name}: {simulator.url}/_simulator/stats", soft_wrap=not console.is_terminal)
+    """Leave everything up, and the console's page beside it, until this is cancelled or the connector ends."""
     try:
-        await asyncio.wait([show.connector])
+        async with app_console.serving(show.loaded, [show.url]) as page:
+            console.print(
+                f"Still up, until interrupted. The console for the person on call: http://127.0.0.1:{page.port}/",
+                style="bold",
+                soft_wrap=not console.is_terminal,
+            )
+            console.print(f"  the connector: {show.url}/status", soft_wrap=not console.is_terminal)
+            for name, simulator in show.simulators.items():
+                console.print(f"  {name}: {simulator.url}/_simulator/stats", soft_wrap=not console.is_terminal)
+            await asyncio.wait([show.connector])
     except asyncio.CancelledError:
         # Whoever asked to keep it up ends it so: that is no failure, and the connector still has to be stopped.
         if (task := asyncio.current_task()) is not None:
