@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from connector.clock import Clock
 from connector.config import DestinationSettings, Settings, StormSettings
@@ -24,6 +24,8 @@ from connector.pipeline.routing import RouteTable
 from connector.pipeline.runner import Runner, Source, Timing
 from connector.pipeline.storms import Storms
 from connector.vendors.base import Vendor, VendorKind
+
+T = TypeVar("T")
 
 QUEUE_SHARE: Final = 8
 """One part in so many of `limits.buffer` is librdkafka's own queue."""
@@ -82,16 +84,36 @@ class Pipeline:
         self, running: asyncio.Task[None], sending: Sequence[asyncio.Task[None]]
     ) -> list[BaseException | None]:
         """Wait for the runner's drain, then end the workers; return how each task ended."""
-        tasks = [running, *sending]
         try:
             await asyncio.wait([running])
         finally:
-            for task in tasks:
-                task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-            for worker in self.workers.values():
-                await worker.close()
+            ended = await _whole(self._close([running, *sending]))
         return ended
+
+    async def _close(self, tasks: Sequence[asyncio.Task[None]]) -> list[BaseException | None]:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        # A runner that was cancelled in its drain has not closed its intake.
+        await self.intake.close()
+        for worker in self.workers.values():
+            await worker.close()
+        return ended
+
+
+async def _whole(work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns, which ends soon; a cancellation meanwhile is raised only then."""
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    result = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return result
 
 
 def build(

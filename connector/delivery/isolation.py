@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from connector.pipeline.batching import Batch, Delivery
+from connector.pipeline.ordering import order_key
 
 
 def halves(batch: Batch) -> list[Batch]:
@@ -40,14 +41,9 @@ def _followers(deliveries: Sequence[Delivery], suspects: frozenset[int]) -> set[
     keys: set[object] = set()
     followers = set()
     for index, delivery in enumerate(deliveries):
-        key = _order_key(delivery)
+        key = order_key(delivery.record)
         if index in suspects:
             keys.add(key)
         elif key in keys:
             followers.add(index)
     return followers
-
-
-def _order_key(delivery: Delivery) -> object:
-    record = delivery.record
-    return record.key if record.key is not None else record.partition

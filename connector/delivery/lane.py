@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heappush
 from itertools import chain, count
 
 from connector.pipeline.batching import Batch, Delivery, OpenBatch
+from connector.pipeline.ordering import order_key
 from connector.vendors.base import Limits
 
 Allowed = Callable[[Hashable], bool]
@@ -61,10 +62,16 @@ class Lane:
         return self._take_waiting(now, allowed) or self._take_ready(allowed) or self._take_open(now, allowed)
 
     def take_probe(self, allowed: Allowed) -> Batch | None:
-        """Return any batch, without regard to due times and linger, one that was not tried yet before the others."""
+        """Return any batch, without regard to due times and linger, one that was not tried yet before the others.
+
+        With order, a record in doubt at the head lets the first record of another key by, alone: that one's acceptance
+        is the evidence that ends the doubt, and no key is overtaken.
+        """
         if self.in_flight >= self._concurrency:
             return None
         if self._ordered and self._front:
+            if self._front[0].deliveries[0].refused_alone and (other := self._take_other_key(allowed)) is not None:
+                return other
             return self._take_front(float("inf"), allowed)
         return (
             self._take_ready(allowed)
@@ -160,6 +167,20 @@ class Lane:
                 return batch
             if self._ordered:
                 return None
+        return None
+
+    def _take_other_key(self, allowed: Allowed) -> Batch | None:
+        """Take out the first record of a key of which nothing waits before it, unless it is in doubt itself."""
+        seen: set[Hashable] = set()
+        for batch in (*self._front, *self._ready, *self._open.values()):
+            for delivery in batch.deliveries:
+                key = order_key(delivery.record)
+                if key not in seen and not delivery.refused_alone and allowed(batch.group):
+                    self.drop(lambda one, taken=delivery: one is taken)
+                    if isinstance(batch, OpenBatch):
+                        return Batch(batch.group, [delivery], "linger")
+                    return batch.part([delivery])
+                seen.add(key)
         return None
 
     def _take_waiting(self, now: float, allowed: Allowed) -> Batch | None:

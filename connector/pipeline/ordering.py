@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from zlib import crc32
 
 from connector.records import Record
@@ -13,3 +14,8 @@ def lane_of(record: Record, lanes: int) -> int:
         return 0
     key = record.key
     return crc32(key) % lanes if key is not None else record.partition % lanes
+
+
+def order_key(record: Record) -> Hashable:
+    """Return what tells records apart whose order matters: the key, or the partition of a record without one."""
+    return record.key if record.key is not None else record.partition

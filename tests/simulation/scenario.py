@@ -95,11 +95,11 @@ class Scenario:
     def roomy(self) -> bool:
         """Whether records behind one that waits for evidence can always pass it.
 
-        Where the buffer or the map is full, or its lane is the only one, nothing else is accepted, and so nobody can
-        tell whose fault a refusal is.
+        With `order: key` nothing of its key may; where those fill the buffer or the map, nothing else is read, and so
+        nobody can tell whose fault a refusal is. Without order there is always another record to ask with.
         """
-        lanes = all(one.order == "none" or one.max_in_flight > 1 for one in self.destinations.values())
-        return lanes and self.map_limit > 1000 and self.settings.limits.buffer > 500_000
+        ordered = any(one.order == "key" for one in self.destinations.values())
+        return not ordered or (self.map_limit > 1000 and self.settings.limits.buffer > 500_000)
 
     @property
     def drain_timeout(self) -> float:

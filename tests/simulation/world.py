@@ -285,11 +285,12 @@ class World:
         while True:
             await self._watch(5.0)
             left = self.oracle.left()
-            if not left and self._all_committed():
+            committed = self._all_committed()
+            if not left and committed:
                 break
             if self.clock.now() > end:
                 self._stuck(left)
-            if left:
+            if not committed:
                 for _ in range(2):
                     self.append(draw_record(self.scenario, self.random, len(self.records), good=True))
         for member in self.members:

@@ -121,6 +121,22 @@ def test_probes_take_another_batch_each_time() -> None:
     assert seen == [[0, 1, 2], [3, 4, 5], [6], [0, 1, 2]]
 
 
+def test_a_record_in_doubt_lets_another_keys_first_record_by() -> None:
+    """With order, a probe is the first record of a key of which nothing waits before it, whatever batch holds it."""
+    at = lane(ordered=True)
+    head = delivery(0, b"a")
+    head.refused_alone = True
+    at.put_parts([Batch("g", [head]), Batch("g", [delivery(1, b"a"), delivery(2, b"b"), delivery(3, b"b")])])
+    for offset, key in ((4, b"b"), (5, b"c"), (6, b"a"), (7, b"d")):
+        at.offer(delivery(offset, key), "g", 0.0)
+    probed = []
+    while (batch := at.take_probe(anything)) is not None and batch.deliveries != [head]:
+        probed.append(offsets(batch))
+    assert probed == [[2], [3], [4], [5], [7]]
+    at.put_back(Batch("g", [head]), 0.0)
+    assert sorted(one.record.offset for batch in at.batches() for one in batch.deliveries) == [0, 1, 6]
+
+
 def test_hurry_makes_everything_due() -> None:
     """When a hold ends nothing waits for its old time."""
     for ordered in (False, True):

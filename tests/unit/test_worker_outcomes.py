@@ -209,6 +209,24 @@ async def test_a_probe_of_a_doubted_destination_takes_another_record_each_time()
     assert sorted(rig.transport.accepted) == list(range(20, 40))
 
 
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P11")
+@played
+async def test_a_doubt_at_the_head_of_the_only_lane_is_ended_by_another_key() -> None:
+    """With order and one lane, a record in doubt waits for the acceptance of another key's record, not for ever.
+
+    Kills: probing an ordered lane with nothing but its head, or with a later record of the head's key.
+    """
+    rig = Rig(refusing([0, 1], documented=False), order="key", max_in_flight=1)
+    async with rig.running():
+        keys = [b"a", b"b", b"a", b"b", b"a", b"c", b"a", b"b", b"c", b"c"]
+        rig.offer(range(10), key=lambda n: keys[n])
+        await rig.done()
+    assert rig.letters.numbers == [0, 1]
+    assert rig.transport.accepted.index(2) < rig.transport.accepted.index(4) < rig.transport.accepted.index(6)
+    assert [n for n in rig.transport.accepted if n in (5, 8, 9)] == [5, 8, 9]
+
+
 @pytest.mark.parametrize("limit", ["records", "bytes"])
 @pytest.mark.parametrize("most", [1, 2, 7, 30, 50])
 def test_a_batch_too_large_is_cut_and_the_smaller_limit_remembered(most: int, limit: str) -> None:
