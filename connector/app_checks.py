@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from connector import vendors
 from connector.clock import SystemClock
@@ -18,6 +18,8 @@ from connector.kafka.topics import OwnTopic, TopicCheck
 from connector.pipeline.routing import RouteTable
 from connector.vendors.base import Misconfigured, Probed, VendorKind
 
+TOPICS_TIMEOUT: Final = 30.0
+"""Seconds that `topics` waits for a broker."""
 REACH_TIMEOUT: Final = 10.0
 """Seconds that `check --online` gives each of those it asks."""
 
@@ -87,6 +89,29 @@ async def check_online(loaded: Loaded) -> list[str]:
         if fault is not None:
             faults.append(f"destinations.{name}: {fault}")
     return faults
+
+
+class CheckedTopic(NamedTuple):
+    """One of the connector's own topics that is fit for its purpose, and whether it was created just now."""
+
+    name: str
+    purpose: str
+    created: bool
+
+
+async def check_topics(loaded: Loaded, *, create: bool, partitions: int | None) -> list[CheckedTopic]:
+    """Return the connector's own topics; with `create` those that are missing are created, whatever the file says.
+
+    Raises `StartupError` with everything that is wrong with them, `BrokerUnreachable` after half a minute.
+    """
+    settings = loaded.settings
+    kafka = settings.kafka.model_copy(update={"create_topics": create})
+    check, own = TopicCheck(kafka, clock=SystemClock()), own_topics(settings)
+    if settings.console.audit_topic is not None:
+        own.append(OwnTopic(settings.console.audit_topic, "audit"))
+    await check.wait(lambda _message: None, TOPICS_TIMEOUT)
+    report = await check.check(kafka.topics, own, partitions)
+    return [CheckedTopic(topic.name, topic.purpose, topic.name in report.created) for topic in own]
 
 
 async def probe(name: str, settings: DestinationSettings, kinds: Mapping[str, VendorKind]) -> str | None:

@@ -45,6 +45,9 @@ _FILES: Final[Schema] = {
     **_TEXTS,
     "propertyNames": {"pattern": "^[A-Za-z0-9][-._A-Za-z0-9]*$", "not": {"const": "connector.yaml"}},
 }
+_RESOURCES: Final = _closed(requests=_OBJECT, limits=_OBJECT, claims=_OBJECTS)
+_PORT: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": 65535}
+_HOST: Final[Schema] = {**_NAME, "description": "A DNS name, without a scheme or a port."}
 _SCALING: Final = _closed(
     enabled=_FLAG,
     type=_choice("keda", "hpa"),
@@ -76,8 +79,22 @@ _OWN: Final[Mapping[str, Schema]] = {
     "terminationGracePeriodSeconds": _POSITIVE,
     "perDestination": _FLAG,
     "staticMembership": _FLAG,
-    "resources": _closed(requests=_OBJECT, limits=_OBJECT, claims=_OBJECTS),
+    "resources": _RESOURCES,
     "autoscaling": _SCALING,
+    "topicsJob": _closed(
+        enabled=_FLAG,
+        partitions={"type": ["integer", "null"], "minimum": 1},
+        existingSecret=_NAME,
+        backoffLimit=_COUNT,
+        activeDeadlineSeconds=_POSITIVE,
+    ),
+    "console": _closed(
+        enabled=_FLAG,
+        resources=_RESOURCES,
+        service=_closed(port=_PORT, annotations=_TEXTS),
+        ingress=_closed(enabled=_FLAG, className=_NAME, host=_HOST, tlsSecret=_NAME, annotations=_TEXTS),
+        ingressFrom=_OBJECTS,
+    ),
     "service": _closed(enabled=_FLAG, annotations=_TEXTS),
     "podMonitor": _closed(enabled=_FLAG, interval={"type": "string", "pattern": "^[0-9]+(ms|s|m)$"}, labels=_TEXTS),
     "prometheusRule": _closed(enabled=_FLAG, labels=_TEXTS),

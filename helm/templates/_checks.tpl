@@ -33,6 +33,31 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Refuses a console that nobody could reach, or everybody. */}}
+{{- define "connector.checkConsole" -}}
+{{- $config := include "connector.given" . | fromJson -}}
+{{- $own := default dict $config.console -}}
+{{- if .Values.console.enabled -}}
+{{- if not $own.token -}}
+{{- fail "console.enabled serves dead letters to whoever reaches the page, and config.console.token is empty: put a token into a Secret, name that in existingSecret, and write ${file:/run/secrets/connector/KEY} there." -}}
+{{- end -}}
+{{- if has (toString (default "0.0.0.0" $own.host)) (list "127.0.0.1" "localhost" "::1") -}}
+{{- fail "config.console.host is a loopback address, which the console's Service cannot reach: leave it out." -}}
+{{- end -}}
+{{- if and (hasKey $own "port") (or (contains "${" (toString $own.port)) (lt (int $own.port) 1024)) -}}
+{{- fail "config.console.port has to be a number from 1024: the Service points to it, and pods do not run as root." -}}
+{{- end -}}
+{{- if and (not .Values.service.enabled) (not $own.members) -}}
+{{- fail "service.enabled is false, so the console would find no member: enable it, or set config.console.members." -}}
+{{- end -}}
+{{- if and .Values.console.ingress.enabled (not .Values.console.ingress.host) -}}
+{{- fail "console.ingress.host is empty, and the console answers only to names that it knows: give the name that people type." -}}
+{{- end -}}
+{{- else if .Values.console.ingress.enabled -}}
+{{- fail "console.ingress.enabled is true and console.enabled is false: enable the console, or no Ingress." -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Refuses, with a sentence, what would start and then go wrong. */}}
 {{- define "connector.check" -}}
 {{- $values := .Values -}}
@@ -81,6 +106,14 @@
 {{- if and (hasKey $server "port") (or (contains "${" (toString $server.port)) (lt (int $server.port) 1024)) -}}
 {{- fail "config.server.port has to be a number from 1024: pods are probed there, and do not run as root." -}}
 {{- end -}}
+{{- if and $values.autoscaling.enabled (lt (int $values.autoscaling.minReplicas) 1) (or (eq $values.autoscaling.type "hpa") (eq $values.autoscaling.trigger "prometheus")) -}}
+{{- fail "autoscaling.minReplicas is 0, and without a member nobody serves the metrics that would start one: set 1, or scale by KEDA's kafka trigger." -}}
+{{- end -}}
+{{- $protocol := upper (toString (default "PLAINTEXT" (get $config.kafka.client "security.protocol"))) -}}
+{{- if and $values.autoscaling.enabled (eq $values.autoscaling.type "keda") (eq $values.autoscaling.trigger "kafka") (ne $protocol "PLAINTEXT") (not $values.autoscaling.authenticationRef) -}}
+{{- fail (printf "config.kafka.client.security.protocol is %s, and KEDA reads the lag by itself: name a TriggerAuthentication with Kafka's credentials in autoscaling.authenticationRef, or set autoscaling.trigger to prometheus." $protocol) -}}
+{{- end -}}
+{{- include "connector.checkConsole" . -}}
 {{- if and $values.networkPolicy.enabled (not $values.networkPolicy.egress) -}}
 {{- fail "networkPolicy.egress is empty, so pods could reach DNS and vendors and not Kafka: name where Kafka and the registry are." -}}
 {{- end -}}
@@ -101,12 +134,33 @@
 {{- dig "server" "port" 8080 (include "connector.given" . | fromJson) | int -}}
 {{- end -}}
 
+{{/* The files of the ConfigMap, and what changes with them. */}}
+{{- define "connector.files" -}}
+connector.yaml: |
+  {{- include "connector.config" . | nindent 2 }}
+{{- range $name, $text := .Values.files }}
+{{ $name }}: {{ $text | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "connector.checksum" -}}
+{{- printf "%s%s" (include "connector.config" .) (toJson .Values.files) | sha256sum -}}
+{{- end -}}
+
 {{/* The configuration file. JSON is YAML, and keeps whole numbers whole. */}}
 {{- define "connector.config" -}}
 {{- $config := include "connector.given" . | fromJson -}}
 {{- $_ := set $config "server" (merge (dict) (default dict $config.server) (dict "host" "0.0.0.0" "port" 8080)) -}}
 {{- if .Values.staticMembership -}}
 {{- $_ := set $config.kafka.client "group.instance.id" "${POD_NAME}" -}}
+{{- end -}}
+{{- if .Values.console.enabled -}}
+{{- $ingress := .Values.console.ingress -}}
+{{- $service := include "connector.consoleName" . -}}
+{{- $names := list $service (printf "%s.%s" $service .Release.Namespace) (printf "%s.%s.svc" $service .Release.Namespace) -}}
+{{- $own := dict "host" "0.0.0.0" "port" 8090 "hosts" (ternary (prepend $names $ingress.host) $names $ingress.enabled) -}}
+{{- $_ := set $own "members" (list (printf "http://%s:%s" (include "connector.fullname" .) (include "connector.port" .))) -}}
+{{- $_ := set $config "console" (merge (dict) (default dict $config.console) $own) -}}
 {{- end -}}
 {{- toPrettyJson $config -}}
 {{- end -}}

@@ -24,6 +24,27 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
+{{- define "connector.consoleName" -}}
+{{- printf "%s-console" (include "connector.fullname" .) -}}
+{{- end -}}
+
+{{/* Another name than the members': no Service, monitor or budget of theirs selects the console. */}}
+{{- define "connector.consoleSelector" -}}
+app.kubernetes.io/name: {{ include "connector.name" . }}-console
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "connector.consoleLabels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "connector.consoleSelector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "connector.consolePort" -}}
+{{- dig "console" "port" 8090 (include "connector.given" . | fromJson) | int -}}
+{{- end -}}
+
 {{- define "connector.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "connector.fullname" .) .Values.serviceAccount.name -}}

@@ -10,23 +10,15 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
-    checksum/config: {{ printf "%s%s" (include "connector.config" $root) (toJson $values.files) | sha256sum }}
+    checksum/config: {{ include "connector.checksum" $root }}
     {{- with $values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
   {{- include "connector.podBasics" $root | nindent 2 }}
   terminationGracePeriodSeconds: {{ int $values.terminationGracePeriodSeconds }}
-  {{- with $values.priorityClassName }}
-  priorityClassName: {{ . }}
-  {{- end }}
-  {{- with $values.nodeSelector }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.tolerations }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
+  {{- with include "connector.placement" $root | trim }}
+  {{- . | nindent 2 }}
   {{- end }}
   {{- with $values.affinity }}
   affinity:
@@ -75,6 +67,21 @@ spec:
         {{- toYaml $values.resources | nindent 8 }}
 {{- end -}}
 
+{{/* Where pods of the chart may run. */}}
+{{- define "connector.placement" -}}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{/* What every pod of the chart has: no token, no root, the files. */}}
 {{- define "connector.podBasics" -}}
 serviceAccountName: {{ include "connector.serviceAccount" . }}
@@ -93,7 +100,7 @@ securityContext:
 volumes:
   - name: config
     configMap:
-      name: {{ include "connector.fullname" . }}
+      name: {{ default (include "connector.fullname" .) .configMap }}
   {{- with .Values.existingSecret }}
   - name: secrets
     secret:

@@ -61,12 +61,42 @@ def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
 
 def workloads(manifests: list[Manifest]) -> list[Manifest]:
     """Return what runs members."""
-    return of_kind(manifests, "Deployment") + of_kind(manifests, "StatefulSet")
+    found = of_kind(manifests, "Deployment") + of_kind(manifests, "StatefulSet")
+    return [each for each in found if container(each)["name"] == "connector"]
 
 
-def configuration(manifests: list[Manifest]) -> dict[str, str]:
+def pod(manifest: Manifest) -> Manifest:
+    """Return what a manifest says of its pods."""
+    spec: Manifest = manifest["spec"]
+    return spec if manifest["kind"] == "Pod" else spec["template"]["spec"]
+
+
+def pods(manifests: list[Manifest]) -> list[Manifest]:
+    """Return what every manifest that makes pods says of them."""
+    return [pod(each) for kind in ("Deployment", "StatefulSet", "Job", "Pod") for each in of_kind(manifests, kind)]
+
+
+def container(manifest: Manifest) -> Manifest:
+    """Return the one container of a manifest that makes pods."""
+    (found,) = pod(manifest)["containers"]
+    only: Manifest = found
+    return only
+
+
+def selected(manifests: list[Manifest], labels: dict[str, str]) -> list[str]:
+    """Return the names of the containers in the pods that these labels select."""
+    found = []
+    for each in of_kind(manifests, "Deployment") + of_kind(manifests, "StatefulSet"):
+        own = each["spec"]["template"]["metadata"]["labels"]
+        if labels.items() <= own.items():
+            found.append(container(each)["name"])
+    return found
+
+
+def configuration(manifests: list[Manifest], name: str = "r-connector") -> dict[str, str]:
     """Return the files beside and with the configuration, by name."""
-    (found,) = (each for each in of_kind(manifests, "ConfigMap") if "connector.yaml" in each["data"])
+    maps = [each for each in of_kind(manifests, "ConfigMap") if "connector.yaml" in each["data"]]
+    (found,) = (each for each in maps if len(maps) == 1 or each["metadata"]["name"] == name)
     files: dict[str, str] = found["data"]
     return files
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import jsonschema  # type: ignore[import-untyped]  # as kubernetes_validate, which brings it
 import kubernetes_validate  # type: ignore[import-untyped]  # it has no types
 import pytest
 import yaml
@@ -21,8 +24,10 @@ from tests.e2e.chart import (
     RELEASE,
     Manifest,
     configuration,
+    container,
     helm,
     of_kind,
+    pods,
     refusal,
     render,
     workloads,
@@ -33,6 +38,8 @@ VALUES: Final = {file.name.removesuffix("-values.yaml"): file for file in sorted
 FILES: Final = {"default": (CHART / "values.yaml"), **VALUES}
 CUSTOM: Final = {"ScaledObject", "PodMonitor", "PrometheusRule"}
 """Kinds of operators, of which Kubernetes has no schema."""
+CUSTOM_SCHEMAS: Final = Path(__file__).parent / "crds"
+"""Schemas of theirs, with the fields that the chart uses and no others, after their own definitions."""
 
 CONFIG: Final[dict[str, Any]] = {
     "kafka": {"topics": ["events"], "group_id": "group", "client": {"bootstrap.servers": "kafka:9092"}},
@@ -72,7 +79,10 @@ def test_values_are_linted(name: str) -> None:
 def test_manifests_are_valid_for_kubernetes(name: str, rendered: dict[str, list[Manifest]]) -> None:
     """Every manifest passes Kubernetes' own schema, unknown fields refused, and names are not used twice."""
     for manifest in rendered[name]:
-        if manifest["kind"] not in CUSTOM:
+        if manifest["kind"] in CUSTOM:
+            schema = json.loads((CUSTOM_SCHEMAS / f"{manifest['kind']}.json").read_text(encoding="utf-8"))
+            jsonschema.validate(manifest, schema)
+        else:
             kubernetes_validate.validate(manifest, "1.33", strict=True)
     names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in rendered[name]]
     assert sorted(names) == sorted(set(names))
@@ -81,15 +91,14 @@ def test_manifests_are_valid_for_kubernetes(name: str, rendered: dict[str, list[
 @pytest.mark.parametrize("name", FILES)
 def test_pods_keep_to_the_restricted_profile(name: str, rendered: dict[str, list[Manifest]]) -> None:
     """No pod runs as root, writes to its root file system, gains privileges or has a token of the API."""
-    pods = [each["spec"]["template"]["spec"] for each in workloads(rendered[name])]
-    pods += [each["spec"] for each in of_kind(rendered[name], "Pod")]
-    assert len(pods) >= 2
-    for pod in pods:
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert pod["automountServiceAccountToken"] is False
-        for container in pod["containers"]:
-            own = container["securityContext"]
+    found = pods(rendered[name])
+    assert len(found) >= 2
+    for each in found:
+        assert each["securityContext"]["runAsNonRoot"] is True
+        assert each["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert each["automountServiceAccountToken"] is False
+        for one in each["containers"]:
+            own = one["securityContext"]
             assert own["readOnlyRootFilesystem"] is True
             assert own["allowPrivilegeEscalation"] is False
             assert own["capabilities"] == {"drop": ["ALL"]}
@@ -101,8 +110,8 @@ def test_the_connector_takes_the_rendered_configuration(
 ) -> None:
     """The connector's models accept the ConfigMap's file, with secrets where the pod has them."""
     (workload, *_) = workloads(rendered[name])
-    (container,) = workload["spec"]["template"]["spec"]["containers"]
-    variables = {variable["name"]: "a-value-of-the-cluster" for variable in container["env"]}
+    member = container(workload)
+    variables = {variable["name"]: "a-value-of-the-cluster" for variable in member["env"]}
     content = configuration(rendered[name])["connector.yaml"]
     for key in re.findall(r"\$\{file:/run/secrets/connector/([^}]+)\}", content):
         (tmp_path / key).write_text("a-value-of-a-secret", encoding="utf-8")
@@ -113,8 +122,8 @@ def test_the_connector_takes_the_rendered_configuration(
     assert load(path, models, variables, rules).settings.destinations
     server = json.loads(content)["server"]
     assert server["host"] == "0.0.0.0"
-    assert container["ports"] == [{"name": "http", "containerPort": server["port"]}]
-    probes = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")}
+    assert member["ports"] == [{"name": "http", "containerPort": server["port"]}]
+    probes = {probe: member[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")}
     assert probes == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
 
 
@@ -123,6 +132,11 @@ def test_the_schema_is_made_of_the_models() -> None:
     assert SCHEMA.read_text(encoding="utf-8") == text(), "run make docs"
 
 
+EXPECTED: Final = (
+    *("replicaCount", "image", "config", "existingSecret", "resources", "terminationGracePeriodSeconds"),
+    *("perDestination", "autoscaling", "console", "podMonitor", "prometheusRule", "networkPolicy"),
+    "podDisruptionBudget",
+)
 TOO_SHORT: Final = {"config": _config("limits", drain_timeout="1m"), "terminationGracePeriodSeconds": 67}
 REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "grace": ({"terminationGracePeriodSeconds": 29}, "killed while they drain"),
@@ -152,6 +166,38 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"autoscaling": {"enabled": True}, "config": _client(**{"bootstrap.servers": "${KAFKA}"})},
         "which KEDA cannot read",
     ),
+    "keda_zero": (
+        {"autoscaling": {"enabled": True, "minReplicas": 0, "trigger": "prometheus", "prometheusAddress": "http://p"}},
+        "minReplicas is 0",
+    ),
+    "hpa_zero": ({"autoscaling": {"enabled": True, "minReplicas": 0, "type": "hpa"}}, "minReplicas is 0"),
+    "keda_account": (
+        {"autoscaling": {"enabled": True}, "config": _client(**{"security.protocol": "SASL_SSL"})},
+        "TriggerAuthentication",
+    ),
+    "console_token": ({"console": {"enabled": True}}, "config.console.token is empty"),
+    "console_secret": (
+        {"console": {"enabled": True}, "config": _config("console", token="a-real-one")},
+        "config.console.token holds a secret itself",
+    ),
+    "console_loopback": (
+        {"console": {"enabled": True}, "config": _config("console", token="${TOKEN}", host="localhost")},
+        "config.console.host is a loopback",
+    ),
+    "console_port": (
+        {"console": {"enabled": True}, "config": _config("console", token="${TOKEN}", port=80)},
+        "config.console.port has to be",
+    ),
+    "console_members": (
+        {"console": {"enabled": True}, "service": {"enabled": False}, "config": _config("console", token="${TOKEN}")},
+        "service.enabled is false",
+    ),
+    "ingress_host": (
+        {"console": {"enabled": True, "ingress": {"enabled": True}}, "config": _config("console", token="${TOKEN}")},
+        "console.ingress.host is empty",
+    ),
+    "ingress_alone": ({"console": {"ingress": {"enabled": True, "host": "a.b"}}}, "enable the console"),
+    "ingress_address": ({"console": {"ingress": {"host": "https://a.b"}}}, "does not match pattern"),
     "prometheus": ({"autoscaling": {"enabled": True, "trigger": "prometheus"}}, "prometheusAddress is empty"),
     "no_way_to_kafka": ({"networkPolicy": {"enabled": True}}, "networkPolicy.egress is empty"),
     "names": (
@@ -257,3 +303,40 @@ def test_the_notes_say_what_to_do_next(tmp_path: Path) -> None:
     said = yaml.safe_load(done.stdout)["text"]
     for says in ("the chart's example", "connector-credentials", f"helm test {RELEASE}", "deployment/r-connector"):
         assert says in said
+
+
+def test_keda_counts_all_topics_where_one_is_a_pattern(rendered: dict[str, list[Manifest]]) -> None:
+    """One trigger without a topic stands for all; it does not ask for what KEDA refuses there."""
+    (scaler,) = of_kind(rendered["keda-patterns"], "ScaledObject")
+    (trigger,) = scaler["spec"]["triggers"]
+    assert set(trigger["metadata"]) == {"bootstrapServers", "consumerGroup", "lagThreshold"}
+    assert trigger["authenticationRef"] == {"name": "kafka-credentials"}
+
+
+def test_the_schemas_of_operators_refuse_what_they_do_not_know(rendered: dict[str, list[Manifest]]) -> None:
+    """A field that is misspelt, in a manifest's own spec or in a list of it, is a fault in each of the kinds."""
+    spoilt: dict[str, tuple[str, Callable[[Manifest], None]]] = {
+        "ScaledObject": ("keda", lambda spec: spec["triggers"][0].update(metaData={})),
+        "PodMonitor": ("monitoring", lambda spec: spec["podMetricsEndpoints"][0].update(intervall="15s")),
+        "PrometheusRule": ("monitoring", lambda spec: spec["groups"][0]["rules"][0].update(expression="1")),
+    }
+    assert set(spoilt) == CUSTOM
+    for kind, (name, spoil) in spoilt.items():
+        (manifest,) = copy.deepcopy(of_kind(rendered[name], kind))
+        schema = json.loads((CUSTOM_SCHEMAS / f"{kind}.json").read_text(encoding="utf-8"))
+        jsonschema.validate(manifest, schema)
+        spoil(manifest["spec"])
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(manifest, schema)
+
+
+def test_the_values_that_people_expect_are_there() -> None:
+    """The values file has the names that charts have, and each feature has a values file in helm/ci/."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    assert set(values) >= set(EXPECTED)
+    features = {name for name, value in values.items() if isinstance(value, dict) and value.get("enabled") is False}
+    given = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in VALUES.values()]
+    used = {name for values in given for name, value in values.items() if value}
+    assert features - used == set()
+    plain = {"config", "existingSecret", "perDestination", "staticMembership", "env", "files", "resources"}
+    assert plain - used == set()
