@@ -27,7 +27,6 @@ from connector.cli_start import (
     refuse_unknown,
 )
 from connector.cli_topics import topics
-from connector.cli_topics import topics
 from connector.config import Loaded
 from connector.errors import ConfigurationError, ConnectorError
 
@@ -199,7 +198,6 @@ for command in (hold, release, skip):
     app.command()(command)
 app.command()(explain)
 app.command()(offsets)
-app.command()(topics)
 app.command()(topics)
 app.command()(console)
 dlq.command()(replay)
