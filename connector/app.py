@@ -83,6 +83,7 @@ async def serve(
         member=member,
     )
     await server.start()
+    member.watchdog.start()
     try:
         if on_ready is not None:
             on_ready(server.port)
@@ -93,6 +94,7 @@ async def serve(
         if report is not None:
             await _run(loaded, destination, group, report, member, metrics, clock, stop)
     finally:
+        member.watchdog.stop()
         await server.stop()
     log.info("connector.stopped", group=group)
     return 0

@@ -41,6 +41,12 @@ _WAITS: Final = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 _RECORDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 75.0, 100.0, 200.0, 500.0, 1000.0)
 _BYTES: Final = (256.0, 1024.0, 4096.0, 10_000.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0)
 
+_TIME: Final = (
+    "Where the time of a member goes: every second since it joined belongs to one part. `poll`: taking records from "
+    "Kafka; `decode`: decoding, and waiting for a schema; `prepare`: routing and encoding; `deliver`: the requests' "
+    "own work, and waiting for vendors with the buffer or a map full; `commit`: committing; `idle`: nothing to read."
+)
+
 DEFINITIONS: Final = tuple(
     Definition(*row)
     for row in (
@@ -178,10 +184,7 @@ DEFINITIONS: Final = tuple(
             "time_seconds_total",
             "counter",
             ("part",),
-            "Where the time of a member goes: every second since it joined belongs to one part. `poll`: taking records "
-            "from Kafka; `decode`: decoding, and waiting for a schema; `prepare`: routing and encoding; `deliver`: the "
-            "requests' own work, and waiting for vendors with the buffer or a map full; `commit`: committing; `idle`: "
-            "nothing to read.",
+            _TIME,
             "seconds",
             (),
             f"part: {', '.join(PARTS)}",

@@ -1,8 +1,8 @@
 """The HTTP port of `run`: /metrics, /healthz, /readyz, /status, and the operator's actions.
 
     GET  /metrics                       Prometheus' text format
-    GET  /healthz                       200, or 503 with the reasons: the loop turns and the consumer polls
-    GET  /readyz                        200, or 503 with the reasons: assigned or validly idle, no fatal error
+    GET  /healthz                       200, or 503 with the reasons: nothing is stuck; a blocked loop does not answer
+    GET  /readyz                        200, or 503 with the reasons: assigned or validly idle, a broker within reach
     GET  /status                        what every destination and partition does
     POST /destinations/NAME/hold        hold a destination in this member; answers with its status
     POST /destinations/NAME/release     let it go on

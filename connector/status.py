@@ -18,13 +18,15 @@ from connector.metrics import Metrics
 from connector.records import Position
 from connector.server import Check, Skipped
 from connector.skips import Skipper
+from connector.stuck import StuckJudge
+from connector.watchdog import Watchdog
 from connector.wiring import Pipeline
 
 log = structlog.get_logger()
 
 SUMMARY_INTERVAL: Final = 30.0
-POLL_MARGIN: Final = 30.0
-"""Seconds beyond `limits.drain_timeout` after which a consumer that was not polled counts as stuck."""
+JOIN_SECONDS: Final = 15.0
+"""After so long in a group a member that was told nothing has no partitions: KIP-848 does not say so, others do."""
 
 
 class Member:
@@ -33,7 +35,9 @@ class Member:
     def __init__(self, group: str, clock: Clock, drain_timeout: float) -> None:
         self._group = group
         self._clock = clock
-        self._stuck_after = drain_timeout + POLL_MARGIN
+        self._drain_timeout = drain_timeout
+        self._judge: StuckJudge | None = None
+        self.watchdog = Watchdog(self.stuck)
         self._waiting: str | None = "starting"
         self._pipeline: Pipeline | None = None
         self._workers: Mapping[str, Worker] = {}
@@ -51,14 +55,17 @@ class Member:
         self._troubles = troubles
         self._pipeline, self._letters = pipeline, letters
         self._workers = pipeline.workers
+        self._judge = StuckJudge(pipeline, letters, troubles, self._drain_timeout, self._clock.now())
         self._waiting = None
 
+    def stuck(self) -> str | None:
+        """Return why nothing moves, or None; to be asked from time to time, as the watchdog does."""
+        return None if self._judge is None else self._judge.look(self._clock.now())
+
     def health(self) -> Check:
-        """Whether the consumer is polled; that this is answered at all says that the loop turns."""
-        polled = None if self._pipeline is None else self._pipeline.runner.polled_at
-        if polled is not None and self._clock.now() - polled > self._stuck_after:
-            return Check(ok=False, reasons=[f"the consumer was not polled for {self._clock.now() - polled:.0f} s"])
-        return Check(ok=True)
+        """Whether the member is not stuck; that this is answered at all says that the loop turns."""
+        reason = self.watchdog.reason
+        return Check(ok=reason is None, reasons=[] if reason is None else [reason])
 
     def readiness(self) -> Check:
         """Whether the member consumes, or has validly nothing to consume."""
@@ -68,8 +75,7 @@ class Member:
             reasons.append(self._letters.trouble)
         troubles = self._troubles()
         reasons.extend(text if topic is None else f"topic {topic}: {text}" for topic, text in troubles.items())
-        polled = pipeline is not None and pipeline.runner.polled_at is not None
-        ready = self._waiting is None and polled and None not in troubles
+        ready = self._waiting is None and self._joined() and None not in troubles
         if not ready and not reasons:
             reasons.append("joining the group")
         for name, worker in self._workers.items():
@@ -77,6 +83,13 @@ class Member:
             if condition.cause is not None:
                 reasons.append(f"destination {name} is {condition.state}: {condition.cause}")
         return Check(ok=ready, reasons=reasons)
+
+    def _joined(self) -> bool:
+        """Whether the group has given partitions to this member, or none."""
+        runner = None if self._pipeline is None else self._pipeline.runner
+        if runner is None or runner.polled_at is None:
+            return False
+        return runner.joining_since is None or runner.polled_at - runner.joining_since > JOIN_SECONDS
 
     def status(self) -> Mapping[str, Any]:
         """Return the content of `/status`."""

@@ -201,6 +201,11 @@ class IntakeHolds:
         self._storms: dict[str, str] = {}
         self.registry: str | None = None
 
+    @property
+    def stormy(self) -> bool:
+        """Whether the storm of any topic holds it."""
+        return bool(self._storms)
+
     def storm(self, topic: str, message: str | None) -> None:
         """Note that a topic is held by its storm, or flows again."""
         if message is None:

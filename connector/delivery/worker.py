@@ -64,6 +64,8 @@ class Worker:
         self._suspended: list[tuple[Delivery, Refusal]] = []
         """Records that break a rule while too many do: neither sent nor dead-lettered until the storm is over."""
         self.in_flight = 0
+        self.answered = 0
+        """How many requests have ended, in any way."""
         destination.ports.metrics.destination_in_flight.labels(self.name).set_function(lambda: self.in_flight)
 
     @property
@@ -80,6 +82,11 @@ class Worker:
     def vendor(self) -> Vendor:
         """The vendor as its settings are now."""
         return self._at.vendor
+
+    @property
+    def settling(self) -> int:
+        """How many batches are under way without a request: mostly those whose dead letters Kafka has not taken yet."""
+        return len(self._tasks) - self.in_flight
 
     def offer(self, deliveries: Iterable[tuple[Delivery, Hashable]]) -> None:
         """Take deliveries in, each with its group. Never blocks: the budget is the caller's to mind."""
@@ -321,6 +328,7 @@ class Worker:
         finally:
             lane.in_flight -= 1
             self.in_flight -= 1
+            self.answered += 1
             # At once: others need not wait until what follows has written its dead letters.
             self._changed.set()
         if verdict is not None:

@@ -148,7 +148,9 @@ class Runner:
         self._moved: dict[TopicPartition, tuple[int, float]] = {}
         self._committed_at = clock.now()
         self.polled_at: float | None = None
-        """When the consumer was polled last (monotonic seconds); None before it joined the group."""
+        """When the consumer was polled last (monotonic seconds); None before that."""
+        self.joining_since: float | None = None
+        """Since when the group has told this member nothing (monotonic seconds); None once it has."""
 
     @property
     def assigned(self) -> frozenset[TopicPartition]:
@@ -162,6 +164,7 @@ class Runner:
         """
         await self._source.start(self)
         self._committed_at = self._clock.now()
+        self.joining_since = self._committed_at
         self._time.begin(self._committed_at)
         try:
             while not stop.is_set():
@@ -179,6 +182,7 @@ class Runner:
             self._map_used[partition] = 0.0
             self._moved[partition] = (one.start, self._clock.now())
         self._flow.forget((one.topic, one.partition) for one in partitions)
+        self.joining_since = None
         self._metrics.rebalances.labels("assigned").inc()
         self._on_assignment(self.assigned)
         log.info("partitions.assigned", partitions=_names((one.topic, one.partition) for one in partitions))
@@ -193,6 +197,7 @@ class Runner:
         """End the epochs without a commit: another member has the partitions already."""
         self._metrics.rebalances.labels("lost").inc()
         gone = self._take_trackers(partitions, Phase.CLOSED)
+        self.joining_since = None if self._trackers else self._clock.now()
         self._intake.forget(list(gone))
         for destination in self._destinations:
             destination.drop()

@@ -20,7 +20,8 @@ LAYERS = (
         *("connector.kafka", "connector.dead_letters", "connector.dead_letters.reader"),
     ),
     (
-        *("connector.server", "connector.skips", "connector.status", "connector.wiring"),
+        *("connector.server", "connector.skips", "connector.status", "connector.stuck", "connector.watchdog"),
+        "connector.wiring",
         *("connector.console", "connector.dead_letters.commands"),
     ),
     ("connector.app*", "connector.testing"),
