@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings what the tests of the chart run into .tools/bin: Helm by Go, promtool by Debian's package (unpacked, not installed).
+# Brings what the tests of the chart run into .tools/bin: Helm by Go, promtool and Prometheus by Debian's package (unpacked, not installed).
 # Idempotent. What cannot be had is said, and its tests skip; without Helm they fail where CI=true.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,13 +18,17 @@ if [ "$(cat "$bin/helm.stamp" 2> /dev/null)" != "$helm" ]; then
     fi
 fi
 
-if ! [ -x "$bin/promtool" ] && ! command -v promtool > /dev/null; then
+lacking=""
+for program in promtool prometheus; do
+    [ -x "$bin/$program" ] || command -v "$program" > /dev/null || lacking="$lacking $program"
+done
+if [ -n "$lacking" ]; then
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     if command -v apt-get > /dev/null && command -v dpkg > /dev/null \
-        && (cd "$folder" && apt-get -qq download prometheus && dpkg -x prometheus_*.deb .) > "$bin/promtool.log" 2>&1; then
-        cp "$folder/usr/bin/promtool" "$bin/promtool"
+        && (cd "$folder" && apt-get -qq download prometheus && dpkg -x prometheus_*.deb .) > "$bin/prometheus.log" 2>&1; then
+        for program in $lacking; do cp "$folder/usr/bin/$program" "$bin/$program"; done
     else
-        echo "tools: Debian's package prometheus cannot be had, so the tests of the alerts are skipped" >&2
+        echo "tools: Debian's package prometheus cannot be had, so the tests of alerts and dashboard are skipped" >&2
     fi
 fi
