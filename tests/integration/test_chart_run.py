@@ -107,7 +107,7 @@ def _command(manifest: dict[str, Any], text: str, folder: Path) -> list[str]:
 
 
 def test_the_rendered_job_creates_the_topics_that_are_missing(job: Job, tmp_path: Path, environ: None) -> None:
-    """Run as the hook runs it, the command makes the connector's own topics, with the partitions asked for; twice is well."""
+    """Run as the hook runs it, the command makes the connector's own topics once; a second run finds them."""
     manifests = _rendered(job, tmp_path, topicsJob={"enabled": True, "partitions": 3})
     (hook,) = of_kind(manifests, "Job")
     command = _command(hook, configuration(manifests)["connector.yaml"], tmp_path)
