@@ -135,6 +135,7 @@ def _run(steps: Steps, order: Order, what: str, done: str, *, as_json: bool) -> 
                 watch.see(step)
                 if as_json:
                     sys.stdout.writelines(row(outcome, done) for outcome in step.outcomes)
+                    sys.stdout.flush()
 
     try:
         with Watch(what, tally) as watch:

@@ -117,6 +117,8 @@ def _facts(letter: Letter) -> Iterator[tuple[str, str]]:
     yield "came from", f"{facts.origin.topic}, partition {facts.origin.partition}, offset {facts.origin.offset}"
     yield "dedup id", facts.dedup_id
     yield "replays", str(facts.replays)
+    if facts.edited:
+        yield "edited", " ".join(facts.edited)
     if letter.record.key is not None:
         yield "key", letter.record.key.decode(errors="backslashreplace")
 

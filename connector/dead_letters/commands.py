@@ -178,6 +178,7 @@ def facts_json(letter: Letter) -> dict[str, Any]:
         "dedup_id": facts.dedup_id,
         "group": facts.group,
         "replays": facts.replays,
+        "edited": list(facts.edited),
     }
 
 
@@ -227,6 +228,7 @@ def _avro(letter: Letter) -> Mapping[str, Any]:
         **{f"origin_{name}": value for name, value in facts.origin._asdict().items()},
         "origin_timestamp": None if facts.origin_timestamp == NO_TIMESTAMP else facts.origin_timestamp,
         "resolved": None if letter.state == "open" else letter.state,
+        "edited": list(facts.edited),
         "key": letter.record.key,
         "value": letter.record.value,
         "headers": [{"name": name, "value": value} for name, value in facts.original],

@@ -26,6 +26,7 @@ SCHEMA: Final[Mapping[str, Any]] = {
         # A Kafka timestamp may lie outside the years that a date of Python's can be, so these are plain numbers.
         *({"name": name, "type": ["null", "long"], "default": None} for name in _TIMES),
         {"name": "http_status", "type": ["null", "int"], "default": None},
+        {"name": "edited", "type": {"type": "array", "items": "string"}, "default": []},
         {"name": "key", "type": ["null", "bytes"], "default": None},
         {"name": "value", "type": ["null", "bytes"], "default": None},
         {

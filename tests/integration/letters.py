@@ -1,0 +1,62 @@
+"""Dead letters written straight into a job's dead-letter topic, as the connector writes them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import Producer
+
+from connector.dead_letters.headers import to_headers
+from connector.records import DeadLetter, Record, uuid5_text
+from tests.integration.job import Job, run_command
+
+PARTITIONS: Final = 2
+
+
+class Told(NamedTuple):
+    """A dead letter to write: the value that it holds, and what its headers say."""
+
+    number: int
+    value: bytes
+    cause: str
+    code: str
+    destination: str | None = None
+    vendor: str | None = None
+
+
+def write_letters(job: Job, letters: Iterable[Told]) -> dict[int, str]:
+    """Write letters and return the dedup id of each by its number."""
+    producer = Producer({"bootstrap.servers": job.kafka.bootstrap, "linger.ms": 5, "acks": "all"})
+    ids = {}
+    now = time.time()
+    for one in letters:
+        record = Record(job.topic, one.number % 6, one.number, int(now * 1000), b"k%d" % one.number, one.value, ())
+        ids[one.number] = uuid5_text(f"letter {one.number}")
+        letter = DeadLetter(
+            record=record,
+            cause=one.cause,
+            code=one.code,
+            message=f"refused for the test with {one.code}",
+            failed_at=now,
+            dedup_id=ids[one.number],
+            vendor=one.vendor,
+            destination=one.destination,
+            http_status=200 if one.cause == "refused" else None,
+            attempts=1 if one.destination is not None else 0,
+        )
+        headers = to_headers(letter, group=job.group)
+        producer.produce(job.letters_topic, one.value, record.key, one.number % PARTITIONS, headers=headers)
+        if one.number % 500 == 0:
+            producer.poll(0)
+    assert producer.flush(30) == 0
+    return ids
+
+
+def lines(*arguments: str) -> list[dict[str, Any]]:
+    """Return what a `dlq` command prints with --json."""
+    done = run_command("dlq", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
