@@ -15,6 +15,7 @@ from connector.cli_console import console
 from connector.cli_dlq import dlq
 from connector.cli_explain import explain
 from connector.cli_offsets import offsets
+from connector.cli_preview import preview
 from connector.cli_replay import discard, replay
 from connector.cli_start import (
     BAD_CONFIGURATION,
@@ -197,6 +198,7 @@ def demo(
 for command in (hold, release, skip):
     app.command()(command)
 app.command()(explain)
+app.command()(preview)
 app.command()(offsets)
 app.command()(topics)
 app.command()(console)

@@ -1,4 +1,4 @@
-"""`connector explain` and `connector skip` on real Kafka: what became of a record is told, and one is set aside."""
+"""`connector explain`, `skip` and `preview` on real Kafka: what became, becomes or would become of records."""
 
 from __future__ import annotations
 
@@ -154,3 +154,23 @@ def test_a_record_that_waits_for_its_schema_is_skipped(job: Job, vendor: Vendor)
     assert (letter.value, letter.own["dlq-cause"]) == (head.value, "operator")
     assert "dlq-destination" not in letter.own
     assert member.stop() == 0
+
+
+def test_a_preview_sends_nothing_and_commits_nothing(job: Job, vendor: Vendor) -> None:
+    """What is there is accounted for, for a new group and from the end back, and neither vendor nor group sees it."""
+    bad = [Message(single_object(datum_bytes(event(n, eventName=""))), b"bad", (), 1) for n in range(3)]
+    job.produce([*good(range(250), partition=0), *bad, Message(b"junk", b"junk", (), 2)])
+    config = str(job.write(job.settings(vendor.destination)))
+    done = run_command("preview", "-c", config, "--json", "--speed", "backlog")
+    assert done.returncode == 0, done.stderr
+    sample, sent, *refused = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (sample["read"], sample["left"]) == ({job.topic: 254}, 0)
+    assert (sent["destination"], sent["records"], sent["requests"]) == (DESTINATION, 250, 3)
+    assert [(one["cause"], one["records"]) for one in refused] == [("invalid", 3), ("decode", 1)]
+    few = run_command("preview", "-c", config, "--from", "newest", "--records", "10")
+    assert "10 records read" in few.stdout
+    assert "Would become dead letters" in few.stdout
+    assert sum(job.committed().values()) == 0
+    assert vendor.served == []
+    wrong = run_command("preview", "-c", config, "--topic", "other")
+    assert (wrong.returncode, "other is none of kafka.topics" in wrong.stderr) == (1, True)

@@ -81,7 +81,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def test_help_names_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` lists the commands, and each has help of its own."""
     ended = command(monkeypatch, capsys, "--help")
-    for name in ("run", "check", "simulate", "demo", "hold", "release", "skip"):
+    for name in ("run", "check", "simulate", "demo", "hold", "release", "skip", "explain", "preview"):
         assert name in ended.out
         assert command(monkeypatch, capsys, name, "--help").code == 0
 
@@ -255,6 +255,25 @@ def test_skip_asks_the_member_and_prints_its_words(
     monkeypatch.setattr(actions, "skip", refuse)
     ended = command(monkeypatch, capsys, "skip", *place, "-c", file)
     assert (ended.code, ended.err) == (1, "this member does not own events[3]\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong", "said"),
+    [
+        ("--speed", "fast", "topic, backlog, or a number of records a second"),
+        ("--speed", "-1", "topic, backlog, or a number of records a second"),
+        ("--from", "yesterday", "group, earliest, newest, or a time with its zone"),
+        ("--latency", "soon", "a duration such as 100ms"),
+        ("--records", "0", "--records"),
+    ],
+)
+def test_a_preview_of_nonsense_is_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str, option: str, wrong: str, said: str
+) -> None:
+    """An option that means nothing is refused before Kafka is asked, and the allowed is named."""
+    ended = command(monkeypatch, capsys, "preview", "-c", file, option, wrong)
+    assert ended.code == 2
+    assert said in ended.err
 
 
 def test_an_unknown_simulator_is_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
