@@ -47,6 +47,7 @@ docs: .venv/.compiled  ## Write again what documents take from the code
 	$(BIN)/python -m tools.docs
 	$(BIN)/python -m tools.reference
 	$(BIN)/python -m tools.chart
+	$(BIN)/python -m tools.log_events
 
 lock:  ## Resolve the requirements anew (ARGS=--upgrade for the newest versions)
 	test -d .tools/lock || $(PYTHON) -m venv .tools/lock

@@ -287,7 +287,10 @@ def _calm_collector() -> None:
 
 
 def _stop_on_signals(stop: asyncio.Event, drain_timeout: float) -> None:
-    """Stop on SIGTERM and SIGINT: the first drains, a second ends at once, and so does a drain that hangs."""
+    """Stop on SIGTERM and SIGINT: the first drains, a second ends at once, and so does a drain that hangs.
+
+    SIGUSR1 logs one level more, SIGUSR2 again as configured.
+    """
     loop = asyncio.get_running_loop()
 
     def on_signal(name: str) -> None:
@@ -302,6 +305,8 @@ def _stop_on_signals(stop: asyncio.Event, drain_timeout: float) -> None:
 
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, on_signal, one.name)
+    loop.add_signal_handler(signal.SIGUSR1, logs.more)
+    loop.add_signal_handler(signal.SIGUSR2, logs.as_configured)
 
 
 def _overdue() -> None:

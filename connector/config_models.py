@@ -265,6 +265,9 @@ class LogSettings(Model):
     format: Literal["auto", "console", "json"] = Field(
         default="auto", description="`auto`: console on a terminal, JSON lines otherwise."
     )
+    sample: int = Field(
+        default=100, ge=1, description="At level debug: one record, and one request, in so many is followed; 1: all."
+    )
 
 
 class Settings(Model):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol, TextIO
 
@@ -27,6 +28,7 @@ _LEVELS: Final[Mapping[str, int]] = {
 _CHATTY: Final = ("aiohttp.access", "aiohttp.client", "asyncio", "httpx", "httpcore")
 """Libraries' loggers that speak below warning about every request or loop."""
 
+_log = structlog.get_logger()
 _redactor: Final = Redactor()
 
 
@@ -43,6 +45,45 @@ class LogChoice(Protocol):
         """How a line looks."""
         ...
 
+    @property
+    def sample(self) -> int:
+        """At level debug: one record and one request in so many is followed."""
+        ...
+
+
+class Sample:
+    """Which records and requests are followed at level debug: a record is, or is not, in all its steps.
+
+    Who follows asks `on` first, once for many records, so that nothing is paid while the level is higher.
+    """
+
+    __slots__ = ("_count", "every", "on")
+
+    def __init__(self) -> None:
+        self.on = False
+        self.every = 100
+        self._count = 0
+
+    def takes(self, topic: str, partition: int, offset: int) -> bool:
+        """Whether this record is one of those followed, the same in every process."""
+        return zlib.crc32(b"%d/%d/%b" % (offset, partition, topic.encode())) % self.every == 0
+
+    def takes_next(self) -> bool:
+        """Whether the next one of something without a name is followed; the first is."""
+        self._count += 1
+        return self._count % self.every == 1 % self.every
+
+
+class _Levels:
+    """The level that holds now, and the one of the configuration."""
+
+    def __init__(self) -> None:
+        self.current = self.configured = "info"
+
+
+sample: Final = Sample()
+_levels: Final = _Levels()
+
 
 def register_secrets(secrets: Iterable[str]) -> None:
     """Hide these texts wherever they would appear in a line from now on."""
@@ -53,7 +94,6 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
     """Set up logging to `stream`, standard error unless given. Called again, it replaces what stood before."""
     stream = sys.stderr if stream is None else stream
     terminal = choice.format == "console" or (choice.format == "auto" and stream.isatty())
-    level = _LEVELS[choice.level]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -72,7 +112,6 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
@@ -80,10 +119,57 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
     logging.captureWarnings(capture=True)
+    sample.every = choice.sample
+    _levels.configured = choice.level
+    _apply(choice.level)
+
+
+def level() -> str:
+    """Return the level that holds now."""
+    return _levels.current
+
+
+def set_level(wanted: str, every: int | None = None) -> None:
+    """Log from this level on, and at level debug follow one record in `every`; both hold until the process ends.
+
+    Raises `ValueError` for an unknown level or a sample below 1, and names what is allowed.
+    """
+    if wanted not in _LEVELS:
+        raise ValueError(f"no level is called {wanted}; allowed: {', '.join(_LEVELS)}")
+    if every is not None and every < 1:
+        raise ValueError("a sample is one in so many: a whole number from 1 on")
+    was = _levels.current
+    more = _LEVELS[wanted] < _LEVELS[was]
+    sample.every = every or sample.every
+    if more:
+        _apply(wanted)
+    if wanted != was or every is not None:
+        # At the more talkative of the two levels, so that the line is seen.
+        _log.warning("log.level", was=was, now=wanted, sample=sample.every)
+    _apply(wanted)
+
+
+def more() -> None:
+    """Log one level more: warning, then info, then debug."""
+    names = list(_LEVELS)
+    set_level(names[max(0, names.index(_levels.current) - 1)])
+
+
+def as_configured() -> None:
+    """Log again from the level of the configuration on."""
+    set_level(_levels.configured)
+
+
+def _apply(wanted: str) -> None:
+    """Let what is below the level go unwritten, whoever says it."""
+    _levels.current = wanted
+    least = _LEVELS[wanted]
+    sample.on = wanted == "debug"
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(least))
+    logging.getLogger().setLevel(least)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(least, logging.WARNING))
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

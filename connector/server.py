@@ -6,6 +6,7 @@
     GET  /status                        what every destination and partition does
     POST /destinations/NAME/hold        hold a destination in this member; answers with its status
     POST /destinations/NAME/release     let it go on
+    POST /log/LEVEL[?sample=N]          log from this level on: debug, info, warning, error
     POST /records/TOPIC/PARTITION/OFFSET/skip[?destination=NAME]
                                         make a record a dead letter: 200 it is one, 202 it will be, 409 it cannot be
 
@@ -25,6 +26,7 @@ import orjson
 from aiohttp import web
 from pydantic import SecretStr
 
+from connector import logs
 from connector.errors import StartupError
 from connector.metrics import CONTENT_TYPE, Metrics
 from connector.records import Position
@@ -106,6 +108,7 @@ class Server:
         application.router.add_post("/destinations/{name}/hold", self._hold)
         application.router.add_post("/destinations/{name}/release", self._release)
         application.router.add_post(r"/records/{topic}/{partition:\d{1,9}}/{offset:\d{1,19}}/skip", self._skip)
+        application.router.add_post("/log/{level}", self._log)
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -144,6 +147,17 @@ class Server:
     async def _release(self, request: web.Request) -> web.Response:
         """Release a destination."""
         return await self._act(request, self._member.release)
+
+    async def _log(self, request: web.Request) -> web.Response:
+        """Change the level of the log until the process ends."""
+        if not self._may_act(request):
+            return _forbidden()
+        every = request.query.get("sample")
+        try:
+            logs.set_level(request.match_info["level"], None if every is None else int(every))
+        except ValueError as error:
+            return _answer({"error": str(error)}, 400)
+        return _answer({"level": logs.level(), "sample": logs.sample.every})
 
     async def _skip(self, request: web.Request) -> web.Response:
         """Skip a record."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import Counter
 
-from connector import __version__
+from connector import __version__, logs
 from connector.clock import Clock
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.worker import Worker
@@ -109,6 +109,7 @@ class Member:
             "buffer": self._buffer(),
             "waiting": self._waiting or self._troubles().get(None),
             "dead_letters": None if self._letters is None else self._letters.trouble,
+            "log": {"level": logs.level(), "sample": logs.sample.every},
             "group": self._group,
             "version": __version__,
         }

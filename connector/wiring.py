@@ -11,10 +11,11 @@ from typing import Any, Final, TypeVar
 
 from connector.clock import Clock
 from connector.config import DestinationSettings, Settings, StormSettings
+from connector.delivery.asking import Tracer, Transport
 from connector.delivery.destination import AnswerSink, DeadLetterSink, Destination, Ports, ReceiptSink
 from connector.delivery.holds import Cause
 from connector.delivery.storm import StormGuard
-from connector.delivery.worker import Transport, Worker
+from connector.delivery.worker import Worker
 from connector.metrics import Metrics
 from connector.pipeline.flow import Budget, TopicPartition
 from connector.pipeline.intake import Intake
@@ -52,6 +53,7 @@ class Edges:
     receipts: ReceiptSink | None = None
     map_limit: int = MAX_TEXT
     """The longest commit metadata that the group's coordinator takes."""
+    tracer: Tracer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,9 @@ def _worker(
     )
     destination = Destination(name, settings, kind.build(settings), ports, reload=_Reload(edges.reload, name))
     codes = None if kind.reads_codes else settings.codes
-    return Worker(destination, edges.transport(name, settings), timeout=settings.timeout, codes=codes)
+    return Worker(
+        destination, edges.transport(name, settings), timeout=settings.timeout, codes=codes, tracer=edges.tracer
+    )
 
 
 def _topic_guard(settings: Settings, reached: frozenset[str]) -> StormGuard:

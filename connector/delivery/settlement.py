@@ -16,6 +16,7 @@ from connector.delivery.holds import OUTAGE_AFTER, Cause
 from connector.delivery.isolation import halves, take_apart
 from connector.delivery.receipts import receipt_of
 from connector.errors import Refusal
+from connector.logs import sample
 from connector.pipeline.batching import Batch, Delivery
 from connector.records import Answer, DeadLetter
 from connector.vendors.base import (
@@ -78,6 +79,8 @@ class Settlement:
             await self._write_answers(done, verdict.answers)
         at.finish(done)
         self._count_delivered(done)
+        if sample.on:
+            self._follow(done, batch)
         if self._ports.receipts is not None and done:
             wall = self._ports.clock.wall()
             receipt = receipt_of(at.name, self._vendor_name, batch, done, response, verdict.request_id, wall)
@@ -355,6 +358,21 @@ class Settlement:
             )
             await self._ports.dead_letters.write(letter)
             self._at.finish([delivery])
+
+    def _follow(self, deliveries: Sequence[Delivery], batch: Batch) -> None:
+        """Log the records that the sample took."""
+        for delivery in deliveries:
+            topic, partition, offset = delivery.record.position
+            if sample.takes(topic, partition, offset):
+                log.debug(
+                    "record.delivered",
+                    destination=self._at.name,
+                    topic=topic,
+                    partition=partition,
+                    offset=offset,
+                    dedup_id=delivery.dedup_id,
+                    attempts=batch.attempts,
+                )
 
     def _count_delivered(self, deliveries: Sequence[Delivery]) -> None:
         metrics, name = self._ports.metrics, self._at.name

@@ -8,34 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Hashable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
-from connector.delivery.codes import Codes, by_codes
+from connector.delivery.asking import Asker, Tracer, Transport
+from connector.delivery.codes import Codes
 from connector.delivery.destination import Destination
 from connector.delivery.holds import Cause, Condition, Hold
 from connector.delivery.settlement import Settlement
 from connector.delivery.skips import Skips
-from connector.errors import ConnectorError, Refusal, TransportError
+from connector.errors import ConnectorError, Refusal
 from connector.pipeline.batching import Batch, Delivery
 from connector.pipeline.offsets import PartitionTracker
 from connector.pipeline.skipping import CAUSE, CODE, MESSAGE, Skip
-from connector.vendors.base import VERDICTS, Accepted, Request, Response, Retry, Vendor, Verdict
+from connector.vendors.base import VERDICTS, Accepted, Vendor
 
 log = structlog.get_logger()
-
-
-class Transport(Protocol):
-    """How a request reaches the vendor."""
-
-    async def send(self, request: Request, timeout: float) -> Response:
-        """Return the whole answer. Raises `TransportError` where none came whole within `timeout` seconds."""
-        ...
-
-    async def close(self) -> None:
-        """Close the connections."""
-        ...
 
 
 class Worker:
@@ -45,13 +34,18 @@ class Worker:
     """
 
     def __init__(
-        self, destination: Destination, transport: Transport, *, timeout: float, codes: Codes | None = None
+        self,
+        destination: Destination,
+        transport: Transport,
+        *,
+        timeout: float,
+        codes: Codes | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._at = destination
         self._clock = destination.ports.clock
         self._transport = transport
-        self._timeout = timeout
-        self._codes = codes or {}
+        self._asker = Asker(destination, transport, timeout=timeout, codes=codes or {}, tracer=tracer)
         self._time = destination.ports.metrics.time_seconds
         self._settlement = Settlement(destination, destination.settings.vendor)
         self._tasks: dict[asyncio.Task[None], Batch] = {}
@@ -324,7 +318,7 @@ class Worker:
             self._end_expired(batch)
             if self._skips:
                 self._write_skipped(self._skips.from_batch(batch))
-            verdict, response = await self._ask(batch) if batch.deliveries else (None, None)
+            verdict, response = await self._asker.ask(batch) if batch.deliveries else (None, None)
         finally:
             lane.in_flight -= 1
             self.in_flight -= 1
@@ -361,31 +355,3 @@ class Worker:
             return None
         batch.deliveries = [d for d in batch.deliveries if d not in expired]
         return batch.part(expired)
-
-    async def _ask(self, batch: Batch) -> tuple[Verdict, Response | None]:
-        """Send the batch and return what the answer means."""
-        at, clock = self._at, self._clock
-        vendor, items = at.vendor, batch.items
-        metrics = at.ports.metrics
-        batch.attempts += 1
-        if batch.first_attempt is None:
-            batch.first_attempt = clock.wall()
-            metrics.batch_closed.labels(self.name, batch.closed_by).inc()
-        prepared = clock.now()
-        request = vendor.request(batch.group, items, int(clock.wall() * 1000))
-        metrics.batch_records.labels(self.name).observe(len(items))
-        metrics.batch_bytes.labels(self.name).observe(len(request.body or b""))
-        if batch.isolating:
-            metrics.isolation_requests.labels(self.name).inc()
-        started = clock.now()
-        self._time.add("deliver", started - prepared)
-        try:
-            response = await self._transport.send(request, self._timeout)
-        except TransportError as error:
-            return Retry(error.reason, unknown_outcome=error.unknown_outcome), None
-        finally:
-            answered = clock.now()
-            metrics.request_seconds.labels(self.name).observe(answered - started)
-        verdict = by_codes(vendor.read(response, batch.group, items, batch.asked), response, self._codes)
-        self._time.add("deliver", clock.now() - answered)
-        return verdict, response

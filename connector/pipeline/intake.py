@@ -10,8 +10,11 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
+import structlog
+
 from connector.dead_letters.headers import ParsedLetter, parse
 from connector.errors import Refusal, SchemaUnavailable
+from connector.logs import sample
 from connector.pipeline.batching import charge_of
 from connector.pipeline.flow import TopicPartition
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
@@ -21,6 +24,8 @@ from connector.pipeline.routing import position_identity
 from connector.pipeline.skipping import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Suspended
 from connector.records import DeadLetter, Event, Record, uuid5_text
+
+log = structlog.get_logger()
 
 
 class Intake:
@@ -171,10 +176,25 @@ class Intake:
         letter = self._letter(record)
         return record if letter is None else letter.first_record(record)
 
+    def _follow(self, decoded: Sequence[tuple[Record, PartitionTracker, Event]]) -> None:
+        """Log the records that the sample took: what they are, and no value that is in them."""
+        for record, _, event in decoded:
+            if sample.takes(record.topic, record.partition, record.offset):
+                log.debug(
+                    "record.decoded",
+                    topic=record.topic,
+                    partition=record.partition,
+                    offset=record.offset,
+                    schema=event.schema,
+                    bytes=len(record.value or b""),
+                )
+
     def _process(self, records: Sequence[tuple[Record, PartitionTracker]]) -> None:
         now = self._to.clock.now
         started = now()
         decoded = self._decode(records)
+        if sample.on:
+            self._follow(decoded)
         between = now()
         self._prepare(decoded)
         time = self._to.metrics.time_seconds

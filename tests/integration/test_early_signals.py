@@ -50,13 +50,17 @@ def test_a_stop_while_it_starts_is_a_clean_end(member: subprocess.Popen[bytes], 
     assert (member.returncode, said) == (0, b"")
 
 
-def test_a_wish_for_more_lines_while_it_starts_does_no_harm(member: subprocess.Popen[bytes]) -> None:
-    """SIGUSR1 before `run` is up is passed over; it starts, and stops with 0."""
+def test_signals_change_the_level_once_it_is_up(member: subprocess.Popen[bytes]) -> None:
+    """SIGUSR1 while it starts is passed over; later it logs one level more, SIGUSR2 again as configured."""
     wait_for(lambda: _ignored(member.pid, signal.SIGUSR1), "SIGUSR1 to be ignored")
     member.send_signal(signal.SIGUSR1)
     said = member.stderr
     assert said is not None
     wait_for(lambda: b"connector.started" in said.readline(), "the start")
+    for number, now in ((signal.SIGUSR1, "debug"), (signal.SIGUSR2, "info")):
+        member.send_signal(number)
+        line = wait_for(lambda: found if b"log.level" in (found := said.readline()) else None, "a word about it")
+        assert json.loads(line)["now"] == now
     member.terminate()
     assert member.wait(20) == 0
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal
 
 import aiohttp
 import pytest
+import structlog
 from pydantic import SecretStr
 
+from connector import logs
 from connector.actions import Refused, act, skip
 from connector.errors import StartupError
 from connector.metrics import Metrics
@@ -198,6 +201,23 @@ async def test_a_foreign_address_is_named(member: Fake) -> None:
     server = Server(host="192.0.2.1", port=0, token=None, metrics=Metrics(), member=member)
     with pytest.raises(StartupError, match=r"server\.host: cannot listen on 192\.0\.2\.1"):
         await server.start()
+
+
+async def test_the_level_of_the_log(server: Server) -> None:
+    """An action like the others: from loopback or with the token, wrong wishes are told what is allowed."""
+    level = logging.getLogger().level
+    try:
+        status, body, _ = await ask(server, "POST", "/log/debug?sample=5")
+        assert (status, json.loads(body)) == (200, {"level": "debug", "sample": 5})
+        assert (await ask(server, "POST", "/log/info", Origin="x"))[0] == 403
+        assert logs.level() == "debug"
+        for path in ("/log/loud", "/log/info?sample=0", "/log/info?sample=x"):
+            assert (await ask(server, "POST", path))[0] == 400
+        assert (await ask(server, "GET", "/log/info"))[0] == 405
+    finally:
+        logs.set_level("info", 100)
+        logging.getLogger().setLevel(level)
+        structlog.reset_defaults()
 
 
 async def test_stopped_twice(server: Server) -> None:

@@ -1,0 +1,179 @@
+"""Writes docs/logs.md: every event that the connector logs, found in its source; only the meanings are written here.
+
+`make docs` runs it; a test compares, and says where an event has no meaning or a meaning no event. A log call is told
+by its form: a method of `log` or `_log` (or what stands for one in that function), and a name in small letters.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tools.source import ROOT, Module, modules
+
+PAGE: Final = Path("docs/logs.md")
+LEVELS: Final = ("debug", "info", "warning", "error")
+_BEGIN: Final = "<!-- events -->\n"
+_END: Final = "<!-- end -->"
+_NAME: Final = re.compile(r"[a-z_]+(\.[a-z_]+)*")
+
+MEANINGS: Final[Mapping[str, str]] = {
+    "batch.too_large": "The vendor took a batch for too large (413): it is cut, and the smaller limit remembered.",
+    "commit.failed": "Kafka did not store an offset; the next commit has it again.",
+    "connector.aborted": "A second signal ended the process at once.",
+    "connector.overdue": "The stop took longer than it may and was ended; what was under way is delivered again.",
+    "connector.started": "The port listens; what follows is waiting for Kafka.",
+    "connector.stopped": "Everything is drained and committed, and the group left.",
+    "connector.stopping": "A signal came: what is under way is awaited, nothing new begun.",
+    "console.action": "Somebody did something by the console: who, what, and to what.",
+    "console.action_ended": "What somebody had the console do is done, or was broken off.",
+    "console.backlog_unknown": "The console cannot read the group's backlog from Kafka now.",
+    "console.kafka": "The console's reader of the dead-letter topic has trouble with Kafka.",
+    "console.letters_unread": "Dead letters could not be read for the console; it is tried again.",
+    "console.sign_in_refused": "Somebody gave the console a wrong token.",
+    "console.started": "The console listens.",
+    "dead_letter.failed": "Kafka did not take a dead letter; it is tried again, and its record stays uncommitted.",
+    "destination.secrets_unreadable": "A probe wanted to read the secrets again and could not; the old ones hold.",
+    "destination.state": "A destination went from one state to another, and why: docs/delivery.md has the table.",
+    "drain.missed": "Requests were still under way when the drain's time was over.",
+    "kafka.assigned": "Kafka gave partitions, each with the offset at which reading starts.",
+    "kafka.client": "A line of librdkafka's own log, at most one of a kind in 30 s.",
+    "kafka.lost": "Kafka took partitions away without asking, such as after a missed session.",
+    "kafka.no_topic_matches": "No topic matches the patterns; it is looked again every 30 s.",
+    "kafka.producer_failed": "The producer can send nothing any more.",
+    "kafka.recovered": "A trouble that `kafka.trouble` told is over.",
+    "kafka.revoked": "Kafka asked for partitions back.",
+    "kafka.seek_again": "A partition that changed hands could not be read from its start yet.",
+    "kafka.start_not_committed": "Where reading starts could not be committed at once.",
+    "kafka.topic": "A topic is not as it should be, with the command that mends it.",
+    "kafka.topic_created": "A topic of the connector's own was created.",
+    "kafka.topics_unchecked": "The broker does not tell its topics' settings, so they are believed.",
+    "kafka.trouble": "An error of the Kafka client that lasts, told once; `kafka.recovered` ends it.",
+    "kafka.waiting": "No broker answers yet, told every 10 s.",
+    "log.level": "The level of the log was changed while it runs.",
+    "member.moving": "What `member.stuck` told is over.",
+    "member.stuck": "Nothing moves; where each thread and task stands. `/healthz` fails until `member.moving`.",
+    "offsets.adopted": "A destination's own group began with the combined group's offsets and its part of the map.",
+    "offsets.foreign_metadata": "Commit metadata that is not the connector's is ignored; some records go out again.",
+    "partitions.assigned": "This member works on these partitions now.",
+    "partitions.lost": "Work of these partitions is dropped: another member has them.",
+    "partitions.revoked": "These partitions were drained and committed, and are let go.",
+    "receipt.lost": "A receipt could not be written; the delivery that it is about is not touched by that.",
+    "record.dead_lettered": "A record became a dead letter; once a minute for each destination, cause and code.",
+    "record.decoded": "A followed record was decoded. The schema's name and sizes only.",
+    "record.delivered": "A followed record was accepted by the vendor.",
+    "record.skip_by_operator": "An operator asked to make a record a dead letter, and what came of it.",
+    "registry.recovered": "The schema registry answers again.",
+    "registry.waiting": "The schema registry does not answer, or not as one; records wait.",
+    "request.ended": "A followed request ended, and what its answer meant.",
+    "results.failed": "Kafka did not take a vendor's answer; it is tried again.",
+    "summary": "What was done in the last 30 s, the backlog, and each destination's state.",
+}
+"""What each event says, for a person who meets it in a log."""
+
+
+class Logged(NamedTuple):
+    """One call that logs."""
+
+    event: str
+    levels: tuple[str, ...]
+    module: str
+    fields: tuple[str, ...]
+    line: int
+
+
+def logged(module: Module) -> Iterator[Logged]:
+    """Yield every call of a module that logs an event, in the order of its lines."""
+    functions = [node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    seen: set[int] = set()
+    for scope in (*functions, module.tree):
+        stand_ins = {
+            target.id: found
+            for node in ast.walk(scope)
+            if isinstance(node, ast.Assign) and (found := _levels_in(node.value))
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(scope):
+            if isinstance(node, ast.Call) and id(node) not in seen and (levels := _levels(node, stand_ins)):
+                event = node.args[0] if node.args else None
+                if isinstance(event, ast.Constant) and _NAME.fullmatch(str(event.value)):
+                    seen.add(id(node))
+                    yield Logged(str(event.value), levels, module.name, tuple(_fields(node)), node.lineno)
+
+
+def _levels(call: ast.Call, stand_ins: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the levels at which a call logs, none where it is no log call."""
+    if isinstance(call.func, ast.Name):
+        return stand_ins.get(call.func.id, ())
+    if isinstance(call.func, ast.Call) and ast.unparse(call.func.func) == "getattr" and _is_log(call.func.args[0]):
+        return LEVELS
+    return _levels_in(call.func) if isinstance(call.func, ast.Attribute) else ()
+
+
+def _levels_in(node: ast.expr) -> tuple[str, ...]:
+    """Return the levels of the logger's methods that an expression may be: `log.info if quiet else log.warning`."""
+    if isinstance(node, ast.IfExp):
+        both = {*_levels_in(node.body), *_levels_in(node.orelse)}
+        return tuple(level for level in LEVELS if level in both)
+    if isinstance(node, ast.Attribute) and node.attr in LEVELS and _is_log(node.value):
+        return (node.attr,)
+    return ()
+
+
+def _is_log(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("log", "_log")
+
+
+def _fields(call: ast.Call) -> Iterator[str]:
+    """Yield the names of the fields that a call gives; `…` stands for those that only the run knows."""
+    for keyword in call.keywords:
+        if keyword.arg is not None:
+            yield keyword.arg
+        elif isinstance(keyword.value, ast.Dict) and all(isinstance(key, ast.Constant) for key in keyword.value.keys):
+            yield from (str(ast.literal_eval(key)) for key in keyword.value.keys if key is not None)
+        else:
+            yield "…"
+
+
+def events() -> dict[str, list[Logged]]:
+    """Return every event of the connector with the calls that log it, by name."""
+    found: defaultdict[str, list[Logged]] = defaultdict(list)
+    for module in modules("connector"):
+        for one in logged(module):
+            found[one.event].append(one)
+    return dict(sorted(found.items()))
+
+
+def table() -> str:
+    """Return the events as a table."""
+    rows = []
+    for event, calls in events().items():
+        levels = ", ".join(level for level in LEVELS if any(level in call.levels for call in calls))
+        names = ", ".join(sorted({f"`{call.module.removeprefix('connector.')}`" for call in calls}))
+        fields = ", ".join(f"`{field}`" for field in dict.fromkeys(field for call in calls for field in call.fields))
+        rows.append(f"| `{event}` | {levels} | {names} | {fields} | {MEANINGS.get(event, '')} |")
+    return "| event | level | module | fields | meaning |\n|---|---|---|---|---|\n" + "\n".join(rows)
+
+
+def current(text: str) -> str:
+    """Return the page as it has to be now; what people wrote around the table stays."""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"{PAGE} has lost the marks between which the table stands")
+    return f"{before}{begin}\n{table()}\n\n{end}{after}"
+
+
+def main() -> None:
+    """Write the page."""
+    path = ROOT / PAGE
+    path.write_text(current(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
