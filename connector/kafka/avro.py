@@ -163,8 +163,8 @@ class Decoder:
 
     def _find(self, record: Record, value: bytes) -> tuple[Writer, int]:
         """Return a record's writer and where its datum begins; by the value's first bytes, where those decide."""
-        headers = record.headers
-        if record.topic not in self._plain and not (headers and any(name == SCHEMA_HEADER for name, _ in headers)):
+        headers = record[6]
+        if not (headers and any(name == SCHEMA_HEADER for name, _ in headers)) and record[0] not in self._plain:
             writer = self._by_prefix.get(value[:WIRE_LENGTH])
             if writer is not None:
                 return writer, WIRE_LENGTH

@@ -39,7 +39,10 @@ class Chunk:
         self._idle = not records
         if not records:
             return
-        total = sum(len(record.value or b"") + len(record.key or b"") for record in records)
-        total += sum(len(value or b"") for record in records for _, value in record.headers)
+        total = 0
+        for _, _, _, _, key, value, headers in records:
+            total += len(value or b"") + len(key or b"")
+            if headers:
+                total += sum(len(content or b"") for _, content in headers)
         fitting = self._limit * len(records) // max(1, total)
         self.records = max(1, min(MAX_RECORDS, 2 * self.records, fitting))

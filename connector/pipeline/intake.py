@@ -66,33 +66,34 @@ class Intake:
 
     def take(self, records: Sequence[Record], tracker_of: Callable[[TopicPartition], PartitionTracker | None]) -> None:
         """Take a chunk of consumed records. Those of partitions that have left are ignored: they stay uncommitted."""
-        consumed: Counter[str] = Counter()
+        consumed: list[str] = []
         skipped: Counter[str] = Counter()
         fresh: list[tuple[Record, PartitionTracker]] = []
         topic, partition, tracker = "", -1, None
         skips = self._skips
         for record in records:
-            if record.partition != partition or record.topic != topic:
-                topic, partition = record.topic, record.partition
+            its_topic, its_partition, offset, _, _, value, _ = record
+            if its_partition != partition or its_topic != topic:
+                topic, partition = its_topic, its_partition
                 tracker = tracker_of((topic, partition))
             if tracker is None or not tracker.open:
                 continue
-            consumed[topic] += 1
-            if not tracker.begin(record.offset):
+            consumed.append(topic)
+            if not tracker.begin(offset):
                 skipped["finished_before"] += 1
-            elif record.value is None:
-                tracker.finish(record.offset, WHOLE)
+            elif value is None:
+                tracker.finish(offset, WHOLE)
                 skipped["null_value"] += 1
-            elif skips and (skip := skips.pop((topic, partition, record.offset), None)) is not None:
+            elif skips and (skip := skips.pop((topic, partition, offset), None)) is not None:
                 self._to.budget.add(charge_of(record))
                 self._skip(record, tracker, skip)
             elif self._only is not None and self._is_elsewhere(record, self._only):
-                tracker.finish(record.offset, WHOLE)
+                tracker.finish(offset, WHOLE)
                 skipped["other_destination"] += 1
             else:
                 fresh.append((record, tracker))
         metrics = self._to.metrics
-        for topic, count in consumed.items():
+        for topic, count in Counter(consumed).items():
             metrics.records_consumed.labels(topic).inc(count)
         for reason, count in skipped.items():
             metrics.records_skipped.labels(reason).inc(count)
@@ -224,23 +225,27 @@ class Intake:
 
     def _prepare(self, decoded: Sequence[tuple[Record, PartitionTracker, Event]]) -> None:
         routes, cluster_id = self._to.routes, self._to.cluster_id
-        route, replay_topic = routes.route, self._replay_topic
+        replay_topic = self._replay_topic
         chunk = Chunk(self._to, self._bits)
-        accepted: dict[str, int] = {}
+        accepted: list[str] = []
+        topic = schema = None
         for record, tracker, event in decoded:
-            letter = None if record[0] != replay_topic else self._letter(record)
+            if record[0] != topic or event[0] != schema:
+                topic, schema = record[0], event[0]
+                plan = routes.plan(topic, schema)
+            letter = None if topic != replay_topic else self._letter(record)
             try:
                 if letter is None:
-                    routed = route(event, record, cluster_id)
+                    routed = plan(event, record, cluster_id)
                 else:
                     routed = reroute(routes, event, letter.first_record(record), letter, cluster_id)
             except Refusal as refusal:
                 self._refuse(record, tracker, refusal)
                 continue
-            accepted[record.topic] = accepted.get(record.topic, 0) + 1
+            accepted.append(topic)
             chunk.prepare(record, tracker, routed, None if letter is None else letter.dedup_id)
         chunk.offer()
-        for topic, count in accepted.items():
+        for topic, count in Counter(accepted).items():
             self._resume(self._to.storms.accepted(topic, count))
 
     def _look_ahead(self, record: Record) -> None:

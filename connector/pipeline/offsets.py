@@ -125,7 +125,7 @@ class PartitionTracker:
 
         A record that is left with none is finished.
         """
-        left = mask & ~self._partial.get(offset, 0)
+        left = mask & ~self._partial.get(offset, 0) if self._partial else mask
         if not left:
             self.finish(offset, WHOLE)
             return 0

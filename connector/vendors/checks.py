@@ -130,6 +130,6 @@ def json_bytes(vendor: str, value: Any) -> bytes:
     What JSON cannot hold is refused as `<vendor>.event.json`, which no setting switches off.
     """
     try:
-        return bytes(memoryview(orjson.dumps(value)))
+        return b"%b" % orjson.dumps(value)
     except (TypeError, RecursionError, ValueError) as error:
         raise Refusal("invalid", f"{vendor}.event.json", f"the event has no form in JSON: {error}") from None
