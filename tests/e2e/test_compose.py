@@ -57,7 +57,8 @@ def test_what_is_waited_for_exists() -> None:
         for name in waits:
             assert name in SERVICES
             if isinstance(waits, dict) and waits[name]["condition"] == "service_healthy":
-                assert SERVICES[name]["healthcheck"]["test"]
+                own_image = SERVICES[name]["image"] == "connector:local"  # it has the health check of its Dockerfile
+                assert own_image or SERVICES[name]["healthcheck"]["test"]
 
 
 def test_images_have_versions_and_ports_stay_on_this_machine() -> None:
@@ -92,6 +93,18 @@ def test_the_member_finds_its_neighbours(settings: Settings) -> None:
     assert float(MEMBER["stop_grace_period"].rstrip("s")) >= settings.limits.drain_timeout + 8
     assert "/etc/connector/connector.yaml" in _mounts(MEMBER)
     assert settings.server.host == "0.0.0.0"
+
+
+def test_the_console_shows_the_member(settings: Settings) -> None:
+    """It reads the member's configuration, asks the member, is open to others of the network only with a token."""
+    console = SERVICES["console"]
+    assert console["command"] == ["console", "-c", "/etc/connector/connector.yaml"]
+    assert _mounts(console) == _mounts(MEMBER)
+    own = settings.console
+    assert own.members == [f"http://connector:{settings.server.port}"]
+    assert (own.host, own.token is not None) == ("0.0.0.0", True)
+    assert console["ports"] == [f"127.0.0.1:{own.port}:{own.port}"]
+    assert urlsplit(console["environment"]["HEALTH_URL"]).port == own.port
 
 
 def test_prometheus_and_grafana_are_provisioned(settings: Settings) -> None:
