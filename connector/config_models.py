@@ -211,7 +211,7 @@ class ServerSettings(Model):
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="The port to listen on; 0: any free one.")
     token: SecretStr | None = Field(
-        default=None, description="Bearer token for actions (hold, release) that do not come from loopback."
+        default=None, description="Bearer token for actions (hold, release, skip) that do not come from loopback."
     )
 
 
