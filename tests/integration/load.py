@@ -6,10 +6,12 @@ The long form (`make faults`) runs as long as an operator would watch; the short
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, Self, TypeVar
 
 from confluent_kafka import Producer, TopicPartition
@@ -17,7 +19,7 @@ from confluent_kafka.cimpl import Message as KafkaMessage
 
 from connector.pipeline import metadata
 from tests.integration.events import FIRST_CUID, good
-from tests.integration.job import DESTINATION, Job, Vendor, wait_for
+from tests.integration.job import DESTINATION, Job, Member, Vendor, wait_for
 
 LONG: Final = os.environ.get("FAULTS") == "long"
 """Whether the long form was asked for."""
@@ -155,6 +157,26 @@ def each_at_least_once(vendor: Vendor, load: Load) -> None:
 def repeated(vendor: Vendor) -> dict[int, int]:
     """Return the events that were accepted more than once, and how often."""
     return {cuid: times for cuid, times in vendor.cuids.items() if times > 1}
+
+
+def owned(job: Job, *members: Member) -> list[int]:
+    """Return how many partitions of the source each member has; the replay topic's are left out."""
+    return [sum(one["topic"] == job.topic for one in member.status()["partitions"]) for member in members]
+
+
+@contextmanager
+def frozen(member: Member) -> Iterator[None]:
+    """Stop a member's time, as a machine that is suspended does; it goes on when the context ends."""
+    member._process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        member._process.send_signal(signal.SIGCONT)
+
+
+def runs(member: Member) -> bool:
+    """Tell whether a member's process lives."""
+    return member._process.poll() is None
 
 
 def show(test: str, **figures: object) -> None:

@@ -18,12 +18,13 @@ from tests.integration.load import (
     each_at_least_once,
     each_once,
     long_or,
+    owned,
     repeated,
     settings_of,
     show,
 )
 
-CHURN_SECONDS = long_or(60, 9)
+CHURN_SECONDS = long_or(60, 7)
 STEP_SECONDS = 3
 RATE = 500
 MEMBERS = 3
@@ -56,19 +57,13 @@ class Crew:
         return self._job.start(self.settings(name))
 
 
-def _partitions(*members: Member) -> list[int]:
-    """Return how many partitions each has, the replay topic's left out."""
-    of_all = [member.status()["partitions"] for member in members]
-    return [sum(not one["topic"].endswith(".replay") for one in partitions) for partitions in of_all]
-
-
-def _until_shared(*members: Member) -> None:
+def _until_shared(job: Job, *members: Member) -> None:
     """Wait until each member has partitions, and they have all six together."""
     for member in members:
         assert member.port
 
     def shared() -> bool:
-        found = _partitions(*members)
+        found = owned(job, *members)
         return all(found) and sum(found) == 6
 
     wait_for(shared, f"six partitions on {len(members)} members")
@@ -97,7 +92,7 @@ def test_members_that_come_and_go_in_order_lose_and_repeat_nothing(crew: Crew, j
     """
     with Load(job, RATE) as load:
         members = [crew.join() for _ in range(MEMBERS - 1)]
-        _until_shared(*members)
+        _until_shared(job, *members)
         rounds = 0
         end = time.monotonic() + CHURN_SECONDS
         while time.monotonic() < end:
@@ -125,10 +120,10 @@ def test_a_killed_members_partitions_go_on_elsewhere(crew: Crew, job: Job, vendo
     """
     with Load(job, RATE) as load:
         stays, dies = crew.join(), crew.join()
-        _until_shared(stays, dies)
+        _until_shared(job, stays, dies)
         _until_more(vendor, 500)
         dies.kill()
-        stays.wait(lambda: _partitions(stays) == [6], "the dead member's partitions", 30)
+        stays.wait(lambda: owned(job, stays) == [6], "the dead member's partitions", 30)
         _until_more(vendor, 300)
         load.stop()
         job.until_done(stays)
