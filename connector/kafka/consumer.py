@@ -159,6 +159,8 @@ class KafkaSource:
         try:
             answers = await self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
+            if kafka_error(error).code() == FATAL:
+                self._fatal = error_text(error)
             return {(c.topic, c.partition): error_text(error) for c in commits}
         return {(a.topic, a.partition): error_text(a.error) for a in answers if a.error is not None}
 
@@ -258,7 +260,8 @@ class KafkaSource:
                 f"({error.str()}): its records were deleted, or the topic was made anew. Going on would pass over "
                 "records or repeat them, so a person decides: stop the group and run `connector offsets reset`"
             )
-        if error.fatal():
+        # Such a message has no topic, and its error's code alone says that it is fatal.
+        if error.fatal() or error.code() == FATAL:
             raise FatalError(f"the Kafka consumer cannot go on: {error_text(error)}")
         self._errors.report(error, message.topic())
 
