@@ -41,7 +41,7 @@ from connector.kafka.client import (
 )
 from connector.kafka.ends import PARTITION_EOF, Ends
 from connector.kafka.messages import to_records
-from connector.kafka.starts import find_starts
+from connector.kafka.starts import Starts
 from connector.kafka.subscription import TopicSelection
 from connector.records import Assigned, Commit, Record
 
@@ -93,10 +93,9 @@ class KafkaSource:
     ) -> None:
         self._config = consumer_config(settings, group_id, queue_bytes)
         self._chunk = Chunk(queue_bytes // 2)
-        self._start = start_of(settings)
+        self._starts = Starts(start_of(settings), own_topics)
         self._incremental = is_incremental(self._config)
         self._clock = clock
-        self._own_topics = own_topics
         self._topics = TopicSelection(topics, own_topics)
         self._errors = ErrorStates("consumer")
         self._assigned: dict[Partition, int] = {}
@@ -288,7 +287,7 @@ class KafkaSource:
         return kept
 
     async def _on_assign(self, _consumer: AIOConsumer, partitions: list[TopicPartition]) -> None:
-        assigned = await self._starts(partitions)
+        assigned = await self._start_of(partitions)
         if assigned is None:
             return
         _log.info("kafka.assigned", partitions=[f"{a.topic}[{a.partition}]@{a.start}" for a in assigned])
@@ -336,11 +335,11 @@ class KafkaSource:
     def _known(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
         return [TopicPartition(*partition) for partition in partitions if partition in self._assigned]
 
-    async def _starts(self, partitions: list[TopicPartition]) -> list[Assigned] | None:
+    async def _start_of(self, partitions: list[TopicPartition]) -> list[Assigned] | None:
         """Return where each partition starts, asked until Kafka answers; None where the source is left meanwhile."""
         while not self._abandon.is_set():
             try:
-                return await find_starts(self._consumer, partitions, self._start, self.commit, self._own_topics)
+                return await self._starts.find(self._consumer, partitions, self.commit)
             except KafkaException as error:
                 self._errors.report(kafka_error(error))
             if not self._abandon.is_set():

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from connector import app, status
 from connector.cli_start import read_config
-from connector.kafka import consumer, starts
+from connector.kafka.starts import Starts
 from connector.watchdog import Watchdog
 from tests.integration.job import WAIT_SECONDS, Job, Vendor, wait_for
 from tools.servers import Kafka, free_ports
@@ -32,14 +32,14 @@ async def test_a_member_stops_while_its_assignment_waits_for_a_broker(
     Kills: a stop that waits for the poll in which the assignment asks Kafka again and again.
     """
     asked = asyncio.Event()
-    real: Callable[..., Awaitable[Any]] = starts.find_starts
+    real: Callable[..., Awaitable[Any]] = Starts.find
 
     async def broken(*arguments: Any) -> Any:
         kafka.kill()
         asked.set()
         return await real(*arguments)
 
-    monkeypatch.setattr(consumer, "find_starts", broken)
+    monkeypatch.setattr(Starts, "find", broken)
     settings = job.settings(vendor.destination, limits={"drain_timeout": f"{DRAIN_SECONDS:g}s"})
     stop = asyncio.Event()
     running = asyncio.create_task(app.serve(read_config(job.write(settings)), stop))
