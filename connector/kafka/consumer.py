@@ -8,8 +8,8 @@ confluent-kafka lets those through while the consume is still open, by their con
 librdkafka never chooses an offset: it always gets `auto.offset.reset: error`, and each assignment is made with numeric
 offsets, committed ones or the resolved `kafka.start`. Where `latest` or a time was resolved it is committed at once:
 else records that come between two assignments without any progress would be passed over. A subscribed topic that does
-not exist, or is deleted, is waited for; an offset out of range is fatal, because both ways out of it lose or repeat
-records.
+not exist, or is deleted, is waited for; an offset out of range is fatal, and so is a topic made anew: each way out of
+it loses or repeats records.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from connector.kafka.ends import PARTITION_EOF, Ends
 from connector.kafka.messages import to_records
 from connector.kafka.starts import Starts
 from connector.kafka.subscription import TopicSelection
+from connector.kafka.topic_ids import TopicIds
 from connector.records import Assigned, Commit, Record
 
 Partition = tuple[str, int]
@@ -94,6 +95,7 @@ class KafkaSource:
         self._config = consumer_config(settings, group_id, queue_bytes)
         self._chunk = Chunk(queue_bytes // 2)
         self._starts = Starts(start_of(settings), own_topics)
+        self._ids = TopicIds(settings)
         self._incremental = is_incremental(self._config)
         self._clock = clock
         self._topics = TopicSelection(topics, own_topics)
@@ -154,14 +156,18 @@ class KafkaSource:
         # librdkafka would wait for the coordinator as long as a session lasts, and nothing be polled meanwhile.
         if self._errors.all_down and not await self._answers():
             return {(c.topic, c.partition): "no broker answers" for c in commits}
-        offsets = [TopicPartition(c.topic, c.partition, c.offset, c.metadata) for c in commits]
+        others = await self._ids.others({c.topic for c in commits})
+        faults = {(c.topic, c.partition): "the topic was deleted" for c in commits if c.topic in others}
+        offsets = [TopicPartition(c.topic, c.partition, c.offset, c.metadata) for c in commits if c.topic not in others]
+        if not offsets:
+            return faults
         try:
             answers = await self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             if kafka_error(error).code() == FATAL:
                 self._fatal = error_text(error)
-            return {(c.topic, c.partition): error_text(error) for c in commits}
-        return {(a.topic, a.partition): error_text(a.error) for a in answers if a.error is not None}
+            return faults | {(o.topic, o.partition): error_text(error) for o in offsets}
+        return faults | {(a.topic, a.partition): error_text(a.error) for a in answers if a.error is not None}
 
     async def pause(self, partitions: Iterable[Partition]) -> None:
         """Stop fetching these partitions; those not assigned are left out. What was fetched ahead is fetched again."""
@@ -237,8 +243,8 @@ class KafkaSource:
             messages = await self._consumer.consume(*self._chunk.next(patient=not self._paused))
         except KafkaException as error:
             raise FatalError(f"the Kafka consumer cannot go on: {error_text(error)}") from None
-        if self._fatal is not None:
-            raise FatalError(f"the Kafka consumer cannot go on: {self._fatal}")
+        if (fault := self._fatal or self._ids.fault(topic for topic, _ in self._assigned)) is not None:
+            raise FatalError(f"the Kafka consumer cannot go on: {fault}")
         records = to_records(messages, self._judge)
         self._chunk.saw(records)
         if self._changed or self._reseek:
@@ -339,6 +345,7 @@ class KafkaSource:
         """Return where each partition starts, asked until Kafka answers; None where the source is left meanwhile."""
         while not self._abandon.is_set():
             try:
+                await self._ids.note({partition.topic for partition in partitions})
                 return await self._starts.find(self._consumer, partitions, self.commit)
             except KafkaException as error:
                 self._errors.report(kafka_error(error))
