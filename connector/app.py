@@ -167,7 +167,13 @@ async def _run(
     trouble = _Trouble()
     avro = _avro(base, own, clock, trouble)
     letters = DeadLetterWriter(
-        producer, base.dead_letter_topic, base.kafka.group_id, metrics=metrics, clock=clock, is_fatal=_is_fatal
+        producer,
+        base.dead_letter_topic,
+        base.kafka.group_id,
+        metrics=metrics,
+        clock=clock,
+        drain_timeout=base.limits.drain_timeout,
+        is_fatal=_is_fatal,
     )
     receipts = _receipts(base, avro, producer, group, metrics, clock)
     source = _source(base, group, clock)

@@ -17,6 +17,8 @@ log = structlog.get_logger()
 
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
+_TRIES_IN_A_DRAIN: Final = 4
+"""How often a letter that waits is tried again while a drain lasts, so that a drain rarely misses it."""
 _QUIET: Final = 60.0
 """Seconds in which a destination's dead letters of one cause and code are logged once; the metrics count all."""
 
@@ -30,7 +32,7 @@ class Producer(Protocol):
 
 
 class DeadLetterWriter:
-    """The dead-letter topic of one group."""
+    """The dead-letter topic of one group. `drain_timeout` (seconds) is how long a drain waits for a letter."""
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class DeadLetterWriter:
         *,
         metrics: Metrics,
         clock: Clock,
+        drain_timeout: float,
         is_fatal: Callable[[ConnectorError], bool] = lambda _error: False,
     ) -> None:
         self._producer = producer
@@ -48,6 +51,7 @@ class DeadLetterWriter:
         self._metrics = metrics
         self._clock = clock
         self._is_fatal = is_fatal
+        self._longest_wait = min(_LONGEST_WAIT, drain_timeout / _TRIES_IN_A_DRAIN)
         self._logged: dict[tuple[str | None, str, str | None], float] = {}
         self.trouble: str | None = None
         """Why letters cannot be written now, or None."""
@@ -58,7 +62,7 @@ class DeadLetterWriter:
         Raises only what makes the producer useless for good: then the record stays uncommitted.
         """
         headers = to_headers(letter, group=self._group)
-        wait = _FIRST_WAIT
+        wait = min(_FIRST_WAIT, self._longest_wait)
         while True:
             try:
                 await self._producer.send(
@@ -69,7 +73,7 @@ class DeadLetterWriter:
                     raise
                 self._note_trouble(letter, error)
                 await self._clock.sleep(wait)
-                wait = min(wait * 2, _LONGEST_WAIT)
+                wait = min(wait * 2, self._longest_wait)
             else:
                 break
         self.trouble = None

@@ -92,7 +92,7 @@ class Asker:
         metrics.batch_bytes.labels(name).observe(size)
         if batch.isolating:
             metrics.isolation_requests.labels(name).inc()
-        started = clock.now()
+        started = batch.sent_at = clock.now()
         self._time.add("deliver", started - prepared)
         response: Response | None = None
         verdict: Verdict

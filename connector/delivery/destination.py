@@ -83,6 +83,8 @@ class Destination:
         self.throttled_until = float("-inf")
         self.throttles = 0
         self.accepted = 0
+        self.vouched_at = float("-inf")
+        """When the latest request was sent of those that the vendor accepted (monotonic seconds)."""
         self.doubted = 0
         """Records refused alone by an undocumented code since the vendor last accepted anything."""
         self.buffered = 0

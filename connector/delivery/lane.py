@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import chain, count
+from operator import is_
 
 from connector.pipeline.batching import Batch, Delivery, OpenBatch
 from connector.pipeline.ordering import order_key
@@ -172,13 +174,11 @@ class Lane:
     def _take_other_key(self, allowed: Allowed) -> Batch | None:
         """Take out the first record of a key of which nothing waits before it, unless it is in doubt itself."""
         seen: set[Hashable] = set()
-        for batch in (*self._front, *self._ready, *self._open.values()):
+        for batch in (*self._front, *self._ready, *(b.close("linger") for b in self._open.values())):
             for delivery in batch.deliveries:
                 key = order_key(delivery.record)
                 if key not in seen and not delivery.refused_alone and allowed(batch.group):
-                    self.drop(lambda one, taken=delivery: one is taken)
-                    if isinstance(batch, OpenBatch):
-                        return Batch(batch.group, [delivery], "linger")
+                    self.drop(partial(is_, delivery))
                     return batch.part([delivery])
                 seen.add(key)
         return None

@@ -66,6 +66,7 @@ class Settlement:
     async def _accepted(self, batch: Batch, verdict: Accepted, response: Response | None, *, probe: bool) -> None:
         at = self._at
         at.accepted += len(batch.deliveries) - len(verdict.again)
+        at.vouched_at = max(at.vouched_at, batch.sent_at)
         at.doubted = at.throttles = at.holds.failures = 0
         at.storm.accepted(sum(not delivery.replayed for delivery in batch.deliveries))
         self._vendor_answers(batch, probe=probe, accepted=True)
@@ -100,17 +101,17 @@ class Settlement:
         # A code that is understood says that the vendor judges records, so it ends a hold that doubted that; no storm.
         doubted = held is not None and held.cause is Cause.MISCONFIGURED and verdict.documented
         if probe and held is not None and not doubted and (held.single or not verdict.documented):
-            if not verdict.documented and len(batch.deliveries) == 1:
+            if len(batch.deliveries) == 1:
                 # It counts as a first refusal, and the next probe takes another record.
-                self._note_refused_alone(batch.deliveries[0])
+                self._note_refusal(batch.deliveries[0], verdict.code)
+                batch.deliveries[0].refused_alone = True
             self._put_back(batch)
             at.holds.probe_failed(self._scope(batch), self._ports.clock.now())
             return
         self._vendor_answers(batch, probe=probe, accepted=False)
         if not verdict.documented:
             for delivery in batch.deliveries:
-                if delivery.refused_at is None:
-                    delivery.refused_at = at.accepted
+                self._note_refusal(delivery, verdict.code)
         if len(batch.deliveries) > 1:
             sent = len(batch.deliveries)
             left = at.kept(batch)
@@ -168,14 +169,15 @@ class Settlement:
     def _believed(self, batch: Batch, verdict: Refused) -> bool:
         """Whether an undocumented refusal of a lone record is evidence enough; where not, it waits.
 
-        It is when the record was refused alone before, and the vendor has accepted others since it first refused it.
+        It is when the record was refused alone before, and the vendor has accepted others that were sent after it first
+        refused it: what was under way then may have been judged before.
         """
         at = self._at
         delivery = batch.deliveries[0]
         first = not delivery.refused_alone
-        if not first and delivery.refused_at is not None and at.accepted > delivery.refused_at:
+        if not first and delivery.refused is not None and at.vouched_at > delivery.refused[1]:
             return True
-        self._note_refused_alone(delivery)
+        delivery.refused_alone = True
         at.doubted += 1
         left = at.kept(batch)
         if left is None:
@@ -194,10 +196,11 @@ class Settlement:
         )
         return False
 
-    def _note_refused_alone(self, delivery: Delivery) -> None:
-        delivery.refused_alone = True
-        if delivery.refused_at is None:
-            delivery.refused_at = self._at.accepted
+    def _note_refusal(self, delivery: Delivery, code: str) -> None:
+        """Remember when this code refused the record first; what another code said before is no evidence."""
+        if delivery.refused is None or delivery.refused[0] != code:
+            delivery.refused = (code, self._ports.clock.now())
+            delivery.refused_alone = False
 
     async def _too_large(self, batch: Batch, verdict: TooLarge, response: Response | None, *, probe: bool) -> None:
         at = self._at

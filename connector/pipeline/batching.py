@@ -31,7 +31,7 @@ def charge_of(record: Record) -> int:
 class Delivery:
     """One record for one destination: what is sent, and what is needed to end it in any way."""
 
-    __slots__ = ("bit", "charge", "identity", "item", "record", "refused_alone", "refused_at", "tracker")
+    __slots__ = ("bit", "charge", "identity", "item", "record", "refused", "refused_alone", "tracker")
     replayed: ClassVar[bool] = False
     """Whether the record was replayed: it is outside storm windows and key order then."""
 
@@ -42,10 +42,10 @@ class Delivery:
         self.item = item
         self.identity = identity
         self.charge = charge_of(record) + len(item.body)
-        self.refused_at: int | None = None
-        """How many records the vendor had accepted when it first refused this one by an undocumented code."""
+        self.refused: tuple[str, float] | None = None
+        """The undocumented code by which the vendor refused it last, and when that one did so first (monotonic)."""
         self.refused_alone = False
-        """Whether the vendor has refused this record alone by an undocumented code."""
+        """Whether the vendor has refused this record alone, and that was not believed."""
 
     @property
     def dedup_id(self) -> str:
@@ -58,7 +58,7 @@ class Batch:
 
     `failures` counts answers that said nothing about the records, the last of them because of `reason`; `attempts`
     counts all requests, `asked` those whose answer was not final. `accepted_before` is how many records the vendor had
-    accepted when the batch first failed. `due` is of the monotonic clock, `first_attempt` epoch seconds.
+    accepted when the batch first failed. `due` and `sent_at` are of the monotonic clock, `first_attempt` epoch seconds.
     """
 
     __slots__ = (
@@ -73,6 +73,7 @@ class Batch:
         "group",
         "isolating",
         "reason",
+        "sent_at",
     )
 
     def __init__(self, group: Hashable, deliveries: list[Delivery], closed_by: str = "records") -> None:
@@ -83,6 +84,7 @@ class Batch:
         self.failures = 0
         self.asked = 0
         self.due = 0.0
+        self.sent_at = 0.0
         self.first_attempt: float | None = None
         self.accepted_before = 0
         self.isolating = False

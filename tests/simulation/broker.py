@@ -8,10 +8,10 @@ in the order of their offsets, and has gaps where compaction and transaction mar
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol
+from typing import Literal, Protocol
 
 from connector.errors import FatalError
 from connector.pipeline.metadata import MAX_TEXT, FinishedMap, ForeignMetadata, decode
@@ -20,6 +20,8 @@ from connector.records import Assigned, Commit, Record
 from tests.simulation.oracle import Epoch, Partition
 
 Step = Callable[[str], bool]
+SLOW = 1.0
+"""Seconds from which on a drain is called slow."""
 IDLE = (0.01, 0.25)
 """Seconds that an empty poll takes at first, and after many empty ones: virtual time costs real turns of the loop."""
 
@@ -29,12 +31,20 @@ class Judge(Protocol):
 
     epochs: list[Epoch]
 
-    def judge_commit(self, commit: Commit, stored: int | None, owner: bool, end: int) -> None:
-        """Raise where the commit breaks a promise."""
+    def judge_commit(self, commit: Commit, stored: int | None, epoch: Epoch | Literal[False], end: int) -> None:
+        """Raise where the commit breaks a promise; `epoch` is False where the member does not own the partition."""
         ...
 
     def end_epoch(self, epoch: Epoch, now: float, *, clean: bool) -> None:
         """Take note of the end of an assignment."""
+        ...
+
+    def judge_read(self, member: str, records: Sequence[Record], epochs: Mapping[Partition, Epoch]) -> None:
+        """Raise where a member reads more than it may."""
+        ...
+
+    def saw(self, what: str) -> None:
+        """Count a fault that happened."""
         ...
 
 
@@ -123,6 +133,8 @@ class ModelBroker:
             self.members.remove(member)
             now = asyncio.get_running_loop().time()
             member.notices_at = now + notice
+            if notice:
+                self.judge.saw("expelled")
             self.doubles.append((now, now + notice))
         for epoch in member.epochs.values():
             epoch.expelled = True
@@ -168,7 +180,10 @@ class ModelBroker:
                 continue
             stored = self.committed.get(partition)
             owner = self.owner[partition] is member
-            self.judge.judge_commit(commit, stored and stored[0], owner, self.logs[partition].end)
+            epoch = member.epochs.get(partition)
+            self.judge.judge_commit(
+                commit, stored and stored[0], owner and epoch is not None and epoch, self.logs[partition].end
+            )
             self.committed[partition] = (commit.offset, commit.metadata)
         return {} if fault is None else {(c.topic, c.partition): fault for c in commits}
 
@@ -197,7 +212,7 @@ class ModelSource:
         self._latency = latency
         self._paused: set[Partition] = set()
         self._idle = IDLE[0]
-        self._closed = False
+        self._closed = self._fresh = False
         self._turn = 0
 
     async def start(self, listener: AssignmentListener) -> None:
@@ -233,8 +248,11 @@ class ModelSource:
         await asyncio.sleep(self._latency)
         roll = broker.random.random()
         if roll < broker.faults.commit / 2:
+            broker.judge.saw("commit did not arrive")
             return {(c.topic, c.partition): "the request timed out" for c in commits}
         faults = broker.store(self, commits)
+        if roll < broker.faults.commit:
+            broker.judge.saw("commit's answer was lost")
         if not self._step("committed") or roll < broker.faults.commit:
             return {(c.topic, c.partition): "the answer was lost" for c in commits}
         for commit in commits:
@@ -253,6 +271,7 @@ class ModelSource:
             if partition in self._paused:
                 self._paused.discard(partition)
                 if self._broker.random.random() < self._broker.faults.again:
+                    self._broker.judge.saw("a resumed partition went back")
                     start = self.epochs[partition].committed
                     self.assignment[partition] = max(start, self.assignment[partition] - 3)
 
@@ -311,19 +330,29 @@ class ModelSource:
                 finished = decode(start, text)
             except ForeignMetadata:
                 finished = FinishedMap()
+                self._broker.judge.saw("foreign metadata")
             epoch = Epoch(len(self._broker.judge.epochs), self.name, partition, start, finished, now)
             self._broker.judge.epochs.append(epoch)
+            if partition in self.past:
+                self._broker.judge.saw("a partition came back")
             self.epochs[partition] = epoch
             self.assignment[partition] = start
             assigned.append(Assigned(*partition, start, offset, text))
+        self._fresh = True
+        self._step("assign")
         await self._listener.on_assign(assigned)
+        self._step("assigned")
         self._paused.difference_update(partitions)
 
     async def _revoke(self, partitions: list[Partition]) -> None:
         loop = asyncio.get_running_loop()
         for partition in partitions:
             self.epochs[partition].drain_began = loop.time() if self.stopped_at is None else self.stopped_at
+        self._step("revoke")
+        began = loop.time()
         await self._listener.on_revoke(partitions)
+        self._broker.judge.saw("revoked in the middle of something" if loop.time() - began > SLOW else "revoked")
+        self._step("revoked")
         for partition in partitions:
             owns = self._broker.owner[partition] is self
             self._forget(partition, clean=owns)
@@ -336,6 +365,7 @@ class ModelSource:
         for partition in partitions:
             self._forget(partition, clean=False)
         if partitions:
+            self._broker.judge.saw("lost")
             await self._listener.on_lost(partitions)
 
     def _forget(self, partition: Partition, *, clean: bool) -> None:
@@ -356,6 +386,11 @@ class ModelSource:
                 continue
             found = self._broker.logs[partition].read(self.assignment[partition], self._chunk - len(records))
             if found:
+                self.epochs[partition].read = True
                 self.assignment[partition] = found[-1].offset + 1
                 records += found
+        if records and not self._fresh:
+            # What was assigned a moment ago could not be paused yet.
+            self._broker.judge.judge_read(self.name, records, self.epochs)
+        self._fresh = False
         return records

@@ -17,7 +17,7 @@ from connector.kafka.contracts import Contracts, load_contracts
 from connector.kafka.schemas import Schema
 from connector.records import Headers
 from connector.testing.loop import LoopClock
-from tests.simulation.oracle import Oracle
+from tests.simulation.oracle import Epochs, Oracle
 
 USED: Final = ("JiguangUserEvent", "MyTrackerEvent", "QuickAudienceEvent")
 
@@ -56,13 +56,15 @@ class QuickDecoder(Decoder):
 class ModelRegistry:
     """A registry that knows the contract schemas by their place in `NAMES`, and is down now and then."""
 
-    def __init__(self, is_down: Callable[[], bool]) -> None:
+    def __init__(self, is_down: Callable[[], bool], saw: Callable[[str], None]) -> None:
         self._is_down = is_down
+        self._saw = saw
 
     async def get_schema(self, schema_id: int) -> RegistrySchema:
         """Return a schema, an error that it is not known, or nothing that a registry would say."""
         await asyncio.sleep(0.02)
         if self._is_down():
+            self._saw("registry down")
             raise SchemaRegistryError(503, 50301, "down")
         if schema_id > len(NAMES):
             raise SchemaRegistryError(404, 40403, "Schema not found")
@@ -72,7 +74,10 @@ class ModelRegistry:
 class ModelProducer:
     """Writes dead letters, or not, or says that it did not."""
 
-    def __init__(self, oracle: Oracle, random: Random, step: Callable[[str], bool], fails: Callable[[], bool]) -> None:
+    def __init__(
+        self, source: Epochs, oracle: Oracle, random: Random, step: Callable[[str], bool], fails: Callable[[], bool]
+    ) -> None:
+        self._source = source
         self._oracle = oracle
         self._random = random
         self._step = step
@@ -86,10 +91,15 @@ class ModelProducer:
         if not self._step("letter arrives"):
             await asyncio.Event().wait()
         fault = self._fails()
+        written = None
         if not fault or self._random.random() < 0.3:
-            self._oracle.letter(key, value, headers)
+            now = asyncio.get_running_loop().time()
+            written = self._oracle.letter(key, value, headers, self._source, now)
         if not self._step("lettered"):
             await asyncio.Event().wait()
+        if written is not None and not fault:
+            written.answered = asyncio.get_running_loop().time()
         if fault:
+            self._oracle.saw("a letter failed" if written is None else "a letter's acknowledgement was lost")
             raise ConnectorError("the topic did not take the record")
         return None

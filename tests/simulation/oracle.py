@@ -6,13 +6,16 @@ commit is judged at the moment at which it is stored, every acceptance at the mo
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Literal, NoReturn, Protocol
 
 from connector.dead_letters.headers import parse
+from connector.pipeline.batching import FIXED_CHARGE
 from connector.pipeline.metadata import FinishedMap, ForeignMetadata, decode
-from connector.records import Commit, Headers
+from connector.records import Commit, Headers, Record
+from connector.testing.loop import START, WALL
 from tests.simulation.scenario import ACCEPT, DROP, LETTER, REFUSE, Planned, Scenario
 
 Partition = tuple[str, int]
@@ -41,6 +44,8 @@ class Epoch:
     """Whether the last commit of this epoch was not acknowledged."""
     ended: float | None = None
     clean: bool = False
+    read: bool = False
+    """Whether any record of it was read in this epoch."""
     expelled: bool = False
     """Whether the group put the member out, so that others may have the partition while it works on."""
 
@@ -52,6 +57,16 @@ class Acceptance:
     at: float
     epoch: Epoch
     answered: float | None = None
+
+
+class Epochs(Protocol):
+    """A member, as far as it matters here."""
+
+    name: str
+
+    def epoch_of(self, partition: Partition) -> Epoch:
+        """Return the present epoch of a partition, or its last one."""
+        ...
 
 
 @dataclass(slots=True)
@@ -67,6 +82,20 @@ class Oracle:
     holders: dict[str, int] = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=list)
     passed: dict[Partition, int] = field(default_factory=dict)
+    written: dict[tuple[int, str | None], list[Acceptance]] = field(default_factory=lambda: defaultdict(list))
+    """Dead letters that are stored, by record and destination."""
+    settled: dict[tuple[str, str], list[tuple[int, str | None]]] = field(default_factory=lambda: defaultdict(list))
+    """By member and destination: when (epoch milliseconds) a record was accepted (None) or refused (cause and code)."""
+    failed: set[tuple[int, str, int]] = field(default_factory=set)
+    held: dict[str, dict[int, tuple[Planned, Epoch]]] = field(default_factory=lambda: defaultdict(dict))
+    """By member: what it has read in the assignments that it still has."""
+    faults: Counter[str] = field(default_factory=Counter)
+    blamed: set[tuple[int, str]] = field(default_factory=set)
+    """Deliveries whose vendor said, alone and by a documented code, that the record is at fault, which it is not."""
+    unknown: set[tuple[int, str]] = field(default_factory=set)
+    """Deliveries of which an attempt ended so that nobody knows what became of it."""
+    sent: dict[tuple[str, int, str], list[tuple[float, Epoch]]] = field(default_factory=lambda: defaultdict(list))
+    """When, and in which epoch, each member sent each delivery."""
     repeats: int = 0
     broken: str | None = None
 
@@ -75,6 +104,10 @@ class Oracle:
         if self.broken is None:
             self.broken = message
         raise Broken(message)
+
+    def saw(self, what: str) -> None:
+        """Count a fault that happened."""
+        self.faults[what] += 1
 
     def wrote(self, topic: str, partition: int, offset: int, planned: Planned) -> None:
         """Take note of a record that was written to its partition."""
@@ -96,14 +129,21 @@ class Oracle:
             return [] if self.letters.get((planned.serial, None)) else [""]
         return [name for name in planned.fates if not self.is_done(planned, name)]
 
-    def judge_commit(self, commit: Commit, stored: int | None, owner: bool, end: int) -> None:
-        """Judge a commit that is about to be stored over `stored`; `end` is the partition's end offset."""
+    def judge_commit(self, commit: Commit, stored: int | None, epoch: Epoch | Literal[False], end: int) -> None:
+        """Judge a commit that is about to be stored over `stored`; `end` is the partition's end offset.
+
+        `epoch` is the member's, False where it does not own the partition.
+        """
         partition = (commit.topic, commit.partition)
         where = f"commit of {commit.topic}[{commit.partition}] at {commit.offset}"
         if len(commit.metadata) > self.scenario.map_limit:
             self.fail(f"{where}: its map is longer than {self.scenario.map_limit} characters")
-        if not owner:
+        if epoch is False:
             self.fail(f"{where}: the member does not own the partition")
+        if not epoch.read:
+            self.fail(f"{where}: this assignment has read nothing")
+        if len(commit.metadata) > 0.75 * self.scenario.map_limit:
+            self.saw("a full map")
         if stored is not None and commit.offset < stored:
             self.fail(f"{where}: goes back from {stored}")
         if commit.offset > end:
@@ -151,6 +191,8 @@ class Oracle:
         if not late and self.scenario.destinations[destination].order == "key":
             self._judge_order(planned, destination, what)
         acceptance = Acceptance(now, epoch)
+        if late:
+            self.saw("accepted after the time-out")
         self.accepted[planned.serial, destination].append(acceptance)
         return acceptance
 
@@ -164,8 +206,11 @@ class Oracle:
                 continue
             if before.epoch is epoch:
                 self.fail(f"{what}: a second time in epoch {epoch.number}, after it was answered")
-            if before.epoch.clean and self._in_time(before):
-                self.fail(f"{what}: again after epoch {before.epoch.number} of {before.epoch.member} ended cleanly")
+            self._judge_again(before, what)
+
+    def _judge_again(self, before: Acceptance, what: str) -> None:
+        if before.epoch.clean and self._in_time(before):
+            self.fail(f"{what}: again after epoch {before.epoch.number} of {before.epoch.member} ended cleanly")
 
     def _in_time(self, acceptance: Acceptance) -> bool:
         """Whether the epoch's end had to commit the acceptance: it was answered before the drain's end."""
@@ -191,8 +236,10 @@ class Oracle:
             if other.key == planned.key and (other.serial, destination) in self.accepted:
                 self.fail(f"{what}: after {offset}, which has the same key")
 
-    def letter(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        """Judge a dead letter that is stored now."""
+    def letter(
+        self, key: bytes | None, value: bytes | None, headers: Headers, source: Epochs, now: float
+    ) -> Acceptance:
+        """Judge a dead letter that a member stores now, and return it as what it is: an outcome."""
         parsed = parse(headers)
         if parsed is None:
             self.fail("a dead letter has no block of headers")
@@ -211,9 +258,82 @@ class Oracle:
         else:
             innocent = planned.fates.get(parsed.destination) != REFUSE
             if parsed.cause in self.scenario.waivers(parsed.destination):
+                self._judge_waiver(planned.serial, parsed.destination, parsed.cause, source.name, what, now)
                 innocent = False
+            elif parsed.cause == "refused" and (planned.serial, parsed.destination) in self.blamed:
+                innocent = False
+            # A letter whose acknowledgement was lost is written twice and counts once.
+            again = (planned.serial, parsed.destination, parsed.failed_at) in self.failed
+            self.failed.add((planned.serial, parsed.destination, parsed.failed_at))
+            if parsed.cause in ("invalid", "refused", "too_large") and not again:
+                outcome = (parsed.failed_at, f"{parsed.cause} {parsed.code}")
+                self.settled[source.name, parsed.destination].append(outcome)
         if innocent:
             self.fail(f"{what} {parsed.code}: nothing is wrong with it ({parsed.message})")
+
+        failed = parsed.failed_at / 1000 - WALL + START
+        epoch = self._epoch_of_letter(source.name, planned, parsed.destination, failed)
+        if epoch is None:
+            return Acceptance(now, source.epoch_of((planned.topic, planned.partition)))
+        for before in self.written[planned.serial, parsed.destination]:
+            if before.answered is not None and not epoch.expelled and before.epoch is not epoch:
+                self._judge_again(before, what)
+        written = Acceptance(now, epoch)
+        self.written[planned.serial, parsed.destination].append(written)
+        return written
+
+    def _epoch_of_letter(self, member: str, planned: Planned, destination: str | None, failed: float) -> Epoch | None:
+        """Return the epoch whose work failed, to the millisecond, at `failed`; None where that is not clear."""
+        sent = [one for one in self.sent.get((member, planned.serial, destination or ""), ()) if one[0] <= failed]
+        if sent:
+            epoch = sent[-1][1]
+            longest = self.scenario.destinations[destination or ""].timeout + 1.0
+            return epoch if all(one is epoch or at + longest < failed for at, one in sent) else None
+        for epoch in reversed(self.epochs):
+            if (epoch.member, epoch.partition) == (
+                member,
+                (planned.topic, planned.partition),
+            ) and epoch.began <= failed:
+                return epoch
+        return None
+
+    def _judge_waiver(self, serial: int, destination: str, cause: str, member: str, what: str, now: float) -> None:
+        """Raise where a record is given up for which there was no reason to."""
+        if cause == "unknown_outcome" and (serial, destination) not in self.unknown:
+            self.fail(f"{what}: every attempt's outcome is known")
+        patience = self.scenario.destinations[destination].retry.give_up_after
+        if cause == "gave_up" and now - self.sent[member, serial, destination][0][0] < (patience or 0.0) - INSTANT:
+            self.fail(f"{what}: before {patience} s were over")
+
+    def judge_storms(self) -> None:
+        """Raise where a member dead-lettered more records in a row for one reason than a storm lets pass."""
+        for (member, destination), outcomes in self.settled.items():
+            storm = self.scenario.destinations[destination].storm
+            if isinstance(storm, str):
+                continue
+            row: deque[str] = deque(maxlen=storm.records)
+            accepted = {at for at, reason in outcomes if reason is None}
+            for at, reason in sorted((at, reason or "") for at, reason in outcomes):
+                if at in accepted:
+                    # Within a millisecond nobody knows what came first.
+                    row.clear()
+                    continue
+                row.append(reason)
+                if row.count(reason) > storm.share * storm.records:
+                    self.fail(f"{member} dead-letters {row.count(reason)} records of {destination} in a row: {reason}")
+
+    def judge_read(self, member: str, records: Sequence[Record], epochs: Mapping[Partition, Epoch]) -> None:
+        """Raise where a member reads on although what it has read and not ended fills its buffer."""
+        held = self.held[member]
+        for serial, (planned, epoch) in list(held.items()):
+            if epochs.get((planned.topic, planned.partition)) is not epoch or not self.unfinished(planned):
+                del held[serial]
+        size = sum(FIXED_CHARGE + len(planned.value or b"") for planned, _ in held.values())
+        if size >= self.scenario.settings.limits.buffer:
+            self.fail(f"{member} reads on, holding {size} bytes in {len(held)} records")
+        for record in records:
+            planned = self.plan[record.topic, record.partition, record.offset]
+            held[planned.serial] = planned, epochs[record.topic, record.partition]
 
     def left(self) -> list[str]:
         """Return every delivery that has no outcome."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
+from typing import Literal
 
 import pytest
 
@@ -20,8 +21,14 @@ class Lenient:
     def __init__(self) -> None:
         self.epochs: list[Epoch] = []
 
-    def judge_commit(self, commit: Commit, stored: int | None, owner: bool, end: int) -> None:
+    def judge_commit(self, commit: Commit, stored: int | None, epoch: Epoch | Literal[False], end: int) -> None:
         """Let every commit pass."""
+
+    def judge_read(self, member: str, records: Sequence[Record], epochs: Mapping[tuple[str, int], Epoch]) -> None:
+        """Let everything be read."""
+
+    def saw(self, what: str) -> None:
+        """Count nothing."""
 
     def end_epoch(self, epoch: Epoch, now: float, *, clean: bool) -> None:
         """Take no note."""

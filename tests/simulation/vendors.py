@@ -81,25 +81,44 @@ class ModelVendor:
         for begin, end, name, kind in self.scenario.weather.windows:
             if kind == "baffling" and not self.scenario.roomy:
                 continue
+            if kind == "blaming" and self.settings.storm == "off":
+                continue
             if name == self.name and begin <= now < end:
+                self.oracle.saw(f"window: {kind}")
                 return {"down": self.random.choice(("unconnected", "status_503")), "throttle": "throttled"}.get(
                     kind, kind
                 )
-        return self.random.choice(_FAULTS) if self.random.random() < self.scenario.weather.request else None
+        if self.random.random() >= self.scenario.weather.request:
+            return None
+        kind = self.random.choice(_FAULTS)
+        self.oracle.saw(f"answer: {kind}")
+        return kind
 
     def latency(self) -> float:
         """Return how long the vendor takes to judge a request, or to answer."""
         if self.stormy and self.random.random() < self.scenario.weather.slow:
+            self.oracle.saw("slow answer")
             return self.random.uniform(0.5, 30.0)
         return self.random.choice((0.001, 0.01, 0.05))
 
-    def judge(self, request: Request, number: int) -> Reply:
-        """Return the account's answer to a request's content."""
+    def _blaming(self, body: bytes) -> Reply:
+        """Refuse everything by a code that the vendor documents as the record's fault."""
+        serials = self.serials(body)
+        if len(serials) == 1:
+            self.oracle.blamed.add((serials[0], self.name))
+        if self.settings.vendor == "mytracker":
+            return Reply(400, b'{"error": "Bad Request"}', "refused")
+        return Reply(200, b'{"code": 4105, "msg": "?"}', "refused")
+
+    def judge(self, request: Request, number: int, kind: str | None = None) -> Reply:
+        """Return the account's answer to a request's content; `kind` is a fault of `fault` that judges."""
         parts = urlsplit(request.url)
         body = request.body or b""
         headers = {name.lower(): value for name, value in request.headers.items()}
         query = tuple(parse_qsl(parts.query))
         call = Call(number, self.now(), self.now() - START + WALL, request.method, parts.path, query, headers, body)
+        if kind == "blaming":
+            return self._blaming(body)
         if b'"eventName":"odd"' in body:
             return Reply(200, b'{"code": 4999, "msg": "?"}', "refused")
         if b'"customUserId":"bad' in body:
@@ -117,7 +136,9 @@ class ModelVendor:
         if reply is not None:
             return answer_of(reply())
         if kind == "baffling":
-            return Response(200, {"content-type": "application/json"}, b'{"code": 4998, "msg": "?"}')
+            # Each window has a code of its own: the same one again, others accepted between, would be evidence.
+            code = 4900 + sum(begin <= self.now() - START for begin, *_ in self.scenario.weather.windows)
+            return Response(200, {"content-type": "application/json"}, b'{"code": %d, "msg": "?"}' % code)
         if kind.startswith("garbage"):
             return Response(200, {"content-type": "text/html"}, b"<html>hello</html>")
         return answer_of(self.api.failed(int(kind.split("_")[1])))
@@ -156,14 +177,25 @@ class ModelTransport:
         serials = vendor.serials(body)
         epochs = self._check(serials, body)
         vendor.sent.append(Sent(vendor.now(), self._source.name, len(serials)))
+        for serial in serials:
+            oracle.sent[self._source.name, serial, vendor.name].append((vendor.now(), epochs[serial]))
         self.in_flight += 1
         if self.in_flight > vendor.settings.max_in_flight:
             oracle.fail(f"{vendor.name}: {self.in_flight} requests in flight")
         try:
             async with asyncio.timeout(timeout):
-                return await self._exchange(request, epochs, timeout)
+                response = await self._exchange(request, epochs, timeout)
         except TimeoutError:
+            oracle.unknown.update((serial, vendor.name) for serial in serials)
             raise TransportError("no answer in time", unknown_outcome=True) from None
+        except TransportError as error:
+            if error.unknown_outcome:
+                oracle.unknown.update((serial, vendor.name) for serial in serials)
+            raise
+        else:
+            if response.status in (502, 504):
+                oracle.unknown.update((serial, vendor.name) for serial in serials)
+            return response
         finally:
             self.in_flight -= 1
 
@@ -203,17 +235,21 @@ class ModelTransport:
             fault = "hang"
         taken: list[Acceptance] = []
         reply: Reply | None = None
-        if fault is None or fault.endswith(_AFTER):
-            reply = vendor.judge(request, len(vendor.sent))
+        if fault in (None, "blaming") or str(fault).endswith(_AFTER):
+            reply = vendor.judge(request, len(vendor.sent), fault)
+            if reply.verdict == "refused" and len(epochs) > 1:
+                vendor.oracle.saw("a refused batch")
             taken = vendor.take(reply.events, epochs)
         if not self._step("judged"):
             raise TransportError("dead", unknown_outcome=True)
         response = await self._answer(fault, reply)
         if not self._step("answered"):
             raise TransportError("dead", unknown_outcome=True)
-        for one in taken:
-            if fault is None:
+        if fault is None:
+            for one in taken:
                 one.answered = vendor.now()
+                at = int((vendor.now() - START + WALL) * 1000)
+                vendor.oracle.settled[self._source.name, vendor.name].append((at, None))
         if response.status == 429:
             self._quiet_until = vendor.now() + QUIET
         return response
@@ -224,7 +260,23 @@ class ModelTransport:
         await asyncio.sleep(self._vendor.latency())
         if fault is not None and fault.startswith("cut"):
             raise TransportError("the connection broke", unknown_outcome=True)
-        return answer_of(reply) if fault is None and reply is not None else self._vendor.failed(str(fault))
+        return answer_of(reply) if fault in (None, "blaming") and reply is not None else self._vendor.failed(str(fault))
+
+
+def judge_rate(vendor: ModelVendor, doubles: Sequence[tuple[float, float]]) -> None:
+    """Raise where a second held more requests than the limit and one for each member, unless one was put out then."""
+    limit, times = vendor.settings.rate, vendor.sent
+    if limit is None:
+        return
+    first = 0
+    for index, one in enumerate(times):
+        while one.at - times[first].at >= 1.0:
+            first += 1
+        members = {sent.member for sent in times[first : index + 1]}
+        if any(begin - 1 <= one.at <= end + 1.5 for begin, end in doubles):
+            continue
+        if index - first + 1 > limit + len(members):
+            vendor.oracle.fail(f"{vendor.name}: {index - first + 1} requests in a second, the limit is {limit}")
 
 
 def answer_of(reply: Reply) -> Response:
