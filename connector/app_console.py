@@ -20,8 +20,9 @@ from connector.console.state import Progress
 from connector.dead_letters.commands import Archive
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.reader import Letter
-from connector.kafka.groups import Groups
+from connector.kafka.committed import CommittedOffsets
 from connector.kafka.producer import KafkaProducer
+from connector.kafka.subscription import TopicSelection
 from connector.kafka.topic_reader import TopicReader
 from connector.kafka.topic_tail import RecordFetcher, TopicTail
 from connector.kafka.topics import OwnTopic, TopicCheck
@@ -38,6 +39,7 @@ async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Conso
     """Serve the console of a configuration. Raises `StartupError`."""
     settings = loaded.settings
     rules, fetcher = _Rules(loaded), RecordFetcher(settings.kafka, settings.dead_letter_topic)
+    backlog = _Backlog(settings)
     audit = None if settings.console.audit_topic is None else _AuditTopic(settings.kafka, settings.console.audit_topic)
     edges = Edges(
         tail=lambda: rules.heed(TopicTail(settings.kafka, settings.dead_letter_topic)),
@@ -45,7 +47,7 @@ async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Conso
         letters=lambda wanted, resolved, progress: _letters(settings, wanted, progress, resolved=resolved),
         inspect=rules.inspect,
         desk=LetterDesk(loaded),
-        backlog=_Backlog(settings).read,
+        backlog=backlog.read,
         audit=audit,
         clock=SystemClock(),
     )
@@ -59,6 +61,7 @@ async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Conso
     finally:
         await console.stop()
         await rules.close()
+        await backlog.close()
         await asyncio.to_thread(fetcher.close)
         if audit is not None:
             await audit.close()
@@ -111,7 +114,8 @@ class _Backlog:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._groups: Groups | None = None
+        self._selection = TopicSelection(settings.kafka.topics, settings.own_topics)
+        self._offsets: CommittedOffsets | None = None
         self._clock = SystemClock()
         self._asked: float | None = None
         self._last: Mapping[str, float] | None = None
@@ -119,18 +123,26 @@ class _Backlog:
     async def read(self) -> Mapping[str, float] | None:
         """Return the records not done yet by topic; None where nothing was ever committed, and nobody can say."""
         now = self._clock.now()
-        if self._asked is not None and now - self._asked < BACKLOG_SECONDS:
-            return self._last
-        if self._groups is None:
-            self._groups = Groups(self._settings.kafka)
-        states = await app_offsets.read(self._settings, self._settings.kafka.group_id, groups=self._groups)
-        found: dict[str, float] = {}
-        for one in states:
-            if one.topic != self._settings.replay_topic or one.committed is not None:
-                found[one.topic] = found.get(one.topic, 0.0) + (one.backlog or 0)
-        self._asked = now
-        self._last = found if any(one.committed is not None for one in states) else None
+        if self._asked is None or now - self._asked >= BACKLOG_SECONDS:
+            self._last = await asyncio.to_thread(self._read)
+            self._asked = now
         return self._last
+
+    async def close(self) -> None:
+        """Let go of Kafka."""
+        if self._offsets is not None:
+            await asyncio.to_thread(self._offsets.close)
+
+    def _read(self) -> Mapping[str, float] | None:
+        if self._offsets is None:
+            self._offsets = CommittedOffsets(self._settings.kafka, self._settings.kafka.group_id)
+        partitions = self._offsets.partitions(self._selection, [self._settings.replay_topic])
+        committed = self._offsets.committed(partitions)
+        found: dict[str, float] = {}
+        for one in partitions:
+            state = app_offsets.state_of(one, committed.get(one), self._offsets.bounds(one))
+            found[one[0]] = found.get(one[0], 0.0) + (state.backlog or 0)
+        return found if committed else None
 
 
 class _AuditTopic:

@@ -124,25 +124,20 @@ def ranges(bounds: Sequence[int]) -> list[list[int]]:
 
 
 async def read(
-    settings: Settings,
-    group: str,
-    topics: Collection[str] = (),
-    partitions: Collection[int] = (),
-    groups: Groups | None = None,
+    settings: Settings, group: str, topics: Collection[str] = (), partitions: Collection[int] = ()
 ) -> list[PartitionState]:
     """Return the state of each partition of a group, in order of topic and number.
 
     Of the configured group (and of its destinations' own ones) the partitions that have no offset yet are among them;
-    of any other group, those that have one. `topics` and `partitions` leave out others. `groups` is what is
-    asked, for those who ask often. Raises `StartupError`.
+    of any other group, those that have one. `topics` and `partitions` leave out others. Raises `StartupError`.
     """
-    groups = Groups(settings.kafka) if groups is None else groups
+    groups = Groups(settings.kafka)
     committed = {(one.topic, one.partition): one for one in await groups.committed(group)}
     there = await groups.partitions()
     wanted = set(committed) | {one for one in there if one[0] in topics}
     if _is_own(settings, group):
         selection = TopicSelection(settings.kafka.topics, settings.own_topics)
-        names = {*selection.names, *selection.matching({topic for topic, _ in there})}
+        names = {*selection.names, *selection.matching({topic for topic, _ in there}), settings.replay_topic}
         wanted |= {one for one in there if one[0] in names}
     wanted = {
         (topic, number)
@@ -150,7 +145,7 @@ async def read(
         if (not topics or topic in topics) and (not partitions or number in partitions)
     }
     bounds = await groups.bounds(wanted & there)
-    return [_state(one, committed.get(one), bounds.get(one)) for one in sorted(wanted)]
+    return [state_of(one, committed.get(one), bounds.get(one)) for one in sorted(wanted)]
 
 
 def plan(states: Sequence[PartitionState], targets: Mapping[Partition, int]) -> Iterator[Move]:
@@ -211,7 +206,8 @@ def _is_own(settings: Settings, group: str) -> bool:
     return group == base or group in {f"{base}.{name}" for name in settings.destinations}
 
 
-def _state(at: Partition, commit: Commit | None, bounds: tuple[int, int] | None) -> PartitionState:
+def state_of(at: Partition, commit: Commit | None, bounds: tuple[int, int] | None) -> PartitionState:
+    """Return a partition's state by what its group committed and its first offset and end; None: it is gone."""
     first, end = bounds if bounds is not None else (None, None)
     finished, fault = FinishedMap(), None if bounds is not None else _TOPIC_GONE
     if commit is None:

@@ -236,7 +236,7 @@ class ConsoleSettings(Model):
     )
     interval: Duration = Field(default=5.0, ge=1, description="How often members and Kafka are asked.")
     letters: int = Field(
-        default=200_000, ge=100, description="How many dead letters are kept at hand, the newest, at 0.5 kB each."
+        default=200_000, ge=100, description="How many dead letters are kept at hand, the newest, at 1 kB each."
     )
     mask: list[str] = Field(
         default=[],

@@ -13,6 +13,8 @@ from connector.errors import ConnectorError
 from connector.records import Record
 
 _AGAIN_SECONDS: Final = 5.0
+_UNSEEN: Final = 10_000
+"""Letters that are taken while the topic is read for the first time, before the page shows them."""
 _log = structlog.get_logger()
 
 
@@ -79,10 +81,16 @@ class Feed:
             self.cluster_id = tail.cluster_id
             self.left = tail.left
             self.trouble = None
+            unseen = 0
             while not self._stopping.is_set():
                 records = tail.read()
+                behind, self.left = self.left, tail.left
+                unseen += len(records)
+                show = not self.left or unseen > _UNSEEN
                 if records:
-                    self._index.take(records)
-                self.left = tail.left
+                    self._index.take(records, show=show)
+                elif behind and show:
+                    self._index.show()
+                unseen = 0 if show else unseen
         finally:
             tail.close()

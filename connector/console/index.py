@@ -1,6 +1,6 @@
 """What the console keeps of every dead letter: enough to count, filter and list them without asking Kafka again.
 
-About half a kilobyte a letter: a hundred thousand are 50 MB and are searched in some hundredths of a second. Above its
+About a kilobyte a letter: a hundred thousand are 100 MB and are searched in some hundredths of a second. Above its
 limit the index forgets resolved letters first, then the oldest, and says how many.
 """
 
@@ -89,8 +89,11 @@ class LetterIndex:
         """Return how many letters there are, resolved ones included."""
         return len(self._table)
 
-    def take(self, records: Iterable[Record]) -> None:
-        """Put records of the dead-letter topic into the index: letters and resolutions, in the order of the topic."""
+    def take(self, records: Iterable[Record], *, show: bool = True) -> None:
+        """Put records of the dead-letter topic into the index: letters and resolutions, in the order of the topic.
+
+        Searches find them once something is shown again: whoever puts in many has not each of them searched for anew.
+        """
         said = [(record, parse_resolution(record) or parse(record.headers)) for record in records]
         with self._lock:
             for record, found in said:
@@ -102,6 +105,12 @@ class LetterIndex:
                     self._table.add(record, found, self._state(found.id))
             if len(self) > self._limit * _SLACK:
                 self._compact()
+                show = True
+            self.version += show
+
+    def show(self) -> None:
+        """Let searches find everything that was taken."""
+        with self._lock:
             self.version += 1
 
     def rows(self, query: Query) -> list[int]:
@@ -180,7 +189,8 @@ class LetterIndex:
 
     def _state(self, identity: str) -> int:
         """Return what was said of a letter before it came."""
-        return next((number for number, kind in enumerate(STATES) if identity in self._early[kind]), 0)
+        said = ((number, self._early[kind]) for number, kind in enumerate(STATES))
+        return next((number for number, ids in said if len(ids) and identity in ids), 0)
 
     def _resolve(self, said: Resolution) -> None:
         row = self._table.by_id.get(packed(said.letter))

@@ -82,6 +82,8 @@ class Table:
 
     def add(self, record: Record, facts: ParsedLetter, state: int) -> None:
         """Add a letter, but not twice."""
+        if packed(facts.id) in self.by_id:
+            return
         key = None if record.key is None else record.key[:KEY_LIMIT]
         row = Row(
             facts.id,
@@ -95,8 +97,7 @@ class Table:
             0,
             (record.partition, record.offset),
         )
-        if packed(facts.id) not in self.by_id:
-            self.put(row, packed(facts.dedup_id))
+        self.put(row, packed(facts.dedup_id))
 
     def put(self, row: Row, event: bytes | str) -> None:
         """Add a row of the event with this packed id."""
@@ -134,11 +135,13 @@ class Table:
 
 def packed(identity: str) -> bytes | str:
     """Return a UUID as 16 bytes, and any other text, which a foreign program may have written, as it is."""
+    if len(identity) != 36 or identity[8] + identity[13] + identity[18] + identity[23] != "----":
+        return identity
     try:
-        found = uuid.UUID(identity)
+        found = bytes.fromhex(identity.replace("-", ""))
     except ValueError:
         return identity
-    return found.bytes if str(found) == identity else identity
+    return found if len(found) == 16 and identity == identity.lower() else identity
 
 
 def unpacked(identity: bytes | str) -> str:

@@ -18,8 +18,8 @@ from random import Random
 from typing import Any, Final
 
 import yaml
-from confluent_kafka import Producer, TopicPartition
 from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import Producer, TopicPartition
 
 from connector.dead_letters.headers import to_headers
 from connector.records import DeadLetter, Record
@@ -82,20 +82,17 @@ def produce(bootstrap: str, topic: str, records: Iterable[tuple[bytes | None, by
     assert producer.flush(60) == 0
 
 
-def read_topic(bootstrap: str, topic: str) -> list[tuple[bytes | None, dict[str, bytes | None]]]:
-    """Return key and headers of everything in a topic that is committed."""
+def read_topic(bootstrap: str, topic: str) -> list[Any]:
+    """Return every message of a topic that is committed."""
     consumer = KafkaConsumer({"bootstrap.servers": bootstrap, "group.id": "look", "isolation.level": "read_committed"})
     try:
         numbers = consumer.list_topics(topic, timeout=10).topics[topic].partitions
         ends = {one: consumer.get_watermark_offsets(TopicPartition(topic, one), timeout=10)[1] for one in numbers}
         consumer.assign([TopicPartition(topic, one, 0) for one in numbers])
-        found = []
+        found: list[Any] = []
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
-            for message in consumer.consume(500, 0.3):
-                if message.error() is None:
-                    headers: Any = message.headers() or []
-                    found.append((message.key(), dict(headers)))
+            found += [message for message in consumer.consume(500, 0.3) if message.error() is None]
             places = consumer.position([TopicPartition(topic, one) for one in numbers])
             if all(place.offset >= ends[place.partition] or not ends[place.partition] for place in places):
                 return found
@@ -152,12 +149,20 @@ def configuration(bootstrap: str, members: str, **console: Any) -> dict[str, Any
         "kafka": {"topics": ["user-events"], "group_id": GROUP, "client": {"bootstrap.servers": bootstrap}},
         "destinations": {
             "jiguang-prod": {
-                **{"vendor": "jiguang", "project_id": "1", "project_secret": "s", "app_key": "a" * 24},
-                **{"base_url": "http://127.0.0.1:9"},
+                "vendor": "jiguang",
+                "project_id": "1",
+                "project_secret": "s",
+                "app_key": "a" * 24,
+                "base_url": "http://127.0.0.1:9",
             },
             "quick-audience": {
-                **{"vendor": "quick_audience", "base_url": "http://127.0.0.1:9", "app_id": "1", "access_key": "key"},
-                **{"access_secret": "secret", "access_id": "id", "organization_id": "org"},
+                "vendor": "quick_audience",
+                "base_url": "http://127.0.0.1:9",
+                "app_id": "1",
+                "access_key": "key",
+                "access_secret": "secret",
+                "access_id": "id",
+                "organization_id": "org",
             },
             "tracker": {"vendor": "mytracker", "id_app": 666, "token": "token", "base_url": "http://127.0.0.1:9"},
         },
@@ -167,45 +172,67 @@ def configuration(bootstrap: str, members: str, **console: Any) -> dict[str, Any
 
 
 @contextmanager
-def console(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Run `connector console` and yield where it listens, and its log; it has to end cleanly."""
-    file, log = folder / "console.yaml", folder / "console.log"
-    file.write_text(yaml.safe_dump(dict(settings)), encoding="utf-8")
-    command = [sys.executable, "-m", "connector", "console", "-c", str(file)]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT)
+def consoles(folder: Path, *all_settings: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Run a `connector console` for each configuration and yield where they listen; they have to end cleanly."""
+    processes, logs = [], []
+    for number, settings in enumerate(all_settings):
+        file, log = folder / f"console-{number}.yaml", folder / f"console-{number}.log"
+        file.write_text(yaml.safe_dump(dict(settings)), encoding="utf-8")
+        command = [sys.executable, "-m", "connector", "console", "-c", str(file)]
+        with log.open("wb") as out:
+            processes.append(subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT))
+        logs.append(log)
     try:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not (found := re.search(r"The console is at (http://\S+)/", log.read_text(encoding="utf-8"))):
-            assert process.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
-            time.sleep(0.05)
-        yield found[1], log
-        assert process.poll() is None, log.read_text(encoding="utf-8")
+        yield [_address(process, log) for process, log in zip(processes, logs, strict=True)]
     finally:
-        process.terminate()
-        code = process.wait(15)
-    assert code == 0, log.read_text(encoding="utf-8")
+        for process in processes:
+            process.terminate()
+        codes = [process.wait(20) for process in processes]
+    assert codes == [0] * len(codes), "".join(log.read_text(encoding="utf-8") for log in logs)
+
+
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (found := re.search(r"The console is at (http://\S+)/", log.read_text(encoding="utf-8"))):
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+        time.sleep(0.05)
+    return found[1]
 
 
 KINDS: Final[tuple[dict[str, Any], ...]] = (
     {"cause": "refused", "code": "4103", "message": "[4103] cuid is not known to this app", "http_status": 200},
     {"cause": "refused", "code": "4101", "message": "[4101] 事件不存在: page_view_v2", "http_status": 200},
     {
-        **{"cause": "invalid", "code": "mytracker.age.range", "destination": "tracker", "vendor": "mytracker"},
-        **{"message": "age is out of its range; allowed: 0 to 128", "field": "age"},
+        "cause": "invalid",
+        "code": "mytracker.age.range",
+        "destination": "tracker",
+        "vendor": "mytracker",
+        "message": "age is out of its range; allowed: 0 to 128",
+        "field": "age",
     },
     {
-        **{"cause": "gave_up", "code": None, "destination": "quick-audience", "vendor": "quick_audience"},
-        **{"message": "tried for 1h: HTTP 503", "attempts": 41},
+        "cause": "gave_up",
+        "code": None,
+        "destination": "quick-audience",
+        "vendor": "quick_audience",
+        "message": "tried for 1h: HTTP 503",
+        "attempts": 41,
     },
     {
-        **{"cause": "decode", "code": "decode.payload", "destination": None, "vendor": None, "value": b"{no avro"},
-        **{"message": "the payload is not what its schema says"},
+        "cause": "decode",
+        "code": "decode.payload",
+        "destination": None,
+        "vendor": None,
+        "value": b"{no avro",
+        "message": "the payload is not what its schema says",
     },
     {
-        **{"cause": "route", "code": "route.unknown_target", "destination": None, "vendor": None},
-        **{"message": "no destination is named nobody"},
+        "cause": "route",
+        "code": "route.unknown_target",
+        "destination": None,
+        "vendor": None,
+        "message": "no destination is named nobody",
     },
 )
 """Six kinds of dead letters, of three vendors."""
@@ -215,8 +242,14 @@ def mixed(count: int, seconds: float = 86_400.0) -> Iterator[tuple[bytes | None,
     """Yield letters of six kinds that failed in the last `seconds`, most of them lately."""
     random = Random(7)
     now = time.time()
-    for number in range(count):
-        kind = dict(random.choices(KINDS, (50, 14, 18, 8, 6, 4))[0])
-        yield letter(number, failed_at=now - seconds * random.random() ** 4, **kind)
-
-
+    made = [[letter(number, **kind) for number in range(20)] for kind in KINDS]
+    chosen = random.choices(made, (50, 14, 18, 8, 6, 4), k=count)
+    for number, kind in enumerate(chosen):
+        _, value, headers = kind[number % len(kind)]
+        failed = datetime.fromtimestamp(now - seconds * random.random() ** 4, UTC).isoformat(timespec="milliseconds")
+        own = {
+            "dlq-id": b"7d1f0c2a-0000-5000-9000-%012x" % number,
+            "dlq-dedup-id": b"5f2c1b6e-0000-5000-9000-%012x" % number,
+            "dlq-failed-at": failed.encode(),
+        }
+        yield b"user-%d" % number, value, [(name, own.get(name, text)) for name, text in headers]
