@@ -36,7 +36,8 @@ def offsets(  # noqa: PLR0913 -- each option is one of the command line
 ) -> None:
     """Show what a group has committed, the map of what is finished above that, lag and true backlog; or reset it.
 
-    reset wants a stopped group. Records that it goes back over are sent again, with the same dedup ids.
+    reset wants a stopped group. Records that it goes back over are sent again, with the same dedup ids. The replay topic
+    is reset only where --topic names it.
     """
     from connector import app_offsets, offsets_report
     from connector.logs import configure
@@ -55,6 +56,9 @@ def offsets(  # noqa: PLR0913 -- each option is one of the command line
             offsets_report.show_states(name, states)
         return
     in_loop(app_offsets.refuse_running(settings, name))
+    if not topic:
+        # What was replayed once is not to be sent again by the way: who wants that names the topic.
+        states = [one for one in states if one.topic != settings.replay_topic]
     if isinstance(target, int):
         targets = {(one.topic, one.partition): target for one in states if one.end is not None}
     else:

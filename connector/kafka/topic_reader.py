@@ -16,6 +16,7 @@ from connector.records import NO_TIMESTAMP, Record
 _TIMEOUT: Final = 20.0
 _QUEUE_BYTES: Final = 4 << 20
 _CHUNK: Final = 500
+_WAIT: Final = 0.1
 _PARTITION_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - public by librdkafka's convention
 
 Progress = Callable[[int, int], None]
@@ -93,7 +94,7 @@ class TopicReader:
 
     def _consume(self) -> list[Message]:
         try:
-            return self._consumer.consume(_CHUNK, 0.5)
+            return self._consumer.consume(_CHUNK, _WAIT)
         except KafkaException as error:
             raise StartupError(f"topic {self._topic} cannot be read: {error_text(error)}") from None
 

@@ -17,7 +17,7 @@ from connector.dead_letters.headers import replayed, resolution
 from tests.integration.accounts import Writer, accounts, contract, mytracker, quick_audience
 from tests.integration.events import FIRST_CUID, KNOWN_EVENT, Message, datum_bytes, event, single_object
 from tests.integration.job import DESTINATION, WAIT_SECONDS, Job, Vendor, run_command, wait_for
-from tests.integration.letters import Told, lines, write_letters
+from tests.integration.letters import Told, lines, printed, write_letters
 from tools.servers import ROOT, Kafka
 
 KINDS: Final = (
@@ -135,9 +135,8 @@ def _kill_half_way(config: Path, *arguments: str) -> None:
 
 def _backlog(job: Job, config: Path) -> int:
     """Return what the group still has to do of its replay topic, markers of transactions counted."""
-    done = run_command("offsets", "-c", str(config), "--topic", f"{job.group}.replay", "--json")
-    assert done.returncode == 0, done.stderr
-    return sum(json.loads(line)["lag"] for line in done.stdout.splitlines())
+    told = printed("offsets", "-c", str(config), "--topic", f"{job.group}.replay", "--json")
+    return sum(json.loads(line)["lag"] for line in told.splitlines())
 
 
 @pytest.mark.promise("P13")
@@ -161,8 +160,10 @@ def test_what_a_killed_replay_left_open_is_never_sent(kafka: Kafka, job: Job, ve
     dead.begin_transaction()
     own = [*headers.headers, *((name, text.encode()) for name, text in headers.own.items())]
     number = int(headers.own["dlq-origin-offset"])
-    dead.produce(f"{job.group}.replay", headers.value, headers.key, headers=replayed(own))
-    dead.produce(job.letters_topic, None, headers.key, number % 2, headers=resolution(rows[number], "replayed", 0))
+    carried: Any = replayed(own)
+    resolved: Any = resolution(rows[number], "replayed", 0)
+    dead.produce(f"{job.group}.replay", headers.value, headers.key, headers=carried)
+    dead.produce(job.letters_topic, None, headers.key, number % 2, headers=resolved)
     assert dead.flush(30) == 0
     member = job.start(settings)
     assert _replay(config) == (20, 0)

@@ -45,7 +45,8 @@ def test_show_tells_lag_backlog_and_what_is_finished_above(kafka: Kafka, job: Jo
     finished = FinishedMap(Runs((5, 8, 10, 11)), {DESTINATION: Runs((12, 14))})
     _commit(kafka, job.group, TopicPartition(job.topic, 0, 3, metadata.encode(3, finished).text))
     _commit(kafka, job.group, TopicPartition(job.topic, 1, 0, "written by another program"))
-    rows = _lines("show", "-c", _config(job, vendor))
+    replay, *rows = _lines("show", "-c", _config(job, vendor))
+    assert (replay["topic"], replay["lag"]) == (f"{job.group}.replay", 0)
     assert [(row["topic"], row["partition"]) for row in rows] == [(job.topic, number) for number in range(6)]
     assert (rows[0]["committed"], rows[0]["end"], rows[0]["lag"], rows[0]["backlog"]) == (3, 20, 17, 13)
     assert rows[0]["finished"] == [[5, 7], [10, 10]]
