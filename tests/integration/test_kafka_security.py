@@ -37,7 +37,7 @@ class World(NamedTuple):
     @property
     def refused(self) -> dict[str, tuple[Client, str]]:
         """Clients that are refused, each with what has to be said."""
-        kafka, url = self.kafka, f"{self.provider.url}/token"
+        kafka, url, other = self.kafka, f"{self.provider.url}/token", self.stranger.issue("stranger-member")
         unknown = "certificate verify failed: broker certificate could not be verified"
         return {
             "wrong password": (kafka.scram(**{"sasl.password": WRONG}), "see sasl.mechanism, sasl.username"),
@@ -45,6 +45,10 @@ class World(NamedTuple):
             "unknown authority": (kafka.scram(**{"ssl.ca.location": self.stranger.file}), unknown),
             "no certificate": (
                 kafka.mtls(**{"ssl.certificate.location": "", "ssl.key.location": ""}),
+                "ssl.certificate.location and ssl.key.location",
+            ),
+            "unknown certificate": (
+                kafka.mtls(**{"ssl.certificate.location": other.cert, "ssl.key.location": other.key}),
                 "ssl.certificate.location and ssl.key.location",
             ),
             "wrong client secret": (kafka.oauth(url, WRONG), "invalid_client"),
@@ -99,7 +103,11 @@ def test_a_secured_kafka_is_read_committed_and_written(way: str, world: World, j
 
 
 @pytest.mark.parametrize(
-    "case", ["wrong password", "wrong mechanism", "unknown authority", "no certificate", "wrong client secret"]
+    "case",
+    [
+        *("wrong password", "wrong mechanism", "unknown authority"),
+        *("no certificate", "unknown certificate", "wrong client secret"),
+    ],
 )
 async def test_a_refused_client_is_told_the_reason(case: str, world: World, job: Job, vendor: Vendor) -> None:
     """What `check --online` says is what Kafka refuses and which setting that is, without a secret.
