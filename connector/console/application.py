@@ -13,7 +13,7 @@ from connector.console.door import Door
 from connector.console.frame import notice, page
 from connector.console.markup import tag
 from connector.console.pages import Pages
-from connector.console.security import Handler, demand_token
+from connector.console.security import Handler, caller, demand_token
 from connector.console.state import Edges, State, html
 from connector.console.work import Work
 from connector.errors import ConnectorError, StartupError
@@ -83,10 +83,10 @@ class Console:
         except ConnectorError as error:
             title, why, status = "This does not work now", str(error), 503
         except web.HTTPNotFound:
-            if "session" not in request:
+            if caller() is None:
                 raise
             title, why, status = "Nothing is here", "No page has this address.", 404
-        frame = self._state.frame(request)
+        frame = self._state.frame()
         return html(page(frame, title, "", tag("h1", title), notice("warn", why)), status)
 
 

@@ -15,6 +15,7 @@ from connector.console.state import State, html
 from connector.errors import ConnectorError
 
 _STATIC: Final = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_FILES: Final = {name: (files("connector.console") / "static" / name).read_bytes() for name in _STATIC}
 _NAME: Final = 40
 _log = structlog.get_logger()
 
@@ -24,8 +25,6 @@ class Door:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        folder = files("connector.console") / "static"
-        self._files = {name: (folder / name).read_bytes() for name in _STATIC}
 
     def routes(self) -> list[web.RouteDef]:
         """Return the addresses."""
@@ -44,10 +43,10 @@ class Door:
     async def _static(self, request: web.Request) -> web.Response:
         """Answer with a file of ours."""
         name = request.match_info["name"]
-        if name not in self._files:
+        if name not in _FILES:
             raise web.HTTPNotFound
         return web.Response(
-            body=self._files[name],
+            body=_FILES[name],
             content_type=_STATIC[name],
             charset="utf-8",
             headers={**HEADERS, "Cache-Control": "max-age=300"},
@@ -55,7 +54,7 @@ class Door:
 
     async def _ask(self, request: web.Request) -> web.Response:
         """Show the form."""
-        if not self._state.guard.needs_token or self._state.session(request).name is not None:
+        if not self._state.guard.needs_token or self._state.session().name is not None:
             raise web.HTTPSeeOther("/")
         return self._form(request)
 
@@ -73,7 +72,7 @@ class Door:
         if session is None:
             _log.warning("console.sign_in_refused", remote=request.remote)
             return self._form(request, "That is not the token.", 401)
-        state.guard.sign_out(state.session(request))
+        state.guard.sign_out(state.session())
         try:
             await state.audit.note("sign_in", f"{name} ({request.remote})", {})
         except ConnectorError as error:
@@ -87,7 +86,7 @@ class Door:
         """End a session."""
         form = await request.post()
         if self._state.fault(request, form.get(CSRF)) is None:
-            self._state.guard.sign_out(self._state.session(request))
+            self._state.guard.sign_out(self._state.session())
         raise web.HTTPSeeOther("/")
 
     def _form(self, request: web.Request, fault: str | None = None, status: int = 200) -> web.Response:
@@ -97,7 +96,7 @@ class Door:
         state = self._state
         form = tag(
             "form",
-            hidden(CSRF, state.guard.csrf(state.session(request))),
+            hidden(CSRF, state.guard.csrf(state.session())),
             tag("p", tag("label", "Your name, for the audit log", for_="name"), name, class_="field"),
             tag("p", tag("label", "Token (console.token)", for_="token"), token, class_="field"),
             tag("p", tag("button", "Sign in", class_="main")),

@@ -47,7 +47,7 @@ class Pages:
         state = self._state
         chosen = request.query.get("range", DEFAULT_RANGE)
         chosen = chosen if chosen in RANGES else DEFAULT_RANGE
-        frame = state.frame(request)
+        frame = state.frame()
         sampler = state.sampler
         situation = Situation(
             destinations=sampler.destinations,
@@ -79,7 +79,7 @@ class Pages:
     async def _letters(self, request: web.Request) -> web.Response:
         """Show a page of letters with its filters."""
         state = self._state
-        frame = state.frame(request)
+        frame = state.frame()
         try:
             query = read_query(request.query, frame.now)
         except ValueError as error:
@@ -119,7 +119,7 @@ class Pages:
     async def _letter(self, request: web.Request) -> web.Response:
         """Show one letter in full."""
         state = self._state
-        frame = state.frame(request)
+        frame = state.frame()
         identity = request.match_info["id"]
         row = state.index.find(identity)
         if row is None:

@@ -14,9 +14,10 @@ import ipaddress
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -29,7 +30,6 @@ CSRF: Final = "csrf"
 SESSION_SECONDS: Final = 12 * 3600.0
 OPEN_PATHS: Final = ("/healthz", "/static/")
 SIGN_IN: Final = "/sign-in"
-SESSION: Final = web.AppKey("session", str)
 
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -92,6 +92,21 @@ def host_allowed(header: str, names: Collection[str]) -> bool:
     except ValueError:
         return False
     return True
+
+
+class Caller(NamedTuple):
+    """Who makes a request: a session, or a program that carries the token itself."""
+
+    session: Session
+    by_token: bool
+
+
+_caller: Final[ContextVar[Caller | None]] = ContextVar("caller", default=None)
+
+
+def caller() -> Caller | None:
+    """Return who makes the request that is being handled; None before the gates are passed."""
+    return _caller.get()
 
 
 class Guard:
@@ -179,6 +194,8 @@ class Guard:
         return response
 
     async def _pass(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        # A connection's requests are handled one after the other in one context.
+        _caller.set(None)
         if not host_allowed(request.headers.get("Host", ""), self._names):
             raise web.HTTPMisdirectedRequest(
                 text="this page is not served under that name; add it to console.hosts if it is yours\n"
@@ -187,8 +204,7 @@ class Guard:
             return await handler(request)
         by_token = self.needs_token and self.bearer(request)
         session = Session("", 0.0, "bearer") if by_token else self.session(request)
-        request["session"] = session
-        request["by_token"] = by_token
+        _caller.set(Caller(session, by_token))
         if self.needs_token and session.name is None and request.path != SIGN_IN:
             if request.method != "GET" or request.headers.get("Sec-Fetch-Mode", "navigate") != "navigate":
                 raise web.HTTPUnauthorized(text="sign in first\n")

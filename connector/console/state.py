@@ -17,7 +17,7 @@ from connector.console.jobs import Jobs
 from connector.console.letter_page import Inspection
 from connector.console.masking import Mask
 from connector.console.sampler import Backlog, Sampler
-from connector.console.security import Guard, Session
+from connector.console.security import Guard, Session, caller
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.reader import Letter
 from connector.dead_letters.replay import Desk
@@ -64,19 +64,26 @@ class State:
         self.jobs = Jobs(edges.desk, edges.clock)
         self.audit = Audit(edges.audit, edges.clock)
 
-    def session(self, request: web.Request) -> Session:
-        """Return the session of a request that passed the gates."""
-        session: Session = request["session"]
-        return session
+    def session(self) -> Session:
+        """Return the session of a request that passed the gates. Raises `LookupError` for any other."""
+        found = caller()
+        if found is None:
+            raise LookupError("the request has not passed the gates")
+        return found.session
+
+    @property
+    def _by_token(self) -> bool:
+        found = caller()
+        return found is not None and found.by_token
 
     def who(self, request: web.Request) -> str:
         """Return who asks, for the audit log: a name where somebody signed in, and from where."""
-        return f"{self.session(request).name or 'somebody'} ({request.remote or 'unknown'})"
+        return f"{self.session().name or 'somebody'} ({request.remote or 'unknown'})"
 
-    def frame(self, request: web.Request) -> Frame:
+    def frame(self) -> Frame:
         """Return what every page shows around its content."""
-        session = self.session(request)
-        signed_in = self.guard.needs_token and not request["by_token"]
+        session = self.session()
+        signed_in = self.guard.needs_token and not self._by_token
         return Frame(
             group=self.settings.kafka.group_id,
             now=self.clock.wall(),
@@ -89,10 +96,10 @@ class State:
 
     def fault(self, request: web.Request, given: object) -> str | None:
         """Return why a POST is not taken, None where it is; `given` is the form's CSRF token."""
-        if request["by_token"]:
+        if self._by_token:
             # No browser sends this header by itself, so no other site can have made the request.
             return None
-        return self.guard.form_fault(request, self.session(request), given if isinstance(given, str) else "")
+        return self.guard.form_fault(request, self.session(), given if isinstance(given, str) else "")
 
 
 def html(text: str, status: int = 200) -> web.Response:

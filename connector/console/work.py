@@ -54,13 +54,11 @@ class Work:
         try:
             query = read_query(request.query, self._state.clock.wall())
         except ValueError as error:
-            return self._refuse(request, str(error), 400)
+            return self._refuse(str(error), 400)
         if action is None:
-            return self._refuse(request, f"allowed actions: {', '.join(ACTIONS)}", 400)
+            return self._refuse(f"allowed actions: {', '.join(ACTIONS)}", 400)
         if request.query.get("ticked") and not query.ids:
-            return self._refuse(
-                request, "Tick the letters that you mean first, or use the buttons for all that fit.", 400
-            )
+            return self._refuse("Tick the letters that you mean first, or use the buttons for all that fit.", 400)
         return await self._question(request, action, query)
 
     async def _question(
@@ -73,7 +71,7 @@ class Work:
         if span is not None and meant.until is None:
             meant = replace(meant, until=span[1])
         kinds = await asyncio.to_thread(state.index.kinds, meant)
-        return html(letters_page.confirm(state.frame(request), action, meant, kinds, fault))
+        return html(letters_page.confirm(state.frame(), action, meant, kinds, fault))
 
     async def _begin(self, request: web.Request) -> web.Response:
         """Begin what was confirmed."""
@@ -81,15 +79,15 @@ class Work:
         form = await request.post()
         fault = state.fault(request, form.get(CSRF))
         if fault is not None:
-            return self._refuse(request, fault, 403)
+            return self._refuse(fault, 403)
         action = _ACTIONS.get(str(form.get("action", "")))
         if action is None:
-            return self._refuse(request, f"allowed actions: {', '.join(ACTIONS)}", 400)
+            return self._refuse(f"allowed actions: {', '.join(ACTIONS)}", 400)
         try:
             query = read_query(form, state.clock.wall())  # type: ignore[arg-type]  # files are no texts and left out
             order = read_order(form, query)  # type: ignore[arg-type]  # as above
         except ValueError as error:
-            return self._refuse(request, str(error), 400)
+            return self._refuse(str(error), 400)
         expected = len(await asyncio.to_thread(state.index.rows, query))
         if str(expected) != form.get("expected", str(expected)):
             fault = "Their number has changed since you were asked. Look again."
@@ -99,9 +97,7 @@ class Work:
         except Busy as error:
             return await self._question(request, action, query, str(error))
         except ConnectorError as error:
-            return self._refuse(
-                request, f"Nothing was done, because it cannot be written to the audit topic: {error}", 503
-            )
+            return self._refuse(f"Nothing was done, because it cannot be written to the audit topic: {error}", 503)
         if action != "export":
             state.jobs.run(job)
         raise web.HTTPSeeOther(f"/jobs/{job.number}")
@@ -128,14 +124,14 @@ class Work:
 
     async def _jobs(self, request: web.Request) -> web.Response:
         """Show what was done."""
-        return html(jobs_page.render_all(self._state.frame(request), self._state.jobs.all()))
+        return html(jobs_page.render_all(self._state.frame(), self._state.jobs.all()))
 
     async def _job(self, request: web.Request) -> web.Response:
         """Show how far something is."""
         job = self._state.jobs.get(int(request.match_info["number"]))
         if job is None:
-            return self._refuse(request, "there is no such action here; the console may have been started anew", 404)
-        return html(jobs_page.render(self._state.frame(request), job))
+            return self._refuse("there is no such action here; the console may have been started anew", 404)
+        return html(jobs_page.render(self._state.frame(), job))
 
     async def _stop(self, request: web.Request) -> web.Response:
         """End a job early."""
@@ -143,7 +139,7 @@ class Work:
         form = await request.post()
         fault = state.fault(request, form.get(CSRF))
         if fault is not None:
-            return self._refuse(request, fault, 403)
+            return self._refuse(fault, 403)
         job = state.jobs.get(int(request.match_info["number"]))
         if job is not None and job.state == "running":
             await state.audit.note("stop", state.who(request), {"job": job.number})
@@ -155,7 +151,7 @@ class Work:
         state = self._state
         job = state.jobs.get(int(request.match_info["number"]))
         if job is None or job.action != "export" or not state.jobs.take_up(job):
-            return self._refuse(request, "this export was written already, or is none; ask for a new one", 410)
+            return self._refuse("this export was written already, or is none; ask for a new one", 410)
         name = f"dead-letters-{moment(job.started, '%Y%m%dT%H%M%SZ')}.jsonl"
         response = web.StreamResponse(
             headers={
@@ -192,9 +188,9 @@ class Work:
                 await response.write(text)
                 job.done += count
 
-    def _refuse(self, request: web.Request, why: str, status: int) -> web.Response:
+    def _refuse(self, why: str, status: int) -> web.Response:
         back = tag("p", tag("a", "Back to the dead letters", href="/letters"))
-        frame = self._state.frame(request)
+        frame = self._state.frame()
         return html(
             page(frame, "Not done", "/letters", tag("h1", "Nothing was done"), notice("warn", why), back), status
         )
