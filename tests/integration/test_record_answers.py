@@ -97,15 +97,6 @@ def test_what_was_never_there_is_said(job: Job, vendor: Vendor) -> None:
         assert said in done.stderr
 
 
-def test_a_broker_that_is_away_is_said(job: Job, vendor: Vendor) -> None:
-    """Without a broker the command ends with 1 within seconds and names the address."""
-    settings = job.settings(vendor.destination)
-    settings["kafka"]["client"]["bootstrap.servers"] = "127.0.0.1:1"
-    done = run_command("explain", job.topic, "0", "0", "-c", str(job.write(settings)))
-    assert done.returncode == 1
-    assert "no Kafka broker at 127.0.0.1:1 answers" in done.stderr
-
-
 @pytest.mark.promise("P1", "P10")
 def test_a_poison_at_the_head_is_skipped(job: Job, vendor: Vendor) -> None:
     """A record that makes the vendor fail becomes a letter by hand, and the group's offset passes it.
