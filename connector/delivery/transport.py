@@ -92,6 +92,8 @@ class HttpTransport:
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             reason = _reason(error, url)
+            if _turned_away(error, request.body):
+                progress.body_begun = False
         # The cause is left out: aiohttp's own texts hold the whole URL.
         raise TransportError(reason, unknown_outcome=progress.body_begun) from None
 
@@ -201,7 +203,7 @@ def _unusable(error: OSError, wanted: str) -> str:
     return f"the file cannot be read: {error.strerror}; give a PEM file of {wanted}"
 
 
-def _turned_away(error: aiohttp.ClientConnectionError, body: bytes | None) -> bool:
+def _turned_away(error: Exception, body: bytes | None) -> bool:
     """Tell whether the vendor cannot have acted on a request although its body was begun.
 
     Under TLS 1.3 a server may refuse the client's certificate when the client sends already: its alert says that it
