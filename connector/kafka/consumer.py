@@ -40,7 +40,7 @@ from connector.kafka.client import (
     start_of,
 )
 from connector.kafka.ends import PARTITION_EOF, Ends
-from connector.kafka.messages import to_records
+from connector.kafka.messages import out_of_range, to_records
 from connector.kafka.starts import Starts
 from connector.kafka.subscription import TopicSelection
 from connector.kafka.topic_ids import TopicIds
@@ -260,11 +260,10 @@ class KafkaSource:
             self._ends.reach(message)
             return
         if error.code() == AUTO_OFFSET_RESET:
-            raise FatalError(
-                f"the offset to read next is not in {message.topic()} [{message.partition()}] any more "
-                f"({error.str()}): its records were deleted, or the topic was made anew. Going on would pass over "
-                "records or repeat them, so a person decides: stop the group and run `connector offsets reset`"
-            )
+            # Not ours is what librdkafka took by itself where a stop left an assignment without an answer.
+            if (message.topic(), message.partition()) in self._assigned:
+                raise FatalError(out_of_range(error, message))
+            return
         # Such a message has no topic, and its error's code alone says that it is fatal.
         if error.fatal() or error.code() == FATAL:
             raise FatalError(f"the Kafka consumer cannot go on: {error_text(error)}")

@@ -1,4 +1,4 @@
-"""librdkafka's messages as records. Every record comes this way."""
+"""librdkafka's messages as records, and in words. Every record comes this way."""
 
 from __future__ import annotations
 
@@ -31,3 +31,12 @@ def to_records(messages: Iterable[Message], on_error: Callable[[KafkaError, Mess
         )
         records.append(new(Record, fields))
     return records
+
+
+def out_of_range(error: KafkaError, message: Message) -> str:
+    """Return what to say of a partition whose next offset Kafka does not have."""
+    return (
+        f"the offset to read next is not in {message.topic()} [{message.partition()}] any more ({error.str()}): its "
+        "records were deleted, or the topic was made anew. Going on would pass over records or repeat them: a person "
+        "decides: stop the group and run `connector offsets reset`"
+    )

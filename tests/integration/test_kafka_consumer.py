@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from connector.clock import SystemClock
@@ -364,3 +364,30 @@ async def test_a_member_leaves_while_it_joins(kafka: Kafka, cluster: Cluster, to
         await source.poll()
     await source.close()
     assert source.assignment == frozenset()
+
+
+async def test_an_assignment_that_a_stop_leaves_without_an_answer_is_no_error(
+    kafka: Kafka, cluster: Cluster, topic_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll is cancelled while an assignment asks for offsets: what librdkafka then takes by itself is not ours."""
+    kafka.create_topic(topic_name)
+    source = cluster.source([topic_name], topic_name)
+    await source.start(Member(source))
+    asked = asyncio.Event()
+
+    async def unanswered(*_: object) -> None:
+        asked.set()
+        raise KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS))
+
+    monkeypatch.setattr(source._starts, "find", unanswered)
+    while not asked.is_set():
+        poll = asyncio.create_task(source.poll())
+        asking = asyncio.create_task(asked.wait())
+        await asyncio.wait({poll, asking}, return_when=asyncio.FIRST_COMPLETED)
+        asking.cancel()
+        poll.cancel()
+        await asyncio.gather(poll, asking, return_exceptions=True)
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        assert await source.poll() == []
+    await source.close()
