@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from connector.console.advice import for_cause
 from connector.console.frame import ACTIONS, Frame, chip, code, notice, page, table
 from connector.console.markup import Child, Html, tag
-from connector.console.masking import HIDDEN, Mask, cover
+from connector.console.masking import HIDDEN, VENDORS_WORDS, Mask, cover
 from connector.console.table import Row
 from connector.console.words import moment, plural, time_tag
 from connector.dead_letters.headers import ParsedLetter
@@ -133,6 +133,8 @@ def render(frame: Frame, at: Shown, mask: Mask) -> str:
 def _message(at: Shown, mask: Mask, masked: Masked) -> str:
     if mask.names_field(at.row.field) and not masked.hidden:
         return f"{at.row.field} is hidden, and with it what was said of its value"
+    if masked.unread and at.row.cause in VENDORS_WORDS:
+        return "hidden: console.mask names fields, and without the event nobody can say whether these words hold one"
     return masked.text(at.row.message or "nothing was said")
 
 

@@ -23,7 +23,7 @@ from connector.console.frame import (
 )
 from connector.console.index import Histogram, Kind, Query
 from connector.console.markup import Child, Html, tag
-from connector.console.masking import HIDDEN, Mask
+from connector.console.masking import HIDDEN, VENDORS_WORDS, Mask
 from connector.console.table import Row
 from connector.console.words import count, moment, plural, time_tag
 from connector.dead_letters.replay import MAX_REPLAYS
@@ -195,9 +195,11 @@ def key_text(key: bytes | None, mask: Mask) -> Child:
 
 
 def message_text(row: Row, mask: Mask) -> str:
-    """Return what happened, unless it may repeat the value of a hidden field."""
+    """Return what happened, unless it may repeat the value of a hidden field: here no event is decoded to compare."""
     if mask.names_field(row.field):
         return f"{row.field} is hidden, and with it what was said of its value"
+    if mask.events and row.cause in VENDORS_WORDS:
+        return "the vendor's words are on the letter's own page"
     return row.message
 
 

@@ -15,6 +15,8 @@ from urllib.parse import quote, quote_plus
 HIDDEN: Final = "•••"
 KEY: Final = "$key"
 HEADER: Final = "$header."
+VENDORS_WORDS: Final = frozenset({"refused", "too_large", "gave_up", "unknown_outcome"})
+"""Causes whose message may be a vendor's, which repeats what it likes; the connector's own never hold a value."""
 _SHORTEST: Final = 3
 """Characters from which a value is looked for in other texts: shorter ones would hide half of every line."""
 

@@ -14,6 +14,7 @@ from connector.dead_letters.replay import MAX_REPLAYS, Edit, Order
 ANY: Final = "*"
 """What a filter's field says where every value will do; an empty text asks for letters without one."""
 _IDS: Final = 200
+_LONGEST: Final = 1e11
 
 
 class Fields(Protocol):
@@ -87,18 +88,24 @@ def _time(text: str | None, now: float, *, last: bool) -> int | None:
     """
     if not text:
         return None
-    try:
-        seconds = parse_duration(text)
-    except ValueError:
-        seconds = None
-    if isinstance(seconds, float):
-        return int((now - seconds) * 1000)
+    before = _duration(text)
+    if before is not None:
+        return int((now - before) * 1000)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError("a time is such as 2026-11-20T02:14 in UTC, or a duration such as 2h") from None
     moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     return int(moment.timestamp()) * 1000 + moment.microsecond // 1000 + (999 if last and not moment.microsecond else 0)
+
+
+def _duration(text: str) -> float | None:
+    """Return the seconds of a duration with its unit, of some millennia at most; None for any other text."""
+    try:
+        seconds = parse_duration(text) if text[-1].isalpha() else None
+    except ValueError:
+        return None
+    return seconds if isinstance(seconds, float) and seconds < _LONGEST else None
 
 
 def _text(given: Fields, name: str) -> str | None:

@@ -218,6 +218,7 @@ def test_masked_fields_are_neither_shown_nor_exported(site: Site, tab: Page) -> 
     sign_in(tab, site)
     until_shown(tab, f"{site.guarded}/letters?code=4195", "1 to 2 of 2")
     assert "k-94000" not in tab.content()
+    assert secret not in tab.content()
     for number in range(2):
         tab.goto(f"{site.guarded}/letters?code=4195")
         tab.locator("tbody a").nth(number).click()

@@ -48,6 +48,11 @@ class CountingDesk:
         async for step in self._all("plan", order):
             yield step
 
+    async def plan_discard(self, order: Order) -> AsyncGenerator[Step, None]:
+        """Find that all would be discarded."""
+        async for step in self._all("plan_discard", order):
+            yield step
+
     async def replay(self, order: Order) -> AsyncGenerator[Step, None]:
         """Say that all are replayed."""
         async for step in self._all("replay", order):
