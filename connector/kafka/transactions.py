@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -23,6 +24,7 @@ TIMEOUT_MILLIS: Final = 30_000
 _OPEN_SECONDS: Final = 60.0
 _COMMIT_SECONDS: Final = 60.0
 _ABORT_SECONDS: Final = 20.0
+_RETRIES: Final = 2
 _ANY_PARTITION: Final = -1
 
 _FENCED: Final = frozenset(
@@ -43,6 +45,10 @@ class Fenced(ConnectorError):
 
 class RecordTooLarge(ConnectorError):
     """Kafka refuses one of the records for good; none of the transaction was written."""
+
+
+class _Aborted(ConnectorError):
+    """A transaction failed and was aborted: none of it was written."""
 
 
 class Outgoing(Protocol):
@@ -109,7 +115,7 @@ class TransactionalProducer:
 
         Cancelling waits for the end of the transaction that is under way.
         """
-        running = asyncio.ensure_future(asyncio.to_thread(self._commit, records))
+        running = asyncio.ensure_future(asyncio.to_thread(self._commit_again, records))
         try:
             await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -117,6 +123,16 @@ class TransactionalProducer:
             if not running.cancelled():
                 running.exception()
             raise
+
+    def _commit_again(self, records: Sequence[Outgoing]) -> None:
+        """Write and commit; where that is aborted and nothing says that it will be so again, once more.
+
+        librdkafka fails the first transaction behind an aborted one (OUT_OF_ORDER_SEQUENCE_NUMBER), and then recovers.
+        """
+        for _ in range(_RETRIES):
+            with suppress(_Aborted):
+                return self._commit(records)
+        return self._commit(records)
 
     def _commit(self, records: Sequence[Outgoing]) -> None:
         """Write and commit, blocking; abort where that fails."""
@@ -165,7 +181,7 @@ class TransactionalProducer:
         if cause is not None:
             return RecordTooLarge(error_text(cause))
         first = faults[0] if faults else error
-        return ConnectorError(f"a transaction failed: {error_text(first)}")
+        return (ConnectorError if error.fatal() else _Aborted)(f"a transaction failed: {error_text(first)}")
 
 
 def _until(call: Callable[[float], object], seconds: float) -> None:
