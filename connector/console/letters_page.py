@@ -24,6 +24,7 @@ from connector.console.frame import (
 from connector.console.index import Histogram, Kind, Query
 from connector.console.markup import Child, Html, tag
 from connector.console.masking import HIDDEN, VENDORS_WORDS, Mask
+from connector.console.requests import RATE
 from connector.console.table import Row
 from connector.console.words import count, moment, plural, time_tag
 from connector.dead_letters.replay import MAX_REPLAYS
@@ -289,8 +290,8 @@ def _replay_options() -> list[Child]:
             ),
             tag(
                 "p",
-                tag("label", "Letters a second, at most (empty: as fast as Kafka takes them)", for_="f-rate"),
-                tag("input", id="f-rate", name="rate", type="number", min="0", step="any"),
+                tag("label", "Letters a second, at most (0: as fast as Kafka takes them)", for_="f-rate"),
+                tag("input", id="f-rate", name="rate", type="number", min="0", step="any", value=f"{RATE:g}"),
                 class_="field",
             ),
             tag(

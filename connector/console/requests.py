@@ -13,6 +13,8 @@ from connector.dead_letters.replay import MAX_REPLAYS, Edit, Order
 
 ANY: Final = "*"
 """What a filter's field says where every value will do; an empty text asks for letters without one."""
+RATE: Final = 1000.0
+"""Letters a second of a replay, unless the form says otherwise; as for `connector dlq replay`."""
 _IDS: Final = 200
 _LONGEST: Final = 1e11
 
@@ -55,7 +57,7 @@ def read_order(given: Fields, query: Query) -> Order:
             raise ValueError(f"a change is field=value, one a line; not {path}")
         if path:
             edits.append(Edit(path.strip(), text))
-    rate = _number(given, "rate", 0.0)
+    rate = _number(given, "rate", RATE)
     most = int(_number(given, "max_replays", MAX_REPLAYS))
     if most < 1:
         raise ValueError("a letter may be replayed once at least")

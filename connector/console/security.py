@@ -166,9 +166,9 @@ class Guard:
 
     def set_cookie(self, request: web.Request, response: web.StreamResponse, session: Session) -> None:
         """Have the browser keep the session; no script and no other site gets it."""
-        response.set_cookie(
-            COOKIE, session.id, path="/", httponly=True, samesite="Strict", secure=request.secure, max_age=None
-        )
+        # A proxy that ends TLS says so; who makes that header up only keeps the cookie from himself.
+        secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
+        response.set_cookie(COOKIE, session.id, path="/", httponly=True, samesite="Strict", secure=secure)
 
     def form_fault(self, request: web.Request, session: Session, given: str) -> str | None:
         """Return why a POST is not taken: from another site, or without its session's CSRF token."""
