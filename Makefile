@@ -34,7 +34,7 @@ format: .venv/.compiled  ## Format the code and mend what the linter can
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
-tools: .venv/.compiled  ## Fetch Kafka and a registry (Maven), Helm and Toxiproxy (Go), promtool (apt) into .tools/; Chromium (apt, as root)
+tools: .venv/.compiled  ## Fetch Kafka and a registry (Maven), Helm and Toxiproxy (Go), Prometheus (apt) into .tools/; Chromium (apt, as root)
 	tools/install.sh
 	tools/install_faults.sh
 	tools/install_chart.sh
