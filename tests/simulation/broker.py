@@ -99,6 +99,7 @@ class ModelBroker:
         self.judge = judge
         self.eager = eager
         self.metadata_limit = MAX_TEXT
+        self.crowded_from = 0.75 * MAX_TEXT
         self._waiting: dict[asyncio.Future[bool], None] = {}
         self.doubles: list[tuple[float, float]] = []
         """When a member worked on that had been put out already."""
@@ -243,6 +244,7 @@ class ModelSource:
             epoch = self.epochs.get((commit.topic, commit.partition))
             if epoch is not None:
                 epoch.last_commit, epoch.faulty_commit = now, True
+                epoch.crowded = len(commit.metadata) >= broker.crowded_from
         if not self._step("commit"):
             return {(c.topic, c.partition): "dead" for c in commits}
         await asyncio.sleep(self._latency)

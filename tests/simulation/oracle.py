@@ -46,6 +46,8 @@ class Epoch:
     clean: bool = False
     read: bool = False
     """Whether any record of it was read in this epoch."""
+    crowded: bool = False
+    """Whether the map that it tried to commit last takes so much of the space that reading has to rest."""
     expelled: bool = False
     """Whether the group put the member out, so that others may have the partition while it works on."""
 
@@ -142,7 +144,7 @@ class Oracle:
             self.fail(f"{where}: the member does not own the partition")
         if not epoch.read:
             self.fail(f"{where}: this assignment has read nothing")
-        if len(commit.metadata) > 0.75 * self.scenario.map_limit:
+        if epoch.crowded:
             self.saw("a full map")
         if stored is not None and commit.offset < stored:
             self.fail(f"{where}: goes back from {stored}")
@@ -331,6 +333,9 @@ class Oracle:
         size = sum(FIXED_CHARGE + len(planned.value or b"") for planned, _ in held.values())
         if size >= self.scenario.settings.limits.buffer:
             self.fail(f"{member} reads on, holding {size} bytes in {len(held)} records")
+        for planned, epoch in held.values():
+            if epoch.crowded and any((one.topic, one.partition) == epoch.partition for one in records):
+                self.fail(f"{member} reads on in {epoch.partition} with a full map, and {planned.where} is unfinished")
         for record in records:
             planned = self.plan[record.topic, record.partition, record.offset]
             held[planned.serial] = planned, epochs[record.topic, record.partition]

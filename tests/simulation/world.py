@@ -96,6 +96,7 @@ class World:
         self.clock = LoopClock()
         self.oracle = Oracle(scenario)
         self.broker = ModelBroker(TOPIC, scenario.partitions, self.random, self.oracle, eager=scenario.eager)
+        self.broker.crowded_from = 0.75 * scenario.map_limit
         self.records: list[Planned] = []
         self.stormy = True
         self.trace: list[str] = []
@@ -324,7 +325,7 @@ class World:
         await self._let_go()
 
     async def _let_go(self) -> None:
-        """Wait until no member holds a byte: work of an assignment that was lost may still be under way."""
+        """Wait until no member holds a byte: what was lost may still be under way."""
         end = self.clock.now() + LET_GO
         while holding := [m for m in self.members if m.pipeline.budget.used and not m.dead and not m.stop.is_set()]:
             if self.clock.now() > end:
@@ -343,12 +344,9 @@ class World:
         self.oracle.fail(f"no progress: {left[:5]} and so on, {len(left)}; committed {self.broker.committed}")
 
     def _all_committed(self) -> bool:
-        for partition, log in self.broker.logs.items():
-            if log.records:
-                offset, _ = self.broker.committed.get(partition, (0, ""))
-                if offset <= log.records[-1].offset:
-                    return False
-        return True
+        committed = self.broker.committed
+        ends = {partition: log.records[-1].offset for partition, log in self.broker.logs.items() if log.records}
+        return all(committed.get(partition, (0, ""))[0] > end for partition, end in ends.items())
 
     async def _stop_all(self) -> None:
         tasks = [member.task for member in self.members]

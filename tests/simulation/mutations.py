@@ -1,0 +1,442 @@
+"""The changes to the core that `mutants` makes, one at a time: each breaks a promise, and the simulation notices it."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Mutant(NamedTuple):
+    """A change: in `file`, the one place that reads `old` reads `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS: Final = (
+    Mutant(
+        "commit the highest seen instead of the lowest unfinished",
+        "connector/pipeline/offsets.py",
+        "return next(iter(self._pending), self.position)",
+        "return self.position",
+    ),
+    Mutant(
+        "commit for partitions that were lost",
+        "connector/pipeline/runner.py",
+        "        gone = self._take_trackers(partitions, Phase.CLOSED)\n",
+        "        await self._commit(list(partitions))\n        gone = self._take_trackers(partitions, Phase.CLOSED)\n",
+    ),
+    Mutant(
+        "forget that an epoch is over where its partition was lost",
+        "connector/pipeline/runner.py",
+        "        gone = self._take_trackers(partitions, Phase.CLOSED)\n",
+        "        gone = self._take_trackers(partitions, Phase.OPEN)\n",
+    ),
+    Mutant(
+        "send again what the committed map says is done",
+        "connector/pipeline/offsets.py",
+        "elif restored.whole.contains(offset):",
+        "elif False:",
+    ),
+    Mutant(
+        "commit without a map",
+        "connector/pipeline/runner.py",
+        "commits.append(Commit(*partition, snapshot.watermark, encoded.text))",
+        'commits.append(Commit(*partition, snapshot.watermark, ""))',
+    ),
+    Mutant(
+        "let a map grow over the limit",
+        "connector/pipeline/metadata.py",
+        "    if text is not None and len(text) <= limit:\n        return",
+        "    if text is not None:\n        return",
+    ),
+    Mutant(
+        "finish a refused record before its letter is acknowledged",
+        "connector/delivery/settlement.py",
+        "            await self._ports.dead_letters.write(letter)\n            self._at.finish([delivery])\n",
+        "            self._at.finish([delivery])\n            await self._ports.dead_letters.write(letter)\n",
+    ),
+    Mutant(
+        "send sooner than the vendor asked for",
+        "connector/delivery/settlement.py",
+        "        at.bucket.wait_until(until)\n        if probe:",
+        "        if probe:",
+    ),
+    Mutant(
+        "believe the first refusal by an undocumented code",
+        "connector/delivery/settlement.py",
+        "        if not verdict.documented and not self._believed(batch, verdict):\n            return\n",
+        "",
+    ),
+    Mutant(
+        "make the dedup id anew each time a record is read",
+        "connector/pipeline/routing.py",
+        'return f"{cluster_id}/{position.topic}/{position.partition}/{position.offset}"',
+        'return f"{cluster_id}/{hash(object())}/{position.topic}/{position.partition}/{position.offset}"',
+    ),
+    Mutant(
+        "leave the partition out of the dedup id",
+        "connector/pipeline/routing.py",
+        'return f"{cluster_id}/{position.topic}/{position.partition}/{position.offset}"',
+        'return f"{cluster_id}/{position.topic}/{position.offset}"',
+    ),
+    Mutant(
+        "pass over a dead letter that failed",
+        "connector/dead_letters/writer.py",
+        "await self._clock.sleep(wait)",
+        "break",
+    ),
+    Mutant(
+        "claim one offset too many in the map",
+        "connector/pipeline/metadata.py",
+        "                bounds += (offset, offset + 1)",
+        "                bounds += (offset, offset + 2)",
+    ),
+    Mutant(
+        "read a bitset one bit too far",
+        "connector/pipeline/metadata.py",
+        "bounds += (base + at, base + end)",
+        "bounds += (base + at + 1, base + end + 1)",
+    ),
+    Mutant(
+        "claim what is still unfinished above the watermark",
+        "connector/pipeline/offsets.py",
+        "whole = Runs.complement(watermark, self.position, self._pending)",
+        "whole = Runs.complement(watermark, self.position, [watermark])",
+    ),
+    Mutant(
+        "take the position after the set of the unfinished",
+        "connector/pipeline/offsets.py",
+        "whole = Runs.complement(watermark, self.position, self._pending)",
+        "whole = Runs.complement(watermark, self.position + 1, self._pending)",
+    ),
+    Mutant(
+        "forget what is finished for one destination",
+        "connector/pipeline/offsets.py",
+        "left = mask & ~self._partial.get(offset, 0)",
+        "left = mask",
+    ),
+    Mutant(
+        "finish a record for all when one destination took it",
+        "connector/pipeline/offsets.py",
+        "left = self._pending[offset] & ~bit",
+        "left = 0",
+    ),
+    Mutant(
+        "drop what a failed commit was about",
+        "connector/pipeline/runner.py",
+        "self._trackers[partition].retake()",
+        "pass",
+    ),
+    Mutant(
+        "leave without a last commit",
+        "connector/pipeline/runner.py",
+        "        await self._commit(leaving)\n",
+        "",
+    ),
+    Mutant(
+        "leave without a drain",
+        "connector/pipeline/runner.py",
+        "in_time = all(await asyncio.gather(*drains))",
+        "in_time = not [drain.close() for drain in drains]",
+    ),
+    Mutant(
+        "send what a leaving partition has left",
+        "connector/delivery/worker.py",
+        "self._at.forget(lane.drop(lambda delivery: not delivery.tracker.open))",
+        "pass",
+    ),
+    Mutant(
+        "retry while the partition leaves",
+        "connector/delivery/destination.py",
+        "        left = [delivery for delivery in batch.deliveries if delivery.tracker.open]\n",
+        "        left = list(batch.deliveries)\n",
+    ),
+    Mutant(
+        "believe a refusal of a whole batch",
+        "connector/delivery/settlement.py",
+        "        if len(batch.deliveries) > 1:\n            sent",
+        "        if len(batch.deliveries) > 3:\n            sent",
+    ),
+    Mutant(
+        "take an unknown outcome for an acceptance",
+        "connector/delivery/settlement.py",
+        "        if await self._given_up(batch, verdict, response):\n            return\n",
+        "        if await self._given_up(batch, verdict, response):\n            return\n"
+        "        if verdict.unknown_outcome:\n            at.finish(batch.deliveries)\n            return\n",
+    ),
+    Mutant(
+        "test the limit of bytes after adding",
+        "connector/pipeline/batching.py",
+        "if size > limits.bytes or weight > limits.records:",
+        "if self.size > limits.bytes or weight > limits.records:",
+    ),
+    Mutant(
+        "put a failed batch behind what came later",
+        "connector/delivery/lane.py",
+        "            self._front.appendleft(batch)\n",
+        "            self._ready.append(batch)\n",
+    ),
+    Mutant(
+        "pace nothing",
+        "connector/delivery/pacing.py",
+        "self._next = max(self._next, now - CATCH_UP) + 1.0 / (rate * PACE)",
+        "self._next = now",
+    ),
+    Mutant(
+        "never give the buffer's bytes back",
+        "connector/delivery/destination.py",
+        "        self.ports.budget.release(charge)\n",
+        "",
+    ),
+    Mutant(
+        "intake without a limit",
+        "connector/pipeline/flow.py",
+        "self._full = self.used >= self.limit",
+        "self._full = False",
+    ),
+    Mutant(
+        "commit one past the watermark",
+        "connector/pipeline/offsets.py",
+        "return Snapshot(watermark, finished)",
+        "return Snapshot(watermark + 1, finished)",
+    ),
+    Mutant(
+        "read the map's destinations in another order",
+        "connector/pipeline/offsets.py",
+        "                    mask |= WHOLE << (index + 1)",
+        "                    mask |= WHOLE << (len(self.destinations) - index)",
+    ),
+    Mutant(
+        "take offsets without a record for records",
+        "connector/pipeline/offsets.py",
+        "        self.position = offset + 1\n        restored",
+        "        self._pending.update(dict.fromkeys(range(self.position, offset), WHOLE))\n"
+        "        self.position = offset + 1\n        restored",
+    ),
+    Mutant(
+        "begin anew what was read again",
+        "connector/pipeline/offsets.py",
+        "        if offset < self.position:\n            return False\n        self.position",
+        "        self.position",
+    ),
+    Mutant(
+        "see no progress where one of several destinations took a record",
+        "connector/pipeline/offsets.py",
+        "        self._changed = True\n        if left:",
+        "        self._changed = self._changed or not left\n        if left:",
+    ),
+    Mutant(
+        "forget what the committed map claims and was not read again",
+        "connector/pipeline/offsets.py",
+        "finished = finished.joined(self._restored.above(self.position))",
+        "pass",
+    ),
+    Mutant(
+        "commit although nothing moved",
+        "connector/pipeline/offsets.py",
+        "        if not self._changed:\n            return None\n",
+        "",
+    ),
+    Mutant(
+        "never resume what was paused",
+        "connector/pipeline/runner.py",
+        "        if change.resume:",
+        "        if False:",
+    ),
+    Mutant(
+        "read on with a full map",
+        "connector/pipeline/runner.py",
+        "if used >= MAP_PAUSE and self._trackers[partition].unfinished",
+        "if used > 1.0",
+    ),
+    Mutant(
+        "begin new work while partitions leave",
+        "connector/pipeline/runner.py",
+        "self._trackers[partition].phase = Phase.DRAINING",
+        "self._trackers[partition].phase = Phase.OPEN",
+    ),
+    Mutant(
+        "hear nothing of lost partitions",
+        "connector/pipeline/runner.py",
+        '        self._metrics.rebalances.labels("lost").inc()\n',
+        '        self._metrics.rebalances.labels("lost").inc()\n        return\n',
+    ),
+    Mutant(
+        "leave without the dead letters that are being written",
+        "connector/pipeline/runner.py",
+        "drains = [self._intake.drain(timeout), *(",
+        "drains = [*(",
+    ),
+    Mutant(
+        "drain for no time",
+        "connector/pipeline/runner.py",
+        "        timeout = self._timing.drain_timeout\n",
+        "        timeout = 0.0\n",
+    ),
+    Mutant(
+        "drain for ever",
+        "connector/pipeline/runner.py",
+        "        timeout = self._timing.drain_timeout\n",
+        "        timeout = 1e9\n",
+    ),
+    Mutant(
+        "wait for only those requests that leave as a whole",
+        "connector/delivery/worker.py",
+        "if any(not d.tracker.open for d in batch.deliveries)}",
+        "if all(not d.tracker.open for d in batch.deliveries)}",
+    ),
+    Mutant(
+        "let a null value block its partition",
+        "connector/pipeline/intake.py",
+        '                tracker.finish(offset, WHOLE)\n                skipped["null_value"] += 1',
+        '                skipped["null_value"] += 1',
+    ),
+    Mutant(
+        "dead-letter what waits for the registry",
+        "connector/pipeline/intake.py",
+        "            except SchemaUnavailable as error:\n                self._park(record)\n"
+        "                self._resolve(error.key)\n",
+        "            except SchemaUnavailable:\n"
+        '                self._refuse(record, tracker, Refusal("decode", "decode.schema", "unknown"))\n',
+    ),
+    Mutant(
+        "let others overtake what waits for the registry",
+        "connector/pipeline/intake.py",
+        "            if parked and (record.topic, record.partition) in parked:",
+        "            if False:",
+    ),
+    Mutant(
+        "write no letter of what cannot be decoded",
+        "connector/pipeline/intake.py",
+        "            await self._to.dead_letters.write(",
+        "            await asyncio.sleep(0)\n            DeadLetter(record, '', '', '', 0.0, '') and print(",
+    ),
+    Mutant(
+        "send also what is finished for a destination",
+        "connector/pipeline/preparing.py",
+        "            if not left & bit:\n                continue\n",
+        "",
+    ),
+    Mutant(
+        "charge nothing for what is buffered",
+        "connector/pipeline/preparing.py",
+        "        self._to.budget.add(self._charge)\n",
+        "        self._to.budget.release(0)\n",
+    ),
+    Mutant(
+        "count the buffer's bytes short on both sides",
+        "connector/pipeline/flow.py",
+        "        self.used += charge\n",
+        "        self.used += charge and 1\n",
+    ),
+    Mutant(
+        "lose a record of a halved batch",
+        "connector/delivery/isolation.py",
+        "batch.part(batch.deliveries[middle:])]",
+        "batch.part(batch.deliveries[middle + (len(batch.deliveries) > 3) :])]",
+    ),
+    Mutant(
+        "leave a suspect's key behind",
+        "connector/delivery/isolation.py",
+        "        apart |= _followers(deliveries, suspects)\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "send the parts of a batch in another order",
+        "connector/delivery/lane.py",
+        "self._front.extendleft(reversed(parts))",
+        "self._front.extendleft(parts)",
+    ),
+    Mutant(
+        "choose a key's lane anew for each record",
+        "connector/pipeline/ordering.py",
+        "return crc32(key) % lanes if key is not None else",
+        "return record.offset % lanes if key is not None else",
+    ),
+    Mutant(
+        "choose a lane for each record without a key",
+        "connector/pipeline/ordering.py",
+        "else record.partition % lanes",
+        "else record.offset % lanes",
+    ),
+    Mutant(
+        "let any record by a doubted one of its key",
+        "connector/delivery/lane.py",
+        "                if key not in seen and not delivery.refused_alone",
+        "                if not delivery.refused_alone",
+    ),
+    Mutant(
+        "drain a storm into the dead letters",
+        "connector/delivery/settlement.py",
+        "if not batch.deliveries[0].replayed and at.storm.refused(cause, verdict.code):",
+        "if False:",
+    ),
+    Mutant(
+        "give up at the first failure",
+        "connector/delivery/settlement.py",
+        "self._ports.clock.wall() - batch.first_attempt < limit",
+        "batch.first_attempt < 0",
+    ),
+    Mutant(
+        "call every failure unknown",
+        "connector/delivery/settlement.py",
+        'if verdict.unknown_outcome and settings.on_unknown_outcome == "dead_letter":',
+        'if settings.on_unknown_outcome == "dead_letter":',
+    ),
+    Mutant(
+        "take for evidence what was accepted before",
+        "connector/delivery/settlement.py",
+        "and at.vouched_at > delivery.refused[1]:",
+        "and at.accepted:",
+    ),
+    Mutant(
+        "use the whole rate limit in each member",
+        "connector/wiring.py",
+        "worker.set_share(share + replays)",
+        "worker.set_share(1.0)",
+    ),
+    Mutant(
+        "send one request too many at once",
+        "connector/delivery/destination.py",
+        "concurrency=1 if ordered else settings.max_in_flight,",
+        "concurrency=2 if ordered else settings.max_in_flight + 1,",
+    ),
+    Mutant(
+        "read maps of any version",
+        "connector/pipeline/metadata.py",
+        "    if frame[1] != _VERSION:",
+        "    if False:",
+    ),
+    Mutant(
+        "read maps whose checksum differs",
+        "connector/pipeline/metadata.py",
+        '        if zlib.crc32(content) != int.from_bytes(frame[3:7], "big"):',
+        "        if False:",
+    ),
+    Mutant(
+        "give a letter another id each time",
+        "connector/dead_letters/headers.py",
+        "uuid5_text(f\"{dedup_id}/{letter.destination or ''}/{replays}\")",
+        "uuid5_text(f\"{dedup_id}/{letter.destination or ''}/{letter.failed_at}\")",
+    ),
+    Mutant(
+        "leave the record's own headers out of its letter",
+        "connector/dead_letters/headers.py",
+        "    return [*original, *ours]",
+        "    return ours",
+    ),
+    Mutant(
+        "stop before the runner has drained",
+        "connector/wiring.py",
+        "            await asyncio.wait([running])\n",
+        "            await asyncio.sleep(0)\n",
+    ),
+    Mutant(
+        "leave letters behind when a drain is cut short",
+        "connector/wiring.py",
+        "        await self.intake.close()\n",
+        "",
+    ),
+)
