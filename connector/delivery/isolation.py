@@ -19,12 +19,14 @@ def halves(batch: Batch) -> list[Batch]:
 
 
 def take_apart(batch: Batch, suspects: frozenset[int], *, ordered: bool) -> list[Batch]:
-    """Return the parts in which a refused batch of two or more is sent again, in the order of sending.
+    """Return the parts in which a refused batch is sent again, in the order of sending: a lone record alone.
 
     Hints that name every record, or none, tell nothing. In an ordered lane a suspect takes the later records of its key
     along: behind it, each alone, because it may hold them up.
     """
     deliveries = batch.deliveries
+    if len(deliveries) == 1:
+        return [batch]
     if not suspects or len(suspects) >= len(deliveries):
         return halves(batch)
     apart = set(suspects)

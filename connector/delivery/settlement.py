@@ -106,7 +106,11 @@ class Settlement:
                 self._note_refusal(batch.deliveries[0], verdict.code)
                 batch.deliveries[0].refused_alone = True
             self._put_back(batch)
-            at.holds.probe_failed(self._scope(batch), self._ports.clock.now())
+            if held.single:
+                at.holds.probe_failed(self._scope(batch), self._ports.clock.now())
+            else:
+                # It answers, but nobody knows what: from now on records are in doubt, and are asked one by one.
+                self._doubt(verdict, self._scope(batch))
             return
         self._vendor_answers(batch, probe=probe, accepted=False)
         if not verdict.documented:
@@ -118,7 +122,7 @@ class Settlement:
             if left is not None:
                 # The suspects are places in what was sent; where a partition left meanwhile they name others.
                 suspects = verdict.suspects if len(left.deliveries) == sent else frozenset()
-                self._take_apart(left, take_apart_or_halve(left, suspects, ordered=at.settings.order == "key"))
+                self._take_apart(left, take_apart(left, suspects, ordered=at.settings.order == "key"))
             return
         if not verdict.documented and not self._believed(batch, verdict):
             return
@@ -187,13 +191,7 @@ class Settlement:
             at.lane(left).put_waiting(left, self._ports.clock.now() + at.backoff.wait(1))
             return False
         at.lane(left).put_back(left, self._ports.clock.now())
-        at.hold(
-            Cause.MISCONFIGURED,
-            verdict.code,
-            f"records are refused with {verdict.code}, which the vendor does not document, and none was accepted since "
-            f"({verdict.reason}): check the destination's settings, or state the code's meaning under codes:",
-            single=True,
-        )
+        self._doubt(verdict, DESTINATION)
         return False
 
     def _note_refusal(self, delivery: Delivery, code: str) -> None:
@@ -201,6 +199,17 @@ class Settlement:
         if delivery.refused is None or delivery.refused[0] != code:
             delivery.refused = (code, self._ports.clock.now())
             delivery.refused_alone = False
+
+    def _doubt(self, verdict: Refused, scope: object) -> None:
+        """Hold until a record is accepted, or refused in a way that is understood."""
+        self._at.hold(
+            Cause.MISCONFIGURED,
+            verdict.code,
+            f"records are refused with {verdict.code}, which the vendor does not document, and none was accepted since "
+            f"({verdict.reason}): check the destination's settings, or state the code's meaning under codes:",
+            scope=scope,
+            single=True,
+        )
 
     async def _too_large(self, batch: Batch, verdict: TooLarge, response: Response | None, *, probe: bool) -> None:
         at = self._at
@@ -384,10 +393,3 @@ class Settlement:
         metrics.delivery_delay.labels(name).observe_all(
             [wall - delivery.record.timestamp / 1000 for delivery in deliveries if delivery.record.timestamp >= 0]
         )
-
-
-def take_apart_or_halve(batch: Batch, suspects: frozenset[int], *, ordered: bool) -> list[Batch]:
-    """Return the parts of a refused batch; a lone record, left by others whose partition leaves, is asked alone."""
-    if len(batch.deliveries) == 1:
-        return [batch]
-    return take_apart(batch, suspects, ordered=ordered)

@@ -101,13 +101,11 @@ class Scenario:
 
     @property
     def roomy(self) -> bool:
-        """Whether records behind one that waits for evidence can always pass it.
+        """Whether there can always be another record to ask with where one waits for evidence.
 
-        With `order: key` nothing of its key may; where those fill the buffer or the map, nothing else is read, and so
-        nobody can tell whose fault a refusal is. Without order there is always another record to ask with.
+        Where records in doubt, and those of their keys, fill the buffer or the map, nothing else is read.
         """
-        ordered = any(one.order == "key" for one in self.destinations.values())
-        return not ordered or (self.map_limit > 1000 and self.settings.limits.buffer > 500_000)
+        return self.map_limit > 1000 and self.settings.limits.buffer > 500_000
 
     @property
     def drain_timeout(self) -> float:

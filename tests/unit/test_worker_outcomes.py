@@ -352,3 +352,23 @@ async def test_a_batch_of_expired_records_sends_nothing() -> None:
         await rig.done()
     assert rig.letters.numbers == [0, 1, 2]
     assert len(rig.transport.calls) == 1
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P6")
+@played
+async def test_an_outage_that_ends_in_a_refusal_nobody_understands_finds_the_record() -> None:
+    """Back from an outage the vendor refuses the only batch by an unknown code: its records are asked one by one.
+
+    Kills: probing with the same whole batch for ever, because its refusal neither ends nor doubts anything.
+    """
+    away = True
+    bad = refusing([3], documented=False)
+    rig = Rig(lambda call: Reply(503) if away else bad(call), batch={"records": 10}, max_in_flight=1)
+    async with rig.running():
+        rig.offer(range(10))
+        await rig.until(lambda: rig.worker.condition().cause is Cause.OUTAGE)
+        away = False
+        await rig.done()
+    assert rig.letters.numbers == [3]
+    assert sorted(rig.transport.accepted) == [n for n in range(10) if n != 3]
