@@ -13,10 +13,11 @@ import io
 import os
 import ssl
 from dataclasses import dataclass
-from types import SimpleNamespace
+from functools import lru_cache
 from typing import Final
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from connector.config import HttpSettings
@@ -32,7 +33,7 @@ _HEADERS: Final = {"User-Agent": "connector", "Accept-Encoding": "gzip, deflate"
 
 
 class _BrokenError(Exception):
-    """Carries a broken connection past aiohttp's own retry, which looks for its own errors only."""
+    """Carries a broken connection past aiohttp's own retry of what is no POST, which looks for its own errors only."""
 
     def __init__(self, error: aiohttp.ClientConnectionError) -> None:
         super().__init__()
@@ -41,9 +42,8 @@ class _BrokenError(Exception):
 
 @dataclass(slots=True)
 class _Progress:
-    """How far one request came: whether it had a connection, and whether the socket was given any of its body."""
+    """How far one request came: whether the socket was given any of its body."""
 
-    connected: bool = False
     body_begun: bool = False
 
 
@@ -77,22 +77,19 @@ class HttpTransport:
         outcome never is. Cancelling closes the connection.
         """
         progress = _Progress()
-        url = URL(request.url, encoded=True)
+        url = _url(request.url)
         try:
             async with asyncio.timeout(timeout):
                 return await self._exchange(request, url, progress)
-        except _BrokenError as broken:
-            reason = _reason(broken.error, url)
-            if _turned_away(broken.error, request.body):
-                progress.body_begun = False
-        except TimeoutError as error:
-            seconds = self._connect_timeout if isinstance(error, aiohttp.ConnectionTimeoutError) else timeout
-            reason = (
-                f"no {'answer from' if progress.connected else 'connection to'} {_address(url)} within {seconds:g} s"
-            )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            reason = _reason(error, url)
-            if _turned_away(error, request.body):
+        except TimeoutError as late:
+            connecting = isinstance(late, aiohttp.ConnectionTimeoutError)
+            seconds = self._connect_timeout if connecting else timeout
+            connected = not connecting and (progress.body_begun or request.body is None)
+            reason = f"no {'answer from' if connected else 'connection to'} {_address(url)} within {seconds:g} s"
+        except (_BrokenError, aiohttp.ClientError, OSError, ValueError) as raised:
+            cause = raised.error if isinstance(raised, _BrokenError) else raised
+            reason = _reason(cause, url)
+            if isinstance(cause, aiohttp.ClientConnectionError) and _turned_away(cause, request.body):
                 progress.body_begun = False
         # The cause is left out: aiohttp's own texts hold the whole URL.
         raise TransportError(reason, unknown_outcome=progress.body_begun) from None
@@ -111,9 +108,9 @@ class HttpTransport:
             request.method,
             url,
             headers=request.headers,
-            data=io.BytesIO(body) if body is not None and len(body) > _ONE_WRITE else body,
+            data=None if body is None else _watched(body, progress),
             allow_redirects=False,
-            trace_request_ctx=progress,
+            middlewares=() if request.method == "POST" else (_never_again,),
         )
         try:
             content, whole = await self._read(answer)
@@ -124,7 +121,7 @@ class HttpTransport:
             answer.release()
         else:
             answer.close()
-        return Response(answer.status, {name.lower(): value for name, value in answer.headers.items()}, content)
+        return Response(answer.status, answer.headers, content)
 
     async def _read(self, answer: aiohttp.ClientResponse) -> tuple[bytes, bool]:
         """Return the answer's body, and whether that is all of it."""
@@ -146,8 +143,6 @@ class HttpTransport:
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=self._proxy,
             trust_env=False,
-            middlewares=(_never_again,),
-            trace_configs=[_progress_trace()],
         )
 
 
@@ -159,23 +154,35 @@ async def _never_again(request: aiohttp.ClientRequest, handler: aiohttp.ClientHa
         raise _BrokenError(error) from error
 
 
-def _progress_trace() -> aiohttp.TraceConfig:
-    """Return a trace that notes, just before the socket gets them, that a request's head and body begin."""
+class _WatchedBytes(aiohttp.BytesPayload):
+    """A body that notes when the socket is about to be given its first byte."""
 
-    async def on_head(
-        _session: aiohttp.ClientSession, context: SimpleNamespace, _head: aiohttp.TraceRequestHeadersSentParams
-    ) -> None:
-        context.trace_request_ctx.connected = True
+    progress: _Progress
 
-    async def on_chunk(
-        _session: aiohttp.ClientSession, context: SimpleNamespace, _chunk: aiohttp.TraceRequestChunkSentParams
-    ) -> None:
-        context.trace_request_ctx.body_begun = True
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.progress.body_begun = True
+        await super().write_with_length(writer, content_length)
 
-    trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(on_head)
-    trace.on_request_chunk_sent.append(on_chunk)
-    return trace
+
+class _WatchedPieces(aiohttp.BytesIOPayload):
+    """The same for a body that is written piece by piece."""
+
+    progress: _Progress
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.progress.body_begun = True
+        await super().write_with_length(writer, content_length)
+
+
+def _watched(body: bytes, progress: _Progress) -> aiohttp.Payload:
+    payload = _WatchedBytes(body) if len(body) <= _ONE_WRITE else _WatchedPieces(io.BytesIO(body))
+    payload.progress = progress
+    return payload
+
+
+@lru_cache(maxsize=32)
+def _url(text: str) -> URL:
+    return URL(text, encoded=True)
 
 
 def _tls(name: str, http: HttpSettings) -> ssl.SSLContext | bool:
@@ -203,7 +210,7 @@ def _unusable(error: OSError, wanted: str) -> str:
     return f"the file cannot be read: {error.strerror}; give a PEM file of {wanted}"
 
 
-def _turned_away(error: Exception, body: bytes | None) -> bool:
+def _turned_away(error: aiohttp.ClientConnectionError, body: bytes | None) -> bool:
     """Tell whether the vendor cannot have acted on a request although its body was begun.
 
     Under TLS 1.3 a server may refuse the client's certificate when the client sends already: its alert says that it
