@@ -103,7 +103,8 @@ class DeadLetterWriter:
             destination=letter.destination,
             cause=letter.cause,
             code=letter.code,
-            message=letter.message,
+            # A vendor's words may repeat what the record holds.
+            message=letter.message if letter.http_status is None else "the vendor's words are in the letter",
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,

@@ -7,11 +7,13 @@ it where it is: it waits, and the destination shows why.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from connector.delivery.destination import Destination
+from connector.delivery.discretion import discreet
 from connector.delivery.holds import OUTAGE_AFTER, Cause
 from connector.delivery.isolation import halves, take_apart
 from connector.delivery.receipts import receipt_of
@@ -49,6 +51,10 @@ class Settlement:
 
     async def settle(self, batch: Batch, verdict: Verdict, response: Response | None, *, probe: bool) -> None:
         """Carry out what the verdict means. Returns when every record of the batch has its outcome or waits again."""
+        if not isinstance(verdict, Accepted):
+            batch.said = verdict.reason
+            if response is not None:
+                verdict = replace(verdict, reason=discreet(verdict.reason, (item.body for item in batch.items)))
         match verdict:
             case Accepted():
                 await self._accepted(batch, verdict, response, probe=probe)
@@ -146,7 +152,7 @@ class Settlement:
             return
         if isinstance(verdict, Refused) and verdict.answers:
             await self._write_answers(batch.deliveries, verdict.answers)
-        await self.dead_letter(batch, cause, verdict.code, verdict.reason, response, verdict.request_id)
+        await self.dead_letter(batch, cause, verdict.code, batch.said, response, verdict.request_id)
 
     def storm_of_invalid(self, delivery: Delivery, refusal: Refusal) -> bool:
         """Count a record that breaks a rule; return True, and hold the destination, where too many did."""
@@ -287,12 +293,12 @@ class Settlement:
         """Dead-letter what the user asked to give up; return whether that was so."""
         settings = self._at.settings
         if verdict.unknown_outcome and settings.on_unknown_outcome == "dead_letter":
-            await self.dead_letter(batch, "unknown_outcome", verdict.code, verdict.reason, response, verdict.request_id)
+            await self.dead_letter(batch, "unknown_outcome", verdict.code, batch.said, response, verdict.request_id)
             return True
         limit = settings.retry.give_up_after
         if limit is None or batch.first_attempt is None or self._ports.clock.wall() - batch.first_attempt < limit:
             return False
-        await self.dead_letter(batch, "gave_up", verdict.code, verdict.reason, response, verdict.request_id)
+        await self.dead_letter(batch, "gave_up", verdict.code, batch.said, response, verdict.request_id)
         return True
 
     def _misconfigured(self, batch: Batch, verdict: Misconfigured, *, probe: bool) -> None:

@@ -73,6 +73,7 @@ class Batch:
         "group",
         "isolating",
         "reason",
+        "said",
         "sent_at",
     )
 
@@ -89,6 +90,8 @@ class Batch:
         self.accepted_before = 0
         self.isolating = False
         self.reason = ""
+        self.said = ""
+        """The vendor's last words in full, values included: for dead letters only."""
 
     @property
     def items(self) -> list[Item]:
