@@ -78,6 +78,8 @@ def _own_topics(settings: Settings) -> Iterator[tuple[str, str]]:
         yield topic, f"results of {name}"
     if settings.receipts.topic is not None:
         yield settings.receipts.topic, "receipts"
+    if settings.console.audit_topic is not None:
+        yield settings.console.audit_topic, "audit log"
 
 
 def _surroundings(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -91,6 +93,9 @@ def _surroundings(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "drain, commit", f"{duration_text(limits.drain_timeout)}, every {duration_text(limits.commit_interval)}"
     token = "with a token" if settings.server.token else "actions from loopback only"
     yield "port", f"{settings.server.host}:{settings.server.port}, {token}"
+    own = settings.console
+    hidden = f", hides {', '.join(own.mask)}" if own.mask else ""
+    yield "console", f"{own.host}:{own.port}, {'with a token' if own.token else 'without a token'}{hidden}"
 
 
 def _destinations(settings: Settings) -> Table:

@@ -129,6 +129,9 @@ class RecordFetcher:
 
     def _partition(self, client: Consumer, number: int, offsets: list[int]) -> Iterator[Record]:
         """Yield the records at sorted offsets of one partition."""
+        first, end = self._bounds(client, number)
+        # An offset that the partition has not would be read as its first one, again and again.
+        offsets = [offset for offset in offsets if first <= offset < end]
         at = 0
         try:
             while at < len(offsets):
@@ -147,6 +150,14 @@ class RecordFetcher:
                     return
         finally:
             client.unassign()
+
+    def _bounds(self, client: Consumer, number: int) -> tuple[int, int]:
+        """Return the first offset of a partition and its end."""
+        try:
+            first, end = client.get_watermark_offsets(TopicPartition(self._topic, number), timeout=_TIMEOUT)
+        except KafkaException as error:
+            raise StartupError(f"topic {self._topic} cannot be read: {error_text(error)}") from None
+        return first, end
 
     def _from(self, client: Consumer, last: int) -> Iterator[Record]:
         """Yield what stands in the assigned partition, up to an offset or to the end."""

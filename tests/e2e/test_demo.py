@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
+import threading
+import urllib.request
 
 import pytest
 
@@ -12,19 +15,37 @@ import pytest
 @pytest.mark.promise("P1")
 @pytest.mark.promise("P5")
 @pytest.mark.promise("P9")
-def test_the_demo_adds_up() -> None:
-    """`connector demo` exits with 0, shows every cause of a dead letter, and its sum is right.
+def test_the_demo_adds_up_and_leaves_the_console_open() -> None:
+    """`connector demo --keep` shows every cause of a dead letter, its sum is right, and so is the console's page.
 
     Kills: an event dropped after a lost answer, a whole refused batch dead-lettered, a letter of re-encoded bytes.
     """
-    demo = subprocess.run(
-        [sys.executable, "-m", "connector", "demo"], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert demo.returncode == 0, demo.stdout + demo.stderr
-    sums = re.search(r"([\d,]+) records produced = ([\d,]+) accepted \+ (\d+) dead-lettered \+ (\d+)", demo.stdout)
-    assert sums is not None, demo.stdout
+    command = [sys.executable, "-u", "-m", "connector", "demo", "--keep"]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert demo.stdout is not None
+    ending = threading.Timer(120, demo.kill)
+    ending.start()
+    said = ""
+    try:
+        for line in demo.stdout:
+            said += line
+            found = re.search(r"for the person on call: (http://\S+)", said)
+            if found is not None:
+                with urllib.request.urlopen(found[1], timeout=20) as answer:
+                    page = answer.read().decode()
+                break
+        demo.send_signal(signal.SIGINT)
+        rest, faults = demo.communicate(timeout=60)
+    finally:
+        ending.cancel()
+        demo.kill()
+    assert demo.returncode == 0, said + rest + faults
+    sums = re.search(r"([\d,]+) records produced = ([\d,]+) accepted \+ (\d+) dead-lettered \+ (\d+)", said)
+    assert sums is not None, said
     produced, *parts = (int(number.replace(",", "")) for number in sums.groups())
     assert produced == sum(parts)
     for shown in ("decode.frame", "route.unknown_target", "jiguang.itime.past", "4101", "E-1042", "http_400", "3005"):
-        assert shown in demo.stdout
-    assert "Traceback" not in demo.stderr
+        assert shown in said
+    assert "Traceback" not in faults
+    assert "<h2>Destinations" in page
+    assert "demo" in page
