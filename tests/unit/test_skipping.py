@@ -89,6 +89,7 @@ async def test_a_record_that_waits_for_its_schema_is_skipped_and_the_rest_goes_o
         rig.letters.gate.set()
         assert await skipping == Skipped("skipped", "t[0]@1 is skipped: a dead letter with cause operator")
         assert rig.decoder.abandoned == ["lost"]
+        await rig.until(lambda: rig.to["d"].done == [(0, 0), (0, 2)])
         rig.decoder.answer("lost")
         rig.decoder.answer("other")
         await rig.until(lambda: len(rig.to["d"].done) == 4)
@@ -230,16 +231,35 @@ def test_a_record_in_a_request_is_skipped_only_if_it_was_not_accepted(order: str
     """
 
     async def play() -> None:
-        rig = WorkerRig((lambda _call: OK) if accepts else failing(2), latency=3.0, order=order)
+        behave = (lambda _call: OK) if accepts else failing(2)
+        rig = WorkerRig(behave, latency=3.0, order=order, retry={"initial": 3600.0, "max": 3600.0})
         async with rig.running():
             rig.offer(range(5))
             await rig.until(lambda: rig.worker.in_flight)
             told = await rig.skip(2)
             assert told.state == ("refused" if accepts else "skipped")
-            await rig.done()
+            await rig.done(within=36_000)
         assert rig.causes == ([] if accepts else [(2, "operator")])
         assert sorted(rig.transport.accepted) == ([0, 1, 2, 3, 4] if accepts else [0, 1, 3, 4])
         assert sum(2 in call.numbers for call in rig.transport.calls) == 1
+
+    played(play)()
+
+
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_a_record_of_a_batch_that_is_cut_is_not_sent_again(order: str) -> None:
+    """Where the answer is that the batch was too large, its parts go out at once, but for the skipped record."""
+
+    async def play() -> None:
+        rig = WorkerRig(lambda call: OK if call.nth else Reply(413), latency=1.0, order=order)
+        async with rig.running():
+            rig.offer(range(8), key=lambda _n: b"k")
+            await rig.until(lambda: rig.worker.in_flight)
+            assert (await rig.skip(2)).state == "skipped"
+            await rig.done()
+        assert rig.causes == [(2, "operator")]
+        assert sum(2 in call.numbers for call in rig.transport.calls) == 1
+        assert sorted(rig.transport.accepted) == [n for n in range(8) if n != 2]
 
     played(play)()
 
