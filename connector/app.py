@@ -11,7 +11,7 @@ from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -38,6 +38,9 @@ from connector.records import Commit
 from connector.server import Server
 from connector.status import Member
 from connector.wiring import QUEUE_SHARE, Edges, build
+
+if TYPE_CHECKING:
+    from connector.otel import OtelTracer
 
 log = structlog.get_logger()
 
@@ -176,7 +179,7 @@ async def _run(
         is_fatal=_is_fatal,
     )
     receipts = _receipts(base, avro, producer, group, metrics, clock)
-    source = _source(base, group, clock)
+    source, tracer = _source(base, group, clock), _tracer(base)
     edges = Edges(
         source=source,
         decoder=avro.decoder,
@@ -191,6 +194,7 @@ async def _run(
         random=Random(),
         cluster_id=report.cluster_id,
         partitions=ChainMap(source.counts, dict(report.partitions)),
+        tracer=tracer,
     )
     pipeline = build(base, kinds, metrics, edges, only=destination, schemas=known_schemas(own))
     trouble.listener = pipeline.holds.registry_trouble
@@ -207,6 +211,8 @@ async def _run(
             await receipts.close(1.0)
         await producer.close(2.0)
         await avro.close()
+        if tracer is not None:
+            await tracer.close(1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +261,15 @@ def _source(settings: Settings, group: str, clock: Clock) -> KafkaSource:
         queue_bytes=settings.limits.buffer // QUEUE_SHARE,
         clock=clock,
     )
+
+
+def _tracer(settings: Settings) -> OtelTracer | None:
+    """Return what traces requests; OpenTelemetry is not even imported where nobody wants it."""
+    if not settings.tracing.enabled:
+        return None
+    from connector.otel import open_tracer  # noqa: PLC0415 -- an extra that need not be installed
+
+    return open_tracer(settings)
 
 
 async def _leave(source: KafkaSource, stop: asyncio.Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -47,6 +48,25 @@ def known_schemas(own: list[Schema]) -> dict[str, Any]:
     return {schema.name: schema.tree for schema in (*own, *load_contracts().schemas.values()) if schema.name}
 
 
+def tracing_faults(settings: Settings) -> list[Fault]:
+    """Return the fault of traces that are wanted where OpenTelemetry is not installed."""
+    if not settings.tracing.enabled:
+        return []
+    wanted = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+    if all(_is_installed(package) for package in wanted):
+        return []
+    advice = "install the extra: pip install 'connector[otel]', or leave tracing off"
+    return [Fault("tracing.enabled", f"OpenTelemetry is not installed; {advice}")]
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package can be imported; its parents are."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def check_routes(loaded: Loaded) -> None:
     """Compile the routes as a run does. Raises `ConfigurationError` with every fault of `routes` and `schemas`."""
     settings = loaded.settings
@@ -56,6 +76,7 @@ def check_routes(loaded: Loaded) -> None:
         for topic, name in settings.schemas.plain.items()
         if name not in schemas
     ]
+    faults += tracing_faults(settings)
     try:
         RouteTable.compile(settings, vendors.kinds(), schemas)
     except ConfigurationError as error:

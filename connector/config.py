@@ -46,6 +46,7 @@ from connector.config_models import (
     ServerSettings,
     Settings,
     StormSettings,
+    TracingSettings,
 )
 from connector.config_source import Resolver, join, parse
 from connector.config_values import Duration, Model, Off, Size
@@ -76,6 +77,7 @@ __all__ = [
     "Settings",
     "Size",
     "StormSettings",
+    "TracingSettings",
     "load",
     "redacted",
     "secret_values",

@@ -98,6 +98,10 @@ class DestinationSettings(Model):
     )
     http: HttpSettings = Field(default=HttpSettings(), description="How the vendor is reached.")
     hold: bool = Field(default=False, description="Held by the operator: nothing is sent.")
+    traceparent: bool = Field(
+        default=False,
+        description="Sends the vendor the trace's context in the header traceparent, where tracing.enabled is set.",
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -270,6 +274,25 @@ class LogSettings(Model):
     )
 
 
+class TracingSettings(Model):
+    """Traces by OpenTelemetry: off unless enabled. OpenTelemetry's own variables (OTEL_…) say the rest."""
+
+    enabled: bool = Field(
+        default=False,
+        description="A span for each request, linked to the W3C contexts in its records' headers. Needs the extra: "
+        "pip install 'connector[otel]'.",
+    )
+    endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s]+$",
+        description="Where spans are sent, by OTLP over HTTP, such as http://localhost:4318/v1/traces. Unset: "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, else this machine.",
+    )
+    sample: float = Field(
+        default=1.0, ge=0, le=1, description="The share of requests that is traced, where OTEL_TRACES_SAMPLER is unset."
+    )
+
+
 class Settings(Model):
     """The whole file."""
 
@@ -289,6 +312,7 @@ class Settings(Model):
     server: ServerSettings = Field(default=ServerSettings(), description="The HTTP port of `run`.")
     console: ConsoleSettings = Field(default=ConsoleSettings(), description="The page of `connector console`.")
     log: LogSettings = Field(default=LogSettings(), description="What is logged and how.")
+    tracing: TracingSettings = Field(default=TracingSettings(), description="Traces by OpenTelemetry.")
 
     @property
     def dead_letter_topic(self) -> str:

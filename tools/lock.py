@@ -28,13 +28,15 @@ def lock(name: str, wanted: list[str], upgrade: list[str]) -> None:
 
 
 def main() -> None:
-    """Lock the runtime first, then the development tools around the same versions."""
+    """Lock the runtime first, then the extra and the development tools around the same versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     upgrade = sys.argv[1:]
     runtime = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     lock("runtime", runtime, upgrade)
     pins = f"-c {ROOT / 'requirements' / 'runtime.txt'}"
-    lock("dev", [pins, *runtime, *project["dependency-groups"]["dev"]], upgrade)
+    extras = [one for extra in project["project"]["optional-dependencies"].values() for one in extra]
+    lock("otel", [pins, *runtime, *extras], upgrade)
+    lock("dev", [pins, *runtime, *extras, *project["dependency-groups"]["dev"]], upgrade)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import structlog
@@ -10,7 +11,7 @@ from connector.delivery.codes import Codes, by_codes
 from connector.delivery.destination import Destination
 from connector.errors import TransportError
 from connector.logs import sample
-from connector.pipeline.batching import Batch
+from connector.pipeline.batching import Batch, Delivery
 from connector.vendors.base import VERDICTS, Request, Response, Retry, Verdict
 
 log = structlog.get_logger()
@@ -123,3 +124,19 @@ class Asker:
             attempt=batch.attempts,
             closed_by=batch.closed_by,
         )
+
+
+def follow_delivered(destination: str, deliveries: Iterable[Delivery], attempts: int) -> None:
+    """Log the records that the sample took, and that are accepted now."""
+    for delivery in deliveries:
+        topic, partition, offset = delivery.record.position
+        if sample.takes(topic, partition, offset):
+            log.debug(
+                "record.delivered",
+                destination=destination,
+                topic=topic,
+                partition=partition,
+                offset=offset,
+                dedup_id=delivery.dedup_id,
+                attempts=attempts,
+            )

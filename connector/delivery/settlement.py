@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from connector.delivery.asking import follow_delivered
 from connector.delivery.destination import Destination
 from connector.delivery.discretion import discreet
 from connector.delivery.holds import OUTAGE_AFTER, Cause
@@ -87,7 +88,7 @@ class Settlement:
         at.finish(done)
         self._count_delivered(done)
         if sample.on:
-            self._follow(done, batch)
+            follow_delivered(at.name, done, batch.attempts)
         if self._ports.receipts is not None and done:
             wall = self._ports.clock.wall()
             receipt = receipt_of(at.name, self._vendor_name, batch, done, response, verdict.request_id, wall)
@@ -376,21 +377,6 @@ class Settlement:
             )
             await self._ports.dead_letters.write(letter)
             self._at.finish([delivery])
-
-    def _follow(self, deliveries: Sequence[Delivery], batch: Batch) -> None:
-        """Log the records that the sample took."""
-        for delivery in deliveries:
-            topic, partition, offset = delivery.record.position
-            if sample.takes(topic, partition, offset):
-                log.debug(
-                    "record.delivered",
-                    destination=self._at.name,
-                    topic=topic,
-                    partition=partition,
-                    offset=offset,
-                    dedup_id=delivery.dedup_id,
-                    attempts=batch.attempts,
-                )
 
     def _count_delivered(self, deliveries: Sequence[Delivery]) -> None:
         metrics, name = self._ports.metrics, self._at.name

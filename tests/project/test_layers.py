@@ -21,6 +21,7 @@ LAYERS = (
     ),
     (
         *("connector.server", "connector.skips", "connector.status", "connector.stuck", "connector.watchdog"),
+        "connector.otel",
         "connector.wiring",
         *("connector.console", "connector.dead_letters.commands"),
     ),
@@ -132,6 +133,7 @@ def test_a_vendor_knows_values_and_settings_only(name: str) -> None:
         ("aiohttp", ("connector.delivery.transport", "connector.server", "connector.console", "connector.testing")),
         ("yaml", ("connector.config_source", "connector.testing.demo")),
         ("typer", ("connector.cli",)),
+        ("opentelemetry", ("connector.otel",)),
     ],
 )
 def test_a_dependency_has_one_home(package: str, home: tuple[str, ...]) -> None:
@@ -156,6 +158,7 @@ def test_third_party_imports_are_declared() -> None:
     """Whatever the connector imports is Python's own, the connector itself, or a dependency of pyproject.toml."""
     declared = {"aiohttp", "confluent_kafka", "fastavro", "orjson", "prometheus_client", "pydantic", "yaml", "rich"}
     declared |= {"mypy_extensions", "structlog", "typer", "uvloop", "yarl"}  # yarl is a part of aiohttp's interface
+    declared |= {"opentelemetry"}  # of the extra otel
     known = declared | set(sys.stdlib_module_names) | {"connector"}
     unknown = {other.split(".")[0] for module in CODE.values() for _, other in module.imported()} - known
     assert unknown == set()

@@ -79,11 +79,11 @@ def test_nothing_is_left_lying_about(what: str) -> None:
 def test_requirements_are_pinned_and_hashed() -> None:
     """Each requirement has one version and at least one hash, and development runs what users run."""
     pins: dict[str, set[str]] = {}
-    for name in ("runtime", "dev"):
+    for name in ("runtime", "otel", "dev"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
         entries = [line for line in text.splitlines() if line and not line.startswith(("#", " "))]
         assert entries
         assert [entry for entry in entries if not re.match(r"[a-z0-9-]+==\S+ .*\\$", entry)] == []
         assert len(re.findall(r"\\\n    --hash=sha256:", text)) >= len(entries)
         pins[name] = set(entries)
-    assert pins["runtime"] <= pins["dev"]
+    assert pins["runtime"] <= pins["otel"] <= pins["dev"]
