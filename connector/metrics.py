@@ -208,13 +208,18 @@ class Observations:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
-    def observe_all(self, values: Iterable[float]) -> None:
-        """Count many values, for what is observed for every record."""
-        bounds, counts, total = self._bounds, self.counts, self.total
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-            total += value
-        self.total = total
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count many values, for what is observed for every record; those of one batch mostly lie in one bucket."""
+        if not values:
+            return
+        bounds, counts = self._bounds, self.counts
+        lowest = bisect_left(bounds, min(values))
+        if lowest == bisect_left(bounds, max(values)):
+            counts[lowest] += len(values)
+        else:
+            for value in values:
+                counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
 
 
 class Histogram(Collector):

@@ -134,7 +134,7 @@ class Destination:
         only = lanes[0] if len(lanes) == 1 else None
         for delivery, group in deliveries:
             charge += delivery.charge
-            lane = only or self._lane_of(delivery)
+            lane = self._lane_of(delivery) if only is None else only
             lane.offer(delivery, group, now)
         self.buffered += charge
 

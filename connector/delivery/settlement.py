@@ -75,7 +75,7 @@ class Settlement:
         at.accepted += len(batch.deliveries) - len(verdict.again)
         at.vouched_at = max(at.vouched_at, batch.sent_at)
         at.doubted = at.throttles = at.holds.failures = 0
-        at.storm.accepted(sum(not delivery.replayed for delivery in batch.deliveries))
+        at.storm.accepted(sum([not delivery.replayed for delivery in batch.deliveries]))
         self._vendor_answers(batch, probe=probe, accepted=True)
         if verdict.rate is not None and verdict.rate.remaining <= 0:
             at.bucket.wait_until(self._ports.clock.now() + at.backoff.wait(1, verdict.rate.reset))

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 from typing import ClassVar, Final
 
 from connector.pipeline.offsets import PartitionTracker
-from connector.records import Item, Record, uuid5_text
+from connector.records import Headers, Item, Record, uuid5_text
 from connector.vendors.base import Limits
 
 FIXED_CHARGE: Final = 768
@@ -23,9 +23,12 @@ HEADER_CHARGE: Final = 160
 def charge_of(record: Record) -> int:
     """Return the bytes that holding a record is charged with."""
     charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"")
-    if record.headers:
-        charge += sum(HEADER_CHARGE + len(value or b"") for _, value in record.headers)
-    return charge
+    return charge + headers_charge(record.headers) if record.headers else charge
+
+
+def headers_charge(headers: Headers) -> int:
+    """Return the bytes that holding a record's headers is charged with."""
+    return sum([HEADER_CHARGE + len(value or b"") for _, value in headers])
 
 
 class Delivery:
@@ -41,7 +44,10 @@ class Delivery:
         self.bit = bit
         self.item = item
         self.identity = identity
-        self.charge = charge_of(record) + len(item.body)
+        # `charge_of` written out: every delivery is charged.
+        self.charge = FIXED_CHARGE + len(record[5] or b"") + len(record[4] or b"") + len(item[0])
+        if record[6]:
+            self.charge += headers_charge(record[6])
         self.refused: tuple[str, float] | None = None
         """The undocumented code by which the vendor refused it last, and when that one did so first (monotonic)."""
         self.refused_alone = False
@@ -119,7 +125,7 @@ class Batch:
 class OpenBatch:
     """A batch that still fills: its size is that of the real body, at every moment."""
 
-    __slots__ = ("_keys", "deliveries", "group", "limits", "opened_at", "size", "weight")
+    __slots__ = ("_keys", "deliveries", "full", "group", "limits", "opened_at", "size", "weight")
 
     def __init__(self, group: Hashable, limits: Limits, opened_at: float) -> None:
         self.group = group
@@ -128,6 +134,8 @@ class OpenBatch:
         self.deliveries: list[Delivery] = []
         self.size = limits.overhead
         self.weight = 0
+        self.full = False
+        """Whether no further item can be added."""
         self._keys: set[Hashable] = set()
 
     def add(self, delivery: Delivery) -> bool:
@@ -149,15 +157,11 @@ class OpenBatch:
                 return False
         self.size = size
         self.weight = weight
+        self.full = weight >= limits.records or size >= limits.bytes
         self.deliveries.append(delivery)
         if key is not None:
             self._keys.add(key)
         return True
-
-    @property
-    def full(self) -> bool:
-        """Whether no further item can be added."""
-        return self.weight >= self.limits.records or self.size >= self.limits.bytes
 
     @property
     def fuller(self) -> str:

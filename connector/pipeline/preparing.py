@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from connector.clock import Clock
@@ -116,6 +117,7 @@ class Chunk:
             self._to.metrics.records_skipped.labels("other_destination" if routed else "unrouted").inc()
             return
         left = tracker.route(record.offset, mask)
+        make = Delivery if dedup_id is None else partial(ReplayedDelivery, dedup_id=dedup_id)
         for destination, event, identity, _ in routed:
             bit = bits.get(destination, 0)
             if not left & bit:
@@ -130,9 +132,9 @@ class Chunk:
                 if limits.overhead + len(item.body) > limits.bytes:
                     raise _too_large(size_alone(item, limits), limits.bytes)
             except Refusal as refusal:
-                self._refuse(destination, _delivery(record, tracker, bit, NO_ITEM, identity, dedup_id), refusal)
+                self._refuse(destination, make(record, tracker, bit, NO_ITEM, identity), refusal)
                 continue
-            delivery = _delivery(record, tracker, bit, item, identity, dedup_id)
+            delivery = make(record, tracker, bit, item, identity)
             self._charge += delivery.charge
             self._offers[destination].append((delivery, group))
 
@@ -147,14 +149,6 @@ class Chunk:
         """Hand over a delivery that breaks a rule before it is sent."""
         self._to.budget.add(delivery.charge)
         self._to.deliverers[destination].refuse(delivery, refusal)
-
-
-def _delivery(
-    record: Record, tracker: PartitionTracker, bit: int, item: Item, identity: str, dedup_id: str | None
-) -> Delivery:
-    if dedup_id is None:
-        return Delivery(record, tracker, bit, item, identity)
-    return ReplayedDelivery(record, tracker, bit, item, identity, dedup_id)
 
 
 def _too_large(size: int, limit: int) -> Refusal:
