@@ -27,7 +27,7 @@ from tests.integration.events import datum_bytes, event, single_object
 from tools.servers import ROOT
 
 GROUP: Final = "growth"
-WAIT_SECONDS: Final = 30.0
+WAIT_SECONDS: Final = 90.0
 
 CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FLAGS: Final = (

@@ -142,6 +142,15 @@ async def test_without_the_token_every_page_is_the_form(
         assert str(answer.url).endswith("/sign-in")
 
 
+async def test_a_program_with_the_token_needs_no_form(guarded: Site, browser: aiohttp.ClientSession) -> None:
+    """`Authorization: Bearer` is enough to see and to act: no browser sends it for another site."""
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    fields = {"action": "recheck", "cause": "refused"}
+    async with browser.post(f"{guarded.url}/jobs", data=fields, headers=bearer, allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (303, "/jobs/1")
+    assert json.loads(guarded.audit.records[0])["who"] == "bearer (127.0.0.1)"
+
+
 async def test_wrong_tokens_are_tried_ten_times_a_minute(guarded: Site, browser: aiohttp.ClientSession) -> None:
     """After ten wrong tokens even the right one has to wait, so that nobody guesses by force."""
     async with browser.get(f"{guarded.url}/sign-in") as answer:
