@@ -169,7 +169,13 @@ def test_a_payload_of_script_is_shown_and_never_run(site: Site, tab: Page) -> No
     """
     evil = '<script>window.hit = 1</script><img src=x onerror="window.hit = 1">\''
     value = single_object(datum_bytes(event(93_000, properties={"page": evil})))
-    given: dict[str, Any] = {"code": f"4196{evil}", "message": evil, "key": evil.encode(), "value": value, "field": evil}
+    given: dict[str, Any] = {
+        "code": f"4196{evil}",
+        "message": evil,
+        "key": evil.encode(),
+        "value": value,
+        "field": evil,
+    }
     site.add(stage.letter(93_000, headers=((evil, evil.encode()),), request_id=evil, **given))
     until_shown(tab, f"{site.url}/", "4196")
     for address in ("/", "/letters", "/letters?cause=refused"):

@@ -165,7 +165,7 @@ async def test_wrong_tokens_are_tried_ten_times_a_minute(guarded: Site, browser:
 
 
 async def test_every_answer_ties_the_browsers_hands(site: Site, browser: aiohttp.ClientSession) -> None:
-    """Pages, files, refusals and pages that are not there carry the same strict headers, and no inline script or style."""
+    """Pages, files, refusals and what is not there carry the same strict headers, and no inline script or style."""
     for path in (
         "/",
         "/letters",
