@@ -1,0 +1,152 @@
+"""The benchmarks' job without Kafka and sockets: the real pipeline, fed from memory, with a vendor that accepts all.
+
+What is left is the connector's own work, which `benchmarks.micro` times and the cost test counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any, Final
+
+from benchmarks.throughput import event
+from connector import vendors
+from connector.clock import Clock
+from connector.config_models import KafkaSettings, Settings
+from connector.kafka.avro import Decoder, Encoder
+from connector.kafka.contracts import Contracts
+from connector.metrics import Metrics
+from connector.pipeline.runner import AssignmentListener
+from connector.records import Assigned, Commit, DeadLetter, Record
+from connector.vendors.base import Request, Response, Vendor
+from connector.vendors.jiguang import JiguangSettings
+from connector.wiring import Edges, build
+
+TOPIC: Final = "events"
+NAME: Final = "sink"
+CHUNK: Final = 500
+SCHEMA: Final = "connector.events.JiguangUserEvent"
+ACCEPTED: Final = Response(200, {}, b'{"code":0,"message":"success"}')
+Partition = tuple[str, int]
+
+
+def records(count: int, clock: Clock, contracts: Contracts, partitions: int = 4) -> list[Record]:
+    """Return the job's records as Kafka would give them, a run of each partition in every chunk."""
+    encoder, now = Encoder(contracts, clock=clock), int(clock.wall() * 1000)
+    offsets = [0] * partitions
+    made = []
+    for number in range(count):
+        partition = number // (CHUNK // partitions) % partitions
+        value = encoder.single_object(SCHEMA, event(number, now))
+        made.append(Record(TOPIC, partition, offsets[partition], now, b"%d" % number, value, ()))
+        offsets[partition] += 1
+    return made
+
+
+class MemorySource:
+    """Gives the records in chunks, and keeps the last commit of each partition."""
+
+    def __init__(self, made: Sequence[Record], partitions: int = 4) -> None:
+        self._chunks = [list(made[start : start + CHUNK]) for start in range(0, len(made), CHUNK)][::-1]
+        self._partitions, self._records = partitions, len(made)
+        self._listener: AssignmentListener | None = None
+        self.committed: dict[Partition, int] = {}
+        self.done = asyncio.Event()
+        """Set when every record is committed."""
+
+    async def start(self, listener: AssignmentListener) -> None:
+        """Assign every partition at the first poll."""
+        self._listener = listener
+
+    async def poll(self) -> list[Record]:
+        """Return the next chunk."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await listener.on_assign([Assigned(TOPIC, number, 0, None, "") for number in range(self._partitions)])
+        if not self._chunks:
+            await asyncio.sleep(0.01)
+            return []
+        return self._chunks.pop()
+
+    async def commit(self, commits: Sequence[Commit]) -> dict[Partition, str]:
+        """Store the commits."""
+        self.committed.update({(one.topic, one.partition): one.offset for one in commits})
+        if sum(self.committed.values()) == self._records:
+            self.done.set()
+        return {}
+
+    async def pause(self, partitions: Sequence[Partition]) -> None:
+        """Fail: nothing here is slow enough."""
+        raise AssertionError("the job fits into the buffer")
+
+    async def resume(self, partitions: Sequence[Partition]) -> None:
+        """Do nothing."""
+
+    def ends(self) -> dict[Partition, int]:
+        """Know of no end."""
+        return {}
+
+    def reached(self) -> dict[Partition, int]:
+        """Say nothing of gaps: there are none."""
+        return {}
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+class AcceptingTransport:
+    """A vendor that accepts every request at once."""
+
+    async def send(self, request: Request, timeout: float) -> Response:
+        """Accept."""
+        return ACCEPTED
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+class NoLetters:
+    """Fails where a record of the job is refused."""
+
+    async def write(self, letter: DeadLetter) -> None:
+        """Fail."""
+        raise AssertionError(letter.message)
+
+
+def _settings() -> Settings:
+    account: Mapping[str, Any] = {"vendor": "jiguang", "project_id": "1", "project_secret": "s", "app_key": "key"}
+    lifted = {"agreed_limits": True, "requests_per_second": 1_000_000, "max_in_flight": 64}
+    return Settings(
+        kafka=KafkaSettings(topics=(TOPIC,), group_id="job", client={"bootstrap.servers": "none"}),
+        destinations={NAME: JiguangSettings(**account, **lifted)},
+    )
+
+
+async def play(made: Sequence[Record], clock: Clock, contracts: Contracts) -> Mapping[Partition, int]:
+    """Take all records through the pipeline and return what was committed."""
+    settings, kinds = _settings(), vendors.kinds()
+    source = MemorySource(made)
+
+    def reload(name: str) -> Vendor:
+        return kinds["jiguang"].build(settings.destinations[name])
+
+    edges = Edges(
+        source=source,
+        decoder=Decoder(contracts, clock=clock),
+        dead_letters=NoLetters(),
+        answers={},
+        transport=lambda _name, _settings: AcceptingTransport(),
+        reload=reload,
+        clock=clock,
+        random=Random(0),
+        cluster_id="cluster",
+        partitions={TOPIC: 4},
+    )
+    pipeline = build(settings, kinds, Metrics(), edges)
+    stop = asyncio.Event()
+    running = asyncio.create_task(pipeline.run(stop))
+    await asyncio.wait({running, asyncio.create_task(source.done.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    await running
+    return source.committed
