@@ -8,13 +8,15 @@ in the order of their offsets, and has gaps where compaction and transaction mar
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode, b64encode
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal, Protocol
 
 from connector.errors import FatalError
-from connector.pipeline.metadata import MAX_TEXT, FinishedMap, ForeignMetadata, decode
+from connector.pipeline.metadata import MAX_TEXT, FinishedMap, ForeignMetadata, Runs, decode, encode
 from connector.pipeline.runner import AssignmentListener
 from connector.records import Assigned, Commit, Record
 from tests.simulation.oracle import Epoch, Partition
@@ -74,14 +76,8 @@ class Log:
 
     def read(self, start: int, most: int) -> list[Record]:
         """Return at most so many records from an offset on."""
-        low, high = 0, len(self.records)
-        while low < high:
-            middle = (low + high) // 2
-            if self.records[middle].offset < start:
-                low = middle + 1
-            else:
-                high = middle
-        return self.records[low : low + most]
+        first = bisect_left(self.records, start, key=lambda record: record.offset)
+        return self.records[first : first + most]
 
 
 class ModelBroker:
@@ -116,12 +112,19 @@ class ModelBroker:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
         self._waiting[future] = None
-        timer = loop.call_later(seconds, _settle, future)
+        timer = loop.call_later(seconds, lambda: None if future.done() else future.set_result(False))
         try:
             return await future
         finally:
             timer.cancel()
             self._waiting.pop(future, None)
+
+    def leave_behind(self, foreign: str) -> None:
+        """Let another program commit: an offset, and metadata that is no map (of `scenario.FOREIGN`)."""
+        claims_all = bytearray(b64decode(encode(0, FinishedMap(Runs((0, 5000)))).text))
+        claims_all[1 if foreign == "version" else 3] ^= 3
+        text = {"text": "aGVsbG8=", "empty": ""}.get(foreign, b64encode(claims_all).decode())
+        self.committed = {partition: (log.end, text) for partition, log in self.logs.items()}
 
     def join(self, member: ModelSource) -> None:
         """Take a member into the group."""
@@ -187,11 +190,6 @@ class ModelBroker:
             )
             self.committed[partition] = (commit.offset, commit.metadata)
         return {} if fault is None else {(c.topic, c.partition): fault for c in commits}
-
-
-def _settle(future: asyncio.Future[bool]) -> None:
-    if not future.done():
-        future.set_result(False)
 
 
 class ModelSource:

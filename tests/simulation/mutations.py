@@ -433,10 +433,4 @@ MUTANTS: Final = (
         "            await asyncio.wait([running])\n",
         "            await asyncio.sleep(0)\n",
     ),
-    Mutant(
-        "leave letters behind when a drain is cut short",
-        "connector/wiring.py",
-        "        await self.intake.close()\n",
-        "",
-    ),
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from tests.simulation.__main__ import run_all
-from tests.simulation.scenario import draw
+from tests.simulation.scenario import STEPS, WINDOWS, draw
+from tests.simulation.vendors import VENDOR_FAULTS
 from tests.simulation.world import run
 
 SEEDS = 300
@@ -39,6 +41,31 @@ def test_a_cancelled_run_drains_and_leaves_no_task(at: float) -> None:
     calm = replace(rough.weather, request=0.0, commit=0.0, letter=0.0, windows=())
     scenario = replace(rough, weather=calm, members=1, crashes=(), events=((at, "cancel"),), map_limit=4095)
     assert run(26, scenario).broken is None
+
+
+FAULTS = (
+    *(f"crash at {step}" for step in STEPS),
+    *("revoked", "revoked in the middle of something", "lost", "expelled", "a partition came back"),
+    *(f"answer: {kind}" for kind in VENDOR_FAULTS),
+    *(f"window: {kind}" for kind in WINDOWS),
+    *("slow answer", "accepted after the time-out", "a refused batch", "registry down"),
+    *("a letter failed", "a letter's acknowledgement was lost", "commit did not arrive", "commit's answer was lost"),
+    *("a full map", "foreign metadata", "a resumed partition went back"),
+)
+"""Every fault that the seeds have to bring about, each at least once."""
+
+
+def test_the_seeds_reach_every_fault() -> None:
+    """Among the seeds that every run of the tests plays, each kind of fault happens.
+
+    It stops at the seed with which the last one is seen, a fraction of all.
+    """
+    seen: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        seen += run(seed).faults
+        if all(seen[fault] for fault in FAULTS):
+            return
+    assert [fault for fault in FAULTS if not seen[fault]] == []
 
 
 def test_a_seed_replays_step_by_step() -> None:

@@ -29,10 +29,11 @@ STRANGERS: Final = 10**9
 QUIET: Final = 1.0
 """Seconds for which a vendor that throttles wants to be left alone; no destination caps a wait below it."""
 
-_FAULTS: Final = (
+VENDOR_FAULTS: Final = (
     *("unconnected", "cut", "cut_after", "hang", "hang_after", "late"),
     *("status_500", "status_503", "status_504", "status_502_after", "throttled", "garbage", "garbage_after"),
 )
+"""What may go wrong with one request; `_after` is after the vendor accepted it."""
 _AFTER: Final = "_after"
 
 
@@ -90,7 +91,7 @@ class ModelVendor:
                 )
         if self.random.random() >= self.scenario.weather.request:
             return None
-        kind = self.random.choice(_FAULTS)
+        kind = self.random.choice(VENDOR_FAULTS)
         self.oracle.saw(f"answer: {kind}")
         return kind
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, cast
@@ -18,7 +17,6 @@ from connector.kafka.avro import Decoder
 from connector.kafka.registry import Client, Registry
 from connector.metrics import Metrics
 from connector.pipeline.batching import FIXED_CHARGE
-from connector.pipeline.metadata import FinishedMap, Runs, encode
 from connector.records import Record
 from connector.testing.loop import START, WALL, LoopClock, run_virtual
 from connector.wiring import Edges, Pipeline, build
@@ -114,14 +112,15 @@ class World:
         at = asyncio.get_running_loop().time() - START
         self.trace.append(f"{at:9.3f} {what} {' '.join(f'{name}={value}' for name, value in fields.items())}")
 
-    async def run(self) -> None:
+    async def run(self, begun: Callable[[World], None]) -> None:
         """Let everything happen; raise `Broken` for a broken promise."""
+        begun(self)
         asyncio.get_running_loop().set_exception_handler(self._unhandled)
         scenario, weather = self.scenario, self.scenario.weather
         self.broker.faults.commit = weather.commit
         self.broker.faults.again = 0.3 if weather.commit else 0.0
         if scenario.foreign:
-            self._begin_foreign()
+            self.broker.leave_behind(scenario.foreign)
         for _ in range(scenario.members):
             self._start()
         writing = asyncio.create_task(self._write())
@@ -146,15 +145,6 @@ class World:
     def _unhandled(self, _loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
         if self.oracle.broken is None:
             self.oracle.broken = f"unhandled: {context.get('message')} {context.get('exception')!r}"
-
-    def _begin_foreign(self) -> None:
-        """Another program committed for the group before: an offset, and metadata that is no map."""
-        claims_all = bytearray(b64decode(encode(0, FinishedMap(Runs((0, 5000)))).text))
-        claims_all[1 if self.scenario.foreign == "version" else 3] ^= 3
-        texts = {"text": "aGVsbG8=", "empty": ""}
-        for partition, log in self.broker.logs.items():
-            text = texts.get(self.scenario.foreign or "") or b64encode(claims_all).decode()
-            self.broker.committed[partition] = (log.end, text)
 
     async def _watch(self, seconds: float) -> None:
         """Let virtual time pass; end early when a promise is broken."""
@@ -232,8 +222,14 @@ class World:
             if what == "stop":
                 member.stop.set()
             else:
-                member.cancelled = True
-                member.task.cancel()
+                self.cancel(member)
+
+    def cancel(self, member: Member) -> None:
+        """Cancel a member's run, which is a stop; a second time it ends without its drain."""
+        if member.source.stopped_at is None:
+            member.source.stopped_at = self.clock.now()
+        member.cancelled = True
+        member.task.cancel()
 
     def _start(self) -> None:
         crash = self.crashes.pop() if self.crashes else None
@@ -288,6 +284,8 @@ class World:
         finally:
             await decoder.close()
         self.note("end", member=member.name)
+        # Where it did not leave the group, its session ends some day.
+        asyncio.get_running_loop().call_later(self.random.uniform(0.5, 6.0), self.broker.expel, member.source)
         self.members.remove(member)
         self._check_memory(member)
         if not self.ending:
@@ -314,12 +312,12 @@ class World:
         while True:
             await self._watch(5.0)
             left = self.oracle.left()
-            committed = self._all_committed()
-            if not left and committed:
+            if not left and self._all_committed():
                 break
             if self.clock.now() > end:
                 self._stuck(left)
-            if not committed:
+            # Where all is done, a commit that failed has to be made again without further records.
+            if left or any(member.pipeline.budget.used for member in self.members):
                 for _ in range(2):
                     self.append(draw_record(self.scenario, self.random, len(self.records), good=True))
         await self._let_go()
@@ -368,8 +366,8 @@ class World:
             judge_rate(vendor, self.broker.doubles)
 
 
-def run(seed: int, scenario: Scenario | None = None) -> Report:
-    """Run one seed and report."""
+def run(seed: int, scenario: Scenario | None = None, begun: Callable[[World], None] = lambda _world: None) -> Report:
+    """Run one seed and report. `begun` is told the world once its loop runs."""
     scenario = draw(seed) if scenario is None else scenario
     world = World(scenario)
     old = structlog.get_config()
@@ -381,7 +379,7 @@ def run(seed: int, scenario: Scenario | None = None) -> Report:
 
     structlog.configure(processors=[logged], cache_logger_on_first_use=False)
     try:
-        run_virtual(world.run())
+        run_virtual(world.run(begun))
     except Broken:
         pass
     except Exception as error:  # noqa: BLE001 - whatever ends a world is a finding
