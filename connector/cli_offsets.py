@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from connector.cli_start import BAD_CONFIGURATION, DEFAULT_FILE, File, fail, in_loop, read_config
+
+if TYPE_CHECKING:
+    from connector.app_offsets import PartitionState
+    from connector.config import Settings
 
 To = str | int
 
@@ -36,8 +41,8 @@ def offsets(  # noqa: PLR0913 -- each option is one of the command line
 ) -> None:
     """Show what a group has committed, the map of what is finished above that, lag and true backlog; or reset it.
 
-    reset wants a stopped group. Records that it goes back over are sent again, with the same dedup ids. The replay topic
-    is reset only where --topic names it.
+    reset wants a stopped group. What it goes back over is sent again with the same dedup ids; the replay topic only
+    where --topic names it.
     """
     from connector import app_offsets, offsets_report
     from connector.logs import configure
@@ -56,14 +61,9 @@ def offsets(  # noqa: PLR0913 -- each option is one of the command line
             offsets_report.show_states(name, states)
         return
     in_loop(app_offsets.refuse_running(settings, name))
-    if not topic:
-        # What was replayed once is not to be sent again by the way: who wants that names the topic.
-        states = [one for one in states if one.topic != settings.replay_topic]
-    if isinstance(target, int):
-        targets = {(one.topic, one.partition): target for one in states if one.end is not None}
-    else:
-        targets = in_loop(app_offsets.targets_of(settings, states, _moment(target)))
-    moves = list(app_offsets.plan(states, targets))
+    # What was replayed once is not to be sent again by the way: who wants that names the topic.
+    states = [one for one in states if topic or one.topic != settings.replay_topic]
+    moves = list(app_offsets.plan(states, _targets(settings, states, target)))
     if as_json:
         sys.stdout.writelines(offsets_report.as_lines(moves))
     elif moves:
@@ -76,6 +76,15 @@ def offsets(  # noqa: PLR0913 -- each option is one of the command line
     _ask(yes=yes, count=len(moves), group=name)
     in_loop(app_offsets.apply(settings, name, moves))
     sys.stderr.write(f"{len(moves)} offsets of group {name} are set\n")
+
+
+def _targets(settings: Settings, states: Sequence[PartitionState], target: To) -> dict[tuple[str, int], int]:
+    """Return the offset that is meant in each partition that exists."""
+    from connector import app_offsets
+
+    if isinstance(target, int):
+        return {(one.topic, one.partition): target for one in states if one.end is not None}
+    return in_loop(app_offsets.targets_of(settings, states, _moment(target)))
 
 
 def _target(to: str | None) -> To:
