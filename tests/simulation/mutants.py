@@ -16,8 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from tests.simulation.mutations import MUTANTS, Mutant
+from tests.simulation.mutations import PIPELINE, Mutant
+from tests.simulation.mutations_delivery import DELIVERY
 
+MUTANTS: Final = (*PIPELINE, *DELIVERY)
 ROOT: Final = Path(__file__).parents[2]
 SECONDS: Final = 600
 SOUND: Final = "0-29"

@@ -1,0 +1,149 @@
+"""The changes to delivery and dead letters that `mutants` makes, one at a time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.mutations import Mutant
+
+DELIVERY: Final = (
+    Mutant(
+        "finish a refused record before its letter is acknowledged",
+        "connector/delivery/settlement.py",
+        "            await self._ports.dead_letters.write(letter)\n            self._at.finish([delivery])\n",
+        "            self._at.finish([delivery])\n            await self._ports.dead_letters.write(letter)\n",
+    ),
+    Mutant(
+        "send sooner than the vendor asked for",
+        "connector/delivery/settlement.py",
+        "        at.bucket.wait_until(until)\n        if probe:",
+        "        if probe:",
+    ),
+    Mutant(
+        "believe the first refusal by an undocumented code",
+        "connector/delivery/settlement.py",
+        "        if not verdict.documented and not self._believed(batch, verdict):\n            return\n",
+        "",
+    ),
+    Mutant(
+        "pass over a dead letter that failed",
+        "connector/dead_letters/writer.py",
+        "await self._clock.sleep(wait)",
+        "break",
+    ),
+    Mutant(
+        "send what a leaving partition has left",
+        "connector/delivery/worker.py",
+        "self._at.forget(lane.drop(lambda delivery: not delivery.tracker.open))",
+        "pass",
+    ),
+    Mutant(
+        "retry while the partition leaves",
+        "connector/delivery/destination.py",
+        "        left = [delivery for delivery in batch.deliveries if delivery.tracker.open]\n",
+        "        left = list(batch.deliveries)\n",
+    ),
+    Mutant(
+        "believe a refusal of a whole batch",
+        "connector/delivery/settlement.py",
+        "        if len(batch.deliveries) > 1:\n            sent",
+        "        if len(batch.deliveries) > 3:\n            sent",
+    ),
+    Mutant(
+        "take an unknown outcome for an acceptance",
+        "connector/delivery/settlement.py",
+        "        if await self._given_up(batch, verdict, response):\n            return\n",
+        "        if await self._given_up(batch, verdict, response):\n            return\n"
+        "        if verdict.unknown_outcome:\n            at.finish(batch.deliveries)\n            return\n",
+    ),
+    Mutant(
+        "put a failed batch behind what came later",
+        "connector/delivery/lane.py",
+        "            self._front.appendleft(batch)\n",
+        "            self._ready.append(batch)\n",
+    ),
+    Mutant(
+        "pace nothing",
+        "connector/delivery/pacing.py",
+        "self._next = max(self._next, now - CATCH_UP) + 1.0 / (rate * PACE)",
+        "self._next = now",
+    ),
+    Mutant(
+        "never give the buffer's bytes back",
+        "connector/delivery/destination.py",
+        "        self.ports.budget.release(charge)\n",
+        "",
+    ),
+    Mutant(
+        "wait for only those requests that leave as a whole",
+        "connector/delivery/worker.py",
+        "if any(not d.tracker.open for d in batch.deliveries)}",
+        "if all(not d.tracker.open for d in batch.deliveries)}",
+    ),
+    Mutant(
+        "lose a record of a halved batch",
+        "connector/delivery/isolation.py",
+        "batch.part(batch.deliveries[middle:])]",
+        "batch.part(batch.deliveries[middle + (len(batch.deliveries) > 3) :])]",
+    ),
+    Mutant(
+        "leave a suspect's key behind",
+        "connector/delivery/isolation.py",
+        "        apart |= _followers(deliveries, suspects)\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "send the parts of a batch in another order",
+        "connector/delivery/lane.py",
+        "self._front.extendleft(reversed(parts))",
+        "self._front.extendleft(parts)",
+    ),
+    Mutant(
+        "let any record by a doubted one of its key",
+        "connector/delivery/lane.py",
+        "                if key not in seen and not delivery.refused_alone",
+        "                if not delivery.refused_alone",
+    ),
+    Mutant(
+        "drain a storm into the dead letters",
+        "connector/delivery/settlement.py",
+        "if not batch.deliveries[0].replayed and at.storm.refused(cause, verdict.code):",
+        "if False:",
+    ),
+    Mutant(
+        "give up at the first failure",
+        "connector/delivery/settlement.py",
+        "self._ports.clock.wall() - batch.first_attempt < limit",
+        "batch.first_attempt < 0",
+    ),
+    Mutant(
+        "call every failure unknown",
+        "connector/delivery/settlement.py",
+        'if verdict.unknown_outcome and settings.on_unknown_outcome == "dead_letter":',
+        'if settings.on_unknown_outcome == "dead_letter":',
+    ),
+    Mutant(
+        "take for evidence what was accepted before",
+        "connector/delivery/settlement.py",
+        "and at.vouched_at > delivery.refused[1]:",
+        "and at.accepted:",
+    ),
+    Mutant(
+        "send one request too many at once",
+        "connector/delivery/destination.py",
+        "concurrency=1 if ordered else settings.max_in_flight,",
+        "concurrency=2 if ordered else settings.max_in_flight + 1,",
+    ),
+    Mutant(
+        "give a letter another id each time",
+        "connector/dead_letters/headers.py",
+        "uuid5_text(f\"{dedup_id}/{letter.destination or ''}/{replays}\")",
+        "uuid5_text(f\"{dedup_id}/{letter.destination or ''}/{letter.failed_at}\")",
+    ),
+    Mutant(
+        "leave the record's own headers out of its letter",
+        "connector/dead_letters/headers.py",
+        "    return [*original, *ours]",
+        "    return ours",
+    ),
+)
