@@ -280,10 +280,12 @@ class Settlement:
         left = at.kept(batch)
         if left is None:
             return
-        if left.failures >= HALVE_AFTER and at.accepted > left.accepted_before and len(left.deliveries) > 1:
+        others_pass = at.accepted > left.accepted_before
+        # Where nothing else comes only smaller probes can tell one record that hangs from a vendor that is down.
+        if left.failures >= HALVE_AFTER and (others_pass or probe) and len(left.deliveries) > 1:
             parts = halves(left)
             for part in parts:
-                part.failures = HALVE_AFTER - 1
+                part.failures = HALVE_AFTER - 1 if others_pass else 0
             self._take_apart(left, parts)
         else:
             at.lane(left).put_waiting(left, now + at.backoff.wait(left.failures, verdict.after))

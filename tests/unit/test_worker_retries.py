@@ -146,6 +146,24 @@ async def test_a_record_that_makes_the_vendor_fail_waits_alone() -> None:
     assert rig.sent_once()
 
 
+@pytest.mark.promise("P5")
+@played
+async def test_a_lone_batch_with_a_record_that_fails_is_taken_apart_by_probes() -> None:
+    """Where nothing else comes the failing batch looks like an outage: probes halve it, and the innocent are accepted.
+
+    Kills: ninety-nine records that wait behind one until other events come.
+    """
+    rig = Rig(lambda call: Reply(500) if 13 in call.numbers else OK)
+    async with rig.running(all_done=False):
+        rig.offer(range(100))
+        await rig.until(lambda: rig.unfinished == 1)
+        assert rig.letters.letters == []
+        assert rig.tracker().watermark == 13
+        rig.transport.behave = lambda _call: OK
+        await rig.done()
+    assert rig.sent_once()
+
+
 @pytest.mark.promise("P8")
 @pytest.mark.parametrize("rate", [1, 7, 25, 100])
 def test_no_second_is_over_the_rate(rate: int) -> None:
