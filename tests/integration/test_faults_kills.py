@@ -46,7 +46,8 @@ def test_kills_in_a_row_lose_nothing_and_repeat_only_what_no_commit_says(job: Jo
         load.until_written(EVENTS)
         load.stop()
         member = job.start(settings)
-        job.until_done(member)
+        ends = job.ends()
+        member.wait(lambda: job.committed() == ends, f"commits up to {ends}", long_or(400, 60))
     assert member.stop() == 0
     for done in past:
         assert len(done), "killed before anything was committed"
