@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
-from benchmarks.throughput import event
+from benchmarks.workloads import event
 from connector import vendors
 from connector.clock import Clock
 from connector.config_models import KafkaSettings, Settings

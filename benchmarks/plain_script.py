@@ -40,13 +40,13 @@ async def post(http: aiohttp.ClientSession, sink: str, schema: Any, messages: li
         await asyncio.sleep(1)
 
 
-async def main(bootstrap: str, topic: str, registry: str, sink: str, window: str) -> None:
+async def main(bootstrap: str, topic: str, registry: str, sink: str, window: str, group: str) -> None:
     """Deliver until SIGTERM, then commit and leave."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     schema = schema_of(registry)
-    properties = {"bootstrap.servers": bootstrap, "group.id": "plain", "auto.offset.reset": "earliest"}
+    properties = {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest"}
     consumer = Consumer({**properties, "enable.auto.commit": False})
     consumer.subscribe([topic])
     flying: deque[asyncio.Task[Offsets]] = deque()

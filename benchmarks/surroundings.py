@@ -1,0 +1,267 @@
+"""What a benchmark has around the connector: real Kafka, a registry stub, the sink, records, and members to measure."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import itertools
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import psutil
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from benchmarks.workloads import RESULT_ID, ROOT, WORKLOADS, Workload
+from tools.servers import Kafka
+
+POLL_SECONDS: Final = 0.02
+_SCHEMAS: Final = {one.schema_id: one.text for one in WORKLOADS.values()}
+
+
+class _Answer(http.server.BaseHTTPRequestHandler):
+    """A schema registry that knows the contract's schemas, and gives one id to whatever is registered."""
+
+    def do_GET(self) -> None:
+        """Answer with the schema of an id."""
+        found = re.search(r"/schemas/ids/(\d+)", self.path)
+        schema_id = int(found[1]) if found else RESULT_ID
+        self._say({"schema": _SCHEMAS.get(schema_id, ""), "id": schema_id, "version": 1, "subject": "events-value"})
+
+    def do_POST(self) -> None:
+        """Take any schema."""
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self._say({"schema": asked["schema"], "id": RESULT_ID, "version": 1, "subject": "results-value"})
+
+    def _say(self, answer: dict[str, Any]) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/vnd.schemaregistry.v1+json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+
+@contextlib.contextmanager
+def registry() -> Iterator[str]:
+    """Serve the registry stub and give its URL."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def kafka(folder: Path, *, members: int = 1) -> Iterator[Kafka]:
+    """Run a broker. Where a group is to have several members, its first assignment waits until all are there."""
+    properties = {"group.initial.rebalance.delay.ms": "6000"} if members > 1 else {}
+    server = Kafka(folder / "kafka", heap="512m", properties=properties)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def sink(vendor: str, delay: float, *more: str) -> Iterator[str]:
+    """Run the sink in a process of its own and give its URL."""
+    command = [sys.executable, "-m", "benchmarks.sink", "--vendor", vendor, "--delay", str(delay), *more]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(child.stdout.readline())}"
+        finally:
+            child.kill()
+
+
+def counts(url: str) -> dict[str, Any]:
+    """Ask the sink what arrived."""
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 -- the sink's own URL
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def configuration(
+    workload: Workload, topic: str, group: str, bootstrap: str, schemas: str, url: str, **settings: Any
+) -> str:
+    """Return the connector's configuration: one destination, its rate limit lifted. JSON is YAML too."""
+    lifted = {"agreed_limits": True, "requests_per_second": 1_000_000}
+    return json.dumps(
+        {
+            "kafka": {
+                "topics": [topic],
+                "group_id": group,
+                "create_topics": True,
+                "client": {"bootstrap.servers": bootstrap},
+            },
+            "schema_registry": {"url": schemas},
+            "destinations": {
+                "sink": {"vendor": workload.vendor, "base_url": url, **workload.account, **lifted, **settings}
+            },
+            "server": {"port": 0},
+            "log": {"level": "warning", "format": "json"},
+        },
+        indent=2,
+    )
+
+
+def produce(bootstrap: str, topic: str, values: Iterable[bytes]) -> float:
+    """Write the values, spread over the partitions by key; returns their mean size in bytes."""
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "queue.buffering.max.messages": 200_000})
+    size = number = 0
+    for number, value in enumerate(values, 1):
+        size += len(value)
+        while True:
+            try:
+                producer.produce(topic, value, key=str(number % 100_003))
+                break
+            except BufferError:
+                producer.poll(0.1)
+        producer.poll(0)
+    if producer.flush(120):
+        raise SystemExit("Kafka did not take the records within 120 s")
+    return size / max(number, 1)
+
+
+def lag(bootstrap: str, group: str, topic: str, partitions: int) -> int:
+    """Return how many records the group has not committed."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
+    try:
+        asked = [TopicPartition(topic, number) for number in range(partitions)]
+        committed = {found.partition: max(found.offset, 0) for found in consumer.committed(asked, timeout=20)}
+        ends = [consumer.get_watermark_offsets(one, timeout=20)[1] for one in asked]
+        return sum(end - committed[number] for number, end in enumerate(ends))
+    finally:
+        consumer.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process with all its threads, ended ones too; to the nanosecond where Linux tells."""
+    if Path("/proc").exists():
+        # The clock of another process, as clock_getcpuclockid(3) makes it: the id's complement, and 2 for CPU time.
+        return time.clock_gettime((~pid << 3) | 2)
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
+
+
+def peak_rss(pid: int) -> float:
+    """Return the most memory that the process had, in MiB."""
+    # Not wait4's ru_maxrss: it begins with the memory of the process that forked this one.
+    status = Path(f"/proc/{pid}/status")
+    if status.exists():
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return float(psutil.Process(pid).memory_info().rss / 2**20)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one system did, measured from the first tenth of the records to the last record.
+
+    CPU and memory are those of all its processes together, `rss_mb` and `cpu_seconds` (since its start) of each;
+    `tenths` is what each tenth of the records cost from the second on, in CPU seconds per million.
+    """
+
+    system: str
+    records_per_second: float
+    cpu_seconds_per_million: float
+    peak_rss_mb: float
+    requests: int
+    exit_code: int
+    lag: int = -1
+    rss_mb: tuple[float, ...] = ()
+    cpu_seconds: tuple[float, ...] = ()
+    tenths: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    at: float
+    cpu: float
+    arrived: int
+
+
+class Members:
+    """The systems' processes: started together, stopped together, and killed where the measurement is left early."""
+
+    def __init__(self, commands: Sequence[Sequence[str]]) -> None:
+        self.children = [subprocess.Popen(list(command), cwd=ROOT) for command in commands]
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill what still runs."""
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+
+    @property
+    def ended(self) -> bool:
+        """Whether one of them ended by itself."""
+        return any(child.poll() is not None for child in self.children)
+
+    def stop(self) -> int:
+        """Ask all to stop; return the worst exit code."""
+        for child in self.children:
+            child.send_signal(signal.SIGTERM)
+        return max((child.wait(60) for child in self.children), key=abs)
+
+
+def measure(system: str, commands: Sequence[Sequence[str]], url: str, records: int, seconds: float) -> Result:
+    """Run the processes until the sink has all records, stop them in order, and return what it took."""
+    before = counts(url)
+    deadline = time.monotonic() + seconds
+    marks: list[_Mark] = []
+    with Members(commands) as members:
+        pids = [child.pid for child in members.children]
+        while True:
+            now = counts(url)
+            mark = _Mark(time.monotonic(), sum(map(cpu_seconds, pids)), now["events"] - before["events"])
+            # The first tenth is to warm up on: imports, joining the group, first connections.
+            if mark.arrived >= records * (len(marks) + 1) / 10:
+                marks.append(mark)
+            if mark.arrived >= records:
+                break
+            if members.ended or mark.at > deadline:
+                raise SystemExit(
+                    f"{system}: {mark.arrived} of {records} records arrived, then it ended or {seconds} s were over"
+                )
+            time.sleep(POLL_SECONDS)
+        peaks, used = tuple(map(peak_rss, pids)), tuple(map(cpu_seconds, pids))
+        code = members.stop()
+    first, measured = marks[0], mark.arrived - marks[0].arrived
+    return Result(
+        system=system,
+        records_per_second=measured / max(mark.at - first.at, 1e-9),
+        cpu_seconds_per_million=_cost(first, mark),
+        peak_rss_mb=sum(peaks),
+        requests=now["requests"] - before["requests"],
+        exit_code=code,
+        rss_mb=peaks,
+        cpu_seconds=used,
+        tenths=tuple(_cost(one, other) for one, other in itertools.pairwise(marks)),
+    )
+
+
+def _cost(first: _Mark, last: _Mark) -> float:
+    return (last.cpu - first.cpu) / max(last.arrived - first.arrived, 1) * 1e6

@@ -1,0 +1,138 @@
+"""What the benchmarks send: for each vendor its contract schema, events of one shape, its account and its yes.
+
+Jiguang's event is the yardstick: about 250 bytes, 8 properties of five types. The others carry the same order as far as
+their schemas can; JPush's is a question of some 40 bytes, whose answer the connector writes to a results topic.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fastavro import parse_schema, schemaless_writer
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+DISTINCT: Final = 1_000_000
+"""So many values at most differ in more than their position; a longer run begins again with the first ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One vendor's part in the benchmarks.
+
+    `schema` is the contract's file, `schema_id` its id at the registry, `event` makes one datum of a number and epoch
+    milliseconds, `account` are the destination's settings but for its address.
+    """
+
+    vendor: str
+    schema_id: int
+    schema: str
+    event: Callable[[int, int], dict[str, Any]]
+    account: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        """The schema as the registry gives it."""
+        return (ROOT / "avro" / f"{self.schema}.avsc").read_text(encoding="utf-8")
+
+    def values(self, records: int, now: int) -> Iterator[bytes]:
+        """Give the records' values in Confluent's wire format."""
+        schema = parse_schema(json.loads(self.text))
+        head = b"\0" + self.schema_id.to_bytes(4, "big")
+        again: list[bytes] = []
+        for number in range(records):
+            if records > DISTINCT and number >= DISTINCT // 10:
+                yield again[number % len(again)]
+                continue
+            out = io.BytesIO()
+            out.write(head)
+            schemaless_writer(out, schema, self.event(number, now))
+            value = out.getvalue()
+            if records > DISTINCT:
+                again.append(value)
+            yield value
+
+
+def event(number: int, now: int) -> dict[str, Any]:
+    """Return one event of Jiguang's: 8 properties of five types."""
+    return {
+        "cuid": 10_000_000 + number % 100_003,
+        "eventName": "order_submitted",
+        "itime": now - number % 60_000,
+        "randomId": None,
+        "properties": {
+            "order_id": f"20260000{number:012d}",
+            "product": "wireless headphones, over-ear",
+            "category": "electronics/audio",
+            "amount": 129.9 + number % 7,
+            "quantity": 1 + number % 5,
+            "first_order": number % 3 == 0,
+            "coupons": ["welcome", "spring-sale"],
+            "channel": "app-store-organic",
+        },
+    }
+
+
+def _texts(number: int) -> dict[str, str]:
+    properties = event(number, 0)["properties"]
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in properties.items()}
+
+
+def _quick_audience(number: int, now: int) -> dict[str, Any]:
+    return {
+        "customerId": str(10_000_000 + number % 100_003),
+        "eventCode": "order_submitted",
+        "eventTime": now - number % 60_000,
+        "isOrder": "1",
+        "extendAttributes": _texts(number),
+    }
+
+
+def _mytracker(number: int, now: int) -> dict[str, Any]:
+    return {
+        "method": "customEvent",
+        "eventTimestamp": (now - number % 60_000) // 1000,
+        "customUserId": str(10_000_000 + number % 100_003),
+        "customEventName": "order_submitted",
+        "customEventParams": _texts(number),
+    }
+
+
+def _jpush_report(number: int, _now: int) -> dict[str, Any]:
+    # Every push is another one: a question that is already in a batch would be asked once for both.
+    return {"id": f"question-{number:020d}", "query": ("connector.events.Received", {"msg_id": 1_000_000_000 + number})}
+
+
+WORKLOADS: Final[Mapping[str, Workload]] = {
+    one.vendor: one
+    for one in (
+        Workload(
+            "jiguang",
+            1,
+            "JiguangUserEvent",
+            event,
+            {"project_id": "1", "project_secret": "secret", "app_key": "key"},
+        ),
+        Workload(
+            "quick_audience",
+            2,
+            "QuickAudienceEvent",
+            _quick_audience,
+            {"app_id": "app", "access_key": "key", "access_secret": "secret", "access_id": "organization"},
+        ),
+        Workload("mytracker", 3, "MyTrackerEvent", _mytracker, {"id_app": 1, "token": "secret"}),
+        Workload(
+            "jpush_report",
+            4,
+            "JPushReportQuery",
+            _jpush_report,
+            {"app_key": "key", "master_secret": "secret", "results_topic": "results"},
+        ),
+    )
+}
+RESULT_ID: Final = 5
+"""The id that the registry gives to the schema of JPush's results."""
