@@ -27,7 +27,7 @@ FIELDS: Final[Mapping[str, Callable[[ParsedLetter], str | None]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a letter has to be: one of the values of each field, failed from `since` to `until` (epoch milliseconds), …"""
+    """What a letter has to be: one of the values of each field, and failed from `since` to `until` (epoch ms)."""
 
     where: Mapping[str, frozenset[str]] = field(default_factory=dict)
     since: int | None = None
