@@ -1,7 +1,8 @@
 """Measures that memory stays bounded: a vendor that never answers, and far more records waiting than memory may hold.
 
 Real Kafka and `connector run`. First an idle member gives the base, then one member reads a topic of small records and
-one of large ones. Prints the peak of each beside its bound, base + 1.5 x limits.buffer, and fails above it.
+one of large ones. Prints the peak of each beside its bound, base + 1.5 x limits.buffer, appends them to
+benchmarks/results.jsonl, and fails above the bound.
 
     python -m benchmarks.memory --small 1000000 --large 3000 --partitions 12 --buffer 24MiB
 """
@@ -27,6 +28,7 @@ from confluent_kafka import Producer
 from fastavro import parse_schema, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
+from benchmarks.report import keep, table
 from connector.config_values import parse_size
 from tools.servers import Kafka
 
@@ -139,7 +141,7 @@ def main() -> None:
     parser.add_argument("--buffer", default="24MiB")
     parser.add_argument("--seconds", type=float, default=30.0, help="how long each member runs")
     arguments = parser.parse_args()
-    over = False
+    found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         kafka = Kafka(folder / "kafka", heap="512m")
@@ -153,16 +155,23 @@ def main() -> None:
         limit = parse_size(arguments.buffer)
         assert isinstance(limit, int)
         bound = base + BOUND * limit / 2**20
-        print(f"base {base:.0f} MiB, bound {bound:.0f} MiB", flush=True)
         for topic, records, size in (("small", arguments.small, 200), ("large", arguments.large, 100_000)):
             produce(kafka.bootstrap, topic, records, size)
             peak, buffer = run(folder, arguments.seconds, topic=topic, **values)
             used = (peak - base) * 2**20 / limit
-            print(
-                f"{topic}: {records:,} records, peak {peak:.0f} MiB = base + {used:.2f} x buffer; {buffer}", flush=True
-            )
-            over = over or peak > bound
-    sys.exit(1 if over else 0)
+            figures = {"base_mb": base, "peak_rss_mb": peak, "bound_mb": bound, "of_the_buffer": used}
+            found.append({"topic": topic, "records": records, "bytes": size, **figures, "buffer_status": buffer})
+    rows: list[list[str | float]] = [
+        [
+            f"{one['records']:,} of {one['bytes']:,} bytes",
+            *(f"{one[name]:.0f}" for name in ("base_mb", "peak_rss_mb", "bound_mb")),
+            f"{one['of_the_buffer']:.2f}",
+        ]
+        for one in found
+    ]
+    print(table(["records", "base MiB", "peak MiB", "bound MiB", "above base, of the buffer"], rows))
+    keep("memory", vars(arguments), found)
+    sys.exit(1 if any(one["peak_rss_mb"] > bound for one in found) else 0)
 
 
 if __name__ == "__main__":

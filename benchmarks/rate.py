@@ -2,7 +2,7 @@
 
 `connector run` on real Kafka, small batches so that the rate is what binds, and a simulator in a process of its own
 that admits as many requests in any sliding second as the document says. Prints requests a second, the share of the
-limit, the fullest second and how many requests were answered 429.
+limit, the fullest second and how many requests were answered 429; appends them to benchmarks/results.jsonl.
 
     python -m benchmarks.rate --seconds 60
 """
@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.memory import ROOT, produce
-from tools.servers import Kafka
+from benchmarks.report import keep, table
+from tools.servers import Kafka, free_ports
 
 LIMIT: Final = 100
 RECORDS: Final = 5
+_SHOWN: Final = ("fullest_second", "throttled", "requests")
 
 CONFIGURATION: Final = """\
 kafka:
@@ -73,23 +75,41 @@ def main() -> None:
         kafka.start()
         kafka.create_topic("events", 6)
         produce(kafka.bootstrap, "events", int((arguments.seconds + 10) * LIMIT * RECORDS), 200)
+        (port,) = free_ports(1)
         log = Path(name) / "simulator.log"
         with log.open("w") as out:
-            simulate = ["simulate", "jiguang", "--rate", str(LIMIT), "--event", "page_view", "--port", "18181"]
+            simulate = ["simulate", "jiguang", "--rate", str(LIMIT), "--event", "page_view", "--port", str(port)]
             vendor = subprocess.Popen([sys.executable, "-m", "connector", *simulate], cwd=ROOT, stdout=out, stderr=out)
         stack.callback(vendor.kill)
-        url = "http://127.0.0.1:18181"
+        url = f"http://127.0.0.1:{port}"
         path = Path(name) / "rate.yaml"
         values = {"bootstrap": kafka.bootstrap, "url": url, "records": RECORDS}
         path.write_text(CONFIGURATION.format(**values), encoding="utf-8")
-        while "18181" not in log.read_text():
+        while str(port) not in log.read_text():
+            if vendor.poll() is not None:
+                raise SystemExit(f"the simulator ended:\n{log.read_text()[-2000:]}")
             time.sleep(0.1)
         member = subprocess.Popen([sys.executable, "-m", "connector", "run", "-c", str(path)], cwd=ROOT)
         stack.callback(member.kill)
         rate, seen = measure(url, arguments.seconds)
-        throttled = seen["verdicts"].get("throttled", 0)
-        print(f"{rate:.1f} requests/s, {rate / LIMIT:.1%} of the limit; fullest second {seen['max_per_second']}; ")
-        print(f"429: {throttled} of {seen['requests']}; {seen['verdicts']}")
+    found: dict[str, Any] = {
+        "requests_per_second": rate,
+        "share": rate / LIMIT,
+        "fullest_second": seen["max_per_second"],
+        "throttled": seen["verdicts"].get("throttled", 0),
+        "requests": seen["requests"],
+        "verdicts": seen["verdicts"],
+    }
+    heads = ["requests/s", "of the limit", "fullest second", "answered 429", "requests"]
+    row: list[str | float] = [
+        rate,
+        f"{rate / LIMIT:.1%}",
+        found["fullest_second"],
+        found["throttled"],
+        seen["requests"],
+    ]
+    print(table(heads, [row]))
+    keep("rate", vars(arguments), [found])
 
 
 if __name__ == "__main__":

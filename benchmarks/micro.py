@@ -1,0 +1,235 @@
+"""Measures the steps of a record alone, in tight loops: the lowest of many rounds, in CPU microseconds for each record.
+
+No Kafka and no sockets. The last line is the whole pipeline in memory (`benchmarks.job`), with everything that lies
+between the steps.
+
+    python -m benchmarks.micro --seconds 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from typing import Any, Final
+
+import orjson
+import structlog
+import uvloop
+from fastavro import parse_schema, schemaless_reader
+
+from benchmarks import job
+from benchmarks.report import keep, table
+from benchmarks.workloads import WORKLOADS
+from connector import vendors
+from connector.clock import SystemClock
+from connector.config_models import KafkaSettings, Settings
+from connector.kafka import reader
+from connector.kafka.avro import Decoder, Encoder
+from connector.kafka.contracts import Contracts, load_contracts
+from connector.kafka.schemas import without_logical_types
+from connector.kafka.wire import SINGLE_LENGTH
+from connector.pipeline.batching import Delivery, OpenBatch
+from connector.pipeline.metadata import FinishedMap, Runs, decode, encode
+from connector.pipeline.offsets import PartitionTracker, destination_bit
+from connector.pipeline.routing import RouteTable, position_identity
+from connector.records import Event, Item, Record, uuid5_text
+from connector.vendors.base import VendorEvent
+
+RECORDS: Final = 200
+HOLES: Final = 500
+JOB_RECORDS: Final = 10_000
+BIT: Final = destination_bit(0)
+Step = tuple[str, int, Callable[[], object]]
+"""Its name, how many records one round is, and the round."""
+
+
+def lowest(count: int, work: Callable[[], object], seconds: float) -> tuple[float, int]:
+    """Return the lowest CPU microseconds that one of `count` took, and how many rounds there were; at least ten."""
+    best, rounds, ended = float("inf"), 0, time.perf_counter() + seconds
+    gc.collect()
+    gc.freeze()
+    while rounds < 10 or time.perf_counter() < ended:
+        begun = time.process_time()
+        work()
+        best = min(best, time.process_time() - begun)
+        rounds += 1
+    gc.unfreeze()
+    return best / count * 1e6, rounds
+
+
+def decoding(contracts: Contracts, made: Sequence[Record]) -> list[Step]:
+    """Return decoding by our reader as it is installed, by fastavro, and with what the decoder does around it."""
+    schema = contracts.schemas[job.SCHEMA].tree
+    decoder = Decoder(contracts, clock=SystemClock())
+    ours = reader.reader_of(without_logical_types(schema))
+    parsed = parse_schema(without_logical_types(schema))
+    values = [record.value or b"" for record in made]
+
+    bare = [value[SINGLE_LENGTH:] for value in values]
+    kind = "compiled" if reader.COMPILED else "not compiled"
+    return [
+        (f"decode: our reader, {kind}", len(made), lambda: [ours(value, SINGLE_LENGTH) for value in values]),
+        ("decode: fastavro", len(made), lambda: [schemaless_reader(BytesIO(value), parsed, None) for value in bare]),
+        ("decode: Decoder.decode", len(made), lambda: [decoder.decode(record) for record in made]),
+    ]
+
+
+def preparing(contracts: Contracts, made: Sequence[Record]) -> list[Step]:
+    """Return routing, and encoding for each vendor, as intake does them."""
+    kinds = vendors.kinds()
+    now = int(time.time() * 1000)
+    steps: list[Step] = []
+    for vendor, workload in WORKLOADS.items():
+        account: Mapping[str, Any] = {"vendor": vendor, "base_url": "http://sink", **workload.account}
+        settings = Settings(
+            kafka=KafkaSettings(topics=(job.TOPIC,), group_id="micro", client={"bootstrap.servers": "none"}),
+            destinations={job.NAME: kinds[vendor].settings(**account)},
+        )
+        routes = RouteTable.compile(settings, kinds)
+        encoded, decoder = Encoder(contracts, clock=SystemClock()), Decoder(contracts, clock=SystemClock())
+        name = kinds[vendor].schema
+        events = [
+            decoder.decode(record._replace(value=encoded.single_object(name, workload.event(number, now))))
+            for number, record in enumerate(made)
+        ]
+        built = kinds[vendor].build(settings.destinations[job.NAME])
+        plan = routes.plan(job.TOPIC, name)
+        if vendor == "jiguang":
+            steps.append(("route", len(made), _routing(plan, events, made)))
+        routed = [plan(event, record, "cluster")[0].event for event, record in zip(events, made, strict=True)]
+        ready = [event for event in routed if isinstance(event, VendorEvent)]
+        assert len(ready) == len(made)
+        steps.append((f"encode: {vendor}", len(made), _encoding(built.group, built.encode, ready, now)))
+    return steps
+
+
+def _routing(plan: Callable[..., object], events: Sequence[Event], made: Sequence[Record]) -> Callable[[], object]:
+    return lambda: [plan(event, record, "cluster") for event, record in zip(events, made, strict=True)]
+
+
+def _encoding(
+    group: Callable[[VendorEvent], object],
+    encode_one: Callable[[VendorEvent, int], Item],
+    ready: Sequence[VendorEvent],
+    now: int,
+) -> Callable[[], object]:
+    def work() -> None:
+        for event in ready:
+            group(event)
+            encode_one(event, now)
+
+    return work
+
+
+def batching(made: Sequence[Record]) -> list[Step]:
+    """Return filling batches of 100, and building their requests."""
+    kinds = vendors.kinds()
+    settings = kinds["jiguang"].settings(vendor="jiguang", **WORKLOADS["jiguang"].account)
+    vendor = kinds["jiguang"].build(settings)
+    limits, item = vendor.limits(None), Item(b"x" * 360)
+    tracker = PartitionTracker(job.TOPIC, 0, 0, [job.NAME])
+    deliveries = [Delivery(record, tracker, BIT, item, "identity") for record in made]
+
+    def fill() -> None:
+        batch = OpenBatch(None, limits, 0.0)
+        for delivery in deliveries:
+            if batch.full:
+                batch.close("records")
+                batch = OpenBatch(None, limits, 0.0)
+            batch.add(delivery)
+
+    def build() -> None:
+        for _ in range(len(made) // 100):
+            vendor.request(None, [item] * 100, 0)
+
+    return [
+        ("delivery object", len(made), lambda: [Delivery(one, tracker, BIT, item, "identity") for one in made]),
+        ("batch: add and close", len(made), fill),
+        ("batch: request", len(made), build),
+    ]
+
+
+def tracking() -> list[Step]:
+    """Return a partition's book-keeping, in order and backwards, and the map of what is done above a gap."""
+
+    def work(offsets: Sequence[int]) -> Callable[[], object]:
+        def run() -> None:
+            tracker = PartitionTracker(job.TOPIC, 0, 0, [job.NAME])
+            for offset in range(RECORDS):
+                tracker.begin(offset)
+                tracker.route(offset, BIT)
+            for offset in offsets:
+                tracker.finish(offset, BIT)
+            tracker.snapshot()
+
+        return run
+
+    finished = FinishedMap(Runs(tuple(bound for hole in range(HOLES) for bound in (hole * 20 + 3, hole * 20 + 20))))
+    text = encode(0, finished).text
+    return [
+        ("tracker: in order", RECORDS, work(range(RECORDS))),
+        ("tracker: backwards", RECORDS, work(range(RECORDS)[::-1])),
+        (f"offset map of {HOLES} holes: encode, each commit", 1, lambda: encode(0, finished)),
+        (f"offset map of {HOLES} holes: decode, each assignment", 1, lambda: decode(0, text)),
+    ]
+
+
+def small(made: Sequence[Record]) -> list[Step]:
+    """Return the dedup id and the JSON of an event, beside the standard library's way of the former."""
+    names = [position_identity("cluster", record) for record in made]
+    namespace = uuid.uuid4()
+    datum = WORKLOADS["jiguang"].event(1, int(time.time() * 1000))
+    return [
+        ("dedup id", len(made), lambda: [uuid5_text(name) for name in names]),
+        ("dedup id: uuid.uuid5", len(made), lambda: [str(uuid.uuid5(namespace, name)) for name in names]),
+        ("JSON: orjson", len(made), lambda: [orjson.dumps(datum) for _ in made]),
+    ]
+
+
+def whole(contracts: Contracts) -> Step:
+    """Return the job: every record through the real pipeline, fed from memory."""
+    clock = SystemClock()
+    made = job.records(JOB_RECORDS, clock, contracts)
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            committed = runner.run(job.play(made, clock, contracts))
+        assert sum(committed.values()) == JOB_RECORDS
+
+    return f"the whole pipeline in memory, {JOB_RECORDS:,} records", JOB_RECORDS, run
+
+
+def main() -> None:
+    """Read the arguments, measure, print and keep the results."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long each step is repeated")
+    arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    contracts = load_contracts()
+    made = job.records(RECORDS, SystemClock(), contracts)
+    steps = [
+        *decoding(contracts, made),
+        *preparing(contracts, made),
+        *small(made),
+        *batching(made),
+        *tracking(),
+        whole(contracts),
+    ]
+    found: list[dict[str, Any]] = []
+    for name, count, work in steps:
+        micros, rounds = lowest(count, work, arguments.seconds)
+        found.append({"step": name, "microseconds": micros, "rounds": rounds})
+    print(
+        table(["step", "µs", "rounds"], [[one["step"], f"{one['microseconds']:.2f}", one["rounds"]] for one in found])
+    )
+    keep("micro", {**vars(arguments), "compiled": reader.COMPILED}, found)
+
+
+if __name__ == "__main__":
+    main()
