@@ -54,10 +54,16 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    """Takes connections as fast as a member makes them."""
+
+    request_queue_size = 128
+
+
 @contextlib.contextmanager
 def registry() -> Iterator[str]:
     """Serve the registry stub and give its URL."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
+    server = _Server(("127.0.0.1", 0), _Answer)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -309,6 +309,7 @@ class Encoder:
         self._on_trouble = on_trouble
         self._writes: dict[str, tuple[bytes, Write]] = {}
         self._ids: dict[tuple[str, str], int] = {}
+        self._registering = asyncio.Lock()
 
     async def encode(self, topic: str, schema_name: str, datum: object) -> bytes:
         """Return the value for a topic. Waits for ever while the registry gives no usable answer.
@@ -319,8 +320,13 @@ class Encoder:
             return self.single_object(schema_name, datum)
         schema_id = self._ids.get((topic, schema_name))
         if schema_id is None:
-            schema_id = await self._register(self._registry, f"{topic}-value", self._contracts.schemas[schema_name])
-            self._ids[topic, schema_name] = schema_id
+            # The first answers come by the hundred: one of them asks the registry for all.
+            async with self._registering:
+                schema_id = self._ids.get((topic, schema_name))
+                if schema_id is None:
+                    schema = self._contracts.schemas[schema_name]
+                    schema_id = await self._register(self._registry, f"{topic}-value", schema)
+                    self._ids[topic, schema_name] = schema_id
         return WIRE_MAGIC + schema_id.to_bytes(4, "big") + self._datum(schema_name, datum)[1]
 
     def single_object(self, schema_name: str, datum: object) -> bytes:

@@ -275,6 +275,17 @@ async def test_an_answer_is_written_in_the_wire_format_under_the_topics_subject(
     assert bench.client.registered == ["results-value"]
 
 
+async def test_answers_that_come_together_register_once() -> None:
+    """A hundred first answers ask the registry once. Kills: a request for each, which a registry breaks under."""
+    encoder, bench = _encoder({"results-value": 77})
+    bench.client.gate = asyncio.Event()
+    tasks = [asyncio.create_task(encoder.encode("results", RESULT, {"method": "login"})) for _ in range(100)]
+    await asyncio.sleep(0)
+    bench.client.gate.set()
+    assert {value[:5] for value in await asyncio.gather(*tasks)} == {b"\0\0\0\0\x4d"}
+    assert bench.client.registered == ["results-value"]
+
+
 async def test_an_answer_waits_for_the_registry() -> None:
     """While the registry is down the answer waits, and is written when it is up."""
     encoder, bench = _encoder({"results-value": SchemaRegistryError(503, 50301, "down")})
