@@ -1,8 +1,7 @@
-"""What a group has committed, asked again and again by a client that never joins it.
+"""What a group has committed, asked by a client that never joins it.
 
 librdkafka's admin client asks for the same with one call, but ends the process with SIGSEGV where the group's
-coordinator is not ready or has moved (measured on 2.16; `rd_kafka_cgrp_op` of a client without a group). A command that
-asks once can live with that; a console that asks for days cannot.
+coordinator is not ready or has moved (measured on 2.16; `rd_kafka_cgrp_op` of a client without a group).
 """
 
 from __future__ import annotations

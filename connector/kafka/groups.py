@@ -16,6 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 from connector.config import KafkaSettings
 from connector.errors import StartupError
 from connector.kafka.client import LibrdkafkaLog, admin_config, construct, error_text
+from connector.kafka.committed import CommittedOffsets
 from connector.records import Commit
 
 _log = structlog.get_logger()
@@ -30,21 +31,17 @@ class Groups:
     """The committed offsets of consumer groups. Every method may take as long as Kafka does; none blocks the loop."""
 
     def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
         self._admin = construct(AdminClient, admin_config(settings), logger=LibrdkafkaLog("groups"))
 
     async def committed(self, group: str) -> list[Commit]:
-        """Return what a group has committed, empty for one that Kafka does not know. Raises `StartupError`."""
-        wanted = [ConsumerGroupTopicPartitions(group)]
-        try:
-            futures = self._admin.list_consumer_group_offsets(wanted, request_timeout=_TIMEOUT)
-            result = await asyncio.wrap_future(futures[group])
-        except KafkaException as error:
-            raise StartupError(f"the offsets of group {group} cannot be read: {error_text(error)}") from None
-        return [
-            Commit(one.topic, one.partition, one.offset, (one.metadata or "").rstrip("\x00"))
-            for one in result.topic_partitions
-            if one.offset >= 0 and one.error is None
-        ]
+        """Return what a group has committed, empty for one that Kafka does not know. Raises `StartupError`.
+
+        Asked by a consumer that never joins: the admin client's own call can end the process (see `committed`).
+        """
+        partitions = await self.partitions()
+        found = await asyncio.to_thread(_committed, self._settings, group, partitions)
+        return [found[one] for one in sorted(found)]
 
     async def commit(self, group: str, commits: Sequence[Commit]) -> None:
         """Set a group's offsets. Raises `StartupError`, also where the group has members."""
@@ -113,3 +110,11 @@ class Groups:
             }
         except KafkaException as error:
             raise StartupError(f"Kafka does not tell the offsets of its topics: {error_text(error)}") from None
+
+
+def _committed(settings: KafkaSettings, group: str, partitions: Iterable[Partition]) -> dict[Partition, Commit]:
+    offsets = CommittedOffsets(settings, group)
+    try:
+        return offsets.committed(partitions)
+    finally:
+        offsets.close()
