@@ -1,72 +1,103 @@
-"""Whether a record costs more where there are more of them: the CPU of a small run beside that of a large one.
+"""Whether a record costs more where there are more of them: the CPU of a few beside that of very many.
 
-A member that starts, joins and delivers one record is the base; what the records of a run cost is what its member took
-beyond that, so that nothing of either run is left out. Small runs are repeated, and the lowest counts.
+The few are given to a member that has only just begun: it is stopped (SIGSTOP) while they are produced, so that what it
+takes from then on is theirs alone, and neither its start nor a trickle of small chunks. The lowest of several rounds
+counts. The many are one ordinary run, measured from its second tenth on.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Final
+from typing import Any, Final
 
 from benchmarks import surroundings
 from benchmarks.report import keep, table
-from benchmarks.surroundings import Result
+from benchmarks.surroundings import Members, Result, counts, cpu_seconds
 from benchmarks.workloads import WORKLOADS
 from tools.servers import Kafka
 
 ROUNDS: Final = 5
-_FEW: Final = 200_000
-"""Below so many records a run is too short for one round to tell."""
+WARM: Final = 5_000
+"""So many records a member delivers before a round: connections are open then, and code is loaded."""
 
 
 def grow(kafka: Kafka, schemas: str, folder: Path, arguments: argparse.Namespace) -> None:
     """Measure both sizes, print what a record costs in each and the ratio, and keep it."""
-    workload = WORKLOADS["jiguang"]
     small, large = arguments.growth
-    lowest: dict[int, Result] = {}
-    for records in (1, small, large):
-        topic = f"growth-{records}"
+    workload, settings = WORKLOADS["jiguang"], {"max_in_flight": arguments.in_flight, "order": arguments.order[0]}
+    rounds: list[float] = []
+    result: Result | None = None
+    for records, topic in ((small, "few"), (large, "many")):
         kafka.create_topic(topic, arguments.partitions)
-        surroundings.produce(kafka.bootstrap, topic, workload.values(records, int(time.time() * 1000)))
-        for number in range(ROUNDS if records < _FEW else 1):
-            with surroundings.sink("jiguang", arguments.sink_delay[0]) as url:
-                group = f"{topic}-{number}"
-                settings = {"max_in_flight": arguments.in_flight, "order": arguments.order[0]}
-                text = surroundings.configuration(workload, topic, group, kafka.bootstrap, schemas, url, **settings)
-                file = folder / f"{group}.yaml"
-                file.write_text(text, encoding="utf-8")
-                run = [sys.executable, "-m", "connector", "run", "-c", str(file)]
-                # A run of many records is allowed as long as they would take at 10,000 a second.
-                seconds = max(arguments.seconds, records / 10_000)
+        file = folder / f"{topic}.yaml"
+        with surroundings.sink("jiguang", arguments.sink_delay[0]) as url:
+            text = surroundings.configuration(workload, topic, topic, kafka.bootstrap, schemas, url, **settings)
+            file.write_text(text, encoding="utf-8")
+            run = [sys.executable, "-m", "connector", "run", "-c", str(file)]
+            if topic == "few":
+                rounds = in_rounds(run, url, kafka.bootstrap, records, arguments.seconds)
+            else:
+                values = workload.values(records, int(time.time() * 1000))
+                surroundings.produce(kafka.bootstrap, topic, values)
+                # It may take as long as it would at 5,000 records a second.
+                seconds = max(arguments.seconds, records / 5_000)
                 result = surroundings.measure("connector", [run], url, records, seconds)
-            if records not in lowest or result.cpu_seconds < lowest[records].cpu_seconds:
-                lowest[records] = result
-    base = lowest[1].cpu_seconds[0]
-    costs = {records: (lowest[records].cpu_seconds[0] - base) / records * 1e6 for records in (small, large)}
-    rows: list[list[str | float]] = [
-        [f"{records:,}", round(cost, 1), f"{lowest[records].records_per_second:,.0f}", lowest[records].peak_rss_mb]
-        for records, cost in costs.items()
-    ]
-    print(table(["records", "CPU s/million", "records/s", "peak RSS MB"], rows))
-    ratio = costs[large] / costs[small]
-    print(f"ratio of a record's cost, {large:,} to {small:,} records: {ratio:.2f}")
-    tenths = lowest[large].tenths
-    drift = mean(tenths[-2:]) / mean(tenths[:2]) if len(tenths) >= 9 else None
-    if drift is not None:
-        print(f"within the large run, its last fifth to its second and third tenth: {drift:.2f}")
-    found = {
-        "small": small,
-        "large": large,
-        "base_cpu_seconds": base,
-        "small_cpu_seconds_per_million": costs[small],
-        "large_cpu_seconds_per_million": costs[large],
-        "ratio": ratio,
-        "drift": drift,
-        "peak_rss_mb": lowest[large].peak_rss_mb,
+    assert result is not None
+    tell(arguments, rounds, result)
+
+
+def in_rounds(run: Sequence[str], url: str, bootstrap: str, records: int, seconds: float) -> list[float]:
+    """Return what so many records cost a young member in each round, in CPU seconds per million."""
+    ready = list(WORKLOADS["jiguang"].values(records, int(time.time() * 1000)))
+    arrived = WARM
+    costs = []
+    with Members([run]) as members:
+        member = members.children[0]
+        surroundings.produce(bootstrap, "few", WORKLOADS["jiguang"].values(WARM, int(time.time() * 1000)))
+        wait(members, url, arrived, seconds)
+        for _ in range(ROUNDS):
+            member.send_signal(signal.SIGSTOP)
+            surroundings.produce(bootstrap, "few", ready)
+            before = cpu_seconds(member.pid)
+            member.send_signal(signal.SIGCONT)
+            arrived += records
+            wait(members, url, arrived, seconds)
+            costs.append((cpu_seconds(member.pid) - before) / records * 1e6)
+        members.stop()
+    return costs
+
+
+def wait(members: Members, url: str, events: int, seconds: float) -> None:
+    """Return when so many events have arrived. Ends the program where they do not."""
+    deadline = time.monotonic() + seconds
+    while (seen := counts(url)["events"]) < events:
+        if members.ended or time.monotonic() > deadline:
+            raise SystemExit(f"connector: {seen} of {events} records arrived, then it ended or {seconds} s were over")
+        time.sleep(surroundings.POLL_SECONDS)
+
+
+def tell(arguments: argparse.Namespace, rounds: Sequence[float], result: Result) -> None:
+    """Print what both sizes cost, and keep it."""
+    small, large = arguments.growth
+    few, many, tenths = min(rounds), result.cpu_seconds_per_million, result.tenths
+    print(table(["records", "CPU s/million"], [[f"{small:,}", few], [f"{large:,}", many]]))
+    print(f"ratio {many / few:.2f}; peak of the large run {result.peak_rss_mb:.0f} MB")
+    found: dict[str, Any] = {
+        "small_cpu_seconds_per_million": few,
+        "large_cpu_seconds_per_million": many,
+        "ratio": many / few,
+        "rounds": rounds,
+        "tenths": tenths,
+        "peak_rss_mb": result.peak_rss_mb,
+        "records_per_second": result.records_per_second,
     }
+    if len(tenths) == 9:
+        found["drift"] = mean(tenths[-2:]) / mean(tenths[:2])
+        print(f"within the large run, the last two tenths to the second and third: {found['drift']:.2f}")
     keep("growth", vars(arguments), [found])
