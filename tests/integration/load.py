@@ -191,7 +191,7 @@ class Done:
         committed = _committed(job)
         self._cuids = {
             FIRST_CUID + number
-            for number, (partition, offset) in list(load.places.items())
+            for number, (partition, offset) in load.places.copy().items()
             if committed[partition](offset)
         }
         self._accepted = vendor.cuids
