@@ -40,8 +40,8 @@ tools: .venv/.compiled  ## Fetch Kafka and a registry (Maven), Helm and Toxiprox
 	tools/install_chart.sh
 	tools/install_browser.sh
 
-bench: .venv/.compiled tools  ## Measure records/s, CPU and memory beside a plain script
-	$(BIN)/python -m benchmarks.throughput $(ARGS)
+bench: .venv/.compiled tools  ## Measure throughput beside a plain script, latency, rate, memory and single steps (ARGS=micro: one of them)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: .venv/.compiled  ## Write again what documents take from the code
 	$(BIN)/python -m tools.docs
