@@ -318,7 +318,7 @@ async def test_a_topic_that_comes_later_is_read(kafka: Kafka, cluster: Cluster, 
     """A named topic that does not exist is waited for, said once, and read when it is there."""
     client = {**PROTOCOLS["cooperative"], "topic.metadata.refresh.interval.ms": 500}
     member = await cluster.join([topic_name], topic_name, client=client)
-    await member.until(lambda: member.source.troubles)
+    await member.until(lambda: bool(member.source.troubles))
     kafka.create_topic(topic_name)
     cluster.produce(topic_name, 1)
     await member.until(lambda: len(member.records) == 1)
@@ -340,7 +340,7 @@ async def test_a_broker_that_comes_back_is_no_end(kafka: Kafka, cluster: Cluster
     member = await cluster.join([topic_name], topic_name, client={"session.timeout.ms": 30_000})
     await member.until(lambda: len(member.records) == 3)
     kafka.kill()
-    await member.until(lambda: member.source.troubles)
+    await member.until(lambda: bool(member.source.troubles))
     faults = await member.source.commit([Commit(topic_name, 0, 3, "")])
     assert set(faults) == {(topic_name, 0)}
     kafka.start()
