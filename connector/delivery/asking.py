@@ -94,6 +94,7 @@ class Asker:
         if batch.isolating:
             metrics.isolation_requests.labels(name).inc()
         started = batch.sent_at = clock.now()
+        batch.vouched_at = at.vouched_at
         self._time.add("deliver", started - prepared)
         response: Response | None = None
         verdict: Verdict

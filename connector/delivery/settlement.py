@@ -180,13 +180,13 @@ class Settlement:
     def _believed(self, batch: Batch, verdict: Refused) -> bool:
         """Whether an undocumented refusal of a lone record is evidence enough; where not, it waits.
 
-        It is when the record was refused alone before, and the vendor has accepted others that were sent after it first
-        refused it: what was under way then may have been judged before.
+        It is when the record was refused alone before, then others were sent and accepted, and then it was sent again:
+        the vendor judges what is under way in any order.
         """
         at = self._at
         delivery = batch.deliveries[0]
         first = not delivery.refused_alone
-        if not first and delivery.refused is not None and at.vouched_at > delivery.refused[1]:
+        if not first and delivery.refused is not None and batch.vouched_at > delivery.refused[1]:
             return True
         delivery.refused_alone = True
         at.doubted += 1

@@ -64,7 +64,8 @@ class Batch:
 
     `failures` counts answers that said nothing about the records, the last of them because of `reason`; `attempts`
     counts all requests, `asked` those whose answer was not final. `accepted_before` is how many records the vendor had
-    accepted when the batch first failed. `due` and `sent_at` are of the monotonic clock, `first_attempt` epoch seconds.
+    accepted when the batch first failed. `due`, `sent_at` and `vouched_at` (the destination's, at the last attempt) are
+    of the monotonic clock, `first_attempt` epoch seconds.
     """
 
     __slots__ = (
@@ -81,6 +82,7 @@ class Batch:
         "reason",
         "said",
         "sent_at",
+        "vouched_at",
     )
 
     def __init__(self, group: Hashable, deliveries: list[Delivery], closed_by: str = "records") -> None:
@@ -92,6 +94,7 @@ class Batch:
         self.asked = 0
         self.due = 0.0
         self.sent_at = 0.0
+        self.vouched_at = float("-inf")
         self.first_attempt: float | None = None
         self.accepted_before = 0
         self.isolating = False

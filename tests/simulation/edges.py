@@ -87,7 +87,7 @@ class ModelProducer:
         """Store a letter."""
         if not self._step("letter"):
             await asyncio.Event().wait()
-        await asyncio.sleep(self._random.choice((0.001, 0.05)))
+        await asyncio.sleep(self._random.choice((0.001, 0.05, 0.5, 2.0)))
         if not self._step("letter arrives"):
             await asyncio.Event().wait()
         fault = self._fails()

@@ -288,10 +288,4 @@ PIPELINE: Final = (
         '        if zlib.crc32(content) != int.from_bytes(frame[3:7], "big"):',
         "        if False:",
     ),
-    Mutant(
-        "stop before the runner has drained",
-        "connector/wiring.py",
-        "            await asyncio.wait([running])\n",
-        "            await asyncio.sleep(0)\n",
-    ),
 )

@@ -125,7 +125,7 @@ DELIVERY: Final = (
     Mutant(
         "take for evidence what was accepted before",
         "connector/delivery/settlement.py",
-        "and at.vouched_at > delivery.refused[1]:",
+        "and batch.vouched_at > delivery.refused[1]:",
         "and at.accepted:",
     ),
     Mutant(

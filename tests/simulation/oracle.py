@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn, Protocol
+from typing import Final, Literal, NoReturn, Protocol
 
 from connector.dead_letters.headers import parse
 from connector.pipeline.batching import FIXED_CHARGE
@@ -21,6 +21,10 @@ from tests.simulation.scenario import ACCEPT, DROP, LETTER, REFUSE, Planned, Sce
 Partition = tuple[str, int]
 INSTANT = 1e-6
 """Seconds within which the order of two steps is left open."""
+
+
+MILLISECOND: Final = 0.0025
+"""Seconds by which a letter's time, cut to milliseconds, may differ."""
 
 
 class Broken(AssertionError):
@@ -286,18 +290,21 @@ class Oracle:
 
     def _epoch_of_letter(self, member: str, planned: Planned, destination: str | None, failed: float) -> Epoch | None:
         """Return the epoch whose work failed, to the millisecond, at `failed`; None where that is not clear."""
-        sent = [one for one in self.sent.get((member, planned.serial, destination or ""), ()) if one[0] <= failed]
+        mine = [
+            one for one in self.epochs if (one.member, one.partition) == (member, (planned.topic, planned.partition))
+        ]
+        if any(abs(one.began - failed) < MILLISECOND for one in mine):
+            return None
+        sent = [
+            one
+            for one in self.sent.get((member, planned.serial, destination or ""), ())
+            if one[0] <= failed + MILLISECOND
+        ]
         if sent:
             epoch = sent[-1][1]
             longest = self.scenario.destinations[destination or ""].timeout + 1.0
             return epoch if all(one is epoch or at + longest < failed for at, one in sent) else None
-        for epoch in reversed(self.epochs):
-            if (epoch.member, epoch.partition) == (
-                member,
-                (planned.topic, planned.partition),
-            ) and epoch.began <= failed:
-                return epoch
-        return None
+        return next((one for one in reversed(mine) if one.began <= failed), None)
 
     def _judge_waiver(self, serial: int, destination: str, cause: str, member: str, what: str, now: float) -> None:
         """Raise where a record is given up for which there was no reason to."""

@@ -124,12 +124,14 @@ def draw(seed: int) -> Scenario:
     random = Random(seed)
     calm = random.random() < 0.15
     faults_end = random.uniform(3.0, 25.0)
-    members = random.choice((1, 1, 2, 3))
+    members = random.choice((1, 2, 2, 3))
     buffer, map_limit = random.choice((12_000, 60_000, *[10**6] * 4)), random.choice((*[4095] * 4, 36, 60, 120))
     settings = _settings(random, buffer, doubtful=buffer == 10**6 and map_limit == 4095)
-    happenings = ["rebalance", "back", "lost", "join", "stop", "cancel", "crash"]
-    count = 0 if calm else random.choice((0, 1, 2, 4, 8))
-    events = sorted((random.uniform(0.05, faults_end), random.choice(happenings)) for _ in range(count))
+    happenings = ["rebalance", "rebalance", "join", "back", "lost", "join", "stop", "cancel", "crash"]
+    count = 0 if calm else random.choice((0, 2, 4, 8, 12))
+    # Much happens early, while there is most to do.
+    ends = (faults_end, 3.0, 1.0)
+    events = sorted((random.uniform(0.05, random.choice(ends)), random.choice(happenings)) for _ in range(count))
     crashes = [
         Crash(random.choice(STEPS), random.choice((1, 2, 3, 5, 8, 20)))
         for _ in range(0 if calm else random.choice((0, 0, 1, 3)))
@@ -145,7 +147,7 @@ def draw(seed: int) -> Scenario:
         settings=settings,
         map_limit=map_limit,
         chunk=random.choice((1, 7, 50, 500)),
-        bad=random.choice((0.0, 0.05, 0.3)),
+        bad=random.choice((0.0, 0.1, 0.4)),
         hints=random.random() < 0.5,
         foreign=random.choice(FOREIGN) if random.random() < 0.2 else None,
         weather=_weather(random, faults_end, list(settings.destinations), calm=calm),
@@ -271,6 +273,7 @@ def draw_record(scenario: Scenario, random: Random, serial: int, *, good: bool =
 
 _BAD: Final = (
     "unknown_event",
+    "bad_note",
     "odd",
     "invalid",
     "no_user",
@@ -301,10 +304,13 @@ def datum_of(planned: Planned, random: Random) -> tuple[str, dict[str, Any]]:
     name = {"unknown_event": "missing", "odd": "odd"}.get(planned.kind, "open")
     cuid = planned.serial + (10**9 if planned.kind == "no_user" else 0)
     itime = int(WALL * 1000) + (10**9 if planned.kind == "invalid" else 0)
-    note = "n" * random.choice((0, 10, 200))
+    # An answer that names the attribute names those that have it: most of them innocent.
+    note: str | int | None = random.choice((None, "", "n" * 10, "n" * 200))
+    if planned.kind == "bad_note":
+        note = 5
     return "connector.events.JiguangUserEvent", {
         "cuid": cuid,
         "eventName": name,
         "itime": itime,
-        "properties": {"note": note},
+        "properties": {} if note is None else {"note": note},
     }

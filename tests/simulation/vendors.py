@@ -100,7 +100,7 @@ class ModelVendor:
         if self.stormy and self.random.random() < self.scenario.weather.slow:
             self.oracle.saw("slow answer")
             return self.random.uniform(0.5, 30.0)
-        return self.random.choice((0.001, 0.01, 0.05))
+        return self.random.choice((0.001, 0.01, 0.05, 0.4, 1.0))
 
     def _blaming(self, body: bytes) -> Reply:
         """Refuse everything by a code that the vendor documents as the record's fault."""
