@@ -154,11 +154,14 @@ def main() -> None:
             kafka.create_topic(topic_of(workload), arguments.partitions)
             values = workload.values(arguments.records, int(time.time() * 1000))
             size = surroundings.produce(kafka.bootstrap, topic_of(workload), values)
-            print(f"{vendor}: {arguments.records:,} records of {size:.0f} bytes in {arguments.partitions} partitions")
+            print(
+                f"{vendor}: {arguments.records:,} records of {size:.0f} bytes in {arguments.partitions} partitions",
+                flush=True,
+            )
         for number, cell in enumerate(cells):
-            done.append((cell, compare(cell, number, to, arguments)))
             if len(cells) > 1:
-                print(show(done[-1:]), end="\n\n", flush=True)
+                print(f"{number + 1} of {len(cells)}: {' '.join(map(str, cell))}", file=sys.stderr)
+            done.append((cell, compare(cell, number, to, arguments)))
     print(show(done))
 
 
