@@ -29,6 +29,10 @@ MAP_PAUSE: Final = 0.75
 """Share of the commit metadata from which on intake of a partition pauses, so that the map never has to be cut."""
 
 
+LAST_COMMIT_SECONDS: Final = 2.0
+LAST_COMMIT_PAUSE: Final = 0.2
+
+
 class AssignmentListener(Protocol):
     """What a source tells about partitions, from inside `poll` or `close`."""
 
@@ -281,8 +285,8 @@ class Runner:
             await self._source.resume(change.resume)
         return "deliver" if full or crowded else "decode" if blocked else "idle"
 
-    async def _commit(self, partitions: Sequence[TopicPartition]) -> None:
-        """Commit what moved since the last commit. What fails is taken into the next one."""
+    async def _commit(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """Commit what moved since the last commit; return what failed, which the next one takes in."""
         self._committed_at = self._clock.now()
         commits = []
         for partition in partitions:
@@ -294,7 +298,7 @@ class Runner:
             self._map_used[partition] = encoded.used
             commits.append(Commit(*partition, snapshot.watermark, encoded.text))
         if not commits:
-            return
+            return []
         faults = await self._source.commit(commits)
         for partition, message in faults.items():
             if partition in self._trackers:
@@ -304,6 +308,19 @@ class Runner:
         if faults:
             self._metrics.commits.labels("failed").inc(len(faults))
         self._time.rest("commit", self._clock.now())
+        return list(faults)
+
+    async def _commit_last(self, partitions: Sequence[TopicPartition]) -> None:
+        """Commit what leaves, and again for `LAST_COMMIT_SECONDS` where that fails: nobody else will.
+
+        While others come and go the coordinator refuses a commit that was sent before this member knew the group's new
+        generation (`ILLEGAL_GENERATION`); the same commit passes a moment later, or never where the member was fenced.
+        """
+        end = self._clock.now() + LAST_COMMIT_SECONDS
+        failed = await self._commit(partitions)
+        while failed and self._clock.now() < end:
+            await self._clock.sleep(LAST_COMMIT_PAUSE)
+            failed = await self._commit([partition for partition in failed if partition in self._trackers])
 
     async def _leave(self, partitions: Sequence[TopicPartition]) -> None:
         """Drain partitions within `drain_timeout`, commit what they finished, and fence what comes later."""
@@ -325,7 +342,7 @@ class Runner:
                 seconds=timeout,
                 message="requests were under way when limits.drain_timeout ended; their records may be delivered again",
             )
-        await self._commit(leaving)
+        await self._commit_last(leaving)
         self._take_trackers(leaving, Phase.CLOSED)
 
     def _take_trackers(
