@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,24 @@ def two_partitions() -> ModelSource:
     for number in range(2):
         source.produce(*[b"d"] * 100, partition=number)
     return source
+
+
+@pytest.mark.promise("P3")
+@played
+async def test_a_last_commit_that_is_refused_is_made_again() -> None:
+    """A coordinator that refuses the last commit for a moment is asked again before the partition is given up.
+
+    Kills: one attempt only, after which a clean hand-over delivers again.
+    """
+    source = two_partitions()
+    rig = PipelineRig(source)
+    source.failing.add(("t", 0))
+    async with rig.running(0, 1):
+        await rig.until(lambda: source.committed.get(("t", 1)) == (100, ""))
+        asyncio.get_running_loop().call_later(0.5, source.failing.clear)
+        source.revoke(0)
+        await rig.until(lambda: ("t", 0) not in source.position)
+        assert source.committed["t", 0] == (100, "")
 
 
 @pytest.mark.promise("P3")
