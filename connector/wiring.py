@@ -28,6 +28,8 @@ from connector.vendors.base import Vendor, VendorKind
 
 T = TypeVar("T")
 
+LETTING_GO: Final = 1.0
+"""Seconds that a task has to end after it was cancelled, before it is cancelled again."""
 QUEUE_SHARE: Final = 8
 """One part in so many of `limits.buffer` is librdkafka's own queue."""
 BUDGET_SHARE: Final = 0.75
@@ -93,8 +95,11 @@ class Pipeline:
         return ended
 
     async def _close(self, tasks: Sequence[asyncio.Task[None]]) -> list[BaseException | None]:
-        for task in tasks:
-            task.cancel()
+        late = set(tasks)
+        while late:  # a drain inside of a rebalance is followed by that of the stop: each has to be let go
+            for task in late:
+                task.cancel()
+            _, late = await asyncio.wait(late, timeout=LETTING_GO)
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         # A runner that was cancelled in its drain has not closed its intake.
         await self.intake.close()

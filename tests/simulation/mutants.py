@@ -45,9 +45,12 @@ def kill(mutant: Mutant | None, seeds: str, source: Path = ROOT) -> str | None:
             path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-m", "tests.simulation", "--first", seeds]
-        ended = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        try:
+            ended = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"does not end within {SECONDS} s"
         if ended.returncode == 0:
             return None
         lines = [line for line in ended.stdout.splitlines() if line.startswith("seed ")]

@@ -133,8 +133,8 @@ def draw(seed: int) -> Scenario:
     ends = (faults_end, 3.0, 1.0)
     events = sorted((random.uniform(0.05, random.choice(ends)), random.choice(happenings)) for _ in range(count))
     crashes = [
-        Crash(random.choice(STEPS), random.choice((1, 2, 3, 5, 8, 20)))
-        for _ in range(0 if calm else random.choice((0, 0, 1, 3)))
+        Crash(random.choice(STEPS), random.choice((1, 1, 1, 2, 3, 8, 20)))
+        for _ in range(0 if calm else random.choice((0, 1, 2, 3)))
     ]
     return Scenario(
         seed=seed,

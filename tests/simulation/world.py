@@ -241,10 +241,18 @@ class World:
         )
         metrics, weather = Metrics(), scenario.weather
         registry = Registry(
-            cast("Client", ModelRegistry(lambda: self._fails(weather.registry), self.oracle.saw)), "http://model"
+            cast(
+                "Client",
+                ModelRegistry(lambda: self.stormy and self.random.random() < weather.registry, self.oracle.saw),
+            ),
+            "http://model",
         )
         producer = ModelProducer(
-            member.source, self.oracle, self.random, member.step, lambda: self._fails(weather.letter)
+            member.source,
+            self.oracle,
+            self.random,
+            member.step,
+            lambda: self.stormy and self.random.random() < weather.letter,
         )
         decoder = QuickDecoder(CONTRACTS, clock=self.clock, registry=registry)
         edges = Edges(
@@ -282,17 +290,19 @@ class World:
             if not member.dead and self.oracle.broken is None:
                 self.oracle.broken = f"{member.name} ended with {error!r}"
         finally:
-            await decoder.close()
+            try:
+                await decoder.close()
+            finally:
+                self._ended(member)
+
+    def _ended(self, member: Member) -> None:
         self.note("end", member=member.name)
-        # Where it did not leave the group, its session ends some day.
-        asyncio.get_running_loop().call_later(self.random.uniform(0.5, 6.0), self.broker.expel, member.source)
+        later = asyncio.get_running_loop().call_later
+        later(self.random.uniform(0.5, 6.0), self.broker.expel, member.source)  # where it did not leave by itself
         self.members.remove(member)
         self._check_memory(member)
         if not self.ending:
-            asyncio.get_running_loop().call_later(self.random.choice((0.0, 0.5, 3.0)), self._replace)
-
-    def _fails(self, likely: float) -> bool:
-        return self.stormy and self.random.random() < likely
+            later(self.random.choice((0.0, 0.5, 3.0)), self._replace)
 
     def _replace(self) -> None:
         if not self.ending and len(self.members) < self.scenario.members:
@@ -316,7 +326,7 @@ class World:
                 break
             if self.clock.now() > end:
                 self._stuck(left)
-            # Where all is done, a commit that failed has to be made again without further records.
+            # A commit that failed is made again without further records.
             if left or any(member.pipeline.budget.used for member in self.members):
                 for _ in range(2):
                     self.append(draw_record(self.scenario, self.random, len(self.records), good=True))
@@ -353,11 +363,12 @@ class World:
             member.stop.set()
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self.scenario.drain_timeout + STOPPING)
-            for task in late:
-                task.cancel()
             if late and self.oracle.broken is None:
                 self.oracle.broken = "a member does not stop"
-            await asyncio.gather(*late, return_exceptions=True)
+            while late:  # the first cancellation is a stop again, the second ends the drain
+                for task in late:
+                    task.cancel()
+                _, late = await asyncio.wait(late, timeout=1.0)
 
     def _check_end(self) -> None:
         self._raise()
