@@ -23,6 +23,18 @@ INSTANT = 1e-6
 """Seconds within which the order of two steps is left open."""
 
 
+@dataclass(slots=True)
+class Report:
+    """What became of a seed: `broken` is the first broken promise, `trace` what went before it."""
+
+    seed: int
+    broken: str | None
+    trace: list[str]
+    counts: Mapping[str, int]
+    faults: Counter[str]
+    """Which faults happened, and how often."""
+
+
 MILLISECOND: Final = 0.0025
 """Seconds by which a letter's time, cut to milliseconds, may differ."""
 

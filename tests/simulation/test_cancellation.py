@@ -12,8 +12,9 @@ from typing import Any, Final
 import pytest
 
 import connector
+from tests.simulation.oracle import Report
 from tests.simulation.scenario import Scenario, Weather, draw
-from tests.simulation.world import Report, World, run
+from tests.simulation.world import World, run
 
 CORE: Final = str(Path(connector.__file__).parent)
 EACH: Final = 30

@@ -22,7 +22,7 @@ from connector.testing.loop import START, WALL, LoopClock, run_virtual
 from connector.wiring import Edges, Pipeline, build
 from tests.simulation.broker import ModelBroker, ModelSource
 from tests.simulation.edges import CONTRACTS, ENCODER, NAMES, ModelProducer, ModelRegistry, QuickDecoder
-from tests.simulation.oracle import Broken, Oracle
+from tests.simulation.oracle import Broken, Oracle, Report
 from tests.simulation.scenario import HARD_STOP, KINDS, TOPIC, Crash, Planned, Scenario, datum_of, draw, draw_record
 from tests.simulation.vendors import ModelTransport, ModelVendor, judge_rate
 
@@ -33,18 +33,6 @@ STOPPING: Final = 5.0
 LET_GO: Final = 120.0
 """Seconds after which nothing may be under way any more when everything is done."""
 UNKNOWN_ID: Final = 4711
-
-
-@dataclass(slots=True)
-class Report:
-    """What became of a seed: `broken` is the first broken promise, `trace` what went before it."""
-
-    seed: int
-    broken: str | None
-    trace: list[str]
-    counts: Mapping[str, int]
-    faults: Counter[str]
-    """Which faults happened, and how often."""
 
 
 @dataclass(slots=True)
