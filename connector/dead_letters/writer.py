@@ -19,6 +19,8 @@ _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
 _TRIES_IN_A_DRAIN: Final = 4
 """How often a letter that waits is tried again while a drain lasts, so that a drain rarely misses it."""
+_TROUBLE_QUIET: Final = 5.0
+"""Seconds in which failures to write are logged once: a batch that is given up has a thousand letters."""
 _QUIET: Final = 60.0
 """Seconds in which a destination's dead letters of one cause and code are logged once; the metrics count all."""
 
@@ -53,6 +55,7 @@ class DeadLetterWriter:
         self._is_fatal = is_fatal
         self._longest_wait = min(_LONGEST_WAIT, drain_timeout / _TRIES_IN_A_DRAIN)
         self._logged: dict[tuple[str | None, str, str | None], float] = {}
+        self._troubled_at = float("-inf")
         self.trouble: str | None = None
         """Why letters cannot be written now, or None."""
 
@@ -82,13 +85,17 @@ class DeadLetterWriter:
 
     def _note_trouble(self, letter: DeadLetter, error: ConnectorError) -> None:
         self.trouble = f"dead letters cannot be written to {self._topic}: {error}"
+        now = self._clock.now()
+        if now - self._troubled_at < _TROUBLE_QUIET:
+            return
+        self._troubled_at = now
         record = letter.record
         log.error(
             "dead_letter.failed",
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
-            message=f"{self.trouble}; the record stays uncommitted and the letter is tried again",
+            message=f"{self.trouble}; this and the other records whose letters wait stay uncommitted, they are tried again",
         )
 
     def _log(self, letter: DeadLetter) -> None:

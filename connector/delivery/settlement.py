@@ -6,6 +6,7 @@ it where it is: it waits, and the destination shows why.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -360,14 +361,15 @@ class Settlement:
         request_id: str | None = None,
         field: str | None = None,
     ) -> None:
-        """Write every record of the batch to the dead-letter topic and finish them once Kafka has them."""
-        for delivery in batch.deliveries:
-            letter = DeadLetter(
+        """Write every record of the batch to the dead-letter topic and finish each once Kafka has it."""
+        failed_at = self._ports.clock.wall()
+        letters = (
+            DeadLetter(
                 record=delivery.record,
                 cause=cause,
                 code=code,
                 message=message,
-                failed_at=self._ports.clock.wall(),
+                failed_at=failed_at,
                 dedup_id=delivery.dedup_id,
                 field=field,
                 vendor=self._vendor_name,
@@ -377,8 +379,19 @@ class Settlement:
                 attempts=batch.attempts,
                 first_attempt=batch.first_attempt,
             )
-            await self._ports.dead_letters.write(letter)
-            self._at.finish([delivery])
+            for delivery in batch.deliveries
+        )
+        # All at once: one after another a batch that is given up would take as many round trips as it has records.
+        writing = [asyncio.create_task(self._write_letter(*one)) for one in zip(batch.deliveries, letters, strict=True)]
+        try:
+            await asyncio.gather(*writing)
+        finally:
+            for task in writing:
+                task.cancel()
+
+    async def _write_letter(self, delivery: Delivery, letter: DeadLetter) -> None:
+        await self._ports.dead_letters.write(letter)
+        self._at.finish([delivery])
 
     def _count_delivered(self, deliveries: Sequence[Delivery]) -> None:
         metrics, name = self._ports.metrics, self._at.name

@@ -165,10 +165,10 @@ def _weather(random: Random, end: float, names: list[str], *, calm: bool) -> Wea
     rate = (0.0, 0.05, 0.3)
     windows = []
     for _ in range(random.choice((0, 1, 2, 3))):
-        begin = random.uniform(0.0, end)
-        windows.append(
-            (begin, random.uniform(begin, end), random.choice(names), random.choice((*WINDOWS, "baffling", "blaming")))
-        )
+        begin = random.uniform(0.0, random.choice((end, 1.0)))
+        kind = random.choice((*WINDOWS, *("baffling", "blaming") * 2))
+        until = random.choice((end, random.uniform(begin, end)))
+        windows.append((begin, until, random.choice(names), kind))
     return Weather(
         random.choice(rate),
         random.choice(rate),

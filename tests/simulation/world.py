@@ -205,12 +205,11 @@ class World:
             self.broker.expel(member.source, self.random.choice((0.0, 0.5, 5.0)))
         elif what == "crash":
             member.die()
-        else:
+        elif what == "stop":
             member.source.stopped_at = self.clock.now()
-            if what == "stop":
-                member.stop.set()
-            else:
-                self.cancel(member)
+            member.stop.set()
+        else:
+            self.cancel(member)
 
     def cancel(self, member: Member) -> None:
         """Cancel a member's run, which is a stop; a second time it ends without its drain."""
@@ -231,7 +230,7 @@ class World:
         registry = Registry(
             cast(
                 "Client",
-                ModelRegistry(lambda: self.stormy and self.random.random() < weather.registry, self.oracle.saw),
+                ModelRegistry(lambda: self._fails(weather.registry), self.oracle.saw),
             ),
             "http://model",
         )
@@ -240,7 +239,7 @@ class World:
             self.oracle,
             self.random,
             member.step,
-            lambda: self.stormy and self.random.random() < weather.letter,
+            lambda: self._fails(weather.letter),
         )
         decoder = QuickDecoder(CONTRACTS, clock=self.clock, registry=registry)
         edges = Edges(
@@ -292,6 +291,9 @@ class World:
         if not self.ending:
             later(self.random.choice((0.0, 0.5, 3.0)), self._replace)
 
+    def _fails(self, likely: float) -> bool:
+        return self.stormy and self.random.random() < likely
+
     def _replace(self) -> None:
         if not self.ending and len(self.members) < self.scenario.members:
             self._start()
@@ -314,7 +316,6 @@ class World:
                 break
             if self.clock.now() > end:
                 self._stuck(left)
-            # A commit that failed is made again without further records.
             if left or any(member.pipeline.budget.used for member in self.members):
                 for _ in range(2):
                     self.append(draw_record(self.scenario, self.random, len(self.records), good=True))
@@ -351,7 +352,7 @@ class World:
             member.stop.set()
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self.scenario.drain_timeout + STOPPING)
-            if late and self.oracle.broken is None:
+            if self.oracle.broken is None and any(one.task in late and not one.dead for one in self.members):
                 self.oracle.broken = "a member does not stop"
             while late:  # the first cancellation is a stop again, the second ends the drain
                 for task in late:
