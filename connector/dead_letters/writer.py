@@ -95,7 +95,7 @@ class DeadLetterWriter:
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
-            message=f"{self.trouble}; this and the other records whose letters wait stay uncommitted, they are tried again",
+            message=f"{self.trouble}; every record whose letter waits stays uncommitted and is tried again",
         )
 
     def _log(self, letter: DeadLetter) -> None:
