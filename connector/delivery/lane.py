@@ -13,12 +13,15 @@ from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import chain, count
 from operator import is_
+from typing import Final
 
 from connector.pipeline.batching import Batch, Delivery, OpenBatch
 from connector.pipeline.ordering import order_key
 from connector.vendors.base import Limits
 
 Allowed = Callable[[Hashable], bool]
+_AT_ONCE: Final = float("-inf")
+_NEVER: Final = float("inf")
 
 
 class Lane:
@@ -29,7 +32,7 @@ class Lane:
     ) -> None:
         self._limits = limits
         self._linger = linger
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._ordered = ordered
         self._front: deque[Batch] = deque()
         self._waiting: list[tuple[float, int, Batch]] = []
@@ -37,6 +40,8 @@ class Lane:
         self._open: dict[Hashable, OpenBatch] = {}
         self._serial = count()
         self.in_flight = 0
+        self.due = _NEVER
+        """No batch can be due before this moment (monotonic seconds): a look at it spares a look into the lane."""
 
     def offer(self, delivery: Delivery, group: Hashable, now: float) -> None:
         """Add a delivery to the batch that fills for its group."""
@@ -45,6 +50,7 @@ class Lane:
             if self._ordered and self._open:
                 self._close(next(iter(self._open)), "group")
             self._open[group] = batch = OpenBatch(group, self._limits(group), now)
+            self.due = min(self.due, now + self._linger)
         if not batch.add(delivery):
             self._close(group, batch.fuller)
             self._open[group] = batch = OpenBatch(group, self._limits(group), now)
@@ -54,14 +60,15 @@ class Lane:
 
     def take(self, now: float, allowed: Allowed) -> Batch | None:
         """Return the next batch to send, or None where a slot, a due time, the linger or a hold says wait."""
-        if self.in_flight >= self._concurrency:
+        if self.due > now or self.in_flight >= self.concurrency:
             return None
         batch = self._take_front(now, allowed)
-        if batch is not None:
-            return batch
-        if self._ordered and (self._front or self._waiting):
-            return None
-        return self._take_waiting(now, allowed) or self._take_ready(allowed) or self._take_open(now, allowed)
+        if batch is None and not (self._ordered and (self._front or self._waiting)):
+            batch = self._take_waiting(now, allowed) or self._take_ready(allowed) or self._take_open(now, allowed)
+        if batch is None:
+            due = self.wake_at(_any)
+            self.due = _NEVER if due is None else due
+        return batch
 
     def take_probe(self, allowed: Allowed) -> Batch | None:
         """Return any batch, without regard to due times and linger, one that was not tried yet before the others.
@@ -69,7 +76,7 @@ class Lane:
         With order, a record in doubt at the head lets the first record of another key by, alone: that one's acceptance
         is the evidence that ends the doubt, and no key is overtaken.
         """
-        if self.in_flight >= self._concurrency:
+        if self.in_flight >= self.concurrency:
             return None
         if self._ordered and self._front:
             if self._front[0].deliveries[0].refused_alone and (other := self._take_other_key(allowed)) is not None:
@@ -84,6 +91,7 @@ class Lane:
 
     def put_parts(self, parts: Sequence[Batch]) -> None:
         """Put the parts of a batch in front, in their order."""
+        self.due = _AT_ONCE
         self._front.extendleft(reversed(parts))
 
     def put_back(self, batch: Batch, now: float) -> None:
@@ -93,6 +101,7 @@ class Lane:
     def put_waiting(self, batch: Batch, due: float) -> None:
         """Put a batch back to be sent again at `due`. With order, everything behind it waits too."""
         batch.due = due
+        self.due = min(self.due, due)
         if self._ordered:
             self._front.appendleft(batch)
         else:
@@ -100,6 +109,7 @@ class Lane:
 
     def hurry(self, now: float) -> None:
         """Make every waiting batch due: what they waited for is over."""
+        self.due = _AT_ONCE
         for batch in self._front:
             batch.due = min(batch.due, now)
         self._waiting = [(min(due, now), serial, batch) for due, serial, batch in self._waiting]
@@ -107,7 +117,7 @@ class Lane:
 
     def wake_at(self, allowed: Allowed) -> float | None:
         """Return when a batch becomes due by time alone (it may lie in the past), or None where none will."""
-        if self.in_flight >= self._concurrency:
+        if self.in_flight >= self.concurrency:
             return None
         if self._ordered and (self._front or self._ready):
             # The head alone decides: what stands behind it waits, allowed or not.
@@ -115,7 +125,7 @@ class Lane:
             return head.due if allowed(head.group) else None
         times = [batch.due for batch in self._front if allowed(batch.group)]
         if self._ready and any(allowed(batch.group) for batch in self._ready):
-            return float("-inf")
+            return _AT_ONCE
         times.extend(due for due, _, batch in self._waiting if allowed(batch.group))
         times.extend(batch.opened_at + self._linger for batch in self._open.values() if allowed(batch.group))
         return min(times, default=None)
@@ -123,6 +133,8 @@ class Lane:
     @property
     def retrying(self) -> Batch | None:
         """A batch that failed, or whose record is in doubt, and that waits to be sent again."""
+        if not self._waiting and not self._front:
+            return None
         waiting = (batch for _, _, batch in self._waiting)
         return next((batch for batch in chain(waiting, self._front) if batch.troubled), None)
 
@@ -138,6 +150,7 @@ class Lane:
     def drop(self, gone: Callable[[Delivery], bool]) -> list[Delivery]:
         """Take out every delivery that is `gone` and return them: their partition leaves, they stay uncommitted."""
         dropped: list[Delivery] = []
+        self.due = _AT_ONCE
 
         def kept(batch: Batch) -> bool:
             dropped.extend(d for d in batch.deliveries if gone(d))
@@ -160,6 +173,7 @@ class Lane:
         return dropped
 
     def _close(self, group: Hashable, by: str) -> None:
+        self.due = _AT_ONCE
         self._ready.append(self._open.pop(group).close(by))
 
     def _take_front(self, now: float, allowed: Allowed) -> Batch | None:
@@ -222,3 +236,7 @@ def _refilled(filling: OpenBatch, deliveries: list[Delivery]) -> OpenBatch:
     for delivery in deliveries:
         anew.add(delivery)
     return anew
+
+
+def _any(_group: Hashable) -> bool:
+    return True

@@ -238,8 +238,8 @@ class Worker:
         count = len(lanes)
         for step in range(count):
             index = (self._turn + step) % count
-            batch = lanes[index].take(now, self._may_send)
-            if batch is not None:
+            lane = lanes[index]
+            if lane.due <= now and (batch := lane.take(now, self._may_send)) is not None:
                 self._turn = index + 1
                 return batch, None
         if holds:
@@ -272,11 +272,16 @@ class Worker:
         holds = self._at.holds
         if self.in_flight >= self._at.settings.max_in_flight:
             return None
-        times = [] if holds.get() is not None else [lane.wake_at(self._may_send) for lane in self._at.lanes]
-        if any(self._at.lanes):
+        lanes = self._at.lanes
+        if not holds:
+            # Each was asked just now, so it knows.
+            due = min([lane.due for lane in lanes if lane.in_flight < lane.concurrency], default=float("inf"))
+            return None if due == float("inf") else max(0.001, due - now)
+        times = [] if holds.get() is not None else [lane.wake_at(self._may_send) for lane in lanes]
+        if any(lanes):
             times.append(holds.next_probe(now))
-        due = min((time for time in times if time is not None), default=None)
-        return None if due is None else max(0.001, due - now)
+        found = min((time for time in times if time is not None), default=None)
+        return None if found is None else max(0.001, found - now)
 
     def _send(self, batch: Batch, now: float, probe: Hold | None) -> None:
         if self._waits_since is not None:
