@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.simulation.oracle import Report
+from tests.simulation.facts import Report
 from tests.simulation.world import run
 
 CHUNK = 25

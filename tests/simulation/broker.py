@@ -19,7 +19,7 @@ from connector.errors import FatalError
 from connector.pipeline.metadata import MAX_TEXT, FinishedMap, ForeignMetadata, Runs, decode, encode
 from connector.pipeline.runner import AssignmentListener
 from connector.records import Assigned, Commit, Record
-from tests.simulation.oracle import Epoch, Partition
+from tests.simulation.facts import Epoch, Partition
 
 Step = Callable[[str], bool]
 SLOW = 1.0

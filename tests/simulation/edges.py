@@ -17,7 +17,8 @@ from connector.kafka.contracts import Contracts, load_contracts
 from connector.kafka.schemas import Schema
 from connector.records import Headers
 from connector.testing.loop import LoopClock
-from tests.simulation.oracle import Epochs, Oracle
+from tests.simulation.facts import Epochs
+from tests.simulation.oracle import Oracle
 
 USED: Final = ("JiguangUserEvent", "MyTrackerEvent", "QuickAudienceEvent")
 

@@ -9,82 +9,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NoReturn, Protocol
+from typing import Literal, NoReturn
 
-from connector.dead_letters.headers import parse
+from connector.dead_letters.headers import ParsedLetter, parse
 from connector.pipeline.batching import FIXED_CHARGE
 from connector.pipeline.metadata import FinishedMap, ForeignMetadata, decode
 from connector.records import Commit, Headers, Record
 from connector.testing.loop import START, WALL
+from tests.simulation.facts import INSTANT, MILLISECOND, Acceptance, Broken, Epoch, Epochs, Partition
 from tests.simulation.scenario import ACCEPT, DROP, LETTER, REFUSE, Planned, Scenario
-
-Partition = tuple[str, int]
-INSTANT = 1e-6
-"""Seconds within which the order of two steps is left open."""
-
-
-@dataclass(slots=True)
-class Report:
-    """What became of a seed: `broken` is the first broken promise, `trace` what went before it."""
-
-    seed: int
-    broken: str | None
-    trace: list[str]
-    counts: Mapping[str, int]
-    faults: Counter[str]
-    """Which faults happened, and how often."""
-
-
-MILLISECOND: Final = 0.0025
-"""Seconds by which a letter's time, cut to milliseconds, may differ."""
-
-
-class Broken(AssertionError):
-    """A promise was broken; the text says which, where and when."""
-
-
-@dataclass(slots=True)
-class Epoch:
-    """One assignment of one partition to one member, and what the group had committed when it began."""
-
-    number: int
-    member: str
-    partition: Partition
-    committed: int
-    finished: FinishedMap
-    began: float
-    drain_began: float | None = None
-    """When the member was told to leave; None while it is not."""
-    last_commit: float | None = None
-    faulty_commit: bool = False
-    """Whether the last commit of this epoch was not acknowledged."""
-    ended: float | None = None
-    clean: bool = False
-    read: bool = False
-    """Whether any record of it was read in this epoch."""
-    crowded: bool = False
-    """Whether the map that it tried to commit last takes so much of the space that reading has to rest."""
-    expelled: bool = False
-    """Whether the group put the member out, so that others may have the partition while it works on."""
-
-
-@dataclass(slots=True)
-class Acceptance:
-    """One delivery that a vendor took: when, for which epoch, and when the client had read the whole answer."""
-
-    at: float
-    epoch: Epoch
-    answered: float | None = None
-
-
-class Epochs(Protocol):
-    """A member, as far as it matters here."""
-
-    name: str
-
-    def epoch_of(self, partition: Partition) -> Epoch:
-        """Return the present epoch of a partition, or its last one."""
-        ...
+from tests.simulation.wishes import Wishes
 
 
 @dataclass(slots=True)
@@ -114,6 +48,8 @@ class Oracle:
     """Deliveries of which an attempt ended so that nobody knows what became of it."""
     sent: dict[tuple[str, int, str], list[tuple[float, Epoch]]] = field(default_factory=lambda: defaultdict(list))
     """When, and in which epoch, each member sent each delivery."""
+    wishes: Wishes = field(default_factory=Wishes)
+    """What an operator asked to be skipped."""
     repeats: int = 0
     broken: str | None = None
 
@@ -214,6 +150,17 @@ class Oracle:
         self.accepted[planned.serial, destination].append(acceptance)
         return acceptance
 
+    def sends(self, planned: Planned, destination: str, epoch: Epoch) -> None:
+        """Judge that a delivery is sent now: not where it is dead-lettered, or is to be skipped, in this epoch."""
+        what = f"{destination} is sent record {planned.serial} ({planned.where})"
+        for wish in self.wishes.concerning(planned.serial, destination):
+            if wish.epoch is epoch:
+                self.fail(f"{what}: an operator has had it skipped")
+        for name in (destination, None):
+            for letter in self.written.get((planned.serial, name), ()):
+                if letter.epoch is epoch and letter.answered is not None:
+                    self.fail(f"{what}: its dead letter is written")
+
     def _judge_repeat(self, planned: Planned, destination: str, epoch: Epoch, what: str) -> None:
         offset = planned.offset
         if offset < epoch.committed or _claims(epoch.finished, offset, destination):
@@ -225,6 +172,10 @@ class Oracle:
             if before.epoch is epoch:
                 self.fail(f"{what}: a second time in epoch {epoch.number}, after it was answered")
             self._judge_again(before, what)
+        for name in (destination, None):
+            for letter in self.written.get((planned.serial, name), ()):
+                if letter.answered is not None and not epoch.expelled and letter.epoch is not epoch:
+                    self._judge_again(letter, f"{what}, although its dead letter is written")
 
     def _judge_again(self, before: Acceptance, what: str) -> None:
         if before.epoch.clean and self._in_time(before):
@@ -244,8 +195,8 @@ class Oracle:
         """Raise where a later record of the key was accepted before this one is for the first time."""
         if (planned.serial, destination) in self.accepted or planned.fates[destination] != ACCEPT:
             return
-        if self.scenario.waivers(destination):
-            # What is given up lets others pass, and comes again where its letter was not written before a crash.
+        if self.scenario.waivers(destination) or any(self.wishes.concerning(planned.serial, destination)):
+            # What is given up or skipped lets others pass; it comes again where a crash was before its letter.
             return
         for offset in reversed(self.offsets[planned.topic, planned.partition]):
             if offset <= planned.offset:
@@ -271,6 +222,34 @@ class Oracle:
         known.add(parsed.id)
         if len(known) > 1:
             self.fail(f"{what}: written again with another id")
+        failed = parsed.failed_at / 1000 - WALL + START
+        if parsed.cause == "operator":
+            epoch = self._judge_skip(planned, parsed.destination, source, what, failed)
+        else:
+            self._judge_cause(planned, parsed, source, what, now)
+            epoch = self._epoch_of_letter(source.name, planned, parsed.destination, failed)
+        if epoch is None:
+            return Acceptance(now, source.epoch_of((planned.topic, planned.partition)))
+        for before in self.written[planned.serial, parsed.destination]:
+            if before.answered is not None and not epoch.expelled and before.epoch is not epoch:
+                self._judge_again(before, what)
+        written = Acceptance(now, epoch)
+        self.written[planned.serial, parsed.destination].append(written)
+        return written
+
+    def _judge_skip(
+        self, planned: Planned, destination: str | None, source: Epochs, what: str, failed: float
+    ) -> Epoch | None:
+        """Raise where nobody asked for the letter; return in which epoch somebody did, None where that is not clear."""
+        wishes = self.wishes.meant(planned.serial, destination, source.name, failed)
+        if not wishes:
+            self.fail(f"{what}: no operator asked {source.name} for it")
+        for wish in wishes:
+            wish.letters += 1
+        return wishes[0].epoch if all(wish.epoch is wishes[0].epoch for wish in wishes) else None
+
+    def _judge_cause(self, planned: Planned, parsed: ParsedLetter, source: Epochs, what: str, now: float) -> None:
+        """Raise where there is nothing wrong with a record that is dead-lettered."""
         if parsed.destination is None:
             innocent = planned.whole != LETTER
         else:
@@ -288,17 +267,6 @@ class Oracle:
                 self.settled[source.name, parsed.destination].append(outcome)
         if innocent:
             self.fail(f"{what} {parsed.code}: nothing is wrong with it ({parsed.message})")
-
-        failed = parsed.failed_at / 1000 - WALL + START
-        epoch = self._epoch_of_letter(source.name, planned, parsed.destination, failed)
-        if epoch is None:
-            return Acceptance(now, source.epoch_of((planned.topic, planned.partition)))
-        for before in self.written[planned.serial, parsed.destination]:
-            if before.answered is not None and not epoch.expelled and before.epoch is not epoch:
-                self._judge_again(before, what)
-        written = Acceptance(now, epoch)
-        self.written[planned.serial, parsed.destination].append(written)
-        return written
 
     def _epoch_of_letter(self, member: str, planned: Planned, destination: str | None, failed: float) -> Epoch | None:
         """Return the epoch whose work failed, to the millisecond, at `failed`; None where that is not clear."""

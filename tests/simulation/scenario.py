@@ -94,7 +94,7 @@ class Scenario:
     weather: Weather
     crashes: tuple[Crash, ...]
     events: tuple[tuple[float, str], ...]
-    """When, and which of `rebalance`, `back`, `lost`, `join`, `stop`, `cancel`, `crash`."""
+    """When, and which of `rebalance`, `back`, `lost`, `join`, `stop`, `cancel`, `crash`, `skip`."""
     server_limit: int = 2**20
     keys: int = 5
     destinations: dict[str, DestinationSettings] = field(default_factory=dict)
@@ -131,7 +131,7 @@ def draw(seed: int) -> Scenario:
     count = 0 if calm else random.choice((0, 2, 4, 8, 12))
     # Much happens early, while there is most to do.
     ends = (faults_end, 3.0, 1.0)
-    events = sorted((random.uniform(0.05, random.choice(ends)), random.choice(happenings)) for _ in range(count))
+    events = [(random.uniform(0.05, random.choice(ends)), random.choice(happenings)) for _ in range(count)]
     crashes = [
         Crash(random.choice(STEPS), random.choice((1, 1, 1, 2, 3, 8, 20)))
         for _ in range(0 if calm else random.choice((0, 1, 2, 3)))
@@ -152,11 +152,18 @@ def draw(seed: int) -> Scenario:
         foreign=random.choice(FOREIGN) if random.random() < 0.2 else None,
         weather=_weather(random, faults_end, list(settings.destinations), calm=calm),
         crashes=tuple(crashes),
-        events=tuple(events),
+        events=tuple(sorted([*events, *_asked(seed, faults_end)])),
         server_limit=random.choice((2**20, 2**20, 700)),
         keys=random.choice((1, 5, 40)),
         destinations=dict(settings.destinations),
     )
+
+
+def _asked(seed: int, end: float) -> list[tuple[float, str]]:
+    """Return what the operator does and when: of another source of randomness, so that nothing else depends on it."""
+    random = Random(f"operator {seed}")
+    count = random.choice((0, 0, 1, 3, 10))
+    return [(random.uniform(0.05, random.choice((end, 3.0, 1.0))), "skip") for _ in range(count)]
 
 
 def _weather(random: Random, end: float, names: list[str], *, calm: bool) -> Weather:

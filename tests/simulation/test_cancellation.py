@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 import connector
-from tests.simulation.oracle import Report
+from tests.simulation.facts import Report
 from tests.simulation.scenario import Scenario, Weather, draw
 from tests.simulation.world import World, run
 

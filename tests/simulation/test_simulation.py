@@ -51,6 +51,9 @@ FAULTS = (
     *("slow answer", "accepted after the time-out", "a refused batch", "registry down"),
     *("a letter failed", "a letter's acknowledgement was lost", "commit did not arrive", "commit's answer was lost"),
     *("a full map", "foreign metadata", "a resumed partition went back"),
+    *(f"skip of what is {what}: skipped" for what in ("not read", "not routed", "routed")),
+    *(f"skip of what is {what}: refused" for what in ("routed", "done")),
+    "skip of what is routed: pending",
 )
 """Every fault that the seeds have to bring about, each at least once."""
 

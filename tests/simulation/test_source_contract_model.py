@@ -11,7 +11,7 @@ import pytest
 from connector.records import Commit, Record
 from connector.testing.loop import run_virtual
 from tests.simulation.broker import ModelBroker, ModelSource
-from tests.simulation.oracle import Epoch
+from tests.simulation.facts import Epoch
 from tests.simulation.source_contract import CHECKS, ContractMember, World
 
 

@@ -20,7 +20,8 @@ from connector.testing.mytracker import MyTrackerApi
 from connector.testing.simulator import AcceptedEvent, Api, Reply
 from connector.vendors.base import Request, Response
 from tests.simulation.broker import ModelSource
-from tests.simulation.oracle import INSTANT, Acceptance, Epoch, Oracle
+from tests.simulation.facts import INSTANT, Acceptance, Epoch
+from tests.simulation.oracle import Oracle
 from tests.simulation.scenario import Planned, Scenario
 
 STRANGERS: Final = 10**9
@@ -220,6 +221,7 @@ class ModelTransport:
             began = epoch.ended if epoch.ended is not None else epoch.drain_began
             if began is not None and vendor.now() - began > INSTANT:
                 vendor.oracle.fail(f"{vendor.name}: {planned.where} is sent after its partition began to leave")
+            vendor.oracle.sends(planned, vendor.name, epoch)
         return epochs
 
     async def _exchange(self, request: Request, epochs: dict[int, Epoch], timeout: float) -> Response:

@@ -17,22 +17,22 @@ from connector.kafka.avro import Decoder
 from connector.kafka.registry import Client, Registry
 from connector.metrics import Metrics
 from connector.pipeline.batching import FIXED_CHARGE
-from connector.records import Record
-from connector.testing.loop import START, WALL, LoopClock, run_virtual
+from connector.testing.loop import START, LoopClock, run_virtual
 from connector.wiring import Edges, Pipeline, build
 from tests.simulation.broker import ModelBroker, ModelSource
-from tests.simulation.edges import CONTRACTS, ENCODER, NAMES, ModelProducer, ModelRegistry, QuickDecoder
-from tests.simulation.oracle import Broken, Oracle, Report
-from tests.simulation.scenario import HARD_STOP, KINDS, TOPIC, Crash, Planned, Scenario, datum_of, draw, draw_record
+from tests.simulation.edges import CONTRACTS, ModelProducer, ModelRegistry, QuickDecoder
+from tests.simulation.facts import Broken, Report
+from tests.simulation.operator import Operator
+from tests.simulation.oracle import Oracle
+from tests.simulation.scenario import HARD_STOP, KINDS, TOPIC, Crash, Scenario, draw
 from tests.simulation.vendors import ModelTransport, ModelVendor, judge_rate
+from tests.simulation.workload import Workload
 
 CLUSTER: Final = "model-cluster"
-SINGLE_HEADER: Final = 10
 STOPPING: Final = 5.0
 """Seconds beside the drain within which a member has to end (design: `run` stops within `drain_timeout` + 5 s)."""
 LET_GO: Final = 120.0
 """Seconds after which nothing may be under way any more when everything is done."""
-UNKNOWN_ID: Final = 4711
 
 
 @dataclass(slots=True)
@@ -83,10 +83,12 @@ class World:
         self.oracle = Oracle(scenario)
         self.broker = ModelBroker(TOPIC, scenario.partitions, self.random, self.oracle, eager=scenario.eager)
         self.broker.crowded_from = 0.75 * scenario.map_limit
-        self.records: list[Planned] = []
+        self.workload = Workload(scenario, self.broker, self.oracle, self.clock, self.random)
+        self.records = self.workload.records
         self.stormy = True
         self.trace: list[str] = []
         self.members: list[Member] = []
+        self.operator = Operator(self.oracle, self.clock, Random(f"operator's {scenario.seed}"))
         self.crashes = list(scenario.crashes)
         self.ending = False
         self._numbers = itertools.count()
@@ -111,7 +113,7 @@ class World:
             self.broker.leave_behind(scenario.foreign)
         for _ in range(scenario.members):
             self._start()
-        writing = asyncio.create_task(self._write())
+        writing = asyncio.create_task(self.workload.write())
         happening = asyncio.create_task(self._happen())
         try:
             await self._watch(scenario.faults_end)
@@ -127,6 +129,7 @@ class World:
             for task in (writing, happening):
                 task.cancel()
             await asyncio.gather(writing, happening, return_exceptions=True)
+            await self.operator.gather()
             await self._stop_all()
         self._check_end()
 
@@ -145,46 +148,6 @@ class World:
         if self.oracle.broken is not None:
             raise Broken(self.oracle.broken)
 
-    async def _write(self) -> None:
-        scenario = self.scenario
-        for _ in range(scenario.records):
-            self.append(draw_record(scenario, self.random, len(self.records)))
-            if scenario.pace:
-                await asyncio.sleep(self.random.uniform(0, 2 * scenario.pace))
-
-    def append(self, planned: Planned) -> None:
-        """Write a record to its partition, sometimes after offsets that are no records."""
-        planned.value = self._value(planned)
-        gap = self.random.choice((0, 0, 0, 0, 1, 30))
-        stamp = int((WALL + self.clock.now() - START) * 1000)
-
-        def make(offset: int) -> Record:
-            planned.offset = offset
-            return Record(planned.topic, planned.partition, offset, stamp, planned.key, planned.value, planned.headers)
-
-        log = self.broker.logs[planned.topic, planned.partition]
-        log.append(make, gap)
-        if self.random.random() < 0.1:
-            log.end += 1
-        self.records.append(planned)
-        self.oracle.wrote(planned.topic, planned.partition, planned.offset, planned)
-        self.broker.wake()
-
-    def _value(self, planned: Planned) -> bytes | None:
-        if planned.kind == "null":
-            return None
-        if planned.kind == "empty":
-            return b""
-        if planned.kind == "strange":
-            return b"\0" + UNKNOWN_ID.to_bytes(4, "big") + b"x"
-        name, datum = datum_of(planned, self.random)
-        single = ENCODER.single_object(name, datum)
-        if planned.kind == "broken":
-            return single[:-1]
-        if self.random.random() < 0.5:
-            return single
-        return b"\0" + (NAMES.index(name) + 1).to_bytes(4, "big") + single[SINGLE_HEADER:]
-
     async def _happen(self) -> None:
         for at, what in self.scenario.events:
             await asyncio.sleep(max(0.0, START + at - self.clock.now()))
@@ -194,6 +157,8 @@ class World:
                 self._start()
             elif what == "rebalance":
                 self.broker.rebalance(shuffle=True)
+            elif what == "skip":
+                self.operator.skip(alive, self.records)
             elif alive:
                 self._befall(self.random.choice(alive), what)
 
@@ -318,7 +283,7 @@ class World:
                 self._stuck(left)
             if left or any(member.pipeline.budget.used for member in self.members):
                 for _ in range(2):
-                    self.append(draw_record(self.scenario, self.random, len(self.records), good=True))
+                    self.workload.add(good=True)
         await self._let_go()
 
     async def _let_go(self) -> None:

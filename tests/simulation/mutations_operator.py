@@ -1,0 +1,58 @@
+"""The changes to what an operator does by hand that `mutants` makes, one at a time; the simulation notices each."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.mutations import Mutant
+
+OPERATOR: Final = (
+    Mutant(
+        "skip what waits to be sent without a letter",
+        "connector/delivery/worker.py",
+        "            self._start(self._settlement.dead_letter(batch, CAUSE, CODE, message), batch)\n",
+        "            self._at.finish(batch.deliveries) or message\n",
+    ),
+    Mutant(
+        "skip what is not routed without a letter",
+        "connector/pipeline/intake.py",
+        "        self._write(record, tracker, Refusal(CAUSE, CODE, MESSAGE), charge_of(record))\n",
+        "        tracker.finish(record.offset, WHOLE)\n        self._to.budget.release(charge_of(record))\n",
+    ),
+    Mutant(
+        "write the letter of a skip and send the record all the same",
+        "connector/delivery/skips.py",
+        "                    lane.drop(partial(is_, delivery))\n",
+        "",
+    ),
+    Mutant(
+        "skip the record behind the one that is meant",
+        "connector/pipeline/intake.py",
+        "skips.pop((topic, partition, offset), None)",
+        "skips.pop((topic, partition, offset - 1), None)",
+    ),
+    Mutant(
+        "skip a record for every destination",
+        "connector/skips.py",
+        "if destination in (None, n)]",
+        "if n]",
+    ),
+    Mutant(
+        "forget a skip while the record is in a request",
+        "connector/delivery/skips.py",
+        "            if delivery.tracker.open and delivery.tracker.is_pending(delivery.record.offset, delivery.bit)\n",
+        "            if delivery.record.offset < 0\n",
+    ),
+    Mutant(
+        "skip a record whose bytes nobody counted",
+        "connector/pipeline/intake.py",
+        "                self._to.budget.add(charge_of(record))\n                self._skip(",
+        "                self._skip(",
+    ),
+    Mutant(
+        "leave behind what waited for the schema of a skipped record",
+        "connector/pipeline/intake.py",
+        "        left = deque(one for one in parked if one is not record)\n        if left:\n",
+        "        left = deque(one for one in parked if one is not record)\n        if left and left.clear():\n",
+    ),
+)

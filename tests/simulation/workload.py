@@ -1,0 +1,72 @@
+"""Writes a world's records to their partitions, with gaps where a real log has some."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Final
+
+from connector.records import Record
+from connector.testing.loop import START, WALL, LoopClock
+from tests.simulation.broker import ModelBroker
+from tests.simulation.edges import ENCODER, NAMES
+from tests.simulation.oracle import Oracle
+from tests.simulation.scenario import Planned, Scenario, datum_of, draw_record
+
+SINGLE_HEADER: Final = 10
+UNKNOWN_ID: Final = 4711
+
+
+class Workload:
+    """The producer of the topic: `records` are all that it has written, each at the place of its serial."""
+
+    def __init__(
+        self, scenario: Scenario, broker: ModelBroker, oracle: Oracle, clock: LoopClock, random: Random
+    ) -> None:
+        self.records: list[Planned] = []
+        self._scenario = scenario
+        self._broker = broker
+        self._oracle = oracle
+        self._clock = clock
+        self._random = random
+
+    async def write(self) -> None:
+        """Write what the seed draws, at its pace."""
+        for _ in range(self._scenario.records):
+            self.add()
+            if self._scenario.pace:
+                await asyncio.sleep(self._random.uniform(0, 2 * self._scenario.pace))
+
+    def add(self, *, good: bool = False) -> None:
+        """Write the next record, sometimes after offsets that are no records."""
+        planned = draw_record(self._scenario, self._random, len(self.records), good=good)
+        planned.value = self._value(planned)
+        gap = self._random.choice((0, 0, 0, 0, 1, 30))
+        stamp = int((WALL + self._clock.now() - START) * 1000)
+
+        def make(offset: int) -> Record:
+            planned.offset = offset
+            return Record(planned.topic, planned.partition, offset, stamp, planned.key, planned.value, planned.headers)
+
+        log = self._broker.logs[planned.topic, planned.partition]
+        log.append(make, gap)
+        if self._random.random() < 0.1:
+            log.end += 1
+        self.records.append(planned)
+        self._oracle.wrote(planned.topic, planned.partition, planned.offset, planned)
+        self._broker.wake()
+
+    def _value(self, planned: Planned) -> bytes | None:
+        if planned.kind == "null":
+            return None
+        if planned.kind == "empty":
+            return b""
+        if planned.kind == "strange":
+            return b"\0" + UNKNOWN_ID.to_bytes(4, "big") + b"x"
+        name, datum = datum_of(planned, self._random)
+        single = ENCODER.single_object(name, datum)
+        if planned.kind == "broken":
+            return single[:-1]
+        if self._random.random() < 0.5:
+            return single
+        return b"\0" + (NAMES.index(name) + 1).to_bytes(4, "big") + single[SINGLE_HEADER:]
