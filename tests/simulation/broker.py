@@ -1,4 +1,4 @@
-"""A model of one Kafka topic and one consumer group, as strict as the real ones where it matters.
+"""A model of some Kafka topics and one consumer group, as strict as the real ones where it matters.
 
 Like Kafka it takes a commit from any live member of the group, for any partition and any offset; the oracle is told
 first. Like librdkafka it calls the listener from inside `poll` and `close` only, pauses by partition, returns records
@@ -81,11 +81,10 @@ class Log:
 
 
 class ModelBroker:
-    """A topic's partitions and one group: its members, who owns what, and what is committed."""
+    """Topics (how many partitions each has) and one group: its members, who owns what, and what is committed."""
 
-    def __init__(self, topic: str, partitions: int, random: Random, judge: Judge, *, eager: bool = False) -> None:
-        self.topic = topic
-        self.logs = {(topic, number): Log() for number in range(partitions)}
+    def __init__(self, topics: Mapping[str, int], random: Random, judge: Judge, *, eager: bool = False) -> None:
+        self.logs = {(topic, number): Log() for topic, count in topics.items() for number in range(count)}
         self.committed: dict[Partition, tuple[int, str]] = {}
         self.faults = Faults()
         self.members: list[ModelSource] = []
@@ -278,6 +277,10 @@ class ModelSource:
     def epoch_of(self, partition: Partition) -> Epoch:
         """Return the present epoch of a partition, or its last one."""
         return self.epochs.get(partition) or self.past[partition]
+
+    def has(self, partition: Partition, *, ever: bool = False) -> bool:
+        """Whether the partition is the member's, as far as it knows, or `ever` was."""
+        return partition in self.epochs or (ever and partition in self.past)
 
     def ends(self) -> dict[Partition, int]:
         """Return the end offsets of what is assigned."""

@@ -76,3 +76,7 @@ class Epochs(Protocol):
     def epoch_of(self, partition: Partition) -> Epoch:
         """Return the present epoch of a partition, or its last one."""
         ...
+
+    def has(self, partition: Partition, *, ever: bool = False) -> bool:
+        """Whether the partition is the member's, as far as it knows, or `ever` was."""
+        ...

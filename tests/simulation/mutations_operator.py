@@ -55,4 +55,40 @@ OPERATOR: Final = (
         "        left = deque(one for one in parked if one is not record)\n        if left:\n",
         "        left = deque(one for one in parked if one is not record)\n        if left and left.clear():\n",
     ),
+    Mutant(
+        "give a replayed record a new dedup id",
+        "connector/pipeline/replays.py",
+        "    return one._replace(event=one.event._replace(first_dedup_id=dedup_id))",
+        '    return one._replace(event=one.event._replace(first_dedup_id=dedup_id[::-1] + ""))',
+    ),
+    Mutant(
+        "send a replayed record to all destinations",
+        "connector/pipeline/replays.py",
+        "        routed = [one for one in routed if one.destination == wanted]\n",
+        "",
+    ),
+    Mutant(
+        "route a replayed record by where it stands now",
+        "connector/pipeline/intake.py",
+        "letter = None if topic != replay_topic else self._letter(record)",
+        "letter = None",
+    ),
+    Mutant(
+        "begin a new block of headers when a replay fails",
+        "connector/dead_letters/headers.py",
+        "    if before is not None:\n        origin",
+        "    if before is None:\n        pass\n    elif False:\n        origin",
+    ),
+    Mutant(
+        "leave the destination out of a letter that is skipped again unread",
+        "connector/pipeline/intake.py",
+        "destination=None if before is None else before.destination,",
+        "destination=None,",
+    ),
+    Mutant(
+        "replay a letter as often as it was replayed before",
+        "connector/dead_letters/headers.py",
+        "count = str(letter.replays + 1).encode()",
+        "count = str(letter.replays).encode()",
+    ),
 )

@@ -1,23 +1,33 @@
-"""The operator of a world: asks members to skip records, as the port's handler does, and looks at what they answer."""
+"""The operator of a world: has records skipped, by what the port's handler calls, and replays dead letters.
+
+A replay is made by what `connector dlq replay --force` is made of, between models of its reader and its transactions.
+A letter is replayed once its record is committed: until then that may come again by itself, and nobody could tell both
+apart at a vendor.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from random import Random
 from typing import Protocol
 
+from connector.dead_letters.filters import Filter
+from connector.dead_letters.headers import RESOLVES
+from connector.dead_letters.reader import Letter
+from connector.dead_letters.replay import MAX_REPLAYS, Edit, Kept, Order, Outgoing, Read, Replayer
+from connector.pipeline.metadata import FinishedMap, ForeignMetadata, decode
+from connector.pipeline.offsets import WHOLE
 from connector.records import Position
 from connector.skips import Skipper
 from connector.testing.loop import LoopClock
 from connector.wiring import Pipeline
-from tests.simulation.broker import ModelSource
+from tests.simulation.broker import ModelBroker, ModelSource
 from tests.simulation.facts import Partition
-from tests.simulation.oracle import Oracle
-from tests.simulation.scenario import Planned
-
-WHOLE = 1
-"""The bit of a tracker that says that a record is not routed."""
+from tests.simulation.oracle import Oracle, claims
+from tests.simulation.scenario import REPLAYS, Planned
+from tests.simulation.workload import Workload
 
 
 class Process(Protocol):
@@ -29,33 +39,109 @@ class Process(Protocol):
 
 
 class Operator:
-    """One person with the commands `skip` and, at last, `gather`, after which nothing of it is under way."""
+    """One person with the commands `skip` and `replay`; after `gather` nothing of them is under way."""
 
-    def __init__(self, oracle: Oracle, clock: LoopClock, random: Random) -> None:
+    def __init__(
+        self, oracle: Oracle, broker: ModelBroker, workload: Workload, clock: LoopClock, random: Random
+    ) -> None:
         self._oracle = oracle
+        self._scenario = oracle.scenario
+        self._broker = broker
+        self._workload = workload
         self._clock = clock
         self._random = random
         self._asking: set[asyncio.Task[None]] = set()
 
-    def skip(self, members: Sequence[Process], records: Sequence[Planned]) -> None:
+    def skip(self, members: Sequence[Process]) -> None:
         """Ask the owner of a record that has no outcome yet to skip it; now and then of any record."""
         owners = {partition: member for member in members for partition in member.source.assignment}
-        mine = [planned for planned in records if (planned.topic, planned.partition) in owners]
+        mine = [planned for planned in self._workload.records if (planned.topic, planned.partition) in owners]
         waiting = [planned for planned in mine if self._oracle.unfinished(planned)]
         unread = [planned for planned in waiting if planned.offset >= self._position(owners, planned)]
         for choice, likely in ((unread, 0.2), (waiting, 0.9), (mine, 1.0)):
             if choice and self._random.random() < likely:
                 planned = self._random.choice(choice)
-                task = asyncio.create_task(self._skip(owners[planned.topic, planned.partition], planned))
-                self._asking.add(task)
-                task.add_done_callback(self._asking.discard)
+                self._begin(self._skip(owners[planned.topic, planned.partition], planned))
                 return
+
+    def replay(self) -> None:
+        """Replay some of the open letters whose records are committed."""
+        self._begin(self._replay())
 
     async def gather(self) -> None:
         """Wait for no further answer."""
         for task in self._asking:
             task.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
+
+    async def letters(self, _wanted: Filter) -> AsyncGenerator[Read, None]:
+        """Yield the letters that are chosen from the dead-letter topic."""
+        stored, replays = self._oracle.replays.stored, self._oracle.replays
+        open_ = [id_ for id_, (planned, letter) in stored.items() if letter.state == "open"]
+        self._random.shuffle(open_)
+        chosen: dict[tuple[int, int], bool] = {}
+        for id_ in open_[: self._random.choice((1, 3, 20))]:
+            planned, letter = stored[id_]
+            if planned.kind == "odd" and not self._scenario.alone:
+                # A member that has nothing but replays may never see the acceptance that is the evidence.
+                continue
+            destination = letter.facts.destination
+            unrouted = destination is None
+            alike = chosen.setdefault((planned.root.serial, planned.replays), unrouted) is unrouted
+            if alike and self._is_committed(planned, destination) and replays.told_apart(planned, destination):
+                yield Read((letter,), letter.record.offset, len(stored))
+
+    async def judge(self, _letter: Letter) -> Kept | None:
+        """Know no rule: every order is by force."""
+        return None
+
+    async def edit(self, letter: Letter, _edits: Sequence[Edit]) -> Letter:
+        """Change nothing."""
+        return letter
+
+    async def commit(self, records: Sequence[Outgoing]) -> None:
+        """Write replays, and resolve the letters that they are of."""
+        stored = self._oracle.replays.stored
+        for sent, resolves in zip(records[::2], records[1::2], strict=True):
+            resolved = (dict(resolves.headers)[RESOLVES] or b"").decode()
+            planned, letter = stored[resolved]
+            stored[resolved] = planned, letter._replace(state="replayed")
+            again = planned.again(len(self._workload.records), letter.facts.destination)
+            if (sent.key, sent.value) != (again.key, again.value):
+                self._oracle.fail(f"the replay of {planned.where} differs from its record in key or value")
+            again.partition = self._random.randrange(sum(topic == sent.topic for topic, _ in self._broker.logs))
+            self._oracle.replays.wrote(again)
+            self._oracle.saw(f"replay: {letter.facts.cause}")
+            self._workload.append(again, sent.headers, marker=True)
+
+    async def _replay(self) -> None:
+        replayer = Replayer(self, self, self._clock, "g", REPLAYS)
+        async with aclosing(replayer.carry_out("replayed", Order(force=True), self)) as steps:
+            async for step in steps:
+                for outcome in step.outcomes:
+                    if outcome.kept is not None and outcome.letter.facts.replays < MAX_REPLAYS:
+                        self._oracle.fail(f"a letter is kept back: {outcome.kept}")
+
+    def _is_committed(self, planned: Planned, destination: str | None) -> bool:
+        """Whether the group's commit says for good that a delivery is done; a short map forgets what it says."""
+        offset, text = self._broker.committed.get((planned.topic, planned.partition), (0, ""))
+        if planned.offset < offset:
+            return True
+        try:
+            finished = decode(offset, text) if self._broker.crowded_from > 1000 else FinishedMap()
+        except ForeignMetadata:
+            return False
+        return claims(finished, planned.offset, destination)
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._asking.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and self._oracle.broken is None:
+            self._oracle.broken = f"an operator's command ended with {error!r}"
 
     def _position(self, owners: Mapping[Partition, Process], planned: Planned) -> int:
         partition = (planned.topic, planned.partition)

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 from connector.dead_letters.headers import ParsedLetter, parse
+from connector.dead_letters.reader import Letter
 from connector.pipeline.batching import FIXED_CHARGE
 from connector.pipeline.metadata import FinishedMap, ForeignMetadata, decode
 from connector.records import Commit, Headers, Record
 from connector.testing.loop import START, WALL
 from tests.simulation.facts import INSTANT, MILLISECOND, Acceptance, Broken, Epoch, Epochs, Partition
+from tests.simulation.replays import Replays
 from tests.simulation.scenario import ACCEPT, DROP, LETTER, REFUSE, Planned, Scenario
 from tests.simulation.wishes import Wishes
 
@@ -50,6 +52,8 @@ class Oracle:
     """When, and in which epoch, each member sent each delivery."""
     wishes: Wishes = field(default_factory=Wishes)
     """What an operator asked to be skipped."""
+    replays: Replays = field(default_factory=Replays)
+    """The letters that are stored, and those that came again."""
     repeats: int = 0
     broken: str | None = None
 
@@ -136,13 +140,16 @@ class Oracle:
         what = f"{destination} accepts record {planned.serial} ({planned.where})"
         if planned.fates.get(destination) not in (ACCEPT, REFUSE):
             self.fail(f"{what}: it was never to go there")
-        if dedup_id is not None and self.dedup.setdefault(planned.serial, dedup_id) != dedup_id:
+        first = planned.root.serial
+        if dedup_id is not None and self.dedup.setdefault(first, dedup_id) != dedup_id:
             self.fail(f"{what}: with another dedup id than before")
-        if dedup_id is not None and self.holders.setdefault(dedup_id, planned.serial) != planned.serial:
+        if dedup_id is not None and self.holders.setdefault(dedup_id, first) != first:
             self.fail(f"{what}: with the dedup id of record {self.holders[dedup_id]}")
         if not late:
             self._judge_repeat(planned, destination, epoch, what)
-        if not late and self.scenario.destinations[destination].order == "key":
+        if planned.first is not None:
+            self.saw("a replay was accepted")
+        elif not late and self.scenario.destinations[destination].order == "key":
             self._judge_order(planned, destination, what)
         acceptance = Acceptance(now, epoch)
         if late:
@@ -163,7 +170,7 @@ class Oracle:
 
     def _judge_repeat(self, planned: Planned, destination: str, epoch: Epoch, what: str) -> None:
         offset = planned.offset
-        if offset < epoch.committed or _claims(epoch.finished, offset, destination):
+        if offset < epoch.committed or claims(epoch.finished, offset, destination):
             self.fail(f"{what}: the commit that epoch {epoch.number} began with says that it is done")
         for before in self.accepted.get((planned.serial, destination), ()):
             self.repeats += 1
@@ -195,8 +202,9 @@ class Oracle:
         """Raise where a later record of the key was accepted before this one is for the first time."""
         if (planned.serial, destination) in self.accepted or planned.fates[destination] != ACCEPT:
             return
-        if self.scenario.waivers(destination) or any(self.wishes.concerning(planned.serial, destination)):
-            # What is given up or skipped lets others pass; it comes again where a crash was before its letter.
+        blamed = (planned.serial, destination) in self.blamed
+        if blamed or self.scenario.waivers(destination) or any(self.wishes.concerning(planned.serial, destination)):
+            # What is refused, given up or skipped lets others pass; it comes again where a crash was before a commit.
             return
         for offset in reversed(self.offsets[planned.topic, planned.partition]):
             if offset <= planned.offset:
@@ -212,16 +220,25 @@ class Oracle:
         parsed = parse(headers)
         if parsed is None:
             self.fail("a dead letter has no block of headers")
-        planned = self.plan[parsed.origin.topic, parsed.origin.partition, parsed.origin.offset]
+        first = self.plan[parsed.origin.topic, parsed.origin.partition, parsed.origin.offset]
+        planned = self.replays.of_letter(first, parsed)
+        if planned is None:
+            self.fail(f"a dead letter of {first.where} is of a replay that nobody made: {parsed}")
+        if not source.has((planned.topic, planned.partition), ever=True):
+            self.fail(f"a dead letter of {planned.where} is of {source.name}, which never had it: {parsed}")
+        if planned is not first:
+            self.saw("a replay was dead-lettered")
         what = f"dead letter of record {planned.serial} ({planned.where}) for {parsed.destination}: {parsed.cause}"
         if (key, value, parsed.original) != (planned.key, planned.value, planned.headers):
             self.fail(f"{what}: key, value or headers differ")
-        if self.dedup.setdefault(planned.serial, parsed.dedup_id) != parsed.dedup_id:
+        if self.dedup.setdefault(first.serial, parsed.dedup_id) != parsed.dedup_id:
             self.fail(f"{what}: with another dedup id than before")
         known = self.letters[planned.serial, parsed.destination]
         known.add(parsed.id)
         if len(known) > 1:
             self.fail(f"{what}: written again with another id")
+        letter = Letter(Record("letters", 0, len(self.replays.stored), -1, key, value, headers), parsed, "open")
+        self.replays.stored.setdefault(parsed.id, (planned, letter))
         failed = parsed.failed_at / 1000 - WALL + START
         if parsed.cause == "operator":
             epoch = self._judge_skip(planned, parsed.destination, source, what, failed)
@@ -262,7 +279,7 @@ class Oracle:
             # A letter whose acknowledgement was lost is written twice and counts once.
             again = (planned.serial, parsed.destination, parsed.failed_at) in self.failed
             self.failed.add((planned.serial, parsed.destination, parsed.failed_at))
-            if parsed.cause in ("invalid", "refused", "too_large") and not again:
+            if planned.first is None and parsed.cause in ("invalid", "refused", "too_large") and not again:
                 outcome = (parsed.failed_at, f"{parsed.cause} {parsed.code}")
                 self.settled[source.name, parsed.destination].append(outcome)
         if innocent:
@@ -341,7 +358,7 @@ class Oracle:
         epoch.clean = clean and not epoch.faulty_commit
 
 
-def _claims(finished: FinishedMap, offset: int, destination: str) -> bool:
-    return finished.whole.contains(offset) or (
-        destination in finished.parts and finished.parts[destination].contains(offset)
-    )
+def claims(finished: FinishedMap, offset: int, destination: str | None) -> bool:
+    """Whether a map says that a delivery is done, or a whole record where there is no destination."""
+    part = finished.parts.get(destination) if destination is not None else None
+    return finished.whole.contains(offset) or (part is not None and part.contains(offset))

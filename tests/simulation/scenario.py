@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ ACCEPT, REFUSE, LETTER, DROP = "accept", "refuse", "letter", "drop"
 
 KINDS: Final = vendors.kinds()
 TOPIC: Final = "events"
+REPLAYS: Final = "g.replay"
+"""The group's replay topic."""
 STEPS: Final = (
     *("poll", "assign", "assigned", "revoke", "revoked", "commit", "committed"),
     *("send", "judged", "answered", "letter", "letter arrives", "lettered"),
@@ -45,6 +47,29 @@ class Planned:
     partition: int = 0
     offset: int = -1
     value: bytes | None = None
+    first: Planned | None = None
+    """The record that came first, where this one is a replay."""
+    replays: int = 0
+    asked: str | None = None
+    """The destination of the letter that is replayed, None where it has none."""
+
+    @property
+    def root(self) -> Planned:
+        """The record as it came first."""
+        return self if self.first is None else self.first
+
+    def again(self, serial: int, destination: str | None) -> Planned:
+        """Return the replay of this record's letter for a destination; one without a destination is routed anew."""
+        fates = self.fates if destination is None else {destination: self.fates[destination]}
+        return replace(
+            self,
+            serial=serial,
+            fates=fates,
+            topic=REPLAYS,
+            first=self.root,
+            replays=self.replays + 1,
+            asked=destination,
+        )
 
     @property
     def where(self) -> str:
@@ -94,7 +119,9 @@ class Scenario:
     weather: Weather
     crashes: tuple[Crash, ...]
     events: tuple[tuple[float, str], ...]
-    """When, and which of `rebalance`, `back`, `lost`, `join`, `stop`, `cancel`, `crash`, `skip`."""
+    """When, and which of `rebalance`, `back`, `lost`, `join`, `stop`, `cancel`, `crash`, `skip`, `replay`."""
+    replays: int = 0
+    """Partitions of the replay topic; where it is empty for ever it is left out."""
     server_limit: int = 2**20
     keys: int = 5
     destinations: dict[str, DestinationSettings] = field(default_factory=dict)
@@ -111,6 +138,11 @@ class Scenario:
     def drain_timeout(self) -> float:
         """Seconds that a drain may take."""
         return self.settings.limits.drain_timeout
+
+    @property
+    def alone(self) -> bool:
+        """Whether the only member has every partition, so that whatever it needs another record for comes."""
+        return self.members == 1 and all(what != "join" for _, what in self.events)
 
     def waivers(self, destination: str) -> set[str]:
         """Return the causes for which the user asked to dead-letter even an innocent record."""
@@ -132,6 +164,7 @@ def draw(seed: int) -> Scenario:
     # Much happens early, while there is most to do.
     ends = (faults_end, 3.0, 1.0)
     events = [(random.uniform(0.05, random.choice(ends)), random.choice(happenings)) for _ in range(count)]
+    asked, replays = _asked(seed, faults_end)
     crashes = [
         Crash(random.choice(STEPS), random.choice((1, 1, 1, 2, 3, 8, 20)))
         for _ in range(0 if calm else random.choice((0, 1, 2, 3)))
@@ -152,18 +185,26 @@ def draw(seed: int) -> Scenario:
         foreign=random.choice(FOREIGN) if random.random() < 0.2 else None,
         weather=_weather(random, faults_end, list(settings.destinations), calm=calm),
         crashes=tuple(crashes),
-        events=tuple(sorted([*events, *_asked(seed, faults_end)])),
+        events=tuple(sorted([*events, *asked])),
+        replays=replays,
         server_limit=random.choice((2**20, 2**20, 700)),
         keys=random.choice((1, 5, 40)),
         destinations=dict(settings.destinations),
     )
 
 
-def _asked(seed: int, end: float) -> list[tuple[float, str]]:
-    """Return what the operator does and when: of another source of randomness, so that nothing else depends on it."""
+def _asked(seed: int, end: float) -> tuple[list[tuple[float, str]], int]:
+    """Return what the operator does and when, and how many partitions replays have.
+
+    It is of another source of randomness, so that nothing else depends on it.
+    """
     random = Random(f"operator {seed}")
     count = random.choice((0, 0, 1, 3, 10))
-    return [(random.uniform(0.05, random.choice((end, 3.0, 1.0))), "skip") for _ in range(count)]
+    asked = [(random.uniform(0.05, random.choice((end, 3.0, 1.0))), "skip") for _ in range(count)]
+    partitions = random.choice((0, 1, 2))
+    if partitions:
+        asked += [(random.uniform(0.3, end), "replay") for _ in range(random.choice((1, 3, 8)))]
+    return asked, partitions
 
 
 def _weather(random: Random, end: float, names: list[str], *, calm: bool) -> Weather:
@@ -253,8 +294,7 @@ def draw_record(scenario: Scenario, random: Random, serial: int, *, good: bool =
         kind = random.choice(_BAD if "tracker" in names else _BAD[:-2])
         if kind == "odd" and not scenario.roomy:
             kind = "no_user"
-        alone = scenario.members == 1 and all(what != "join" for _, what in scenario.events)
-        if kind == "strange" and (scenario.partitions == 1 or not alone):
+        if kind == "strange" and (scenario.partitions == 1 or not scenario.alone):
             # Where all that a member reads waits behind it, no known schema can tell that it is the right registry.
             kind = "broken"
     if good and kind == "good" and serial % 2 and "tracker" in names:

@@ -54,6 +54,11 @@ FAULTS = (
     *(f"skip of what is {what}: skipped" for what in ("not read", "not routed", "routed")),
     *(f"skip of what is {what}: refused" for what in ("routed", "done")),
     "skip of what is routed: pending",
+    *(
+        f"replay: {cause}"
+        for cause in ("decode", "route", "invalid", "refused", "gave_up", "unknown_outcome", "operator")
+    ),
+    *("a replay was accepted", "a replay was dead-lettered"),
 )
 """Every fault that the seeds have to bring about, each at least once."""
 

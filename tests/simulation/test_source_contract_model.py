@@ -40,7 +40,7 @@ class ModelWorld:
     topic = "events"
 
     def __init__(self, *, eager: bool) -> None:
-        self.broker = ModelBroker(self.topic, 2, Random(1), Lenient(), eager=eager)
+        self.broker = ModelBroker({self.topic: 2}, Random(1), Lenient(), eager=eager)
 
     async def join(self) -> ContractMember:
         """Return a member of the model's group."""

@@ -37,6 +37,9 @@ VENDOR_FAULTS: Final = (
 """What may go wrong with one request; `_after` is after the vendor accepted it."""
 _AFTER: Final = "_after"
 
+Meant = dict[int, tuple[Planned, Epoch]]
+"""The records of a request by the serials that its events show, each with the epoch for which it is."""
+
 
 @dataclass(slots=True)
 class Sent:
@@ -103,11 +106,8 @@ class ModelVendor:
             return self.random.uniform(0.5, 30.0)
         return self.random.choice((0.001, 0.01, 0.05, 0.4, 1.0))
 
-    def _blaming(self, body: bytes) -> Reply:
+    def _blaming(self) -> Reply:
         """Refuse everything by a code that the vendor documents as the record's fault."""
-        serials = self.serials(body)
-        if len(serials) == 1:
-            self.oracle.blamed.add((serials[0], self.name))
         if self.settings.vendor == "mytracker":
             return Reply(400, b'{"error": "Bad Request"}', "refused")
         return Reply(200, b'{"code": 4105, "msg": "?"}', "refused")
@@ -120,7 +120,7 @@ class ModelVendor:
         query = tuple(parse_qsl(parts.query))
         call = Call(number, self.now(), self.now() - START + WALL, request.method, parts.path, query, headers, body)
         if kind == "blaming":
-            return self._blaming(body)
+            return self._blaming()
         if b'"eventName":"odd"' in body:
             return Reply(200, b'{"code": 4999, "msg": "?"}', "refused")
         if b'"customUserId":"bad' in body:
@@ -145,15 +145,16 @@ class ModelVendor:
             return Response(200, {"content-type": "text/html"}, b"<html>hello</html>")
         return answer_of(self.api.failed(int(kind.split("_")[1])))
 
-    def take(self, events: Sequence[AcceptedEvent], epochs: dict[int, Epoch], late: bool = False) -> list[Acceptance]:
+    def take(
+        self, events: Sequence[AcceptedEvent], meant: Meant, late: bool = False
+    ) -> list[tuple[Planned, Acceptance]]:
         """Accept events for good, `late` where nobody waits for the answer any more."""
         taken = []
         for one in events:
-            serial = serial_of(one.event)
+            planned, epoch = meant[serial_of(one.event)]
             dedup_id = one.event.get("randomId")
-            epoch = epochs[serial]
-            planned, now = self.records[serial], self.now()
-            taken.append(self.oracle.accepts(planned, self.name, epoch, dedup_id, now, late=late))
+            accepted = self.oracle.accepts(planned, self.name, epoch, dedup_id, self.now(), late=late)
+            taken.append((planned, accepted))
         return taken
 
     def serials(self, body: bytes) -> list[int]:
@@ -177,26 +178,27 @@ class ModelTransport:
         vendor, oracle = self._vendor, self._vendor.oracle
         body = request.body or b""
         serials = vendor.serials(body)
-        epochs = self._check(serials, body)
+        meant = self._check(serials, body)
+        deliveries = {(planned.serial, vendor.name) for planned, _ in meant.values()}
         vendor.sent.append(Sent(vendor.now(), self._source.name, len(serials)))
-        for serial in serials:
-            oracle.sent[self._source.name, serial, vendor.name].append((vendor.now(), epochs[serial]))
+        for planned, epoch in meant.values():
+            oracle.sent[self._source.name, planned.serial, vendor.name].append((vendor.now(), epoch))
         self.in_flight += 1
         if self.in_flight > vendor.settings.max_in_flight:
             oracle.fail(f"{vendor.name}: {self.in_flight} requests in flight")
         try:
             async with asyncio.timeout(timeout):
-                response = await self._exchange(request, epochs, timeout)
+                response = await self._exchange(request, meant, timeout)
         except TimeoutError:
-            oracle.unknown.update((serial, vendor.name) for serial in serials)
+            oracle.unknown |= deliveries
             raise TransportError("no answer in time", unknown_outcome=True) from None
         except TransportError as error:
             if error.unknown_outcome:
-                oracle.unknown.update((serial, vendor.name) for serial in serials)
+                oracle.unknown |= deliveries
             raise
         else:
             if response.status in (502, 504):
-                oracle.unknown.update((serial, vendor.name) for serial in serials)
+                oracle.unknown |= deliveries
             return response
         finally:
             self.in_flight -= 1
@@ -204,8 +206,8 @@ class ModelTransport:
     async def close(self) -> None:
         """Nothing is open."""
 
-    def _check(self, serials: Sequence[int], body: bytes) -> dict[int, Epoch]:
-        """Judge what is sent; return the epoch for which each record is."""
+    def _check(self, serials: Sequence[int], body: bytes) -> Meant:
+        """Judge what is sent; return which records it is, and for which epochs."""
         vendor, limits = self._vendor, self._vendor.settings.batch
         documented = vendor.settings.documented
         if vendor.now() < self._quiet_until - INSTANT:
@@ -214,17 +216,21 @@ class ModelTransport:
             vendor.oracle.fail(f"{vendor.name}: {len(serials)} records in one request")
         if len(body) > (limits.bytes or documented.bytes):
             vendor.oracle.fail(f"{vendor.name}: {len(body)} bytes in one request")
-        epochs = {}
+        meant: Meant = {}
         for serial in serials:
-            planned = vendor.records[serial]
-            epoch = epochs[serial] = self._source.epoch_of((planned.topic, planned.partition))
+            planned = vendor.oracle.replays.meant(vendor.records[serial], vendor.name, self._source)
+            partition = (planned.topic, planned.partition)
+            if not self._source.has(partition, ever=True):
+                vendor.oracle.fail(f"{vendor.name}: {planned.where} is sent by who never had its partition")
+            epoch = self._source.epoch_of(partition)
+            meant[serial] = planned, epoch
             began = epoch.ended if epoch.ended is not None else epoch.drain_began
             if began is not None and vendor.now() - began > INSTANT:
                 vendor.oracle.fail(f"{vendor.name}: {planned.where} is sent after its partition began to leave")
             vendor.oracle.sends(planned, vendor.name, epoch)
-        return epochs
+        return meant
 
-    async def _exchange(self, request: Request, epochs: dict[int, Epoch], timeout: float) -> Response:
+    async def _exchange(self, request: Request, meant: Meant, timeout: float) -> Response:
         vendor = self._vendor
         fault = vendor.fault()
         await asyncio.sleep(vendor.latency())
@@ -234,25 +240,28 @@ class ModelTransport:
             raise TransportError("no connection", unknown_outcome=False)
         if fault == "late":
             events = vendor.judge(request, len(vendor.sent)).events
-            asyncio.get_running_loop().call_later(timeout + 1.0, vendor.take, events, epochs, True)
+            asyncio.get_running_loop().call_later(timeout + 1.0, vendor.take, events, meant, True)
             fault = "hang"
-        taken: list[Acceptance] = []
+        taken: list[tuple[Planned, Acceptance]] = []
         reply: Reply | None = None
         if fault in (None, "blaming") or str(fault).endswith(_AFTER):
             reply = vendor.judge(request, len(vendor.sent), fault)
-            if reply.verdict == "refused" and len(epochs) > 1:
+            if reply.verdict == "refused" and len(meant) > 1:
                 vendor.oracle.saw("a refused batch")
-            taken = vendor.take(reply.events, epochs)
+            if fault == "blaming" and len(meant) == 1:
+                vendor.oracle.blamed.update((planned.serial, vendor.name) for planned, _ in meant.values())
+            taken = vendor.take(reply.events, meant)
         if not self._step("judged"):
             raise TransportError("dead", unknown_outcome=True)
         response = await self._answer(fault, reply)
         if not self._step("answered"):
             raise TransportError("dead", unknown_outcome=True)
         if fault is None:
-            for one in taken:
+            at = int((vendor.now() - START + WALL) * 1000)
+            for planned, one in taken:
                 one.answered = vendor.now()
-                at = int((vendor.now() - START + WALL) * 1000)
-                vendor.oracle.settled[self._source.name, vendor.name].append((at, None))
+                if planned.first is None:
+                    vendor.oracle.settled[self._source.name, vendor.name].append((at, None))
         if response.status == 429:
             self._quiet_until = vendor.now() + QUIET
         return response

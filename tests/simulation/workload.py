@@ -6,7 +6,8 @@ import asyncio
 from random import Random
 from typing import Final
 
-from connector.records import Record
+from connector.pipeline.batching import charge_of
+from connector.records import Headers, Record
 from connector.testing.loop import START, WALL, LoopClock
 from tests.simulation.broker import ModelBroker
 from tests.simulation.edges import ENCODER, NAMES
@@ -24,6 +25,8 @@ class Workload:
         self, scenario: Scenario, broker: ModelBroker, oracle: Oracle, clock: LoopClock, random: Random
     ) -> None:
         self.records: list[Planned] = []
+        self.largest = 0
+        """The bytes with which a member is charged for holding the largest of them."""
         self._scenario = scenario
         self._broker = broker
         self._oracle = oracle
@@ -42,16 +45,21 @@ class Workload:
         planned = draw_record(self._scenario, self._random, len(self.records), good=good)
         planned.value = self._value(planned)
         gap = self._random.choice((0, 0, 0, 0, 1, 30))
+        self.append(planned, planned.headers, gap=gap, marker=self._random.random() < 0.1)
+
+    def append(self, planned: Planned, headers: Headers, *, gap: int = 0, marker: bool = False) -> None:
+        """Write a record that carries these headers; `marker` leaves an offset behind it that is no record."""
         stamp = int((WALL + self._clock.now() - START) * 1000)
 
         def make(offset: int) -> Record:
             planned.offset = offset
-            return Record(planned.topic, planned.partition, offset, stamp, planned.key, planned.value, planned.headers)
+            made = Record(planned.topic, planned.partition, offset, stamp, planned.key, planned.value, headers)
+            self.largest = max(self.largest, charge_of(made))
+            return made
 
         log = self._broker.logs[planned.topic, planned.partition]
         log.append(make, gap)
-        if self._random.random() < 0.1:
-            log.end += 1
+        log.end += marker
         self.records.append(planned)
         self._oracle.wrote(planned.topic, planned.partition, planned.offset, planned)
         self._broker.wake()

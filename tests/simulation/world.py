@@ -16,7 +16,6 @@ from connector.dead_letters.writer import DeadLetterWriter
 from connector.kafka.avro import Decoder
 from connector.kafka.registry import Client, Registry
 from connector.metrics import Metrics
-from connector.pipeline.batching import FIXED_CHARGE
 from connector.testing.loop import START, LoopClock, run_virtual
 from connector.wiring import Edges, Pipeline, build
 from tests.simulation.broker import ModelBroker, ModelSource
@@ -24,13 +23,15 @@ from tests.simulation.edges import CONTRACTS, ModelProducer, ModelRegistry, Quic
 from tests.simulation.facts import Broken, Report
 from tests.simulation.operator import Operator
 from tests.simulation.oracle import Oracle
-from tests.simulation.scenario import HARD_STOP, KINDS, TOPIC, Crash, Scenario, draw
+from tests.simulation.scenario import HARD_STOP, KINDS, REPLAYS, TOPIC, Crash, Scenario, draw
 from tests.simulation.vendors import ModelTransport, ModelVendor, judge_rate
 from tests.simulation.workload import Workload
 
 CLUSTER: Final = "model-cluster"
 STOPPING: Final = 5.0
 """Seconds beside the drain within which a member has to end (design: `run` stops within `drain_timeout` + 5 s)."""
+LARGEST_ITEM: Final = 1500
+"""Bytes that no vendor's item of these records passes."""
 LET_GO: Final = 120.0
 """Seconds after which nothing may be under way any more when everything is done."""
 
@@ -81,14 +82,16 @@ class World:
         self.random = Random(scenario.seed * 31 + 7)
         self.clock = LoopClock()
         self.oracle = Oracle(scenario)
-        self.broker = ModelBroker(TOPIC, scenario.partitions, self.random, self.oracle, eager=scenario.eager)
+        self.partitions = {TOPIC: scenario.partitions} | ({REPLAYS: scenario.replays} if scenario.replays else {})
+        self.broker = ModelBroker(self.partitions, self.random, self.oracle, eager=scenario.eager)
         self.broker.crowded_from = 0.75 * scenario.map_limit
         self.workload = Workload(scenario, self.broker, self.oracle, self.clock, self.random)
         self.records = self.workload.records
         self.stormy = True
         self.trace: list[str] = []
         self.members: list[Member] = []
-        self.operator = Operator(self.oracle, self.clock, Random(f"operator's {scenario.seed}"))
+        mood = Random(f"operator's {scenario.seed}")
+        self.operator = Operator(self.oracle, self.broker, self.workload, self.clock, mood)
         self.crashes = list(scenario.crashes)
         self.ending = False
         self._numbers = itertools.count()
@@ -158,7 +161,9 @@ class World:
             elif what == "rebalance":
                 self.broker.rebalance(shuffle=True)
             elif what == "skip":
-                self.operator.skip(alive, self.records)
+                self.operator.skip(alive)
+            elif what == "replay":
+                self.operator.replay()
             elif alive:
                 self._befall(self.random.choice(alive), what)
 
@@ -224,7 +229,7 @@ class World:
             clock=self.clock,
             random=Random(self.random.random()),
             cluster_id=CLUSTER,
-            partitions={TOPIC: scenario.partitions},
+            partitions=self.partitions,
             map_limit=scenario.map_limit,
         )
         member.pipeline = build(scenario.settings, KINDS, metrics, edges)
@@ -265,7 +270,7 @@ class World:
 
     def _check_memory(self, member: Member) -> None:
         """A poll's records may come on top of the limit, nothing else."""
-        most_one = (FIXED_CHARGE + 2500) * max(1, len(self.vendors))
+        most_one = (self.workload.largest + LARGEST_ITEM) * max(1, len(self.vendors))
         if member.pipeline.budget.used < 0 and self.oracle.broken is None:
             self.oracle.broken = f"{member.name} gave back more bytes than it held"
         if member.most > member.pipeline.budget.limit + self.scenario.chunk * most_one and self.oracle.broken is None:
