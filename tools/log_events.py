@@ -36,7 +36,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "console.letters_unread": "Dead letters could not be read for the console; it is tried again.",
     "console.sign_in_refused": "Somebody gave the console a wrong token.",
     "console.started": "The console listens.",
-    "dead_letter.failed": "Kafka does not take dead letters (once in 5 s): they are tried again, and their records stay uncommitted.",
+    "dead_letter.failed": "Kafka takes no dead letters (said once in 5 s): they are tried again, uncommitted.",
     "destination.secrets_unreadable": "A probe wanted to read the secrets again and could not; the old ones hold.",
     "destination.state": "A destination went from one state to another, and why: docs/delivery.md has the table.",
     "drain.missed": "Requests were still under way when the drain's time was over.",

@@ -15,6 +15,7 @@ from connector.errors import Refusal
 
 LONG_MIN: Final = -(2**63)
 LONG_MAX: Final = 2**63 - 1
+_JSON_SCALARS: Final = frozenset({str, int, float})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -87,8 +88,8 @@ def scalar(value: object) -> str | int | float | bool | None:
     A time with a zone becomes epoch milliseconds, a date `yyyy-MM-dd`, a time of day, a UUID and an enum symbol text,
     a decimal a number where the number says exactly the same. Everything else is a `ValueError` that says what it was.
     """
-    if value is None or isinstance(value, bool):
-        return value
+    if value is None or isinstance(value, bool) or type(value) in _JSON_SCALARS:
+        return value  # type: ignore[return-value]  # it is one of those types
     if isinstance(value, datetime):
         return epoch_millis(value)
     if isinstance(value, date | time):

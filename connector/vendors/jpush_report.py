@@ -7,8 +7,7 @@ in a batch is sent once and answered to each; queries change nothing at the vend
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, SecretStr
@@ -60,11 +59,14 @@ class JPushReport:
 
     def group(self, event: VendorEvent) -> Hashable:
         """Return the endpoint; for status also the push and the day, which one request has once."""
-        with _told(event, max(0, event.timestamp)):
+        try:
             endpoint, fields = self._questions.asked(event)
             if endpoint != "status":
                 return endpoint
             return (endpoint, self._questions.msg_id(fields), self._questions.day(fields, event.timestamp))
+        except Refusal as refusal:
+            _tell(refusal, event, max(0, event.timestamp))
+            raise
 
     def limits(self, group: Hashable) -> Limits:
         """Return what one request may hold: for a GET the query's bytes are counted, for users it is one question."""
@@ -77,8 +79,11 @@ class JPushReport:
 
     def encode(self, event: VendorEvent, now: int) -> Item:
         """Check the question and return its part of the query or body, under a key that equal questions share."""
-        with _told(event, now):
+        try:
             return self._encoded(event, now)
+        except Refusal as refusal:
+            _tell(refusal, event, now)
+            raise
 
     def _encoded(self, event: VendorEvent, now: int) -> Item:
         endpoint, fields = self._questions.asked(event)
@@ -117,16 +122,11 @@ def _query_id(event: VendorEvent) -> str:
     return event.identity if name is None else str(name)
 
 
-@contextmanager
-def _told(event: VendorEvent, now: int) -> Iterator[None]:
-    """Have a refusal that is raised inside answered on the results topic, like one of the vendor's own."""
-    try:
-        yield
-    except Refusal as refusal:
-        endpoint, msg_id = about(event)
-        question = Question(_query_id(event), endpoint, msg_id, (), now)
-        refusal.answers = (jpush_answers.refused_locally(question, refusal),)
-        raise
+def _tell(refusal: Refusal, event: VendorEvent, now: int) -> None:
+    """Have a local refusal answered on the results topic, like one of the vendor's own."""
+    endpoint, msg_id = about(event)
+    question = Question(_query_id(event), endpoint, msg_id, (), now)
+    refusal.answers = (jpush_answers.refused_locally(question, refusal),)
 
 
 def _frame(group: tuple[Any, ...]) -> tuple[bytes, bytes]:

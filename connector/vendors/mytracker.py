@@ -74,12 +74,13 @@ class MyTracker:
         """Check every parameter of the document's table and return the set."""
         fields = event.fields
         datum: dict[str, Any] = {}
-        for name, (least, most) in NUMBERS.items():
-            if fields.get(name) is not None:
-                datum[name] = self._number(name, fields[name], least, most)
-        for name, (shortest, longest) in TEXTS.items():
-            if fields.get(name) is not None:
-                datum[name] = self._text(name, fields[name], shortest, longest)
+        for name, value in fields.items():
+            if value is None:
+                continue
+            if (lengths := TEXTS.get(name)) is not None:
+                datum[name] = self._text(name, value, *lengths)
+            elif (bounds := NUMBERS.get(name)) is not None:
+                datum[name] = self._number(name, value, *bounds)
         params = fields.get("customEventParams")
         if params:
             datum["customEventParams"] = self._params(params)
@@ -96,8 +97,7 @@ class MyTracker:
         return value
 
     def _text(self, name: str, value: Any, shortest: int, longest: int | None) -> Any:
-        value = plain(value)
-        if type(value) is not str:
+        if type(value) is not str and type(value := plain(value)) is not str:
             self._rules.broken(f"{name}.type", kind(value))
         elif longest is not None and not shortest <= len(value) <= longest:
             self._rules.broken(f"{name}.length", f"text of {len(value)} characters")
@@ -109,7 +109,9 @@ class MyTracker:
         if not isinstance(params, Mapping):
             self._rules.broken("customEventParams.type", kind(params))
             return params
-        kept = {name: plain(value) for name, value in params.items() if value is not None}
+        kept = {
+            name: value if type(value) is str else plain(value) for name, value in params.items() if value is not None
+        }
         for name, value in kept.items():
             if type(value) is not str:
                 self._rules.broken("customEventParams.type", f"an object that holds {kind(value)}")

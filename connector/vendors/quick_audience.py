@@ -31,7 +31,7 @@ from connector.vendors.base import (
 )
 from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, kind, plain, rule_ids
 from connector.vendors.quick_audience_form import form, form_around, signature
-from connector.vendors.quick_audience_model import ID_PARTS, OPTIONAL, REQUIRED, RULES, finite, is_of_the_account
+from connector.vendors.quick_audience_model import ID_PARTS, OPTIONAL, REQUIRED, RULES, TEXTS, finite, is_of_the_account
 
 
 class QuickAudienceSettings(DestinationSettings):
@@ -84,8 +84,10 @@ class QuickAudience:
         """Check the event and return it as a member of the list."""
         fields, rules = event.fields, self._rules
         datum: dict[str, Any] = {"organizationId": self._organization}
-        for name in (*REQUIRED, *OPTIONAL):
-            value = self._text(name, fields.get(name), required=name in REQUIRED)
+        for name, required in TEXTS:
+            value = fields.get(name)
+            if not value or type(value) is not str:
+                value = self._text(name, value, required=required)
             if value is not None:
                 datum[name] = value
         if not fields.get("entityId") and (event.entity or self._settings.entity):
@@ -121,8 +123,10 @@ class QuickAudience:
         if not isinstance(attributes, Mapping):
             self._rules.broken("extendAttributes.type", kind(attributes))
             return attributes
-        texts = {}
+        texts = {name: value for name, value in attributes.items() if type(value) is str}
         for name, value in attributes.items():
+            if name in texts:
+                continue
             given = value if isinstance(value, Mapping | list | tuple) else plain(value)
             if not finite(given):
                 self._rules.broken("extendAttributes.value", "an object that holds NaN or infinity")

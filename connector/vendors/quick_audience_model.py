@@ -8,6 +8,8 @@ from typing import Final
 
 OPTIONAL: Final = ("organizationId", "workspaceId", "entityId", "comeFrom", "eventChannel")
 REQUIRED: Final = ("customerId", "eventCode")
+TEXTS: Final = (*((name, True) for name in REQUIRED), *((name, False) for name in OPTIONAL))
+"""The parameters that are text, and whether an event needs them."""
 ID_PARTS: Final = ("customerId", "idMapping")
 
 RULES: Final[Mapping[str, str]] = {
