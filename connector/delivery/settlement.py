@@ -6,10 +6,9 @@ it where it is: it waits, and the destination shows why.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -42,12 +41,15 @@ HALVE_AFTER: Final = 5
 DOUBT_AFTER: Final = 10
 """Records refused alone by an undocumented code, nothing accepted between them, after which the destination is held."""
 
+Together = Callable[[Sequence[Coroutine[Any, Any, None]]], Awaitable[None]]
+
 
 class Settlement:
-    """Settles the batches of one destination."""
+    """Settles the batches of one destination; `together` awaits several works at once."""
 
-    def __init__(self, destination: Destination, vendor_name: str) -> None:
+    def __init__(self, destination: Destination, vendor_name: str, together: Together) -> None:
         self._at = destination
+        self._together = together
         self._ports = destination.ports
         self._vendor_name = vendor_name
 
@@ -382,12 +384,7 @@ class Settlement:
             for delivery in batch.deliveries
         )
         # All at once: one after another a batch that is given up would take as many round trips as it has records.
-        writing = [asyncio.create_task(self._write_letter(*one)) for one in zip(batch.deliveries, letters, strict=True)]
-        try:
-            await asyncio.gather(*writing)
-        finally:
-            for task in writing:
-                task.cancel()
+        await self._together([self._write_letter(*one) for one in zip(batch.deliveries, letters, strict=True)])
 
     async def _write_letter(self, delivery: Delivery, letter: DeadLetter) -> None:
         await self._ports.dead_letters.write(letter)

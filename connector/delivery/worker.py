@@ -7,7 +7,7 @@ it runs in one event loop, so nothing here is locked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Hashable, Iterable
+from collections.abc import Coroutine, Hashable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -47,7 +47,7 @@ class Worker:
         self._transport = transport
         self._asker = Asker(destination, transport, timeout=timeout, codes=codes or {}, tracer=tracer)
         self._time = destination.ports.metrics.time_seconds
-        self._settlement = Settlement(destination, destination.settings.vendor)
+        self._settlement = Settlement(destination, destination.settings.vendor, _together)
         self._tasks: dict[asyncio.Task[None], Batch] = {}
         self._changed = asyncio.Event()
         self._stopping = False
@@ -360,3 +360,13 @@ class Worker:
             return None
         batch.deliveries = [d for d in batch.deliveries if d not in expired]
         return batch.part(expired)
+
+
+async def _together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Return once all have; where one raises, or this is cancelled, the others are cancelled."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
