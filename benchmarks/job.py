@@ -6,7 +6,7 @@ What is left is the connector's own work, which `benchmarks.micro` times and the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -109,7 +109,7 @@ class AcceptingTransport:
 class NoLetters:
     """Fails where a record of the job is refused."""
 
-    async def write(self, letter: DeadLetter) -> None:
+    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Fail."""
         raise AssertionError(letter.message)
 

@@ -339,7 +339,7 @@ class _Tally:
         sent.requests.append((asyncio.get_running_loop().time() - self._began, records, size))
         self._guards[sent.destination].accepted(records)
 
-    async def write(self, letter: DeadLetter) -> None:
+    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Note a record that would become a dead letter."""
         key = (letter.destination, letter.cause, letter.code)
         one = self._refused.get(key)

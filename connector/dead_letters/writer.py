@@ -59,14 +59,16 @@ class DeadLetterWriter:
         self.trouble: str | None = None
         """Why letters cannot be written now, or None."""
 
-    async def write(self, letter: DeadLetter) -> None:
+    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Return once Kafka has acknowledged the letter; wait and try again for as long as it does not.
 
-        Raises only what makes the producer useless for good: then the record stays uncommitted.
+        `is_ours` tells whether the record's partition still is: where it has left, its next owner comes to the record
+        again, and a letter from here as well would only be one more. Raises only what makes the producer useless for
+        good: then the record stays uncommitted.
         """
         headers = to_headers(letter, group=self._group)
         wait = min(_FIRST_WAIT, self._longest_wait)
-        while True:
+        while is_ours():
             try:
                 await self._producer.send(
                     self._topic, key=letter.record.key, value=letter.record.value, headers=headers
@@ -78,10 +80,11 @@ class DeadLetterWriter:
                 await self._clock.sleep(wait)
                 wait = min(wait * 2, self._longest_wait)
             else:
+                self._metrics.records_dead_lettered.labels(letter.destination or "", letter.cause).inc()
+                self._log(letter)
                 break
+        # Where others still wait, their next try says so again.
         self.trouble = None
-        self._metrics.records_dead_lettered.labels(letter.destination or "", letter.cause).inc()
-        self._log(letter)
 
     def _note_trouble(self, letter: DeadLetter, error: ConnectorError) -> None:
         self.trouble = f"dead letters cannot be written to {self._topic}: {error}"

@@ -32,8 +32,11 @@ log = structlog.get_logger()
 class DeadLetterSink(Protocol):
     """Where refused records go."""
 
-    async def write(self, letter: DeadLetter) -> None:
-        """Return once Kafka has acknowledged the letter. Tries again by itself; may be cancelled, never raises else."""
+    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
+        """Return once Kafka has acknowledged the letter, or its partition is ours no longer.
+
+        Tries again by itself; may be cancelled, never raises else.
+        """
         ...
 
 

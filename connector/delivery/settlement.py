@@ -387,7 +387,7 @@ class Settlement:
         await self._together([self._write_letter(*one) for one in zip(batch.deliveries, letters, strict=True)])
 
     async def _write_letter(self, delivery: Delivery, letter: DeadLetter) -> None:
-        await self._ports.dead_letters.write(letter)
+        await self._ports.dead_letters.write(letter, delivery.tracker.is_ours)
         self._at.finish([delivery])
 
     def _count_delivered(self, deliveries: Sequence[Delivery]) -> None:

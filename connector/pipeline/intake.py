@@ -344,7 +344,8 @@ class Intake:
                     field=refusal.field,
                     vendor=None if before is None else before.vendor,
                     destination=None if before is None else before.destination,
-                )
+                ),
+                tracker.is_ours,
             )
             tracker.finish(record.offset, WHOLE)
         finally:

@@ -81,6 +81,10 @@ class PartitionTracker:
         self._phase = phase
         self.open = phase is Phase.OPEN
 
+    def is_ours(self) -> bool:
+        """Whether the assignment is not over: what is finished now can still be committed."""
+        return self._phase is not Phase.CLOSED
+
     @property
     def unfinished(self) -> int:
         """How many records were read and are not done."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
@@ -68,8 +68,11 @@ class Deliverer(Protocol):
 class DeadLetters(Protocol):
     """Where refused records go."""
 
-    async def write(self, letter: DeadLetter) -> None:
-        """Return once Kafka has acknowledged the letter. Never raises but by cancellation."""
+    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
+        """Return once Kafka has acknowledged the letter, or its partition is ours no longer.
+
+        Never raises but by cancellation.
+        """
         ...
 
 

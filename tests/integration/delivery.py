@@ -42,7 +42,7 @@ class Letters:
     def __init__(self) -> None:
         self.letters: list[DeadLetter] = []
 
-    async def write(self, letter: DeadLetter) -> None:
+    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Take one letter."""
         self.letters.append(letter)
 

@@ -97,7 +97,7 @@ class ModelBroker:
         self.crowded_from = 0.75 * MAX_TEXT
         self._waiting: dict[asyncio.Future[bool], None] = {}
         self.doubles: list[tuple[float, float]] = []
-        """When a member worked on that had been put out already."""
+        """When a member worked on that had been put out: in the middle of a drain it does not notice."""
 
     def wake(self) -> None:
         """Let idle polls return: something changed."""
@@ -138,7 +138,7 @@ class ModelBroker:
             member.notices_at = now + notice
             if notice:
                 self.judge.saw("expelled")
-            self.doubles.append((now, now + notice))
+            member.put_out_at = now
         for epoch in member.epochs.values():
             epoch.expelled = True
         for partition, owner in self.owner.items():
@@ -203,7 +203,7 @@ class ModelSource:
         self.epochs: dict[Partition, Epoch] = {}
         self.past: dict[Partition, Epoch] = {}
         self.stopped_at: float | None = None
-        self.notices_at = 0.0
+        self.notices_at = self.put_out_at = 0.0
         self._broker = broker
         self._step = step
         self._chunk = chunk
@@ -364,6 +364,7 @@ class ModelSource:
         self._broker.wake()
 
     async def _lose(self) -> None:
+        self._broker.doubles.append((self.put_out_at, asyncio.get_running_loop().time()))
         partitions = list(self.assignment)
         for partition in partitions:
             self._forget(partition, clean=False)

@@ -86,6 +86,7 @@ class ModelProducer:
 
     async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> object:
         """Store a letter."""
+        self._oracle.begins(headers)
         if not self._step("letter"):
             await asyncio.Event().wait()
         await asyncio.sleep(self._random.choice((0.001, 0.05, 0.5, 2.0)))

@@ -10,8 +10,10 @@ DELIVERY: Final = (
     Mutant(
         "finish a refused record before its letter is acknowledged",
         "connector/delivery/settlement.py",
-        "        await self._ports.dead_letters.write(letter)\n        self._at.finish([delivery])\n",
-        "        self._at.finish([delivery])\n        await self._ports.dead_letters.write(letter)\n",
+        "        await self._ports.dead_letters.write(letter, delivery.tracker.is_ours)\n"
+        "        self._at.finish([delivery])\n",
+        "        self._at.finish([delivery])\n"
+        "        await self._ports.dead_letters.write(letter, delivery.tracker.is_ours)\n",
     ),
     Mutant(
         "send sooner than the vendor asked for",

@@ -7,7 +7,7 @@ commit is judged at the moment at which it is stored, every acceptance at the mo
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
@@ -50,6 +50,8 @@ class Oracle:
     """Deliveries of which an attempt ended so that nobody knows what became of it."""
     sent: dict[tuple[str, int, str], list[tuple[float, Epoch]]] = field(default_factory=lambda: defaultdict(list))
     """When, and in which epoch, each member sent each delivery."""
+    begun: set[tuple[int, str | None]] = field(default_factory=set)
+    """Deliveries of which somebody has begun to write a dead letter."""
     wishes: Wishes = field(default_factory=Wishes)
     """What an operator asked to be skipped."""
     replays: Replays = field(default_factory=Replays)
@@ -157,8 +159,11 @@ class Oracle:
         self.accepted[planned.serial, destination].append(acceptance)
         return acceptance
 
-    def sends(self, planned: Planned, destination: str, epoch: Epoch) -> None:
-        """Judge that a delivery is sent now: not where it is dead-lettered, or is to be skipped, in this epoch."""
+    def sends(self, planned: Planned, destination: str, epoch: Epoch, ahead: Collection[int]) -> None:
+        """Judge that a delivery is sent now, in a request with the records `ahead` of it.
+
+        Not where it is dead-lettered, or is to be skipped, in this epoch, nor before what has its key.
+        """
         what = f"{destination} is sent record {planned.serial} ({planned.where})"
         for wish in self.wishes.concerning(planned.serial, destination):
             if wish.epoch is epoch:
@@ -167,6 +172,35 @@ class Oracle:
             for letter in self.written.get((planned.serial, name), ()):
                 if letter.epoch is epoch and letter.answered is not None:
                     self.fail(f"{what}: its dead letter is written")
+        if self.scenario.destinations[destination].order == "key" and planned.first is None:
+            self._judge_overtaking(planned, destination, epoch, ahead, what)
+
+    def _judge_overtaking(
+        self, planned: Planned, destination: str, epoch: Epoch, ahead: Collection[int], what: str
+    ) -> None:
+        """Raise where an earlier record of the key, read in the same epoch, still waits to be accepted."""
+        if self.scenario.waivers(destination):
+            return
+        for offset in reversed(self.offsets[planned.topic, planned.partition]):
+            if offset < epoch.committed:
+                return
+            other = self.plan[planned.topic, planned.partition, offset]
+            if offset >= planned.offset or other.key != planned.key or other.serial in ahead:
+                continue
+            wished = any(self.wishes.concerning(other.serial, destination))
+            if self._waits(other, destination) and not wished and (other.serial, destination) not in self.blamed:
+                self.fail(f"{what}: before {other.where}, which has the same key")
+
+    def begins(self, headers: Headers) -> None:
+        """Take note that a member begins to write a letter: it has decided."""
+        if (parsed := parse(headers)) is not None:
+            self.begun.add((self.plan[parsed.origin].serial, parsed.destination))
+
+    def _waits(self, planned: Planned, destination: str) -> bool:
+        """Whether a delivery waits for its outcome, also because nobody can say yet what its refusal means."""
+        fate = planned.fates.get(destination)
+        odd = fate == REFUSE and planned.kind == "odd" and (planned.serial, destination) not in self.begun
+        return (odd or fate == ACCEPT) and not self.is_done(planned, destination)
 
     def _judge_repeat(self, planned: Planned, destination: str, epoch: Epoch, what: str) -> None:
         offset = planned.offset
@@ -248,7 +282,8 @@ class Oracle:
         if epoch is None:
             return Acceptance(now, source.epoch_of((planned.topic, planned.partition)))
         for before in self.written[planned.serial, parsed.destination]:
-            if before.answered is not None and not epoch.expelled and before.epoch is not epoch:
+            # What was under way when a drain was missed may arrive at any time.
+            if before.answered is not None and not epoch.expelled and epoch.ended is None and before.epoch is not epoch:
                 self._judge_again(before, what)
         written = Acceptance(now, epoch)
         self.written[planned.serial, parsed.destination].append(written)

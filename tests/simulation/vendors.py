@@ -227,7 +227,7 @@ class ModelTransport:
             began = epoch.ended if epoch.ended is not None else epoch.drain_began
             if began is not None and vendor.now() - began > INSTANT:
                 vendor.oracle.fail(f"{vendor.name}: {planned.where} is sent after its partition began to leave")
-            vendor.oracle.sends(planned, vendor.name, epoch)
+            vendor.oracle.sends(planned, vendor.name, epoch, meant)
         return meant
 
     async def _exchange(self, request: Request, meant: Meant, timeout: float) -> Response:

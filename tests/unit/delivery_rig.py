@@ -187,7 +187,7 @@ class ModelDeadLetters:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def write(self, letter: DeadLetter) -> None:
+    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Take one letter."""
         self.begun += 1
         await self.gate.wait()

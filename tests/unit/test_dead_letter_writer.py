@@ -43,13 +43,38 @@ def test_a_drain_sees_a_letter_tried_again(drain: float) -> None:
         writer = DeadLetterWriter(producer, "letters", "g", metrics=Metrics(), clock=clock, drain_timeout=drain)
         record = Record("t", 0, 1, -1, b"k", b"v", ())
         letter = DeadLetter(record=record, cause="decode", code="c", message="m", failed_at=0.0, dedup_id="d")
-        writing = asyncio.create_task(writer.write(letter))
+        writing = asyncio.create_task(writer.write(letter, lambda: True))
         await asyncio.sleep(max(600.0, 3 * drain))
         gaps = [later - earlier for earlier, later in zip(producer.asked, producer.asked[1:], strict=False)]
         assert max(gaps) <= min(30.0, drain / 4) + 1e-6
         assert writer.trouble is not None
         producer.mended = clock.now()
         await asyncio.wait_for(writing, min(30.0, drain / 4) + 0.01)
+        assert writer.trouble is None
+
+    run_virtual(play())
+
+
+def test_a_letter_of_a_partition_that_left_is_not_tried_again() -> None:
+    """Once the record is somebody else's to end, a letter that Kafka did not take is let go, and no trouble is shown.
+
+    Kills: letters of assignments that are over, tried for ever: one more of each for every rebalance meanwhile.
+    """
+
+    async def play() -> None:
+        clock = LoopClock()
+        producer = Broken(clock)
+        writer = DeadLetterWriter(producer, "letters", "g", metrics=Metrics(), clock=clock, drain_timeout=22.0)
+        record = Record("t", 0, 1, -1, b"k", b"v", ())
+        letter = DeadLetter(record=record, cause="decode", code="c", message="m", failed_at=0.0, dedup_id="d")
+        left = asyncio.Event()
+        writing = asyncio.create_task(writer.write(letter, lambda: not left.is_set()))
+        await asyncio.sleep(60.0)
+        left.set()
+        asked = len(producer.asked)
+        await asyncio.wait_for(writing, 22.0)
+        assert asked > 1
+        assert len(producer.asked) == asked
         assert writer.trouble is None
 
     run_virtual(play())
