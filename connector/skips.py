@@ -92,6 +92,8 @@ class Skipper:
     def _not_owned(self, position: Position) -> Skipped:
         owned = ", ".join(f"{one.topic}[{one.partition}]" for one in self._runner.status()) or "none"
         where = f"{position.topic}[{position.partition}]"
+        if position[:2] in self._runner.assigned:
+            return Skipped("refused", f"{where} is leaving this member; ask its next owner in a moment")
         return Skipped(
             "refused",
             f"this member does not own {where}; it owns: {owned}. Ask the member that does (--url), or start one",

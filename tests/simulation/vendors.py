@@ -210,7 +210,7 @@ class ModelTransport:
         """Judge what is sent; return which records it is, and for which epochs."""
         vendor, limits = self._vendor, self._vendor.settings.batch
         documented = vendor.settings.documented
-        if vendor.now() < self._quiet_until - INSTANT:
+        if self._quiet_until - QUIET + INSTANT < vendor.now() < self._quiet_until - INSTANT:
             vendor.oracle.fail(f"{vendor.name}: a request comes sooner than the vendor asked for")
         if len(serials) > (limits.records or documented.records):
             vendor.oracle.fail(f"{vendor.name}: {len(serials)} records in one request")
