@@ -65,6 +65,12 @@ DELIVERY: Final = (
         "            self._ready.append(batch)\n",
     ),
     Mutant(
+        "let a lane oversleep what was put back",
+        "connector/delivery/lane.py",
+        "        self.due = min(self.due, due)\n",
+        "",
+    ),
+    Mutant(
         "pace nothing",
         "connector/delivery/pacing.py",
         "self._next = max(self._next, now - CATCH_UP) + 1.0 / (rate * PACE)",
