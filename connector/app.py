@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import os
 import signal
@@ -48,6 +49,8 @@ GC_THRESHOLD: Final = 20_000
 """Objects made, less those gone again, before the youngest are looked at; Python's own is 700."""
 STOP_MARGIN: Final = 5.0
 """Seconds beyond `limits.drain_timeout` in which a stopping process has ended."""
+_LAST_RESORT: Final = 1.0
+"""Seconds after that in which one whose event loop does not run any more is ended from outside of it."""
 
 
 async def run(loaded: Loaded, destination: str | None = None, *, on_ready: Callable[[int], None] | None = None) -> int:
@@ -322,7 +325,11 @@ def _stop_on_signals(stop: asyncio.Event, drain_timeout: float) -> None:
             _exit()
         log.info("connector.stopping", signal=name, seconds=drain_timeout)
         stop.set()
-        loop.call_later(drain_timeout + STOP_MARGIN, _overdue)
+        overdue = drain_timeout + STOP_MARGIN
+        loop.call_later(overdue, _overdue)
+        # A client's thread that hangs in C can hold up the loop and the end of the interpreter: this needs neither, and
+        # says on stderr where each thread stands.
+        faulthandler.dump_traceback_later(overdue + _LAST_RESORT, exit=True)
 
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, on_signal, one.name)
