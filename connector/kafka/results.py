@@ -48,13 +48,19 @@ class ResultsWriter:
         """Write answers, all of them under way at once, and return those that Kafka did not take."""
         under_way: list[tuple[Keyed, asyncio.Future[Acknowledged]]] = []
         faults: list[tuple[Keyed, BaseException]] = []
-        for key, answer in answers:
-            try:
-                value = await self._encoder.encode(self._topic, answer.schema, answer.datum)
-                under_way.append(((key, answer), await self._producer.enqueue(self._topic, key=key, value=value)))
-            except ConnectorError as error:
-                faults.append(((key, answer), error))
-        outcomes = await asyncio.gather(*(future for _, future in under_way), return_exceptions=True)
+        try:
+            for key, answer in answers:
+                try:
+                    value = await self._encoder.encode(self._topic, answer.schema, answer.datum)
+                    under_way.append(((key, answer), await self._producer.enqueue(self._topic, key=key, value=value)))
+                except ConnectorError as error:
+                    faults.append(((key, answer), error))
+            outcomes = await asyncio.gather(*(future for _, future in under_way), return_exceptions=True)
+        finally:
+            for _, future in under_way:
+                if not future.cancel() and not future.cancelled():
+                    # Looked at, so that what is broken off here leaves no error that nobody retrieves.
+                    future.exception()
         faults += [
             (one, end) for (one, _), end in zip(under_way, outcomes, strict=True) if isinstance(end, BaseException)
         ]

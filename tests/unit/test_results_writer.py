@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import cast
 
 import pytest
@@ -85,3 +86,33 @@ def test_a_producer_that_is_of_no_use_any_more_ends_the_writing(at_once: bool) -
         assert producer.tried == len(ANSWERS)
 
     run_virtual(play())
+
+
+def test_a_writing_that_is_broken_off_leaves_no_error_behind() -> None:
+    """Cancelled while it waits for room, with answers under way of which one fails, it says nothing of them later.
+
+    Kills: futures that nobody awaits any more, each a warning that its error was never retrieved.
+    """
+    unseen: list[object] = []
+
+    class Full(Moody):
+        """Has no room for the last answer."""
+
+        async def enqueue(self, topic: str, *, key: bytes | None, value: bytes) -> asyncio.Future[Acknowledged]:
+            if value == b"5":
+                await asyncio.Event().wait()
+            return await super().enqueue(topic, key=key, value=value)
+
+    async def play() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unseen.append(context))
+        late = DeliveryFailed("results", KafkaError(KafkaError._MSG_TIMED_OUT))
+        writing = asyncio.create_task(writer_to(Full({b"1": [late]}, at_once=False)).write(ANSWERS))
+        await asyncio.sleep(1.0)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        del writing
+        gc.collect()
+
+    run_virtual(play())
+    assert unseen == []
