@@ -74,7 +74,7 @@ class Member:
         if self._letters is not None and self._letters.trouble:
             reasons.append(self._letters.trouble)
         troubles = self._troubles()
-        reasons.extend(text if topic is None else f"topic {topic}: {text}" for topic, text in troubles.items())
+        reasons.extend(f"{'broker' if topic is None else f'topic {topic}'}: {text}" for topic, text in troubles.items())
         ready = self._waiting is None and self._joined() and None not in troubles
         if not ready and not reasons:
             reasons.append("joining the group")

@@ -54,5 +54,7 @@ def test_a_trouble_of_one_topic_is_told_and_fails_nothing() -> None:
     runner.polled_at, runner.joining_since = clock.now(), None
     troubles["events"] = "unknown topic"
     assert member.readiness() == (True, ["topic events: unknown topic"])
-    troubles[None] = "no broker"
-    assert not member.readiness().ok
+    troubles[None] = "_TRANSPORT: 127.0.0.1:9092/1: connection refused"
+    ready, reasons = member.readiness()
+    assert not ready
+    assert reasons == ["topic events: unknown topic", "broker: _TRANSPORT: 127.0.0.1:9092/1: connection refused"]
