@@ -19,8 +19,7 @@ COMPILED: Final = not __file__.endswith(".py")
 
 _DOUBLE: Final = Struct("<d").unpack_from
 _FLOAT: Final = Struct("<f").unpack_from
-_POSITIVE: Final[i64] = 0x7FFF_FFFF_FFFF_FFFF
-_LAST_SHIFT: Final[i64] = 63
+_LAST_SHIFT: Final[i64] = 62
 
 
 class Unsupported(Exception):
@@ -40,8 +39,11 @@ class Cursor:
         data, at = self.data, self.at
         byte: i64 = data[at]
         at += 1
-        found: i64 = byte & 127
-        shift: i64 = 7
+        # The lowest bit is the sign: kept apart, what is left has 63 bits, and no mask of that length is needed. One
+        # is no small number to mypyc, and would be converted each time.
+        sign: i64 = byte & 1
+        found: i64 = (byte & 127) >> 1
+        shift: i64 = 6
         while byte > 127:
             byte = data[at]
             at += 1
@@ -50,7 +52,7 @@ class Cursor:
             found |= (byte & 127) << shift
             shift += 7
         self.at = at
-        return ((found >> 1) & _POSITIVE) ^ -(found & 1)
+        return found ^ -sign
 
     def take(self, size: i64) -> bytes:
         """Read so many bytes."""
@@ -62,7 +64,7 @@ class Cursor:
 
     def text(self) -> str:
         """Read a string."""
-        return self.take(self.long()).decode()
+        return self.take(self.long()).decode("utf-8")
 
     def count(self) -> i64:
         """Read how many items the next block of an array or a map has; 0 ends it."""

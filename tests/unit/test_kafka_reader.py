@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from connector.kafka import engine, reader
+from connector.kafka import engine
 from connector.kafka.reader import Unsupported, reader_of
 from connector.kafka.schemas import read_schema, without_logical_types
-from tools.source import ROOT
 
 LONGS = st.integers(-(2**63), 2**63 - 1)
 PRIMITIVES: dict[str, st.SearchStrategy[Any]] = {
@@ -190,13 +188,3 @@ def test_the_largest_numbers_are_read(number: int) -> None:
     stream = io.BytesIO()
     schemaless_writer(stream, parse_schema(tree), {"n": number})
     assert reader_of(tree)(stream.getvalue(), 0)[0] == {"n": number}
-
-
-def test_the_compiled_reader_is_the_source_that_stands_here() -> None:
-    """What runs is what one reads: a library older than its source would hide every change of it."""
-    libraries = list((ROOT / "connector/kafka").glob("reader.*.so"))
-    if "CI" in os.environ:
-        assert reader.COMPILED, "make installs the package with the reader compiled"
-    assert bool(libraries) == reader.COMPILED
-    source = (ROOT / "connector/kafka/reader.py").stat().st_mtime
-    assert all(library.stat().st_mtime >= source for library in libraries), "run make .venv/.compiled"

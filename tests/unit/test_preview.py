@@ -23,7 +23,7 @@ from connector.kafka.contracts import load_contracts
 from connector.preview_report import as_lines, show
 from connector.records import NO_TIMESTAMP, Assigned, Record
 from connector.testing import ManualClock
-from connector.vendors import jiguang
+from connector.vendors.jiguang_event import PAST_MS
 
 CONTRACTS = load_contracts()
 ENCODER = Encoder(CONTRACTS, clock=ManualClock())
@@ -147,7 +147,7 @@ def test_what_would_hold_or_stop_a_run_is_told(tmp_path: Path) -> None:
 
 def test_old_events_are_judged_as_of_now(tmp_path: Path) -> None:
     """A sample that spans days is judged by the present time, not by the virtual time that passes meanwhile."""
-    oldest = START - jiguang._PAST_MS + DAY
+    oldest = START - PAST_MS + DAY
     records = [record(n, value(n, itime=oldest), at=86_400.0 * n) for n in range(10)]
     found = seen(tmp_path, *records, record(10, value(10, itime=oldest - 2 * DAY)))
     assert (found.sent[0].records, found.seconds) == (10, 9 * 86_400.0)
