@@ -96,6 +96,11 @@ class LibrdkafkaLog:
         getattr(_log, name)("kafka.client", client=self._client, text=line)
 
 
+def _telling(code: int) -> int:
+    """Return how much an error explains: a refusal most; that all brokers are down is what other causes end in."""
+    return {AUTHENTICATION: 2, SSL: 2, ALL_BROKERS_DOWN: 0}.get(code, 1)
+
+
 class ErrorStates:
     """Says each lasting trouble of a client, or of one topic, once, and once that it is over.
 
@@ -124,11 +129,7 @@ class ErrorStates:
     @property
     def texts(self) -> dict[str | None, str]:
         """What lasts, by topic, None for the whole client; of several the one that says most."""
-        # That all brokers are down is what every other cause ends in.
-        return {
-            topic: text
-            for (topic, _), text in sorted(self._current.items(), key=lambda one: one[0][1] != ALL_BROKERS_DOWN)
-        }
+        return {topic: text for (topic, _), text in sorted(self._current.items(), key=lambda one: _telling(one[0][1]))}
 
     @property
     def of_client(self) -> bool:

@@ -8,10 +8,20 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from collections.abc import Iterator
 
 import pytest
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let children heed SIGINT, which a shell makes those ignore that it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.promise("P1")
 @pytest.mark.promise("P5")
 @pytest.mark.promise("P9")
@@ -39,6 +49,7 @@ def test_the_demo_adds_up_and_leaves_the_console_open() -> None:
     finally:
         ending.cancel()
         demo.kill()
+        demo.communicate()
     assert demo.returncode == 0, said + rest + faults
     sums = re.search(r"([\d,]+) records produced = ([\d,]+) accepted \+ (\d+) dead-lettered \+ (\d+)", said)
     assert sums is not None, said

@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError
 
 from connector.config import KafkaSettings
 from connector.errors import StartupError
+from connector.kafka import client
 from connector.kafka.client import (
     ErrorStates,
     LibrdkafkaLog,
@@ -106,6 +107,14 @@ def test_a_trouble_ends_where_it_began() -> None:
         states.over(topic)
         seen.append((states.of_client, bool(states)))
     assert seen == [(True, True), (False, True), (False, False)]
+
+
+def test_of_several_troubles_the_one_that_says_most_is_told() -> None:
+    """A refusal hides behind nothing that comes of it. Kills: the last error in place of the cause."""
+    states = ErrorStates("consumer")
+    for code in (client.ALL_BROKERS_DOWN, client.AUTHENTICATION, client.TRANSPORT):
+        states.report(KafkaError(code, KafkaError(code).name()))
+    assert "_AUTHENTICATION" in states.texts[None]
 
 
 def test_a_pattern_takes_neither_internal_topics_nor_our_own() -> None:
