@@ -105,7 +105,11 @@ class Decoder:
         is not known yet: `resolve` its key, then decode again.
         """
         value = record.value or b""
-        writer, start = self._find(record, value)
+        # What nearly all are, without a call: the wire format, and neither a header nor the topic says otherwise.
+        writer = None if record.headers or self._plain else self._by_prefix.get(value[:WIRE_LENGTH])
+        start = WIRE_LENGTH
+        if writer is None:
+            writer, start = self._find(record, value)
         try:
             if writer.guard is not None:
                 writer.guard.check(value[start:])
