@@ -6,7 +6,7 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
-# A C compiler makes the decoder four times as fast; it stays behind in this stage.
+# A C compiler makes decoding many times as fast; it stays behind in this stage.
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 COPY requirements/runtime.txt requirements/runtime.txt
 # --copies: the environment must not point into this stage. The build backend is in the same hashed file.
@@ -17,7 +17,7 @@ COPY avro avro
 COPY connector connector
 RUN CONNECTOR_COMPILE=require /opt/connector/bin/pip install --no-deps --no-build-isolation --no-index .
 # What only building needs does not run in production. pip goes last, by its own hand.
-RUN /opt/connector/bin/pip uninstall --yes ast-serialize hatchling librt mypy pathspec pluggy tomlkit trove-classifiers
+RUN /opt/connector/bin/pip uninstall --yes Cython hatchling pathspec pluggy tomlkit trove-classifiers
 RUN /opt/connector/bin/pip check
 RUN /opt/connector/bin/pip uninstall --yes setuptools pip
 

@@ -63,7 +63,7 @@ clean:  ## Remove the environment and everything that was fetched or built
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-# The package itself, with two modules compiled where there is a C compiler; again whenever one changes.
-.venv/.compiled: .venv/.stamp hatch_build.py connector/kafka/reader.py connector/vendors/jiguang_event.py
+# The package itself, its Avro reader compiled where there is a C compiler; again whenever that changes.
+.venv/.compiled: .venv/.stamp hatch_build.py connector/kafka/reader.pyx
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

@@ -17,6 +17,7 @@ from connector.config_models import KafkaSettings, Settings
 from connector.kafka.avro import Decoder, Encoder
 from connector.kafka.contracts import Contracts
 from connector.metrics import Metrics
+from connector.pipeline.route_compiler import passed_on
 from connector.pipeline.runner import AssignmentListener
 from connector.records import Assigned, Commit, DeadLetter, Record
 from connector.vendors.base import Request, Response, Vendor
@@ -133,7 +134,7 @@ async def play(made: Sequence[Record], clock: Clock, contracts: Contracts) -> Ma
 
     edges = Edges(
         source=source,
-        decoder=Decoder(contracts, clock=clock),
+        decoder=Decoder(contracts, clock=clock, as_json=passed_on(settings, kinds)),
         dead_letters=NoLetters(),
         answers={},
         transport=lambda _name, _settings: AcceptingTransport(),

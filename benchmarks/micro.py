@@ -29,14 +29,16 @@ from benchmarks.workloads import WORKLOADS
 from connector import vendors
 from connector.clock import SystemClock
 from connector.config_models import KafkaSettings, Settings
-from connector.kafka import reader
+from connector.kafka import engine
 from connector.kafka.avro import Decoder, Encoder
 from connector.kafka.contracts import Contracts, load_contracts
+from connector.kafka.engine import compile_read
 from connector.kafka.schemas import without_logical_types
 from connector.kafka.wire import SINGLE_LENGTH
 from connector.pipeline.batching import Delivery, OpenBatch
 from connector.pipeline.metadata import FinishedMap, Runs, decode, encode
 from connector.pipeline.offsets import PartitionTracker, destination_bit
+from connector.pipeline.route_compiler import passed_on
 from connector.pipeline.routing import RouteTable, position_identity
 from connector.records import Event, Item, Record, uuid5_text
 from connector.vendors.base import VendorEvent
@@ -66,13 +68,14 @@ def lowest(count: int, work: Callable[[], object], seconds: float) -> tuple[floa
 def decoding(contracts: Contracts, made: Sequence[Record]) -> list[Step]:
     """Return decoding by our reader as it is installed, by fastavro, and with what the decoder does around it."""
     schema = contracts.schemas[job.SCHEMA].tree
-    decoder = Decoder(contracts, clock=SystemClock())
-    ours = reader.reader_of(without_logical_types(schema))
+    as_json = {(job.SCHEMA, name) for name in vendors.kinds()["jiguang"].as_json}
+    decoder = Decoder(contracts, clock=SystemClock(), as_json=as_json)
+    ours = compile_read(without_logical_types(schema), tagged=True, as_json=as_json)
     parsed = parse_schema(without_logical_types(schema))
     values = [record.value or b"" for record in made]
 
     bare = [value[SINGLE_LENGTH:] for value in values]
-    kind = "compiled" if reader.COMPILED else "not compiled"
+    kind = "compiled" if engine.COMPILED else "not compiled"
     return [
         (f"decode: our reader, {kind}", len(made), lambda: [ours(value, SINGLE_LENGTH) for value in values]),
         ("decode: fastavro", len(made), lambda: [schemaless_reader(BytesIO(value), parsed, None) for value in bare]),
@@ -92,7 +95,8 @@ def preparing(contracts: Contracts, made: Sequence[Record]) -> list[Step]:
             destinations={job.NAME: kinds[vendor].settings(**account)},
         )
         routes = RouteTable.compile(settings, kinds)
-        encoded, decoder = Encoder(contracts, clock=SystemClock()), Decoder(contracts, clock=SystemClock())
+        encoded = Encoder(contracts, clock=SystemClock())
+        decoder = Decoder(contracts, clock=SystemClock(), as_json=passed_on(settings, kinds))
         name = kinds[vendor].schema
         events = [
             decoder.decode(record._replace(value=encoded.single_object(name, workload.event(number, now))))
@@ -228,7 +232,7 @@ def main() -> None:
     print(
         table(["step", "µs", "rounds"], [[one["step"], f"{one['microseconds']:.2f}", one["rounds"]] for one in found])
     )
-    keep("micro", {**vars(arguments), "compiled": reader.COMPILED}, found)
+    keep("micro", {**vars(arguments), "compiled": engine.COMPILED}, found)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -35,6 +35,7 @@ from connector.kafka.schemas import Schema
 from connector.kafka.topics import TopicCheck, TopicReport
 from connector.metrics import Metrics
 from connector.pipeline import metadata
+from connector.pipeline.route_compiler import passed_on
 from connector.records import Commit
 from connector.server import Server
 from connector.status import Member
@@ -171,7 +172,7 @@ async def _run(
     base, kinds, own = loaded.settings, vendors.kinds(), own_schemas(loaded)
     producer = KafkaProducer(base.kafka)
     trouble = _Trouble()
-    avro = _avro(base, own, clock, trouble)
+    avro = _avro(base, own, passed_on(base, kinds), clock, trouble)
     letters = DeadLetterWriter(
         producer,
         base.dead_letter_topic,
@@ -233,11 +234,15 @@ class _Avro:
             await self.registry.close()
 
 
-def _avro(settings: Settings, own: Sequence[Schema], clock: Clock, trouble: _Trouble) -> _Avro:
+def _avro(
+    settings: Settings, own: Sequence[Schema], as_json: Iterable[tuple[str, str]], clock: Clock, trouble: _Trouble
+) -> _Avro:
     registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
     contracts, report = load_contracts(), trouble.report
     plain = settings.schemas.plain
-    decoder = Decoder(contracts, clock=clock, registry=registry, schemas=own, plain=plain, on_trouble=report)
+    decoder = Decoder(
+        contracts, clock=clock, registry=registry, schemas=own, plain=plain, as_json=as_json, on_trouble=report
+    )
     return _Avro(decoder, Encoder(contracts, clock=clock, registry=registry, on_trouble=report), registry)
 
 

@@ -64,8 +64,9 @@ class Decoder:
     """Decodes values of every accepted form (see `wire`).
 
     `schemas` are known without a registry, beside the contract's. `plain` names, by topic, the schema of values without
-    any header; the constructor raises `StartupError` where it names an unknown one. `on_trouble` is told why the
-    registry gives no usable answer, and None when it does again.
+    any header; the constructor raises `StartupError` where it names an unknown one. `as_json` are fields of the
+    contract's schemas, as (full name, field), that nobody looks into: their maps may come as `orjson.Fragment`.
+    `on_trouble` is told why the registry gives no usable answer, and None when it does again.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class Decoder:
         registry: Registry | None = None,
         schemas: Iterable[Schema] = (),
         plain: Mapping[str, str] | None = None,
+        as_json: Iterable[tuple[str, str]] = (),
         on_trouble: Trouble = lambda _message: None,
     ) -> None:
         self._contracts = contracts
         self._registry = registry
         self._clock = clock
         self._plain = dict(plain or {})
+        self._as_json = frozenset(as_json)
         self._on_trouble = on_trouble
         self._known: dict[SchemaKey, Writer | Unreadable] = {}
         self._by_prefix: dict[bytes, Writer] = {}
@@ -275,7 +278,7 @@ class Decoder:
                 # Logical types of our own schemas stay numbers: vendors want epoch numbers, and objects cost.
                 tree = without_logical_types(schema.tree)
                 reader = None if schema.canonical == contract.canonical else without_logical_types(contract.tree)
-                read = compile_read(tree, reader, tagged=True)
+                read = compile_read(tree, reader, tagged=True, as_json=self._as_json)
         except ValueError as error:
             return Unreadable("decode.schema_invalid", f"schema {schema.name} is not allowed by Avro: {error}")
         return Writer(schema.name, read, Guard(schema.tree) if schema.guarded else None, schema.tree)

@@ -5,15 +5,20 @@ An engine is given schemas that `schemas` has measured, so what it compiles ends
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import Any, Final
 
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 
-from connector.kafka.reader import COMPILED, Unsupported, reader_of
+try:
+    from connector.kafka.reader import Unsupported, reader_of
+except ModuleNotFoundError:  # no C compiler was there at installation
+    COMPILED = False
+else:
+    COMPILED = True
+    """Whether our own reader was compiled when the package was built."""
 
 Read = Callable[[bytes, int], tuple[Any, int]]
 """Decodes the payload that begins at an index; returns the datum and the index after it. Raises anything."""
@@ -26,17 +31,22 @@ MISMATCH: Final = SchemaResolutionError
 """Raised by a `Read` where the payload's schema cannot be read as the reader's."""
 
 
-def compile_read(writer: Any, reader: Any = None, *, tagged: bool = False) -> Read:
+def compile_read(
+    writer: Any, reader: Any = None, *, tagged: bool = False, as_json: Iterable[tuple[str, str]] = ()
+) -> Read:
     """Return what decodes payloads of `writer`, resolved to `reader` where one is given (Avro: "Schema Resolution").
 
-    `tagged`: a union of several records gives `(full name, datum)`. Raises `ValueError` for a schema that Avro does not
+    `tagged`: a union of several records gives `(full name, datum)`. A map in a field of `as_json` (full name of its
+    record, name) may come out as an `orjson.Fragment` instead. Raises `ValueError` for a schema that Avro does not
     allow.
     """
     writer_schema = _parsed(writer)
     reader_schema = None if reader is None else _parsed(reader)
     if COMPILED and reader is None:
-        with suppress(Unsupported):
-            return reader_of(writer, tagged=tagged)
+        try:
+            return reader_of(writer, tagged=tagged, as_json=as_json)
+        except Unsupported:
+            pass  # fastavro decodes it
     # Asking for names costs half as much again, so only where there is a union that needs them.
     tagged = tagged and (_has_choice(writer) or _has_choice(reader))
 

@@ -61,6 +61,25 @@ def compile_routes(
     return routes, compiler.faults
 
 
+def passed_on(settings: Settings, kinds: Mapping[str, VendorKind]) -> frozenset[tuple[str, str]]:
+    """Return the fields, as (schema, name), that their vendors take as written JSON and that no route looks into."""
+    looked_into = {part for route in settings.routes for text in _sources(route) for part in text.split(".")}
+    used = [kinds[one.vendor] for one in settings.destinations.values() if one.vendor in kinds]
+    return frozenset(
+        (kind.schema, name)
+        for kind in used
+        for name in kind.as_json - looked_into
+        if all(name in other.as_json for other in used if other.schema == kind.schema)
+    )
+
+
+def _sources(route: RouteSettings) -> list[str]:
+    """Return the texts of every source in a route, as they stand in the configuration."""
+    entries = [entry for fields in route.fields.values() for entry in fields.values()]
+    texts = [entry.get("path") if isinstance(entry, dict) else entry for entry in entries]
+    return [text for text in (route.id, *route.where, *texts) if isinstance(text, str)]
+
+
 class _Compiler:
     """Compiles route by route and collects what is wrong, so that one start tells everything."""
 

@@ -210,7 +210,9 @@ class VendorKind:
     `settings` is its settings model and `build` makes the vendor of them. `schema` is the full name of its contract
     schema and `fields` gives, for the fields a route may map, what each wants. `rules` are the ids of the local checks,
     each of which `rules:` may switch off. `reads_codes` says that `read` heeds the destination's `codes:` by itself;
-    for other vendors delivery does it.
+    for other vendors delivery does it. `as_json` are fields of the schema whose map `encode` also takes as an
+    `orjson.Fragment`: written already, of named texts, truths, whole and finite numbers and lists of texts, at least
+    one. Where no route looks into such a field it comes so, which spares reading and writing each value.
     """
 
     name: str
@@ -220,6 +222,7 @@ class VendorKind:
     fields: Mapping[str, FieldKind]
     rules: frozenset[str] = field(default_factory=frozenset)
     reads_codes: bool = False
+    as_json: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ KIND: Final = VendorKind(
     settings=JiguangSettings,
     build=_build,
     reads_codes=True,
+    as_json=frozenset({"properties"}),
     schema="connector.events.JiguangUserEvent",
     fields={
         "cuid": FieldKind("long", required=True),

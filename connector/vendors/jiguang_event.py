@@ -1,13 +1,12 @@
-"""One event for Jiguang Growth: its checks, and its JSON.
-
-Every record comes this way, so it is written so that mypyc compiles it; what it imports stays as it is.
-"""
+"""One event for Jiguang Growth: its checks, and its JSON. Every record for it comes this way."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
+
+from orjson import Fragment
 
 from connector.records import Item
 from connector.vendors.base import VendorEvent
@@ -45,7 +44,9 @@ class Events:
         if type(random_id) is not str:
             self._rules.broken("randomId.type", kind(random_id))
         datum = {"cuid": cuid, "eventName": name, "itime": itime, "randomId": random_id}
-        if properties:
+        if type(properties) is Fragment:
+            datum["properties"] = properties
+        elif properties:
             if type(properties) is dict:
                 properties = self._properties(properties)
             else:

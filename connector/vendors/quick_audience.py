@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
+from orjson import Fragment
 from pydantic import Field, SecretStr
 
 from connector.config import DestinationSettings, DocumentedLimits
@@ -103,8 +104,9 @@ class QuickAudience:
             if order not in ("0", "1"):
                 rules.broken("isOrder.value", kind(order))
             datum["isOrder"] = order
-        if fields.get("extendAttributes"):
-            datum["extendAttributes"] = self._attributes(fields["extendAttributes"])
+        attributes = fields.get("extendAttributes")
+        if attributes:
+            datum["extendAttributes"] = attributes if type(attributes) is Fragment else self._attributes(attributes)
         if fields.get("customerIdList"):
             datum["customerIdList"] = self._ids(fields["customerIdList"])
         return Item(json_bytes("quick_audience", datum))
@@ -188,6 +190,7 @@ KIND: Final = VendorKind(
     settings=QuickAudienceSettings,
     build=QuickAudience,
     reads_codes=True,
+    as_json=frozenset({"extendAttributes"}),
     schema="connector.events.QuickAudienceEvent",
     fields={
         **{name: FieldKind("string", required=name in REQUIRED) for name in (*REQUIRED, *OPTIONAL)},

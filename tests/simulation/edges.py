@@ -41,16 +41,17 @@ CONTRACTS: Final = Contracts(
 )
 ENCODER: Final = Encoder(CONTRACTS, clock=LoopClock())
 NAMES: Final = tuple(sorted(CONTRACTS.schemas))
-_WRITERS: dict[str, Writer | Unreadable] = {}
+_WRITERS: dict[tuple[str, frozenset[tuple[str, str]]], Writer | Unreadable] = {}
 
 
 class QuickDecoder(Decoder):
     """The decoder, which compiles each schema once for all members of all worlds: half of a world's time else."""
 
     def _writer(self, schema: Schema) -> Writer | Unreadable:
-        writer = _WRITERS.get(schema.text)
+        known = schema.text, self._as_json
+        writer = _WRITERS.get(known)
         if writer is None:
-            writer = _WRITERS[schema.text] = super()._writer(schema)
+            writer = _WRITERS[known] = super()._writer(schema)
         return writer
 
 

@@ -44,9 +44,6 @@ def kill(mutant: Mutant | None, seeds: str, source: Path = ROOT) -> str | None:
             if text.count(mutant.old) != 1:
                 raise ValueError(f"{mutant.name}: {mutant.file} holds its place {text.count(mutant.old)} times")
             path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-            # What was compiled of it would run in its place.
-            for library in path.parent.glob(f"{path.stem}.*.so"):
-                library.unlink()
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-m", "tests.simulation", "--first", seeds]
         try:

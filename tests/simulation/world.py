@@ -16,6 +16,7 @@ from connector.dead_letters.writer import DeadLetterWriter
 from connector.kafka.avro import Decoder
 from connector.kafka.registry import Client, Registry
 from connector.metrics import Metrics
+from connector.pipeline.route_compiler import passed_on
 from connector.testing.loop import START, LoopClock, run_virtual
 from connector.wiring import Edges, Pipeline, build
 from tests.simulation.broker import ModelBroker, ModelSource
@@ -211,7 +212,8 @@ class World:
             member.step,
             lambda: self._fails(weather.letter),
         )
-        decoder = QuickDecoder(CONTRACTS, clock=self.clock, registry=registry)
+        as_json = passed_on(scenario.settings, KINDS)
+        decoder = QuickDecoder(CONTRACTS, clock=self.clock, registry=registry, as_json=as_json)
         edges = Edges(
             source=member.source,
             decoder=decoder,

@@ -10,7 +10,7 @@ from types import FrameType
 import pytest
 
 from benchmarks import job
-from connector.kafka import reader
+from connector.kafka import engine
 from connector.kafka.contracts import load_contracts
 from connector.records import Record
 from connector.testing.loop import LoopClock, run_virtual
@@ -18,7 +18,7 @@ from connector.testing.loop import LoopClock, run_virtual
 pytestmark = [
     pytest.mark.timeout(120),
     pytest.mark.skipif(
-        not reader.COMPILED, reason="counted with compiled modules; make installs them with a C compiler"
+        not engine.COMPILED, reason="counted with the compiled reader; make installs them with a C compiler"
     ),
 ]
 
