@@ -55,7 +55,7 @@ lock:  ## Resolve the requirements anew (ARGS=--upgrade for the newest versions)
 	.tools/lock/bin/python tools/lock.py $(ARGS)
 
 clean:  ## Remove the environment and everything that was fetched or built
-	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis connector/*/*.so
+	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis connector/*.so connector/*/*.so
 
 .venv/.stamp: requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=...")'
@@ -63,7 +63,7 @@ clean:  ## Remove the environment and everything that was fetched or built
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-# The package itself, its Avro reader compiled where there is a C compiler; again whenever that changes.
-.venv/.compiled: .venv/.stamp hatch_build.py connector/kafka/reader.pyx
+# The package itself, parts of it compiled where there is a C compiler; again whenever those change.
+.venv/.compiled: .venv/.stamp hatch_build.py connector/kafka/reader.pyx connector/uuid_text.pyx
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

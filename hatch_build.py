@@ -1,7 +1,7 @@
-"""Compiles the Avro reader by Cython while the package is built.
+"""Compiles what costs a record most by Cython while the package is built: the Avro reader, and the text of ids.
 
 `CONNECTOR_COMPILE` says how much that matters: `auto` (the default) builds a package of pure Python where there is no C
-compiler, `require` fails, `off` does not try. Without the compiled reader fastavro decodes, in several times its time.
+compiler, `require` fails, `off` does not try. Without it fastavro decodes, in many times the time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-MODULE = Path("connector/kafka/reader.pyx")
+MODULES = (Path("connector/kafka/reader.pyx"), Path("connector/uuid_text.pyx"))
 
 
 class CompileHook(BuildHookInterface[Any]):
@@ -30,42 +30,45 @@ class CompileHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         if version == "editable":
-            # What an edit made old must not be taken for the source, whatever comes of compiling.
-            for old in _libraries(Path(self.root) / MODULE.parent):
+            # What an edit made old must not be taken for the source, nor what is no longer compiled.
+            for old in Path(self.root, "connector").rglob("*.so"):
                 old.unlink()
         if wanted == "off":
             return
         self.folder = Path(tempfile.mkdtemp(prefix="compile-"))
-        found = self._compile()
-        if isinstance(found, str):
+        said = self._compile()
+        for module in MODULES:
+            for library in _libraries(self.folder / module):
+                if version == "editable":
+                    shutil.copy(library, Path(self.root) / module.parent)
+                else:
+                    build_data["force_include"][str(library)] = str(module.parent / library.name)
+                    build_data.update(infer_tag=True, pure_python=False)
+        if said is not None:
             if wanted == "require":
-                raise RuntimeError(f"{MODULE} cannot be compiled, and CONNECTOR_COMPILE=require:\n{found}")
-            self.app.display_warning(f"{MODULE} is not compiled; fastavro decodes: {found.splitlines()[-1]}")
-        elif version == "editable":
-            shutil.copy(found, Path(self.root) / MODULE.parent)
-        else:
-            build_data["force_include"][str(found)] = str(MODULE.parent / found.name)
-            build_data.update(infer_tag=True, pure_python=False)
+                raise RuntimeError(f"CONNECTOR_COMPILE=require, and compiling failed:\n{said}")
+            self.app.display_warning(f"not compiled, so that records cost more time: {said.splitlines()[-1]}")
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what was only needed to build."""
         if hasattr(self, "folder"):
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _compile(self) -> Path | str:
-        """Return the library, or what went wrong. In a folder of its own: setuptools would read pyproject.toml."""
-        package = self.folder / MODULE.parent
-        package.mkdir(parents=True)
-        for parent in (package, package.parent):
-            (parent / "__init__.py").touch()
-        shutil.copy(Path(self.root) / MODULE, package)
-        command = [sys.executable, "-m", "Cython.Build.Cythonize", "--inplace", "-3", str(MODULE)]
-        done = subprocess.run(  # noqa: S603 -- this interpreter, on our own file
+    def _compile(self) -> str | None:
+        """Compile; return what went wrong. In a folder of its own: setuptools would read pyproject.toml."""
+        for module in MODULES:
+            package = self.folder / module.parent
+            package.mkdir(parents=True, exist_ok=True)
+            (package / "__init__.py").touch()
+            shutil.copy(Path(self.root) / module, package)
+        command = [sys.executable, "-m", "Cython.Build.Cythonize", "--inplace", "-3", *map(str, MODULES)]
+        done = subprocess.run(  # noqa: S603 -- this interpreter, on our own files
             command, cwd=self.folder, capture_output=True, text=True, check=False
         )
-        found = _libraries(package)
-        return found[0] if done.returncode == 0 and found else (done.stdout + done.stderr).strip() or "nothing written"
+        if done.returncode == 0 and all(_libraries(self.folder / module) for module in MODULES):
+            return None
+        return (done.stdout + done.stderr).strip() or "nothing was written"
 
 
-def _libraries(folder: Path) -> list[Path]:
-    return [path for path in folder.glob(f"{MODULE.stem}.*") if path.suffix in {".so", ".pyd"}]
+def _libraries(module: Path) -> list[Path]:
+    return [path for path in module.parent.glob(f"{module.stem}.*") if path.suffix in {".so", ".pyd"}]

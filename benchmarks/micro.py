@@ -141,12 +141,11 @@ def batching(made: Sequence[Record]) -> list[Step]:
     deliveries = [Delivery(record, tracker, BIT, item, "identity") for record in made]
 
     def fill() -> None:
-        batch = OpenBatch(None, limits, 0.0)
-        for delivery in deliveries:
-            if batch.full:
-                batch.close("records")
-                batch = OpenBatch(None, limits, 0.0)
-            batch.add(delivery)
+        added = 0
+        while added < len(deliveries):
+            batch = OpenBatch(None, limits, 0.0)
+            added += batch.fill(deliveries[added:])
+            batch.close("records")
 
     def build() -> None:
         for _ in range(len(made) // 100):
@@ -154,7 +153,7 @@ def batching(made: Sequence[Record]) -> list[Step]:
 
     return [
         ("delivery object", len(made), lambda: [Delivery(one, tracker, BIT, item, "identity") for one in made]),
-        ("batch: add and close", len(made), fill),
+        ("batch: fill and close", len(made), fill),
         ("batch: request", len(made), build),
     ]
 

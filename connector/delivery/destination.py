@@ -5,10 +5,12 @@ The worker decides from it what to send, settlement writes into it what an answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from random import Random
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -25,6 +27,9 @@ from connector.pipeline.flow import Budget
 from connector.pipeline.ordering import lane_of
 from connector.records import Answer, DeadLetter, Receipt
 from connector.vendors.base import DESTINATION, Limits, Vendor
+
+_GROUP: Final = itemgetter(1)
+_TRACKER: Final = attrgetter("tracker")
 
 log = structlog.get_logger()
 
@@ -131,23 +136,26 @@ class Destination:
             bytes=limits.bytes if size is None else max(limits.overhead + 1, min(limits.bytes, size)),
         )
 
-    def add(self, deliveries: Iterable[tuple[Delivery, Hashable]]) -> None:
+    def add(self, deliveries: Sequence[tuple[Delivery, Hashable]]) -> None:
         """Take deliveries in, each with its group."""
-        now, lanes, charge = self.ports.clock.now(), self.lanes, 0
-        only = lanes[0] if len(lanes) == 1 else None
-        for delivery, group in deliveries:
-            charge += delivery.charge
-            lane = self._lane_of(delivery) if only is None else only
-            lane.offer(delivery, group, now)
-        self.buffered += charge
+        now = self.ports.clock.now()
+        offered: dict[Lane, list[tuple[Delivery, Hashable]]] = {}
+        if len(self.lanes) == 1:
+            offered[self.lanes[0]] = list(deliveries)
+        else:
+            for entry in deliveries:
+                offered.setdefault(self._lane_of(entry[0]), []).append(entry)
+        for lane, theirs in offered.items():
+            for group, run in groupby(theirs, _GROUP):
+                lane.offer([delivery for delivery, _ in run], group, now)
+        self.buffered += sum([delivery.charge for delivery, _ in deliveries])
 
-    def finish(self, deliveries: Iterable[Delivery]) -> None:
+    def finish(self, deliveries: Sequence[Delivery]) -> None:
         """Note the outcome of deliveries: their trackers know, their bytes are free."""
-        freed = 0
-        for delivery in deliveries:
-            delivery.tracker.finish(delivery.record.offset, delivery.bit)
-            freed += delivery.charge
-        self._free(freed)
+        for tracker, run in groupby(deliveries, _TRACKER):
+            theirs = list(run)
+            tracker.finish_all([delivery.record[2] for delivery in theirs], theirs[0].bit)
+        self._free(sum([delivery.charge for delivery in deliveries]))
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:
         """Let go of deliveries whose partition has left; they have no outcome here."""

@@ -43,20 +43,19 @@ class Lane:
         self.due = _NEVER
         """No batch can be due before this moment (monotonic seconds): a look at it spares a look into the lane."""
 
-    def offer(self, delivery: Delivery, group: Hashable, now: float) -> None:
-        """Add a delivery to the batch that fills for its group."""
-        batch = self._open.get(group)
-        if batch is None:
-            if self._ordered and self._open:
-                self._close(next(iter(self._open)), "group")
-            self._open[group] = batch = OpenBatch(group, self._limits(group), now)
-            self.due = min(self.due, now + self._linger)
-        if not batch.add(delivery):
-            self._close(group, batch.fuller)
-            self._open[group] = batch = OpenBatch(group, self._limits(group), now)
-            batch.add(delivery)
-        if batch.full:
-            self._close(group, batch.fuller)
+    def offer(self, deliveries: Sequence[Delivery], group: Hashable, now: float) -> None:
+        """Add deliveries of one group to the batch that fills for it, and to the next where that is full."""
+        added = 0
+        while added < len(deliveries):
+            batch = self._open.get(group)
+            if batch is None:
+                if self._ordered and self._open:
+                    self._close(next(iter(self._open)), "group")
+                self._open[group] = batch = OpenBatch(group, self._limits(group), now)
+                self.due = min(self.due, now + self._linger)
+            added += batch.fill(deliveries[added:])
+            if batch.full or added < len(deliveries):
+                self._close(group, batch.fuller)
 
     def take(self, now: float, allowed: Allowed) -> Batch | None:
         """Return the next batch to send, or None where a slot, a due time, the linger or a hold says wait."""
@@ -233,8 +232,7 @@ class Lane:
 def _refilled(filling: OpenBatch, deliveries: list[Delivery]) -> OpenBatch:
     """Return a filling batch with fewer deliveries: its size and merge keys differ now."""
     anew = OpenBatch(filling.group, filling.limits, filling.opened_at)
-    for delivery in deliveries:
-        anew.add(delivery)
+    anew.fill(deliveries)
     return anew
 
 

@@ -38,6 +38,7 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
 _SHOWN: Final = 300
 
+_new: Final = tuple.__new__
 _log = structlog.get_logger()
 
 Trouble = Callable[[str | None], None]
@@ -107,25 +108,26 @@ class Decoder:
         Raises `Refusal` for a fault of the record or of its writer's schema, and `SchemaUnavailable` where that schema
         is not known yet: `resolve` its key, then decode again.
         """
-        value = record.value or b""
+        value = record[5] or b""
         # What nearly all are, without a call: the wire format, and neither a header nor the topic says otherwise.
-        writer = None if record.headers or self._plain else self._by_prefix.get(value[:WIRE_LENGTH])
+        writer = None if record[6] or self._plain else self._by_prefix.get(value[:WIRE_LENGTH])
         start = WIRE_LENGTH
         if writer is None:
             writer, start = self._find(record, value)
+        name, read, guard, _ = writer
         try:
-            if writer.guard is not None:
-                writer.guard.check(value[start:])
-            datum, end = writer.read(value, start)
+            if guard is not None:
+                guard.check(value[start:])
+            datum, end = read(value, start)
         except Exception as error:  # noqa: BLE001 - a broken payload raises anything
-            raise _refusal(error, writer.name, frame(record, self._plain)[0]) from None
+            raise _refusal(error, name, frame(record, self._plain)[0]) from None
         if end != len(value):
             raise Refusal(
                 "decode",
                 "decode.trailing_bytes",
-                f"{len(value) - end} bytes are left over after the datum of {writer.name}: another schema's?",
+                f"{len(value) - end} bytes are left over after the datum of {name}: another schema's?",
             )
-        event: Event = tuple.__new__(Event, (writer.name, datum))  # past the slower `__new__` of named tuples
+        event: Event = _new(Event, (name, datum))  # past the slower `__new__` of named tuples
         return event
 
     def peek(self, record: Record) -> str | None:

@@ -141,30 +141,29 @@ class OpenBatch:
         """Whether no further item can be added."""
         self._keys: set[Hashable] = set()
 
-    def add(self, delivery: Delivery) -> bool:
-        """Add the delivery and return True, or return False where it would pass a limit.
+    def fill(self, deliveries: Sequence[Delivery]) -> int:
+        """Add deliveries up to the first that would pass a limit, and return how many that were.
 
-        The first is always taken: an item too large alone is the sender's to refuse.
+        The very first is always taken: an item too large alone is the sender's to refuse.
         """
-        item = delivery.item
-        key = item.merge_key
-        if key is not None and key in self._keys:
-            self.deliveries.append(delivery)
-            return True
-        limits = self.limits
-        size = self.size + len(item.body)
-        weight = self.weight + item.weight
-        if self.deliveries:
-            size += limits.separator
-            if size > limits.bytes or weight > limits.records:
-                return False
-        self.size = size
-        self.weight = weight
-        self.full = weight >= limits.records or size >= limits.bytes
-        self.deliveries.append(delivery)
-        if key is not None:
-            self._keys.add(key)
-        return True
+        limits, held, keys = self.limits, self.deliveries, self._keys
+        before, most, largest, separator = len(held), limits.records, limits.bytes, limits.separator
+        size, weight = self.size, self.weight
+        for delivery in deliveries:
+            body, its_weight, key, _, _ = delivery.item
+            if key is None or key not in keys:
+                larger, heavier = size + len(body), weight + its_weight
+                if held:
+                    larger += separator
+                    if larger > largest or heavier > most:
+                        break
+                size, weight = larger, heavier
+                if key is not None:
+                    keys.add(key)
+            held.append(delivery)
+        self.size, self.weight = size, weight
+        self.full = weight >= most or size >= largest
+        return len(held) - before
 
     @property
     def fuller(self) -> str:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import Final
 
 import structlog
 
@@ -24,6 +27,11 @@ from connector.pipeline.routing import position_identity
 from connector.pipeline.skipping import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Suspended
 from connector.records import DeadLetter, Event, Record, uuid5_text
+
+_Decoded = tuple[PartitionTracker, list[tuple[Record, Event]]]
+"""A partition's records with their events."""
+
+_PARTITION: Final = itemgetter(0, 1)
 
 log = structlog.get_logger()
 
@@ -66,39 +74,49 @@ class Intake:
 
     def take(self, records: Sequence[Record], tracker_of: Callable[[TopicPartition], PartitionTracker | None]) -> None:
         """Take a chunk of consumed records. Those of partitions that have left are ignored: they stay uncommitted."""
-        consumed: list[str] = []
+        consumed: Counter[str] = Counter()
         skipped: Counter[str] = Counter()
-        fresh: list[tuple[Record, PartitionTracker]] = []
-        topic, partition, tracker = "", -1, None
-        skips = self._skips
-        for record in records:
-            its_topic, its_partition, offset, _, _, value, _ = record
-            if its_partition != partition or its_topic != topic:
-                topic, partition = its_topic, its_partition
-                tracker = tracker_of((topic, partition))
+        fresh: list[tuple[PartitionTracker, list[Record]]] = []
+        for partition, read in groupby(records, _PARTITION):
+            tracker = tracker_of(partition)
             if tracker is None or not tracker.open:
                 continue
-            consumed.append(topic)
-            if not tracker.begin(offset):
-                skipped["finished_before"] += 1
-            elif value is None:
-                tracker.finish(offset, WHOLE)
-                skipped["null_value"] += 1
-            elif skips and (skip := skips.pop((topic, partition, offset), None)) is not None:
-                self._to.budget.add(charge_of(record))
-                self._skip(record, tracker, skip)
-            elif self._only is not None and self._is_elsewhere(record, self._only):
-                tracker.finish(offset, WHOLE)
-                skipped["other_destination"] += 1
-            else:
-                fresh.append((record, tracker))
+            run = list(read)
+            consumed[partition[0]] += len(run)
+            if left := self._begin(run, tracker, skipped):
+                fresh.append((tracker, left))
         metrics = self._to.metrics
-        for topic, count in Counter(consumed).items():
+        for topic, count in consumed.items():
             metrics.records_consumed.labels(topic).inc(count)
         for reason, count in skipped.items():
             metrics.records_skipped.labels(reason).inc(count)
         if fresh:
             self._process(fresh)
+
+    def _begin(self, run: list[Record], tracker: PartitionTracker, skipped: Counter[str]) -> list[Record]:
+        """Take note of one partition's records; return those that are to be decoded."""
+        if not tracker.begin_all([record[2] for record in run]):
+            begun = [record for record in run if tracker.begin(record[2])]
+            skipped["finished_before"] += len(run) - len(begun)
+            run = begun
+        if self._skips or self._only is not None or [None for record in run if record[5] is None]:
+            return [record for record in run if not self._ends_here(record, tracker, skipped)]
+        return run
+
+    def _ends_here(self, record: Record, tracker: PartitionTracker, skipped: Counter[str]) -> bool:
+        """End a record that is not to be decoded: it has no value, is skipped by hand, or is for others."""
+        if record.value is None:
+            skipped["null_value"] += 1
+        elif (skip := self._skips.pop(record.position, None)) is not None:
+            self._to.budget.add(charge_of(record))
+            self._skip(record, tracker, skip)
+            return True
+        elif self._only is not None and self._is_elsewhere(record, self._only):
+            skipped["other_destination"] += 1
+        else:
+            return False
+        tracker.finish(record.offset, WHOLE)
+        return True
 
     def take_parked(self, tracker_of: Callable[[TopicPartition], PartitionTracker | None]) -> None:
         """Go on with parked records whose schema has an answer now. Raises what resolving raised unexpectedly."""
@@ -112,7 +130,7 @@ class Intake:
             records = self._parked.pop(partition)
             self._to.budget.release(sum(charge_of(record) for record in records))
             if tracker is not None and tracker.open:
-                self._process([(record, tracker) for record in records])
+                self._process([(tracker, list(records))])
 
     def forget(self, partitions: Sequence[TopicPartition]) -> None:
         """Let go of waiting records whose partition leaves."""
@@ -177,9 +195,9 @@ class Intake:
         letter = self._letter(record)
         return record if letter is None else letter.first_record(record)
 
-    def _follow(self, decoded: Sequence[tuple[Record, PartitionTracker, Event]]) -> None:
+    def _follow(self, decoded: Sequence[_Decoded]) -> None:
         """Log the records that the sample took: what they are, and no value that is in them."""
-        for record, _, event in decoded:
+        for record, event in chain.from_iterable(events for _, events in decoded):
             if sample.takes(record.topic, record.partition, record.offset):
                 log.debug(
                     "record.decoded",
@@ -190,10 +208,10 @@ class Intake:
                     bytes=len(record.value or b""),
                 )
 
-    def _process(self, records: Sequence[tuple[Record, PartitionTracker]]) -> None:
+    def _process(self, runs: Sequence[tuple[PartitionTracker, list[Record]]]) -> None:
         now = self._to.clock.now
         started = now()
-        decoded = self._decode(records)
+        decoded = [(tracker, self._decode(tracker, records)) for tracker, records in runs]
         if sample.on:
             self._follow(decoded)
         between = now()
@@ -202,20 +220,18 @@ class Intake:
         time.add("decode", between - started)
         time.add("prepare", now() - between)
 
-    def _decode(
-        self, records: Sequence[tuple[Record, PartitionTracker]]
-    ) -> list[tuple[Record, PartitionTracker, Event]]:
+    def _decode(self, tracker: PartitionTracker, records: Sequence[Record]) -> list[tuple[Record, Event]]:
+        """Decode one partition's records; one whose schema is not known is parked with all that follow."""
         decoded = []
-        decode = self._to.decoder.decode
-        parked, replay_topic = self._parked, self._replay_topic
-        for record, tracker in records:
-            if parked and (record.topic, record.partition) in parked:
+        decode, parked = self._to.decoder.decode, self._parked
+        replayed = tracker.topic == self._replay_topic
+        for record in records:
+            if parked and (tracker.topic, tracker.partition) in parked:
                 self._park(record)
                 self._look_ahead(record)
                 continue
             try:
-                first = record if record[0] != replay_topic else self._first(record)
-                decoded.append((record, tracker, decode(first)))
+                decoded.append((record, decode(self._first(record) if replayed else record)))
             except SchemaUnavailable as error:
                 self._park(record)
                 self._resolve(error.key)
@@ -223,30 +239,33 @@ class Intake:
                 self._refuse(record, tracker, refusal)
         return decoded
 
-    def _prepare(self, decoded: Sequence[tuple[Record, PartitionTracker, Event]]) -> None:
+    def _prepare(self, decoded: Sequence[_Decoded]) -> None:
         routes, cluster_id = self._to.routes, self._to.cluster_id
-        replay_topic = self._replay_topic
         chunk = Chunk(self._to, self._bits)
-        accepted: list[str] = []
-        topic = schema = None
-        for record, tracker, event in decoded:
-            if record[0] != topic or event[0] != schema:
-                topic, schema = record[0], event[0]
-                plan = routes.plan(topic, schema)
-            letter = None if topic != replay_topic else self._letter(record)
-            try:
-                if letter is None:
-                    routed = plan(event, record, cluster_id)
-                else:
-                    routed = reroute(routes, event, letter.first_record(record), letter, cluster_id)
-            except Refusal as refusal:
-                self._refuse(record, tracker, refusal)
-                continue
-            accepted.append(topic)
-            chunk.prepare(record, tracker, routed, None if letter is None else letter.dedup_id)
+        accepted: Counter[str] = Counter()
+        for tracker, events in decoded:
+            topic, schema, count = tracker.topic, None, 0
+            replayed = topic == self._replay_topic
+            for record, event in events:
+                if event[0] != schema:
+                    schema = event[0]
+                    plan = routes.plan(topic, schema)
+                letter = self._letter(record) if replayed else None
+                try:
+                    if letter is None:
+                        routed = plan(event, record, cluster_id)
+                    else:
+                        routed = reroute(routes, event, letter.first_record(record), letter, cluster_id)
+                except Refusal as refusal:
+                    self._refuse(record, tracker, refusal)
+                    continue
+                count += 1
+                chunk.prepare(record, tracker, routed, None if letter is None else letter.dedup_id)
+            accepted[topic] += count
         chunk.offer()
-        for topic, count in Counter(accepted).items():
-            self._resume(self._to.storms.accepted(topic, count))
+        for topic, count in accepted.items():
+            if count:
+                self._resume(self._to.storms.accepted(topic, count))
 
     def _look_ahead(self, record: Record) -> None:
         """Ask for the schema of a record that waits behind another one's.

@@ -118,6 +118,18 @@ class PartitionTracker:
         self._pending[offset] = WHOLE
         return True
 
+    def begin_all(self, offsets: Sequence[int]) -> bool:
+        """Take note of records that were read, at once; return False, nothing noted, where `begin` has to see each.
+
+        That is where one may be done already: the committed map says so, or a fetcher went back.
+        """
+        begun = dict.fromkeys(offsets, WHOLE)
+        if self._restored is not None or offsets[0] < self.position or list(begun) != sorted(offsets):
+            return False
+        self.position = offsets[-1] + 1
+        self._pending.update(begun)
+        return True
+
     def reach(self, offset: int) -> None:
         """Take note that reading came to this offset: what lies below and was not begun is no record."""
         if offset > self.position:
@@ -138,17 +150,23 @@ class PartitionTracker:
 
     def finish(self, offset: int, bit: int) -> None:
         """Note one delivery's outcome. Late work of a closed epoch changes nothing."""
+        self.finish_all((offset,), bit)
+
+    def finish_all(self, offsets: Sequence[int], bit: int) -> None:
+        """Note the outcomes of several deliveries to one destination, as `finish` does."""
         if self._phase is Phase.CLOSED:
             return
-        left = self._pending[offset] & ~bit
         self._changed = True
-        if left:
-            self._pending[offset] = left
-            self._partial[offset] = self._partial.get(offset, 0) | bit
-            return
-        del self._pending[offset]
-        if self._partial:
-            self._partial.pop(offset, None)
+        pending, partial = self._pending, self._partial
+        for offset in offsets:
+            left = pending[offset] & ~bit
+            if left:
+                pending[offset] = left
+                partial[offset] = partial.get(offset, 0) | bit
+            else:
+                del pending[offset]
+                if partial:
+                    partial.pop(offset, None)
 
     def is_pending(self, offset: int, bit: int) -> bool:
         """Whether this delivery still has no outcome."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from connector.clock import Clock
 from connector.errors import Refusal
@@ -91,18 +91,23 @@ class Services:
     cluster_id: str
 
 
+class _Leg(NamedTuple):
+    """One destination of a chunk: the bit of its deliveries, and those that are prepared, each with its group."""
+
+    bit: int
+    vendor: Vendor
+    offers: list[tuple[Delivery, Hashable]]
+
+
 class Chunk:
     """The deliveries of one chunk of records, prepared one by one and offered at once to each destination."""
 
-    __slots__ = ("_bits", "_charge", "_now", "_offers", "_to", "_vendors")
+    __slots__ = ("_legs", "_now", "_to")
 
     def __init__(self, services: Services, bits: Mapping[str, int]) -> None:
         self._to = services
-        self._bits = bits
         self._now = int(services.clock.wall() * 1000)
-        self._charge = 0
-        self._vendors = {name: deliverer.vendor for name, deliverer in services.deliverers.items()}
-        self._offers: dict[str, list[tuple[Delivery, Hashable]]] = {name: [] for name in services.deliverers}
+        self._legs = {name: _Leg(bits[name], one.vendor, []) for name, one in services.deliverers.items()}
 
     def prepare(
         self, record: Record, tracker: PartitionTracker, routed: Sequence[Routed], dedup_id: str | None = None
@@ -111,42 +116,42 @@ class Chunk:
 
         `dedup_id` is given for a replayed record: the id that it always had.
         """
-        bits = self._bits
+        legs = self._legs
         mask = 0
         for one in routed:
-            mask |= bits.get(one[0], 0)
+            if one[0] in legs:
+                mask |= legs[one[0]][0]
         if not mask:
             tracker.finish(record.offset, WHOLE)
             self._to.metrics.records_skipped.labels("other_destination" if routed else "unrouted").inc()
             return
-        left = tracker.route(record.offset, mask)
+        left = tracker.route(record[2], mask)
         make = Delivery if dedup_id is None else partial(ReplayedDelivery, dedup_id=dedup_id)
         for destination, event, identity, _ in routed:
-            bit = bits.get(destination, 0)
+            if destination not in legs:
+                continue
+            bit, vendor, offers = legs[destination]
             if not left & bit:
                 continue
             try:
                 if isinstance(event, Refusal):
                     raise event
-                vendor = self._vendors[destination]
                 group = vendor.group(event)
                 item = vendor.encode(event, self._now)
                 limits = vendor.limits(group)
-                if limits.overhead + len(item.body) > limits.bytes:
+                if limits.overhead + len(item[0]) > limits.bytes:
                     raise _too_large(size_alone(item, limits), limits.bytes)
             except Refusal as refusal:
                 self._refuse(destination, make(record, tracker, bit, NO_ITEM, identity), refusal)
                 continue
-            delivery = make(record, tracker, bit, item, identity)
-            self._charge += delivery.charge
-            self._offers[destination].append((delivery, group))
+            offers.append((make(record, tracker, bit, item, identity), group))
 
     def offer(self) -> None:
         """Hand over what was prepared."""
-        self._to.budget.add(self._charge)
-        for name, deliveries in self._offers.items():
-            if deliveries:
-                self._to.deliverers[name].offer(deliveries)
+        for name, leg in self._legs.items():
+            if leg.offers:
+                self._to.budget.add(sum([delivery.charge for delivery, _ in leg.offers]))
+                self._to.deliverers[name].offer(leg.offers)
 
     def _refuse(self, destination: str, delivery: Delivery, refusal: Refusal) -> None:
         """Hand over a delivery that breaks a rule before it is sent."""

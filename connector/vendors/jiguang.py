@@ -34,14 +34,14 @@ class JiguangSettings(DestinationSettings):
     app_key: str = Field(min_length=1, description="The appKey of the API data source.")
 
 
-class Jiguang:
+class Jiguang(Events):
     """One project at Jiguang Growth."""
 
     def __init__(self, settings: JiguangSettings) -> None:
         secret = settings.project_secret.get_secret_value()
         basic = b64encode(f"{settings.project_id}:{secret}".encode()).decode()
         self._settings = settings
-        self._events = Events(Rules("jiguang", RULES, settings.rules))
+        super().__init__(Rules("jiguang", RULES, settings.rules))
         self._words = Words(secret, basic, settings.app_key)
         self._url = f"{settings.base_url.rstrip('/')}/smartop/api/v1/events/report"
         self._headers = {"Content-Type": "application/json", "Authorization": f"Basic {basic}"}
@@ -58,10 +58,6 @@ class Jiguang:
     def limits(self, group: Hashable) -> Limits:
         """Return what one request may hold."""
         return self._limits
-
-    def encode(self, event: VendorEvent, now: int) -> Item:
-        """Check the event and return it as a member of `data`."""
-        return self._events.encode(event, now)
 
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
         """Return the report of one batch."""

@@ -96,7 +96,7 @@ PIPELINE: Final = (
     Mutant(
         "finish a record for all when one destination took it",
         "connector/pipeline/offsets.py",
-        "left = self._pending[offset] & ~bit",
+        "left = pending[offset] & ~bit",
         "left = 0",
     ),
     Mutant(
@@ -120,8 +120,8 @@ PIPELINE: Final = (
     Mutant(
         "test the limit of bytes after adding",
         "connector/pipeline/batching.py",
-        "if size > limits.bytes or weight > limits.records:",
-        "if self.size > limits.bytes or weight > limits.records:",
+        "if larger > largest or heavier > most:",
+        "if size > largest or heavier > most:",
     ),
     Mutant(
         "intake without a limit",
@@ -157,8 +157,21 @@ PIPELINE: Final = (
     Mutant(
         "see no progress where one of several destinations took a record",
         "connector/pipeline/offsets.py",
-        "        self._changed = True\n        if left:",
-        "        self._changed = self._changed or not left\n        if left:",
+        "        self._changed = True\n        pending, partial = self._pending, self._partial\n",
+        "        pending, partial = self._pending, self._partial\n"
+        "        self._changed = self._changed or any(not pending[offset] & ~bit for offset in offsets)\n",
+    ),
+    Mutant(
+        "begin at once what the committed map says is done",
+        "connector/pipeline/offsets.py",
+        "if self._restored is not None or offsets[0] < self.position or",
+        "if offsets[0] < self.position or",
+    ),
+    Mutant(
+        "begin at once what was read before",
+        "connector/pipeline/offsets.py",
+        "if self._restored is not None or offsets[0] < self.position or",
+        "if self._restored is not None or",
     ),
     Mutant(
         "forget what the committed map claims and was not read again",
@@ -217,8 +230,8 @@ PIPELINE: Final = (
     Mutant(
         "let a null value block its partition",
         "connector/pipeline/intake.py",
-        '                tracker.finish(offset, WHOLE)\n                skipped["null_value"] += 1',
-        '                skipped["null_value"] += 1',
+        '            skipped["null_value"] += 1\n',
+        '            skipped["null_value"] += 1\n            return True\n',
     ),
     Mutant(
         "dead-letter what waits for the registry",
@@ -231,7 +244,7 @@ PIPELINE: Final = (
     Mutant(
         "let others overtake what waits for the registry",
         "connector/pipeline/intake.py",
-        "            if parked and (record.topic, record.partition) in parked:",
+        "            if parked and (tracker.topic, tracker.partition) in parked:",
         "            if False:",
     ),
     Mutant(
@@ -249,8 +262,8 @@ PIPELINE: Final = (
     Mutant(
         "charge nothing for what is buffered",
         "connector/pipeline/preparing.py",
-        "        self._to.budget.add(self._charge)\n",
-        "        self._to.budget.release(0)\n",
+        "                self._to.budget.add(sum([delivery.charge for delivery, _ in leg.offers]))\n",
+        "                self._to.budget.release(0)\n",
     ),
     Mutant(
         "count the buffer's bytes short on both sides",

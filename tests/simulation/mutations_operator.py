@@ -46,8 +46,8 @@ OPERATOR: Final = (
     Mutant(
         "skip a record whose bytes nobody counted",
         "connector/pipeline/intake.py",
-        "                self._to.budget.add(charge_of(record))\n                self._skip(",
-        "                self._skip(",
+        "            self._to.budget.add(charge_of(record))\n            self._skip(",
+        "            self._skip(",
     ),
     Mutant(
         "leave behind what waited for the schema of a skipped record",
@@ -70,7 +70,7 @@ OPERATOR: Final = (
     Mutant(
         "route a replayed record by where it stands now",
         "connector/pipeline/intake.py",
-        "letter = None if topic != replay_topic else self._letter(record)",
+        "letter = self._letter(record) if replayed else None",
         "letter = None",
     ),
     Mutant(

@@ -29,9 +29,9 @@ def fill(items: list[Item], limits: Limits) -> list[OpenBatch]:
     """Fill batches as a lane does: a new one where the item would pass a limit."""
     batches = [OpenBatch(None, limits, 0.0)]
     for item in items:
-        if not batches[-1].add(delivery(item)):
+        if not batches[-1].fill([delivery(item)]):
             batches.append(OpenBatch(None, limits, 0.0))
-            assert batches[-1].add(delivery(item))
+            assert batches[-1].fill([delivery(item)])
     return batches
 
 
@@ -85,8 +85,8 @@ def test_the_first_item_is_always_taken() -> None:
     limits = Limits(2, 10, 2, 1)
     item = Item(b"x" * 50, weight=9)
     batch = OpenBatch(None, limits, 0.0)
-    assert batch.add(delivery(item))
-    assert not batch.add(delivery(Item(b"y")))
+    assert batch.fill([delivery(item)]) == 1
+    assert batch.fill([delivery(Item(b"y"))]) == 0
     assert batch.size == size_alone(item, limits) == 52
 
 
@@ -156,8 +156,7 @@ def test_a_batchs_size_is_that_of_the_real_body(make: Any, event: Any, texts: li
 def test_a_part_of_a_batch_keeps_its_history() -> None:
     """What is taken apart keeps attempts, failures and times, so that giving up counts from the first attempt."""
     opened = OpenBatch("g", Limits(10, 1000, 0, 0), 0.0)
-    for n in range(3):
-        opened.add(delivery(Item(b"x"), n))
+    opened.fill([delivery(Item(b"x"), n) for n in range(3)])
     batch = opened.close("linger")
     batch.attempts, batch.failures, batch.first_attempt, batch.asked, batch.reason = 3, 2, 17.0, 1, "HTTP 500"
     part = batch.part(batch.deliveries[1:])

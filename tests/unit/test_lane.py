@@ -48,7 +48,7 @@ def test_a_full_batch_goes_at_once_and_a_filling_one_after_its_linger() -> None:
     """Three of a kind are full; the fourth waits for its linger, not a moment longer."""
     at = lane()
     for n in range(4):
-        at.offer(delivery(n), "g", 10.0)
+        at.offer([delivery(n)], "g", 10.0)
     assert offsets(at.take(10.0, anything)) == [0, 1, 2]
     assert at.take(10.1, anything) is None
     due = at.wake_at(anything)
@@ -61,7 +61,7 @@ def test_parts_go_before_retries_before_full_batches() -> None:
     """What is being isolated comes first, then what is due again, then what is new."""
     at = lane(8)
     for n in range(3):
-        at.offer(delivery(n), "g", 0.0)
+        at.offer([delivery(n)], "g", 0.0)
     at.put_waiting(Batch("g", [delivery(10)]), 5.0)
     at.put_parts([Batch("g", [delivery(20)]), Batch("g", [delivery(21)])])
     taken = [offsets(at.take(6.0, anything)) for _ in range(5)]
@@ -72,7 +72,7 @@ def test_order_keeps_everything_behind_what_failed() -> None:
     """With order a batch that waits to be sent again keeps all later ones back until it is due."""
     at = lane(ordered=True)
     for n in range(6):
-        at.offer(delivery(n), "g", 0.0)
+        at.offer([delivery(n)], "g", 0.0)
     first = at.take(1.0, anything)
     assert first is not None
     at.put_waiting(first, 9.0)
@@ -86,7 +86,7 @@ def test_order_closes_a_batch_where_the_group_changes() -> None:
     """Records of another endpoint close the batch before them, so that they cannot overtake it."""
     at = lane(ordered=True)
     for n, group in enumerate("aab"):
-        at.offer(delivery(n), group, 0.0)
+        at.offer([delivery(n)], group, 0.0)
     first = at.take(0.0, anything)
     assert (offsets(first), None if first is None else first.closed_by) == ([0, 1], "group")
     assert at.take(0.0, anything) is None
@@ -98,7 +98,7 @@ def test_a_held_group_waits_and_others_pass_where_there_is_no_order(ordered: boo
     """Without order another group's batch passes a held one; with order the lane waits, and no time ends that."""
     at = lane(ordered=ordered)
     for n in range(6):
-        at.offer(delivery(n), "vip" if n < 3 else "free", 0.0)
+        at.offer([delivery(n)], "vip" if n < 3 else "free", 0.0)
 
     def allowed(group: Hashable) -> bool:
         return group == "free"
@@ -111,7 +111,7 @@ def test_probes_take_another_batch_each_time() -> None:
     """Batches that a probe put back are tried again only after all others."""
     at = lane(8)
     for n in range(7):
-        at.offer(delivery(n), "g", 0.0)
+        at.offer([delivery(n)], "g", 0.0)
     seen = []
     for now in range(10, 14):
         batch = at.take_probe(anything)
@@ -128,7 +128,7 @@ def test_a_record_in_doubt_lets_another_keys_first_record_by() -> None:
     head.refused_alone = True
     at.put_parts([Batch("g", [head]), Batch("g", [delivery(1, b"a"), delivery(2, b"b"), delivery(3, b"b")])])
     for offset, key in ((4, b"b"), (5, b"c"), (6, b"a"), (7, b"d")):
-        at.offer(delivery(offset, key), "g", 0.0)
+        at.offer([delivery(offset, key)], "g", 0.0)
     probed = []
     while (batch := at.take_probe(anything)) is not None and batch.deliveries != [head]:
         probed.append(offsets(batch))
@@ -168,7 +168,7 @@ def test_nothing_is_lost_doubled_or_woken_for_nothing(steps: list[tuple[str, int
         now += number / 20
         if step == "offer":
             for _ in range(number):
-                at.offer(delivery(count), "ab"[number % 2], now)
+                at.offer([delivery(count)], "ab"[number % 2], now)
                 inside.add(count)
                 count += 1
         elif step == "take" or (step == "probe" and not (ordered and flying)):

@@ -221,6 +221,31 @@ def test_an_offset_read_before_is_not_begun_again() -> None:
     assert at.unfinished == 1
 
 
+CHUNKS = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=8) | st.just(list(range(10, 18))), max_size=6)
+
+
+@given(CHUNKS, st.integers(0, 12), st.sets(st.integers(0, 30), max_size=6), st.booleans())
+def test_a_chunk_begun_at_once_is_begun_as_each_would_be(
+    chunks: list[list[int]], start: int, whole: set[int], sort: bool
+) -> None:
+    """The same records are new, and the same is left, in whatever order they come. Kills: a repeat in a chunk."""
+    restored = FinishedMap(Runs.of(sorted(offset for offset in whole if offset > start)))
+    at, one_by_one = tracker(start, restored), tracker(start, restored)
+    for drawn in chunks:
+        offsets = sorted(set(drawn)) if sort else drawn
+        expected = [offset for offset in offsets if one_by_one.begin(offset)]
+        assert (offsets if at.begin_all(offsets) else [offset for offset in offsets if at.begin(offset)]) == expected
+        assert (at.position, at.unfinished, at.peek()) == (
+            one_by_one.position,
+            one_by_one.unfinished,
+            one_by_one.peek(),
+        )
+        at.finish_all(expected[1:], WHOLE)
+        for offset in expected[1:]:
+            one_by_one.finish(offset, WHOLE)
+    assert at.peek() == one_by_one.peek()
+
+
 @given(st.integers(0, 2**62), st.integers(1, 2**40))
 def test_a_gap_never_blocks(start: int, gap: int) -> None:
     """Offsets that are no records lie below the watermark as soon as what stands before them is done."""
