@@ -204,6 +204,14 @@ class Destination:
 
     def condition(self) -> Condition:
         """Return the state as a person sees it."""
+        condition = self._condition()
+        since = condition.since
+        if since is None and condition.state is self._shown.state:
+            since = self._shown_since
+        return replace(condition, since=since if since is not None else self.ports.clock.wall())
+
+    def _condition(self) -> Condition:
+        """Return the state; `since` is set only where a hold knows it."""
         clock = self.ports.clock
         retrying = None
         for batch in (*self.tried_again, *(lane.retrying for lane in self.lanes)):
@@ -216,18 +224,15 @@ class Destination:
         if self._intake_hold is not None and condition.state not in (State.HELD, State.PROBING):
             cause, message = self._intake_hold
             condition = Condition(State.HELD, cause, None, message)
-        since = condition.since
-        if since is None and condition.state is self._shown.state:
-            since = self._shown_since
-        return replace(condition, since=since if since is not None else clock.wall())
+        return condition
 
     def note(self) -> None:
         """Log and count a change of state, once for each."""
-        condition = self.condition()
+        condition = self._condition()
         shown = self._shown
         if (condition.state, condition.cause, condition.code) == (shown.state, shown.cause, shown.code):
             return
-        self._shown, self._shown_since = condition, self.ports.clock.wall()
+        self._shown, self._shown_since = self.condition(), self.ports.clock.wall()
         self.ports.metrics.set_state(self.name, condition.state)
         held = condition.state is State.HELD
         quiet = {condition.state, shown.state} <= {State.HELD, State.PROBING} and condition.cause == shown.cause

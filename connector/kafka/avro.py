@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -44,7 +45,8 @@ _log = structlog.get_logger()
 Trouble = Callable[[str | None], None]
 
 
-class Writer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Writer:
     """A writer's schema, ready to decode."""
 
     name: str
@@ -114,20 +116,19 @@ class Decoder:
         start = WIRE_LENGTH
         if writer is None:
             writer, start = self._find(record, value)
-        name, read, guard, _ = writer
         try:
-            if guard is not None:
-                guard.check(value[start:])
-            datum, end = read(value, start)
+            if writer.guard is not None:
+                writer.guard.check(value[start:])
+            datum, end = writer.read(value, start)
         except Exception as error:  # noqa: BLE001 - a broken payload raises anything
-            raise _refusal(error, name, frame(record, self._plain)[0]) from None
+            raise _refusal(error, writer.name, frame(record, self._plain)[0]) from None
         if end != len(value):
             raise Refusal(
                 "decode",
                 "decode.trailing_bytes",
-                f"{len(value) - end} bytes are left over after the datum of {name}: another schema's?",
+                f"{len(value) - end} bytes are left over after the datum of {writer.name}: another schema's?",
             )
-        event: Event = _new(Event, (name, datum))  # past the slower `__new__` of named tuples
+        event: Event = _new(Event, (writer.name, datum))  # past the slower `__new__` of named tuples
         return event
 
     def peek(self, record: Record) -> str | None:

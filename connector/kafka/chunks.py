@@ -39,10 +39,7 @@ class Chunk:
         self._idle = not records
         if not records:
             return
-        total = 0
-        for _, _, _, _, key, value, headers in records:
-            total += len(value or b"") + len(key or b"")
-            if headers:
-                total += sum(len(content or b"") for _, content in headers)
+        total = sum([len(record[4] or b"") + len(record[5] or b"") for record in records])
+        total += sum([len(content or b"") for record in records if record[6] for _, content in record[6]])
         fitting = self._limit * len(records) // max(1, total)
         self.records = max(1, min(MAX_RECORDS, 2 * self.records, fitting))

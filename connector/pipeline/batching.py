@@ -150,9 +150,10 @@ class OpenBatch:
         before, most, largest, separator = len(held), limits.records, limits.bytes, limits.separator
         size, weight = self.size, self.weight
         for delivery in deliveries:
-            body, its_weight, key, _, _ = delivery.item
+            item = delivery.item
+            key = item[2]
             if key is None or key not in keys:
-                larger, heavier = size + len(body), weight + its_weight
+                larger, heavier = size + len(item[0]), weight + item[1]
                 if held:
                     larger += separator
                     if larger > largest or heavier > most:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from connector.clock import Clock
 from connector.errors import Refusal
@@ -91,7 +91,8 @@ class Services:
     cluster_id: str
 
 
-class _Leg(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Leg:
     """One destination of a chunk: the bit of its deliveries, and those that are prepared, each with its group."""
 
     bit: int
@@ -120,7 +121,7 @@ class Chunk:
         mask = 0
         for one in routed:
             if one[0] in legs:
-                mask |= legs[one[0]][0]
+                mask |= legs[one[0]].bit
         if not mask:
             tracker.finish(record.offset, WHOLE)
             self._to.metrics.records_skipped.labels("other_destination" if routed else "unrouted").inc()
@@ -130,7 +131,8 @@ class Chunk:
         for destination, event, identity, _ in routed:
             if destination not in legs:
                 continue
-            bit, vendor, offers = legs[destination]
+            leg = legs[destination]
+            bit, vendor = leg.bit, leg.vendor
             if not left & bit:
                 continue
             try:
@@ -144,7 +146,7 @@ class Chunk:
             except Refusal as refusal:
                 self._refuse(destination, make(record, tracker, bit, NO_ITEM, identity), refusal)
                 continue
-            offers.append((make(record, tracker, bit, item, identity), group))
+            leg.offers.append((make(record, tracker, bit, item, identity), group))
 
     def offer(self) -> None:
         """Hand over what was prepared."""

@@ -144,9 +144,8 @@ class RouteTable:
 
         def to_only_destination(event: Event, record: Record, cluster_id: str) -> list[Routed]:
             # The path of most records: `position_identity` written out, and tuples made past their slower `__new__`.
-            topic, partition, offset, timestamp, _, _, _ = record
-            identity = f"{cluster_id}/{topic}/{partition}/{offset}"
-            vendor_event = new(VendorEvent, (event[1], identity, timestamp, False, None))
+            identity = f"{cluster_id}/{record[0]}/{record[1]}/{record[2]}"
+            vendor_event = new(VendorEvent, (event[1], identity, record[3], False, None))
             return [new(Routed, (destination, vendor_event, identity, None))]
 
         return to_only_destination
