@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tools.source import ROOT, Module, modules
+from tools.source import ROOT, Module, compiled, modules
 
 DESIGN: Final = Path("docs/design.md")
 PROMISES: Final = Path("docs/promises.md")
@@ -48,7 +48,7 @@ def promised(text: str) -> list[str]:
 def file_map() -> str:
     """Return the list of modules, each with its docstring's first line."""
     by_room: defaultdict[str, list[Module]] = defaultdict(list)
-    for module in modules("connector"):
+    for module in sorted([*modules("connector"), *compiled()], key=lambda one: one.path):
         by_room[module.path.parts[1] if len(module.path.parts) > 2 else ""].append(module)
     order = [*ROOMS, *sorted(by_room.keys() - set(ROOMS))]
     lines: list[str] = []

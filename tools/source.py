@@ -39,6 +39,8 @@ class Module:
     @property
     def headline(self) -> str:
         """The first line of its docstring, empty where there is none."""
+        if self.path.suffix == ".pyx":
+            return self.text.partition('"""')[2].partition("\n")[0].removesuffix('"""')
         return (ast.get_docstring(self.tree) or "").partition("\n")[0]
 
     def imported(self) -> Iterator[tuple[int, str]]:
@@ -54,6 +56,11 @@ def modules(*folders: str) -> list[Module]:
     """Return every Python file of the folders (default: all of the project's), in the order of their paths."""
     paths = (path for folder in folders or FOLDERS for path in (ROOT / folder).rglob("*.py"))
     return [Module(path.relative_to(ROOT)) for path in sorted(paths)]
+
+
+def compiled() -> list[Module]:
+    """Return every Cython file of the package: Python's own parser reads none, but each has a headline."""
+    return [Module(path.relative_to(ROOT)) for path in sorted((ROOT / "connector").rglob("*.pyx"))]
 
 
 def tracked() -> list[Path]:

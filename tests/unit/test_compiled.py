@@ -1,11 +1,13 @@
-"""The compiled reader: what runs is its source, and what it writes as JSON is what a dictionary's JSON would be."""
+"""The compiled modules: what runs is their source, and what they make is what Python would make."""
 
 from __future__ import annotations
 
 import io
 import os
 import struct
+import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -22,30 +24,40 @@ from connector.kafka.contracts import load_contracts
 from connector.kafka.engine import compile_read
 from connector.kafka.schemas import without_logical_types
 from connector.pipeline.route_compiler import passed_on
+from connector.records import uuid5_text
 from connector.vendors.base import Vendor, VendorEvent
 from tools.source import ROOT
 
-SOURCE: Final = ROOT / "connector/kafka/reader.pyx"
+SOURCES: Final = tuple(sorted((ROOT / "connector").rglob("*.pyx")))
+NAMESPACE: Final = uuid.UUID("6f1e3b52-c0a6-524f-9a4b-1d5a7c2f9e10")
 NOW: Final = int(datetime(2026, 11, 22, tzinfo=UTC).timestamp() * 1000)
 CONTRACTS: Final = load_contracts()
 KINDS: Final = vendors.kinds()
 WITH_JSON: Final = {kind.schema: kind for kind in KINDS.values() if kind.as_json}
 
 
-def test_what_runs_is_the_source_that_stands_here() -> None:
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_what_runs_is_the_source_that_stands_here(source: Path) -> None:
     """A library that is older than its source would hide every change of it."""
-    libraries = list(SOURCE.parent.glob("reader.*.so"))
+    libraries = list(source.parent.glob(f"{source.stem}.*.so"))
     if "CI" in os.environ:
-        assert engine.COMPILED, "make installs the package with the reader compiled"
+        assert libraries, "make installs the package compiled"
     assert bool(libraries) == engine.COMPILED
-    assert all(one.stat().st_mtime >= SOURCE.stat().st_mtime for one in libraries), "run make .venv/.compiled"
+    assert all(one.stat().st_mtime >= source.stat().st_mtime for one in libraries), "run make .venv/.compiled"
 
 
-def test_the_build_compiles_it() -> None:
-    """The build names it, and make builds again when it changes. Kills: a reader that only a developer compiles."""
-    name = str(SOURCE.relative_to(ROOT))
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_the_build_compiles_it(source: Path) -> None:
+    """The build names it, and make builds again when it changes. Kills: a module that only a developer compiles."""
+    name = str(source.relative_to(ROOT))
     assert f'Path("{name}")' in (ROOT / "hatch_build.py").read_text("utf-8")
     assert name in (ROOT / "Makefile").read_text("utf-8")
+
+
+@given(st.text())
+def test_a_dedup_id_is_pythons_own(name: str) -> None:
+    """The same UUIDv5 as the standard library makes. Kills: a version or variant in the wrong place."""
+    assert uuid5_text(name) == str(uuid.uuid5(NAMESPACE, name))
 
 
 pytest_compiled = pytest.mark.skipif(not engine.COMPILED, reason="there is no compiled reader")
