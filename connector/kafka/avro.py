@@ -67,9 +67,9 @@ class Decoder:
     """Decodes values of every accepted form (see `wire`).
 
     `schemas` are known without a registry, beside the contract's. `plain` names, by topic, the schema of values without
-    any header; the constructor raises `StartupError` where it names an unknown one. `as_json` are fields of the
-    contract's schemas, as (full name, field), that nobody looks into: their maps may come as `orjson.Fragment`.
-    `on_trouble` is told why the registry gives no usable answer, and None when it does again.
+    any header; the constructor raises `StartupError` where it names an unknown one. `as_json` are fields, as (full name
+    of the schema, field), that nobody looks into: their maps may come as `orjson.Fragment`. `on_trouble` is told why
+    the registry gives no usable answer, and None when it does again.
     """
 
     def __init__(
@@ -276,7 +276,7 @@ class Decoder:
         contract = self._contracts.schemas.get(schema.name)
         try:
             if contract is None:
-                read = compile_read(schema.tree)
+                read = compile_read(schema.tree, as_json=self._as_json)
             else:
                 # Logical types of our own schemas stay numbers: vendors want epoch numbers, and objects cost.
                 tree = without_logical_types(schema.tree)
