@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
-from orjson import Fragment
 from pydantic import Field, SecretStr
 
 from connector.config import DestinationSettings, DocumentedLimits
@@ -32,7 +31,15 @@ from connector.vendors.base import (
 )
 from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, kind, plain, rule_ids
 from connector.vendors.quick_audience_form import form, form_around, signature
-from connector.vendors.quick_audience_model import ID_PARTS, OPTIONAL, REQUIRED, RULES, TEXTS, finite, is_of_the_account
+from connector.vendors.quick_audience_model import (
+    ID_PARTS,
+    OPTIONAL,
+    REQUIRED,
+    RULES,
+    TEXTS,
+    attributes,
+    is_of_the_account,
+)
 
 
 class QuickAudienceSettings(DestinationSettings):
@@ -104,9 +111,8 @@ class QuickAudience:
             if order not in ("0", "1"):
                 rules.broken("isOrder.value", kind(order))
             datum["isOrder"] = order
-        attributes = fields.get("extendAttributes")
-        if attributes:
-            datum["extendAttributes"] = attributes if type(attributes) is Fragment else self._attributes(attributes)
+        if fields.get("extendAttributes"):
+            datum["extendAttributes"] = attributes(fields["extendAttributes"], rules)
         if fields.get("customerIdList"):
             datum["customerIdList"] = self._ids(fields["customerIdList"])
         return Item(json_bytes("quick_audience", datum))
@@ -119,24 +125,6 @@ class QuickAudience:
         elif type(value) is not str:
             self._rules.broken(f"{name}.type", kind(value))
         return value
-
-    def _attributes(self, attributes: Any) -> Any:
-        """Return the attributes as text, since the vendor takes no other: what is not text goes as its JSON."""
-        if not isinstance(attributes, Mapping):
-            self._rules.broken("extendAttributes.type", kind(attributes))
-            return attributes
-        texts = {name: value for name, value in attributes.items() if type(value) is str}
-        for name, value in attributes.items():
-            if name in texts:
-                continue
-            given = value if isinstance(value, Mapping | list | tuple) else plain(value)
-            if not finite(given):
-                self._rules.broken("extendAttributes.value", "an object that holds NaN or infinity")
-            if isinstance(given, bytes):
-                self._rules.broken("extendAttributes.value", "an object that holds bytes")
-            if given is not None:
-                texts[name] = given if type(given) is str else json_bytes("quick_audience", given).decode()
-        return texts
 
     def _ids(self, ids: Any) -> Any:
         if not isinstance(ids, list | tuple) or not all(isinstance(member, Mapping) for member in ids):

@@ -1,10 +1,14 @@
-"""Quick Audience's event model: the fields that are text, the local rules that follow, and what a code is about."""
+"""Quick Audience's event model: its fields, the local rules that follow, attributes, and what a code is about."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
+
+from orjson import Fragment
+
+from connector.vendors.checks import Rules, json_bytes, kind, plain
 
 OPTIONAL: Final = ("organizationId", "workspaceId", "entityId", "comeFrom", "eventChannel")
 REQUIRED: Final = ("customerId", "eventCode")
@@ -36,6 +40,27 @@ def is_of_the_account(code: str) -> bool:
     No list is published, so only the vendor's vocabulary can tell, never an event's text.
     """
     return _ACCOUNT.search(code) is not None and _EVENT.search(code) is None
+
+
+def attributes(given: Any, rules: Rules) -> Any:
+    """Return an event's attributes as text, since the vendor takes no other: what is not text goes as its JSON."""
+    if type(given) is Fragment:
+        return given
+    if not isinstance(given, Mapping):
+        rules.broken("extendAttributes.type", kind(given))
+        return given
+    texts = {name: value for name, value in given.items() if type(value) is str}
+    for name, value in given.items():
+        if name in texts:
+            continue
+        one = value if isinstance(value, Mapping | list | tuple) else plain(value)
+        if not finite(one):
+            rules.broken("extendAttributes.value", "an object that holds NaN or infinity")
+        if isinstance(one, bytes):
+            rules.broken("extendAttributes.value", "an object that holds bytes")
+        if one is not None:
+            texts[name] = one if type(one) is str else json_bytes("quick_audience", one).decode()
+    return texts
 
 
 def finite(value: object) -> bool:
