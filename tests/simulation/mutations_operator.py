@@ -28,8 +28,8 @@ OPERATOR: Final = (
     Mutant(
         "skip the record behind the one that is meant",
         "connector/pipeline/intake.py",
-        "skips.pop((topic, partition, offset), None)",
-        "skips.pop((topic, partition, offset - 1), None)",
+        "self._skips.pop(record.position, None)",
+        "self._skips.pop((record.topic, record.partition, record.offset - 1), None)",
     ),
     Mutant(
         "skip a record for every destination",
