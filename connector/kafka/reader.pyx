@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Reads Avro data in C: decoding is the dearest step of a record, and this takes a sixth of fastavro's time.
+"""Reads Avro data in C: decoding is the dearest step of a record, and this takes a ninth of fastavro's time.
 
 A schema becomes a tree of nodes, and a payload is read from left to right by one cursor, which every step checks
 against the payload's end. Logical types and schema resolution are fastavro's, and so is everything where this module

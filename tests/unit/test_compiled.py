@@ -60,7 +60,7 @@ def test_a_dedup_id_is_pythons_own(name: str) -> None:
     assert uuid5_text(name) == str(uuid.uuid5(NAMESPACE, name))
 
 
-pytest_compiled = pytest.mark.skipif(not engine.COMPILED, reason="there is no compiled reader")
+needs_compiled = pytest.mark.skipif(not engine.COMPILED, reason="there is no compiled reader")
 
 TEXTS: Final = st.text(max_size=12) | st.sampled_from(["", '"', "\\", "\n", "\x00", "\x7f", "é", "礼", "\u2028", "😀"])
 LONGS: Final = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([0, -1, 9, 10, -(2**63), 2**63 - 1, 2**53 + 1])
@@ -131,7 +131,7 @@ def both_ways(schema: str, payload: bytes) -> tuple[object, object]:
     )
 
 
-@pytest_compiled
+@needs_compiled
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(sorted(FIELDS)).flatmap(lambda schema: st.tuples(st.just(schema), FIELDS[schema])))
 @example(("connector.events.JiguangUserEvent", {"cuid": 1, "eventName": "e", "itime": NOW, "properties": {"a": 1e300}}))
@@ -142,7 +142,7 @@ def test_a_map_written_at_once_is_what_the_dictionary_would_be(drawn: tuple[str,
     assert direct == reference
 
 
-@pytest_compiled
+@needs_compiled
 @settings(max_examples=400, deadline=None)
 @given(
     st.sampled_from(sorted(FIELDS)).flatmap(lambda schema: st.tuples(st.just(schema), FIELDS[schema])),
@@ -182,7 +182,7 @@ ONE: Final = b"\x02a\x02\x02"
 """The entry "a": 1."""
 
 
-@pytest_compiled
+@needs_compiled
 def test_plain_values_are_written_at_once() -> None:
     """What nearly all maps hold does not become a dictionary. Kills: a short way that is never taken."""
     found = read_map(payload_of_map(ONE, b"\x02b\x06\x04hi"))
@@ -190,7 +190,7 @@ def test_plain_values_are_written_at_once() -> None:
     assert orjson.dumps(found) == b'{"a":1,"b":"hi"}'
 
 
-@pytest_compiled
+@needs_compiled
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [
