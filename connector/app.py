@@ -95,9 +95,10 @@ async def serve(
         if on_ready is not None:
             on_ready(server.port)
         log.info("connector.started", version=__version__, group=group, port=server.port)
-        report = await _reach(loaded.settings, clock, member, stop)
+        report = await _reach(settings, clock, member, stop)
         if report is not None and destination is not None:
-            await _adopt_offsets(loaded.settings, destination, group)
+            async with Groups(settings.kafka) as groups:
+                await _adopt_offsets(groups, settings, destination, group)
         if report is not None:
             await _run(loaded, destination, group, report, member, metrics, clock, stop)
     finally:
@@ -109,27 +110,26 @@ async def serve(
 
 async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio.Event) -> TopicReport | None:
     """Wait for a broker and check the topics; None where it was stopped meanwhile."""
-    check = TopicCheck(settings.kafka, clock=clock)
-    waiting = asyncio.create_task(check.wait(member.waiting))
-    stopped = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            return None
-        await waiting
-    finally:
-        for task in (waiting, stopped):
-            task.cancel()
-        await asyncio.gather(waiting, stopped, return_exceptions=True)
-    return await check.check(settings.kafka.topics, own_topics(settings))
+    async with TopicCheck(settings.kafka, clock=clock) as check:
+        waiting = asyncio.create_task(check.wait(member.waiting))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                return None
+            await waiting
+        finally:
+            for task in (waiting, stopped):
+                task.cancel()
+            await asyncio.gather(waiting, stopped, return_exceptions=True)
+        return await check.check(settings.kafka.topics, own_topics(settings))
 
 
-async def _adopt_offsets(settings: Settings, destination: str, group: str) -> None:
+async def _adopt_offsets(groups: Groups, settings: Settings, destination: str, group: str) -> None:
     """At the first start of a destination's own group, give it the combined group's offsets and its part of the map.
 
     Without those it would begin anew and send everything again: it refuses, unless `kafka.start` says where to begin.
     """
-    groups = Groups(settings.kafka)
     if await groups.committed(group):
         return
     base = settings.kafka.group_id

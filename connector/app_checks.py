@@ -88,11 +88,11 @@ def check_routes(loaded: Loaded) -> None:
 async def check_online(loaded: Loaded) -> list[str]:
     """Return what is wrong with the surroundings: broker, topics, registry, vendors that can be probed."""
     settings = loaded.settings
-    check = TopicCheck(settings.kafka, clock=SystemClock())
     faults: list[str] = []
     try:
-        await check.wait(lambda _message: None, REACH_TIMEOUT)
-        await check.check(settings.kafka.topics, own_topics(settings))
+        async with TopicCheck(settings.kafka, clock=SystemClock()) as check:
+            await check.wait(lambda _message: None, REACH_TIMEOUT)
+            await check.check(settings.kafka.topics, own_topics(settings))
     except ConnectorError as error:
         faults.append(str(error))
     if settings.schema_registry is not None:
@@ -127,11 +127,12 @@ async def check_topics(loaded: Loaded, *, create: bool, partitions: int | None) 
     """
     settings = loaded.settings
     kafka = settings.kafka.model_copy(update={"create_topics": create})
-    check, own = TopicCheck(kafka, clock=SystemClock()), own_topics(settings)
+    own = own_topics(settings)
     if settings.console.audit_topic is not None:
         own.append(OwnTopic(settings.console.audit_topic, "audit"))
-    await check.wait(lambda _message: None, TOPICS_TIMEOUT)
-    report = await check.check(kafka.topics, own, partitions)
+    async with TopicCheck(kafka, clock=SystemClock()) as check:
+        await check.wait(lambda _message: None, TOPICS_TIMEOUT)
+        report = await check.check(kafka.topics, own, partitions)
     return [CheckedTopic(topic.name, topic.purpose, topic.name in report.created) for topic in own]
 
 

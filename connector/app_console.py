@@ -155,9 +155,9 @@ class _AuditTopic:
 
     async def open(self) -> None:
         """Connect. Raises `StartupError` where the topic is not there and may not be created."""
-        check = TopicCheck(self._settings, clock=SystemClock())
-        await check.wait(lambda _reason: None)
-        await check.check([], [OwnTopic(self._topic, "audit")])
+        async with TopicCheck(self._settings, clock=SystemClock()) as check:
+            await check.wait(lambda _reason: None)
+            await check.check([], [OwnTopic(self._topic, "audit")])
         await self._producer.start()
 
     async def write(self, record: bytes) -> None:

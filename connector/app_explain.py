@@ -241,13 +241,13 @@ def _names(datum: Mapping[str, Any], place: Position) -> bool:
 
 async def _finished(settings: Settings, position: Position) -> list[Finished]:
     """Return how far the configured group is, and the destinations' own groups that have been there."""
-    groups, base = Groups(settings.kafka), settings.kafka.group_id
-    found = []
-    for group in (base, *(f"{base}.{name}" for name in settings.destinations)):
-        if group != base and not await groups.committed(group):
-            continue
-        (state,) = await app_offsets.read(settings, group, [position.topic], [position.partition])
-        found.append(how_far(group, state, position.offset, await groups.members(group)))
+    base, found = settings.kafka.group_id, []
+    async with Groups(settings.kafka) as groups:
+        for group in (base, *(f"{base}.{name}" for name in settings.destinations)):
+            if group != base and not await groups.committed(group):
+                continue
+            (state,) = await app_offsets.read(settings, group, [position.topic], [position.partition])
+            found.append(how_far(group, state, position.offset, await groups.members(group)))
     return found
 
 

@@ -131,7 +131,13 @@ async def read(
     Of the configured group (and of its destinations' own ones) the partitions that have no offset yet are among them;
     of any other group, those that have one. `topics` and `partitions` leave out others. Raises `StartupError`.
     """
-    groups = Groups(settings.kafka)
+    async with Groups(settings.kafka) as groups:
+        return await _read(groups, settings, group, topics, partitions)
+
+
+async def _read(
+    groups: Groups, settings: Settings, group: str, topics: Collection[str], partitions: Collection[int]
+) -> list[PartitionState]:
     committed = {(one.topic, one.partition): one for one in await groups.committed(group)}
     there = await groups.partitions()
     wanted = set(committed) | {one for one in there if one[0] in topics}
@@ -181,13 +187,15 @@ async def targets_of(settings: Settings, states: Sequence[PartitionState], to: s
     there = {(one.topic, one.partition): one for one in states if one.end is not None}
     if isinstance(to, str):
         return {at: (one.first if to == "earliest" else one.end) or 0 for at, one in there.items()}
-    found = await Groups(settings.kafka).offsets_at(there, to)
+    async with Groups(settings.kafka) as groups:
+        found = await groups.offsets_at(there, to)
     return {at: offset if offset >= 0 else there[at].end or 0 for at, offset in found.items()}
 
 
 async def refuse_running(settings: Settings, group: str) -> None:
     """Raise `OffsetsRefused` where the group has members: what they commit next would undo a reset."""
-    count = await Groups(settings.kafka).members(group)
+    async with Groups(settings.kafka) as groups:
+        count = await groups.members(group)
     if count:
         many = "one member" if count == 1 else f"{count} members"
         raise OffsetsRefused(
@@ -198,7 +206,8 @@ async def refuse_running(settings: Settings, group: str) -> None:
 async def apply(settings: Settings, group: str, moves: Sequence[Move]) -> None:
     """Commit the moves. Raises `StartupError`, also where the group has members by now."""
     commits = [Commit(one.state.topic, one.state.partition, one.offset, one.metadata) for one in moves]
-    await Groups(settings.kafka).commit(group, commits)
+    async with Groups(settings.kafka) as groups:
+        await groups.commit(group, commits)
 
 
 def _is_own(settings: Settings, group: str) -> bool:

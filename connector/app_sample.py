@@ -67,7 +67,8 @@ async def read(loaded: Loaded, wish: Wish) -> Sample:
     own = own_schemas(loaded)
     committed = {}
     if wish.start == "group":
-        commits = await Groups(settings.kafka).committed(settings.kafka.group_id)
+        async with Groups(settings.kafka) as groups:
+            commits = await groups.committed(settings.kafka.group_id)
         committed = {(one.topic, one.partition): (one.offset, one.metadata) for one in commits}
     with OffsetReader(settings.kafka) as reader:
         cluster_id, known = await asyncio.to_thread(reader.topics)

@@ -232,6 +232,7 @@ class KafkaSource:
             self._assigned.clear()
             self._ends.clear()
             self._executor.shutdown(wait=False)
+            await self._ids.close()
 
     async def _poll(self) -> list[Record]:
         now = self._clock.now()

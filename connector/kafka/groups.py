@@ -8,14 +8,12 @@ from typing import Any, Final
 
 import structlog
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them without saying so
-    AdminClient,
-    OffsetSpec,
-)
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it re-exports it without saying so
 
 from connector.config import KafkaSettings
 from connector.errors import StartupError
-from connector.kafka.client import LibrdkafkaLog, admin_config, construct, error_text
+from connector.kafka.admin import Admin
+from connector.kafka.client import admin_config, error_text
 from connector.kafka.committed import CommittedOffsets
 from connector.records import Commit
 
@@ -27,12 +25,15 @@ _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # as abov
 Partition = tuple[str, int]
 
 
-class Groups:
-    """The committed offsets of consumer groups. Every method may take as long as Kafka does; none blocks the loop."""
+class Groups(Admin):
+    """The committed offsets of consumer groups, asked for inside of `async with`.
+
+    Every method may take as long as Kafka does; none blocks the loop.
+    """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._admin = construct(AdminClient, admin_config(settings), logger=LibrdkafkaLog("groups"))
+        super().__init__(admin_config(settings), "groups")
 
     async def committed(self, group: str) -> list[Commit]:
         """Return what a group has committed, empty for one that Kafka does not know. Raises `StartupError`.
@@ -47,7 +48,7 @@ class Groups:
         """Set a group's offsets. Raises `StartupError`, also where the group has members."""
         partitions = [TopicPartition(one.topic, one.partition, one.offset, one.metadata) for one in commits]
         try:
-            futures = self._admin.alter_consumer_group_offsets(
+            futures = self.client.alter_consumer_group_offsets(
                 [ConsumerGroupTopicPartitions(group, partitions)], request_timeout=_TIMEOUT
             )
             result = await asyncio.wrap_future(futures[group])
@@ -62,7 +63,7 @@ class Groups:
     async def members(self, group: str) -> int:
         """Return how many members a group has now, 0 for one that Kafka does not know. Raises `StartupError`."""
         try:
-            futures = self._admin.describe_consumer_groups([group], request_timeout=_TIMEOUT)
+            futures = self.client.describe_consumer_groups([group], request_timeout=_TIMEOUT)
             return len((await asyncio.wrap_future(futures[group])).members)
         except KafkaException as error:
             raise StartupError(f"the members of group {group} cannot be read: {error_text(error)}") from None
@@ -70,7 +71,7 @@ class Groups:
     async def partitions(self) -> set[Partition]:
         """Return every partition of the cluster that has a leader to ask. Raises `StartupError`."""
         try:
-            found = await asyncio.to_thread(self._admin.list_topics, timeout=_TIMEOUT)
+            found = await self.topics(_TIMEOUT)
         except KafkaException as error:
             raise StartupError(f"Kafka does not tell its topics: {error_text(error)}") from None
         return {
@@ -101,7 +102,7 @@ class Groups:
             return {}
         question = {TopicPartition(*one): spec for one in partitions}
         try:
-            futures = self._admin.list_offsets(
+            futures = self.client.list_offsets(
                 question, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_TIMEOUT
             )
             return {

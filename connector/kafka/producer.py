@@ -141,6 +141,8 @@ class KafkaProducer:
         self._thread = None
         await asyncio.to_thread(self._producer.flush, _SERVE_SECONDS)
         self._settle()
+        # Its threads end with the last reference; the binding's own close() would wait for ever (see `admin`).
+        del self._producer
         return left
 
     def _serve(self) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
 
 from connector.config import KafkaSettings
-from connector.kafka.client import LibrdkafkaLog, admin_config, construct, kafka_error
+from connector.kafka.admin import Admin
+from connector.kafka.client import admin_config, kafka_error
 
 _REQUEST_SECONDS: Final = 2.0
 _GONE: Final = "gone"
@@ -25,7 +25,7 @@ class TopicIds:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._config = admin_config(settings)
-        self._admin: AdminClient | None = None
+        self._admin: Admin | None = None
         self._ids: dict[str, str] = {}
         self._anew: set[str] = set()
 
@@ -61,15 +61,22 @@ class TopicIds:
             "`connector offsets reset` says"
         )
 
+    async def close(self) -> None:
+        """Close the client, where there was anything to ask."""
+        if self._admin is not None:
+            await self._admin.close()
+
     async def _ask(self, topics: set[str]) -> dict[str, str]:
         """Return the id of each topic, `gone` for one that is not there; left out is what Kafka does not tell."""
         ids: dict[str, str] = {}
         if not topics:
             return ids
         if self._admin is None:
-            self._admin = construct(AdminClient, self._config, logger=LibrdkafkaLog("topics"))
+            self._admin = Admin(self._config, "topics")
         try:
-            futures = self._admin.describe_topics(TopicCollection(sorted(topics)), request_timeout=_REQUEST_SECONDS)
+            futures = self._admin.client.describe_topics(
+                TopicCollection(sorted(topics)), request_timeout=_REQUEST_SECONDS
+            )
         except KafkaException:
             return ids
         for topic, future in futures.items():

@@ -10,7 +10,6 @@ from typing import Any, Final, Literal
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them without saying so
-    AdminClient,
     ClusterMetadata,
     ConfigResource,
     NewTopic,
@@ -19,7 +18,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 from connector.clock import Clock
 from connector.config import KafkaSettings
 from connector.errors import ConnectorError, StartupError
-from connector.kafka.client import LibrdkafkaLog, admin_config, construct, error_text, kafka_error
+from connector.kafka.admin import Admin
+from connector.kafka.client import admin_config, error_text, kafka_error
 from connector.kafka.refusals import explained, is_final, says_more
 
 LETTER_MARGIN: Final = 16 * 1024
@@ -63,15 +63,15 @@ class BrokerUnreachable(ConnectorError):
     """No broker answered within the time given; waiting longer may help."""
 
 
-class TopicCheck:
-    """Asks a cluster about its topics; one client, closed with the last reference to it."""
+class TopicCheck(Admin):
+    """Asks a cluster about its topics, inside of `async with`: one client, which ends with it."""
 
     def __init__(self, settings: KafkaSettings, *, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
         self._error: KafkaError | None = None
         config = admin_config(settings) | {"error_cb": self._on_error}
-        self._admin = construct(AdminClient, config, logger=LibrdkafkaLog("admin"))
+        super().__init__(config, "admin")
 
     async def wait(self, on_waiting: Callable[[str | None], None], timeout: float | None = None) -> None:
         """Return when a broker answers; `on_waiting` is told why it does not, and None when it does.
@@ -130,10 +130,10 @@ class TopicCheck:
         """Return None where a broker answers, else why not. Raises `StartupError` where it never will."""
         self._error = None
         try:
-            await asyncio.to_thread(self._admin.list_topics, timeout=_TRY_SECONDS)
+            await self.topics(_TRY_SECONDS)
         except KafkaException as error:
             # The cause comes by the error callback, which only poll() calls; the exception says that time is up.
-            await asyncio.to_thread(self._admin.poll, 0)
+            await asyncio.to_thread(self.client.poll, 0)
             cause = self._cause() or kafka_error(error)
             text = explained(cause, self._settings.client)
             if is_final(cause):
@@ -143,7 +143,7 @@ class TopicCheck:
 
     async def _metadata(self) -> ClusterMetadata:
         try:
-            return await asyncio.to_thread(self._admin.list_topics, timeout=_REQUEST_SECONDS)
+            return await self.topics(_REQUEST_SECONDS)
         except KafkaException as error:
             raise StartupError(f"Kafka does not tell its topics: {error_text(error)}") from None
 
@@ -155,7 +155,7 @@ class TopicCheck:
         configs: dict[str, dict[str, str]] = {}
         refusal: str | None = None
         try:
-            futures = self._admin.describe_configs(resources, request_timeout=_REQUEST_SECONDS)
+            futures = self.client.describe_configs(resources, request_timeout=_REQUEST_SECONDS)
         except KafkaException as error:
             futures, refusal = {}, error_text(error)
         for resource, future in futures.items():
@@ -177,7 +177,7 @@ class TopicCheck:
             raise StartupError(f"missing topics: {said}; create them, or set kafka.create_topics: true")
         new = [NewTopic(topic.name, partitions, _BROKER_DEFAULT, config=_config(topic, largest)) for topic in missing]
         faults = []
-        for name, future in self._admin.create_topics(new, request_timeout=_REQUEST_SECONDS).items():
+        for name, future in self.client.create_topics(new, request_timeout=_REQUEST_SECONDS).items():
             try:
                 await asyncio.wrap_future(future)
             except KafkaException as error:

@@ -107,8 +107,10 @@ class TransactionalProducer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Let go of the client; a transaction that is open is aborted by `commit` itself."""
-        del self._producer
+        """End the client (see `admin` for why now); a transaction that is open is aborted by `commit` itself."""
+        # What is left of a transaction that failed would be waited for.
+        self._producer.purge()
+        await asyncio.to_thread(self._producer.close)
 
     async def commit(self, records: Sequence[Outgoing]) -> None:
         """Write the records in one transaction. Raises `Fenced`, `RecordTooLarge`, or another `ConnectorError`.

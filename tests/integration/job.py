@@ -34,6 +34,8 @@ WAIT_SECONDS: Final = 60.0
 ATTRIBUTES: Final = {"page": "string", "depth": "number", "ratio": "number", "first": "bool", "tags": "list"}
 DESTINATION: Final = "jg"
 OWN_HEADER: Final = "dlq-"
+COMMAND: Final = [sys.executable, "-m", "tests.integration.ended"]
+"""`python -m connector`, but an end that leaves a client of Kafka behind is a failure."""
 
 T = TypeVar("T")
 Headers = list[tuple[str, bytes | None]]
@@ -124,7 +126,7 @@ class Member:
         self._log = log
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "connector", "run", "-c", str(config), *arguments],
+                [*COMMAND, "run", "-c", str(config), *arguments],
                 cwd=ROOT,
                 stdout=out,
                 stderr=out,
@@ -154,8 +156,13 @@ class Member:
         """Wait as `wait_for` does; fails at once where the process has ended."""
 
         def ask() -> T | None:
-            found = answer()
-            assert found or self._process.poll() is None, f"it ended while {what} was waited for:\n{self.text[-3000:]}"
+            try:
+                found = answer()
+            except ConnectionRefusedError:
+                # It is ending, or has: its own words, by the next line or the next time, say more.
+                found = None
+            code = self._process.poll()
+            assert found or code is None, f"it ended with {code} while {what} was waited for:\n{self.text[-3000:]}"
             return found
 
         try:
@@ -377,7 +384,7 @@ class Job:
 
 def run_command(*arguments: str, seconds: float = WAIT_SECONDS) -> subprocess.CompletedProcess[str]:
     """Run one command of the connector to its end."""
-    command = [sys.executable, "-m", "connector", *arguments]
+    command = [*COMMAND, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
 
 

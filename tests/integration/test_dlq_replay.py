@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from confluent_kafka import Producer
 from connector.dead_letters.headers import replayed, resolution
 from tests.integration.accounts import Writer, accounts, contract, mytracker, quick_audience
 from tests.integration.events import FIRST_CUID, KNOWN_EVENT, Message, datum_bytes, event, single_object
-from tests.integration.job import DESTINATION, WAIT_SECONDS, Job, Vendor, run_command, wait_for
+from tests.integration.job import COMMAND, DESTINATION, WAIT_SECONDS, Job, Vendor, run_command, wait_for
 from tests.integration.letters import Told, lines, printed, write_letters
 from tools.servers import ROOT, Kafka
 
@@ -125,7 +124,7 @@ def test_five_thousand_letters_are_counted_and_each_replay_is_sent_once(job: Job
 
 def _kill_half_way(config: Path, *arguments: str) -> None:
     """Start a replay and end it by SIGKILL once it has told of its first letters."""
-    command = [sys.executable, "-m", "connector", "dlq", "replay", "-c", str(config), "--yes", "--json", *arguments]
+    command = [*COMMAND, "dlq", "replay", "-c", str(config), "--yes", "--json", *arguments]
     with subprocess.Popen([*command, "--rate", "100"], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline()
@@ -265,7 +264,7 @@ def test_a_second_replay_takes_over_and_the_first_says_so(job: Job, vendor: Vend
     config = job.write(job.settings(vendor.destination))
     value = single_object(datum_bytes(event(1)))
     write_letters(job, [Told(n, value, "refused", "4103", DESTINATION, "jiguang") for n in range(400)])
-    command = [sys.executable, "-m", "connector", "dlq", "replay", "-c", str(config), "--yes", "--json", "--rate", "50"]
+    command = [*COMMAND, "dlq", "replay", "-c", str(config), "--yes", "--json", "--rate", "50"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stderr is not None
