@@ -184,6 +184,10 @@ class _Decoder:
         """Decode a record."""
         return self._sample.decode(record)
 
+    def decode_run(self, records: list[Record]) -> list[Event]:
+        """Decode none: each is decoded for itself."""
+        return []
+
     def peek(self, record: Record) -> str | None:
         """Return the schema's name where it is known."""
         return self._sample.decoder.peek(record)

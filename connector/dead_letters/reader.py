@@ -97,7 +97,7 @@ def read_letters(
 ) -> Iterator[Letter]:
     """Yield the letters that are wanted, each id once, as they come; with `resolved` also those that are done with.
 
-    `seen` are the repeated ids that were yielded already: who reads a topic in parts passes the same one each time.
+    `seen` are the repeated ids that came already: who reads a topic in parts passes the same one each time.
     """
     seen = IdSet() if seen is None else seen
     for record in records:
@@ -108,8 +108,9 @@ def read_letters(
         if state != "open" and not resolved:
             continue
         facts = parse(record.headers)
-        if facts is None or not wanted.fits(facts, record.key):
+        if facts is None or (facts.id in survey.repeated and not seen.add(facts.id)):
             continue
-        if facts.id in survey.repeated and not seen.add(facts.id):
+        # Only now: a repetition may tell another cause than its letter, and be wanted where that is not.
+        if not wanted.fits(facts, record.key):
             continue
         yield Letter(record, facts, state)

@@ -16,7 +16,7 @@ import structlog
 from connector.clock import Clock
 from connector.errors import FatalError, Refusal, SchemaUnavailable, StartupError
 from connector.kafka.contracts import Contracts
-from connector.kafka.engine import MISMATCH, Read, Write, compile_read, compile_write
+from connector.kafka.engine import MISMATCH, Read, Write, compile_read, compile_write, first_events
 from connector.kafka.guard import Guard, TooManySteps
 from connector.kafka.registry import NotRegistered, Registry, RegistryRefused, RegistryTrouble
 from connector.kafka.schemas import Schema, SchemaFault, without_logical_types
@@ -39,7 +39,6 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
 _SHOWN: Final = 300
 
-_new: Final = tuple.__new__
 _log = structlog.get_logger()
 
 Trouble = Callable[[str | None], None]
@@ -111,11 +110,7 @@ class Decoder:
         is not known yet: `resolve` its key, then decode again.
         """
         value = record[5] or b""
-        # What nearly all are, without a call: the wire format, and neither a header nor the topic says otherwise.
-        writer = None if record[6] or self._plain else self._by_prefix.get(value[:WIRE_LENGTH])
-        start = WIRE_LENGTH
-        if writer is None:
-            writer, start = self._find(record, value)
+        writer, start = self._find(record, value)
         try:
             if writer.guard is not None:
                 writer.guard.check(value[start:])
@@ -128,8 +123,11 @@ class Decoder:
                 "decode.trailing_bytes",
                 f"{len(value) - end} bytes are left over after the datum of {writer.name}: another schema's?",
             )
-        event: Event = _new(Event, (writer.name, datum))  # past the slower `__new__` of named tuples
-        return event
+        return Event(writer.name, datum)
+
+    def decode_run(self, records: list[Record]) -> list[Event]:
+        """Return the events of the first records, up to one that is not what nearly all are: that is `decode`'s."""
+        return [] if self._plain else first_events(records, self._by_prefix, Event)
 
     def peek(self, record: Record) -> str | None:
         """Return the full name of a record's schema without decoding; None where it is not known, or there is none."""

@@ -5,15 +5,19 @@ An engine is given schemas that `schemas` has measured, so what it compiles ends
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 
+from connector.records import Record
+
+T = TypeVar("T")
+
 try:
-    from connector.kafka.reader import Unsupported, reader_of
+    from connector.kafka.reader import Unsupported, read_run, reader_of
 except ModuleNotFoundError:  # no C compiler was there at installation
     COMPILED = False
 else:
@@ -63,6 +67,15 @@ def compile_read(
         return datum, stream.tell()
 
     return read
+
+
+def first_events(records: list[Record], writers: Mapping[bytes, Any], kind: type[T]) -> list[T]:
+    """Return the events of the first records, decoded at once, up to one that needs a closer look.
+
+    Each is a `kind` of its writer's name and the datum; `writers` are known by what a value begins with. It is empty
+    where our own reader was not compiled.
+    """
+    return read_run(records, writers, kind) if COMPILED else []
 
 
 def compile_write(schema: Any) -> Write:

@@ -220,12 +220,13 @@ class Intake:
         time.add("decode", between - started)
         time.add("prepare", now() - between)
 
-    def _decode(self, tracker: PartitionTracker, records: Sequence[Record]) -> list[tuple[Record, Event]]:
+    def _decode(self, tracker: PartitionTracker, records: list[Record]) -> list[tuple[Record, Event]]:
         """Decode one partition's records; one whose schema is not known is parked with all that follow."""
-        decoded = []
         decode, parked = self._to.decoder.decode, self._parked
         replayed = tracker.topic == self._replay_topic
-        for record in records:
+        first = [] if parked or replayed else self._to.decoder.decode_run(records)
+        decoded = list(zip(records, first, strict=False))
+        for record in records[len(first) :]:
             if parked and (tracker.topic, tracker.partition) in parked:
                 self._park(record)
                 self._look_ahead(record)

@@ -30,6 +30,10 @@ class Decoder(Protocol):
         """Return the event. Raises `Refusal` for a broken record, `SchemaUnavailable` for a schema to resolve first."""
         ...
 
+    def decode_run(self, records: list[Record]) -> list[Event]:
+        """Return the events of the first records, all, some or none; the next is `decode`'s to judge."""
+        ...
+
     def peek(self, record: Record) -> str | None:
         """Return the full name of the record's schema without decoding it, or None where that is not known."""
         ...

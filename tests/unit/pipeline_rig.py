@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
+from itertools import takewhile
 from typing import Any, cast
 
 from connector.config import StormSettings
@@ -48,6 +49,11 @@ class ModelDecoder:
             if name not in self.known:
                 raise SchemaUnavailable(name)
         return Event("model.Event", {"to": text, "n": record.offset})
+
+    def decode_run(self, records: list[Record]) -> list[Event]:
+        """Decode up to the first record that is not plain."""
+        plain = list(takewhile(lambda one: not (one.value or b"").startswith((b"broken", b"schema:")), records))
+        return [self.decode(record) for record in plain]
 
     def peek(self, record: Record) -> str | None:
         """Tell nothing without decoding."""

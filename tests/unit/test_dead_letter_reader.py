@@ -79,6 +79,17 @@ def test_a_letter_that_a_crash_wrote_twice_counts_once() -> None:
     assert sum(one.letters for one in archive(*records).stats(Filter())) == 3
 
 
+def test_a_letter_is_what_its_first_record_says() -> None:
+    """A crash may have been followed by another cause: the repetition is not found where the letter is not.
+
+    Kills: a letter that is shown, or replayed, under either of two causes.
+    """
+    once, again = dead(1, cause="refused"), dead(1, cause="invalid")
+    records = [once._replace(offset=0), again._replace(offset=1)]
+    assert offsets(records, Filter({"cause": frozenset({"refused"})})) == [1]
+    assert offsets(records, Filter({"cause": frozenset({"invalid"})})) == []
+
+
 def test_a_resolution_hides_its_letter_and_only_that() -> None:
     """Resolved letters are hidden, wherever their resolution stands, and shown with what became of them on demand."""
     first, second, third = dead(1), dead(2), dead(3)

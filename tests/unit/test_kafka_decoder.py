@@ -17,7 +17,8 @@ from connector.kafka.avro import Decoder, Encoder
 from connector.kafka.contracts import Contracts, load_contracts
 from connector.kafka.engine import compile_write
 from connector.kafka.schemas import Schema, read_schema
-from connector.records import Record
+from connector.kafka.wire import SchemaKey
+from connector.records import Event, Record
 from connector.testing.clock import ManualClock
 
 JIGUANG = "connector.events.JiguangUserEvent"
@@ -218,3 +219,46 @@ def test_a_map_of_a_vendors_own_schema_is_passed_on_as_json_too() -> None:
     decoder = Decoder(Contracts({}), clock=ManualClock(), schemas=[schema], as_json={("com.acme.Event", "m")})
     event = decoder.decode(_single(schema, {"m": {"a": "b"}}))
     assert orjson.dumps(event.datum) == b'{"m":{"a":"b"}}'
+
+
+SMALL = _schema("com.acme.Small", [("n", "int")])
+TIMED = _schema("com.acme.Timed", [("at", {"type": "long", "logicalType": "timestamp-millis"})])
+GUARDED = _schema("com.acme.Nulls", [("many", {"type": "array", "items": "null"})])
+PLAIN = [
+    ENCODER.single_object(JIGUANG, USER),
+    ENCODER.single_object(JIGUANG, {**USER, "cuid": 8}),
+    _single(SMALL, {"n": 5}).value,
+    b"\0\0\0\0\7" + compile_write(SMALL.tree)({"n": 6}),
+]
+ODD = [
+    _record(b""),
+    _record(PLAIN[0] or b"")._replace(value=None),
+    _record((PLAIN[0] or b"")[:-3]),
+    _record((PLAIN[0] or b"") + b"x"),
+    _record((PLAIN[0] or b"")[:7]),
+    _record(b"\0\0\0\0\7"),
+    _record(b"\0\0\0\0\x08\x0a"),
+    _record(PLAIN[0] or b"")._replace(headers=(("trace", b"1"),)),
+    _single(TIMED, {"at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC)}),
+    _single(GUARDED, {"many": [None, None]}),
+]
+
+
+@pytest.mark.skipif(not engine.COMPILED, reason="there is no compiled reader")
+@given(
+    st.lists(st.sampled_from([_record(value or b"") for value in PLAIN]), max_size=6),
+    st.lists(st.sampled_from([*ODD, _record(PLAIN[0] or b"")]), max_size=3),
+)
+def test_a_run_is_decoded_as_each_of_its_records_is(plain: list[Record], rest: list[Record]) -> None:
+    """All that is plain up to the first record that is not, and of each the same event.
+
+    Kills: a payload read with the writer of the one before, one that is cut or too long, a fault that is passed over.
+    """
+    decoder = _decoder(SMALL, TIMED, GUARDED)
+    decoder._know(SchemaKey("id", 7), decoder._known[SchemaKey("name", SMALL.name or "")])
+    records = [*plain, *rest]
+    odd = next((at for at, record in enumerate(records) if record in ODD), len(records))
+    found = decoder.decode_run(records)
+    assert found == [decoder.decode(record) for record in records[:odd]]
+    assert all(type(event) is Event for event in found)
+    assert Decoder(CONTRACTS, clock=ManualClock(), plain={"t": JIGUANG}).decode_run(records) == []
