@@ -77,6 +77,8 @@ class Lane:
         """
         if self.in_flight >= self.concurrency:
             return None
+        # What is taken may have been what the rest waited for.
+        self.due = _AT_ONCE
         if self._ordered and self._front:
             if self._front[0].deliveries[0].refused_alone and (other := self._take_other_key(allowed)) is not None:
                 return other

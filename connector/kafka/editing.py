@@ -80,7 +80,8 @@ class _Editor:
                 raise ValueError(f"record {node['name']} has no field {parts[0]}; it has {known}")
             return {**datum, parts[0]: self._put(field["type"], datum[parts[0]], parts[1:], text)}
         if kind == "map":
-            for count in range(1, len(parts) + 1):
+            # The whole of it first: a property with a dot may stand beside one that is called like its beginning.
+            for count in (len(parts), *range(1, len(parts))):
                 key = ".".join(parts[:count])
                 if key in datum:
                     return {**datum, key: self._put(node["values"], datum[key], parts[count:], text)}

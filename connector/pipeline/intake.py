@@ -247,6 +247,10 @@ class Intake:
         for tracker, events in decoded:
             topic, schema, count = tracker.topic, None, 0
             replayed = topic == self._replay_topic
+            only = None if replayed else self._only_destination(topic, events)
+            if only is not None and chunk.prepare_all(events, tracker, only, cluster_id):
+                accepted[topic] += len(events)
+                continue
             for record, event in events:
                 if event[0] != schema:
                     schema = event[0]
@@ -267,6 +271,11 @@ class Intake:
         for topic, count in accepted.items():
             if count:
                 self._resume(self._to.storms.accepted(topic, count))
+
+    def _only_destination(self, topic: str, events: Sequence[tuple[Record, Event]]) -> str | None:
+        """Return where all events of a run go as they are, None where each has to be looked at."""
+        schemas = {event[0] for _, event in events}
+        return self._to.routes.only_destination(topic, schemas.pop()) if len(schemas) == 1 else None
 
     def _look_ahead(self, record: Record) -> None:
         """Ask for the schema of a record that waits behind another one's.

@@ -148,6 +148,16 @@ class PartitionTracker:
         self._pending[offset] = left
         return left
 
+    def route_all(self, offsets: Sequence[int], mask: int) -> bool:
+        """State where several records go that all go to the same; False, nothing stated, where `route` has to see each.
+
+        That is where a part of one may be done already.
+        """
+        if self._partial:
+            return False
+        self._pending.update(dict.fromkeys(offsets, mask))
+        return True
+
     def finish(self, offset: int, bit: int) -> None:
         """Note one delivery's outcome. Late work of a closed epoch changes nothing."""
         self.finish_all((offset,), bit)

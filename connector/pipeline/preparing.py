@@ -17,7 +17,7 @@ from connector.pipeline.replays import ReplayedDelivery
 from connector.pipeline.routing import Routed, RouteTable
 from connector.pipeline.storms import Storms
 from connector.records import DeadLetter, Event, Item, Record
-from connector.vendors.base import Vendor
+from connector.vendors.base import Vendor, VendorEvent
 
 NO_ITEM: Final = Item(b"")
 """The item of a delivery that is refused before it is sent."""
@@ -100,6 +100,7 @@ class _Leg:
     """One destination of a chunk: the bit of its deliveries, and those that are prepared, each with its group."""
 
     bit: int
+    deliverer: Deliverer
     vendor: Vendor
     offers: list[tuple[Delivery, Hashable]]
 
@@ -112,7 +113,7 @@ class Chunk:
     def __init__(self, services: Services, bits: Mapping[str, int]) -> None:
         self._to = services
         self._now = int(services.clock.wall() * 1000)
-        self._legs = {name: _Leg(bits[name], one.vendor, []) for name, one in services.deliverers.items()}
+        self._legs = {name: _Leg(bits[name], one, one.vendor, []) for name, one in services.deliverers.items()}
 
     def prepare(
         self, record: Record, tracker: PartitionTracker, routed: Sequence[Routed], dedup_id: str | None = None
@@ -133,36 +134,59 @@ class Chunk:
         left = tracker.route(record[2], mask)
         make = Delivery if dedup_id is None else partial(ReplayedDelivery, dedup_id=dedup_id)
         for destination, event, identity, _ in routed:
-            if destination not in legs:
-                continue
-            leg = legs[destination]
-            bit, vendor = leg.bit, leg.vendor
-            if not left & bit:
-                continue
-            try:
-                if isinstance(event, Refusal):
-                    raise event
-                group = vendor.group(event)
-                item = vendor.encode(event, self._now)
-                limits = vendor.limits(group)
-                if limits.overhead + len(item[0]) > limits.bytes:
-                    raise _too_large(size_alone(item, limits), limits.bytes)
-            except Refusal as refusal:
-                self._refuse(destination, make(record, tracker, bit, NO_ITEM, identity), refusal)
-                continue
-            leg.offers.append((make(record, tracker, bit, item, identity), group))
+            if destination in legs and left & legs[destination].bit:
+                self._add(legs[destination], make, record, tracker, event, identity)
+
+    def prepare_all(
+        self, events: Sequence[tuple[Record, Event]], tracker: PartitionTracker, destination: str, cluster_id: str
+    ) -> bool:
+        """Prepare one partition's events that all go to one destination as they are, as `prepare` does for each.
+
+        Returns False, nothing prepared, where that has to look at each.
+        """
+        leg = self._legs.get(destination)
+        if leg is None or not tracker.route_all([record[2] for record, _ in events], leg.bit):
+            return False
+        # `position_identity` written out, and tuples made past their slower `__new__`.
+        add, new, origin = self._add, tuple.__new__, f"{cluster_id}/{tracker.topic}/{tracker.partition}/"
+        for record, event in events:
+            identity = f"{origin}{record[2]}"
+            vendor_event: VendorEvent = new(VendorEvent, (event[1], identity, record[3], False, None))
+            add(leg, Delivery, record, tracker, vendor_event, identity)
+        return True
+
+    def _add(
+        self,
+        leg: _Leg,
+        make: Callable[[Record, PartitionTracker, int, Item, str], Delivery],
+        record: Record,
+        tracker: PartitionTracker,
+        event: VendorEvent | Refusal,
+        identity: str,
+    ) -> None:
+        """Prepare one delivery."""
+        vendor = leg.vendor
+        try:
+            if isinstance(event, Refusal):
+                raise event
+            group = vendor.group(event)
+            item = vendor.encode(event, self._now)
+            limits = vendor.limits(group)
+            if limits.overhead + len(item[0]) > limits.bytes:
+                raise _too_large(size_alone(item, limits), limits.bytes)
+        except Refusal as refusal:
+            delivery = make(record, tracker, leg.bit, NO_ITEM, identity)
+            self._to.budget.add(delivery.charge)
+            leg.deliverer.refuse(delivery, refusal)
+        else:
+            leg.offers.append((make(record, tracker, leg.bit, item, identity), group))
 
     def offer(self) -> None:
         """Hand over what was prepared."""
-        for name, leg in self._legs.items():
+        for leg in self._legs.values():
             if leg.offers:
                 self._to.budget.add(sum([delivery.charge for delivery, _ in leg.offers]))
-                self._to.deliverers[name].offer(leg.offers)
-
-    def _refuse(self, destination: str, delivery: Delivery, refusal: Refusal) -> None:
-        """Hand over a delivery that breaks a rule before it is sent."""
-        self._to.budget.add(delivery.charge)
-        self._to.deliverers[destination].refuse(delivery, refusal)
+                leg.deliverer.offer(leg.offers)
 
 
 def _too_large(size: int, limit: int) -> Refusal:

@@ -58,6 +58,7 @@ class RouteTable:
     destinations: Mapping[str, VendorKind]
     unrouted: str
     _plans: dict[tuple[str, str], Plan] = field(default_factory=dict)
+    _only: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
     @classmethod
     def compile(
@@ -88,6 +89,14 @@ class RouteTable:
         if plan is None:
             plan = self._plans[topic, schema] = self._plan(topic, schema)
         return plan
+
+    def only_destination(self, topic: str, schema: str) -> str | None:
+        """Return where every event of a schema in a topic goes as it is; None where a route or a target has a say."""
+        if (topic, schema) not in self._only:
+            names = self._by_schema(schema)
+            plain = schema != ENVELOPE and len(names) == 1 and not self._matching(topic, schema)
+            self._only[topic, schema] = names[0] if plain else None
+        return self._only[topic, schema]
 
     def reaches(self, topic: str) -> frozenset[str]:
         """Return every destination that some record of the topic may go to, whatever its schema."""
@@ -140,13 +149,11 @@ class RouteTable:
             return self._unrouted
         if len(names) > 1:
             return _ambiguous(schema, names)
-        destination, new = names[0], tuple.__new__
+        destination = names[0]
 
         def to_only_destination(event: Event, record: Record, cluster_id: str) -> list[Routed]:
-            # The path of most records: `position_identity` written out, and tuples made past their slower `__new__`.
-            identity = f"{cluster_id}/{record[0]}/{record[1]}/{record[2]}"
-            vendor_event = new(VendorEvent, (event[1], identity, record[3], False, None))
-            return [new(Routed, (destination, vendor_event, identity, None))]
+            identity = position_identity(cluster_id, record)
+            return [Routed(destination, VendorEvent(event.datum, identity, record.timestamp), identity)]
 
         return to_only_destination
 

@@ -82,6 +82,10 @@ class ModelRoutes:
         """Route every event of any schema alike."""
         return self.route
 
+    def only_destination(self, _topic: str, _schema: str) -> str | None:
+        """Say that each has to be looked at."""
+        return None
+
     def route(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
         """Route the event."""
         to = event.datum["to"]

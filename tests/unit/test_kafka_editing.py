@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connector.kafka.editing import edit
@@ -62,6 +62,8 @@ def jiguang(**properties: Any) -> dict[str, Any]:
 
 
 @given(properties=st.dictionaries(st.text(), VALUES, max_size=4), name=st.text(min_size=1), value=VALUES)
+@example(properties={"": None}, name=".", value=None)
+@example(properties={"a": 1, "a.b": 2}, name="a.b", value=3)
 def test_one_property_changes_and_all_else_stays(properties: dict[str, Any], name: str, value: Any) -> None:
     """Any property takes any value of its union, written as JSON; every other value and the prefix are as they were.
 
@@ -69,13 +71,17 @@ def test_one_property_changes_and_all_else_stays(properties: dict[str, Any], nam
     """
     path = f"properties.{name}"
     before = encoded(JIGUANG, jiguang(**properties))
+    parts = name.split(".")
+    if any(".".join(parts[:count]) in properties for count in range(1, len(parts))) and name not in properties:
+        # A dot may be of a name or lead into a value: into one that holds nothing no other name is made up.
+        with pytest.raises(ValueError, match="has no"):
+            edit(before, 5, JIGUANG, [(path, json.dumps(value))])
+        return
     after = edit(before, 5, JIGUANG, [(path, json.dumps(value))])
     assert after[:5] == before[:5]
     datum = decoded(JIGUANG, after)
-    parts = name.split(".")
-    if not any(".".join(parts[:count]) in properties for count in range(1, len(parts))):
-        assert datum["properties"] == {**properties, name: value}
-        assert type(datum["properties"][name]) is type(value)
+    assert datum["properties"] == {**properties, name: value}
+    assert type(datum["properties"][name]) is type(value)
     unchanged = decoded(JIGUANG, before)
     assert {**datum, "properties": None} == {**unchanged, "properties": None}
 

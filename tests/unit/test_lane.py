@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from connector.delivery.lane import Lane
@@ -154,6 +154,7 @@ def test_hurry_makes_everything_due() -> None:
     ),
     ordered=st.booleans(),
 )
+@example(steps=[("offer", 4), ("take", 0), ("fail", 1), ("take", 0), ("probe", 0)], ordered=True)
 def test_nothing_is_lost_doubled_or_woken_for_nothing(steps: list[tuple[str, int]], ordered: bool) -> None:
     """Through any sequence every delivery is in the lane once, in flight, or dropped; with order they leave in order.
 
