@@ -7,14 +7,19 @@ from cpython.unicode cimport PyUnicode_DecodeASCII
 cdef const char* HEXADECIMAL = b"0123456789abcdef"
 
 
-def uuid5_of(bytes digest not None):
-    """Return the UUIDv5 that a SHA-1 digest makes (RFC 9562, 5.5) as text."""
-    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(digest)
+def uuid5_of(namespace, str name not None):
+    """Return the UUIDv5 of a name (RFC 9562, 5.5) as text; `namespace` is SHA-1 that has seen the namespace's bytes."""
+    cdef bytes digest
+    cdef const unsigned char* data
     cdef unsigned char byte
     cdef char text[36]
     cdef int index, at = 0
+    sha1 = namespace.copy()
+    sha1.update(name.encode())
+    digest = sha1.digest()
+    data = <const unsigned char*>PyBytes_AS_STRING(digest)
     if PyBytes_GET_SIZE(digest) != 20:
-        raise ValueError("no SHA-1 digest")
+        raise ValueError("no SHA-1")
     for index in range(16):
         byte = data[index]
         if index == 6:

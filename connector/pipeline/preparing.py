@@ -134,8 +134,13 @@ class Chunk:
         left = tracker.route(record[2], mask)
         make = Delivery if dedup_id is None else partial(ReplayedDelivery, dedup_id=dedup_id)
         for destination, event, identity, _ in routed:
-            if destination in legs and left & legs[destination].bit:
-                self._add(legs[destination], make, record, tracker, event, identity)
+            leg = legs.get(destination)
+            if leg is None or not left & leg.bit:
+                continue
+            if isinstance(event, Refusal):
+                self._refuse(leg, make(record, tracker, leg.bit, NO_ITEM, identity), event)
+            else:
+                self._add(leg, make, record, tracker, event, identity)
 
     def prepare_all(
         self, events: Sequence[tuple[Record, Event]], tracker: PartitionTracker, destination: str, cluster_id: str
@@ -161,25 +166,26 @@ class Chunk:
         make: Callable[[Record, PartitionTracker, int, Item, str], Delivery],
         record: Record,
         tracker: PartitionTracker,
-        event: VendorEvent | Refusal,
+        event: VendorEvent,
         identity: str,
     ) -> None:
         """Prepare one delivery."""
         vendor = leg.vendor
         try:
-            if isinstance(event, Refusal):
-                raise event
             group = vendor.group(event)
             item = vendor.encode(event, self._now)
             limits = vendor.limits(group)
             if limits.overhead + len(item[0]) > limits.bytes:
                 raise _too_large(size_alone(item, limits), limits.bytes)
         except Refusal as refusal:
-            delivery = make(record, tracker, leg.bit, NO_ITEM, identity)
-            self._to.budget.add(delivery.charge)
-            leg.deliverer.refuse(delivery, refusal)
+            self._refuse(leg, make(record, tracker, leg.bit, NO_ITEM, identity), refusal)
         else:
             leg.offers.append((make(record, tracker, leg.bit, item, identity), group))
+
+    def _refuse(self, leg: _Leg, delivery: Delivery, refusal: Refusal) -> None:
+        """Hand over a delivery that breaks a rule before it is sent."""
+        self._to.budget.add(delivery.charge)
+        leg.deliverer.refuse(delivery, refusal)
 
     def offer(self) -> None:
         """Hand over what was prepared."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final
 
 from orjson import Fragment
@@ -16,6 +17,8 @@ _FUTURE_MS: Final = 5 * 60 * 1000
 PAST_MS: Final = 366 * 24 * 3600 * 1000
 """How old an event may be: the vendor says a year."""
 _INFINITY: Final = float("inf")
+_NAMES: Final = ("cuid", "eventName", "itime", "randomId", "properties")
+_values: Final = itemgetter(*_NAMES)
 _new: Final = tuple.__new__
 """Makes items past the slower `__new__` of named tuples."""
 
@@ -32,15 +35,17 @@ class Events:
 
         Raises `Refusal` for a broken rule, and for what has no form in JSON.
         """
-        get = event.fields.get
-        cuid, name, itime, properties = get("cuid"), get("eventName"), get("itime"), get("properties")
+        try:
+            cuid, name, itime, random_id, properties = _values(event[0])
+        except KeyError:  # a route's mapping leaves out what it has nothing for
+            cuid, name, itime, random_id, properties = map(event.fields.get, _NAMES)
         if type(cuid) is not int or not LONG_MIN <= cuid <= LONG_MAX:
             self._not_long("cuid", cuid)
         if type(name) is not str or not name:
             self._rules.broken("eventName.type" if name and type(name) is not str else "eventName.required", kind(name))
         if type(itime) is not int or not now - PAST_MS <= itime <= now + _FUTURE_MS:
             itime = self._odd_time(itime, now)
-        random_id = get("randomId") or event.dedup_id
+        random_id = random_id or event.dedup_id
         if type(random_id) is not str:
             self._rules.broken("randomId.type", kind(random_id))
         datum = {"cuid": cuid, "eventName": name, "itime": itime, "randomId": random_id}
