@@ -10,10 +10,8 @@ from connector.records import Record
 
 def lane_of(record: Record, lanes: int) -> int:
     """Return the lane of a record: all records of a key share one, records without a key share their partition's."""
-    if lanes == 1:
-        return 0
-    key = record.key
-    return crc32(key) % lanes if key is not None else record.partition % lanes
+    key = record[4]
+    return (record[1] if key is None else crc32(key)) % lanes
 
 
 def order_key(record: Record) -> Hashable:
