@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import atexit
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
 LEFT_BEHIND: Final = 86
+_ROOT: Final = Path(__file__).resolve().parent.parent.parent
+COMMAND: Final = [sys.executable, "-m", "tests.integration.ended"]
+"""`python -m connector`, but an end that leaves a client of Kafka behind is a failure."""
+
+
+def run_command(*arguments: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """Run one command of the connector to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=_ROOT, capture_output=True, text=True, timeout=seconds, check=False
+    )
 
 
 def _look() -> None:

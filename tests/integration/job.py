@@ -9,12 +9,11 @@ import asyncio
 import http.client
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -25,6 +24,7 @@ from confluent_kafka.cimpl import Message as KafkaMessage
 from connector.testing.faults import Fault
 from connector.testing.jiguang import JiguangApi
 from connector.testing.simulator import Api, Served, Simulator
+from tests.integration.ended import COMMAND
 from tests.integration.events import KNOWN_EVENT, Message
 from tools.servers import ROOT, Kafka
 
@@ -34,8 +34,6 @@ WAIT_SECONDS: Final = 60.0
 ATTRIBUTES: Final = {"page": "string", "depth": "number", "ratio": "number", "first": "bool", "tags": "list"}
 DESTINATION: Final = "jg"
 OWN_HEADER: Final = "dlq-"
-COMMAND: Final = [sys.executable, "-m", "tests.integration.ended"]
-"""`python -m connector`, but an end that leaves a client of Kafka behind is a failure."""
 
 T = TypeVar("T")
 Headers = list[tuple[str, bytes | None]]
@@ -156,11 +154,9 @@ class Member:
         """Wait as `wait_for` does; fails at once where the process has ended."""
 
         def ask() -> T | None:
-            try:
+            found = None
+            with suppress(ConnectionRefusedError):  # it is ending: its own words say more
                 found = answer()
-            except ConnectionRefusedError:
-                # It is ending, or has: its own words, by the next line or the next time, say more.
-                found = None
             code = self._process.poll()
             assert found or code is None, f"it ended with {code} while {what} was waited for:\n{self.text[-3000:]}"
             return found
@@ -380,12 +376,6 @@ class Job:
         for member in self._members:
             member.close()
         self._reader.close()
-
-
-def run_command(*arguments: str, seconds: float = WAIT_SECONDS) -> subprocess.CompletedProcess[str]:
-    """Run one command of the connector to its end."""
-    command = [*COMMAND, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
 
 
 def _letter(message: KafkaMessage) -> Letter:

@@ -16,8 +16,9 @@ from confluent_kafka.admin import AdminClient
 
 from connector.testing.faults import Fault
 from tests.e2e.chart import CHART, configuration, container, of_kind, render, workloads
+from tests.integration.ended import run_command
 from tests.integration.events import good
-from tests.integration.job import DESTINATION, Job, Vendor, run_command, wait_for
+from tests.integration.job import DESTINATION, Job, Vendor, wait_for
 from tools.servers import ROOT, free_ports
 
 SECRETS: Final = "/run/secrets/connector"

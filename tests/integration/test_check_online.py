@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from tests.integration.accounts import accounts
-from tests.integration.job import Job, run_command
+from tests.integration.ended import run_command
+from tests.integration.job import Job
 from tools.servers import Kafka
 
 SCHEMA = {"type": "record", "name": "Order", "namespace": "com.acme", "fields": [{"name": "id", "type": "long"}]}

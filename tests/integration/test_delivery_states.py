@@ -8,8 +8,9 @@ from typing import Any, Final
 import pytest
 
 from tests.integration.accounts import RECORDS, Writer, accounts, contract, envelope
+from tests.integration.ended import run_command
 from tests.integration.events import FIRST_CUID, Message, datum_bytes, event, good, single_object
-from tests.integration.job import DESTINATION, Job, Member, Vendor, run_command
+from tests.integration.job import DESTINATION, Job, Member, Vendor
 
 COUNT: Final = 300
 RETRY: Final = {"retry": {"initial": "200ms", "max": "1s"}}

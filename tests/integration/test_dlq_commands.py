@@ -10,8 +10,9 @@ from typing import Any
 import fastavro
 from confluent_kafka import Producer
 
+from tests.integration.ended import run_command
 from tests.integration.events import FIRST_CUID, Message, datum_bytes, event, good, single_object
-from tests.integration.job import DESTINATION, Job, Vendor, run_command
+from tests.integration.job import DESTINATION, Job, Vendor
 from tools.servers import Kafka
 
 

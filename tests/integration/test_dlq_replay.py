@@ -14,8 +14,9 @@ from confluent_kafka import Producer
 
 from connector.dead_letters.headers import replayed, resolution
 from tests.integration.accounts import Writer, accounts, contract, mytracker, quick_audience
+from tests.integration.ended import COMMAND, run_command
 from tests.integration.events import FIRST_CUID, KNOWN_EVENT, Message, datum_bytes, event, single_object
-from tests.integration.job import COMMAND, DESTINATION, WAIT_SECONDS, Job, Vendor, run_command, wait_for
+from tests.integration.job import DESTINATION, WAIT_SECONDS, Job, Vendor, wait_for
 from tests.integration.letters import Told, lines, printed, write_letters
 from tools.servers import ROOT, Kafka
 

@@ -10,8 +10,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
 from connector.testing.faults import Fault
+from tests.integration.ended import run_command
 from tests.integration.events import FIRST_CUID, good
-from tests.integration.job import DESTINATION, Job, Member, Vendor, run_command, wait_for
+from tests.integration.job import DESTINATION, Job, Member, Vendor, wait_for
 from tests.integration.load import Load, each_at_least_once, frozen, long_or, owned, repeated, runs, settings_of, show
 from tools.servers import Kafka
 

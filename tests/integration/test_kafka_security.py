@@ -11,9 +11,10 @@ import pytest
 from connector.app_checks import check_online
 from connector.cli_start import read_config
 from tests.integration.certificates import Authority
+from tests.integration.ended import run_command
 from tests.integration.events import Message, good
 from tests.integration.identity import IdentityProvider
-from tests.integration.job import Job, Vendor, jobs, run_command
+from tests.integration.job import Job, Vendor, jobs
 from tests.integration.secure_kafka import PASSWORD, USER, Client, SecureKafka
 from tools.servers import missing
 

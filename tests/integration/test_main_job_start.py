@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import pytest
 
+from tests.integration.ended import run_command
 from tests.integration.events import good
-from tests.integration.job import DESTINATION, Job, Vendor, run_command
+from tests.integration.job import DESTINATION, Job, Vendor
 from tools.servers import Kafka, Registry, free_ports
 
 SETTINGS: Final[dict[str, Any]] = {

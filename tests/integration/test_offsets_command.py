@@ -11,8 +11,9 @@ from confluent_kafka.admin import AdminClient
 from connector.pipeline import metadata
 from connector.pipeline.metadata import FinishedMap, Runs
 from connector.testing.faults import Fault
+from tests.integration.ended import run_command
 from tests.integration.events import FIRST_CUID, good
-from tests.integration.job import DESTINATION, Job, Vendor, run_command, wait_for
+from tests.integration.job import DESTINATION, Job, Vendor, wait_for
 from tools.servers import Kafka
 
 

@@ -11,8 +11,9 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from connector.testing.faults import Fault
+from tests.integration.ended import run_command
 from tests.integration.events import FIRST_CUID, Message, datum_bytes, event, good, single_object, wire
-from tests.integration.job import DESTINATION, Job, Member, Vendor, run_command
+from tests.integration.job import DESTINATION, Job, Member, Vendor
 from tools.servers import Kafka
 
 
