@@ -256,8 +256,14 @@ PIPELINE: Final = (
     Mutant(
         "send also what is finished for a destination",
         "connector/pipeline/preparing.py",
-        "            if not left & bit:\n                continue\n",
-        "",
+        "if leg is None or not left & leg.bit:",
+        "if leg is None:",
+    ),
+    Mutant(
+        "give the records of a run one id",
+        "connector/pipeline/preparing.py",
+        'identity = f"{origin}{record[2]}"',
+        'identity = f"{origin}{events[0][0][2]}"',
     ),
     Mutant(
         "charge nothing for what is buffered",
@@ -274,14 +280,14 @@ PIPELINE: Final = (
     Mutant(
         "choose a key's lane anew for each record",
         "connector/pipeline/ordering.py",
-        "return crc32(key) % lanes if key is not None else",
-        "return record.offset % lanes if key is not None else",
+        "return (record[1] if key is None else crc32(key)) % lanes",
+        "return (record[1] if key is None else record[2]) % lanes",
     ),
     Mutant(
         "choose a lane for each record without a key",
         "connector/pipeline/ordering.py",
-        "else record.partition % lanes",
-        "else record.offset % lanes",
+        "return (record[1] if key is None else crc32(key)) % lanes",
+        "return (record[2] if key is None else crc32(key)) % lanes",
     ),
     Mutant(
         "use the whole rate limit in each member",

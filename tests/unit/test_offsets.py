@@ -273,3 +273,22 @@ def test_is_pending_follows_each_delivery() -> None:
     assert at.is_pending(0, BITS[1])
     at.finish(0, BITS[1])
     assert not at.is_pending(0, BITS[1])
+
+
+@given(st.sets(st.integers(0, 12), min_size=1), st.sets(st.integers(0, 12)), st.sampled_from(BITS[:2]))
+def test_records_routed_at_once_are_routed_as_each_would_be(offsets: set[int], done: set[int], bit: int) -> None:
+    """What was finished for the destination before is not asked for again, and the same is left.
+
+    Kills: a run of records that forgets what the committed map says of one of them.
+    """
+    restored = FinishedMap(parts={"a": Runs.of(sorted(done))}) if done else None
+    at, one_by_one = tracker(0, restored), tracker(0, restored)
+    for offset in sorted(offsets):
+        at.begin(offset)
+        one_by_one.begin(offset)
+    left = [one_by_one.route(offset, bit) for offset in sorted(offsets)]
+    if at.route_all(sorted(offsets), bit):
+        assert set(left) == {bit}
+    else:
+        assert [at.route(offset, bit) for offset in sorted(offsets)] == left
+    assert (at.unfinished, at.peek()) == (one_by_one.unfinished, one_by_one.peek())
