@@ -98,7 +98,7 @@ class TransactionalProducer:
         """Take the transactional id over: when this returns, all that another had committed can be read."""
         self._producer = construct(Producer, self._config, logger=LibrdkafkaLog("transactions"))
         try:
-            await asyncio.to_thread(_until, self._producer.init_transactions, _OPEN_SECONDS)
+            await asyncio.to_thread(self._until, "init_transactions", _OPEN_SECONDS)
         except KafkaException as error:
             raise StartupError(
                 f"no transaction can be begun as {self._id}: {error_text(error)}; Kafka must be reachable, and "
@@ -107,10 +107,11 @@ class TransactionalProducer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End the client (see `admin` for why now); a transaction that is open is aborted by `commit` itself."""
-        # What is left of a transaction that failed would be waited for.
-        self._producer.purge()
-        await asyncio.to_thread(self._producer.close)
+        """End the client (see `admin` for why now); a transaction that is open is aborted by `commit` itself.
+
+        It ends with its last reference: the binding's own `close` warns of a producer that was fenced.
+        """
+        del self._producer
 
     async def commit(self, records: Sequence[Outgoing]) -> None:
         """Write the records in one transaction. Raises `Fenced`, `RecordTooLarge`, or another `ConnectorError`.
@@ -148,7 +149,7 @@ class TransactionalProducer:
             self._producer.begin_transaction()
             for record in records:
                 self._produce(record, note)
-            _until(self._producer.commit_transaction, _COMMIT_SECONDS)
+            self._until("commit_transaction", _COMMIT_SECONDS)
         except KafkaException as error:
             raise self._failed(kafka_error(error), faults) from None
 
@@ -175,7 +176,7 @@ class TransactionalProducer:
         cause = next((fault for fault in (error, *faults) if fault.code() in _OF_THE_RECORD), None)
         if not error.fatal():
             try:
-                _until(self._producer.abort_transaction, _ABORT_SECONDS)
+                self._until("abort_transaction", _ABORT_SECONDS)
             except KafkaException as second:
                 if kafka_error(second).code() in _FENCED:
                     return Fenced(f"another client took the transactional id {self._id} over")
@@ -185,17 +186,19 @@ class TransactionalProducer:
         first = faults[0] if faults else error
         return (ConnectorError if error.fatal() else _Aborted)(f"a transaction failed: {error_text(first)}")
 
+    def _until(self, method: str, seconds: float) -> None:
+        """Call a method of the client again for as long as its error says that this is right. Raises `KafkaException`.
 
-def _until(call: Callable[[float], object], seconds: float) -> None:
-    """Make a call again for as long as its error says that this is right. Raises `KafkaException`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        left = deadline - time.monotonic()
-        try:
-            call(max(1.0, left))
-        except KafkaException as error:
-            if not kafka_error(error).retriable() or left <= 0:
-                raise
-            time.sleep(0.1)
-        else:
-            return
+        By its name: a traceback would keep the method, and with it the client.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                getattr(self._producer, method)(max(1.0, left))
+            except KafkaException as error:
+                if not kafka_error(error).retriable() or left <= 0:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
