@@ -42,6 +42,10 @@ class Admin:
         """Return what a broker tells of all topics. Raises `KafkaException`, also after `timeout` seconds."""
         return await asyncio.to_thread(self._topics, timeout)
 
+    async def serve(self) -> None:
+        """Have librdkafka make the callbacks that wait."""
+        await asyncio.to_thread(self._serve)
+
     async def close(self) -> None:
         """End the client's threads, once a question that was given up has its answer; nothing can be asked any more."""
         await asyncio.to_thread(self._close)
@@ -49,6 +53,10 @@ class Admin:
     def _topics(self, timeout: float) -> ClusterMetadata:
         with self._asking:
             return self.client.list_topics(timeout=timeout)
+
+    def _serve(self) -> None:
+        with self._asking:
+            self.client.poll(0)
 
     def _close(self) -> None:
         # Under the lock: a thread that still asked would find the client freed.

@@ -133,7 +133,7 @@ class TopicCheck(Admin):
             await self.topics(_TRY_SECONDS)
         except KafkaException as error:
             # The cause comes by the error callback, which only poll() calls; the exception says that time is up.
-            await asyncio.to_thread(self.client.poll, 0)
+            await self.serve()
             cause = self._cause() or kafka_error(error)
             text = explained(cause, self._settings.client)
             if is_final(cause):

@@ -100,6 +100,7 @@ class TransactionalProducer:
         try:
             await asyncio.to_thread(self._until, "init_transactions", _OPEN_SECONDS)
         except KafkaException as error:
+            del self._producer
             raise StartupError(
                 f"no transaction can be begun as {self._id}: {error_text(error)}; Kafka must be reachable, and "
                 "where it checks rights this client needs Describe and Write for the transactional id"
