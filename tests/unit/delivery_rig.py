@@ -37,6 +37,9 @@ from connector.vendors.base import (
     Verdict,
 )
 
+# What the model vendor says of a request that it refuses; no identifier can hold it by chance.
+WORDS = "not as it ought to be"
+
 
 class ModelSettings(DestinationSettings):
     """An account at the model vendor, whose document allows 100 records and names no rate."""
@@ -89,7 +92,7 @@ class ModelVendor:
             return Accepted(answers, again)
         if status == 400:
             named = frozenset(index for index, item in enumerate(items) if int(item.body) in said.get("named", ()))
-            return Refused(code, "bad", named, documented=said.get("documented", True))
+            return Refused(code, WORDS, named, documented=said.get("documented", True))
         if status == 413:
             return TooLarge(code, "too large", said.get("limit", "records"))
         if status == 429:

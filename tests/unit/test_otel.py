@@ -23,7 +23,7 @@ from connector.otel import OtelTracer, open_tracer
 from connector.pipeline.batching import Delivery
 from connector.records import Headers
 from connector.vendors.base import Request, Response
-from tests.unit.delivery_rig import OK, Behave, Reply, Rig, played
+from tests.unit.delivery_rig import OK, WORDS, Behave, Reply, Rig, played
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CONTEXT = f"00-{TRACE}-{PARENT}-01".encode()
@@ -126,7 +126,7 @@ async def test_every_request_has_a_span_and_says_how_it_ended() -> None:
     assert [attributes(span)["connector.attempt"] for span in spans] == [1, 2, 3]
     assert {span.status.status_code for span in spans} == {StatusCode.ERROR}
     assert attributes(spans[2])["error.type"] == "B1"
-    assert "bad" not in spans[2].to_json()
+    assert WORDS not in spans[2].to_json()
 
 
 def test_off_costs_nothing() -> None:
