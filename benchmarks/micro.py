@@ -22,6 +22,7 @@ import orjson
 import structlog
 import uvloop
 from fastavro import parse_schema, schemaless_reader
+from msgspec.structs import replace
 
 from benchmarks import job
 from benchmarks.report import keep, table
@@ -99,7 +100,7 @@ def preparing(contracts: Contracts, made: Sequence[Record]) -> list[Step]:
         decoder = Decoder(contracts, clock=SystemClock(), as_json=passed_on(settings, kinds))
         name = kinds[vendor].schema
         events = [
-            decoder.decode(record._replace(value=encoded.single_object(name, workload.event(number, now))))
+            decoder.decode(replace(record, value=encoded.single_object(name, workload.event(number, now))))
             for number, record in enumerate(made)
         ]
         built = kinds[vendor].build(settings.destinations[job.NAME])

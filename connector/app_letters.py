@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
+from msgspec import structs
+
 from connector import vendors
 from connector.app_checks import known_schemas, open_registry, own_schemas
 from connector.clock import SystemClock
@@ -154,7 +156,7 @@ class LetterExaminer:
             return Kept("edit", f"the event cannot be decoded, so nothing in it can be set: {refusal.message}")
         except ValueError as error:
             return Kept("edit", str(error))
-        return letter._replace(record=letter.record._replace(value=value))
+        return letter._replace(record=structs.replace(letter.record, value=value))
 
     async def _event(self, letter: Letter) -> Event:
         """Return the event. Raises `Refusal`, or `ConnectorError` where its schema cannot be asked for."""

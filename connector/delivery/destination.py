@@ -154,7 +154,7 @@ class Destination:
         """Note the outcome of deliveries: their trackers know, their bytes are free."""
         for tracker, run in groupby(deliveries, _TRACKER):
             theirs = list(run)
-            tracker.finish_all([delivery.record[2] for delivery in theirs], theirs[0].bit)
+            tracker.finish_all([delivery.record.offset for delivery in theirs], theirs[0].bit)
         self._free(sum([delivery.charge for delivery in deliveries]))
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:

@@ -395,5 +395,5 @@ class Settlement:
         metrics.records_delivered.labels(name).inc(len(deliveries))
         wall = self._ports.clock.wall()
         metrics.delivery_delay.labels(name).observe_all(
-            [wall - timestamp / 1000 for delivery in deliveries if (timestamp := delivery.record[3]) >= 0]
+            [wall - timestamp / 1000 for delivery in deliveries if (timestamp := delivery.record.timestamp) >= 0]
         )

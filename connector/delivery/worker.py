@@ -355,7 +355,7 @@ class Worker:
     def _take_expired(self, batch: Batch) -> Batch | None:
         """Take out what a late attempt would send against a rule that depends on the time."""
         wall = self._clock.wall() * 1000
-        expired = [d for d in batch.deliveries if (end := d.item[3]) is not None and end <= wall]
+        expired = [d for d in batch.deliveries if (end := d.item.expires_at) is not None and end <= wall]
         if not expired:
             return None
         batch.deliveries = [d for d in batch.deliveries if d not in expired]

@@ -109,7 +109,7 @@ class Decoder:
         Raises `Refusal` for a fault of the record or of its writer's schema, and `SchemaUnavailable` where that schema
         is not known yet: `resolve` its key, then decode again.
         """
-        value = record[5] or b""
+        value = record.value or b""
         writer, start = self._find(record, value)
         try:
             if writer.guard is not None:
@@ -171,8 +171,8 @@ class Decoder:
 
     def _find(self, record: Record, value: bytes) -> tuple[Writer, int]:
         """Return a record's writer and where its datum begins; by the value's first bytes, where those decide."""
-        headers = record[6]
-        if not (headers and any(name == SCHEMA_HEADER for name, _ in headers)) and record[0] not in self._plain:
+        headers = record.headers
+        if not (headers and any(name == SCHEMA_HEADER for name, _ in headers)) and record.topic not in self._plain:
             writer = self._by_prefix.get(value[:WIRE_LENGTH])
             if writer is not None:
                 return writer, WIRE_LENGTH

@@ -39,7 +39,7 @@ class Chunk:
         self._idle = not records
         if not records:
             return
-        total = sum([len(record[4] or b"") + len(record[5] or b"") for record in records])
-        total += sum([len(content or b"") for record in records if record[6] for _, content in record[6]])
+        total = sum([len(record.key or b"") + len(record.value or b"") for record in records])
+        total += sum([len(content or b"") for record in records if record.headers for _, content in record.headers])
         fitting = self._limit * len(records) // max(1, total)
         self.records = max(1, min(MAX_RECORDS, 2 * self.records, fitting))

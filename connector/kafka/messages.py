@@ -12,15 +12,15 @@ from connector.records import NO_TIMESTAMP, Record
 def to_records(messages: Iterable[Message], on_error: Callable[[KafkaError, Message], None]) -> list[Record]:
     """Return the messages as records; `on_error` is given those that are none, and may raise."""
     records = []
-    # Made past the slower `__new__` of named tuples.
-    new = tuple.__new__
+    # By its stub a message may lack all of these; one without an error has them.
+    record_of: Callable[..., Record] = Record
     for message in messages:
         error = message.error()
         if error is not None:
             on_error(error, message)
             continue
         kind, timestamp = message.timestamp()
-        fields = (
+        record = record_of(
             message.topic(),
             message.partition(),
             message.offset(),
@@ -29,7 +29,7 @@ def to_records(messages: Iterable[Message], on_error: Callable[[KafkaError, Mess
             message.value(),
             message.headers() or (),
         )
-        records.append(new(Record, fields))
+        records.append(record)
     return records
 
 

@@ -14,8 +14,6 @@ from libc.math cimport isfinite
 from libc.stdint cimport INT64_MIN, int64_t, uint64_t
 from libc.string cimport memcmp, memcpy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 
 from orjson import Fragment, dumps
@@ -407,40 +405,23 @@ def reader_of(tree, *, tagged=False, as_json=()):
     return read
 
 
-cdef extern from "Python.h":
-    ctypedef struct PyTypeObject:
-        object (*tp_alloc)(PyTypeObject*, Py_ssize_t)
-
-
-cdef tuple pair_of(kind, first, second):
-    """Return a named tuple of two, past its slower `__new__`."""
-    pair = (<PyTypeObject*>kind).tp_alloc(<PyTypeObject*>kind, 2)
-    Py_INCREF(first)
-    PyTuple_SET_ITEM(pair, 0, first)
-    Py_INCREF(second)
-    PyTuple_SET_ITEM(pair, 1, second)
-    return <tuple>pair
-
-
 def read_run(list records not None, dict writers not None, kind not None):
     """Return the data of the first records, each as a `kind` of its writer's name and the datum.
 
-    `records` are tuples whose sixth is the value and whose seventh are the headers; `writers` are known by what a value
-    begins with: 5 bytes, or 10. The first record that has headers, no known writer, a guarded one or one of fastavro's,
-    or a broken payload, ends it: that one is the caller's to judge.
+    `writers` are known by what a value begins with: 5 bytes, or 10. The first record that has headers, no known writer,
+    a guarded one or one of fastavro's, or a broken payload, ends it: that one is the caller's to judge.
     """
     cdef list found = []
-    cdef tuple record
     cdef bytes value, before = None
     cdef Py_ssize_t start = 0
     cdef Cursor cursor
     cdef Read read = None
     name = None
-    for one in records:
-        record = <tuple>one
-        if record[6] or type(record[5]) is not bytes:
+    for record in records:
+        found_value = record.value
+        if type(found_value) is not bytes or record.headers:
             break
-        value = record[5]
+        value = found_value
         cursor.data = <const unsigned char*>PyBytes_AS_STRING(value)
         cursor.end = PyBytes_GET_SIZE(value)
         if before is None or cursor.end < start or memcmp(cursor.data, PyBytes_AS_STRING(before), start) != 0:
@@ -459,7 +440,7 @@ def read_run(list records not None, dict writers not None, kind not None):
             break
         if cursor.at != cursor.end:
             break
-        found.append(pair_of(kind, name, datum))
+        found.append(kind(name, datum))
     return found
 
 

@@ -45,9 +45,9 @@ class Delivery:
         self.item = item
         self.identity = identity
         # `charge_of` written out: every delivery is charged.
-        self.charge = FIXED_CHARGE + len(record[5] or b"") + len(record[4] or b"") + len(item[0])
-        if record[6]:
-            self.charge += headers_charge(record[6])
+        self.charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(item.body)
+        if record.headers:
+            self.charge += headers_charge(record.headers)
         self.refused: tuple[str, float] | None = None
         """The undocumented code by which the vendor refused it last, and when that one did so first (monotonic)."""
         self.refused_alone = False
@@ -151,9 +151,9 @@ class OpenBatch:
         size, weight = self.size, self.weight
         for delivery in deliveries:
             item = delivery.item
-            key = item[2]
+            key = item.merge_key
             if key is None or key not in keys:
-                larger, heavier = size + len(item[0]), weight + item[1]
+                larger, heavier = size + len(item.body), weight + item.weight
                 if held:
                     larger += separator
                     if larger > largest or heavier > most:

@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, groupby
-from operator import itemgetter
+from operator import attrgetter
 from typing import Final
 
 import structlog
@@ -31,7 +31,7 @@ from connector.records import DeadLetter, Event, Record, uuid5_text
 _Decoded = tuple[PartitionTracker, list[tuple[Record, Event]]]
 """A partition's records with their events."""
 
-_PARTITION: Final = itemgetter(0, 1)
+_PARTITION: Final = attrgetter("topic", "partition")
 
 log = structlog.get_logger()
 
@@ -95,11 +95,11 @@ class Intake:
 
     def _begin(self, run: list[Record], tracker: PartitionTracker, skipped: Counter[str]) -> list[Record]:
         """Take note of one partition's records; return those that are to be decoded."""
-        if not tracker.begin_all([record[2] for record in run]):
-            begun = [record for record in run if tracker.begin(record[2])]
+        if not tracker.begin_all([record.offset for record in run]):
+            begun = [record for record in run if tracker.begin(record.offset)]
             skipped["finished_before"] += len(run) - len(begun)
             run = begun
-        if self._skips or self._only is not None or [None for record in run if record[5] is None]:
+        if self._skips or self._only is not None or [None for record in run if record.value is None]:
             return [record for record in run if not self._ends_here(record, tracker, skipped)]
         return run
 
@@ -252,8 +252,8 @@ class Intake:
                 accepted[topic] += len(events)
                 continue
             for record, event in events:
-                if event[0] != schema:
-                    schema = event[0]
+                if event.schema != schema:
+                    schema = event.schema
                     plan = routes.plan(topic, schema)
                 letter = self._letter(record) if replayed else None
                 try:
@@ -274,7 +274,7 @@ class Intake:
 
     def _only_destination(self, topic: str, events: Sequence[tuple[Record, Event]]) -> str | None:
         """Return where all events of a run go as they are, None where each has to be looked at."""
-        schemas = {event[0] for _, event in events}
+        schemas = {event.schema for _, event in events}
         return self._to.routes.only_destination(topic, schemas.pop()) if len(schemas) == 1 else None
 
     def _look_ahead(self, record: Record) -> None:

@@ -10,8 +10,8 @@ from connector.records import Record
 
 def lane_of(record: Record, lanes: int) -> int:
     """Return the lane of a record: all records of a key share one, records without a key share their partition's."""
-    key = record[4]
-    return (record[1] if key is None else crc32(key)) % lanes
+    key = record.key
+    return (record.partition if key is None else crc32(key)) % lanes
 
 
 def order_key(record: Record) -> Hashable:

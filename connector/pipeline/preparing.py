@@ -125,22 +125,22 @@ class Chunk:
         legs = self._legs
         mask = 0
         for one in routed:
-            if one[0] in legs:
-                mask |= legs[one[0]].bit
+            if one.destination in legs:
+                mask |= legs[one.destination].bit
         if not mask:
             tracker.finish(record.offset, WHOLE)
             self._to.metrics.records_skipped.labels("other_destination" if routed else "unrouted").inc()
             return
-        left = tracker.route(record[2], mask)
+        left = tracker.route(record.offset, mask)
         make = Delivery if dedup_id is None else partial(ReplayedDelivery, dedup_id=dedup_id)
-        for destination, event, identity, _ in routed:
-            leg = legs.get(destination)
+        for one in routed:
+            leg = legs.get(one.destination)
             if leg is None or not left & leg.bit:
                 continue
-            if isinstance(event, Refusal):
-                self._refuse(leg, make(record, tracker, leg.bit, NO_ITEM, identity), event)
+            if isinstance(one.event, Refusal):
+                self._refuse(leg, make(record, tracker, leg.bit, NO_ITEM, one.identity), one.event)
             else:
-                self._add(leg, make, record, tracker, event, identity)
+                self._add(leg, make, record, tracker, one.event, one.identity)
 
     def prepare_all(
         self, events: Sequence[tuple[Record, Event]], tracker: PartitionTracker, destination: str, cluster_id: str
@@ -150,14 +150,13 @@ class Chunk:
         Returns False, nothing prepared, where that has to look at each.
         """
         leg = self._legs.get(destination)
-        if leg is None or not tracker.route_all([record[2] for record, _ in events], leg.bit):
+        if leg is None or not tracker.route_all([record.offset for record, _ in events], leg.bit):
             return False
-        # `position_identity` written out, and tuples made past their slower `__new__`.
-        add, new, origin = self._add, tuple.__new__, f"{cluster_id}/{tracker.topic}/{tracker.partition}/"
+        # `position_identity` written out.
+        add, origin = self._add, f"{cluster_id}/{tracker.topic}/{tracker.partition}/"
         for record, event in events:
-            identity = f"{origin}{record[2]}"
-            vendor_event: VendorEvent = new(VendorEvent, (event[1], identity, record[3], False, None))
-            add(leg, Delivery, record, tracker, vendor_event, identity)
+            identity = f"{origin}{record.offset}"
+            add(leg, Delivery, record, tracker, VendorEvent(event.datum, identity, record.timestamp), identity)
         return True
 
     def _add(
@@ -175,7 +174,7 @@ class Chunk:
             group = vendor.group(event)
             item = vendor.encode(event, self._now)
             limits = vendor.limits(group)
-            if limits.overhead + len(item[0]) > limits.bytes:
+            if limits.overhead + len(item.body) > limits.bytes:
                 raise _too_large(size_alone(item, limits), limits.bytes)
         except Refusal as refusal:
             self._refuse(leg, make(record, tracker, leg.bit, NO_ITEM, identity), refusal)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
+from msgspec.structs import replace
+
 from connector.dead_letters.headers import ParsedLetter
 from connector.errors import FatalError, Refusal
 from connector.pipeline.batching import Delivery
@@ -57,4 +59,4 @@ def reroute(routes: RouteTable, event: Event, first: Record, letter: ParsedLette
 def _kept(one: Routed, dedup_id: str) -> Routed:
     if isinstance(one.event, Refusal):
         return one
-    return one._replace(event=one.event._replace(first_dedup_id=dedup_id))
+    return replace(one, event=replace(one.event, first_dedup_id=dedup_id))

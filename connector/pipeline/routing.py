@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
+
+from msgspec import Struct
 
 from connector.config import Settings
 from connector.errors import ConfigurationError, FatalError, Refusal
@@ -27,7 +29,7 @@ Plan = Callable[[Event, Record, str], "list[Routed]"]
 _IDS: Final = (str, int, UUID)
 
 
-class Routed(NamedTuple):
+class Routed(Struct, frozen=True, gc=False):
     """One delivery to be made: the event in the vendor's fields, or why it cannot be delivered there.
 
     `identity` is what the dedup id is made of, also where the event is refused. `route` is the index in `routes`,
@@ -200,9 +202,7 @@ def _follow(route: CompiledRoute, event: Event, record: Record, cluster_id: str,
     except Refusal as refusal:
         fault, identity = refusal, position_identity(cluster_id, record)
     routed += [
-        tuple.__new__(
-            Routed, (leg.destination, fault or _delivered(leg, route, event, record, identity), identity, route.index)
-        )
+        Routed(leg.destination, fault or _delivered(leg, route, event, record, identity), identity, route.index)
         for leg in route.legs
         if leg.destination not in taken
     ]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from connector.config import DestinationSettings
 from connector.records import Answer, Item, uuid5_text
@@ -16,7 +18,7 @@ from connector.records import Answer, Item, uuid5_text
 DESTINATION: Final = "destination"
 
 
-class VendorEvent(NamedTuple):
+class VendorEvent(Struct, frozen=True, gc=False):
     """An event in the vendor's own fields: shaped as its contract schema, or as a route's mapping made it.
 
     `timestamp` is the record's, in epoch milliseconds (-1: none). `identity` is the event's own id where it has one,

@@ -19,8 +19,6 @@ PAST_MS: Final = 366 * 24 * 3600 * 1000
 _INFINITY: Final = float("inf")
 _NAMES: Final = ("cuid", "eventName", "itime", "randomId", "properties")
 _values: Final = itemgetter(*_NAMES)
-_new: Final = tuple.__new__
-"""Makes items past the slower `__new__` of named tuples."""
 
 
 class Events:
@@ -36,7 +34,7 @@ class Events:
         Raises `Refusal` for a broken rule, and for what has no form in JSON.
         """
         try:
-            cuid, name, itime, random_id, properties = _values(event[0])
+            cuid, name, itime, random_id, properties = _values(event.fields)
         except KeyError:  # a route's mapping leaves out what it has nothing for
             cuid, name, itime, random_id, properties = map(event.fields.get, _NAMES)
         if type(cuid) is not int or not LONG_MIN <= cuid <= LONG_MAX:
@@ -61,8 +59,7 @@ class Events:
         if cuid is None or name is None or itime is None:
             datum = {field: value for field, value in datum.items() if value is not None}
         expires = itime + PAST_MS if self._expires and type(itime) is int else None
-        item: Item = _new(Item, (json_bytes("jiguang", datum), 1, None, expires, None))
-        return item
+        return Item(json_bytes("jiguang", datum), 1, None, expires)
 
     def _properties(self, properties: dict[str, Any]) -> dict[str, Any]:
         """Return the properties that are sent; the common kinds pass without a copy."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from connector.errors import Refusal
 from connector.testing import Call, Fault, QuickAudienceApi
@@ -41,7 +42,7 @@ async def test_jiguangs_answers_are_produced(connect: Connect, sample: Sample) -
     wire = await connect("jiguang")
     good = {"cuid": 1, "eventName": "e", "itime": wire.now}
     group, items = wire.items([good])
-    bad = items[0]._replace(body=b'{"cuid":1,"eventName":"e","itime":1676875}')
+    bad = replace(items[0], body=b'{"cuid":1,"eventName":"e","itime":1676875}')
     wrong = await connect("jiguang", app_key="other")
     answers = [
         await asked.transport.send(asked.vendor.request(group, batch, asked.now), 5)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from connector.testing import Fault
 from connector.vendors.base import DESTINATION, Accepted, Misconfigured, Refused, Retry, Throttled, TooLarge, Verdict
@@ -48,7 +49,7 @@ async def jiguang_batch(connect: Connect, *bad: dict[str, Any]) -> tuple[Any, An
     wire = await connect("jiguang", account=JIGUANG_ACCOUNT)
     group, items = wire.items([event(n) for n in range(1, 11)])
     for place, wrong in enumerate(bad, 1):
-        items[place * 3] = items[0]._replace(body=json.dumps(wrong).encode())
+        items[place * 3] = replace(items[0], body=json.dumps(wrong).encode())
     return wire, group, items
 
 

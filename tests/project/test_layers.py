@@ -156,7 +156,17 @@ def test_every_simulator_is_written_apart_from_its_vendor() -> None:
 
 def test_third_party_imports_are_declared() -> None:
     """Whatever the connector imports is Python's own, the connector itself, or a dependency of pyproject.toml."""
-    declared = {"aiohttp", "confluent_kafka", "fastavro", "orjson", "prometheus_client", "pydantic", "yaml", "rich"}
+    declared = {
+        "aiohttp",
+        "confluent_kafka",
+        "fastavro",
+        "msgspec",
+        "orjson",
+        "prometheus_client",
+        "pydantic",
+        "yaml",
+        "rich",
+    }
     declared |= {"mypy_extensions", "structlog", "typer", "uvloop", "yarl"}  # yarl is a part of aiohttp's interface
     declared |= {"opentelemetry"}  # of the extra otel
     known = declared | set(sys.stdlib_module_names) | {"connector"}

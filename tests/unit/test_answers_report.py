@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from connector.app_explain import Explanation, Receipt, how_far
 from connector.app_letters import Inspection, Preparation
@@ -111,7 +112,7 @@ def test_letters_are_found_by_their_first_origin() -> None:
     letter = DeadLetter(RECORD, "refused", "4101", "no", 5.0, "dedup", destination="a")
     headers = to_headers(letter, group="g")
     other = to_headers(
-        DeadLetter(RECORD._replace(partition=1), "refused", "4101", "no", 5.0, "other", destination="a"), group="g"
+        DeadLetter(replace(RECORD, partition=1), "refused", "4101", "no", 5.0, "other", destination="a"), group="g"
     )
     stored = [Record("dlq", 0, n, 0, b"k", b"v", tuple(one)) for n, one in enumerate((other, headers, headers))]
     (found, *_), _ = letters_about(lambda: stored, AT)

@@ -6,6 +6,7 @@ import uuid
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from connector.console.feed import Feed
 from connector.console.index import LetterIndex, Query, round_width
@@ -51,7 +52,7 @@ def topic_of(made: list[tuple[int, str, str | None, str | None, str]], done: lis
         dedup = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
         more = {"destination": destination, "topic": topic, "dedup_id": dedup}
         records.append(dead(number, cause=cause, code=code, **more))
-    records = [record._replace(offset=at) for at, record in enumerate(records)]
+    records = [replace(record, offset=at) for at, record in enumerate(records)]
     resolved = [resolution(records[at % len(records)], "replayed") for at in done] if records else []
     return [*resolved, *records] if first else [*records, *resolved]
 

@@ -11,6 +11,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from connector.console.export import row
 from connector.console.letter_page import Masked
@@ -73,7 +74,8 @@ def test_an_event_that_cannot_be_read_shows_none_of_its_bytes() -> None:
 def letter(secret: str) -> Letter:
     """Return a letter whose key, headers and message hold a secret."""
     record = dead(1, message=f"{secret} is refused")
-    record = record._replace(
+    record = replace(
+        record,
         key=f"key {secret}".encode(),
         value=f"bytes {secret}".encode(),
         headers=[("copy", secret.encode()), ("Phone", b"12345"), ("n", None), *record.headers],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from connector.dead_letters.headers import (
     MESSAGE_LIMIT,
@@ -152,7 +153,7 @@ def test_a_second_failure_replaces_the_block(first: DeadLetter, second: DeadLett
     headers: Headers = to_headers(first, group=GROUP)
     for _ in range(replays):
         headers = replayed(headers)
-    again = second.record._replace(topic="growth-connector.replay", headers=headers)
+    again = replace(second.record, topic="growth-connector.replay", headers=headers)
     failed = DeadLetter(
         again, second.cause, second.code, second.message, second.failed_at, second.dedup_id, destination="qa"
     )
@@ -171,10 +172,10 @@ def test_a_replayed_record_is_the_first_one_again(one: DeadLetter, replays: int)
     headers: Headers = to_headers(one, group=GROUP)
     for _ in range(replays):
         headers = replayed(headers)
-    at_replay = one.record._replace(
-        topic="growth-connector.replay", partition=0, offset=7, timestamp=5, headers=headers
+    at_replay = replace(
+        one.record, topic="growth-connector.replay", partition=0, offset=7, timestamp=5, headers=headers
     )
-    assert read(headers).first_record(at_replay) == one.record._replace(headers=tuple(one.record.headers))
+    assert read(headers).first_record(at_replay) == replace(one.record, headers=tuple(one.record.headers))
 
 
 def test_the_format() -> None:

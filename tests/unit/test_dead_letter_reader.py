@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import fastavro
 import pytest
+from msgspec.structs import replace
 
 from connector.dead_letters.commands import Archive, LetterNotFound, export, moment
 from connector.dead_letters.filters import FIELDS, Filter, parse_since, parse_where
@@ -85,7 +86,7 @@ def test_a_letter_is_what_its_first_record_says() -> None:
     Kills: a letter that is shown, or replayed, under either of two causes.
     """
     once, again = dead(1, cause="refused"), dead(1, cause="invalid")
-    records = [once._replace(offset=0), again._replace(offset=1)]
+    records = [replace(once, offset=0), replace(again, offset=1)]
     assert offsets(records, Filter({"cause": frozenset({"refused"})})) == [1]
     assert offsets(records, Filter({"cause": frozenset({"invalid"})})) == []
 
@@ -103,7 +104,7 @@ def test_a_resolution_hides_its_letter_and_only_that() -> None:
 def test_a_letter_that_failed_again_after_a_replay_is_open() -> None:
     """The next failure of a replayed record is a letter of its own, and its history tells of both."""
     first = dead(1)
-    origin = stored(5, first.key, first.value, replayed(first.headers))._replace(topic="group.replay")
+    origin = replace(stored(5, first.key, first.value, replayed(first.headers)), topic="group.replay")
     second = dead(1, record=origin, failed_at=1_700_000_500)
     records = [first, resolution(first, "replayed"), second]
     assert offsets(records) == [1]
@@ -119,7 +120,7 @@ def test_what_is_no_letter_is_counted_and_left_out() -> None:
     assert (survey.foreign, survey.letters) == (2, 1)
     assert offsets([*odd, dead(1)]) == [1]
     # A source record may carry such headers itself: its value tells that it is a letter.
-    assert parse_resolution(resolution(dead(1), "replayed")._replace(value=b"")) is None
+    assert parse_resolution(replace(resolution(dead(1), "replayed"), value=b"")) is None
 
 
 def test_filters_take_what_they_name() -> None:
@@ -188,7 +189,7 @@ def test_exports_hold_the_record_byte_for_byte() -> None:
     """JSON Lines and the Avro file give back key, value, headers and origin; another library reads the file."""
     headers = [("trace", b"\xff\x00"), ("none", None)]
     origin = Record("events", 2, 77, -1, None, b"\x00\xfe", headers)
-    record = dead(1, record=origin)._replace(key=None, value=b"\x00\xfe")
+    record = replace(dead(1, record=origin), key=None, value=b"\x00\xfe")
     letters = list(archive(record).letters(Filter()))
     lines = io.BytesIO()
     assert export(letters, lines, "jsonl") == 1

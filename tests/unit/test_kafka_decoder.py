@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from connector.errors import Refusal, StartupError
 from connector.kafka import engine
@@ -232,13 +233,13 @@ PLAIN = [
 ]
 ODD = [
     _record(b""),
-    _record(PLAIN[0] or b"")._replace(value=None),
+    replace(_record(PLAIN[0] or b""), value=None),
     _record((PLAIN[0] or b"")[:-3]),
     _record((PLAIN[0] or b"") + b"x"),
     _record((PLAIN[0] or b"")[:7]),
     _record(b"\0\0\0\0\7"),
     _record(b"\0\0\0\0\x08\x0a"),
-    _record(PLAIN[0] or b"")._replace(headers=(("trace", b"1"),)),
+    replace(_record(PLAIN[0] or b""), headers=(("trace", b"1"),)),
     _single(TIMED, {"at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC)}),
     _single(GUARDED, {"many": [None, None]}),
 ]

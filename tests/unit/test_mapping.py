@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from connector.errors import Refusal
 from connector.pipeline.mapping import FieldMapping, compile_mapping
@@ -109,7 +110,7 @@ def test_sources(path: str, datum: dict[str, Any], wanted: Any) -> None:
 
 def test_a_record_without_key_or_timestamp_gives_null() -> None:
     """What a record does not have is null, and never the number -1."""
-    record = RECORD._replace(key=None, timestamp=-1)
+    record = replace(RECORD, key=None, timestamp=-1)
     assert compiled({"cuid": "$key", "itime": "$timestamp"}).apply({}, record)["itime"] is None
     assert compile_source("$key").get({}, record) is None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -57,7 +58,7 @@ class Traced:
         deliveries: list[tuple[Delivery, str]] = []
         for number, own in enumerate(headers):
             delivery = self.rig.delivery(number)
-            delivery.record = delivery.record._replace(headers=own)
+            delivery.record = replace(delivery.record, headers=own)
             deliveries.append((delivery, "g"))
         async with self.rig.running():
             self.rig.worker.offer(deliveries)

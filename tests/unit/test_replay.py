@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import parse
@@ -52,7 +53,7 @@ class ModelExaminer:
         if edits[0].path == "none":
             return Kept("edit", "no such path")
         value = (letter.record.value or b"") + edits[0].text.encode()
-        return letter._replace(record=letter.record._replace(value=value))
+        return letter._replace(record=replace(letter.record, value=value))
 
 
 class ModelTransactions:
@@ -155,7 +156,7 @@ async def test_the_loop_guard_and_other_groups_are_kept_back() -> None:
     headers = [(name, b"3" if name == "dlq-replays" else value) for name, value in guarded.headers]
     other = dead(2)
     theirs = [(name, b"theirs" if name == "dlq-group" else value) for name, value in other.headers]
-    records = [guarded._replace(headers=headers), other._replace(headers=theirs), dead(3, code="broken"), dead(4)]
+    records = [replace(guarded, headers=headers), replace(other, headers=theirs), dead(3, code="broken"), dead(4)]
     _, steps = await carried_out(records, Order())
     codes = {identity(one): kept and kept.code for one, kept in zip(records, outcomes(steps).values(), strict=False)}
     assert codes.keys() == {identity(one) for one in records}

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from connector.errors import ConfigurationError, Refusal
 from connector.pipeline.routing import Routed, RouteTable, event_identity, position_identity
@@ -90,7 +91,7 @@ def test_where(where: dict[str, Any], met: bool) -> None:
 
 def test_a_header_that_is_no_text_meets_nothing() -> None:
     """Bytes that are not UTF-8 make a condition unmet, not the record refused."""
-    record = RECORD._replace(headers=[("source", b"\xff")])
+    record = replace(RECORD, headers=[("source", b"\xff")])
     where = {"$header.source": [None, "app"]}
     routes = [{"schema": FOREIGN, "where": where, "to": ["a"], "fields": ALPHA_MAP}]
     assert route(routes, record=record, unrouted="skip") == []
@@ -111,7 +112,7 @@ def test_a_header_that_is_no_text_meets_nothing() -> None:
 def test_topics(topics: list[str] | None, topic: str, met: bool) -> None:
     """A name is exact; a pattern matches from the start of the name and is open at its end, as a subscription does."""
     routes = [{"topics": topics, "schema": FOREIGN, "to": ["a"], "fields": ALPHA_MAP}]
-    assert bool(route(routes, record=RECORD._replace(topic=topic), unrouted="skip")) is met
+    assert bool(route(routes, record=replace(RECORD, topic=topic), unrouted="skip")) is met
 
 
 def test_a_mapping_that_refuses_concerns_its_destination_only() -> None:
@@ -240,7 +241,7 @@ def test_routing_stays_inside_its_reach(routes: list[dict[str, Any]], event: Eve
     for one in routes:
         one["fields"] = {vendors[name]: mappings[vendors[name]] for name in one["to"]}
     made = table(routes, vendors, unrouted="skip")
-    record = RECORD._replace(topic=topic)
+    record = replace(RECORD, topic=topic)
     routed: list[Routed] = []
     with suppress(Refusal):
         routed = made.route(event, record, CLUSTER)
@@ -259,7 +260,7 @@ def test_an_id_never_equals_a_position(text: str, topic: str) -> None:
 
     Kills: using the id as the identity without a mark.
     """
-    record = RECORD._replace(topic=topic)
+    record = replace(RECORD, topic=topic)
     position = position_identity(CLUSTER, record)
     assert position != event_identity(text)
     assert event_identity(position) != position
