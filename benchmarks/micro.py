@@ -139,7 +139,7 @@ def batching(made: Sequence[Record]) -> list[Step]:
     vendor = kinds["jiguang"].build(settings)
     limits, item = vendor.limits(None), Item(b"x" * 360)
     tracker = PartitionTracker(job.TOPIC, 0, 0, [job.NAME])
-    deliveries = [Delivery(record, tracker, BIT, item, "identity") for record in made]
+    deliveries = [Delivery(record, tracker, BIT, item, "identity", 768) for record in made]
 
     def fill() -> None:
         added = 0
@@ -153,7 +153,7 @@ def batching(made: Sequence[Record]) -> list[Step]:
             vendor.request(None, [item] * 100, 0)
 
     return [
-        ("delivery object", len(made), lambda: [Delivery(one, tracker, BIT, item, "identity") for one in made]),
+        ("delivery object", len(made), lambda: [Delivery(one, tracker, BIT, item, "identity", 768) for one in made]),
         ("batch: fill and close", len(made), fill),
         ("batch: request", len(made), build),
     ]

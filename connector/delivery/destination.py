@@ -5,10 +5,11 @@ The worker decides from it what to send, settlement writes into it what an answe
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from random import Random
 from typing import Final, Protocol
 
@@ -28,7 +29,7 @@ from connector.pipeline.ordering import lane_of
 from connector.records import Answer, DeadLetter, Receipt
 from connector.vendors.base import DESTINATION, Limits, Vendor
 
-_GROUP: Final = itemgetter(1)
+_GROUP: Final = attrgetter("group")
 _TRACKER: Final = attrgetter("tracker")
 
 log = structlog.get_logger()
@@ -136,19 +137,19 @@ class Destination:
             bytes=limits.bytes if size is None else max(limits.overhead + 1, min(limits.bytes, size)),
         )
 
-    def add(self, deliveries: Sequence[tuple[Delivery, Hashable]]) -> None:
-        """Take deliveries in, each with its group."""
+    def add(self, deliveries: Sequence[Delivery]) -> None:
+        """Take deliveries in."""
         now = self.ports.clock.now()
-        offered: dict[Lane, list[tuple[Delivery, Hashable]]] = {}
+        offered: defaultdict[Lane, list[Delivery]] = defaultdict(list)
         if len(self.lanes) == 1:
             offered[self.lanes[0]] = list(deliveries)
         else:
-            for entry in deliveries:
-                offered.setdefault(self._lane_of(entry[0]), []).append(entry)
+            for delivery in deliveries:
+                offered[self._lane_of(delivery)].append(delivery)
         for lane, theirs in offered.items():
             for group, run in groupby(theirs, _GROUP):
-                lane.offer([delivery for delivery, _ in run], group, now)
-        self.buffered += sum([delivery.charge for delivery, _ in deliveries])
+                lane.offer(list(run), group, now)
+        self.buffered += sum([delivery.charge for delivery in deliveries])
 
     def finish(self, deliveries: Sequence[Delivery]) -> None:
         """Note the outcome of deliveries: their trackers know, their bytes are free."""

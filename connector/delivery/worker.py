@@ -82,8 +82,8 @@ class Worker:
         """How many batches are under way without a request: mostly those whose dead letters Kafka has not taken yet."""
         return len(self._tasks) - self.in_flight
 
-    def offer(self, deliveries: Sequence[tuple[Delivery, Hashable]]) -> None:
-        """Take deliveries in, each with its group. Never blocks: the budget is the caller's to mind."""
+    def offer(self, deliveries: Sequence[Delivery]) -> None:
+        """Take deliveries in. Never blocks: the budget is the caller's to mind."""
         self._at.add(deliveries)
         self._changed.set()
 

@@ -6,7 +6,9 @@ A limit is tested before an item is added, never after, and a body's size is com
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import ClassVar, Final
+from typing import Final
+
+from msgspec import Struct
 
 from connector.pipeline.offsets import PartitionTracker
 from connector.records import Headers, Item, Record, uuid5_text
@@ -20,9 +22,9 @@ HEADER_CHARGE: Final = 160
 """Bytes charged for each header beside its value: the pair, the name, the value's object."""
 
 
-def charge_of(record: Record) -> int:
-    """Return the bytes that holding a record is charged with."""
-    charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"")
+def charge_of(record: Record, body: bytes = b"") -> int:
+    """Return the bytes that holding a record is charged with, and the body of its item where it has one."""
+    charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(body)
     return charge + headers_charge(record.headers) if record.headers else charge
 
 
@@ -31,32 +33,34 @@ def headers_charge(headers: Headers) -> int:
     return sum([HEADER_CHARGE + len(value or b"") for _, value in headers])
 
 
-class Delivery:
-    """One record for one destination: what is sent, and what is needed to end it in any way."""
+class Delivery(Struct, eq=False, gc=False):
+    """One record for one destination: what is sent, and what is needed to end it in any way.
 
-    __slots__ = ("bit", "charge", "identity", "item", "record", "refused", "refused_alone", "tracker")
-    replayed: ClassVar[bool] = False
-    """Whether the record was replayed: it is outside storm windows and key order then."""
+    `charge` is what holding it costs of the buffer (`charge_of`). `first_dedup_id` is set where the record is replayed:
+    the id it always had. `refused` is the undocumented code by which the vendor refused it last, and when that one did
+    so first (monotonic); `refused_alone` whether the vendor has refused it alone, and that was not believed.
+    """
 
-    def __init__(self, record: Record, tracker: PartitionTracker, bit: int, item: Item, identity: str) -> None:
-        self.record = record
-        self.tracker = tracker
-        self.bit = bit
-        self.item = item
-        self.identity = identity
-        # `charge_of` written out: every delivery is charged.
-        self.charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(item.body)
-        if record.headers:
-            self.charge += headers_charge(record.headers)
-        self.refused: tuple[str, float] | None = None
-        """The undocumented code by which the vendor refused it last, and when that one did so first (monotonic)."""
-        self.refused_alone = False
-        """Whether the vendor has refused this record alone, and that was not believed."""
+    record: Record
+    tracker: PartitionTracker
+    bit: int
+    item: Item
+    identity: str
+    charge: int
+    group: Hashable = None
+    first_dedup_id: str | None = None
+    refused: tuple[str, float] | None = None
+    refused_alone: bool = False
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the record was replayed: it is outside storm windows and key order then."""
+        return self.first_dedup_id is not None
 
     @property
     def dedup_id(self) -> str:
         """The id that stays the same for every attempt, restart and replay of this event."""
-        return uuid5_text(self.identity)
+        return uuid5_text(self.identity) if self.first_dedup_id is None else self.first_dedup_id
 
 
 class Batch:

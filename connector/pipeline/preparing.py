@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from connector.clock import Clock
 from connector.errors import Refusal
 from connector.metrics import Metrics
-from connector.pipeline.batching import Delivery, size_alone
+from connector.pipeline.batching import FIXED_CHARGE, Delivery, charge_of, headers_charge, size_alone
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import WHOLE, PartitionTracker
-from connector.pipeline.replays import ReplayedDelivery
 from connector.pipeline.routing import Routed, RouteTable
 from connector.pipeline.storms import Storms
 from connector.records import DeadLetter, Event, Item, Record
@@ -60,8 +58,8 @@ class Deliverer(Protocol):
         """What prepares its items."""
         ...
 
-    def offer(self, deliveries: Sequence[tuple[Delivery, Hashable]]) -> None:
-        """Take deliveries over, each with its group. Does not block; it ends every one of them, some day."""
+    def offer(self, deliveries: Sequence[Delivery]) -> None:
+        """Take deliveries over. Does not block; it ends every one of them, some day."""
         ...
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
@@ -95,14 +93,15 @@ class Services:
     cluster_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Leg:
-    """One destination of a chunk: the bit of its deliveries, and those that are prepared, each with its group."""
+    """One destination of a chunk: the bit of its deliveries, those that are prepared, and what they are charged."""
 
     bit: int
     deliverer: Deliverer
     vendor: Vendor
-    offers: list[tuple[Delivery, Hashable]]
+    offers: list[Delivery] = field(default_factory=list)
+    charge: int = 0
 
 
 class Chunk:
@@ -113,7 +112,7 @@ class Chunk:
     def __init__(self, services: Services, bits: Mapping[str, int]) -> None:
         self._to = services
         self._now = int(services.clock.wall() * 1000)
-        self._legs = {name: _Leg(bits[name], one, one.vendor, []) for name, one in services.deliverers.items()}
+        self._legs = {name: _Leg(bits[name], one, one.vendor) for name, one in services.deliverers.items()}
 
     def prepare(
         self, record: Record, tracker: PartitionTracker, routed: Sequence[Routed], dedup_id: str | None = None
@@ -132,15 +131,14 @@ class Chunk:
             self._to.metrics.records_skipped.labels("other_destination" if routed else "unrouted").inc()
             return
         left = tracker.route(record.offset, mask)
-        make = Delivery if dedup_id is None else partial(ReplayedDelivery, dedup_id=dedup_id)
         for one in routed:
             leg = legs.get(one.destination)
             if leg is None or not left & leg.bit:
                 continue
             if isinstance(one.event, Refusal):
-                self._refuse(leg, make(record, tracker, leg.bit, NO_ITEM, one.identity), one.event)
+                self._refuse(leg, record, tracker, one.identity, dedup_id, one.event)
             else:
-                self._add(leg, make, record, tracker, one.event, one.identity)
+                self._add(leg, tracker, ((record, one.event),))
 
     def prepare_all(
         self, events: Sequence[tuple[Record, Event]], tracker: PartitionTracker, destination: str, cluster_id: str
@@ -153,44 +151,59 @@ class Chunk:
         if leg is None or not tracker.route_all([record.offset for record, _ in events], leg.bit):
             return False
         # `position_identity` written out.
-        add, origin = self._add, f"{cluster_id}/{tracker.topic}/{tracker.partition}/"
-        for record, event in events:
-            identity = f"{origin}{record.offset}"
-            add(leg, Delivery, record, tracker, VendorEvent(event.datum, identity, record.timestamp), identity)
+        origin = f"{cluster_id}/{tracker.topic}/{tracker.partition}/"
+        self._add(
+            leg,
+            tracker,
+            [
+                (record, VendorEvent(event.datum, f"{origin}{record.offset}", record.timestamp))
+                for record, event in events
+            ],
+        )
         return True
 
-    def _add(
+    def _add(self, leg: _Leg, tracker: PartitionTracker, events: Sequence[tuple[Record, VendorEvent]]) -> None:
+        """Prepare one partition's deliveries for one destination."""
+        vendor, now, bit, offers = leg.vendor, self._now, leg.bit, leg.offers
+        for record, event in events:
+            try:
+                group = vendor.group(event)
+                item = vendor.encode(event, now)
+                body = item.body
+                limits = vendor.limits(group)
+                if limits.overhead + len(body) > limits.bytes:
+                    raise _too_large(size_alone(item, limits), limits.bytes)
+            except Refusal as refusal:
+                self._refuse(leg, record, tracker, event.identity, event.first_dedup_id, refusal)
+                continue
+            # `charge_of` written out: every delivery is charged.
+            charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(body)
+            if record.headers:
+                charge += headers_charge(record.headers)
+            leg.charge += charge
+            offers.append(Delivery(record, tracker, bit, item, event.identity, charge, group, event.first_dedup_id))
+
+    def _refuse(
         self,
         leg: _Leg,
-        make: Callable[[Record, PartitionTracker, int, Item, str], Delivery],
         record: Record,
         tracker: PartitionTracker,
-        event: VendorEvent,
         identity: str,
+        dedup_id: str | None,
+        refusal: Refusal,
     ) -> None:
-        """Prepare one delivery."""
-        vendor = leg.vendor
-        try:
-            group = vendor.group(event)
-            item = vendor.encode(event, self._now)
-            limits = vendor.limits(group)
-            if limits.overhead + len(item.body) > limits.bytes:
-                raise _too_large(size_alone(item, limits), limits.bytes)
-        except Refusal as refusal:
-            self._refuse(leg, make(record, tracker, leg.bit, NO_ITEM, identity), refusal)
-        else:
-            leg.offers.append((make(record, tracker, leg.bit, item, identity), group))
-
-    def _refuse(self, leg: _Leg, delivery: Delivery, refusal: Refusal) -> None:
         """Hand over a delivery that breaks a rule before it is sent."""
-        self._to.budget.add(delivery.charge)
-        leg.deliverer.refuse(delivery, refusal)
+        charge = charge_of(record)
+        self._to.budget.add(charge)
+        leg.deliverer.refuse(
+            Delivery(record, tracker, leg.bit, NO_ITEM, identity, charge, first_dedup_id=dedup_id), refusal
+        )
 
     def offer(self) -> None:
         """Hand over what was prepared."""
         for leg in self._legs.values():
             if leg.offers:
-                self._to.budget.add(sum([delivery.charge for delivery, _ in leg.offers]))
+                self._to.budget.add(leg.charge)
                 leg.deliverer.offer(leg.offers)
 
 

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Final
 
 from msgspec.structs import replace
 
 from connector.dead_letters.headers import ParsedLetter
 from connector.errors import FatalError, Refusal
-from connector.pipeline.batching import Delivery
-from connector.pipeline.offsets import PartitionTracker
 from connector.pipeline.routing import Routed, RouteTable
-from connector.records import Event, Item, Record
+from connector.records import Event, Record
 
 UNROUTED: Final = "route.unrouted"
 NOT_THERE: Final = "route.destination"
-
-
-class ReplayedDelivery(Delivery):
-    """A delivery of a replayed record: outside storm windows and key order, with the dedup id that it always had."""
-
-    __slots__ = ("_first_dedup_id",)
-    replayed: ClassVar[bool] = True
-
-    def __init__(
-        self, record: Record, tracker: PartitionTracker, bit: int, item: Item, identity: str, dedup_id: str
-    ) -> None:
-        super().__init__(record, tracker, bit, item, identity)
-        self._first_dedup_id = dedup_id
-
-    @property
-    def dedup_id(self) -> str:
-        """The id that the letter carries."""
-        return self._first_dedup_id
 
 
 def reroute(routes: RouteTable, event: Event, first: Record, letter: ParsedLetter, cluster_id: str) -> list[Routed]:

@@ -14,7 +14,7 @@ from connector.delivery.destination import Destination, Ports
 from connector.delivery.transport import HttpTransport
 from connector.delivery.worker import Worker
 from connector.metrics import Metrics
-from connector.pipeline.batching import Delivery
+from connector.pipeline.batching import Delivery, charge_of
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.records import DeadLetter, Record
@@ -84,9 +84,10 @@ class Site:
             self.tracker.route(number, bit)
             event = VendorEvent(fields, f"id-{number}", now)
             record = Record("t", 0, number, now, key, b"v", ())
-            delivery = Delivery(record, self.tracker, bit, vendor.encode(event, now), event.identity)
-            self.budget.add(delivery.charge)
-            offers.append((delivery, vendor.group(event)))
+            item = vendor.encode(event, now)
+            charge = charge_of(record, item.body)
+            self.budget.add(charge)
+            offers.append(Delivery(record, self.tracker, bit, item, event.identity, charge, vendor.group(event)))
         self.worker.offer(offers)
 
     @property

@@ -17,7 +17,7 @@ from connector.delivery.destination import Destination, Ports
 from connector.delivery.worker import Worker
 from connector.errors import TransportError
 from connector.metrics import Metrics
-from connector.pipeline.batching import Delivery
+from connector.pipeline.batching import Delivery, charge_of
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.records import Answer, DeadLetter, Item, Record
@@ -249,16 +249,24 @@ class Rig:
         return self.trackers[partition]
 
     def delivery(
-        self, number: int, *, key: bytes | None = None, partition: int = 0, expires_at: int | None = None
+        self,
+        number: int,
+        *,
+        group: str = "g",
+        key: bytes | None = None,
+        partition: int = 0,
+        expires_at: int | None = None,
+        dedup_id: str | None = None,
     ) -> Delivery:
         """Return the delivery of the record at offset `number`, charged to the budget."""
         tracker, bit = self.tracker(partition), destination_bit(0)
         assert tracker.begin(number)
         tracker.route(number, bit)
         record = Record("t", partition, number, -1, key, b"v", ())
-        delivery = Delivery(record, tracker, bit, Item(str(number).encode(), expires_at=expires_at), f"id-{number}")
-        self.budget.add(delivery.charge)
-        return delivery
+        item = Item(str(number).encode(), expires_at=expires_at)
+        charge = charge_of(record, item.body)
+        self.budget.add(charge)
+        return Delivery(record, tracker, bit, item, f"id-{number}", charge, group, dedup_id)
 
     def offer(
         self,
@@ -269,7 +277,7 @@ class Rig:
         partition: int = 0,
     ) -> None:
         """Offer the records at these offsets."""
-        self.worker.offer([(self.delivery(n, key=key(n), partition=partition), group) for n in numbers])
+        self.worker.offer([self.delivery(n, group=group, key=key(n), partition=partition) for n in numbers])
 
     @property
     def unfinished(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import takewhile
 from typing import Any, cast
@@ -116,9 +116,9 @@ class ModelDestination:
         self.stopped = False
         self.landed = asyncio.Event()
 
-    def offer(self, deliveries: Sequence[tuple[Delivery, Hashable]]) -> None:
+    def offer(self, deliveries: Sequence[Delivery]) -> None:
         """Take deliveries; with a latency they are under way at once."""
-        for delivery, _ in deliveries:
+        for delivery in deliveries:
             self.taken.append((delivery.record.partition, delivery.record.offset))
             if self.latency is None:
                 self.waiting.append(delivery)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connector.errors import Refusal
-from connector.pipeline.batching import FIXED_CHARGE, Delivery, OpenBatch, size_alone
+from connector.pipeline.batching import FIXED_CHARGE, Delivery, OpenBatch, charge_of, size_alone
 from connector.pipeline.offsets import PartitionTracker
 from connector.records import Item, Record
 from connector.vendors.base import Limits, Vendor, VendorEvent
@@ -22,7 +22,7 @@ TRACKER = PartitionTracker("t", 0, 0, ["d"])
 
 def delivery(item: Item, offset: int = 0) -> Delivery:
     """Return the delivery of an item."""
-    return Delivery(Record("t", 0, offset, -1, b"key", b"value", ()), TRACKER, 2, item, f"id-{offset}")
+    return Delivery(Record("t", 0, offset, -1, b"key", b"value", ()), TRACKER, 2, item, f"id-{offset}", 1)
 
 
 def fill(items: list[Item], limits: Limits) -> list[OpenBatch]:
@@ -167,4 +167,4 @@ def test_a_part_of_a_batch_keeps_its_history() -> None:
 
 def test_a_delivery_charges_all_that_it_holds() -> None:
     """The charge is a fixed part, and the bytes of key, value and item."""
-    assert delivery(Item(b"12345")).charge == FIXED_CHARGE + 3 + 5 + 5
+    assert charge_of(delivery(Item(b"")).record, b"12345") == FIXED_CHARGE + 3 + 5 + 5

@@ -19,7 +19,7 @@ def batch(keys: list[bytes | None]) -> Batch:
     return Batch(
         "g",
         [
-            Delivery(Record("t", n % 2, n, -1, key, b"v", ()), TRACKER, 2, Item(b"x"), f"id-{n}")
+            Delivery(Record("t", n % 2, n, -1, key, b"v", ()), TRACKER, 2, Item(b"x"), f"id-{n}", 1)
             for n, key in enumerate(keys)
         ],
     )

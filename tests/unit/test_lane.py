@@ -26,7 +26,7 @@ def lane(concurrency: int = 1, *, ordered: bool = False, records: int = 3) -> La
 
 def delivery(offset: int, key: bytes | None = b"k") -> Delivery:
     """Return a delivery."""
-    return Delivery(Record("t", 0, offset, -1, key, b"v", ()), TRACKER, 2, Item(b"x"), f"id-{offset}")
+    return Delivery(Record("t", 0, offset, -1, key, b"v", ()), TRACKER, 2, Item(b"x"), f"id-{offset}", 1)
 
 
 def anything(_group: Hashable) -> bool:

@@ -55,11 +55,11 @@ class Traced:
 
     async def deliver(self, *headers: Headers) -> list[ReadableSpan]:
         """Deliver one record for each headers, in one batch, and return the finished spans."""
-        deliveries: list[tuple[Delivery, str]] = []
+        deliveries: list[Delivery] = []
         for number, own in enumerate(headers):
             delivery = self.rig.delivery(number)
             delivery.record = replace(delivery.record, headers=own)
-            deliveries.append((delivery, "g"))
+            deliveries.append(delivery)
         async with self.rig.running():
             self.rig.worker.offer(deliveries)
             await self.rig.done()

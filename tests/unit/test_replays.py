@@ -8,10 +8,11 @@ import pytest
 
 from connector.dead_letters.headers import parse, replayed, to_headers
 from connector.errors import FatalError, Refusal
-from connector.pipeline.offsets import PartitionTracker, destination_bit
-from connector.pipeline.replays import ReplayedDelivery, reroute
+from connector.pipeline.batching import Delivery
+from connector.pipeline.offsets import PartitionTracker
+from connector.pipeline.replays import reroute
 from connector.pipeline.routing import Routed, RouteTable
-from connector.records import DeadLetter, Event, Item, Position, Record
+from connector.records import DeadLetter, Event, Position, Record
 from connector.vendors.base import VendorEvent
 from tests.unit.delivery_rig import OK, Call, Reply, Rig, played
 from tests.unit.pipeline_rig import ModelRoutes, ModelSource, PipelineRig
@@ -145,16 +146,8 @@ def test_a_replay_is_routed_as_it_came_first_and_keeps_its_dedup_id() -> None:
         reroute(stopping, Event("s", {}), first, letter, "c")
 
 
-def _replayed_delivery(rig: Rig, number: int, key: bytes | None = None) -> ReplayedDelivery:
-    if 9 not in rig.trackers:
-        rig.trackers[9] = PartitionTracker("group.replay", 0, 0, ["d"])
-    tracker, bit = rig.trackers[9], destination_bit(0)
-    assert tracker.begin(number)
-    tracker.route(number, bit)
-    record = Record("group.replay", 0, number, -1, key, b"v", ())
-    delivery = ReplayedDelivery(record, tracker, bit, Item(str(number).encode()), "identity", "always")
-    rig.budget.add(delivery.charge)
-    return delivery
+def _replayed(rig: Rig, number: int, key: bytes | None = None) -> Delivery:
+    return rig.delivery(number, key=key, partition=9, dedup_id="always")
 
 
 @played
@@ -169,13 +162,13 @@ async def test_refused_replays_hold_no_destination() -> None:
 
     rig = Rig(behave, storm={"share": 0.5, "records": 10}, batch={"records": 1})
     async with rig.running(all_done=False):
-        rig.worker.offer([(_replayed_delivery(rig, number), "g") for number in range(30)])
+        rig.worker.offer([_replayed(rig, number) for number in range(30)])
         for number in range(30, 40):
-            rig.worker.refuse(_replayed_delivery(rig, number), Refusal("invalid", "rule", "m"))
+            rig.worker.refuse(_replayed(rig, number), Refusal("invalid", "rule", "m"))
         await rig.done()
         assert rig.letters.numbers == list(range(40))
         assert {letter.dedup_id for letter in rig.letters.letters} == {"always"}
-        rig.worker.offer([(_replayed_delivery(rig, 1000 + number), "g") for number in range(30)])
+        rig.worker.offer([_replayed(rig, 1000 + number) for number in range(30)])
         await rig.done()
         rig.offer(range(12))
         await rig.until(lambda: rig.worker.condition().cause == "storm")
@@ -198,7 +191,7 @@ async def test_a_replay_that_waits_holds_up_no_key() -> None:
 
     rig = Rig(behave, order="key", max_in_flight=2, storm="off", batch={"records": 1}, latency=0.02)
     async with rig.running():
-        rig.worker.offer([(_replayed_delivery(rig, 1000 + number, b"k"), "g") for number in range(3)])
+        rig.worker.offer([_replayed(rig, 1000 + number, b"k") for number in range(3)])
         await rig.clock.sleep(0.2)
         rig.offer(range(20), key=lambda _n: b"k")
         await rig.until(lambda: len(rig.transport.accepted) == 20, within=30)

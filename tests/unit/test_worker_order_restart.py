@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connector.pipeline import metadata
-from connector.pipeline.batching import Delivery
+from connector.pipeline.batching import Delivery, charge_of
 from connector.pipeline.offsets import PartitionTracker, Phase, destination_bit
 from connector.records import Item, Record
 from connector.testing.loop import run_virtual
@@ -48,9 +48,10 @@ def offer(rig: Rig, tracker: PartitionTracker, number: int, key: bytes) -> None:
     if not tracker.begin(number) or not tracker.route(number, BIT):
         return
     record = Record("t", 0, number, -1, key, b"v", ())
-    delivery = Delivery(record, tracker, BIT, Item(b"%d" % number), f"id-{number}")
+    item = Item(b"%d" % number)
+    delivery = Delivery(record, tracker, BIT, item, f"id-{number}", charge_of(record, item.body), "g")
     rig.budget.add(delivery.charge)
-    rig.worker.offer([(delivery, "g")])
+    rig.worker.offer([delivery])
 
 
 async def life(
