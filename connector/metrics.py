@@ -208,18 +208,21 @@ class Observations:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
-    def observe_all(self, values: Sequence[float]) -> None:
-        """Count many values, for what is observed for every record; those of one batch mostly lie in one bucket."""
-        if not values:
+    def observe_since(self, times: Sequence[int], now: float) -> None:
+        """Count the seconds from many moments (epoch milliseconds) to now (epoch seconds).
+
+        This is done for every record; those of one batch mostly lie in one bucket.
+        """
+        if not times:
             return
         bounds, counts = self._bounds, self.counts
-        lowest = bisect_left(bounds, min(values))
-        if lowest == bisect_left(bounds, max(values)):
-            counts[lowest] += len(values)
+        lowest = bisect_left(bounds, now - max(times) / 1000)
+        if lowest == bisect_left(bounds, now - min(times) / 1000):
+            counts[lowest] += len(times)
         else:
-            for value in values:
-                counts[bisect_left(bounds, value)] += 1
-        self.total += sum(values)
+            for time in times:
+                counts[bisect_left(bounds, now - time / 1000)] += 1
+        self.total += now * len(times) - sum(times) / 1000
 
 
 class Histogram(Collector):

@@ -21,7 +21,7 @@ from connector.delivery.receipts import receipt_of
 from connector.errors import Refusal
 from connector.logs import sample
 from connector.pipeline.batching import Batch, Delivery
-from connector.records import Answer, DeadLetter
+from connector.records import NO_TIMESTAMP, Answer, DeadLetter
 from connector.vendors.base import (
     DESTINATION,
     Accepted,
@@ -78,7 +78,7 @@ class Settlement:
         at.accepted += len(batch.deliveries) - len(verdict.again)
         at.vouched_at = max(at.vouched_at, batch.sent_at)
         at.doubted = at.throttles = at.holds.failures = 0
-        at.storm.accepted(sum([not delivery.replayed for delivery in batch.deliveries]))
+        at.storm.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))
         self._vendor_answers(batch, probe=probe, accepted=True)
         if verdict.rate is not None and verdict.rate.remaining <= 0:
             at.bucket.wait_until(self._ports.clock.now() + at.backoff.wait(1, verdict.rate.reset))
@@ -393,7 +393,7 @@ class Settlement:
     def _count_delivered(self, deliveries: Sequence[Delivery]) -> None:
         metrics, name = self._ports.metrics, self._at.name
         metrics.records_delivered.labels(name).inc(len(deliveries))
-        wall = self._ports.clock.wall()
-        metrics.delivery_delay.labels(name).observe_all(
-            [wall - timestamp / 1000 for delivery in deliveries if (timestamp := delivery.record.timestamp) >= 0]
-        )
+        times = [delivery.record.timestamp for delivery in deliveries]
+        if NO_TIMESTAMP in times:
+            times = [time for time in times if time >= 0]
+        metrics.delivery_delay.labels(name).observe_since(times, self._ports.clock.wall())

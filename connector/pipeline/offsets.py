@@ -7,6 +7,7 @@ and offsets that are no records (compaction, transaction markers) never block.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -168,6 +169,9 @@ class PartitionTracker:
             return
         self._changed = True
         pending, partial = self._pending, self._partial
+        if not partial and set(map(pending.__getitem__, offsets)) == {bit}:
+            deque(map(pending.pop, offsets), maxlen=0)
+            return
         for offset in offsets:
             left = pending[offset] & ~bit
             if left:

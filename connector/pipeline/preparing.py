@@ -165,12 +165,14 @@ class Chunk:
     def _add(self, leg: _Leg, tracker: PartitionTracker, events: Sequence[tuple[Record, VendorEvent]]) -> None:
         """Prepare one partition's deliveries for one destination."""
         vendor, now, bit, offers = leg.vendor, self._now, leg.bit, leg.offers
+        limits, asked = None, None
         for record, event in events:
             try:
                 group = vendor.group(event)
                 item = vendor.encode(event, now)
                 body = item.body
-                limits = vendor.limits(group)
+                if limits is None or group is not asked:
+                    limits, asked = vendor.limits(group), group
                 if limits.overhead + len(body) > limits.bytes:
                     raise _too_large(size_alone(item, limits), limits.bytes)
             except Refusal as refusal:

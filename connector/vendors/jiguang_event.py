@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from orjson import Fragment
 
-from connector.records import Item
+from connector.records import Item, uuid5_text
 from connector.vendors.base import VendorEvent
 from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, epoch_millis, json_bytes, kind, scalar
 
@@ -43,7 +43,8 @@ class Events:
             self._rules.broken("eventName.type" if name and type(name) is not str else "eventName.required", kind(name))
         if type(itime) is not int or not now - PAST_MS <= itime <= now + _FUTURE_MS:
             itime = self._odd_time(itime, now)
-        random_id = random_id or event.dedup_id
+        # `dedup_id` written out: its property costs as much as the id itself.
+        random_id = random_id or event.first_dedup_id or uuid5_text(event.identity)
         if type(random_id) is not str:
             self._rules.broken("randomId.type", kind(random_id))
         datum = {"cuid": cuid, "eventName": name, "itime": itime, "randomId": random_id}

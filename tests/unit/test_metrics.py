@@ -101,15 +101,21 @@ def test_wrong_labels_are_an_error() -> None:
 BOUNDS = (0.5, 1.0, 2.5)
 
 
-@given(st.lists(st.one_of(st.sampled_from([0.0, *BOUNDS, 0.5000001, 9.0]), st.floats(0, 10))))
-def test_a_histogram_counts_as_prometheus_defines_it(values: list[float]) -> None:
-    """A bucket counts what is at most its bound. Kills taking the bound for exclusive, and losing the last bucket."""
+@given(
+    st.lists(st.one_of(st.sampled_from([0.0, *BOUNDS, 0.5000001, 9.0]), st.floats(0, 10))),
+    st.lists(st.one_of(st.sampled_from([0, 500, 1000, 2500, 9000]), st.integers(0, 10_000))),
+)
+def test_a_histogram_counts_as_prometheus_defines_it(single: list[float], ages: list[int]) -> None:
+    """A bucket counts what is at most its bound. Kills taking the bound for exclusive, and losing the last bucket.
+
+    `ages` are milliseconds, observed at once as moments before second 16.
+    """
     histogram = Histogram(Definition("h", "histogram", ("destination",), "Meaning.", "1", BOUNDS))
-    half = len(values) // 2
     child: Observations = histogram.labels("one")
-    child.observe_all(values[:half])
-    for value in values[half:]:
+    child.observe_since([16_000 - age for age in ages], 16.0)
+    for value in single:
         child.observe(value)
+    values = [*single, *(16.0 - (16_000 - age) / 1000 for age in ages)]
     served = {
         s.labels.get("le", s.name[len(PREFIX) :]): s.value for family in histogram.collect() for s in family.samples
     }
