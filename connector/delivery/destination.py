@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
-from operator import attrgetter
 from random import Random
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -23,14 +21,12 @@ from connector.delivery.pacing import TokenBucket
 from connector.delivery.retry import Backoff
 from connector.delivery.storm import StormGuard
 from connector.metrics import Metrics
-from connector.pipeline.batching import Batch, Delivery
+from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.flow import Budget
+from connector.pipeline.offsets import PartitionTracker
 from connector.pipeline.ordering import lane_of
 from connector.records import Answer, DeadLetter, Receipt
 from connector.vendors.base import DESTINATION, Limits, Vendor
-
-_GROUP: Final = attrgetter("group")
-_TRACKER: Final = attrgetter("tracker")
 
 log = structlog.get_logger()
 
@@ -137,25 +133,27 @@ class Destination:
             bytes=limits.bytes if size is None else max(limits.overhead + 1, min(limits.bytes, size)),
         )
 
-    def add(self, deliveries: Sequence[Delivery]) -> None:
+    def add(self, offer: Offer) -> None:
         """Take deliveries in."""
         now = self.ports.clock.now()
-        offered: defaultdict[Lane, list[Delivery]] = defaultdict(list)
+        self.buffered += offer.charge
         if len(self.lanes) == 1:
-            offered[self.lanes[0]] = list(deliveries)
-        else:
-            for delivery in deliveries:
-                offered[self._lane_of(delivery)].append(delivery)
-        for lane, theirs in offered.items():
-            for group, run in groupby(theirs, _GROUP):
-                lane.offer(list(run), group, now)
-        self.buffered += sum([delivery.charge for delivery in deliveries])
+            self.lanes[0].offer(offer.deliveries, offer.group, now)
+            return
+        by_lane: defaultdict[int, list[Delivery]] = defaultdict(list)
+        for delivery in offer.deliveries:
+            by_lane[self._lane_of(delivery)].append(delivery)
+        for index, theirs in by_lane.items():
+            self.lanes[index].offer(theirs, offer.group, now)
 
     def finish(self, deliveries: Sequence[Delivery]) -> None:
         """Note the outcome of deliveries: their trackers know, their bytes are free."""
-        for tracker, run in groupby(deliveries, _TRACKER):
-            theirs = list(run)
-            tracker.finish_all([delivery.record.offset for delivery in theirs], theirs[0].bit)
+        done: defaultdict[PartitionTracker, list[int]] = defaultdict(list)
+        for delivery in deliveries:
+            done[delivery.tracker].append(delivery.record.offset)
+        for tracker, offsets in done.items():
+            # A destination has the same bit in every partition.
+            tracker.finish_all(offsets, deliveries[0].bit)
         self._free(sum([delivery.charge for delivery in deliveries]))
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:
@@ -173,7 +171,7 @@ class Destination:
     def lane(self, batch: Batch) -> Lane:
         """Return the lane of a batch."""
         lanes = self.lanes
-        return lanes[0] if len(lanes) == 1 else self._lane_of(batch.deliveries[0])
+        return lanes[0] if len(lanes) == 1 else lanes[self._lane_of(batch.deliveries[0])]
 
     def hold(
         self, cause: Cause, code: str | None, message: str, *, scope: Hashable = DESTINATION, single: bool = False
@@ -248,9 +246,9 @@ class Destination:
             message=condition.message,
         )
 
-    def _lane_of(self, delivery: Delivery) -> Lane:
-        """Return the lane of a delivery where there is order."""
-        return self.lanes[-1] if delivery.replayed else self.lanes[lane_of(delivery.record, self._ordered_lanes)]
+    def _lane_of(self, delivery: Delivery) -> int:
+        """Return the index of a delivery's lane where there is order."""
+        return -1 if delivery.first_dedup_id is not None else lane_of(delivery.record, self._ordered_lanes)
 
     def _free(self, charge: int) -> None:
         self.buffered -= charge

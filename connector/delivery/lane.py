@@ -45,16 +45,16 @@ class Lane:
 
     def offer(self, deliveries: Sequence[Delivery], group: Hashable, now: float) -> None:
         """Add deliveries of one group to the batch that fills for it, and to the next where that is full."""
-        added = 0
-        while added < len(deliveries):
+        while deliveries:
             batch = self._open.get(group)
             if batch is None:
                 if self._ordered and self._open:
                     self._close(next(iter(self._open)), "group")
                 self._open[group] = batch = OpenBatch(group, self._limits(group), now)
                 self.due = min(self.due, now + self._linger)
-            added += batch.fill(deliveries[added:])
-            if batch.full or added < len(deliveries):
+            added = batch.fill(deliveries)
+            deliveries = deliveries[added:]
+            if batch.full or deliveries:
                 self._close(group, batch.fuller)
 
     def take(self, now: float, allowed: Allowed) -> Batch | None:

@@ -19,7 +19,7 @@ from connector.delivery.holds import Cause, Condition, Hold
 from connector.delivery.settlement import Settlement
 from connector.delivery.skips import Skips
 from connector.errors import ConnectorError, Refusal
-from connector.pipeline.batching import Batch, Delivery
+from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.offsets import PartitionTracker
 from connector.pipeline.skipping import CAUSE, CODE, MESSAGE, Skip
 from connector.vendors.base import VERDICTS, Accepted, Vendor
@@ -82,9 +82,9 @@ class Worker:
         """How many batches are under way without a request: mostly those whose dead letters Kafka has not taken yet."""
         return len(self._tasks) - self.in_flight
 
-    def offer(self, deliveries: Sequence[Delivery]) -> None:
+    def offer(self, offer: Offer) -> None:
         """Take deliveries in. Never blocks: the budget is the caller's to mind."""
-        self._at.add(deliveries)
+        self._at.add(offer)
         self._changed.set()
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:

@@ -47,7 +47,6 @@ class Delivery(Struct, eq=False, gc=False):
     item: Item
     identity: str
     charge: int
-    group: Hashable = None
     first_dedup_id: str | None = None
     refused: tuple[str, float] | None = None
     refused_alone: bool = False
@@ -61,6 +60,14 @@ class Delivery(Struct, eq=False, gc=False):
     def dedup_id(self) -> str:
         """The id that stays the same for every attempt, restart and replay of this event."""
         return uuid5_text(self.identity) if self.first_dedup_id is None else self.first_dedup_id
+
+
+class Offer(Struct, eq=False, gc=False):
+    """Deliveries of one group for one destination, in their order, and what they are charged together."""
+
+    group: Hashable
+    deliveries: list[Delivery]
+    charge: int
 
 
 class Batch:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from connector.clock import Clock
 from connector.errors import Refusal
 from connector.metrics import Metrics
-from connector.pipeline.batching import FIXED_CHARGE, Delivery, charge_of, headers_charge, size_alone
+from connector.pipeline.batching import FIXED_CHARGE, Delivery, Offer, charge_of, headers_charge, size_alone
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import WHOLE, PartitionTracker
 from connector.pipeline.routing import Routed, RouteTable
@@ -58,7 +58,7 @@ class Deliverer(Protocol):
         """What prepares its items."""
         ...
 
-    def offer(self, deliveries: Sequence[Delivery]) -> None:
+    def offer(self, offer: Offer) -> None:
         """Take deliveries over. Does not block; it ends every one of them, some day."""
         ...
 
@@ -95,13 +95,18 @@ class Services:
 
 @dataclass(slots=True)
 class _Leg:
-    """One destination of a chunk: the bit of its deliveries, those that are prepared, and what they are charged."""
+    """One destination of a chunk: the bit of its deliveries, and those that are prepared."""
 
     bit: int
     deliverer: Deliverer
     vendor: Vendor
-    offers: list[Delivery] = field(default_factory=list)
-    charge: int = 0
+    offers: list[Offer] = field(default_factory=list)
+
+    def offer_of(self, group: Hashable) -> Offer:
+        """Return what the group's next delivery is added to: the last offer, or a new one where that is another's."""
+        if not self.offers or self.offers[-1].group != group:
+            self.offers.append(Offer(group, [], 0))
+        return self.offers[-1]
 
 
 class Chunk:
@@ -164,15 +169,15 @@ class Chunk:
 
     def _add(self, leg: _Leg, tracker: PartitionTracker, events: Sequence[tuple[Record, VendorEvent]]) -> None:
         """Prepare one partition's deliveries for one destination."""
-        vendor, now, bit, offers = leg.vendor, self._now, leg.bit, leg.offers
-        limits, asked = None, None
+        vendor, now, bit = leg.vendor, self._now, leg.bit
+        offer: Offer | None = None
         for record, event in events:
             try:
                 group = vendor.group(event)
                 item = vendor.encode(event, now)
                 body = item.body
-                if limits is None or group is not asked:
-                    limits, asked = vendor.limits(group), group
+                if offer is None or group is not offer.group:
+                    offer, limits = leg.offer_of(group), vendor.limits(group)
                 if limits.overhead + len(body) > limits.bytes:
                     raise _too_large(size_alone(item, limits), limits.bytes)
             except Refusal as refusal:
@@ -182,8 +187,8 @@ class Chunk:
             charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(body)
             if record.headers:
                 charge += headers_charge(record.headers)
-            leg.charge += charge
-            offers.append(Delivery(record, tracker, bit, item, event.identity, charge, group, event.first_dedup_id))
+            offer.charge += charge
+            offer.deliveries.append(Delivery(record, tracker, bit, item, event.identity, charge, event.first_dedup_id))
 
     def _refuse(
         self,
@@ -204,9 +209,10 @@ class Chunk:
     def offer(self) -> None:
         """Hand over what was prepared."""
         for leg in self._legs.values():
-            if leg.offers:
-                self._to.budget.add(leg.charge)
-                leg.deliverer.offer(leg.offers)
+            for offer in leg.offers:
+                if offer.deliveries:
+                    self._to.budget.add(offer.charge)
+                    leg.deliverer.offer(offer)
 
 
 def _too_large(size: int, limit: int) -> Refusal:

@@ -14,7 +14,7 @@ from connector.delivery.destination import Destination, Ports
 from connector.delivery.transport import HttpTransport
 from connector.delivery.worker import Worker
 from connector.metrics import Metrics
-from connector.pipeline.batching import Delivery, charge_of
+from connector.pipeline.batching import Delivery, Offer, charge_of
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.records import DeadLetter, Record
@@ -78,7 +78,7 @@ class Site:
     def offer(self, events: Iterable[tuple[int, Mapping[str, Any]]], key: bytes | None = None) -> None:
         """Offer events, each as the record at the offset that is its number."""
         vendor, bit, now = self.at.vendor, destination_bit(0), int(time.time() * 1000)
-        offers = []
+        offers: list[Offer] = []
         for number, fields in events:
             assert self.tracker.begin(number)
             self.tracker.route(number, bit)
@@ -87,8 +87,10 @@ class Site:
             item = vendor.encode(event, now)
             charge = charge_of(record, item.body)
             self.budget.add(charge)
-            offers.append(Delivery(record, self.tracker, bit, item, event.identity, charge, vendor.group(event)))
-        self.worker.offer(offers)
+            delivery = Delivery(record, self.tracker, bit, item, event.identity, charge)
+            offers.append(Offer(vendor.group(event), [delivery], charge))
+        for offer in offers:
+            self.worker.offer(offer)
 
     @property
     def accepted(self) -> list[int]:

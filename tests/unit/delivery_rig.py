@@ -17,7 +17,7 @@ from connector.delivery.destination import Destination, Ports
 from connector.delivery.worker import Worker
 from connector.errors import TransportError
 from connector.metrics import Metrics
-from connector.pipeline.batching import Delivery, charge_of
+from connector.pipeline.batching import Delivery, Offer, charge_of
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.records import Answer, DeadLetter, Item, Record
@@ -252,7 +252,6 @@ class Rig:
         self,
         number: int,
         *,
-        group: str = "g",
         key: bytes | None = None,
         partition: int = 0,
         expires_at: int | None = None,
@@ -266,7 +265,7 @@ class Rig:
         item = Item(str(number).encode(), expires_at=expires_at)
         charge = charge_of(record, item.body)
         self.budget.add(charge)
-        return Delivery(record, tracker, bit, item, f"id-{number}", charge, group, dedup_id)
+        return Delivery(record, tracker, bit, item, f"id-{number}", charge, dedup_id)
 
     def offer(
         self,
@@ -277,7 +276,11 @@ class Rig:
         partition: int = 0,
     ) -> None:
         """Offer the records at these offsets."""
-        self.worker.offer([self.delivery(n, group=group, key=key(n), partition=partition) for n in numbers])
+        self.take([self.delivery(n, key=key(n), partition=partition) for n in numbers], group)
+
+    def take(self, deliveries: list[Delivery], group: str = "g") -> None:
+        """Offer these deliveries."""
+        self.worker.offer(Offer(group, deliveries, sum(delivery.charge for delivery in deliveries)))
 
     @property
     def unfinished(self) -> int:

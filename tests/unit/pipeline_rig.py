@@ -12,7 +12,7 @@ from connector.config import StormSettings
 from connector.delivery.storm import StormGuard
 from connector.errors import Refusal, SchemaUnavailable
 from connector.metrics import Metrics
-from connector.pipeline.batching import Delivery
+from connector.pipeline.batching import Delivery, Offer
 from connector.pipeline.flow import Budget, TopicPartition
 from connector.pipeline.intake import Intake
 from connector.pipeline.preparing import Services
@@ -116,9 +116,9 @@ class ModelDestination:
         self.stopped = False
         self.landed = asyncio.Event()
 
-    def offer(self, deliveries: Sequence[Delivery]) -> None:
+    def offer(self, offer: Offer) -> None:
         """Take deliveries; with a latency they are under way at once."""
-        for delivery in deliveries:
+        for delivery in offer.deliveries:
             self.taken.append((delivery.record.partition, delivery.record.offset))
             if self.latency is None:
                 self.waiting.append(delivery)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
 
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.clock import SystemClock
-from connector.pipeline.batching import FIXED_CHARGE, Delivery, charge_of
+from connector.pipeline.batching import FIXED_CHARGE, Delivery, Offer, charge_of
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.pipeline.preparing import Chunk, Services
@@ -42,9 +41,10 @@ class _Destination:
         self.name, self.vendor = "d", ModelVendor()
         self.offered: list[Delivery] = []
 
-    def offer(self, deliveries: Sequence[Delivery]) -> None:
+    def offer(self, offer: Offer) -> None:
         """Take note."""
-        self.offered.extend(deliveries)
+        assert offer.charge == sum(one.charge for one in offer.deliveries)
+        self.offered.extend(offer.deliveries)
 
 
 def _prepared(record: Record, text: str) -> list[Delivery]:

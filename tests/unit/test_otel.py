@@ -61,7 +61,7 @@ class Traced:
             delivery.record = replace(delivery.record, headers=own)
             deliveries.append(delivery)
         async with self.rig.running():
-            self.rig.worker.offer(deliveries)
+            self.rig.take(deliveries)
             await self.rig.done()
         return list(self.exporter.get_finished_spans())
 

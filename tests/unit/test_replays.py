@@ -162,13 +162,13 @@ async def test_refused_replays_hold_no_destination() -> None:
 
     rig = Rig(behave, storm={"share": 0.5, "records": 10}, batch={"records": 1})
     async with rig.running(all_done=False):
-        rig.worker.offer([_replayed(rig, number) for number in range(30)])
+        rig.take([_replayed(rig, number) for number in range(30)])
         for number in range(30, 40):
             rig.worker.refuse(_replayed(rig, number), Refusal("invalid", "rule", "m"))
         await rig.done()
         assert rig.letters.numbers == list(range(40))
         assert {letter.dedup_id for letter in rig.letters.letters} == {"always"}
-        rig.worker.offer([_replayed(rig, 1000 + number) for number in range(30)])
+        rig.take([_replayed(rig, 1000 + number) for number in range(30)])
         await rig.done()
         rig.offer(range(12))
         await rig.until(lambda: rig.worker.condition().cause == "storm")
@@ -191,7 +191,7 @@ async def test_a_replay_that_waits_holds_up_no_key() -> None:
 
     rig = Rig(behave, order="key", max_in_flight=2, storm="off", batch={"records": 1}, latency=0.02)
     async with rig.running():
-        rig.worker.offer([_replayed(rig, 1000 + number, b"k") for number in range(3)])
+        rig.take([_replayed(rig, 1000 + number, b"k") for number in range(3)])
         await rig.clock.sleep(0.2)
         rig.offer(range(20), key=lambda _n: b"k")
         await rig.until(lambda: len(rig.transport.accepted) == 20, within=30)

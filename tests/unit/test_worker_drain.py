@@ -112,7 +112,7 @@ async def test_dead_letters_being_written_are_awaited() -> None:
         rig.letters.latency = 3.0
         rig.offer([0, 1])
         rig.worker.refuse(rig.delivery(2), Refusal("invalid", "model.n", "bad"))
-        rig.worker.offer([rig.delivery(3, expires_at=1)])
+        rig.take([rig.delivery(3, expires_at=1)])
         await rig.until(lambda: rig.letters.begun == 3)
         rig.tracker().phase = Phase.DRAINING
         assert await rig.worker.drain(22.0)

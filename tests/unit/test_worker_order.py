@@ -106,7 +106,7 @@ def test_an_expired_record_lets_nothing_overtake_its_batch() -> None:
         async with rig.running():
             rig.letters.latency = 5.0
             soon = int((rig.clock.wall() + 5) * 1000)
-            rig.worker.offer([rig.delivery(0, key=b"k", expires_at=soon), rig.delivery(1, key=b"k")])
+            rig.take([rig.delivery(0, key=b"k", expires_at=soon), rig.delivery(1, key=b"k")])
             await rig.until(lambda: rig.transport.calls)
             rig.offer(range(2, 10), key=lambda _n: b"k")
             await rig.done()

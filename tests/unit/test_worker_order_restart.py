@@ -49,9 +49,9 @@ def offer(rig: Rig, tracker: PartitionTracker, number: int, key: bytes) -> None:
         return
     record = Record("t", 0, number, -1, key, b"v", ())
     item = Item(b"%d" % number)
-    delivery = Delivery(record, tracker, BIT, item, f"id-{number}", charge_of(record, item.body), "g")
+    delivery = Delivery(record, tracker, BIT, item, f"id-{number}", charge_of(record, item.body))
     rig.budget.add(delivery.charge)
-    rig.worker.offer([delivery])
+    rig.take([delivery])
 
 
 async def life(

@@ -334,7 +334,7 @@ async def test_what_expires_while_it_waits_is_a_dead_letter_and_the_rest_is_sent
     rig = Rig(lambda call: Reply(503, headers={"retry-after": "10"}) if call.nth == 0 else OK)
     async with rig.running():
         soon = int((rig.clock.wall() + 5) * 1000)
-        rig.worker.offer([rig.delivery(0, expires_at=soon), rig.delivery(1)])
+        rig.take([rig.delivery(0, expires_at=soon), rig.delivery(1)])
         await rig.done()
     assert rig.letters.numbers == [0]
     assert rig.letters.letters[0].cause == "expired"
@@ -348,7 +348,7 @@ async def test_a_batch_of_expired_records_sends_nothing() -> None:
     rig = Rig(lambda _call: Reply(503, headers={"retry-after": "10"}))
     async with rig.running():
         soon = int((rig.clock.wall() + 5) * 1000)
-        rig.worker.offer([rig.delivery(n, expires_at=soon) for n in range(3)])
+        rig.take([rig.delivery(n, expires_at=soon) for n in range(3)])
         await rig.done()
     assert rig.letters.numbers == [0, 1, 2]
     assert len(rig.transport.calls) == 1
