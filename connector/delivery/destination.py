@@ -213,7 +213,7 @@ class Destination:
         """Return the state; `since` is set only where a hold knows it."""
         clock = self.ports.clock
         retrying = None
-        for batch in (*self.tried_again, *(lane.retrying for lane in self.lanes)):
+        for batch in (*self.tried_again, *[lane.retrying for lane in self.lanes if lane.tried]):
             if batch is not None and batch.deliveries:
                 retrying = _waits(batch)
                 break

@@ -42,6 +42,8 @@ class Lane:
         self.in_flight = 0
         self.due = _NEVER
         """No batch can be due before this moment (monotonic seconds): a look at it spares a look into the lane."""
+        self.tried = False
+        """Whether what was tried before may wait here: the same for `retrying`."""
 
     def offer(self, deliveries: Sequence[Delivery], group: Hashable, now: float) -> None:
         """Add deliveries of one group to the batch that fills for it, and to the next where that is full."""
@@ -93,6 +95,7 @@ class Lane:
     def put_parts(self, parts: Sequence[Batch]) -> None:
         """Put the parts of a batch in front, in their order."""
         self.due = _AT_ONCE
+        self.tried = True
         self._front.extendleft(reversed(parts))
 
     def put_back(self, batch: Batch, now: float) -> None:
@@ -103,6 +106,7 @@ class Lane:
         """Put a batch back to be sent again at `due`. With order, everything behind it waits too."""
         batch.due = due
         self.due = min(self.due, due)
+        self.tried = True
         if self._ordered:
             self._front.appendleft(batch)
         else:
@@ -135,6 +139,7 @@ class Lane:
     def retrying(self) -> Batch | None:
         """A batch that failed, or whose record is in doubt, and that waits to be sent again."""
         if not self._waiting and not self._front:
+            self.tried = False
             return None
         waiting = (batch for _, _, batch in self._waiting)
         return next((batch for batch in chain(waiting, self._front) if batch.troubled), None)

@@ -236,7 +236,8 @@ class Worker:
         """Return the next batch to send, and the hold that it probes."""
         lanes, holds = self._at.lanes, self._at.holds
         count = len(lanes)
-        for step in range(count):
+        due = min([lane.due for lane in lanes]) <= now
+        for step in range(count) if due else ():
             index = (self._turn + step) % count
             lane = lanes[index]
             if lane.due <= now and (batch := lane.take(now, self._may_send)) is not None:
