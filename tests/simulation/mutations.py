@@ -262,14 +262,26 @@ PIPELINE: Final = (
     Mutant(
         "give the records of a run one id",
         "connector/pipeline/preparing.py",
-        'identity = f"{origin}{record[2]}"',
-        'identity = f"{origin}{events[0][0][2]}"',
+        'VendorEvent(event.datum, f"{origin}{record.offset}", record.timestamp)',
+        'VendorEvent(event.datum, f"{origin}{events[0][0].offset}", record.timestamp)',
     ),
     Mutant(
         "charge nothing for what is buffered",
         "connector/pipeline/preparing.py",
-        "                self._to.budget.add(sum([delivery.charge for delivery, _ in leg.offers]))\n",
-        "                self._to.budget.release(0)\n",
+        "                    self._to.budget.add(offer.charge)\n",
+        "                    self._to.budget.release(0)\n",
+    ),
+    Mutant(
+        "offer a record with the group of the one before",
+        "connector/pipeline/preparing.py",
+        "if offer is None or group is not offer.group:",
+        "if offer is None:",
+    ),
+    Mutant(
+        "end a batch's records for every destination at once",
+        "connector/pipeline/offsets.py",
+        "if not partial and set(map(pending.__getitem__, offsets)) == {bit}:",
+        "if not partial:",
     ),
     Mutant(
         "count the buffer's bytes short on both sides",
@@ -280,14 +292,14 @@ PIPELINE: Final = (
     Mutant(
         "choose a key's lane anew for each record",
         "connector/pipeline/ordering.py",
-        "return (record[1] if key is None else crc32(key)) % lanes",
-        "return (record[1] if key is None else record[2]) % lanes",
+        "return (record.partition if key is None else crc32(key)) % lanes",
+        "return (record.partition if key is None else record.offset) % lanes",
     ),
     Mutant(
         "choose a lane for each record without a key",
         "connector/pipeline/ordering.py",
-        "return (record[1] if key is None else crc32(key)) % lanes",
-        "return (record[2] if key is None else crc32(key)) % lanes",
+        "return (record.partition if key is None else crc32(key)) % lanes",
+        "return (record.offset if key is None else crc32(key)) % lanes",
     ),
     Mutant(
         "use the whole rate limit in each member",

@@ -58,8 +58,8 @@ OPERATOR: Final = (
     Mutant(
         "give a replayed record a new dedup id",
         "connector/pipeline/replays.py",
-        "    return one._replace(event=one.event._replace(first_dedup_id=dedup_id))",
-        '    return one._replace(event=one.event._replace(first_dedup_id=dedup_id[::-1] + ""))',
+        "    return replace(one, event=replace(one.event, first_dedup_id=dedup_id))",
+        '    return replace(one, event=replace(one.event, first_dedup_id=dedup_id[::-1] + ""))',
     ),
     Mutant(
         "send a replayed record to all destinations",

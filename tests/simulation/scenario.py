@@ -335,6 +335,11 @@ _BAD: Final = (
 )
 
 
+def method_of(planned: Planned) -> str:
+    """Return the method of a record for MyTracker: one of two, which go out in different requests."""
+    return ("login", "registration")[planned.root.serial % 2]
+
+
 def datum_of(planned: Planned, random: Random) -> tuple[str, dict[str, Any]]:
     """Return the schema's name and the datum of a record that has one."""
     if planned.kind == "unrouted":
@@ -346,9 +351,8 @@ def datum_of(planned: Planned, random: Random) -> tuple[str, dict[str, Any]]:
             "customerIdList": [],
         }
     if planned.kind in ("tracked", "tracked_invalid", "tracked_refused"):
-        method = random.choice(("login", "registration"))
         user = {"tracked": "u", "tracked_refused": "bad"}.get(planned.kind, "u" * 1024) + str(planned.serial)
-        return "connector.events.MyTrackerEvent", {"method": method, "customUserId": user}
+        return "connector.events.MyTrackerEvent", {"method": method_of(planned), "customUserId": user}
     name = {"unknown_event": "missing", "odd": "odd"}.get(planned.kind, "open")
     cuid = planned.serial + (10**9 if planned.kind == "no_user" else 0)
     itime = int(WALL * 1000) + (10**9 if planned.kind == "invalid" else 0)

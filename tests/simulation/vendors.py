@@ -22,7 +22,7 @@ from connector.vendors.base import Request, Response
 from tests.simulation.broker import ModelSource
 from tests.simulation.facts import INSTANT, Acceptance, Epoch
 from tests.simulation.oracle import Oracle
-from tests.simulation.scenario import Planned, Scenario
+from tests.simulation.scenario import Planned, Scenario, method_of
 
 STRANGERS: Final = 10**9
 """Users from this number on do not exist at the vendor."""
@@ -153,6 +153,8 @@ class ModelVendor:
         for one in events:
             planned, epoch = meant[serial_of(one.event)]
             dedup_id = one.event.get("randomId")
+            if one.event.get("method", method_of(planned)) != method_of(planned):
+                self.oracle.fail(f"{planned.topic}[{planned.partition}]@{planned.offset} is no {one.event['method']}")
             accepted = self.oracle.accepts(planned, self.name, epoch, dedup_id, self.now(), late=late)
             taken.append((planned, accepted))
         return taken
