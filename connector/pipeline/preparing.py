@@ -171,20 +171,22 @@ class Chunk:
         """Prepare one partition's deliveries for one destination."""
         vendor, now, bit = leg.vendor, self._now, leg.bit
         offer: Offer | None = None
+        room = 0
         for record, event in events:
             try:
                 group = vendor.group(event)
                 item = vendor.encode(event, now)
-                body = item.body
+                size = len(item.body)
                 if offer is None or group is not offer.group:
                     offer, limits = leg.offer_of(group), vendor.limits(group)
-                if limits.overhead + len(body) > limits.bytes:
+                    room = limits.bytes - limits.overhead
+                if size > room:
                     raise _too_large(size_alone(item, limits), limits.bytes)
             except Refusal as refusal:
                 self._refuse(leg, record, tracker, event.identity, event.first_dedup_id, refusal)
                 continue
             # `charge_of` written out: every delivery is charged.
-            charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(body)
+            charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + size
             if record.headers:
                 charge += headers_charge(record.headers)
             offer.charge += charge

@@ -41,7 +41,7 @@ class Events:
             self._not_long("cuid", cuid)
         if type(name) is not str or not name:
             self._rules.broken("eventName.type" if name and type(name) is not str else "eventName.required", kind(name))
-        if type(itime) is not int or not now - PAST_MS <= itime <= now + _FUTURE_MS:
+        if type(itime) is not int or not -_FUTURE_MS <= now - itime <= PAST_MS:
             itime = self._odd_time(itime, now)
         # `dedup_id` written out: its property costs as much as the id itself.
         random_id = random_id or event.first_dedup_id or uuid5_text(event.identity)
