@@ -78,6 +78,7 @@ class Settlement:
         at.accepted += len(batch.deliveries) - len(verdict.again)
         at.vouched_at = max(at.vouched_at, batch.sent_at)
         at.doubted = at.throttles = at.holds.failures = 0
+        # Replayed records are outside its window.
         at.storm.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))
         self._vendor_answers(batch, probe=probe, accepted=True)
         if verdict.rate is not None and verdict.rate.remaining <= 0:
