@@ -169,7 +169,7 @@ class PartitionTracker:
             return
         self._changed = True
         pending, partial = self._pending, self._partial
-        if not partial and set(map(pending.__getitem__, offsets)) == {bit}:
+        if len(offsets) > 1 and not partial and set(map(pending.__getitem__, offsets)) == {bit}:
             deque(map(pending.pop, offsets), maxlen=0)
             return
         for offset in offsets:

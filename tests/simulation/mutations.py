@@ -280,8 +280,8 @@ PIPELINE: Final = (
     Mutant(
         "end a batch's records for every destination at once",
         "connector/pipeline/offsets.py",
-        "if not partial and set(map(pending.__getitem__, offsets)) == {bit}:",
-        "if not partial:",
+        "if len(offsets) > 1 and not partial and set(map(pending.__getitem__, offsets)) == {bit}:",
+        "if len(offsets) > 1 and not partial:",
     ),
     Mutant(
         "count the buffer's bytes short on both sides",
