@@ -51,6 +51,11 @@ class Delivery(Struct, eq=False, gc=False):
     refused: tuple[str, float] | None = None
     refused_alone: bool = False
 
+    def __repr__(self) -> str:
+        """Return where the record stands, and none of its values: a struct's own text would hold them all."""
+        topic, partition, offset = self.record.position
+        return f"<Delivery of {topic}[{partition}]@{offset}>"
+
     @property
     def replayed(self) -> bool:
         """Whether the record was replayed: it is outside storm windows and key order then."""

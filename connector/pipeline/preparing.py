@@ -110,7 +110,7 @@ class _Leg:
 
 
 class Chunk:
-    """The deliveries of one chunk of records, prepared one by one and offered at once to each destination."""
+    """The deliveries of one chunk of records, prepared as they come and offered at once to each destination."""
 
     __slots__ = ("_legs", "_now", "_to")
 

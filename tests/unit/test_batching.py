@@ -168,3 +168,8 @@ def test_a_part_of_a_batch_keeps_its_history() -> None:
 def test_a_delivery_charges_all_that_it_holds() -> None:
     """The charge is a fixed part, and the bytes of key, value and item."""
     assert charge_of(delivery(Item(b"")).record, b"12345") == FIXED_CHARGE + 3 + 5 + 5
+
+
+def test_a_deliverys_text_holds_no_value() -> None:
+    """What a traceback or a log shows of a delivery is its place. Kills: the text that a struct makes of its fields."""
+    assert repr(delivery(Item(b"body"))) == "<Delivery of t[0]@0>"
