@@ -64,6 +64,6 @@ clean:  ## Remove the environment and everything that was fetched or built
 	touch $@
 
 # The package itself, parts of it compiled where there is a C compiler; again whenever those change.
-.venv/.compiled: .venv/.stamp hatch_build.py connector/kafka/reader.pyx connector/uuid_text.pyx
+.venv/.compiled: .venv/.stamp hatch_build.py connector/codec/reader.pyx connector/uuid_text.pyx
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

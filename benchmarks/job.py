@@ -13,16 +13,16 @@ from typing import Any, Final
 from benchmarks.workloads import event
 from connector import vendors
 from connector.clock import Clock
-from connector.config_models import KafkaSettings, Settings
-from connector.kafka.avro import Decoder, Encoder
-from connector.kafka.contracts import Contracts
-from connector.metrics import Metrics
-from connector.pipeline.route_compiler import passed_on
+from connector.codec.codec import Decoder, Encoder
+from connector.codec.contracts import Contracts
+from connector.config.models import KafkaSettings, Settings
 from connector.pipeline.runner import AssignmentListener
 from connector.records import Assigned, Commit, DeadLetter, Record
+from connector.routing.compiler import passed_on
+from connector.runtime.pipeline import Edges, build
+from connector.telemetry.metrics import Metrics
 from connector.vendors.base import Request, Response, Vendor
 from connector.vendors.jiguang import JiguangSettings
-from connector.wiring import Edges, build
 
 TOPIC: Final = "events"
 NAME: Final = "sink"

@@ -29,19 +29,19 @@ from benchmarks.report import keep, table
 from benchmarks.workloads import WORKLOADS
 from connector import vendors
 from connector.clock import SystemClock
-from connector.config_models import KafkaSettings, Settings
-from connector.kafka import engine
-from connector.kafka.avro import Decoder, Encoder
-from connector.kafka.contracts import Contracts, load_contracts
-from connector.kafka.engine import compile_read
-from connector.kafka.schemas import without_logical_types
-from connector.kafka.wire import SINGLE_LENGTH
+from connector.codec import engine
+from connector.codec.codec import Decoder, Encoder
+from connector.codec.contracts import Contracts, load_contracts
+from connector.codec.engine import compile_read
+from connector.codec.schemas import without_logical_types
+from connector.codec.wire import SINGLE_LENGTH
+from connector.config.models import KafkaSettings, Settings
 from connector.pipeline.batching import Delivery, OpenBatch
-from connector.pipeline.metadata import FinishedMap, Runs, decode, encode
+from connector.pipeline.offset_map import FinishedMap, Runs, decode, encode
 from connector.pipeline.offsets import PartitionTracker, destination_bit
-from connector.pipeline.route_compiler import passed_on
-from connector.pipeline.routing import RouteTable, position_identity
 from connector.records import Event, Item, Record, uuid5_text
+from connector.routing.compiler import passed_on
+from connector.routing.table import RouteTable, position_identity
 from connector.vendors.base import VendorEvent
 
 RECORDS: Final = 200

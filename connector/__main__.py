@@ -31,7 +31,7 @@ def heed_signals(arguments: Sequence[str]) -> None:
 def main() -> None:
     """Run the command of this process's arguments and exit with its code."""
     heed_signals(sys.argv[1:])
-    from connector.cli import main as run_command  # noqa: PLC0415 -- what is imported here is what takes long
+    from connector.cli.main import main as run_command  # noqa: PLC0415 -- what is imported here is what takes long
 
     run_command()
 

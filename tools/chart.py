@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from connector.config_reference import json_schema
+from connector.config.reference import json_schema
 from connector.vendors import kinds
 
 SCHEMA: Final = Path(__file__).resolve().parent.parent / "helm" / "values.schema.json"

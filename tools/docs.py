@@ -16,8 +16,11 @@ from tools.source import ROOT, Module, compiled, modules
 
 DESIGN: Final = Path("docs/design.md")
 PROMISES: Final = Path("docs/promises.md")
-ROOMS: Final = ("", "kafka", "pipeline", "vendors", "delivery", "dead_letters", "console", "testing")
-"""The hallway, then the rooms in the order in which a record walks through them."""
+ROOMS: Final = (
+    *("", "cli", "demo", "operations", "runtime", "delivery", "pipeline", "routing", "console", "dead_letters"),
+    *("kafka", "codec", "vendors", "testing", "config", "telemetry"),
+)
+"""Top-level modules, then the packages from the top floor down."""
 
 
 class Proof(NamedTuple):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from connector.config_reference import reference
-from connector.metrics import DEFINITIONS, PREFIX, Definition
+from connector.config.reference import reference
+from connector.telemetry.metrics import DEFINITIONS, PREFIX, Definition
 from connector.vendors import kinds
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,8 +35,8 @@ def metrics() -> str:
     rows = "\n".join(map(_row, DEFINITIONS))
     return (
         "# Metrics\n\n"
-        "`/metrics` of a running member serves these in Prometheus' text format. This page is made from\n"
-        "`connector/metrics.py` by `tools/reference.py`. All are counted by member; sum them over the group.\n\n"
+        "`/metrics` of a running member serves these in Prometheus' text format. This page is made by\n"
+        "`make docs` from `connector/telemetry/metrics.py`. Each member counts for itself; sum over the group.\n\n"
         "| metric | kind | labels | meaning | unit |\n|---|---|---|---|---|\n"
         f"{rows}\n\n"
         "Buckets of the histograms:\n\n"

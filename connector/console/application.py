@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from connector.config import Settings
+from connector.config.loader import Settings
 from connector.console.door import Door
 from connector.console.frame import notice, page
 from connector.console.markup import tag

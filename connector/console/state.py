@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from connector.clock import Clock
-from connector.config import Settings
+from connector.config.loader import Settings
 from connector.console.audit import Audit, AuditTopic
 from connector.console.feed import Feed, Tail
 from connector.console.frame import Frame

@@ -15,12 +15,12 @@ from typing import IO, Any, Final
 from rich.console import Console
 from rich.progress import Progress
 
-from connector.config import Settings
+from connector.codec.container_file import write_letters
+from connector.config.loader import Settings
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import ParsedLetter
 from connector.dead_letters.reader import Letter, Resolution, Survey, parse_resolution, read_letters
 from connector.errors import ConnectorError
-from connector.kafka.letter_file import write_letters
 from connector.kafka.topic_reader import TopicReader
 from connector.records import NO_TIMESTAMP, Record
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from connector.config_values import parse_duration
+from connector.config.values import parse_duration
 from connector.dead_letters.headers import ParsedLetter
 
 FIELDS: Final[Mapping[str, Callable[[ParsedLetter], str | None]]] = {

@@ -1,6 +1,6 @@
 """Replays and discards dead letters: which of them, what is written for each, and in which transactions.
 
-Who wants letters replayed states an `Order` and asks a `Desk`; `connector.app_replay.LetterDesk` is the real one:
+Who wants letters replayed states an `Order` and asks a `Desk`; `connector.operations.replay` has the real one:
 
     async with aclosing(desk.replay(Order(Filter({"code": frozenset({"4103"})})))) as steps:
         async for step in steps:

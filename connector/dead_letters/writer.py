@@ -10,8 +10,8 @@ import structlog
 from connector.clock import Clock
 from connector.dead_letters.headers import to_headers
 from connector.errors import ConnectorError
-from connector.metrics import Metrics
 from connector.records import DeadLetter, Headers
+from connector.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 

@@ -14,18 +14,18 @@ from typing import Protocol
 import structlog
 
 from connector.clock import Clock
-from connector.config import DestinationSettings
+from connector.config.loader import DestinationSettings
 from connector.delivery.holds import Cause, Condition, Holds, State
 from connector.delivery.lane import Lane
 from connector.delivery.pacing import TokenBucket
 from connector.delivery.retry import Backoff
-from connector.delivery.storm import StormGuard
-from connector.metrics import Metrics
+from connector.delivery.storms import StormGuard
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import PartitionTracker
 from connector.pipeline.ordering import lane_of
 from connector.records import Answer, DeadLetter, Receipt
+from connector.telemetry.metrics import Metrics
 from connector.vendors.base import DESTINATION, Limits, Vendor
 
 log = structlog.get_logger()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from connector.config import RetrySettings
+from connector.config.loader import RetrySettings
 
 
 class Backoff:

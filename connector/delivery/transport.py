@@ -20,7 +20,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from connector.config import HttpSettings
+from connector.config.loader import HttpSettings
 from connector.errors import ConfigurationError, Fault, TransportError
 from connector.vendors.base import Request, Response
 

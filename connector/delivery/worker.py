@@ -12,11 +12,11 @@ from typing import Any
 
 import structlog
 
-from connector.delivery.asking import Asker, Tracer, Transport
 from connector.delivery.codes import Codes
 from connector.delivery.destination import Destination
 from connector.delivery.holds import Cause, Condition, Hold
-from connector.delivery.settlement import Settlement
+from connector.delivery.outcome import Settlement
+from connector.delivery.request import Asker, Tracer, Transport
 from connector.delivery.skips import Skips
 from connector.errors import ConnectorError, Refusal
 from connector.pipeline.batching import Batch, Delivery, Offer

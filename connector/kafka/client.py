@@ -2,7 +2,7 @@
 
 The user's `kafka.client` reaches all of them; properties that only one kind of client knows go to that kind, because
 librdkafka warns of the others, and those that the promises rest on are set here, whatever the user's say
-(`connector.config` refuses them by name).
+(`connector.config.loader` refuses them by name).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
 
 Property = str | int | float | bool

@@ -11,7 +11,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
 from connector.kafka.client import LibrdkafkaLog, construct, consumer_config, error_text
 from connector.kafka.subscription import TopicSelection

@@ -24,7 +24,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.aio import AIOConsumer
 
 from connector.clock import Clock
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.errors import FatalError, StartupError
 from connector.kafka.chunks import Chunk
 from connector.kafka.client import (

@@ -10,7 +10,7 @@ import structlog
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it re-exports it without saying so
 
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
 from connector.kafka.admin import Admin
 from connector.kafka.client import admin_config, error_text

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
 from connector.kafka.client import LibrdkafkaLog, construct, consumer_config, error_text
 from connector.kafka.topic_reader import record_of

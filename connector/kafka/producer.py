@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.errors import ConnectorError
 from connector.kafka.client import (
     FATAL,

@@ -13,8 +13,8 @@ import structlog
 from connector.clock import Clock
 from connector.kafka.producer import KafkaProducer
 from connector.kafka.results import AnswerEncoder
-from connector.metrics import Metrics
 from connector.records import Receipt
+from connector.telemetry.metrics import Metrics
 
 SCHEMA: Final = "connector.events.Receipt"
 HELD: Final = 20_000

@@ -8,7 +8,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.kafka.admin import Admin
 from connector.kafka.client import admin_config, kafka_error
 

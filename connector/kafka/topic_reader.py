@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
 from connector.kafka.client import LibrdkafkaLog, construct, consumer_config, error_text
 from connector.records import NO_TIMESTAMP, Record

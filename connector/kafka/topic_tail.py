@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
 from connector.kafka.client import LibrdkafkaLog, construct, consumer_config, error_text
 from connector.kafka.topic_reader import record_of

@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 )
 
 from connector.clock import Clock
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.errors import ConnectorError, StartupError
 from connector.kafka.admin import Admin
 from connector.kafka.client import admin_config, error_text, kafka_error

@@ -14,7 +14,7 @@ from typing import Final, Protocol, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.errors import ConnectorError, StartupError
 from connector.kafka.client import LibrdkafkaLog, construct, error_text, kafka_error, producer_config
 from connector.records import Headers

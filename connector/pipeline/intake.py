@@ -17,16 +17,16 @@ import structlog
 
 from connector.dead_letters.headers import ParsedLetter, parse
 from connector.errors import Refusal, SchemaUnavailable
-from connector.logs import sample
 from connector.pipeline.batching import charge_of
 from connector.pipeline.flow import TopicPartition
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.preparing import Chunk, Services
-from connector.pipeline.replays import reroute
-from connector.pipeline.routing import position_identity
 from connector.pipeline.skipping import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Suspended
 from connector.records import DeadLetter, Event, Record, uuid5_text
+from connector.routing.replays import reroute
+from connector.routing.table import position_identity
+from connector.telemetry.logs import sample
 
 _Decoded = tuple[PartitionTracker, list[tuple[Record, Event]]]
 """A partition's records with their events."""

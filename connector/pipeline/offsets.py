@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from connector.pipeline.metadata import FinishedMap, Runs
+from connector.pipeline.offset_map import FinishedMap, Runs
 
 WHOLE = 1
 """The bit of the record itself: it is neither routed nor finished yet. Destinations have the bits above."""

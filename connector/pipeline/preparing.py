@@ -8,13 +8,13 @@ from typing import Final, Protocol
 
 from connector.clock import Clock
 from connector.errors import Refusal
-from connector.metrics import Metrics
 from connector.pipeline.batching import FIXED_CHARGE, Delivery, Offer, charge_of, headers_charge, size_alone
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import WHOLE, PartitionTracker
-from connector.pipeline.routing import Routed, RouteTable
 from connector.pipeline.storms import Storms
 from connector.records import DeadLetter, Event, Item, Record
+from connector.routing.table import Routed, RouteTable
+from connector.telemetry.metrics import Metrics
 from connector.vendors.base import Vendor, VendorEvent
 
 NO_ITEM: Final = Item(b"")

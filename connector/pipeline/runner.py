@@ -1,7 +1,7 @@
 """The one task that owns the consumer: it polls, hands records to intake, pauses and resumes, commits, and drains.
 
-The runner knows neither Kafka nor HTTP. It states the protocols it needs; `connector.app` passes the real ones, and
-the simulation passes a model of a broker.
+The runner knows neither Kafka nor HTTP. It states the protocols it needs; `connector.runtime.app` passes the real ones,
+and the simulation passes a model of a broker.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Final, Protocol
 import structlog
 
 from connector.clock import Clock
-from connector.metrics import Metrics
-from connector.pipeline import metadata
+from connector.pipeline import offset_map as metadata
 from connector.pipeline.flow import Budget, Flow, TopicPartition
 from connector.pipeline.intake import Intake
 from connector.pipeline.offsets import PartitionTracker, Phase
 from connector.records import Assigned, Commit, Record
+from connector.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 

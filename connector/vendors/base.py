@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from connector.config import DestinationSettings
+from connector.config.loader import DestinationSettings
 from connector.records import Answer, Item, uuid5_text
 
 DESTINATION: Final = "destination"

@@ -12,7 +12,7 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field, SecretStr
 
-from connector.config import DestinationSettings, DocumentedLimits
+from connector.config.loader import DestinationSettings, DocumentedLimits
 from connector.records import Item
 from connector.vendors import jiguang_answers
 from connector.vendors.answers import Words

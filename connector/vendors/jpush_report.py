@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, SecretStr
 
-from connector.config import DestinationSettings, DocumentedLimits
+from connector.config.loader import DestinationSettings, DocumentedLimits
 from connector.errors import Refusal
 from connector.records import Item
 from connector.vendors import jpush_answers

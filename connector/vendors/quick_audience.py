@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pydantic import Field, SecretStr
 
-from connector.config import DestinationSettings, DocumentedLimits
+from connector.config.loader import DestinationSettings, DocumentedLimits
 from connector.records import Item
 from connector.vendors.answers import Words, by_setting, by_status, parsed, request_id, unread
 from connector.vendors.base import (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from connector.config import HttpSettings
+from connector.config.loader import HttpSettings
 from connector.delivery.transport import HttpTransport
 from connector.records import Item
 from connector.testing import SIMULATORS, ManualClock, Simulator

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.kafka.committed import CommittedOffsets
 from connector.kafka.subscription import TopicSelection
 from connector.kafka.topic_tail import RecordFetcher, TopicTail

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connector.app_checks import probe
+from connector.runtime.checks import probe
 from connector.testing import Fault
 from connector.vendors import kinds
 from connector.vendors.base import Probed

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import BasicAuth, web
 from multidict import MultiDict
 
-from connector.config import HttpSettings
+from connector.config.loader import HttpSettings
 from connector.delivery.transport import HttpTransport
 from connector.records import Item
 from connector.vendors import kinds

@@ -15,8 +15,8 @@ import kubernetes_validate  # type: ignore[import-untyped]  # it has no types
 import pytest
 import yaml
 
-from connector.config import load
-from connector.redaction import names_secret
+from connector.config.loader import load
+from connector.telemetry.redaction import names_secret
 from connector.vendors import kinds
 from tests.e2e.chart import (
     CHART,

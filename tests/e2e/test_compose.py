@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from connector.config import DestinationSettings, Settings, load
+from connector.config.loader import DestinationSettings, Settings, load
 from connector.testing.serve import SIMULATORS
 from connector.vendors import kinds
 from tools.servers import ROOT

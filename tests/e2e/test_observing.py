@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from connector.metrics import DEFINITIONS, PREFIX, Metrics
+from connector.telemetry.metrics import DEFINITIONS, PREFIX, Metrics
 from tests.e2e.chart import CHART, of_kind, render, tool
 from tools.servers import ROOT
 

@@ -13,11 +13,11 @@ from connector.clock import SystemClock
 from connector.delivery.destination import Destination, Ports
 from connector.delivery.transport import HttpTransport
 from connector.delivery.worker import Worker
-from connector.metrics import Metrics
 from connector.pipeline.batching import Delivery, Offer, charge_of
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.records import DeadLetter, Record
+from connector.telemetry.metrics import Metrics
 from connector.testing.jiguang import JiguangApi
 from connector.testing.simulator import Api, Simulator
 from connector.vendors import kinds

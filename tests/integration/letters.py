@@ -11,7 +11,7 @@ import structlog
 from confluent_kafka import Producer
 from typer.testing import CliRunner
 
-from connector.cli import app
+from connector.cli.main import app
 from connector.dead_letters.headers import to_headers
 from connector.records import DeadLetter, Record, uuid5_text
 from tests.integration.job import Job

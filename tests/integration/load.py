@@ -17,7 +17,7 @@ from typing import Any, Final, Self, TypeVar
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.cimpl import Message as KafkaMessage
 
-from connector.pipeline import metadata
+from connector.pipeline import offset_map as metadata
 from tests.integration.events import FIRST_CUID, good
 from tests.integration.job import DESTINATION, Job, Member, Vendor, wait_for
 

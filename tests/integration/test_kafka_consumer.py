@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 from connector.clock import SystemClock
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.errors import FatalError
 from connector.kafka.consumer import KafkaSource
 from connector.records import Assigned, Commit, Record

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from tools.servers import Kafka
 

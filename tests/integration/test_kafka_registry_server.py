@@ -9,14 +9,14 @@ from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, SchemaRef
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 
 from connector.clock import SystemClock
-from connector.config import RegistrySettings
+from connector.codec.codec import Decoder, Encoder
+from connector.codec.contracts import Contracts, load_contracts
+from connector.codec.engine import compile_write
+from connector.codec.registry import NotRegistered, RegistryTrouble, make_client
+from connector.codec.registry import Registry as SchemaRegistry
+from connector.codec.schemas import read_schema
+from connector.config.loader import RegistrySettings
 from connector.errors import Refusal, SchemaUnavailable
-from connector.kafka.avro import Decoder, Encoder
-from connector.kafka.contracts import Contracts, load_contracts
-from connector.kafka.engine import compile_write
-from connector.kafka.registry import NotRegistered, RegistryTrouble, make_client
-from connector.kafka.registry import Registry as SchemaRegistry
-from connector.kafka.schemas import read_schema
 from connector.records import Event, Record
 from tools.servers import Registry
 

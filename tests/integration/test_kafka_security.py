@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from connector.app_checks import check_online
-from connector.cli_start import read_config
+from connector.cli.common import read_config
+from connector.runtime.checks import check_online
 from tests.integration.certificates import Authority
 from tests.integration.ended import run_command
 from tests.integration.events import Message, good

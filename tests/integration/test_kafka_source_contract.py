@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from connector.clock import SystemClock
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.kafka.consumer import KafkaSource
 from tests.simulation.source_contract import CHECKS, ContractMember, World
 from tools.servers import Kafka

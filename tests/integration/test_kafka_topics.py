@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from connector.clock import SystemClock
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
 from connector.kafka.topics import LETTER_MARGIN, BrokerUnreachable, OwnTopic, TopicCheck
 from connector.testing.broker import EmbeddedBroker

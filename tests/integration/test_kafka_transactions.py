@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from connector.config import KafkaSettings
+from connector.config.loader import KafkaSettings
 from connector.dead_letters.replay import Outgoing
 from connector.kafka.topic_reader import TopicReader
 from connector.kafka.transactions import Fenced, RecordTooLarge, TransactionalProducer

@@ -13,10 +13,11 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
-from connector import app, otel
-from connector.cli_start import read_config
-from connector.config import TracingSettings
-from connector.metrics import DEFINITIONS, PREFIX
+from connector.cli.common import read_config
+from connector.config.loader import TracingSettings
+from connector.runtime import app
+from connector.runtime import tracing as otel
+from connector.telemetry.metrics import DEFINITIONS, PREFIX
 from connector.testing.faults import Call
 from connector.testing.jiguang import JiguangApi
 from connector.testing.simulator import Reply

@@ -8,8 +8,8 @@ from typing import Any
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from connector.pipeline import metadata
-from connector.pipeline.metadata import FinishedMap, Runs
+from connector.pipeline import offset_map as metadata
+from connector.pipeline.offset_map import FinishedMap, Runs
 from connector.testing.faults import Fault
 from tests.integration.ended import run_command
 from tests.integration.events import FIRST_CUID, good

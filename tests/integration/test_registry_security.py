@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import pytest
 
-from connector.app_checks import check_online
-from connector.cli_start import read_config
+from connector.cli.common import read_config
+from connector.runtime.checks import check_online
 from tests.integration.certificates import Authority
 from tests.integration.events import SCHEMA, good, register
 from tests.integration.fronts import Front

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from connector import app, status
-from connector.cli_start import read_config
+from connector.cli.common import read_config
 from connector.kafka.starts import Starts
-from connector.watchdog import Watchdog
+from connector.runtime import app
+from connector.runtime import member as status
+from connector.runtime.watchdog import Watchdog
 from tests.integration.job import WAIT_SECONDS, Job, Vendor, wait_for
 from tools.servers import Kafka, free_ports
 

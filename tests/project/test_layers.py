@@ -9,32 +9,44 @@ import pytest
 
 from tools.source import Module, modules
 
-LAYERS = (
-    # Bottom first. A name stands for the module or package; the longest name that fits a module decides.
-    ("connector", "connector.errors", "connector.records", "connector.clock"),
-    ("connector.redaction", "connector.terminal", "connector.config*", "connector.metrics", "connector.logs"),
-    ("connector.vendors", "connector.pipeline", "connector.delivery", "connector.dead_letters.headers"),
-    (
-        *("connector.pipeline.runner", "connector.pipeline.intake"),
-        *("connector.delivery.worker", "connector.delivery.transport"),
-        *("connector.kafka", "connector.dead_letters", "connector.dead_letters.reader"),
-    ),
-    (
-        *("connector.server", "connector.skips", "connector.status", "connector.stuck", "connector.watchdog"),
-        "connector.otel",
-        "connector.wiring",
-        *("connector.console", "connector.dead_letters.commands"),
-    ),
-    ("connector.app*", "connector.testing"),
-    ("connector.testing.demo*",),
-    (
-        *("connector.check_report", "connector.offsets_report", "connector.letters_report", "connector.replay_report"),
-        *("connector.explain_report", "connector.preview_report"),
-        *("connector.actions", "connector.cli*", "connector.__main__"),
-    ),
+FLOORS = (
+    # Bottom first. A package imports from lower floors only; every package is on a floor of its own.
+    "errors",
+    "clock",
+    "uuid_text",
+    "records",
+    "telemetry",
+    "config",
+    "testing",
+    "vendors",
+    "codec",
+    "kafka",
+    "dead_letters",
+    "console",
+    "routing",
+    "pipeline",
+    "delivery",
+    "runtime",
+    "operations",
+    "demo",
+    "cli",
+    "__main__",
 )
-SIDE_BY_SIDE = 3
-"""The layer whose rooms do not know each other: runner, worker, Kafka and the reader meet in `app` only."""
+PURE = ("errors", "records", "config", "telemetry", "vendors", "routing")
+"""Packages that decide or describe without I/O."""
+PURE_MODULES = (
+    "connector.pipeline.batching",
+    "connector.pipeline.flow",
+    "connector.pipeline.offset_map",
+    "connector.pipeline.offsets",
+    "connector.delivery.holds",
+    "connector.delivery.isolation",
+    "connector.delivery.lane",
+    "connector.delivery.pacing",
+    "connector.delivery.storms",
+    "connector.dead_letters.headers",
+)
+"""Modules that decide without I/O in packages that also do I/O."""
 
 NO_IO = {
     "aiohttp",
@@ -50,23 +62,9 @@ NO_IO = {
 CODE = {module.name: module for module in modules("connector")}
 
 
-def layer(name: str) -> int:
-    """Return the layer of a module, -1 for one that no layer names."""
-    fitting = [
-        (len(pattern), number)
-        for number, patterns in enumerate(LAYERS)
-        for pattern in patterns
-        if name == pattern.rstrip("*")
-        or name.startswith(pattern.rstrip("*") + ".")
-        or (pattern.endswith("*") and name.startswith(pattern[:-1] + "_"))
-    ]
-    # The bare package is a module of its own, not a home for what no layer names.
-    return max((fit for fit in fitting if fit[0] > len("connector") or name == "connector"), default=(0, -1))[1]
-
-
 def room(name: str) -> str:
-    """Return the package below `connector` that the module is in, or its own name in the hallway."""
-    return ".".join(name.split(".")[:2])
+    """Return the package or top-level module below `connector` that a module belongs to."""
+    return name.split(".")[1] if "." in name else ""
 
 
 def inner(module: Module) -> Iterator[tuple[int, str]]:
@@ -76,21 +74,32 @@ def inner(module: Module) -> Iterator[tuple[int, str]]:
             yield line, dotted if dotted in CODE else dotted.rpartition(".")[0]
 
 
-def test_every_module_stands_in_a_layer() -> None:
-    """LAYERS names every module or its package, so that a new one is placed on purpose."""
-    assert [name for name in CODE if layer(name) < 0] == []
+def test_every_package_has_a_floor() -> None:
+    """FLOORS names every package and every top-level module, so that a new one is placed on purpose."""
+    assert {room(name) for name in CODE} - {""} == set(FLOORS) - {"uuid_text"}
 
 
-@pytest.mark.parametrize("name", CODE)
-def test_imports_point_downwards(name: str) -> None:
-    """A module imports from lower layers and its own room, and in a layer of strangers from its own room only."""
-    wrong = []
-    for line, other in inner(CODE[name]):
-        here, there = layer(name), layer(other)
-        stranger = here == there == SIDE_BY_SIDE and room(name) != room(other)
-        of_package = CODE[name].path.name == "__init__.py" and room(name) == room(other)
-        if (there > here and not of_package) or stranger:
-            wrong.append(f"{CODE[name].path}:{line} imports {other}")
+def test_imports_point_downwards() -> None:
+    """A package imports from packages on lower floors only; imports for typing and in functions count."""
+    floor = {name: number for number, name in enumerate(("", *FLOORS))}
+    wrong = [
+        f"{module.path}:{line} imports {other}"
+        for name, module in CODE.items()
+        for line, other in inner(module)
+        if room(other) != room(name) and floor[room(other)] > floor[room(name)]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_pipeline_knows_neither_kafka_nor_avro() -> None:
+    """`pipeline` and `delivery` state the protocols that they need; `runtime` passes the real ones."""
+    wrong = [
+        f"{module.path}:{line} imports {other}"
+        for name, module in CODE.items()
+        if room(name) in {"pipeline", "delivery", "routing"}
+        for line, other in inner(module)
+        if room(other) in {"kafka", "codec"}
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -110,14 +119,19 @@ def test_no_import_goes_in_a_circle() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("name", [name for name in CODE if layer(name) < SIDE_BY_SIDE and name != "connector.clock"])
+@pytest.mark.parametrize("name", [name for name in CODE if room(name) in PURE or name in PURE_MODULES])
 def test_decisions_are_made_without_io(name: str) -> None:
-    """What stands below the rooms that do I/O imports nothing that could; the clock alone may sleep."""
+    """A module that decides or describes imports nothing that could do I/O."""
     wrong = [f"line {line}: {other}" for line, other in CODE[name].imported() if other.split(".")[0] in NO_IO]
     assert not wrong, f"{name} does I/O: {wrong}"
 
 
-@pytest.mark.parametrize("name", [name for name in CODE if room(name) == "connector.vendors"])
+def test_every_pure_module_exists() -> None:
+    """A pure module that was renamed is renamed here too."""
+    assert [name for name in PURE_MODULES if name not in CODE] == []
+
+
+@pytest.mark.parametrize("name", [name for name in CODE if room(name) == "vendors"])
 def test_a_vendor_knows_values_and_settings_only(name: str) -> None:
     """Vendor modules import nothing of the connector but values, errors, settings and each other."""
     allowed = ("connector.vendors", "connector.records", "connector.errors", "connector.config")
@@ -128,12 +142,21 @@ def test_a_vendor_knows_values_and_settings_only(name: str) -> None:
 @pytest.mark.parametrize(
     ("package", "home"),
     [
-        ("confluent_kafka", ("connector.kafka", "connector.testing")),
-        ("fastavro", ("connector.kafka",)),
-        ("aiohttp", ("connector.delivery.transport", "connector.server", "connector.console", "connector.testing")),
-        ("yaml", ("connector.config_source", "connector.testing.demo")),
+        ("confluent_kafka", ("connector.codec", "connector.kafka", "connector.testing", "connector.demo")),
+        ("fastavro", ("connector.codec",)),
+        (
+            "aiohttp",
+            (
+                "connector.delivery.transport",
+                "connector.runtime.http",
+                "connector.console",
+                "connector.testing",
+                "connector.demo",
+            ),
+        ),
+        ("yaml", ("connector.config.yaml", "connector.demo")),
         ("typer", ("connector.cli",)),
-        ("opentelemetry", ("connector.otel",)),
+        ("opentelemetry", ("connector.runtime.tracing",)),
     ],
 )
 def test_a_dependency_has_one_home(package: str, home: tuple[str, ...]) -> None:
@@ -143,11 +166,11 @@ def test_a_dependency_has_one_home(package: str, home: tuple[str, ...]) -> None:
 
 
 def test_every_simulator_is_written_apart_from_its_vendor() -> None:
-    """Simulators share no code with the vendor modules: only the demo, which runs the real thing, knows both."""
+    """Simulators share no code with the vendor modules."""
     wrong = [
         f"{module.path}:{line}"
         for name, module in CODE.items()
-        if name.startswith("connector.testing") and layer(name) == layer("connector.testing")
+        if room(name) == "testing"
         for line, other in inner(module)
         if other.startswith("connector.vendors")
     ]

@@ -80,7 +80,7 @@ def test_the_installed_command_reads_the_example(installed: Installed) -> None:
 
 def test_the_installed_package_finds_its_schemas(installed: Installed) -> None:
     """The contract schemas load from the wheel, where no `avro/` folder stands beside the package."""
-    code = "from connector.kafka.contracts import load_contracts; print(*sorted(load_contracts().schemas))"
+    code = "from connector.codec.contracts import load_contracts; print(*sorted(load_contracts().schemas))"
     done = installed.run(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
     assert {f"connector.events.{path.stem}" for path in (ROOT / "avro").glob("*.avsc")} <= set(done.stdout.split())

@@ -16,7 +16,7 @@ from random import Random
 from typing import Literal, Protocol
 
 from connector.errors import FatalError
-from connector.pipeline.metadata import MAX_TEXT, FinishedMap, ForeignMetadata, Runs, decode, encode
+from connector.pipeline.offset_map import MAX_TEXT, FinishedMap, ForeignMetadata, Runs, decode, encode
 from connector.pipeline.runner import AssignmentListener
 from connector.records import Assigned, Commit, Record
 from tests.simulation.facts import Epoch, Partition

@@ -11,10 +11,10 @@ from typing import Final
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
+from connector.codec.codec import Decoder, Encoder, Unreadable, Writer
+from connector.codec.contracts import Contracts, load_contracts
+from connector.codec.schemas import Schema
 from connector.errors import ConnectorError
-from connector.kafka.avro import Decoder, Encoder, Unreadable, Writer
-from connector.kafka.contracts import Contracts, load_contracts
-from connector.kafka.schemas import Schema
 from connector.records import Headers
 from connector.testing.loop import LoopClock
 from tests.simulation.facts import Epochs

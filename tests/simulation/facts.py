@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from connector.pipeline.metadata import FinishedMap
+from connector.pipeline.offset_map import FinishedMap
 
 Partition = tuple[str, int]
 INSTANT = 1e-6

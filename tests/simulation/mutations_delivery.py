@@ -9,7 +9,7 @@ from tests.simulation.mutations import Mutant
 DELIVERY: Final = (
     Mutant(
         "finish a refused record before its letter is acknowledged",
-        "connector/delivery/settlement.py",
+        "connector/delivery/outcome.py",
         "        await self._ports.dead_letters.write(letter, delivery.tracker.is_ours)\n"
         "        self._at.finish([delivery])\n",
         "        self._at.finish([delivery])\n"
@@ -17,13 +17,13 @@ DELIVERY: Final = (
     ),
     Mutant(
         "send sooner than the vendor asked for",
-        "connector/delivery/settlement.py",
+        "connector/delivery/outcome.py",
         "        at.bucket.wait_until(until)\n        if probe:",
         "        if probe:",
     ),
     Mutant(
         "believe the first refusal by an undocumented code",
-        "connector/delivery/settlement.py",
+        "connector/delivery/outcome.py",
         "        if not verdict.documented and not self._believed(batch, verdict):\n            return\n",
         "",
     ),
@@ -47,13 +47,13 @@ DELIVERY: Final = (
     ),
     Mutant(
         "believe a refusal of a whole batch",
-        "connector/delivery/settlement.py",
+        "connector/delivery/outcome.py",
         "        if len(batch.deliveries) > 1:\n            sent",
         "        if len(batch.deliveries) > 3:\n            sent",
     ),
     Mutant(
         "take an unknown outcome for an acceptance",
-        "connector/delivery/settlement.py",
+        "connector/delivery/outcome.py",
         "        if await self._given_up(batch, verdict, response):\n            return\n",
         "        if await self._given_up(batch, verdict, response):\n            return\n"
         "        if verdict.unknown_outcome:\n            at.finish(batch.deliveries)\n            return\n",
@@ -114,25 +114,25 @@ DELIVERY: Final = (
     ),
     Mutant(
         "drain a storm into the dead letters",
-        "connector/delivery/settlement.py",
+        "connector/delivery/outcome.py",
         "if not batch.deliveries[0].replayed and at.storm.refused(cause, verdict.code):",
         "if False:",
     ),
     Mutant(
         "give up at the first failure",
-        "connector/delivery/settlement.py",
+        "connector/delivery/outcome.py",
         "self._ports.clock.wall() - batch.first_attempt < limit",
         "batch.first_attempt < 0",
     ),
     Mutant(
         "call every failure unknown",
-        "connector/delivery/settlement.py",
+        "connector/delivery/outcome.py",
         'if verdict.unknown_outcome and settings.on_unknown_outcome == "dead_letter":',
         'if settings.on_unknown_outcome == "dead_letter":',
     ),
     Mutant(
         "take for evidence what was accepted before",
-        "connector/delivery/settlement.py",
+        "connector/delivery/outcome.py",
         "and batch.vouched_at > delivery.refused[1]:",
         "and at.accepted:",
     ),

@@ -33,7 +33,7 @@ OPERATOR: Final = (
     ),
     Mutant(
         "skip a record for every destination",
-        "connector/skips.py",
+        "connector/runtime/skip.py",
         "if destination in (None, n)]",
         "if n]",
     ),
@@ -57,13 +57,13 @@ OPERATOR: Final = (
     ),
     Mutant(
         "give a replayed record a new dedup id",
-        "connector/pipeline/replays.py",
+        "connector/routing/replays.py",
         "    return replace(one, event=replace(one.event, first_dedup_id=dedup_id))",
         '    return replace(one, event=replace(one.event, first_dedup_id=dedup_id[::-1] + ""))',
     ),
     Mutant(
         "send a replayed record to all destinations",
-        "connector/pipeline/replays.py",
+        "connector/routing/replays.py",
         "        routed = [one for one in routed if one.destination == wanted]\n",
         "",
     ),

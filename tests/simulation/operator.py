@@ -17,12 +17,12 @@ from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import RESOLVES
 from connector.dead_letters.reader import Letter
 from connector.dead_letters.replay import MAX_REPLAYS, Edit, Kept, Order, Outgoing, Read, Replayer
-from connector.pipeline.metadata import FinishedMap, ForeignMetadata, decode
+from connector.pipeline.offset_map import FinishedMap, ForeignMetadata, decode
 from connector.pipeline.offsets import WHOLE
 from connector.records import Position
-from connector.skips import Skipper
+from connector.runtime.pipeline import Pipeline
+from connector.runtime.skip import Skipper
 from connector.testing.loop import LoopClock
-from connector.wiring import Pipeline
 from tests.simulation.broker import ModelBroker, ModelSource
 from tests.simulation.facts import Partition
 from tests.simulation.oracle import Oracle, claims

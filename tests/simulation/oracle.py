@@ -14,7 +14,7 @@ from typing import Literal, NoReturn
 from connector.dead_letters.headers import ParsedLetter, parse
 from connector.dead_letters.reader import Letter
 from connector.pipeline.batching import FIXED_CHARGE
-from connector.pipeline.metadata import FinishedMap, ForeignMetadata, decode
+from connector.pipeline.offset_map import FinishedMap, ForeignMetadata, decode
 from connector.records import Commit, Headers, Record
 from connector.testing.loop import START, WALL
 from tests.simulation.facts import INSTANT, MILLISECOND, Acceptance, Broken, Epoch, Epochs, Partition

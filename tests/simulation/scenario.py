@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, Final
 
 from connector import vendors
-from connector.config import DestinationSettings, Settings
+from connector.config.loader import DestinationSettings, Settings
 from connector.testing.jiguang import JiguangApi
 from connector.testing.loop import WALL
 from connector.testing.mytracker import MyTrackerApi

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 
-from connector.config import DestinationSettings
+from connector.config.loader import DestinationSettings
 from connector.errors import TransportError
 from connector.testing.faults import Call
 from connector.testing.jiguang import JiguangApi

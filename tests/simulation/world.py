@@ -12,13 +12,13 @@ from typing import Any, Final, cast
 
 import structlog
 
+from connector.codec.codec import Decoder
+from connector.codec.registry import Client, Registry
 from connector.dead_letters.writer import DeadLetterWriter
-from connector.kafka.avro import Decoder
-from connector.kafka.registry import Client, Registry
-from connector.metrics import Metrics
-from connector.pipeline.route_compiler import passed_on
+from connector.routing.compiler import passed_on
+from connector.runtime.pipeline import Edges, Pipeline, build
+from connector.telemetry.metrics import Metrics
 from connector.testing.loop import START, LoopClock, run_virtual
-from connector.wiring import Edges, Pipeline, build
 from tests.simulation.broker import ModelBroker, ModelSource
 from tests.simulation.edges import CONTRACTS, ModelProducer, ModelRegistry, QuickDecoder
 from tests.simulation.facts import Broken, Report

@@ -1,0 +1,172 @@
+"""The schema registry, asked through confluent-kafka's client; what it answers is told apart in three.
+
+A schema; "I do not know it" (`NotRegistered`: 404 with Confluent's own error code); and everything else
+(`RegistryTrouble`), above all what a proxy, a wrong address or a wrong credential answer. Only the first two say
+anything about a record.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, RegisteredSchema
+from confluent_kafka.schema_registry import Schema as RegistrySchema
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from connector.codec.schemas import Schema, SchemaFault, read_schema
+from connector.config.loader import RegistrySettings
+from connector.errors import ConnectorError
+
+# https://docs.confluent.io/platform/current/schema-registry/develop/api.html: "Schema not found".
+_SCHEMA_NOT_FOUND: Final = 40403
+_INCOMPATIBLE: Final = (409, 422)
+_MAX_REFERENCES: Final = 200
+_SHOWN: Final = 200
+# What TLS says when a certificate does not fit, and the key of schema_registry.client that is meant.
+_TLS_KEYS: Final = (
+    ("CERTIFICATE_VERIFY_FAILED", "ssl.ca.location"),
+    ("ALERT_CERTIFICATE", "ssl.certificate.location and ssl.key.location"),
+    ("ALERT_UNKNOWN_CA", "ssl.certificate.location and ssl.key.location"),
+    ("ALERT_BAD_CERTIFICATE", "ssl.certificate.location and ssl.key.location"),
+)
+_ANY_ID: Final = 1
+"""Whether the registry has this id does not matter: it says so in its own way, or it is no registry."""
+
+
+class RegistryTrouble(ConnectorError):
+    """The registry gave no answer that says anything about a schema; asking again later may help."""
+
+
+class NotRegistered(ConnectorError):
+    """The registry works, and does not know the schema."""
+
+
+class RegistryRefused(ConnectorError):
+    """The registry does not take a schema of ours, because it is incompatible with an earlier version."""
+
+
+class Client(Protocol):
+    """What is used of confluent-kafka's asynchronous registry client."""
+
+    async def get_schema(self, schema_id: int) -> RegistrySchema:
+        """Return the schema with this id."""
+        ...
+
+    async def get_schema_by_guid(self, guid: str) -> RegistrySchema:
+        """Return the schema with this GUID."""
+        ...
+
+    async def get_version(self, subject_name: str, version: int) -> RegisteredSchema:
+        """Return a subject's version."""
+        ...
+
+    async def register_schema(self, subject_name: str, schema: RegistrySchema) -> int:
+        """Register a schema, or find it, and return its id."""
+        ...
+
+
+def make_client(settings: RegistrySettings) -> Client:
+    """Return confluent-kafka's client. Raises `ValueError` for properties that it does not know."""
+    # The resolver asks again by itself, and says so; without a time-out the client would wait for ever.
+    config = {"timeout": 10, "max.retries": 0, **settings.client, "url": settings.url}
+    client: Client = AsyncSchemaRegistryClient.new_client(config)
+    return client
+
+
+class Registry:
+    """Resolves and registers schemas. `where` names it in messages, without a user or a password."""
+
+    def __init__(self, client: Client, url: str) -> None:
+        self._client = client
+        parts = urlsplit(url)
+        self.where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    async def by_id(self, schema_id: int) -> Schema:
+        """Return the schema with this id. Raises `NotRegistered`, `RegistryTrouble`, or `SchemaFault` for a bad one."""
+        return await self._resolved(f"id {schema_id}", self._client.get_schema(schema_id))
+
+    async def check(self) -> None:
+        """Return where it answers as a registry does. Raises `RegistryTrouble`."""
+        try:
+            await self.by_id(_ANY_ID)
+        except (NotRegistered, SchemaFault):
+            return
+
+    async def by_guid(self, guid: str) -> Schema:
+        """Return the schema with this GUID; raises as `by_id`."""
+        return await self._resolved(f"GUID {guid}", self._client.get_schema_by_guid(guid))
+
+    async def register(self, subject: str, schema: Schema) -> int:
+        """Register the schema under the subject and return its id. Raises `RegistryRefused` or `RegistryTrouble`."""
+        try:
+            return await self._client.register_schema(subject, RegistrySchema(schema.text, "AVRO"))
+        except SchemaRegistryError as error:
+            if error.http_status_code in _INCOMPATIBLE:
+                raise RegistryRefused(
+                    f"the registry refuses {schema.name} for subject {subject}: {_said(error)}"
+                ) from None
+            raise RegistryTrouble(self._trouble(error)) from None
+        except Exception as error:  # noqa: BLE001 - as in _asked
+            raise RegistryTrouble(self._trouble(error)) from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        aclose = getattr(self._client, "aclose", None)
+        if aclose is not None:
+            await aclose()
+
+    async def _resolved(self, what: str, request: Any) -> Schema:
+        answer = await self._asked(what, request)
+        kind = answer.schema_type or "AVRO"
+        if kind != "AVRO":
+            raise SchemaFault("decode.schema_invalid", f"schema {what} is of type {kind}; only AVRO is read")
+        references: dict[tuple[str, int], str] = {}
+        await self._references(answer, references)
+        return read_schema(answer.schema_str or "", references.values())
+
+    async def _asked(self, what: str, request: Any) -> RegistrySchema:
+        try:
+            answer: RegistrySchema | RegisteredSchema = await request
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404 and error.error_code == _SCHEMA_NOT_FOUND:
+                raise NotRegistered(f"the registry at {self.where} does not know schema {what}") from None
+            raise RegistryTrouble(self._trouble(error)) from None
+        except Exception as error:  # noqa: BLE001 - what a proxy answers breaks the client in many ways
+            # None of them says anything about the schema.
+            raise RegistryTrouble(self._trouble(error)) from None
+        schema = answer.schema if isinstance(answer, RegisteredSchema) else answer
+        if not isinstance(schema.schema_str, str):
+            raise RegistryTrouble(f"{self.where} answers, but not as a schema registry does: no schema in its answer")
+        return schema
+
+    async def _references(self, schema: RegistrySchema, found: dict[tuple[str, int], str]) -> None:
+        """Put the JSON of every schema that this one refers to, directly or not, into `found`."""
+        for reference in schema.references or ():
+            if reference.subject is None or reference.version is None:
+                raise SchemaFault("decode.schema_invalid", "a reference of the schema has no subject or version")
+            key = reference.subject, reference.version
+            if key in found:
+                continue
+            if len(found) >= _MAX_REFERENCES:
+                raise SchemaFault("decode.schema_invalid", f"the schema has more than {_MAX_REFERENCES} references")
+            what = f"{reference.subject} version {reference.version}"
+            try:
+                inner = await self._asked(what, self._client.get_version(*key))
+            except NotRegistered as error:
+                raise RegistryTrouble(str(error)) from None
+            found[key] = inner.schema_str or ""
+            await self._references(inner, found)
+
+    def _trouble(self, error: Exception) -> str:
+        if isinstance(error, SchemaRegistryError):
+            return f"the registry at {self.where} answers {_said(error)}"
+        said = str(error)[:_SHOWN]
+        text = (
+            f"the registry at {self.where} gives no usable answer: {type(error).__name__}{': ' if said else ''}{said}"
+        )
+        return text + next((f"; see {keys}" for sign, keys in _TLS_KEYS if sign in said), "")
+
+
+def _said(error: SchemaRegistryError) -> str:
+    return f"HTTP {error.http_status_code}, code {error.error_code}: {str(error.error_message)[:_SHOWN]}"

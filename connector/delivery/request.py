@@ -1,0 +1,143 @@
+"""One request of a batch: built, sent once, read, and what is told of it: metrics, a span, a sampled log line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import structlog
+
+from connector.delivery.codes import Codes, by_codes
+from connector.delivery.destination import Destination
+from connector.errors import TransportError
+from connector.pipeline.batching import Batch, Delivery
+from connector.telemetry.logs import sample
+from connector.vendors.base import VERDICTS, Request, Response, Retry, Verdict
+
+log = structlog.get_logger()
+
+
+class Transport(Protocol):
+    """How a request reaches the vendor."""
+
+    async def send(self, request: Request, timeout: float) -> Response:
+        """Return the whole answer. Raises `TransportError` where none came whole within `timeout` seconds."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class Span(Protocol):
+    """What is traced of one request."""
+
+    def carried(self, request: Request) -> Request:
+        """Return the request as it goes out: with the span's context where the destination wants that."""
+        ...
+
+    def end(self, verdict: Verdict | None, response: Response | None) -> None:
+        """Note how it ended; without a verdict it was broken off."""
+        ...
+
+
+class Tracer(Protocol):
+    """What traces requests. Its methods are quick and never raise."""
+
+    def begin(self, destination: str, vendor: str, batch: Batch) -> Span:
+        """Begin the span of a request."""
+        ...
+
+
+class Asker:
+    """Asks one destination's vendor. `codes` are the destination's where its vendor leaves heeding them to delivery."""
+
+    def __init__(
+        self, destination: Destination, transport: Transport, *, timeout: float, codes: Codes, tracer: Tracer | None
+    ) -> None:
+        self._at = destination
+        self._transport = transport
+        self._timeout = timeout
+        self._codes = codes
+        self._tracer = tracer
+        self._clock = destination.ports.clock
+        self._time = destination.ports.metrics.time_seconds
+
+    async def ask(self, batch: Batch) -> tuple[Verdict, Response | None]:
+        """Send the batch and return what the answer means."""
+        tracer = self._tracer
+        if tracer is None:
+            return await self._ask(batch, None)
+        span = tracer.begin(self._at.name, self._at.settings.vendor, batch)
+        verdict, response = None, None
+        try:
+            verdict, response = await self._ask(batch, span)
+        finally:
+            span.end(verdict, response)
+        return verdict, response
+
+    async def _ask(self, batch: Batch, span: Span | None) -> tuple[Verdict, Response | None]:
+        at, clock = self._at, self._clock
+        vendor, items, name = at.vendor, batch.items, at.name
+        metrics = at.ports.metrics
+        batch.attempts += 1
+        if batch.first_attempt is None:
+            batch.first_attempt = clock.wall()
+            metrics.batch_closed.labels(name, batch.closed_by).inc()
+        prepared = clock.now()
+        request = vendor.request(batch.group, items, int(clock.wall() * 1000))
+        if span is not None:
+            request = span.carried(request)
+        size = len(request.body or b"")
+        metrics.batch_records.labels(name).observe(len(items))
+        metrics.batch_bytes.labels(name).observe(size)
+        if batch.isolating:
+            metrics.isolation_requests.labels(name).inc()
+        started = batch.sent_at = clock.now()
+        batch.vouched_at = at.vouched_at
+        self._time.add("deliver", started - prepared)
+        response: Response | None = None
+        verdict: Verdict
+        try:
+            response = await self._transport.send(request, self._timeout)
+        except TransportError as error:
+            verdict = Retry(error.reason, unknown_outcome=error.unknown_outcome)
+        finally:
+            answered = clock.now()
+            metrics.request_seconds.labels(name).observe(answered - started)
+        if response is not None:
+            verdict = by_codes(vendor.read(response, batch.group, items, batch.asked), response, self._codes)
+            self._time.add("deliver", clock.now() - answered)
+        if sample.on and sample.takes_next():
+            self._follow(batch, verdict, response, size, answered - started)
+        return verdict, response
+
+    def _follow(self, batch: Batch, verdict: Verdict, response: Response | None, size: int, seconds: float) -> None:
+        """Log a request that the sample took: what it was and came to, and no word that is in it."""
+        log.debug(
+            "request.ended",
+            destination=self._at.name,
+            verdict=VERDICTS[type(verdict)],
+            http_status=None if response is None else response.status,
+            records=len(batch.deliveries),
+            bytes=size,
+            seconds=round(seconds, 4),
+            attempt=batch.attempts,
+            closed_by=batch.closed_by,
+        )
+
+
+def follow_delivered(destination: str, deliveries: Iterable[Delivery], attempts: int) -> None:
+    """Log the records that the sample took, and that are accepted now."""
+    for delivery in deliveries:
+        topic, partition, offset = delivery.record.position
+        if sample.takes(topic, partition, offset):
+            log.debug(
+                "record.delivered",
+                destination=destination,
+                topic=topic,
+                partition=partition,
+                offset=offset,
+                dedup_id=delivery.dedup_id,
+                attempts=attempts,
+            )

@@ -1,0 +1,376 @@
+"""The connector shown at work, on this machine alone: broker, vendors, producer and connector in one process.
+
+What it ends with is checked, not claimed: each record that was produced is looked up in the vendors' own logs and on
+the dead-letter topic, and the exit status is 0 only if everything is where it has to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import aiohttp
+import yaml
+from confluent_kafka import Consumer, Message, TopicPartition
+from rich.console import Console
+
+from connector.clock import SystemClock
+from connector.codec.codec import Encoder
+from connector.codec.contracts import load_contracts
+from connector.config.loader import KafkaSettings, Loaded, load
+from connector.demo import scenario
+from connector.demo.check import Evidence, Letter, Place, faults
+from connector.demo.display import Display, Progress, dead_letters, summary
+from connector.errors import ConnectorError
+from connector.kafka.producer import KafkaProducer
+from connector.operations import console as app_console
+from connector.runtime import app
+from connector.telemetry import logs
+from connector.testing.broker import PARTITIONS, EmbeddedBroker
+from connector.testing.jiguang import JiguangApi
+from connector.testing.jpush_report import JPushReportApi
+from connector.testing.mytracker import MyTrackerApi
+from connector.testing.quick_audience import QuickAudienceApi
+from connector.testing.simulator import Api, Simulator
+from connector.vendors import kinds
+
+PRODUCE_SECONDS: Final = 8.0
+READY_SECONDS: Final = 20.0
+GIVE_UP_SECONDS: Final = 30.0
+_PAGE_WIDTH: Final = 150
+_TICK: Final = 0.2
+_SEED: Final = 20_230_209
+_READ_SECONDS: Final = 10.0
+
+
+@dataclass(slots=True)
+class _Show:
+    """Everything that runs while the demo runs."""
+
+    loaded: Loaded
+    broker: EmbeddedBroker
+    simulators: Mapping[str, Simulator]
+    connector: asyncio.Task[int]
+    stop: asyncio.Event
+    url: str
+    session: aiohttp.ClientSession
+    produced: dict[Place, scenario.Planned] = field(default_factory=dict)
+
+
+async def run(*, keep: bool = False, console: Console | None = None) -> int:
+    """Run the demo and return its exit status: 0 where the numbers add up, 1 where they do not.
+
+    `keep` leaves everything up after the summary, until this is cancelled, which is then no failure.
+    """
+    console = console or _console()
+    with tempfile.TemporaryDirectory(prefix="connector-demo-") as folder:
+        log_file = Path(folder) / "connector.log"
+        try:
+            with log_file.open("w") as log:
+                async with _stage(Path(folder), log) as show:
+                    wrong = await _play(show, console)
+                    if keep and not wrong:
+                        await _keep(show, console)
+                    show.stop.set()
+                    await show.connector
+        except ConnectorError as error:
+            wrong = [f"the connector ended: {error}"]
+        if wrong:
+            _complain(console, wrong, log_file.read_text())
+    return 1 if wrong else 0
+
+
+def _console() -> Console:
+    """Return the terminal, or where there is none a page wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PAGE_WIDTH)
+
+
+def _apis() -> dict[str, Api]:
+    return {
+        "jiguang": JiguangApi(events={"page_view": _JIGUANG_ATTRIBUTES, "purchase": _JIGUANG_ATTRIBUTES}),
+        "quick_audience": QuickAudienceApi(refusals={"forbidden": scenario.QUICK_AUDIENCE_REFUSAL}),
+        "mytracker": MyTrackerApi(),
+        "jpush_report": JPushReportApi(results_topic=scenario.RESULTS, missing=range(1_000_000, 1_000_600, 50)),
+    }
+
+
+_JIGUANG_ATTRIBUTES: Final = {"page": "string", "amount": "number", "new": "bool"}
+
+
+def _configuration(bootstrap: str, simulators: Mapping[str, Simulator]) -> dict[str, Any]:
+    """Return the configuration file of the demo; it is an ordinary one."""
+    destinations = {
+        name: {**simulator.api.destination(simulator.url), "retry": {"initial": "100ms", "max": "2s"}}
+        for name, simulator in simulators.items()
+    }
+    destinations["mytracker"]["rules"] = dict(scenario.MYTRACKER_RULES)
+    return {
+        "kafka": {
+            "topics": [scenario.TOPIC],
+            "group_id": scenario.GROUP,
+            "client": {"bootstrap.servers": bootstrap},
+        },
+        "destinations": destinations,
+        "server": {"port": 0},
+        "console": {"port": 0, "interval": "2s"},
+        "log": {"format": "json"},
+    }
+
+
+@contextlib.asynccontextmanager
+async def _stage(folder: Path, log: Any) -> AsyncIterator[_Show]:
+    """Start the broker, the simulators and the connector, and stop them in the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        simulators = {name: Simulator(api, faults=scenario.FAULTS[name]) for name, api in _apis().items()}
+        for simulator in simulators.values():
+            await stack.enter_async_context(simulator)
+        broker = stack.enter_context(EmbeddedBroker())
+        file = folder / "connector.yaml"
+        file.write_text(yaml.safe_dump(_configuration(broker.bootstrap, simulators), sort_keys=False))
+        known = kinds()
+        rules = {name: kind.rules for name, kind in known.items()}
+        loaded = load(file, {name: kind.settings for name, kind in known.items()}, rules=rules)
+        logs.configure(loaded.settings.log, log)
+        for topic in (scenario.TOPIC, *loaded.settings.own_topics):
+            broker.create(topic)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        stop = asyncio.Event()
+        port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        connector = asyncio.create_task(app.serve(loaded, stop, on_ready=port.set_result), name="connector")
+        stack.push_async_callback(_end, connector, stop)
+        await asyncio.wait([port, connector], return_when=asyncio.FIRST_COMPLETED)
+        if connector.done():
+            connector.result()
+        yield _Show(loaded, broker, simulators, connector, stop, f"http://127.0.0.1:{port.result()}", session)
+
+
+async def _end(connector: asyncio.Task[int], stop: asyncio.Event) -> None:
+    stop.set()
+    await asyncio.gather(connector, return_exceptions=True)
+
+
+async def _play(show: _Show, console: Console) -> list[str]:
+    """Produce, watch until every record has its outcome, print the summary, and return what does not add up."""
+    began = time.monotonic()
+    console.print(
+        f"Four vendors are simulated, an embedded broker runs at {show.broker.bootstrap}, and the connector between "
+        f"them answers at {show.url}/status and {show.url}/metrics.",
+        soft_wrap=not console.is_terminal,
+    )
+    records = _plan()
+    with Display(console) as display:
+        if not await _watch(show, display, records, began, READY_SECONDS, lambda at: bool(at.status["partitions"])):
+            return [f"the connector had no partitions after {READY_SECONDS:g} s"]
+        producing = asyncio.create_task(_produce(show, records))
+        done: Callable[[Progress], bool] = lambda at: producing.done() and at.settled == len(records)  # noqa: E731
+        settled = await _watch(show, display, records, began, GIVE_UP_SECONDS, done)
+    producing.cancel()
+    failed = [one for one in await asyncio.gather(producing, return_exceptions=True) if one is not None]
+    wrong = [] if settled else [f"not every record had its outcome after {GIVE_UP_SECONDS:g} s", *map(repr, failed)]
+    evidence = await _evidence(show)
+    wrong += faults(evidence)
+    _summarize(show, evidence, console)
+    if not wrong:
+        _add_up(evidence, time.monotonic() - began, console)
+    return wrong
+
+
+async def _watch(
+    show: _Show,
+    display: Display,
+    records: list[scenario.Planned],
+    began: float,
+    seconds: float,
+    reached: Callable[[Progress], bool],
+) -> bool:
+    """Show the progress until something is reached; False where time is up or the connector has ended."""
+    until = time.monotonic() + seconds
+    while not show.connector.done() and time.monotonic() < until:
+        progress = await _progress(show, len(records), time.monotonic() - began)
+        display.show(progress)
+        if reached(progress):
+            return True
+        await asyncio.wait([show.connector], timeout=_TICK)
+    return False
+
+
+def _plan() -> list[scenario.Planned]:
+    encoder = Encoder(load_contracts(), clock=SystemClock())
+    return scenario.plan(encoder.single_object, int(time.time() * 1000), Random(_SEED))
+
+
+async def _produce(show: _Show, records: list[scenario.Planned]) -> None:
+    """Write the records evenly over some seconds, and note where Kafka put each of them."""
+    producer = KafkaProducer(KafkaSettings.model_validate(show.loaded.settings.kafka.model_dump()))
+    await producer.start()
+    began = time.monotonic()
+    try:
+        acknowledged = []
+        for number, planned in enumerate(records):
+            if number % 100 == 0:
+                await asyncio.sleep(began + PRODUCE_SECONDS * number / len(records) - time.monotonic())
+            acknowledged.append(await producer.enqueue(scenario.TOPIC, key=planned.key, value=planned.value))
+            show.produced.update(_known(acknowledged, records, len(show.produced)))
+        await asyncio.gather(*acknowledged)
+        show.produced.update(_known(acknowledged, records, len(show.produced)))
+    finally:
+        await producer.close(2.0)
+
+
+def _known(
+    acknowledged: list[asyncio.Future[tuple[int, int]]], records: list[scenario.Planned], start: int
+) -> dict[Place, scenario.Planned]:
+    """Return the places of the records from `start` on that are acknowledged without a gap."""
+    places = {}
+    for future, planned in zip(acknowledged[start:], records[start:], strict=False):
+        if not future.done():
+            break
+        places[future.result()] = planned
+    return places
+
+
+async def _progress(show: _Show, planned: int, seconds: float) -> Progress:
+    async with show.session.get(f"{show.url}/status") as answer:
+        status = await answer.json()
+    async with show.session.get(f"{show.url}/metrics") as answer:
+        metrics = await answer.text()
+    dead = sum(
+        float(line.rpartition(" ")[2])
+        for line in metrics.splitlines()
+        if line.startswith("connector_records_dead_lettered_total{")
+    )
+    return Progress(
+        seconds=seconds,
+        planned=planned,
+        produced=len(show.produced),
+        settled=sum(one["watermark"] or 0 for one in status["partitions"] if one["topic"] == scenario.TOPIC),
+        dead_letters=int(dead),
+        status=status,
+        stats={name: simulator.stats() for name, simulator in show.simulators.items()},
+    )
+
+
+async def _evidence(show: _Show) -> Evidence:
+    settings = show.loaded.settings
+    bootstrap = show.broker.bootstrap
+    letters = [_letter(message) for message in await asyncio.to_thread(_read, bootstrap, settings.dead_letter_topic)]
+    results = [message.key() or b"" for message in await asyncio.to_thread(_read, bootstrap, scenario.RESULTS)]
+    ends: Counter[int] = Counter()
+    for partition, _ in show.produced:
+        ends[partition] += 1
+    committed = await asyncio.to_thread(_committed, bootstrap, dict(ends))
+    accepted = {
+        name: Counter(str(event[scenario.IDENTITY[name]]) for event in simulator.accepted)
+        for name, simulator in show.simulators.items()
+    }
+    return Evidence(show.produced, accepted, letters, Counter(results), committed, ends)
+
+
+def _consumer(bootstrap: str, group: str) -> Consumer:
+    return Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "log_level": 3})
+
+
+def _read(bootstrap: str, topic: str) -> list[Message]:
+    """Return every record of a topic. Blocks."""
+    consumer = _consumer(bootstrap, "demo-reader")
+    try:
+        partitions = [TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)]
+        left = sum(consumer.get_watermark_offsets(one, timeout=_READ_SECONDS)[1] for one in partitions)
+        consumer.assign(partitions)
+        messages: list[Message] = []
+        until = time.monotonic() + _READ_SECONDS
+        while len(messages) < left and time.monotonic() < until:
+            messages.extend(one for one in consumer.consume(500, timeout=0.2) if one.error() is None)
+        return messages
+    finally:
+        consumer.close()
+
+
+def _committed(bootstrap: str, ends: Mapping[int, int]) -> dict[int, int]:
+    """Return the group's committed offsets; those that lag are asked for again for some seconds. Blocks."""
+    consumer = _consumer(bootstrap, scenario.GROUP)
+    try:
+        until = time.monotonic() + _READ_SECONDS
+        while True:
+            asked = [TopicPartition(scenario.TOPIC, partition) for partition in ends]
+            found = {one.partition: one.offset for one in consumer.committed(asked, timeout=_READ_SECONDS)}
+            if found == dict(ends) or time.monotonic() > until:
+                return found
+            time.sleep(_TICK)
+    finally:
+        consumer.close()
+
+
+def _letter(message: Message) -> Letter:
+    found: Any = message.headers() or []
+    headers = {name: value.decode() for name, value in found if value is not None}
+    return Letter(
+        origin=(int(headers["dlq-origin-partition"]), int(headers["dlq-origin-offset"])),
+        key=message.key(),
+        value=message.value(),
+        destination=headers.get("dlq-destination"),
+        cause=headers["dlq-cause"],
+        code=headers.get("dlq-code", ""),
+        message=headers["dlq-message"],
+    )
+
+
+def _summarize(show: _Show, evidence: Evidence, console: Console) -> None:
+    stats = {name: simulator.stats() for name, simulator in show.simulators.items()}
+    shown = Counter(
+        {name: sum(one["shown"] for one in simulator.plan.describe()) for name, simulator in show.simulators.items()}
+    )
+    distinct = {name: len(identities) for name, identities in evidence.accepted.items()}
+    console.print(dead_letters(evidence.letters))
+    console.print(summary(stats, evidence.letters, distinct, shown))
+
+
+def _add_up(evidence: Evidence, seconds: float, console: Console) -> None:
+    accepted = sum(len(identities) for identities in evidence.accepted.values())
+    skipped = sum(1 for planned in evidence.produced.values() if planned.skipped)
+    console.print(
+        f"{len(evidence.produced):,} records produced = {accepted:,} accepted + {len(evidence.letters)} dead-lettered "
+        f"+ {skipped} without a value skipped. Each bad record was found, each question has its result, and every "
+        f"offset is committed. {seconds:.1f} s.",
+        style="bold green",
+        soft_wrap=not console.is_terminal,
+    )
+
+
+async def _keep(show: _Show, console: Console) -> None:
+    """Leave everything up, and the console's page beside it, until this is cancelled or the connector ends."""
+    try:
+        async with app_console.serving(show.loaded, [show.url]) as page:
+            console.print(
+                f"Still up, until interrupted. The console for the person on call: http://127.0.0.1:{page.port}/",
+                style="bold",
+                soft_wrap=not console.is_terminal,
+            )
+            console.print(f"  the connector: {show.url}/status", soft_wrap=not console.is_terminal)
+            for name, simulator in show.simulators.items():
+                console.print(f"  {name}: {simulator.url}/_simulator/stats", soft_wrap=not console.is_terminal)
+            await asyncio.wait([show.connector])
+    except asyncio.CancelledError:
+        # Whoever asked to keep it up ends it so: that is no failure, and the connector still has to be stopped.
+        if (task := asyncio.current_task()) is not None:
+            task.uncancel()
+
+
+def _complain(console: Console, wrong: list[str], log: str) -> None:
+    console.print("The numbers do not add up:", style="bold red")
+    for sentence in wrong[:40]:
+        console.print(f"  {sentence}", soft_wrap=not console.is_terminal, highlight=False, markup=False)
+    if len(wrong) > 40:
+        console.print(f"  and {len(wrong) - 40} more")
+    console.print("The end of the connector's log:")
+    for line in log.splitlines()[-20:]:
+        console.print(f"  {line}", soft_wrap=not console.is_terminal, highlight=False, markup=False)

@@ -1,0 +1,169 @@
+"""The console on real edges: Kafka's topics and offsets, the group's desk for letters, and today's rules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+
+from connector.clock import SystemClock
+from connector.config.loader import KafkaSettings, Loaded, Settings
+from connector.console.application import Console, Edges
+from connector.console.feed import Tail
+from connector.console.state import Progress
+from connector.dead_letters.commands import Archive
+from connector.dead_letters.filters import Filter
+from connector.dead_letters.reader import Letter
+from connector.kafka.committed import CommittedOffsets
+from connector.kafka.producer import KafkaProducer
+from connector.kafka.subscription import TopicSelection
+from connector.kafka.topic_reader import TopicReader
+from connector.kafka.topic_tail import RecordFetcher, TopicTail
+from connector.kafka.topics import OwnTopic, TopicCheck
+from connector.operations import offsets as app_offsets
+from connector.operations.inspect import Inspection, LetterExaminer
+from connector.operations.replay import LetterDesk
+from connector.records import Record
+
+BACKLOG_SECONDS: Final = 5.0
+"""Kafka is asked for the backlog at most so often, however often the members are."""
+
+_log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Console]:
+    """Serve the console of a configuration. Raises `StartupError`."""
+    settings = loaded.settings
+    rules, fetcher = _Rules(loaded), RecordFetcher(settings.kafka, settings.dead_letter_topic)
+    backlog = _Backlog(settings)
+    audit = None if settings.console.audit_topic is None else _AuditTopic(settings.kafka, settings.console.audit_topic)
+    edges = Edges(
+        tail=lambda: rules.heed(TopicTail(settings.kafka, settings.dead_letter_topic)),
+        fetch=lambda places: _fetched(fetcher, places),
+        letters=lambda wanted, resolved, progress: _letters(settings, wanted, progress, resolved=resolved),
+        inspect=rules.inspect,
+        desk=LetterDesk(loaded),
+        backlog=backlog.read,
+        audit=audit,
+        clock=SystemClock(),
+    )
+    console = Console(settings, members, edges)
+    try:
+        if audit is not None:
+            await audit.open()
+        await console.start()
+        _log.info("console.started", host=settings.console.host, port=console.port, members=list(members))
+        yield console
+    finally:
+        await console.stop()
+        await rules.close()
+        await backlog.close()
+        await asyncio.to_thread(fetcher.close)
+        if audit is not None:
+            await audit.close()
+
+
+def _fetched(fetcher: RecordFetcher, places: Sequence[tuple[int, int]]) -> list[Record]:
+    return list(fetcher.fetch(places))
+
+
+def _letters(settings: Settings, wanted: Filter, progress: Progress, *, resolved: bool) -> Iterator[Letter]:
+    """Read the topic anew; twice, as everything that has to know what is resolved."""
+    with TopicReader(settings.kafka, settings.dead_letter_topic) as reader:
+        passes = 0
+
+        def records(_what: str) -> Iterator[Record]:
+            nonlocal passes
+            before, passes = passes * reader.total, passes + 1
+            return reader.records(lambda done, total: progress(before + done, 2 * total))
+
+        yield from Archive(records, reader.cluster_id).letters(wanted, resolved=resolved)
+
+
+class _Rules:
+    """Today's rules, opened when first asked for: only then the cluster's id, by which ids are made, is known."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._cluster_id = ""
+        self._examiner: LetterExaminer | None = None
+
+    def heed(self, tail: TopicTail) -> Tail:
+        """Note the cluster of a topic that was opened."""
+        self._cluster_id = tail.cluster_id
+        return tail
+
+    async def inspect(self, letter: Letter) -> Inspection:
+        """Return what is in a letter, and what would be sent."""
+        if self._examiner is None:
+            self._examiner = LetterExaminer(self._loaded, self._cluster_id)
+        return await self._examiner.inspect(letter)
+
+    async def close(self) -> None:
+        """Let go of the registry."""
+        if self._examiner is not None:
+            await self._examiner.__aexit__(None, None, None)
+
+
+class _Backlog:
+    """What a group has not done yet, by topic, from what it has committed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._selection = TopicSelection(settings.kafka.topics, settings.own_topics)
+        self._offsets: CommittedOffsets | None = None
+        self._clock = SystemClock()
+        self._asked: float | None = None
+        self._last: Mapping[str, float] | None = None
+
+    async def read(self) -> Mapping[str, float] | None:
+        """Return the records not done yet by topic; None where nothing was ever committed, and nobody can say."""
+        now = self._clock.now()
+        if self._asked is None or now - self._asked >= BACKLOG_SECONDS:
+            self._last = await asyncio.to_thread(self._read)
+            self._asked = now
+        return self._last
+
+    async def close(self) -> None:
+        """Let go of Kafka."""
+        if self._offsets is not None:
+            await asyncio.to_thread(self._offsets.close)
+
+    def _read(self) -> Mapping[str, float] | None:
+        if self._offsets is None:
+            self._offsets = CommittedOffsets(self._settings.kafka, self._settings.kafka.group_id)
+        partitions = self._offsets.partitions(self._selection, [self._settings.replay_topic])
+        committed = self._offsets.committed(partitions)
+        found: dict[str, float] = {}
+        for one in partitions:
+            state = app_offsets.state_of(one, committed.get(one), self._offsets.bounds(one))
+            found[one[0]] = found.get(one[0], 0.0) + (state.backlog or 0)
+        return found if committed else None
+
+
+class _AuditTopic:
+    """Where audit records go."""
+
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._producer = KafkaProducer(settings)
+
+    async def open(self) -> None:
+        """Connect. Raises `StartupError` where the topic is not there and may not be created."""
+        async with TopicCheck(self._settings, clock=SystemClock()) as check:
+            await check.wait(lambda _reason: None)
+            await check.check([], [OwnTopic(self._topic, "audit")])
+        await self._producer.start()
+
+    async def write(self, record: bytes) -> None:
+        """Return when Kafka has the record."""
+        await self._producer.send(self._topic, key=None, value=record)
+
+    async def close(self) -> None:
+        """Let go of Kafka."""
+        await self._producer.close(2.0)

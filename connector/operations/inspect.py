@@ -1,0 +1,208 @@
+"""A dead letter looked into: its event decoded and routed anew, and what would be sent by today's rules."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
+
+from msgspec import structs
+
+from connector import vendors
+from connector.clock import SystemClock
+from connector.codec import editing
+from connector.codec.codec import Decoder
+from connector.codec.contracts import load_contracts
+from connector.config.loader import Loaded
+from connector.dead_letters.reader import Letter
+from connector.dead_letters.replay import Edit, Kept
+from connector.errors import ConnectorError, FatalError, Refusal, SchemaUnavailable, StartupError
+from connector.records import Event, Record
+from connector.routing.replays import reroute
+from connector.routing.table import Routed, RouteTable
+from connector.runtime.checks import known_schemas, open_registry, own_schemas
+
+SCHEMA_SECONDS: Final = 15.0
+"""How long the registry is asked for a letter's schema; an unknown id is asked again for ten of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """One destination by today's rules: what would be sent, as text, or the rule that is broken and why.
+
+    `route` is the index under `routes:` that leads there, where one was asked for and does.
+    """
+
+    destination: str
+    dedup_id: str | None = None
+    fragment: str | None = None
+    rule: str | None = None
+    reason: str | None = None
+    route: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a letter holds: its event, or why there is none to see, and the destinations it would go to."""
+
+    schema: str | None
+    event: Any
+    fault: str | None
+    preparations: tuple[Preparation, ...]
+
+
+async def inspect(loaded: Loaded, letter: Letter, cluster_id: str) -> Inspection:
+    """Return what is in one letter, as `LetterExaminer.inspect` does."""
+    async with LetterExaminer(loaded, cluster_id) as examiner:
+        return await examiner.inspect(letter)
+
+
+class LetterExaminer:
+    """Decodes and routes letters anew and asks today's rules; an asynchronous context manager.
+
+    The constructor raises `ConfigurationError` and `StartupError` for what is wrong with the configuration.
+    """
+
+    def __init__(self, loaded: Loaded, cluster_id: str) -> None:
+        settings = loaded.settings
+        own, kinds = own_schemas(loaded), vendors.kinds()
+        self._cluster_id = cluster_id
+        self._registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
+        self._decoder = Decoder(
+            load_contracts(),
+            clock=SystemClock(),
+            registry=self._registry,
+            schemas=own,
+            plain=settings.schemas.plain,
+        )
+        self._routes = RouteTable.compile(settings, kinds, known_schemas(own))
+        self._vendors = {name: kinds[one.vendor].build(one) for name, one in settings.destinations.items()}
+
+    async def __aenter__(self) -> Self:
+        """Return the examiner."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Ask the registry no more."""
+        await self._decoder.close()
+        if self._registry is not None:
+            await self._registry.close()
+
+    async def inspect(self, letter: Letter) -> Inspection:
+        """Return what is in a letter, and what would be sent to its destination today; without one, to each route's.
+
+        Nothing is sent, and nothing raised: what cannot be seen is the inspection's `fault`.
+        """
+        try:
+            event = await self._event(letter)
+        except ConnectorError as error:
+            return Inspection(None, None, str(error), ())
+        shown = plain(event.datum)
+        try:
+            routed = self._routed(event, letter)
+        except Refusal as refusal:
+            destination = letter.facts.destination
+            if destination is None:
+                return Inspection(event.schema, shown, str(refusal), ())
+            return Inspection(event.schema, shown, None, (Preparation(destination, reason=refusal.message),))
+        return Inspection(event.schema, shown, None, tuple(self._prepared(one) for one in routed))
+
+    async def inspect_record(self, record: Record) -> Inspection:
+        """Return what is in a record that is no letter, and what each of its destinations would be sent today.
+
+        Nothing is sent, and nothing raised: what cannot be seen is the inspection's `fault`.
+        """
+        try:
+            event = await self._decoded(record)
+        except ConnectorError as error:
+            return Inspection(None, None, str(error), ())
+        shown = plain(event.datum)
+        try:
+            routed = self._routes.route(event, record, self._cluster_id)
+        except (Refusal, FatalError) as error:
+            return Inspection(event.schema, shown, str(error), ())
+        return Inspection(
+            event.schema, shown, None, tuple(replace(self._prepared(one), route=one.route) for one in routed)
+        )
+
+    async def judge(self, letter: Letter) -> Kept | None:
+        """Return why a letter would fail again, None where one of its destinations would be sent something.
+
+        Raises `ConnectorError` where the registry does not say what the letter's schema is.
+        """
+        try:
+            routed = self._routed(await self._event(letter), letter)
+        except Refusal as refusal:
+            return Kept(refusal.code, refusal.message)
+        found = [self._prepared(one) for one in routed]
+        if not found:
+            return Kept("route.skipped", "no route takes such an event today, so it would be skipped (unrouted: skip)")
+        if any(one.reason is None for one in found):
+            return None
+        return Kept(found[0].rule or "", found[0].reason or "")
+
+    async def edit(self, letter: Letter, edits: Sequence[Edit]) -> Letter | Kept:
+        """Return the letter with values of its event set, encoded with the same schema; or why that cannot be.
+
+        Raises as `judge` does.
+        """
+        try:
+            await self._event(letter)
+            tree, start = self._decoder.schema_of(letter.facts.first_record(letter.record))
+            value = editing.edit(letter.record.value or b"", start, tree, edits)
+        except Refusal as refusal:
+            return Kept("edit", f"the event cannot be decoded, so nothing in it can be set: {refusal.message}")
+        except ValueError as error:
+            return Kept("edit", str(error))
+        return letter._replace(record=structs.replace(letter.record, value=value))
+
+    async def _event(self, letter: Letter) -> Event:
+        """Return the event. Raises `Refusal`, or `ConnectorError` where its schema cannot be asked for."""
+        return await self._decoded(letter.facts.first_record(letter.record))
+
+    async def _decoded(self, record: Record) -> Event:
+        try:
+            return self._decoder.decode(record)
+        except SchemaUnavailable as error:
+            try:
+                await asyncio.wait_for(self._decoder.resolve(error.key), SCHEMA_SECONDS)
+            except TimeoutError:
+                raise StartupError(f"the registry gives no schema {error.key} within {SCHEMA_SECONDS:g} s") from None
+        return self._decoder.decode(record)
+
+    def _routed(self, event: Event, letter: Letter) -> Sequence[Routed]:
+        first = letter.facts.first_record(letter.record)
+        return reroute(self._routes, event, first, letter.facts, self._cluster_id)
+
+    def _prepared(self, one: Routed) -> Preparation:
+        """Return what one destination would be sent, or why it would not."""
+        vendor = self._vendors[one.destination]
+        try:
+            if isinstance(one.event, Refusal):
+                raise one.event
+            body = vendor.encode(one.event, int(SystemClock().wall() * 1000)).body
+            limits = vendor.limits(vendor.group(one.event))
+        except Refusal as refusal:
+            return Preparation(one.destination, rule=refusal.code, reason=str(refusal))
+        text = body.decode(errors="replace")
+        if limits.overhead + len(body) <= limits.bytes:
+            return Preparation(one.destination, one.event.dedup_id, text)
+        reason = f"its request alone would have more than the {limits.bytes} bytes that are allowed"
+        return Preparation(one.destination, one.event.dedup_id, text, "too_large", reason)
+
+
+def plain(value: Any) -> Any:
+    """Return an Avro datum in JSON's types: times as ISO 8601, bytes in base64, a named union as {name: value}."""
+    if isinstance(value, dict):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+        return {value[0]: plain(value[1])}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,392 @@
+"""What a run would do with a sample of records: the real pipeline on virtual time, and a vendor that accepts all.
+
+Intake, batching, pacing and the vendors' own checks are those of a run. What is left out is the vendor's judgement
+(every request is accepted after `latency`), holds, and storms, of which it is only said that they would come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, Final
+
+from connector import vendors
+from connector.clock import Clock, SystemClock
+from connector.config.loader import Settings, StormSettings
+from connector.delivery.storms import StormGuard
+from connector.errors import FatalError
+from connector.kafka.offset_reader import Partition
+from connector.operations.sample import Sample, Speed, arrivals
+from connector.pipeline.runner import AssignmentListener, Runner
+from connector.records import Answer, Assigned, Commit, DeadLetter, Event, Item, Position, Record
+from connector.runtime.pipeline import Edges, build
+from connector.telemetry.metrics import Metrics
+from connector.testing.loop import LoopClock, run_virtual
+from connector.vendors.base import Accepted, Limits, Request, Response, Vendor, VendorEvent, VendorKind, Verdict
+
+_CHUNK: Final = 500
+_LOOK: Final = 0.05
+
+
+@dataclass(slots=True)
+class Refused:
+    """Records of one destination (None: before they were routed) that would become dead letters for one reason."""
+
+    destination: str | None
+    cause: str
+    code: str | None
+    records: int
+    example: Position
+    message: str
+    field: str | None
+
+
+@dataclass(slots=True)
+class Sent:
+    """What one destination would be sent: `requests` are (second, records, bytes), seconds from the first record on."""
+
+    destination: str
+    vendor: str
+    limit: float | None
+    requests: list[tuple[float, int, int]] = field(default_factory=list)
+    closed_by: Mapping[str, int] = field(default_factory=dict)
+    storm: str | None = None
+    held: bool = False
+    example: str | None = None
+    """The first event's bytes in a request's body, as text."""
+
+    @property
+    def records(self) -> int:
+        """How many records would be sent."""
+        return sum(records for _, records, _ in self.requests)
+
+    @property
+    def seconds(self) -> float:
+        """From the first request to the last."""
+        return self.requests[-1][0] - self.requests[0][0] if self.requests else 0.0
+
+    @property
+    def peak(self) -> int:
+        """The most requests in any second."""
+        window: deque[float] = deque()
+        most = 0
+        for at, _, _ in self.requests:
+            window.append(at)
+            while window[0] <= at - 1.0:
+                window.popleft()
+            most = max(most, len(window))
+        return most
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What came of a sample. `seconds` is how long its records take to come in, `took` until all had their outcome."""
+
+    read: Mapping[str, int]
+    left: int
+    skipped: Mapping[str, int]
+    sent: tuple[Sent, ...]
+    refused: tuple[Refused, ...]
+    seconds: float
+    took: float
+    would_stop: bool
+    storms: tuple[str, ...]
+
+
+def preview(settings: Settings, sample: Sample, speed: Speed, latency: float) -> Preview:
+    """Return what a run would do; `latency` (seconds) is how long the vendor takes to answer.
+
+    Raises `ConfigurationError` for routes that cannot be.
+    """
+    return run_virtual(_play(settings, sample, speed, latency))
+
+
+async def _play(settings: Settings, sample: Sample, speed: Speed, latency: float) -> Preview:
+    clock, metrics = _Clock(), Metrics()
+    began = clock.now()
+    tally = _Tally(settings, began)
+    coming = arrivals(sample.records, speed)
+    source = _Source(sample.assigned, coming)
+    edges = Edges(
+        source=source,
+        decoder=_Decoder(sample),
+        dead_letters=tally,
+        answers={name: _Answers() for name in settings.destinations},
+        transport=lambda _name, _settings: _Transport(latency),
+        reload=_no_reload,
+        clock=clock,
+        random=Random(0),
+        cluster_id=sample.cluster_id,
+        partitions=sample.partitions,
+    )
+    kinds = {name: _accepting(kind, tally) for name, kind in vendors.kinds().items()}
+    pipeline = build(_without_holds(settings), kinds, metrics, edges, schemas=sample.schemas)
+    for name, worker in pipeline.workers.items():
+        vendor = worker.vendor
+        if isinstance(vendor, _AcceptingVendor):
+            vendor.sent = tally.sent[name]
+    stop = asyncio.Event()
+    running = asyncio.create_task(pipeline.run(stop))
+    ended = asyncio.create_task(_until_done(source, pipeline.runner, sample.assigned, clock))
+    await asyncio.wait({running, ended}, return_when=asyncio.FIRST_COMPLETED)
+    took = clock.now() - began
+    stop.set()
+    ended.cancel()
+    await asyncio.gather(ended, return_exceptions=True)
+    await running
+    return tally.result(sample, metrics, coming[-1][0] if coming else 0.0, took)
+
+
+async def _until_done(source: _Source, runner: Runner, assigned: Sequence[Assigned], clock: Clock) -> None:
+    """Return when every record has come in and has its outcome."""
+    await source.exhausted.wait()
+    trackers = [runner.tracker_of((one.topic, one.partition)) for one in assigned]
+    while any(tracker is not None and tracker.unfinished for tracker in trackers):
+        await clock.sleep(_LOOK)
+
+
+def _without_holds(settings: Settings) -> Settings:
+    """Return the settings of a run that nothing stops: no storm, no hold, and what would end it is a dead letter."""
+    free = {
+        name: one.model_copy(update={"storm": "off", "hold": False, "rate_limit_share": "group"})
+        for name, one in settings.destinations.items()
+    }
+    unrouted = "dead_letter" if settings.unrouted == "stop" else settings.unrouted
+    return settings.model_copy(update={"destinations": free, "unrouted": unrouted})
+
+
+def _no_reload(name: str) -> Vendor:
+    raise FatalError(f"destination {name} is not held in a preview, so no secret is read again")
+
+
+class _Clock(LoopClock):
+    """Virtual time that passes, and a wall clock that stands: what is too old is too old as of now."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = SystemClock().wall()
+
+    def wall(self) -> float:
+        """Return the time at which the preview was asked for."""
+        return self._now
+
+
+class _Decoder:
+    """The sample's decoder, which has asked for every schema already."""
+
+    def __init__(self, sample: Sample) -> None:
+        self._sample = sample
+
+    def decode(self, record: Record) -> Event:
+        """Decode a record."""
+        return self._sample.decode(record)
+
+    def decode_run(self, records: list[Record]) -> list[Event]:
+        """Decode none: each is decoded for itself."""
+        return []
+
+    def peek(self, record: Record) -> str | None:
+        """Return the schema's name where it is known."""
+        return self._sample.decoder.peek(record)
+
+    async def resolve(self, key: object) -> None:
+        """Return at once: what was not resolved before is a refusal."""
+
+    def abandon(self, key: object) -> None:
+        """Do nothing: nothing is asked for."""
+
+
+class _Source:
+    """The sample as a consumer would give it: each record when it comes in, unless its partition is paused."""
+
+    def __init__(self, assigned: Sequence[Assigned], coming: Sequence[tuple[float, Record]]) -> None:
+        self._assigned = assigned
+        self._coming: dict[Partition, deque[tuple[float, Record]]] = {}
+        for at, record in coming:
+            self._coming.setdefault((record.topic, record.partition), deque()).append((at, record))
+        self._paused: set[Partition] = set()
+        self._listener: AssignmentListener | None = None
+        self._began: float | None = None
+        self.exhausted = asyncio.Event()
+
+    async def start(self, listener: AssignmentListener) -> None:
+        """Join nothing."""
+        self._listener = listener
+
+    async def poll(self) -> list[Record]:
+        """Return what has come in; where nothing has, let the time pass until something does."""
+        now = asyncio.get_running_loop().time()
+        if self._began is None:
+            self._began = now
+            if self._listener is not None:
+                await self._listener.on_assign(self._assigned)
+        if not any(self._coming.values()):
+            # Now, because only a further poll says that what the last one returned was taken in.
+            self.exhausted.set()
+        passed = now - self._began
+        records: list[Record] = []
+        for at, waiting in self._coming.items():
+            while at not in self._paused and waiting and waiting[0][0] <= passed and len(records) < _CHUNK:
+                records.append(waiting.popleft()[1])
+        if records:
+            await asyncio.sleep(0)
+        else:
+            free = [waiting[0][0] for at, waiting in self._coming.items() if waiting and at not in self._paused]
+            await asyncio.sleep(_LOOK if self._paused or not free else max(0.001, min(free) - passed))
+        return records
+
+    async def commit(self, commits: Sequence[Commit]) -> dict[Partition, str]:
+        """Commit nothing, and say that all went well."""
+        return {}
+
+    async def pause(self, partitions: Sequence[Partition]) -> None:
+        """Keep partitions' records back."""
+        self._paused.update(partitions)
+
+    async def resume(self, partitions: Sequence[Partition]) -> None:
+        """Give them again."""
+        self._paused.difference_update(partitions)
+
+    def ends(self) -> dict[Partition, int]:
+        """Return no end: nothing of this preview needs it."""
+        return {}
+
+    def reached(self) -> dict[Partition, int]:
+        """Return nothing: a sample has no gaps to pass."""
+        return {}
+
+    async def close(self) -> None:
+        """Leave nothing."""
+
+
+class _Transport:
+    """Sends nothing, and takes as long as a vendor's answer."""
+
+    def __init__(self, latency: float) -> None:
+        self._latency = latency
+
+    async def send(self, request: Request, timeout: float) -> Response:
+        """Return an empty answer; who reads it takes anything for an acceptance."""
+        await asyncio.sleep(min(self._latency, timeout))
+        return Response(200, {}, b"")
+
+    async def close(self) -> None:
+        """Close nothing."""
+
+
+class _Answers:
+    """A results topic that nobody reads."""
+
+    async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> None:
+        """Take answers."""
+
+
+def _accepting(kind: VendorKind, tally: _Tally) -> VendorKind:
+    """Return the kind with vendors that accept whatever they are sent."""
+    make: Callable[[Any], Vendor] = kind.build
+    return replace(kind, build=lambda settings: _AcceptingVendor(make(settings), tally), reads_codes=True)
+
+
+class _AcceptingVendor:
+    """A vendor as it is, but for its answers; notes each request."""
+
+    def __init__(self, vendor: Vendor, tally: _Tally) -> None:
+        self._vendor = vendor
+        self._tally = tally
+        self.sent: Sent | None = None
+
+    def group(self, event: VendorEvent) -> Hashable:
+        """Return the event's group."""
+        return self._vendor.group(event)
+
+    def limits(self, group: Hashable) -> Limits:
+        """Return the group's limits."""
+        return self._vendor.limits(group)
+
+    def encode(self, event: VendorEvent, now: int) -> Item:
+        """Check and encode the event."""
+        item = self._vendor.encode(event, now)
+        if self.sent is not None and self.sent.example is None:
+            self.sent.example = item.body.decode(errors="replace")
+        return item
+
+    def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
+        """Build the request, and note it."""
+        request = self._vendor.request(group, items, now)
+        if self.sent is not None:
+            self._tally.requested(self.sent, len(items), len(request.body or b""))
+        return request
+
+    def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
+        """Accept."""
+        return Accepted()
+
+
+class _Tally:
+    """Counts what would be sent and what would be refused; it is the preview's dead-letter topic too."""
+
+    def __init__(self, settings: Settings, began: float) -> None:
+        self._settings = settings
+        self._began = began
+        self.sent = {
+            name: Sent(name, one.vendor, one.rate, held=one.hold) for name, one in settings.destinations.items()
+        }
+        self._guards = {name: StormGuard(one.storm) for name, one in settings.destinations.items()}
+        self._refused: dict[tuple[str | None, str, str | None], Refused] = {}
+        self._early: Counter[tuple[str, str]] = Counter()
+
+    def requested(self, sent: Sent, records: int, size: int) -> None:
+        """Note a request; it is accepted."""
+        sent.requests.append((asyncio.get_running_loop().time() - self._began, records, size))
+        self._guards[sent.destination].accepted(records)
+
+    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
+        """Note a record that would become a dead letter."""
+        key = (letter.destination, letter.cause, letter.code)
+        one = self._refused.get(key)
+        if one is None:
+            one = self._refused[key] = Refused(*key, 0, letter.record.position, letter.message, letter.field)
+        one.records += 1
+        if letter.destination is None:
+            self._early[letter.record.topic, f"{letter.cause} {letter.code}"] += 1
+        elif self._guards[letter.destination].refused(letter.cause, letter.code or ""):
+            self.sent[letter.destination].storm = letter.code or letter.cause
+            self._guards[letter.destination].reset()
+
+    def result(self, sample: Sample, metrics: Metrics, seconds: float, took: float) -> Preview:
+        """Return what was counted."""
+        for name, sent in self.sent.items():
+            sent.closed_by = _by_label(metrics.batch_closed, "by", destination=name)
+        read = Counter(record.topic for record in sample.records)
+        guards = [one.storm for one in self._settings.destinations.values() if isinstance(one.storm, StormSettings)]
+        patient = max(guards, key=lambda guard: guard.share * guard.records) if guards else None
+        storms = [
+            f"topic {topic}: {count} of {read[topic]} records are refused ({why})"
+            for (topic, why), count in self._early.items()
+            if patient is not None and count > patient.share * patient.records and count > patient.share * read[topic]
+        ]
+        would_stop = self._settings.unrouted == "stop" and any(
+            one.code == "route.unrouted" for one in self._refused.values()
+        )
+        refused = sorted(self._refused.values(), key=lambda one: (-one.records, one.destination or "", one.code or ""))
+        return Preview(
+            read={topic: read[topic] for topic in sample.partitions},
+            left=sample.left,
+            skipped=_by_label(metrics.records_skipped, "reason"),
+            sent=tuple(self.sent.values()),
+            refused=tuple(refused),
+            seconds=seconds,
+            took=took,
+            would_stop=would_stop,
+            storms=tuple(storms),
+        )
+
+
+def _by_label(counter: Any, label: str, **wanted: str) -> dict[str, int]:
+    """Return a counter's values by one label, of the samples that have the `wanted` ones."""
+    samples = [one for family in counter.collect() for one in family.samples if one.name.endswith("_total")]
+    found = [one for one in samples if wanted.items() <= one.labels.items()]
+    return {one.labels[label]: int(one.value) for one in found if one.value}

@@ -1,0 +1,201 @@
+"""A sample of the live topics: records, the schemas they need, and how they come in; nothing is committed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from connector.clock import SystemClock
+from connector.codec.codec import Decoder
+from connector.codec.contracts import load_contracts
+from connector.config.loader import Loaded, Settings
+from connector.errors import ConnectorError, Refusal, SchemaUnavailable, StartupError
+from connector.kafka.client import start_of
+from connector.kafka.groups import Groups
+from connector.kafka.offset_reader import OffsetReader, Partition, Span
+from connector.kafka.subscription import TopicSelection
+from connector.records import NO_TIMESTAMP, Assigned, Event, Record
+from connector.runtime.checks import known_schemas, open_registry, own_schemas
+
+SCHEMA_SECONDS: Final = 15.0
+"""How long the registry is asked for a schema; an unknown id is asked again for ten of them."""
+
+Start = Literal["group", "earliest", "newest"] | int
+Speed = Literal["topic", "backlog"] | float
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to read: `records` at most, from `start` (an int: epoch milliseconds), of `topics` where some are named."""
+
+    records: int
+    start: Start
+    topics: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was read. `partitions` counts those of each topic; `left` is how many later offsets were not read.
+
+    `unreadable` says, by the schema's key, why the registry gave no schema.
+    """
+
+    cluster_id: str
+    partitions: Mapping[str, int]
+    assigned: tuple[Assigned, ...]
+    records: tuple[Record, ...]
+    left: int
+    decoder: Decoder
+    unreadable: Mapping[object, str]
+    schemas: Mapping[str, Any]
+
+    def decode(self, record: Record) -> Event:
+        """Return a record's event. Raises `Refusal`, also where a run would wait for the record's schema."""
+        try:
+            return self.decoder.decode(record)
+        except SchemaUnavailable as error:
+            why = self.unreadable.get(error.key, "the registry was not asked for it")
+            raise Refusal("decode", "decode.schema_unavailable", f"a run would wait for its schema: {why}") from None
+
+
+async def read(loaded: Loaded, wish: Wish) -> Sample:
+    """Read a sample of the configured topics. Raises `StartupError` where Kafka does not answer or has none of them."""
+    settings = loaded.settings
+    own = own_schemas(loaded)
+    committed = {}
+    if wish.start == "group":
+        async with Groups(settings.kafka) as groups:
+            commits = await groups.committed(settings.kafka.group_id)
+        committed = {(one.topic, one.partition): (one.offset, one.metadata) for one in commits}
+    with OffsetReader(settings.kafka) as reader:
+        cluster_id, known = await asyncio.to_thread(reader.topics)
+        topics = {name: known[name] for name in _wanted(settings, wish.topics, known)}
+        spans = await asyncio.to_thread(_spans, settings, reader, topics, wish, committed)
+        records = await asyncio.to_thread(lambda: tuple(reader.records(spans)))
+    registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
+    decoder = Decoder(
+        load_contracts(), clock=SystemClock(), registry=registry, schemas=own, plain=settings.schemas.plain
+    )
+    try:
+        unreadable = await _resolve(decoder, records)
+    finally:
+        await decoder.close()
+        if registry is not None:
+            await registry.close()
+    assigned = tuple(_assigned(at, span, committed.get(at)) for at, span in spans.items())
+    left = sum(span.end - span.first for span in spans.values()) - len(records)
+    return Sample(cluster_id, topics, assigned, records, max(0, left), decoder, unreadable, known_schemas(own))
+
+
+def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Record]]:
+    """Return when each record comes in, in seconds from the first on, in the order in which they come.
+
+    `topic` is the pace of their own timestamps; a number is records a second, in the order of the timestamps; `backlog`
+    has all of them there at once. A partition's records keep their order whatever their timestamps say.
+    """
+    latest: dict[Partition, int] = {}
+    timed = []
+    for record in records:
+        at = (record.topic, record.partition)
+        time = record.timestamp if record.timestamp != NO_TIMESTAMP else latest.get(at, NO_TIMESTAMP)
+        latest[at] = max(time, latest.get(at, time))
+        timed.append((latest[at], record))
+    timed.sort(key=lambda one: one[0])
+    if speed == "backlog" or not timed:
+        return [(0.0, record) for _, record in timed]
+    if speed == "topic":
+        first = next((time for time, _ in timed if time != NO_TIMESTAMP), 0)
+        return [(max(0, time - first) / 1000, record) for time, record in timed]
+    return [(number / speed, record) for number, (_, record) in enumerate(timed)]
+
+
+def shares(available: Mapping[Partition, int], wanted: int) -> dict[Partition, int]:
+    """Return how many records to take of each partition, `wanted` in all: as equal as what they have allows."""
+    taken: dict[Partition, int] = {}
+    left = wanted
+    for number, (at, count) in enumerate(sorted(available.items(), key=lambda one: (one[1], one[0]))):
+        taken[at] = min(count, math.ceil(left / (len(available) - number)))
+        left -= taken[at]
+    return taken
+
+
+def _wanted(settings: Settings, only: Collection[str], known: Collection[str]) -> list[str]:
+    """Return the topics to read that there are. Raises `StartupError` for one that is named and is not there."""
+    selection = TopicSelection(settings.kafka.topics, settings.own_topics)
+    names = {*selection.names, *selection.matching(known)}
+    if foreign := sorted(set(only) - names):
+        raise StartupError(
+            f"--topic: {', '.join(foreign)} is none of kafka.topics; these are {', '.join(sorted(names))}"
+        )
+    wanted = sorted(names & set(only) if only else names)
+    if missing := [name for name in wanted if name not in known]:
+        raise StartupError(f"topic {', '.join(missing)} does not exist; create it, or correct kafka.topics")
+    if not wanted:
+        raise StartupError(f"no topic matches kafka.topics: {', '.join(settings.kafka.topics)}")
+    return wanted
+
+
+def _spans(
+    settings: Settings,
+    reader: OffsetReader,
+    topics: Mapping[str, int],
+    wish: Wish,
+    committed: Mapping[Partition, tuple[int, str]],
+) -> dict[Partition, Span]:
+    """Return what to read of each partition."""
+    bounds = {
+        (name, number): reader.bounds((name, number)) for name, count in topics.items() for number in range(count)
+    }
+    start = start_of(settings.kafka) if wish.start == "group" else wish.start
+    firsts = {}
+    for at, (first, end) in bounds.items():
+        if at in committed:
+            firsts[at] = min(max(first, committed[at][0]), end)
+        elif isinstance(start, int):
+            found = reader.since(at, start)
+            firsts[at] = end if found is None else max(first, found)
+        else:
+            firsts[at] = end if start == "latest" else first
+    taken = shares({at: bounds[at][1] - firsts[at] for at in bounds}, wish.records)
+    if wish.start == "newest":
+        return {at: Span(end - taken[at], end) for at, (_, end) in bounds.items()}
+    return {at: Span(firsts[at], end, taken[at]) for at, (_, end) in bounds.items()}
+
+
+def _assigned(at: Partition, span: Span, committed: tuple[int, str] | None) -> Assigned:
+    """Return the partition as the group would give it; with its map, where it begins at the committed offset."""
+    offset, metadata = committed if committed is not None else (None, "")
+    return Assigned(*at, span.first, offset, metadata)
+
+
+async def _resolve(decoder: Decoder, records: Sequence[Record]) -> dict[object, str]:
+    """Ask the registry for every schema that the records need; return why it gave none, by key."""
+    keys = set(_unresolved(decoder, records))
+
+    async def ask(key: object) -> str | None:
+        try:
+            await asyncio.wait_for(decoder.resolve(key), SCHEMA_SECONDS)
+        except TimeoutError:
+            return f"the registry gives no schema {key} within {SCHEMA_SECONDS:g} s"
+        except ConnectorError as error:
+            return str(error)
+        return None
+
+    ordered = list(keys)
+    answers = await asyncio.gather(*(ask(key) for key in ordered))
+    return {key: answer for key, answer in zip(ordered, answers, strict=True) if answer is not None}
+
+
+def _unresolved(decoder: Decoder, records: Sequence[Record]) -> Iterator[object]:
+    for record in records:
+        if record.value is None:
+            continue
+        try:
+            decoder.decode(record)
+        except SchemaUnavailable as error:
+            yield error.key
+        except Refusal:
+            continue

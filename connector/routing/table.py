@@ -1,0 +1,279 @@
+"""Which events go to which destinations, and as what: `routes`, the envelope's target, or the contract schema. Pure.
+
+    a route matches (topic, schema, where)?  yes → every matching route's destinations, each once, first route first
+      no, an envelope                        → its target: a destination's name, or a vendor's with one destination
+      no, a vendor's contract schema         → that vendor's only destination
+      no                                     → `unrouted`: a dead letter, a skip, or the end of the run
+
+What depends on the topic and the schema alone is decided once and kept; `docs/routing.md` states the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from connector.config.loader import Settings
+from connector.errors import ConfigurationError, FatalError, Refusal
+from connector.records import Event, Position, Record
+from connector.routing.compiler import ENVELOPE, CompiledRoute, Leg, compile_routes
+from connector.routing.conversions import Unfit
+from connector.vendors.base import VendorEvent, VendorKind
+
+Plan = Callable[[Event, Record, str], "list[Routed]"]
+
+_IDS: Final = (str, int, UUID)
+
+
+class Routed(Struct, frozen=True, gc=False):
+    """One delivery to be made: the event in the vendor's fields, or why it cannot be delivered there.
+
+    `identity` is what the dedup id is made of, also where the event is refused. `route` is the index in `routes`,
+    None where the envelope's target or the contract schema decided.
+    """
+
+    destination: str
+    event: VendorEvent | Refusal
+    identity: str
+    route: int | None = None
+
+
+def position_identity(cluster_id: str, position: Position | Record) -> str:
+    """Return the identity of a record whose event has no id of its own: where it stands, for ever."""
+    return f"{cluster_id}/{position.topic}/{position.partition}/{position.offset}"
+
+
+def event_identity(event_id: str) -> str:
+    """Return the identity by the event's own id; a cluster's id never holds a colon, so it equals no position's."""
+    return f"id:{event_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """All routes, compiled. `route` is called for every record; what it learns of a (topic, schema) is kept."""
+
+    routes: tuple[CompiledRoute, ...]
+    destinations: Mapping[str, VendorKind]
+    unrouted: str
+    _plans: dict[tuple[str, str], Plan] = field(default_factory=dict)
+    _only: dict[tuple[str, str], str | None] = field(default_factory=dict)
+
+    @classmethod
+    def compile(
+        cls, settings: Settings, kinds: Mapping[str, VendorKind], schemas: Mapping[str, Any] | None = None
+    ) -> RouteTable:
+        """Return the table for a configuration.
+
+        `schemas` are the writers' schemas known at start (parsed JSON by full name); paths of routes that name one
+        are checked against it. Raises `ConfigurationError` with every fault of `routes` at once.
+        """
+        destinations = {name: kinds[one.vendor] for name, one in settings.destinations.items() if one.vendor in kinds}
+        routes, faults = compile_routes(settings, destinations, schemas or {})
+        if faults:
+            raise ConfigurationError(faults)
+        return cls(routes, destinations, settings.unrouted)
+
+    def route(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
+        """Return the deliveries to be made of one event; an empty list is a deliberate skip (`unrouted: skip`).
+
+        A fault that concerns one destination (its mapping, its id) is that entry's `Refusal`, the others go on. Raises
+        `Refusal` with cause `route` where no destination can be told, `FatalError` under `unrouted: stop`.
+        """
+        return self.plan(record.topic, event.schema)(event, record, cluster_id)
+
+    def plan(self, topic: str, schema: str) -> Plan:
+        """Return what routes the events of a schema in a topic, as `route` does; for callers that have many of them."""
+        plan = self._plans.get((topic, schema))
+        if plan is None:
+            plan = self._plans[topic, schema] = self._plan(topic, schema)
+        return plan
+
+    def only_destination(self, topic: str, schema: str) -> str | None:
+        """Return where every event of a schema in a topic goes as it is; None where a route or a target has a say."""
+        if (topic, schema) not in self._only:
+            names = self._by_schema(schema)
+            plain = schema != ENVELOPE and len(names) == 1 and not self._matching(topic, schema)
+            self._only[topic, schema] = names[0] if plain else None
+        return self._only[topic, schema]
+
+    def reaches(self, topic: str) -> frozenset[str]:
+        """Return every destination that some record of the topic may go to, whatever its schema."""
+        matching = [route for route in self.routes if route.topics is None or route.topics.matches(topic)]
+        if any(route.schema is None and not route.conditions for route in matching):
+            return frozenset(leg.destination for route in matching for leg in route.legs)
+        return frozenset(self.destinations)
+
+    def may_reach(self, destination: str, topic: str, schema: str) -> bool:
+        """Tell whether some event of the schema in the topic may go to the destination.
+
+        False lets a run for this destination alone skip such records without decoding them.
+        """
+        matching = self._matching(topic, schema)
+        if any(leg.destination == destination for route in matching for leg in route.legs):
+            return True
+        if any(not route.conditions for route in matching):
+            return False
+        return schema == ENVELOPE or destination in self._by_schema(schema)
+
+    def _matching(self, topic: str, schema: str) -> tuple[CompiledRoute, ...]:
+        return tuple(route for route in self.routes if route.is_for(topic, schema))
+
+    def _by_schema(self, schema: str) -> list[str]:
+        return [name for name, kind in self.destinations.items() if kind.schema == schema]
+
+    def _plan(self, topic: str, schema: str) -> Plan:
+        """Return what is done with an event of the schema in the topic: its routes, and what where none matches."""
+        otherwise = self._without_route(schema)
+        routes = self._matching(topic, schema)
+        if not routes:
+            return otherwise
+
+        def by_route(event: Event, record: Record, cluster_id: str) -> list[Routed]:
+            routed: list[Routed] = []
+            matched = False
+            for route in routes:
+                if route.matches(event.datum, record):
+                    matched = True
+                    _follow(route, event, record, cluster_id, routed)
+            return routed if matched else otherwise(event, record, cluster_id)
+
+        return by_route
+
+    def _without_route(self, schema: str) -> Plan:
+        if schema == ENVELOPE:
+            return self._by_target
+        names = self._by_schema(schema)
+        if not names:
+            return self._unrouted
+        if len(names) > 1:
+            return _ambiguous(schema, names)
+        destination = names[0]
+
+        def to_only_destination(event: Event, record: Record, cluster_id: str) -> list[Routed]:
+            identity = position_identity(cluster_id, record)
+            return [Routed(destination, VendorEvent(event.datum, identity, record.timestamp), identity)]
+
+        return to_only_destination
+
+    def _by_target(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
+        destination = self._target(event.datum["target"])
+        identity = _envelope_identity(event.datum, record, cluster_id)
+        body = event.datum["body"]
+        kind = self.destinations[destination]
+        if _body_schema(body) == kind.schema:
+            return [Routed(destination, VendorEvent(body[1], identity, record.timestamp), identity)]
+        return [Routed(destination, _mismatch(destination, kind.schema, body), identity)]
+
+    def _target(self, target: str) -> str:
+        if target in self.destinations:
+            return target
+        names = [name for name, kind in self.destinations.items() if kind.name == target]
+        if len(names) == 1:
+            return names[0]
+        if names:
+            message = f"target is vendor {target}, which has {len(names)} destinations; name one: {', '.join(names)}"
+            raise Refusal("route", "route.ambiguous", message, field="target")
+        known = ", ".join(self.destinations)
+        message = f"target is neither a destination nor a vendor with one; destinations are {known}"
+        raise Refusal("route", "route.unknown_target", message, field="target")
+
+    def _unrouted(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
+        if self.unrouted == "skip":
+            return []
+        what = f"no route matches schema {event.schema} in topic {record.topic}"
+        if self.unrouted == "stop":
+            raise FatalError(
+                f"{what} (partition {record.partition}, offset {record.offset}); "
+                "add a route for it, or set unrouted to dead_letter or skip"
+            )
+        raise Refusal("route", "route.unrouted", f"{what}; add a route for it, or set unrouted: skip")
+
+
+def _follow(route: CompiledRoute, event: Event, record: Record, cluster_id: str, routed: list[Routed]) -> None:
+    """Add the route's deliveries to `routed`, but for destinations that an earlier route gave the record already."""
+    taken = {earlier.destination for earlier in routed} if routed else ()
+    fault: Refusal | None = None
+    try:
+        identity = _route_identity(route, event, record, cluster_id)
+    except Refusal as refusal:
+        fault, identity = refusal, position_identity(cluster_id, record)
+    routed += [
+        Routed(leg.destination, fault or _delivered(leg, route, event, record, identity), identity, route.index)
+        for leg in route.legs
+        if leg.destination not in taken
+    ]
+
+
+def _delivered(leg: Leg, route: CompiledRoute, event: Event, record: Record, identity: str) -> VendorEvent | Refusal:
+    """Return the event for one destination: as it is where it has the vendor's form already, else mapped."""
+    fields: Mapping[str, Any] | None = None
+    if leg.mapping is None or route.schema is None:
+        if event.schema == leg.schema:
+            fields = event.datum
+        elif event.schema == ENVELOPE and _body_schema(event.datum["body"]) == leg.schema:
+            fields = event.datum["body"][1]
+    if fields is None:
+        if leg.mapping is None:
+            return _unmapped(leg, event)
+        try:
+            fields = leg.mapping.apply(event.datum, record)
+        except Refusal as refusal:
+            return refusal
+    return VendorEvent(fields, identity, record.timestamp, route.entity)
+
+
+def _route_identity(route: CompiledRoute, event: Event, record: Record, cluster_id: str) -> str:
+    """Return the identity by the route's `id`; without one by the envelope's, and without any by the position."""
+    if route.identity is None:
+        if event.schema == ENVELOPE:
+            return _envelope_identity(event.datum, record, cluster_id)
+        return position_identity(cluster_id, record)
+    try:
+        value = route.identity.get(event.datum, record)
+    except Unfit as unfit:
+        raise _bad_id(route.identity.text, unfit.rule, unfit.why) from None
+    if value is None or value == "":
+        return position_identity(cluster_id, record)
+    if not isinstance(value, _IDS) or isinstance(value, bool):
+        raise _bad_id(route.identity.text, "type", "an event's id is text, a whole number or a UUID")
+    return event_identity(str(value))
+
+
+def _envelope_identity(datum: Mapping[str, Any], record: Record, cluster_id: str) -> str:
+    event_id = datum["id"]
+    return event_identity(event_id) if event_id else position_identity(cluster_id, record)
+
+
+def _bad_id(source: str, rule: str, why: str) -> Refusal:
+    return Refusal("route", f"route.id.{rule}", f"id from {source}: {why}", field=source)
+
+
+def _body_schema(body: Any) -> str | None:
+    return body[0] if type(body) is tuple else None
+
+
+def _unmapped(leg: Leg, event: Event) -> Refusal:
+    if event.schema == ENVELOPE:
+        return _mismatch(leg.destination, leg.schema, event.datum["body"])
+    message = (
+        f"schema {event.schema} is not {leg.schema}, and the route maps no fields for destination {leg.destination}"
+    )
+    return Refusal("route", "route.unmapped", message)
+
+
+def _mismatch(destination: str, schema: str, body: Any) -> Refusal:
+    message = f"body is {_body_schema(body) or 'no record'}, and destination {destination} takes {schema}"
+    return Refusal("route", "route.body_mismatch", message, field="body")
+
+
+def _ambiguous(schema: str, names: list[str]) -> Plan:
+    message = f"schema {schema} has {len(names)} destinations ({', '.join(names)}), and no route says which"
+
+    def refuse(_event: Event, _record: Record, _cluster_id: str) -> list[Routed]:
+        raise Refusal("route", "route.ambiguous", message)
+
+    return refuse

@@ -1,0 +1,174 @@
+"""What is looked at before a run: routes against the schemas that are known, and with `--online` the surroundings."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from connector import vendors
+from connector.clock import SystemClock
+from connector.codec.contracts import load_contracts, load_schema_files
+from connector.codec.registry import Registry, make_client
+from connector.codec.schemas import Schema
+from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings
+from connector.delivery.transport import HttpTransport
+from connector.errors import ConfigurationError, ConnectorError, Fault, StartupError, TransportError
+from connector.kafka.topics import OwnTopic, TopicCheck
+from connector.routing.table import RouteTable
+from connector.vendors.base import Misconfigured, Probed, VendorKind
+
+TOPICS_TIMEOUT: Final = 30.0
+"""Seconds that `topics` waits for a broker."""
+REACH_TIMEOUT: Final = 10.0
+"""Seconds that `check --online` gives each of those it asks."""
+
+
+def own_schemas(loaded: Loaded) -> list[Schema]:
+    """Return the schemas in the files that `schemas.files` names.
+
+    Raises `ConfigurationError` for a pattern that matches no file, `StartupError` for a file that is no schema.
+    """
+    found: list[Path] = []
+    faults = []
+    for index, pattern in enumerate(loaded.settings.schemas.files):
+        absolute = Path(pattern).is_absolute()
+        matches = [Path(pattern)] if absolute else sorted(loaded.folder.glob(pattern))
+        if not matches:
+            faults.append(Fault(f"schemas.files[{index}]", f"{pattern} matches no file in {loaded.folder}"))
+        found.extend(matches)
+    if faults:
+        raise ConfigurationError(faults)
+    return load_schema_files(found)
+
+
+def known_schemas(own: list[Schema]) -> dict[str, Any]:
+    """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win."""
+    return {schema.name: schema.tree for schema in (*own, *load_contracts().schemas.values()) if schema.name}
+
+
+def tracing_faults(settings: Settings) -> list[Fault]:
+    """Return the fault of traces that are wanted where OpenTelemetry is not installed."""
+    if not settings.tracing.enabled:
+        return []
+    wanted = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+    if all(_is_installed(package) for package in wanted):
+        return []
+    advice = "install the extra: pip install 'connector[otel]', or leave tracing off"
+    return [Fault("tracing.enabled", f"OpenTelemetry is not installed; {advice}")]
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package can be imported; its parents are."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def check_routes(loaded: Loaded) -> None:
+    """Compile the routes as a run does. Raises `ConfigurationError` with every fault of `routes` and `schemas`."""
+    settings = loaded.settings
+    schemas = known_schemas(own_schemas(loaded))
+    faults = [
+        Fault(f"schemas.plain.{topic}", f"no known schema is {name}; add its file to schemas.files")
+        for topic, name in settings.schemas.plain.items()
+        if name not in schemas
+    ]
+    faults += tracing_faults(settings)
+    try:
+        RouteTable.compile(settings, vendors.kinds(), schemas)
+    except ConfigurationError as error:
+        faults += error.faults
+    if faults:
+        raise ConfigurationError(faults)
+
+
+async def check_online(loaded: Loaded) -> list[str]:
+    """Return what is wrong with the surroundings: broker, topics, registry, vendors that can be probed."""
+    settings = loaded.settings
+    faults: list[str] = []
+    try:
+        async with TopicCheck(settings.kafka, clock=SystemClock()) as check:
+            await check.wait(lambda _message: None, REACH_TIMEOUT)
+            await check.check(settings.kafka.topics, own_topics(settings))
+    except ConnectorError as error:
+        faults.append(str(error))
+    if settings.schema_registry is not None:
+        try:
+            registry = open_registry(settings.schema_registry)
+            try:
+                await registry.check()
+            finally:
+                await registry.close()
+        except ConnectorError as error:
+            faults.append(f"schema_registry: {error}")
+    kinds = vendors.kinds()
+    for name, one in settings.destinations.items():
+        fault = await probe(name, one, kinds)
+        if fault is not None:
+            faults.append(f"destinations.{name}: {fault}")
+    return faults
+
+
+class CheckedTopic(NamedTuple):
+    """One of the connector's own topics that is fit for its purpose, and whether it was created just now."""
+
+    name: str
+    purpose: str
+    created: bool
+
+
+async def check_topics(loaded: Loaded, *, create: bool, partitions: int | None) -> list[CheckedTopic]:
+    """Return the connector's own topics; with `create` those that are missing are created, whatever the file says.
+
+    Raises `StartupError` with everything that is wrong with them, `BrokerUnreachable` after half a minute.
+    """
+    settings = loaded.settings
+    kafka = settings.kafka.model_copy(update={"create_topics": create})
+    own = own_topics(settings)
+    if settings.console.audit_topic is not None:
+        own.append(OwnTopic(settings.console.audit_topic, "audit"))
+    async with TopicCheck(kafka, clock=SystemClock()) as check:
+        await check.wait(lambda _message: None, TOPICS_TIMEOUT)
+        report = await check.check(kafka.topics, own, partitions)
+    return [CheckedTopic(topic.name, topic.purpose, topic.name in report.created) for topic in own]
+
+
+async def probe(name: str, settings: DestinationSettings, kinds: Mapping[str, VendorKind]) -> str | None:
+    """Return why a destination cannot be used; None where all is well, or its vendor has nothing that may be asked.
+
+    The vendor's own verdict tells a refused credential. Any other 2xx is good: what its body holds is not documented.
+    """
+    vendor = kinds[settings.vendor].build(settings)
+    if not isinstance(vendor, Probed):
+        return None
+    transport = HttpTransport(name, settings.http, 1)
+    try:
+        response = await transport.send(vendor.probe(), min(settings.timeout, REACH_TIMEOUT))
+    except TransportError as error:
+        return error.reason
+    finally:
+        await transport.close()
+    verdict = vendor.read(response, None, (), 0)
+    if isinstance(verdict, Misconfigured):
+        return verdict.reason
+    return None if 200 <= response.status < 300 else f"HTTP {response.status} for the probe of its credential"
+
+
+def own_topics(settings: Settings) -> list[OwnTopic]:
+    """Return the topics that the connector writes to, with what for."""
+    topics = [OwnTopic(settings.dead_letter_topic, "dead-letter"), OwnTopic(settings.replay_topic, "replay")]
+    topics.extend(OwnTopic(topic, "results") for topic in settings.results_topics.values())
+    if settings.receipts.topic:
+        topics.append(OwnTopic(settings.receipts.topic, "receipts"))
+    return topics
+
+
+def open_registry(settings: RegistrySettings) -> Registry:
+    """Return a registry's client. Raises `StartupError` where its settings are not the client's."""
+    try:
+        return Registry(make_client(settings), settings.url)
+    except ValueError as error:
+        raise StartupError(f"schema_registry.client: {error}") from None

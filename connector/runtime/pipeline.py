@@ -1,0 +1,282 @@
+"""Wires one pipeline: intake, runner and a worker for each destination, on edges that may be real or models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, TypeVar
+
+from connector.clock import Clock
+from connector.config.loader import DestinationSettings, Settings, StormSettings
+from connector.delivery.destination import AnswerSink, DeadLetterSink, Destination, Ports, ReceiptSink
+from connector.delivery.holds import Cause
+from connector.delivery.request import Tracer, Transport
+from connector.delivery.storms import StormGuard
+from connector.delivery.worker import Worker
+from connector.pipeline.flow import Budget, TopicPartition
+from connector.pipeline.intake import Intake
+from connector.pipeline.offset_map import MAX_TEXT
+from connector.pipeline.preparing import Decoder, Services
+from connector.pipeline.runner import Runner, Source, Timing
+from connector.pipeline.storms import Storms
+from connector.routing.table import RouteTable
+from connector.telemetry.metrics import Metrics
+from connector.vendors.base import Vendor, VendorKind
+
+T = TypeVar("T")
+
+LETTING_GO: Final = 1.0
+"""Seconds that a task has to end after it was cancelled, before it is cancelled again."""
+QUEUE_SHARE: Final = 16
+"""One part in so many of `limits.buffer` is librdkafka's own queue."""
+BUDGET_SHARE: Final = 0.75
+"""The part of `limits.buffer` for deliveries without an outcome; what is left is for requests on their way."""
+REPLAY_SHARE: Final = 0.02
+"""What part of a destination's rate limit goes with the partitions of the replay topic, where that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """What the pipeline touches outside itself: the simulation passes models of the same shapes."""
+
+    source: Source
+    decoder: Decoder
+    dead_letters: DeadLetterSink
+    answers: Mapping[str, AnswerSink]
+    transport: Callable[[str, DestinationSettings], Transport]
+    reload: Callable[[str], Vendor]
+    clock: Clock
+    random: Random
+    cluster_id: str
+    partitions: Mapping[str, int]
+    receipts: ReceiptSink | None = None
+    map_limit: int = MAX_TEXT
+    """The longest commit metadata that the group's coordinator takes."""
+    tracer: Tracer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The built pipeline: one runner, and a worker for each destination."""
+
+    runner: Runner
+    workers: Mapping[str, Worker]
+    intake: Intake
+    holds: IntakeHolds
+    budget: Budget
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set, then drain and close. Raises what ended it early; its work stays uncommitted.
+
+        Cancelling is a stop too: it drains first. Cancelled again, it lets the drain go, and still leaves no task.
+        """
+        sending = [asyncio.create_task(worker.run(), name=name) for name, worker in self.workers.items()]
+        running = asyncio.create_task(self.runner.run(stop), name="runner")
+        try:
+            await asyncio.wait([running, *sending], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.set()
+            ended = await self._end(running, sending)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+
+    async def _end(
+        self, running: asyncio.Task[None], sending: Sequence[asyncio.Task[None]]
+    ) -> list[BaseException | None]:
+        """Wait for the runner's drain, then end the workers; return how each task ended."""
+        try:
+            await asyncio.wait([running])
+        finally:
+            ended = await _whole(self._close([running, *sending]))
+        return ended
+
+    async def _close(self, tasks: Sequence[asyncio.Task[None]]) -> list[BaseException | None]:
+        late = set(tasks)
+        while late:  # a drain inside of a rebalance is followed by that of the stop: each has to be let go
+            for task in late:
+                task.cancel()
+            _, late = await asyncio.wait(late, timeout=LETTING_GO)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        # A runner that was cancelled in its drain has not closed its intake.
+        await self.intake.close()
+        for worker in self.workers.values():
+            await worker.close()
+        return ended
+
+
+async def _whole(work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns, which ends soon; a cancellation meanwhile is raised only then."""
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    result = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return result
+
+
+def build(
+    settings: Settings,
+    kinds: Mapping[str, VendorKind],
+    metrics: Metrics,
+    edges: Edges,
+    *,
+    only: str | None = None,
+    schemas: Mapping[str, Any] | None = None,
+) -> Pipeline:
+    """Wire a pipeline for every destination, or `only` one of them.
+
+    `schemas` are the writers' schemas known at start, parsed JSON by full name: routes are checked against
+    them. Raises `ConfigurationError` for routes that cannot be.
+    """
+    routes = RouteTable.compile(settings, kinds, schemas)
+    budget = Budget(int(settings.limits.buffer * BUDGET_SHARE))
+    workers = {
+        name: _worker(name, one, kinds[one.vendor], edges, metrics, budget)
+        for name, one in settings.destinations.items()
+        if only is None or name == only
+    }
+    holds = IntakeHolds(routes, workers)
+    intake = Intake(
+        Services(
+            decoder=edges.decoder,
+            routes=routes,
+            deliverers=workers,
+            dead_letters=edges.dead_letters,
+            budget=budget,
+            metrics=metrics,
+            clock=edges.clock,
+            storms=Storms(lambda topic: _topic_guard(settings, routes.reaches(topic)), holds.storm),
+            cluster_id=edges.cluster_id,
+        ),
+        list(workers),
+        only=only,
+        replay_topic=settings.replay_topic,
+    )
+    shares = Shares(settings, routes, workers, edges.partitions)
+    runner = Runner(
+        edges.source,
+        intake,
+        list(workers.items()),
+        budget=budget,
+        metrics=metrics,
+        clock=edges.clock,
+        timing=Timing(settings.limits.commit_interval, settings.limits.drain_timeout, edges.map_limit),
+        on_assignment=shares.apply,
+    )
+    return Pipeline(runner, workers, intake, holds, budget)
+
+
+def _worker(
+    name: str, settings: DestinationSettings, kind: VendorKind, edges: Edges, metrics: Metrics, budget: Budget
+) -> Worker:
+    ports = Ports(
+        clock=edges.clock,
+        random=edges.random,
+        dead_letters=edges.dead_letters,
+        answers=edges.answers.get(name),
+        metrics=metrics,
+        budget=budget,
+        receipts=edges.receipts,
+    )
+    destination = Destination(name, settings, kind.build(settings), ports, reload=_Reload(edges.reload, name))
+    codes = None if kind.reads_codes else settings.codes
+    return Worker(
+        destination, edges.transport(name, settings), timeout=settings.timeout, codes=codes, tracer=edges.tracer
+    )
+
+
+def _topic_guard(settings: Settings, reached: frozenset[str]) -> StormGuard:
+    """Return the guard of a topic: the most patient of the destinations it reaches, off where all of them are."""
+    guards = [one.storm for name, one in settings.destinations.items() if name in reached]
+    on = [guard for guard in guards if isinstance(guard, StormSettings)]
+    return StormGuard(max(on, key=lambda guard: guard.share * guard.records) if on else "off")
+
+
+class IntakeHolds:
+    """Shows on the destinations why records do not reach them: the registry is in trouble, or a topic in a storm."""
+
+    def __init__(self, routes: RouteTable, workers: Mapping[str, Worker]) -> None:
+        self._routes = routes
+        self._workers = workers
+        self._storms: dict[str, str] = {}
+        self.registry: str | None = None
+
+    @property
+    def stormy(self) -> bool:
+        """Whether the storm of any topic holds it."""
+        return bool(self._storms)
+
+    def storm(self, topic: str, message: str | None) -> None:
+        """Note that a topic is held by its storm, or flows again."""
+        if message is None:
+            self._storms.pop(topic, None)
+        else:
+            self._storms[topic] = message
+        self._show()
+
+    def registry_trouble(self, message: str | None) -> None:
+        """Note that records wait for their schemas, or do so no longer."""
+        self.registry = message
+        self._show()
+
+    def _show(self) -> None:
+        for name, worker in self._workers.items():
+            storms = [message for topic, message in self._storms.items() if name in self._routes.reaches(topic)]
+            if self.registry is not None:
+                worker.destination.hold_intake(Cause.REGISTRY, self.registry)
+            elif storms:
+                worker.destination.hold_intake(Cause.STORM, storms[0])
+            else:
+                worker.destination.hold_intake(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reload:
+    """Builds one destination's vendor of secrets read again."""
+
+    build: Callable[[str], Vendor]
+    name: str
+
+    def __call__(self) -> Vendor:
+        return self.build(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Gives each destination this member's part of the group's rate limit: its part of the partitions that reach it.
+
+    Replayed records weigh little: all partitions of the replay topic together count as `REPLAY_SHARE` of a limit.
+    `partitions` may grow while it runs; of a topic that is not in it, only what was assigned is known.
+    """
+
+    settings: Settings
+    routes: RouteTable
+    workers: Mapping[str, Worker]
+    partitions: Mapping[str, int]
+
+    def apply(self, assigned: frozenset[TopicPartition]) -> None:
+        """Set every share for an assignment."""
+        counts = dict(self.partitions)
+        for topic, partition in assigned:
+            counts[topic] = max(counts.get(topic, 0), partition + 1)
+        owned = Counter(topic for topic, _ in assigned)
+        replay = self.settings.replay_topic
+        replays = owned[replay] / counts[replay] * REPLAY_SHARE if replay in counts else 0.0
+        for name, worker in self.workers.items():
+            if self.settings.destinations[name].rate_limit_share == "fixed":
+                continue
+            topics = [topic for topic in counts if topic != replay and name in self.routes.reaches(topic)]
+            total = sum(counts[topic] for topic in topics)
+            share = sum(owned[topic] for topic in topics) / total if total else 0.0
+            if replay in counts:
+                share *= 1.0 - REPLAY_SHARE
+            worker.set_share(share + replays)

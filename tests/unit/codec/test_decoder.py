@@ -1,0 +1,265 @@
+"""The decoder gives events or refusals, and nothing else, whatever bytes and schemas come."""
+
+import datetime as dt
+import decimal
+import json
+import uuid
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from connector.codec import engine
+from connector.codec.codec import Decoder, Encoder
+from connector.codec.contracts import Contracts, load_contracts
+from connector.codec.engine import compile_write
+from connector.codec.schemas import Schema, read_schema
+from connector.codec.wire import SchemaKey
+from connector.errors import Refusal, StartupError
+from connector.records import Event, Record
+from connector.testing.clock import ManualClock
+
+JIGUANG = "connector.events.JiguangUserEvent"
+CONTRACTS = load_contracts()
+USER = {
+    "cuid": 7,
+    "eventName": "pay",
+    "itime": 1_700_000_000_123,
+    "randomId": None,
+    "properties": {"vip": True, "n": 2**40, "price": 1.5, "name": "名", "tags": ["a", "b"], "none": None},
+}
+
+
+def _schema(name: str, fields: list[tuple[str, Any]], **more: Any) -> Schema:
+    tree = {"type": "record", "name": name, "fields": [{"name": n, "type": t} for n, t in fields], **more}
+    return read_schema(json.dumps(tree))
+
+
+def _record(value: bytes, topic: str = "events") -> Record:
+    return Record(topic, 0, 0, 0, None, value, ())
+
+
+def _single(schema: Schema, datum: Any) -> Record:
+    return _record(b"\xc3\x01" + schema.fingerprint + compile_write(schema.tree)(datum))
+
+
+def _decoder(*schemas: Schema, contracts: Contracts = CONTRACTS, **plain: str) -> Decoder:
+    return Decoder(contracts, clock=ManualClock(), schemas=schemas, plain=plain)
+
+
+def _refused(decoder: Decoder, record: Record) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        decoder.decode(record)
+    assert caught.value.cause == "decode"
+    return caught.value
+
+
+ENCODER = Encoder(CONTRACTS, clock=ManualClock())
+
+
+def test_a_contract_event_comes_out_as_it_went_in() -> None:
+    """A contract schema's timestamp stays a number, and its datum equals what was encoded."""
+    event = _decoder().decode(_record(ENCODER.single_object(JIGUANG, USER)))
+    assert event.schema == JIGUANG
+    assert event.datum == USER
+    assert type(event.datum["itime"]) is int
+
+
+def test_a_union_of_records_says_which_one_it_is() -> None:
+    """The envelope's body comes out as the full name and the datum."""
+    envelope = {"id": "1", "target": "jiguang", "body": (JIGUANG, USER)}
+    event = _decoder().decode(_record(ENCODER.single_object("connector.events.Event", envelope)))
+    assert event.datum["body"] == (JIGUANG, USER)
+
+
+def test_foreign_logical_types_are_python_objects() -> None:
+    """A foreign schema's times, dates, decimals and UUIDs come out as such, and its union of records as plain data."""
+    schema = _schema(
+        "com.acme.Order",
+        [
+            ("at", {"type": "long", "logicalType": "timestamp-millis"}),
+            ("day", {"type": "int", "logicalType": "date"}),
+            ("price", {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}),
+            ("id", {"type": "string", "logicalType": "uuid"}),
+            ("who", [{"type": "record", "name": n, "fields": [{"name": "x", "type": "int"}]} for n in ("A", "B")]),
+        ],
+    )
+    datum = {
+        "at": dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC),
+        "day": dt.date(2026, 1, 2),
+        "price": decimal.Decimal("12.34"),
+        "id": uuid.UUID(int=5),
+    }
+    event = _decoder(schema).decode(_single(schema, {**datum, "who": ("com.acme.B", {"x": 1})}))
+    assert event.datum == {**datum, "who": {"x": 1}}
+
+
+def test_an_older_and_a_newer_writer_are_read_with_the_contract() -> None:
+    """A field that the writer lacks has the contract's default, one that only the writer has is left out."""
+    fields: list[dict[str, Any]] = CONTRACTS.schemas[JIGUANG].tree["fields"]
+    older = {f["name"]: f["type"] for f in fields if f["name"] != "randomId"}
+    newer = {**{f["name"]: f["type"] for f in fields}, "added": "string"}
+    for types in (older, newer):
+        writer = _schema(JIGUANG, list(types.items()))
+        datum = {name: {**USER, "added": "x"}[name] for name in types}
+        event = _decoder(writer).decode(_single(writer, datum))
+        assert event.datum == USER
+
+
+def test_a_newer_writer_of_the_envelope_keeps_its_tags() -> None:
+    """Also where schemas are resolved a union of records says which one it is."""
+    tree = json.loads(CONTRACTS.schemas["connector.events.Event"].text)
+    tree["fields"].insert(0, {"name": "added", "type": "int"})
+    writer = read_schema(json.dumps(tree))
+    event = _decoder(writer).decode(_single(writer, {"added": 1, "id": "1", "target": "t", "body": (JIGUANG, USER)}))
+    assert event.datum == {"id": "1", "target": "t", "body": (JIGUANG, USER)}
+
+
+def test_a_contract_name_with_other_types_is_a_mismatch() -> None:
+    """A writer that uses a contract's name for something else is refused, as a mismatch of schemas."""
+    writer = _schema(JIGUANG, [("cuid", "string")])
+    assert _refused(_decoder(writer), _single(writer, {"cuid": "x"})).code == "decode.schema_mismatch"
+
+
+def test_bytes_left_over_are_refused() -> None:
+    """A value that goes on after its datum was written with another schema."""
+    record = _record(ENCODER.single_object(JIGUANG, USER) + b"\0")
+    assert _refused(_decoder(), record).code == "decode.trailing_bytes"
+
+
+@given(st.integers(10, 60))
+def test_a_cut_value_is_refused(length: int) -> None:
+    """Wherever a value is cut, it is refused and never an event."""
+    value = ENCODER.single_object(JIGUANG, USER)
+    assert _refused(_decoder(), _record(value[: min(length, len(value) - 1)])).code == "decode.payload"
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_an_event_or_a_refusal(noise: bytes) -> None:
+    """Noise in place of a datum raises a refusal or happens to be a datum; no other exception leaves the decoder."""
+    head = ENCODER.single_object(JIGUANG, USER)[:10]
+    try:
+        event = _decoder().decode(_record(head + noise))
+    except Refusal as refusal:
+        assert refusal.code in {"decode.payload", "decode.trailing_bytes"}  # noqa: PT017 - noise may also be a datum
+    else:
+        assert set(event.datum) == set(USER)
+
+
+def test_a_refusal_never_shows_a_value() -> None:
+    """What the decoder trips over may be personal: the message names the schema and the kind of error only."""
+    schema = _schema("R", [("f", "string")])
+    payload = b"\x10\xffsecret!"
+    refusal = _refused(_decoder(schema), _record(b"\xc3\x01" + schema.fingerprint + payload))
+    assert "secret" not in refusal.message
+    assert "UnicodeDecodeError" in refusal.message
+
+
+def test_thirty_million_nulls_are_refused_quickly() -> None:
+    """Five bytes that claim 30 million items are refused before the engine builds them."""
+    schema = _schema("R", [("f", {"type": "array", "items": "null"})])
+    claim = compile_write({"type": "record", "name": "L", "fields": [{"name": "n", "type": "long"}]})({"n": 30_000_000})
+    refusal = _refused(_decoder(schema), _record(b"\xc3\x01" + schema.fingerprint + claim + b"\0"))
+    assert refusal.code == "decode.payload"
+    assert "more values" in refusal.message
+
+
+def test_a_schema_that_is_no_record_is_refused() -> None:
+    """An event is a record; a bare string or a union at the top is not."""
+    schema = read_schema('"string"')
+    assert _refused(_decoder(schema), _single(schema, "x")).code == "decode.schema_mismatch"
+
+
+def test_an_unknown_fingerprint_is_refused() -> None:
+    """No registry is asked for a fingerprint, so an unknown one is the record's fault, with where schemas come from."""
+    refusal = _refused(_decoder(), _record(b"\xc3\x01" + b"?" * 8))
+    assert refusal.code == "decode.schema_unknown"
+    assert "schemas.files" in refusal.message
+
+
+def test_an_id_without_a_registry_is_refused() -> None:
+    """Without a configured registry nobody could ever know the id."""
+    refusal = _refused(_decoder(), _record(b"\0\0\0\0\1x"))
+    assert refusal.code == "decode.schema_unknown"
+    assert "schema_registry" in refusal.message
+
+
+def test_plain_values_are_read_by_the_topics_schema() -> None:
+    """A topic's plain values are read with the schema that the settings name."""
+    schema = _schema("com.acme.Plain", [("n", "int")])
+    assert _decoder(schema, events="com.acme.Plain").decode(_record(b"\x02")).datum == {"n": 1}
+
+
+def test_a_plain_topic_without_a_schema_stops_the_start() -> None:
+    """A name that no schema has is a fault of the configuration."""
+    with pytest.raises(StartupError, match=r"schemas\.plain\.events"):
+        _decoder(events="no.Such")
+
+
+def test_peek_names_the_schema_without_decoding() -> None:
+    """`peek` knows a resolved schema's name even where the datum is broken, and None where there is none."""
+    decoder = _decoder()
+    assert decoder.peek(_record(ENCODER.single_object(JIGUANG, USER)[:12])) == JIGUANG
+    assert decoder.peek(_record(b"\0\0\0\0\1x")) is None
+    assert decoder.peek(_record(b"")) is None
+
+
+async def test_the_encoder_refuses_what_is_not_the_schemas() -> None:
+    """A datum with a missing field is a ValueError, not a broken value on a topic."""
+    with pytest.raises(ValueError, match="cuid"):
+        await ENCODER.encode("topic", JIGUANG, {"eventName": "x"})
+
+
+@pytest.mark.skipif(not engine.COMPILED, reason="fastavro makes dictionaries only")
+def test_a_map_of_a_vendors_own_schema_is_passed_on_as_json_too() -> None:
+    """Whoever's schema it is: a field that nobody looks into comes written. Kills: a short way for our own only."""
+    schema = _schema("com.acme.Event", [("m", {"type": "map", "values": "string"})])
+    decoder = Decoder(Contracts({}), clock=ManualClock(), schemas=[schema], as_json={("com.acme.Event", "m")})
+    event = decoder.decode(_single(schema, {"m": {"a": "b"}}))
+    assert orjson.dumps(event.datum) == b'{"m":{"a":"b"}}'
+
+
+SMALL = _schema("com.acme.Small", [("n", "int")])
+TIMED = _schema("com.acme.Timed", [("at", {"type": "long", "logicalType": "timestamp-millis"})])
+GUARDED = _schema("com.acme.Nulls", [("many", {"type": "array", "items": "null"})])
+PLAIN = [
+    ENCODER.single_object(JIGUANG, USER),
+    ENCODER.single_object(JIGUANG, {**USER, "cuid": 8}),
+    _single(SMALL, {"n": 5}).value,
+    b"\0\0\0\0\7" + compile_write(SMALL.tree)({"n": 6}),
+]
+ODD = [
+    _record(b""),
+    replace(_record(PLAIN[0] or b""), value=None),
+    _record((PLAIN[0] or b"")[:-3]),
+    _record((PLAIN[0] or b"") + b"x"),
+    _record((PLAIN[0] or b"")[:7]),
+    _record(b"\0\0\0\0\7"),
+    _record(b"\0\0\0\0\x08\x0a"),
+    replace(_record(PLAIN[0] or b""), headers=(("trace", b"1"),)),
+    _single(TIMED, {"at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC)}),
+    _single(GUARDED, {"many": [None, None]}),
+]
+
+
+@pytest.mark.skipif(not engine.COMPILED, reason="there is no compiled reader")
+@given(
+    st.lists(st.sampled_from([_record(value or b"") for value in PLAIN]), max_size=6),
+    st.lists(st.sampled_from([*ODD, _record(PLAIN[0] or b"")]), max_size=3),
+)
+def test_a_run_is_decoded_as_each_of_its_records_is(plain: list[Record], rest: list[Record]) -> None:
+    """All that is plain up to the first record that is not, and of each the same event.
+
+    Kills: a payload read with the writer of the one before, one that is cut or too long, a fault that is passed over.
+    """
+    decoder = _decoder(SMALL, TIMED, GUARDED)
+    decoder._know(SchemaKey("id", 7), decoder._known[SchemaKey("name", SMALL.name or "")])
+    records = [*plain, *rest]
+    odd = next((at for at, record in enumerate(records) if record in ODD), len(records))
+    found = decoder.decode_run(records)
+    assert found == [decoder.decode(record) for record in records[:odd]]
+    assert all(type(event) is Event for event in found)
+    assert Decoder(CONTRACTS, clock=ManualClock(), plain={"t": JIGUANG}).decode_run(records) == []

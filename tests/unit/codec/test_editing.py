@@ -1,0 +1,140 @@
+"""One value of an encoded event is changed, in the schema it was written with, and nothing else."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from connector.codec.editing import edit
+from connector.codec.schemas import read_schema
+
+JIGUANG: Final = read_schema(Path("avro/JiguangUserEvent.avsc").read_text("utf-8")).tree
+ENVELOPE: Final = {
+    "type": "record",
+    "name": "acme.Outer",
+    "fields": [
+        {
+            "name": "body",
+            "type": [
+                "null",
+                {"type": "record", "name": "acme.A", "fields": [{"name": "x", "type": "int"}]},
+                {"type": "record", "name": "acme.B", "fields": [{"name": "x", "type": "int"}]},
+            ],
+        },
+        {"name": "kind", "type": {"type": "enum", "name": "acme.Kind", "symbols": ["ONE", "TWO"]}},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "ratio", "type": ["null", "float", "double"]},
+        {"name": "raw", "type": "bytes"},
+    ],
+}
+VALUES: Final = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+    st.text(),
+    st.lists(st.text()),
+)
+
+
+def encoded(tree: Any, datum: Any) -> bytes:
+    """Return a value with five bytes before its datum."""
+    out = io.BytesIO()
+    schemaless_writer(out, parse_schema(tree), datum)
+    return b"\x00\x00\x00\x00\x07" + out.getvalue()
+
+
+def decoded(tree: Any, value: bytes) -> Any:
+    """Return the datum behind five bytes."""
+    return schemaless_reader(io.BytesIO(value[5:]), parse_schema(tree), None, return_record_name=True)
+
+
+def jiguang(**properties: Any) -> dict[str, Any]:
+    """Return an event with these properties."""
+    return {"cuid": 1, "eventName": "e", "itime": 5, "randomId": None, "properties": properties}
+
+
+@given(properties=st.dictionaries(st.text(), VALUES, max_size=4), name=st.text(min_size=1), value=VALUES)
+@example(properties={"": None}, name=".", value=None)
+@example(properties={"a": 1, "a.b": 2}, name="a.b", value=3)
+def test_one_property_changes_and_all_else_stays(properties: dict[str, Any], name: str, value: Any) -> None:
+    """Any property takes any value of its union, written as JSON; every other value and the prefix are as they were.
+
+    Kills: encoding an event anew with defaults, a union's value that becomes one of another branch.
+    """
+    path = f"properties.{name}"
+    before = encoded(JIGUANG, jiguang(**properties))
+    parts = name.split(".")
+    if any(".".join(parts[:count]) in properties for count in range(1, len(parts))) and name not in properties:
+        # A dot may be of a name or lead into a value: into one that holds nothing no other name is made up.
+        with pytest.raises(ValueError, match="has no"):
+            edit(before, 5, JIGUANG, [(path, json.dumps(value))])
+        return
+    after = edit(before, 5, JIGUANG, [(path, json.dumps(value))])
+    assert after[:5] == before[:5]
+    datum = decoded(JIGUANG, after)
+    assert datum["properties"] == {**properties, name: value}
+    assert type(datum["properties"][name]) is type(value)
+    unchanged = decoded(JIGUANG, before)
+    assert {**datum, "properties": None} == {**unchanged, "properties": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("properties.city", "Berlin", "Berlin"),
+        ("properties.city", "7", 7),
+        ("properties.city", '"7"', "7"),
+        ("properties.city", "null", None),
+        ("properties.city", '["a", "b"]', ["a", "b"]),
+        ("properties.city", "{", "{"),
+        ("properties.a.b", "x", "x"),
+        ("randomId", "7", "7"),
+        ("randomId", "null", None),
+        ("eventName", "7", "7"),
+        ("cuid", "12", 12),
+    ],
+)
+def test_a_text_is_read_as_the_type_that_is_there(path: str, text: str, value: Any) -> None:
+    """A lone type takes the text as its own; in a union it is JSON where that fits, else a string."""
+    datum = decoded(JIGUANG, edit(encoded(JIGUANG, jiguang()), 5, JIGUANG, [(path, text)]))
+    root, _, rest = path.partition(".")
+    assert (datum[root][rest] if rest else datum[root]) == value
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "words"),
+    [
+        ("cuid", "none", "cuid: the text is no long"),
+        ("cuid", "9223372036854775808", "no long"),
+        ("city", "x", "has no field city; it has cuid, eventName"),
+        ("cuid.x", "1", "long is no record or map"),
+        ("properties", "[]", "no map"),
+    ],
+)
+def test_what_cannot_be_set_is_said(path: str, text: str, words: str) -> None:
+    """A path that leads nowhere and a text of another type are refused with the path."""
+    with pytest.raises(ValueError, match=words):
+        edit(encoded(JIGUANG, jiguang()), 5, JIGUANG, [(path, text)])
+
+
+def test_a_branch_of_a_union_stays_the_branch() -> None:
+    """Of two records with the same fields the one that was written is changed; enums and times keep their kinds."""
+    outer = {"body": ("acme.B", {"x": 1}), "kind": "ONE", "at": 1_700_000_000_000, "ratio": 0.1, "raw": b"r"}
+    value = encoded(ENVELOPE, outer)
+    tree = read_schema(json.dumps(ENVELOPE)).tree
+    changed = edit(value, 5, tree, [("body.x", "2"), ("kind", "TWO"), ("raw", "/w==")])
+    datum = decoded(ENVELOPE, changed)
+    assert (datum["body"], datum["kind"], datum["raw"]) == (("acme.B", {"x": 2}), "TWO", b"\xff")
+    with pytest.raises(ValueError, match=r"kind: the text is no acme\.Kind \(ONE, TWO\)"):
+        edit(value, 5, tree, [("kind", "THREE")])
+    nothing = encoded(ENVELOPE, {**outer, "body": None})
+    with pytest.raises(ValueError, match="what stands there now has no x in it"):
+        edit(nothing, 5, tree, [("body.x", "2")])

@@ -1,0 +1,311 @@
+"""Only a registry's own word about a schema says anything about a record; everything else waits."""
+
+import asyncio
+import json
+import uuid
+from typing import Any
+
+import pytest
+from confluent_kafka.schema_registry import RegisteredSchema, SchemaReference
+from confluent_kafka.schema_registry import Schema as RegistrySchema
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from connector.codec.codec import UNKNOWN_SECONDS, Decoder, Encoder
+from connector.codec.contracts import Contracts, load_contracts
+from connector.codec.engine import compile_write
+from connector.codec.registry import Registry
+from connector.codec.schemas import read_schema
+from connector.codec.wire import SCHEMA_HEADER
+from connector.errors import FatalError, Refusal, SchemaUnavailable
+from connector.records import Record
+from connector.testing.clock import ManualClock
+
+PLAIN = json.dumps({"type": "record", "name": "com.acme.A", "fields": [{"name": "n", "type": "int"}]})
+WHERE = "http://user:secret@registry.test:8081/api"
+GUID = "12345678-1234-5678-1234-567812345678"
+
+
+class FakeClient:
+    """A registry whose answers are schemas or exceptions, by id, GUID or (subject, version)."""
+
+    def __init__(self, answers: dict[Any, Any]) -> None:
+        self.answers = answers
+        self.asked: list[Any] = []
+        self.registered: list[str] = []
+        self.gate: asyncio.Event | None = None
+
+    async def _answer(self, key: Any) -> Any:
+        self.asked.append(key)
+        if self.gate is not None:
+            await self.gate.wait()
+        answer = self.answers.get(key, SchemaRegistryError(404, 40403, "Schema not found"))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def get_schema(self, schema_id: int) -> RegistrySchema:
+        """Answer for an id."""
+        found: RegistrySchema = await self._answer(schema_id)
+        return found
+
+    async def get_schema_by_guid(self, guid: str) -> RegistrySchema:
+        """Answer for a GUID."""
+        found: RegistrySchema = await self._answer(guid)
+        return found
+
+    async def get_version(self, subject_name: str, version: int) -> RegisteredSchema:
+        """Answer for a subject's version."""
+        schema = await self._answer((subject_name, version))
+        return RegisteredSchema(subject=subject_name, version=version, schema_id=1, guid=None, schema=schema)
+
+    async def register_schema(self, subject_name: str, schema: RegistrySchema) -> int:
+        """Register under the id that the answers give for the subject."""
+        found: int = await self._answer(subject_name)
+        self.registered.append(subject_name)
+        return found
+
+
+class Bench:
+    """A decoder on a fake registry and a manual clock, and what it said of the registry."""
+
+    def __init__(self, answers: dict[Any, Any]) -> None:
+        self.client = FakeClient(answers)
+        self.clock = ManualClock()
+        self.said: list[str | None] = []
+        self.registry = Registry(self.client, WHERE)
+        self.decoder = Decoder(Contracts({}), clock=self.clock, registry=self.registry, on_trouble=self.said.append)
+
+    async def settle(self, record: Record) -> Any:
+        """Decode, resolving what has to be, and return the event."""
+        while True:
+            try:
+                return self.decoder.decode(record)
+            except SchemaUnavailable as missing:
+                await self.decoder.resolve(missing.key)
+
+
+def _record(schema_id: int, body: bytes = b"\x02") -> Record:
+    return Record("events", 0, 0, 0, None, b"\0" + schema_id.to_bytes(4, "big") + body, ())
+
+
+def _avro(text: str = PLAIN, *references: SchemaReference) -> RegistrySchema:
+    return RegistrySchema(text, "AVRO", list(references))
+
+
+async def test_a_schema_is_asked_for_once() -> None:
+    """Ten records that wait for one id make one request, and later records none."""
+    bench = Bench({1: _avro()})
+    bench.client.gate = asyncio.Event()
+    waiting = [asyncio.create_task(bench.settle(_record(1))) for _ in range(10)]
+    await bench.clock.settle()
+    bench.client.gate.set()
+    events = await asyncio.gather(*waiting)
+    assert {event.schema for event in events} == {"com.acme.A"}
+    assert (await bench.settle(_record(1))).datum == {"n": 1}
+    assert bench.client.asked == [1]
+
+
+async def test_the_header_form_is_resolved_by_guid() -> None:
+    """A GUID in the header is asked for at the registry, and the whole value is the datum."""
+    bench = Bench({GUID: _avro()})
+    record = Record("events", 0, 0, 0, None, b"\x02", [(SCHEMA_HEADER, b"\1" + uuid.UUID(GUID).bytes)])
+    assert (await bench.settle(record)).datum == {"n": 1}
+
+
+async def test_references_are_resolved_through_each_other() -> None:
+    """A schema that refers to one which refers to a third is read whole."""
+    third = json.dumps({"type": "record", "name": "a.C", "fields": [{"name": "n", "type": "int"}]})
+    second = json.dumps({"type": "record", "name": "a.B", "fields": [{"name": "c", "type": "a.C"}]})
+    first = json.dumps({"type": "record", "name": "a.A", "fields": [{"name": "b", "type": "a.B"}]})
+    bench = Bench(
+        {
+            1: _avro(first, SchemaReference("a.B", "b", 3)),
+            ("b", 3): _avro(second, SchemaReference("a.C", "c", 1)),
+            ("c", 1): _avro(third),
+        }
+    )
+    assert (await bench.settle(_record(1))).datum == {"b": {"c": {"n": 1}}}
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        SchemaRegistryError(401, 40101, "Unauthorized"),
+        SchemaRegistryError(404, -1, "<html>not here</html>"),
+        SchemaRegistryError(404, 404, "HTTP 404 Not Found"),
+        SchemaRegistryError(503, 50301, "leader is down"),
+        ConnectionError("refused"),
+        json.JSONDecodeError("Expecting value", "<html>", 0),
+        RegistrySchema(None, "AVRO"),
+    ],
+    ids=["401", "html 404", "bare 404", "503", "down", "html 200", "json that is no schema"],
+)
+async def test_what_is_no_word_about_the_schema_holds_the_record(trouble: Any) -> None:
+    """The record waits as long as the trouble lasts, the trouble is told once, and its end too."""
+    bench = Bench({1: trouble})
+    task = asyncio.create_task(bench.settle(_record(1)))
+    await bench.clock.elapse(3600)
+    assert not task.done()
+    assert len(bench.said) == 1
+    assert bench.said[0] is not None
+    assert "registry.test:8081" in bench.said[0]
+    assert "secret" not in bench.said[0]
+    asked = len(bench.client.asked)
+    assert asked < 3600 / 10
+    bench.client.answers[1] = _avro()
+    await bench.clock.elapse(60)
+    assert (await task).datum == {"n": 1}
+    assert bench.said[1:] == [None]
+
+
+async def test_an_unknown_id_is_asked_for_again_before_it_is_refused() -> None:
+    """A registry that resolved another id is asked for ten seconds; then the record is refused."""
+    bench = Bench({1: _avro()})
+    await bench.settle(_record(1))
+    task = asyncio.create_task(bench.settle(_record(2)))
+    await bench.clock.elapse(UNKNOWN_SECONDS - 1)
+    assert not task.done()
+    assert bench.client.asked.count(2) > 2
+    await bench.clock.elapse(20)
+    with pytest.raises(Refusal) as caught:
+        await task
+    assert caught.value.code == "decode.schema_unknown"
+    assert bench.said == []
+
+
+async def test_an_id_that_is_known_late_is_not_refused() -> None:
+    """An id that appears within the ten seconds is decoded."""
+    bench = Bench({1: _avro()})
+    await bench.settle(_record(1))
+    task = asyncio.create_task(bench.settle(_record(2)))
+    await bench.clock.elapse(5)
+    bench.client.answers[2] = _avro()
+    await bench.clock.elapse(10)
+    assert (await task).datum == {"n": 1}
+
+
+async def test_a_registry_that_knows_nothing_may_be_the_wrong_one() -> None:
+    """Where no id was ever resolved nothing is refused: the record waits, and the message asks for the address."""
+    bench = Bench({})
+    task = asyncio.create_task(bench.settle(_record(2)))
+    await bench.clock.elapse(600)
+    assert not task.done()
+    assert bench.said[-1] is not None
+    assert "schema_registry.url" in bench.said[-1]
+    bench.client.answers[2] = _avro()
+    await bench.clock.elapse(60)
+    assert (await task).datum == {"n": 1}
+
+
+async def test_a_refused_id_is_asked_for_again_later() -> None:
+    """After a minute one question finds out whether the id was registered meanwhile; it holds nothing up."""
+    bench = Bench({1: _avro()})
+    await bench.settle(_record(1))
+    refused = asyncio.create_task(bench.settle(_record(2)))
+    await bench.clock.elapse(30)
+    assert isinstance(refused.exception(), Refusal)
+    asked = len(bench.client.asked)
+    with pytest.raises(Refusal):
+        bench.decoder.decode(_record(2))
+    bench.clock.advance(61)
+    with pytest.raises(Refusal):
+        await bench.settle(_record(2))
+    assert len(bench.client.asked) == asked + 1
+    bench.client.answers[2] = _avro()
+    bench.clock.advance(61)
+    assert (await bench.settle(_record(2))).datum == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (RegistrySchema('{"type": "object"}', "JSON"), "decode.schema_invalid"),
+        (_avro("<html>"), "decode.schema_invalid"),
+        (_avro('{"type":"record","name":"N","fields":[{"name":"n","type":["null","N"]}]}'), "decode.schema_recursive"),
+        (_avro('"string"'), "decode.schema_mismatch"),
+    ],
+    ids=["json schema", "no json", "recursive", "no record"],
+)
+async def test_a_schema_that_cannot_be_used_refuses_its_records(answer: RegistrySchema, code: str) -> None:
+    """What the registry holds under the id decides for every record with it, without another request."""
+    bench = Bench({1: answer})
+    for _ in range(2):
+        with pytest.raises(Refusal) as caught:
+            await bench.settle(_record(1))
+        assert caught.value.code == code
+    assert bench.client.asked == [1]
+
+
+async def test_a_cancelled_wait_leaves_the_others_waiting() -> None:
+    """Cancelling one of two that wait for an id does not cancel the question; close ends it."""
+    bench = Bench({1: SchemaRegistryError(503, 50301, "down")})
+    one, two = (asyncio.create_task(bench.settle(_record(1))) for _ in range(2))
+    await bench.clock.settle()
+    one.cancel()
+    await asyncio.gather(one, return_exceptions=True)
+    bench.client.answers[1] = _avro()
+    await bench.clock.elapse(5)
+    assert (await two).datum == {"n": 1}
+    bench.client.answers[3] = SchemaRegistryError(503, 50301, "down")
+    three = asyncio.create_task(bench.settle(_record(3)))
+    await bench.clock.settle()
+    await bench.decoder.close()
+    await asyncio.gather(three, return_exceptions=True)
+    assert three.cancelled()
+
+
+CONTRACTS = load_contracts()
+RESULT = "connector.events.MyTrackerEvent"
+
+
+def _encoder(answers: dict[Any, Any]) -> tuple[Encoder, Bench]:
+    bench = Bench(answers)
+    return Encoder(CONTRACTS, clock=bench.clock, registry=bench.registry, on_trouble=bench.said.append), bench
+
+
+async def test_an_answer_is_written_in_the_wire_format_under_the_topics_subject() -> None:
+    """The schema is registered once as `<topic>-value`, and the value begins with its id."""
+    encoder, bench = _encoder({"results-value": 77})
+    datum = {"method": "login", "customUserId": "u"}
+    values = [await encoder.encode("results", RESULT, datum) for _ in range(2)]
+    assert values[0] == values[1]
+    assert values[0][:5] == b"\0\0\0\0\x4d"
+    schema = CONTRACTS.schemas[RESULT]
+    assert values[0][5:] == compile_write(schema.tree)(datum)
+    assert bench.client.registered == ["results-value"]
+
+
+async def test_answers_that_come_together_register_once() -> None:
+    """A hundred first answers ask the registry once. Kills: a request for each, which a registry breaks under."""
+    encoder, bench = _encoder({"results-value": 77})
+    bench.client.gate = asyncio.Event()
+    tasks = [asyncio.create_task(encoder.encode("results", RESULT, {"method": "login"})) for _ in range(100)]
+    await asyncio.sleep(0)
+    bench.client.gate.set()
+    assert {value[:5] for value in await asyncio.gather(*tasks)} == {b"\0\0\0\0\x4d"}
+    assert bench.client.registered == ["results-value"]
+
+
+async def test_an_answer_waits_for_the_registry() -> None:
+    """While the registry is down the answer waits, and is written when it is up."""
+    encoder, bench = _encoder({"results-value": SchemaRegistryError(503, 50301, "down")})
+    task = asyncio.create_task(encoder.encode("results", RESULT, {"method": "login"}))
+    await bench.clock.elapse(100)
+    assert not task.done()
+    bench.client.answers["results-value"] = 5
+    await bench.clock.elapse(60)
+    assert (await task)[:5] == b"\0\0\0\0\5"
+    assert bench.said[-1] is None
+
+
+async def test_an_incompatible_schema_is_a_persons_to_mend() -> None:
+    """Where the subject holds something else the run ends with the subject's name, instead of waiting for ever."""
+    encoder, _ = _encoder({"results-value": SchemaRegistryError(409, 409, "incompatible")})
+    with pytest.raises(FatalError, match="results-value"):
+        await encoder.encode("results", RESULT, {"method": "login"})
+
+
+def test_reading_a_schema_back_keeps_it() -> None:
+    """The text that is registered reads back as the same schema."""
+    schema = CONTRACTS.schemas["connector.events.Event"]
+    assert read_schema(schema.text).fingerprint == schema.fingerprint

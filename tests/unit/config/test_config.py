@@ -1,0 +1,282 @@
+"""A valid file gives its settings; a faulty one gives every fault at once, and never a value of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.config.loader import load, secret_values
+from connector.config.reference import duration_text, size_text
+from connector.config.values import parse_duration, parse_size
+from connector.errors import ConfigurationError
+from tests.unit.vendors.acme import KINDS, AcmeSettings, read
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder in which the configuration stands."""
+    return tmp_path
+
+
+def faults(folder: Path, change: Mapping[str, Any], **env: str) -> dict[str, str]:
+    """Return the faults of the base configuration with a change, by path."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(folder, change, **env)
+    return {fault.path: fault.message for fault in caught.value.faults}
+
+
+def test_defaults(folder: Path) -> None:
+    """What is not given is as documented."""
+    settings = read(folder).settings
+    one = settings.destinations["one"]
+    assert isinstance(one, AcmeSettings)
+    assert (one.account, one.secret.get_secret_value()) == ("100102", "s-one")
+    assert (one.timeout, one.rate, one.max_in_flight, one.order) == (20.0, 100, 8, "none")
+    assert settings.destinations["two"].base_url == "http://slow.example"
+    assert settings.destinations["two"].rate is None
+    assert settings.dead_letter_topic == "group.dead-letters"
+    assert settings.replay_topic == "group.replay"
+    assert settings.own_topics == {"group.dead-letters", "group.replay"}
+    assert settings.kafka.start is None
+    assert settings.limits.buffer == 24 * 2**20
+
+
+def test_values_are_read_as_people_write_them(folder: Path) -> None:
+    """Durations, sizes, `off` and references in numbers are understood."""
+    change = {
+        "destinations": {
+            "one": {
+                "batch": {"bytes": "10kB", "linger": "200ms"},
+                "storm": "off",
+                "codes": {4101: "retry"},
+                "rules": {"acme.name.length": False},
+                "results_topic": "answers",
+            }
+        },
+        "server": {"port": "${PORT}"},
+        "limits": {"commit_interval": "${EVERY:-2}"},
+    }
+    settings = read(folder, change, PORT="9000").settings
+    one = settings.destinations["one"]
+    assert (one.batch.bytes, one.batch.linger, one.storm) == (10_000, 0.2, "off")
+    assert (one.codes, one.rules) == ({"4101": "retry"}, {"acme.name.length": "off"})
+    assert (settings.server.port, settings.limits.commit_interval) == (9000, 2.0)
+    assert settings.results_topics == {"one": "answers"}
+    assert "answers" in settings.own_topics
+
+
+@pytest.mark.parametrize(
+    ("given_start", "client", "start"),
+    [
+        ("earliest", {}, "earliest"),
+        (1_700_000_000_000, {}, 1_700_000_000_000),
+        ("1700000000000", {}, 1_700_000_000_000),
+        ("2023-11-14T22:13:20Z", {}, 1_700_000_000_000),
+        ("2023-11-15T06:13:20+08:00", {}, 1_700_000_000_000),
+        (0, {}, 0),
+        (None, {"auto.offset.reset": "smallest"}, "earliest"),
+        (None, {"auto.offset.reset": "latest"}, "latest"),
+    ],
+)
+def test_start(folder: Path, given_start: object, client: dict[str, str], start: object) -> None:
+    """`kafka.start` is a word or a point in time; librdkafka's own key is an alias and is not passed on."""
+    settings = read(folder, {"kafka": {"start": given_start, "client": client}}).settings
+    assert settings.kafka.start == start
+    assert settings.kafka.client == {"bootstrap.servers": "localhost:9092"}
+
+
+def test_all_faults_come_at_once(folder: Path) -> None:
+    """Faults of every kind and section are reported together, each once."""
+    change = {
+        "kafka": {"topics": ["a b", "^("], "client": {"group.id": "x", "bootstrap.servers": None}},
+        "destinations": {
+            "one": {"secret": "${NOPE}", "batch": {"records": 101, "byte": 1}, "order": "keys", "account": None},
+            "two": {"token": "", "batch": {"records": 21}},
+            "Three": {"vendor": "acmee"},
+        },
+        "routes": [{"to": ["none"], "schem": "x"}],
+        "log": {"level": "loud"},
+        "serve": {},
+    }
+    found = faults(folder, change)
+    assert found.keys() == {
+        "kafka.topics[0]",
+        "kafka.topics[1]",
+        "kafka.client.group.id",
+        "kafka.client.bootstrap.servers",
+        "destinations.one.secret",
+        "destinations.one.batch.byte",
+        "destinations.one.order",
+        "destinations.one.account",
+        "destinations.two.token",
+        "destinations.two.batch.records",
+        "destinations.Three",
+        "destinations.Three.vendor",
+        "routes[0].schem",
+        "log.level",
+        "serve",
+    }
+    assert found["destinations.one.secret"] == "the environment variable NOPE is not set"
+    assert found["destinations.one.account"] == "is required"
+    assert "did you mean bytes?" in found["destinations.one.batch.byte"]
+    assert "did you mean schema?" in found["routes[0].schem"]
+    assert "did you mean server?" in found["serve"]
+    assert found["destinations.Three.vendor"].endswith("did you mean acme? known: acme, slow")
+
+
+ONE_FAULT: list[tuple[dict[str, Any], str, str]] = [
+    ({"destinations": {"one": {"batch": {"records": 101}}}}, "destinations.one.batch.records", "agreed_limits"),
+    ({"destinations": {"one": {"batch": {"bytes": 2**20 + 1}}}}, "destinations.one.batch.bytes", "allows 1048576"),
+    ({"destinations": {"one": {"requests_per_second": 100.5}}}, "destinations.one.requests_per_second", "allows 100"),
+    ({"destinations": {"one": {"timeout": "20001ms"}}}, "destinations.one.timeout", "at most 20s"),
+    ({"destinations": {"one": {"timeout": "soon"}}}, "destinations.one.timeout", "such as 200ms"),
+    ({"destinations": {"one": {"timeout": True}}}, "destinations.one.timeout", "is true or false"),
+    ({"destinations": {"one": {"batch": {"bytes": "1 MB/s"}}}}, "destinations.one.batch.bytes", "such as 1MiB"),
+    ({"destinations": {"one": {"retry": {"initial": "2m"}}}}, "destinations.one.retry.initial", "retry.max"),
+    ({"destinations": {"one": {"storm": {"share": 2}}}}, "destinations.one.storm.share", "at most 1"),
+    ({"destinations": {"one": {"storm": "of"}}}, "destinations.one.storm", "a mapping, or 'off'"),
+    (
+        {"destinations": {"one": {"rules": {"acme.name.lenght": "off"}}}},
+        "destinations.one.rules.acme.name.lenght",
+        "did",
+    ),
+    (
+        {"destinations": {"one": {"rules": {"acme.name.length": "on"}}}},
+        "destinations.one.rules.acme.name.length",
+        "'off'",
+    ),
+    ({"destinations": {"one": {"account": True}}}, "destinations.one.account", "is true or false; allowed: a text"),
+    ({"destinations": {"one": {"http": {"key_file": __file__}}}}, "destinations.one.http", "both"),
+    ({"destinations": {"one": {"http": {"ca_file": "no.pem"}}}}, "destinations.one.http.ca_file", "no such file"),
+    ({"destinations": {"one": {"base_url": "ftp://x"}}}, "destinations.one.base_url", "https://"),
+    ({"destinations": {"one": {"base_url": "https://u:p@x"}}}, "destinations.one.base_url", "no credentials"),
+    ({"destinations": {"one": {"base_url": "https://x/?a=1"}}}, "destinations.one.base_url", "without query"),
+    ({"destinations": {"one": {"vendor": None}}}, "destinations.one.vendor", "is required; known: acme, slow"),
+    ({"destinations": {"one": {"vendor": ["acme"]}}}, "destinations.one.vendor", "is a list that names no vendor"),
+    ({"destinations": {"one": 3}}, "destinations.one", "is a whole number; allowed: a mapping"),
+    ({"destinations": ...}, "destinations", "at least one is required"),
+    ({"destinations": ["one"]}, "destinations", "is a list"),
+    ({"kafka": None}, "kafka", "is required"),
+    ({"kafka": {"topics": []}}, "kafka.topics", "at least 1"),
+    ({"kafka": {"topics": ["group.replay"]}}, "dead_letters.replay_topic", "must not read what it writes"),
+    ({"kafka": {"start": "yesterday"}}, "kafka.start", "with its zone"),
+    ({"kafka": {"start": "2026-01-01T00:00:00"}}, "kafka.start", "with its zone"),
+    ({"kafka": {"start": -1}}, "kafka.start", "epoch milliseconds"),
+    ({"kafka": {"client": {"acks": 1}}}, "kafka.client.acks", "idempotent"),
+    ({"kafka": {"client": {"enable.auto.commit": False}}}, "kafka.client.enable.auto.commit", "limits.commit_interval"),
+    ({"kafka": {"client": {"auto.offset.reset": "none"}}}, "kafka.client.auto.offset.reset", "earliest or latest"),
+    ({"kafka": {"client": {"sasl.mechanism": [1]}}}, "kafka.client.sasl.mechanism", "is a list"),
+    (
+        {"kafka": {"start": "latest", "client": {"auto.offset.reset": "latest"}}},
+        "kafka.client.auto.offset.reset",
+        "keep one of the two",
+    ),
+    (
+        {"kafka": {"client": {"group.protocol": "consumer", "session.timeout.ms": 1}}},
+        "kafka.client.session.timeout.ms",
+        "leave it out",
+    ),
+    ({"dead_letters": {"topic": "a/b"}}, "dead_letters.topic", "1 to 249"),
+    ({"dead_letters": {"topic": "group.replay"}}, "dead_letters.replay_topic", "a topic of its own"),
+    ({"receipts": {"topic": "events"}}, "receipts.topic", "must not read"),
+    ({"destinations": {"one": {"results_topic": "group.replay"}}}, "destinations.one.results_topic", "of its own"),
+    ({"routes": [{"to": ["one", "one"]}]}, "routes[0].to[1]", "stands twice"),
+    ({"routes": [{"to": ["oen"]}]}, "routes[0].to[0]", "did you mean one?"),
+    ({"routes": [{"to": ["one"], "fields": {"slow": {}}}]}, "routes[0].fields.slow", "known: acme"),
+    ({"routes": [{"to": ["one"], "topics": ["event"]}]}, "routes[0].topics[0]", "did you mean events?"),
+    ({"schemas": {"plain": {"other": "x"}}}, "schemas.plain.other", "does not read this topic"),
+    ({"limits": {"drain_timeout": "2s"}}, "limits.drain_timeout", "3.0 or more"),
+    ({"schema_registry": {"url": "localhost:8081"}}, "schema_registry.url", "of the form"),
+    ({"server": {"port": "http"}}, "server.port", "is a text; allowed: a whole number"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "said"), ONE_FAULT, ids=[f"{p}-{i}" for i, (_, p, _) in enumerate(ONE_FAULT)]
+)
+def test_one_mistake_is_one_fault(folder: Path, change: dict[str, Any], path: str, said: str) -> None:
+    """A mistake gives one fault at its own path, in words that help."""
+    found = faults(folder, change)
+    assert list(found) == [path]
+    assert said in found[path]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"destinations": {"one": {"batch": {"records": 100, "bytes": "1MiB"}, "requests_per_second": 100}}},
+        {"destinations": {"one": {"batch": {"records": 500}, "requests_per_second": 500, "agreed_limits": True}}},
+        {"destinations": {"two": {"requests_per_second": 1000}}},
+        {"destinations": {"one": {"timeout": "20s"}}},
+        {"destinations": {"one": {"timeout": "28s"}}, "limits": {"drain_timeout": "30s"}},
+        {"kafka": {"topics": ["^event"]}, "routes": [{"to": ["one"], "topics": ["events", "^x"]}]},
+        {"kafka": {"topics": ["^.*"]}},
+        {
+            "destinations": {
+                "one": {"results_topic": "answers"},
+                "1.b_c-d": {"vendor": "slow", "base_url": "http://x", "token": "x"},
+            }
+        },
+        {"kafka": {"client": {"group.protocol": "consumer"}}},
+    ],
+)
+def test_what_is_just_allowed(folder: Path, change: dict[str, Any]) -> None:
+    """A value at its limit is no fault."""
+    assert read(folder, change).settings.kafka.group_id == "group"
+
+
+def test_default_timeout_fits_the_drain(folder: Path) -> None:
+    """Where a drain is short, a request that has no time-out of its own ends before it does."""
+    settings = read(folder, {"limits": {"drain_timeout": "10s"}}).settings
+    assert settings.destinations["one"].timeout == 8.0
+
+
+def test_files_are_relative_to_the_configuration(folder: Path) -> None:
+    """PEM files are found beside the file wherever the process was started."""
+    (folder / "ca.pem").write_text("x", encoding="utf-8")
+    settings = read(folder, {"destinations": {"one": {"http": {"ca_file": "ca.pem"}}}}).settings
+    assert settings.destinations["one"].http.ca_file == str(folder / "ca.pem")
+
+
+def test_reload_reads_a_rotated_secret(folder: Path) -> None:
+    """Only the secret changes; a file that is gone is a fault that says where it is used."""
+    secret = folder / "secret"
+    secret.write_text("first\n", encoding="utf-8")
+    loaded = read(folder, {"destinations": {"one": {"secret": "${file:secret}"}}, "limits": {"drain_timeout": "10s"}})
+    secret.write_text("second\n", encoding="utf-8")
+    again = loaded.reload("one")
+    assert isinstance(again, AcmeSettings)
+    assert again.secret.get_secret_value() == "second"
+    assert again.timeout == loaded.settings.destinations["one"].timeout == 8.0
+    secret.unlink()
+    with pytest.raises(ConfigurationError, match=r"destinations\.one\.secret: the file secret cannot be read"):
+        loaded.reload("one")
+    secret.write_text("third", encoding="utf-8")
+    assert list(secret_values(loaded.reload("one"))) == ["third"]
+
+
+def test_a_file_that_cannot_be_read_is_a_fault(folder: Path) -> None:
+    """No file, no text, no mapping: each is said, none is a traceback."""
+    path = folder / "connector.yaml"
+    for content, said in ((None, "No such file"), (b"\xff", "not UTF-8"), (b"", "is nothing"), (b"- 1", "is a list")):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ConfigurationError, match=said):
+            load(path, KINDS)
+
+
+@given(st.integers(min_value=1, max_value=10**15))
+def test_sizes_round_trip(count: int) -> None:
+    """A size as it is shown is read as the same number of bytes."""
+    assert parse_size(size_text(count)) == count
+
+
+@given(st.one_of(st.integers(1, 10**8), st.integers(1, 10**7).map(lambda ms: ms / 1000)))
+def test_durations_round_trip(seconds: float) -> None:
+    """A duration as it is shown is read as the same number of seconds."""
+    assert parse_duration(duration_text(seconds)) == pytest.approx(seconds, rel=1e-12)

@@ -1,0 +1,136 @@
+"""A console in this process, on fakes: a topic that is a list, a desk that counts, members that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from connector.clock import SystemClock
+from connector.config.loader import ConsoleSettings, Settings
+from connector.console.application import Console, Edges
+from connector.console.state import Progress
+from connector.dead_letters.filters import Filter
+from connector.dead_letters.headers import parse
+from connector.dead_letters.reader import Letter
+from connector.dead_letters.replay import Order, Outcome, Step
+from connector.errors import StartupError
+from connector.records import Record
+
+
+class ListedTail:
+    """A topic of some records, which come at the first reading."""
+
+    cluster_id = "cluster"
+    left = 0
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = list(records)
+
+    def read(self) -> Sequence[Record]:
+        """Return everything, once."""
+        records, self._records = self._records, []
+        return records
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class CountingDesk:
+    """Does with every letter that fits what is asked, and notes it."""
+
+    def __init__(self, letters: Sequence[Letter]) -> None:
+        self.letters = letters
+        self.orders: list[tuple[str, Order]] = []
+
+    async def plan(self, order: Order) -> AsyncGenerator[Step, None]:
+        """Find that all would pass."""
+        async for step in self._all("plan", order):
+            yield step
+
+    async def plan_discard(self, order: Order) -> AsyncGenerator[Step, None]:
+        """Find that all would be discarded."""
+        async for step in self._all("plan_discard", order):
+            yield step
+
+    async def replay(self, order: Order) -> AsyncGenerator[Step, None]:
+        """Say that all are replayed."""
+        async for step in self._all("replay", order):
+            yield step
+
+    async def discard(self, order: Order) -> AsyncGenerator[Step, None]:
+        """Say that all are discarded."""
+        async for step in self._all("discard", order):
+            yield step
+
+    async def _all(self, what: str, order: Order) -> AsyncIterator[Step]:
+        self.orders.append((what, order))
+        fit = [letter for letter in self.letters if order.wanted.fits(letter.facts, letter.record.key)]
+        yield Step(tuple(Outcome(letter, None) for letter in fit), 1, 1)
+
+
+class ListedAudit:
+    """Audit records as a list; none where `broken`."""
+
+    def __init__(self) -> None:
+        self.records: list[bytes] = []
+        self.broken = False
+
+    async def write(self, record: bytes) -> None:
+        """Keep a record."""
+        if self.broken:
+            raise StartupError("the audit topic is gone")
+        self.records.append(record)
+
+
+class Site:
+    """A console that listens, and the fakes behind it."""
+
+    def __init__(self, records: Sequence[Record], **console: Any) -> None:
+        found = ((record, parse(record.headers)) for record in records)
+        self.letters = [Letter(record, facts, "open") for record, facts in found if facts is not None]
+        self.desk = CountingDesk(self.letters)
+        self.audit = ListedAudit()
+        kafka = {"topics": ["events"], "group_id": "group", "client": {"bootstrap.servers": "unused"}}
+        own = ConsoleSettings.model_validate({"port": 0, **console})
+        self.settings = Settings.model_validate({"kafka": kafka, "destinations": {}, "console": own})
+        self.console = Console(self.settings, [], self._edges(records))
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.console.port}"
+
+    def _edges(self, records: Sequence[Record]) -> Edges:
+        by_place = {(record.partition, record.offset): record for record in records}
+
+        async def inspect(_letter: Letter) -> Any:
+            raise StartupError("there are no rules here")
+
+        async def backlog() -> None:
+            return None
+
+        def letters(wanted: Filter, _resolved: bool, progress: Progress) -> Iterator[Letter]:
+            progress(1, 1)
+            yield from (one for one in self.letters if wanted.fits(one.facts, one.record.key))
+
+        return Edges(
+            tail=lambda: ListedTail(records),
+            fetch=lambda places: [by_place[place] for place in places if place in by_place],
+            letters=letters,
+            inspect=inspect,
+            desk=self.desk,
+            backlog=backlog,
+            audit=self.audit,
+            clock=SystemClock(),
+        )
+
+
+@asynccontextmanager
+async def running(site: Site) -> AsyncIterator[Site]:
+    """Run a console until the context is left."""
+    await site.console.start()
+    try:
+        yield site
+    finally:
+        await site.console.stop()

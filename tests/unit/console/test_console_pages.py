@@ -1,0 +1,248 @@
+"""What the pages say: which state needs whom, what the members told, and what an address asks for."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import MultiDict
+
+from connector.console import overview
+from connector.console.advice import CAUSES, for_cause, for_destination
+from connector.console.charts import histogram, lines
+from connector.console.frame import Frame, fields
+from connector.console.index import Histogram, Kind, Query
+from connector.console.markup import document, tag
+from connector.console.members import Answer, Destination, counts, destinations, grown
+from connector.console.requests import read_order, read_page, read_query
+from connector.console.series import DAY, History, Sample
+from connector.console.table import NAMES
+from connector.console.words import ago, duration, short
+from connector.delivery.holds import Cause, State
+from connector.telemetry.metrics import Metrics
+
+NOW = 1_700_000_000.0
+FRAME = Frame("growth", NOW, "csrf", None)
+NOTHING = overview.Letters((), Histogram(0, 1000, {}), 0)
+
+
+def situation(*answers: Answer, names: tuple[str, ...] = ("jg",), **more: Any) -> overview.Situation:
+    """Return what the first page shows of some members' answers."""
+    found = destinations(names, answers)
+    given: dict[str, Any] = {"samples": [], "interval": 5.0, "range": "24h", "letters": NOTHING, "sampled_at": NOW}
+    return overview.Situation(found, {"jg": "jiguang"}, answers, **{**given, **more})
+
+
+def said(state: str, **more: Any) -> dict[str, Any]:
+    """Return what /status says of a destination."""
+    return {"state": state, "cause": None, "code": None, "message": None, "since": None, "next_probe": None, **more}
+
+
+def member(address: str = "http://a", **told: dict[str, Any]) -> Answer:
+    """Return a member's answer."""
+    return Answer(address, {"destinations": told})
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_each_hold_says_what_to_do(cause: Cause) -> None:
+    """Whatever holds a destination, the page says in words what it means, since when, and what to do."""
+    hold = said("held", cause=str(cause), code="2002", message="no entry", since="2023-11-14T20:13:20+00:00")
+    text = unescape(re.sub("<[^>]*>", " ", overview.render(FRAME, situation(member(jg=hold)))))
+    advice = for_destination(Destination("jg", "held", str(cause)), 0)
+    assert f"jg is held ({cause}) since 20:13 UTC, for 2 h" in text
+    for part in ("What to do", advice.meaning, advice.action, "no entry", "2002"):
+        assert part in text
+    assert advice.action != "Read the message."
+
+
+def test_every_state_and_cause_of_the_connector_is_known() -> None:
+    """No state and no documented cause of a dead letter is without words."""
+    for state in State:
+        assert for_destination(Destination("jg", str(state), "outage"), 0).action
+    documented = [
+        "decode",
+        "route",
+        "invalid",
+        "refused",
+        "too_large",
+        "expired",
+        "gave_up",
+        "unknown_outcome",
+        "operator",
+    ]
+    assert sorted(CAUSES) == sorted(documented)
+    assert for_cause("of another release").action
+
+
+def test_the_worst_state_of_all_members_counts() -> None:
+    """One member's hold is the destination's, with how many are in it, and the earliest time."""
+    hold = said("held", cause="outage", since="2023-11-14T20:00:00+00:00")
+    later = said("held", cause="outage", since="2023-11-14T21:00:00+00:00")
+    answers = [member("http://a", jg=said("flowing", in_flight=2)), member("http://b", jg=later), member("c", jg=hold)]
+    (found,) = destinations(["jg"], answers)
+    assert (found.state, found.affected, found.members, found.in_flight) == ("held", 2, 3, 2)
+    assert found.since == 1_699_992_000.0
+    assert [one.state for one in destinations(["jg", "mt"], [])] == ["unknown", "unknown"]
+
+
+def test_members_that_do_not_answer_are_said() -> None:
+    """None answering is an alarm of its own; some, a line."""
+    silent = Answer("http://b", trouble="connection refused")
+    alone = overview.render(FRAME, situation(silent))
+    assert "No member answers" in alone
+    assert "connection refused" in alone
+    some = overview.render(FRAME, situation(member(jg=said("flowing")), silent))
+    assert "jg delivers" in some
+    assert "1 of 2 members do not answer" in some
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+            max_leaves=8,
+        ),
+        max_size=4,
+    )
+)
+def test_no_answer_of_a_member_breaks_the_page(destination: dict[str, Any]) -> None:
+    """Whatever another program answers on a configured address, the page is drawn."""
+    for status in ({"destinations": {"jg": destination}}, {"destinations": destination}, destination):
+        assert "growth" in overview.render(FRAME, situation(Answer("http://a", status)))
+
+
+def test_counters_are_read_as_the_connector_writes_them() -> None:
+    """What /metrics shows of the connector's own registry is read with names that hold quotes and braces."""
+    metrics = Metrics()
+    name = 'a"b\\c}\nd'
+    metrics.records_delivered.labels(name).inc(7)
+    metrics.partition_lag.labels("events", "0").set(3)
+    metrics.partition_lag.labels("events", "1").set(4)
+    found = counts(metrics.render().decode())
+    assert found["connector_records_delivered_total", name] == 7
+    assert found["connector_partition_lag", "events"] == 7
+
+
+def test_growth_survives_a_restart() -> None:
+    """A counter that fell began anew; a member seen for the first time has no growth."""
+    assert grown({}, {("a", ""): 5.0}) == {}
+    assert grown({("a", ""): 5.0}, {("a", ""): 7.0, ("b", ""): 1.0}) == {("a", ""): 2.0, ("b", ""): 1.0}
+    assert grown({("a", ""): 5.0}, {("a", ""): 2.0}) == {("a", ""): 2.0}
+
+
+@given(st.integers(1, 4000), st.sampled_from([1.0, 5.0, 60.0]))
+def test_a_day_of_samples_is_kept_in_bounded_memory(number: int, interval: float) -> None:
+    """However long it runs, the history holds a day at most, in the order of time, the newest always in it."""
+    history = History(interval)
+    for at in range(number):
+        history.add(Sample(NOW + at * interval, {"t": at}))
+    found = history.since(NOW + number * interval - DAY)
+    assert [one.at for one in found] == sorted(one.at for one in found)
+    assert found[-1] is history.last
+    assert len(found) <= 3600 / interval + 2 + 1442
+
+
+queries = st.builds(
+    Query,
+    st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, st.text(max_size=6).map(str.strip).filter("*".__ne__))).map(
+        lambda where: tuple(where.items())
+    ),
+    st.none() | st.text(min_size=1, max_size=6).map(str.strip).filter(bool),
+    st.none() | st.integers(0, 4_000_000_000_000),
+    st.none() | st.integers(0, 4_000_000_000).map(lambda seconds: seconds * 1000 + 999),
+    st.booleans(),
+    st.frozensets(st.text(min_size=1, max_size=9), max_size=3),
+)
+
+
+@given(queries)
+def test_a_query_comes_back_from_its_own_address(query: Query) -> None:
+    """What a link or a form carries means the same letters when it is read."""
+    read = read_query(MultiDict(fields(query)), NOW)
+    assert (sorted(read.where), read.key, read.since, read.until, read.resolved, read.ids) == (
+        sorted(query.where),
+        query.key,
+        query.since,
+        query.until,
+        query.resolved,
+        query.ids,
+    )
+
+
+@pytest.mark.parametrize(
+    "given", [{"since": "yesterday"}, {"until": "2026"}, {"since": "12:00"}, {"since": "9" * 400 + "d"}]
+)
+def test_a_time_that_means_nothing_is_said(given: dict[str, str]) -> None:
+    """A filter that cannot be read is refused with what is allowed, not ignored."""
+    with pytest.raises(ValueError, match="a time is such as"):
+        read_query(MultiDict(given), NOW)
+
+
+def test_orders_are_read_with_their_options() -> None:
+    """Edits, rate, force and the loop guard come from the form; nonsense is refused."""
+    given = MultiDict({"edits": "a.b=c=d\n\n e = f\n", "rate": "50", "force": "1", "max_replays": "7"})
+    order = read_order(given, Query())
+    assert [tuple(edit) for edit in order.edits] == [("a.b", "c=d"), ("e", " f")]
+    assert (order.rate, order.force, order.max_replays) == (50.0, True, 7)
+    for wrong in ({"edits": "nonsense"}, {"rate": "-1"}, {"rate": "nan"}, {"max_replays": "0"}):
+        with pytest.raises(ValueError, match="field=value|from 0 on|once at least"):
+            read_order(MultiDict(wrong), Query())
+    assert [read_page({"page": text}) for text in ("2", "0", "-1", "x", "9" * 20, "²")] == [2, 1, 1, 1, 1, 1]
+
+
+@given(st.text(), st.text())
+def test_no_text_becomes_markup(text: str, value: str) -> None:
+    """Whatever is put into an element or an attribute comes back as that text and nothing else."""
+    made = tag("p", text, title=value)
+    match = re.fullmatch(r'<p title="([^"]*)">([^<]*)</p>', made, re.DOTALL)
+    assert match is not None
+    assert (unescape(match[1]), unescape(match[2])) == (value, text)
+    assert document("t", None, text).count("<body") == 0
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e12)), max_size=20),
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=20),
+)
+def test_plots_stay_in_their_frame(points: list[tuple[float, float]], bins: list[int]) -> None:
+    """No point, bar or label lies outside, whatever the values."""
+    plot = lines({"a": sorted(points)}, 0.0, 1e6, label="x", gap=1e5)
+    bars = histogram(Histogram(0, 1000, {"refused": bins}), ["refused"], 1000 * len(bins), href=None)
+    for markup, width, height in ((plot, 560, 170), (bars, 760, 130)):
+        assert "nan" not in markup
+        for name, most in (("x", width), ("y", height), ("x1", width), ("y1", height)):
+            assert all(0 <= float(one) <= most for one in re.findall(rf' {name}="(-?[\d.e+]+)"', markup))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (7800, "2 h 10 min"), (90000, "1 d 1 h")]
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    """Two units at most, the largest first."""
+    assert duration(seconds) == text
+
+
+def test_numbers_and_times_read_well() -> None:
+    """Axes are short, and times are ago or ahead."""
+    assert [short(number) for number in (0, 0.5, 12, 1500, 2_400_000)] == ["0", "0.5", "12", "1.5k", "2.4M"]
+    assert [ago(NOW - 125, NOW), ago(NOW + 30, NOW), ago(NOW, NOW)] == ["2 min ago", "in 30 s", "now"]
+
+
+def test_kinds_lead_to_their_letters() -> None:
+    """A kind's number is a link whose address means exactly these letters, also where code and destination are none."""
+    kind = Kind("route", "", "", 3, int(NOW * 1000), int(NOW * 1000))
+    letters = overview.Letters((kind,), Histogram(int(NOW * 1000), 1000, {"route": [3]}), 3)
+    text = overview.render(FRAME, situation(member(jg=said("flowing")), letters=letters))
+    (href,) = re.findall(r'href="/letters\?(cause=[^"]*)"', text)
+    pairs = [part.split("=") for part in unescape(href).split("&")]
+    assert read_query(MultiDict([(name, value) for name, value in pairs]), NOW).where == (
+        ("cause", "route"),
+        ("code", ""),
+        ("destination", ""),
+    )

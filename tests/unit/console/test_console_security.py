@@ -1,0 +1,231 @@
+"""Nobody acts on the console without its token, its form and its name, and every action is in the audit log first."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from connector.config.loader import ConsoleSettings
+from connector.console.application import Console
+from connector.console.security import HEADERS, demand_token, host_allowed
+from connector.errors import StartupError
+from tests.unit.console.console_site import Site, running
+from tests.unit.dead_letters.test_dead_letter_reader import dead
+
+TOKEN = "open-sesame-2026"
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    """An open console with three letters."""
+    async with running(Site([dead(number) for number in range(3)])) as started:
+        yield started
+
+
+@pytest.fixture
+async def guarded() -> AsyncIterator[Site]:
+    """A console with a token."""
+    async with running(Site([dead(1)], token=TOKEN, hosts=["console.example.com"])) as started:
+        yield started
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[aiohttp.ClientSession]:
+    """Something that keeps cookies as a browser does."""
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+        yield session
+
+
+async def question(browser: aiohttp.ClientSession, site: Site, action: str = "discard") -> dict[str, str]:
+    """Return the fields of the form that asks before an action on all letters."""
+    while True:
+        async with browser.get(f"{site.url}/confirm?action={action}") as answer:
+            text = await answer.text()
+        if "nothing to do" not in text:
+            return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', text))
+
+
+async def post(browser: aiohttp.ClientSession, site: Site, fields: dict[str, str], **headers: str) -> tuple[int, str]:
+    """Post a form and return what comes of it."""
+    async with browser.post(f"{site.url}/jobs", data=fields, headers=headers, allow_redirects=False) as answer:
+        return answer.status, await answer.text()
+
+
+async def test_a_form_without_its_token_is_refused_and_nothing_is_done(
+    site: Site, browser: aiohttp.ClientSession
+) -> None:
+    """No CSRF token, a made-up one, another session's, or a request that says it is of another site: 403, nothing done.
+
+    Kills: a POST that is taken by its cookie alone.
+    """
+    fields = await question(browser, site)
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as other:
+        strange = await question(other, site)
+    wrong: list[dict[str, str]] = [
+        {**fields, "csrf": ""},
+        {**fields, "csrf": "0" * 64},
+        {**fields, "csrf": strange["csrf"]},
+        {name: value for name, value in fields.items() if name != "csrf"},
+    ]
+    for one in wrong:
+        assert (await post(browser, site, one))[0] == 403
+    assert (await post(browser, site, fields, Origin="http://evil.example"))[0] == 403
+    assert (await post(browser, site, fields, **{"Sec-Fetch-Site": "cross-site"}))[0] == 403
+    assert site.desk.orders == []
+    assert site.audit.records == []
+    assert (await post(browser, site, fields, Origin=site.url))[0] == 303
+
+
+async def test_what_cannot_be_audited_is_not_done(site: Site, browser: aiohttp.ClientSession) -> None:
+    """The audit record stands before the action begins, with who, what and how many; without it nothing happens.
+
+    Kills: an action that begins before its audit record is written.
+    """
+    site.audit.broken = True
+    fields = await question(browser, site)
+    status, text = await post(browser, site, fields)
+    assert (status, "the audit topic is gone" in text, site.desk.orders) == (503, True, [])
+    site.audit.broken = False
+    assert (await post(browser, site, fields))[0] == 303
+    (record,) = map(json.loads, site.audit.records)
+    assert (record["action"], record["letters"], record["who"]) == ("discard", 3, "somebody (127.0.0.1)")
+    assert {"at", "job", "filter", "force", "edited"} <= record.keys()
+
+
+async def test_the_number_that_was_confirmed_is_the_number_that_is_meant(
+    site: Site, browser: aiohttp.ClientSession
+) -> None:
+    """Where more or fewer letters fit by now the question is asked again."""
+    fields = await question(browser, site)
+    status, text = await post(browser, site, {**fields, "expected": "2"})
+    assert (status, "has changed since you were asked" in text, site.desk.orders) == (200, True, [])
+
+
+async def test_a_foreign_name_gets_nothing(guarded: Site, browser: aiohttp.ClientSession) -> None:
+    """A Host that is neither an address nor a configured name is refused, whatever else is right (DNS rebinding)."""
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    for host, status in (("rebound.example", 421), ("console.example.com", 200), ("127.0.0.1:1", 200)):
+        async with browser.get(f"{guarded.url}/letters", headers={**bearer, "Host": host}) as answer:
+            assert (answer.status, "Dead letters" in await answer.text()) == (status, status == 200), host
+
+
+@pytest.mark.parametrize(
+    ("header", "allowed"),
+    [
+        *(("127.0.0.1:8090", True), ("[::1]:8090", True), ("localhost", True), ("10.1.2.3", True)),
+        *(("console.example.com:443", True), ("CONSOLE.example.com", True), ("", False), ("evil.example", False)),
+        *(("127.0.0.1.evil.example", False), ("localhost.evil.example", False), ("a@localhost:x", False)),
+        *(("[::1", False), ("localhost:port", False)),
+    ],
+)
+def test_names_by_which_the_page_may_be_reached(header: str, allowed: bool) -> None:
+    """Addresses and localhost always, names only where they are configured."""
+    assert host_allowed(header, ["console.example.com"]) is allowed
+
+
+@pytest.mark.parametrize("path", ["/", "/letters", "/letters/x", "/jobs", "/jobs/1", "/confirm?action=replay", "/nope"])
+async def test_without_the_token_every_page_is_the_form(
+    guarded: Site, browser: aiohttp.ClientSession, path: str
+) -> None:
+    """Nothing but the form is shown to who has not signed in, and to a program nothing at all."""
+    async with browser.get(guarded.url + path, headers={"Sec-Fetch-Mode": "navigate"}) as answer:
+        assert str(answer.url).endswith("/sign-in")
+        assert "refused" not in await answer.text()
+    async with browser.get(guarded.url + path, headers={"Sec-Fetch-Mode": "cors"}) as answer:
+        assert answer.status == 401
+    async with browser.get(guarded.url + path, headers={"Authorization": f"Bearer {TOKEN}x"}) as answer:
+        assert str(answer.url).endswith("/sign-in")
+
+
+async def test_a_program_with_the_token_needs_no_form(guarded: Site, browser: aiohttp.ClientSession) -> None:
+    """`Authorization: Bearer` is enough to see and to act: no browser sends it for another site."""
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    fields = {"action": "recheck", "cause": "refused"}
+    async with browser.post(f"{guarded.url}/jobs", data=fields, headers=bearer, allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (303, "/jobs/1")
+    assert json.loads(guarded.audit.records[0])["who"] == "bearer (127.0.0.1)"
+
+
+async def test_wrong_tokens_are_tried_ten_times_a_minute(guarded: Site, browser: aiohttp.ClientSession) -> None:
+    """After ten wrong tokens even the right one has to wait, so that nobody guesses by force."""
+    async with browser.get(f"{guarded.url}/sign-in") as answer:
+        found = re.search(r'name="csrf" value="(\w+)"', await answer.text())
+    assert found is not None
+    statuses = []
+    for token in [*["wrong-token"] * 10, TOKEN]:
+        form = {"csrf": found[1], "token": token, "name": "Noor"}
+        async with browser.post(f"{guarded.url}/sign-in", data=form, allow_redirects=False) as answer:
+            statuses.append(answer.status)
+    assert statuses == [*[401] * 10, 429]
+
+
+async def test_every_answer_ties_the_browsers_hands(site: Site, browser: aiohttp.ClientSession) -> None:
+    """Pages, files, refusals and what is not there carry the same strict headers, and no inline script or style."""
+    for path in (
+        "/",
+        "/letters",
+        "/static/console.js",
+        "/static/nope",
+        "/healthz",
+        "/nope",
+        "/jobs/7",
+        "/letters?since=x",
+    ):
+        async with browser.get(site.url + path) as answer:
+            text = await answer.text()
+            for name, value in HEADERS.items():
+                if name != "Cache-Control":
+                    assert answer.headers.get(name) == value, (path, name)
+            assert "style=" not in text
+            assert not re.search(r"<script(?! src=\"/static/)|<style|\son\w+=", text), path
+    assert "unsafe" not in HEADERS["Content-Security-Policy"]
+
+
+async def test_the_session_cookie_is_of_no_use_to_others(guarded: Site, browser: aiohttp.ClientSession) -> None:
+    """No script reads it, no other site sends it, and signing in changes it."""
+    async with browser.get(f"{guarded.url}/sign-in") as answer:
+        found = re.search(r'name="csrf" value="(\w+)"', await answer.text())
+        before = answer.cookies["connector-console"]
+    assert found is not None
+    assert (before["httponly"], before["samesite"], before["path"]) == (True, "Strict", "/")
+    form = {"csrf": found[1], "token": TOKEN, "name": "Noor"}
+    async with browser.post(f"{guarded.url}/sign-in", data=form, allow_redirects=False) as answer:
+        assert answer.status == 303
+        assert answer.cookies["connector-console"].value != before.value
+    async with browser.get(f"{guarded.url}/letters") as answer:
+        assert "Sign out Noor" in await answer.text()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "console.internal"])
+def test_no_other_machine_gets_a_page_without_a_token(host: str) -> None:
+    """Any address but this machine's own demands a token, with a sentence that says how to set one."""
+    with pytest.raises(StartupError, match="there is no console.token: set one"):
+        demand_token(host, None)
+    with pytest.raises(StartupError, match="other machines can reach"):
+        Site([], host=host)
+    demand_token(host, TOKEN)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
+def test_this_machine_needs_none(host: str) -> None:
+    """Loopback is open to whoever is on this machine."""
+    demand_token(host, None)
+
+
+def test_a_short_token_is_refused() -> None:
+    """A token of less than eight characters is a fault of the configuration."""
+    with pytest.raises(ValueError, match="token"):
+        ConsoleSettings.model_validate({"token": "short"})
+
+
+async def test_a_port_in_use_is_said(site: Site) -> None:
+    """A second console on the same port does not start and says why."""
+    second: Any = Site([], port=site.console.port)
+    assert isinstance(second.console, Console)
+    with pytest.raises(StartupError, match="is in use by another process"):
+        await second.console.start()

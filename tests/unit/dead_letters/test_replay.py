@@ -1,0 +1,244 @@
+"""Orders carried out on models: which letters go, in which transactions, how fast, and what stays."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from connector.dead_letters.filters import Filter
+from connector.dead_letters.headers import parse
+from connector.dead_letters.reader import Letter, parse_resolution
+from connector.dead_letters.replay import CHUNK, Edit, Kept, Order, Outgoing, Read, RecordRefused, Replayer, Step
+from connector.dead_letters.stream import RECORDS, LetterStream
+from connector.records import Record
+from connector.testing.loop import LoopClock
+from tests.unit.dead_letters.test_dead_letter_reader import dead, identity, resolution
+from tests.unit.delivery.delivery_rig import played
+
+BROKEN = Kept("model.rule", "breaks a rule")
+
+
+class ModelReader:
+    """Yields letters so many at a time."""
+
+    def __init__(self, records: Sequence[Record], size: int = 700) -> None:
+        self._letters = [Letter(one, facts, "open") for one in records if (facts := parse(one.headers)) is not None]
+        self._size = size
+
+    async def letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
+        """Yield the letters that fit."""
+        yield Read((), 0, len(self._letters))
+        for first in range(0, len(self._letters), self._size):
+            some = self._letters[first : first + self._size]
+            yield Read([one for one in some if wanted.fits(one.facts, one.record.key)], first, len(self._letters))
+
+
+class ModelExaminer:
+    """Keeps back letters of code `broken`, and edits values by appending the text."""
+
+    async def judge(self, letter: Letter) -> Kept | None:
+        """Judge by the code."""
+        return BROKEN if letter.facts.code == "broken" else None
+
+    async def edit(self, letter: Letter, edits: Sequence[Edit]) -> Letter | Kept:
+        """Append the texts, but to what a path forbids."""
+        if edits[0].path == "none":
+            return Kept("edit", "no such path")
+        value = (letter.record.value or b"") + edits[0].text.encode()
+        return letter._replace(record=replace(letter.record, value=value))
+
+
+class ModelTransactions:
+    """Takes transactions, but none with a letter that is too large."""
+
+    def __init__(self, clock: LoopClock, large: frozenset[str] = frozenset()) -> None:
+        self._clock = clock
+        self._large = large
+        self.committed: list[list[Outgoing]] = []
+        self.times: list[float] = []
+
+    async def commit(self, records: Sequence[Outgoing]) -> None:
+        """Take the records all together."""
+        resolved = [parse_resolution(Record("", 0, 0, 0, None, one.value, one.headers)) for one in records]
+        if any(one is not None and one.letter in self._large for one in resolved):
+            raise RecordRefused("too large")
+        self.committed.append(list(records))
+        self.times.append(self._clock.now())
+
+    @property
+    def written(self) -> list[Outgoing]:
+        """All records."""
+        return [one for records in self.committed for one in records]
+
+
+async def carried_out(
+    records: Sequence[Record], order: Order, kind: Any = "replayed", large: frozenset[str] = frozenset()
+) -> tuple[ModelTransactions, list[Step]]:
+    """Carry an order out, and return what was written and told."""
+    clock = LoopClock()
+    transactions = ModelTransactions(clock, large)
+    replayer = Replayer(ModelReader(records), ModelExaminer(), clock, "group", "group.replay")
+    steps = [step async for step in replayer.carry_out(kind, order, transactions)]
+    return transactions, steps
+
+
+def outcomes(steps: Sequence[Step]) -> dict[str, Kept | None]:
+    """Return what became of each letter."""
+    told = [one for step in steps for one in step.outcomes]
+    found = {one.letter.facts.id: one.kept for one in told}
+    assert len(found) == len(told), "a letter was told of twice"
+    return found
+
+
+@pytest.mark.promise("P13")
+@given(kinds=st.lists(st.sampled_from(["4103", "broken", "large"]), max_size=60), most=st.sampled_from([0.0, 1.0, 7.0]))
+def test_each_letter_and_its_resolution_are_in_one_transaction(kinds: list[str], most: float) -> None:
+    """Whatever is kept back or too large, each other letter is written once, beside the record that resolves it.
+
+    Kills: a resolution in the next transaction, a chunk that is given up for one letter that Kafka refuses.
+    """
+    records = [dead(number, code=code) for number, code in enumerate(kinds)]
+    large = frozenset(identity(one) for one, code in zip(records, kinds, strict=True) if code == "large")
+
+    @played
+    async def play() -> None:
+        transactions, steps = await carried_out(records, Order(rate=most), large=large)
+        told = outcomes(steps)
+        expected = {"4103": None, "broken": "model.rule", "large": "size"}
+        assert {one: kept and kept.code for one, kept in told.items()} == {
+            identity(one): expected[code] for one, code in zip(records, kinds, strict=True)
+        }
+        seen: list[str] = []
+        for transaction in transactions.committed:
+            replays, resolved = transaction[::2], transaction[1::2]
+            for replay, record in zip(replays, resolved, strict=True):
+                said = parse_resolution(Record("", 0, 0, 0, None, record.value, record.headers))
+                facts = parse(replay.headers)
+                assert said is not None
+                assert facts is not None
+                assert (replay.topic, said.letter, said.kind, facts.replays) == (
+                    "group.replay",
+                    facts.id,
+                    "replayed",
+                    1,
+                )
+                assert (record.topic, record.partition) == ("group.dead-letters", 0)
+                seen.append(said.letter)
+        assert sorted(seen) == sorted(identity(one) for one, code in zip(records, kinds, strict=True) if code == "4103")
+
+    play()
+
+
+@played
+async def test_a_replay_keeps_its_pace_between_transactions() -> None:
+    """With a rate of 50 a second, 120 letters take two pauses of a second, and no transaction is open meanwhile."""
+    transactions, _ = await carried_out([dead(number) for number in range(120)], Order(rate=50.0))
+    assert [len(one) // 2 for one in transactions.committed] == [50, 50, 20]
+    first = transactions.times[0]
+    assert [round(one - first, 3) for one in transactions.times] == [0.0, 1.0, 2.0]
+    at_once, _ = await carried_out([dead(number) for number in range(CHUNK + 1)], Order())
+    assert [len(one) // 2 for one in at_once.committed] == [CHUNK, 1]
+    assert at_once.times[0] == at_once.times[1]
+
+
+@played
+async def test_the_loop_guard_and_other_groups_are_kept_back() -> None:
+    """`force` sends what would fail again and what is another group's, but never past the loop guard."""
+    guarded = dead(1)
+    headers = [(name, b"3" if name == "dlq-replays" else value) for name, value in guarded.headers]
+    other = dead(2)
+    theirs = [(name, b"theirs" if name == "dlq-group" else value) for name, value in other.headers]
+    records = [replace(guarded, headers=headers), replace(other, headers=theirs), dead(3, code="broken"), dead(4)]
+    _, steps = await carried_out(records, Order())
+    codes = {identity(one): kept and kept.code for one, kept in zip(records, outcomes(steps).values(), strict=False)}
+    assert codes.keys() == {identity(one) for one in records}
+    told = outcomes(steps)
+    assert [told[identity(one)] and told[identity(one)].code for one in records] == [  # type: ignore[union-attr]
+        *("loop_guard", "group", "model.rule", None)
+    ]
+    _, forced = await carried_out(records, Order(force=True))
+    told = outcomes(forced)
+    assert [told[identity(one)] is None for one in records] == [False, True, True, True]
+    _, more = await carried_out(records, Order(force=True, max_replays=4))
+    assert set(outcomes(more).values()) == {None}
+
+
+@played
+async def test_an_edited_replay_is_marked_and_its_letter_is_as_it_was() -> None:
+    """The changed value goes to the replay topic with the paths in `dlq-edited`; a path that is none keeps it back."""
+    transactions, _ = await carried_out([dead(1)], Order(edits=(Edit("properties.city", "x"), Edit("a b", "y"))))
+    replay, resolved = transactions.written
+    facts = parse(replay.headers)
+    assert facts is not None
+    assert (replay.value, facts.edited) == (b"vx", ("properties.city", "a%20b"))
+    assert resolved.value is None
+    _, steps = await carried_out([dead(1)], Order(edits=(Edit("none", "x"),)))
+    assert [kept and kept.code for kept in outcomes(steps).values()] == ["edit"]
+
+
+@played
+async def test_a_discard_writes_resolutions_only() -> None:
+    """Nothing goes to the replay topic, and no rule and no guard keeps a letter back."""
+    transactions, steps = await carried_out([dead(1, code="broken"), dead(2)], Order(), "discarded")
+    said = [parse_resolution(Record("", 0, 0, 0, None, one.value, one.headers)) for one in transactions.written]
+    assert [one and one.kind for one in said] == ["discarded", "discarded"]
+    assert set(outcomes(steps).values()) == {None}
+
+
+def _source(records: Sequence[Record], passes: list[int]) -> Callable[[Callable[[int, int], None]], Iterator[Record]]:
+    def read(progress: Callable[[int, int], None]) -> Iterator[Record]:
+        passes.append(0)
+        for number, one in enumerate(records):
+            progress(number, len(records))
+            passes[-1] += 1
+            yield one
+
+    return read
+
+
+async def test_a_stream_gives_open_letters_once_in_two_passes() -> None:
+    """Repeated letters come once over all parts, resolved ones never, and progress never goes back."""
+    some = [dead(number) for number in range(RECORDS + 50)]
+    records = [*some, resolution(some[3], "replayed"), some[7], some[RECORDS + 1]]
+    passes: list[int] = []
+    stream = LetterStream(_source(records, passes))
+    reads = [read async for read in stream.letters(Filter())]
+    found = [one.facts.origin.offset for read in reads for one in read.letters]
+    assert found == [number for number in range(RECORDS + 50) if number != 3]
+    assert passes == [len(records), len(records)]
+    assert [read.read for read in reads] == sorted(read.read for read in reads)
+    assert stream.survey.letters == len(records) - 1
+
+
+async def test_a_stream_that_is_cancelled_ends_its_thread() -> None:
+    """Cancelling waits for the blocking reading, which is told to stop, and leaves no thread behind."""
+    reading, ended = threading.Event(), threading.Event()
+
+    def endless(progress: Callable[[int, int], None]) -> Iterator[Record]:
+        try:
+            while True:
+                reading.set()
+                progress(0, 1)
+                yield from ()
+        finally:
+            ended.set()
+
+    async def read() -> None:
+        async with aclosing(LetterStream(endless).letters(Filter())) as reads:
+            async for _ in reads:
+                pass
+
+    task = asyncio.create_task(read())
+    await asyncio.to_thread(reading.wait, 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()

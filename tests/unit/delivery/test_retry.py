@@ -1,0 +1,32 @@
+"""Backoff: jittered, growing, capped, and a vendor's wish within the cap."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.config.loader import RetrySettings
+from connector.delivery.retry import Backoff
+
+
+@given(failures=st.sampled_from([1, 2, 3, 10, 33, 10**6]), seed=st.integers(0, 2**32))
+def test_every_wait_lies_below_its_ceiling(failures: int, seed: int) -> None:
+    """The n-th wait lies between nothing and initial x 2^(n-1), and never above the cap, however often it failed."""
+    backoff = Backoff(RetrySettings(initial=0.5, max=60.0), Random(seed))
+    assert 0.0 <= backoff.wait(failures) <= min(60.0, 0.5 * 2 ** min(failures - 1, 60))
+    assert 0.75 * min(60.0, 0.5 * 2 ** min(failures, 60)) <= backoff.probe(failures) <= 60.0
+
+
+@given(st.floats(-1e9, 1e9))
+def test_a_wish_is_kept_within_the_cap(wish: float) -> None:
+    """A vendor's own time is waited exactly, never longer than the cap, and a time gone by not at all."""
+    assert Backoff(RetrySettings(max=60.0), Random(1)).wait(9, wish) == min(max(wish, 0.0), 60.0)
+
+
+def test_waits_are_spread() -> None:
+    """Members that failed together come back at different times: the waits fill the whole range."""
+    backoff = Backoff(RetrySettings(initial=8.0, max=60.0), Random(1))
+    waits = [backoff.wait(1) for _ in range(1000)]
+    assert [sum(1 for wait in waits if n <= wait < n + 2) > 150 for n in (0, 2, 4, 6)] == [True] * 4

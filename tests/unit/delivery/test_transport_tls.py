@@ -1,0 +1,93 @@
+"""The transport over TLS: an authority of one's own, a client certificate, and what is told when they do not fit."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import ssl
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from connector.config.loader import HttpSettings
+from connector.delivery.transport import HttpTransport
+from connector.vendors.base import Request
+from tests.unit.delivery.raw_server import accept_all, failure, serving
+
+
+def certificate(folder: Path) -> HttpSettings:
+    """Write a certificate for 127.0.0.1 that vouches for itself, and its key; return settings that use both."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return HttpSettings(ca_file=str(cert_file), cert_file=str(cert_file), key_file=str(key_file))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> HttpSettings:
+    """Settings of an authority and a client certificate."""
+    return certificate(tmp_path)
+
+
+@pytest.fixture
+def strict(files: HttpSettings) -> ssl.SSLContext:
+    """A server that takes no client without the certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(str(files.cert_file), files.key_file)
+    context.load_verify_locations(files.ca_file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+@pytest.fixture
+def known(files: HttpSettings) -> HttpTransport:
+    """A transport with everything that the server asks for."""
+    return HttpTransport("vendor", files, 1)
+
+
+@pytest.fixture
+def stranger() -> HttpTransport:
+    """A transport that trusts the system's authorities only."""
+    return HttpTransport("vendor", HttpSettings(), 1)
+
+
+async def test_an_authority_and_a_client_certificate_of_ones_own(strict: ssl.SSLContext, known: HttpTransport) -> None:
+    """With `ca_file`, `cert_file` and `key_file` a server is reached that demands all of them.
+
+    Kills: a context that is built and not passed on.
+    """
+    async with serving(accept_all, strict) as server:
+        url = f"https://127.0.0.1:{server.port}/"
+        assert (await known.send(Request("POST", url, {}, b"[]"), 10.0)).body == b"[]"
+        await known.close()
+
+
+async def test_a_server_that_is_not_trusted_gets_nothing(strict: ssl.SSLContext, stranger: HttpTransport) -> None:
+    """A certificate nobody vouches for ends before the request: said as such, and no unknown outcome."""
+    async with serving(accept_all, strict) as server:
+        error = await failure(stranger, Request("POST", f"https://127.0.0.1:{server.port}/", {}, b"[]"))
+        await stranger.close()
+        assert not error.unknown_outcome
+        assert error.reason.startswith(f"connect to 127.0.0.1:{server.port} failed: certificate not trusted: ")
+        assert server.requests == []

@@ -1,0 +1,376 @@
+"""The worker on virtual time: what holds a destination, how it is probed, and that it goes on by itself."""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import pytest
+
+from connector.delivery.holds import Cause, State
+from connector.errors import ConfigurationError, Fault, Refusal
+from connector.testing.loop import run_virtual
+from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig, played, refusing
+
+LANES = [next(key for key in (b"%d" % n for n in range(100)) if crc32(key) % 2 == lane) for lane in (0, 1)]
+"""Two keys that take different ones of two lanes."""
+
+
+@pytest.mark.promise("P6")
+@played
+async def test_a_wrong_credential_holds_and_a_rotated_one_resumes() -> None:
+    """401 holds with its cause and dead-letters nothing; the probe reads the secret again, and all is delivered.
+
+    Kills: taking 401 for the record's fault; probing with the old secret.
+    """
+    rig = Rig(lambda call: OK if call.token == "rotated" else Reply(401))
+    async with rig.running():
+        rig.offer(range(500))
+        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        assert rig.worker.condition().cause is Cause.MISCONFIGURED
+        before = len(rig.transport.calls)
+        await rig.clock.sleep(3600)
+        # One probe at a time at growing intervals up to a minute: no more than that in an hour.
+        assert len(rig.transport.calls) - before < 120
+        assert rig.unfinished == 500
+        rig.token = "rotated"
+        mended = rig.clock.now()
+        await rig.done()
+        assert rig.clock.now() - mended <= 62
+    assert rig.letters.letters == []
+    assert rig.sent_once()
+    assert rig.worker.condition().state is State.FLOWING
+
+
+@played
+async def test_a_secret_that_cannot_be_read_keeps_the_hold() -> None:
+    """A reload that fails leaves the old vendor in place; the probe is made and the destination stays held."""
+    rig = Rig(lambda call: OK if call.token == "rotated" else Reply(401))
+
+    def unreadable() -> object:
+        raise ConfigurationError([Fault("destinations.d.token", "file is missing")])
+
+    async with rig.running():
+        rig.offer(range(10))
+        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        reload, rig.at._reload = rig.at._reload, unreadable  # type: ignore[assignment]
+        await rig.clock.sleep(120)
+        assert rig.worker.condition().cause is Cause.MISCONFIGURED
+        rig.at._reload, rig.token = reload, "rotated"
+        await rig.done(within=62)
+
+
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize("status", [500, 503, 504, 0])
+def test_an_outage_holds_and_resumes(status: int) -> None:
+    """A vendor that is down, or cuts every connection, is held as an outage; the first answer sets it free.
+
+    Kills: giving a record up for its vendor's outage; waiting for an operator.
+    """
+
+    async def play() -> None:
+        rig = Rig(lambda _call: Reply(status, cut=status == 0))
+        async with rig.running():
+            rig.offer(range(2000))
+            await rig.until(lambda: rig.worker.condition().state is State.HELD)
+            assert rig.worker.condition().cause is Cause.OUTAGE
+            before = len(rig.transport.calls)
+            await rig.clock.sleep(3600)
+            assert len(rig.transport.calls) - before < 120
+            rig.transport.behave = lambda _call: OK
+            mended = rig.clock.now()
+            await rig.done()
+            assert rig.clock.now() - mended <= 63
+        assert rig.letters.letters == []
+        assert rig.sent_once()
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P6")
+@played
+async def test_an_outage_that_ends_in_a_wrong_credential_stays_held() -> None:
+    """The cause is renewed by what the probe hears, and the hold ends only when that is mended too.
+
+    Kills: ending a hold by any answer to its probe.
+    """
+    rig = Rig(lambda _call: Reply(503))
+    async with rig.running():
+        rig.offer(range(300))
+        await rig.until(lambda: rig.worker.condition().cause is Cause.OUTAGE)
+        rig.transport.behave = lambda call: OK if call.token == "rotated" else Reply(401)
+        await rig.until(lambda: rig.worker.condition().cause is Cause.MISCONFIGURED)
+        rig.token = "rotated"
+        await rig.done()
+    assert rig.letters.letters == []
+
+
+@played
+async def test_an_answer_about_one_group_holds_that_group_only() -> None:
+    """403 for one endpoint leaves the others flowing; once mended it resumes by itself."""
+    rig = Rig(lambda call: Reply(403) if call.group == "vip" else OK)
+    async with rig.running():
+        rig.offer(range(50), group="vip")
+        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        rig.offer(range(50, 500), group="free")
+        await rig.until(lambda: len(rig.transport.accepted) == 450, within=5)
+        assert "only vip" in (rig.worker.condition().message or "")
+        rig.transport.behave = lambda _call: OK
+        await rig.done()
+    assert rig.letters.letters == []
+
+
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_an_outage_whose_probe_blames_one_group_goes_on_with_the_others(order: str) -> None:
+    """The probe of an outage that hears 403 for its endpoint frees the destination and holds that endpoint.
+
+    Kills: a hold that waits for ever for the answer of a probe which named another scope.
+    """
+
+    async def play() -> None:
+        rig = Rig(lambda _call: Reply(503), order=order, max_in_flight=2)
+        async with rig.running():
+            rig.offer(range(10), group="vip", key=lambda _n: LANES[0])
+            rig.offer(range(10, 20), group="free", key=lambda _n: LANES[1])
+            await rig.until(lambda: rig.worker.condition().cause is Cause.OUTAGE)
+            rig.transport.behave = lambda call: Reply(403) if call.group == "vip" else OK
+            await rig.until(lambda: rig.at.holds.get("vip"), within=100)
+            assert rig.at.holds.get() is None
+            await rig.until(lambda: len(rig.transport.accepted) == 10, within=5)
+            rig.transport.behave = lambda _call: OK
+            await rig.done(within=200)
+        assert rig.letters.letters == []
+
+    run_virtual(play())
+
+
+@played
+async def test_a_group_whose_probe_is_refused_for_the_whole_destination_is_probed_again() -> None:
+    """403 for a group, then 401 for all: when the credential is mended, the group is asked again too.
+
+    Kills: a group's hold that stays `probing` after its probe held something larger.
+    """
+    rig = Rig(lambda _call: Reply(403))
+    async with rig.running():
+        rig.offer(range(10), group="vip")
+        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        rig.transport.behave = lambda call: OK if call.token == "rotated" else Reply(401)
+        await rig.until(lambda: rig.at.holds.get() is not None)
+        rig.token = "rotated"
+        await rig.done(within=200)
+
+
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_a_due_probe_without_a_batch_does_not_spin(order: str) -> None:
+    """A held group whose probe is due while nothing of it can be sent costs no turns of the loop.
+
+    Kills: sleeping a millisecond again and again until something comes.
+    """
+
+    async def play() -> None:
+        rig = Rig(lambda call: Reply(403) if call.group == "vip" else OK, order=order, max_in_flight=1)
+        async with rig.running(all_done=False):
+            rig.offer([0], group="vip")
+            await rig.until(lambda: rig.worker.condition().state is State.HELD)
+            rig.worker.hold("maintenance")
+            rig.offer([1], group="free")
+            turns = 0
+            dispatch = rig.worker._dispatch
+
+            def counted() -> float | None:
+                nonlocal turns
+                turns += 1
+                return dispatch()
+
+            rig.worker._dispatch = counted  # type: ignore[method-assign]
+            await rig.clock.sleep(600)
+            assert turns < 10
+            rig.worker.release()
+            rig.transport.behave = lambda _call: OK
+            await rig.done()
+
+    run_virtual(play())
+
+
+@played
+async def test_an_ordered_lane_behind_a_held_group_does_not_spin() -> None:
+    """In a lane whose head is held, a later batch of another group waits without turning the loop."""
+    rig = Rig(lambda call: Reply(403) if call.group == "vip" else OK, order="key", max_in_flight=1)
+    async with rig.running(all_done=False):
+        rig.offer(range(100), group="vip", key=lambda _n: b"k")
+        rig.offer(range(100, 300), group="free", key=lambda _n: b"k")
+        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        turns = 0
+        dispatch = rig.worker._dispatch
+
+        def counted() -> float | None:
+            nonlocal turns
+            turns += 1
+            return dispatch()
+
+        rig.worker._dispatch = counted  # type: ignore[method-assign]
+        await rig.clock.sleep(600)
+        assert turns < 100
+        assert rig.transport.accepted == []
+        rig.transport.behave = lambda _call: OK
+        await rig.done(within=100)
+    assert rig.transport.accepted == list(range(300))
+
+
+@pytest.mark.promise("P6")
+@played
+async def test_fifty_thousand_bad_records_are_a_storm_and_not_a_drain() -> None:
+    """Events that the vendor does not know hold the destination once half of the last 500 were refused.
+
+    Probes carry one record and dead-letter nothing; the first acceptance resumes. Kills: draining the topic into the
+    dead-letter topic; probing with whole batches; dead-lettering the probe.
+    """
+    rig = Rig(refusing(range(50_000), hinted=True))
+    async with rig.running():
+        rig.offer(range(50_000))
+        await rig.until(lambda: rig.worker.condition().cause is Cause.STORM)
+        await rig.clock.sleep(1)
+        letters, asked = len(rig.letters.letters), len(rig.transport.calls)
+        assert letters == 250
+        await rig.clock.sleep(3600)
+        assert len(rig.letters.letters) == letters
+        probes = rig.transport.calls[asked:]
+        assert 50 < len(probes) < 120
+        assert {len(call.numbers) for call in probes} == {1}
+        assert len({call.numbers for call in probes}) == len(probes)
+        rig.transport.behave = lambda _call: OK
+        await rig.done()
+    assert len(rig.transport.accepted) == 50_000 - letters
+
+
+@played
+async def test_a_storm_probe_that_is_too_large_neither_dies_nor_stops_the_probing() -> None:
+    """A probe that the vendor calls too large goes back; the next one is made and can end the storm.
+
+    Kills: dead-lettering a probe, and a hold that waits for ever for a probe's answer.
+    """
+    rig = Rig(refusing(range(500), hinted=True), storm={"records": 10})
+    async with rig.running():
+        rig.offer(range(500))
+        await rig.until(lambda: rig.worker.condition().cause is Cause.STORM)
+        await rig.clock.sleep(1)
+        letters = len(rig.letters.letters)
+        rig.transport.behave = lambda _call: Reply(413)
+        await rig.clock.sleep(600)
+        assert len(rig.letters.letters) == letters
+        rig.transport.behave = lambda _call: OK
+        await rig.done()
+
+
+@pytest.mark.promise("P6")
+@played
+async def test_too_many_broken_rules_are_a_storm_whose_records_wait() -> None:
+    """Records that break a rule wait once too many do, and are looked at again when a sent one was accepted.
+
+    Kills: dead-lettering local refusals without counting them.
+    """
+    rig = Rig(storm={"records": 10})
+    async with rig.running():
+        for n in range(50):
+            rig.worker.refuse(rig.delivery(n), Refusal("invalid", "model.n", "no number"))
+        await rig.clock.sleep(1)
+        assert rig.worker.condition().cause is Cause.STORM
+        assert rig.letters.numbers == [0, 1, 2, 3, 4]
+        rig.offer([50])
+        await rig.until(lambda: rig.transport.accepted == [50])
+        await rig.clock.sleep(1)
+        assert len(rig.letters.letters) == 10
+        for _ in range(20):
+            rig.worker.release()
+            await rig.clock.sleep(1)
+    assert rig.letters.numbers == list(range(50))
+
+
+@played
+async def test_an_operators_hold_during_a_storm_does_not_stop_the_loop() -> None:
+    """Holding a destination by hand while records wait for the end of a storm leaves the loop turning.
+
+    Kills: resuming what waits and suspending it again without end.
+    """
+    rig = Rig(storm={"records": 10})
+    async with rig.running(all_done=False):
+        for n in range(20):
+            rig.worker.refuse(rig.delivery(n), Refusal("invalid", "model.n", "no number"))
+        await rig.clock.sleep(1)
+        rig.worker.hold("maintenance")
+        await rig.clock.sleep(1)
+        assert rig.worker.condition().cause is Cause.OPERATOR
+        assert len(rig.letters.letters) == 5
+
+
+@played
+async def test_a_storm_may_be_switched_off() -> None:
+    """With `storm: off` every record refused alone becomes a dead letter."""
+    rig = Rig(refusing(range(1000), hinted=True), storm="off")
+    async with rig.running():
+        rig.offer(range(1000))
+        await rig.done()
+    assert rig.letters.numbers == list(range(1000))
+
+
+@played
+async def test_an_operator_holds_and_releases() -> None:
+    """Nothing is sent while an operator holds, not even a probe; released, everything goes."""
+    rig = Rig()
+    async with rig.running():
+        rig.worker.hold("maintenance")
+        rig.offer(range(200))
+        await rig.clock.sleep(7200)
+        assert rig.transport.calls == []
+        assert rig.worker.condition().cause is Cause.OPERATOR
+        rig.worker.release()
+        await rig.done(within=2)
+
+
+@played
+async def test_a_hold_by_the_configuration_waits_for_a_release() -> None:
+    """`hold: true` starts held; a release sets it free."""
+    rig = Rig(hold=True)
+    async with rig.running():
+        rig.offer(range(10))
+        await rig.clock.sleep(600)
+        assert rig.transport.calls == []
+        rig.worker.release()
+        await rig.done(within=2)
+
+
+@played
+async def test_a_release_by_hand_ends_a_hold_at_once() -> None:
+    """An operator need not wait for the next probe of a destination that is mended."""
+    rig = Rig(lambda _call: Reply(503))
+    async with rig.running():
+        rig.offer(range(10))
+        await rig.until(lambda: rig.worker.condition().cause is Cause.OUTAGE)
+        await rig.clock.sleep(3600)
+        rig.transport.behave = lambda _call: OK
+        rig.worker.release()
+        await rig.done(within=2)
+
+
+@played
+async def test_states_are_shown_with_cause_and_times() -> None:
+    """A condition names its cause, since when, and the next probe; the metric shows exactly one state."""
+    rig = Rig(lambda _call: Reply(401))
+    async with rig.running(all_done=False):
+        started = rig.clock.wall()
+        rig.offer(range(10))
+        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        held = rig.worker.condition()
+        assert held.since is not None
+        assert held.next_probe is not None
+        assert started <= held.since <= rig.clock.wall() < held.next_probe <= rig.clock.wall() + 60
+        rig.at.note()
+        shown = rig.metrics.render().decode()
+        assert 'connector_destination_state{destination="d",state="held"} 1.0' in shown
+        assert 'connector_destination_state{destination="d",state="flowing"} 0.0' in shown
+
+
+def test_a_call_knows_what_was_asked() -> None:
+    """The model keeps the token with each request, so that a rotated secret can be seen."""
+    call = Call(0.0, "g", (1,), "good", 0)
+    assert refusing([1])(call).status == 400
+    assert refusing([2])(call) is OK

@@ -1,0 +1,59 @@
+"""What holding a record is charged with: everything that is kept of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.clock import SystemClock
+from connector.pipeline.batching import FIXED_CHARGE, Delivery, Offer, charge_of
+from connector.pipeline.flow import Budget
+from connector.pipeline.offsets import PartitionTracker, destination_bit
+from connector.pipeline.preparing import Chunk, Services
+from connector.records import Record
+from connector.routing.table import Routed
+from connector.vendors.base import VendorEvent
+from tests.unit.delivery.delivery_rig import ModelVendor
+
+BYTES = st.one_of(st.none(), st.binary(max_size=40), st.just(b"v" * 100_000))
+
+
+@given(BYTES, BYTES, st.lists(st.tuples(st.text(max_size=5), BYTES), max_size=5), st.text("x", max_size=40))
+def test_every_byte_that_is_held_is_charged(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]], text: str
+) -> None:
+    """Key, value, each header and the encoded item count, and a fixed charge besides. Kills: headers left out."""
+    record, body = Record("t", 0, 0, -1, key, value, headers), text.encode()
+    held = len(key or b"") + len(value or b"") + sum(len(each or b"") for _, each in headers)
+    assert charge_of(record) >= FIXED_CHARGE + held + 100 * len(headers)
+    assert charge_of(record, body) == charge_of(record) + len(body)
+    (delivery,) = _prepared(record, text)
+    assert delivery.charge == charge_of(record, body)
+
+
+class _Destination:
+    """Keeps what it is offered."""
+
+    def __init__(self) -> None:
+        self.name, self.vendor = "d", ModelVendor()
+        self.offered: list[Delivery] = []
+
+    def offer(self, offer: Offer) -> None:
+        """Take note."""
+        assert offer.charge == sum(one.charge for one in offer.deliveries)
+        self.offered.extend(offer.deliveries)
+
+
+def _prepared(record: Record, text: str) -> list[Delivery]:
+    """Return the deliveries that a chunk makes of a record and an event, once they are charged to the budget."""
+    to, budget = _Destination(), Budget(1_000_000)
+    services = SimpleNamespace(clock=SystemClock(), deliverers={"d": to}, budget=budget)
+    chunk, tracker = Chunk(cast("Services", services), {"d": destination_bit(0)}), PartitionTracker("t", 0, 0, ["d"])
+    assert tracker.begin(0)
+    chunk.prepare(record, tracker, [Routed("d", VendorEvent({"n": text}, "id"), "id")])
+    chunk.offer()
+    assert budget.used == sum(one.charge for one in to.offered)
+    return to.offered

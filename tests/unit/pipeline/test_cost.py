@@ -1,0 +1,66 @@
+"""What a record costs, counted in calls and not in seconds: the same on every machine, busy or not."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from benchmarks import job
+from connector.codec import engine
+from connector.codec.contracts import load_contracts
+from connector.records import Record
+from connector.testing.loop import LoopClock, run_virtual
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(
+        not engine.COMPILED, reason="counted with the compiled reader; make installs them with a C compiler"
+    ),
+]
+
+PACKAGE = str(Path(__file__).resolve().parents[3] / "connector")
+CALLS = 13.9
+"""Calls from the connector's code for each record, Python's and C's, of a run with everything on: 13.49 are made."""
+
+
+def count(records: list[Record]) -> Counter[str]:
+    """Return the calls made by the connector's own files while the records go through the real pipeline."""
+    calls: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        if event in {"call", "c_call"}:
+            calls[frame.f_code.co_filename] += 1
+
+    async def play() -> None:
+        sys.setprofile(note)
+        try:
+            committed = await job.play(records, LoopClock(), load_contracts())
+        finally:
+            sys.setprofile(None)
+        assert sum(committed.values()) == len(records)
+
+    run_virtual(play())
+    return Counter({name: found for name, found in calls.items() if name.startswith(PACKAGE) and "testing" not in name})
+
+
+async def made(count: int) -> list[Record]:
+    """Return so many records of the benchmarks' job."""
+    return job.records(count, LoopClock(), load_contracts())
+
+
+def test_a_record_costs_no_more_calls_than_it_did() -> None:
+    """What one more record costs stays where it was. Kills: work for each record that a chunk could do once."""
+    few, many = run_virtual(made(1000)), run_virtual(made(3000))
+    more = sum(count(many).values()) - sum(count(few).values())
+    assert more / (len(many) - len(few)) < CALLS
+
+
+def test_the_cost_of_a_record_does_not_grow() -> None:
+    """The next thousand records cost what the first did. Kills: a search through everything that was read before."""
+    costs = [sum(count(run_virtual(made(size))).values()) for size in (1000, 2000, 4000)]
+    first, second = (costs[1] - costs[0]) / 1000, (costs[2] - costs[1]) / 2000
+    assert second < 1.02 * first

@@ -1,0 +1,244 @@
+"""A route's `fields`: what a field may be given, what is told at start, and what becomes of an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from connector.errors import Refusal
+from connector.records import Record
+from connector.routing.mapping import FieldMapping, compile_mapping
+from connector.routing.sources import compile_source, path_fault
+from connector.vendors.base import FieldKind
+
+WANTED = {
+    "cuid": FieldKind("long", required=True),
+    "eventName": FieldKind("string"),
+    "itime": FieldKind("millis"),
+    "seconds": FieldKind("seconds"),
+    "properties": FieldKind("map"),
+    "flag": FieldKind("boolean"),
+}
+RECORD = Record(
+    "app-events", 0, 7, 1_700_000_000_999, b"77", b"", [("x", b"old"), ("x", b"new"), ("none", None), ("bad", b"\xff")]
+)
+
+SCHEMA: dict[str, Any] = {
+    "type": "record",
+    "name": "UserEvent",
+    "namespace": "com.acme",
+    "fields": [
+        {"name": "name", "type": "string"},
+        {
+            "name": "user",
+            "type": ["null", {"type": "record", "name": "User", "fields": [{"name": "id", "type": "long"}]}],
+        },
+        {"name": "other", "type": "User"},
+        {"name": "third", "type": ["null", "com.acme.User"]},
+        {"name": "attributes", "type": {"type": "map", "values": ["null", "string", "User"]}},
+        {"name": "tags", "type": {"type": "array", "items": "string"}},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "body", "type": [{"type": "record", "name": "A", "fields": [{"name": "a", "type": "int"}]}, "User"]},
+    ],
+}
+
+
+def compiled(fields: dict[str, Any], wanted: dict[str, FieldKind] | None = None) -> FieldMapping:
+    """Return a mapping that has no fault."""
+    mapping, faults = compile_mapping(fields, wanted or WANTED, "routes[0].fields.v")
+    assert faults == []
+    return mapping
+
+
+def faults_of(fields: dict[str, Any], schema: Any = None) -> list[str]:
+    """Return the faults of a mapping as lines."""
+    return [str(fault) for fault in compile_mapping(fields, WANTED, "routes[0].fields.v", schema)[1]]
+
+
+def test_every_source_gives_its_value() -> None:
+    """Paths, key, timestamp, header, constants and units in one mapping; unmapped fields of the vendor are null."""
+    mapping = compiled(
+        {
+            "cuid": "$key",
+            "eventName": "$header.x",
+            "itime": {"path": "user.at", "unit": "s"},
+            "seconds": "$timestamp",
+            "properties": {"const": {"source": "app"}},
+        }
+    )
+    assert mapping.apply({"user": {"at": 12}}, RECORD) == {
+        "cuid": 77,
+        "eventName": "new",
+        "itime": 12_000,
+        "seconds": 1_700_000_000,
+        "properties": {"source": "app"},
+        "flag": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "datum", "wanted"),
+    [
+        ("a", {"a": 5}, 5),
+        ("a", {}, None),
+        ("a.b", {"a": {"b": 5}}, 5),
+        ("a.b", {"a": None}, None),
+        ("a.b", {"a": {"c": 5}}, None),
+        ("a.b", {"a": 5}, None),
+        ("a.b", {"a": [5]}, None),
+        ("a.b", {"a": ("com.acme.A", {"b": 5})}, 5),
+        ("a", {"a": ("com.acme.A", {"b": 5})}, {"b": 5}),
+        ("m.x.y", {"m": {"x.y": 5}}, 5),
+        ("m.x.y.z", {"m": {"x.y": {"z": 5}}}, 5),
+        ("m.x.y.z", {"m": {"x": None, "x.y": {"z": 5}}}, None),
+        ("m.x.y", {"m": {"x": {"y": 5}, "x.y": 6}}, 5),
+        ("$header.none", {}, None),
+        ("$header.absent", {}, None),
+        ("$header.x", {}, "new"),
+        ("$key", {}, "77"),
+        ("$timestamp", {}, 1_700_000_000_999),
+    ],
+)
+def test_sources(path: str, datum: dict[str, Any], wanted: Any) -> None:
+    """Null or nothing on the way is null, unions need no step, a map's key may hold dots, the last header counts."""
+    assert compile_source(path).get(datum, RECORD) == wanted
+
+
+def test_a_record_without_key_or_timestamp_gives_null() -> None:
+    """What a record does not have is null, and never the number -1."""
+    record = replace(RECORD, key=None, timestamp=-1)
+    assert compiled({"cuid": "$key", "itime": "$timestamp"}).apply({}, record)["itime"] is None
+    assert compile_source("$key").get({}, record) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "entry", "datum", "code"),
+    [
+        ("cuid", "a", {"a": "secret-name"}, "mapping.cuid.type"),
+        ("eventName", "a", {"a": b"secret-name"}, "mapping.eventName.bytes"),
+        ("eventName", "a", {"a": float("nan")}, "mapping.eventName.nan"),
+        ("eventName", "$header.bad", {}, "mapping.eventName.utf8"),
+        ("properties", "a", {"a": ["secret-name"]}, "mapping.properties.type"),
+        ("flag", "a", {"a": "secret-name"}, "mapping.flag.type"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused(field: str, entry: Any, datum: dict[str, Any], code: str) -> None:
+    """The refusal names field, source and rule, is of cause `invalid`, and never tells the value."""
+    mapping = compiled({"cuid": {"const": 1}, field: entry})
+    with pytest.raises(Refusal) as refused:
+        mapping.apply(datum, RECORD)
+    assert (refused.value.cause, refused.value.code, refused.value.field) == ("invalid", code, field)
+    assert "secret-name" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        (
+            {"cuid": "a", "eventNam": "b"},
+            "routes[0].fields.v.eventNam: the vendor has no such field; did you mean eventName?",
+        ),
+        ({}, "routes[0].fields.v.cuid: the vendor requires this field: map it"),
+        ({"cuid": "$keys"}, "routes[0].fields.v.cuid: $keys is no source"),
+        ({"cuid": "$header."}, "routes[0].fields.v.cuid: $header. is no source"),
+        ({"cuid": "a..b"}, "routes[0].fields.v.cuid: 'a..b' is no dotted path"),
+        ({"cuid": ""}, "routes[0].fields.v.cuid: '' is no dotted path"),
+        ({"cuid": 5}, "routes[0].fields.v.cuid: a whole number is no source; write a dotted path"),
+        ({"cuid": None}, "routes[0].fields.v.cuid: nothing is no source"),
+        ({"cuid": {"const": "x"}}, "routes[0].fields.v.cuid: the constant does not fit a long"),
+        ({"cuid": {"const": None}}, "routes[0].fields.v.cuid: a constant null says nothing"),
+        ({"cuid": {"path": "a", "units": "s"}}, "routes[0].fields.v.cuid: keys path, units are not understood"),
+        ({"cuid": {"const": 1, "path": "a"}}, "routes[0].fields.v.cuid: keys const, path are not understood"),
+        ({"cuid": {}}, "routes[0].fields.v.cuid: keys none are not understood"),
+        ({"cuid": {"path": 5}}, "routes[0].fields.v.cuid: a whole number is no source"),
+        ({"cuid": {"path": "a", "unit": "s"}}, "routes[0].fields.v.cuid: a unit belongs to a time"),
+        ({"cuid": "a", "itime": {"path": "a", "unit": "us"}}, "routes[0].fields.v.itime: unit is ms or s"),
+        (
+            {"cuid": "a", "itime": {"path": "$timestamp", "unit": "s"}},
+            "routes[0].fields.v.itime: $timestamp needs no unit",
+        ),
+        (
+            {"cuid": "a", "properties": "$key"},
+            "routes[0].fields.v.properties: $key is a text and the field wants a map",
+        ),
+        (
+            {"cuid": "a", "flag": "$timestamp"},
+            "routes[0].fields.v.flag: $timestamp is a time and the field wants a bool",
+        ),
+    ],
+)
+def test_faults_are_told_at_start(fields: dict[str, Any], fault: str) -> None:
+    """What is wrong with a mapping is told before the first record, with its path and what is allowed."""
+    [told] = faults_of(fields)
+    assert told.startswith(fault)
+
+
+def test_every_fault_comes_at_once() -> None:
+    """One start tells all faults of a mapping."""
+    told = faults_of({"eventNam": "b", "itime": {"path": "a", "unit": "h"}, "flag": 3})
+    assert [line.split(":")[0].rpartition(".")[2] for line in told] == ["eventNam", "itime", "flag", "cuid"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("name", None),
+        ("user", None),
+        ("user.id", None),
+        ("other.id", None),
+        ("third.id", None),
+        ("attributes", None),
+        ("attributes.anything", None),
+        ("attributes.any.key.with.dots", None),
+        ("body.a", None),
+        ("body.id", None),
+        ("nam", "the record has no field 'nam'; did you mean name?"),
+        ("user.ids", "the record at user has no field 'ids'; did you mean id?"),
+        ("other.x", "the record at other has no field 'x'; known: id"),
+        ("name.length", "name is no record or map, so 'length' is not in it"),
+        ("tags.0", "tags is no record or map, so '0' is not in it"),
+        ("at.x", "at is no record or map, so 'x' is not in it"),
+        ("body.b", "the record at body has no field 'b'; known: a, id"),
+    ],
+)
+def test_paths_are_checked_where_the_schema_is_known(path: str, fault: str | None) -> None:
+    """A path that the writer's schema cannot have is told at start, through unions, maps and named types."""
+    assert path_fault(tuple(path.split(".")), SCHEMA) == fault
+    told = faults_of({"cuid": path}, SCHEMA)
+    assert told == ([] if fault is None else [f"routes[0].fields.v.cuid: {fault}"])
+
+
+keys = st.text(alphabet="ab.", min_size=1, max_size=3)
+data = st.recursive(st.none() | st.integers(), lambda inner: st.dictionaries(keys, inner, max_size=3), max_leaves=12)
+
+
+@given(st.dictionaries(keys, data, max_size=3), st.lists(st.sampled_from("ab"), min_size=1, max_size=4))
+def test_a_path_finds_only_what_is_there(datum: dict[str, Any], parts: list[str]) -> None:
+    """Whatever the nesting, a value found has a chain of keys whose dotted text is the path; nothing is ever raised.
+
+    Kills: trying the joined key before the single step, and running past the path's end.
+    """
+
+    def chains(value: Any, rest: str) -> list[Any]:
+        found = [] if rest else [value]
+        if isinstance(value, dict) and rest:
+            for key, inner in value.items():
+                if rest == key:
+                    found += chains(inner, "")
+                elif rest.startswith(f"{key}."):
+                    found += chains(inner, rest[len(key) + 1 :])
+        return found
+
+    path = ".".join(parts)
+    value = compile_source(path).get(datum, RECORD)
+    candidates = chains(datum, path)
+    assert value is None or value in candidates
+    simple: Any = datum
+    for part in parts:
+        simple = simple.get(part) if isinstance(simple, dict) else None
+    if simple is not None:
+        assert value == simple

@@ -1,0 +1,248 @@
+"""The port says how a member is, and takes actions from those who may act."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Literal
+
+import aiohttp
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from connector.cli.actions import Refused, act, skip
+from connector.errors import StartupError
+from connector.records import Position
+from connector.runtime.http import Check, Server, Skipped
+from connector.telemetry import logs
+from connector.telemetry.metrics import Metrics
+
+
+class Fake:
+    """A member with one destination."""
+
+    def __init__(self) -> None:
+        self.well = Check(ok=True)
+        self.state = "flowing"
+        self.skipped: list[tuple[str, int, int, str | None]] = []
+
+    def health(self) -> Check:
+        """Return what a test wants."""
+        return self.well
+
+    def readiness(self) -> Check:
+        """Return what a test wants, with a held destination told beside."""
+        return Check(self.well.ok, [*self.well.reasons, "one is held"])
+
+    def status(self) -> Mapping[str, Any]:
+        """Return the one destination."""
+        return {"destinations": {"one": {"state": self.state, "cause": None}}, "group": "g", "version": "1"}
+
+    async def hold(self, name: str) -> None:
+        """Hold the destination; any other name is a KeyError."""
+        {"one": None}[name]
+        self.state = "held"
+
+    async def release(self, name: str) -> None:
+        """Release the destination; any other name is a KeyError."""
+        {"one": None}[name]
+        self.state = "flowing"
+
+    async def skip(self, position: Position, destination: str | None) -> Skipped:
+        """Skip offset 1, promise to skip 2, and refuse any other; a destination but `one` is a KeyError."""
+        if destination is not None:
+            {"one": None}[destination]
+        self.skipped.append((*position, destination))
+        states: dict[int, Literal["skipped", "pending"]] = {1: "skipped", 2: "pending"}
+        return Skipped(states.get(position.offset, "refused"), f"offset {position.offset}")
+
+
+@pytest.fixture
+def member() -> Fake:
+    """The member that the server shows."""
+    return Fake()
+
+
+@pytest.fixture
+async def server(member: Fake) -> AsyncIterator[Server]:
+    """A server with the token `the-token` on a free port."""
+    server = Server(host="127.0.0.1", port=0, token=SecretStr("the-token"), metrics=Metrics(), member=member)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+async def ask(server: Server, method: str, path: str, **headers: str) -> tuple[int, str, Mapping[str, str]]:
+    """Return status, body and headers of an answer."""
+    url = f"http://127.0.0.1:{server.port}{path}"
+    async with aiohttp.ClientSession() as session, session.request(method, url, headers=headers) as answer:
+        return answer.status, await answer.text(), answer.headers
+
+
+async def test_metrics(server: Server) -> None:
+    """/metrics is Prometheus' text format."""
+    status, body, headers = await ask(server, "GET", "/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert "# TYPE connector_requests_total counter" in body
+
+
+async def test_health_and_readiness(server: Server, member: Fake) -> None:
+    """A well member answers 200, another 503 with its reasons; reasons beside a well one do not fail it."""
+    assert (await ask(server, "GET", "/healthz"))[0] == 200
+    status, body, _ = await ask(server, "GET", "/readyz")
+    assert (status, json.loads(body)) == (200, {"ok": True, "reasons": ["one is held"]})
+    member.well = Check(ok=False, reasons=["not polled for 60 s"])
+    status, body, _ = await ask(server, "GET", "/healthz")
+    assert (status, json.loads(body)) == (503, {"ok": False, "reasons": ["not polled for 60 s"]})
+    assert (await ask(server, "GET", "/readyz"))[0] == 503
+
+
+async def test_status_is_json_with_nulls(server: Server) -> None:
+    """/status is the member's own, nothing left out, and not cached."""
+    status, body, headers = await ask(server, "GET", "/status")
+    assert status == 200
+    assert json.loads(body)["destinations"] == {"one": {"state": "flowing", "cause": None}}
+    assert headers["Content-Type"] == "application/json"
+    assert headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/status"])
+async def test_pages_are_read_only(server: Server, path: str) -> None:
+    """GET and HEAD alone are taken."""
+    status, body, _ = await ask(server, "HEAD", path)
+    assert (status, body) == (200, "")
+    for method in ("POST", "PUT", "DELETE"):
+        assert (await ask(server, method, path))[0] == 405
+
+
+async def test_actions_from_loopback(server: Server, member: Fake) -> None:
+    """A neighbour holds and releases without a token, and is told the new state."""
+    status, body, _ = await ask(server, "POST", "/destinations/one/hold")
+    assert (status, json.loads(body)["state"], member.state) == (200, "held", "held")
+    status, body, _ = await ask(server, "POST", "/destinations/one/release")
+    assert (status, json.loads(body)["state"], member.state) == (200, "flowing", "flowing")
+
+
+@pytest.mark.parametrize(("offset", "status", "state"), [(1, 200, "skipped"), (2, 202, "pending"), (3, 409, "refused")])
+async def test_a_record_is_skipped(server: Server, member: Fake, offset: int, status: int, state: str) -> None:
+    """What came of a skip is told by the status, the state and words; a neighbour needs no token."""
+    answer = await ask(server, "POST", f"/records/a.b-c/7/{offset}/skip?destination=one")
+    assert (answer[0], json.loads(answer[1])["state"]) == (status, state)
+    assert f"offset {offset}" in answer[1]
+    assert member.skipped == [("a.b-c", 7, offset, "one")]
+
+
+async def test_a_skip_needs_a_place_and_the_right(server: Server, member: Fake) -> None:
+    """A place that is none, an unknown destination, a GET and a relayed request without the token skip nothing."""
+    assert (await ask(server, "POST", "/records/t/x/1/skip"))[0] == 404
+    assert (await ask(server, "POST", "/records/t/0/-1/skip"))[0] == 404
+    assert (await ask(server, "POST", "/records/t/0/1/skip?destination=two"))[0] == 404
+    assert (await ask(server, "GET", "/records/t/0/1/skip"))[0] == 405
+    assert (await ask(server, "POST", "/records/t/0/1/skip", Origin="x"))[0] == 403
+    assert member.skipped == []
+
+
+async def test_an_unknown_destination_is_told(server: Server) -> None:
+    """404 names what there is."""
+    status, body, _ = await ask(server, "POST", "/destinations/two/hold")
+    assert status == 404
+    assert "it has: one" in json.loads(body)["error"]
+
+
+async def test_an_action_by_get_is_refused(server: Server, member: Fake) -> None:
+    """A link that is followed changes nothing."""
+    assert (await ask(server, "GET", "/destinations/one/hold"))[0] == 405
+    assert member.state == "flowing"
+
+
+@pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site", "X-Forwarded-For", "Forwarded", "Via"])
+async def test_a_relayed_action_needs_the_token(server: Server, member: Fake, header: str) -> None:
+    """What came through a browser or a proxy is not from loopback, whatever its address; the token opens it."""
+    assert (await ask(server, "POST", "/destinations/one/hold", **{header: "x"}))[0] == 403
+    assert member.state == "flowing"
+    token = {"Authorization": "Bearer the-token"}
+    assert (await ask(server, "POST", "/destinations/one/hold", **{header: "x"}, **token))[0] == 200
+
+
+@pytest.mark.parametrize("given", ["Bearer wrong", "Bearer ", "Bearer", "Basic the-token", "the-token", "Bearer ÿ"])
+async def test_a_wrong_token_is_refused(server: Server, member: Fake, given: str) -> None:
+    """Anything but the token itself is refused, and the answer does not repeat it."""
+    status, body, _ = await ask(server, "POST", "/destinations/one/hold", Authorization=given, Origin="x")
+    assert status == 403
+    assert "the-token" not in body
+    assert member.state == "flowing"
+
+
+async def test_without_a_token_none_fits(member: Fake) -> None:
+    """Where no token is set, an empty one opens nothing."""
+    server = Server(host="127.0.0.1", port=0, token=None, metrics=Metrics(), member=member)
+    await server.start()
+    try:
+        status, _, _ = await ask(server, "POST", "/destinations/one/hold", Authorization="Bearer ", Origin="x")
+        assert status == 403
+    finally:
+        await server.stop()
+
+
+async def test_a_taken_port_is_named(server: Server, member: Fake) -> None:
+    """A port in use is a StartupError that names the setting, and nothing stays open."""
+    other = Server(host="127.0.0.1", port=server.port, token=None, metrics=Metrics(), member=member)
+    with pytest.raises(StartupError, match=rf"server\.port: 127\.0\.0\.1:{server.port} is in use"):
+        await other.start()
+    await other.stop()
+
+
+async def test_a_foreign_address_is_named(member: Fake) -> None:
+    """An address that is not this machine's is a StartupError that names the setting."""
+    server = Server(host="192.0.2.1", port=0, token=None, metrics=Metrics(), member=member)
+    with pytest.raises(StartupError, match=r"server\.host: cannot listen on 192\.0\.2\.1"):
+        await server.start()
+
+
+async def test_the_level_of_the_log(server: Server) -> None:
+    """An action like the others: from loopback or with the token, wrong wishes are told what is allowed."""
+    level = logging.getLogger().level
+    try:
+        status, body, _ = await ask(server, "POST", "/log/debug?sample=5")
+        assert (status, json.loads(body)) == (200, {"level": "debug", "sample": 5})
+        assert (await ask(server, "POST", "/log/info", Origin="x"))[0] == 403
+        assert logs.level() == "debug"
+        for path in ("/log/loud", "/log/info?sample=0", "/log/info?sample=x"):
+            assert (await ask(server, "POST", path))[0] == 400
+        assert (await ask(server, "GET", "/log/info"))[0] == 405
+    finally:
+        logs.set_level("info", 100)
+        logging.getLogger().setLevel(level)
+        structlog.reset_defaults()
+
+
+async def test_stopped_twice(server: Server) -> None:
+    """Stopping again, or without a start, is nothing."""
+    await server.stop()
+    await server.stop()
+
+
+async def test_the_callers_half(server: Server, member: Fake) -> None:
+    """`act` takes an action at a running member and says the state; what is refused is told in the member's words."""
+    url = f"http://127.0.0.1:{server.port}/"
+    assert await asyncio.to_thread(act, "hold", "one", url, None) == "held"
+    assert await asyncio.to_thread(act, "release", "one", url, SecretStr("the-token")) == "flowing"
+    assert member.state == "flowing"
+    assert await asyncio.to_thread(skip, Position("t/x", 0, 1), "one", url, None) == "offset 1"
+    assert await asyncio.to_thread(skip, Position("t", 0, 2), None, url, None) == "offset 2"
+    assert member.skipped == [("t/x", 0, 1, "one"), ("t", 0, 2, None)]
+    with pytest.raises(Refused, match="offset 3"):
+        await asyncio.to_thread(skip, Position("t", 0, 3), None, url, None)
+    with pytest.raises(Refused, match="it has: one"):
+        await asyncio.to_thread(act, "hold", "t/wo", url, None)
+    with pytest.raises(Refused, match="from loopback"):
+        await asyncio.to_thread(act, "hold", "one", url, SecretStr("wrong-token"))
+    await server.stop()
+    with pytest.raises(Refused, match="no member answers at"):
+        await asyncio.to_thread(act, "hold", "one", url, None)
+    with pytest.raises(Refused, match="http://host:port"):
+        await asyncio.to_thread(act, "hold", "one", "file:///etc/hostname", None)
