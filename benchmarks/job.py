@@ -107,12 +107,12 @@ class AcceptingTransport:
         """Do nothing."""
 
 
-class NoLetters:
+class NoDeadLetters:
     """Fails where a record of the job is refused."""
 
-    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
+    async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Fail."""
-        raise AssertionError(letter.message)
+        raise AssertionError(dead_letter.message)
 
 
 def _settings() -> Settings:
@@ -135,7 +135,7 @@ async def play(made: Sequence[Record], clock: Clock, contracts: Contracts) -> Ma
     edges = Edges(
         source=source,
         decoder=Decoder(contracts, clock=clock, as_json=passed_on(settings, kinds)),
-        dead_letters=NoLetters(),
+        dead_letters=NoDeadLetters(),
         answers={},
         transport=lambda _name, _settings: AcceptingTransport(),
         reload=reload,

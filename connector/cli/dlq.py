@@ -36,7 +36,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
 
 
 @dlq.command("list")
-def list_letters(
+def list_dead_letters(
     *,
     config: File = DEFAULT_FILE,
     where: Where = None,
@@ -50,21 +50,21 @@ def list_letters(
     as_json: Json = False,
 ) -> None:
     """List dead letters: the newest in a table, or all of them as JSON Lines, as they stand in the topic."""
-    from connector.cli import dlq_report as letters_report
+    from connector.cli import dlq_report as dead_letters_report
     from connector.dead_letters import commands
 
     wanted = read_filter(where, since, key, topic)
     with commands.open_archive(quiet(config).settings) as archive:
         if as_json and limit is None:
-            for letter in archive.letters(wanted, resolved=resolved):
-                _print(commands.facts_json(letter))
+            for dead_letter in archive.dead_letters(wanted, resolved=resolved):
+                _print(commands.facts_json(dead_letter))
         else:
-            letters, count = archive.newest(wanted, limit or SHOWN, resolved=resolved)
+            dead_letters, count = archive.newest(wanted, limit or SHOWN, resolved=resolved)
             if as_json:
-                for letter in letters:
-                    _print(commands.facts_json(letter))
+                for dead_letter in dead_letters:
+                    _print(commands.facts_json(dead_letter))
             else:
-                letters_report.show_letters(letters, count)
+                dead_letters_report.show_dead_letters(dead_letters, count)
         _warn(archive.survey.foreign)
 
 
@@ -80,7 +80,7 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Count dead letters by cause, code and destination."""
-    from connector.cli import dlq_report as letters_report
+    from connector.cli import dlq_report as dead_letters_report
     from connector.dead_letters import commands
 
     wanted = read_filter(where, since, key, topic)
@@ -90,7 +90,7 @@ def stats(
             for one in counts:
                 _print(one.as_json())
         else:
-            letters_report.show_stats(counts)
+            dead_letters_report.show_stats(counts)
         _warn(archive.survey.foreign)
 
 
@@ -102,18 +102,18 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one dead letter in full: why, the event, exactly what would be sent today, and what happened before."""
-    from connector.cli import dlq_report as letters_report
+    from connector.cli import dlq_report as dead_letters_report
     from connector.dead_letters import commands
     from connector.operations.inspect import inspect
 
     loaded = quiet(config)
     with commands.open_archive(loaded.settings) as archive:
         history = archive.find(identity)
-    inspection = in_loop(inspect(loaded, history.letter, history.cluster_id))
+    inspection = in_loop(inspect(loaded, history.dead_letter, history.cluster_id))
     if as_json:
-        _print(letters_report.letter_json(history, inspection))
+        _print(dead_letters_report.dead_letter_json(history, inspection))
     else:
-        letters_report.show_letter(history, inspection)
+        dead_letters_report.show_dead_letter(history, inspection)
 
 
 @dlq.command()
@@ -136,13 +136,13 @@ def export(
     wanted = read_filter(where, since, key, topic)
     written = form or ("avro" if file.suffix == ".avro" else "jsonl")
     with commands.open_archive(quiet(config).settings) as archive:
-        letters = archive.letters(wanted, resolved=resolved)
+        dead_letters = archive.dead_letters(wanted, resolved=resolved)
         try:
             if str(file) == "-":
-                count = commands.export(letters, sys.stdout.buffer, written)
+                count = commands.export(dead_letters, sys.stdout.buffer, written)
             else:
                 with file.open("xb") as out:
-                    count = commands.export(letters, out, written)
+                    count = commands.export(dead_letters, out, written)
         except FileExistsError:
             fail(f"{file} exists already; name another file", FAILED)
         except OSError as error:

@@ -10,28 +10,28 @@ from rich.table import Table
 
 from connector.cli.terminal import console_on, raw, safe
 from connector.dead_letters.commands import Count, History, facts_json, moment
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.reader import DeadLetterEntry
 from connector.operations.inspect import Inspection
 
 
-def show_letters(letters: Sequence[Letter], count: int, stream: TextIO | None = None) -> None:
+def show_dead_letters(dead_letters: Sequence[DeadLetterEntry], count: int, stream: TextIO | None = None) -> None:
     """Print a row for each letter; `count` is how many there are in all."""
     console = console_on(stream)
-    if not letters:
+    if not dead_letters:
         console.print("no dead letters that fit")
         return
     table = Table()
     for name in ("id", "failed at", "cause", "code", "destination", "origin", "message"):
         table.add_column(name, overflow="fold", no_wrap=name == "id")
-    for letter in letters:
-        facts = letter.facts
+    for dead_letter in dead_letters:
+        facts = dead_letter.facts
         origin = f"{facts.origin.topic}[{facts.origin.partition}]@{facts.origin.offset}"
-        cause = facts.cause if letter.state == "open" else f"{facts.cause} ({letter.state})"
+        cause = facts.cause if dead_letter.state == "open" else f"{facts.cause} ({dead_letter.state})"
         cells = (facts.id, moment(facts.failed_at), cause, facts.code or "-", facts.destination or "-", origin)
         table.add_row(*map(safe, cells), safe(facts.message))
     console.print(table)
-    if count > len(letters):
-        console.print(f"the newest {len(letters)} of {count}; more with --limit, all with --json")
+    if count > len(dead_letters):
+        console.print(f"the newest {len(dead_letters)} of {count}; more with --limit, all with --json")
     else:
         console.print("one dead letter" if count == 1 else f"{count} dead letters")
 
@@ -46,17 +46,17 @@ def show_stats(counts: Sequence[Count], stream: TextIO | None = None) -> None:
     for name in ("letters", "cause", "code", "destination", "first", "last"):
         table.add_column(name, justify="right" if name == "letters" else "left", overflow="fold")
     for one in counts:
-        cells = (str(one.letters), one.cause, one.code or "-", one.destination or "-")
+        cells = (str(one.dead_letters), one.cause, one.code or "-", one.destination or "-")
         table.add_row(*map(safe, (*cells, moment(one.first), moment(one.last))))
     console.print(table)
-    console.print(f"{sum(one.letters for one in counts)} dead letters")
+    console.print(f"{sum(one.dead_letters for one in counts)} dead letters")
 
 
-def show_letter(history: History, inspection: Inspection, stream: TextIO | None = None) -> None:
+def show_dead_letter(history: History, inspection: Inspection, stream: TextIO | None = None) -> None:
     """Print one letter in full: why, where from, the event, what would be sent today, and what happened before."""
     console = console_on(stream)
     grid = Table.grid(padding=(0, 2))
-    for name, value in _facts(history.letter):
+    for name, value in _facts(history.dead_letter):
         grid.add_row(f"[dim]{name}[/dim]", safe(value))
     console.print(grid)
     console.print("\n[bold]The event[/bold]" + (f", {safe(inspection.schema)}" if inspection.schema else ""))
@@ -75,10 +75,10 @@ def show_letter(history: History, inspection: Inspection, stream: TextIO | None 
         console.print(safe(f"{when}  {what}"))
 
 
-def letter_json(history: History, inspection: Inspection) -> dict[str, Any]:
+def dead_letter_json(history: History, inspection: Inspection) -> dict[str, Any]:
     """Return what `show --json` prints."""
     return {
-        **facts_json(history.letter),
+        **facts_json(history.dead_letter),
         "schema": inspection.schema,
         "event": inspection.event,
         "fault_today": inspection.fault,
@@ -92,16 +92,16 @@ def letter_json(history: History, inspection: Inspection) -> dict[str, Any]:
             }
             for one in inspection.preparations
         ],
-        "history": [facts_json(letter) for letter in history.letters],
-        "resolutions": [{"id": one.letter, "resolution": one.kind, "at": one.at} for one in history.resolutions],
+        "history": [facts_json(dead_letter) for dead_letter in history.dead_letters],
+        "resolutions": [{"id": one.dead_letter, "resolution": one.kind, "at": one.at} for one in history.resolutions],
     }
 
 
-def _facts(letter: Letter) -> Iterator[tuple[str, str]]:
+def _facts(dead_letter: DeadLetterEntry) -> Iterator[tuple[str, str]]:
     """Yield what the letter's headers say, in words."""
-    facts = letter.facts
+    facts = dead_letter.facts
     yield "id", facts.id
-    yield "state", letter.state
+    yield "state", dead_letter.state
     yield "cause", facts.cause if facts.code is None else f"{facts.cause}, {facts.code}"
     yield "why", facts.message
     if facts.field is not None:
@@ -119,18 +119,18 @@ def _facts(letter: Letter) -> Iterator[tuple[str, str]]:
     yield "replays", str(facts.replays)
     if facts.edited:
         yield "edited", " ".join(facts.edited)
-    if letter.record.key is not None:
-        yield "key", letter.record.key.decode(errors="backslashreplace")
+    if dead_letter.record.key is not None:
+        yield "key", dead_letter.record.key.decode(errors="backslashreplace")
 
 
 def _history(history: History) -> Iterator[tuple[str, str]]:
     """Yield what happened to the event, in order of time."""
     lines = []
-    for letter in history.letters:
-        facts = letter.facts
+    for dead_letter in history.dead_letters:
+        facts = dead_letter.facts
         where = "" if facts.destination is None else f" for {facts.destination}"
         what = f"dead-lettered{where}: {facts.cause}{'' if facts.code is None else f' {facts.code}'}"
-        mark = " (this letter)" if facts.id == history.letter.facts.id else ""
+        mark = " (this letter)" if facts.id == history.dead_letter.facts.id else ""
         lines.append((moment(facts.failed_at), f"{what}, {facts.id}{mark}"))
-    lines += [(one.at, f"{one.kind}, {one.letter}") for one in history.resolutions]
+    lines += [(one.at, f"{one.kind}, {one.dead_letter}") for one in history.resolutions]
     yield from sorted(lines)

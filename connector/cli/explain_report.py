@@ -46,8 +46,8 @@ def as_json(told: Explanation) -> str:
                 }
                 for one in told.finished
             ],
-            "dead_letters": [facts_json(letter) for letter in told.letters],
-            "resolutions": [{"id": one.letter, "resolution": one.kind, "at": one.at} for one in told.resolutions],
+            "dead_letters": [facts_json(dead_letter) for dead_letter in told.dead_letters],
+            "resolutions": [{"id": one.dead_letter, "resolution": one.kind, "at": one.at} for one in told.resolutions],
             "replays": [one._asdict() for one in told.replays],
             "receipts": None if told.receipts is None else [_receipt_json(one) for one in told.receipts],
             "notes": list(told.notes),
@@ -109,15 +109,15 @@ def _story(told: Explanation) -> Iterator[tuple[str, str]]:
     for group in told.finished:
         members = "no member runs" if not group.members else f"members running: {group.members}"
         yield f"group {group.group}", f"{_how_far(group)} ({members})"
-    states = {one.letter: one for one in told.resolutions}
-    for letter in told.letters:
-        facts, done = letter.facts, states.get(letter.facts.id)
+    states = {one.dead_letter: one for one in told.resolutions}
+    for dead_letter in told.dead_letters:
+        facts, done = dead_letter.facts, states.get(dead_letter.facts.id)
         where = "" if facts.destination is None else f" for {facts.destination}"
         code = "" if facts.code is None else f" {facts.code}"
         end = "open" if done is None else f"{done.kind} {done.at}"
         yield "dead letter", f"{facts.id}{where}, {moment(facts.failed_at)}: {facts.cause}{code}, {end}"
         yield "", facts.message
-    if not told.letters:
+    if not told.dead_letters:
         yield "dead letters", "none"
     for at in told.replays:
         yield "replay", f"{at.topic}, partition {at.partition}, offset {at.offset}"

@@ -97,9 +97,9 @@ def discard(  # noqa: PLR0913 -- each option is one of the command line
 
 def _carry_out(loaded: Loaded, order: Order, action: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Look, ask, and do it."""
-    from connector.operations.replay import LetterDesk
+    from connector.operations.replay import ReplayDesk
 
-    desk: Desk = LetterDesk(loaded)
+    desk: Desk = ReplayDesk(loaded)
     plan, act, done = {
         "replay": (desk.plan, desk.replay, "replayed"),
         "discard": (desk.plan_discard, desk.discard, "discarded"),
@@ -154,7 +154,7 @@ def _wanted(loaded: Loaded, ids: Sequence[str] | None, wanted: Filter) -> Filter
     whole = {one for one in ids if len(one) == _ID_LENGTH}
     if len(whole) < len(ids):
         with commands.open_archive(loaded.settings) as archive:
-            whole.update(archive.find(one).letter.facts.id for one in ids if one not in whole)
+            whole.update(archive.find(one).dead_letter.facts.id for one in ids if one not in whole)
     also = wanted.where.get("id")
     return replace(wanted, where={**wanted.where, "id": frozenset(whole if also is None else whole & also)})
 

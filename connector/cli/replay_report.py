@@ -34,7 +34,7 @@ class Tally:
                 self.done += 1
                 continue
             self.kept += 1
-            reason = self._reasons.setdefault(outcome.kept.code, [0, outcome.kept.reason, outcome.letter.facts.id])
+            reason = self._reasons.setdefault(outcome.kept.code, [0, outcome.kept.reason, outcome.dead_letter.facts.id])
             reason[0] += 1
 
     @property
@@ -90,7 +90,7 @@ class Watch:
 
 def row(outcome: Outcome, done: str) -> str:
     """Return what `--json` prints of a letter, as one line; `done` is the word for one that is not kept back."""
-    facts = outcome.letter.facts
+    facts = outcome.dead_letter.facts
     said = {
         "id": facts.id,
         "result": done if outcome.kept is None else "kept",

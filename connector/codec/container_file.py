@@ -45,6 +45,6 @@ SCHEMA: Final[Mapping[str, Any]] = {
 """The file's schema. Times are epoch milliseconds; `resolved` is null, `replayed` or `discarded`."""
 
 
-def write_letters(out: IO[bytes], letters: Iterable[Mapping[str, Any]]) -> None:
+def write_dead_letters(out: IO[bytes], dead_letters: Iterable[Mapping[str, Any]]) -> None:
     """Write a container file, compressed block by block; no more than a block of letters is held."""
-    writer(out, parse_schema(dict(SCHEMA)), letters, codec="deflate")
+    writer(out, parse_schema(dict(SCHEMA)), dead_letters, codec="deflate")

@@ -91,7 +91,7 @@ def histogram(data: Histogram, causes: Sequence[str], end: int, *, href: Callabl
         title = tag("title", f"{moment(begin / 1000, '%d %b %H:%M')} UTC: {said}")
         group = tag("g", title, *rects)
         bars.append(group if href is None else tag("a", group, href=href(begin, begin + data.width - 1)))
-    label = f"{plural(sum(sums), 'dead letter')} over time, by cause"
+    label = f"{plural(sum(sums), 'dead dead_letter')} over time, by cause"
     content = [*_axis(top, width, height), *_times(start_s, end_s, width, height), *bars]
     return _plot(content, label, WIDE, role="group" if href else "img")
 

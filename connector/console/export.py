@@ -8,41 +8,43 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from connector.console.letter_page import Inspection, Masked
+from connector.console.dead_letter_page import Inspection, Masked
 from connector.console.masking import HIDDEN, Mask
 from connector.dead_letters.commands import record_json
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.reader import DeadLetterEntry
 
 _CHUNK: Final = 200
 
-Inspect = Callable[[Letter], Awaitable[Inspection]]
+Inspect = Callable[[DeadLetterEntry], Awaitable[Inspection]]
 
 
-async def lines(letters: Iterator[Letter], mask: Mask, inspect: Inspect) -> AsyncGenerator[tuple[bytes, int], None]:
+async def lines(
+    dead_letters: Iterator[DeadLetterEntry], mask: Mask, inspect: Inspect
+) -> AsyncGenerator[tuple[bytes, int], None]:
     """Yield JSON Lines and how many they are; the letters are read in a thread of their own."""
-    while chunk := await asyncio.to_thread(lambda: list(islice(letters, _CHUNK))):
-        rows = [await row(letter, mask, inspect) for letter in chunk]
+    while chunk := await asyncio.to_thread(lambda: list(islice(dead_letters, _CHUNK))):
+        rows = [await row(dead_letter, mask, inspect) for dead_letter in chunk]
         yield b"".join(json.dumps(one, ensure_ascii=False).encode(errors="replace") + b"\n" for one in rows), len(rows)
 
 
-async def row(letter: Letter, mask: Mask, inspect: Inspect) -> dict[str, Any]:
+async def row(dead_letter: DeadLetterEntry, mask: Mask, inspect: Inspect) -> dict[str, Any]:
     """Return what is written of a letter: the record as `connector dlq export` does, or what the mask leaves of it.
 
     With fields hidden there are no bytes, because they hold everything: the decoded event stands in their place.
     """
-    whole = record_json(letter)
+    whole = record_json(dead_letter)
     if not mask:
         return whole
-    masked = Masked.of(await inspect(letter) if mask.events else None, mask)
-    key = letter.record.key
+    masked = Masked.of(await inspect(dead_letter) if mask.events else None, mask)
+    key = dead_letter.record.key
     headers = [
         {**written, "value": HIDDEN} if mask.header(name) or _holds(value, masked) else written
-        for written, (name, value) in zip(whole["headers"], letter.facts.original, strict=True)
+        for written, (name, value) in zip(whole["headers"], dead_letter.facts.original, strict=True)
     ]
     shown = {**whole, "key": HIDDEN if mask.key or _holds(key, masked) else whole["key"], "headers": headers}
     if not mask.events:
         return shown
-    message = HIDDEN if masked.unread else masked.text(letter.facts.message)
+    message = HIDDEN if masked.unread else masked.text(dead_letter.facts.message)
     return {**shown, "value": None, "event": masked.event, "message": message}
 
 

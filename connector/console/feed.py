@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from connector.console.index import LetterIndex
+from connector.console.index import DeadLetterIndex
 from connector.errors import ConnectorError
 from connector.records import Record
 
@@ -43,7 +43,7 @@ class Tail(Protocol):
 class Feed:
     """Reads letters into the index. `start` and `stop` once each; `stop` may block for a second."""
 
-    def __init__(self, index: LetterIndex, open_tail: Callable[[], Tail]) -> None:
+    def __init__(self, index: DeadLetterIndex, open_tail: Callable[[], Tail]) -> None:
         self._index = index
         self._open = open_tail
         self._stopping = threading.Event()

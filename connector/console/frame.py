@@ -24,7 +24,7 @@ class Frame:
     csrf: str
     who: str | None
     ill: int = 0
-    open_letters: int = 0
+    open_dead_letters: int = 0
     running: int = 0
 
 
@@ -57,7 +57,7 @@ def _header(frame: Frame, current: str) -> Html:
     links: list[Child] = []
     for address, name, number, kind in (
         ("/", "Overview", frame.ill, "bad"),
-        ("/letters", "Dead letters", frame.open_letters, "some"),
+        ("/letters", "Dead letters", frame.open_dead_letters, "some"),
         ("/jobs", "Actions", frame.running, "some"),
     ):
         badge = tag("span", f"{number:,}", class_=f"badge {kind}") if number else None

@@ -32,7 +32,7 @@ class Kind(NamedTuple):
     cause: str
     code: str
     destination: str
-    letters: int
+    dead_letters: int
     first: int
     last: int
 
@@ -67,7 +67,7 @@ class Histogram:
     counts: Mapping[str, Sequence[int]]
 
 
-class LetterIndex:
+class DeadLetterIndex:
     """The newest `limit` dead letters. Every method may be called from any thread."""
 
     def __init__(self, limit: int) -> None:
@@ -152,7 +152,7 @@ class LetterIndex:
                 one[1] = at  # rows come the newest first
             texts = [column.texts for column in columns]
             kinds = (Kind(texts[0][a], texts[1][b], texts[2][c], *numbers) for (a, b, c), numbers in found.items())
-            return sorted(kinds, key=lambda kind: (-kind.letters, kind))
+            return sorted(kinds, key=lambda kind: (-kind.dead_letters, kind))
 
     def histogram(self, query: Query, start: int, end: int, bars: int) -> Histogram:
         """Return the letters that are meant between two times in at most `bars` bars of an equal, round width."""
@@ -193,10 +193,10 @@ class LetterIndex:
         return next((number for number, ids in said if len(ids) and identity in ids), 0)
 
     def _resolve(self, said: Resolution) -> None:
-        row = self._table.by_id.get(packed(said.letter))
+        row = self._table.by_id.get(packed(said.dead_letter))
         if row is None:
             # It may stand before its letter, in another partition; or the letter was forgotten, and may come again.
-            self._early[said.kind].add(said.letter)
+            self._early[said.kind].add(said.dead_letter)
             return
         self._table.states[row] = STATES.index(said.kind)
         self._table.resolved[row] = _millis(said.at)

@@ -32,7 +32,7 @@ class Reason:
 
     code: str
     reason: str
-    letters: int = 0
+    dead_letters: int = 0
     examples: list[str] = field(default_factory=list)
 
 
@@ -58,7 +58,7 @@ class Job:
     @property
     def kept_back(self) -> int:
         """How many letters were kept back."""
-        return sum(reason.letters for reason in self.kept.values())
+        return sum(reason.dead_letters for reason in self.kept.values())
 
     @property
     def share(self) -> float | None:
@@ -74,11 +74,11 @@ class Job:
             if outcome.kept is None:
                 self.done += 1
             else:
-                self._keep(outcome.kept, outcome.letter.facts.id)
+                self._keep(outcome.kept, outcome.dead_letter.facts.id)
 
     def _keep(self, kept: Kept, identity: str) -> None:
         reason = self.kept.setdefault(kept.code, Reason(kept.code, kept.reason))
-        reason.letters += 1
+        reason.dead_letters += 1
         if len(reason.examples) < EXAMPLES:
             reason.examples.append(identity)
 
@@ -150,7 +150,7 @@ class Jobs:
             job=job.number,
             state=state,
             done=job.done,
-            kept_back={reason.code: reason.letters for reason in job.kept.values()},
+            kept_back={reason.code: reason.dead_letters for reason in job.kept.values()},
             message=trouble,
         )
 

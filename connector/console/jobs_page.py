@@ -37,7 +37,7 @@ def render(frame: Frame, job: Job) -> str:
     """Return one job: how far it is, what it did, what it kept back and why."""
     running = job.state == "running"
     took = duration((job.ended or frame.now) - job.started)
-    said = f"{job.done:,} of {plural(job.expected, 'letter')} {_DONE[job.action]}"
+    said = f"{job.done:,} of {plural(job.expected, 'dead_letter')} {_DONE[job.action]}"
     kept = f", {job.kept_back:,} kept back" if job.kept_back else ""
     progress = tag(
         "progress",
@@ -78,12 +78,12 @@ def _kept(job: Job) -> Child:
     if not job.kept:
         return None
     rows = []
-    for reason in sorted(job.kept.values(), key=lambda one: -one.letters):
+    for reason in sorted(job.kept.values(), key=lambda one: -one.dead_letters):
         links = [part for one in reason.examples for part in (tag("a", one[:8], href=f"/letters/{one}"), " ")]
         rows.append(
             tag(
                 "tr",
-                tag("td", f"{reason.letters:,}", class_="number"),
+                tag("td", f"{reason.dead_letters:,}", class_="number"),
                 tag("td", code(reason.code)),
                 tag("td", reason.reason, class_="advice"),
                 tag("td", *links),

@@ -27,7 +27,7 @@ _PLOT_LEAST: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Letters:
+class DeadLetters:
     """What the first page tells of dead letters: the open ones by kind, and all of the range over time."""
 
     kinds: Sequence[Kind]
@@ -49,7 +49,7 @@ class Situation:
     samples: Sequence[Sample]
     interval: float
     range: str
-    letters: Letters
+    dead_letters: DeadLetters
     kafka_trouble: str | None = None
     sampled_at: float | None = None
 
@@ -64,7 +64,7 @@ def render(frame: Frame, at: Situation) -> str:
         *_troubles(at),
         _destinations(frame, at),
         _plots(frame, at),
-        _letters(frame, at),
+        _dead_letters(frame, at),
         live=max(2, round(at.interval)),
     )
 
@@ -82,9 +82,9 @@ def _verdict(frame: Frame, at: Situation) -> Html:
     """Return the one sentence that is read first."""
     held = [one for one in at.destinations if one.state in ("held", "probing")]
     slow = [one for one in at.destinations if one.state in ("retrying", "throttled")]
-    opened = sum(kind.letters for kind in at.letters.kinds)
-    letters = (
-        f"{plural(opened, 'dead letter')} open, {at.letters.recent:,} of the last hour."
+    opened = sum(kind.dead_letters for kind in at.dead_letters.kinds)
+    dead_letters = (
+        f"{plural(opened, 'dead dead_letter')} open, {at.dead_letters.recent:,} of the last hour."
         if opened
         else "No dead letters."
     )
@@ -112,8 +112,8 @@ def _verdict(frame: Frame, at: Situation) -> Html:
         headline = f"All {plural(len(at.destinations), 'destination')} deliver"
         if len(at.destinations) == 1:
             headline = f"{at.destinations[0].name} delivers"
-        detail = "Nothing needs you now." if not at.letters.recent else "The dead letters are below."
-    return tag("section", tag("h1", headline), tag("p", detail, " ", letters), class_=f"verdict {kind}")
+        detail = "Nothing needs you now." if not at.dead_letters.recent else "The dead letters are below."
+    return tag("section", tag("h1", headline), tag("p", detail, " ", dead_letters), class_=f"verdict {kind}")
 
 
 def _troubles(at: Situation) -> list[Child]:
@@ -127,16 +127,16 @@ def _troubles(at: Situation) -> list[Child]:
         said.append(notice("warn", "; ".join(f"{one.address}: {one.trouble}" for one in silent[:3])))
     if at.kafka_trouble:
         said.append(notice("warn", f"Kafka does not tell the backlog: {at.kafka_trouble}"))
-    if at.letters.trouble:
-        said.append(notice("warn", f"Dead letters cannot be read: {at.letters.trouble}"))
-    elif at.letters.left:
-        said.append(notice("calm", f"Still reading dead letters: {at.letters.read:,} so far."))
-    if at.letters.forgotten:
+    if at.dead_letters.trouble:
+        said.append(notice("warn", f"Dead letters cannot be read: {at.dead_letters.trouble}"))
+    elif at.dead_letters.left:
+        said.append(notice("calm", f"Still reading dead letters: {at.dead_letters.read:,} so far."))
+    if at.dead_letters.forgotten:
         said.append(
             notice(
                 "calm",
-                f"{at.letters.forgotten:,} older open letters are not counted here: console.letters is smaller than "
-                "their number. connector dlq sees them all.",
+                f"{at.dead_letters.forgotten:,} older unresolved dead letters are not counted here: console.letters is "
+                "smaller than their number. connector dlq sees them all.",
             )
         )
     return said
@@ -277,20 +277,22 @@ def _ranges(current: str) -> Html:
     return tag("nav", *links, class_="ranges", aria_label="Range of time")
 
 
-def _letters(frame: Frame, at: Situation) -> Html:
+def _dead_letters(frame: Frame, at: Situation) -> Html:
     """Return open dead letters over time and by kind."""
-    kinds = at.letters.kinds
+    kinds = at.dead_letters.kinds
     if not kinds:
         return tag("section", tag("h2", "Dead letters"), tag("p", "None is open.", class_="empty"))
     causes = list(dict.fromkeys(kind.cause for kind in kinds))
-    shown = [cause for cause in causes if cause in at.letters.histogram.counts]
-    total = sum(sum(bins) for bins in at.letters.histogram.counts.values())
+    shown = [cause for cause in causes if cause in at.dead_letters.histogram.counts]
+    total = sum(sum(bins) for bins in at.dead_letters.histogram.counts.values())
     href = lambda since, until: address("/letters", Query(since=since, until=until))  # noqa: E731
     figure = tag(
         "figure",
         tag("figcaption", tag("b", count(total), class_="big"), f" failed in the last {at.range} and are open"),
-        charts.histogram(at.letters.histogram, shown, int(frame.now * 1000), href=href),
-        charts.legend(shown, [count(sum(at.letters.histogram.counts[cause])) for cause in shown], charts.colour_of),
+        charts.histogram(at.dead_letters.histogram, shown, int(frame.now * 1000), href=href),
+        charts.legend(
+            shown, [count(sum(at.dead_letters.histogram.counts[cause])) for cause in shown], charts.colour_of
+        ),
         class_="panel",
     )
     told: set[str] = set()
@@ -313,7 +315,7 @@ def _kind(frame: Frame, kind: Kind, told: set[str]) -> Html:
     again = kind.cause in told
     told.add(kind.cause)
     where = tuple((name, getattr(kind, name)) for name in ("cause", "code", "destination"))
-    link = tag("a", count(kind.letters), href=address("/letters", Query(where)))
+    link = tag("a", count(kind.dead_letters), href=address("/letters", Query(where)))
     return tag(
         "tr",
         tag("td", link, class_="number"),

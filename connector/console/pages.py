@@ -7,19 +7,19 @@ from typing import Final, Literal, get_args
 
 from aiohttp import web
 
-from connector.console import letter_page, letters_page, overview
+from connector.console import dead_letter_page, dead_letters_page, overview
+from connector.console.dead_letter_page import Shown
+from connector.console.dead_letters_page import FILTERS, PAGE, Listing
 from connector.console.frame import notice, page
 from connector.console.index import Query
-from connector.console.letter_page import Shown
-from connector.console.letters_page import FILTERS, PAGE, Listing
 from connector.console.markup import tag
-from connector.console.overview import DEFAULT_RANGE, RANGES, Letters, Situation
+from connector.console.overview import DEFAULT_RANGE, RANGES, DeadLetters, Situation
 from connector.console.requests import read_page, read_query
 from connector.console.series import HOUR
 from connector.console.state import State, html
 from connector.console.table import Row
 from connector.dead_letters.headers import parse
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.reader import DeadLetterEntry
 from connector.errors import ConnectorError
 
 BARS: Final = 60
@@ -38,8 +38,8 @@ class Pages:
         """Return the addresses."""
         return [
             web.get("/", self._overview),
-            web.get("/letters", self._letters),
-            web.get("/letters/{id}", self._letter),
+            web.get("/letters", self._dead_letters),
+            web.get("/letters/{id}", self._dead_letter),
         ]
 
     async def _overview(self, request: web.Request) -> web.Response:
@@ -56,17 +56,17 @@ class Pages:
             samples=sampler.history.since(frame.now - RANGES[chosen]),
             interval=state.settings.console.interval,
             range=chosen,
-            letters=await asyncio.to_thread(self._open_letters, frame.now, RANGES[chosen]),
+            dead_letters=await asyncio.to_thread(self._open_dead_letters, frame.now, RANGES[chosen]),
             kafka_trouble=sampler.kafka_trouble,
             sampled_at=sampler.sampled_at,
         )
         return html(overview.render(frame, situation))
 
-    def _open_letters(self, now: float, span: float) -> Letters:
+    def _open_dead_letters(self, now: float, span: float) -> DeadLetters:
         """Return what the overview tells of open letters. Searches all of them, so it may take a moment."""
         index, feed = self._state.index, self._state.feed
         begin, end = int((now - span) * 1000), int(now * 1000)
-        return Letters(
+        return DeadLetters(
             kinds=index.kinds(Query()),
             histogram=index.histogram(Query(since=begin), begin, end, BARS),
             recent=len(index.rows(Query(since=int((now - HOUR) * 1000)))),
@@ -76,7 +76,7 @@ class Pages:
             forgotten=index.forgotten,
         )
 
-    async def _letters(self, request: web.Request) -> web.Response:
+    async def _dead_letters(self, request: web.Request) -> web.Response:
         """Show a page of letters with its filters."""
         state = self._state
         frame = state.frame()
@@ -87,7 +87,7 @@ class Pages:
             text = page(frame, "Dead letters", "/letters", tag("h1", "Dead letters"), notice("warn", str(error)), again)
             return html(text, 400)
         listing = await asyncio.to_thread(self._listing, query, read_page(request.query))
-        return html(letters_page.render(frame, listing, state.mask))
+        return html(dead_letters_page.render(frame, listing, state.mask))
 
     def _listing(self, query: Query, number: int) -> Listing:
         index, feed = self._state.index, self._state.feed
@@ -116,7 +116,7 @@ class Pages:
             read=len(index),
         )
 
-    async def _letter(self, request: web.Request) -> web.Response:
+    async def _dead_letter(self, request: web.Request) -> web.Response:
         """Show one letter in full."""
         state = self._state
         frame = state.frame()
@@ -126,17 +126,21 @@ class Pages:
             said = tag("p", "Perhaps it is older than what the console keeps: connector dlq show finds it by its id.")
             title = tag("h1", "No such dead letter here")
             return html(page(frame, "Not found", "/letters", title, said), 404)
-        letter, trouble = await self._fetch(row)
+        dead_letter, trouble = await self._fetch(row)
         inspection = None
-        if letter is not None:
+        if dead_letter is not None:
             try:
-                inspection = await state.edges.inspect(letter)
+                inspection = await state.edges.inspect(dead_letter)
             except ConnectorError as error:
                 trouble = f"It cannot be decoded or checked now: {error}"
-        same = [row] if letter is None else await asyncio.to_thread(state.index.same_event, letter.facts.dedup_id)
-        return html(letter_page.render(frame, Shown(row, letter, inspection, trouble, same), state.mask))
+        same = (
+            [row]
+            if dead_letter is None
+            else await asyncio.to_thread(state.index.same_event, dead_letter.facts.dedup_id)
+        )
+        return html(dead_letter_page.render(frame, Shown(row, dead_letter, inspection, trouble, same), state.mask))
 
-    async def _fetch(self, row: Row) -> tuple[Letter | None, str | None]:
+    async def _fetch(self, row: Row) -> tuple[DeadLetterEntry | None, str | None]:
         """Return a letter's record from Kafka, or why there is none."""
         try:
             found = await asyncio.to_thread(self._state.edges.fetch, [row.place])
@@ -145,4 +149,4 @@ class Pages:
         facts = parse(found[0].headers) if found else None
         if not found or facts is None or facts.id != row.id:
             return None, "Kafka does not keep its record any more: the topic's retention has passed."
-        return Letter(found[0], facts, row.state), None
+        return DeadLetterEntry(found[0], facts, row.state), None

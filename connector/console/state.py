@@ -10,16 +10,16 @@ from aiohttp import web
 from connector.clock import Clock
 from connector.config.loader import Settings
 from connector.console.audit import Audit, AuditTopic
+from connector.console.dead_letter_page import Inspection
 from connector.console.feed import Feed, Tail
 from connector.console.frame import Frame
-from connector.console.index import LetterIndex, Query
+from connector.console.index import DeadLetterIndex, Query
 from connector.console.jobs import Jobs
-from connector.console.letter_page import Inspection
 from connector.console.masking import Mask
 from connector.console.sampler import Backlog, Sampler
 from connector.console.security import Guard, Session, caller
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.reader import DeadLetterEntry
 from connector.dead_letters.replay import Desk
 from connector.records import Record
 
@@ -37,8 +37,8 @@ class Edges:
 
     tail: Callable[[], Tail]
     fetch: Callable[[Sequence[tuple[int, int]]], Sequence[Record]]
-    letters: Callable[[Filter, bool, Progress], Iterator[Letter]]
-    inspect: Callable[[Letter], Awaitable[Inspection]]
+    dead_letters: Callable[[Filter, bool, Progress], Iterator[DeadLetterEntry]]
+    inspect: Callable[[DeadLetterEntry], Awaitable[Inspection]]
     desk: Desk
     backlog: Backlog
     audit: AuditTopic | None
@@ -56,7 +56,7 @@ class State:
         self.clock = edges.clock
         self.mask = Mask(own.mask)
         self.guard = Guard(token=token, names=own.hosts, clock=edges.clock)
-        self.index = LetterIndex(own.letters)
+        self.index = DeadLetterIndex(own.letters)
         self.feed = Feed(self.index, edges.tail)
         self.sampler = Sampler(
             members, list(settings.destinations), edges.backlog, interval=own.interval, clock=edges.clock
@@ -90,7 +90,7 @@ class State:
             csrf=self.guard.csrf(session),
             who=session.name if signed_in else None,
             ill=sum(one.state in ("held", "probing") for one in self.sampler.destinations),
-            open_letters=len(self.index.rows(Query())),
+            open_dead_letters=len(self.index.rows(Query())),
             running=sum(job.state == "running" for job in self.jobs.all()),
         )
 

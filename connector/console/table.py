@@ -6,7 +6,7 @@ import uuid
 from array import array
 from typing import Final, NamedTuple
 
-from connector.dead_letters.headers import ParsedLetter
+from connector.dead_letters.headers import ParsedDeadLetter
 from connector.dead_letters.reader import State
 from connector.records import Record
 
@@ -80,7 +80,7 @@ class Table:
         """Return how many letters there are."""
         return len(self.ids)
 
-    def add(self, record: Record, facts: ParsedLetter, state: int) -> None:
+    def add(self, record: Record, facts: ParsedDeadLetter, state: int) -> None:
         """Add a letter, but not twice."""
         if packed(facts.id) in self.by_id:
             return

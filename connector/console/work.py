@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from connector.console import export, jobs_page, letters_page
+from connector.console import dead_letters_page, export, jobs_page
 from connector.console.frame import ACTIONS, fields, notice, page
 from connector.console.index import Query
 from connector.console.jobs import Action, Busy, Job
@@ -71,7 +71,7 @@ class Work:
         if span is not None and meant.until is None:
             meant = replace(meant, until=span[1])
         kinds = await asyncio.to_thread(state.index.kinds, meant)
-        return html(letters_page.confirm(state.frame(), action, meant, kinds, fault))
+        return html(dead_letters_page.confirm(state.frame(), action, meant, kinds, fault))
 
     async def _begin(self, request: web.Request) -> web.Response:
         """Begin what was confirmed."""
@@ -182,8 +182,8 @@ class Work:
         def progress(done: int, total: int) -> None:
             job.read, job.total = done, total
 
-        letters = state.edges.letters(job.order.wanted, job.query.resolved, progress)
-        async with aclosing(export.lines(letters, state.mask, state.edges.inspect)) as chunks:
+        dead_letters = state.edges.dead_letters(job.order.wanted, job.query.resolved, progress)
+        async with aclosing(export.lines(dead_letters, state.mask, state.edges.inspect)) as chunks:
             async for text, count in chunks:
                 await response.write(text)
                 job.done += count

@@ -15,11 +15,11 @@ from typing import IO, Any, Final
 from rich.console import Console
 from rich.progress import Progress
 
-from connector.codec.container_file import write_letters
+from connector.codec.container_file import write_dead_letters
 from connector.config.loader import Settings
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.headers import ParsedLetter
-from connector.dead_letters.reader import Letter, Resolution, Survey, parse_resolution, read_letters
+from connector.dead_letters.headers import ParsedDeadLetter
+from connector.dead_letters.reader import DeadLetterEntry, Resolution, Survey, parse_resolution, read_dead_letters
 from connector.errors import ConnectorError
 from connector.kafka.topic_reader import TopicReader
 from connector.records import NO_TIMESTAMP, Record
@@ -31,7 +31,7 @@ _NAMED: Final = 5
 _SHORTEST: Final = 8
 
 
-class LetterNotFound(ConnectorError):
+class DeadLetterNotFound(ConnectorError):
     """No dead letter has the id, or several begin with it; the message says which."""
 
 
@@ -42,7 +42,7 @@ class Count:
     cause: str
     code: str | None
     destination: str | None
-    letters: int
+    dead_letters: int
     first: int
     last: int
 
@@ -52,7 +52,7 @@ class Count:
             "cause": self.cause,
             "code": self.code,
             "destination": self.destination,
-            "letters": self.letters,
+            "letters": self.dead_letters,
             "first_failed_at": moment(self.first),
             "last_failed_at": moment(self.last),
         }
@@ -62,8 +62,8 @@ class Count:
 class History:
     """One letter, every letter about the same event (itself included, the oldest first), and their resolutions."""
 
-    letter: Letter
-    letters: tuple[Letter, ...]
+    dead_letter: DeadLetterEntry
+    dead_letters: tuple[DeadLetterEntry, ...]
     resolutions: tuple[Resolution, ...]
     cluster_id: str
 
@@ -83,60 +83,60 @@ class Archive:
             self._survey = Survey.of(self._records("looking for what is resolved"))
         return self._survey
 
-    def letters(self, wanted: Filter, *, resolved: bool = False) -> Iterator[Letter]:
+    def dead_letters(self, wanted: Filter, *, resolved: bool = False) -> Iterator[DeadLetterEntry]:
         """Yield the letters that are wanted, as they stand in the topic."""
         survey = self.survey
-        return read_letters(self._records("reading dead letters"), survey, wanted, resolved=resolved)
+        return read_dead_letters(self._records("reading dead letters"), survey, wanted, resolved=resolved)
 
-    def newest(self, wanted: Filter, limit: int, *, resolved: bool = False) -> tuple[list[Letter], int]:
+    def newest(self, wanted: Filter, limit: int, *, resolved: bool = False) -> tuple[list[DeadLetterEntry], int]:
         """Return the `limit` letters that failed last, the newest first, and how many are wanted in all."""
-        heap: list[tuple[int, int, Letter]] = []
+        heap: list[tuple[int, int, DeadLetterEntry]] = []
         count = 0
-        for letter in self.letters(wanted, resolved=resolved):
+        for dead_letter in self.dead_letters(wanted, resolved=resolved):
             count += 1
-            entry = (letter.facts.failed_at, -count, letter)
+            entry = (dead_letter.facts.failed_at, -count, dead_letter)
             if len(heap) < limit:
                 heapq.heappush(heap, entry)
             else:
                 heapq.heappushpop(heap, entry)
-        return [letter for _, _, letter in sorted(heap, reverse=True)], count
+        return [dead_letter for _, _, dead_letter in sorted(heap, reverse=True)], count
 
     def stats(self, wanted: Filter, *, resolved: bool = False) -> list[Count]:
         """Return how many letters of each cause, code and destination there are, the most first."""
         counts: dict[tuple[str, str | None, str | None], list[int]] = {}
-        for letter in self.letters(wanted, resolved=resolved):
-            facts = letter.facts
+        for dead_letter in self.dead_letters(wanted, resolved=resolved):
+            facts = dead_letter.facts
             at = facts.failed_at
             one = counts.setdefault((facts.cause, facts.code, facts.destination), [0, at, at])
             one[0], one[1], one[2] = one[0] + 1, min(one[1], at), max(one[2], at)
         found = [Count(*kind, *numbers) for kind, numbers in counts.items()]
-        return sorted(found, key=lambda one: (-one.letters, one.cause, one.code or "", one.destination or ""))
+        return sorted(found, key=lambda one: (-one.dead_letters, one.cause, one.code or "", one.destination or ""))
 
     def find(self, identity: str) -> History:
         """Return the letter with this id, or whose id alone begins with it (8 characters or more), and its history.
 
         Raises `LetterNotFound`.
         """
-        found: dict[str, Letter] = {}
-        for letter in self.letters(Filter(), resolved=True):
-            if letter.facts.id == identity:
-                found = {identity: letter}
+        found: dict[str, DeadLetterEntry] = {}
+        for dead_letter in self.dead_letters(Filter(), resolved=True):
+            if dead_letter.facts.id == identity:
+                found = {identity: dead_letter}
                 break
-            if len(identity) >= _SHORTEST and len(found) < _NAMED and letter.facts.id.startswith(identity):
-                found[letter.facts.id] = letter
+            if len(identity) >= _SHORTEST and len(found) < _NAMED and dead_letter.facts.id.startswith(identity):
+                found[dead_letter.facts.id] = dead_letter
         if len(found) != 1:
-            raise LetterNotFound(
+            raise DeadLetterNotFound(
                 f"several dead letters have ids that begin so: {', '.join(found)}"
                 if found
                 else f"no dead letter has the id {identity}; `connector dlq list --all` shows all ids"
             )
-        (letter,) = found.values()
-        same = Filter({"dedup-id": frozenset({letter.facts.dedup_id})})
-        about = sorted(self.letters(same, resolved=True), key=lambda one: one.facts.failed_at)
+        (dead_letter,) = found.values()
+        same = Filter({"dedup-id": frozenset({dead_letter.facts.dedup_id})})
+        about = sorted(self.dead_letters(same, resolved=True), key=lambda one: one.facts.failed_at)
         ids = {one.facts.id for one in about}
         said = (parse_resolution(record) for record in self._records("reading its history"))
-        resolutions = {one: None for one in said if one is not None and one.letter in ids}
-        return History(letter, tuple(about), tuple(resolutions), self._cluster_id)
+        resolutions = {one: None for one in said if one is not None and one.dead_letter in ids}
+        return History(dead_letter, tuple(about), tuple(resolutions), self._cluster_id)
 
 
 @contextmanager
@@ -156,12 +156,12 @@ def open_archive(settings: Settings) -> Iterator[Archive]:
         yield Archive(records, reader.cluster_id)
 
 
-def facts_json(letter: Letter) -> dict[str, Any]:
+def facts_json(dead_letter: DeadLetterEntry) -> dict[str, Any]:
     """Return what `list --json` prints of a letter: what its headers say, without key and value."""
-    facts = letter.facts
+    facts = dead_letter.facts
     return {
         "id": facts.id,
-        "state": letter.state,
+        "state": dead_letter.state,
         "cause": facts.cause,
         "code": facts.code,
         "field": facts.field,
@@ -182,31 +182,31 @@ def facts_json(letter: Letter) -> dict[str, Any]:
     }
 
 
-def record_json(letter: Letter) -> dict[str, Any]:
+def record_json(dead_letter: DeadLetterEntry) -> dict[str, Any]:
     """Return what `export` writes as one JSON line: the headers' facts, and the record as it came, in base64."""
     return {
-        **facts_json(letter),
-        "key": _base64(letter.record.key),
-        "value": _base64(letter.record.value),
-        "headers": [{"name": name, "value": _base64(value)} for name, value in letter.facts.original],
+        **facts_json(dead_letter),
+        "key": _base64(dead_letter.record.key),
+        "value": _base64(dead_letter.record.value),
+        "headers": [{"name": name, "value": _base64(value)} for name, value in dead_letter.facts.original],
     }
 
 
-def export(letters: Iterable[Letter], out: IO[bytes], form: str) -> int:
+def export(dead_letters: Iterable[DeadLetterEntry], out: IO[bytes], form: str) -> int:
     """Write letters as `jsonl` or `avro`, one by one; return how many."""
     count = 0
 
-    def counted() -> Iterator[Letter]:
+    def counted() -> Iterator[DeadLetterEntry]:
         nonlocal count
-        for letter in letters:
+        for dead_letter in dead_letters:
             count += 1
-            yield letter
+            yield dead_letter
 
     if form == "avro":
-        write_letters(out, (_avro(letter) for letter in counted()))
+        write_dead_letters(out, (_avro(dead_letter) for dead_letter in counted()))
     else:
-        for letter in counted():
-            out.write(json.dumps(record_json(letter), ensure_ascii=False).encode(errors="replace") + b"\n")
+        for dead_letter in counted():
+            out.write(json.dumps(record_json(dead_letter), ensure_ascii=False).encode(errors="replace") + b"\n")
     return count
 
 
@@ -219,18 +219,18 @@ def moment(millis: int) -> str:
     return text.replace("+00:00", "Z")
 
 
-def _avro(letter: Letter) -> Mapping[str, Any]:
-    facts: ParsedLetter = letter.facts
+def _avro(dead_letter: DeadLetterEntry) -> Mapping[str, Any]:
+    facts: ParsedDeadLetter = dead_letter.facts
     return {
         **{name: getattr(facts, name) for name in ("id", "cause", "message", "dedup_id", "group", "failed_at")},
         **{name: getattr(facts, name) for name in ("replays", "attempts", "code", "field", "vendor", "destination")},
         **{name: getattr(facts, name) for name in ("request_id", "first_attempt", "http_status")},
         **{f"origin_{name}": value for name, value in facts.origin._asdict().items()},
         "origin_timestamp": None if facts.origin_timestamp == NO_TIMESTAMP else facts.origin_timestamp,
-        "resolved": None if letter.state == "open" else letter.state,
+        "resolved": None if dead_letter.state == "open" else dead_letter.state,
         "edited": list(facts.edited),
-        "key": letter.record.key,
-        "value": letter.record.value,
+        "key": dead_letter.record.key,
+        "value": dead_letter.record.value,
         "headers": [{"name": name, "value": value} for name, value in facts.original],
     }
 

@@ -8,19 +8,19 @@ from datetime import datetime
 from typing import Final
 
 from connector.config.values import parse_duration
-from connector.dead_letters.headers import ParsedLetter
+from connector.dead_letters.headers import ParsedDeadLetter
 
-FIELDS: Final[Mapping[str, Callable[[ParsedLetter], str | None]]] = {
-    "cause": lambda letter: letter.cause,
-    "code": lambda letter: letter.code,
-    "field": lambda letter: letter.field,
-    "vendor": lambda letter: letter.vendor,
-    "destination": lambda letter: letter.destination,
-    "group": lambda letter: letter.group,
-    "http-status": lambda letter: None if letter.http_status is None else str(letter.http_status),
-    "replays": lambda letter: str(letter.replays),
-    "dedup-id": lambda letter: letter.dedup_id,
-    "id": lambda letter: letter.id,
+FIELDS: Final[Mapping[str, Callable[[ParsedDeadLetter], str | None]]] = {
+    "cause": lambda dead_letter: dead_letter.cause,
+    "code": lambda dead_letter: dead_letter.code,
+    "field": lambda dead_letter: dead_letter.field,
+    "vendor": lambda dead_letter: dead_letter.vendor,
+    "destination": lambda dead_letter: dead_letter.destination,
+    "group": lambda dead_letter: dead_letter.group,
+    "http-status": lambda dead_letter: None if dead_letter.http_status is None else str(dead_letter.http_status),
+    "replays": lambda dead_letter: str(dead_letter.replays),
+    "dedup-id": lambda dead_letter: dead_letter.dedup_id,
+    "id": lambda dead_letter: dead_letter.id,
 }
 """What `--where` may ask for: the headers' names without `dlq-`."""
 
@@ -35,17 +35,17 @@ class Filter:
     topics: frozenset[str] = frozenset()
     until: int | None = None
 
-    def fits(self, letter: ParsedLetter, key: bytes | None) -> bool:
+    def fits(self, dead_letter: ParsedDeadLetter, key: bytes | None) -> bool:
         """Tell whether a letter with this key is meant. An absent field equals the empty text."""
-        if self.since is not None and letter.failed_at < self.since:
+        if self.since is not None and dead_letter.failed_at < self.since:
             return False
-        if self.until is not None and letter.failed_at > self.until:
+        if self.until is not None and dead_letter.failed_at > self.until:
             return False
         if self.key is not None and key != self.key:
             return False
-        if self.topics and letter.origin.topic not in self.topics:
+        if self.topics and dead_letter.origin.topic not in self.topics:
             return False
-        return all((FIELDS[name](letter) or "") in values for name, values in self.where.items())
+        return all((FIELDS[name](dead_letter) or "") in values for name, values in self.where.items())
 
 
 def parse_where(conditions: Iterable[str]) -> dict[str, frozenset[str]]:

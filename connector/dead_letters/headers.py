@@ -55,7 +55,7 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedLetter:
+class ParsedDeadLetter:
     """What a letter's headers say. Times are epoch milliseconds; `original` are the record's own headers.
 
     `origin`, `origin_timestamp` and `dedup_id` are those of the first failure, `replays` is how often the record was
@@ -88,16 +88,16 @@ class ParsedLetter:
         return Record(*self.origin, self.origin_timestamp, record.key, record.value, self.original)
 
 
-def to_headers(letter: DeadLetter, *, group: str) -> list[tuple[str, bytes | None]]:
+def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes | None]]:
     """Return the headers of the dead-letter record.
 
     A record that carries a block already (it was replayed, and failed again) keeps that block's origin, dedup id and
     count of replays; the rest of the block is replaced. Texts from outside are cut: the message at 1 KiB, others at
     256 bytes. So whatever a vendor writes, the block is under 3 KiB beside the names of topic, group and destination.
     """
-    record = letter.record
+    record = dead_letter.record
     before = parse(record.headers)
-    origin, timestamp, dedup_id, replays = record.position, record.timestamp, letter.dedup_id, 0
+    origin, timestamp, dedup_id, replays = record.position, record.timestamp, dead_letter.dedup_id, 0
     original: Headers = record.headers
     edited: tuple[str, ...] = ()
     if before is not None:
@@ -105,18 +105,20 @@ def to_headers(letter: DeadLetter, *, group: str) -> list[tuple[str, bytes | Non
         replays, original, edited = before.replays, before.original, before.edited
     block = {
         _VERSION: VERSION,
-        "dlq-id": uuid5_text(f"{dedup_id}/{letter.destination or ''}/{replays}"),
-        "dlq-cause": letter.cause,
-        "dlq-code": letter.code and _cut(letter.code, TEXT_LIMIT),
-        "dlq-field": letter.field and _cut(letter.field, TEXT_LIMIT),
-        "dlq-message": _cut(letter.message, MESSAGE_LIMIT),
-        "dlq-vendor": letter.vendor,
-        "dlq-destination": letter.destination,
-        "dlq-http-status": letter.http_status,
-        "dlq-request-id": letter.request_id and _cut(letter.request_id, TEXT_LIMIT),
-        "dlq-attempts": letter.attempts or None,
-        "dlq-first-attempt": None if letter.first_attempt is None else _written(int(letter.first_attempt * 1000)),
-        "dlq-failed-at": _written(int(letter.failed_at * 1000)),
+        "dlq-id": uuid5_text(f"{dedup_id}/{dead_letter.destination or ''}/{replays}"),
+        "dlq-cause": dead_letter.cause,
+        "dlq-code": dead_letter.code and _cut(dead_letter.code, TEXT_LIMIT),
+        "dlq-field": dead_letter.field and _cut(dead_letter.field, TEXT_LIMIT),
+        "dlq-message": _cut(dead_letter.message, MESSAGE_LIMIT),
+        "dlq-vendor": dead_letter.vendor,
+        "dlq-destination": dead_letter.destination,
+        "dlq-http-status": dead_letter.http_status,
+        "dlq-request-id": dead_letter.request_id and _cut(dead_letter.request_id, TEXT_LIMIT),
+        "dlq-attempts": dead_letter.attempts or None,
+        "dlq-first-attempt": None
+        if dead_letter.first_attempt is None
+        else _written(int(dead_letter.first_attempt * 1000)),
+        "dlq-failed-at": _written(int(dead_letter.failed_at * 1000)),
         "dlq-origin-topic": origin.topic,
         "dlq-origin-partition": origin.partition,
         "dlq-origin-offset": origin.offset,
@@ -130,7 +132,7 @@ def to_headers(letter: DeadLetter, *, group: str) -> list[tuple[str, bytes | Non
     return [*original, *ours]
 
 
-def parse(headers: Headers) -> ParsedLetter | None:
+def parse(headers: Headers) -> ParsedDeadLetter | None:
     """Return what the headers of a letter or replayed record say, or None where they hold no whole block of ours."""
     start = max((index for index, (name, _) in enumerate(headers) if name == _VERSION), default=None)
     if start is None:
@@ -145,7 +147,7 @@ def parse(headers: Headers) -> ParsedLetter | None:
         return None
 
 
-def letter_id(headers: Headers) -> str | None:
+def dead_letter_id(headers: Headers) -> str | None:
     """Return the `dlq-id` of a letter's block without reading the rest, which takes a tenth of the time of `parse`.
 
     None where there is no block with an id. Whether the block is whole only `parse` tells.
@@ -165,27 +167,27 @@ def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, by
     `edited` are the paths of the event that were changed now; `dlq-edited` names all that ever were. Raises
     `ValueError` where the headers are not a letter's.
     """
-    letter = parse(headers)
-    if letter is None:
+    dead_letter = parse(headers)
+    if dead_letter is None:
         raise ValueError("the record is no dead letter: it has no whole block of dlq- headers")
     start = max(index for index, (name, _) in enumerate(headers) if name == _VERSION)
-    count = str(letter.replays + 1).encode()
-    paths = " ".join(dict.fromkeys((*letter.edited, *(path.replace(" ", "%20") for path in edited))))
+    count = str(dead_letter.replays + 1).encode()
+    paths = " ".join(dict.fromkeys((*dead_letter.edited, *(path.replace(" ", "%20") for path in edited))))
     kept = [header for index, header in enumerate(headers) if index < start or header[0] not in (_REPLAYS, _EDITED)]
     ours = [(_EDITED, _cut(paths, TEXT_LIMIT).encode())] if paths else []
     return [*kept, (_REPLAYS, count), *ours]
 
 
-def resolution(letter: str, kind: str, at: int) -> list[tuple[str, bytes | None]]:
+def resolution(dead_letter: str, kind: str, at: int) -> list[tuple[str, bytes | None]]:
     """Return the headers of the record that resolves a letter (its `dlq-id`): `replayed` or `discarded` at epoch ms."""
-    said = ((RESOLVES, letter), (RESOLUTION, kind), (RESOLVED_AT, _written(at)))
+    said = ((RESOLVES, dead_letter), (RESOLUTION, kind), (RESOLVED_AT, _written(at)))
     return [(name, value.encode(errors="replace")) for name, value in said]
 
 
-def _parsed(block: Mapping[str, str], original: tuple[tuple[str, bytes | None], ...]) -> ParsedLetter:
+def _parsed(block: Mapping[str, str], original: tuple[tuple[str, bytes | None], ...]) -> ParsedDeadLetter:
     status, first = block.get("dlq-http-status"), block.get("dlq-first-attempt")
     timestamp = block.get("dlq-origin-timestamp")
-    return ParsedLetter(
+    return ParsedDeadLetter(
         id=block["dlq-id"],
         cause=block["dlq-cause"],
         message=block.get("dlq-message", ""),

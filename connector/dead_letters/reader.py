@@ -11,25 +11,25 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.headers import RESOLUTION, RESOLVED_AT, RESOLVES, ParsedLetter, letter_id, parse
+from connector.dead_letters.headers import RESOLUTION, RESOLVED_AT, RESOLVES, ParsedDeadLetter, dead_letter_id, parse
 from connector.dead_letters.ids import IdSet, Sieve
 from connector.records import Record
 
 State = Literal["open", "replayed", "discarded"]
 
 
-class Letter(NamedTuple):
+class DeadLetterEntry(NamedTuple):
     """A dead letter: the record of the dead-letter topic, what its headers say, and what became of it."""
 
     record: Record
-    facts: ParsedLetter
+    facts: ParsedDeadLetter
     state: State
 
 
 class Resolution(NamedTuple):
     """What a resolution record says: whose letter was `replayed` or `discarded`, and when (as it was written)."""
 
-    letter: str
+    dead_letter: str
     kind: State
     at: str
 
@@ -38,7 +38,7 @@ class Survey:
     """What the first reading of a topic found."""
 
     def __init__(self) -> None:
-        self.letters = 0
+        self.dead_letters = 0
         """Letters, each id once but for those that `repeated` will settle."""
         self.foreign = 0
         """Records that have no letter's id and resolve nothing: another program's."""
@@ -62,13 +62,13 @@ class Survey:
         for record in records:
             resolution = parse_resolution(record)
             if resolution is not None:
-                self._resolved[resolution.kind].add(resolution.letter)
+                self._resolved[resolution.kind].add(resolution.dead_letter)
                 continue
-            identity = letter_id(record.headers)
+            identity = dead_letter_id(record.headers)
             if identity is None:
                 self.foreign += 1
                 continue
-            self.letters += 1
+            self.dead_letters += 1
             if self._sieve.add(identity):
                 self.repeated.add(identity)
 
@@ -92,16 +92,16 @@ def parse_resolution(record: Record) -> Resolution | None:
     return Resolution(identity, "replayed" if kind == "replayed" else "discarded", said.get(RESOLVED_AT, ""))
 
 
-def read_letters(
+def read_dead_letters(
     records: Iterable[Record], survey: Survey, wanted: Filter, *, resolved: bool = False, seen: IdSet | None = None
-) -> Iterator[Letter]:
+) -> Iterator[DeadLetterEntry]:
     """Yield the letters that are wanted, each id once, as they come; with `resolved` also those that are done with.
 
     `seen` are the repeated ids that came already: who reads a topic in parts passes the same one each time.
     """
     seen = IdSet() if seen is None else seen
     for record in records:
-        identity = None if record.value is None else letter_id(record.headers)
+        identity = None if record.value is None else dead_letter_id(record.headers)
         if identity is None:
             continue
         state = survey.state(identity)
@@ -113,4 +113,4 @@ def read_letters(
         # Only now: a repetition may tell another cause than its letter, and be wanted where that is not.
         if not wanted.fits(facts, record.key):
             continue
-        yield Letter(record, facts, state)
+        yield DeadLetterEntry(record, facts, state)

@@ -21,7 +21,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 from connector.clock import Clock
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import replayed, resolution
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.reader import DeadLetterEntry
 from connector.errors import ConnectorError
 from connector.records import Headers
 
@@ -67,7 +67,7 @@ class Kept(NamedTuple):
 class Outcome(NamedTuple):
     """What became of a letter: done (replayed or discarded; in a plan: it would be), or kept back."""
 
-    letter: Letter
+    dead_letter: DeadLetterEntry
     kept: Kept | None
 
 
@@ -139,11 +139,11 @@ class Transactions(Protocol):
 class Examiner(Protocol):
     """Tells what today's rules make of a letter."""
 
-    async def judge(self, letter: Letter) -> Kept | None:
+    async def judge(self, dead_letter: DeadLetterEntry) -> Kept | None:
         """Return why the letter would fail again, None where nothing says so. Raises `ConnectorError` when in doubt."""
         ...
 
-    async def edit(self, letter: Letter, edits: Sequence[Edit]) -> Letter | Kept:
+    async def edit(self, dead_letter: DeadLetterEntry, edits: Sequence[Edit]) -> DeadLetterEntry | Kept:
         """Return the letter with its event changed, encoded with the same schema; or why that cannot be."""
         ...
 
@@ -151,7 +151,7 @@ class Examiner(Protocol):
 class Read(NamedTuple):
     """Some letters, and how far the reading is (offsets)."""
 
-    letters: Sequence[Letter]
+    dead_letters: Sequence[DeadLetterEntry]
     read: int
     total: int
 
@@ -159,7 +159,7 @@ class Read(NamedTuple):
 class Reader(Protocol):
     """Reads the open letters of the dead-letter topic."""
 
-    def letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
+    def dead_letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
         """Yield the open letters that are wanted, each once; now and then none, to tell how far it is."""
         ...
 
@@ -176,48 +176,50 @@ class Replayer:
 
     async def plan(self, order: Order, kind: Kind = "replayed") -> AsyncGenerator[Step, None]:
         """Yield what `carry_out` would do."""
-        async with aclosing(self.reader.letters(order.wanted)) as reads:
+        async with aclosing(self.reader.dead_letters(order.wanted)) as reads:
             async for read in reads:
-                outcomes = [Outcome(one, (await self._look(one, order, kind))[1]) for one in read.letters]
+                outcomes = [Outcome(one, (await self._look(one, order, kind))[1]) for one in read.dead_letters]
                 yield Step(tuple(outcomes), read.read, read.total)
 
     async def carry_out(self, kind: Kind, order: Order, transactions: Transactions) -> AsyncGenerator[Step, None]:
         """Replay or discard letters, one transaction after the other; what is kept back stays as it is."""
         read = Read((), 0, 0)
         writer = _Writer(self, kind, order, transactions)
-        async with aclosing(self.reader.letters(order.wanted)) as reads:
+        async with aclosing(self.reader.dead_letters(order.wanted)) as reads:
             async for read in reads:
                 outcomes: list[Outcome] = []
-                for letter in read.letters:
-                    sent, kept = await self._look(letter, order, kind)
+                for dead_letter in read.dead_letters:
+                    sent, kept = await self._look(dead_letter, order, kind)
                     if kept is not None:
-                        outcomes.append(Outcome(letter, kept))
-                    elif writer.add(letter, sent):
+                        outcomes.append(Outcome(dead_letter, kept))
+                    elif writer.add(dead_letter, sent):
                         outcomes += await writer.write()
                         yield Step(tuple(outcomes), read.read, read.total)
                         outcomes.clear()
                 yield Step(tuple(outcomes), read.read, read.total)
         yield Step(tuple(await writer.write()), read.read, read.total)
 
-    async def _look(self, letter: Letter, order: Order, kind: Kind) -> tuple[Letter, Kept | None]:
+    async def _look(
+        self, dead_letter: DeadLetterEntry, order: Order, kind: Kind
+    ) -> tuple[DeadLetterEntry, Kept | None]:
         """Return the letter as it is to be replayed, and why it is kept back."""
         if kind == "discarded":
-            return letter, None
-        facts = letter.facts
+            return dead_letter, None
+        facts = dead_letter.facts
         if facts.replays >= order.max_replays:
-            return letter, Kept(
+            return dead_letter, Kept(
                 "loop_guard",
                 f"it was replayed {facts.replays} times and failed each time; --max-replays {facts.replays + 1} tries "
                 "once more, discard gives it up",
             )
         if facts.group != self.group and not order.force:
-            return letter, Kept("group", f"it is group {facts.group}'s: replay it with that group's configuration")
+            return dead_letter, Kept("group", f"it is group {facts.group}'s: replay it with that group's configuration")
         if order.edits:
-            edited = await self.examiner.edit(letter, order.edits)
+            edited = await self.examiner.edit(dead_letter, order.edits)
             if isinstance(edited, Kept):
-                return letter, edited
-            letter = edited
-        return letter, None if order.force else await self.examiner.judge(letter)
+                return dead_letter, edited
+            dead_letter = edited
+        return dead_letter, None if order.force else await self.examiner.judge(dead_letter)
 
 
 class _Writer:
@@ -230,13 +232,13 @@ class _Writer:
         self._rate = order.rate
         self._transactions = transactions
         self._most = min(CHUNK, max(1, int(order.rate))) if order.rate else CHUNK
-        self._waiting: list[tuple[Letter, Letter]] = []
+        self._waiting: list[tuple[DeadLetterEntry, DeadLetterEntry]] = []
         self._bytes = 0
         self._next = replayer.clock.now()
 
-    def add(self, letter: Letter, sent: Letter) -> bool:
+    def add(self, dead_letter: DeadLetterEntry, sent: DeadLetterEntry) -> bool:
         """Add a letter, and as what it is replayed; return whether it is time to write."""
-        self._waiting.append((letter, sent))
+        self._waiting.append((dead_letter, sent))
         self._bytes += len(sent.record.value or b"")
         return len(self._waiting) >= self._most or self._bytes >= CHUNK_BYTES
 
@@ -253,9 +255,9 @@ class _Writer:
             self._next = max(self._next, clock.now()) + len(waiting) / self._rate
         return await self._commit(waiting)
 
-    async def _commit(self, waiting: Sequence[tuple[Letter, Letter]]) -> list[Outcome]:
+    async def _commit(self, waiting: Sequence[tuple[DeadLetterEntry, DeadLetterEntry]]) -> list[Outcome]:
         """Write letters in one transaction; in smaller ones where Kafka refuses one of them, to find out which."""
-        records = [record for letter, sent in waiting for record in self._records(letter, sent)]
+        records = [record for dead_letter, sent in waiting for record in self._records(dead_letter, sent)]
         try:
             await self._transactions.commit(records)
         except RecordRefused as refusal:
@@ -263,11 +265,11 @@ class _Writer:
                 return [Outcome(waiting[0][0], Kept("size", str(refusal)))]
             middle = len(waiting) // 2
             return [*await self._commit(waiting[:middle]), *await self._commit(waiting[middle:])]
-        return [Outcome(letter, None) for letter, _ in waiting]
+        return [Outcome(dead_letter, None) for dead_letter, _ in waiting]
 
-    def _records(self, letter: Letter, sent: Letter) -> list[Outgoing]:
-        stored, replay = letter.record, sent.record
-        headers = resolution(letter.facts.id, self._kind, int(self._to.clock.wall() * 1000))
+    def _records(self, dead_letter: DeadLetterEntry, sent: DeadLetterEntry) -> list[Outgoing]:
+        stored, replay = dead_letter.record, sent.record
+        headers = resolution(dead_letter.facts.id, self._kind, int(self._to.clock.wall() * 1000))
         resolved = Outgoing(stored.topic, stored.partition, stored.key, None, headers)
         if self._kind == "discarded":
             return [resolved]

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.ids import IdSet
-from connector.dead_letters.reader import Letter, Survey, read_letters
+from connector.dead_letters.reader import DeadLetterEntry, Survey, read_dead_letters
 from connector.dead_letters.replay import Read
 from connector.records import Record
 
@@ -27,7 +27,7 @@ class Stopped(Exception):
     """The reading is no longer wanted; raised inside the blocking reader only."""
 
 
-class LetterStream:
+class DeadLetterStream:
     """The open letters of one topic.
 
     `records` begins a new blocking reading each time, always of the same records, and calls what it is given with
@@ -42,7 +42,7 @@ class LetterStream:
         self.survey = Survey()
         """What the topic holds; whole once the first letters came."""
 
-    async def letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
+    async def dead_letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
         """Yield the open letters that are wanted, each once; while the first pass goes on none come."""
         self.survey = survey = Survey()
         async with aclosing(self._pass(survey.note)) as first:
@@ -51,12 +51,12 @@ class LetterStream:
         survey.end()
         seen = IdSet()
 
-        def find(records: list[Record]) -> list[Letter]:
-            return list(read_letters(records, survey, wanted, seen=seen))
+        def find(records: list[Record]) -> list[DeadLetterEntry]:
+            return list(read_dead_letters(records, survey, wanted, seen=seen))
 
         async with aclosing(self._pass(find)) as second:
-            async for letters in second:
-                yield Read(letters, self._total + self._done, 2 * self._total)
+            async for dead_letters in second:
+                yield Read(dead_letters, self._total + self._done, 2 * self._total)
 
     async def _pass(self, work: Callable[[list[Record]], T]) -> AsyncGenerator[T, None]:
         """Yield what `work` makes of some records after the other, from the first to the last."""

@@ -59,40 +59,40 @@ class DeadLetterWriter:
         self.trouble: str | None = None
         """Why letters cannot be written now, or None."""
 
-    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
+    async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Return once Kafka has acknowledged the letter; wait and try again for as long as it does not.
 
         `is_ours` tells whether the record's partition still is: where it has left, its next owner comes to the record
         again, and a letter from here as well would only be one more. Raises only what makes the producer useless for
         good: then the record stays uncommitted.
         """
-        headers = to_headers(letter, group=self._group)
+        headers = to_headers(dead_letter, group=self._group)
         wait = min(_FIRST_WAIT, self._longest_wait)
         while is_ours():
             try:
                 await self._producer.send(
-                    self._topic, key=letter.record.key, value=letter.record.value, headers=headers
+                    self._topic, key=dead_letter.record.key, value=dead_letter.record.value, headers=headers
                 )
             except ConnectorError as error:
                 if self._is_fatal(error):
                     raise
-                self._note_trouble(letter, error)
+                self._note_trouble(dead_letter, error)
                 await self._clock.sleep(wait)
                 wait = min(wait * 2, self._longest_wait)
             else:
-                self._metrics.records_dead_lettered.labels(letter.destination or "", letter.cause).inc()
-                self._log(letter)
+                self._metrics.records_dead_lettered.labels(dead_letter.destination or "", dead_letter.cause).inc()
+                self._log(dead_letter)
                 break
         # Where others still wait, their next try says so again.
         self.trouble = None
 
-    def _note_trouble(self, letter: DeadLetter, error: ConnectorError) -> None:
+    def _note_trouble(self, dead_letter: DeadLetter, error: ConnectorError) -> None:
         self.trouble = f"dead letters cannot be written to {self._topic}: {error}"
         now = self._clock.now()
         if now - self._troubled_at < _TROUBLE_QUIET:
             return
         self._troubled_at = now
-        record = letter.record
+        record = dead_letter.record
         log.error(
             "dead_letter.failed",
             topic=record.topic,
@@ -101,20 +101,20 @@ class DeadLetterWriter:
             message=f"{self.trouble}; every record whose letter waits stays uncommitted and is tried again",
         )
 
-    def _log(self, letter: DeadLetter) -> None:
-        kind = (letter.destination, letter.cause, letter.code)
+    def _log(self, dead_letter: DeadLetter) -> None:
+        kind = (dead_letter.destination, dead_letter.cause, dead_letter.code)
         now = self._clock.now()
         if now - self._logged.get(kind, float("-inf")) < _QUIET:
             return
         self._logged[kind] = now
-        record = letter.record
+        record = dead_letter.record
         log.warning(
             "record.dead_lettered",
-            destination=letter.destination,
-            cause=letter.cause,
-            code=letter.code,
+            destination=dead_letter.destination,
+            cause=dead_letter.cause,
+            code=dead_letter.code,
             # A vendor's words may repeat what the record holds.
-            message=letter.message if letter.http_status is None else "the vendor's words are in the letter",
+            message=dead_letter.message if dead_letter.http_status is None else "the vendor's words are in the letter",
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,

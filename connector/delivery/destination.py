@@ -34,7 +34,7 @@ log = structlog.get_logger()
 class DeadLetterSink(Protocol):
     """Where refused records go."""
 
-    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
+    async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Return once Kafka has acknowledged the letter, or its partition is ours no longer.
 
         Tries again by itself; may be cancelled, never raises else.

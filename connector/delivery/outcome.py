@@ -366,7 +366,7 @@ class Settlement:
     ) -> None:
         """Write every record of the batch to the dead-letter topic and finish each once Kafka has it."""
         failed_at = self._ports.clock.wall()
-        letters = (
+        dead_letters = (
             DeadLetter(
                 record=delivery.record,
                 cause=cause,
@@ -385,10 +385,12 @@ class Settlement:
             for delivery in batch.deliveries
         )
         # All at once: one after another a batch that is given up would take as many round trips as it has records.
-        await self._together([self._write_letter(*one) for one in zip(batch.deliveries, letters, strict=True)])
+        await self._together(
+            [self._write_dead_letter(*one) for one in zip(batch.deliveries, dead_letters, strict=True)]
+        )
 
-    async def _write_letter(self, delivery: Delivery, letter: DeadLetter) -> None:
-        await self._ports.dead_letters.write(letter, delivery.tracker.is_ours)
+    async def _write_dead_letter(self, delivery: Delivery, dead_letter: DeadLetter) -> None:
+        await self._ports.dead_letters.write(dead_letter, delivery.tracker.is_ours)
         self._at.finish([delivery])
 
     def _count_delivered(self, deliveries: Sequence[Delivery]) -> None:

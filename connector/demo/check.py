@@ -13,7 +13,7 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetterEntry:
     """A dead letter as it was read back from its topic."""
 
     origin: Place
@@ -35,7 +35,7 @@ class Evidence:
 
     produced: Mapping[Place, Planned]
     accepted: Mapping[str, Counter[str]]
-    letters: Sequence[Letter]
+    dead_letters: Sequence[DeadLetterEntry]
     results: Counter[bytes]
     committed: Mapping[int, int]
     ends: Mapping[int, int]
@@ -43,7 +43,13 @@ class Evidence:
 
 def faults(evidence: Evidence) -> list[str]:
     """Return what does not add up, one sentence each; empty when every record ended as it had to."""
-    return [*_arrivals(evidence), *_letters(evidence), *_results(evidence), *_totals(evidence), *_commits(evidence)]
+    return [
+        *_arrivals(evidence),
+        *_dead_letters(evidence),
+        *_results(evidence),
+        *_totals(evidence),
+        *_commits(evidence),
+    ]
 
 
 def _arrivals(evidence: Evidence) -> Iterator[str]:
@@ -59,23 +65,24 @@ def _arrivals(evidence: Evidence) -> Iterator[str]:
             yield f"{name}: {len(strange)} events arrived that must not, such as {min(strange)}"
 
 
-def _letters(evidence: Evidence) -> Iterator[str]:
-    found: dict[Place, list[Letter]] = {}
-    for letter in evidence.letters:
-        found.setdefault(letter.origin, []).append(letter)
+def _dead_letters(evidence: Evidence) -> Iterator[str]:
+    found: dict[Place, list[DeadLetterEntry]] = {}
+    for dead_letter in evidence.dead_letters:
+        found.setdefault(dead_letter.origin, []).append(dead_letter)
     for place, planned in evidence.produced.items():
-        letters = found.pop(place, [])
+        dead_letters = found.pop(place, [])
         if planned.dead is None:
-            yield from (f"the good record {_at(place)} is a dead letter: {each.code}" for each in letters)
-        elif not letters:
+            yield from (f"the good record {_at(place)} is a dead letter: {each.code}" for each in dead_letters)
+        elif not dead_letters:
             yield f"the bad record {_at(place)} ({planned.dead[1]}) is no dead letter"
-        for letter in letters:
-            if planned.dead is not None and (letter.cause, letter.code) != planned.dead:
-                yield f"the dead letter of {_at(place)} says {letter.cause}/{letter.code}, not {'/'.join(planned.dead)}"
-            if (letter.key, letter.value) != (planned.key, planned.value):
+        for dead_letter in dead_letters:
+            if planned.dead is not None and (dead_letter.cause, dead_letter.code) != planned.dead:
+                found_as = f"{dead_letter.cause}/{dead_letter.code}"
+                yield f"the dead letter of {_at(place)} says {found_as}, not {'/'.join(planned.dead)}"
+            if (dead_letter.key, dead_letter.value) != (planned.key, planned.value):
                 yield f"the dead letter of {_at(place)} does not hold the record's own bytes"
-        if len(letters) > 1:
-            yield f"the record {_at(place)} is {len(letters)} dead letters"
+        if len(dead_letters) > 1:
+            yield f"the record {_at(place)} is {len(dead_letters)} dead letters"
     yield from (f"a dead letter names {_at(place)}, where nothing was produced" for place in found)
 
 
@@ -94,10 +101,10 @@ def _results(evidence: Evidence) -> Iterator[str]:
 def _totals(evidence: Evidence) -> Iterator[str]:
     skipped = sum(1 for planned in evidence.produced.values() if planned.skipped)
     accepted = sum(len(identities) for identities in evidence.accepted.values())
-    ended = accepted + len(evidence.letters) + skipped
+    ended = accepted + len(evidence.dead_letters) + skipped
     if ended != len(evidence.produced):
         yield (
-            f"{len(evidence.produced)} records were produced, but {accepted} accepted + {len(evidence.letters)} "
+            f"{len(evidence.produced)} records were produced, but {accepted} accepted + {len(evidence.dead_letters)} "
             f"dead-lettered + {skipped} skipped are {ended}"
         )
 

@@ -27,7 +27,7 @@ from connector.codec.codec import Encoder
 from connector.codec.contracts import load_contracts
 from connector.config.loader import KafkaSettings, Loaded, load
 from connector.demo import scenario
-from connector.demo.check import Evidence, Letter, Place, faults
+from connector.demo.check import DeadLetterEntry, Evidence, Place, faults
 from connector.demo.display import Display, Progress, dead_letters, summary
 from connector.errors import ConnectorError
 from connector.kafka.producer import KafkaProducer
@@ -262,7 +262,9 @@ async def _progress(show: _Show, planned: int, seconds: float) -> Progress:
 async def _evidence(show: _Show) -> Evidence:
     settings = show.loaded.settings
     bootstrap = show.broker.bootstrap
-    letters = [_letter(message) for message in await asyncio.to_thread(_read, bootstrap, settings.dead_letter_topic)]
+    dead_letters = [
+        _dead_letter(message) for message in await asyncio.to_thread(_read, bootstrap, settings.dead_letter_topic)
+    ]
     results = [message.key() or b"" for message in await asyncio.to_thread(_read, bootstrap, scenario.RESULTS)]
     ends: Counter[int] = Counter()
     for partition, _ in show.produced:
@@ -272,7 +274,7 @@ async def _evidence(show: _Show) -> Evidence:
         name: Counter(str(event[scenario.IDENTITY[name]]) for event in simulator.accepted)
         for name, simulator in show.simulators.items()
     }
-    return Evidence(show.produced, accepted, letters, Counter(results), committed, ends)
+    return Evidence(show.produced, accepted, dead_letters, Counter(results), committed, ends)
 
 
 def _consumer(bootstrap: str, group: str) -> Consumer:
@@ -310,10 +312,10 @@ def _committed(bootstrap: str, ends: Mapping[int, int]) -> dict[int, int]:
         consumer.close()
 
 
-def _letter(message: Message) -> Letter:
+def _dead_letter(message: Message) -> DeadLetterEntry:
     found: Any = message.headers() or []
     headers = {name: value.decode() for name, value in found if value is not None}
-    return Letter(
+    return DeadLetterEntry(
         origin=(int(headers["dlq-origin-partition"]), int(headers["dlq-origin-offset"])),
         key=message.key(),
         value=message.value(),
@@ -330,16 +332,17 @@ def _summarize(show: _Show, evidence: Evidence, console: Console) -> None:
         {name: sum(one["shown"] for one in simulator.plan.describe()) for name, simulator in show.simulators.items()}
     )
     distinct = {name: len(identities) for name, identities in evidence.accepted.items()}
-    console.print(dead_letters(evidence.letters))
-    console.print(summary(stats, evidence.letters, distinct, shown))
+    console.print(dead_letters(evidence.dead_letters))
+    console.print(summary(stats, evidence.dead_letters, distinct, shown))
 
 
 def _add_up(evidence: Evidence, seconds: float, console: Console) -> None:
     accepted = sum(len(identities) for identities in evidence.accepted.values())
     skipped = sum(1 for planned in evidence.produced.values() if planned.skipped)
     console.print(
-        f"{len(evidence.produced):,} records produced = {accepted:,} accepted + {len(evidence.letters)} dead-lettered "
-        f"+ {skipped} without a value skipped. Each bad record was found, each question has its result, and every "
+        f"{len(evidence.produced):,} records produced = {accepted:,} accepted + "
+        f"{len(evidence.dead_letters)} dead-lettered + {skipped} without a value skipped. Each bad record was found, "
+        f"each question has its result, and every "
         f"offset is committed. {seconds:.1f} s.",
         style="bold green",
         soft_wrap=not console.is_terminal,

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from connector.demo.check import Letter
+from connector.demo.check import DeadLetterEntry
 
 _PLAIN_EVERY: Final = 1.0
 _STATES: Final = {"flowing": "green", "held": "red", "probing": "magenta"}
@@ -105,7 +105,10 @@ def _picture(progress: Progress) -> Group:
 
 
 def summary(
-    stats: Mapping[str, Mapping[str, Any]], letters: Sequence[Letter], distinct: Mapping[str, int], shown: Counter[str]
+    stats: Mapping[str, Mapping[str, Any]],
+    dead_letters: Sequence[DeadLetterEntry],
+    distinct: Mapping[str, int],
+    shown: Counter[str],
 ) -> Table:
     """Return the table of what each vendor's own log says. `shown` counts the faults each simulator showed."""
     table = Table(
@@ -119,7 +122,7 @@ def summary(
     table.add_column("destination", no_wrap=True)
     for heading in ("accepted", "repeated", "dead", "requests", "faults", "batch", "per s"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
-    dead = Counter(letter.destination for letter in letters)
+    dead = Counter(dead_letter.destination for dead_letter in dead_letters)
     for name, one in stats.items():
         table.add_row(
             name,
@@ -135,14 +138,14 @@ def summary(
     return table
 
 
-def dead_letters(letters: Iterable[Letter]) -> Table:
+def dead_letters(dead_letters: Iterable[DeadLetterEntry]) -> Table:
     """Return the dead letters, those alike in one row."""
     table = Table(title="Dead letters", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("cause", no_wrap=True, min_width=7)
     table.add_column("records, code, destination, where the first is, what is wrong", overflow="ellipsis", no_wrap=True)
-    alike: dict[tuple[str, str, str], list[Letter]] = {}
-    for letter in sorted(letters, key=lambda each: (each.cause, each.code, each.origin)):
-        alike.setdefault((letter.cause, letter.code, letter.destination or ""), []).append(letter)
+    alike: dict[tuple[str, str, str], list[DeadLetterEntry]] = {}
+    for dead_letter in sorted(dead_letters, key=lambda each: (each.cause, each.code, each.origin)):
+        alike.setdefault((dead_letter.cause, dead_letter.code, dead_letter.destination or ""), []).append(dead_letter)
     for (cause, code, destination), group in alike.items():
         partition, offset = group[0].origin
         where = " ".join(filter(None, (destination, f"{partition}:{offset}")))

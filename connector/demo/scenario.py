@@ -214,5 +214,5 @@ def _undecodable(encode: Encode, now_ms: int) -> Sequence[Planned]:
         "decode.schema_unknown": whole[:2] + b"\x01\x02\x03\x04\x05\x06\x07\x08" + whole[10:],
         "decode.empty": b"",
     }
-    letters = [Planned(code.encode(), value, None, None, ("decode", code)) for code, value in broken.items()]
-    return [*letters, *(Planned(b"tombstone", None) for _ in range(3))]
+    dead_letters = [Planned(code.encode(), value, None, None, ("decode", code)) for code, value in broken.items()]
+    return [*dead_letters, *(Planned(b"tombstone", None) for _ in range(3))]

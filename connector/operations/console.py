@@ -16,7 +16,7 @@ from connector.console.feed import Tail
 from connector.console.state import Progress
 from connector.dead_letters.commands import Archive
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.reader import DeadLetterEntry
 from connector.kafka.committed import CommittedOffsets
 from connector.kafka.producer import KafkaProducer
 from connector.kafka.subscription import TopicSelection
@@ -24,8 +24,8 @@ from connector.kafka.topic_reader import TopicReader
 from connector.kafka.topic_tail import RecordFetcher, TopicTail
 from connector.kafka.topics import OwnTopic, TopicCheck
 from connector.operations import offsets as app_offsets
-from connector.operations.inspect import Inspection, LetterExaminer
-from connector.operations.replay import LetterDesk
+from connector.operations.inspect import DeadLetterExaminer, Inspection
+from connector.operations.replay import ReplayDesk
 from connector.records import Record
 
 BACKLOG_SECONDS: Final = 5.0
@@ -44,9 +44,9 @@ async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Conso
     edges = Edges(
         tail=lambda: rules.heed(TopicTail(settings.kafka, settings.dead_letter_topic)),
         fetch=lambda places: _fetched(fetcher, places),
-        letters=lambda wanted, resolved, progress: _letters(settings, wanted, progress, resolved=resolved),
+        dead_letters=lambda wanted, resolved, progress: _dead_letters(settings, wanted, progress, resolved=resolved),
         inspect=rules.inspect,
-        desk=LetterDesk(loaded),
+        desk=ReplayDesk(loaded),
         backlog=backlog.read,
         audit=audit,
         clock=SystemClock(),
@@ -71,7 +71,9 @@ def _fetched(fetcher: RecordFetcher, places: Sequence[tuple[int, int]]) -> list[
     return list(fetcher.fetch(places))
 
 
-def _letters(settings: Settings, wanted: Filter, progress: Progress, *, resolved: bool) -> Iterator[Letter]:
+def _dead_letters(
+    settings: Settings, wanted: Filter, progress: Progress, *, resolved: bool
+) -> Iterator[DeadLetterEntry]:
     """Read the topic anew; twice, as everything that has to know what is resolved."""
     with TopicReader(settings.kafka, settings.dead_letter_topic) as reader:
         passes = 0
@@ -81,7 +83,7 @@ def _letters(settings: Settings, wanted: Filter, progress: Progress, *, resolved
             before, passes = passes * reader.total, passes + 1
             return reader.records(lambda done, total: progress(before + done, 2 * total))
 
-        yield from Archive(records, reader.cluster_id).letters(wanted, resolved=resolved)
+        yield from Archive(records, reader.cluster_id).dead_letters(wanted, resolved=resolved)
 
 
 class _Rules:
@@ -90,18 +92,18 @@ class _Rules:
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
         self._cluster_id = ""
-        self._examiner: LetterExaminer | None = None
+        self._examiner: DeadLetterExaminer | None = None
 
     def heed(self, tail: TopicTail) -> Tail:
         """Note the cluster of a topic that was opened."""
         self._cluster_id = tail.cluster_id
         return tail
 
-    async def inspect(self, letter: Letter) -> Inspection:
+    async def inspect(self, dead_letter: DeadLetterEntry) -> Inspection:
         """Return what is in a letter, and what would be sent."""
         if self._examiner is None:
-            self._examiner = LetterExaminer(self._loaded, self._cluster_id)
-        return await self._examiner.inspect(letter)
+            self._examiner = DeadLetterExaminer(self._loaded, self._cluster_id)
+        return await self._examiner.inspect(dead_letter)
 
     async def close(self) -> None:
         """Let go of the registry."""

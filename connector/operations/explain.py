@@ -13,15 +13,15 @@ from connector.clock import SystemClock
 from connector.codec.codec import Decoder
 from connector.codec.contracts import load_contracts
 from connector.config.loader import Loaded, Settings
-from connector.dead_letters.headers import ParsedLetter, parse
-from connector.dead_letters.origins import about, letters_about
-from connector.dead_letters.reader import Letter, Resolution
+from connector.dead_letters.headers import ParsedDeadLetter, parse
+from connector.dead_letters.origins import about, dead_letters_about
+from connector.dead_letters.reader import DeadLetterEntry, Resolution
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable
 from connector.kafka.groups import Groups
 from connector.kafka.offset_reader import OffsetReader, Span
 from connector.kafka.receipts import SCHEMA
 from connector.operations import offsets as app_offsets
-from connector.operations.inspect import Inspection, LetterExaminer, plain
+from connector.operations.inspect import DeadLetterExaminer, Inspection, plain
 from connector.operations.offsets import PartitionState
 from connector.records import NO_TIMESTAMP, Position, Record
 from connector.runtime.checks import open_registry
@@ -70,11 +70,11 @@ class Explanation:
     missing: str | None
     inspection: Inspection | None
     finished: tuple[Finished, ...]
-    letters: tuple[Letter, ...]
+    dead_letters: tuple[DeadLetterEntry, ...]
     resolutions: tuple[Resolution, ...]
     replays: tuple[Position, ...]
     receipts: tuple[Receipt, ...] | None
-    origin: ParsedLetter | None
+    origin: ParsedDeadLetter | None
     """For a record of the replay topic: what it says of its first origin."""
     notes: tuple[str, ...]
 
@@ -91,7 +91,7 @@ async def explain(loaded: Loaded, position: Position, *, everything: bool = Fals
         facts = parse(record.headers) if record is not None and position.topic == settings.replay_topic else None
         search = _Search(reader, topics, None if everything else _earliest(record))
         origin = position if facts is None else facts.origin
-        letters, resolutions = await asyncio.to_thread(_letters, search, settings.dead_letter_topic, origin)
+        dead_letters, resolutions = await asyncio.to_thread(_dead_letters, search, settings.dead_letter_topic, origin)
         replays = await asyncio.to_thread(_replays, search, settings.replay_topic, origin)
         receipts = None
         if settings.receipts.topic is not None:
@@ -99,14 +99,16 @@ async def explain(loaded: Loaded, position: Position, *, everything: bool = Fals
             receipts = tuple(await _receipts(settings, search, settings.receipts.topic, places))
     inspection = None
     if record is not None:
-        async with LetterExaminer(loaded, cluster_id) as examiner:
+        async with DeadLetterExaminer(loaded, cluster_id) as examiner:
             inspection = await (
-                examiner.inspect_record(record) if facts is None else examiner.inspect(Letter(record, facts, "open"))
+                examiner.inspect_record(record)
+                if facts is None
+                else examiner.inspect(DeadLetterEntry(record, facts, "open"))
             )
     finished = await _finished(settings, position)
     notes = tuple(f"topic {name} does not exist, so nothing was searched in it" for name in search.absent)
     return Explanation(
-        *(position, record, missing, inspection, tuple(finished), tuple(letters), tuple(resolutions)),
+        *(position, record, missing, inspection, tuple(finished), tuple(dead_letters), tuple(resolutions)),
         *(tuple(replays), receipts, facts, notes),
     )
 
@@ -180,8 +182,8 @@ class _Search:
         return lambda: self._reader.records(spans)
 
 
-def _letters(search: _Search, topic: str, origin: Position) -> tuple[list[Letter], list[Resolution]]:
-    return letters_about(search.records(topic), origin)
+def _dead_letters(search: _Search, topic: str, origin: Position) -> tuple[list[DeadLetterEntry], list[Resolution]]:
+    return dead_letters_about(search.records(topic), origin)
 
 
 def _replays(search: _Search, topic: str, origin: Position) -> list[Position]:

@@ -16,7 +16,7 @@ from connector.codec import editing
 from connector.codec.codec import Decoder
 from connector.codec.contracts import load_contracts
 from connector.config.loader import Loaded
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.reader import DeadLetterEntry
 from connector.dead_letters.replay import Edit, Kept
 from connector.errors import ConnectorError, FatalError, Refusal, SchemaUnavailable, StartupError
 from connector.records import Event, Record
@@ -53,13 +53,13 @@ class Inspection:
     preparations: tuple[Preparation, ...]
 
 
-async def inspect(loaded: Loaded, letter: Letter, cluster_id: str) -> Inspection:
+async def inspect(loaded: Loaded, dead_letter: DeadLetterEntry, cluster_id: str) -> Inspection:
     """Return what is in one letter, as `LetterExaminer.inspect` does."""
-    async with LetterExaminer(loaded, cluster_id) as examiner:
-        return await examiner.inspect(letter)
+    async with DeadLetterExaminer(loaded, cluster_id) as examiner:
+        return await examiner.inspect(dead_letter)
 
 
-class LetterExaminer:
+class DeadLetterExaminer:
     """Decodes and routes letters anew and asks today's rules; an asynchronous context manager.
 
     The constructor raises `ConfigurationError` and `StartupError` for what is wrong with the configuration.
@@ -90,20 +90,20 @@ class LetterExaminer:
         if self._registry is not None:
             await self._registry.close()
 
-    async def inspect(self, letter: Letter) -> Inspection:
+    async def inspect(self, dead_letter: DeadLetterEntry) -> Inspection:
         """Return what is in a letter, and what would be sent to its destination today; without one, to each route's.
 
         Nothing is sent, and nothing raised: what cannot be seen is the inspection's `fault`.
         """
         try:
-            event = await self._event(letter)
+            event = await self._event(dead_letter)
         except ConnectorError as error:
             return Inspection(None, None, str(error), ())
         shown = plain(event.datum)
         try:
-            routed = self._routed(event, letter)
+            routed = self._routed(event, dead_letter)
         except Refusal as refusal:
-            destination = letter.facts.destination
+            destination = dead_letter.facts.destination
             if destination is None:
                 return Inspection(event.schema, shown, str(refusal), ())
             return Inspection(event.schema, shown, None, (Preparation(destination, reason=refusal.message),))
@@ -127,13 +127,13 @@ class LetterExaminer:
             event.schema, shown, None, tuple(replace(self._prepared(one), route=one.route) for one in routed)
         )
 
-    async def judge(self, letter: Letter) -> Kept | None:
+    async def judge(self, dead_letter: DeadLetterEntry) -> Kept | None:
         """Return why a letter would fail again, None where one of its destinations would be sent something.
 
         Raises `ConnectorError` where the registry does not say what the letter's schema is.
         """
         try:
-            routed = self._routed(await self._event(letter), letter)
+            routed = self._routed(await self._event(dead_letter), dead_letter)
         except Refusal as refusal:
             return Kept(refusal.code, refusal.message)
         found = [self._prepared(one) for one in routed]
@@ -143,24 +143,24 @@ class LetterExaminer:
             return None
         return Kept(found[0].rule or "", found[0].reason or "")
 
-    async def edit(self, letter: Letter, edits: Sequence[Edit]) -> Letter | Kept:
+    async def edit(self, dead_letter: DeadLetterEntry, edits: Sequence[Edit]) -> DeadLetterEntry | Kept:
         """Return the letter with values of its event set, encoded with the same schema; or why that cannot be.
 
         Raises as `judge` does.
         """
         try:
-            await self._event(letter)
-            tree, start = self._decoder.schema_of(letter.facts.first_record(letter.record))
-            value = editing.edit(letter.record.value or b"", start, tree, edits)
+            await self._event(dead_letter)
+            tree, start = self._decoder.schema_of(dead_letter.facts.first_record(dead_letter.record))
+            value = editing.edit(dead_letter.record.value or b"", start, tree, edits)
         except Refusal as refusal:
             return Kept("edit", f"the event cannot be decoded, so nothing in it can be set: {refusal.message}")
         except ValueError as error:
             return Kept("edit", str(error))
-        return letter._replace(record=structs.replace(letter.record, value=value))
+        return dead_letter._replace(record=structs.replace(dead_letter.record, value=value))
 
-    async def _event(self, letter: Letter) -> Event:
+    async def _event(self, dead_letter: DeadLetterEntry) -> Event:
         """Return the event. Raises `Refusal`, or `ConnectorError` where its schema cannot be asked for."""
-        return await self._decoded(letter.facts.first_record(letter.record))
+        return await self._decoded(dead_letter.facts.first_record(dead_letter.record))
 
     async def _decoded(self, record: Record) -> Event:
         try:
@@ -172,9 +172,9 @@ class LetterExaminer:
                 raise StartupError(f"the registry gives no schema {error.key} within {SCHEMA_SECONDS:g} s") from None
         return self._decoder.decode(record)
 
-    def _routed(self, event: Event, letter: Letter) -> Sequence[Routed]:
-        first = letter.facts.first_record(letter.record)
-        return reroute(self._routes, event, first, letter.facts, self._cluster_id)
+    def _routed(self, event: Event, dead_letter: DeadLetterEntry) -> Sequence[Routed]:
+        first = dead_letter.facts.first_record(dead_letter.record)
+        return reroute(self._routes, event, first, dead_letter.facts, self._cluster_id)
 
     def _prepared(self, one: Routed) -> Preparation:
         """Return what one destination would be sent, or why it would not."""

@@ -343,18 +343,20 @@ class _Tally:
         sent.requests.append((asyncio.get_running_loop().time() - self._began, records, size))
         self._guards[sent.destination].accepted(records)
 
-    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
+    async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Note a record that would become a dead letter."""
-        key = (letter.destination, letter.cause, letter.code)
+        key = (dead_letter.destination, dead_letter.cause, dead_letter.code)
         one = self._refused.get(key)
         if one is None:
-            one = self._refused[key] = Refused(*key, 0, letter.record.position, letter.message, letter.field)
+            one = self._refused[key] = Refused(
+                *key, 0, dead_letter.record.position, dead_letter.message, dead_letter.field
+            )
         one.records += 1
-        if letter.destination is None:
-            self._early[letter.record.topic, f"{letter.cause} {letter.code}"] += 1
-        elif self._guards[letter.destination].refused(letter.cause, letter.code or ""):
-            self.sent[letter.destination].storm = letter.code or letter.cause
-            self._guards[letter.destination].reset()
+        if dead_letter.destination is None:
+            self._early[dead_letter.record.topic, f"{dead_letter.cause} {dead_letter.code}"] += 1
+        elif self._guards[dead_letter.destination].refused(dead_letter.cause, dead_letter.code or ""):
+            self.sent[dead_letter.destination].storm = dead_letter.code or dead_letter.cause
+            self._guards[dead_letter.destination].reset()
 
     def result(self, sample: Sample, metrics: Metrics, seconds: float, took: float) -> Preview:
         """Return what was counted."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from connector.clock import SystemClock
 from connector.config.loader import Loaded
 from connector.dead_letters.replay import Kind, Order, Outgoing, RecordRefused, Replayer, Step, TakenOver
-from connector.dead_letters.stream import LetterStream
+from connector.dead_letters.stream import DeadLetterStream
 from connector.kafka.topic_reader import TopicReader
 from connector.kafka.transactions import Fenced, RecordTooLarge, TransactionalProducer
-from connector.operations.inspect import LetterExaminer
+from connector.operations.inspect import DeadLetterExaminer
 
 
 def transactional_id(group: str) -> str:
@@ -22,7 +22,7 @@ def transactional_id(group: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class LetterDesk:
+class ReplayDesk:
     """Replays and discards the dead letters of one configuration; see `dead_letters.replay.Desk`."""
 
     loaded: Loaded
@@ -69,9 +69,13 @@ class LetterDesk:
                 (await asyncio.to_thread(TopicReader, settings.kafka, settings.replay_topic)).close()
             reader = await asyncio.to_thread(TopicReader, settings.kafka, settings.dead_letter_topic)
             stack.callback(reader.close)
-            examiner = await stack.enter_async_context(LetterExaminer(self.loaded, reader.cluster_id))
+            examiner = await stack.enter_async_context(DeadLetterExaminer(self.loaded, reader.cluster_id))
             yield Replayer(
-                LetterStream(reader.records), examiner, SystemClock(), settings.kafka.group_id, settings.replay_topic
+                DeadLetterStream(reader.records),
+                examiner,
+                SystemClock(),
+                settings.kafka.group_id,
+                settings.replay_topic,
             )
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from connector.dead_letters.headers import ParsedLetter, parse
+from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.errors import Refusal, SchemaUnavailable
 from connector.pipeline.batching import charge_of
 from connector.pipeline.flow import TopicPartition
@@ -173,11 +173,11 @@ class Intake:
 
     def _is_elsewhere(self, record: Record, only: str) -> bool:
         """Whether the record's schema alone, or what a letter says, tells that it is not for this destination."""
-        letter = self._letter(record)
-        if letter is not None:
-            if letter.destination in self._to.routes.destinations:
-                return letter.destination != only
-            record = letter.first_record(record)
+        dead_letter = self._replayed(record)
+        if dead_letter is not None:
+            if dead_letter.destination in self._to.routes.destinations:
+                return dead_letter.destination != only
+            record = dead_letter.first_record(record)
         schema = self._to.decoder.peek(record)
         if schema is None:
             return False
@@ -186,14 +186,14 @@ class Intake:
             known = self._elsewhere[record.topic, schema] = not self._to.routes.may_reach(only, record.topic, schema)
         return known
 
-    def _letter(self, record: Record) -> ParsedLetter | None:
+    def _replayed(self, record: Record) -> ParsedDeadLetter | None:
         """Return what the letter says that a replayed record was; None for any other record."""
         return parse(record.headers) if record.topic == self._replay_topic else None
 
     def _first(self, record: Record) -> Record:
         """Return the record as it came first."""
-        letter = self._letter(record)
-        return record if letter is None else letter.first_record(record)
+        dead_letter = self._replayed(record)
+        return record if dead_letter is None else dead_letter.first_record(record)
 
     def _follow(self, decoded: Sequence[_Decoded]) -> None:
         """Log the records that the sample took: what they are, and no value that is in them."""
@@ -255,17 +255,17 @@ class Intake:
                 if event.schema != schema:
                     schema = event.schema
                     plan = routes.plan(topic, schema)
-                letter = self._letter(record) if replayed else None
+                dead_letter = self._replayed(record) if replayed else None
                 try:
-                    if letter is None:
+                    if dead_letter is None:
                         routed = plan(event, record, cluster_id)
                     else:
-                        routed = reroute(routes, event, letter.first_record(record), letter, cluster_id)
+                        routed = reroute(routes, event, dead_letter.first_record(record), dead_letter, cluster_id)
                 except Refusal as refusal:
                     self._refuse(record, tracker, refusal)
                     continue
                 count += 1
-                chunk.prepare(record, tracker, routed, None if letter is None else letter.dedup_id)
+                chunk.prepare(record, tracker, routed, None if dead_letter is None else dead_letter.dedup_id)
             accepted[topic] += count
         chunk.offer()
         for topic, count in accepted.items():
@@ -360,7 +360,7 @@ class Intake:
                 self._refuse(one.record, one.tracker, one.refusal)
 
     async def _dead_letter(self, record: Record, tracker: PartitionTracker, refusal: Refusal, charge: int) -> None:
-        before = self._letter(record)
+        before = self._replayed(record)
         try:
             await self._to.dead_letters.write(
                 DeadLetter(

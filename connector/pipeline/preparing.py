@@ -70,7 +70,7 @@ class Deliverer(Protocol):
 class DeadLetters(Protocol):
     """Where refused records go."""
 
-    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
+    async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Return once Kafka has acknowledged the letter, or its partition is ours no longer.
 
         Never raises but by cancellation.

@@ -174,7 +174,7 @@ async def _run(
     producer = KafkaProducer(base.kafka)
     trouble = _Trouble()
     avro = _avro(base, own, passed_on(base, kinds), clock, trouble)
-    letters = DeadLetterWriter(
+    dead_letters = DeadLetterWriter(
         producer,
         base.dead_letter_topic,
         base.kafka.group_id,
@@ -188,7 +188,7 @@ async def _run(
     edges = Edges(
         source=source,
         decoder=avro.decoder,
-        dead_letters=letters,
+        dead_letters=dead_letters,
         receipts=receipts,
         answers={
             name: ResultsWriter(avro.encoder, producer, topic, clock) for name, topic in base.results_topics.items()
@@ -204,7 +204,7 @@ async def _run(
     pipeline = build(base, kinds, metrics, edges, only=destination, schemas=known_schemas(own))
     trouble.listener = pipeline.holds.registry_trouble
     await producer.start()
-    member.running(pipeline, letters, lambda: source.troubles)
+    member.running(pipeline, dead_letters, lambda: source.troubles)
     beside = [asyncio.create_task(member.summarize(metrics)), asyncio.create_task(_leave(source, stop))]
     try:
         await pipeline.run(stop)

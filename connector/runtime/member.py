@@ -42,7 +42,7 @@ class Member:
         self._waiting: str | None = "starting"
         self._pipeline: Pipeline | None = None
         self._workers: Mapping[str, Worker] = {}
-        self._letters: DeadLetterWriter | None = None
+        self._dead_letters: DeadLetterWriter | None = None
         self._troubles: Callable[[], Mapping[str | None, str]] = dict
 
     def waiting(self, reason: str | None) -> None:
@@ -50,13 +50,13 @@ class Member:
         self._waiting = reason
 
     def running(
-        self, pipeline: Pipeline, letters: DeadLetterWriter, troubles: Callable[[], Mapping[str | None, str]]
+        self, pipeline: Pipeline, dead_letters: DeadLetterWriter, troubles: Callable[[], Mapping[str | None, str]]
     ) -> None:
         """Note that the pipeline runs; `troubles` tells what keeps its source from Kafka, by topic or under None."""
         self._troubles = troubles
-        self._pipeline, self._letters = pipeline, letters
+        self._pipeline, self._dead_letters = pipeline, dead_letters
         self._workers = pipeline.workers
-        self._judge = StuckJudge(pipeline, letters, troubles, self._drain_timeout, self._clock.now())
+        self._judge = StuckJudge(pipeline, dead_letters, troubles, self._drain_timeout, self._clock.now())
         self._waiting = None
 
     def stuck(self) -> str | None:
@@ -72,8 +72,8 @@ class Member:
         """Whether the member consumes, or has validly nothing to consume."""
         pipeline = self._pipeline
         reasons = [reason for reason in (self._waiting, pipeline and pipeline.holds.registry) if reason]
-        if self._letters is not None and self._letters.trouble:
-            reasons.append(self._letters.trouble)
+        if self._dead_letters is not None and self._dead_letters.trouble:
+            reasons.append(self._dead_letters.trouble)
         troubles = self._troubles()
         reasons.extend(f"{'broker' if topic is None else f'topic {topic}'}: {text}" for topic, text in troubles.items())
         ready = self._waiting is None and self._joined() and None not in troubles
@@ -109,7 +109,7 @@ class Member:
             ],
             "buffer": self._buffer(),
             "waiting": self._waiting or self._troubles().get(None),
-            "dead_letters": None if self._letters is None else self._letters.trouble,
+            "dead_letters": None if self._dead_letters is None else self._dead_letters.trouble,
             "log": {"level": logs.level(), "sample": logs.sample.every},
             "group": self._group,
             "version": __version__,

@@ -44,13 +44,13 @@ class StuckJudge:
     def __init__(
         self,
         pipeline: Pipeline,
-        letters: DeadLetterWriter,
+        dead_letters: DeadLetterWriter,
         troubles: Callable[[], Mapping[str | None, str]],
         drain_timeout: float,
         now: float,
     ) -> None:
         self._pipeline = pipeline
-        self._letters = letters
+        self._dead_letters = dead_letters
         self._troubles = troubles
         self._stuck_after = drain_timeout + POLL_MARGIN
         self._began = now
@@ -64,7 +64,7 @@ class StuckJudge:
         silent = now - (self._began if polled is None else polled)
         if silent > self._stuck_after:
             return f"the consumer was not polled for {silent:.0f} s"
-        if self._letters.trouble is not None:
+        if self._dead_letters.trouble is not None:
             return None
         for name, worker in self._pipeline.workers.items():
             still = self._still.seconds(name, _work(worker, now), now)

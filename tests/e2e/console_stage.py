@@ -36,7 +36,7 @@ FLAGS: Final = (
 )
 
 
-def letter(
+def dead_letter(
     number: int,
     *,
     cause: str = "refused",
@@ -242,7 +242,7 @@ def mixed(count: int, seconds: float = 86_400.0) -> Iterator[tuple[bytes | None,
     """Yield letters of six kinds that failed in the last `seconds`, most of them lately."""
     random = Random(7)
     now = time.time()
-    made = [[letter(number, **kind) for number in range(20)] for kind in KINDS]
+    made = [[dead_letter(number, **kind) for number in range(20)] for kind in KINDS]
     chosen = random.choices(made, (50, 14, 18, 8, 6, 4), k=count)
     for number, kind in enumerate(chosen):
         _, value, headers = kind[number % len(kind)]

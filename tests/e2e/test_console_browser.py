@@ -41,9 +41,9 @@ class Site(NamedTuple):
     url: str
     guarded: str
 
-    def add(self, *letters: Any) -> None:
+    def add(self, *dead_letters: Any) -> None:
         """Write dead letters."""
-        stage.produce(self.broker.bootstrap, LETTERS, letters)
+        stage.produce(self.broker.bootstrap, LETTERS, dead_letters)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def sign_in(tab: Page, site: Site, token: str = TOKEN) -> None:
 
 def test_a_person_finds_a_cause_opens_a_record_replays_it_and_sees_it_resolved(site: Site, tab: Page) -> None:
     """From the first page to a replayed record: what is wrong, since when, what to do, and then it is done."""
-    mine = [stage.letter(90_001 + one, code="4199", message="[4199] not known here") for one in range(2)]
+    mine = [stage.dead_letter(90_001 + one, code="4199", message="[4199] not known here") for one in range(2)]
     site.add(*mine)
     until_shown(tab, site.url, "4199")
     assert re.match(
@@ -107,14 +107,14 @@ def test_a_person_finds_a_cause_opens_a_record_replays_it_and_sees_it_resolved(s
         assert part in page
     fragment = json.loads(tab.get_by_label("The fragment of a request to jiguang-prod").inner_text())
     assert (fragment["cuid"], fragment["properties"]["page"]) == (10090001, "/90001")
-    letter = tab.url
+    dead_letter = tab.url
 
     tab.get_by_role("link", name="Replay").click()
     assert tab.locator("h1").inner_text() == "Replay 1 dead letter?"
     tab.get_by_role("button", name="Replay 1 letter").click()
     tab.get_by_text("1 of 1 letter replayed").wait_for()
     tab.locator("h1 .chip", has_text="done").wait_for()
-    until_shown(tab, letter, "This letter was replayed")
+    until_shown(tab, dead_letter, "This letter was replayed")
     tab.goto(f"{site.url}/letters?code=4199")
     assert "user-90001" not in tab.content()
     assert "user-90002" in tab.content()
@@ -128,8 +128,8 @@ def test_a_person_finds_a_cause_opens_a_record_replays_it_and_sees_it_resolved(s
 def test_what_would_fail_again_is_kept_back_with_its_reason(site: Site, tab: Page) -> None:
     """A replay of several keeps back those that break today's rules, says why, and replays the others."""
     broken = single_object(datum_bytes(event(91_000, eventName="")))
-    good = [stage.letter(91_001 + one, code="4198") for one in range(3)]
-    site.add(*good, stage.letter(91_000, code="4198", value=broken))
+    good = [stage.dead_letter(91_001 + one, code="4198") for one in range(3)]
+    site.add(*good, stage.dead_letter(91_000, code="4198", value=broken))
     until_shown(tab, f"{site.url}/letters?code=4198", "1 to 4 of 4")
     tab.locator(".group", has_text="All 4 that fit").get_by_role("link", name="Replay").click()
     tab.get_by_role("button", name="Replay 4 letters").click()
@@ -138,9 +138,9 @@ def test_what_would_fail_again_is_kept_back_with_its_reason(site: Site, tab: Pag
     until_shown(tab, f"{site.url}/letters?code=4198", "1 to 1 of 1")
 
 
-def test_discarded_letters_are_hidden_and_exported_ones_are_whole(site: Site, tab: Page) -> None:
+def test_discarded_dead_letters_are_hidden_and_exported_ones_are_whole(site: Site, tab: Page) -> None:
     """Ticked letters are discarded alone; an export of everything holds each record byte for byte, resolved or not."""
-    mine = [stage.letter(92_000 + one, code="4197") for one in range(3)]
+    mine = [stage.dead_letter(92_000 + one, code="4197") for one in range(3)]
     site.add(*mine)
     until_shown(tab, f"{site.url}/letters?code=4197", "1 to 3 of 3")
     tab.locator("tr", has_text="user-92001").get_by_role("checkbox").check()
@@ -176,7 +176,7 @@ def test_a_payload_of_script_is_shown_and_never_run(site: Site, tab: Page) -> No
         "value": value,
         "field": evil,
     }
-    site.add(stage.letter(93_000, headers=((evil, evil.encode()),), request_id=evil, **given))
+    site.add(stage.dead_letter(93_000, headers=((evil, evil.encode()),), request_id=evil, **given))
     until_shown(tab, f"{site.url}/", "4196")
     for address in ("/", "/letters", "/letters?cause=refused"):
         tab.goto(site.url + address)
@@ -218,8 +218,10 @@ def test_masked_fields_are_neither_shown_nor_exported(site: Site, tab: Page) -> 
     value = single_object(datum_bytes(event(94_000, properties={"page": secret, "city": "Shanghai"})))
     message = f"[4195] page {secret} is refused"
     headers = (("phone", b"13800000000"), ("copy", secret.encode()))
-    hidden = stage.letter(94_000, code="4195", key=b"k-94000", value=value, message=message, headers=headers)
-    broken = stage.letter(94_001, code="4195", cause="decode", value=b"broken " + secret.encode(), message="broken")
+    hidden = stage.dead_letter(94_000, code="4195", key=b"k-94000", value=value, message=message, headers=headers)
+    broken = stage.dead_letter(
+        94_001, code="4195", cause="decode", value=b"broken " + secret.encode(), message="broken"
+    )
     site.add(hidden, broken)
     sign_in(tab, site)
     until_shown(tab, f"{site.guarded}/letters?code=4195", "1 to 2 of 2")
@@ -251,7 +253,7 @@ def test_masked_fields_are_neither_shown_nor_exported(site: Site, tab: Page) -> 
 
 def test_everything_can_be_done_by_keyboard(site: Site, tab: Page) -> None:
     """Tab, space and enter are enough to tick a letter and have it re-checked, and the focus is always to be seen."""
-    site.add(stage.letter(95_000, code="4194"))
+    site.add(stage.dead_letter(95_000, code="4194"))
     until_shown(tab, f"{site.url}/letters?code=4194", "1 to 1 of 1")
     tab.keyboard.press("Tab")
     assert tab.evaluate("document.activeElement.textContent") == "Skip to the content"

@@ -36,20 +36,20 @@ def jiguang_fields(number: int, event: str = KNOWN_EVENT) -> dict[str, Any]:
     return {"cuid": FIRST_CUID + number, "eventName": event, "itime": now, "randomId": None, "properties": {}}
 
 
-class Letters:
+class DeadLetters:
     """A dead-letter topic that acknowledges at once."""
 
     def __init__(self) -> None:
-        self.letters: list[DeadLetter] = []
+        self.dead_letters: list[DeadLetter] = []
 
-    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
+    async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Take one letter."""
-        self.letters.append(letter)
+        self.dead_letters.append(dead_letter)
 
     @property
     def numbers(self) -> list[int]:
         """The offsets of the records in it, ascending."""
-        return sorted(letter.record.offset for letter in self.letters)
+        return sorted(dead_letter.record.offset for dead_letter in self.dead_letters)
 
 
 class Site:
@@ -59,11 +59,11 @@ class Site:
         given = {**QUICK, **simulator.api.destination(simulator.url), **settings}
         kind = kinds()[given["vendor"]]
         self.simulator = simulator
-        self.letters = Letters()
+        self.dead_letters = DeadLetters()
         self.budget = Budget(10**9)
         self.metrics = Metrics()
         self.tracker = PartitionTracker("t", 0, 0, [name])
-        ports = Ports(SystemClock(), Random(7), self.letters, None, self.metrics, self.budget)
+        ports = Ports(SystemClock(), Random(7), self.dead_letters, None, self.metrics, self.budget)
         model = kind.settings.model_validate(given)
         self.reload: Callable[[], Mapping[str, Any]] = lambda: given
         self.at = Destination(

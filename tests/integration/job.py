@@ -230,7 +230,7 @@ class Member:
             self.kill()
 
 
-class Letter(NamedTuple):
+class DeadLetterEntry(NamedTuple):
     """A dead letter: the record that it was, and what the connector says about it."""
 
     key: bytes | None
@@ -255,7 +255,7 @@ class Job:
         self.kafka = kafka
         self.topic = topic
         self.group = f"group-{topic}"
-        self.letters_topic = f"{self.group}.dead-letters"
+        self.dead_letters_topic = f"{self.group}.dead-letters"
         self._folder = folder
         self._members: list[Member] = []
         self._reader = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": self.group, "log_level": 0})
@@ -265,7 +265,7 @@ class Job:
         """Create the source, dead-letter and replay topics."""
         self.partitions = partitions
         self.kafka.create_topic(self.topic, partitions)
-        self.kafka.create_topic(self.letters_topic, 2)
+        self.kafka.create_topic(self.dead_letters_topic, 2)
         self.kafka.create_topic(f"{self.group}.replay")
 
     def settings(self, destination: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
@@ -348,7 +348,7 @@ class Job:
         ends = self.ends()
         member.wait(lambda: self.committed() == ends, f"commits up to {ends}")
 
-    def letters(self) -> list[Letter]:
+    def dead_letters(self) -> list[DeadLetterEntry]:
         """Return all dead letters that there are now."""
         reader = Consumer(
             {
@@ -358,15 +358,15 @@ class Job:
                 "log_level": 0,
             }
         )
-        places = [TopicPartition(self.letters_topic, number, 0) for number in range(2)]
+        places = [TopicPartition(self.dead_letters_topic, number, 0) for number in range(2)]
         left = sum(reader.get_watermark_offsets(place, timeout=10)[1] for place in places)
         reader.assign(places)
-        found: list[Letter] = []
+        found: list[DeadLetterEntry] = []
         try:
             deadline = time.monotonic() + WAIT_SECONDS
             while len(found) < left:
                 assert time.monotonic() < deadline, f"{left - len(found)} dead letters cannot be read"
-                found.extend(_letter(message) for message in reader.consume(500, 0.1))
+                found.extend(_dead_letter(message) for message in reader.consume(500, 0.1))
         finally:
             reader.close()
         return found
@@ -378,12 +378,12 @@ class Job:
         self._reader.close()
 
 
-def _letter(message: KafkaMessage) -> Letter:
+def _dead_letter(message: KafkaMessage) -> DeadLetterEntry:
     headers: Headers = list(message.headers() or [])  # type: ignore[arg-type]
     start = next(index for index, (name, _) in enumerate(headers) if name == f"{OWN_HEADER}version")
     own = {name: (value or b"").decode() for name, value in headers[start:]}
     assert len(own) == len(headers) - start, "a header of the block is repeated"
-    return Letter(message.key(), message.value(), headers[:start], own)
+    return DeadLetterEntry(message.key(), message.value(), headers[:start], own)
 
 
 @contextmanager

@@ -129,10 +129,12 @@ def test_values_at_the_limits_arrive_and_those_past_them_are_told(job: Job, kafk
         member = job.start(job.settings({}, destinations=vendors.destinations(topic)))
         job.until_done(member)
         assert member.stop() == 0
-        letters = {(letter.key or b"").decode(): letter.own["dlq-code"] for letter in job.letters()}
-        assert letters == {name: code for name, _, _, code in EDGES if code is not None}
+        dead_letters = {
+            (dead_letter.key or b"").decode(): dead_letter.own["dlq-code"] for dead_letter in job.dead_letters()
+        }
+        assert dead_letters == {name: code for name, _, _, code in EDGES if code is not None}
         # Neither log nor dead letter repeats what a field held.
-        told_of = member.text + "".join(letter.own["dlq-message"] for letter in job.letters())
+        told_of = member.text + "".join(dead_letter.own["dlq-message"] for dead_letter in job.dead_letters())
         assert [piece for piece in ("名", "я", "\\u540d", "\\u044f") if piece in told_of] == []
         vendors.check_limits()
         good = Counter(vendor for _, vendor, _, code in EDGES if code is None)

@@ -62,8 +62,8 @@ def test_one_topic_of_envelopes_reaches_all_four_vendors(
         member = job.start(job.settings({}, destinations=destinations, **sections))
         job.until_done(member)
         assert member.stop() == 0
-        letters = {letter.key: letter.own for letter in job.letters()}
-        assert {key.decode(): own["dlq-code"] for key, own in letters.items() if key} == {
+        dead_letters = {dead_letter.key: dead_letter.own for dead_letter in job.dead_letters()}
+        assert {key.decode(): own["dlq-code"] for key, own in dead_letters.items() if key} == {
             key: code for key, (_, code, _) in BAD.items()
         }
         _check_arrivals(vendors)

@@ -56,7 +56,7 @@ def test_older_and_newer_writers_of_the_envelope_are_read_side_by_side(job: Job,
         member = job.start(settings)
         job.until_done(member)
         assert member.stop() == 0
-        assert job.letters() == []
+        assert job.dead_letters() == []
         vendors.check_limits()
         sent = {each["cuid"] - FIRST_CUID: each for each in vendors["jiguang"].accepted}
         assert sorted(sent) == list(range(COUNT))

@@ -156,11 +156,11 @@ def test_a_schema_of_ones_own_is_mapped_and_fans_out(unrouted: str, job: Job, re
         assert member.stop() == 0
         vendors.check_limits()
         _check(vendors)
-        letters = job.letters()
-        assert {letter.key for letter in letters} == (
+        dead_letters = job.dead_letters()
+        assert {dead_letter.key for dead_letter in dead_letters} == (
             set() if unrouted == "skip" else {f"k{number}".encode() for number in lost}
         )
-        assert {letter.own["dlq-code"] for letter in letters} <= {"route.unrouted"}
+        assert {dead_letter.own["dlq-code"] for dead_letter in dead_letters} <= {"route.unrouted"}
 
 
 def _check(vendors: Accounts) -> None:
@@ -219,7 +219,9 @@ def test_a_value_without_a_stated_form_is_refused_for_its_vendor_only(job: Job, 
         member = job.start(settings)
         job.until_done(member)
         assert member.stop() == 0
-        told = sorted((letter.own["dlq-destination"], letter.own["dlq-code"]) for letter in job.letters())
+        told = sorted(
+            (dead_letter.own["dlq-destination"], dead_letter.own["dlq-code"]) for dead_letter in job.dead_letters()
+        )
         assert told == [("jiguang", "mapping.randomId.bytes")] * 2 + [("quick_audience", "mapping.customerId.type")] * 2
         assert vendors["jiguang"].served == vendors["quick_audience"].served == []
         assert len(vendors["mytracker"].accepted) == 2

@@ -75,7 +75,7 @@ def test_a_destination_leaves_the_combined_group_and_repeats_nothing(job: Job) -
         assert vendors["jiguang"].cuids == dict.fromkeys((FIRST_CUID + number for number in range(COUNT)), 1)
         users = [event["customUserId"] for event in vendors["mytracker"].accepted]
         assert sorted(users) == sorted(f"u{number}" for number in range(COUNT))
-        assert job.letters() == []
+        assert job.dead_letters() == []
 
 
 def test_without_offsets_it_refuses_and_with_a_start_it_skips_what_is_for_others(job: Job) -> None:
@@ -99,4 +99,4 @@ def test_without_offsets_it_refuses_and_with_a_start_it_skips_what_is_for_others
         assert skipped == COUNT + 1
         assert vendors["jiguang"].cuids.total() == COUNT
         assert vendors["mytracker"].served == []
-        assert job.letters() == []
+        assert job.dead_letters() == []

@@ -65,8 +65,8 @@ async def test_hinted_exactly_the_bad_records_are_dead_letters(bad: frozenset[in
     async with site(requests_per_second=UNDER_THE_LIMIT, storm="off") as at:
         offered(at, bad)
         await at.done()
-        assert at.letters.numbers == sorted(bad)
-        assert {letter.code for letter in at.letters.letters} == {"4101"}
+        assert at.dead_letters.numbers == sorted(bad)
+        assert {dead_letter.code for dead_letter in at.dead_letters.dead_letters} == {"4101"}
         assert at.accepted == sorted(set(range(COUNT)) - bad)
         assert len(bad) > 1 or requests(at) - 1 <= 3
         assert requests(at) >= len(bad)
@@ -82,7 +82,7 @@ async def test_blind_exactly_the_bad_records_are_dead_letters(bad: frozenset[int
         at.simulator.plan.arm(refusal(bad, 4101, "event is not known"))
         offered(at)
         await at.done()
-        assert at.letters.numbers == sorted(bad)
+        assert at.dead_letters.numbers == sorted(bad)
         assert at.accepted == sorted(set(range(COUNT)) - bad)
         assert len(bad) > 1 or requests(at) - 1 <= 14
         assert requests(at) >= len(bad)
@@ -100,8 +100,8 @@ async def test_an_undocumented_code_finds_the_bad_among_good(count: int) -> None
         at.simulator.plan.arm(refusal(wrong, 4999, "no"))
         offered(at)
         await at.done()
-        assert at.letters.numbers == sorted(wrong)
-        assert {letter.code for letter in at.letters.letters} == {"4999"}
+        assert at.dead_letters.numbers == sorted(wrong)
+        assert {dead_letter.code for dead_letter in at.dead_letters.dead_letters} == {"4999"}
         assert at.accepted == sorted(set(range(COUNT)) - wrong)
         assert requests(at) > count
 
@@ -122,11 +122,11 @@ async def test_an_undocumented_code_for_all_is_a_hold() -> None:
         assert condition.cause is Cause.MISCONFIGURED
         assert condition.code == "4999"
         assert "codes:" in (condition.message or "")
-        assert at.letters.letters == []
+        assert at.dead_letters.dead_letters == []
         at.simulator.plan.clear()
         await at.done()
         assert at.accepted == list(range(COUNT))
-        assert at.letters.letters == []
+        assert at.dead_letters.dead_letters == []
 
 
 @pytest.mark.promise("P7")
@@ -143,7 +143,7 @@ async def test_a_body_that_the_vendor_calls_too_large_is_cut_and_the_limit_remem
         at.offer((n, jiguang_fields(n)) for n in range(COUNT, 2 * COUNT))
         await at.done()
         assert at.accepted == list(range(2 * COUNT))
-        assert at.letters.letters == []
+        assert at.dead_letters.dead_letters == []
         later = [served for served in at.simulator.served[cut:] if served.verdict == "too_large"]
         assert later == []
 
@@ -160,13 +160,13 @@ async def test_the_users_word_on_a_code_counts(action: str, cause: Cause | None)
         offered(at)
         if action == "refuse":
             await at.done()
-            assert at.letters.numbers == [5]
+            assert at.dead_letters.numbers == [5]
             return
         await at.until(lambda: requests(at) >= 3)
-        assert at.letters.letters == []
+        assert at.dead_letters.dead_letters == []
         if cause is not None:
             await at.until(lambda: at.worker.condition().cause is cause)
         at.simulator.plan.clear()
         await at.done()
-        assert at.letters.letters == []
+        assert at.dead_letters.dead_letters == []
         assert at.accepted == list(range(COUNT))

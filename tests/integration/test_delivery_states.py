@@ -54,14 +54,14 @@ def test_a_wrong_credential_at_one_of_four_vendors_harms_none_of_the_others(job:
         assert status["mytracker"]["since"]
         assert member.metric('connector_destination_state{destination="mytracker",state="flowing"}') == 0
         assert vendors["mytracker"].accepted == []
-        assert job.letters() == []
+        assert job.dead_letters() == []
 
         secret.write_text(right, encoding="utf-8")
         asked = len(vendors["mytracker"].served)
         job.until_done(member)
         later = [served.verdict for served in vendors["mytracker"].served[asked:]]
         assert later[1:] == ["accepted"] * len(later[1:]), "only a probe that was under way may still be refused"
-        assert job.letters() == []
+        assert job.dead_letters() == []
         assert member.wait(
             lambda: member.status()["destinations"]["mytracker"]["state"] == "flowing", "the state flowing"
         )
@@ -88,7 +88,7 @@ def test_fifty_thousand_events_of_an_unknown_name_are_a_storm(job: Job, vendor: 
     member.wait(lambda: len(vendor.served) >= served + 3, "three probes")
     assert member.destination()["cause"] == "storm"
     assert {one.records for one in vendor.served[served + 1 :]} == {1}
-    assert 0 < len(job.letters()) <= STORM
+    assert 0 < len(job.dead_letters()) <= STORM
     assert vendor.accepted == []
     assert sum(job.committed().values()) <= STORM
     assert member.stop() == 0
@@ -112,7 +112,7 @@ def test_a_storm_before_the_vendor_holds_too(kind: str, job: Job, vendor: Vendor
     status = member.until_held("storm")
     assert status["state"] == "held"
     assert "too many" in status["message"]
-    assert 0 < len(job.letters()) <= STORM
+    assert 0 < len(job.dead_letters()) <= STORM
     assert vendor.served == []
     assert member.stop() == 0
     assert sum(job.committed().values()) <= STORM

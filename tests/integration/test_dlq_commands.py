@@ -54,7 +54,9 @@ def _dead_lettered(job: Job, vendor: Vendor) -> tuple[str, list[Message]]:
     return str(job.write(settings)), bad
 
 
-def test_letters_are_listed_counted_shown_and_exported(kafka: Kafka, job: Job, vendor: Vendor, tmp_path: Path) -> None:
+def test_dead_letters_are_listed_counted_shown_and_exported(
+    kafka: Kafka, job: Job, vendor: Vendor, tmp_path: Path
+) -> None:
     """All four commands tell the same five letters, and a resolution hides one, but none that was never committed."""
     config, bad = _dead_lettered(job, vendor)
     rows = _lines("list", "-c", config, "--json")
@@ -75,7 +77,7 @@ def test_letters_are_listed_counted_shown_and_exported(kafka: Kafka, job: Job, v
 
     resolves = [("dlq-resolves", by_key[7]["id"].encode()), ("dlq-resolution", b"discarded"), ("dlq-at", b"now")]
     others = [("dlq-resolves", by_key[8]["id"].encode()), ("dlq-resolution", b"discarded")]
-    _in_transactions(kafka, job.letters_topic, (None, resolves, True), (None, others, False))
+    _in_transactions(kafka, job.dead_letters_topic, (None, resolves, True), (None, others, False))
     left = run_command("dlq", "list", "-c", config)
     assert left.returncode == 0
     assert by_key[8]["id"] in left.stdout

@@ -14,10 +14,10 @@ from confluent_kafka import Producer
 
 from connector.dead_letters.headers import replayed, resolution
 from tests.integration.accounts import Writer, accounts, contract, mytracker, quick_audience
+from tests.integration.dead_letters import Told, lines, printed, write_dead_letters
 from tests.integration.ended import COMMAND, run_command
 from tests.integration.events import FIRST_CUID, KNOWN_EVENT, Message, datum_bytes, event, single_object
 from tests.integration.job import DESTINATION, WAIT_SECONDS, Job, Vendor, wait_for
-from tests.integration.letters import Told, lines, printed, write_letters
 from tools.servers import ROOT, Kafka
 
 KINDS: Final = (
@@ -35,7 +35,7 @@ COUNT: Final = 5000
 EACH: Final = COUNT // len(KINDS)
 
 
-def _letters() -> Iterator[Told]:
+def _dead_letters() -> Iterator[Told]:
     write_qa, write_tracker = Writer(contract("QuickAudienceEvent")), Writer(contract("MyTrackerEvent"))
     for number in range(COUNT):
         cause, code, vendor = KINDS[number % len(KINDS)]
@@ -68,7 +68,7 @@ def _open(config: Path, *arguments: str) -> dict[str, int]:
 
 @pytest.mark.promise("P13")
 @pytest.mark.timeout(180)
-def test_five_thousand_letters_are_counted_and_each_replay_is_sent_once(job: Job) -> None:
+def test_five_thousand_dead_letters_are_counted_and_each_replay_is_sent_once(job: Job) -> None:
     """Stats and filters are right; a replay sends exactly its letters, once, run twice and killed half-way too.
 
     Kills: a resolution outside the replay's transaction, a reader or a run that takes what was never committed, a
@@ -76,7 +76,7 @@ def test_five_thousand_letters_are_counted_and_each_replay_is_sent_once(job: Job
     """
     with accounts("jiguang", "quick_audience", "mytracker") as vendors:
         config = job.write(_settings(job, vendors.destinations()))
-        ids = write_letters(job, _letters())
+        ids = write_dead_letters(job, _dead_letters())
         counts = lines("stats", "-c", str(config))
         assert {(row["cause"], row["code"], row["destination"]): row["letters"] for row in counts} == dict.fromkeys(
             KINDS, EACH
@@ -147,12 +147,12 @@ def test_what_a_killed_replay_left_open_is_never_sent(kafka: Kafka, job: Job, ve
     """
     settings = job.settings(vendor.destination)
     config = job.write(settings)
-    letters = [
+    dead_letters = [
         Told(n, single_object(datum_bytes(event(n))), "refused", "4103", DESTINATION, "jiguang") for n in range(20)
     ]
-    write_letters(job, letters)
+    write_dead_letters(job, dead_letters)
     rows = {row["origin"]["offset"]: row["id"] for row in lines("list", "-c", str(config))}
-    headers = job.letters()[0]
+    headers = job.dead_letters()[0]
     dead = Producer(
         {"bootstrap.servers": kafka.bootstrap, "transactional.id": f"{job.group}.dlq", "transaction.timeout.ms": 60_000}
     )
@@ -163,7 +163,7 @@ def test_what_a_killed_replay_left_open_is_never_sent(kafka: Kafka, job: Job, ve
     carried: Any = replayed(own)
     resolved: Any = resolution(rows[number], "replayed", 0)
     dead.produce(f"{job.group}.replay", headers.value, headers.key, headers=carried)
-    dead.produce(job.letters_topic, None, headers.key, number % 2, headers=resolved)
+    dead.produce(job.dead_letters_topic, None, headers.key, number % 2, headers=resolved)
     assert dead.flush(30) == 0
     member = job.start(settings)
     assert _replay(config) == (20, 0)
@@ -180,7 +180,7 @@ def test_a_record_that_is_refused_each_time_stays_with_its_count(job: Job, vendo
     config = job.write(settings)
     job.produce([Message(single_object(datum_bytes(event(7, eventName="unknown"))), b"key", (("trace", b"\xff"),), 0)])
     member = job.start(settings)
-    first = member.wait(job.letters, "the first letter")[0]
+    first = member.wait(job.dead_letters, "the first letter")[0]
     for count in (1, 2, 3):
         assert _replay(config) == (1, 0)
         (row,) = member.wait(
@@ -206,7 +206,7 @@ def test_what_would_fail_again_is_kept_back_and_can_be_changed(job: Job, vendor:
     settings = job.settings(vendor.destination)
     config = str(job.write(settings))
     value = single_object(datum_bytes(event(1, eventName="")))
-    ids = write_letters(job, [Told(n, value, "invalid", "x", DESTINATION, "jiguang") for n in range(3)])
+    ids = write_dead_letters(job, [Told(n, value, "invalid", "x", DESTINATION, "jiguang") for n in range(3)])
     (kept, *_) = rows = lines("replay", "-c", config, "--dry-run")
     assert [row["result"] for row in rows] == ["kept"] * 3
     assert kept["code"].startswith("jiguang.eventName")
@@ -248,8 +248,8 @@ def test_a_destination_alone_takes_its_own_replays_only(job: Job, vendor: Vendor
     config = job.write(settings)
     value = [single_object(datum_bytes(event(number))) for number in range(4)]
     names = (DESTINATION, "other", "gone", None)
-    letters = [Told(n, value[n], "refused", "4103", names[n], "jiguang" if names[n] else None) for n in range(4)]
-    write_letters(job, letters)
+    dead_letters = [Told(n, value[n], "refused", "4103", names[n], "jiguang" if names[n] else None) for n in range(4)]
+    write_dead_letters(job, dead_letters)
     assert _replay(config) == (3, 1)
     assert _replay(config, "--where", "destination=gone", "--force") == (1, 0)
     member = job.start(settings, "--destination", DESTINATION)
@@ -264,7 +264,7 @@ def test_a_second_replay_takes_over_and_the_first_says_so(job: Job, vendor: Vend
     """Of two at the same time the later one goes on; the earlier ends with 1, in words, and nothing is sent twice."""
     config = job.write(job.settings(vendor.destination))
     value = single_object(datum_bytes(event(1)))
-    write_letters(job, [Told(n, value, "refused", "4103", DESTINATION, "jiguang") for n in range(400)])
+    write_dead_letters(job, [Told(n, value, "refused", "4103", DESTINATION, "jiguang") for n in range(400)])
     command = [*COMMAND, "dlq", "replay", "-c", str(config), "--yes", "--json", "--rate", "50"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None

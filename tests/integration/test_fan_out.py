@@ -54,7 +54,7 @@ def test_a_held_vendor_holds_the_offset_and_repeats_nothing_for_the_others(job: 
         member = job.start(settings)
         job.until_done(member)
         assert member.stop() == 0
-        assert job.letters() == []
+        assert job.dead_letters() == []
         assert Counter(each["customUserId"] for each in vendors["mytracker"].accepted) == everybody
         assert Counter(str(each["cuid"]) for each in vendors["jiguang"].accepted) == everybody
         assert Counter(each["customerId"] for each in vendors["quick_audience"].accepted) == everybody
@@ -73,4 +73,4 @@ def test_an_unrouted_record_ends_the_run_where_that_is_wanted(job: Job) -> None:
     assert "offset 0" in member.text
     assert "unrouted" in member.text
     assert set(job.committed().values()) == {0}
-    assert job.letters() == []
+    assert job.dead_letters() == []

@@ -46,7 +46,7 @@ def test_a_broker_killed_under_load_ends_no_member_and_loses_nothing(
         job.until_done(members[0])
     assert [member.stop() for member in members] == [0, 0]
     each_at_least_once(vendor, load)
-    assert job.letters() == []
+    assert job.dead_letters() == []
     show("broker killed", kills=KILLS, protocol=protocol, events=load.written, came_again=len(repeated(vendor)))
 
 

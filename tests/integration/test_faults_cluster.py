@@ -63,5 +63,5 @@ def test_a_node_that_dies_under_load_costs_nothing(
             job.until_done(members[0])
         assert [member.stop() for member in members] == [0, 0]
         each_at_least_once(vendor, load)
-        assert job.letters() == []
+        assert job.dead_letters() == []
         show("node killed", who=who, rounds=ROUNDS, events=load.written, came_again=len(repeated(vendor)))

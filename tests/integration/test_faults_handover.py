@@ -47,7 +47,7 @@ def test_what_misses_the_drain_is_done_by_the_next_owner(protocol: str, kafka: K
         for number, message in enumerate(good(range(12)))
     ]
     job.produce([*good(range(COUNT)), *bad])
-    _refuse(kafka, job.letters_topic, refuse=True)
+    _refuse(kafka, job.dead_letters_topic, refuse=True)
     settings = settings_of(job, vendor, protocol, limits={"drain_timeout": "3s"})
     first = job.start(settings)
     first.wait(lambda: vendor.cuids.total() >= COUNT, "the good events")
@@ -60,11 +60,11 @@ def test_what_misses_the_drain_is_done_by_the_next_owner(protocol: str, kafka: K
     first.terminate()
     assert first.exit_code(3 + 5) == 0
     second.wait(lambda: owned(job, second) == [PARTITIONS], "all partitions")
-    _refuse(kafka, job.letters_topic, refuse=False)
+    _refuse(kafka, job.dead_letters_topic, refuse=False)
     job.until_done(second)
     assert second.stop() == 0
     assert vendor.cuids.total() == len(vendor.cuids) == COUNT
-    assert len({letter.own["dlq-id"] for letter in job.letters()}) == len(bad)
+    assert len({dead_letter.own["dlq-id"] for dead_letter in job.dead_letters()}) == len(bad)
 
 
 @pytest.mark.promise("P3")

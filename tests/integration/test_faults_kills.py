@@ -53,7 +53,7 @@ def test_kills_in_a_row_lose_nothing_and_repeat_only_what_no_commit_says(job: Jo
         assert len(done), "killed before anything was committed"
         done.check(vendor)
     each_at_least_once(vendor, load)
-    assert job.letters() == []
+    assert job.dead_letters() == []
     show("kills", kills=KILLS, events=load.written, came_again=len(repeated(vendor)), requests=vendor.stats["requests"])
 
 

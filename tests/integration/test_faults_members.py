@@ -107,7 +107,7 @@ def test_members_that_come_and_go_in_order_lose_and_repeat_nothing(crew: Crew, j
         job.until_done(members[-1])
     assert [member.stop() for member in members] == [0] * len(members)
     each_once(vendor, load)
-    assert job.letters() == []
+    assert job.dead_letters() == []
     show("come and go", rounds=rounds, events=load.written)
 
 

@@ -86,7 +86,7 @@ def test_a_way_to_kafka_that_is_gone_for_a_while_loses_nothing(
         job.until_done(member)
     assert member.stop() == 0
     each_at_least_once(vendor, load)
-    assert job.letters() == []
+    assert job.dead_letters() == []
     show("no way to Kafka", harm=harm, rounds=ROUNDS, events=load.written, came_again=len(repeated(vendor)))
 
 
@@ -117,7 +117,7 @@ def test_a_slow_way_to_kafka_costs_time_only(
         job.until_done(member)
         assert member.stop() == 0
     each_once(vendor, load)
-    assert job.letters() == []
+    assert job.dead_letters() == []
 
 
 @pytest.mark.promise("P6")
@@ -145,7 +145,7 @@ def test_records_wait_for_a_registry_that_cannot_be_reached(
     job.until_done(member)
     assert member.stop() == 0
     assert vendor.cuids.total() == len(vendor.cuids) == count
-    assert job.letters() == []
+    assert job.dead_letters() == []
 
 
 VENDOR_HARMS: Final[dict[str, Harm]] = {
@@ -183,5 +183,5 @@ def test_a_way_to_the_vendor_that_breaks_loses_nothing(
         job.until_done(member)
     assert member.stop() == 0
     each_at_least_once(vendor, load)
-    assert job.letters() == []
+    assert job.dead_letters() == []
     show("no way to the vendor", harm=harm, events=load.written, came_again=len(repeated(vendor)))

@@ -44,7 +44,7 @@ def test_a_restart_behind_a_record_without_an_answer_repeats_nothing(job: Job, v
     job.until_done(member)
     assert member.stop() == 0
     assert vendor.cuids == Counter(range(FIRST_CUID, FIRST_CUID + COUNT))
-    assert job.letters() == []
+    assert job.dead_letters() == []
 
 
 @pytest.mark.promise("P3")
@@ -84,4 +84,4 @@ def test_three_restarts_with_one_of_two_destinations_down_repeat_nothing(job: Jo
         everybody = Counter(range(FIRST_CUID, FIRST_CUID + count))
         assert vendor.cuids == everybody
         assert other.cuids == everybody
-        assert job.letters() == []
+        assert job.dead_letters() == []

@@ -42,7 +42,7 @@ def test_an_endpoint_that_is_not_granted_waits_and_the_others_go_on(job: Job, ka
         assert status["cause"] == "misconfigured"
         assert member.stop() == 0
         assert job.committed()[1] == 0
-        assert job.letters() == []
+        assert job.dead_letters() == []
         found = results(kafka, topic, None)
         assert {(each.datum["endpoint"], each.datum["status"]) for each in found} == {("received", "found")}
         assert {each.datum["query_id"] for each in found} == {f"Received-{number}" for number in range(COUNT)}
@@ -72,7 +72,7 @@ def test_the_newer_endpoints_and_a_thousand_devices(job: Job, kafka: Kafka) -> N
         member = job.start(job.settings({}, destinations=destinations))
         job.until_done(member)
         assert member.stop() == 0
-        assert job.letters() == []
+        assert job.dead_letters() == []
         vendors.check_limits()
         asked = vendors["jpush_report"].accepted
         assert {each["endpoint"] for each in asked} == {"received/detail", "messages/detail", "status/message"}

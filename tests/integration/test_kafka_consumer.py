@@ -304,12 +304,12 @@ async def test_a_pattern_reads_what_it_matches_and_never_our_own(
     kafka: Kafka, cluster: Cluster, fresh_name: Callable[[str], str]
 ) -> None:
     """A pattern takes the topics that match but for the connector's own; one named beside it is read."""
-    events, letters, named = (fresh_name("pat") for _ in range(3))
-    for topic in (events, letters, named):
+    events, dead_letters, named = (fresh_name("pat") for _ in range(3))
+    for topic in (events, dead_letters, named):
         kafka.create_topic(topic)
         cluster.produce(topic, 1)
     stem = events.rpartition("-")[0]
-    member = await cluster.join([f"^{stem}.*", named], events, own=frozenset({letters, named}))
+    member = await cluster.join([f"^{stem}.*", named], events, own=frozenset({dead_letters, named}))
     await member.until(lambda: len(member.source.assignment) == 2 and len(member.records) == 2)
     assert {record.topic for record in member.records} == {events, named}
 

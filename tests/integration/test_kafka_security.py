@@ -97,7 +97,7 @@ def test_a_secured_kafka_is_read_committed_and_written(way: str, world: World, j
     job.until_done(member)
     assert set(vendor.cuids.values()) == {1}
     assert vendor.cuids.total() == EVENTS
-    assert [letter.own["dlq-cause"] for letter in job.letters()] == ["decode"]
+    assert [dead_letter.own["dlq-cause"] for dead_letter in job.dead_letters()] == ["decode"]
     assert member.stop() == 0
     assert (world.provider.granted > granted) is (way == "oauth")
     assert PASSWORD not in member.text

@@ -29,16 +29,16 @@ def _check(bootstrap: str, *, create: bool = False, client: Mapping[str, str] | 
 
 async def test_missing_own_topics_are_created_with_room_for_headers(kafka: Kafka, fresh_name: Names) -> None:
     """A created dead-letter topic has the source's partitions and takes its largest record with our headers."""
-    one, two, letters, results = (fresh_name(stem) for stem in ("one", "two", "letters", "results"))
+    one, two, dead_letters, results = (fresh_name(stem) for stem in ("one", "two", "letters", "results"))
     kafka.create_topic(one, 2, {"max.message.bytes": "50000"})
     kafka.create_topic(two, 5, {"max.message.bytes": "40000"})
-    own = [OwnTopic(letters, "dead-letter"), OwnTopic(results, "results")]
+    own = [OwnTopic(dead_letters, "dead-letter"), OwnTopic(results, "results")]
     report = await _check(kafka.bootstrap, create=True).check([one, two, "^pattern"], own)
     assert report.partitions == {one: 2, two: 5}
-    assert list(report.created) == [letters, results]
+    assert list(report.created) == [dead_letters, results]
     assert report.cluster_id
     topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=10).topics
-    assert len(topics[letters].partitions) == 5
+    assert len(topics[dead_letters].partitions) == 5
     again = await _check(kafka.bootstrap).check([one, two], own)
     assert (list(again.created), list(again.warnings)) == ([], [])
 
@@ -56,11 +56,11 @@ async def test_every_missing_topic_is_named(kafka: Kafka, fresh_name: Names) -> 
 @pytest.mark.parametrize("limit", [49_999, 50_000, 50_000 + LETTER_MARGIN - 1, 50_000 + LETTER_MARGIN])
 async def test_the_dead_letter_topic_takes_the_largest_record(kafka: Kafka, fresh_name: Names, limit: int) -> None:
     """Below the source's limit it is unfit, below the margin a warning says the setting, above it is silent."""
-    source, letters = fresh_name("source"), fresh_name("letters")
+    source, dead_letters = fresh_name("source"), fresh_name("letters")
     kafka.create_topic(source, 1, {"max.message.bytes": "50000"})
-    kafka.create_topic(letters, 1, {"max.message.bytes": str(limit)})
-    checking = _check(kafka.bootstrap).check([source], [OwnTopic(letters, "dead-letter")])
-    command = f"--entity-name {letters} --add-config max.message.bytes={50_000 + LETTER_MARGIN}"
+    kafka.create_topic(dead_letters, 1, {"max.message.bytes": str(limit)})
+    checking = _check(kafka.bootstrap).check([source], [OwnTopic(dead_letters, "dead-letter")])
+    command = f"--entity-name {dead_letters} --add-config max.message.bytes={50_000 + LETTER_MARGIN}"
     if limit < 50_000:
         with pytest.raises(StartupError, match=command):
             await checking
@@ -72,11 +72,11 @@ async def test_the_dead_letter_topic_takes_the_largest_record(kafka: Kafka, fres
 
 async def test_a_compacted_own_topic_is_unfit(kafka: Kafka, fresh_name: Names) -> None:
     """Compaction would drop dead letters with the same key; a compacted source is read as any other."""
-    source, letters = fresh_name("source"), fresh_name("letters")
-    for topic in (source, letters):
+    source, dead_letters = fresh_name("source"), fresh_name("letters")
+    for topic in (source, dead_letters):
         kafka.create_topic(topic, 1, {"cleanup.policy": "compact"})
     with pytest.raises(StartupError, match=r"cleanup\.policy=delete"):
-        await _check(kafka.bootstrap).check([source], [OwnTopic(letters, "dead-letter")])
+        await _check(kafka.bootstrap).check([source], [OwnTopic(dead_letters, "dead-letter")])
 
 
 async def test_a_broker_that_tells_no_configuration_is_believed() -> None:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from tests.integration.events import FIRST_CUID, SCHEMA, Message, datum_bytes, event, register, single_object, wire
-from tests.integration.job import DESTINATION, Job, Letter, Sent, Vendor
+from tests.integration.job import DESTINATION, DeadLetterEntry, Job, Sent, Vendor
 from tools.servers import Registry
 
 COUNT: Final = 20_000
@@ -80,20 +80,20 @@ def test_a_clean_run_delivers_each_good_event_once_and_sets_each_bad_one_aside(
     assert len({each["randomId"] for each in vendor.accepted}) == len(good)
     assert all(each["properties"]["tags"] == ["a", "b"] for each in vendor.accepted)
 
-    found = job.letters()
-    letters = {dict(letter.headers)["n"]: letter for letter in found}
-    assert len(found) == len(letters) == COUNT // 1000 * len(BAD)
+    found = job.dead_letters()
+    dead_letters = {dict(dead_letter.headers)["n"]: dead_letter for dead_letter in found}
+    assert len(found) == len(dead_letters) == COUNT // 1000 * len(BAD)
     for number, record in enumerate(sent):
         if number % 1000 in BAD:
-            _check(letters[b"%d" % number], record, BAD[number % 1000], job)
+            _check(dead_letters[b"%d" % number], record, BAD[number % 1000], job)
     assert job.committed() == job.ends()
 
 
-def _check(letter: Letter, record: Sent, bad: Bad, job: Job) -> None:
+def _check(dead_letter: DeadLetterEntry, record: Sent, bad: Bad, job: Job) -> None:
     """Compare a dead letter with the record that it was."""
-    assert (letter.key, letter.value) == (record.message.key, record.message.value)
-    assert tuple(letter.headers) == record.message.headers
-    own = letter.own
+    assert (dead_letter.key, dead_letter.value) == (record.message.key, record.message.value)
+    assert tuple(dead_letter.headers) == record.message.headers
+    own = dead_letter.own
     assert (own["dlq-version"], own["dlq-cause"], own["dlq-code"]) == ("1", bad.cause, bad.code)
     origin = own["dlq-origin-topic"], int(own["dlq-origin-partition"]), int(own["dlq-origin-offset"])
     assert origin == (job.topic, record.partition, record.offset)

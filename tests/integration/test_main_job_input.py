@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from tests.integration.events import SCHEMA, Message, datum_bytes, event, good, register, single_object, wire
-from tests.integration.job import Job, Letter, Vendor, jobs
+from tests.integration.job import DeadLetterEntry, Job, Vendor, jobs
 from tools.servers import Kafka, Registry
 
 GOOD: Final = 60
@@ -94,7 +94,7 @@ class Ran:
     """What one run has made of all of them."""
 
     values: dict[str, bytes]
-    letters: dict[str, Letter]
+    dead_letters: dict[str, DeadLetterEntry]
     vendor: Vendor
     skipped: float
     metrics: str
@@ -125,8 +125,8 @@ def _run(job: Job, vendor: Vendor, values: dict[str, bytes], schema_id: int, reg
     skipped = member.metric('connector_records_skipped_total{reason="null_value"}')
     metrics = member.get("/metrics")[1]
     code = member.stop()
-    letters = {dict(letter.headers)["kind"] or b"": letter for letter in job.letters()}
-    named = {kind.decode(): letter for kind, letter in letters.items()}
+    dead_letters = {dict(dead_letter.headers)["kind"] or b"": dead_letter for dead_letter in job.dead_letters()}
+    named = {kind.decode(): dead_letter for kind, dead_letter in dead_letters.items()}
     return Ran(values, named, vendor, skipped, metrics, member.text, job.committed(), job.ends(), code)
 
 
@@ -138,17 +138,17 @@ def test_a_bad_record_becomes_a_dead_letter_that_says_why(kind: str, ran: Ran) -
 
     Kills: a decoder's exception that ends the run or passes the record, a cause or code that is another fault's.
     """
-    letter, expected = ran.letters[kind], EXPECTED[kind]
-    assert (letter.key, letter.value) == (kind.encode(), ran.values[kind])
-    assert (letter.own["dlq-cause"], letter.own["dlq-code"]) == (expected.cause, expected.code)
-    message = letter.own["dlq-message"]
+    dead_letter, expected = ran.dead_letters[kind], EXPECTED[kind]
+    assert (dead_letter.key, dead_letter.value) == (kind.encode(), ran.values[kind])
+    assert (dead_letter.own["dlq-cause"], dead_letter.own["dlq-code"]) == (expected.cause, expected.code)
+    message = dead_letter.own["dlq-message"]
     assert [text for text in expected.says if text not in message] == []
-    assert "dlq-destination" not in letter.own
+    assert "dlq-destination" not in dead_letter.own
 
 
 def test_the_documented_codes_are_the_ones_that_are_given(ran: Ran) -> None:
     """docs/outcomes.md names the code of every case, and of no record more than was bad a letter is written."""
-    assert ran.letters.keys() == EXPECTED.keys()
+    assert ran.dead_letters.keys() == EXPECTED.keys()
     page = (Path(__file__).parents[2] / "docs" / "outcomes.md").read_text(encoding="utf-8")
     assert [expected.code for expected in EXPECTED.values() if f"`{expected.code}`" not in page] == []
 

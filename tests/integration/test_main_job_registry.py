@@ -111,12 +111,12 @@ def test_records_wait_for_a_registry_in_trouble_and_go_on_by_themselves(
     assert stub.url in member.get("/readyz")[1]
     member.wait(lambda: vendor.cuids.total() == WAITING, "what does not need the registry")
     assert job.committed()[0] == 0
-    assert job.letters() == []
+    assert job.dead_letters() == []
 
     stub.say(WELL)
     job.until_done(member)
     assert vendor.cuids.total() == len(vendor.cuids) == 2 * WAITING
-    assert job.letters() == []
+    assert job.dead_letters() == []
     member.wait(lambda: member.destination()["state"] == "flowing", "the state flowing")
     assert member.lines("registry.recovered")
     assert member.stop() == 0
@@ -130,4 +130,4 @@ def test_a_registry_that_knows_no_schema_at_all_is_held_as_the_wrong_one(job: Jo
     assert "is schema_registry.url the right one?" in member.until_held("registry")["message"]
     assert member.stop() == 0
     assert job.committed()[0] == 0
-    assert job.letters() == []
+    assert job.dead_letters() == []

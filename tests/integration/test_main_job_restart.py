@@ -58,7 +58,7 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_with_the_same_id(job: Jo
     for each in vendor.accepted:
         ids[each["cuid"]].add(each["randomId"])
     assert {len(every) for every in ids.values()} == {1}
-    assert job.letters() == []
+    assert job.dead_letters() == []
 
 
 @pytest.mark.promise("P1")
@@ -79,7 +79,7 @@ def test_a_kill_of_the_broker_loses_nothing(kafka: Kafka, job: Job, vendor: Vend
     member.wait(lambda: job.committed() == ends, "commits up to the ends")
     assert vendor.cuids.keys() == _all()
     assert len({each["randomId"] for each in vendor.accepted}) == COUNT
-    assert len({letter.own["dlq-id"] for letter in job.letters()}) == 5
+    assert len({dead_letter.own["dlq-id"] for dead_letter in job.dead_letters()}) == 5
     assert member.stop() == 0
 
 
@@ -106,7 +106,7 @@ def test_sigterm_in_the_middle_ends_in_order_and_the_next_run_repeats_nothing(jo
     assert vendor.cuids.keys() == _all()
     assert vendor.cuids.total() == COUNT
     assert second.stop() == 0
-    assert job.letters() == []
+    assert job.dead_letters() == []
 
 
 @pytest.mark.promise("P3")
@@ -134,7 +134,7 @@ def test_a_restart_behind_one_stuck_record_sends_only_that_one(job: Job, vendor:
     assert vendor.cuids.keys() == _all(count)
     assert vendor.cuids.total() == count
     assert second.stop() == 0
-    assert job.letters() == []
+    assert job.dead_letters() == []
 
 
 def test_sigterm_does_not_wait_for_a_vendor_that_never_answers(job: Job, vendor: Vendor) -> None:
@@ -146,7 +146,7 @@ def test_sigterm_does_not_wait_for_a_vendor_that_never_answers(job: Job, vendor:
     member.terminate()
     assert member.exit_code(3 + 5) == 0
     assert job.committed() == dict.fromkeys(range(6), 0)
-    assert job.letters() == []
+    assert job.dead_letters() == []
 
 
 def _partitions(member: Member) -> int:
@@ -199,4 +199,4 @@ def test_a_member_that_joins_and_leaves_loses_and_repeats_nothing(job: Job, vend
     assert vendor.cuids.keys() == _all(count)
     assert vendor.cuids.total() == count
     assert first.stop() == 0
-    assert job.letters() == []
+    assert job.dead_letters() == []

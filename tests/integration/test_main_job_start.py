@@ -158,7 +158,7 @@ def test_a_topic_that_is_missing_ends_with_1_and_its_name(
     """`run` and `check --online` name the topic and the way out, and end with 1."""
     job = Job(kafka, tmp_path, fresh_name("missing"))
     try:
-        own = {"dead-letter": job.letters_topic, "replay": f"{job.group}.replay", "source": job.topic}
+        own = {"dead-letter": job.dead_letters_topic, "replay": f"{job.group}.replay", "source": job.topic}
         for name in set(own.values()) - {own[purpose]}:
             kafka.create_topic(name)
         path = str(job.write(job.settings(vendor.destination)))
@@ -187,7 +187,7 @@ def test_own_topics_are_created_where_that_is_wanted(
         job.until_done(member)
         assert member.stop() == 0
         assert vendor.cuids.total() == 10
-        assert [letter.value for letter in job.letters()] == [b"no avro"]
+        assert [dead_letter.value for dead_letter in job.dead_letters()] == [b"no avro"]
     finally:
         job.close()
 

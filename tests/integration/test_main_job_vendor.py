@@ -60,14 +60,14 @@ def test_trouble_at_the_vendor_holds_shows_its_cause_and_ends_by_itself(name: st
     served = len(vendor.served)
     member.wait(lambda: len(vendor.served) >= served + 2, "two probes")
     assert sum(job.committed().values()) <= vendor.cuids.total() < COUNT
-    assert job.letters() == []
+    assert job.dead_letters() == []
 
     vendor.mend()
     job.until_done(member)
     assert vendor.cuids.keys() == {FIRST_CUID + number for number in range(COUNT)}
     assert vendor.cuids.total() == COUNT
     assert member.wait(lambda: member.destination()["state"] == "flowing", "the state flowing")
-    assert job.letters() == []
+    assert job.dead_letters() == []
     assert member.stop() == 0
 
 
@@ -86,7 +86,7 @@ def test_a_rotated_secret_mends_a_hold(job: Job, vendor: Vendor, tmp_path: Path)
     secret.write_text(right, encoding="utf-8")
     job.until_done(member)
     assert vendor.cuids.total() == COUNT
-    assert job.letters() == []
+    assert job.dead_letters() == []
     shown = member.text + str(status) + member.get("/status")[1] + member.get("/metrics")[1]
     assert "a-wrong-secret" not in shown
     assert right not in shown

@@ -41,7 +41,7 @@ def _aborted(kafka: Kafka, topic: str) -> None:
     producer.abort_transaction(30)
 
 
-def test_a_record_is_explained_with_its_receipt_or_its_letter(kafka: Kafka, job: Job, vendor: Vendor) -> None:
+def test_a_record_is_explained_with_its_receipt_or_its_dead_letter(kafka: Kafka, job: Job, vendor: Vendor) -> None:
     """Delivered: a receipt with the batch; refused: the letter; finished by offset; and what is gone is said to be."""
     bad = Message(single_object(datum_bytes(event(5, eventName="unknown"))), b"bad", (), 0)
     job.produce([*good(range(5), partition=0), bad])
@@ -66,7 +66,7 @@ def test_a_record_is_explained_with_its_receipt_or_its_letter(kafka: Kafka, job:
     assert told["dead_letters"] == []
 
     told = _explain(config, job.topic, 0, 5, "--all")
-    assert [letter["cause"] for letter in told["dead_letters"]] == ["refused"]
+    assert [dead_letter["cause"] for dead_letter in told["dead_letters"]] == ["refused"]
     assert told["receipts"] == []
 
     text = run_command("explain", job.topic, "0", "2", "-c", config).stdout
@@ -116,12 +116,12 @@ def test_a_poison_at_the_head_is_skipped(job: Job, vendor: Vendor) -> None:
     code, said = _skip(config, member, job.topic, 0)
     assert (code, "is skipped: a dead letter with cause operator" in said) == (0, True), said
     job.until_done(member)
-    (letter,) = job.letters()
-    assert (letter.own["dlq-cause"], letter.own["dlq-code"], letter.own["dlq-origin-offset"]) == (
+    (dead_letter,) = job.dead_letters()
+    assert (dead_letter.own["dlq-cause"], dead_letter.own["dlq-code"], dead_letter.own["dlq-origin-offset"]) == (
         *("operator", "operator.skip"),
         "0",
     )
-    assert int(letter.own["dlq-attempts"]) >= 1
+    assert int(dead_letter.own["dlq-attempts"]) >= 1
     for offset, words in ((0, "finished already"), (200, "ends at 200")):
         code, said = _skip(config, member, job.topic, offset)
         assert (code, words in said) == (1, True), said
@@ -142,9 +142,9 @@ def test_a_record_that_waits_for_its_schema_is_skipped(job: Job, vendor: Vendor)
     assert code == 0, said
     job.until_done(member)
     assert vendor.cuids.total() == 9
-    (letter,) = job.letters()
-    assert (letter.value, letter.own["dlq-cause"]) == (head.value, "operator")
-    assert "dlq-destination" not in letter.own
+    (dead_letter,) = job.dead_letters()
+    assert (dead_letter.value, dead_letter.own["dlq-cause"]) == (head.value, "operator")
+    assert "dlq-destination" not in dead_letter.own
     assert member.stop() == 0
 
 

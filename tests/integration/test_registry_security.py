@@ -75,7 +75,7 @@ def test_records_wait_for_a_registry_that_refuses_the_password(
     assert "HTTP 401" in member.get("/readyz")[1]
     assert member.stop() == 0
     assert vendor.served == []
-    assert job.letters() == []
+    assert job.dead_letters() == []
     assert set(job.committed().values()) == {0}
     assert "wrong-one" not in member.text
 

@@ -145,6 +145,6 @@ def test_a_vendor_of_another_distribution_is_run_like_the_four(
     assert sorted(each["amount"] for each in acme.accepted) == [n for n in range(COUNT) if n not in bad]
     assert len({each["id"] for each in acme.accepted}) == COUNT - len(bad)
     assert acme.largest == 50
-    letters = {int(letter.key or b""): letter.own for letter in job.letters()}
-    assert {number: own["dlq-code"] for number, own in letters.items()} == bad
-    assert {own["dlq-vendor"] for own in letters.values()} == {"acme"}
+    dead_letters = {int(dead_letter.key or b""): dead_letter.own for dead_letter in job.dead_letters()}
+    assert {number: own["dlq-code"] for number, own in dead_letters.items()} == bad
+    assert {own["dlq-vendor"] for own in dead_letters.values()} == {"acme"}

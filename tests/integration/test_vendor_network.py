@@ -93,7 +93,7 @@ def test_what_does_not_fit_holds_its_destination_and_harms_no_record(job: Job, n
     assert member.get("/readyz")[0] == 200
     assert member.stop() == 0
     assert network.vendor.served == []
-    assert job.letters() == []
+    assert job.dead_letters() == []
     assert set(job.committed().values()) == {0}
     assert "wrong-one" not in member.text
     assert ACCOUNT.partition(":")[2] not in member.text

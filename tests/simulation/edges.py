@@ -97,7 +97,7 @@ class ModelProducer:
         written = None
         if not fault or self._random.random() < 0.3:
             now = asyncio.get_running_loop().time()
-            written = self._oracle.letter(key, value, headers, self._source, now)
+            written = self._oracle.dead_letter(key, value, headers, self._source, now)
         if not self._step("lettered"):
             await asyncio.Event().wait()
         if written is not None and not fault:

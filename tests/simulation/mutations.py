@@ -248,7 +248,7 @@ PIPELINE: Final = (
         "            if False:",
     ),
     Mutant(
-        "write no letter of what cannot be decoded",
+        "write no dead letter of what cannot be decoded",
         "connector/pipeline/intake.py",
         "            await self._to.dead_letters.write(",
         "            await asyncio.sleep(0)\n            DeadLetter(record, '', '', '', 0.0, '') and print(",

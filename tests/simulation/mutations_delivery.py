@@ -8,12 +8,12 @@ from tests.simulation.mutations import Mutant
 
 DELIVERY: Final = (
     Mutant(
-        "finish a refused record before its letter is acknowledged",
+        "finish a refused record before its dead letter is acknowledged",
         "connector/delivery/outcome.py",
-        "        await self._ports.dead_letters.write(letter, delivery.tracker.is_ours)\n"
+        "        await self._ports.dead_letters.write(dead_letter, delivery.tracker.is_ours)\n"
         "        self._at.finish([delivery])\n",
         "        self._at.finish([delivery])\n"
-        "        await self._ports.dead_letters.write(letter, delivery.tracker.is_ours)\n",
+        "        await self._ports.dead_letters.write(dead_letter, delivery.tracker.is_ours)\n",
     ),
     Mutant(
         "send sooner than the vendor asked for",
@@ -143,13 +143,13 @@ DELIVERY: Final = (
         "concurrency=2 if ordered else settings.max_in_flight + 1,",
     ),
     Mutant(
-        "give a letter another id each time",
+        "give a dead letter another id each time",
         "connector/dead_letters/headers.py",
-        "uuid5_text(f\"{dedup_id}/{letter.destination or ''}/{replays}\")",
-        "uuid5_text(f\"{dedup_id}/{letter.destination or ''}/{letter.failed_at}\")",
+        "uuid5_text(f\"{dedup_id}/{dead_letter.destination or ''}/{replays}\")",
+        "uuid5_text(f\"{dedup_id}/{dead_letter.destination or ''}/{dead_letter.failed_at}\")",
     ),
     Mutant(
-        "leave the record's own headers out of its letter",
+        "leave the record's own headers out of its dead letter",
         "connector/dead_letters/headers.py",
         "    return [*original, *ours]",
         "    return ours",

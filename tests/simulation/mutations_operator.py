@@ -8,19 +8,19 @@ from tests.simulation.mutations import Mutant
 
 OPERATOR: Final = (
     Mutant(
-        "skip what waits to be sent without a letter",
+        "skip what waits to be sent without a dead letter",
         "connector/delivery/worker.py",
         "            self._start(self._settlement.dead_letter(batch, CAUSE, CODE, message), batch)\n",
         "            self._at.finish(batch.deliveries) or message\n",
     ),
     Mutant(
-        "skip what is not routed without a letter",
+        "skip what is not routed without a dead letter",
         "connector/pipeline/intake.py",
         "        self._write(record, tracker, Refusal(CAUSE, CODE, MESSAGE), charge_of(record))\n",
         "        tracker.finish(record.offset, WHOLE)\n        self._to.budget.release(charge_of(record))\n",
     ),
     Mutant(
-        "write the letter of a skip and send the record all the same",
+        "write the dead letter of a skip and send the record all the same",
         "connector/delivery/skips.py",
         "                    lane.drop(partial(is_, delivery))\n",
         "",
@@ -70,8 +70,8 @@ OPERATOR: Final = (
     Mutant(
         "route a replayed record by where it stands now",
         "connector/pipeline/intake.py",
-        "letter = self._letter(record) if replayed else None",
-        "letter = None",
+        "dead_letter = self._replayed(record) if replayed else None",
+        "dead_letter = None",
     ),
     Mutant(
         "begin a new block of headers when a replay fails",
@@ -80,15 +80,15 @@ OPERATOR: Final = (
         "    if before is None:\n        pass\n    elif False:\n        origin",
     ),
     Mutant(
-        "leave the destination out of a letter that is skipped again unread",
+        "leave the destination out of a dead letter that is skipped again unread",
         "connector/pipeline/intake.py",
         "destination=None if before is None else before.destination,",
         "destination=None,",
     ),
     Mutant(
-        "replay a letter as often as it was replayed before",
+        "replay a dead letter as often as it was replayed before",
         "connector/dead_letters/headers.py",
-        "count = str(letter.replays + 1).encode()",
-        "count = str(letter.replays).encode()",
+        "count = str(dead_letter.replays + 1).encode()",
+        "count = str(dead_letter.replays).encode()",
     ),
 )

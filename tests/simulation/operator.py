@@ -15,7 +15,7 @@ from typing import Protocol
 
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import RESOLVES
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.reader import DeadLetterEntry
 from connector.dead_letters.replay import MAX_REPLAYS, Edit, Kept, Order, Outgoing, Read, Replayer
 from connector.pipeline.offset_map import FinishedMap, ForeignMetadata, decode
 from connector.pipeline.offsets import WHOLE
@@ -74,44 +74,44 @@ class Operator:
             task.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
 
-    async def letters(self, _wanted: Filter) -> AsyncGenerator[Read, None]:
+    async def dead_letters(self, _wanted: Filter) -> AsyncGenerator[Read, None]:
         """Yield the letters that are chosen from the dead-letter topic."""
         stored, replays = self._oracle.replays.stored, self._oracle.replays
-        open_ = [id_ for id_, (planned, letter) in stored.items() if letter.state == "open"]
+        open_ = [id_ for id_, (planned, dead_letter) in stored.items() if dead_letter.state == "open"]
         self._random.shuffle(open_)
         chosen: dict[tuple[int, int], bool] = {}
         for id_ in open_[: self._random.choice((1, 3, 20))]:
-            planned, letter = stored[id_]
+            planned, dead_letter = stored[id_]
             if planned.kind == "odd" and not self._scenario.alone:
                 # A member that has nothing but replays may never see the acceptance that is the evidence.
                 continue
-            destination = letter.facts.destination
+            destination = dead_letter.facts.destination
             unrouted = destination is None
             alike = chosen.setdefault((planned.root.serial, planned.replays), unrouted) is unrouted
             if alike and self._is_committed(planned, destination) and replays.told_apart(planned, destination):
-                yield Read((letter,), letter.record.offset, len(stored))
+                yield Read((dead_letter,), dead_letter.record.offset, len(stored))
 
-    async def judge(self, _letter: Letter) -> Kept | None:
+    async def judge(self, _dead_letter: DeadLetterEntry) -> Kept | None:
         """Know no rule: every order is by force."""
         return None
 
-    async def edit(self, letter: Letter, _edits: Sequence[Edit]) -> Letter:
+    async def edit(self, dead_letter: DeadLetterEntry, _edits: Sequence[Edit]) -> DeadLetterEntry:
         """Change nothing."""
-        return letter
+        return dead_letter
 
     async def commit(self, records: Sequence[Outgoing]) -> None:
         """Write replays, and resolve the letters that they are of."""
         stored = self._oracle.replays.stored
         for sent, resolves in zip(records[::2], records[1::2], strict=True):
             resolved = (dict(resolves.headers)[RESOLVES] or b"").decode()
-            planned, letter = stored[resolved]
-            stored[resolved] = planned, letter._replace(state="replayed")
-            again = planned.again(len(self._workload.records), letter.facts.destination)
+            planned, dead_letter = stored[resolved]
+            stored[resolved] = planned, dead_letter._replace(state="replayed")
+            again = planned.again(len(self._workload.records), dead_letter.facts.destination)
             if (sent.key, sent.value) != (again.key, again.value):
                 self._oracle.fail(f"the replay of {planned.where} differs from its record in key or value")
             again.partition = self._random.randrange(sum(topic == sent.topic for topic, _ in self._broker.logs))
             self._oracle.replays.wrote(again)
-            self._oracle.saw(f"replay: {letter.facts.cause}")
+            self._oracle.saw(f"replay: {dead_letter.facts.cause}")
             self._workload.append(again, sent.headers, marker=True)
 
     async def _replay(self) -> None:
@@ -119,7 +119,7 @@ class Operator:
         async with aclosing(replayer.carry_out("replayed", Order(force=True), self)) as steps:
             async for step in steps:
                 for outcome in step.outcomes:
-                    if outcome.kept is not None and outcome.letter.facts.replays < MAX_REPLAYS:
+                    if outcome.kept is not None and outcome.dead_letter.facts.replays < MAX_REPLAYS:
                         self._oracle.fail(f"a letter is kept back: {outcome.kept}")
 
     def _is_committed(self, planned: Planned, destination: str | None) -> bool:
@@ -170,8 +170,8 @@ class Operator:
             if answer.state != "refused":
                 oracle.fail(f"{planned.where} is to be skipped by who does not own it: {answer}")
         elif answer.state == "refused" and tracker is not None and tracker.open:
-            if oracle.wishes.letters(wish, alone=True):
+            if oracle.wishes.dead_letters(wish, alone=True):
                 oracle.fail(f"{planned.where} was skipped, and that was refused: {answer}")
             wish.refused = True
-        elif answer.state == "skipped" and not oracle.wishes.letters(wish):
+        elif answer.state == "skipped" and not oracle.wishes.dead_letters(wish):
             oracle.fail(f"{planned.where} is said to be skipped, without a letter: {answer}")

@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
-from connector.dead_letters.headers import ParsedLetter, parse
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.headers import ParsedDeadLetter, parse
+from connector.dead_letters.reader import DeadLetterEntry
 from connector.pipeline.batching import FIXED_CHARGE
 from connector.pipeline.offset_map import FinishedMap, ForeignMetadata, decode
 from connector.records import Commit, Headers, Record
@@ -31,7 +31,7 @@ class Oracle:
     plan: dict[tuple[str, int, int], Planned] = field(default_factory=dict)
     offsets: dict[Partition, list[int]] = field(default_factory=lambda: defaultdict(list))
     accepted: dict[tuple[int, str], list[Acceptance]] = field(default_factory=lambda: defaultdict(list))
-    letters: dict[tuple[int, str | None], set[str]] = field(default_factory=lambda: defaultdict(set))
+    dead_letters: dict[tuple[int, str | None], set[str]] = field(default_factory=lambda: defaultdict(set))
     dedup: dict[int, str] = field(default_factory=dict)
     holders: dict[str, int] = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=list)
@@ -80,13 +80,13 @@ class Oracle:
             return True
         serial = planned.serial
         return (serial, destination) in self.accepted or bool(
-            self.letters.get((serial, destination)) or self.letters.get((serial, None))
+            self.dead_letters.get((serial, destination)) or self.dead_letters.get((serial, None))
         )
 
     def unfinished(self, planned: Planned) -> list[str]:
         """Return the destinations for which a record has no outcome yet; the empty name stands for its decoding."""
         if planned.whole == LETTER:
-            return [] if self.letters.get((planned.serial, None)) else [""]
+            return [] if self.dead_letters.get((planned.serial, None)) else [""]
         return [name for name in planned.fates if not self.is_done(planned, name)]
 
     def judge_commit(self, commit: Commit, stored: int | None, epoch: Epoch | Literal[False], end: int) -> None:
@@ -169,8 +169,8 @@ class Oracle:
             if wish.epoch is epoch:
                 self.fail(f"{what}: an operator has had it skipped")
         for name in (destination, None):
-            for letter in self.written.get((planned.serial, name), ()):
-                if letter.epoch is epoch and letter.answered is not None:
+            for dead_letter in self.written.get((planned.serial, name), ()):
+                if dead_letter.epoch is epoch and dead_letter.answered is not None:
                     self.fail(f"{what}: its dead letter is written")
         if self.scenario.destinations[destination].order == "key" and planned.first is None:
             self._judge_overtaking(planned, destination, epoch, ahead, what)
@@ -214,9 +214,9 @@ class Oracle:
                 self.fail(f"{what}: a second time in epoch {epoch.number}, after it was answered")
             self._judge_again(before, what)
         for name in (destination, None):
-            for letter in self.written.get((planned.serial, name), ()):
-                if letter.answered is not None and not epoch.expelled and letter.epoch is not epoch:
-                    self._judge_again(letter, f"{what}, although its dead letter is written")
+            for dead_letter in self.written.get((planned.serial, name), ()):
+                if dead_letter.answered is not None and not epoch.expelled and dead_letter.epoch is not epoch:
+                    self._judge_again(dead_letter, f"{what}, although its dead letter is written")
 
     def _judge_again(self, before: Acceptance, what: str) -> None:
         if before.epoch.clean and self._in_time(before):
@@ -247,7 +247,7 @@ class Oracle:
             if other.key == planned.key and (other.serial, destination) in self.accepted:
                 self.fail(f"{what}: after {offset}, which has the same key")
 
-    def letter(
+    def dead_letter(
         self, key: bytes | None, value: bytes | None, headers: Headers, source: Epochs, now: float
     ) -> Acceptance:
         """Judge a dead letter that a member stores now, and return it as what it is: an outcome."""
@@ -255,7 +255,7 @@ class Oracle:
         if parsed is None:
             self.fail("a dead letter has no block of headers")
         first = self.plan[parsed.origin.topic, parsed.origin.partition, parsed.origin.offset]
-        planned = self.replays.of_letter(first, parsed)
+        planned = self.replays.of_dead_letter(first, parsed)
         if planned is None:
             self.fail(f"a dead letter of {first.where} is of a replay that nobody made: {parsed}")
         if not source.has((planned.topic, planned.partition), ever=True):
@@ -267,18 +267,20 @@ class Oracle:
             self.fail(f"{what}: key, value or headers differ")
         if self.dedup.setdefault(first.serial, parsed.dedup_id) != parsed.dedup_id:
             self.fail(f"{what}: with another dedup id than before")
-        known = self.letters[planned.serial, parsed.destination]
+        known = self.dead_letters[planned.serial, parsed.destination]
         known.add(parsed.id)
         if len(known) > 1:
             self.fail(f"{what}: written again with another id")
-        letter = Letter(Record("letters", 0, len(self.replays.stored), -1, key, value, headers), parsed, "open")
-        self.replays.stored.setdefault(parsed.id, (planned, letter))
+        dead_letter = DeadLetterEntry(
+            Record("letters", 0, len(self.replays.stored), -1, key, value, headers), parsed, "open"
+        )
+        self.replays.stored.setdefault(parsed.id, (planned, dead_letter))
         failed = parsed.failed_at / 1000 - WALL + START
         if parsed.cause == "operator":
             epoch = self._judge_skip(planned, parsed.destination, source, what, failed)
         else:
             self._judge_cause(planned, parsed, source, what, now)
-            epoch = self._epoch_of_letter(source.name, planned, parsed.destination, failed)
+            epoch = self._epoch_of_dead_letter(source.name, planned, parsed.destination, failed)
         if epoch is None:
             return Acceptance(now, source.epoch_of((planned.topic, planned.partition)))
         for before in self.written[planned.serial, parsed.destination]:
@@ -297,10 +299,10 @@ class Oracle:
         if not wishes:
             self.fail(f"{what}: no operator asked {source.name} for it")
         for wish in wishes:
-            wish.letters += 1
+            wish.dead_letters += 1
         return wishes[0].epoch if all(wish.epoch is wishes[0].epoch for wish in wishes) else None
 
-    def _judge_cause(self, planned: Planned, parsed: ParsedLetter, source: Epochs, what: str, now: float) -> None:
+    def _judge_cause(self, planned: Planned, parsed: ParsedDeadLetter, source: Epochs, what: str, now: float) -> None:
         """Raise where there is nothing wrong with a record that is dead-lettered."""
         if parsed.destination is None:
             innocent = planned.whole != LETTER
@@ -320,7 +322,9 @@ class Oracle:
         if innocent:
             self.fail(f"{what} {parsed.code}: nothing is wrong with it ({parsed.message})")
 
-    def _epoch_of_letter(self, member: str, planned: Planned, destination: str | None, failed: float) -> Epoch | None:
+    def _epoch_of_dead_letter(
+        self, member: str, planned: Planned, destination: str | None, failed: float
+    ) -> Epoch | None:
         """Return the epoch whose work failed, to the millisecond, at `failed`; None where that is not clear."""
         mine = [
             one for one in self.epochs if (one.member, one.partition) == (member, (planned.topic, planned.partition))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from connector.dead_letters.headers import ParsedLetter
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.headers import ParsedDeadLetter
+from connector.dead_letters.reader import DeadLetterEntry
 from tests.simulation.facts import Epochs
 from tests.simulation.scenario import Planned
 
@@ -14,7 +14,7 @@ class Replays:
     """The dead-letter topic, each letter once, and what came of it by the replay topic."""
 
     def __init__(self) -> None:
-        self.stored: dict[str, tuple[Planned, Letter]] = {}
+        self.stored: dict[str, tuple[Planned, DeadLetterEntry]] = {}
         """By `dlq-id`: the record of which it is, and the letter."""
         self._again: dict[int, list[Planned]] = defaultdict(list)
 
@@ -31,12 +31,12 @@ class Replays:
         others = [one for one in self._again[planned.root.serial] if one.replays == level]
         return all((one.asked is None) == (destination is None) for one in others)
 
-    def of_letter(self, first: Planned, letter: ParsedLetter) -> Planned | None:
+    def of_dead_letter(self, first: Planned, dead_letter: ParsedDeadLetter) -> Planned | None:
         """Return the record of which a letter is: `first` or one of its replays; None where there is no such replay."""
-        if not letter.replays:
+        if not dead_letter.replays:
             return first
         for one in self._again.get(first.serial, ()):
-            if one.replays == letter.replays and one.asked in (None, letter.destination):
+            if one.replays == dead_letter.replays and one.asked in (None, dead_letter.destination):
                 return one
         return None
 

@@ -91,7 +91,7 @@ class Weather:
 
     request: float
     commit: float
-    letter: float
+    dead_letter: float
     registry: float
     slow: float
     windows: tuple[tuple[float, float, str, str], ...]

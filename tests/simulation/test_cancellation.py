@@ -93,7 +93,7 @@ class Cutter:
 
 def rough(seed: int) -> Scenario:
     """Return a short world of one member in which everything fails now and then."""
-    weather = Weather(request=0.3, commit=0.2, letter=0.9, registry=0.5, slow=0.05, windows=())
+    weather = Weather(request=0.3, commit=0.2, dead_letter=0.9, registry=0.5, slow=0.05, windows=())
     base = draw(seed)
     return replace(
         base,
@@ -147,26 +147,26 @@ def test_a_run_may_be_cancelled_at_each_await(seed: int, kind: str) -> None:
 
 
 @pytest.mark.promise("P10")
-def test_a_drain_that_is_cut_short_leaves_no_letter_behind() -> None:
+def test_a_drain_that_is_cut_short_leaves_no_dead_letter_behind() -> None:
     """Cancelled again while dead letters wait for Kafka, a run ends at once, and nothing of it goes on.
 
     Kills: closing intake at the end of the drain only.
     """
-    letters: set[asyncio.Task[Any]] = set()
+    dead_letters: set[asyncio.Task[Any]] = set()
     going_on: list[asyncio.Task[Any]] = []
 
     def note() -> None:
-        letters.update(task for task in asyncio.all_tasks() if "_dead_letter" in repr(task.get_coro()))
+        dead_letters.update(task for task in asyncio.all_tasks() if "_dead_letter" in repr(task.get_coro()))
 
     def begun(world: World) -> None:
         loop = asyncio.get_running_loop()
         for at in (0.5, 0.6):
             loop.call_later(at, lambda: world.cancel(world.members[0]))
         loop.call_later(0.55, note)
-        loop.call_later(0.65, lambda: going_on.extend(task for task in letters if not task.done()))
+        loop.call_later(0.65, lambda: going_on.extend(task for task in dead_letters if not task.done()))
 
     base = rough(0)
-    scenario = replace(base, bad=1.0, weather=replace(base.weather, letter=1.0, registry=0.0))
+    scenario = replace(base, bad=1.0, weather=replace(base.weather, dead_letter=1.0, registry=0.0))
     assert run(0, scenario, begun).broken is None
-    assert letters
+    assert dead_letters
     assert going_on == []

@@ -38,7 +38,7 @@ def test_a_cancelled_run_drains_and_leaves_no_task(at: float) -> None:
     Kills: a runner that goes on alone when what waits for it is cancelled.
     """
     rough = draw(26)
-    calm = replace(rough.weather, request=0.0, commit=0.0, letter=0.0, windows=())
+    calm = replace(rough.weather, request=0.0, commit=0.0, dead_letter=0.0, windows=())
     scenario = replace(rough, weather=calm, members=1, crashes=(), events=((at, "cancel"),), map_limit=4095)
     assert run(26, scenario).broken is None
 

@@ -20,7 +20,7 @@ class Wish:
     at: float
     refused: bool = False
     """Whether the member said that it does nothing, so that it has to be as if nobody had asked."""
-    letters: int = 0
+    dead_letters: int = 0
     """Dead letters that are stored because of it."""
 
 
@@ -50,10 +50,10 @@ class Wishes:
         # One epoch ends before the next one's wishes; within a millisecond nobody knows which of them it was.
         return [one for one in before if one.at >= before[0].at or before[0].at > failed - MILLISECOND]
 
-    def letters(self, wish: Wish, *, alone: bool = False) -> int:
+    def dead_letters(self, wish: Wish, *, alone: bool = False) -> int:
         """Return how many letters are stored because of a wish, or of one that the same member was told before.
 
         `alone` returns none where there is such another one: which of both they are of is not known.
         """
         same = [one for one in self._all[wish.serial] if one.epoch is wish.epoch]
-        return 0 if alone and len(same) > 1 else sum(one.letters for one in same)
+        return 0 if alone and len(same) > 1 else sum(one.dead_letters for one in same)

@@ -210,7 +210,7 @@ class World:
             self.oracle,
             self.random,
             member.step,
-            lambda: self._fails(weather.letter),
+            lambda: self._fails(weather.dead_letter),
         )
         as_json = passed_on(scenario.settings, KINDS)
         decoder = QuickDecoder(CONTRACTS, clock=self.clock, registry=registry, as_json=as_json)
@@ -361,7 +361,7 @@ def run(seed: int, scenario: Scenario | None = None, begun: Callable[[World], No
     counts = {
         "records": len(world.records),
         "accepted": sum(len(found) for found in world.oracle.accepted.values()),
-        "letters": len(world.oracle.letters),
+        "letters": len(world.oracle.dead_letters),
         "repeats": world.oracle.repeats,
         "epochs": len(world.oracle.epochs),
     }

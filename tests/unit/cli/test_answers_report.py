@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from connector.cli.explain_report import as_json, show
 from connector.config.loader import KafkaSettings
 from connector.dead_letters.headers import resolution, to_headers
-from connector.dead_letters.origins import about, letters_about
+from connector.dead_letters.origins import about, dead_letters_about
 from connector.errors import StartupError
 from connector.kafka import offset_reader
 from connector.kafka.offset_reader import OffsetReader
@@ -51,7 +51,7 @@ def told(**changes: Any) -> Explanation:
         "missing": None,
         "inspection": inspection,
         "finished": (how_far("g", STATE, 12, 1),),
-        "letters": (),
+        "dead_letters": (),
         "resolutions": (),
         "replays": (),
         "receipts": (Receipt(receipt, AT),),
@@ -107,21 +107,21 @@ def test_a_destinations_own_group_decides_for_it() -> None:
     assert [one["finished"] for one in line["destinations"]] == [False, False]
 
 
-def test_letters_are_found_by_their_first_origin() -> None:
+def test_dead_letters_are_found_by_their_first_origin() -> None:
     """Of all letters and replays those of the record are taken, each id once, with what resolved them."""
-    letter = DeadLetter(RECORD, "refused", "4101", "no", 5.0, "dedup", destination="a")
-    headers = to_headers(letter, group="g")
+    dead_letter = DeadLetter(RECORD, "refused", "4101", "no", 5.0, "dedup", destination="a")
+    headers = to_headers(dead_letter, group="g")
     other = to_headers(
         DeadLetter(replace(RECORD, partition=1), "refused", "4101", "no", 5.0, "other", destination="a"), group="g"
     )
     stored = [Record("dlq", 0, n, 0, b"k", b"v", tuple(one)) for n, one in enumerate((other, headers, headers))]
-    (found, *_), _ = letters_about(lambda: stored, AT)
+    (found, *_), _ = dead_letters_about(lambda: stored, AT)
     done = Record("dlq", 0, 9, 0, b"k", None, tuple(resolution(found.facts.id, "replayed", 6000)))
-    letters, resolutions = letters_about(lambda: [done, *stored, done], AT)
-    assert [(one.facts.id, one.state) for one in letters] == [(found.facts.id, "replayed")]
+    dead_letters, resolutions = dead_letters_about(lambda: [done, *stored, done], AT)
+    assert [(one.facts.id, one.state) for one in dead_letters] == [(found.facts.id, "replayed")]
     assert len(resolutions) == 1
     assert [record.offset for record, _ in about(stored, AT)] == [1, 2]
-    assert letters_about(lambda: stored, AT._replace(offset=13)) == ([], [])
+    assert dead_letters_about(lambda: stored, AT._replace(offset=13)) == ([], [])
 
 
 def test_a_broker_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from connector.console.application import Console, Edges
 from connector.console.state import Progress
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import parse
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.reader import DeadLetterEntry
 from connector.dead_letters.replay import Order, Outcome, Step
 from connector.errors import StartupError
 from connector.records import Record
@@ -39,8 +39,8 @@ class ListedTail:
 class CountingDesk:
     """Does with every letter that fits what is asked, and notes it."""
 
-    def __init__(self, letters: Sequence[Letter]) -> None:
-        self.letters = letters
+    def __init__(self, dead_letters: Sequence[DeadLetterEntry]) -> None:
+        self.dead_letters = dead_letters
         self.orders: list[tuple[str, Order]] = []
 
     async def plan(self, order: Order) -> AsyncGenerator[Step, None]:
@@ -65,8 +65,12 @@ class CountingDesk:
 
     async def _all(self, what: str, order: Order) -> AsyncIterator[Step]:
         self.orders.append((what, order))
-        fit = [letter for letter in self.letters if order.wanted.fits(letter.facts, letter.record.key)]
-        yield Step(tuple(Outcome(letter, None) for letter in fit), 1, 1)
+        fit = [
+            dead_letter
+            for dead_letter in self.dead_letters
+            if order.wanted.fits(dead_letter.facts, dead_letter.record.key)
+        ]
+        yield Step(tuple(Outcome(dead_letter, None) for dead_letter in fit), 1, 1)
 
 
 class ListedAudit:
@@ -88,8 +92,8 @@ class Site:
 
     def __init__(self, records: Sequence[Record], **console: Any) -> None:
         found = ((record, parse(record.headers)) for record in records)
-        self.letters = [Letter(record, facts, "open") for record, facts in found if facts is not None]
-        self.desk = CountingDesk(self.letters)
+        self.dead_letters = [DeadLetterEntry(record, facts, "open") for record, facts in found if facts is not None]
+        self.desk = CountingDesk(self.dead_letters)
         self.audit = ListedAudit()
         kafka = {"topics": ["events"], "group_id": "group", "client": {"bootstrap.servers": "unused"}}
         own = ConsoleSettings.model_validate({"port": 0, **console})
@@ -104,20 +108,20 @@ class Site:
     def _edges(self, records: Sequence[Record]) -> Edges:
         by_place = {(record.partition, record.offset): record for record in records}
 
-        async def inspect(_letter: Letter) -> Any:
+        async def inspect(_dead_letter: DeadLetterEntry) -> Any:
             raise StartupError("there are no rules here")
 
         async def backlog() -> None:
             return None
 
-        def letters(wanted: Filter, _resolved: bool, progress: Progress) -> Iterator[Letter]:
+        def dead_letters(wanted: Filter, _resolved: bool, progress: Progress) -> Iterator[DeadLetterEntry]:
             progress(1, 1)
-            yield from (one for one in self.letters if wanted.fits(one.facts, one.record.key))
+            yield from (one for one in self.dead_letters if wanted.fits(one.facts, one.record.key))
 
         return Edges(
             tail=lambda: ListedTail(records),
             fetch=lambda places: [by_place[place] for place in places if place in by_place],
-            letters=letters,
+            dead_letters=dead_letters,
             inspect=inspect,
             desk=self.desk,
             backlog=backlog,

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from connector.console.feed import Feed
-from connector.console.index import LetterIndex, Query, round_width
+from connector.console.index import DeadLetterIndex, Query, round_width
 from connector.console.table import packed, unpacked
-from connector.dead_letters.reader import Letter, Survey, read_letters
+from connector.dead_letters.reader import DeadLetterEntry, Survey, read_dead_letters
 from connector.records import Record
 from tests.unit.dead_letters.test_dead_letter_reader import TOPIC, dead, identity, resolution
 
 CAUSES = ("refused", "invalid", "decode")
 NOW = 1_700_000_000_000
 
-letters = st.builds(
+dead_letters = st.builds(
     lambda number, cause, code, destination, topic: (number, cause, code, destination, topic),
     st.integers(0, 30),
     st.sampled_from(CAUSES),
@@ -57,12 +57,12 @@ def topic_of(made: list[tuple[int, str, str | None, str | None, str]], done: lis
     return [*resolved, *records] if first else [*records, *resolved]
 
 
-def by_reading(records: list[Record], query: Query) -> list[Letter]:
+def by_reading(records: list[Record], query: Query) -> list[DeadLetterEntry]:
     """Return what reading the topic finds."""
-    return list(read_letters(records, Survey.of(records), query.as_filter(), resolved=query.resolved))
+    return list(read_dead_letters(records, Survey.of(records), query.as_filter(), resolved=query.resolved))
 
 
-@given(st.lists(letters, max_size=25), st.lists(st.integers(0, 30), max_size=4), st.booleans(), queries)
+@given(st.lists(dead_letters, max_size=25), st.lists(st.integers(0, 30), max_size=4), st.booleans(), queries)
 def test_the_index_finds_what_reading_the_topic_finds(
     made: list[tuple[int, str, str | None, str | None, str]], done: list[int], first: bool, query: Query
 ) -> None:
@@ -71,7 +71,7 @@ def test_the_index_finds_what_reading_the_topic_finds(
     Kills: a letter counted twice, a resolution that stands before its letter and is forgotten, a time bound left open.
     """
     records = topic_of(made, done, first)
-    index = LetterIndex(1000)
+    index = DeadLetterIndex(1000)
     for at in range(0, len(records), 7):
         index.take(records[at : at + 7])
     wanted = by_reading(records, query)
@@ -81,7 +81,7 @@ def test_the_index_finds_what_reading_the_topic_finds(
         (one.facts.id, one.state, one.facts.cause, (one.record.partition, one.record.offset)) for one in wanted
     }
     assert [row.failed_at for row in rows] == sorted((row.failed_at for row in rows), reverse=True)
-    assert sum(kind.letters for kind in index.kinds(query)) == total
+    assert sum(kind.dead_letters for kind in index.kinds(query)) == total
     assert sum(number for _, number in index.counts(query, "cause")) == total
     span = index.span(query)
     if span is not None:
@@ -93,7 +93,7 @@ def test_the_index_finds_what_reading_the_topic_finds(
 def test_above_its_limit_the_index_keeps_what_matters() -> None:
     """Open letters stay before resolved ones and new ones before old ones; what is left out is counted."""
     records = [dead(number, dedup_id=str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))) for number in range(150)]
-    index = LetterIndex(100)
+    index = DeadLetterIndex(100)
     index.take(resolution(record, "discarded") for record in records[100:140])
     index.take(records)
     rows, total = index.page(Query(), 0, 200)
@@ -106,16 +106,16 @@ def test_above_its_limit_the_index_keeps_what_matters() -> None:
     assert index.find(identity(records[149]) + "0") is None
 
 
-def test_letters_of_one_event_are_found_together() -> None:
+def test_dead_letters_of_one_event_are_found_together() -> None:
     """A record that failed for two destinations has both letters in its history, the older first."""
-    index = LetterIndex(100)
+    index = DeadLetterIndex(100)
     index.take([dead(2, destination="mt", dedup_id="same"), dead(1, destination="jg", dedup_id="same"), dead(3)])
     assert [row.destination for row in index.same_event("same")] == ["jg", "mt"]
 
 
-def test_a_foreign_record_is_no_letter() -> None:
+def test_a_foreign_record_is_no_dead_letter() -> None:
     """What another program wrote to the topic is counted and not shown."""
-    index = LetterIndex(100)
+    index = DeadLetterIndex(100)
     index.take([Record(TOPIC, 0, 1, NOW, b"k", b"v", (("dlq-id", b"x"),)), Record(TOPIC, 0, 2, NOW, b"k", None, ())])
     assert (len(index), index.foreign) == (0, 2)
 
@@ -163,7 +163,7 @@ class Tail:
 
 def test_the_feed_shows_everything_when_it_has_caught_up() -> None:
     """After the first reading every letter is found, and the topic is let go of in the end."""
-    index = LetterIndex(1000)
+    index = DeadLetterIndex(1000)
     feeds: list[Feed] = []
     tail = Tail([[dead(number)] for number in range(20)], feeds)
     feeds.append(Feed(index, lambda: tail))

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from connector.console.dead_letter_page import Masked
 from connector.console.export import row
-from connector.console.letter_page import Masked
 from connector.console.masking import HIDDEN, Mask, cover
 from connector.dead_letters.headers import parse
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.reader import DeadLetterEntry
 from tests.unit.dead_letters.test_dead_letter_reader import dead
 
 secrets = st.text(st.characters(codec="utf-8", exclude_characters="•"), min_size=3, max_size=30).filter(
@@ -71,7 +71,7 @@ def test_an_event_that_cannot_be_read_shows_none_of_its_bytes() -> None:
     assert not Masked.of(broken, Mask(["$key"])).unread
 
 
-def letter(secret: str) -> Letter:
+def dead_letter(secret: str) -> DeadLetterEntry:
     """Return a letter whose key, headers and message hold a secret."""
     record = dead(1, message=f"{secret} is refused")
     record = replace(
@@ -82,12 +82,12 @@ def letter(secret: str) -> Letter:
     )
     facts = parse(record.headers)
     assert facts is not None
-    return Letter(record, facts, "open")
+    return DeadLetterEntry(record, facts, "open")
 
 
 async def test_an_export_without_a_mask_is_byte_for_byte() -> None:
     """Key, value and headers are those of the record."""
-    one = letter("13800000000")
+    one = dead_letter("13800000000")
     written = await row(one, Mask(), _no_rules)
     assert base64.b64decode(written["key"]) == one.record.key
     assert base64.b64decode(written["value"]) == one.record.value
@@ -107,10 +107,10 @@ async def test_an_export_with_a_mask_holds_none_of_it(readable: bool) -> None:
     event = {"properties": {"phone": secret, "city": "Wuhan"}}
     found = SimpleNamespace(schema="x" if readable else None, event=event if readable else None)
 
-    async def inspect(_letter: Letter) -> Any:
+    async def inspect(_dead_letter: DeadLetterEntry) -> Any:
         return found
 
-    written = await row(letter(secret), Mask(["properties.phone", "$header.phone"]), inspect)
+    written = await row(dead_letter(secret), Mask(["properties.phone", "$header.phone"]), inspect)
     text = json.dumps(written)
     decoded = [base64.b64decode(one["value"]) for one in written["headers"] if one["value"] and one["name"] == "n"]
     assert decoded == []
@@ -125,5 +125,5 @@ async def test_an_export_with_a_mask_holds_none_of_it(readable: bool) -> None:
         assert (written["event"], written["message"]) == (None, HIDDEN)
 
 
-async def _no_rules(_letter: Letter) -> Any:
+async def _no_rules(_dead_letter: DeadLetterEntry) -> Any:
     raise AssertionError("without a mask nothing has to be decoded")

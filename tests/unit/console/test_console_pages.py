@@ -27,13 +27,13 @@ from connector.telemetry.metrics import Metrics
 
 NOW = 1_700_000_000.0
 FRAME = Frame("growth", NOW, "csrf", None)
-NOTHING = overview.Letters((), Histogram(0, 1000, {}), 0)
+NOTHING = overview.DeadLetters((), Histogram(0, 1000, {}), 0)
 
 
 def situation(*answers: Answer, names: tuple[str, ...] = ("jg",), **more: Any) -> overview.Situation:
     """Return what the first page shows of some members' answers."""
     found = destinations(names, answers)
-    given: dict[str, Any] = {"samples": [], "interval": 5.0, "range": "24h", "letters": NOTHING, "sampled_at": NOW}
+    given: dict[str, Any] = {"samples": [], "interval": 5.0, "range": "24h", "dead_letters": NOTHING, "sampled_at": NOW}
     return overview.Situation(found, {"jg": "jiguang"}, answers, **{**given, **more})
 
 
@@ -234,11 +234,11 @@ def test_numbers_and_times_read_well() -> None:
     assert [ago(NOW - 125, NOW), ago(NOW + 30, NOW), ago(NOW, NOW)] == ["2 min ago", "in 30 s", "now"]
 
 
-def test_kinds_lead_to_their_letters() -> None:
+def test_kinds_lead_to_their_dead_letters() -> None:
     """A kind's number is a link whose address means exactly these letters, also where code and destination are none."""
     kind = Kind("route", "", "", 3, int(NOW * 1000), int(NOW * 1000))
-    letters = overview.Letters((kind,), Histogram(int(NOW * 1000), 1000, {"route": [3]}), 3)
-    text = overview.render(FRAME, situation(member(jg=said("flowing")), letters=letters))
+    dead_letters = overview.DeadLetters((kind,), Histogram(int(NOW * 1000), 1000, {"route": [3]}), 3)
+    text = overview.render(FRAME, situation(member(jg=said("flowing")), dead_letters=dead_letters))
     (href,) = re.findall(r'href="/letters\?(cause=[^"]*)"', text)
     pairs = [part.split("=") for part in unescape(href).split("&")]
     assert read_query(MultiDict([(name, value) for name, value in pairs]), NOW).where == (

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from connector.dead_letters.headers import (
     MESSAGE_LIMIT,
     TEXT_LIMIT,
-    ParsedLetter,
-    letter_id,
+    ParsedDeadLetter,
+    dead_letter_id,
     parse,
     replayed,
     to_headers,
@@ -39,7 +39,7 @@ timestamps = st.one_of(st.integers(-1, 2**63 - 1), st.sampled_from([-1, 0, 1, 99
 seconds = st.integers(0, 4_000_000_000_000).map(lambda millis: millis / 1000)
 
 
-def letter(headers: Headers = (), **changes: object) -> DeadLetter:
+def dead_letter(headers: Headers = (), **changes: object) -> DeadLetter:
     """Return a dead letter of a record with these headers."""
     record = Record("orders", 3, 41, 1_700_000_000_123, b"key", b"value", headers)
     given_fields: dict[str, object] = {
@@ -55,14 +55,14 @@ def letter(headers: Headers = (), **changes: object) -> DeadLetter:
     return DeadLetter(**{**given_fields, **changes})  # type: ignore[arg-type]
 
 
-def read(headers: Headers) -> ParsedLetter:
+def read(headers: Headers) -> ParsedDeadLetter:
     """Return a letter's parsed headers; they must be a letter's."""
     parsed = parse(headers)
     assert parsed is not None
     return parsed
 
 
-letters = st.builds(
+dead_letters = st.builds(
     DeadLetter,
     record=st.builds(
         Record,
@@ -90,7 +90,7 @@ letters = st.builds(
 
 
 @pytest.mark.promise("P9")
-@given(letters)
+@given(dead_letters)
 def test_the_original_headers_are_kept_byte_for_byte(one: DeadLetter) -> None:
     """Names, values, nulls, duplicates and order, also of headers that look like ours, come first and unchanged.
 
@@ -101,7 +101,7 @@ def test_the_original_headers_are_kept_byte_for_byte(one: DeadLetter) -> None:
     assert read(written).original == tuple(one.record.headers)
 
 
-@given(letters)
+@given(dead_letters)
 def test_what_is_written_is_read_back(one: DeadLetter) -> None:
     """Every field of a letter survives the round trip, to the millisecond, texts up to their limit.
 
@@ -119,7 +119,7 @@ def test_what_is_written_is_read_back(one: DeadLetter) -> None:
         assert text is None or (back is not None and text.startswith(back))
 
 
-@given(letters)
+@given(dead_letters)
 def test_the_block_is_bounded_and_cut_between_characters(one: DeadLetter) -> None:
     """A message takes at most 1 KiB and other outside texts 256 bytes, cut so that no character is broken.
 
@@ -144,7 +144,7 @@ def test_the_block_is_bounded_and_cut_between_characters(one: DeadLetter) -> Non
 
 
 @pytest.mark.promise("P9")
-@given(letters, letters, st.integers(0, 3))
+@given(dead_letters, dead_letters, st.integers(0, 3))
 def test_a_second_failure_replaces_the_block(first: DeadLetter, second: DeadLetter, replays: int) -> None:
     """Origin, dedup id and the original headers stay those of the first failure; nothing is repeated and nothing grows.
 
@@ -166,7 +166,7 @@ def test_a_second_failure_replaces_the_block(first: DeadLetter, second: DeadLett
     assert len(ours) == len(set(ours))
 
 
-@given(letters, st.integers(0, 3))
+@given(dead_letters, st.integers(0, 3))
 def test_a_replayed_record_is_the_first_one_again(one: DeadLetter, replays: int) -> None:
     """From a letter's headers the record is had as it came first, so it is decoded, routed and identified alike."""
     headers: Headers = to_headers(one, group=GROUP)
@@ -180,7 +180,7 @@ def test_a_replayed_record_is_the_first_one_again(one: DeadLetter, replays: int)
 
 def test_the_format() -> None:
     """The documented headers, to the byte; those with nothing to say are absent."""
-    written = to_headers(letter([("trace", None), ("trace", b"\xff")], attempts=2, http_status=200), group=GROUP)
+    written = to_headers(dead_letter([("trace", None), ("trace", b"\xff")], attempts=2, http_status=200), group=GROUP)
     dedup_id = "b0c4a7a2-58d8-5ad3-9f3b-0e6d3a6a6b9b"
     assert written == [
         ("trace", None),
@@ -207,10 +207,13 @@ def test_the_format() -> None:
 
 def test_the_id_is_of_dedup_id_destination_and_replays() -> None:
     """A letter written twice by a crash has one id; another destination or another replay has another."""
-    once, again = to_headers(letter(), group=GROUP), to_headers(letter(failed_at=9.0, message="other"), group=GROUP)
+    once, again = (
+        to_headers(dead_letter(), group=GROUP),
+        to_headers(dead_letter(failed_at=9.0, message="other"), group=GROUP),
+    )
     assert read(once).id == read(again).id
-    other = read(to_headers(letter(destination="qa"), group=GROUP)).id
-    failed_again = read(to_headers(letter(replayed(once)), group=GROUP)).id
+    other = read(to_headers(dead_letter(destination="qa"), group=GROUP)).id
+    failed_again = read(to_headers(dead_letter(replayed(once)), group=GROUP)).id
     assert len({read(once).id, other, failed_again}) == 3
 
 
@@ -221,28 +224,31 @@ def test_the_id_is_of_dedup_id_destination_and_replays() -> None:
         [("dlq-cause", b"refused")],
         [("dlq-version", b"1")],
         [("dlq-version", None)],
-        [("dlq-version", b"2"), *to_headers(letter(), group=GROUP)[1:]],
-        [header for header in to_headers(letter(), group=GROUP) if header[0] != "dlq-origin-offset"],
-        [(name, b"x" if name == "dlq-origin-offset" else value) for name, value in to_headers(letter(), group=GROUP)],
-        [(name, b"x" if name == "dlq-failed-at" else value) for name, value in to_headers(letter(), group=GROUP)],
+        [("dlq-version", b"2"), *to_headers(dead_letter(), group=GROUP)[1:]],
+        [header for header in to_headers(dead_letter(), group=GROUP) if header[0] != "dlq-origin-offset"],
+        [
+            (name, b"x" if name == "dlq-origin-offset" else value)
+            for name, value in to_headers(dead_letter(), group=GROUP)
+        ],
+        [(name, b"x" if name == "dlq-failed-at" else value) for name, value in to_headers(dead_letter(), group=GROUP)],
     ],
 )
 def test_a_block_that_is_not_whole_is_the_users(headers: Headers) -> None:
     """Headers that only look like ours belong to the record: they are kept, and no replay is made of them."""
     assert parse(headers) is None
-    assert read(to_headers(letter(headers), group=GROUP)).original == tuple(headers)
+    assert read(to_headers(dead_letter(headers), group=GROUP)).original == tuple(headers)
     with pytest.raises(ValueError, match="no dead letter"):
         replayed(headers)
 
 
 def test_a_header_added_behind_the_block_is_kept() -> None:
     """A tool that adds its own header while it copies a letter by hand does not hide the block, nor lose the header."""
-    headers = [*to_headers(letter([("a", b"1")]), group=GROUP), ("tool", b"x")]
+    headers = [*to_headers(dead_letter([("a", b"1")]), group=GROUP), ("tool", b"x")]
     assert read(headers).origin == Position("orders", 3, 41)
     assert read(headers).original == (("a", b"1"), ("tool", b"x"))
 
 
-@given(letters, originals)
+@given(dead_letters, originals)
 def test_the_id_alone_is_the_one_of_the_whole_block(dead: DeadLetter, behind: Headers) -> None:
     """Whatever stands before and behind the block, where `parse` reads a letter `letter_id` gives its id.
 
@@ -251,5 +257,5 @@ def test_the_id_alone_is_the_one_of_the_whole_block(dead: DeadLetter, behind: He
     headers = [*to_headers(dead, group=GROUP), *behind]
     parsed = parse(headers)
     if parsed is not None:
-        assert letter_id(headers) == parsed.id
-    assert letter_id(dead.record.headers) is None or any(name == "dlq-id" for name, _ in dead.record.headers)
+        assert dead_letter_id(headers) == parsed.id
+    assert dead_letter_id(dead.record.headers) is None or any(name == "dlq-id" for name, _ in dead.record.headers)

@@ -10,10 +10,10 @@ import fastavro
 import pytest
 from msgspec.structs import replace
 
-from connector.dead_letters.commands import Archive, LetterNotFound, export, moment
+from connector.dead_letters.commands import Archive, DeadLetterNotFound, export, moment
 from connector.dead_letters.filters import FIELDS, Filter, parse_since, parse_where
 from connector.dead_letters.headers import replayed, to_headers
-from connector.dead_letters.reader import Survey, parse_resolution, read_letters
+from connector.dead_letters.reader import Survey, parse_resolution, read_dead_letters
 from connector.records import DeadLetter, Headers, Record
 
 TOPIC = "group.dead-letters"
@@ -35,8 +35,8 @@ def dead(number: int, *, cause: str = "refused", code: str | None = "4103", **ch
         "destination": "jg",
         **changes,
     }
-    letter = DeadLetter(**given)  # type: ignore[arg-type]
-    return stored(number, letter.record.key, letter.record.value, to_headers(letter, group="group"))
+    dead_letter = DeadLetter(**given)  # type: ignore[arg-type]
+    return stored(number, dead_letter.record.key, dead_letter.record.value, to_headers(dead_letter, group="group"))
 
 
 def stored(offset: int, key: bytes | None, value: bytes | None, headers: Headers) -> Record:
@@ -44,15 +44,15 @@ def stored(offset: int, key: bytes | None, value: bytes | None, headers: Headers
     return Record(TOPIC, 0, offset, 1_700_000_000_000, key, value, headers)
 
 
-def resolution(letter: Record, kind: str) -> Record:
+def resolution(dead_letter: Record, kind: str) -> Record:
     """Return the record that resolves a letter."""
-    said = {"dlq-resolves": identity(letter), "dlq-resolution": kind, "dlq-at": "2026-11-21T10:00:00.000Z"}
-    return stored(900, letter.key, None, [(name, value.encode()) for name, value in said.items()])
+    said = {"dlq-resolves": identity(dead_letter), "dlq-resolution": kind, "dlq-at": "2026-11-21T10:00:00.000Z"}
+    return stored(900, dead_letter.key, None, [(name, value.encode()) for name, value in said.items()])
 
 
-def identity(letter: Record) -> str:
+def identity(dead_letter: Record) -> str:
     """Return a letter's id."""
-    return next((value or b"").decode() for name, value in letter.headers if name == "dlq-id")
+    return next((value or b"").decode() for name, value in dead_letter.headers if name == "dlq-id")
 
 
 def archive(*records: Record) -> Archive:
@@ -67,20 +67,20 @@ def archive(*records: Record) -> Archive:
 def offsets(records: list[Record], wanted: Filter = EVERYTHING, *, resolved: bool = False) -> list[int]:
     """Return the origins' offsets of the letters that are read."""
     survey = Survey.of(records)
-    return [one.facts.origin.offset for one in read_letters(records, survey, wanted, resolved=resolved)]
+    return [one.facts.origin.offset for one in read_dead_letters(records, survey, wanted, resolved=resolved)]
 
 
-def test_a_letter_that_a_crash_wrote_twice_counts_once() -> None:
+def test_a_dead_letter_that_a_crash_wrote_twice_counts_once() -> None:
     """Two records with one id are one letter, wherever they stand; two destinations are two letters.
 
     Kills: counting records, an id that takes no account of the destination.
     """
     records = [dead(1), dead(2), dead(1), dead(1, destination="qa"), dead(2)]
     assert offsets(records) == [1, 2, 1]
-    assert sum(one.letters for one in archive(*records).stats(Filter())) == 3
+    assert sum(one.dead_letters for one in archive(*records).stats(Filter())) == 3
 
 
-def test_a_letter_is_what_its_first_record_says() -> None:
+def test_a_dead_letter_is_what_its_first_record_says() -> None:
     """A crash may have been followed by another cause: the repetition is not found where the letter is not.
 
     Kills: a letter that is shown, or replayed, under either of two causes.
@@ -91,17 +91,17 @@ def test_a_letter_is_what_its_first_record_says() -> None:
     assert offsets(records, Filter({"cause": frozenset({"invalid"})})) == []
 
 
-def test_a_resolution_hides_its_letter_and_only_that() -> None:
+def test_a_resolution_hides_its_dead_letter_and_only_that() -> None:
     """Resolved letters are hidden, wherever their resolution stands, and shown with what became of them on demand."""
     first, second, third = dead(1), dead(2), dead(3)
     records = [resolution(first, "discarded"), first, second, third, resolution(third, "replayed")]
     assert offsets(records) == [2]
     assert offsets(records, resolved=True) == [1, 2, 3]
-    letters = archive(*records).letters(Filter(), resolved=True)
-    assert [one.state for one in letters] == ["discarded", "open", "replayed"]
+    dead_letters = archive(*records).dead_letters(Filter(), resolved=True)
+    assert [one.state for one in dead_letters] == ["discarded", "open", "replayed"]
 
 
-def test_a_letter_that_failed_again_after_a_replay_is_open() -> None:
+def test_a_dead_letter_that_failed_again_after_a_replay_is_open() -> None:
     """The next failure of a replayed record is a letter of its own, and its history tells of both."""
     first = dead(1)
     origin = replace(stored(5, first.key, first.value, replayed(first.headers)), topic="group.replay")
@@ -109,15 +109,15 @@ def test_a_letter_that_failed_again_after_a_replay_is_open() -> None:
     records = [first, resolution(first, "replayed"), second]
     assert offsets(records) == [1]
     history = archive(*records).find(identity(second))
-    assert [(one.facts.replays, one.state) for one in history.letters] == [(0, "replayed"), (1, "open")]
-    assert [(one.letter, one.kind) for one in history.resolutions] == [(identity(first), "replayed")]
+    assert [(one.facts.replays, one.state) for one in history.dead_letters] == [(0, "replayed"), (1, "open")]
+    assert [(one.dead_letter, one.kind) for one in history.resolutions] == [(identity(first), "replayed")]
 
 
-def test_what_is_no_letter_is_counted_and_left_out() -> None:
+def test_what_is_no_dead_letter_is_counted_and_left_out() -> None:
     """Records without a whole block, and null values that resolve nothing, are foreign."""
     odd = [stored(0, b"k", b"v", [("dlq-cause", b"refused")]), stored(1, b"k", None, [("dlq-resolves", b"x")])]
     survey = Survey.of([*odd, dead(1)])
-    assert (survey.foreign, survey.letters) == (2, 1)
+    assert (survey.foreign, survey.dead_letters) == (2, 1)
     assert offsets([*odd, dead(1)]) == [1]
     # A source record may carry such headers itself: its value tells that it is a letter.
     assert parse_resolution(replace(resolution(dead(1), "replayed"), value=b"")) is None
@@ -160,7 +160,7 @@ def test_since_is_a_duration_or_a_moment() -> None:
 def test_stats_group_by_cause_code_and_destination() -> None:
     """The most come first, with the first and last failure of each kind."""
     counts = archive(dead(5), dead(1, code="4101"), dead(3), dead(9)).stats(Filter())
-    assert [(one.code, one.letters, one.first, one.last) for one in counts] == [
+    assert [(one.code, one.dead_letters, one.first, one.last) for one in counts] == [
         ("4103", 3, 1_700_000_003_000, 1_700_000_009_000),
         ("4101", 1, 1_700_000_001_000, 1_700_000_001_000),
     ]
@@ -169,19 +169,19 @@ def test_stats_group_by_cause_code_and_destination() -> None:
 
 def test_the_newest_are_those_that_failed_last() -> None:
     """The newest come first, however they stand in the topic, with the count of all; equal times are no trouble."""
-    letters, count = archive(dead(3), dead(9), dead(1), dead(7), dead(7, destination="qa")).newest(Filter(), 3)
-    assert [one.facts.origin.offset for one in letters] == [9, 7, 7]
+    dead_letters, count = archive(dead(3), dead(9), dead(1), dead(7), dead(7, destination="qa")).newest(Filter(), 3)
+    assert [one.facts.origin.offset for one in dead_letters] == [9, 7, 7]
     assert count == 5
 
 
-def test_a_letter_is_found_by_its_id_or_an_unambiguous_beginning() -> None:
+def test_a_dead_letter_is_found_by_its_id_or_an_unambiguous_beginning() -> None:
     """A whole id, or eight characters of it; anything else says what to do."""
     one, two = dead(1), dead(2)
     found = archive(one, two)
-    assert found.find(identity(two)).letter.record == two
-    assert found.find(identity(one)[:8]).letter.record == one
+    assert found.find(identity(two)).dead_letter.record == two
+    assert found.find(identity(one)[:8]).dead_letter.record == one
     for wrong in ("", identity(one)[:7], "00000000"):
-        with pytest.raises(LetterNotFound, match="no dead letter has the id"):
+        with pytest.raises(DeadLetterNotFound, match="no dead letter has the id"):
             found.find(wrong)
 
 
@@ -190,15 +190,15 @@ def test_exports_hold_the_record_byte_for_byte() -> None:
     headers = [("trace", b"\xff\x00"), ("none", None)]
     origin = Record("events", 2, 77, -1, None, b"\x00\xfe", headers)
     record = replace(dead(1, record=origin), key=None, value=b"\x00\xfe")
-    letters = list(archive(record).letters(Filter()))
+    dead_letters = list(archive(record).dead_letters(Filter()))
     lines = io.BytesIO()
-    assert export(letters, lines, "jsonl") == 1
+    assert export(dead_letters, lines, "jsonl") == 1
     row = json.loads(lines.getvalue())
     assert (row["key"], row["value"], row["origin_timestamp"]) == (None, "AP4=", None)
     assert row["headers"] == [{"name": "trace", "value": "/wA="}, {"name": "none", "value": None}]
     assert row["origin"] == {"topic": "events", "partition": 2, "offset": 77}
     file = io.BytesIO()
-    assert export(letters, file, "avro") == 1
+    assert export(dead_letters, file, "avro") == 1
     file.seek(0)
     (read,) = fastavro.reader(file)
     assert isinstance(read, dict)

@@ -31,7 +31,7 @@ class Broken:
 
 @pytest.mark.promise("P3")
 @pytest.mark.parametrize("drain", [0.4, 3.0, 22.0, 600.0])
-def test_a_drain_sees_a_letter_tried_again(drain: float) -> None:
+def test_a_drain_sees_a_dead_letter_tried_again(drain: float) -> None:
     """However long Kafka was away, a letter that waits is tried again several times within one drain.
 
     Kills: a wait that grows past the drain, so that a letter misses it although Kafka is back.
@@ -42,8 +42,8 @@ def test_a_drain_sees_a_letter_tried_again(drain: float) -> None:
         producer = Broken(clock)
         writer = DeadLetterWriter(producer, "letters", "g", metrics=Metrics(), clock=clock, drain_timeout=drain)
         record = Record("t", 0, 1, -1, b"k", b"v", ())
-        letter = DeadLetter(record=record, cause="decode", code="c", message="m", failed_at=0.0, dedup_id="d")
-        writing = asyncio.create_task(writer.write(letter, lambda: True))
+        dead_letter = DeadLetter(record=record, cause="decode", code="c", message="m", failed_at=0.0, dedup_id="d")
+        writing = asyncio.create_task(writer.write(dead_letter, lambda: True))
         await asyncio.sleep(max(600.0, 3 * drain))
         gaps = [later - earlier for earlier, later in zip(producer.asked, producer.asked[1:], strict=False)]
         assert max(gaps) <= min(30.0, drain / 4) + 1e-6
@@ -55,7 +55,7 @@ def test_a_drain_sees_a_letter_tried_again(drain: float) -> None:
     run_virtual(play())
 
 
-def test_a_letter_of_a_partition_that_left_is_not_tried_again() -> None:
+def test_a_dead_letter_of_a_partition_that_left_is_not_tried_again() -> None:
     """Once the record is somebody else's to end, a letter that Kafka did not take is let go, and no trouble is shown.
 
     Kills: letters of assignments that are over, tried for ever: one more of each for every rebalance meanwhile.
@@ -66,9 +66,9 @@ def test_a_letter_of_a_partition_that_left_is_not_tried_again() -> None:
         producer = Broken(clock)
         writer = DeadLetterWriter(producer, "letters", "g", metrics=Metrics(), clock=clock, drain_timeout=22.0)
         record = Record("t", 0, 1, -1, b"k", b"v", ())
-        letter = DeadLetter(record=record, cause="decode", code="c", message="m", failed_at=0.0, dedup_id="d")
+        dead_letter = DeadLetter(record=record, cause="decode", code="c", message="m", failed_at=0.0, dedup_id="d")
         left = asyncio.Event()
-        writing = asyncio.create_task(writer.write(letter, lambda: not left.is_set()))
+        writing = asyncio.create_task(writer.write(dead_letter, lambda: not left.is_set()))
         await asyncio.sleep(60.0)
         left.set()
         asked = len(producer.asked)

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import parse
-from connector.dead_letters.reader import Letter, parse_resolution
+from connector.dead_letters.reader import DeadLetterEntry, parse_resolution
 from connector.dead_letters.replay import CHUNK, Edit, Kept, Order, Outgoing, Read, RecordRefused, Replayer, Step
-from connector.dead_letters.stream import RECORDS, LetterStream
+from connector.dead_letters.stream import RECORDS, DeadLetterStream
 from connector.records import Record
 from connector.testing.loop import LoopClock
 from tests.unit.dead_letters.test_dead_letter_reader import dead, identity, resolution
@@ -30,30 +30,32 @@ class ModelReader:
     """Yields letters so many at a time."""
 
     def __init__(self, records: Sequence[Record], size: int = 700) -> None:
-        self._letters = [Letter(one, facts, "open") for one in records if (facts := parse(one.headers)) is not None]
+        self._dead_letters = [
+            DeadLetterEntry(one, facts, "open") for one in records if (facts := parse(one.headers)) is not None
+        ]
         self._size = size
 
-    async def letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
+    async def dead_letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
         """Yield the letters that fit."""
-        yield Read((), 0, len(self._letters))
-        for first in range(0, len(self._letters), self._size):
-            some = self._letters[first : first + self._size]
-            yield Read([one for one in some if wanted.fits(one.facts, one.record.key)], first, len(self._letters))
+        yield Read((), 0, len(self._dead_letters))
+        for first in range(0, len(self._dead_letters), self._size):
+            some = self._dead_letters[first : first + self._size]
+            yield Read([one for one in some if wanted.fits(one.facts, one.record.key)], first, len(self._dead_letters))
 
 
 class ModelExaminer:
     """Keeps back letters of code `broken`, and edits values by appending the text."""
 
-    async def judge(self, letter: Letter) -> Kept | None:
+    async def judge(self, dead_letter: DeadLetterEntry) -> Kept | None:
         """Judge by the code."""
-        return BROKEN if letter.facts.code == "broken" else None
+        return BROKEN if dead_letter.facts.code == "broken" else None
 
-    async def edit(self, letter: Letter, edits: Sequence[Edit]) -> Letter | Kept:
+    async def edit(self, dead_letter: DeadLetterEntry, edits: Sequence[Edit]) -> DeadLetterEntry | Kept:
         """Append the texts, but to what a path forbids."""
         if edits[0].path == "none":
             return Kept("edit", "no such path")
-        value = (letter.record.value or b"") + edits[0].text.encode()
-        return letter._replace(record=replace(letter.record, value=value))
+        value = (dead_letter.record.value or b"") + edits[0].text.encode()
+        return dead_letter._replace(record=replace(dead_letter.record, value=value))
 
 
 class ModelTransactions:
@@ -68,7 +70,7 @@ class ModelTransactions:
     async def commit(self, records: Sequence[Outgoing]) -> None:
         """Take the records all together."""
         resolved = [parse_resolution(Record("", 0, 0, 0, None, one.value, one.headers)) for one in records]
-        if any(one is not None and one.letter in self._large for one in resolved):
+        if any(one is not None and one.dead_letter in self._large for one in resolved):
             raise RecordRefused("too large")
         self.committed.append(list(records))
         self.times.append(self._clock.now())
@@ -93,14 +95,14 @@ async def carried_out(
 def outcomes(steps: Sequence[Step]) -> dict[str, Kept | None]:
     """Return what became of each letter."""
     told = [one for step in steps for one in step.outcomes]
-    found = {one.letter.facts.id: one.kept for one in told}
+    found = {one.dead_letter.facts.id: one.kept for one in told}
     assert len(found) == len(told), "a letter was told of twice"
     return found
 
 
 @pytest.mark.promise("P13")
 @given(kinds=st.lists(st.sampled_from(["4103", "broken", "large"]), max_size=60), most=st.sampled_from([0.0, 1.0, 7.0]))
-def test_each_letter_and_its_resolution_are_in_one_transaction(kinds: list[str], most: float) -> None:
+def test_each_dead_letter_and_its_resolution_are_in_one_transaction(kinds: list[str], most: float) -> None:
     """Whatever is kept back or too large, each other letter is written once, beside the record that resolves it.
 
     Kills: a resolution in the next transaction, a chunk that is given up for one letter that Kafka refuses.
@@ -124,14 +126,14 @@ def test_each_letter_and_its_resolution_are_in_one_transaction(kinds: list[str],
                 facts = parse(replay.headers)
                 assert said is not None
                 assert facts is not None
-                assert (replay.topic, said.letter, said.kind, facts.replays) == (
+                assert (replay.topic, said.dead_letter, said.kind, facts.replays) == (
                     "group.replay",
                     facts.id,
                     "replayed",
                     1,
                 )
                 assert (record.topic, record.partition) == ("group.dead-letters", 0)
-                seen.append(said.letter)
+                seen.append(said.dead_letter)
         assert sorted(seen) == sorted(identity(one) for one, code in zip(records, kinds, strict=True) if code == "4103")
 
     play()
@@ -172,7 +174,7 @@ async def test_the_loop_guard_and_other_groups_are_kept_back() -> None:
 
 
 @played
-async def test_an_edited_replay_is_marked_and_its_letter_is_as_it_was() -> None:
+async def test_an_edited_replay_is_marked_and_its_dead_letter_is_as_it_was() -> None:
     """The changed value goes to the replay topic with the paths in `dlq-edited`; a path that is none keeps it back."""
     transactions, _ = await carried_out([dead(1)], Order(edits=(Edit("properties.city", "x"), Edit("a b", "y"))))
     replay, resolved = transactions.written
@@ -204,18 +206,18 @@ def _source(records: Sequence[Record], passes: list[int]) -> Callable[[Callable[
     return read
 
 
-async def test_a_stream_gives_open_letters_once_in_two_passes() -> None:
+async def test_a_stream_gives_open_dead_letters_once_in_two_passes() -> None:
     """Repeated letters come once over all parts, resolved ones never, and progress never goes back."""
     some = [dead(number) for number in range(RECORDS + 50)]
     records = [*some, resolution(some[3], "replayed"), some[7], some[RECORDS + 1]]
     passes: list[int] = []
-    stream = LetterStream(_source(records, passes))
-    reads = [read async for read in stream.letters(Filter())]
-    found = [one.facts.origin.offset for read in reads for one in read.letters]
+    stream = DeadLetterStream(_source(records, passes))
+    reads = [read async for read in stream.dead_letters(Filter())]
+    found = [one.facts.origin.offset for read in reads for one in read.dead_letters]
     assert found == [number for number in range(RECORDS + 50) if number != 3]
     assert passes == [len(records), len(records)]
     assert [read.read for read in reads] == sorted(read.read for read in reads)
-    assert stream.survey.letters == len(records) - 1
+    assert stream.survey.dead_letters == len(records) - 1
 
 
 async def test_a_stream_that_is_cancelled_ends_its_thread() -> None:
@@ -232,7 +234,7 @@ async def test_a_stream_that_is_cancelled_ends_its_thread() -> None:
             ended.set()
 
     async def read() -> None:
-        async with aclosing(LetterStream(endless).letters(Filter())) as reads:
+        async with aclosing(DeadLetterStream(endless).dead_letters(Filter())) as reads:
             async for _ in reads:
                 pass
 

@@ -184,23 +184,23 @@ class ModelDeadLetters:
     """A dead-letter topic that acknowledges after `latency` seconds, and while `gate` is set."""
 
     def __init__(self) -> None:
-        self.letters: list[DeadLetter] = []
+        self.dead_letters: list[DeadLetter] = []
         self.begun = 0
         self.latency = 0.0
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def write(self, letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
+    async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Take one letter."""
         self.begun += 1
         await self.gate.wait()
         await asyncio.sleep(self.latency)
-        self.letters.append(letter)
+        self.dead_letters.append(dead_letter)
 
     @property
     def numbers(self) -> list[int]:
         """The offsets of the records in it, ascending."""
-        return sorted(letter.record.offset for letter in self.letters)
+        return sorted(dead_letter.record.offset for dead_letter in self.dead_letters)
 
 
 class ModelAnswers:
@@ -226,13 +226,13 @@ class Rig:
         self.clock = LoopClock()
         self.budget = Budget(10**9)
         self.metrics = Metrics()
-        self.letters = ModelDeadLetters()
+        self.dead_letters = ModelDeadLetters()
         self.answers = ModelAnswers()
         self.transport = ModelTransport(behave, latency)
         self.token = "good"
         self.reloads = 0
         self.trackers: dict[int, PartitionTracker] = {}
-        ports = Ports(self.clock, Random(7), self.letters, self.answers, self.metrics, self.budget)
+        ports = Ports(self.clock, Random(7), self.dead_letters, self.answers, self.metrics, self.budget)
 
         def reload() -> ModelVendor:
             self.reloads += 1

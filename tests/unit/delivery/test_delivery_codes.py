@@ -82,7 +82,7 @@ def test_the_worker_heeds_them(action: str, cause: Cause | None) -> None:
                 await rig.until(lambda: rig.worker.condition().cause is cause)
             well = True
             await rig.done()
-        assert rig.letters.letters == []
+        assert rig.dead_letters.dead_letters == []
         assert all(len(call.numbers) == 100 for call in rig.transport.calls)
 
     run_virtual(play())

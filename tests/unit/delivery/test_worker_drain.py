@@ -57,7 +57,7 @@ def test_nothing_is_retried_or_halved_during_a_drain(reply: Reply) -> None:
             rig.tracker().phase = Phase.CLOSED
             await rig.clock.sleep(300)
         assert len(rig.transport.calls) == 1
-        assert rig.letters.letters == []
+        assert rig.dead_letters.dead_letters == []
         assert rig.tracker().watermark == 0
         assert rig.budget.used == 0
         assert rig.at.buffered == 0
@@ -80,7 +80,7 @@ async def test_a_refused_batch_that_lost_a_partition_is_taken_apart_without_its_
         assert await rig.worker.drain(22.0)
         rig.tracker(0).phase = Phase.CLOSED
         await rig.until(lambda: not rig.tracker(1).unfinished)
-    assert rig.letters.numbers == [90]
+    assert rig.dead_letters.numbers == [90]
     assert sorted(rig.transport.accepted) == [n for n in range(50, 100) if n != 90]
     assert rig.budget.used == 0
 
@@ -109,14 +109,14 @@ async def test_dead_letters_being_written_are_awaited() -> None:
     """
     rig = Rig(refusing([1], hinted=True), latency=0.1)
     async with rig.running(all_done=False):
-        rig.letters.latency = 3.0
+        rig.dead_letters.latency = 3.0
         rig.offer([0, 1])
         rig.worker.refuse(rig.delivery(2), Refusal("invalid", "model.n", "bad"))
         rig.take([rig.delivery(3, expires_at=1)])
-        await rig.until(lambda: rig.letters.begun == 3)
+        await rig.until(lambda: rig.dead_letters.begun == 3)
         rig.tracker().phase = Phase.DRAINING
         assert await rig.worker.drain(22.0)
-        assert rig.letters.numbers == [1, 2, 3]
+        assert rig.dead_letters.numbers == [1, 2, 3]
         assert rig.tracker().watermark == 4
     assert rig.budget.used == 0
 
@@ -161,7 +161,7 @@ async def test_suspended_records_of_a_leaving_partition_are_let_go() -> None:
         assert await rig.worker.drain(5.0)
         rig.tracker().phase = Phase.CLOSED
     assert rig.budget.used == 0
-    assert len(rig.letters.letters) == 5
+    assert len(rig.dead_letters.dead_letters) == 5
 
 
 def test_closing_cancels_what_is_in_flight_and_the_connections() -> None:

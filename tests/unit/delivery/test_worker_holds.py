@@ -36,7 +36,7 @@ async def test_a_wrong_credential_holds_and_a_rotated_one_resumes() -> None:
         mended = rig.clock.now()
         await rig.done()
         assert rig.clock.now() - mended <= 62
-    assert rig.letters.letters == []
+    assert rig.dead_letters.dead_letters == []
     assert rig.sent_once()
     assert rig.worker.condition().state is State.FLOWING
 
@@ -80,7 +80,7 @@ def test_an_outage_holds_and_resumes(status: int) -> None:
             mended = rig.clock.now()
             await rig.done()
             assert rig.clock.now() - mended <= 63
-        assert rig.letters.letters == []
+        assert rig.dead_letters.dead_letters == []
         assert rig.sent_once()
 
     run_virtual(play())
@@ -101,7 +101,7 @@ async def test_an_outage_that_ends_in_a_wrong_credential_stays_held() -> None:
         await rig.until(lambda: rig.worker.condition().cause is Cause.MISCONFIGURED)
         rig.token = "rotated"
         await rig.done()
-    assert rig.letters.letters == []
+    assert rig.dead_letters.dead_letters == []
 
 
 @played
@@ -116,7 +116,7 @@ async def test_an_answer_about_one_group_holds_that_group_only() -> None:
         assert "only vip" in (rig.worker.condition().message or "")
         rig.transport.behave = lambda _call: OK
         await rig.done()
-    assert rig.letters.letters == []
+    assert rig.dead_letters.dead_letters == []
 
 
 @pytest.mark.parametrize("order", ["none", "key"])
@@ -138,7 +138,7 @@ def test_an_outage_whose_probe_blames_one_group_goes_on_with_the_others(order: s
             await rig.until(lambda: len(rig.transport.accepted) == 10, within=5)
             rig.transport.behave = lambda _call: OK
             await rig.done(within=200)
-        assert rig.letters.letters == []
+        assert rig.dead_letters.dead_letters == []
 
     run_virtual(play())
 
@@ -229,17 +229,17 @@ async def test_fifty_thousand_bad_records_are_a_storm_and_not_a_drain() -> None:
         rig.offer(range(50_000))
         await rig.until(lambda: rig.worker.condition().cause is Cause.STORM)
         await rig.clock.sleep(1)
-        letters, asked = len(rig.letters.letters), len(rig.transport.calls)
-        assert letters == 250
+        dead_letters, asked = len(rig.dead_letters.dead_letters), len(rig.transport.calls)
+        assert dead_letters == 250
         await rig.clock.sleep(3600)
-        assert len(rig.letters.letters) == letters
+        assert len(rig.dead_letters.dead_letters) == dead_letters
         probes = rig.transport.calls[asked:]
         assert 50 < len(probes) < 120
         assert {len(call.numbers) for call in probes} == {1}
         assert len({call.numbers for call in probes}) == len(probes)
         rig.transport.behave = lambda _call: OK
         await rig.done()
-    assert len(rig.transport.accepted) == 50_000 - letters
+    assert len(rig.transport.accepted) == 50_000 - dead_letters
 
 
 @played
@@ -253,10 +253,10 @@ async def test_a_storm_probe_that_is_too_large_neither_dies_nor_stops_the_probin
         rig.offer(range(500))
         await rig.until(lambda: rig.worker.condition().cause is Cause.STORM)
         await rig.clock.sleep(1)
-        letters = len(rig.letters.letters)
+        dead_letters = len(rig.dead_letters.dead_letters)
         rig.transport.behave = lambda _call: Reply(413)
         await rig.clock.sleep(600)
-        assert len(rig.letters.letters) == letters
+        assert len(rig.dead_letters.dead_letters) == dead_letters
         rig.transport.behave = lambda _call: OK
         await rig.done()
 
@@ -274,15 +274,15 @@ async def test_too_many_broken_rules_are_a_storm_whose_records_wait() -> None:
             rig.worker.refuse(rig.delivery(n), Refusal("invalid", "model.n", "no number"))
         await rig.clock.sleep(1)
         assert rig.worker.condition().cause is Cause.STORM
-        assert rig.letters.numbers == [0, 1, 2, 3, 4]
+        assert rig.dead_letters.numbers == [0, 1, 2, 3, 4]
         rig.offer([50])
         await rig.until(lambda: rig.transport.accepted == [50])
         await rig.clock.sleep(1)
-        assert len(rig.letters.letters) == 10
+        assert len(rig.dead_letters.dead_letters) == 10
         for _ in range(20):
             rig.worker.release()
             await rig.clock.sleep(1)
-    assert rig.letters.numbers == list(range(50))
+    assert rig.dead_letters.numbers == list(range(50))
 
 
 @played
@@ -299,7 +299,7 @@ async def test_an_operators_hold_during_a_storm_does_not_stop_the_loop() -> None
         rig.worker.hold("maintenance")
         await rig.clock.sleep(1)
         assert rig.worker.condition().cause is Cause.OPERATOR
-        assert len(rig.letters.letters) == 5
+        assert len(rig.dead_letters.dead_letters) == 5
 
 
 @played
@@ -309,7 +309,7 @@ async def test_a_storm_may_be_switched_off() -> None:
     async with rig.running():
         rig.offer(range(1000))
         await rig.done()
-    assert rig.letters.numbers == list(range(1000))
+    assert rig.dead_letters.numbers == list(range(1000))
 
 
 @played

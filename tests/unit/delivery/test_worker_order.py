@@ -64,7 +64,7 @@ def test_each_key_is_accepted_in_order(
                     rig.offer([n], group=f"g{random.randrange(groups)}", key=lambda n: key_of[n])
                 await rig.clock.sleep(0.05)
             await rig.done()
-        assert rig.letters.numbers == sorted(bad)
+        assert rig.dead_letters.numbers == sorted(bad)
         assert rig.sent_once()
         assert in_order(rig.transport.accepted, key_of)
 
@@ -104,13 +104,13 @@ def test_an_expired_record_lets_nothing_overtake_its_batch() -> None:
         answers = iter([Reply(503, headers={"retry-after": "10"}), Reply(503)])
         rig = Rig(lambda _call: next(answers, OK), order="key", max_in_flight=1)
         async with rig.running():
-            rig.letters.latency = 5.0
+            rig.dead_letters.latency = 5.0
             soon = int((rig.clock.wall() + 5) * 1000)
             rig.take([rig.delivery(0, key=b"k", expires_at=soon), rig.delivery(1, key=b"k")])
             await rig.until(lambda: rig.transport.calls)
             rig.offer(range(2, 10), key=lambda _n: b"k")
             await rig.done()
         assert rig.transport.accepted == list(range(1, 10))
-        assert rig.letters.numbers == [0]
+        assert rig.dead_letters.numbers == [0]
 
     run_virtual(play())

@@ -78,7 +78,7 @@ async def life(
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await rig.worker.close()
-    return committed, rig.transport.accepted, set(rig.letters.numbers)
+    return committed, rig.transport.accepted, set(rig.dead_letters.numbers)
 
 
 @pytest.mark.promise("P11")
@@ -103,9 +103,9 @@ def test_each_key_is_accepted_in_order_over_restarts(seed: int, keys: int, hinte
     async def play() -> None:
         committed, accepted, dead = Committed(), list[int](), set[int]()
         for _ in range(200):
-            committed, more, letters = await life(behave, key_of, committed, random)
+            committed, more, dead_letters = await life(behave, key_of, committed, random)
             accepted += more
-            dead |= letters
+            dead |= dead_letters
             if committed.offset == COUNT:
                 break
         assert committed.offset == COUNT

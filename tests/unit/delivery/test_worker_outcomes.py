@@ -64,11 +64,11 @@ def test_one_bad_record_of_a_hundred_is_found_cheaply(bad: int, hinted: bool, mo
         async with rig.running():
             rig.offer(range(100))
             await rig.done()
-        assert rig.letters.numbers == [bad]
+        assert rig.dead_letters.numbers == [bad]
         assert sorted(rig.transport.accepted) == [n for n in range(100) if n != bad]
         assert len(rig.transport.calls) - 1 <= most
-        letter = rig.letters.letters[0]
-        assert (letter.cause, letter.code, letter.http_status) == ("refused", "B1", 400)
+        dead_letter = rig.dead_letters.dead_letters[0]
+        assert (dead_letter.cause, dead_letter.code, dead_letter.http_status) == ("refused", "B1", 400)
 
     run_virtual(play())
 
@@ -96,7 +96,7 @@ def test_exactly_the_bad_records_become_dead_letters(
         async with rig.running():
             rig.offer(range(count), key=lambda n: b"%d" % (n % 7))
             await rig.done()
-        assert rig.letters.numbers == sorted(bad)
+        assert rig.dead_letters.numbers == sorted(bad)
         assert sorted(rig.transport.accepted) == sorted(set(range(count)) - bad)
 
     run_virtual(play())
@@ -117,7 +117,7 @@ async def test_hints_that_name_the_innocent_blame_nobody() -> None:
     async with rig.running():
         rig.offer(range(100))
         await rig.done()
-    assert rig.letters.numbers == [50]
+    assert rig.dead_letters.numbers == [50]
     assert sorted(rig.transport.accepted) == [n for n in range(100) if n != 50]
 
 
@@ -128,9 +128,9 @@ async def test_batches_not_involved_go_on_while_one_is_taken_apart() -> None:
     async with rig.running():
         rig.offer(range(300))
         await rig.until(lambda: sum(n >= 100 for n in rig.transport.accepted) == 200)
-        assert rig.letters.numbers == []
+        assert rig.dead_letters.numbers == []
         await rig.done()
-    assert rig.letters.numbers == [0]
+    assert rig.dead_letters.numbers == [0]
 
 
 @pytest.mark.promise("P5")
@@ -144,7 +144,7 @@ async def test_an_undocumented_refusal_of_one_record_is_found() -> None:
     async with rig.running():
         rig.offer(range(100))
         await rig.done()
-    assert rig.letters.numbers == [42]
+    assert rig.dead_letters.numbers == [42]
     assert [call.numbers for call in rig.transport.calls].count((42,)) == 2
     assert rig.worker.condition().state is State.FLOWING
 
@@ -164,7 +164,7 @@ async def test_a_code_that_is_understood_ends_the_doubt() -> None:
         await rig.until(lambda: rig.worker.condition().cause is Cause.MISCONFIGURED)
         understood.add("B1")
         await rig.done()
-    assert rig.letters.numbers == [0, 1, 2]
+    assert rig.dead_letters.numbers == [0, 1, 2]
     assert sorted(rig.transport.accepted) == [3, 4, 5]
 
 
@@ -185,10 +185,10 @@ async def test_an_undocumented_refusal_of_every_record_holds() -> None:
         assert held.code == "B1"
         assert "codes:" in (held.message or "")
         await rig.clock.sleep(3600)
-        assert rig.letters.numbers == []
+        assert rig.dead_letters.numbers == []
         rig.transport.behave = lambda _call: OK
         await rig.done(within=61)
-    assert rig.letters.numbers == []
+    assert rig.dead_letters.numbers == []
     assert rig.budget.used == 0
 
 
@@ -205,7 +205,7 @@ async def test_a_probe_of_a_doubted_destination_takes_another_record_each_time()
         await rig.until(lambda: rig.worker.condition().state is State.HELD)
         rig.offer(range(20, 40))
         await rig.done()
-    assert rig.letters.numbers == list(range(20))
+    assert rig.dead_letters.numbers == list(range(20))
     assert sorted(rig.transport.accepted) == list(range(20, 40))
 
 
@@ -222,7 +222,7 @@ async def test_a_doubt_at_the_head_of_the_only_lane_is_ended_by_another_key() ->
         keys = [b"a", b"b", b"a", b"b", b"a", b"c", b"a", b"b", b"c", b"c"]
         rig.offer(range(10), key=lambda n: keys[n])
         await rig.done()
-    assert rig.letters.numbers == [0, 1]
+    assert rig.dead_letters.numbers == [0, 1]
     assert rig.transport.accepted.index(2) < rig.transport.accepted.index(4) < rig.transport.accepted.index(6)
     assert [n for n in rig.transport.accepted if n in (5, 8, 9)] == [5, 8, 9]
 
@@ -247,7 +247,7 @@ def test_a_batch_too_large_is_cut_and_the_smaller_limit_remembered(most: int, li
         assert max(len(call.numbers) for call in later) <= max(most, 1)
         assert 413 not in [reply.status for reply in rig.transport.replies[before:]]
         assert rig.sent_once()
-        assert rig.letters.letters == []
+        assert rig.dead_letters.dead_letters == []
 
     run_virtual(play())
 
@@ -259,8 +259,8 @@ async def test_a_record_too_large_alone_is_a_dead_letter() -> None:
     async with rig.running():
         rig.offer(range(100))
         await rig.done()
-    assert rig.letters.numbers == [7]
-    assert rig.letters.letters[0].cause == "too_large"
+    assert rig.dead_letters.numbers == [7]
+    assert rig.dead_letters.dead_letters[0].cause == "too_large"
 
 
 @pytest.mark.promise("P10")
@@ -272,12 +272,12 @@ async def test_a_dead_letter_is_acknowledged_before_its_record_is_done() -> None
     """
     rig = Rig(refusing([3], hinted=True), max_in_flight=1)
     async with rig.running():
-        rig.letters.gate.clear()
+        rig.dead_letters.gate.clear()
         rig.offer(range(200))
-        await rig.until(lambda: rig.letters.begun)
+        await rig.until(lambda: rig.dead_letters.begun)
         await rig.until(lambda: len(rig.transport.accepted) == 199)
         assert rig.tracker().watermark == 3
-        rig.letters.gate.set()
+        rig.dead_letters.gate.set()
         await rig.done()
     assert rig.tracker().watermark == 200
 
@@ -301,7 +301,7 @@ async def test_answers_are_acknowledged_before_their_records_are_done() -> None:
 
 
 @played
-async def test_a_question_that_breaks_a_rule_is_answered_before_its_letter_is_done() -> None:
+async def test_a_question_that_breaks_a_rule_is_answered_before_its_dead_letter_is_done() -> None:
     """A local refusal of a question goes to the results topic too, and its record waits for that."""
     rig = Rig()
     pending: list[int] = []
@@ -313,7 +313,7 @@ async def test_a_question_that_breaks_a_rule_is_answered_before_its_letter_is_do
         await rig.done()
     assert pending == [1]
     assert [answer.datum for answer in rig.answers.written] == [{"n": 0}]
-    assert len(rig.letters.letters) == 1
+    assert len(rig.dead_letters.dead_letters) == 1
 
 
 @played
@@ -323,8 +323,13 @@ async def test_a_record_that_breaks_a_rule_never_reaches_the_vendor() -> None:
     async with rig.running():
         rig.worker.refuse(rig.delivery(0), Refusal("invalid", "model.n.range", "too small", field="n"))
         await rig.done()
-    letter = rig.letters.letters[0]
-    assert (letter.cause, letter.code, letter.field, letter.attempts) == ("invalid", "model.n.range", "n", 0)
+    dead_letter = rig.dead_letters.dead_letters[0]
+    assert (dead_letter.cause, dead_letter.code, dead_letter.field, dead_letter.attempts) == (
+        "invalid",
+        "model.n.range",
+        "n",
+        0,
+    )
     assert rig.transport.calls == []
 
 
@@ -336,9 +341,9 @@ async def test_what_expires_while_it_waits_is_a_dead_letter_and_the_rest_is_sent
         soon = int((rig.clock.wall() + 5) * 1000)
         rig.take([rig.delivery(0, expires_at=soon), rig.delivery(1)])
         await rig.done()
-    assert rig.letters.numbers == [0]
-    assert rig.letters.letters[0].cause == "expired"
-    assert rig.letters.letters[0].code == "model.expired"
+    assert rig.dead_letters.numbers == [0]
+    assert rig.dead_letters.dead_letters[0].cause == "expired"
+    assert rig.dead_letters.dead_letters[0].code == "model.expired"
     assert rig.transport.accepted == [1]
 
 
@@ -350,7 +355,7 @@ async def test_a_batch_of_expired_records_sends_nothing() -> None:
         soon = int((rig.clock.wall() + 5) * 1000)
         rig.take([rig.delivery(n, expires_at=soon) for n in range(3)])
         await rig.done()
-    assert rig.letters.numbers == [0, 1, 2]
+    assert rig.dead_letters.numbers == [0, 1, 2]
     assert len(rig.transport.calls) == 1
 
 
@@ -370,5 +375,5 @@ async def test_an_outage_that_ends_in_a_refusal_nobody_understands_finds_the_rec
         await rig.until(lambda: rig.worker.condition().cause is Cause.OUTAGE)
         away = False
         await rig.done()
-    assert rig.letters.numbers == [3]
+    assert rig.dead_letters.numbers == [3]
     assert sorted(rig.transport.accepted) == [n for n in range(10) if n != 3]

@@ -20,7 +20,7 @@ async def test_a_failed_batch_is_sent_again_whole() -> None:
         await rig.until(lambda: rig.worker.condition().state is State.RETRYING)
         await rig.done()
     assert [call.numbers for call in rig.transport.calls] == [tuple(range(100))] * 4
-    assert rig.letters.letters == []
+    assert rig.dead_letters.dead_letters == []
 
 
 @pytest.mark.parametrize(("wish", "least"), [("7", 7.0), ("0.5", 0.5), ("100000", 60.0)])
@@ -55,7 +55,7 @@ async def test_throttling_stops_every_request_and_blames_no_record() -> None:
         assert len(rig.transport.calls) == asked == 8
         await rig.done()
     assert rig.sent_once()
-    assert rig.letters.letters == []
+    assert rig.dead_letters.dead_letters == []
 
 
 @played
@@ -91,8 +91,8 @@ async def test_an_unknown_outcome_may_end_as_a_dead_letter() -> None:
         await rig.done()
         rig.offer(range(10, 20))
         await rig.done()
-    assert rig.letters.numbers == list(range(10))
-    assert {letter.cause for letter in rig.letters.letters} == {"unknown_outcome"}
+    assert rig.dead_letters.numbers == list(range(10))
+    assert {dead_letter.cause for dead_letter in rig.dead_letters.dead_letters} == {"unknown_outcome"}
     assert rig.transport.accepted == list(range(10, 20))
 
 
@@ -119,9 +119,9 @@ async def test_what_was_tried_for_long_enough_is_given_up_where_the_user_asked()
         await rig.done()
         took = rig.clock.now() - began
     assert 100 <= took <= 240
-    letter = rig.letters.letters[0]
-    assert (letter.cause, letter.attempts) == ("gave_up", len(rig.transport.calls))
-    assert letter.first_attempt is not None
+    dead_letter = rig.dead_letters.dead_letters[0]
+    assert (dead_letter.cause, dead_letter.attempts) == ("gave_up", len(rig.transport.calls))
+    assert dead_letter.first_attempt is not None
 
 
 @pytest.mark.promise("P5")
@@ -137,7 +137,7 @@ async def test_a_record_that_makes_the_vendor_fail_waits_alone() -> None:
             rig.offer(range(chunk * 100, chunk * 100 + 100))
             await rig.clock.sleep(3)
         await rig.until(lambda: rig.unfinished == 1)
-        assert rig.letters.letters == []
+        assert rig.dead_letters.dead_letters == []
         assert rig.worker.condition().state is State.RETRYING
         assert "t[0]@13 waits alone" in (rig.worker.condition().message or "")
         assert rig.tracker().watermark == 13
@@ -157,7 +157,7 @@ async def test_a_lone_batch_with_a_record_that_fails_is_taken_apart_by_probes() 
     async with rig.running(all_done=False):
         rig.offer(range(100))
         await rig.until(lambda: rig.unfinished == 1)
-        assert rig.letters.letters == []
+        assert rig.dead_letters.dead_letters == []
         assert rig.tracker().watermark == 13
         rig.transport.behave = lambda _call: OK
         await rig.done()
@@ -252,6 +252,6 @@ def test_any_sequence_of_answers_ends_every_record_once(
             rig.offer(range(count), key=lambda n: b"%d" % (n % 5))
             await rig.done()
         assert rig.sent_once()
-        assert sorted(rig.transport.accepted + rig.letters.numbers) == list(range(count))
+        assert sorted(rig.transport.accepted + rig.dead_letters.numbers) == list(range(count))
 
     run_virtual(play())

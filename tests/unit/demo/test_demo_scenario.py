@@ -14,7 +14,7 @@ from rich.console import Console
 from connector.clock import SystemClock
 from connector.codec.codec import Encoder
 from connector.codec.contracts import load_contracts
-from connector.demo.check import Evidence, Letter, Place, faults
+from connector.demo.check import DeadLetterEntry, Evidence, Place, faults
 from connector.demo.display import Display, Progress, dead_letters, summary
 from connector.demo.scenario import GOOD, IDENTITY, Planned, plan
 from connector.vendors import kinds
@@ -32,15 +32,15 @@ def perfect(records: list[Planned]) -> Evidence:
     """Return what is on record when every one of the records ended as it has to."""
     produced: dict[Place, Planned] = {(number % 4, number // 4): each for number, each in enumerate(records)}
     accepted: dict[str, Counter[str]] = {name: Counter() for name in IDENTITY}
-    letters = []
+    dead_letters = []
     for place, each in produced.items():
         if each.identity is not None and each.destination is not None:
             accepted[each.destination][each.identity] += 1
         if each.dead is not None:
-            letters.append(Letter(place, each.key, each.value, each.destination, *each.dead, "wrong"))
+            dead_letters.append(DeadLetterEntry(place, each.key, each.value, each.destination, *each.dead, "wrong"))
     results = Counter(each.key for each in records if each.destination == "jpush_report")
     ends = Counter(partition for partition, _ in produced)
-    return Evidence(produced, accepted, letters, results, dict(ends), dict(ends))
+    return Evidence(produced, accepted, dead_letters, results, dict(ends), dict(ends))
 
 
 def test_the_plan_shows_every_vendor_and_every_kind_of_fault(records: list[Planned]) -> None:
@@ -85,29 +85,31 @@ def _accept_bad(evidence: Evidence) -> Evidence:
     return evidence
 
 
-def _lose_letter(evidence: Evidence) -> Evidence:
-    return replace(evidence, letters=evidence.letters[1:])
+def _lose_dead_letter(evidence: Evidence) -> Evidence:
+    return replace(evidence, dead_letters=evidence.dead_letters[1:])
 
 
-def _double_letter(evidence: Evidence) -> Evidence:
-    return replace(evidence, letters=[*evidence.letters, evidence.letters[0]])
+def _double_dead_letter(evidence: Evidence) -> Evidence:
+    return replace(evidence, dead_letters=[*evidence.dead_letters, evidence.dead_letters[0]])
 
 
 def _blame_good(evidence: Evidence) -> Evidence:
     place = next(place for place, each in evidence.produced.items() if each.identity is not None)
-    return replace(evidence, letters=[*evidence.letters, replace(evidence.letters[0], origin=place)])
+    return replace(evidence, dead_letters=[*evidence.dead_letters, replace(evidence.dead_letters[0], origin=place)])
 
 
 def _wrong_code(evidence: Evidence) -> Evidence:
-    return replace(evidence, letters=[replace(evidence.letters[0], code="other"), *evidence.letters[1:]])
+    return replace(evidence, dead_letters=[replace(evidence.dead_letters[0], code="other"), *evidence.dead_letters[1:]])
 
 
 def _other_bytes(evidence: Evidence) -> Evidence:
-    return replace(evidence, letters=[replace(evidence.letters[0], value=b"changed"), *evidence.letters[1:]])
+    return replace(
+        evidence, dead_letters=[replace(evidence.dead_letters[0], value=b"changed"), *evidence.dead_letters[1:]]
+    )
 
 
-def _invent_letter(evidence: Evidence) -> Evidence:
-    return replace(evidence, letters=[*evidence.letters, replace(evidence.letters[0], origin=(9, 9))])
+def _invent_dead_letter(evidence: Evidence) -> Evidence:
+    return replace(evidence, dead_letters=[*evidence.dead_letters, replace(evidence.dead_letters[0], origin=(9, 9))])
 
 
 def _lose_result(evidence: Evidence) -> Evidence:
@@ -129,12 +131,12 @@ def _commit_less(evidence: Evidence) -> Evidence:
     [
         (_lose_event, "1 events never arrived, such as 10000000001"),
         (_accept_bad, "1 events arrived that must not, such as 20000000001"),
-        (_lose_letter, "is no dead letter"),
-        (_double_letter, "is 2 dead letters"),
+        (_lose_dead_letter, "is no dead letter"),
+        (_double_dead_letter, "is 2 dead letters"),
         (_blame_good, "the good record at partition"),
         (_wrong_code, "says "),
         (_other_bytes, "does not hold the record's own bytes"),
-        (_invent_letter, "partition 9, offset 9, where nothing was produced"),
+        (_invent_dead_letter, "partition 9, offset 9, where nothing was produced"),
         (_lose_result, "1 questions have no result"),
         (_strange_result, "1 results belong to no question"),
         (_commit_less, "partition 2 ends at"),
@@ -190,15 +192,17 @@ def test_on_a_terminal_the_state_of_each_destination_is_drawn() -> None:
 
 def test_dead_letters_that_are_alike_share_a_row() -> None:
     """The tables name cause, code, destination and count, and vendors' text is taken as text."""
-    letter = Letter((2, 7), b"k", b"v", "jiguang", "refused", "4101", "[bold]事件 x 不存在[/bold] " + "y" * 200)
+    dead_letter = DeadLetterEntry(
+        (2, 7), b"k", b"v", "jiguang", "refused", "4101", "[bold]事件 x 不存在[/bold] " + "y" * 200
+    )
     console, text = _page()
-    console.print(dead_letters([letter, replace(letter, origin=(1, 3))]))
+    console.print(dead_letters([dead_letter, replace(dead_letter, origin=(1, 3))]))
     lines = text.getvalue().splitlines()
     place = next(number for number, line in enumerate(lines) if "4101" in line)
     assert lines[place].split() == ["refused", "2", "×", "4101", "jiguang", "1:3"]
     assert "[bold]事件 x 不存在[/bold]" in lines[place + 1]
     assert len(lines[place + 1]) <= 120
     stats = {"jiguang": {"accepted": 12, "requests": 3, "max_per_second": 2, "largest_batch": 9}}
-    console.print(summary(stats, [letter], {"jiguang": 10}, Counter({"jiguang": 4})))
+    console.print(summary(stats, [dead_letter], {"jiguang": 10}, Counter({"jiguang": 4})))
     row = next(line for line in reversed(text.getvalue().splitlines()) if line.strip().startswith("jiguang"))
     assert row.split() == ["jiguang", "10", "2", "1", "3", "4", "9", "2"]

@@ -305,7 +305,7 @@ class PipelineRig:
         self.clock = LoopClock()
         self.source = ModelSource() if source is None else source
         self.decoder = ModelDecoder()
-        self.letters = ModelDeadLetters()
+        self.dead_letters = ModelDeadLetters()
         self.budget = Budget(budget)
         self.metrics = Metrics()
         self.to = {name: ModelDestination(name, self.budget, latency) for name in names}
@@ -319,7 +319,7 @@ class PipelineRig:
             decoder=self.decoder,
             routes=cast("RouteTable", ModelRoutes()),
             deliverers=self.to,
-            dead_letters=self.letters,
+            dead_letters=self.dead_letters,
             budget=self.budget,
             metrics=self.metrics,
             clock=self.clock,
@@ -340,14 +340,14 @@ class PipelineRig:
         self.stop = asyncio.Event()
 
     @property
-    def letter_offsets(self) -> list[int]:
+    def dead_letter_offsets(self) -> list[int]:
         """The offsets of the dead letters."""
-        return self.letters.numbers
+        return self.dead_letters.numbers
 
     @property
     def written(self) -> list[DeadLetter]:
         """The dead letters."""
-        return self.letters.letters
+        return self.dead_letters.dead_letters
 
     async def until(self, condition: Callable[[], object], within: float = 600.0) -> None:
         """Wait until something holds, `within` virtual seconds at most."""

@@ -39,7 +39,10 @@ async def test_every_kind_of_record_gets_its_outcome() -> None:
     assert sorted(offset for _, offset in rig.to["e"].done) == [6, 7]
     assert rig.to["d"].refused == [(5, "model.rule")]
     assert rig.to["e"].refused == [(7, "model.rule")]
-    assert [(letter.record.offset, letter.cause) for letter in rig.written] == [(3, "decode"), (4, "route")]
+    assert [(dead_letter.record.offset, dead_letter.cause) for dead_letter in rig.written] == [
+        (3, "decode"),
+        (4, "route"),
+    ]
     skipped = rig.metrics.records_skipped
     assert rig.metrics.total(skipped) == 2
     assert rig.metrics.total(rig.metrics.records_consumed) == 9
@@ -51,26 +54,26 @@ async def test_a_dead_letter_of_intake_has_the_record_as_it_came() -> None:
     rig = PipelineRig(filled(b"broken"))
     async with rig.running():
         await rig.until(lambda: rig.written)
-    letter = rig.written[0]
-    assert (letter.record.key, letter.record.value) == (b"k", b"broken")
-    assert (letter.cause, letter.code, letter.destination) == ("decode", "decode.model", None)
-    assert letter.dedup_id
+    dead_letter = rig.written[0]
+    assert (dead_letter.record.key, dead_letter.record.value) == (b"k", b"broken")
+    assert (dead_letter.cause, dead_letter.code, dead_letter.destination) == ("decode", "decode.model", None)
+    assert dead_letter.dedup_id
 
 
 @pytest.mark.promise("P10")
 @played
-async def test_a_letter_is_acknowledged_before_its_offset_is_committed() -> None:
+async def test_a_dead_letter_is_acknowledged_before_its_offset_is_committed() -> None:
     """While the dead-letter topic does not answer, commits stay below the refused record.
 
     Kills: finishing a refused record when its letter is sent instead of acknowledged.
     """
     rig = PipelineRig(filled(b"d", b"broken", b"d"))
-    rig.letters.gate.clear()
+    rig.dead_letters.gate.clear()
     async with rig.running():
         await rig.until(lambda: rig.source.committed)
         await rig.clock.sleep(30)
         assert rig.source.committed["t", 0][0] == 1
-        rig.letters.gate.set()
+        rig.dead_letters.gate.set()
         await rig.until(lambda: rig.source.committed["t", 0][0] == 3)
 
 

@@ -114,9 +114,9 @@ async def test_a_revoke_waits_for_dead_letters_being_written() -> None:
     source = ModelSource()
     source.produce(b"broken", b"broken")
     rig = PipelineRig(source)
-    rig.letters.latency = 4.0
+    rig.dead_letters.latency = 4.0
     async with rig.running(0):
-        await rig.until(lambda: rig.letters.begun == 2)
+        await rig.until(lambda: rig.dead_letters.begun == 2)
         source.revoke(0)
         await rig.until(lambda: ("t", 0) not in source.position)
         assert source.committed["t", 0] == (2, "")

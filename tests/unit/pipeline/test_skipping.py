@@ -59,7 +59,7 @@ class WorkerRig(Rig):
     @property
     def causes(self) -> list[tuple[int, str]]:
         """Offset and cause of each dead letter, in the order in which they were written."""
-        return [(letter.record.offset, letter.cause) for letter in self.letters.letters]
+        return [(dead_letter.record.offset, dead_letter.cause) for dead_letter in self.dead_letters.dead_letters]
 
 
 def failing(*numbers: int) -> Behave:
@@ -81,12 +81,12 @@ async def test_a_record_that_waits_for_its_schema_is_skipped_and_the_rest_goes_o
     rig = PipelineRig(filled(b"d", b"schema:lost:d", b"d", b"schema:other:d", b"d"))
     async with rig.running():
         await rig.until(lambda: rig.decoder.asked == ["lost", "other"])
-        rig.letters.gate.clear()
+        rig.dead_letters.gate.clear()
         skipping = asyncio.create_task(skipper(rig).skip(at(1), None))
-        await rig.until(lambda: rig.letters.begun == 1)
+        await rig.until(lambda: rig.dead_letters.begun == 1)
         await rig.clock.sleep(2)
         assert rig.source.committed["t", 0][0] == 1
-        rig.letters.gate.set()
+        rig.dead_letters.gate.set()
         assert await skipping == Skipped("skipped", "t[0]@1 is skipped: a dead letter with cause operator")
         assert rig.decoder.abandoned == ["lost"]
         await rig.until(lambda: rig.to["d"].done == [(0, 0), (0, 2)])
@@ -94,8 +94,8 @@ async def test_a_record_that_waits_for_its_schema_is_skipped_and_the_rest_goes_o
         rig.decoder.answer("other")
         await rig.until(lambda: len(rig.to["d"].done) == 4)
         assert (await skipper(rig).skip(at(1), None)).state == "refused"
-    (letter,) = rig.written
-    assert (letter.record.offset, letter.cause, letter.code, letter.destination) == (
+    (dead_letter,) = rig.written
+    assert (dead_letter.record.offset, dead_letter.cause, dead_letter.code, dead_letter.destination) == (
         1,
         "operator",
         "operator.skip",
@@ -114,7 +114,7 @@ async def test_a_schema_that_others_wait_for_is_still_asked_for() -> None:
         assert rig.decoder.abandoned == []
         rig.decoder.answer("new")
         await rig.until(lambda: rig.to["d"].done == [(0, 1)])
-    assert rig.letter_offsets == [0]
+    assert rig.dead_letter_offsets == [0]
 
 
 @played
@@ -126,7 +126,7 @@ async def test_a_record_of_a_storm_is_skipped_alone() -> None:
         before = len(rig.written)
         assert (await skipper(rig).skip(at(before), None)).state == "skipped"
         assert len(rig.written) == before + 1
-        assert [letter.cause for letter in rig.written] == ["decode"] * before + ["operator"]
+        assert [dead_letter.cause for dead_letter in rig.written] == ["decode"] * before + ["operator"]
         assert rig.storm_changes[-1][1] is not None
 
 
@@ -153,10 +153,10 @@ async def test_a_record_that_is_not_read_yet_is_skipped_when_it_is_read() -> Non
             await rig.clock.sleep(0.5)
             rig.to["d"].send()
         assert (await again).state == "skipped"
-        await rig.until(lambda: rig.letter_offsets == [4])
+        await rig.until(lambda: rig.dead_letter_offsets == [4])
         rig.to["d"].send()
         await rig.until(lambda: rig.source.committed["t", 0][0] == 6)
-    assert [(letter.record.offset, letter.cause) for letter in rig.written] == [(4, "operator")]
+    assert [(dead_letter.record.offset, dead_letter.cause) for dead_letter in rig.written] == [(4, "operator")]
     assert [offset for _, offset in rig.to["d"].taken] == [0, 1, 2, 3, 5]
 
 
@@ -198,12 +198,12 @@ async def test_a_record_that_makes_the_vendor_fail_is_skipped_with_its_history()
         assert rig.worker.condition().state is State.FLOWING
         assert (await rig.skip(7)).state == "refused"
         assert "finished already" in (await rig.skip(3)).message
-    (letter,) = rig.letters.letters
-    assert isinstance(letter, DeadLetter)
-    assert (letter.cause, letter.code, letter.destination) == ("operator", "operator.skip", "d")
-    assert letter.attempts == sum(7 in call.numbers for call in rig.transport.calls)
-    assert letter.first_attempt is not None
-    assert letter.message == "an operator skipped the record; before that: HTTP 500"
+    (dead_letter,) = rig.dead_letters.dead_letters
+    assert isinstance(dead_letter, DeadLetter)
+    assert (dead_letter.cause, dead_letter.code, dead_letter.destination) == ("operator", "operator.skip", "d")
+    assert dead_letter.attempts == sum(7 in call.numbers for call in rig.transport.calls)
+    assert dead_letter.first_attempt is not None
+    assert dead_letter.message == "an operator skipped the record; before that: HTTP 500"
     assert len(rig.transport.calls) == sent
 
 
@@ -279,16 +279,16 @@ async def test_a_slow_answer_is_not_waited_for_and_the_skip_still_comes() -> Non
 
 
 @played
-async def test_a_letter_that_kafka_does_not_take_keeps_the_record_unfinished() -> None:
+async def test_a_dead_letter_that_kafka_does_not_take_keeps_the_record_unfinished() -> None:
     """While the dead-letter topic is away the record is set aside and uncommitted, and the caller is told so."""
     rig = WorkerRig(hold=True)
     async with rig.running():
         rig.offer([0])
-        rig.letters.gate.clear()
+        rig.dead_letters.gate.clear()
         told = await rig.skip(0)
         assert (told.state, "waits for Kafka" in told.message) == ("pending", True)
         assert rig.unfinished == 1
-        rig.letters.gate.set()
+        rig.dead_letters.gate.set()
         await rig.done()
     assert rig.causes == [(0, "operator")]
 

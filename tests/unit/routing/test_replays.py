@@ -22,7 +22,7 @@ ORIGIN = Position("events", 2, 77)
 
 def replay(offset: int, value: bytes, destination: str | None, *, topic: str = "t") -> Record:
     """Return the record of the replay topic that a letter for a destination has become."""
-    letter = DeadLetter(
+    dead_letter = DeadLetter(
         record=Record(*ORIGIN, 5, b"k", value, (("trace", b"\xff"),)),
         cause="refused",
         code="1",
@@ -32,7 +32,7 @@ def replay(offset: int, value: bytes, destination: str | None, *, topic: str = "
         vendor="model" if destination else None,
         destination=destination,
     )
-    headers = replayed(to_headers(letter, group="group"))
+    headers = replayed(to_headers(dead_letter, group="group"))
     return Record(topic, 0, offset, 9, b"k", value, tuple(headers))
 
 
@@ -60,7 +60,7 @@ class _Routes(ModelRoutes):
 
 
 @played
-async def test_a_replayed_record_goes_to_its_letters_destination_alone() -> None:
+async def test_a_replayed_record_goes_to_its_dead_letters_destination_alone() -> None:
     """Of an event for two destinations only the one that failed is served; a letter of none goes to both.
 
     Kills: a replay that is routed as if it were new.
@@ -132,18 +132,18 @@ class _Table:
 def test_a_replay_is_routed_as_it_came_first_and_keeps_its_dedup_id() -> None:
     """Routes see origin, timestamp and own headers; the vendor's event has the letter's id, whatever its identity."""
     record = replay(4, b"v", "d")
-    letter = parse(record.headers)
-    assert letter is not None
+    dead_letter = parse(record.headers)
+    assert dead_letter is not None
     refusal = Refusal("invalid", "rule", "m")
     table = _Table([Routed("d", VendorEvent({}, "new identity"), "new identity"), Routed("e", refusal, "i")])
-    first = letter.first_record(record)
-    (routed,) = reroute(cast("RouteTable", table), Event("s", {}), first, letter, "c")
+    first = dead_letter.first_record(record)
+    (routed,) = reroute(cast("RouteTable", table), Event("s", {}), first, dead_letter, "c")
     assert isinstance(routed.event, VendorEvent)
     assert (routed.event.dedup_id, routed.identity) == ("always", "new identity")
     assert table.asked == [Record(*ORIGIN, 5, b"k", b"v", (("trace", b"\xff"),))]
     stopping = cast("RouteTable", _Table(FatalError("no route")))
     with pytest.raises(Refusal, match="no route"):
-        reroute(stopping, Event("s", {}), first, letter, "c")
+        reroute(stopping, Event("s", {}), first, dead_letter, "c")
 
 
 def _replayed(rig: Rig, number: int, key: bytes | None = None) -> Delivery:
@@ -166,8 +166,8 @@ async def test_refused_replays_hold_no_destination() -> None:
         for number in range(30, 40):
             rig.worker.refuse(_replayed(rig, number), Refusal("invalid", "rule", "m"))
         await rig.done()
-        assert rig.letters.numbers == list(range(40))
-        assert {letter.dedup_id for letter in rig.letters.letters} == {"always"}
+        assert rig.dead_letters.numbers == list(range(40))
+        assert {dead_letter.dedup_id for dead_letter in rig.dead_letters.dead_letters} == {"always"}
         rig.take([_replayed(rig, 1000 + number) for number in range(30)])
         await rig.done()
         rig.offer(range(12))

@@ -18,8 +18,8 @@ def _member(clock: ManualClock) -> tuple[Member, SimpleNamespace, dict[str | Non
     troubles: dict[str | None, str] = {}
     member = Member("g", clock, 22.0)
     assert not member.readiness().ok
-    letters = cast("DeadLetterWriter", SimpleNamespace(trouble=None))
-    member.running(cast("Pipeline", pipeline), letters, lambda: troubles)
+    dead_letters = cast("DeadLetterWriter", SimpleNamespace(trouble=None))
+    member.running(cast("Pipeline", pipeline), dead_letters, lambda: troubles)
     return member, runner, troubles
 
 

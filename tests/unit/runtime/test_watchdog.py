@@ -108,14 +108,14 @@ class Scene:
         self.rig = Rig()
         self.runner = SimpleNamespace(polled_at=None)
         self.troubles: dict[str | None, str] = {}
-        self.letters = SimpleNamespace(trouble=None)
+        self.dead_letters = SimpleNamespace(trouble=None)
         self.holds = SimpleNamespace(registry=None, stormy=False)
         pipeline = SimpleNamespace(
             runner=self.runner, workers={"d": self.rig.worker}, budget=self.rig.budget, holds=self.holds
         )
         self.judge = StuckJudge(
             cast("Pipeline", pipeline),
-            cast("DeadLetterWriter", self.letters),
+            cast("DeadLetterWriter", self.dead_letters),
             lambda: self.troubles,
             22.0,
             self.rig.clock.now(),
@@ -170,9 +170,9 @@ async def test_reasons_to_wait() -> None:
     scene.rig.at.hold(Cause.OPERATOR, None, "held")
     assert await scene.after(2000) is None
     scene.rig.worker.release()
-    scene.letters.trouble = "the topic takes no letters"
+    scene.dead_letters.trouble = "the topic takes no letters"
     assert await scene.after(2000) is None
-    scene.letters.trouble = None
+    scene.dead_letters.trouble = None
     scene.rig.at.bucket.set_share(0.0, scene.rig.clock.now())
     scene.rig.at.bucket.wait_until(scene.rig.clock.now() + 10_000)
     assert await scene.after(2000) is None

@@ -69,4 +69,4 @@ async def test_a_hold_does_not_say_whose_record_it_was() -> None:
         rig.at._reload = Talkative
         rig.worker.release()
         await rig.done()
-    assert [letter.message for letter in rig.letters.letters] == [f"no user {PHONE}"]
+    assert [dead_letter.message for dead_letter in rig.dead_letters.dead_letters] == [f"no user {PHONE}"]

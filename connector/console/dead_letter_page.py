@@ -13,8 +13,8 @@ from connector.console.markup import Child, Html, tag
 from connector.console.masking import HIDDEN, VENDORS_WORDS, Mask, cover
 from connector.console.table import Row
 from connector.console.words import moment, plural, time_tag
-from connector.dead_letters.headers import ParsedLetter
-from connector.dead_letters.reader import Letter
+from connector.dead_letters.headers import ParsedDeadLetter
+from connector.dead_letters.reader import DeadLetterEntry
 
 
 class Preparation(Protocol):
@@ -70,7 +70,7 @@ class Shown:
     """A letter with everything that is known of it; `letter` is None where Kafka keeps its record no more."""
 
     row: Row
-    letter: Letter | None
+    dead_letter: DeadLetterEntry | None
     inspection: Inspection | None
     trouble: str | None
     same_event: Sequence[Row]
@@ -162,15 +162,15 @@ def _facts(frame: Frame, at: Shown, mask: Mask, masked: Masked) -> Html:
         facts.append(("Vendor", row.vendor))
     if row.field:
         facts.append(("Field", code(row.field)))
-    if at.letter is not None:
-        facts += _more(frame, at.letter.facts)
+    if at.dead_letter is not None:
+        facts += _more(frame, at.dead_letter.facts)
     facts.append(("Id", code(row.id)))
     facts.append(("Key", _key(at, mask, masked)))
     grid = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts]
     return tag("section", tag("h2", "Facts"), tag("dl", *grid, class_="facts wide"))
 
 
-def _more(frame: Frame, facts: ParsedLetter) -> list[tuple[str, Child]]:
+def _more(frame: Frame, facts: ParsedDeadLetter) -> list[tuple[str, Child]]:
     """Return what only the record itself tells."""
     origin = f"{facts.origin.topic}, partition {facts.origin.partition}, offset {facts.origin.offset}"
     found: list[tuple[str, Child]] = [("Came from", origin)]
@@ -189,7 +189,7 @@ def _more(frame: Frame, facts: ParsedLetter) -> list[tuple[str, Child]]:
 
 
 def _key(at: Shown, mask: Mask, masked: Masked) -> Child:
-    key = at.row.key if at.letter is None else at.letter.record.key
+    key = at.row.key if at.dead_letter is None else at.dead_letter.record.key
     if key is None:
         return "none"
     return HIDDEN if mask.key else code(masked.text(key.decode(errors="backslashreplace")))
@@ -246,12 +246,12 @@ def _history(at: Shown) -> Html:
 
 def _record(at: Shown, mask: Mask, masked: Masked) -> Child:
     """Return the record as it came: its headers, and its bytes."""
-    if at.letter is None:
+    if at.dead_letter is None:
         return None
-    record = at.letter.record
+    record = at.dead_letter.record
     rows = [
         tag("tr", tag("td", code(name)), tag("td", _header(name, value, mask, masked)))
-        for name, value in at.letter.facts.original
+        for name, value in at.dead_letter.facts.original
     ]
     headers: Child = tag("p", "The record came without headers.", class_="empty")
     if rows:
@@ -285,8 +285,8 @@ def _dump(value: bytes, limit: int = 4096) -> str:
     lines = []
     for at in range(0, min(len(value), limit), 16):
         row = value[at : at + 16]
-        letters = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        lines.append(f"{at:06x}  {row.hex(' '):<47}  {letters}")
+        dead_letters = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        lines.append(f"{at:06x}  {row.hex(' '):<47}  {dead_letters}")
     if len(value) > limit:
         lines.append(f"… {len(value) - limit:,} bytes more; connector dlq export writes all")
     return "\n".join(lines)

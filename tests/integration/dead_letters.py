@@ -30,15 +30,15 @@ class Told(NamedTuple):
     vendor: str | None = None
 
 
-def write_letters(job: Job, letters: Iterable[Told]) -> dict[int, str]:
+def write_dead_letters(job: Job, dead_letters: Iterable[Told]) -> dict[int, str]:
     """Write letters and return the dedup id of each by its number."""
     producer = Producer({"bootstrap.servers": job.kafka.bootstrap, "linger.ms": 5, "acks": "all"})
     ids = {}
     now = time.time()
-    for one in letters:
+    for one in dead_letters:
         record = Record(job.topic, one.number % 6, one.number, int(now * 1000), b"k%d" % one.number, one.value, ())
         ids[one.number] = uuid5_text(f"letter {one.number}")
-        letter = DeadLetter(
+        dead_letter = DeadLetter(
             record=record,
             cause=one.cause,
             code=one.code,
@@ -50,8 +50,8 @@ def write_letters(job: Job, letters: Iterable[Told]) -> dict[int, str]:
             http_status=200 if one.cause == "refused" else None,
             attempts=1 if one.destination is not None else 0,
         )
-        headers: Any = to_headers(letter, group=job.group)
-        producer.produce(job.letters_topic, one.value, record.key, one.number % PARTITIONS, headers=headers)
+        headers: Any = to_headers(dead_letter, group=job.group)
+        producer.produce(job.dead_letters_topic, one.value, record.key, one.number % PARTITIONS, headers=headers)
         if one.number % 500 == 0:
             producer.poll(0)
     assert producer.flush(30) == 0

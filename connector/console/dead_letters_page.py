@@ -217,7 +217,7 @@ def _pager(at: Listing) -> Html:
 
 def confirm(frame: Frame, action: str, query: Query, kinds: Sequence[Kind], fault: str | None = None) -> str:
     """Return the question that stands before every action: what, with how many, of which kinds."""
-    total = sum(kind.letters for kind in kinds)
+    total = sum(kind.dead_letters for kind in kinds)
     name = ACTIONS[action]
     if not total:
         nothing = tag("p", "No open letter fits: somebody may have been quicker. ", tag("a", "Back", href="/letters"))
@@ -225,7 +225,7 @@ def confirm(frame: Frame, action: str, query: Query, kinds: Sequence[Kind], faul
     rows = [
         tag(
             "tr",
-            tag("td", count(kind.letters), class_="number"),
+            tag("td", count(kind.dead_letters), class_="number"),
             tag("td", chip(kind.cause, "cause"), " ", code(kind.code) if kind.code else None),
             tag("td", kind.destination or "none yet"),
             tag("td", time_tag(kind.first / 1000, frame.now, relative=True)),
@@ -243,7 +243,7 @@ def confirm(frame: Frame, action: str, query: Query, kinds: Sequence[Kind], faul
         *(_replay_options() if action in ("replay", "recheck") else ()),
         tag(
             "p",
-            tag("button", f"{name} {plural(total, 'letter')}", class_="danger" if action == "discard" else "main"),
+            tag("button", f"{name} {plural(total, 'dead_letter')}", class_="danger" if action == "discard" else "main"),
             " ",
             tag("a", "Back", href=address("/letters", query)),
         ),
@@ -255,7 +255,7 @@ def confirm(frame: Frame, action: str, query: Query, kinds: Sequence[Kind], faul
         frame,
         name,
         "/letters",
-        tag("h1", f"{name} {plural(total, 'dead letter')}?"),
+        tag("h1", f"{name} {plural(total, 'dead dead_letter')}?"),
         None if fault is None else notice("warn", fault),
         tag("p", _MEANS[action]),
         table(["Letters", "Cause and code", "Destination", "First", "What it means"], rows, label="What is meant"),
