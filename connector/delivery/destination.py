@@ -1,12 +1,24 @@
-"""The mutable state of one destination: what waits, what holds it, what was learnt about it.
+"""One destination: its lanes, and the objects that each own one piece of its state.
 
-The worker decides from it what to send, settlement writes into it what an answer meant.
+The worker decides from them what to send, and `outcome` tells them what an answer meant.
+
+    piece of state                    owner
+    --------------------------------  -------------------------
+    what holds it, and its probes     `holds`: `holds.Holds`
+    what answers have proved          `evidence`: `Evidence`
+    the rate limit                    `bucket`: `TokenBucket`
+    a 429's pause                     `throttle`: `Throttle`
+    smaller limits than documented    `limits`: `LearnedLimits`
+    bytes held, and outcomes          `buffer`: `Buffer`
+    what waits to be sent, in order   `lanes`: `Lane`
+    what waits to be sent again       `waiting`: `Waiting`
+    refusals of the last records      `storm`: `StormGuard`
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Protocol
@@ -15,15 +27,17 @@ import structlog
 
 from connector.clock import Clock
 from connector.config.loader import DestinationSettings
-from connector.delivery.holds import Cause, Condition, Holds, State
-from connector.delivery.lane import Lane
-from connector.delivery.pacing import TokenBucket
-from connector.delivery.retry import Backoff
+from connector.delivery.buffer import Buffer
+from connector.delivery.evidence import Evidence
+from connector.delivery.holds import Condition, Hold, Holds, Probe
+from connector.delivery.lane import Lane, lane_of
+from connector.delivery.limits import LearnedLimits
+from connector.delivery.pacing import Backoff, Throttle, TokenBucket
+from connector.delivery.states import Cause, DestinationState, Event, Kind
 from connector.delivery.storms import StormGuard
+from connector.delivery.waiting import Waiting
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.flow import Budget
-from connector.pipeline.offsets import PartitionTracker
-from connector.pipeline.ordering import lane_of
 from connector.records import Answer, DeadLetter, Receipt
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import DESTINATION, Limits, Vendor
@@ -35,9 +49,9 @@ class DeadLetterSink(Protocol):
     """Where refused records go."""
 
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
-        """Return once Kafka has acknowledged the letter, or its partition is ours no longer.
+        """Return once Kafka has acknowledged the dead letter, or its partition is no longer ours.
 
-        Tries again by itself; may be cancelled, never raises else.
+        Retries by itself. May be cancelled; raises nothing else.
         """
         ...
 
@@ -72,7 +86,7 @@ class Ports:
 
 
 class Destination:
-    """One named account at one vendor, and everything that waits for it."""
+    """One named account at one vendor, and everything that waits for it. `reload` builds the vendor again."""
 
     def __init__(
         self, name: str, settings: DestinationSettings, vendor: Vendor, ports: Ports, *, reload: Callable[[], Vendor]
@@ -83,123 +97,82 @@ class Destination:
         self.ports = ports
         self.backoff = Backoff(settings.retry, ports.random)
         self.holds = Holds(self.backoff)
+        self.evidence = Evidence()
         self.bucket = TokenBucket(settings.rate)
+        self.throttle = Throttle(self.backoff)
+        self.limits = LearnedLimits(self._documented_limits)
+        self.buffer = Buffer(ports.budget)
         self.storm = StormGuard(settings.storm)
-        self.throttled_until = float("-inf")
-        self.throttles = 0
-        self.accepted = 0
-        self.vouched_at = float("-inf")
-        """When the latest request was sent of those that the vendor accepted (monotonic seconds)."""
-        self.doubted = 0
-        """Records refused alone by an undocumented code since the vendor last accepted anything."""
-        self.buffered = 0
-        self.tried_again: list[Batch] = []
-        """Batches under way that had failed before: until they are accepted the destination is still retrying."""
-        self._reload = reload
-        self._smaller: dict[Hashable, Limits] = {}
-        self._intake_hold: tuple[Cause, str] | None = None
-        self._shown = Condition(State.FLOWING)
-        self._shown_since = ports.clock.wall()
         ordered = settings.order == "key"
-        count = settings.max_in_flight if ordered else 1
-        self.lanes = [
-            Lane(
-                self.limits,
-                settings.batch.linger,
-                concurrency=1 if ordered else settings.max_in_flight,
-                ordered=ordered,
-            )
-            for _ in range(count)
-        ]
-        self._ordered_lanes = count
+        self._ordered_lanes = settings.max_in_flight if ordered else 1
+        concurrency = 1 if ordered else settings.max_in_flight
+        self.lanes = [self._lane(concurrency=concurrency, ordered=ordered) for _ in range(self._ordered_lanes)]
         if ordered:
             # Replayed records are outside key order: none of them may keep back what came later.
-            self.lanes.append(Lane(self.limits, settings.batch.linger, concurrency=1))
+            self.lanes.append(self._lane(concurrency=1))
+        self.waiting = Waiting(self.lanes)
+        self._reload = reload
+        self._shown = Condition(DestinationState.FLOWING)
+        self._shown_since = ports.clock.wall()
         if settings.hold:
-            self.hold(Cause.OPERATOR, None, "held by the configuration (hold: true)")
+            self.hold(Kind.OPERATOR, None, "held by the configuration (hold: true)")
         ports.metrics.set_state(name, self._shown.state)
-
-    def limits(self, group: Hashable) -> Limits:
-        """Return the vendor's limits, or the smaller ones that its answers have taught."""
-        limits = self._smaller.get(group)
-        return self.vendor.limits(group) if limits is None else limits
-
-    def shrink(self, group: Hashable, *, records: int | None = None, size: int | None = None) -> None:
-        """Remember that the vendor takes less than was sent."""
-        limits = self.limits(group)
-        self._smaller[group] = replace(
-            limits,
-            records=limits.records if records is None else max(1, min(limits.records, records)),
-            bytes=limits.bytes if size is None else max(limits.overhead + 1, min(limits.bytes, size)),
-        )
 
     def add(self, offer: Offer) -> None:
         """Take deliveries in."""
         now = self.ports.clock.now()
-        self.buffered += offer.charge
+        self.buffer.take(offer.charge)
         if len(self.lanes) == 1:
             self.lanes[0].offer(offer.deliveries, offer.group, now)
             return
         by_lane: defaultdict[int, list[Delivery]] = defaultdict(list)
         for delivery in offer.deliveries:
-            by_lane[self._lane_of(delivery)].append(delivery)
-        for index, theirs in by_lane.items():
-            self.lanes[index].offer(theirs, offer.group, now)
-
-    def finish(self, deliveries: Sequence[Delivery]) -> None:
-        """Note the outcome of deliveries: their trackers know, their bytes are free."""
-        done: defaultdict[PartitionTracker, list[int]] = defaultdict(list)
-        for delivery in deliveries:
-            done[delivery.tracker].append(delivery.record.offset)
-        for tracker, offsets in done.items():
-            # A destination has the same bit in every partition.
-            tracker.finish_all(offsets, deliveries[0].bit)
-        self._free(sum([delivery.charge for delivery in deliveries]))
-
-    def forget(self, deliveries: Iterable[Delivery]) -> None:
-        """Let go of deliveries whose partition has left; they have no outcome here."""
-        self._free(sum(delivery.charge for delivery in deliveries))
-
-    def kept(self, batch: Batch) -> Batch | None:
-        """Return what of a batch may still be worked on: the part whose partitions are ours. The rest is let go."""
-        left = [delivery for delivery in batch.deliveries if delivery.tracker.open]
-        if len(left) != len(batch.deliveries):
-            self.forget(delivery for delivery in batch.deliveries if not delivery.tracker.open)
-            batch.deliveries = left
-        return batch if left else None
+            by_lane[self._lane_index(delivery)].append(delivery)
+        for index, deliveries in by_lane.items():
+            self.lanes[index].offer(deliveries, offer.group, now)
 
     def lane(self, batch: Batch) -> Lane:
         """Return the lane of a batch."""
         lanes = self.lanes
-        return lanes[0] if len(lanes) == 1 else lanes[self._lane_of(batch.deliveries[0])]
+        return lanes[0] if len(lanes) == 1 else lanes[self._lane_index(batch.deliveries[0])]
 
-    def hold(
-        self, cause: Cause, code: str | None, message: str, *, scope: Hashable = DESTINATION, single: bool = False
-    ) -> None:
-        """Hold the destination, or one group of it; `single` probes with one record at a time."""
+    def hold(self, kind: Kind, code: str | None, message: str, *, scope: Hashable = DESTINATION) -> None:
+        """Hold the destination, or one group of it."""
         clock = self.ports.clock
-        self.holds.hold(cause, code, message, now=clock.now(), wall=clock.wall(), scope=scope, single=single)
+        self.holds.begin(kind, code, message, now=clock.now(), wall=clock.wall(), scope=scope)
 
-    def release(self, scope: Hashable) -> None:
-        """End a hold; whatever waited goes on at once."""
-        held = self.holds.release(scope)
-        if held is None:
-            return
-        self.holds.failures = 0
-        if held.cause is Cause.STORM:
-            self.storm.reset()
+    def apply(
+        self,
+        event: Event,
+        group: Hashable,
+        probe: Probe,
+        *,
+        scope: Hashable = DESTINATION,
+        message: str | None = None,
+        wish: float | None = None,
+    ) -> None:
+        """Apply an answer to the holds; where it ends one, what waited for that goes on at once."""
         now = self.ports.clock.now()
-        for lane in self.lanes:
-            lane.hurry(now)
+        self._ended(self.holds.apply(event, group, probe, now=now, scope=scope, message=message, wish=wish))
+
+    def release(self) -> None:
+        """End every hold, because a person says so."""
+        self._ended(self.holds.release())
+        self.storm.reset()
 
     def hold_intake(self, cause: Cause | None, message: str = "") -> None:
-        """Say that records for this destination wait before they reach it (registry, storm of a topic)."""
-        self._intake_hold = None if cause is None else (cause, message)
+        """Show that records for this destination wait before they reach it (registry, storm of a topic)."""
+        self.holds.set_intake(cause, message, self.ports.clock.wall())
         self.note()
 
     def reload(self) -> None:
-        """Read the destination's secrets again, so that a rotated one mends a hold."""
+        """Read the destination's secrets again, so that a rotated one ends a hold."""
         self.vendor = self._reload()
+
+    def shown_holds(self) -> list[Condition]:
+        """Return every hold as a person sees it, the worst first."""
+        clock = self.ports.clock
+        return self.holds.shown(now=clock.now(), wall=clock.wall())
 
     def condition(self) -> Condition:
         """Return the state as a person sees it."""
@@ -209,22 +182,6 @@ class Destination:
             since = self._shown_since
         return replace(condition, since=since if since is not None else self.ports.clock.wall())
 
-    def _condition(self) -> Condition:
-        """Return the state; `since` is set only where a hold knows it."""
-        clock = self.ports.clock
-        retrying = None
-        for batch in (*self.tried_again, *[lane.retrying for lane in self.lanes if lane.tried]):
-            if batch is not None and batch.deliveries:
-                retrying = _waits(batch)
-                break
-        condition = self.holds.condition(
-            now=clock.now(), wall=clock.wall(), throttled_until=self.throttled_until, retrying=retrying
-        )
-        if self._intake_hold is not None and condition.state not in (State.HELD, State.PROBING):
-            cause, message = self._intake_hold
-            condition = Condition(State.HELD, cause, None, message)
-        return condition
-
     def note(self) -> None:
         """Log and count a change of state, once for each."""
         condition = self._condition()
@@ -233,8 +190,9 @@ class Destination:
             return
         self._shown, self._shown_since = self.condition(), self.ports.clock.wall()
         self.ports.metrics.set_state(self.name, condition.state)
-        held = condition.state is State.HELD
-        quiet = {condition.state, shown.state} <= {State.HELD, State.PROBING} and condition.cause == shown.cause
+        held = condition.state is DestinationState.HELD
+        probed = {condition.state, shown.state} <= {DestinationState.HELD, DestinationState.PROBING}
+        quiet = probed and condition.cause == shown.cause
         method = log.debug if quiet else log.warning if held else log.info
         method(
             "destination.state",
@@ -246,20 +204,35 @@ class Destination:
             message=condition.message,
         )
 
-    def _lane_of(self, delivery: Delivery) -> int:
+    def _condition(self) -> Condition:
+        """Return the state; `since` is set only where a hold knows it."""
+        now, wall = self.ports.clock.now(), self.ports.clock.wall()
+        holds = self.holds.shown(now=now, wall=wall)
+        if holds:
+            return holds[0]
+        left = self.throttle.until - now
+        if left > 0:
+            return Condition(DestinationState.THROTTLED, message="the vendor asked us to wait", next_probe=wall + left)
+        waits = self.waiting.message()
+        return Condition(DestinationState.FLOWING if waits is None else DestinationState.RETRYING, message=waits)
+
+    def _ended(self, holds: list[Hold]) -> None:
+        if not holds:
+            return
+        self.evidence.answered()
+        if any(hold.kind is Kind.STORM for hold in holds):
+            self.storm.reset()
+        now = self.ports.clock.now()
+        for lane in self.lanes:
+            lane.hurry(now)
+
+    def _documented_limits(self, group: Hashable) -> Limits:
+        # A vendor is built again when its secrets are read again, so its own method must not be kept.
+        return self.vendor.limits(group)
+
+    def _lane(self, *, concurrency: int, ordered: bool = False) -> Lane:
+        return Lane(self.limits.of, self.settings.batch.linger, concurrency=concurrency, ordered=ordered)
+
+    def _lane_index(self, delivery: Delivery) -> int:
         """Return the index of a delivery's lane where there is order."""
-        return -1 if delivery.first_dedup_id is not None else lane_of(delivery.record, self._ordered_lanes)
-
-    def _free(self, charge: int) -> None:
-        self.buffered -= charge
-        self.ports.budget.release(charge)
-
-
-def _waits(batch: Batch) -> str:
-    """Say what waits to be tried again; a lone record by its place, so that a person can look at it."""
-    count = len(batch.deliveries)
-    times = f"failed {batch.failures} time(s): {batch.reason}" if batch.failures else batch.reason
-    if count != 1:
-        return f"{count} records {times}"
-    topic, partition, offset = batch.deliveries[0].record.position
-    return f"the record {topic}[{partition}]@{offset} waits alone, {times}"
+        return -1 if delivery.replayed else lane_of(delivery.record, self._ordered_lanes)

@@ -1,204 +1,200 @@
-"""The states of a destination, and what moves it from one to another. Pure.
+"""The holds of one destination: several at once, each with its own cause, since when, and next probe. Pure.
 
-Theory of operation. A destination flows until something holds it. A hold has a cause and a scope (the destination, or
-one group of it) and ends by itself when a probe is answered in a way that disproves its cause; only a hold by the
-operator waits for the operator. Causes that end by themselves probe with one batch at a time, another one each time, at
-growing intervals.
-
-    event                         flowing/throttled/retrying     held                            probing
-    ----------------------------  -----------------------------  ------------------------------  -------------------
-    a batch is accepted           flowing                        (a late answer) released        released → flowing
-    a batch is refused            flowing                        –                               released, but a storm
-    throttled                     throttled until then           –                               held, later probe
-    failed, others are accepted   retrying                       –                               held, later probe
-    failed `OUTAGE_AFTER` times   held: outage                   –                               held, later probe
-    misconfigured                 held: misconfigured            cause and message are renewed   held, later probe
-    storm                         held: storm                    –                               held, later probe
-    operator holds / releases     held: operator / –             held: operator / released       as held
+What may happen to a hold is the table in `states`; here are the times and the messages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final
 
-from connector.delivery.retry import Backoff
+from connector.delivery.pacing import Backoff
+from connector.delivery.states import TABLE, Action, Cause, DestinationState, Event, Kind, Phase
 from connector.vendors.base import DESTINATION
 
-OUTAGE_AFTER: Final = 5
-"""Failures in a row, no batch accepted between them, after which a destination is held as an outage."""
 
-
-class State(StrEnum):
-    """What a destination does."""
-
-    FLOWING = "flowing"
-    THROTTLED = "throttled"
-    RETRYING = "retrying"
-    HELD = "held"
-    PROBING = "probing"
-
-
-class Cause(StrEnum):
-    """Why a destination is held."""
-
-    MISCONFIGURED = "misconfigured"
-    OUTAGE = "outage"
-    STORM = "storm"
-    REGISTRY = "registry"
-    OPERATOR = "operator"
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Hold:
-    """One hold: why, since when (epoch seconds), and the next probe (monotonic seconds; None: never by itself).
+    """One hold. `since` is epoch seconds, `next_probe` monotonic seconds; None: it is never probed."""
 
-    `single`: probes carry one record, because it is the records that are in doubt.
-    """
-
-    cause: Cause
+    kind: Kind
+    scope: Hashable
     code: str | None
     message: str
     since: float
     next_probe: float | None
-    single: bool = False
     probes: int = 0
-    probing: bool = False
+    phase: Phase = Phase.HELD
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A destination's state as a person sees it. `since` and `next_probe` are epoch seconds."""
+    """A destination's state, or one hold of it, as a person sees it. `since` and `next_probe` are epoch seconds.
 
-    state: State
+    `set_aside` is how many records wait apart for this hold's cause.
+    """
+
+    state: DestinationState
     cause: Cause | None = None
     code: str | None = None
     message: str | None = None
     since: float | None = None
     next_probe: float | None = None
+    set_aside: int | None = None
+
+
+Probe = tuple[Hold, ...]
+"""What one request probes: every hold that kept its batch back, the whole destination's first."""
 
 
 class Holds:
-    """The holds of one destination, by scope."""
+    """Everything that holds one destination. `backoff` gives the waits between probes."""
 
     def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff
-        self._holds: dict[Hashable, Hold] = {}
-        self.failures = 0
+        self._holds: list[Hold] = []
+        self._intake: Condition | None = None
 
     def __bool__(self) -> bool:
-        """Whether anything is held."""
+        """Whether any batch may be kept back."""
         return bool(self._holds)
 
-    def get(self, scope: Hashable = DESTINATION) -> Hold | None:
-        """Return the hold of a scope."""
-        return self._holds.get(scope)
+    def get(self, kind: Kind | None = None, scope: Hashable = DESTINATION) -> Hold | None:
+        """Return the hold of a kind and scope; without a kind the worst one of the scope."""
+        found = (hold for hold in self._holds if hold.scope == scope and kind in (None, hold.kind))
+        return min(found, key=_badness, default=None)
 
-    def blocking(self, group: Hashable) -> Hold | None:
-        """Return the hold that keeps a group's batches back: its own, or the whole destination's."""
-        return self._holds.get(DESTINATION) or self._holds.get(group)
+    def blocking(self, group: Hashable) -> Probe:
+        """Return the holds that keep a group's batches back: its own, and the whole destination's."""
+        if not self._holds:
+            return ()
+        return tuple(hold for hold in sorted(self._holds, key=_badness) if hold.scope in (DESTINATION, group))
 
-    def hold(
+    def begin(
         self,
-        cause: Cause,
+        kind: Kind,
         code: str | None,
         message: str,
         *,
         now: float,
         wall: float,
         scope: Hashable = DESTINATION,
-        single: bool = False,
-    ) -> bool:
-        """Hold a scope, or renew its hold's cause after a probe that failed. Return whether this is news.
+    ) -> None:
+        """Hold a scope; a hold of the same kind is renewed, and counts from now if its code is another."""
+        hold = self.get(kind, scope)
+        step = TABLE[kind, Phase.FREE if hold is None else hold.phase, Event.BEGUN]
+        if step.action is Action.BEGIN:
+            next_probe = None if kind is Kind.OPERATOR else now + self._backoff.probe(0)
+            self._holds.append(Hold(kind, scope, code, message, wall, next_probe))
+        elif hold is not None:
+            hold.since = hold.since if hold.code == code else wall
+            hold.code, hold.message = code, message
 
-        The operator's hold stays the operator's.
+    def apply(
+        self,
+        event: Event,
+        group: Hashable,
+        probe: Probe,
+        *,
+        now: float,
+        scope: Hashable = DESTINATION,
+        message: str | None = None,
+        wish: float | None = None,
+    ) -> list[Hold]:
+        """Apply an answer for a batch of `group` to every hold that concerns it, and return those that it ended.
+
+        `probe` is what the batch probed. `scope` is what a DENIED answer is about, `wish` the wait that the vendor asks
+        for (seconds).
         """
-        held = self._holds.get(scope)
-        if held is None:
-            wait = None if cause is Cause.OPERATOR else now + self._backoff.probe(0)
-            self._holds[scope] = Hold(cause, code, message, wall, wait, single)
-            return True
-        if held.cause is Cause.OPERATOR:
-            held.probing = False
-            return False
-        news = (held.cause, held.code) != (cause, code)
-        if news:
-            held.since = wall
-        held.cause, held.code, held.message, held.single = cause, code, message, single
-        if cause is Cause.OPERATOR:
-            held.next_probe, held.probing = None, False
-        elif held.probing:
-            self._probe_failed(held, now, None)
-        return news
+        if not self._holds:
+            return []
+        ended = []
+        for hold in self.blocking(group):
+            what = event
+            if event is Event.DENIED and hold.scope != scope:
+                what = Event.WIDER if scope == DESTINATION else Event.NARROWER
+            # An answer to a request from before the hold, or before its probe, is late: the probe is still under way.
+            phase = Phase.PROBING if hold in probe and hold.phase is Phase.PROBING else Phase.HELD
+            action = TABLE[hold.kind, phase, what].action
+            if action is Action.END:
+                self._holds.remove(hold)
+                ended.append(hold)
+            elif action is Action.LATER:
+                if message is not None and hold.kind is Kind.OUTAGE:
+                    hold.message = message
+                self._probe_later(hold, now, wish)
+        return ended
 
-    def probe_failed(self, scope: Hashable, now: float, message: str | None = None, wish: float | None = None) -> None:
-        """Note a probe that told nothing new; the next one comes later."""
-        held = self._holds.get(scope)
-        if held is None:
-            return
-        if message is not None and held.cause is Cause.OUTAGE:
-            held.message = message
-        if held.probing:
-            self._probe_failed(held, now, wish)
+    def start_probe(self, group: Hashable) -> Probe:
+        """Note that a probe goes out, and return what it probes."""
+        probe = self.blocking(group)
+        for hold in probe:
+            hold.phase = TABLE[hold.kind, hold.phase, Event.PROBED].phase
+        return probe
 
-    def probe_due(self, group: Hashable, now: float) -> Hold | None:
-        """Return the hold for which a batch of this group may go out as a probe now."""
-        held = self.blocking(group)
-        if held is None or held.probing or held.next_probe is None or held.next_probe > now:
-            return None
-        return held
+    def end_probe(self, probe: Probe, now: float) -> None:
+        """Note that a probe is over: a hold that its answer neither ended nor put off is probed again later."""
+        for hold in probe:
+            if hold.phase is Phase.PROBING:
+                self._probe_later(hold, now, None)
 
-    def probe_started(self, group: Hashable) -> Hold | None:
-        """Note that a probe is on its way, and return the hold that it tries."""
-        held = self.blocking(group)
-        if held is not None:
-            held.probing = True
-        return held
+    def lasts(self, probe: Probe) -> bool:
+        """Whether any hold of a probe still holds."""
+        return any(hold in self._holds for hold in probe)
 
-    def probe_ended(self, held: Hold, now: float) -> None:
-        """Note that a probe is over; where its answer neither ended nor renewed the hold, the next comes later."""
-        if held.probing:
-            self._probe_failed(held, now, None)
-
-    def release(self, scope: Hashable) -> Hold | None:
-        """End a scope's hold and return it."""
-        return self._holds.pop(scope, None)
+    def probe_is_due(self, group: Hashable, now: float) -> bool:
+        """Whether a batch of this group is kept back, and may go out as a probe now."""
+        due = _due(self.blocking(group))
+        return due is not None and due <= now
 
     def next_probe(self, now: float) -> float | None:
         """Return when a probe becomes due by time alone (monotonic seconds).
 
-        One that is due already waits for a batch or a slot, and a group's while the whole destination is held.
+        One that is due already waits for a batch or a slot.
         """
-        whole = self._holds.get(DESTINATION)
-        holds = self._holds.values() if whole is None else [whole]
-        times = [held.next_probe for held in holds if held.next_probe is not None and not held.probing]
-        return min((time for time in times if time > now), default=None)
+        times = [_due(self.blocking(scope)) for scope in {hold.scope for hold in self._holds}]
+        return min((time for time in times if time is not None and time > now), default=None)
 
-    def scopes(self) -> list[Hashable]:
-        """Return what is held."""
-        return list(self._holds)
+    def release(self) -> list[Hold]:
+        """End every hold, because a person says so, and return them."""
+        released, self._holds = self._holds, []
+        for hold in released:
+            hold.phase = TABLE[hold.kind, hold.phase, Event.RELEASED].phase
+        return released
 
-    def condition(self, *, now: float, wall: float, throttled_until: float, retrying: str | None) -> Condition:
-        """Return the state to show: the destination's own hold before a group's, a hold before anything else."""
-        scope = DESTINATION if DESTINATION in self._holds else next(iter(self._holds), None)
-        if scope is not None:
-            held = self._holds[scope]
-            message = held.message if scope == DESTINATION else f"{held.message} (only {scope})"
-            probe = None if held.next_probe is None or held.probing else wall + max(0.0, held.next_probe - now)
-            state = State.PROBING if held.probing else State.HELD
-            return Condition(state, held.cause, held.code, message, held.since, probe)
-        if throttled_until > now:
-            return Condition(
-                State.THROTTLED, message="the vendor asked to wait", next_probe=wall + throttled_until - now
-            )
-        if retrying is not None:
-            return Condition(State.RETRYING, message=retrying)
-        return Condition(State.FLOWING)
+    def set_intake(self, cause: Cause | None, message: str, wall: float) -> None:
+        """Show that records wait before they reach the destination; None: they no longer do."""
+        if cause is None:
+            self._intake = None
+        elif self._intake is None or (self._intake.cause, self._intake.message) != (cause, message):
+            self._intake = Condition(DestinationState.HELD, cause, None, message, wall)
 
-    def _probe_failed(self, held: Hold, now: float, wish: float | None) -> None:
-        held.probing = False
-        held.probes += 1
-        wait = self._backoff.probe(held.probes)
-        held.next_probe = now + (wait if wish is None else max(wait, self._backoff.wait(1, wish)))
+    def shown(self, *, now: float, wall: float) -> list[Condition]:
+        """Return every hold as a person sees it, the worst first."""
+        holds = [_shown(hold, now, wall) for hold in sorted(self._holds, key=_badness)]
+        return holds if self._intake is None else [*holds, self._intake]
+
+    def _probe_later(self, hold: Hold, now: float, wish: float | None) -> None:
+        hold.phase = Phase.HELD
+        hold.probes += 1
+        wait = self._backoff.probe(hold.probes)
+        hold.next_probe = now + (wait if wish is None else max(wait, self._backoff.wait(1, wish)))
+
+
+def _due(probe: Probe) -> float | None:
+    """Return when all of these holds may be probed together; None where there is none, or one may not."""
+    if any(hold.phase is Phase.PROBING or hold.next_probe is None for hold in probe):
+        return None
+    return max((hold.next_probe or 0.0 for hold in probe), default=None)
+
+
+def _badness(hold: Hold) -> tuple[bool, int]:
+    return hold.scope != DESTINATION, hold.kind.value
+
+
+def _shown(hold: Hold, now: float, wall: float) -> Condition:
+    probing = hold.phase is Phase.PROBING
+    message = hold.message if hold.scope == DESTINATION else f"{hold.message} (only {hold.scope})"
+    next_probe = None if hold.next_probe is None or probing else wall + max(0.0, hold.next_probe - now)
+    state = DestinationState.PROBING if probing else DestinationState.HELD
+    return Condition(state, hold.kind.cause, hold.code, message, hold.since, next_probe)

@@ -1,15 +1,15 @@
 """How a refused batch is taken apart until only the bad records are left. Pure.
 
-Retries of a refused batch must change its composition, or it fails for ever. With a hint (the answer names values), the
-suspects are set apart and the rest goes out at once; without one, halves.
+A refused batch must be sent again in another composition, or it fails for ever. With a hint (the answer names values),
+the suspects are set apart and the rest is sent at once; without one, halves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from connector.delivery.lane import order_key
 from connector.pipeline.batching import Batch, Delivery
-from connector.pipeline.ordering import order_key
 
 
 def halves(batch: Batch) -> list[Batch]:

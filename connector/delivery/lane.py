@@ -1,8 +1,11 @@
-"""What waits to be sent at one destination, and in which order it goes. Pure.
+"""What waits to be sent to one destination, and in which order it goes. Pure.
 
 Without order there is one lane with many requests in flight: parts of a refused batch go first, then retries that are
 due, then full batches, then a filling one whose linger is over. With `order: key` there are many lanes with one request
-in flight each, and whatever failed stays in front of what came later.
+in flight each, and what failed stays in front of what came later.
+
+Why not one queue per key? Keys are unbounded and mostly seen once; a lane per key would send batches of one. A lane is
+a fixed share of all keys, so its batches fill, and one request in flight for it keeps the order of every key in it.
 """
 
 from __future__ import annotations
@@ -14,14 +17,26 @@ from heapq import heapify, heappop, heappush
 from itertools import chain, count
 from operator import is_
 from typing import Final
+from zlib import crc32
 
 from connector.pipeline.batching import Batch, Delivery, OpenBatch
-from connector.pipeline.ordering import order_key
+from connector.records import Record
 from connector.vendors.base import Limits
 
 Allowed = Callable[[Hashable], bool]
 _AT_ONCE: Final = float("-inf")
 _NEVER: Final = float("inf")
+
+
+def lane_of(record: Record, lanes: int) -> int:
+    """Return the lane of a record: all records of a key share one, records without a key share their partition's."""
+    key = record.key
+    return (record.partition if key is None else crc32(key)) % lanes
+
+
+def order_key(record: Record) -> Hashable:
+    """Return what records have in common whose order matters: the key, or the partition of a record without one."""
+    return record.key if record.key is not None else record.partition
 
 
 class Lane:
@@ -41,9 +56,9 @@ class Lane:
         self._serial = count()
         self.in_flight = 0
         self.due = _NEVER
-        """No batch can be due before this moment (monotonic seconds): a look at it spares a look into the lane."""
+        """No batch is due before this moment (monotonic seconds). Cheap to check before `take`."""
         self.tried = False
-        """Whether what was tried before may wait here: the same for `retrying`."""
+        """Whether batches that were sent before may wait here. Cheap to check before `retrying`."""
 
     def offer(self, deliveries: Sequence[Delivery], group: Hashable, now: float) -> None:
         """Add deliveries of one group to the batch that fills for it, and to the next where that is full."""
@@ -72,10 +87,10 @@ class Lane:
         return batch
 
     def take_probe(self, allowed: Allowed) -> Batch | None:
-        """Return any batch, without regard to due times and linger, one that was not tried yet before the others.
+        """Return any batch, whatever its due time and linger; those that were not tried yet come first.
 
-        With order, a record in doubt at the head lets the first record of another key by, alone: that one's acceptance
-        is the evidence that ends the doubt, and no key is overtaken.
+        With order, a record in doubt at the head lets the first record of another key pass, alone: its acceptance is
+        the evidence that ends the doubt, and no record overtakes another of its key.
         """
         if self.in_flight >= self.concurrency:
             return None
@@ -99,7 +114,7 @@ class Lane:
         self._front.extendleft(reversed(parts))
 
     def put_back(self, batch: Batch, now: float) -> None:
-        """Put a batch back that nothing was learnt about: in front where there is order, else the last to be probed."""
+        """Put a batch back about which nothing was learned: in front where there is order, else last to be probed."""
         self.put_waiting(batch, now)
 
     def put_waiting(self, batch: Batch, due: float) -> None:
@@ -113,7 +128,7 @@ class Lane:
             heappush(self._waiting, (due, next(self._serial), batch))
 
     def hurry(self, now: float) -> None:
-        """Make every waiting batch due: what they waited for is over."""
+        """Make every waiting batch due now, because what they waited for is over."""
         self.due = _AT_ONCE
         for batch in self._front:
             batch.due = min(batch.due, now)
@@ -125,7 +140,7 @@ class Lane:
         if self.in_flight >= self.concurrency:
             return None
         if self._ordered and (self._front or self._ready):
-            # The head alone decides: what stands behind it waits, allowed or not.
+            # The head alone decides: what is behind it waits, allowed or not.
             head = self._front[0] if self._front else self._ready[0]
             return head.due if allowed(head.group) else None
         times = [batch.due for batch in self._front if allowed(batch.group)]
@@ -153,8 +168,16 @@ class Lane:
         """Whether anything waits here."""
         return bool(self._front or self._waiting or self._ready or self._open)
 
+    def take_out(self, delivery: Delivery) -> Batch | None:
+        """Take one delivery out, as a batch of one that knows how often it was sent; None where it is not here."""
+        batch = next((batch for batch in self.batches() if delivery in batch.deliveries), None)
+        if batch is None:
+            return None
+        self.drop(partial(is_, delivery))
+        return batch.part([delivery])
+
     def drop(self, gone: Callable[[Delivery], bool]) -> list[Delivery]:
-        """Take out every delivery that is `gone` and return them: their partition leaves, they stay uncommitted."""
+        """Take out every delivery that is `gone`, and return them."""
         dropped: list[Delivery] = []
         self.due = _AT_ONCE
 
@@ -238,9 +261,9 @@ class Lane:
 
 def _refilled(filling: OpenBatch, deliveries: list[Delivery]) -> OpenBatch:
     """Return a filling batch with fewer deliveries: its size and merge keys differ now."""
-    anew = OpenBatch(filling.group, filling.limits, filling.opened_at)
-    anew.fill(deliveries)
-    return anew
+    refilled = OpenBatch(filling.group, filling.limits, filling.opened_at)
+    refilled.fill(deliveries)
+    return refilled
 
 
 def _any(_group: Hashable) -> bool:

@@ -1,25 +1,25 @@
-"""What an answer does to a batch: outcomes for its records, or another attempt in another composition.
+"""What an answer does to a batch: vendor → verdict → action.
 
-A record is dead-lettered as refused only after it was refused alone. Everything that says nothing about a record leaves
-it where it is: it waits, and the destination shows why.
+A record is dead-lettered as refused only after it was refused alone. What shows nothing about a record leaves it
+where it is: it waits, and the destination shows why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 
 from connector.delivery.destination import Destination
-from connector.delivery.holds import OUTAGE_AFTER, Cause
+from connector.delivery.holds import Probe
 from connector.delivery.isolation import halves, take_apart
-from connector.delivery.receipts import receipt_of
 from connector.delivery.request import follow_delivered
+from connector.delivery.states import Event, Kind
 from connector.errors import Refusal
 from connector.pipeline.batching import Batch, Delivery
-from connector.records import NO_TIMESTAMP, Answer, DeadLetter
+from connector.records import NO_TIMESTAMP, Answer, DeadLetter, OffsetRange, Receipt, uuid5_text
 from connector.telemetry.discretion import discreet
 from connector.telemetry.logs import sample
 from connector.vendors.base import (
@@ -38,121 +38,132 @@ log = structlog.get_logger()
 
 HALVE_AFTER: Final = 5
 """Failures of one batch, while others are accepted, after which it is halved to find the record that causes them."""
-DOUBT_AFTER: Final = 10
-"""Records refused alone by an undocumented code, nothing accepted between them, after which the destination is held."""
+_EVENTS: Final[Mapping[type, Event]] = {
+    Accepted: Event.ACCEPTED,
+    Refused: Event.JUDGED,
+    TooLarge: Event.TOO_LARGE,
+    Throttled: Event.THROTTLED,
+    Retry: Event.FAILED,
+    Misconfigured: Event.DENIED,
+}
 
 Together = Callable[[Sequence[Coroutine[Any, Any, None]]], Awaitable[None]]
+_Action = Callable[[Batch, Any, Response | None, Probe], Coroutine[Any, Any, None]]
 
 
-class Settlement:
-    """Settles the batches of one destination; `together` awaits several works at once."""
+class Outcomes:
+    """Carries out what the answers to one destination's requests mean; `together` awaits several coroutines at once."""
 
-    def __init__(self, destination: Destination, vendor_name: str, together: Together) -> None:
-        self._at = destination
+    def __init__(self, destination: Destination, together: Together) -> None:
+        self._destination = destination
         self._together = together
         self._ports = destination.ports
-        self._vendor_name = vendor_name
+        self._vendor_name = destination.settings.vendor
+        self._actions: Mapping[type, _Action] = {
+            Accepted: self._accepted,
+            Refused: self._refused,
+            TooLarge: self._too_large,
+            Throttled: self._throttled,
+            Retry: self._failed,
+            Misconfigured: self._denied,
+        }
 
-    async def settle(self, batch: Batch, verdict: Verdict, response: Response | None, *, probe: bool) -> None:
-        """Carry out what the verdict means. Returns when every record of the batch has its outcome or waits again."""
+    async def settle(self, batch: Batch, verdict: Verdict, response: Response | None, probe: Probe) -> None:
+        """Carry out what the verdict means. Returns when every record of the batch has its outcome or waits again.
+
+        `probe` is what the batch probed, if anything.
+        """
         if not isinstance(verdict, Accepted):
             batch.said = verdict.reason
             if response is not None:
                 verdict = replace(verdict, reason=discreet(verdict.reason, (item.body for item in batch.items)))
-        match verdict:
-            case Accepted():
-                await self._accepted(batch, verdict, response, probe=probe)
-            case Refused():
-                await self._refused(batch, verdict, response, probe=probe)
-            case TooLarge():
-                await self._too_large(batch, verdict, response, probe=probe)
-            case Throttled():
-                self._throttled(batch, verdict, probe=probe)
-            case Retry():
-                await self._failed(batch, verdict, response, probe=probe)
-            case Misconfigured():
-                self._misconfigured(batch, verdict, probe=probe)
+        if self._destination.holds:
+            self._apply_to_holds(batch, verdict, probe)
+        await self._actions[type(verdict)](batch, verdict, response, probe)
 
-    async def _accepted(self, batch: Batch, verdict: Accepted, response: Response | None, *, probe: bool) -> None:
-        at = self._at
-        at.accepted += len(batch.deliveries) - len(verdict.again)
-        at.vouched_at = max(at.vouched_at, batch.sent_at)
-        at.doubted = at.throttles = at.holds.failures = 0
+    def _apply_to_holds(self, batch: Batch, verdict: Verdict, probe: Probe) -> None:
+        event = _EVENTS[type(verdict)]
+        if isinstance(verdict, Refused) and not verdict.documented:
+            event = Event.BAFFLING
+        elif event is Event.ACCEPTED and batch.deliveries and all(delivery.replayed for delivery in batch.deliveries):
+            # A replayed record was fixed on its own: that it passes shows nothing about a storm of today's records.
+            event = Event.JUDGED
+        scope = verdict.scope if isinstance(verdict, Misconfigured) else DESTINATION
+        message, wish = (verdict.reason, verdict.after) if isinstance(verdict, Retry | Throttled) else (None, None)
+        self._destination.apply(event, batch.group, probe, scope=scope, message=message, wish=wish)
+
+    async def _accepted(self, batch: Batch, verdict: Accepted, response: Response | None, probe: Probe) -> None:
+        destination = self._destination
+        destination.evidence.accepted(batch, len(batch.deliveries) - len(verdict.again))
+        destination.throttle.answered()
         # Replayed records are outside its window.
-        at.storm.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))
-        self._vendor_answers(batch, probe=probe, accepted=True)
+        destination.storm.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))
         if verdict.rate is not None and verdict.rate.remaining <= 0:
-            at.bucket.wait_until(self._ports.clock.now() + at.backoff.wait(1, verdict.rate.reset))
+            destination.bucket.wait_until(self._ports.clock.now() + destination.backoff.wait(1, verdict.rate.reset))
         done = batch.deliveries
         if verdict.again:
             done = [d for index, d in enumerate(batch.deliveries) if index not in verdict.again]
             self._ask_again(batch, verdict.again)
         if verdict.answers:
             await self._write_answers(done, verdict.answers)
-        at.finish(done)
+        destination.buffer.finish(done)
         self._count_delivered(done)
         if sample.on:
-            follow_delivered(at.name, done, batch.attempts)
+            follow_delivered(destination.name, done, batch.attempts)
         if self._ports.receipts is not None and done:
             wall = self._ports.clock.wall()
-            receipt = receipt_of(at.name, self._vendor_name, batch, done, response, verdict.request_id, wall)
+            receipt = receipt_of(destination.name, self._vendor_name, batch, done, response, verdict.request_id, wall)
             self._ports.receipts.note(receipt)
 
     def _ask_again(self, batch: Batch, indexes: frozenset[int]) -> None:
-        left = self._at.kept(batch.part([d for index, d in enumerate(batch.deliveries) if index in indexes]))
+        destination = self._destination
+        left = destination.buffer.kept(batch.part([d for index, d in enumerate(batch.deliveries) if index in indexes]))
         if left is not None:
             left.asked += 1
             left.reason = "the vendor's answer was not final"
-            self._at.lane(left).put_waiting(left, self._ports.clock.now() + self._at.backoff.wait(left.asked))
+            due = self._ports.clock.now() + destination.backoff.wait(left.asked)
+            destination.lane(left).put_waiting(left, due)
 
-    async def _refused(self, batch: Batch, verdict: Refused, response: Response | None, *, probe: bool) -> None:
-        at = self._at
-        at.throttles = at.holds.failures = 0
-        held = at.holds.blocking(batch.group)
-        # A code that is understood says that the vendor judges records, so it ends a hold that doubted that; no storm.
-        doubted = held is not None and held.cause is Cause.MISCONFIGURED and verdict.documented
-        if probe and held is not None and not doubted and (held.single or not verdict.documented):
-            if len(batch.deliveries) == 1:
-                # It counts as a first refusal, and the next probe takes another record.
-                self._note_refusal(batch.deliveries[0], verdict.code)
-                batch.deliveries[0].refused_alone = True
-            self._put_back(batch)
-            if held.single:
-                at.holds.probe_failed(self._scope(batch), self._ports.clock.now())
-            else:
-                # It answers, but nobody knows what: from now on records are in doubt, and are asked one by one.
-                self._doubt(verdict, self._scope(batch))
-            return
-        self._vendor_answers(batch, probe=probe, accepted=False)
+    async def _refused(self, batch: Batch, verdict: Refused, response: Response | None, probe: Probe) -> None:
+        destination = self._destination
+        destination.throttle.answered()
+        destination.evidence.answered()
         if not verdict.documented:
-            for delivery in batch.deliveries:
-                self._note_refusal(delivery, verdict.code)
-        if len(batch.deliveries) > 1:
+            destination.evidence.refused(batch.deliveries, verdict.code, self._ports.clock.now())
+        lasts = destination.holds.lasts(probe)
+        if lasts or (probe and not verdict.documented):
+            # A probe only tries whether the hold can end: its records go back, and the next one takes others. Where it
+            # ended a hold by a code that is not understood, the records themselves are in doubt from now on.
+            if len(batch.deliveries) == 1:
+                destination.evidence.refused_alone(batch.deliveries[0])
+            self._put_back(batch)
+            if not lasts:
+                self._doubt(verdict, DESTINATION if any(hold.scope == DESTINATION for hold in probe) else batch.group)
+        elif len(batch.deliveries) > 1:
             sent = len(batch.deliveries)
-            left = at.kept(batch)
+            left = destination.buffer.kept(batch)
             if left is not None:
                 # The suspects are places in what was sent; where a partition left meanwhile they name others.
                 suspects = verdict.suspects if len(left.deliveries) == sent else frozenset()
-                self._take_apart(left, take_apart(left, suspects, ordered=at.settings.order == "key"))
-            return
-        if not verdict.documented and not self._believed(batch, verdict):
-            return
-        await self._refused_alone(batch, "refused", verdict, response)
+                self._isolate(left, take_apart(left, suspects, ordered=destination.settings.order == "key"))
+        elif verdict.documented or destination.evidence.believes(batch):
+            await self._refused_alone(batch, "refused", verdict, response)
+        else:
+            self._wait_for_evidence(batch, verdict)
 
     async def _refused_alone(
         self, batch: Batch, cause: str, verdict: Refused | TooLarge, response: Response | None
     ) -> None:
         """Dead-letter a record by its own fault, or hold the destination where too many have gone that way."""
-        at = self._at
-        if not batch.deliveries[0].replayed and at.storm.refused(cause, verdict.code):
+        destination = self._destination
+        if not batch.deliveries[0].replayed and destination.storm.refused(cause, verdict.code):
             self._put_back(batch)
-            at.hold(
-                Cause.STORM,
+            destination.hold(
+                Kind.STORM,
                 verdict.code,
-                f"too many of the last records were refused with {verdict.code} ({verdict.reason}): likely a setting "
-                "of this destination or of its routes is wrong, or the vendor does not know these events yet; mend it "
-                "there, or set storm: off to let them go",
-                single=True,
+                f"too many of the last records were refused with {verdict.code} ({verdict.reason}): probably a setting "
+                "of this destination or of its routes is wrong, or the vendor does not know these events yet; fix it, "
+                "or set storm: off to dead-letter them",
             )
             return
         if isinstance(verdict, Refused) and verdict.answers:
@@ -161,15 +172,14 @@ class Settlement:
 
     def storm_of_invalid(self, delivery: Delivery, refusal: Refusal) -> bool:
         """Count a record that breaks a rule; return True, and hold the destination, where too many did."""
-        at = self._at
-        if delivery.replayed or not at.storm.refused(refusal.cause, refusal.code):
+        destination = self._destination
+        if delivery.replayed or not destination.storm.refused(refusal.cause, refusal.code):
             return False
-        at.hold(
-            Cause.STORM,
+        destination.hold(
+            Kind.STORM,
             refusal.code,
-            f"too many of the last records break {refusal.code} ({refusal.message}): likely a mapping under routes: is "
-            "wrong, or switch the rule off under rules: if the vendor takes them",
-            single=True,
+            f"too many of the last records break {refusal.code} ({refusal.message}): probably a mapping under routes: "
+            "is wrong; if the vendor accepts such values, switch the rule off under rules:",
         )
         return True
 
@@ -181,124 +191,89 @@ class Settlement:
             Batch(None, [delivery]), refusal.cause, refusal.code, refusal.message, field=refusal.field
         )
 
-    def _believed(self, batch: Batch, verdict: Refused) -> bool:
-        """Whether an undocumented refusal of a lone record is evidence enough; where not, it waits.
-
-        It is when the record was refused alone before, then others were sent and accepted, and then it was sent again:
-        the vendor judges what is under way in any order.
-        """
-        at = self._at
-        delivery = batch.deliveries[0]
-        first = not delivery.refused_alone
-        if not first and delivery.refused is not None and batch.vouched_at > delivery.refused[1]:
-            return True
-        delivery.refused_alone = True
-        at.doubted += 1
-        left = at.kept(batch)
+    def _wait_for_evidence(self, batch: Batch, verdict: Refused) -> None:
+        """Let a lone record wait whose refusal is not believed; the second time the destination is in doubt too."""
+        destination, now = self._destination, self._ports.clock.now()
+        first = destination.evidence.refused_alone(batch.deliveries[0])
+        many = destination.evidence.doubt()
+        left = destination.buffer.kept(batch)
         if left is None:
-            return False
+            return
         left.reason = f"refused with {verdict.code}, which the vendor does not document: {verdict.reason}"
-        if first and at.doubted < DOUBT_AFTER:
-            at.lane(left).put_waiting(left, self._ports.clock.now() + at.backoff.wait(1))
-            return False
-        at.lane(left).put_back(left, self._ports.clock.now())
+        if first and not many:
+            destination.lane(left).put_waiting(left, now + destination.backoff.wait(1))
+            return
+        destination.lane(left).put_back(left, now)
         self._doubt(verdict, DESTINATION)
-        return False
-
-    def _note_refusal(self, delivery: Delivery, code: str) -> None:
-        """Remember when this code refused the record first; what another code said before is no evidence."""
-        if delivery.refused is None or delivery.refused[0] != code:
-            delivery.refused = (code, self._ports.clock.now())
-            delivery.refused_alone = False
 
     def _doubt(self, verdict: Refused, scope: object) -> None:
         """Hold until a record is accepted, or refused in a way that is understood."""
-        self._at.hold(
-            Cause.MISCONFIGURED,
+        self._destination.hold(
+            Kind.DOUBT,
             verdict.code,
             f"records are refused with {verdict.code}, which the vendor does not document, and none was accepted since "
             f"({verdict.reason}): check the destination's settings, or state the code's meaning under codes:",
             scope=scope,
-            single=True,
         )
 
-    async def _too_large(self, batch: Batch, verdict: TooLarge, response: Response | None, *, probe: bool) -> None:
-        at = self._at
-        held = at.holds.blocking(batch.group)
-        if probe and held is not None and held.single:
+    async def _too_large(self, batch: Batch, verdict: TooLarge, response: Response | None, probe: Probe) -> None:
+        destination = self._destination
+        if destination.holds.lasts(probe):
             self._put_back(batch)
             return
-        self._vendor_answers(batch, probe=probe, accepted=False)
         if len(batch.deliveries) == 1:
             await self._refused_alone(batch, "too_large", verdict, response)
             return
-        limits = at.limits(batch.group)
-        weight = sum(delivery.item.weight for delivery in batch.deliveries)
-        size = limits.overhead + sum(len(d.item.body) + limits.separator for d in batch.deliveries) - limits.separator
-        if verdict.limit == "records":
-            at.shrink(batch.group, records=weight // 2)
-        else:
-            at.shrink(batch.group, size=size // 2)
+        weight, size = destination.limits.too_large(batch, verdict.limit)
         log.warning(
             "batch.too_large",
-            destination=at.name,
+            destination=destination.name,
             code=verdict.code,
             message=verdict.reason,
             records=weight,
             bytes=size,
         )
-        left = at.kept(batch)
+        left = destination.buffer.kept(batch)
         if left is not None:
-            self._take_apart(left, halves(left) if len(left.deliveries) > 1 else [left])
+            self._isolate(left, halves(left) if len(left.deliveries) > 1 else [left])
 
-    def _throttled(self, batch: Batch, verdict: Throttled, *, probe: bool) -> None:
-        at = self._at
-        now = self._ports.clock.now()
-        if now >= at.throttled_until:
-            # Requests that were under way when the first was throttled tell nothing more.
-            at.throttles += 1
-        until = now + at.backoff.wait(at.throttles, verdict.after)
-        at.throttled_until = max(at.throttled_until, until)
-        at.bucket.wait_until(until)
-        if probe:
-            at.holds.probe_failed(self._scope(batch), now, verdict.reason, verdict.after)
+    async def _throttled(self, batch: Batch, verdict: Throttled, response: Response | None, probe: Probe) -> None:
+        destination = self._destination
+        until = destination.throttle.begin(self._ports.clock.now(), verdict.after)
+        destination.bucket.wait_until(until)
         batch.reason = verdict.reason
-        left = at.kept(batch)
+        left = destination.buffer.kept(batch)
         if left is not None:
-            at.lane(left).put_parts([left])
+            destination.lane(left).put_parts([left])
 
-    async def _failed(self, batch: Batch, verdict: Retry, response: Response | None, *, probe: bool) -> None:
-        at, clock = self._at, self._ports.clock
-        now = clock.now()
+    async def _failed(self, batch: Batch, verdict: Retry, response: Response | None, probe: Probe) -> None:
+        destination, now = self._destination, self._ports.clock.now()
+        evidence = destination.evidence
         batch.failures += 1
         batch.reason = verdict.reason
-        if batch.failures == 1:
-            batch.accepted_before = at.accepted
+        evidence.failed(batch)
         if verdict.unknown_outcome:
-            self._ports.metrics.unknown_outcomes.labels(at.name).inc()
-        if probe:
-            at.holds.probe_failed(self._scope(batch), now, verdict.reason, verdict.after)
-        at.holds.failures += 1
+            self._ports.metrics.unknown_outcomes.labels(destination.name).inc()
         if await self._given_up(batch, verdict, response):
             return
-        left = at.kept(batch)
+        left = destination.buffer.kept(batch)
         if left is None:
             return
-        others_pass = at.accepted > left.accepted_before
+        others_pass = evidence.others_pass(left)
         # Where nothing else comes only smaller probes can tell one record that hangs from a vendor that is down.
         if left.failures >= HALVE_AFTER and (others_pass or probe) and len(left.deliveries) > 1:
             parts = halves(left)
             for part in parts:
                 part.failures = HALVE_AFTER - 1 if others_pass else 0
-            self._take_apart(left, parts)
+            self._isolate(left, parts)
         else:
-            at.lane(left).put_waiting(left, now + at.backoff.wait(left.failures, verdict.after))
-        if at.holds.failures >= OUTAGE_AFTER and at.holds.get() is None:
-            at.hold(Cause.OUTAGE, verdict.code, verdict.reason)
+            destination.lane(left).put_waiting(left, now + destination.backoff.wait(left.failures, verdict.after))
+        if evidence.is_outage and destination.holds.get() is None:
+            destination.hold(Kind.OUTAGE, verdict.code, verdict.reason)
 
     async def _given_up(self, batch: Batch, verdict: Retry, response: Response | None) -> bool:
         """Dead-letter what the user asked to give up; return whether that was so."""
-        settings = self._at.settings
+        settings = self._destination.settings
         if verdict.unknown_outcome and settings.on_unknown_outcome == "dead_letter":
             await self.dead_letter(batch, "unknown_outcome", verdict.code, batch.said, response, verdict.request_id)
             return True
@@ -308,44 +283,20 @@ class Settlement:
         await self.dead_letter(batch, "gave_up", verdict.code, batch.said, response, verdict.request_id)
         return True
 
-    def _misconfigured(self, batch: Batch, verdict: Misconfigured, *, probe: bool) -> None:
-        at = self._at
-        held = at.holds.get() if verdict.scope != DESTINATION else None
-        if held is not None and (held.cause is Cause.OUTAGE or (probe and not held.single)):
-            # It answers, and blames one group only: what held the whole destination is over.
-            at.release(DESTINATION)
-        at.hold(Cause.MISCONFIGURED, verdict.code, verdict.reason, scope=verdict.scope)
+    async def _denied(self, batch: Batch, verdict: Misconfigured, response: Response | None, probe: Probe) -> None:
+        self._destination.hold(Kind.DENIED, verdict.code, verdict.reason, scope=verdict.scope)
         batch.reason = verdict.reason
         self._put_back(batch)
 
-    def _vendor_answers(self, batch: Batch, *, probe: bool, accepted: bool) -> None:
-        """End the holds that this answer disproves: an outage by any answer, the others by a probe's."""
-        holds = self._at.holds
-        if not holds:
-            return
-        for scope in (batch.group, DESTINATION):
-            held = holds.get(scope)
-            if held is None or held.cause is Cause.OPERATOR:
-                continue
-            if held.cause is Cause.STORM and batch.deliveries and all(one.replayed for one in batch.deliveries):
-                # It was mended for a record of the past; what comes now may go on as it did.
-                continue
-            disproved = accepted or not held.single or held.cause is Cause.MISCONFIGURED
-            if held.cause is Cause.OUTAGE or (probe and disproved):
-                self._at.release(scope)
-
-    def _scope(self, batch: Batch) -> object:
-        return DESTINATION if self._at.holds.get() is not None else batch.group
-
     def _put_back(self, batch: Batch) -> None:
-        left = self._at.kept(batch)
+        left = self._destination.buffer.kept(batch)
         if left is not None:
-            self._at.lane(left).put_back(left, self._ports.clock.now())
+            self._destination.lane(left).put_back(left, self._ports.clock.now())
 
-    def _take_apart(self, batch: Batch, parts: list[Batch]) -> None:
+    def _isolate(self, batch: Batch, parts: list[Batch]) -> None:
         for part in parts:
             part.isolating = True
-        self._at.lane(batch).put_parts(parts)
+        self._destination.lane(batch).put_parts(parts)
 
     async def _write_answers(self, deliveries: Sequence[Delivery], answers: Sequence[Answer]) -> None:
         sink = self._ports.answers
@@ -376,7 +327,7 @@ class Settlement:
                 dedup_id=delivery.dedup_id,
                 field=field,
                 vendor=self._vendor_name,
-                destination=self._at.name,
+                destination=self._destination.name,
                 http_status=None if response is None else response.status,
                 request_id=request_id,
                 attempts=batch.attempts,
@@ -385,18 +336,58 @@ class Settlement:
             for delivery in batch.deliveries
         )
         # All at once: one after another a batch that is given up would take as many round trips as it has records.
-        await self._together(
-            [self._write_dead_letter(*one) for one in zip(batch.deliveries, dead_letters, strict=True)]
-        )
+        pairs = zip(batch.deliveries, dead_letters, strict=True)
+        await self._together([self._write_dead_letter(delivery, dead_letter) for delivery, dead_letter in pairs])
 
     async def _write_dead_letter(self, delivery: Delivery, dead_letter: DeadLetter) -> None:
         await self._ports.dead_letters.write(dead_letter, delivery.tracker.is_ours)
-        self._at.finish([delivery])
+        self._destination.buffer.finish([delivery])
 
     def _count_delivered(self, deliveries: Sequence[Delivery]) -> None:
-        metrics, name = self._ports.metrics, self._at.name
+        metrics, name = self._ports.metrics, self._destination.name
         metrics.records_delivered.labels(name).inc(len(deliveries))
         times = [delivery.record.timestamp for delivery in deliveries]
         if NO_TIMESTAMP in times:
             times = [time for time in times if time >= 0]
         metrics.delivery_delay.labels(name).observe_since(times, self._ports.clock.wall())
+
+
+def receipt_of(
+    destination: str,
+    vendor: str,
+    batch: Batch,
+    delivered: Sequence[Delivery],
+    response: Response | None,
+    request_id: str | None,
+    wall: float,
+) -> Receipt:
+    """Return the receipt for what was `delivered` of a batch at `wall` (epoch seconds)."""
+    ranges = ranges_of((d.record.topic, d.record.partition, d.record.offset) for d in delivered)
+    return Receipt(
+        id=uuid5_text(
+            "/".join(
+                (destination, *(f"{found.topic}:{found.partition}:{found.first}-{found.last}" for found in ranges))
+            )
+        ),
+        destination=destination,
+        vendor=vendor,
+        positions=ranges,
+        records=len(delivered),
+        delivered_at=wall,
+        first_attempt=batch.first_attempt,
+        attempts=batch.attempts,
+        http_status=None if response is None else response.status,
+        request_id=request_id,
+    )
+
+
+def ranges_of(positions: Iterable[tuple[str, int, int]]) -> tuple[OffsetRange, ...]:
+    """Return positions as the fewest ranges that hold them and no other, ascending."""
+    ranges: list[OffsetRange] = []
+    for topic, partition, offset in sorted(positions):
+        last = ranges[-1] if ranges else None
+        if last is not None and last[:2] == (topic, partition) and offset <= last.last + 1:
+            ranges[-1] = OffsetRange(topic, partition, last.first, offset)
+        else:
+            ranges.append(OffsetRange(topic, partition, offset, offset))
+    return tuple(ranges)

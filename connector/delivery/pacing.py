@@ -1,16 +1,19 @@
-"""How many requests a second: a token bucket of depth one, and a log of the last second. Pure.
+"""When a request may go: the rate limit, the back-off after failures, and the vendor's own request to wait. Pure.
 
-A vendor counts requests in its own seconds, so any second counts. The bucket gives a token each `1 / (0.985 × limit)`
-seconds; idle time saves none, but for `CATCH_UP`: a loop on a busy machine wakes late, and what a timer lost is made up
-for. The log sees to it that making up never puts more than the limit into any `WINDOW`, which is longer than a second
-by what requests may gain on each other on their way.
+A vendor counts requests in its own seconds, so any second counts. The bucket gives a token every `1 / (0.985 × limit)`
+seconds. Idle time saves no tokens, except `CATCH_UP`: a loop on a busy machine wakes late, and may make up for what the
+timer lost. A log of the last second makes sure that this never puts more than the limit into any `WINDOW`, which is
+longer than a second by what requests may gain on each other on their way.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from math import ceil
+from random import Random
 from typing import Final
+
+from connector.config.loader import RetrySettings
 
 PACE: Final = 0.985
 CATCH_UP: Final = 0.05
@@ -59,8 +62,8 @@ class TokenBucket:
     def set_share(self, share: float, now: float) -> None:
         """Change which part of the group's limit is this member's (0 to 1).
 
-        Every change is waited out for `CATCH_UP`: a member may just have made up for what it was late. A larger share
-        starts with an empty bucket besides, because its former owner may just have used its token.
+        After every change the bucket waits `CATCH_UP`: the member may just have made up for being late. A larger share
+        also starts with an empty bucket, because its former owner may just have used its token.
         """
         if share == self._share or self._limit is None:
             return
@@ -72,3 +75,56 @@ class TokenBucket:
     def wait_until(self, moment: float) -> None:
         """Give out no token before `moment`: the vendor said so."""
         self._next = max(self._next, moment)
+
+
+class Backoff:
+    """Waiting times for a destination's retries and probes: exponential, with full jitter, capped."""
+
+    def __init__(self, settings: RetrySettings, random: Random) -> None:
+        self._settings = settings
+        self._random = random
+
+    def wait(self, failures: int, wish: float | None = None) -> float:
+        """Return the seconds to wait after the `failures`-th failure in a row (1 is the first).
+
+        Full jitter spreads members that failed together. `wish` is what the vendor asks for (`Retry-After`), up to
+        `retry.max`: without a cap, one wrong header would stop the destination.
+        """
+        settings = self._settings
+        if wish is not None:
+            return min(max(wish, 0.0), settings.max)
+        ceiling: float = min(settings.max, settings.initial * 2.0 ** min(failures - 1, 32))
+        return self._random.uniform(0.0, ceiling)
+
+    def probe(self, probes: int) -> float:
+        """Return the seconds until the next probe of a held destination, `probes` of which went before.
+
+        The jitter does not go down to zero, because a person is shown the time of the next probe.
+        """
+        settings = self._settings
+        ceiling: float = min(settings.max, settings.initial * 2.0 ** min(probes, 32))
+        return ceiling * self._random.uniform(0.75, 1.0)
+
+
+class Throttle:
+    """The pause that a vendor asks for with 429. Times are monotonic seconds."""
+
+    def __init__(self, backoff: Backoff) -> None:
+        self._backoff = backoff
+        self._count = 0
+        self.until = float("-inf")
+
+    def begin(self, now: float, wish: float | None) -> float:
+        """Note a 429 and return until when to wait.
+
+        Requests that were in flight when the first was throttled show nothing new, so they do not raise the back-off.
+        """
+        if now >= self.until:
+            self._count += 1
+        until = now + self._backoff.wait(self._count, wish)
+        self.until = max(self.until, until)
+        return until
+
+    def answered(self) -> None:
+        """Note that a request was judged: the next 429 starts the back-off again."""
+        self._count = 0

@@ -1,4 +1,4 @@
-"""One request of a batch: built, sent once, read, and what is told of it: metrics, a span, a sampled log line."""
+"""One request of a batch: built, sent once, and its answer read; with metrics, a span and a sampled log line."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ class Span(Protocol):
         ...
 
     def end(self, verdict: Verdict | None, response: Response | None) -> None:
-        """Note how it ended; without a verdict it was broken off."""
+        """Note how it ended; without a verdict it was cancelled."""
         ...
 
 
 class Tracer(Protocol):
-    """What traces requests. Its methods are quick and never raise."""
+    """Traces requests. Its methods are quick and never raise."""
 
     def begin(self, destination: str, vendor: str, batch: Batch) -> Span:
         """Begin the span of a request."""
         ...
 
 
-class Asker:
-    """Asks one destination's vendor. `codes` are the destination's where its vendor leaves heeding them to delivery."""
+class Requests:
+    """The requests to one destination's vendor. `codes` overrides verdicts, for vendors that do not apply it."""
 
     def __init__(
         self, destination: Destination, transport: Transport, *, timeout: float, codes: Codes, tracer: Tracer | None
     ) -> None:
-        self._at = destination
+        self._destination = destination
         self._transport = transport
         self._timeout = timeout
         self._codes = codes
@@ -63,23 +63,23 @@ class Asker:
         self._clock = destination.ports.clock
         self._time = destination.ports.metrics.time_seconds
 
-    async def ask(self, batch: Batch) -> tuple[Verdict, Response | None]:
+    async def send(self, batch: Batch) -> tuple[Verdict, Response | None]:
         """Send the batch and return what the answer means."""
         tracer = self._tracer
         if tracer is None:
-            return await self._ask(batch, None)
-        span = tracer.begin(self._at.name, self._at.settings.vendor, batch)
+            return await self._send(batch, None)
+        span = tracer.begin(self._destination.name, self._destination.settings.vendor, batch)
         verdict, response = None, None
         try:
-            verdict, response = await self._ask(batch, span)
+            verdict, response = await self._send(batch, span)
         finally:
             span.end(verdict, response)
         return verdict, response
 
-    async def _ask(self, batch: Batch, span: Span | None) -> tuple[Verdict, Response | None]:
-        at, clock = self._at, self._clock
-        vendor, items, name = at.vendor, batch.items, at.name
-        metrics = at.ports.metrics
+    async def _send(self, batch: Batch, span: Span | None) -> tuple[Verdict, Response | None]:
+        destination, clock = self._destination, self._clock
+        vendor, items, name = destination.vendor, batch.items, destination.name
+        metrics = destination.ports.metrics
         batch.attempts += 1
         if batch.first_attempt is None:
             batch.first_attempt = clock.wall()
@@ -93,8 +93,8 @@ class Asker:
         metrics.batch_bytes.labels(name).observe(size)
         if batch.isolating:
             metrics.isolation_requests.labels(name).inc()
-        started = batch.sent_at = clock.now()
-        batch.vouched_at = at.vouched_at
+        started = clock.now()
+        destination.evidence.sending(batch, started)
         self._time.add("deliver", started - prepared)
         response: Response | None = None
         verdict: Verdict
@@ -113,10 +113,10 @@ class Asker:
         return verdict, response
 
     def _follow(self, batch: Batch, verdict: Verdict, response: Response | None, size: int, seconds: float) -> None:
-        """Log a request that the sample took: what it was and came to, and no word that is in it."""
+        """Log a sampled request: what it was and how it ended, without its content."""
         log.debug(
             "request.ended",
-            destination=self._at.name,
+            destination=self._destination.name,
             verdict=VERDICTS[type(verdict)],
             http_status=None if response is None else response.status,
             records=len(batch.deliveries),
@@ -128,7 +128,7 @@ class Asker:
 
 
 def follow_delivered(destination: str, deliveries: Iterable[Delivery], attempts: int) -> None:
-    """Log the records that the sample took, and that are accepted now."""
+    """Log the sampled records among those that were accepted."""
     for delivery in deliveries:
         topic, partition, offset = delivery.record.position
         if sample.takes(topic, partition, offset):

@@ -38,7 +38,7 @@ class StormGuard:
         return False
 
     def reset(self) -> None:
-        """Start a new window: the first acceptance after a storm."""
+        """Start a new window, after a storm."""
         self._window.clear()
         self._refused.clear()
 

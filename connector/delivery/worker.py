@@ -1,7 +1,9 @@
-"""One destination's worker: takes deliveries in, sends batches when everything says so, and ends every one of them.
+"""One destination's worker: sends a batch when a slot, a rate token and the holds allow it.
 
-The loop sleeps until something may have changed: a delivery came, an answer came, a due time, a token, a probe. All of
-it runs in one event loop, so nothing here is locked.
+Every delivery eventually gets an outcome.
+
+The loop sleeps until something may have changed: a delivery or an answer came, a batch is due, a token or a probe. All
+of it runs in one event loop, so nothing here is locked.
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ import structlog
 
 from connector.delivery.codes import Codes
 from connector.delivery.destination import Destination
-from connector.delivery.holds import Cause, Condition, Hold
-from connector.delivery.outcome import Settlement
-from connector.delivery.request import Asker, Tracer, Transport
-from connector.delivery.skips import Skips
+from connector.delivery.holds import Condition, Probe
+from connector.delivery.outcome import Outcomes
+from connector.delivery.request import Requests, Tracer, Transport
+from connector.delivery.states import Kind
 from connector.errors import ConnectorError, Refusal
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.offsets import PartitionTracker
-from connector.pipeline.skipping import CAUSE, CODE, MESSAGE, Skip
+from connector.pipeline.skipping import CAUSE, CODE, MESSAGE, Skip, Skips
 from connector.vendors.base import VERDICTS, Accepted, Vendor
 
 log = structlog.get_logger()
@@ -30,7 +32,7 @@ log = structlog.get_logger()
 class Worker:
     """Delivers one destination's records, with at most `max_in_flight` requests at a time.
 
-    `codes` is the destination's `codes:` where its vendor leaves heeding them to delivery.
+    `codes` is the destination's `codes:`, for vendors that do not apply it.
     """
 
     def __init__(
@@ -42,19 +44,19 @@ class Worker:
         codes: Codes | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        self._at = destination
+        self._destination = destination
         self._clock = destination.ports.clock
         self._transport = transport
-        self._asker = Asker(destination, transport, timeout=timeout, codes=codes or {}, tracer=tracer)
+        self._requests = Requests(destination, transport, timeout=timeout, codes=codes or {}, tracer=tracer)
         self._time = destination.ports.metrics.time_seconds
-        self._settlement = Settlement(destination, destination.settings.vendor, _together)
+        self._outcomes = Outcomes(destination, _together)
         self._tasks: dict[asyncio.Task[None], Batch] = {}
         self._changed = asyncio.Event()
         self._stopping = False
         self._turn = 0
         self._waits_since: float | None = None
         self._error: BaseException | None = None
-        self._skips = Skips(destination.lanes)
+        self._skips = Skips()
         self._suspended: list[tuple[Delivery, Refusal]] = []
         """Records that break a rule while too many do: neither sent nor dead-lettered until the storm is over."""
         self.in_flight = 0
@@ -65,17 +67,17 @@ class Worker:
     @property
     def name(self) -> str:
         """The destination's name."""
-        return self._at.name
+        return self._destination.name
 
     @property
     def destination(self) -> Destination:
         """The destination's state."""
-        return self._at
+        return self._destination
 
     @property
     def vendor(self) -> Vendor:
         """The vendor as its settings are now."""
-        return self._at.vendor
+        return self._destination.vendor
 
     @property
     def settling(self) -> int:
@@ -83,18 +85,18 @@ class Worker:
         return len(self._tasks) - self.in_flight
 
     def offer(self, offer: Offer) -> None:
-        """Take deliveries in. Never blocks: the budget is the caller's to mind."""
-        self._at.add(offer)
+        """Take deliveries in. Non-blocking: the caller checks the budget."""
+        self._destination.add(offer)
         self._changed.set()
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
         """Take in a record that breaks a rule of the vendor before it is sent: it becomes a dead letter."""
-        self._at.buffered += delivery.charge
-        if self._settlement.storm_of_invalid(delivery, refusal):
+        self._destination.buffer.take(delivery.charge)
+        if self._outcomes.storm_of_invalid(delivery, refusal):
             self._suspended.append((delivery, refusal))
             self._changed.set()
         else:
-            self._start(self._settlement.refuse_locally(delivery, refusal), Batch(None, [delivery]))
+            self._start(self._outcomes.refuse_locally(delivery, refusal), Batch(None, [delivery]))
 
     async def run(self) -> None:
         """Send until cancelled. Raises what a delivery raised unexpectedly: its records stay uncommitted."""
@@ -106,7 +108,7 @@ class Worker:
             started = self._clock.now()
             self._resume_suspended()
             delay = self._dispatch()
-            self._at.note()
+            self._destination.note()
             self._time.add("deliver", self._clock.now() - started)
             if delay is None:
                 await self._changed.wait()
@@ -121,14 +123,12 @@ class Worker:
 
     def hold(self, message: str) -> None:
         """Hold the destination until an operator releases it."""
-        self._at.hold(Cause.OPERATOR, None, message)
+        self._destination.hold(Kind.OPERATOR, None, message)
         self._changed.set()
 
     def release(self) -> None:
-        """End every hold: the operator says that it can go on."""
-        for scope in self._at.holds.scopes():
-            self._at.release(scope)
-        self._at.storm.reset()
+        """End every hold, because an operator says so."""
+        self._destination.release()
         self._changed.set()
 
     def skip(self, tracker: PartitionTracker, offset: int) -> Skip | None:
@@ -136,7 +136,9 @@ class Worker:
 
         None where the destination does not have the record.
         """
-        waiting = [delivery for lane in self._at.lanes for batch in lane.batches() for delivery in batch.deliveries]
+        waiting = [
+            delivery for lane in self._destination.lanes for batch in lane.batches() for delivery in batch.deliveries
+        ]
         suspended = [delivery for delivery, _ in self._suspended]
         under_way = [delivery for batch in self._tasks.values() for delivery in batch.deliveries]
         for delivery in (*waiting, *suspended, *under_way):
@@ -149,12 +151,12 @@ class Worker:
 
     def set_share(self, share: float) -> None:
         """Change which part of the group's rate limit is this member's."""
-        self._at.bucket.set_share(share, self._clock.now())
+        self._destination.bucket.set_share(share, self._clock.now())
         self._changed.set()
 
     def condition(self) -> Condition:
         """Return the destination's state."""
-        return self._at.condition()
+        return self._destination.condition()
 
     def stop(self) -> None:
         """Start no further request; what is in flight goes on."""
@@ -162,14 +164,14 @@ class Worker:
         self._changed.set()
 
     def drop(self) -> None:
-        """Let go of everything unsent whose partition is leaving: it stays uncommitted."""
-        for lane in self._at.lanes:
-            self._at.forget(lane.drop(lambda delivery: not delivery.tracker.open))
-        self._at.forget(delivery for delivery, _ in self._suspended if not delivery.tracker.open)
+        """Drop everything unsent whose partition is leaving: it stays uncommitted."""
+        for lane in self._destination.lanes:
+            self._destination.buffer.forget(lane.drop(lambda delivery: not delivery.tracker.open))
+        self._destination.buffer.forget(delivery for delivery, _ in self._suspended if not delivery.tracker.open)
         self._suspended = [entry for entry in self._suspended if entry[0].tracker.open]
 
     async def drain(self, timeout: float) -> bool:
-        """Let go of what leaving partitions have unsent and wait for their requests and dead letters in flight.
+        """Drop what leaving partitions have unsent, and wait for their requests and dead letters in flight.
 
         Returns whether all of them ended within `timeout` seconds. Others go on meanwhile.
         """
@@ -192,49 +194,53 @@ class Worker:
     def _take_skipped(self) -> None:
         """Dead-letter what an operator skips and what waits here."""
         suspended = Batch(None, [delivery for delivery, _ in self._suspended])
-        self._write_skipped([*self._skips.from_lanes(), *self._skips.from_batch(suspended)])
+        for delivery in self._skips:
+            for lane in self._destination.lanes:
+                if (batch := lane.take_out(delivery)) is not None:
+                    self._write_skipped([self._skips.take(batch)])
+        self._write_skipped(self._skips.take_from(suspended))
         self._suspended = [entry for entry in self._suspended if entry[0] in suspended.deliveries]
 
     def _write_skipped(self, batches: Iterable[Batch]) -> None:
         """Write the dead letters of what an operator skips; apart, so that a drain waits for them."""
         for batch in batches:
             message = f"{MESSAGE}; before that: {batch.reason}" if batch.reason else MESSAGE
-            self._start(self._settlement.dead_letter(batch, CAUSE, CODE, message), batch)
+            self._start(self._outcomes.dead_letter(batch, CAUSE, CODE, message), batch)
 
     def _resume_suspended(self) -> None:
-        if not self._suspended or self._stopping or self._at.holds.get() is not None:
+        if not self._suspended or self._stopping or self._destination.holds.get() is not None:
             return
         waiting, self._suspended = self._suspended, []
         for delivery, refusal in waiting:
-            self._at.buffered -= delivery.charge
+            self._destination.buffer.take(-delivery.charge)
             self.refuse(delivery, refusal)
 
     def _dispatch(self) -> float | None:
         """Send all that may go now; return the seconds until time alone changes that, or None."""
         while not self._stopping:
             now = self._clock.now()
-            wait = self._at.bucket.delay(now)
+            wait = self._destination.bucket.delay(now)
             if wait > 0:
                 return self._wait_for_token(now, wait)
-            if self.in_flight >= self._at.settings.max_in_flight:
+            if self.in_flight >= self._destination.settings.max_in_flight:
                 return None
             batch, probe = self._next(now)
             if batch is None:
                 return self._idle_for(now)
-            self._at.bucket.take(now)
+            self._destination.bucket.take(now)
             self._send(batch, now, probe)
         return None
 
     def _wait_for_token(self, now: float, wait: float) -> float | None:
-        if not any(self._at.lanes):
+        if not any(self._destination.lanes):
             return None
         if self._waits_since is None:
             self._waits_since = now
         return wait if wait != float("inf") else None
 
-    def _next(self, now: float) -> tuple[Batch | None, Hold | None]:
-        """Return the next batch to send, and the hold that it probes."""
-        lanes, holds = self._at.lanes, self._at.holds
+    def _next(self, now: float) -> tuple[Batch | None, Probe]:
+        """Return the next batch to send, and the holds that it probes."""
+        lanes, holds = self._destination.lanes, self._destination.holds
         count = len(lanes)
         due = min([lane.due for lane in lanes]) <= now
         for step in range(count) if due else ():
@@ -242,38 +248,39 @@ class Worker:
             lane = lanes[index]
             if lane.due <= now and (batch := lane.take(now, self._may_send)) is not None:
                 self._turn = index + 1
-                return batch, None
+                return batch, ()
         if holds:
             for step in range(count):
                 index = (self._turn + step) % count
-                batch = lanes[index].take_probe(lambda group: holds.probe_due(group, now) is not None)
+                batch = lanes[index].take_probe(lambda group: holds.probe_is_due(group, now))
                 if batch is not None:
                     self._turn = index + 1
                     return self._as_probe(batch)
-        return None, None
+        return None, ()
 
     def _may_send(self, group: Hashable) -> bool:
-        holds = self._at.holds
-        return not holds or holds.blocking(group) is None
+        holds = self._destination.holds
+        return not holds or not holds.blocking(group)
 
-    def _as_probe(self, batch: Batch) -> tuple[Batch, Hold | None]:
+    def _as_probe(self, batch: Batch) -> tuple[Batch, Probe]:
         """Take one record where records are in doubt, else the whole batch; read the secrets again first."""
-        held = self._at.holds.blocking(batch.group)
-        if held is not None and held.single and len(batch.deliveries) > 1:
-            self._at.lane(batch).put_parts([batch.part(batch.deliveries[1:])])
+        destination = self._destination
+        probe = destination.holds.start_probe(batch.group)
+        if len(batch.deliveries) > 1 and any(hold.kind.single for hold in probe):
+            destination.lane(batch).put_parts([batch.part(batch.deliveries[1:])])
             batch = batch.part(batch.deliveries[:1])
-        if held is not None and held.cause is Cause.MISCONFIGURED:
+        if any(hold.kind in (Kind.DENIED, Kind.DOUBT) for hold in probe):
             try:
-                self._at.reload()
+                destination.reload()
             except (ConnectorError, OSError, ValueError) as error:
                 log.warning("destination.secrets_unreadable", destination=self.name, message=str(error))
-        return batch, self._at.holds.probe_started(batch.group)
+        return batch, probe
 
     def _idle_for(self, now: float) -> float | None:
-        holds = self._at.holds
-        if self.in_flight >= self._at.settings.max_in_flight:
+        holds = self._destination.holds
+        if self.in_flight >= self._destination.settings.max_in_flight:
             return None
-        lanes = self._at.lanes
+        lanes = self._destination.lanes
         if not holds:
             # Each was asked just now, so it knows.
             due = min([lane.due for lane in lanes if lane.in_flight < lane.concurrency], default=float("inf"))
@@ -284,11 +291,11 @@ class Worker:
         found = min((time for time in times if time is not None), default=None)
         return None if found is None else max(0.001, found - now)
 
-    def _send(self, batch: Batch, now: float, probe: Hold | None) -> None:
+    def _send(self, batch: Batch, now: float, probe: Probe) -> None:
         if self._waits_since is not None:
-            self._at.ports.metrics.rate_limit_wait.labels(self.name).observe(now - self._waits_since)
+            self._destination.ports.metrics.rate_limit_wait.labels(self.name).observe(now - self._waits_since)
             self._waits_since = None
-        self._at.lane(batch).in_flight += 1
+        self._destination.lane(batch).in_flight += 1
         self.in_flight += 1
         self._start(self._deliver(batch, probe), batch)
 
@@ -306,25 +313,25 @@ class Worker:
             self._skips.tidy()
             self._take_skipped()
 
-    async def _deliver(self, batch: Batch, probe: Hold | None) -> None:
-        at = self._at
-        failed = batch.failures > 0
-        if failed:
-            at.tried_again.append(batch)
+    async def _deliver(self, batch: Batch, probe: Probe) -> None:
+        waiting = self._destination.waiting
+        again = batch.troubled
+        if again:
+            waiting.sent_again(batch)
         try:
             await self._attempt(batch, probe)
         finally:
-            if failed:
-                at.tried_again.remove(batch)
+            if again:
+                waiting.answered(batch)
             self._changed.set()
 
-    async def _attempt(self, batch: Batch, probe: Hold | None) -> None:
-        at, lane = self._at, self._at.lane(batch)
+    async def _attempt(self, batch: Batch, probe: Probe) -> None:
+        destination, lane = self._destination, self._destination.lane(batch)
         try:
             self._end_expired(batch)
             if self._skips:
-                self._write_skipped(self._skips.from_batch(batch))
-            verdict, response = await self._asker.ask(batch) if batch.deliveries else (None, None)
+                self._write_skipped(self._skips.take_from(batch))
+            verdict, response = await self._requests.send(batch) if batch.deliveries else (None, None)
         finally:
             lane.in_flight -= 1
             self.in_flight -= 1
@@ -332,24 +339,24 @@ class Worker:
             # At once: others need not wait until what follows has written its dead letters.
             self._changed.set()
         if verdict is not None:
-            at.ports.metrics.requests.labels(self.name, VERDICTS[type(verdict)]).inc()
+            destination.ports.metrics.requests.labels(self.name, VERDICTS[type(verdict)]).inc()
             started = self._clock.now()
-            await self._settlement.settle(batch, verdict, response, probe=probe is not None)
+            await self._outcomes.settle(batch, verdict, response, probe)
             if isinstance(verdict, Accepted) and not verdict.answers:
-                # Other settlements wait for Kafka now and then, which is no work of this process.
+                # Other outcomes wait for Kafka, which is no work of this process.
                 self._time.add("deliver", self._clock.now() - started)
-        if probe is not None:
-            at.holds.probe_ended(probe, self._clock.now())
+        if probe:
+            destination.holds.end_probe(probe, self._clock.now())
 
     def _end_expired(self, batch: Batch) -> None:
         """Dead-letter what a late attempt would send against a rule; apart, so that a drain waits for the letters."""
         expired = self._take_expired(batch)
         if expired is not None:
-            work = self._settlement.dead_letter(
+            work = self._outcomes.dead_letter(
                 expired,
                 "expired",
-                f"{self._at.settings.vendor}.expired",
-                "a rule of the vendor that held when the record was read holds no longer: it is too old to be sent now",
+                f"{self._destination.settings.vendor}.expired",
+                "the record is too old to be sent now: it broke no rule of the vendor when it was read, but does now",
             )
             self._start(work, expired)
 

@@ -171,15 +171,37 @@ class Member:
             "since": _text(condition.since),
             "next_probe": _text(condition.next_probe),
             "in_flight": worker.in_flight,
-            "buffered_bytes": at.buffered,
+            "buffered_bytes": at.buffer.bytes,
             "requests_per_second": at.bucket.rate,
+            "holds": [
+                {
+                    "cause": hold.cause,
+                    "code": hold.code,
+                    "message": hold.message,
+                    "since": _text(hold.since),
+                    "next_probe": _text(hold.next_probe),
+                    "set_aside": hold.set_aside,
+                }
+                for hold in at.shown_holds()
+            ],
+            "waiting": [
+                {
+                    "topic": record.position.topic,
+                    "partition": record.position.partition,
+                    "offset": record.position.offset,
+                    "since": _text(record.since),
+                    "attempts": record.attempts,
+                    "reason": record.reason,
+                }
+                for record in at.waiting.records()
+            ],
         }
 
     def _buffer(self) -> dict[str, Any] | None:
         if self._pipeline is None:
             return None
         budget = self._pipeline.budget
-        fullest = max(self._workers.items(), key=lambda entry: entry[1].destination.buffered, default=None)
+        fullest = max(self._workers.items(), key=lambda entry: entry[1].destination.buffer.bytes, default=None)
         return {
             "used": budget.used,
             "limit": budget.limit,

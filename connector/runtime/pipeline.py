@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 from connector.clock import Clock
 from connector.config.loader import DestinationSettings, Settings, StormSettings
 from connector.delivery.destination import AnswerSink, DeadLetterSink, Destination, Ports, ReceiptSink
-from connector.delivery.holds import Cause
 from connector.delivery.request import Tracer, Transport
+from connector.delivery.states import Cause
 from connector.delivery.storms import StormGuard
 from connector.delivery.worker import Worker
 from connector.pipeline.flow import Budget, TopicPartition

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
 from connector.dead_letters.writer import DeadLetterWriter
-from connector.delivery.holds import State
+from connector.delivery.states import DestinationState
 from connector.delivery.worker import Worker
 from connector.runtime.pipeline import Pipeline
 
@@ -20,7 +20,7 @@ STILL_SECONDS: Final = 60.0
 """Seconds beyond every wait that the settings allow after which work that does not move counts as stuck."""
 KAFKA_SECONDS: Final = 330.0
 """Seconds that a dead letter or a result may wait for Kafka before that counts as its trouble: librdkafka's 5 min."""
-_WAITING: Final = frozenset({State.HELD, State.PROBING, State.THROTTLED})
+_WAITING: Final = frozenset({DestinationState.HELD, DestinationState.PROBING, DestinationState.THROTTLED})
 
 
 class Stillness:
@@ -78,7 +78,7 @@ class StuckJudge:
     def _intake_work(self) -> Hashable:
         """Return what stands between consuming and the destinations; None where nothing does, or it has to wait."""
         pipeline = self._pipeline
-        held = sum(worker.destination.buffered for worker in pipeline.workers.values())
+        held = sum(worker.destination.buffer.bytes for worker in pipeline.workers.values())
         left = pipeline.budget.used - held
         waits = pipeline.holds.registry is not None or pipeline.holds.stormy
         return None if left <= 0 or waits else left
@@ -87,9 +87,9 @@ class StuckJudge:
 def _work(worker: Worker, now: float) -> Hashable:
     """Return what a destination has done and has left; None where nothing is left, or it waits for a reason."""
     at = worker.destination
-    if not at.buffered or worker.condition().state in _WAITING or at.bucket.delay(now) > 0:
+    if not at.buffer.bytes or worker.condition().state in _WAITING or at.bucket.delay(now) > 0:
         return None
-    return worker.answered, at.buffered
+    return worker.answered, at.buffer.bytes
 
 
 def _patience(worker: Worker) -> float:

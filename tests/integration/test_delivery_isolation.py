@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from connector.delivery.holds import Cause
+from connector.delivery.states import Cause
 from connector.testing.faults import Call, Fault
 from connector.testing.jiguang import JiguangApi
 from tests.integration.delivery import FIRST_CUID, KNOWN_EVENT, Site, jiguang_fields, site

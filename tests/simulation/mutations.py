@@ -291,13 +291,13 @@ PIPELINE: Final = (
     ),
     Mutant(
         "choose a key's lane anew for each record",
-        "connector/pipeline/ordering.py",
+        "connector/delivery/lane.py",
         "return (record.partition if key is None else crc32(key)) % lanes",
         "return (record.partition if key is None else record.offset) % lanes",
     ),
     Mutant(
         "choose a lane for each record without a key",
-        "connector/pipeline/ordering.py",
+        "connector/delivery/lane.py",
         "return (record.partition if key is None else crc32(key)) % lanes",
         "return (record.offset if key is None else crc32(key)) % lanes",
     ),

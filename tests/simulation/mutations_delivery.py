@@ -11,21 +11,21 @@ DELIVERY: Final = (
         "finish a refused record before its dead letter is acknowledged",
         "connector/delivery/outcome.py",
         "        await self._ports.dead_letters.write(dead_letter, delivery.tracker.is_ours)\n"
-        "        self._at.finish([delivery])\n",
-        "        self._at.finish([delivery])\n"
+        "        self._destination.buffer.finish([delivery])\n",
+        "        self._destination.buffer.finish([delivery])\n"
         "        await self._ports.dead_letters.write(dead_letter, delivery.tracker.is_ours)\n",
     ),
     Mutant(
         "send sooner than the vendor asked for",
         "connector/delivery/outcome.py",
-        "        at.bucket.wait_until(until)\n        if probe:",
-        "        if probe:",
+        "        destination.bucket.wait_until(until)\n",
+        "",
     ),
     Mutant(
         "believe the first refusal by an undocumented code",
         "connector/delivery/outcome.py",
-        "        if not verdict.documented and not self._believed(batch, verdict):\n            return\n",
-        "",
+        "elif verdict.documented or destination.evidence.believes(batch):",
+        "elif True:",
     ),
     Mutant(
         "pass over a dead letter that failed",
@@ -36,27 +36,29 @@ DELIVERY: Final = (
     Mutant(
         "send what a leaving partition has left",
         "connector/delivery/worker.py",
-        "self._at.forget(lane.drop(lambda delivery: not delivery.tracker.open))",
+        "self._destination.buffer.forget(lane.drop(lambda delivery: not delivery.tracker.open))",
         "pass",
     ),
     Mutant(
         "retry while the partition leaves",
-        "connector/delivery/destination.py",
+        "connector/delivery/buffer.py",
         "        left = [delivery for delivery in batch.deliveries if delivery.tracker.open]\n",
         "        left = list(batch.deliveries)\n",
     ),
     Mutant(
         "believe a refusal of a whole batch",
         "connector/delivery/outcome.py",
-        "        if len(batch.deliveries) > 1:\n            sent",
-        "        if len(batch.deliveries) > 3:\n            sent",
+        "        elif len(batch.deliveries) > 1:\n            sent",
+        "        elif len(batch.deliveries) > 3:\n            sent",
     ),
     Mutant(
         "take an unknown outcome for an acceptance",
         "connector/delivery/outcome.py",
         "        if await self._given_up(batch, verdict, response):\n            return\n",
         "        if await self._given_up(batch, verdict, response):\n            return\n"
-        "        if verdict.unknown_outcome:\n            at.finish(batch.deliveries)\n            return\n",
+        "        if verdict.unknown_outcome:\n"
+        "            destination.buffer.finish(batch.deliveries)\n"
+        "            return\n",
     ),
     Mutant(
         "put a failed batch behind what came later",
@@ -78,8 +80,8 @@ DELIVERY: Final = (
     ),
     Mutant(
         "never give the buffer's bytes back",
-        "connector/delivery/destination.py",
-        "        self.ports.budget.release(charge)\n",
+        "connector/delivery/buffer.py",
+        "        self._budget.release(charge)\n",
         "",
     ),
     Mutant(
@@ -115,7 +117,7 @@ DELIVERY: Final = (
     Mutant(
         "drain a storm into the dead letters",
         "connector/delivery/outcome.py",
-        "if not batch.deliveries[0].replayed and at.storm.refused(cause, verdict.code):",
+        "if not batch.deliveries[0].replayed and destination.storm.refused(cause, verdict.code):",
         "if False:",
     ),
     Mutant(
@@ -132,15 +134,15 @@ DELIVERY: Final = (
     ),
     Mutant(
         "take for evidence what was accepted before",
-        "connector/delivery/outcome.py",
-        "and batch.vouched_at > delivery.refused[1]:",
-        "and at.accepted:",
+        "connector/delivery/evidence.py",
+        "and batch.vouched_at > refused[1]\n",
+        "and self._accepted > 0\n",
     ),
     Mutant(
         "send one request too many at once",
         "connector/delivery/destination.py",
-        "concurrency=1 if ordered else settings.max_in_flight,",
-        "concurrency=2 if ordered else settings.max_in_flight + 1,",
+        "concurrency = 1 if ordered else settings.max_in_flight\n",
+        "concurrency = 2 if ordered else settings.max_in_flight + 1\n",
     ),
     Mutant(
         "give a dead letter another id each time",

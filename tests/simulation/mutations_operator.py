@@ -10,8 +10,8 @@ OPERATOR: Final = (
     Mutant(
         "skip what waits to be sent without a dead letter",
         "connector/delivery/worker.py",
-        "            self._start(self._settlement.dead_letter(batch, CAUSE, CODE, message), batch)\n",
-        "            self._at.finish(batch.deliveries) or message\n",
+        "            self._start(self._outcomes.dead_letter(batch, CAUSE, CODE, message), batch)\n",
+        "            self._destination.buffer.finish(batch.deliveries) or message\n",
     ),
     Mutant(
         "skip what is not routed without a dead letter",
@@ -21,9 +21,9 @@ OPERATOR: Final = (
     ),
     Mutant(
         "write the dead letter of a skip and send the record all the same",
-        "connector/delivery/skips.py",
-        "                    lane.drop(partial(is_, delivery))\n",
-        "",
+        "connector/delivery/lane.py",
+        "        self.drop(partial(is_, delivery))\n        return batch.part([delivery])\n",
+        "        return batch.part([delivery])\n",
     ),
     Mutant(
         "skip the record behind the one that is meant",
@@ -39,7 +39,7 @@ OPERATOR: Final = (
     ),
     Mutant(
         "forget a skip while the record is in a request",
-        "connector/delivery/skips.py",
+        "connector/pipeline/skipping.py",
         "            if delivery.tracker.open and delivery.tracker.is_pending(delivery.record.offset, delivery.bit)\n",
         "            if delivery.record.offset < 0\n",
     ),

@@ -22,7 +22,7 @@ from connector.console.requests import read_order, read_page, read_query
 from connector.console.series import DAY, History, Sample
 from connector.console.table import NAMES
 from connector.console.words import ago, duration, short
-from connector.delivery.holds import Cause, State
+from connector.delivery.states import Cause, DestinationState
 from connector.telemetry.metrics import Metrics
 
 NOW = 1_700_000_000.0
@@ -61,7 +61,7 @@ def test_each_hold_says_what_to_do(cause: Cause) -> None:
 
 def test_every_state_and_cause_of_the_connector_is_known() -> None:
     """No state and no documented cause of a dead letter is without words."""
-    for state in State:
+    for state in DestinationState:
         assert for_destination(Destination("jg", str(state), "outage"), 0).action
     documented = [
         "decode",

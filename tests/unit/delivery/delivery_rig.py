@@ -239,8 +239,8 @@ class Rig:
             return ModelVendor(records, self.token)
 
         vendor = ModelVendor(records, self.token)
-        self.at = Destination("d", kind.model_validate(settings), vendor, ports, reload=reload)
-        self.worker = Worker(self.at, self.transport, timeout=20.0)
+        self.destination = Destination("d", kind.model_validate(settings), vendor, ports, reload=reload)
+        self.worker = Worker(self.destination, self.transport, timeout=20.0)
 
     def tracker(self, partition: int = 0) -> PartitionTracker:
         """Return the tracker of a partition."""
@@ -312,9 +312,9 @@ class Rig:
         if all_done:
             assert self.unfinished == 0
             assert self.budget.used == 0
-            assert self.at.buffered == 0
+            assert self.destination.buffer.bytes == 0
             assert self.worker.in_flight == 0
-            assert [lane.in_flight for lane in self.at.lanes] == [0] * len(self.at.lanes)
+            assert [lane.in_flight for lane in self.destination.lanes] == [0] * len(self.destination.lanes)
 
     def sent_once(self) -> bool:
         """Whether the vendor accepted no record twice."""

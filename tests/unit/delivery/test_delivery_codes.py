@@ -6,7 +6,7 @@ import pytest
 
 from connector.delivery.codes import by_codes
 from connector.delivery.destination import Destination
-from connector.delivery.holds import Cause
+from connector.delivery.states import Cause
 from connector.delivery.worker import Worker
 from connector.testing.loop import run_virtual
 from connector.vendors import kinds
@@ -74,7 +74,7 @@ def test_the_worker_heeds_them(action: str, cause: Cause | None) -> None:
             return OK if well else Reply(400, {"code": "B1"})
 
         rig = Rig(behave)
-        rig.worker = worker(rig.at, rig, action)
+        rig.worker = worker(rig.destination, rig, action)
         async with rig.running():
             rig.offer(range(100))
             await rig.until(lambda: len(rig.transport.calls) >= 2)

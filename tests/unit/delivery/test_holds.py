@@ -10,111 +10,148 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.config.loader import RetrySettings
-from connector.delivery.holds import Cause, Holds, State
-from connector.delivery.retry import Backoff
+from connector.delivery.holds import Holds
+from connector.delivery.pacing import Backoff
+from connector.delivery.states import Cause, DestinationState, Event, Kind
 from connector.vendors.base import DESTINATION
 
+PROBED = (Kind.DENIED, Kind.DOUBT, Kind.STORM, Kind.OUTAGE)
 
-def holds() -> Holds:
+
+def free() -> Holds:
     """Return the holds of a destination that flows."""
     return Holds(Backoff(RetrySettings(initial=1.0, max=60.0), Random(1)))
 
 
-def held(cause: Cause, scope: object = DESTINATION) -> Holds:
+def held(*kinds: Kind, scope: object = DESTINATION) -> Holds:
     """Return the holds of a destination held since 100."""
-    at = holds()
-    at.hold(cause, "c", "why", now=100.0, wall=1000.0, scope=scope)
-    return at
+    holds = free()
+    for kind in kinds:
+        holds.begin(kind, "c", "why", now=100.0, wall=1000.0, scope=scope)
+    return holds
 
 
-def shown(at: Holds, now: float = 100.0, throttled_until: float = 0.0, retrying: str | None = None) -> State:
+def state(holds: Holds, now: float = 100.0) -> DestinationState:
     """Return the state that a person sees."""
-    return at.condition(now=now, wall=1000.0, throttled_until=throttled_until, retrying=retrying).state
+    return holds.shown(now=now, wall=1000.0)[0].state
 
 
-def test_a_destination_without_a_hold_flows_is_throttled_or_retries() -> None:
-    """The table's first column: throttled goes before retrying, and both before flowing."""
-    at = holds()
-    assert shown(at) is State.FLOWING
-    assert shown(at, retrying="1 record") is State.RETRYING
-    assert shown(at, throttled_until=101.0, retrying="1 record") is State.THROTTLED
-
-
-@pytest.mark.parametrize("cause", [Cause.MISCONFIGURED, Cause.OUTAGE, Cause.STORM])
-def test_a_hold_is_probed_by_one_at_a_time_at_growing_intervals(cause: Cause) -> None:
-    """No probe before its time, none beside another, and each failed one puts the next further off, up to the cap."""
-    at, now, waits = held(cause), 100.0, []
+@pytest.mark.parametrize("kind", PROBED)
+def test_a_hold_is_probed_by_one_at_a_time_at_growing_intervals(kind: Kind) -> None:
+    """No probe before its time, no second one at once; each failed one puts the next further off, up to the cap."""
+    holds, now, waits = held(kind), 100.0, []
     for _ in range(12):
-        due = at.next_probe(now)
+        due = holds.next_probe(now)
         assert due is not None
-        assert at.probe_due("g", due - 0.001) is None
+        assert not holds.probe_is_due("g", due - 0.001)
         waits.append(due - now)
         now = due
-        assert at.probe_due("g", now) is not None
-        at.probe_started("g")
-        assert shown(at, now) is State.PROBING
-        assert at.probe_due("g", now + 1e6) is None
-        at.probe_failed(DESTINATION, now)
-        assert shown(at, now) is State.HELD
+        assert holds.probe_is_due("g", now)
+        probe = holds.start_probe("g")
+        assert state(holds, now) is DestinationState.PROBING
+        assert not holds.probe_is_due("g", now + 1e6)
+        holds.apply(Event.FAILED, "g", probe, now=now)
+        assert state(holds, now) is DestinationState.HELD
     assert waits[0] <= 1.0
     assert 45.0 <= waits[-1] <= 60.0
     assert all(later >= earlier * 0.75 for earlier, later in pairwise(waits))
 
 
 def test_a_due_probe_gives_no_time_to_wake_at() -> None:
-    """A probe that is due already waits for something to send: time alone changes nothing any more."""
-    at = held(Cause.OUTAGE)
-    due = at.next_probe(100.0)
+    """A probe that is due already waits for something to send: time alone no longer changes anything."""
+    holds = held(Kind.OUTAGE)
+    due = holds.next_probe(100.0)
     assert due is not None
-    assert at.next_probe(due) is None
+    assert holds.next_probe(due) is None
 
 
 def test_a_groups_probe_waits_for_the_whole_destination() -> None:
-    """While the destination is held nothing of a held group is due, whatever its own time says."""
-    at = held(Cause.MISCONFIGURED, "vip")
-    at.hold(Cause.OPERATOR, None, "maintenance", now=100.0, wall=1000.0)
-    assert at.next_probe(100.0) is None
-    assert at.probe_due("vip", 1e9) is None
-    at.release(DESTINATION)
-    assert at.probe_due("vip", 1e9) is not None
+    """While a person holds the destination nothing of a held group is due, whatever its own time says."""
+    holds = held(Kind.DENIED, scope="vip")
+    holds.begin(Kind.OPERATOR, None, "maintenance", now=100.0, wall=1000.0)
+    assert holds.next_probe(100.0) is None
+    assert not holds.probe_is_due("vip", 1e9)
+    holds.release()
+    assert not holds
 
 
-def test_the_operators_hold_is_the_operators() -> None:
-    """Neither a probe nor another cause touches it; it is probed never."""
-    at = held(Cause.OPERATOR)
-    assert not at.hold(Cause.OUTAGE, "x", "down", now=200.0, wall=1100.0)
-    hold = at.get()
-    assert hold is not None
-    assert (hold.cause, hold.since) == (Cause.OPERATOR, 1000.0)
-    assert at.probe_due("g", 1e9) is None
+def test_several_holds_keep_what_is_their_own() -> None:
+    """Each has its own cause, beginning and probe; the worst gives the state, and a batch waits for all of them.
+
+    Kills: one hold that overwrites another, and one answer that ends both.
+    """
+    holds = held(Kind.OUTAGE)
+    holds.begin(Kind.DENIED, "401", "no access", now=110.0, wall=1010.0)
+    holds.set_intake(Cause.REGISTRY, "no schema", 1020.0)
+    shown = holds.shown(now=110.0, wall=1010.0)
+    assert [(hold.cause, hold.since) for hold in shown] == [
+        (Cause.MISCONFIGURED, 1010.0),
+        (Cause.OUTAGE, 1000.0),
+        (Cause.REGISTRY, 1020.0),
+    ]
+    probe = holds.start_probe("g")
+    assert {hold.kind for hold in probe} == {Kind.DENIED, Kind.OUTAGE}
+    ended = holds.apply(Event.DENIED, "g", probe, now=120.0)
+    assert [hold.kind for hold in ended] == [Kind.OUTAGE]
+    assert holds.lasts(probe)
+    assert [hold.cause for hold in holds.shown(now=120.0, wall=1020.0)] == [Cause.MISCONFIGURED, Cause.REGISTRY]
 
 
-def test_a_renewed_cause_counts_its_own_time() -> None:
-    """A hold whose cause changes is held for that cause since now; the same cause keeps its beginning."""
-    at = held(Cause.OUTAGE)
-    assert not at.hold(Cause.OUTAGE, "c", "again", now=150.0, wall=1050.0)
-    assert at.hold(Cause.MISCONFIGURED, "401", "no", now=160.0, wall=1060.0)
-    hold = at.get()
-    assert hold is not None
-    assert (hold.cause, hold.message, hold.since) == (Cause.MISCONFIGURED, "no", 1060.0)
+def test_a_held_intake_keeps_no_batch_back() -> None:
+    """What waits before it reaches the destination is shown, and what has reached it is sent."""
+    holds = free()
+    holds.set_intake(Cause.REGISTRY, "no schema", 1000.0)
+    assert not holds
+    assert holds.blocking("g") == ()
+    assert state(holds) is DestinationState.HELD
+    holds.set_intake(None, "", 1001.0)
+    assert holds.shown(now=0.0, wall=0.0) == []
 
 
-def test_a_probe_that_ends_without_a_word_is_over() -> None:
-    """Whatever its answer was: a hold whose probe ended is probed again, later."""
-    at = held(Cause.STORM)
-    probed = at.probe_started("g")
-    assert probed is not None
-    at.probe_ended(probed, 200.0)
-    assert shown(at, 200.0) is State.HELD
-    assert at.next_probe(200.0) is not None
+def test_the_hold_of_a_person_ends_by_a_release_only() -> None:
+    """Neither an answer nor another cause ends it, and it is never probed."""
+    holds = held(Kind.OPERATOR)
+    holds.begin(Kind.OUTAGE, "x", "down", now=200.0, wall=1100.0)
+    holds.apply(Event.ACCEPTED, "g", (), now=210.0)
+    assert [hold.cause for hold in holds.shown(now=210.0, wall=1110.0)] == [Cause.OPERATOR]
+    assert not holds.probe_is_due("g", 1e9)
+
+
+def test_a_renewed_hold_counts_from_its_newest_code() -> None:
+    """The same code keeps the beginning; another code of the same kind counts from now."""
+    holds = held(Kind.DENIED)
+    holds.begin(Kind.DENIED, "c", "again", now=150.0, wall=1050.0)
+    assert [(hold.message, hold.since) for hold in holds.shown(now=150.0, wall=1050.0)] == [("again", 1000.0)]
+    holds.begin(Kind.DENIED, "403", "no", now=160.0, wall=1060.0)
+    assert [(hold.message, hold.since) for hold in holds.shown(now=160.0, wall=1060.0)] == [("no", 1060.0)]
+
+
+def test_a_probe_that_ends_without_an_answer_is_over() -> None:
+    """A hold whose probe ended without an event of its own is probed again, later."""
+    holds = held(Kind.STORM)
+    probe = holds.start_probe("g")
+    holds.end_probe(probe, 200.0)
+    assert state(holds, 200.0) is DestinationState.HELD
+    assert holds.next_probe(200.0) is not None
+
+
+def test_a_late_answer_leaves_the_probe_under_way() -> None:
+    """An answer to a request from before the probe says nothing about the probe.
+
+    Kills: two probes in flight, because a late failure was taken for the probe's own.
+    """
+    holds = held(Kind.DENIED)
+    holds.start_probe("g")
+    holds.apply(Event.FAILED, "g", (), now=200.0)
+    assert state(holds, 200.0) is DestinationState.PROBING
 
 
 @given(st.lists(st.sampled_from(["vip", "free", DESTINATION]), max_size=6))
 def test_a_group_is_blocked_by_its_own_hold_and_the_destinations(scopes: list[str]) -> None:
     """A hold keeps back exactly the groups it is about."""
-    at = holds()
+    holds = free()
     for scope in scopes:
-        at.hold(Cause.MISCONFIGURED, "c", "why", now=0.0, wall=0.0, scope=scope)
+        holds.begin(Kind.DENIED, "c", "why", now=0.0, wall=0.0, scope=scope)
     for group in ("vip", "free", "other"):
-        assert (at.blocking(group) is not None) == (group in scopes or DESTINATION in scopes)
-    assert bool(at) == bool(scopes)
+        assert bool(holds.blocking(group)) == (group in scopes or DESTINATION in scopes)
+    assert bool(holds) == bool(scopes)

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from connector.delivery.lane import Lane
+from connector.delivery.lane import Lane, lane_of
 from connector.pipeline.batching import Batch, Delivery
 from connector.pipeline.offsets import PartitionTracker
-from connector.pipeline.ordering import lane_of
 from connector.records import Item, Record
 from connector.vendors.base import Limits
 

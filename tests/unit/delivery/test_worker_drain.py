@@ -60,7 +60,7 @@ def test_nothing_is_retried_or_halved_during_a_drain(reply: Reply) -> None:
         assert rig.dead_letters.dead_letters == []
         assert rig.tracker().watermark == 0
         assert rig.budget.used == 0
-        assert rig.at.buffered == 0
+        assert rig.destination.buffer.bytes == 0
 
     run_virtual(play())
 
@@ -170,7 +170,7 @@ def test_closing_cancels_what_is_in_flight_and_the_connections() -> None:
     async def play() -> None:
         rig = Rig(lambda _call: OK, latency=1e9)
         async with rig.running(all_done=False):
-            rig.worker._asker._timeout = 1e9
+            rig.worker._requests._timeout = 1e9
             rig.offer(range(300))
             await rig.until(lambda: rig.transport.in_flight)
         assert rig.transport.closed

@@ -6,7 +6,7 @@ from zlib import crc32
 
 import pytest
 
-from connector.delivery.holds import Cause, State
+from connector.delivery.states import Cause, DestinationState
 from connector.errors import ConfigurationError, Fault, Refusal
 from connector.testing.loop import run_virtual
 from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig, played, refusing
@@ -25,7 +25,7 @@ async def test_a_wrong_credential_holds_and_a_rotated_one_resumes() -> None:
     rig = Rig(lambda call: OK if call.token == "rotated" else Reply(401))
     async with rig.running():
         rig.offer(range(500))
-        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        await rig.until(lambda: rig.worker.condition().state is DestinationState.HELD)
         assert rig.worker.condition().cause is Cause.MISCONFIGURED
         before = len(rig.transport.calls)
         await rig.clock.sleep(3600)
@@ -38,7 +38,7 @@ async def test_a_wrong_credential_holds_and_a_rotated_one_resumes() -> None:
         assert rig.clock.now() - mended <= 62
     assert rig.dead_letters.dead_letters == []
     assert rig.sent_once()
-    assert rig.worker.condition().state is State.FLOWING
+    assert rig.worker.condition().state is DestinationState.FLOWING
 
 
 @played
@@ -51,11 +51,11 @@ async def test_a_secret_that_cannot_be_read_keeps_the_hold() -> None:
 
     async with rig.running():
         rig.offer(range(10))
-        await rig.until(lambda: rig.worker.condition().state is State.HELD)
-        reload, rig.at._reload = rig.at._reload, unreadable  # type: ignore[assignment]
+        await rig.until(lambda: rig.worker.condition().state is DestinationState.HELD)
+        reload, rig.destination._reload = rig.destination._reload, unreadable  # type: ignore[assignment]
         await rig.clock.sleep(120)
         assert rig.worker.condition().cause is Cause.MISCONFIGURED
-        rig.at._reload, rig.token = reload, "rotated"
+        rig.destination._reload, rig.token = reload, "rotated"
         await rig.done(within=62)
 
 
@@ -71,7 +71,7 @@ def test_an_outage_holds_and_resumes(status: int) -> None:
         rig = Rig(lambda _call: Reply(status, cut=status == 0))
         async with rig.running():
             rig.offer(range(2000))
-            await rig.until(lambda: rig.worker.condition().state is State.HELD)
+            await rig.until(lambda: rig.worker.condition().state is DestinationState.HELD)
             assert rig.worker.condition().cause is Cause.OUTAGE
             before = len(rig.transport.calls)
             await rig.clock.sleep(3600)
@@ -110,7 +110,7 @@ async def test_an_answer_about_one_group_holds_that_group_only() -> None:
     rig = Rig(lambda call: Reply(403) if call.group == "vip" else OK)
     async with rig.running():
         rig.offer(range(50), group="vip")
-        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        await rig.until(lambda: rig.worker.condition().state is DestinationState.HELD)
         rig.offer(range(50, 500), group="free")
         await rig.until(lambda: len(rig.transport.accepted) == 450, within=5)
         assert "only vip" in (rig.worker.condition().message or "")
@@ -133,8 +133,8 @@ def test_an_outage_whose_probe_blames_one_group_goes_on_with_the_others(order: s
             rig.offer(range(10, 20), group="free", key=lambda _n: LANES[1])
             await rig.until(lambda: rig.worker.condition().cause is Cause.OUTAGE)
             rig.transport.behave = lambda call: Reply(403) if call.group == "vip" else OK
-            await rig.until(lambda: rig.at.holds.get("vip"), within=100)
-            assert rig.at.holds.get() is None
+            await rig.until(lambda: rig.destination.holds.get(scope="vip"), within=100)
+            assert rig.destination.holds.get() is None
             await rig.until(lambda: len(rig.transport.accepted) == 10, within=5)
             rig.transport.behave = lambda _call: OK
             await rig.done(within=200)
@@ -152,9 +152,9 @@ async def test_a_group_whose_probe_is_refused_for_the_whole_destination_is_probe
     rig = Rig(lambda _call: Reply(403))
     async with rig.running():
         rig.offer(range(10), group="vip")
-        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        await rig.until(lambda: rig.worker.condition().state is DestinationState.HELD)
         rig.transport.behave = lambda call: OK if call.token == "rotated" else Reply(401)
-        await rig.until(lambda: rig.at.holds.get() is not None)
+        await rig.until(lambda: rig.destination.holds.get() is not None)
         rig.token = "rotated"
         await rig.done(within=200)
 
@@ -170,7 +170,7 @@ def test_a_due_probe_without_a_batch_does_not_spin(order: str) -> None:
         rig = Rig(lambda call: Reply(403) if call.group == "vip" else OK, order=order, max_in_flight=1)
         async with rig.running(all_done=False):
             rig.offer([0], group="vip")
-            await rig.until(lambda: rig.worker.condition().state is State.HELD)
+            await rig.until(lambda: rig.worker.condition().state is DestinationState.HELD)
             rig.worker.hold("maintenance")
             rig.offer([1], group="free")
             turns = 0
@@ -198,7 +198,7 @@ async def test_an_ordered_lane_behind_a_held_group_does_not_spin() -> None:
     async with rig.running(all_done=False):
         rig.offer(range(100), group="vip", key=lambda _n: b"k")
         rig.offer(range(100, 300), group="free", key=lambda _n: b"k")
-        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        await rig.until(lambda: rig.worker.condition().state is DestinationState.HELD)
         turns = 0
         dispatch = rig.worker._dispatch
 
@@ -358,12 +358,12 @@ async def test_states_are_shown_with_cause_and_times() -> None:
     async with rig.running(all_done=False):
         started = rig.clock.wall()
         rig.offer(range(10))
-        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        await rig.until(lambda: rig.worker.condition().state is DestinationState.HELD)
         held = rig.worker.condition()
         assert held.since is not None
         assert held.next_probe is not None
         assert started <= held.since <= rig.clock.wall() < held.next_probe <= rig.clock.wall() + 60
-        rig.at.note()
+        rig.destination.note()
         shown = rig.metrics.render().decode()
         assert 'connector_destination_state{destination="d",state="held"} 1.0' in shown
         assert 'connector_destination_state{destination="d",state="flowing"} 0.0' in shown
@@ -374,3 +374,59 @@ def test_a_call_knows_what_was_asked() -> None:
     call = Call(0.0, "g", (1,), "good", 0)
     assert refusing([1])(call).status == 400
     assert refusing([2])(call) is OK
+
+
+@played
+async def test_a_destination_without_a_hold_flows_is_throttled_or_retries() -> None:
+    """Throttled goes before retrying, and both before flowing."""
+    rig = Rig(lambda call: [Reply(500), Reply(429, headers={"retry-after": "1"}), OK][min(call.nth, 2)])
+    async with rig.running():
+        assert rig.worker.condition().state is DestinationState.FLOWING
+        rig.offer(range(10))
+        await rig.until(lambda: rig.worker.condition().state is DestinationState.RETRYING)
+        await rig.until(lambda: rig.worker.condition().state is DestinationState.THROTTLED)
+        await rig.done()
+        assert rig.worker.condition().state is DestinationState.FLOWING
+
+
+@played
+async def test_every_hold_is_shown_with_its_own_cause() -> None:
+    """A destination held by a person and by a wrong credential shows both; a release ends both."""
+    rig = Rig(lambda _call: Reply(401))
+    async with rig.running():
+        rig.offer(range(10))
+        await rig.until(lambda: rig.worker.condition().cause is Cause.MISCONFIGURED)
+        rig.worker.hold("maintenance")
+        shown = rig.destination.shown_holds()
+        assert [(hold.cause, hold.message) for hold in shown] == [
+            (Cause.OPERATOR, "maintenance"),
+            (Cause.MISCONFIGURED, "no access"),
+        ]
+        assert shown[0].next_probe is None
+        assert shown[1].next_probe is not None
+        rig.transport.behave = lambda _call: OK
+        rig.worker.release()
+        await rig.done(within=2)
+        assert rig.destination.shown_holds() == []
+
+
+@played
+async def test_records_that_wait_alone_are_listed() -> None:
+    """Each record that is tried again alone is shown with its place, attempts and reason, until it has its outcome.
+
+    Kills: a list that forgets a record while it is in a request.
+    """
+    rig = Rig(lambda call: Reply(500) if 3 in call.numbers else OK, batch={"records": 1}, latency=1.0)
+    async with rig.running():
+        rig.offer(range(5))
+        await rig.until(lambda: rig.transport.in_flight == 0 and rig.unfinished == 1)
+        for _ in range(200):
+            (record,) = rig.destination.waiting.records()
+            assert record.position == ("t", 0, 3)
+            assert record.reason == "HTTP 500"
+            await rig.clock.sleep(0.1)
+        assert record.attempts > 2
+        assert record.since is not None
+        rig.transport.behave = lambda _call: OK
+        await rig.done()
+        assert rig.destination.waiting.records() == []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.delivery.holds import Cause, State
+from connector.delivery.states import Cause, DestinationState
 from connector.errors import Refusal
 from connector.records import Answer
 from connector.testing.loop import run_virtual
@@ -146,7 +146,7 @@ async def test_an_undocumented_refusal_of_one_record_is_found() -> None:
         await rig.done()
     assert rig.dead_letters.numbers == [42]
     assert [call.numbers for call in rig.transport.calls].count((42,)) == 2
-    assert rig.worker.condition().state is State.FLOWING
+    assert rig.worker.condition().state is DestinationState.FLOWING
 
 
 @played
@@ -179,7 +179,7 @@ async def test_an_undocumented_refusal_of_every_record_holds() -> None:
     rig = Rig(refusing(range(100), documented=False))
     async with rig.running(all_done=False):
         rig.offer(range(100))
-        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        await rig.until(lambda: rig.worker.condition().state is DestinationState.HELD)
         held = rig.worker.condition()
         assert held.cause is Cause.MISCONFIGURED
         assert held.code == "B1"
@@ -202,7 +202,7 @@ async def test_a_probe_of_a_doubted_destination_takes_another_record_each_time()
     rig = Rig(refusing(range(20), documented=False))
     async with rig.running(all_done=False):
         rig.offer(range(20))
-        await rig.until(lambda: rig.worker.condition().state is State.HELD)
+        await rig.until(lambda: rig.worker.condition().state is DestinationState.HELD)
         rig.offer(range(20, 40))
         await rig.done()
     assert rig.dead_letters.numbers == list(range(20))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.delivery.holds import State
+from connector.delivery.states import DestinationState
 from connector.testing.loop import run_virtual
 from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig, played
 
@@ -17,7 +17,7 @@ async def test_a_failed_batch_is_sent_again_whole() -> None:
     rig = Rig(lambda call: Reply(500) if call.nth < 3 else OK)
     async with rig.running():
         rig.offer(range(100))
-        await rig.until(lambda: rig.worker.condition().state is State.RETRYING)
+        await rig.until(lambda: rig.worker.condition().state is DestinationState.RETRYING)
         await rig.done()
     assert [call.numbers for call in rig.transport.calls] == [tuple(range(100))] * 4
     assert rig.dead_letters.dead_letters == []
@@ -49,7 +49,7 @@ async def test_throttling_stops_every_request_and_blames_no_record() -> None:
     rig = Rig(lambda call: Reply(429, headers={"retry-after": "5"}) if call.nth < 8 else OK)
     async with rig.running():
         rig.offer(range(5000))
-        await rig.until(lambda: rig.worker.condition().state is State.THROTTLED)
+        await rig.until(lambda: rig.worker.condition().state is DestinationState.THROTTLED)
         asked = len(rig.transport.calls)
         await rig.clock.sleep(4.9)
         assert len(rig.transport.calls) == asked == 8
@@ -138,7 +138,7 @@ async def test_a_record_that_makes_the_vendor_fail_waits_alone() -> None:
             await rig.clock.sleep(3)
         await rig.until(lambda: rig.unfinished == 1)
         assert rig.dead_letters.dead_letters == []
-        assert rig.worker.condition().state is State.RETRYING
+        assert rig.worker.condition().state is DestinationState.RETRYING
         assert "t[0]@13 waits alone" in (rig.worker.condition().message or "")
         assert rig.tracker().watermark == 13
         rig.transport.behave = lambda _call: OK

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from connector.codec.codec import Encoder
 from connector.codec.contracts import load_contracts
-from connector.delivery.receipts import ranges_of
+from connector.delivery.outcome import ranges_of
 from connector.kafka import receipts as module
 from connector.kafka.producer import KafkaProducer
 from connector.kafka.receipts import ReceiptWriter, datum_of
@@ -47,8 +47,8 @@ class Kept:
 def kept(rig: Rig) -> list[Receipt]:
     """Have a destination write receipts, and return the list of them."""
     sink = Kept()
-    rig.at.ports = replace(rig.at.ports, receipts=sink)
-    rig.worker._settlement._ports = rig.at.ports
+    rig.destination.ports = replace(rig.destination.ports, receipts=sink)
+    rig.worker._outcomes._ports = rig.destination.ports
     return sink.receipts
 
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from connector.delivery.holds import State
+from connector.delivery.states import DestinationState
 from connector.delivery.worker import Worker
 from connector.errors import Refusal
 from connector.pipeline.runner import PartitionStatus
@@ -195,7 +195,7 @@ async def test_a_record_that_makes_the_vendor_fail_is_skipped_with_its_history()
         assert "waits alone" in str(rig.worker.condition().message)
         sent = len(rig.transport.calls)
         assert await rig.skip(7) == Skipped("skipped", "t[0]@7 is skipped: a dead letter with cause operator for d")
-        assert rig.worker.condition().state is State.FLOWING
+        assert rig.worker.condition().state is DestinationState.FLOWING
         assert (await rig.skip(7)).state == "refused"
         assert "finished already" in (await rig.skip(3)).message
     (dead_letter,) = rig.dead_letters.dead_letters
@@ -304,4 +304,4 @@ async def test_a_record_that_breaks_a_rule_in_a_storm_is_skipped() -> None:
         assert (await rig.skip(6)).state == "skipped"
         assert rig.causes[-1] == (6, "operator")
         assert rig.unfinished == 2
-        assert rig.at.buffered == rig.budget.used
+        assert rig.destination.buffer.bytes == rig.budget.used

@@ -118,7 +118,7 @@ def share_of(
             one = settings.destinations["d"].model_copy(update=more)
             given = settings.model_copy(update={"destinations": {"d": one}})
         shares(given, rig, partitions).apply(assigned)
-        rate.append(rig.at.bucket.rate or 0.0)
+        rate.append(rig.destination.bucket.rate or 0.0)
         await rig.worker.close()
 
     run_virtual(play())

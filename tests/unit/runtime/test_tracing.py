@@ -51,7 +51,9 @@ class Traced:
             return await inner(request, timeout)
 
         self.rig.transport.send = send  # type: ignore[method-assign]
-        self.rig.worker = Worker(self.rig.at, self.rig.transport, timeout=20.0, tracer=OtelTracer(provider, carrying))
+        self.rig.worker = Worker(
+            self.rig.destination, self.rig.transport, timeout=20.0, tracer=OtelTracer(provider, carrying)
+        )
 
     async def deliver(self, *headers: Headers) -> list[ReadableSpan]:
         """Deliver one record for each headers, in one batch, and return the finished spans."""

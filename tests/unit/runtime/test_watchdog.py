@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from connector.dead_letters.writer import DeadLetterWriter
-from connector.delivery.holds import Cause
+from connector.delivery.states import Kind
 from connector.runtime import watchdog
 from connector.runtime.pipeline import Pipeline
 from connector.runtime.stuck import POLL_MARGIN, StuckJudge
@@ -159,7 +159,7 @@ async def test_work_that_nobody_does() -> None:
     assert "destination d has work" in str(await scene.after(30))
     scene.rig.worker.answered += 1
     assert await scene.after(130) is None
-    scene.rig.at.finish([scene.rig.delivery(77)])
+    scene.rig.destination.buffer.finish([scene.rig.delivery(77)])
 
 
 @played
@@ -167,14 +167,14 @@ async def test_reasons_to_wait() -> None:
     """A hold, a storm or a registry that does not answer, dead letters that Kafka does not take: none is stuck."""
     scene = Scene()
     scene.rig.offer(range(10))
-    scene.rig.at.hold(Cause.OPERATOR, None, "held")
+    scene.rig.destination.hold(Kind.OPERATOR, None, "held")
     assert await scene.after(2000) is None
     scene.rig.worker.release()
     scene.dead_letters.trouble = "the topic takes no letters"
     assert await scene.after(2000) is None
     scene.dead_letters.trouble = None
-    scene.rig.at.bucket.set_share(0.0, scene.rig.clock.now())
-    scene.rig.at.bucket.wait_until(scene.rig.clock.now() + 10_000)
+    scene.rig.destination.bucket.set_share(0.0, scene.rig.clock.now())
+    scene.rig.destination.bucket.wait_until(scene.rig.clock.now() + 10_000)
     assert await scene.after(2000) is None
 
 

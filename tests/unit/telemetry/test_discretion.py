@@ -61,12 +61,12 @@ async def test_a_hold_does_not_say_whose_record_it_was() -> None:
     Kills: passing the verdict's reason on to logs and /status; cutting what the letter is for.
     """
     rig = Rig(lambda call: [Reply(401), Reply(400)][call.nth] if call.nth < 2 else OK)
-    rig.at.vendor = Talkative()
+    rig.destination.vendor = Talkative()
     async with rig.running():
         rig.offer([PHONE])
         await rig.until(lambda: rig.worker.condition().cause)
         assert rig.worker.condition().message == "no user ***"
-        rig.at._reload = Talkative
+        rig.destination._reload = Talkative
         rig.worker.release()
         await rig.done()
     assert [dead_letter.message for dead_letter in rig.dead_letters.dead_letters] == [f"no user {PHONE}"]

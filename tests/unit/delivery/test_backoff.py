@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.config.loader import RetrySettings
-from connector.delivery.retry import Backoff
+from connector.delivery.pacing import Backoff
 
 
 @given(failures=st.sampled_from([1, 2, 3, 10, 33, 10**6]), seed=st.integers(0, 2**32))
