@@ -1,66 +1,110 @@
-"""What `connector check` shows: the configuration as it is understood, defaults filled in, secrets hidden."""
+"""The command `connector check`: the configuration with defaults filled in and secrets masked, or its faults."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, TextIO
+from typing import Annotated, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import typer
 
-from connector.config.loader import DestinationSettings, RouteSettings, Settings, redacted
+from connector.cli.common import (
+    DEFAULT_FILE,
+    FAILED,
+    File,
+    Json,
+    counted,
+    fail,
+    in_loop,
+    json_line,
+    print_line,
+    print_pairs,
+    print_table,
+    read_config,
+)
+from connector.config.loader import DestinationSettings, Loaded, RouteSettings, Settings, redacted
 from connector.config.reference import duration_text, size_text
-from connector.errors import Fault
-
-PIPE_WIDTH: Final = 160
-"""Columns where the output is no terminal, so that a line stays a line for grep."""
+from connector.errors import ConfigurationError, Fault
 
 
-def as_json(settings: Settings, faults: Sequence[str], *, online: bool) -> str:
-    """Return one JSON line: the settings, what follows from them, and what is wrong around the connector."""
-    names = [name for name, _ in _own_topics(settings)]
-    derived: dict[str, Any] = {"topics": names}
+def check(
+    *,
+    config: File = DEFAULT_FILE,
+    online: Annotated[
+        bool,
+        typer.Option("--online", help="Also ask Kafka, the registry and the vendors: topics, limits, credentials."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Validate the configuration and print it, with defaults filled in and secrets masked."""
+    from connector.runtime.checks import check_routes
+
+    try:
+        loaded = read_config(config)
+        check_routes(loaded)
+    except ConfigurationError as error:
+        if as_json:
+            sys.stdout.write(json_line(faults_json(error.faults)))
+        raise
+    faults = _online_faults(loaded) if online else []
+    if as_json:
+        sys.stdout.write(json_line(settings_json(loaded.settings, faults, online=online)))
+    else:
+        show(loaded.settings, str(loaded.path))
+        if online and not faults:
+            print_line("Kafka, the registry and the vendors answer as this configuration needs.")
+    if faults:
+        fail("\n".join(faults), FAILED)
+
+
+def _online_faults(loaded: Loaded) -> list[str]:
+    """Return what is wrong outside the configuration."""
+    from connector.runtime import checks
+    from connector.telemetry.logs import configure
+
+    configure(loaded.settings.log)
+    return list(in_loop(checks.check_online(loaded)))
+
+
+def settings_json(settings: Settings, faults: Sequence[str], *, online: bool) -> dict[str, Any]:
+    """Return what `--json` prints: the settings, what follows from them, and what is wrong around the connector."""
+    derived: dict[str, Any] = {"topics": [name for name, _ in _own_topics(settings)]}
     if online:
         derived["faults"] = list(faults)
-    return json.dumps({"ok": not faults, **derived, "settings": redacted(settings)}, ensure_ascii=False)
+    return {"ok": not faults, **derived, "settings": redacted(settings)}
 
 
-def faults_as_json(faults: Sequence[Fault]) -> str:
-    """Return one JSON line that tells why there are no settings."""
-    return json.dumps({"ok": False, "faults": [{"path": each.path, "message": each.message} for each in faults]})
+def faults_json(faults: Sequence[Fault]) -> dict[str, Any]:
+    """Return what `--json` prints of a configuration that cannot be used."""
+    return {"ok": False, "faults": [{"path": fault.path, "message": fault.message} for fault in faults]}
 
 
-def show(settings: Settings, path: str, stream: TextIO | None = None) -> None:
+def show(settings: Settings, path: str) -> None:
     """Print the settings for a person."""
-    stream = sys.stdout if stream is None else stream
-    console = Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False)
-    console.print(f"[bold]{escape(path)} is valid.[/bold]\n")
-    console.print(_grid(_kafka(settings)))
-    console.print(_destinations(settings))
+    print_line(f"{path} is valid.\n")
+    print_pairs(_source_lines(settings))
+    print_line("")
+    print_table(
+        ("name", "vendor", "address", "batch", "requests", "time-out", "also"),
+        (_destination_cells(name, each) for name, each in settings.destinations.items()),
+        title="Destinations",
+    )
     if settings.routes:
-        console.print(_routes(settings.routes))
+        print_table(
+            ("#", "topics", "schema", "where", "to", "maps"),
+            (_route_cells(index, route) for index, route in enumerate(settings.routes)),
+            title="Routes (all that match apply)",
+        )
     else:
-        console.print("No routes: events of the contract schemas go to their vendor's only destination.\n")
-    console.print(_grid(_surroundings(settings)))
+        print_line("No routes: events of the contract schemas go to their vendor's only destination.\n")
+    print_pairs(_other_lines(settings))
 
 
-def _grid(rows: Iterator[tuple[str, str]]) -> Table:
-    """Return names and values in two columns."""
-    table = Table.grid(padding=(0, 2))
-    for name, value in rows:
-        table.add_row(f"[dim]{name}[/dim]", escape(value))
-    table.add_row("", "")
-    return table
-
-
-def _kafka(settings: Settings) -> Iterator[tuple[str, str]]:
+def _source_lines(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield where records come from."""
     shown = redacted(settings)
-    yield "reads", ", ".join(settings.kafka.topics)
-    yield "as group", settings.kafka.group_id
+    yield "topics", ", ".join(settings.kafka.topics)
+    yield "group", settings.kafka.group_id
     start = settings.kafka.start
     yield "starts at", f"{start} ms since 1970" if isinstance(start, int) else start or "earliest"
     yield "librdkafka", ", ".join(f"{key}={value}" for key, value in shown["kafka"]["client"].items())
@@ -71,7 +115,7 @@ def _kafka(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _own_topics(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield the topics that are written to, with what for."""
+    """Yield the topics that the connector writes to, with their purpose."""
     yield settings.dead_letter_topic, "dead letters"
     yield settings.replay_topic, "replay"
     for name, topic in settings.results_topics.items():
@@ -82,11 +126,11 @@ def _own_topics(settings: Settings) -> Iterator[tuple[str, str]]:
         yield settings.console.audit_topic, "audit log"
 
 
-def _surroundings(settings: Settings) -> Iterator[tuple[str, str]]:
+def _other_lines(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield what is written and what the process may use."""
     for topic, purpose in _own_topics(settings):
         yield purpose, topic
-    yield "topics missing", "are created" if settings.kafka.create_topics else "stop the start (kafka.create_topics)"
+    yield "missing topics", "create them" if settings.kafka.create_topics else "refuse to start (kafka.create_topics)"
     yield "unrouted events", settings.unrouted.replace("_", " ")
     limits = settings.limits
     yield "buffer", size_text(limits.buffer)
@@ -94,34 +138,28 @@ def _surroundings(settings: Settings) -> Iterator[tuple[str, str]]:
     token = "with a token" if settings.server.token else "actions from loopback only"
     yield "port", f"{settings.server.host}:{settings.server.port}, {token}"
     own = settings.console
-    hidden = f", hides {', '.join(own.mask)}" if own.mask else ""
+    hidden = f", masks {', '.join(own.mask)}" if own.mask else ""
     yield "console", f"{own.host}:{own.port}, {'with a token' if own.token else 'without a token'}{hidden}"
 
 
-def _destinations(settings: Settings) -> Table:
-    """Return one row for each destination."""
-    table = Table(title="Destinations", title_justify="left", title_style="bold")
-    for column in ("name", "vendor", "address", "batch", "requests", "time-out", "also"):
-        table.add_column(column, overflow="fold")
-    for name, each in settings.destinations.items():
-        records = each.batch.records or each.documented.records
-        body = size_text(each.batch.bytes or each.documented.bytes)
-        rate = f"{each.rate:g}/s" if each.rate is not None else "no rate limit"
-        cells = (
-            name,
-            each.vendor,
-            each.base_url,
-            f"{records} records, {body}, {duration_text(each.batch.linger)}",
-            f"{rate}, {each.max_in_flight} in flight",
-            duration_text(each.timeout),
-            "; ".join(_exceptions(each)),
-        )
-        table.add_row(*map(escape, cells))
-    return table
+def _destination_cells(name: str, settings: DestinationSettings) -> tuple[str, ...]:
+    """Return a destination's row."""
+    records = settings.batch.records or settings.documented.records
+    body = size_text(settings.batch.bytes or settings.documented.bytes)
+    rate = f"{settings.rate:g}/s" if settings.rate is not None else "no rate limit"
+    return (
+        name,
+        settings.vendor,
+        settings.base_url,
+        f"{counted(records, 'record')}, {body}, {duration_text(settings.batch.linger)}",
+        f"{rate}, {settings.max_in_flight} in flight",
+        duration_text(settings.timeout),
+        "; ".join(_exceptions(settings)),
+    )
 
 
 def _exceptions(settings: DestinationSettings) -> Iterator[str]:
-    """Yield what is set apart from the defaults and changes what is promised."""
+    """Yield the settings that differ from the defaults and change what is promised."""
     if settings.hold:
         yield "HELD by the operator"
     if settings.order == "key":
@@ -140,19 +178,14 @@ def _exceptions(settings: DestinationSettings) -> Iterator[str]:
     yield from (f"rule {rule} off" for rule in settings.rules)
 
 
-def _routes(routes: Sequence[RouteSettings]) -> Table:
-    """Return one row for each route."""
-    table = Table(title="Routes, all that match apply", title_justify="left", title_style="bold")
-    for column in ("#", "topics", "schema", "where", "to", "maps"):
-        table.add_column(column, overflow="fold")
-    for index, route in enumerate(routes):
-        cells = (
-            str(index),
-            ", ".join(route.topics or ["all"]),
-            route.schema_name or "any",
-            ", ".join(f"{path} = {value}" for path, value in route.where.items()) or "always",
-            ", ".join(route.to),
-            "; ".join(f"{vendor}: {len(fields)} fields" for vendor, fields in route.fields.items()) or "as it is",
-        )
-        table.add_row(*map(escape, cells))
-    return table
+def _route_cells(index: int, route: RouteSettings) -> tuple[str, ...]:
+    """Return a route's row."""
+    return (
+        str(index),
+        ", ".join(route.topics or ["all"]),
+        route.schema_name or "any",
+        ", ".join(f"{path} = {value}" for path, value in route.where.items()) or "always",
+        ", ".join(route.to),
+        "; ".join(f"{vendor}: {counted(len(fields), 'field')}" for vendor, fields in route.fields.items())
+        or "unchanged",
+    )

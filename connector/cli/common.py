@@ -1,52 +1,85 @@
-"""What every command begins with: the configuration read, the loop it runs in, and how it fails."""
+"""What every command shares: how it starts, how it fails, and how it prints: tables on a terminal, JSON Lines, text.
+
+Text from records, vendors and servers is untrusted: `visible` escapes whatever could command a terminal or reorder
+what it shows. Everything that a command prints goes through this module.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from connector.config.loader import Loaded, load, secret_values
 
 FAILED: Final = 1
 BAD_CONFIGURATION: Final = 2
+PIPE_WIDTH: Final = 200
+"""Columns where the output is not a terminal, so that a row stays one line for grep."""
 
 T = TypeVar("T")
 
 File = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
 DEFAULT_FILE: Final = Path("connector.yaml")
+
+# Control characters (C0 but for the line feed, DEL, C1), and the marks and overrides of bidirectional text.
+_UNSAFE: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# In JSON the C0 controls are escaped already.
+_UNSAFE_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Say on standard error what is wrong, and exit."""
-    sys.stderr.write(message.rstrip() + "\n")
+    """Print on standard error what is wrong, and exit."""
+    say(message.rstrip())
     raise SystemExit(code)
 
 
+def say(message: str) -> None:
+    """Print a line for a person on standard error."""
+    sys.stderr.write(visible(message) + "\n")
+
+
 def read_config(file: Path) -> Loaded:
-    """Read the configuration with the vendors that are installed, and hide its secrets in logs."""
+    """Read the configuration with the installed vendors, and hide its secrets in logs."""
     from connector.telemetry.logs import register_secrets
     from connector.vendors import kinds
 
     known = kinds()
     loaded = load(
-        file, {name: kind.settings for name, kind in known.items()}, rules={n: kind.rules for n, kind in known.items()}
+        file,
+        {name: vendor.settings for name, vendor in known.items()},
+        rules={name: vendor.rules for name, vendor in known.items()},
     )
     register_secrets(secret_values(loaded.settings))
     return loaded
 
 
+def begin(file: Path) -> Loaded:
+    """Read the configuration and set up logging as it says."""
+    from connector.telemetry.logs import configure
+
+    loaded = read_config(file)
+    configure(loaded.settings.log)
+    return loaded
+
+
 def refuse_unknown(loaded: Loaded, destination: str | None) -> None:
-    """End where a destination's name is none of the configuration's; None is no name."""
+    """Exit with 2 if the configuration has no destination of this name; None is allowed."""
     from connector.config.errors import suggest
 
     names = loaded.settings.destinations
     if destination is not None and destination not in names:
-        fail(f"no destination is named {destination}; {suggest(destination, names)}", BAD_CONFIGURATION)
+        fail(f"unknown destination {destination!r}; {suggest(destination, names)}", BAD_CONFIGURATION)
 
 
 def in_loop(main: Coroutine[Any, Any, T]) -> T:
@@ -57,3 +90,106 @@ def in_loop(main: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(main)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(main)
+
+
+def require_terminal(action: str) -> None:
+    """Exit with 2 if no person can be asked, because standard input or error is not a terminal."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        fail(f"Not a terminal: pass --yes to {action}, or --dry-run to see what it would do.", BAD_CONFIGURATION)
+
+
+def confirm(question: str, action: str, *, yes: bool) -> bool:
+    """Return whether to go on: --yes was given, or a person on a terminal agrees. Exits with 2 without a terminal."""
+    if yes:
+        return True
+    require_terminal(action)
+    return typer.confirm(visible(question), err=True)
+
+
+def emit(
+    rows: Iterable[T],
+    as_json: bool,  # noqa: FBT001 -- the command's own option, handed on
+    to_json: Callable[[T], Mapping[str, Any]],
+    show: Callable[[Sequence[T]], None],
+) -> None:
+    """Print rows: with `as_json` each as one line as soon as it comes, else all of them by `show`."""
+    if not as_json:
+        show(list(rows))
+        return
+    for row in rows:
+        sys.stdout.write(json_line(to_json(row)))
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """Return a row as one JSON line, in which nothing can command a terminal."""
+    text = json.dumps(row, ensure_ascii=False)
+    return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+
+
+def stdout_console() -> Console:
+    """Return a console on standard output: as wide as the terminal, or `PIPE_WIDTH`."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    title: str = "",
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
+) -> None:
+    """Print a table; `right` names the columns of numbers, `whole` those whose cells are never broken (ids)."""
+    table = Table(title=safe(title) or None, title_justify="left", title_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in whole)
+    for row in rows:
+        table.add_row(*(safe("-" if cell is None else str(cell)) for cell in row))
+    stdout_console().print(table)
+
+
+def print_pairs(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns."""
+    grid = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        grid.add_row(f"[dim]{safe(name)}[/dim]", safe(value))
+    stdout_console().print(grid)
+
+
+def print_heading(text: str, more: str = "") -> None:
+    """Print an empty line and a heading; `more` follows it in plain type."""
+    stdout_console().print(f"\n[bold]{safe(text)}[/bold]{safe(more)}")
+
+
+def print_line(text: str) -> None:
+    """Print a sentence, wrapped at the terminal's width."""
+    stdout_console().print(safe(text))
+
+
+def print_raw(text: str) -> None:
+    """Print text that can be copied: neither wrapped nor read as markup."""
+    stdout_console().print(visible(text), markup=False, soft_wrap=True)
+
+
+def safe(text: str) -> str:
+    """Return untrusted text for a table or a sentence: markup in it is only text, and so are control characters."""
+    return escape(visible(text))
+
+
+def visible(text: str) -> str:
+    r"""Return text with control and bidirectional characters escaped (`\x1b`, `\u202e`); line ends stay."""
+    return _UNSAFE.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a count with its noun, such as `1 dead letter` and `2,000 dead letters`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def bytes_text(data: bytes | None) -> str:
+    """Return a key or header as text; bytes that are not UTF-8 are escaped."""
+    return "null" if data is None else data.decode(errors="backslashreplace")

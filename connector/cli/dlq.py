@@ -1,38 +1,67 @@
-"""The commands `connector dlq …`: arguments in, calls out, an exit code back."""
+"""The commands `connector dlq list`, `stats`, `show` and `export`: what they are given and what they print."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, FAILED, File, fail, in_loop, read_config
-from connector.config.loader import Loaded
+from connector.cli.common import (
+    BAD_CONFIGURATION,
+    DEFAULT_FILE,
+    FAILED,
+    File,
+    Json,
+    begin,
+    bytes_text,
+    counted,
+    emit,
+    fail,
+    in_loop,
+    print_heading,
+    print_line,
+    print_pairs,
+    print_table,
+    say,
+)
+from connector.cli.explain import show_inspection
+
+if TYPE_CHECKING:
+    from connector.config.loader import Settings
+    from connector.dead_letters.archive import Archive, Count, DeadLetterHistory
+    from connector.dead_letters.filters import Filter
+    from connector.dead_letters.inspection import Inspection
+    from connector.dead_letters.reader import DeadLetterEntry
+    from connector.records import Record
 
 SHOWN: Final = 50
 """Rows of a table unless --limit says otherwise."""
+NONE_MATCH: Final = "no matching dead letters"
 
-dlq = typer.Typer(name="dlq", help="Dead letters: list, count, look into, export.", no_args_is_help=True)
+dlq = typer.Typer(
+    name="dlq", help="Dead letters: list, count, show, export, replay and discard them.", no_args_is_help=True
+)
 
 Where = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE",
-        help="Only letters with this cause, code, field, vendor, destination, group, http-status, replays, dedup-id or "
-        "id; repeatable: one name twice allows both values, several names all have to fit.",
+        help="Only dead letters with this cause, code, field, vendor, destination, group, http-status, replays, "
+        "dedup-id or id; repeatable. The same name twice: either value; different names: all of them.",
     ),
 ]
 Since = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Only what failed in the last 2h (30m, 3d), or after a time.")
+    str | None,
+    typer.Option(metavar="TIME", help="Only what failed in the last 30m, 2h or 3d, or since a time with its zone."),
 ]
 Key = Annotated[str | None, typer.Option(metavar="TEXT", help="Only records with this key.")]
 Topic = Annotated[list[str] | None, typer.Option(metavar="TOPIC", help="Only records of this topic; repeatable.")]
-All = Annotated[bool, typer.Option("--all", help="Also what is replayed or discarded.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
+All = Annotated[bool, typer.Option("--all", help="Include replayed and discarded dead letters.")]
 
 
 @dlq.command("list")
@@ -45,27 +74,22 @@ def list_dead_letters(
     topic: Topic = None,
     resolved: All = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help=f"The newest N; default: {SHOWN} in a table, all as JSON.")
+        int | None,
+        typer.Option(min=1, metavar="N", help=f"Only the newest N. Default: {SHOWN} in a table, all with --json."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List dead letters: the newest in a table, or all of them as JSON Lines, as they stand in the topic."""
-    from connector.cli import dlq_report as dead_letters_report
-    from connector.dead_letters import commands
+    """List dead letters: the newest in a table, or all of them as JSON Lines in the topic's order."""
+    from connector.dead_letters.export import facts_json
 
     wanted = read_filter(where, since, key, topic)
-    with commands.open_archive(quiet(config).settings) as archive:
+    with open_archive(begin(config).settings) as archive:
         if as_json and limit is None:
-            for dead_letter in archive.dead_letters(wanted, resolved=resolved):
-                _print(commands.facts_json(dead_letter))
+            emit(archive.dead_letters(wanted, resolved=resolved), as_json, facts_json, lambda _: None)
         else:
-            dead_letters, count = archive.newest(wanted, limit or SHOWN, resolved=resolved)
-            if as_json:
-                for dead_letter in dead_letters:
-                    _print(commands.facts_json(dead_letter))
-            else:
-                dead_letters_report.show_dead_letters(dead_letters, count)
-        _warn(archive.survey.foreign)
+            newest, count = archive.newest(wanted, limit or SHOWN, resolved=resolved)
+            emit(newest, as_json, facts_json, lambda rows: show_dead_letters(rows, count))
+        _report_foreign(archive.survey.foreign)
 
 
 @dlq.command()
@@ -80,49 +104,46 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Count dead letters by cause, code and destination."""
-    from connector.cli import dlq_report as dead_letters_report
-    from connector.dead_letters import commands
+    from connector.dead_letters.archive import Count
 
     wanted = read_filter(where, since, key, topic)
-    with commands.open_archive(quiet(config).settings) as archive:
-        counts = archive.stats(wanted, resolved=resolved)
-        if as_json:
-            for one in counts:
-                _print(one.as_json())
-        else:
-            dead_letters_report.show_stats(counts)
-        _warn(archive.survey.foreign)
+    with open_archive(begin(config).settings) as archive:
+        emit(archive.stats(wanted, resolved=resolved), as_json, Count.as_json, show_stats)
+        _report_foreign(archive.survey.foreign)
 
 
 @dlq.command()
 def show(
-    identity: Annotated[str, typer.Argument(metavar="ID", help="The letter's id, or its first 8 characters or more.")],
+    identity: Annotated[
+        str, typer.Argument(metavar="ID", help="The dead letter's id, or its first 8 characters or more.")
+    ],
     *,
     config: File = DEFAULT_FILE,
     as_json: Json = False,
 ) -> None:
-    """Show one dead letter in full: why, the event, exactly what would be sent today, and what happened before."""
-    from connector.cli import dlq_report as dead_letters_report
-    from connector.dead_letters import commands
+    """Show one dead letter in full: why it failed, its event, what would be sent today, and its history."""
     from connector.operations.inspect import inspect
 
-    loaded = quiet(config)
-    with commands.open_archive(loaded.settings) as archive:
+    loaded = begin(config)
+    with open_archive(loaded.settings) as archive:
         history = archive.find(identity)
     inspection = in_loop(inspect(loaded, history.dead_letter, history.cluster_id))
-    if as_json:
-        _print(dead_letters_report.dead_letter_json(history, inspection))
-    else:
-        dead_letters_report.show_dead_letter(history, inspection)
+    emit(
+        [history],
+        as_json,
+        lambda found: dead_letter_json(found, inspection),
+        lambda found: show_dead_letter(found[0], inspection),
+    )
 
 
 @dlq.command()
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Written anew; must not exist. -: standard output.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file; - is standard output.")],
     *,
     config: File = DEFAULT_FILE,
     form: Annotated[
-        Literal["jsonl", "avro"] | None, typer.Option("--format", help="Default: by the file's ending, else jsonl.")
+        Literal["jsonl", "avro"] | None,
+        typer.Option("--format", help="Default: avro for a file that ends in .avro, else jsonl."),
     ] = None,
     where: Where = None,
     since: Since = None,
@@ -130,38 +151,51 @@ def export(
     topic: Topic = None,
     resolved: All = False,
 ) -> None:
-    """Write dead letters with key, value and headers, byte for byte: JSON Lines, or an Avro container file."""
-    from connector.dead_letters import commands
+    """Write dead letters with key, value and headers, byte for byte, as JSON Lines or an Avro container file."""
+    from connector.dead_letters import export as dead_letter_export
 
     wanted = read_filter(where, since, key, topic)
     written = form or ("avro" if file.suffix == ".avro" else "jsonl")
-    with commands.open_archive(quiet(config).settings) as archive:
+    with open_archive(begin(config).settings) as archive:
         dead_letters = archive.dead_letters(wanted, resolved=resolved)
         try:
             if str(file) == "-":
-                count = commands.export(dead_letters, sys.stdout.buffer, written)
+                count = dead_letter_export.export(dead_letters, sys.stdout.buffer, written)
             else:
                 with file.open("xb") as out:
-                    count = commands.export(dead_letters, out, written)
+                    count = dead_letter_export.export(dead_letters, out, written)
         except FileExistsError:
-            fail(f"{file} exists already; name another file", FAILED)
+            fail(f"{file} already exists; name another file", FAILED)
         except OSError as error:
-            fail(f"{file} cannot be written: {error.strerror or error}", FAILED)
-        _warn(archive.survey.foreign)
-    sys.stderr.write(f"{count} dead letters written\n")
+            fail(f"cannot write {file}: {error.strerror or error}", FAILED)
+        _report_foreign(archive.survey.foreign)
+    say(f"{counted(count, 'dead letter')} written")
 
 
-def quiet(config: Path) -> Loaded:
-    """Read the configuration and set up logging."""
-    from connector.telemetry.logs import configure
+@contextmanager
+def open_archive(settings: Settings) -> Iterator[Archive]:
+    """Open the dead-letter topic; a terminal's standard error shows the progress. Raises `StartupError`."""
+    from rich.console import Console
+    from rich.progress import Progress
 
-    loaded = read_config(config)
-    configure(loaded.settings.log)
-    return loaded
+    from connector.dead_letters.archive import Archive
+    from connector.kafka.topic_reader import TopicReader
+
+    with (
+        TopicReader(settings.kafka, settings.dead_letter_topic) as reader,
+        Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress,
+    ):
+
+        def records(what: str) -> Iterator[Record]:
+            task = progress.add_task(what, total=reader.total)
+            yield from reader.records(lambda done, total: progress.update(task, completed=done, total=total))
+            progress.remove_task(task)
+
+        yield Archive(records, reader.cluster_id)
 
 
-def read_filter(where: list[str] | None, since: str | None, key: str | None, topics: list[str] | None) -> Any:
-    """Return what the options ask for; end with 2 where they mean nothing."""
+def read_filter(where: list[str] | None, since: str | None, key: str | None, topics: list[str] | None) -> Filter:
+    """Return the filter of the options; exit with 2 if one is not valid."""
     from connector.dead_letters.filters import Filter, parse_since, parse_where
 
     try:
@@ -175,11 +209,125 @@ def read_filter(where: list[str] | None, since: str | None, key: str | None, top
         fail(str(error), BAD_CONFIGURATION)
 
 
-def _print(row: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+def show_dead_letters(dead_letters: Sequence[DeadLetterEntry], count: int) -> None:
+    """Print a row for each dead letter; `count` is how many match in all."""
+    from connector.dead_letters.export import moment
+
+    if not dead_letters:
+        print_line(NONE_MATCH)
+        return
+    rows = []
+    for dead_letter in dead_letters:
+        facts = dead_letter.facts
+        origin = f"{facts.origin.topic}[{facts.origin.partition}]@{facts.origin.offset}"
+        cause = facts.cause if dead_letter.state == "open" else f"{facts.cause} ({dead_letter.state})"
+        rows.append((facts.id, moment(facts.failed_at), cause, facts.code, facts.destination, origin, facts.message))
+    print_table(("id", "failed at", "cause", "code", "destination", "origin", "message"), rows, whole=("id",))
+    if count > len(dead_letters):
+        print_line(f"the newest {len(dead_letters)} of {counted(count, 'dead letter')}; more with --limit N or --json")
+    else:
+        print_line(counted(count, "dead letter"))
 
 
-def _warn(foreign: int) -> None:
-    """Say that the topic holds what is no dead letter."""
+def show_stats(counts: Sequence[Count]) -> None:
+    """Print a row for each cause, code and destination, and the sum."""
+    from connector.dead_letters.export import moment
+
+    if not counts:
+        print_line(NONE_MATCH)
+        return
+    print_table(
+        ("dead letters", "cause", "code", "destination", "first failed at", "last failed at"),
+        (
+            (count.dead_letters, count.cause, count.code, count.destination, moment(count.first), moment(count.last))
+            for count in counts
+        ),
+        right=("dead letters",),
+    )
+    print_line(counted(sum(count.dead_letters for count in counts), "dead letter"))
+
+
+def show_dead_letter(history: DeadLetterHistory, inspection: Inspection) -> None:
+    """Print one dead letter in full: why, where from, the event, what would be sent today, and its history."""
+    print_pairs(_header_lines(history.dead_letter))
+    show_inspection(inspection)
+    print_heading("History")
+    for when, what in _history_lines(history):
+        print_line(f"{when}  {what}")
+
+
+def dead_letter_json(history: DeadLetterHistory, inspection: Inspection) -> dict[str, Any]:
+    """Return what `show --json` prints."""
+    from connector.dead_letters.export import facts_json
+
+    return {
+        **facts_json(history.dead_letter),
+        "schema": inspection.schema,
+        "event": inspection.event,
+        "fault_today": inspection.fault,
+        "destinations_today": [
+            {
+                "destination": preparation.destination,
+                "dedup_id": preparation.dedup_id,
+                "fragment": preparation.fragment,
+                "rule": preparation.rule,
+                "reason": preparation.reason,
+            }
+            for preparation in inspection.preparations
+        ],
+        "history": [facts_json(dead_letter) for dead_letter in history.dead_letters],
+        "resolutions": [
+            {"id": resolution.dead_letter, "resolution": resolution.kind, "at": resolution.at}
+            for resolution in history.resolutions
+        ],
+    }
+
+
+def _header_lines(dead_letter: DeadLetterEntry) -> Iterator[tuple[str, str]]:
+    """Yield what the dead letter's headers say, in words."""
+    from connector.dead_letters.export import moment
+
+    facts = dead_letter.facts
+    yield "id", facts.id
+    yield "state", dead_letter.state
+    yield "cause", facts.cause if facts.code is None else f"{facts.cause}, {facts.code}"
+    yield "reason", facts.message
+    if facts.field is not None:
+        yield "field", facts.field
+    if facts.destination is not None:
+        yield "destination", f"{facts.destination} ({facts.vendor})"
+    if facts.http_status is not None:
+        yield "answer", f"HTTP {facts.http_status}" + (f", request {facts.request_id}" if facts.request_id else "")
+    if facts.attempts:
+        first = "" if facts.first_attempt is None else f", the first at {moment(facts.first_attempt)}"
+        yield "attempts", f"{facts.attempts}{first}"
+    yield "failed at", moment(facts.failed_at)
+    yield "origin", f"{facts.origin.topic}, partition {facts.origin.partition}, offset {facts.origin.offset}"
+    yield "dedup id", facts.dedup_id
+    yield "replays", str(facts.replays)
+    if facts.edited:
+        yield "edited", " ".join(facts.edited)
+    if dead_letter.record.key is not None:
+        yield "key", bytes_text(dead_letter.record.key)
+
+
+def _history_lines(history: DeadLetterHistory) -> Iterator[tuple[str, str]]:
+    """Yield what happened to the event, in order of time."""
+    from connector.dead_letters.export import moment
+
+    lines = []
+    for dead_letter in history.dead_letters:
+        facts = dead_letter.facts
+        where = "" if facts.destination is None else f" for {facts.destination}"
+        what = f"dead-lettered{where}: {facts.cause}{'' if facts.code is None else f' {facts.code}'}"
+        mark = " (this dead letter)" if facts.id == history.dead_letter.facts.id else ""
+        lines.append((moment(facts.failed_at), f"{what}, {facts.id}{mark}"))
+    lines += [(resolution.at, f"{resolution.kind}, {resolution.dead_letter}") for resolution in history.resolutions]
+    yield from sorted(lines)
+
+
+def _report_foreign(foreign: int) -> None:
+    """Print how many records of the topic are not dead letters of the connector."""
     if foreign:
-        sys.stderr.write(f"{foreign} records of the dead-letter topic are not the connector's and were left out\n")
+        is_or_are = "is" if foreign == 1 else "are"
+        say(f"{counted(foreign, 'record')} of the dead-letter topic {is_or_are} not the connector's and not shown")

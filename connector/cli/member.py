@@ -1,4 +1,4 @@
-"""The commands that act on one running member: hold, release and skip, through its port."""
+"""The commands `connector hold`, `release` and `skip`: they act on one running member, over its port."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
-from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, FAILED, File, fail, read_config, refuse_unknown
+from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, File, fail, read_config, refuse_unknown, visible
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination.")]
 Url = Annotated[
-    str | None, typer.Option(metavar="URL", help="The port of a running member; default: the configured one.")
+    str | None, typer.Option(metavar="URL", help="The port of a running member. Default: the configured one.")
 ]
 Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="The record's topic.")]
 Partition = Annotated[int, typer.Argument(metavar="PARTITION", min=0, help="Its partition.")]
@@ -21,15 +21,15 @@ Offset = Annotated[int, typer.Argument(metavar="OFFSET", min=0, help="Its offset
 
 
 def hold(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
-    """Hold a destination in one running member until it is released; its records wait uncommitted.
+    """Hold a destination in one running member until it is released. Its records stay uncommitted.
 
-    destinations.NAME.hold: true in the configuration holds it in every member.
+    To hold it in every member, set destinations.NAME.hold: true in the configuration.
     """
     _act("hold", name, config, url)
 
 
 def release(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
-    """Let a destination go on that was held by hand."""
+    """Resume a held destination in one running member."""
     _act("release", name, config, url)
 
 
@@ -39,51 +39,46 @@ def skip(
     offset: Offset,
     config: File = DEFAULT_FILE,
     destination: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only for this destination; others still get the record.")
+        str | None, typer.Option(metavar="NAME", help="Skip it for this destination only; others still get the record.")
     ] = None,
     url: Url = None,
 ) -> None:
-    """Set one record aside in the member that owns its partition: a dead letter (cause operator) instead of a delivery.
+    """Make one record a dead letter (cause: operator) instead of delivering it.
 
-    For a record that others wait behind: one that fails again and again, waits for a schema that nobody registers, or
-    must not be sent. A record in a request is skipped only if its answer says that it was not accepted.
+    Use it for a record that blocks others: one that fails again and again, that waits for a schema that will never be
+    registered, or that must not be sent. Ask the member that owns the record's partition. A record in a request is
+    skipped only if the vendor's answer says that it was not accepted.
     """
-    from connector.cli.actions import Refused
-    from connector.cli.actions import skip as ask
+    from connector.operations import member
     from connector.records import Position
 
     address, token = _member(config, destination, url)
-    try:
-        said = ask(Position(topic, partition, offset), destination, address, token)
-    except Refused as error:
-        fail(str(error), FAILED)
-    sys.stdout.write(f"{said}\n")
+    answer = member.skip(Position(topic, partition, offset), destination, address, token)
+    sys.stdout.write(f"{visible(answer)}\n")
 
 
 def _act(action: str, name: str, config: Path, url: str | None) -> None:
-    """Ask a running member for an action and print what it answers."""
-    from connector.cli.actions import Refused, act
+    """Ask a running member for an action, and print the state that follows."""
+    from connector.operations import member
 
     address, token = _member(config, name, url)
-    try:
-        state = act(action, name, address, token)
-    except Refused as error:
-        fail(str(error), FAILED)
+    state = member.act(action, name, address, token)
     done = {"hold": "held", "release": "released"}[action]
-    sys.stdout.write(f"{name} is {done}; it is now {state or 'in an unknown state'}\n")
+    now = "" if state is None or state == done else f"; its state is now {visible(state)}"
+    sys.stdout.write(f"{name} is {done}{now}\n")
 
 
 def _member(config: Path, destination: str | None, url: str | None) -> tuple[str, SecretStr | None]:
-    """Return where the member is reached, and the token to bring."""
+    """Return the member's address, and the token to send."""
     loaded = read_config(config)
     refuse_unknown(loaded, destination)
     server = loaded.settings.server
     if url is None and server.port == 0:
-        fail("server.port is 0, so the member's port is not known; give it with --url", BAD_CONFIGURATION)
+        fail("server.port is 0, so the member's port is unknown: pass --url", BAD_CONFIGURATION)
     return url or server_url(server.host, server.port), server.token
 
 
 def server_url(host: str, port: int) -> str:
-    """Return where a member that listens on `host` is reached from its own machine."""
+    """Return the address of a member that listens on `host`, as seen from its own machine."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 -- read, not bound
     return f"http://{reached}:{port}"

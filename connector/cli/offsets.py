@@ -1,20 +1,35 @@
-"""The command `connector offsets`: arguments in, calls out, an exit code back."""
+"""The command `connector offsets`: what a group has committed and what is left to do, and its reset."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, File, fail, in_loop, read_config
+from connector.cli.common import (
+    BAD_CONFIGURATION,
+    DEFAULT_FILE,
+    File,
+    Json,
+    begin,
+    confirm,
+    counted,
+    emit,
+    fail,
+    in_loop,
+    print_line,
+    print_table,
+    say,
+)
 
 if TYPE_CHECKING:
     from connector.config.loader import Settings
-    from connector.operations.offsets import PartitionState
+    from connector.operations.offsets import Move, PartitionState
 
 To = str | int
+
+_SHOWN_RANGES: Final = 4
 
 
 def offsets(  # noqa: PLR0913 -- each option is one of the command line
@@ -22,7 +37,7 @@ def offsets(  # noqa: PLR0913 -- each option is one of the command line
     action: Annotated[Literal["show", "reset"], typer.Argument(help="What to do.")] = "show",
     config: File = DEFAULT_FILE,
     group: Annotated[
-        str | None, typer.Option(metavar="GROUP", help="Any consumer group; default: kafka.group_id.")
+        str | None, typer.Option(metavar="GROUP", help="Any consumer group. Default: kafka.group_id.")
     ] = None,
     topic: Annotated[list[str] | None, typer.Option(metavar="TOPIC", help="Only this topic; repeatable.")] = None,
     partition: Annotated[
@@ -32,92 +47,139 @@ def offsets(  # noqa: PLR0913 -- each option is one of the command line
         str | None,
         typer.Option(
             metavar="earliest|latest|OFFSET|TIMESTAMP",
-            help="Where reset goes: a whole number is an offset, a point in time has its zone (2026-11-20T00:00:00Z).",
+            help="The new position: an offset, or a time with its zone such as 2026-11-20T00:00:00Z.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what reset would do, and do nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Reset without a question.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what reset would do, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Reset without asking.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Show what a group has committed, the map of what is finished above that, lag and true backlog; or reset it.
+    """Show a group's committed offsets, what is finished above them, lag and backlog; or reset the offsets.
 
-    reset wants a stopped group. What it goes back over is sent again with the same dedup ids; the replay topic only
-    where --topic names it.
+    A reset needs a stopped group. Records below the old offset are sent again, with the same dedup ids. The replay
+    topic is reset only if --topic names it.
     """
-    from connector.cli import offsets_report
-    from connector.operations import offsets as app_offsets
-    from connector.telemetry.logs import configure
+    from connector.operations import offsets as operation
 
     if action == "show" and (to is not None or dry_run or yes):
-        fail("--to, --dry-run and --yes belong to offsets reset", BAD_CONFIGURATION)
+        fail("--to, --dry-run and --yes are options of `connector offsets reset`", BAD_CONFIGURATION)
     target = _target(to) if action == "reset" else None
-    settings = read_config(config).settings
-    configure(settings.log)
+    settings = begin(config).settings
     name = group or settings.kafka.group_id
-    states = in_loop(app_offsets.read(settings, name, topic or (), partition or ()))
+    states = in_loop(operation.read(settings, name, topic or (), partition or ()))
     if action == "show" or target is None:
-        if as_json:
-            sys.stdout.writelines(offsets_report.as_lines(states))
-        else:
-            offsets_report.show_states(name, states)
+        emit(states, as_json, operation.PartitionState.as_json, lambda found: show_states(name, found))
         return
-    in_loop(app_offsets.refuse_running(settings, name))
-    # What was replayed once is not to be sent again by the way: who wants that names the topic.
-    states = [one for one in states if topic or one.topic != settings.replay_topic]
-    moves = list(app_offsets.plan(states, _targets(settings, states, target)))
-    if as_json:
-        sys.stdout.writelines(offsets_report.as_lines(moves))
-    elif moves:
-        offsets_report.show_moves(name, moves)
+    in_loop(operation.refuse_running(settings, name))
+    # A record that was replayed once must not be sent again by accident: naming the topic says that it is wanted.
+    states = [state for state in states if topic or state.topic != settings.replay_topic]
+    moves = list(operation.plan(states, _targets(settings, states, target)))
+    if moves or as_json:
+        emit(moves, as_json, operation.Move.as_json, lambda found: show_moves(name, found))
     if not moves:
-        sys.stderr.write(f"nothing to do: no partition of group {name} would change\n")
+        say(f"nothing to do: no offset of group {name} would change")
         return
     if dry_run:
         return
-    _ask(yes=yes, count=len(moves), group=name)
-    in_loop(app_offsets.apply(settings, name, moves))
-    sys.stderr.write(f"{len(moves)} offsets of group {name} are set\n")
+    if not confirm(f"Set {counted(len(moves), 'offset')} of group {name}?", "reset", yes=yes):
+        say("nothing was changed")
+        return
+    in_loop(operation.apply(settings, name, moves))
+    say(f"{counted(len(moves), 'offset')} of group {name} set")
+
+
+def show_states(group: str, states: Sequence[PartitionState]) -> None:
+    """Print a row for each partition, and the sums."""
+    if not states:
+        print_line(f"group {group} has no matching committed offsets")
+        return
+    numbers = ("partition", "committed", "end", "lag", "backlog", "map")
+    print_table(
+        ("topic", *numbers, "finished above, and faults"),
+        (
+            (
+                *(state.topic, state.partition, state.committed, state.end, state.lag, state.backlog),
+                *(f"{state.map_used:.0%}", "; ".join(_notes(state))),
+            )
+            for state in states
+        ),
+        title=f"Offsets of group {group}",
+        right=numbers,
+    )
+    lag, backlog = sum(state.lag or 0 for state in states), sum(state.backlog or 0 for state in states)
+    print_line(f"lag {lag}, of which unfinished {backlog}")
+
+
+def show_moves(group: str, moves: Sequence[Move]) -> None:
+    """Print a row for each partition whose offset changes."""
+    numbers = ("partition", "from", "to", "read again", "skipped", "kept finished")
+    print_table(
+        ("topic", *numbers),
+        (
+            (
+                *(move.state.topic, move.state.partition, move.state.committed, move.offset),
+                *(move.again, move.passed_over, move.kept),
+            )
+            for move in moves
+        ),
+        title=f"New offsets of group {group}",
+        right=numbers,
+    )
+
+
+def _notes(state: PartitionState) -> Iterator[str]:
+    """Yield what is wrong with a partition, and what is finished above its committed offset."""
+    if state.out_of_range:
+        yield f"OUT OF RANGE: the partition has offsets {state.first} to {state.end}; run `connector offsets reset`"
+    if state.fault is not None:
+        yield state.fault
+    if state.finished.whole.bounds:
+        yield _ranges_text(state.finished.whole.bounds)
+    for name, runs in state.finished.parts.items():
+        yield f"for {name}: {_ranges_text(runs.bounds)}"
+
+
+def _ranges_text(bounds: Sequence[int]) -> str:
+    """Return the first few ranges as text, and how many more there are."""
+    from connector.operations.offsets import ranges
+
+    found = ranges(bounds)
+    text = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in found[:_SHOWN_RANGES])
+    more = len(found) - _SHOWN_RANGES
+    return text if more <= 0 else f"{text} and {counted(more, 'more range')}"
 
 
 def _targets(settings: Settings, states: Sequence[PartitionState], target: To) -> dict[tuple[str, int], int]:
-    """Return the offset that is meant in each partition that exists."""
-    from connector.operations import offsets as app_offsets
+    """Return the wanted offset of each partition that exists."""
+    from connector.operations import offsets as operation
 
     if isinstance(target, int):
-        return {(one.topic, one.partition): target for one in states if one.end is not None}
-    return in_loop(app_offsets.targets_of(settings, states, _moment(target)))
+        return {(state.topic, state.partition): target for state in states if state.end is not None}
+    return in_loop(operation.targets_of(settings, states, _position_or_time(target)))
 
 
 def _target(to: str | None) -> To:
-    """Return an offset as a number, anything else as its text once it is known to mean something."""
+    """Return an offset as a number, anything else as its text once it is known to be valid."""
     if to is None:
         fail("offsets reset needs --to earliest|latest|OFFSET|TIMESTAMP", BAD_CONFIGURATION)
-    if to.isdecimal():
+    if to.isascii() and to.isdecimal():
         return int(to)
-    _moment(to)
+    _position_or_time(to)
     return to
 
 
-def _moment(to: str) -> To:
-    """Return `earliest`, `latest`, or a point in time as epoch milliseconds."""
+def _position_or_time(to: str) -> To:
+    """Return `earliest`, `latest`, or a time as epoch milliseconds; exit with 2 for anything else."""
     from connector.config.values import parse_start
 
     try:
-        moment = parse_start(to)
+        found = parse_start(to)
     except ValueError:
-        moment = None
-    if not isinstance(moment, (str, int)):
-        allowed = "earliest, latest, an offset, or a time with its zone such as 2026-11-20T00:00:00Z"
-        fail(f"--to is none of {allowed}", BAD_CONFIGURATION)
-    return moment
-
-
-def _ask(*, yes: bool, count: int, group: str) -> None:
-    """Return where the reset is wanted: said by --yes, or answered on a terminal; else end."""
-    if yes:
-        return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        fail("nobody can be asked here: say --yes to reset, or --dry-run to look", BAD_CONFIGURATION)
-    if not typer.confirm(f"Set {count} offsets of group {group}?", err=True):
-        sys.stderr.write("nothing was changed\n")
-        raise SystemExit(0)
+        found = None
+    if not isinstance(found, (str, int)):
+        fail(
+            "--to must be earliest, latest, an offset, or a time with its zone such as 2026-11-20T00:00:00Z; "
+            f"not {to!r}",
+            BAD_CONFIGURATION,
+        )
+    return found

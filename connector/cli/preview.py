@@ -1,28 +1,46 @@
-"""The command `connector preview`: arguments in, calls out, an exit code back."""
+"""The command `connector preview`: what a run would send, refuse and skip of the records that are there now."""
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, File, fail, in_loop, read_config
+from connector.cli.common import (
+    BAD_CONFIGURATION,
+    DEFAULT_FILE,
+    File,
+    Json,
+    begin,
+    counted,
+    emit,
+    fail,
+    in_loop,
+    print_heading,
+    print_line,
+    print_raw,
+    print_table,
+)
 
 if TYPE_CHECKING:
+    from connector.operations.preview import Preview, RefusedSummary, Sent
     from connector.operations.sample import Speed, Start
+
+BEHIND: Final = 1.0
+"""Seconds after the last record's arrival in which the last request is not called late."""
 
 
 def preview(
     *,
     config: File = DEFAULT_FILE,
-    records: Annotated[int, typer.Option(min=1, metavar="N", help="Read at most so many, of all partitions.")] = 10_000,
+    records: Annotated[int, typer.Option(min=1, metavar="N", help="Read at most N records in all.")] = 10_000,
     start: Annotated[
         str,
         typer.Option(
             "--from",
             metavar="group|earliest|newest|TIME",
-            help="group: where the group would go on, or kafka.start; newest: the last N; a time has its zone.",
+            help="group: the group's committed offsets, else kafka.start; newest: the last N; a time needs its zone.",
         ),
     ] = "group",
     topic: Annotated[list[str] | None, typer.Option(metavar="TOPIC", help="Only this topic; repeatable.")] = None,
@@ -30,55 +48,210 @@ def preview(
         str,
         typer.Option(
             metavar="topic|backlog|RATE",
-            help="How the records come in: at the pace of their timestamps, all at once, or so many a second.",
+            help="How fast records arrive: at their own timestamps, all at once, or RATE a second.",
         ),
     ] = "topic",
     latency: Annotated[
-        str, typer.Option(metavar="DURATION", help="How long the vendors are taken to answer.")
+        str, typer.Option(metavar="DURATION", help="How long a vendor is assumed to take to answer.")
     ] = "100ms",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Show what a run would send, refuse and skip, in which batches and at what rate, of records that are there now.
+    """Show what a run would send, refuse and skip, in which batches and how fast.
 
-    Nothing is sent and nothing committed. Decoding, routing, the vendors' rules, batching and rate limits are those of
-    a run; that the vendors accept what keeps their rules is assumed.
+    It reads records that are in Kafka now; nothing is sent or committed. Decoding, routes, the vendors' local rules,
+    batches and rate limits are those of a run. Vendors are assumed to accept every request.
     """
-    from connector.cli import preview_report
-    from connector.operations import preview as app_preview
-    from connector.operations import sample as app_sample
+    from connector.operations import preview as operation
+    from connector.operations import sample as samples
     from connector.telemetry.logs import configure
 
-    wish = app_sample.Wish(records, _start(start), frozenset(topic or ()))
+    request = samples.SampleRequest(records, _start(start), frozenset(topic or ()))
     pace, seconds = _speed(speed), _latency(latency)
-    loaded = read_config(config)
-    configure(loaded.settings.log)
-    sample = in_loop(app_sample.read(loaded, wish))
-    # What the pipeline says of itself is about a run that does not take place.
+    loaded = begin(config)
+    sample = in_loop(samples.read(loaded, request))
+    # The pipeline logs what happens in a run; here no run takes place.
     configure(loaded.settings.log.model_copy(update={"level": "error"}))
-    seen = app_preview.preview(loaded.settings, sample, pace, seconds)
-    if as_json:
-        sys.stdout.writelines(preview_report.as_lines(seen, pace))
-    else:
-        preview_report.show(seen, pace)
+    found = operation.preview(loaded.settings, sample, pace, seconds)
+    emit(preview_rows(found, pace), as_json, dict, lambda _: show(found, pace))
+
+
+def preview_rows(preview: Preview, speed: Speed) -> Iterator[Mapping[str, Any]]:
+    """Yield what `--json` prints: a row for the sample, one for each destination, one for each kind of refusal."""
+    yield {
+        "kind": "sample",
+        "speed": speed,
+        "read": dict(preview.read),
+        "left": preview.left,
+        "skipped": dict(preview.skipped),
+        "seconds": round(preview.seconds, 3),
+        "took": round(preview.took, 3),
+        "would_stop": preview.would_stop,
+        "storms": list(preview.storms),
+    }
+    yield from map(_sent_json, preview.sent)
+    yield from map(_refused_json, preview.refused)
+
+
+def show(preview: Preview, speed: Speed) -> None:
+    """Print what was read, what each destination would be sent, and what would be refused."""
+    for line in _headline(preview, speed):
+        print_line(line)
+    if not any(preview.read.values()):
+        return
+    numbers = ("records", "requests", "records each", "bytes each", "requests/s", "limit")
+    print_table(
+        ("destination", *numbers[:4], "closed by", *numbers[4:]),
+        map(_sent_cells, preview.sent),
+        title="Would be sent",
+        right=numbers,
+    )
+    if preview.refused:
+        print_table(
+            ("records", "destination", "cause", "code", "reason, and the first record"),
+            (
+                (refused.records, refused.destination, refused.cause, refused.code, _example(refused))
+                for refused in preview.refused
+            ),
+            title="Would become dead letters",
+            right=("records",),
+        )
+    for line in _warnings(preview, speed):
+        print_line(f"Note: {line}")
+    for sent in preview.sent:
+        if sent.example is not None:
+            print_heading(f"The first event for {sent.destination}")
+            print_raw(sent.example)
+
+
+def _headline(preview: Preview, speed: Speed) -> Iterator[str]:
+    """Yield what was read and how fast it arrives."""
+    total = sum(preview.read.values())
+    topics = ", ".join(f"{topic} {count}" for topic, count in preview.read.items())
+    yield f"{counted(total, 'record')} read ({topics}). Nothing was sent or committed."
+    if not total:
+        yield "There is nothing to read from there on. Pass --from earliest or --from newest."
+        return
+    pace = {
+        "topic": f"Replayed at their own timestamps, over {_duration(preview.seconds)}",
+        "backlog": "Replayed all at once, as after a long stop",
+    }.get(str(speed), f"Replayed at {speed:g} records a second" if isinstance(speed, float) else "")
+    yield f"{pace}; done after {_duration(preview.took)}."
+    if preview.left > 0:
+        yield f"{counted(preview.left, 'more offset')} not read; --records sets how many are read."
+    if preview.skipped:
+        yield "Skipped: " + ", ".join(f"{count} {reason}" for reason, count in preview.skipped.items()) + "."
+
+
+def _warnings(preview: Preview, speed: Speed) -> Iterator[str]:
+    """Yield what else a run would do."""
+    if preview.would_stop:
+        yield "unrouted: stop would end the run at the first record with route.unrouted"
+    for storm in preview.storms:
+        yield f"a run would hold intake instead of draining the topic (storm): {storm}"
+    for sent in preview.sent:
+        if sent.storm is not None:
+            yield f"a run would hold {sent.destination} instead of draining it: too many records break {sent.storm}"
+        if sent.held:
+            yield f"{sent.destination} is held by the configuration (hold: true); a run sends it nothing"
+        late = sent.requests[-1][0] - preview.seconds if sent.requests else 0.0
+        if speed != "backlog" and late > BEHIND:
+            limit = "" if sent.limit is None else f" (its limit is {sent.limit:g} requests/s)"
+            yield f"{sent.destination} does not keep up{limit}: its last request is {_duration(late)} late"
+
+
+def _sent_cells(sent: Sent) -> tuple[object, ...]:
+    """Return a destination's row."""
+    records = [count for _, count, _ in sent.requests]
+    sizes = [size for _, _, size in sent.requests]
+    return (
+        sent.destination,
+        sent.records,
+        len(records),
+        _mean_and_most(records),
+        _mean_and_most(sizes),
+        ", ".join(f"{by} {count}" for by, count in sorted(sent.closed_by.items())) or "-",
+        f"{len(records) / max(sent.seconds, 1.0):.1f}, peak {sent.peak}" if records else "-",
+        "none" if sent.limit is None else f"{sent.limit:g}/s",
+    )
+
+
+def _mean_and_most(values: list[int]) -> str:
+    return f"{sum(values) / len(values):.1f}, most {max(values)}" if values else "-"
+
+
+def _example(refused: RefusedSummary) -> str:
+    place = f"{refused.example.topic}[{refused.example.partition}]@{refused.example.offset}"
+    return f"{refused.message} ({place}{'' if refused.field is None else f', field {refused.field}'})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 600:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 36_000 else f"{seconds / 3600:.0f} h"
+
+
+def _sent_json(sent: Sent) -> dict[str, Any]:
+    records = [count for _, count, _ in sent.requests]
+    sizes = [size for _, _, size in sent.requests]
+    return {
+        "kind": "destination",
+        "destination": sent.destination,
+        "vendor": sent.vendor,
+        "records": sent.records,
+        "requests": len(records),
+        "records_per_request": _stats(records),
+        "bytes_per_request": _stats(sizes),
+        "closed_by": dict(sent.closed_by),
+        "requests_per_second": round(len(records) / max(sent.seconds, 1.0), 3),
+        "peak_requests_per_second": sent.peak,
+        "limit_requests_per_second": sent.limit,
+        "seconds": round(sent.seconds, 3),
+        "storm": sent.storm,
+        "held": sent.held,
+        "example": sent.example,
+    }
+
+
+def _stats(values: list[int]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {"least": min(values), "mean": round(sum(values) / len(values), 2), "most": max(values)}
+
+
+def _refused_json(refused: RefusedSummary) -> dict[str, Any]:
+    return {
+        "kind": "refused",
+        "destination": refused.destination,
+        "cause": refused.cause,
+        "code": refused.code,
+        "field": refused.field,
+        "records": refused.records,
+        "message": refused.message,
+        "example": refused.example._asdict(),
+    }
 
 
 def _start(text: str) -> Start:
-    """Return where to read from; end with 2 where it means nothing."""
+    """Return where to read from; exit with 2 if the text is not valid."""
     from connector.config.values import parse_start
 
     if text in ("group", "earliest", "newest"):
         return text  # type: ignore[return-value]  # one of the three
     try:
-        moment = parse_start(text)
+        time = parse_start(text)
     except ValueError:
-        moment = None
-    if not isinstance(moment, int):
-        fail("--from is group, earliest, newest, or a time with its zone: 2026-11-20T00:00:00Z", BAD_CONFIGURATION)
-    return moment
+        time = None
+    if not isinstance(time, int):
+        fail(
+            "--from must be group, earliest, newest, or a time with its zone such as 2026-11-20T00:00:00Z; "
+            f"not {text!r}",
+            BAD_CONFIGURATION,
+        )
+    return time
 
 
 def _speed(text: str) -> Speed:
-    """Return the pace; end with 2 where it means nothing."""
+    """Return the pace; exit with 2 if the text is not valid."""
     if text in ("topic", "backlog"):
         return text  # type: ignore[return-value]  # one of the two
     try:
@@ -86,12 +259,12 @@ def _speed(text: str) -> Speed:
     except ValueError:
         rate = 0.0
     if not 0 < rate < 1e9:
-        fail("--speed is topic, backlog, or a number of records a second", BAD_CONFIGURATION)
+        fail(f"--speed must be topic, backlog, or a number of records a second; not {text!r}", BAD_CONFIGURATION)
     return rate
 
 
 def _latency(text: str) -> float:
-    """Return seconds; end with 2 where the text is no duration."""
+    """Return seconds; exit with 2 if the text is not a duration."""
     from connector.config.values import parse_duration
 
     try:
@@ -99,5 +272,5 @@ def _latency(text: str) -> float:
     except ValueError:
         seconds = None
     if not isinstance(seconds, float) or seconds <= 0:
-        fail("--latency is a duration such as 100ms or 2s", BAD_CONFIGURATION)
+        fail(f"--latency must be a duration such as 100ms or 2s; not {text!r}", BAD_CONFIGURATION)
     return seconds

@@ -1,4 +1,4 @@
-"""The commands `connector dlq replay` and `discard`: arguments in, calls out, an exit code back."""
+"""The commands `connector dlq replay` and `discard`: a plan, a question, and what became of each dead letter."""
 
 from __future__ import annotations
 
@@ -6,28 +6,46 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, FAILED, File, fail, in_loop
-from connector.cli.dlq import Json, Key, Since, Topic, Where, quiet, read_filter
+from connector.cli.common import (
+    BAD_CONFIGURATION,
+    DEFAULT_FILE,
+    FAILED,
+    File,
+    Json,
+    begin,
+    confirm,
+    counted,
+    fail,
+    in_loop,
+    json_line,
+    print_table,
+    require_terminal,
+    say,
+)
+from connector.cli.dlq import Key, Since, Topic, Where, open_archive, read_filter
 
 if TYPE_CHECKING:
-    from connector.cli.replay_report import Tally
     from connector.config.loader import Loaded
     from connector.dead_letters.filters import Filter
-    from connector.dead_letters.replay import Desk, Edit, Order, Step
+    from connector.dead_letters.replay import Edit, Order, Outcome, ReplayService, Step
 
 _ID_LENGTH: Final = 36
+_SHOWN_REASONS: Final = 20
 
 Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Only these letters: ids, or their first 8 characters.")
+    list[str] | None,
+    typer.Argument(metavar="ID", help="Only these dead letters: ids, or their first 8 characters."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it without a question.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 Rate = Annotated[
-    float, typer.Option(min=0, metavar="N", help="Letters a second, at most; 0: as fast as Kafka takes them.")
+    float, typer.Option(min=0, metavar="N", help="At most N dead letters a second; 0: as fast as Kafka takes them.")
 ]
 
 Steps = Callable[["Order"], AsyncGenerator["Step", None]]
@@ -46,30 +64,31 @@ def replay(  # noqa: PLR0913 -- each option is one of the command line
         typer.Option(
             "--set",
             metavar="PATH=VALUE",
-            help="Change the event first (properties.city=Berlin), encoded with its own schema; repeatable.",
+            help="Change the event first, such as properties.city=Berlin, in its own schema; repeatable.",
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also what would fail again by today's rules, or is another group's.")
+        bool,
+        typer.Option("--force", help="Include what would fail again by today's rules, and other groups' dead letters."),
     ] = False,
     max_replays: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Keep back what was replayed so often already.")
+        int, typer.Option(min=1, metavar="N", help="Keep back what was already replayed N times.")
     ] = 3,
     rate: Rate = 1000.0,
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Send open letters again, each to the destination that refused it, by the group's replay topic.
+    """Send unresolved dead letters again, through the group's replay topic, to the destination that refused them.
 
-    Each is checked against today's rules first. The running connector delivers what is replayed, with the dedup id that
-    it always had. Interrupted or killed and begun again, nothing is sent twice.
+    Each is checked against today's rules first. A running connector delivers what is replayed, with the same dedup id
+    as before. If a replay is interrupted or killed, run it again: nothing is sent twice.
     """
     from connector.dead_letters.replay import Order
 
     changes = _edits(edits or ())
-    loaded = quiet(config)
-    wanted = _wanted(loaded, ids, read_filter(where, since, key, topic))
+    loaded = begin(config)
+    wanted = _with_ids(loaded, ids, read_filter(where, since, key, topic))
     order = Order(wanted, force=force, edits=changes, max_replays=max_replays, rate=rate)
     _carry_out(loaded, order, "replay", dry_run=dry_run, yes=yes, as_json=as_json)
 
@@ -87,80 +106,160 @@ def discard(  # noqa: PLR0913 -- each option is one of the command line
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Mark open letters as discarded: hidden from now on and never replayed. They stay in the topic as they are."""
+    """Mark unresolved dead letters as discarded: hidden from now on and never replayed. They stay in the topic."""
     from connector.dead_letters.replay import Order
 
-    loaded = quiet(config)
-    order = Order(_wanted(loaded, ids, read_filter(where, since, key, topic)), rate=rate)
+    loaded = begin(config)
+    order = Order(_with_ids(loaded, ids, read_filter(where, since, key, topic)), rate=rate)
     _carry_out(loaded, order, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _carry_out(loaded: Loaded, order: Order, action: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Look, ask, and do it."""
-    from connector.operations.replay import ReplayDesk
+    """Plan, ask, and do it."""
+    from connector.operations.replay import KafkaReplayService
 
-    desk: Desk = ReplayDesk(loaded)
-    plan, act, done = {
-        "replay": (desk.plan, desk.replay, "replayed"),
-        "discard": (desk.plan_discard, desk.discard, "discarded"),
+    service: ReplayService = KafkaReplayService(loaded)
+    plan, act, doing, done = {
+        "replay": (service.plan, service.replay, "replaying", "replayed"),
+        "discard": (service.plan_discard, service.discard, "discarding", "discarded"),
     }[action]
     if dry_run or not yes:
-        if not dry_run and not (sys.stdin.isatty() and sys.stderr.isatty()):
-            fail(f"nobody can be asked here: say --yes to {action}, or --dry-run to look", BAD_CONFIGURATION)
-        planned = _run(plan, order, "looking", "ready", as_json=as_json and dry_run)
+        if not dry_run:
+            require_terminal(action)
+        planned = _run(plan, order, "checking", "ready", as_json=as_json and dry_run)
         if not as_json:
             planned.show()
-        sys.stderr.write(f"{planned.done} dead letters would be {done}, {planned.kept} would be kept back\n")
+        say(f"{counted(planned.done, 'dead letter')} would be {done}, {planned.kept} would be kept back")
         if dry_run or not planned.done:
             return
         target = f" to {loaded.settings.replay_topic}" if action == "replay" else ", so that they are never replayed"
-        if not typer.confirm(f"{action.capitalize()} {planned.done} dead letters{target}?", err=True):
-            sys.stderr.write("nothing was done\n")
+        question = f"{action.capitalize()} {counted(planned.done, 'dead letter')}{target}?"
+        if not confirm(question, action, yes=yes):
+            say("nothing was changed")
             return
-    tally = _run(act, order, {"replay": "replaying", "discard": "discarding"}[action], done, as_json=as_json)
+    tally = _run(act, order, doing, done, as_json=as_json)
     if not as_json:
         tally.show()
-    sys.stderr.write(f"{tally.done} dead letters {done}, {tally.kept} kept back\n")
+    say(f"{counted(tally.done, 'dead letter')} {done}, {tally.kept} kept back")
 
 
-def _run(steps: Steps, order: Order, what: str, done: str, *, as_json: bool) -> Tally:
-    """Go through all steps and return the counts; an interruption says what is done so far, and fails."""
-    from connector.cli.replay_report import Tally, Watch, row
-
+def _run(steps: Steps, order: Order, doing: str, done: str, *, as_json: bool) -> Tally:
+    """Go through all steps and return the counts; an interruption reports what is done so far, and fails."""
     tally = Tally(done)
 
     async def go() -> None:
         async with aclosing(steps(order)) as all_steps:
             async for step in all_steps:
-                watch.see(step)
+                progress.see(step)
                 if as_json:
-                    sys.stdout.writelines(row(outcome, done) for outcome in step.outcomes)
+                    sys.stdout.writelines(json_line(outcome_json(outcome, done)) for outcome in step.outcomes)
                     sys.stdout.flush()
 
     try:
-        with Watch(what, tally) as watch:
+        with ReplayProgress(doing, tally) as progress:
             in_loop(go())
     except KeyboardInterrupt:
-        fail(f"interrupted: {tally.text}; the same command goes on with the rest", FAILED)
+        fail(f"interrupted: {tally.text}; run the same command again for the rest", FAILED)
     return tally
 
 
-def _wanted(loaded: Loaded, ids: Sequence[str] | None, wanted: Filter) -> Filter:
-    """Return the filter with the ids that are meant by their beginnings. Raises `LetterNotFound`."""
-    from connector.dead_letters import commands
+class Tally:
+    """Counts what became of dead letters. `word` is the result of those that are not kept back."""
 
+    def __init__(self, word: str) -> None:
+        self.word = word
+        self.done = 0
+        self.kept = 0
+        self._reasons: dict[str, list[Any]] = {}
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Count some more."""
+        for outcome in outcomes:
+            if outcome.kept is None:
+                self.done += 1
+                continue
+            self.kept += 1
+            reason = self._reasons.setdefault(outcome.kept.code, [0, outcome.kept.reason, outcome.dead_letter.facts.id])
+            reason[0] += 1
+
+    @property
+    def text(self) -> str:
+        """The counts as one line."""
+        return f"{self.done} {self.word}" + (f", {self.kept} kept back" if self.kept else "")
+
+    def show(self) -> None:
+        """Print why dead letters are kept back, the most frequent reason first; nothing if none is."""
+        if self._reasons:
+            found = sorted(self._reasons.items(), key=lambda reason: (-reason[1][0], reason[0]))
+            print_table(
+                ("dead letters", "code", "reason, by the first of them", "its id"),
+                ((count, code, reason, identity) for code, (count, reason, identity) in found[:_SHOWN_REASONS]),
+                title="Kept back",
+                right=("dead letters",),
+                whole=("its id",),
+            )
+
+
+class ReplayProgress:
+    """A progress bar on standard error, if that is a terminal; a context manager."""
+
+    def __init__(self, doing: str, tally: Tally) -> None:
+        self._tally = tally
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[counts]}"),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._task = self._progress.add_task(doing, total=None, counts="")
+
+    def __enter__(self) -> Self:
+        """Show it."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove it."""
+        self._progress.stop()
+
+    def see(self, step: Step) -> None:
+        """Count a step and show how far the reading is."""
+        self._tally.add(step.outcomes)
+        self._progress.update(self._task, completed=step.read, total=step.total, counts=self._tally.text)
+
+
+def outcome_json(outcome: Outcome, done: str) -> dict[str, Any]:
+    """Return what `--json` prints of a dead letter; `done` is the result of one that is not kept back."""
+    facts = outcome.dead_letter.facts
+    return {
+        "id": facts.id,
+        "result": done if outcome.kept is None else "kept",
+        "code": None if outcome.kept is None else outcome.kept.code,
+        "reason": None if outcome.kept is None else outcome.kept.reason,
+        "destination": facts.destination,
+        "dedup_id": facts.dedup_id,
+        "replays": facts.replays,
+    }
+
+
+def _with_ids(loaded: Loaded, ids: Sequence[str] | None, wanted: Filter) -> Filter:
+    """Return the filter with whole ids for those given by their beginnings. Raises `DeadLetterNotFound`."""
     if not ids:
         return wanted
-    whole = {one for one in ids if len(one) == _ID_LENGTH}
+    whole = {identity for identity in ids if len(identity) == _ID_LENGTH}
     if len(whole) < len(ids):
-        with commands.open_archive(loaded.settings) as archive:
-            whole.update(archive.find(one).dead_letter.facts.id for one in ids if one not in whole)
+        with open_archive(loaded.settings) as archive:
+            whole.update(archive.find(prefix).dead_letter.facts.id for prefix in ids if prefix not in whole)
     also = wanted.where.get("id")
     return replace(wanted, where={**wanted.where, "id": frozenset(whole if also is None else whole & also)})
 
 
 def _edits(texts: Sequence[str]) -> tuple[Edit, ...]:
-    """Return what `--set` asks for; end with 2 where it means nothing."""
+    """Return the changes of `--set`; exit with 2 if one is not valid."""
     from connector.dead_letters.replay import Edit
 
     found = []
@@ -168,7 +267,7 @@ def _edits(texts: Sequence[str]) -> tuple[Edit, ...]:
         path, equals, value = text.partition("=")
         if not equals or not all(path.split(".")):
             fail(
-                f"--set is PATH=VALUE with a dotted path, such as properties.city=Berlin; not {text!r}",
+                f"--set must be PATH=VALUE with a dotted path, such as properties.city=Berlin; not {text!r}",
                 BAD_CONFIGURATION,
             )
         found.append(Edit(path, value))

@@ -1,38 +1,35 @@
-"""The command `connector topics`: arguments in, one call out, an exit code back."""
+"""The command `connector topics`: the connector's own topics, and their creation."""
 
 from __future__ import annotations
 
-import json
-import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from connector.cli.common import DEFAULT_FILE, File, in_loop, read_config
+from connector.cli.common import DEFAULT_FILE, File, Json, begin, emit, in_loop, print_table
 
 
 def topics(
     *,
     config: File = DEFAULT_FILE,
-    create: Annotated[bool, typer.Option("--create", help="Create those that are missing.")] = False,
+    create: Annotated[bool, typer.Option("--create", help="Create missing topics.")] = False,
     partitions: Annotated[
         int | None,
-        typer.Option(min=1, help="Partitions of a created topic; default: as many as the largest source topic has."),
+        typer.Option(min=1, help="Partitions of a created topic. Default: as many as the largest source topic has."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Show the connector's own topics and what is wrong with them; --create creates those that are missing.
+    """Check the connector's own topics; --create creates those that are missing.
 
-    Only Kafka is asked, no registry and no vendor. Topics that are read have to exist.
+    Only Kafka is asked, no registry and no vendor. Source topics must exist.
     """
     from connector.runtime.checks import check_topics
-    from connector.telemetry.logs import configure
 
-    loaded = read_config(config)
-    configure(loaded.settings.log)
-    for topic in in_loop(check_topics(loaded, create=create, partitions=partitions)):
-        state = "created" if topic.created else "there"
-        if as_json:
-            sys.stdout.write(json.dumps({"topic": topic.name, "purpose": topic.purpose, "state": state}) + "\n")
-        else:
-            sys.stdout.write(f"{topic.purpose:<12} {state:<8} {topic.name}\n")
+    found = in_loop(check_topics(begin(config), create=create, partitions=partitions))
+    rows = [(topic.purpose, "created" if topic.created else "there", topic.name) for topic in found]
+    emit(rows, as_json, _topic_json, lambda shown: print_table(("purpose", "state", "topic"), shown))
+
+
+def _topic_json(row: tuple[str, str, str]) -> dict[str, Any]:
+    purpose, state, name = row
+    return {"topic": name, "purpose": purpose, "state": state}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from connector.console.advice import for_cause
 from connector.console.frame import ACTIONS, Frame, chip, code, notice, page, table
@@ -14,55 +14,8 @@ from connector.console.masking import HIDDEN, VENDORS_WORDS, Mask, cover
 from connector.console.table import Row
 from connector.console.words import moment, plural, time_tag
 from connector.dead_letters.headers import ParsedDeadLetter
+from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
-
-
-class Preparation(Protocol):
-    """One destination by today's rules: what would be sent, or the rule that is broken and why."""
-
-    @property
-    def destination(self) -> str:
-        """The destination."""
-        ...
-
-    @property
-    def fragment(self) -> str | None:
-        """The bytes that would go into a request, as text."""
-        ...
-
-    @property
-    def rule(self) -> str | None:
-        """The rule that is broken."""
-        ...
-
-    @property
-    def reason(self) -> str | None:
-        """Why nothing would be sent, in words."""
-        ...
-
-
-class Inspection(Protocol):
-    """What a letter holds, and what would be done with it today."""
-
-    @property
-    def schema(self) -> str | None:
-        """The full name of the event's schema; None where it cannot be decoded."""
-        ...
-
-    @property
-    def event(self) -> Any:
-        """The event in JSON's types."""
-        ...
-
-    @property
-    def fault(self) -> str | None:
-        """Why there is no event, or no destination."""
-        ...
-
-    @property
-    def preparations(self) -> Sequence[Preparation]:
-        """Each destination it would go to."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from connector.console.dead_letter_page import Inspection, Masked
+from connector.console.dead_letter_page import Masked
 from connector.console.masking import HIDDEN, Mask
-from connector.dead_letters.commands import record_json
+from connector.dead_letters.export import record_json
+from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
 
 _CHUNK: Final = 200

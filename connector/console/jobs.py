@@ -14,7 +14,7 @@ import structlog
 
 from connector.clock import Clock
 from connector.console.index import Query
-from connector.dead_letters.replay import Desk, Kept, Order, Step
+from connector.dead_letters.replay import Kept, Order, ReplayService, Step
 from connector.errors import ConnectorError
 
 Action = Literal["recheck", "replay", "discard", "export"]
@@ -90,7 +90,7 @@ class Busy(ConnectorError):
 class Jobs:
     """Every job of this process; the newest fifty are remembered."""
 
-    def __init__(self, desk: Desk, clock: Clock) -> None:
+    def __init__(self, desk: ReplayService, clock: Clock) -> None:
         self._desk = desk
         self._clock = clock
         self._numbers = itertools.count(1)

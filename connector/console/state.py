@@ -10,7 +10,6 @@ from aiohttp import web
 from connector.clock import Clock
 from connector.config.loader import Settings
 from connector.console.audit import Audit, AuditTopic
-from connector.console.dead_letter_page import Inspection
 from connector.console.feed import Feed, Tail
 from connector.console.frame import Frame
 from connector.console.index import DeadLetterIndex, Query
@@ -19,8 +18,9 @@ from connector.console.masking import Mask
 from connector.console.sampler import Backlog, Sampler
 from connector.console.security import Guard, Session, caller
 from connector.dead_letters.filters import Filter
+from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
-from connector.dead_letters.replay import Desk
+from connector.dead_letters.replay import ReplayService
 from connector.records import Record
 
 Progress = Callable[[int, int], None]
@@ -39,7 +39,7 @@ class Edges:
     fetch: Callable[[Sequence[tuple[int, int]]], Sequence[Record]]
     dead_letters: Callable[[Filter, bool, Progress], Iterator[DeadLetterEntry]]
     inspect: Callable[[DeadLetterEntry], Awaitable[Inspection]]
-    desk: Desk
+    desk: ReplayService
     backlog: Backlog
     audit: AuditTopic | None
     clock: Clock

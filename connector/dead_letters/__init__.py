@@ -1,5 +1,5 @@
-"""The room of dead letters: their documented format, how they are read, replayed and resolved.
+"""Dead letters: their documented format, and how they are written, read, replayed and discarded.
 
-What never enters: the decision that a record is refused. It was made in the room that knew, and a dead letter here
-is what Kafka holds, with the original's key, value and headers byte for byte.
+What never enters: the decision to refuse a record, which belongs to the package that read or sent it. A dead letter
+here is a Kafka record with the original's key, value and headers, byte for byte.
 """

@@ -1,4 +1,4 @@
-"""Which dead letters are meant: `--where`, `--since`, `--key`, `--topic`. Pure."""
+"""Selects dead letters: `--where`, `--since`, `--key`, `--topic`. Pure."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FIELDS: Final[Mapping[str, Callable[[ParsedDeadLetter], str | None]]] = {
     "dedup-id": lambda dead_letter: dead_letter.dedup_id,
     "id": lambda dead_letter: dead_letter.id,
 }
-"""What `--where` may ask for: the headers' names without `dlq-`."""
+"""The names of `--where`: the headers' names without `dlq-`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a letter has to be: one of the values of each field, and failed from `since` to `until` (epoch ms)."""
+    """Conditions that a dead letter must all meet; `since` and `until` (epoch ms, included) are about its failure."""
 
     where: Mapping[str, frozenset[str]] = field(default_factory=dict)
     since: int | None = None
@@ -35,8 +35,8 @@ class Filter:
     topics: frozenset[str] = frozenset()
     until: int | None = None
 
-    def fits(self, dead_letter: ParsedDeadLetter, key: bytes | None) -> bool:
-        """Tell whether a letter with this key is meant. An absent field equals the empty text."""
+    def matches(self, dead_letter: ParsedDeadLetter, key: bytes | None) -> bool:
+        """Return whether a dead letter with this key matches. An absent field equals the empty string."""
         if self.since is not None and dead_letter.failed_at < self.since:
             return False
         if self.until is not None and dead_letter.failed_at > self.until:
@@ -49,23 +49,23 @@ class Filter:
 
 
 def parse_where(conditions: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Return `NAME=VALUE` conditions as allowed values by field; one field given twice allows both.
+    """Return `NAME=VALUE` conditions as allowed values by name; a name given twice allows both values.
 
-    Raises `ValueError` that names what is allowed.
+    Raises `ValueError` with what is allowed.
     """
     where: dict[str, frozenset[str]] = {}
     for condition in conditions:
         name, equals, value = condition.partition("=")
         if not equals or name not in FIELDS:
-            raise ValueError(f"--where is NAME=VALUE with one of the names {', '.join(FIELDS)}; not {condition!r}")
+            raise ValueError(f"--where must be NAME=VALUE with one of the names {', '.join(FIELDS)}; not {condition!r}")
         where[name] = where.get(name, frozenset()) | {value}
     return where
 
 
 def parse_since(text: str, now: int) -> int:
-    """Return epoch milliseconds of a duration before `now` (epoch milliseconds), or of a point in time with its zone.
+    """Return as epoch milliseconds a duration before `now` (epoch milliseconds), or a time with its zone.
 
-    Raises `ValueError` that names what is allowed.
+    Raises `ValueError` with what is allowed.
     """
     try:
         seconds = parse_duration(text)

@@ -1,8 +1,8 @@
-"""The headers of a dead letter, written and read: the format of `docs/dead-letters.md`. Pure.
+"""Writes and reads the headers of a dead letter, in the format of `docs/dead-letters.md`. Pure.
 
-A letter's headers are the record's own, byte for byte and in their order, then one block of the connector's, which
-begins with `dlq-version`. A block is ours only where it is whole; a user's own header whose name begins with `dlq-`
-stands before the block, so it is the record's and is kept.
+First come the record's own headers, byte for byte and in their order, then one block of the connector's, which begins
+with `dlq-version`. Only a whole block is the connector's: a user's own header whose name begins with `dlq-` comes
+before the block, so it belongs to the record and is kept.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class ParsedDeadLetter:
-    """What a letter's headers say. Times are epoch milliseconds; `original` are the record's own headers.
+    """What a dead letter's headers say. Times are epoch milliseconds; `original` are the record's own headers.
 
-    `origin`, `origin_timestamp` and `dedup_id` are those of the first failure, `replays` is how often the record was
-    replayed since; everything else is of the last failure.
+    `origin`, `origin_timestamp` and `dedup_id` are those of the first failure, `replays` counts the replays since;
+    everything else is about the last failure.
     """
 
     id: str
@@ -81,19 +81,19 @@ class ParsedDeadLetter:
     request_id: str | None = None
     first_attempt: int | None = None
     edited: tuple[str, ...] = ()
-    """What of the event was changed by hand on its replays; where anything was, the value is not the source's."""
+    """Paths of the event that were edited for its replays; if there are any, the value is not the source record's."""
 
     def first_record(self, record: Record) -> Record:
-        """Return a letter or replayed record as it came first: from its origin, and without our headers."""
+        """Return a dead letter or replayed record as it was first read: at its origin, without our headers."""
         return Record(*self.origin, self.origin_timestamp, record.key, record.value, self.original)
 
 
 def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes | None]]:
     """Return the headers of the dead-letter record.
 
-    A record that carries a block already (it was replayed, and failed again) keeps that block's origin, dedup id and
-    count of replays; the rest of the block is replaced. Texts from outside are cut: the message at 1 KiB, others at
-    256 bytes. So whatever a vendor writes, the block is under 3 KiB beside the names of topic, group and destination.
+    A record that already has a block (it was replayed, and failed again) keeps that block's origin, dedup id and
+    number of replays; the rest of the block is replaced. Untrusted texts are cut: the message at 1 KiB, others at 256
+    bytes. So whatever a vendor answers, the block is under 3 KiB plus the names of topic, group and destination.
     """
     record = dead_letter.record
     before = parse(record.headers)
@@ -117,12 +117,12 @@ def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes 
         "dlq-attempts": dead_letter.attempts or None,
         "dlq-first-attempt": None
         if dead_letter.first_attempt is None
-        else _written(int(dead_letter.first_attempt * 1000)),
-        "dlq-failed-at": _written(int(dead_letter.failed_at * 1000)),
+        else _time_text(int(dead_letter.first_attempt * 1000)),
+        "dlq-failed-at": _time_text(int(dead_letter.failed_at * 1000)),
         "dlq-origin-topic": origin.topic,
         "dlq-origin-partition": origin.partition,
         "dlq-origin-offset": origin.offset,
-        "dlq-origin-timestamp": None if timestamp == NO_TIMESTAMP else _written(timestamp),
+        "dlq-origin-timestamp": None if timestamp == NO_TIMESTAMP else _time_text(timestamp),
         "dlq-dedup-id": dedup_id,
         "dlq-group": group,
         _REPLAYS: replays,
@@ -133,7 +133,7 @@ def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes 
 
 
 def parse(headers: Headers) -> ParsedDeadLetter | None:
-    """Return what the headers of a letter or replayed record say, or None where they hold no whole block of ours."""
+    """Return what the headers of a dead letter or replayed record say; None without a whole block of ours."""
     start = max((index for index, (name, _) in enumerate(headers) if name == _VERSION), default=None)
     if start is None:
         return None
@@ -148,9 +148,9 @@ def parse(headers: Headers) -> ParsedDeadLetter | None:
 
 
 def dead_letter_id(headers: Headers) -> str | None:
-    """Return the `dlq-id` of a letter's block without reading the rest, which takes a tenth of the time of `parse`.
+    """Return the `dlq-id` of a dead letter's block, in a tenth of the time of `parse`.
 
-    None where there is no block with an id. Whether the block is whole only `parse` tells.
+    None if there is no block with an id. Whether the block is whole only `parse` knows.
     """
     found: bytes | None = None
     for name, value in reversed(headers):
@@ -162,14 +162,14 @@ def dead_letter_id(headers: Headers) -> str | None:
 
 
 def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, bytes | None]]:
-    """Return a letter's headers as its replay carries them: the same, with one more in `dlq-replays`.
+    """Return the headers of a dead letter's replay: the same, with `dlq-replays` increased by one.
 
-    `edited` are the paths of the event that were changed now; `dlq-edited` names all that ever were. Raises
-    `ValueError` where the headers are not a letter's.
+    `edited` are the paths of the event that are changed now; they are added to `dlq-edited`. Raises `ValueError` if
+    the headers are not a dead letter's.
     """
     dead_letter = parse(headers)
     if dead_letter is None:
-        raise ValueError("the record is no dead letter: it has no whole block of dlq- headers")
+        raise ValueError("the record is not a dead letter: it has no whole block of dlq- headers")
     start = max(index for index, (name, _) in enumerate(headers) if name == _VERSION)
     count = str(dead_letter.replays + 1).encode()
     paths = " ".join(dict.fromkeys((*dead_letter.edited, *(path.replace(" ", "%20") for path in edited))))
@@ -179,9 +179,9 @@ def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, by
 
 
 def resolution(dead_letter: str, kind: str, at: int) -> list[tuple[str, bytes | None]]:
-    """Return the headers of the record that resolves a letter (its `dlq-id`): `replayed` or `discarded` at epoch ms."""
-    said = ((RESOLVES, dead_letter), (RESOLUTION, kind), (RESOLVED_AT, _written(at)))
-    return [(name, value.encode(errors="replace")) for name, value in said]
+    """Return the headers of the record that resolves a dead letter (its `dlq-id`) as `replayed` or `discarded`."""
+    headers = ((RESOLVES, dead_letter), (RESOLUTION, kind), (RESOLVED_AT, _time_text(at)))
+    return [(name, value.encode(errors="replace")) for name, value in headers]
 
 
 def _parsed(block: Mapping[str, str], original: tuple[tuple[str, bytes | None], ...]) -> ParsedDeadLetter:
@@ -191,21 +191,21 @@ def _parsed(block: Mapping[str, str], original: tuple[tuple[str, bytes | None], 
         id=block["dlq-id"],
         cause=block["dlq-cause"],
         message=block.get("dlq-message", ""),
-        failed_at=_read(block["dlq-failed-at"]),
+        failed_at=_millis(block["dlq-failed-at"]),
         origin=Position(block["dlq-origin-topic"], int(block["dlq-origin-partition"]), int(block["dlq-origin-offset"])),
         dedup_id=block["dlq-dedup-id"],
         group=block["dlq-group"],
         replays=int(block.get(_REPLAYS, "0")),
         attempts=int(block.get("dlq-attempts", "0")),
         original=original,
-        origin_timestamp=NO_TIMESTAMP if timestamp is None else _read(timestamp),
+        origin_timestamp=NO_TIMESTAMP if timestamp is None else _millis(timestamp),
         code=block.get("dlq-code"),
         field=block.get("dlq-field"),
         vendor=block.get("dlq-vendor"),
         destination=block.get("dlq-destination"),
         http_status=None if status is None else int(status),
         request_id=block.get("dlq-request-id"),
-        first_attempt=None if first is None else _read(first),
+        first_attempt=None if first is None else _millis(first),
         edited=tuple(block.get(_EDITED, "").split()),
     )
 
@@ -216,8 +216,8 @@ def _cut(text: str, limit: int) -> str:
     return data[:limit].decode(errors="ignore")
 
 
-def _written(millis: int) -> str:
-    """Return ISO 8601 in UTC with milliseconds; outside the years 1 to 9999, which it cannot write, the number."""
+def _time_text(millis: int) -> str:
+    """Return ISO 8601 in UTC with milliseconds; outside the years 1 to 9999, the number."""
     try:
         moment = _EPOCH + millis * _MILLISECOND
     except OverflowError:
@@ -225,7 +225,7 @@ def _written(millis: int) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _read(text: str) -> int:
+def _millis(text: str) -> int:
     if text.lstrip("-").isdecimal():
         return int(text)
     return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND

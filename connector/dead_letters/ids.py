@@ -1,7 +1,6 @@
-"""Sets of dead letters' ids in a few bytes each, so that a topic of millions can be read on a small machine. Pure.
+"""Compact sets of dead letters' ids, so that a topic of millions can be read on a small machine. Pure.
 
-An id is kept as 8 bytes of its hash. Two of a million different ids share them with a chance of 1 in 37 million, so a
-letter is taken for another one practically never.
+An id is kept as 8 bytes of its hash. The chance that any two of a million ids share them is 1 in 37 million.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class IdSet:
         self._count = 0
 
     def add(self, identity: str) -> bool:
-        """Put an id into the set; return whether it is new in it."""
+        """Add an id; return whether it is new."""
         value, _ = hash_of(identity)
         bucket = self._buckets[value >> 52]
         at = bisect_left(bucket, value)
@@ -41,29 +40,29 @@ class IdSet:
         return True
 
     def __contains__(self, identity: str) -> bool:
-        """Tell whether the id was put into the set."""
+        """Return whether the id is in the set."""
         value, _ = hash_of(identity)
         bucket = self._buckets[value >> 52]
         at = bisect_left(bucket, value)
         return at < len(bucket) and bucket[at] == value
 
     def __len__(self) -> int:
-        """Return how many ids there are."""
+        """Return the number of ids."""
         return self._count
 
 
 class Sieve:
-    """Tells which ids came before, in 16 MiB however many there are: a Bloom filter.
+    """A Bloom filter of ids, 16 MiB whatever their number.
 
-    It is never wrong about an id that did come before. Of new ones it takes 1 in a million for a repetition at a
-    million ids, 1 in 200 at ten million: who needs certainty looks at those again.
+    It always knows an id that came before. It takes 1 in a million new ids for a known one at a million ids, and 1 in
+    200 at ten million: those need a second look.
     """
 
     def __init__(self) -> None:
         self._bits = bytearray(_FILTER_BITS // 8)
 
     def add(self, identity: str) -> bool:
-        """Note an id; return whether it came before, perhaps wrongly."""
+        """Add an id; return whether it came before, which may be wrong."""
         place, step = hash_of(identity)
         bits = self._bits
         seen = True

@@ -1,4 +1,4 @@
-"""What the dead-letter and replay topics say about one record of a source topic. Pure."""
+"""Finds the dead letters and replays of one source record. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OFFSET: Final = "dlq-origin-offset"
 
 
 def about(records: Iterable[Record], origin: Position) -> Iterator[tuple[Record, ParsedDeadLetter]]:
-    """Yield the letters, or replayed records, whose first origin this is, as they come; repetitions included."""
+    """Yield the dead letters or replayed records with this first origin, copies included."""
     offset = (_OFFSET, str(origin.offset).encode())
     for record in records:
         if offset in record.headers and record.value is not None:
@@ -25,15 +25,15 @@ def about(records: Iterable[Record], origin: Position) -> Iterator[tuple[Record,
 def dead_letters_about(
     records: Callable[[], Iterable[Record]], origin: Position
 ) -> tuple[list[DeadLetterEntry], list[Resolution]]:
-    """Return the letters about a record, each id once, the oldest first, and the resolutions of these.
+    """Return the dead letters of a record, each id once, the oldest first, and their resolutions.
 
-    `records` reads all of the dead-letter topic that may be of interest; twice, where there is a letter.
+    `records` reads the part of the dead-letter topic to search; it is read twice if there is a dead letter.
     """
     found = {facts.id: (record, facts) for record, facts in about(records(), origin)}
     if not found:
         return [], []
-    said = (parse_resolution(record) for record in records())
-    own = list(dict.fromkeys(one for one in said if one is not None and one.dead_letter in found))
-    states = {one.dead_letter: one.kind for one in own}
+    resolutions = (parse_resolution(record) for record in records())
+    own = list(dict.fromkeys(each for each in resolutions if each is not None and each.dead_letter in found))
+    states = {resolution.dead_letter: resolution.kind for resolution in own}
     dead_letters = [DeadLetterEntry(record, facts, states.get(facts.id, "open")) for record, facts in found.values()]
-    return sorted(dead_letters, key=lambda one: one.facts.failed_at), own
+    return sorted(dead_letters, key=lambda entry: entry.facts.failed_at), own

@@ -1,8 +1,8 @@
 """Reads the dead letters of a topic: each once, however often a crash wrote it, and whether it is resolved.
 
-A resolution may stand anywhere behind its letter, and a letter that a crash has repeated in any partition. So the topic
-is read twice: `Survey` collects the ids that are resolved or come more than once, then `read_letters` yields the
-letters themselves, none of which is kept. What is held is a fixed 18 MB and about 9 bytes for each of those ids.
+A resolution may be anywhere behind its dead letter, and a copy that a crash wrote in any partition. So the topic is
+read twice: `Survey` collects the ids that are resolved or occur more than once, then `read_dead_letters` yields the
+dead letters, of which none is kept. This takes a fixed 18 MB and about 9 bytes for each of those ids.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ State = Literal["open", "replayed", "discarded"]
 
 
 class DeadLetterEntry(NamedTuple):
-    """A dead letter: the record of the dead-letter topic, what its headers say, and what became of it."""
+    """A dead letter: the record in the dead-letter topic, what its headers say, and its state."""
 
     record: Record
     facts: ParsedDeadLetter
@@ -27,7 +27,7 @@ class DeadLetterEntry(NamedTuple):
 
 
 class Resolution(NamedTuple):
-    """What a resolution record says: whose letter was `replayed` or `discarded`, and when (as it was written)."""
+    """What a resolution record says: which dead letter was `replayed` or `discarded`, and when (as written)."""
 
     dead_letter: str
     kind: State
@@ -35,15 +35,15 @@ class Resolution(NamedTuple):
 
 
 class Survey:
-    """What the first reading of a topic found."""
+    """What the first pass over a topic found."""
 
     def __init__(self) -> None:
         self.dead_letters = 0
-        """Letters, each id once but for those that `repeated` will settle."""
+        """Dead letters, copies included."""
         self.foreign = 0
-        """Records that have no letter's id and resolve nothing: another program's."""
+        """Records that are neither dead letters nor resolutions: another program's."""
         self.repeated = IdSet()
-        """Ids that came more than once; perhaps a few that did not."""
+        """Ids that occur more than once, and perhaps a few that do not."""
         self._resolved: dict[State, IdSet] = {"replayed": IdSet(), "discarded": IdSet()}
         self._sieve: Sieve | None = Sieve()
 
@@ -56,7 +56,7 @@ class Survey:
         return survey
 
     def note(self, records: Iterable[Record]) -> None:
-        """Read some more records."""
+        """Take some more records in."""
         if self._sieve is None:
             raise ValueError("the survey has ended")
         for record in records:
@@ -73,31 +73,31 @@ class Survey:
                 self.repeated.add(identity)
 
     def end(self) -> None:
-        """Let go of what only the reading needs."""
+        """Free what only the first pass needs."""
         self._sieve = None
 
     def state(self, identity: str) -> State:
-        """Return what became of a letter."""
+        """Return the state of a dead letter."""
         return next((kind for kind, ids in self._resolved.items() if identity in ids), "open")
 
 
 def parse_resolution(record: Record) -> Resolution | None:
-    """Return what a resolution record says: a null value and `dlq-resolves`. None for any other record."""
+    """Return what a resolution record says; None for any other record. It has a null value and `dlq-resolves`."""
     if record.value is not None:
         return None
-    said = {name: value.decode(errors="replace") for name, value in record.headers if value is not None}
-    identity, kind = said.get(RESOLVES), said.get(RESOLUTION)
+    texts = {name: value.decode(errors="replace") for name, value in record.headers if value is not None}
+    identity, kind = texts.get(RESOLVES), texts.get(RESOLUTION)
     if identity is None or kind not in ("replayed", "discarded"):
         return None
-    return Resolution(identity, "replayed" if kind == "replayed" else "discarded", said.get(RESOLVED_AT, ""))
+    return Resolution(identity, "replayed" if kind == "replayed" else "discarded", texts.get(RESOLVED_AT, ""))
 
 
 def read_dead_letters(
     records: Iterable[Record], survey: Survey, wanted: Filter, *, resolved: bool = False, seen: IdSet | None = None
 ) -> Iterator[DeadLetterEntry]:
-    """Yield the letters that are wanted, each id once, as they come; with `resolved` also those that are done with.
+    """Yield the matching dead letters in the topic's order, each id once; `resolved` includes those that are resolved.
 
-    `seen` are the repeated ids that came already: who reads a topic in parts passes the same one each time.
+    `seen` are the repeated ids that were yielded: pass the same set for each part of a topic that is read in parts.
     """
     seen = IdSet() if seen is None else seen
     for record in records:
@@ -110,7 +110,7 @@ def read_dead_letters(
         facts = parse(record.headers)
         if facts is None or (facts.id in survey.repeated and not seen.add(facts.id)):
             continue
-        # Only now: a repetition may tell another cause than its letter, and be wanted where that is not.
-        if not wanted.fits(facts, record.key):
+        # Only now: a copy may have another cause than the first one, and match where that does not.
+        if not wanted.matches(facts, record.key):
             continue
         yield DeadLetterEntry(record, facts, state)

@@ -1,4 +1,4 @@
-"""Reads open letters beside a running event loop: the blocking reading goes on in a thread, some records at a time."""
+"""Reads unresolved dead letters from an event loop: a thread does the blocking reading, some records at a time."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from connector.dead_letters.replay import Read
 from connector.records import Record
 
 RECORDS: Final = 1000
-"""Records read in one go, at most."""
+"""Most records read at a time."""
 BYTES: Final = 4 << 20
-"""Bytes of values read in one go, at most, but for the last record."""
+"""Most bytes of values read at a time, except for the last record."""
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
 
 class Stopped(Exception):
-    """The reading is no longer wanted; raised inside the blocking reader only."""
+    """The reading is cancelled; raised inside the reading thread only."""
 
 
 class DeadLetterStream:
-    """The open letters of one topic.
+    """The unresolved dead letters of one topic.
 
-    `records` begins a new blocking reading each time, always of the same records, and calls what it is given with
-    offsets read and offsets in all, at least once a second.
+    `records` starts a new blocking reading of the same records each time, and reports its progress (offsets read,
+    offsets in all) at least once a second.
     """
 
     def __init__(self, records: Callable[[Progress], Iterator[Record]]) -> None:
@@ -40,10 +40,10 @@ class DeadLetterStream:
         self._done = 0
         self._total = 0
         self.survey = Survey()
-        """What the topic holds; whole once the first letters came."""
+        """What the topic holds; complete once the first dead letters came."""
 
     async def dead_letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
-        """Yield the open letters that are wanted, each once; while the first pass goes on none come."""
+        """Yield the matching unresolved dead letters, each once; the first pass yields progress only."""
         self.survey = survey = Survey()
         async with aclosing(self._pass(survey.note)) as first:
             async for _ in first:
@@ -59,26 +59,26 @@ class DeadLetterStream:
                 yield Read(dead_letters, self._total + self._done, 2 * self._total)
 
     async def _pass(self, work: Callable[[list[Record]], T]) -> AsyncGenerator[T, None]:
-        """Yield what `work` makes of some records after the other, from the first to the last."""
-        iterator = self._records(self._note)
+        """Yield the result of `work` for each portion of the records, from the first to the last."""
+        iterator = self._records(self._note_progress)
 
-        def go_on() -> tuple[bool, T]:
+        def read_some() -> tuple[bool, T]:
             records = _take(iterator)
             return bool(records), work(records)
 
         try:
             while True:
-                more, made = await self._in_thread(go_on)
+                more, result = await self._in_thread(read_some)
                 if not more:
                     return
-                yield made
+                yield result
         finally:
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Run a blocking call in a thread; where the caller is cancelled the call is ended first, within a second."""
+        """Run a blocking call in a thread; a cancelled caller ends the call first, within a second."""
         running = asyncio.ensure_future(asyncio.to_thread(work))
         try:
             return await asyncio.shield(running)
@@ -89,8 +89,8 @@ class DeadLetterStream:
                 running.exception()
             raise
 
-    def _note(self, done: int, total: int) -> None:
-        """Note how far the reading is, in the reading thread."""
+    def _note_progress(self, done: int, total: int) -> None:
+        """Note how far the reading is; called in the reading thread."""
         if self._stop.is_set():
             raise Stopped
         self._done, self._total = done, total

@@ -1,4 +1,4 @@
-"""Writes dead letters until Kafka has them: a letter that fails is tried again, never passed over."""
+"""Writes dead letters until Kafka has them: a failed write is retried, never passed over."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ log = structlog.get_logger()
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
 _TRIES_IN_A_DRAIN: Final = 4
-"""How often a letter that waits is tried again while a drain lasts, so that a drain rarely misses it."""
+"""How often a failing write is retried within `drain_timeout`, so that a drain rarely misses it."""
 _TROUBLE_QUIET: Final = 5.0
-"""Seconds in which failures to write are logged once: a batch that is given up has a thousand letters."""
+"""Seconds in which write failures are logged once: a batch that is given up has a thousand dead letters."""
 _QUIET: Final = 60.0
 """Seconds in which a destination's dead letters of one cause and code are logged once; the metrics count all."""
 
 
 class Producer(Protocol):
-    """What brings a record to Kafka."""
+    """Writes a record to Kafka."""
 
     async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> object:
-        """Return once Kafka has acknowledged the record. Raises a `ConnectorError` where it did not."""
+        """Return once Kafka has acknowledged the record. Raises a `ConnectorError` if it has not."""
         ...
 
 
 class DeadLetterWriter:
-    """The dead-letter topic of one group. `drain_timeout` (seconds) is how long a drain waits for a letter."""
+    """The dead-letter topic of one group. `drain_timeout` (seconds) is how long a drain waits for a dead letter."""
 
     def __init__(
         self,
@@ -57,14 +57,14 @@ class DeadLetterWriter:
         self._logged: dict[tuple[str | None, str, str | None], float] = {}
         self._troubled_at = float("-inf")
         self.trouble: str | None = None
-        """Why letters cannot be written now, or None."""
+        """Why dead letters cannot be written now, or None."""
 
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
-        """Return once Kafka has acknowledged the letter; wait and try again for as long as it does not.
+        """Return once Kafka has acknowledged the dead letter; retry until then.
 
-        `is_ours` tells whether the record's partition still is: where it has left, its next owner comes to the record
-        again, and a letter from here as well would only be one more. Raises only what makes the producer useless for
-        good: then the record stays uncommitted.
+        `is_ours` returns whether this member still owns the record's partition. If it does not, the next owner reads
+        the record again, and a dead letter from here would only be a copy. Raises only errors after which the producer
+        cannot be used: then the record stays uncommitted.
         """
         headers = to_headers(dead_letter, group=self._group)
         wait = min(_FIRST_WAIT, self._longest_wait)
@@ -83,7 +83,7 @@ class DeadLetterWriter:
                 self._metrics.records_dead_lettered.labels(dead_letter.destination or "", dead_letter.cause).inc()
                 self._log(dead_letter)
                 break
-        # Where others still wait, their next try says so again.
+        # Writes that still fail set it again at their next retry.
         self.trouble = None
 
     def _note_trouble(self, dead_letter: DeadLetter, error: ConnectorError) -> None:
@@ -98,7 +98,7 @@ class DeadLetterWriter:
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
-            message=f"{self.trouble}; every record whose letter waits stays uncommitted and is tried again",
+            message=f"{self.trouble}; the records stay uncommitted and are retried",
         )
 
     def _log(self, dead_letter: DeadLetter) -> None:
@@ -113,10 +113,12 @@ class DeadLetterWriter:
             destination=dead_letter.destination,
             cause=dead_letter.cause,
             code=dead_letter.code,
-            # A vendor's words may repeat what the record holds.
-            message=dead_letter.message if dead_letter.http_status is None else "the vendor's words are in the letter",
+            # A vendor's message may repeat what the record holds.
+            message=dead_letter.message
+            if dead_letter.http_status is None
+            else "the dead letter has the vendor's message",
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
-            note=f"logged once a minute for each cause and code; all are in {self._topic}",
+            note=f"logged once a minute for each cause and code; all dead letters are in {self._topic}",
         )

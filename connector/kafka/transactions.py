@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol, Self
+from typing import Final, NamedTuple, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -51,33 +51,14 @@ class _Aborted(ConnectorError):
     """A transaction failed and was aborted: none of it was written."""
 
 
-class Outgoing(Protocol):
-    """A record to write."""
+class Outgoing(NamedTuple):
+    """A record to write; without a `partition` its key decides."""
 
-    @property
-    def topic(self) -> str:
-        """Where to."""
-        ...
-
-    @property
-    def partition(self) -> int | None:
-        """Which partition; None: the key decides."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """The key."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """The value."""
-        ...
-
-    @property
-    def headers(self) -> Headers:
-        """The headers."""
-        ...
+    topic: str
+    partition: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
 
 
 class TransactionalProducer:

@@ -1,4 +1,4 @@
-"""The console on real edges: Kafka's topics and offsets, the group's desk for letters, and today's rules."""
+"""The console connected to Kafka: the dead-letter topic, the group's offsets, replays, and today's rules."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from connector.config.loader import KafkaSettings, Loaded, Settings
 from connector.console.application import Console, Edges
 from connector.console.feed import Tail
 from connector.console.state import Progress
-from connector.dead_letters.commands import Archive
+from connector.dead_letters.archive import Archive
 from connector.dead_letters.filters import Filter
+from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.kafka.committed import CommittedOffsets
 from connector.kafka.producer import KafkaProducer
@@ -23,13 +24,13 @@ from connector.kafka.subscription import TopicSelection
 from connector.kafka.topic_reader import TopicReader
 from connector.kafka.topic_tail import RecordFetcher, TopicTail
 from connector.kafka.topics import OwnTopic, TopicCheck
-from connector.operations import offsets as app_offsets
-from connector.operations.inspect import DeadLetterExaminer, Inspection
-from connector.operations.replay import ReplayDesk
+from connector.operations import offsets
+from connector.operations.inspect import DeadLetterExaminer
+from connector.operations.replay import KafkaReplayService
 from connector.records import Record
 
 BACKLOG_SECONDS: Final = 5.0
-"""Kafka is asked for the backlog at most so often, however often the members are."""
+"""Kafka is asked for the backlog at most this often, however often members are asked."""
 
 _log = structlog.get_logger()
 
@@ -42,11 +43,11 @@ async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Conso
     backlog = _Backlog(settings)
     audit = None if settings.console.audit_topic is None else _AuditTopic(settings.kafka, settings.console.audit_topic)
     edges = Edges(
-        tail=lambda: rules.heed(TopicTail(settings.kafka, settings.dead_letter_topic)),
+        tail=lambda: rules.note_cluster(TopicTail(settings.kafka, settings.dead_letter_topic)),
         fetch=lambda places: _fetched(fetcher, places),
         dead_letters=lambda wanted, resolved, progress: _dead_letters(settings, wanted, progress, resolved=resolved),
         inspect=rules.inspect,
-        desk=ReplayDesk(loaded),
+        desk=KafkaReplayService(loaded),
         backlog=backlog.read,
         audit=audit,
         clock=SystemClock(),
@@ -74,7 +75,7 @@ def _fetched(fetcher: RecordFetcher, places: Sequence[tuple[int, int]]) -> list[
 def _dead_letters(
     settings: Settings, wanted: Filter, progress: Progress, *, resolved: bool
 ) -> Iterator[DeadLetterEntry]:
-    """Read the topic anew; twice, as everything that has to know what is resolved."""
+    """Read the topic twice: once for what is resolved, once for the dead letters."""
     with TopicReader(settings.kafka, settings.dead_letter_topic) as reader:
         passes = 0
 
@@ -87,68 +88,68 @@ def _dead_letters(
 
 
 class _Rules:
-    """Today's rules, opened when first asked for: only then the cluster's id, by which ids are made, is known."""
+    """Today's rules, opened when first needed: only then is the cluster's id known, of which dedup ids are made."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
         self._cluster_id = ""
         self._examiner: DeadLetterExaminer | None = None
 
-    def heed(self, tail: TopicTail) -> Tail:
-        """Note the cluster of a topic that was opened."""
+    def note_cluster(self, tail: TopicTail) -> Tail:
+        """Note the cluster of an opened topic, and return the topic."""
         self._cluster_id = tail.cluster_id
         return tail
 
     async def inspect(self, dead_letter: DeadLetterEntry) -> Inspection:
-        """Return what is in a letter, and what would be sent."""
+        """Return what a dead letter holds, and what would be sent."""
         if self._examiner is None:
             self._examiner = DeadLetterExaminer(self._loaded, self._cluster_id)
         return await self._examiner.inspect(dead_letter)
 
     async def close(self) -> None:
-        """Let go of the registry."""
+        """Close the registry client."""
         if self._examiner is not None:
             await self._examiner.__aexit__(None, None, None)
 
 
 class _Backlog:
-    """What a group has not done yet, by topic, from what it has committed."""
+    """A group's unfinished records by topic, computed from its committed offsets."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._selection = TopicSelection(settings.kafka.topics, settings.own_topics)
         self._offsets: CommittedOffsets | None = None
         self._clock = SystemClock()
-        self._asked: float | None = None
+        self._read_at: float | None = None
         self._last: Mapping[str, float] | None = None
 
     async def read(self) -> Mapping[str, float] | None:
-        """Return the records not done yet by topic; None where nothing was ever committed, and nobody can say."""
+        """Return the unfinished records by topic; None if the group has never committed."""
         now = self._clock.now()
-        if self._asked is None or now - self._asked >= BACKLOG_SECONDS:
-            self._last = await asyncio.to_thread(self._read)
-            self._asked = now
+        if self._read_at is None or now - self._read_at >= BACKLOG_SECONDS:
+            self._last = await asyncio.to_thread(self._backlog_by_topic)
+            self._read_at = now
         return self._last
 
     async def close(self) -> None:
-        """Let go of Kafka."""
+        """Close the Kafka client."""
         if self._offsets is not None:
             await asyncio.to_thread(self._offsets.close)
 
-    def _read(self) -> Mapping[str, float] | None:
+    def _backlog_by_topic(self) -> Mapping[str, float] | None:
         if self._offsets is None:
             self._offsets = CommittedOffsets(self._settings.kafka, self._settings.kafka.group_id)
         partitions = self._offsets.partitions(self._selection, [self._settings.replay_topic])
         committed = self._offsets.committed(partitions)
         found: dict[str, float] = {}
-        for one in partitions:
-            state = app_offsets.state_of(one, committed.get(one), self._offsets.bounds(one))
-            found[one[0]] = found.get(one[0], 0.0) + (state.backlog or 0)
+        for partition in partitions:
+            state = offsets.state_of(partition, committed.get(partition), self._offsets.bounds(partition))
+            found[partition[0]] = found.get(partition[0], 0.0) + (state.backlog or 0)
         return found if committed else None
 
 
 class _AuditTopic:
-    """Where audit records go."""
+    """The topic of audit records."""
 
     def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._settings = settings
@@ -156,16 +157,16 @@ class _AuditTopic:
         self._producer = KafkaProducer(settings)
 
     async def open(self) -> None:
-        """Connect. Raises `StartupError` where the topic is not there and may not be created."""
+        """Connect. Raises `StartupError` if the topic does not exist and may not be created."""
         async with TopicCheck(self._settings, clock=SystemClock()) as check:
             await check.wait(lambda _reason: None)
             await check.check([], [OwnTopic(self._topic, "audit")])
         await self._producer.start()
 
     async def write(self, record: bytes) -> None:
-        """Return when Kafka has the record."""
+        """Return once Kafka has acknowledged the record."""
         await self._producer.send(self._topic, key=None, value=record)
 
     async def close(self) -> None:
-        """Let go of Kafka."""
+        """Close the Kafka client."""
         await self._producer.close(2.0)

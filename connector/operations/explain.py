@@ -1,4 +1,4 @@
-"""What happened to one record: everything that Kafka, the registry and today's rules say about it."""
+"""Explains one record: everything that Kafka, the registry and today's rules say about it."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from connector.codec.codec import Decoder
 from connector.codec.contracts import load_contracts
 from connector.config.loader import Loaded, Settings
 from connector.dead_letters.headers import ParsedDeadLetter, parse
+from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.origins import about, dead_letters_about
 from connector.dead_letters.reader import DeadLetterEntry, Resolution
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable
 from connector.kafka.groups import Groups
 from connector.kafka.offset_reader import OffsetReader, Span
 from connector.kafka.receipts import SCHEMA
-from connector.operations import offsets as app_offsets
-from connector.operations.inspect import DeadLetterExaminer, Inspection, plain
+from connector.operations import offsets
+from connector.operations.inspect import DeadLetterExaminer, plain
 from connector.operations.offsets import PartitionState
 from connector.records import NO_TIMESTAMP, Position, Record
 from connector.runtime.checks import open_registry
 
 EARLIER: Final = 3600 * 1000
-"""Milliseconds before a record's own timestamp from which on the connector's topics are searched."""
+"""The connector's topics are searched from this many milliseconds before the record's own timestamp."""
 _SCHEMA_SECONDS: Final = 15.0
 _CHUNK: Final = 2000
 
 
 class NotThere(ConnectorError):
-    """The record's topic or partition does not exist, or its offset is still to come; the message says which."""
+    """There is no such topic, partition or offset; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How far one group is with the record. `by` says how: `committed`, `map`, or None where it is not finished.
+    """One group's progress with the record. `by` says what finishes it: `committed`, `map`, or None if nothing does.
 
-    `destinations` are those for which alone the offset map says that it is finished.
+    `destinations` are those for which alone the offset map calls it finished.
     """
 
     state: PartitionState
@@ -51,8 +52,8 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """A receipt that names the record, in JSON's types, and the place by which it does: perhaps a replay's."""
+class FoundReceipt:
+    """A receipt that names the record, in JSON's types, and the position that it names: the record's or a replay's."""
 
     datum: Mapping[str, Any]
     position: Position
@@ -60,9 +61,9 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All that is known of a record. `missing` says why there is none any more; then `record` is None.
+    """All that is known about a record. `missing` says why Kafka no longer has it; then `record` is None.
 
-    `receipts` is None where none are written. `notes` say what could not be searched.
+    `receipts` is None if none are written. `notes` say what could not be searched.
     """
 
     position: Position
@@ -73,16 +74,16 @@ class Explanation:
     dead_letters: tuple[DeadLetterEntry, ...]
     resolutions: tuple[Resolution, ...]
     replays: tuple[Position, ...]
-    receipts: tuple[Receipt, ...] | None
+    receipts: tuple[FoundReceipt, ...] | None
     origin: ParsedDeadLetter | None
-    """For a record of the replay topic: what it says of its first origin."""
+    """For a record of the replay topic: what its headers say about its first origin."""
     notes: tuple[str, ...]
 
 
 async def explain(loaded: Loaded, position: Position, *, everything: bool = False) -> Explanation:
-    """Return all that is known of a record; `everything` searches the connector's topics from their beginning.
+    """Return all that is known about a record; `everything` searches the connector's topics from their beginning.
 
-    Raises `NotThere`, and `StartupError` where Kafka does not answer.
+    Raises `NotThere`, and `StartupError` if Kafka does not answer.
     """
     settings = loaded.settings
     with OffsetReader(settings.kafka) as reader:
@@ -106,7 +107,7 @@ async def explain(loaded: Loaded, position: Position, *, everything: bool = Fals
                 else examiner.inspect(DeadLetterEntry(record, facts, "open"))
             )
     finished = await _finished(settings, position)
-    notes = tuple(f"topic {name} does not exist, so nothing was searched in it" for name in search.absent)
+    notes = tuple(f"topic {name} does not exist, so it was not searched" for name in search.absent)
     return Explanation(
         *(position, record, missing, inspection, tuple(finished), tuple(dead_letters), tuple(resolutions)),
         *(tuple(replays), receipts, facts, notes),
@@ -116,51 +117,51 @@ async def explain(loaded: Loaded, position: Position, *, everything: bool = Fals
 def _fetch(
     settings: Settings, reader: OffsetReader, topics: Mapping[str, int], position: Position
 ) -> tuple[Record | None, str | None]:
-    """Return the record, or why there is none any more. Raises `NotThere` where there never was one."""
+    """Return the record, or why Kafka no longer has it. Raises `NotThere` if there never was one."""
     topic, partition, offset = position
     if topic not in topics:
         raise NotThere(f"topic {topic} does not exist")
     if partition >= topics[topic]:
-        raise NotThere(f"topic {topic} has {topics[topic]} partitions, from 0 on; there is no partition {partition}")
+        raise NotThere(f"topic {topic} has no partition {partition}; it has partitions 0 to {topics[topic] - 1}")
     first, end = reader.bounds((topic, partition))
     if offset < first:
-        return None, f"{topic}[{partition}] begins at offset {first} by now: its retention has deleted {offset}"
-    found = _one(reader, position)
+        return None, f"{topic}[{partition}] begins at offset {first} now; retention has deleted offset {offset}"
+    found = _record_at(reader, position)
     if found is not None:
         return found, None
     with OffsetReader(settings.kafka, uncommitted=True) as every:
         _, last = every.bounds((topic, partition))
         if offset >= last:
-            raise NotThere(f"{topic}[{partition}] ends at offset {last}: there is no record at {offset} yet")
-        hidden = _one(every, position)
+            raise NotThere(f"there is no record at offset {offset} yet: {topic}[{partition}] ends at offset {last}")
+        hidden = _record_at(every, position)
     if offset >= end:
         raise NotThere(
-            f"{topic}[{partition}]@{offset} is not visible yet: a transaction before it, or its own, is open"
+            f"{topic}[{partition}]@{offset} is not visible yet: its transaction, or one before it, is still open"
         )
     if hidden is not None:
-        return None, f"the transaction of {topic}[{partition}]@{offset} was aborted: no consumer ever gets this record"
+        return None, f"the transaction of {topic}[{partition}]@{offset} was aborted, so no consumer ever reads it"
     return (
         None,
-        f"there is no record at {topic}[{partition}]@{offset}: compaction removed it, or it ended a transaction",
+        f"{topic}[{partition}]@{offset} was removed by compaction, or is the marker of a transaction",
     )
 
 
-def _one(reader: OffsetReader, position: Position) -> Record | None:
-    """Return the record at an offset, None where none is there."""
+def _record_at(reader: OffsetReader, position: Position) -> Record | None:
+    """Return the record at an offset; None if there is none."""
     topic, partition, offset = position
     with closing(reader.records({(topic, partition): Span(offset, offset + 1)})) as records:
         return next(records, None)
 
 
 def _earliest(record: Record | None) -> int | None:
-    """Return from when on something may have been written about a record; None where its timestamp does not tell."""
+    """Return the earliest time at which something can have been written about a record; None without a timestamp."""
     if record is None or record.timestamp == NO_TIMESTAMP:
         return None
     return max(0, min(record.timestamp, int(SystemClock().wall() * 1000)) - EARLIER)
 
 
 class _Search:
-    """Reads a topic of the connector's own, from a time on; `absent` are those that do not exist."""
+    """Reads the connector's own topics from a time on; `absent` names those that do not exist."""
 
     def __init__(self, reader: OffsetReader, topics: Mapping[str, int], time: int | None) -> None:
         self._reader = reader
@@ -169,7 +170,7 @@ class _Search:
         self.absent: list[str] = []
 
     def records(self, topic: str) -> Callable[[], Iterator[Record]]:
-        """Return what reads the topic, each time the same records."""
+        """Return a function that reads the topic, the same records each time."""
         if topic not in self._topics:
             self.absent.append(topic)
         spans = {}
@@ -190,17 +191,17 @@ def _replays(search: _Search, topic: str, origin: Position) -> list[Position]:
     return [record.position for record, _ in about(search.records(topic)(), origin)]
 
 
-async def _receipts(settings: Settings, search: _Search, topic: str, places: frozenset[Position]) -> list[Receipt]:
-    """Return the receipts that name one of the places; each batch once for each time that it was accepted."""
+async def _receipts(settings: Settings, search: _Search, topic: str, places: frozenset[Position]) -> list[FoundReceipt]:
+    """Return the receipts that name one of the positions; a batch that was accepted twice has two."""
     records = (await asyncio.to_thread(search.records, topic))()
     registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
     decoder = Decoder(load_contracts(), clock=SystemClock(), registry=registry)
-    found: list[Receipt] = []
+    found: list[FoundReceipt] = []
     try:
         async for record in _in_chunks(records):
             datum = await _receipt(decoder, record)
             if datum is not None:
-                found.extend(Receipt(plain(datum), place) for place in sorted(places) if _names(datum, place))
+                found.extend(FoundReceipt(plain(datum), place) for place in sorted(places) if _names(datum, place))
     finally:
         await decoder.close()
         if registry is not None:
@@ -209,14 +210,14 @@ async def _receipts(settings: Settings, search: _Search, topic: str, places: fro
 
 
 async def _in_chunks(records: Iterator[Record]) -> AsyncIterator[Record]:
-    """Yield records that are read by a thread."""
+    """Yield records that a thread reads."""
     while chunk := await asyncio.to_thread(lambda: list(islice(records, _CHUNK))):
         for record in chunk:
             yield record
 
 
 async def _receipt(decoder: Decoder, record: Record) -> Mapping[str, Any] | None:
-    """Return a receipt's datum; None for any other record."""
+    """Return a receipt's datum; None if the record is not a receipt."""
     if record.value is None:
         return None
     for _ in range(2):
@@ -236,19 +237,19 @@ async def _receipt(decoder: Decoder, record: Record) -> Mapping[str, Any] | None
 
 def _names(datum: Mapping[str, Any], place: Position) -> bool:
     return any(
-        (one["topic"], one["partition"]) == place[:2] and one["first"] <= place.offset <= one["last"]
-        for one in datum["positions"]
+        (span["topic"], span["partition"]) == place[:2] and span["first"] <= place.offset <= span["last"]
+        for span in datum["positions"]
     )
 
 
 async def _finished(settings: Settings, position: Position) -> list[Finished]:
-    """Return how far the configured group is, and the destinations' own groups that have been there."""
+    """Return the progress of the configured group, and of the destinations' own groups that have committed."""
     base, found = settings.kafka.group_id, []
     async with Groups(settings.kafka) as groups:
         for group in (base, *(f"{base}.{name}" for name in settings.destinations)):
             if group != base and not await groups.committed(group):
                 continue
-            (state,) = await app_offsets.read(settings, group, [position.topic], [position.partition])
+            (state,) = await offsets.read(settings, group, [position.topic], [position.partition])
             found.append(how_far(group, state, position.offset, await groups.members(group)))
     return found
 

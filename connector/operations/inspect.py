@@ -1,11 +1,11 @@
-"""A dead letter looked into: its event decoded and routed anew, and what would be sent by today's rules."""
+"""Inspects dead letters and records by today's configuration: decoded, routed, and prepared as for a request."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Self
 
 from msgspec import structs
@@ -16,6 +16,7 @@ from connector.codec import editing
 from connector.codec.codec import Decoder
 from connector.codec.contracts import load_contracts
 from connector.config.loader import Loaded
+from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.dead_letters.replay import Edit, Kept
 from connector.errors import ConnectorError, FatalError, Refusal, SchemaUnavailable, StartupError
@@ -25,44 +26,19 @@ from connector.routing.table import Routed, RouteTable
 from connector.runtime.checks import known_schemas, open_registry, own_schemas
 
 SCHEMA_SECONDS: Final = 15.0
-"""How long the registry is asked for a letter's schema; an unknown id is asked again for ten of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """One destination by today's rules: what would be sent, as text, or the rule that is broken and why.
-
-    `route` is the index under `routes:` that leads there, where one was asked for and does.
-    """
-
-    destination: str
-    dedup_id: str | None = None
-    fragment: str | None = None
-    rule: str | None = None
-    reason: str | None = None
-    route: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What a letter holds: its event, or why there is none to see, and the destinations it would go to."""
-
-    schema: str | None
-    event: Any
-    fault: str | None
-    preparations: tuple[Preparation, ...]
+"""How long the registry is asked for a schema; it is asked again for an unknown id in the first ten of them."""
 
 
 async def inspect(loaded: Loaded, dead_letter: DeadLetterEntry, cluster_id: str) -> Inspection:
-    """Return what is in one letter, as `LetterExaminer.inspect` does."""
+    """Inspect one dead letter; see `DeadLetterExaminer.inspect`."""
     async with DeadLetterExaminer(loaded, cluster_id) as examiner:
         return await examiner.inspect(dead_letter)
 
 
 class DeadLetterExaminer:
-    """Decodes and routes letters anew and asks today's rules; an asynchronous context manager.
+    """Decodes and routes records by today's configuration and checks the local rules; an asynchronous context manager.
 
-    The constructor raises `ConfigurationError` and `StartupError` for what is wrong with the configuration.
+    The constructor raises `ConfigurationError` and `StartupError` if the configuration cannot be used.
     """
 
     def __init__(self, loaded: Loaded, cluster_id: str) -> None:
@@ -78,22 +54,23 @@ class DeadLetterExaminer:
             plain=settings.schemas.plain,
         )
         self._routes = RouteTable.compile(settings, kinds, known_schemas(own))
-        self._vendors = {name: kinds[one.vendor].build(one) for name, one in settings.destinations.items()}
+        self._vendors = {name: kinds[each.vendor].build(each) for name, each in settings.destinations.items()}
 
     async def __aenter__(self) -> Self:
         """Return the examiner."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Ask the registry no more."""
+        """Close the registry client."""
         await self._decoder.close()
         if self._registry is not None:
             await self._registry.close()
 
     async def inspect(self, dead_letter: DeadLetterEntry) -> Inspection:
-        """Return what is in a letter, and what would be sent to its destination today; without one, to each route's.
+        """Return a dead letter's event, and what would be sent to its destination today.
 
-        Nothing is sent, and nothing raised: what cannot be seen is the inspection's `fault`.
+        A dead letter without a destination (it was never decoded or routed) is routed again. Nothing is sent and
+        nothing raised: what cannot be decoded is the inspection's `fault`.
         """
         try:
             event = await self._event(dead_letter)
@@ -107,12 +84,12 @@ class DeadLetterExaminer:
             if destination is None:
                 return Inspection(event.schema, shown, str(refusal), ())
             return Inspection(event.schema, shown, None, (Preparation(destination, reason=refusal.message),))
-        return Inspection(event.schema, shown, None, tuple(self._prepared(one) for one in routed))
+        return Inspection(event.schema, shown, None, tuple(map(self._prepared, routed)))
 
     async def inspect_record(self, record: Record) -> Inspection:
-        """Return what is in a record that is no letter, and what each of its destinations would be sent today.
+        """Return the event of a source record, and what each of its destinations would be sent today.
 
-        Nothing is sent, and nothing raised: what cannot be seen is the inspection's `fault`.
+        Nothing is sent and nothing raised: what cannot be decoded is the inspection's `fault`.
         """
         try:
             event = await self._decoded(record)
@@ -124,27 +101,27 @@ class DeadLetterExaminer:
         except (Refusal, FatalError) as error:
             return Inspection(event.schema, shown, str(error), ())
         return Inspection(
-            event.schema, shown, None, tuple(replace(self._prepared(one), route=one.route) for one in routed)
+            event.schema, shown, None, tuple(replace(self._prepared(each), route=each.route) for each in routed)
         )
 
     async def judge(self, dead_letter: DeadLetterEntry) -> Kept | None:
-        """Return why a letter would fail again, None where one of its destinations would be sent something.
+        """Return why a dead letter would fail again; None if at least one destination would be sent something.
 
-        Raises `ConnectorError` where the registry does not say what the letter's schema is.
+        Raises `ConnectorError` if the registry does not answer.
         """
         try:
             routed = self._routed(await self._event(dead_letter), dead_letter)
         except Refusal as refusal:
             return Kept(refusal.code, refusal.message)
-        found = [self._prepared(one) for one in routed]
+        found = [self._prepared(each) for each in routed]
         if not found:
-            return Kept("route.skipped", "no route takes such an event today, so it would be skipped (unrouted: skip)")
-        if any(one.reason is None for one in found):
+            return Kept("route.skipped", "no route matches it today, so it would be skipped (unrouted: skip)")
+        if any(preparation.reason is None for preparation in found):
             return None
         return Kept(found[0].rule or "", found[0].reason or "")
 
     async def edit(self, dead_letter: DeadLetterEntry, edits: Sequence[Edit]) -> DeadLetterEntry | Kept:
-        """Return the letter with values of its event set, encoded with the same schema; or why that cannot be.
+        """Return the dead letter with values of its event changed, in the same schema; or why that is impossible.
 
         Raises as `judge` does.
         """
@@ -153,13 +130,13 @@ class DeadLetterExaminer:
             tree, start = self._decoder.schema_of(dead_letter.facts.first_record(dead_letter.record))
             value = editing.edit(dead_letter.record.value or b"", start, tree, edits)
         except Refusal as refusal:
-            return Kept("edit", f"the event cannot be decoded, so nothing in it can be set: {refusal.message}")
+            return Kept("edit", f"the event cannot be decoded, so it cannot be changed: {refusal.message}")
         except ValueError as error:
             return Kept("edit", str(error))
         return dead_letter._replace(record=structs.replace(dead_letter.record, value=value))
 
     async def _event(self, dead_letter: DeadLetterEntry) -> Event:
-        """Return the event. Raises `Refusal`, or `ConnectorError` where its schema cannot be asked for."""
+        """Return the event. Raises `Refusal`, or `ConnectorError` if its schema cannot be fetched."""
         return await self._decoded(dead_letter.facts.first_record(dead_letter.record))
 
     async def _decoded(self, record: Record) -> Event:
@@ -169,28 +146,30 @@ class DeadLetterExaminer:
             try:
                 await asyncio.wait_for(self._decoder.resolve(error.key), SCHEMA_SECONDS)
             except TimeoutError:
-                raise StartupError(f"the registry gives no schema {error.key} within {SCHEMA_SECONDS:g} s") from None
+                raise StartupError(
+                    f"the registry did not answer for schema {error.key} within {SCHEMA_SECONDS:g} s"
+                ) from None
         return self._decoder.decode(record)
 
     def _routed(self, event: Event, dead_letter: DeadLetterEntry) -> Sequence[Routed]:
         first = dead_letter.facts.first_record(dead_letter.record)
         return reroute(self._routes, event, first, dead_letter.facts, self._cluster_id)
 
-    def _prepared(self, one: Routed) -> Preparation:
-        """Return what one destination would be sent, or why it would not."""
-        vendor = self._vendors[one.destination]
+    def _prepared(self, routed: Routed) -> Preparation:
+        """Return what one destination would be sent, or why it would be sent nothing."""
+        vendor = self._vendors[routed.destination]
         try:
-            if isinstance(one.event, Refusal):
-                raise one.event
-            body = vendor.encode(one.event, int(SystemClock().wall() * 1000)).body
-            limits = vendor.limits(vendor.group(one.event))
+            if isinstance(routed.event, Refusal):
+                raise routed.event
+            body = vendor.encode(routed.event, int(SystemClock().wall() * 1000)).body
+            limits = vendor.limits(vendor.group(routed.event))
         except Refusal as refusal:
-            return Preparation(one.destination, rule=refusal.code, reason=str(refusal))
+            return Preparation(routed.destination, rule=refusal.code, reason=str(refusal))
         text = body.decode(errors="replace")
         if limits.overhead + len(body) <= limits.bytes:
-            return Preparation(one.destination, one.event.dedup_id, text)
-        reason = f"its request alone would have more than the {limits.bytes} bytes that are allowed"
-        return Preparation(one.destination, one.event.dedup_id, text, "too_large", reason)
+            return Preparation(routed.destination, routed.event.dedup_id, text)
+        reason = f"a request with it alone would be larger than the {limits.bytes} bytes that the vendor allows"
+        return Preparation(routed.destination, routed.event.dedup_id, text, "too_large", reason)
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What `connector offsets` reads and sets: a group's committed offsets, its offset maps, and what is left to do."""
+"""Reads and resets a group's committed offsets, with its offset maps, lag and backlog."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _TOPIC_GONE: Final = "the topic or partition does not exist"
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """What a group has done of one partition.
+    """A group's progress in one partition.
 
-    `committed` is None where it has no offset, `first` and `end` are None where the partition does not exist.
-    `fault` tells why the commit metadata is no map that this release reads; then `finished` is empty.
+    `committed` is None without a committed offset; `first` and `end` are None if the partition does not exist.
+    `fault` says why the commit metadata is not a map that this release can read; then `finished` is empty.
     """
 
     topic: str
@@ -36,19 +36,19 @@ class PartitionState:
 
     @property
     def start(self) -> int | None:
-        """Where reading would go on: the committed offset; without one the first there is."""
+        """Where reading would continue: the committed offset, else the first offset of the partition."""
         return self.first if self.committed is None else self.committed
 
     @property
     def lag(self) -> int | None:
-        """Offsets between the committed one and the end; None where one of both is unknown."""
+        """Offsets between the committed one and the end; None if either is unknown."""
         if self.start is None or self.end is None or self.first is None:
             return None
         return max(0, self.end - max(self.start, self.first))
 
     @property
     def backlog(self) -> int | None:
-        """`lag` without the records above the committed offset that are finished for good."""
+        """`lag` without the records above the committed offset that are finished for all destinations."""
         lag = self.lag
         if lag is None or self.end is None or self.start is None or self.first is None:
             return None
@@ -56,13 +56,13 @@ class PartitionState:
 
     @property
     def out_of_range(self) -> bool:
-        """Whether the committed offset is not in the partition any more, so that a run would stop."""
+        """Whether the committed offset is outside the partition, so that a run would stop."""
         if self.committed is None or self.first is None or self.end is None:
             return False
         return not self.first <= self.committed <= self.end
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `--json` prints: ranges are [first, last], both inside."""
+        """Return what `--json` prints; ranges are [first, last], both included."""
         return {
             "topic": self.topic,
             "partition": self.partition,
@@ -81,7 +81,7 @@ class PartitionState:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A new offset for one partition. `metadata` is the map that goes with it, `kept` how many records it finishes."""
+    """A new offset for one partition, with `metadata`, its offset map, in which `kept` records are finished."""
 
     state: PartitionState
     offset: int
@@ -96,7 +96,7 @@ class Move:
 
     @property
     def passed_over(self) -> int:
-        """How many offsets that are not finished will never be read, those that Kafka has deleted left out."""
+        """How many unfinished offsets will never be read, not counting those that Kafka has deleted."""
         start = max(self.state.start or 0, self.state.first or 0)
         finished = self.state.finished.whole.above(start).below(self.offset).count() if self.offset > start else 0
         return max(0, self.offset - start) - finished
@@ -115,11 +115,11 @@ class Move:
 
 
 class OffsetsRefused(ConnectorError):
-    """The offsets cannot be set so; the message says why and what to do."""
+    """The offsets cannot be reset like this; the message says why and what to do."""
 
 
 def ranges(bounds: Sequence[int]) -> list[list[int]]:
-    """Return half-open bounds as pairs of first and last offset."""
+    """Return half-open bounds as pairs of first and last offset, both included."""
     return [[first, end - 1] for first, end in zip(bounds[::2], bounds[1::2], strict=True)]
 
 
@@ -128,47 +128,49 @@ async def read(
 ) -> list[PartitionState]:
     """Return the state of each partition of a group, in order of topic and number.
 
-    Of the configured group (and of its destinations' own ones) the partitions that have no offset yet are among them;
-    of any other group, those that have one. `topics` and `partitions` leave out others. Raises `StartupError`.
+    For the configured group, and its destinations' own groups, partitions without a committed offset are included; for
+    any other group only those with one. `topics` and `partitions` restrict them. Raises `StartupError`.
     """
     async with Groups(settings.kafka) as groups:
-        return await _read(groups, settings, group, topics, partitions)
+        return await _states(groups, settings, group, topics, partitions)
 
 
-async def _read(
+async def _states(
     groups: Groups, settings: Settings, group: str, topics: Collection[str], partitions: Collection[int]
 ) -> list[PartitionState]:
-    committed = {(one.topic, one.partition): one for one in await groups.committed(group)}
+    committed = {(commit.topic, commit.partition): commit for commit in await groups.committed(group)}
     there = await groups.partitions()
-    wanted = set(committed) | {one for one in there if one[0] in topics}
+    wanted = set(committed) | {partition for partition in there if partition[0] in topics}
     if _is_own(settings, group):
         selection = TopicSelection(settings.kafka.topics, settings.own_topics)
         names = {*selection.names, *selection.matching({topic for topic, _ in there}), settings.replay_topic}
-        wanted |= {one for one in there if one[0] in names}
+        wanted |= {partition for partition in there if partition[0] in names}
     wanted = {
         (topic, number)
         for topic, number in wanted
         if (not topics or topic in topics) and (not partitions or number in partitions)
     }
     bounds = await groups.bounds(wanted & there)
-    return [state_of(one, committed.get(one), bounds.get(one)) for one in sorted(wanted)]
+    return [state_of(each, committed.get(each), bounds.get(each)) for each in sorted(wanted)]
 
 
 def plan(states: Sequence[PartitionState], targets: Mapping[Partition, int]) -> Iterator[Move]:
-    """Yield the moves that set each partition to its target, but for those that stand there already.
+    """Yield the moves that set each partition to its target, except partitions that are there already.
 
     A move forward keeps what the map says above its target: what a vendor has accepted there is not sent again. A
-    move back forgets the map, because it is made to send again. Raises `OffsetsRefused` for a target outside a
+    move back drops the map, because its purpose is to send again. Raises `OffsetsRefused` for a target outside a
     partition, before the first move.
     """
-    chosen = [(one, targets[one.topic, one.partition]) for one in states if (one.topic, one.partition) in targets]
+    chosen = [
+        (state, targets[state.topic, state.partition]) for state in states if (state.topic, state.partition) in targets
+    ]
     for state, target in chosen:
         if state.first is None or state.end is None:
             continue
         if not state.first <= target <= state.end:
             raise OffsetsRefused(
-                f"{state.topic}[{state.partition}] holds the offsets {state.first} up to its end {state.end}, so it "
-                f"cannot be set to {target}; name other partitions, or use earliest or latest"
+                f"{state.topic}[{state.partition}] has offsets {state.first} to its end {state.end}, so it cannot be "
+                f"set to {target}; name other partitions, or use earliest or latest"
             )
     for state, target in chosen:
         if state.end is None or target == state.committed:
@@ -180,32 +182,32 @@ def plan(states: Sequence[PartitionState], targets: Mapping[Partition, int]) -> 
 
 
 async def targets_of(settings: Settings, states: Sequence[PartitionState], to: str | int) -> dict[Partition, int]:
-    """Return the offset that `to` means in each partition that exists: `earliest`, `latest` or epoch milliseconds.
+    """Return the offset of `to` in each existing partition: `earliest`, `latest` or epoch milliseconds.
 
-    A point in time after the last record is the end. Raises `StartupError`.
+    A time after the last record is the end. Raises `StartupError`.
     """
-    there = {(one.topic, one.partition): one for one in states if one.end is not None}
+    there = {(state.topic, state.partition): state for state in states if state.end is not None}
     if isinstance(to, str):
-        return {at: (one.first if to == "earliest" else one.end) or 0 for at, one in there.items()}
+        return {key: (state.first if to == "earliest" else state.end) or 0 for key, state in there.items()}
     async with Groups(settings.kafka) as groups:
         found = await groups.offsets_at(there, to)
-    return {at: offset if offset >= 0 else there[at].end or 0 for at, offset in found.items()}
+    return {key: offset if offset >= 0 else there[key].end or 0 for key, offset in found.items()}
 
 
 async def refuse_running(settings: Settings, group: str) -> None:
-    """Raise `OffsetsRefused` where the group has members: what they commit next would undo a reset."""
+    """Raise `OffsetsRefused` if the group has members: their next commit would undo a reset."""
     async with Groups(settings.kafka) as groups:
         count = await groups.members(group)
     if count:
-        many = "one member" if count == 1 else f"{count} members"
+        members, them = ("1 member", "it") if count == 1 else (f"{count} members", "them")
         raise OffsetsRefused(
-            f"group {group} has {many} running; stop them first (one that was killed leaves when its session ends)"
+            f"group {group} has {members} running: stop {them} first (a killed member leaves when its session ends)"
         )
 
 
 async def apply(settings: Settings, group: str, moves: Sequence[Move]) -> None:
-    """Commit the moves. Raises `StartupError`, also where the group has members by now."""
-    commits = [Commit(one.state.topic, one.state.partition, one.offset, one.metadata) for one in moves]
+    """Commit the moves. Raises `StartupError`, also if the group has members again."""
+    commits = [Commit(move.state.topic, move.state.partition, move.offset, move.metadata) for move in moves]
     async with Groups(settings.kafka) as groups:
         await groups.commit(group, commits)
 
@@ -215,14 +217,16 @@ def _is_own(settings: Settings, group: str) -> bool:
     return group == base or group in {f"{base}.{name}" for name in settings.destinations}
 
 
-def state_of(at: Partition, commit: Commit | None, bounds: tuple[int, int] | None) -> PartitionState:
-    """Return a partition's state by what its group committed and its first offset and end; None: it is gone."""
+def state_of(partition: Partition, commit: Commit | None, bounds: tuple[int, int] | None) -> PartitionState:
+    """Return a partition's state from its group's commit and its first offset and end (None: it does not exist)."""
     first, end = bounds if bounds is not None else (None, None)
     finished, fault = FinishedMap(), None if bounds is not None else _TOPIC_GONE
     if commit is None:
-        return PartitionState(*at, None, first, end, finished, 0.0, fault)
+        return PartitionState(*partition, None, first, end, finished, 0.0, fault)
     try:
         finished = metadata.decode(commit.offset, commit.metadata)
     except ForeignMetadata as error:
         fault = fault or str(error)
-    return PartitionState(*at, commit.offset, first, end, finished, len(commit.metadata) / metadata.MAX_TEXT, fault)
+    return PartitionState(
+        *partition, commit.offset, first, end, finished, len(commit.metadata) / metadata.MAX_TEXT, fault
+    )

@@ -1,7 +1,7 @@
-"""What a run would do with a sample of records: the real pipeline on virtual time, and a vendor that accepts all.
+"""Previews a run over a sample of records: the real pipeline on virtual time, with vendors that accept everything.
 
-Intake, batching, pacing and the vendors' own checks are those of a run. What is left out is the vendor's judgement
-(every request is accepted after `latency`), holds, and storms, of which it is only said that they would come.
+Intake, batching, pacing and local rules are those of a run. Not played: the vendors' own judgement (each request is
+accepted after `latency`), holds, and storms, which are only reported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from connector.config.loader import Settings, StormSettings
 from connector.delivery.storms import StormGuard
 from connector.errors import FatalError
 from connector.kafka.offset_reader import Partition
-from connector.operations.sample import Sample, Speed, arrivals
+from connector.operations.sample import RecordSample, Speed, arrivals
 from connector.pipeline.runner import AssignmentListener, Runner
 from connector.records import Answer, Assigned, Commit, DeadLetter, Event, Item, Position, Record
 from connector.runtime.pipeline import Edges, build
@@ -32,8 +32,8 @@ _LOOK: Final = 0.05
 
 
 @dataclass(slots=True)
-class Refused:
-    """Records of one destination (None: before they were routed) that would become dead letters for one reason."""
+class RefusedSummary:
+    """Records of one destination (None: not routed yet) that would become dead letters for one reason."""
 
     destination: str | None
     cause: str
@@ -46,7 +46,7 @@ class Refused:
 
 @dataclass(slots=True)
 class Sent:
-    """What one destination would be sent: `requests` are (second, records, bytes), seconds from the first record on."""
+    """What one destination would be sent; `requests` are (seconds after the first record, records, bytes)."""
 
     destination: str
     vendor: str
@@ -56,7 +56,7 @@ class Sent:
     storm: str | None = None
     held: bool = False
     example: str | None = None
-    """The first event's bytes in a request's body, as text."""
+    """The first event as it would be in a request's body."""
 
     @property
     def records(self) -> int:
@@ -65,7 +65,7 @@ class Sent:
 
     @property
     def seconds(self) -> float:
-        """From the first request to the last."""
+        """Seconds from the first request to the last."""
         return self.requests[-1][0] - self.requests[0][0] if self.requests else 0.0
 
     @property
@@ -83,28 +83,28 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What came of a sample. `seconds` is how long its records take to come in, `took` until all had their outcome."""
+    """The result for a sample: its records arrive over `seconds`, and after `took` all have their outcome."""
 
     read: Mapping[str, int]
     left: int
     skipped: Mapping[str, int]
     sent: tuple[Sent, ...]
-    refused: tuple[Refused, ...]
+    refused: tuple[RefusedSummary, ...]
     seconds: float
     took: float
     would_stop: bool
     storms: tuple[str, ...]
 
 
-def preview(settings: Settings, sample: Sample, speed: Speed, latency: float) -> Preview:
-    """Return what a run would do; `latency` (seconds) is how long the vendor takes to answer.
+def preview(settings: Settings, sample: RecordSample, speed: Speed, latency: float) -> Preview:
+    """Return what a run would do; `latency` (seconds) is how long a vendor takes to answer.
 
-    Raises `ConfigurationError` for routes that cannot be.
+    Raises `ConfigurationError` for routes that are not valid.
     """
     return run_virtual(_play(settings, sample, speed, latency))
 
 
-async def _play(settings: Settings, sample: Sample, speed: Speed, latency: float) -> Preview:
+async def _play(settings: Settings, sample: RecordSample, speed: Speed, latency: float) -> Preview:
     clock, metrics = _Clock(), Metrics()
     began = clock.now()
     tally = _Tally(settings, began)
@@ -141,18 +141,18 @@ async def _play(settings: Settings, sample: Sample, speed: Speed, latency: float
 
 
 async def _until_done(source: _Source, runner: Runner, assigned: Sequence[Assigned], clock: Clock) -> None:
-    """Return when every record has come in and has its outcome."""
+    """Return when every record has arrived and has its outcome."""
     await source.exhausted.wait()
-    trackers = [runner.tracker_of((one.topic, one.partition)) for one in assigned]
+    trackers = [runner.tracker_of((each.topic, each.partition)) for each in assigned]
     while any(tracker is not None and tracker.unfinished for tracker in trackers):
         await clock.sleep(_LOOK)
 
 
 def _without_holds(settings: Settings) -> Settings:
-    """Return the settings of a run that nothing stops: no storm, no hold, and what would end it is a dead letter."""
+    """Return settings with which nothing stops a run: no storm guard, no hold, no `unrouted: stop`."""
     free = {
-        name: one.model_copy(update={"storm": "off", "hold": False, "rate_limit_share": "group"})
-        for name, one in settings.destinations.items()
+        name: each.model_copy(update={"storm": "off", "hold": False, "rate_limit_share": "group"})
+        for name, each in settings.destinations.items()
     }
     unrouted = "dead_letter" if settings.unrouted == "stop" else settings.unrouted
     return settings.model_copy(update={"destinations": free, "unrouted": unrouted})
@@ -163,21 +163,21 @@ def _no_reload(name: str) -> Vendor:
 
 
 class _Clock(LoopClock):
-    """Virtual time that passes, and a wall clock that stands: what is too old is too old as of now."""
+    """Virtual time that passes, and a wall clock that stands still: rules about age apply as of now."""
 
     def __init__(self) -> None:
         super().__init__()
         self._now = SystemClock().wall()
 
     def wall(self) -> float:
-        """Return the time at which the preview was asked for."""
+        """Return the time at which the preview started."""
         return self._now
 
 
 class _Decoder:
-    """The sample's decoder, which has asked for every schema already."""
+    """The sample's decoder, which has fetched every schema already."""
 
-    def __init__(self, sample: Sample) -> None:
+    def __init__(self, sample: RecordSample) -> None:
         self._sample = sample
 
     def decode(self, record: Record) -> Event:
@@ -185,22 +185,22 @@ class _Decoder:
         return self._sample.decode(record)
 
     def decode_run(self, records: list[Record]) -> list[Event]:
-        """Decode none: each is decoded for itself."""
+        """Decode none: each is decoded alone."""
         return []
 
     def peek(self, record: Record) -> str | None:
-        """Return the schema's name where it is known."""
+        """Return the schema's name if it is known."""
         return self._sample.decoder.peek(record)
 
     async def resolve(self, key: object) -> None:
-        """Return at once: what was not resolved before is a refusal."""
+        """Return at once: a schema that was not fetched before is a refusal."""
 
     def abandon(self, key: object) -> None:
-        """Do nothing: nothing is asked for."""
+        """Do nothing: nothing is being fetched."""
 
 
 class _Source:
-    """The sample as a consumer would give it: each record when it comes in, unless its partition is paused."""
+    """The sample as a consumer returns it: each record when it arrives, unless its partition is paused."""
 
     def __init__(self, assigned: Sequence[Assigned], coming: Sequence[tuple[float, Record]]) -> None:
         self._assigned = assigned
@@ -213,11 +213,11 @@ class _Source:
         self.exhausted = asyncio.Event()
 
     async def start(self, listener: AssignmentListener) -> None:
-        """Join nothing."""
+        """Keep the listener; there is no group to join."""
         self._listener = listener
 
     async def poll(self) -> list[Record]:
-        """Return what has come in; where nothing has, let the time pass until something does."""
+        """Return what has arrived; if nothing has, let time pass until something does."""
         now = asyncio.get_running_loop().time()
         if self._began is None:
             self._began = now
@@ -239,59 +239,59 @@ class _Source:
         return records
 
     async def commit(self, commits: Sequence[Commit]) -> dict[Partition, str]:
-        """Commit nothing, and say that all went well."""
+        """Report success, and commit nothing."""
         return {}
 
     async def pause(self, partitions: Sequence[Partition]) -> None:
-        """Keep partitions' records back."""
+        """Keep back these partitions' records."""
         self._paused.update(partitions)
 
     async def resume(self, partitions: Sequence[Partition]) -> None:
-        """Give them again."""
+        """Return their records again."""
         self._paused.difference_update(partitions)
 
     def ends(self) -> dict[Partition, int]:
-        """Return no end: nothing of this preview needs it."""
+        """Return no end: the preview does not need it."""
         return {}
 
     def reached(self) -> dict[Partition, int]:
-        """Return nothing: a sample has no gaps to pass."""
+        """Return nothing: a sample has no gaps."""
         return {}
 
     async def close(self) -> None:
-        """Leave nothing."""
+        """Do nothing."""
 
 
 class _Transport:
-    """Sends nothing, and takes as long as a vendor's answer."""
+    """Sends nothing, and takes as long as a vendor would to answer."""
 
     def __init__(self, latency: float) -> None:
         self._latency = latency
 
     async def send(self, request: Request, timeout: float) -> Response:
-        """Return an empty answer; who reads it takes anything for an acceptance."""
+        """Return an empty answer, which `_AcceptingVendor` reads as an acceptance."""
         await asyncio.sleep(min(self._latency, timeout))
         return Response(200, {}, b"")
 
     async def close(self) -> None:
-        """Close nothing."""
+        """Do nothing."""
 
 
 class _Answers:
-    """A results topic that nobody reads."""
+    """A results topic that drops everything."""
 
     async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> None:
-        """Take answers."""
+        """Drop the answers."""
 
 
 def _accepting(kind: VendorKind, tally: _Tally) -> VendorKind:
-    """Return the kind with vendors that accept whatever they are sent."""
+    """Return a vendor kind whose vendors accept whatever they are sent."""
     make: Callable[[Any], Vendor] = kind.build
     return replace(kind, build=lambda settings: _AcceptingVendor(make(settings), tally), reads_codes=True)
 
 
 class _AcceptingVendor:
-    """A vendor as it is, but for its answers; notes each request."""
+    """A vendor that accepts every request and notes it; everything else is the real vendor's."""
 
     def __init__(self, vendor: Vendor, tally: _Tally) -> None:
         self._vendor = vendor
@@ -326,44 +326,44 @@ class _AcceptingVendor:
 
 
 class _Tally:
-    """Counts what would be sent and what would be refused; it is the preview's dead-letter topic too."""
+    """Counts what would be sent and refused; it is also the preview's dead-letter topic."""
 
     def __init__(self, settings: Settings, began: float) -> None:
         self._settings = settings
         self._began = began
         self.sent = {
-            name: Sent(name, one.vendor, one.rate, held=one.hold) for name, one in settings.destinations.items()
+            name: Sent(name, each.vendor, each.rate, held=each.hold) for name, each in settings.destinations.items()
         }
-        self._guards = {name: StormGuard(one.storm) for name, one in settings.destinations.items()}
-        self._refused: dict[tuple[str | None, str, str | None], Refused] = {}
+        self._guards = {name: StormGuard(each.storm) for name, each in settings.destinations.items()}
+        self._refused: dict[tuple[str | None, str, str | None], RefusedSummary] = {}
         self._early: Counter[tuple[str, str]] = Counter()
 
     def requested(self, sent: Sent, records: int, size: int) -> None:
-        """Note a request; it is accepted."""
+        """Note a request, which is accepted."""
         sent.requests.append((asyncio.get_running_loop().time() - self._began, records, size))
         self._guards[sent.destination].accepted(records)
 
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Note a record that would become a dead letter."""
         key = (dead_letter.destination, dead_letter.cause, dead_letter.code)
-        one = self._refused.get(key)
-        if one is None:
-            one = self._refused[key] = Refused(
+        summary = self._refused.get(key)
+        if summary is None:
+            summary = self._refused[key] = RefusedSummary(
                 *key, 0, dead_letter.record.position, dead_letter.message, dead_letter.field
             )
-        one.records += 1
+        summary.records += 1
         if dead_letter.destination is None:
             self._early[dead_letter.record.topic, f"{dead_letter.cause} {dead_letter.code}"] += 1
         elif self._guards[dead_letter.destination].refused(dead_letter.cause, dead_letter.code or ""):
             self.sent[dead_letter.destination].storm = dead_letter.code or dead_letter.cause
             self._guards[dead_letter.destination].reset()
 
-    def result(self, sample: Sample, metrics: Metrics, seconds: float, took: float) -> Preview:
+    def result(self, sample: RecordSample, metrics: Metrics, seconds: float, took: float) -> Preview:
         """Return what was counted."""
         for name, sent in self.sent.items():
             sent.closed_by = _by_label(metrics.batch_closed, "by", destination=name)
         read = Counter(record.topic for record in sample.records)
-        guards = [one.storm for one in self._settings.destinations.values() if isinstance(one.storm, StormSettings)]
+        guards = [each.storm for each in self._settings.destinations.values() if isinstance(each.storm, StormSettings)]
         patient = max(guards, key=lambda guard: guard.share * guard.records) if guards else None
         storms = [
             f"topic {topic}: {count} of {read[topic]} records are refused ({why})"
@@ -371,9 +371,11 @@ class _Tally:
             if patient is not None and count > patient.share * patient.records and count > patient.share * read[topic]
         ]
         would_stop = self._settings.unrouted == "stop" and any(
-            one.code == "route.unrouted" for one in self._refused.values()
+            summary.code == "route.unrouted" for summary in self._refused.values()
         )
-        refused = sorted(self._refused.values(), key=lambda one: (-one.records, one.destination or "", one.code or ""))
+        refused = sorted(
+            self._refused.values(), key=lambda found: (-found.records, found.destination or "", found.code or "")
+        )
         return Preview(
             read={topic: read[topic] for topic in sample.partitions},
             left=sample.left,
@@ -388,7 +390,7 @@ class _Tally:
 
 
 def _by_label(counter: Any, label: str, **wanted: str) -> dict[str, int]:
-    """Return a counter's values by one label, of the samples that have the `wanted` ones."""
-    samples = [one for family in counter.collect() for one in family.samples if one.name.endswith("_total")]
-    found = [one for one in samples if wanted.items() <= one.labels.items()]
-    return {one.labels[label]: int(one.value) for one in found if one.value}
+    """Return a counter's values by one label, of the samples that have all `wanted` labels."""
+    samples = [sample for family in counter.collect() for sample in family.samples if sample.name.endswith("_total")]
+    found = [sample for sample in samples if wanted.items() <= sample.labels.items()]
+    return {sample.labels[label]: int(sample.value) for sample in found if sample.value}

@@ -1,4 +1,4 @@
-"""The real desk for dead letters: a configuration's topics in Kafka, today's rules, and transactions of its group."""
+"""The replay service on Kafka: the configured topics, today's rules, and transactions of the group."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from connector.clock import SystemClock
 from connector.config.loader import Loaded
-from connector.dead_letters.replay import Kind, Order, Outgoing, RecordRefused, Replayer, Step, TakenOver
+from connector.dead_letters.replay import Kind, Order, RecordRefused, Replayer, Step, TakenOver
 from connector.dead_letters.stream import DeadLetterStream
 from connector.kafka.topic_reader import TopicReader
-from connector.kafka.transactions import Fenced, RecordTooLarge, TransactionalProducer
+from connector.kafka.transactions import Fenced, Outgoing, RecordTooLarge, TransactionalProducer
 from connector.operations.inspect import DeadLetterExaminer
 
 
@@ -22,38 +22,41 @@ def transactional_id(group: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayDesk:
-    """Replays and discards the dead letters of one configuration; see `dead_letters.replay.Desk`."""
+class KafkaReplayService:
+    """Replays and discards the dead letters of one configuration; see `dead_letters.replay.ReplayService`."""
 
     loaded: Loaded
 
     async def plan(self, order: Order) -> AsyncGenerator[Step, None]:
-        """Tell what `replay` would do, and do nothing."""
+        """Yield what `replay` would do."""
         async with self._replayer() as replayer, aclosing(replayer.plan(order)) as steps:
             async for step in steps:
                 yield step
 
     async def plan_discard(self, order: Order) -> AsyncGenerator[Step, None]:
-        """Tell what `discard` would do, and do nothing."""
+        """Yield what `discard` would do."""
         async with self._replayer() as replayer, aclosing(replayer.plan(order, kind="discarded")) as steps:
             async for step in steps:
                 yield step
 
     async def replay(self, order: Order) -> AsyncGenerator[Step, None]:
-        """Replay open letters."""
+        """Replay unresolved dead letters."""
         async with self._carrying_out("replayed", order) as steps:
             async for step in steps:
                 yield step
 
     async def discard(self, order: Order) -> AsyncGenerator[Step, None]:
-        """Mark open letters as discarded."""
+        """Mark unresolved dead letters as discarded."""
         async with self._carrying_out("discarded", order) as steps:
             async for step in steps:
                 yield step
 
     @asynccontextmanager
     async def _carrying_out(self, kind: Kind, order: Order) -> AsyncIterator[AsyncGenerator[Step, None]]:
-        """Begin; the transactional id is taken over before anything is read, so that what others committed is seen."""
+        """Take the transactional id over, then start to read.
+
+        In this order: whoever had the id is fenced first, so everything that it committed is read.
+        """
         kafka = self.loaded.settings.kafka
         async with AsyncExitStack() as stack:
             producer = await stack.enter_async_context(TransactionalProducer(kafka, transactional_id(kafka.group_id)))
@@ -62,7 +65,7 @@ class ReplayDesk:
 
     @asynccontextmanager
     async def _replayer(self, *, sending: bool = False) -> AsyncIterator[Replayer]:
-        """Open the dead-letter topic and today's rules; where letters will be sent the replay topic has to be there."""
+        """Open the dead-letter topic and today's rules; `sending` demands that the replay topic exists."""
         settings = self.loaded.settings
         async with AsyncExitStack() as stack:
             if sending:
@@ -81,7 +84,7 @@ class ReplayDesk:
 
 @dataclass(frozen=True, slots=True)
 class _Transactions:
-    """Transactions in Kafka, with the errors that a replay speaks of."""
+    """Kafka transactions, with the errors of `dead_letters.replay`."""
 
     producer: TransactionalProducer
 
@@ -91,10 +94,8 @@ class _Transactions:
             await self.producer.commit(records)
         except Fenced:
             raise TakenOver(
-                "another replay or discard of this group was begun and took over; this one has ended, and what it had "
-                "not committed is as it was"
+                "another replay or discard of this group has started and took over; what this one had not committed is "
+                "unchanged"
             ) from None
         except RecordTooLarge as error:
-            raise RecordRefused(
-                f"Kafka does not take the record: {error}; see max.message.bytes of the topic"
-            ) from None
+            raise RecordRefused(f"Kafka rejects the record: {error}; see max.message.bytes of the topic") from None

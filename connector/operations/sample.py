@@ -1,4 +1,4 @@
-"""A sample of the live topics: records, the schemas they need, and how they come in; nothing is committed."""
+"""Reads a sample of the live topics: records, the schemas they need, and when they arrive. Commits nothing."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from connector.records import NO_TIMESTAMP, Assigned, Event, Record
 from connector.runtime.checks import known_schemas, open_registry, own_schemas
 
 SCHEMA_SECONDS: Final = 15.0
-"""How long the registry is asked for a schema; an unknown id is asked again for ten of them."""
+"""How long the registry is asked for a schema; it is asked again for an unknown id in the first ten of them."""
 
 Start = Literal["group", "earliest", "newest"] | int
 Speed = Literal["topic", "backlog"] | float
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What to read: `records` at most, from `start` (an int: epoch milliseconds), of `topics` where some are named."""
+class SampleRequest:
+    """What to read: at most `records`, from `start` (an int: epoch milliseconds), of `topics` (empty: all)."""
 
     records: int
     start: Start
@@ -37,10 +37,10 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """What was read. `partitions` counts those of each topic; `left` is how many later offsets were not read.
+class RecordSample:
+    """What was read. `partitions` is their number by topic; `left` is how many later offsets were not read.
 
-    `unreadable` says, by the schema's key, why the registry gave no schema.
+    `unreadable` says, by schema key, why there is no schema.
     """
 
     cluster_id: str
@@ -53,7 +53,7 @@ class Sample:
     schemas: Mapping[str, Any]
 
     def decode(self, record: Record) -> Event:
-        """Return a record's event. Raises `Refusal`, also where a run would wait for the record's schema."""
+        """Return a record's event. Raises `Refusal`, also if a run would wait for the record's schema."""
         try:
             return self.decoder.decode(record)
         except SchemaUnavailable as error:
@@ -61,19 +61,19 @@ class Sample:
             raise Refusal("decode", "decode.schema_unavailable", f"a run would wait for its schema: {why}") from None
 
 
-async def read(loaded: Loaded, wish: Wish) -> Sample:
-    """Read a sample of the configured topics. Raises `StartupError` where Kafka does not answer or has none of them."""
+async def read(loaded: Loaded, request: SampleRequest) -> RecordSample:
+    """Read a sample of the configured topics. Raises `StartupError` if Kafka does not answer or has none of them."""
     settings = loaded.settings
     own = own_schemas(loaded)
     committed = {}
-    if wish.start == "group":
+    if request.start == "group":
         async with Groups(settings.kafka) as groups:
             commits = await groups.committed(settings.kafka.group_id)
-        committed = {(one.topic, one.partition): (one.offset, one.metadata) for one in commits}
+        committed = {(commit.topic, commit.partition): (commit.offset, commit.metadata) for commit in commits}
     with OffsetReader(settings.kafka) as reader:
         cluster_id, known = await asyncio.to_thread(reader.topics)
-        topics = {name: known[name] for name in _wanted(settings, wish.topics, known)}
-        spans = await asyncio.to_thread(_spans, settings, reader, topics, wish, committed)
+        topics = {name: known[name] for name in _wanted(settings, request.topics, known)}
+        spans = await asyncio.to_thread(_spans, settings, reader, topics, request, committed)
         records = await asyncio.to_thread(lambda: tuple(reader.records(spans)))
     registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
     decoder = Decoder(
@@ -87,14 +87,14 @@ async def read(loaded: Loaded, wish: Wish) -> Sample:
             await registry.close()
     assigned = tuple(_assigned(at, span, committed.get(at)) for at, span in spans.items())
     left = sum(span.end - span.first for span in spans.values()) - len(records)
-    return Sample(cluster_id, topics, assigned, records, max(0, left), decoder, unreadable, known_schemas(own))
+    return RecordSample(cluster_id, topics, assigned, records, max(0, left), decoder, unreadable, known_schemas(own))
 
 
 def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Record]]:
-    """Return when each record comes in, in seconds from the first on, in the order in which they come.
+    """Return when each record arrives, in seconds after the first, in the order of arrival.
 
-    `topic` is the pace of their own timestamps; a number is records a second, in the order of the timestamps; `backlog`
-    has all of them there at once. A partition's records keep their order whatever their timestamps say.
+    `topic`: at their own timestamps; a number: so many a second, in the order of their timestamps; `backlog`: all at
+    once. A partition's records keep their order whatever their timestamps say.
     """
     latest: dict[Partition, int] = {}
     timed = []
@@ -103,7 +103,7 @@ def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Recor
         time = record.timestamp if record.timestamp != NO_TIMESTAMP else latest.get(at, NO_TIMESTAMP)
         latest[at] = max(time, latest.get(at, time))
         timed.append((latest[at], record))
-    timed.sort(key=lambda one: one[0])
+    timed.sort(key=lambda pair: pair[0])
     if speed == "backlog" or not timed:
         return [(0.0, record) for _, record in timed]
     if speed == "topic":
@@ -113,26 +113,26 @@ def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Recor
 
 
 def shares(available: Mapping[Partition, int], wanted: int) -> dict[Partition, int]:
-    """Return how many records to take of each partition, `wanted` in all: as equal as what they have allows."""
+    """Return how many records to take of each partition, `wanted` in all, as evenly as they have them."""
     taken: dict[Partition, int] = {}
     left = wanted
-    for number, (at, count) in enumerate(sorted(available.items(), key=lambda one: (one[1], one[0]))):
+    for number, (at, count) in enumerate(sorted(available.items(), key=lambda item: (item[1], item[0]))):
         taken[at] = min(count, math.ceil(left / (len(available) - number)))
         left -= taken[at]
     return taken
 
 
 def _wanted(settings: Settings, only: Collection[str], known: Collection[str]) -> list[str]:
-    """Return the topics to read that there are. Raises `StartupError` for one that is named and is not there."""
+    """Return the topics to read. Raises `StartupError` for a named topic that does not exist."""
     selection = TopicSelection(settings.kafka.topics, settings.own_topics)
     names = {*selection.names, *selection.matching(known)}
     if foreign := sorted(set(only) - names):
         raise StartupError(
-            f"--topic: {', '.join(foreign)} is none of kafka.topics; these are {', '.join(sorted(names))}"
+            f"--topic: {', '.join(foreign)} is not in kafka.topics, which are {', '.join(sorted(names))}"
         )
     wanted = sorted(names & set(only) if only else names)
     if missing := [name for name in wanted if name not in known]:
-        raise StartupError(f"topic {', '.join(missing)} does not exist; create it, or correct kafka.topics")
+        raise StartupError(f"topic {', '.join(missing)} does not exist: create it, or correct kafka.topics")
     if not wanted:
         raise StartupError(f"no topic matches kafka.topics: {', '.join(settings.kafka.topics)}")
     return wanted
@@ -142,14 +142,14 @@ def _spans(
     settings: Settings,
     reader: OffsetReader,
     topics: Mapping[str, int],
-    wish: Wish,
+    request: SampleRequest,
     committed: Mapping[Partition, tuple[int, str]],
 ) -> dict[Partition, Span]:
-    """Return what to read of each partition."""
+    """Return which offsets to read of each partition."""
     bounds = {
         (name, number): reader.bounds((name, number)) for name, count in topics.items() for number in range(count)
     }
-    start = start_of(settings.kafka) if wish.start == "group" else wish.start
+    start = start_of(settings.kafka) if request.start == "group" else request.start
     firsts = {}
     for at, (first, end) in bounds.items():
         if at in committed:
@@ -159,27 +159,27 @@ def _spans(
             firsts[at] = end if found is None else max(first, found)
         else:
             firsts[at] = end if start == "latest" else first
-    taken = shares({at: bounds[at][1] - firsts[at] for at in bounds}, wish.records)
-    if wish.start == "newest":
+    taken = shares({at: bounds[at][1] - firsts[at] for at in bounds}, request.records)
+    if request.start == "newest":
         return {at: Span(end - taken[at], end) for at, (_, end) in bounds.items()}
     return {at: Span(firsts[at], end, taken[at]) for at, (_, end) in bounds.items()}
 
 
 def _assigned(at: Partition, span: Span, committed: tuple[int, str] | None) -> Assigned:
-    """Return the partition as the group would give it; with its map, where it begins at the committed offset."""
+    """Return the partition as it would be assigned, with its committed offset and map if there is one."""
     offset, metadata = committed if committed is not None else (None, "")
     return Assigned(*at, span.first, offset, metadata)
 
 
 async def _resolve(decoder: Decoder, records: Sequence[Record]) -> dict[object, str]:
-    """Ask the registry for every schema that the records need; return why it gave none, by key."""
+    """Fetch every schema that the records need; return the reasons of those that could not be fetched, by key."""
     keys = set(_unresolved(decoder, records))
 
     async def ask(key: object) -> str | None:
         try:
             await asyncio.wait_for(decoder.resolve(key), SCHEMA_SECONDS)
         except TimeoutError:
-            return f"the registry gives no schema {key} within {SCHEMA_SECONDS:g} s"
+            return f"the registry did not answer for schema {key} within {SCHEMA_SECONDS:g} s"
         except ConnectorError as error:
             return str(error)
         return None

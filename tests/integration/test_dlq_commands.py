@@ -94,7 +94,7 @@ def test_dead_letters_are_listed_counted_shown_and_exported(
     assert [row["resolved"] for row in exported if row["origin_offset"] == 7] == ["discarded"]
     again = run_command("dlq", "export", str(file), "-c", config)
     assert again.returncode == 1
-    assert "exists already" in again.stderr
+    assert "already exists" in again.stderr
     piped = _lines("export", "-", "-c", config, "--where", "cause=decode")
     assert [base64.b64decode(row["value"]) for row in piped] == [b"no avro"]
 
@@ -120,14 +120,14 @@ def test_show_tells_the_event_and_what_would_be_sent(job: Job, vendor: Vendor) -
     told = run_command("dlq", "show", by_offset[8]["id"][:8], "-c", config)
     assert told.returncode == 0, told.stderr
     assert today["fragment"] in told.stdout
-    assert "(this letter)" in told.stdout
+    assert "(this dead letter)" in told.stdout
 
 
 def test_what_cannot_be_is_said_with_the_right_code(job: Job, vendor: Vendor) -> None:
     """No letters: exit 0; an unknown id, a topic that is not there: 1; a filter that means nothing: 2."""
     settings = job.settings(vendor.destination)
     config = str(job.write(settings))
-    assert "no dead letters that fit" in run_command("dlq", "list", "-c", config).stdout
+    assert "no matching dead letters" in run_command("dlq", "list", "-c", config).stdout
     assert _lines("stats", "-c", config, "--json") == []
     unknown = run_command("dlq", "show", "0000000000", "-c", config)
     assert unknown.returncode == 1

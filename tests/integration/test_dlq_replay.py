@@ -215,7 +215,7 @@ def test_what_would_fail_again_is_kept_back_and_can_be_changed(job: Job, vendor:
     assert kept["code"] in told.stdout
     assert "0 dead letters replayed, 3 kept back" in told.stderr
     unasked = run_command("dlq", "discard", "-c", config)
-    assert (unasked.returncode, "say --yes" in unasked.stderr) == (2, True)
+    assert (unasked.returncode, "pass --yes" in unasked.stderr) == (2, True)
 
     mend = ("--set", f"eventName={KNOWN_EVENT}", "--set", "properties.page=/mended")
     by_number = {row["origin"]["offset"]: row["id"] for row in lines("list", "-c", config)}

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from connector.config.loader import KafkaSettings
-from connector.dead_letters.replay import Outgoing
 from connector.kafka.topic_reader import TopicReader
-from connector.kafka.transactions import Fenced, RecordTooLarge, TransactionalProducer
+from connector.kafka.transactions import Fenced, Outgoing, RecordTooLarge, TransactionalProducer
 from tools.servers import Kafka
 
 Names = Callable[[str], str]

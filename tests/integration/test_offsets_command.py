@@ -58,7 +58,7 @@ def test_show_tells_lag_backlog_and_what_is_finished_above(kafka: Kafka, job: Jo
     table = run_command("offsets", "-c", _config(job, vendor))
     assert table.returncode == 0
     assert "5-7, 10" in table.stdout
-    assert "lag 17, of that not finished 13" in table.stdout
+    assert "lag 17, of which unfinished 13" in table.stdout
 
 
 def test_any_group_can_be_shown(kafka: Kafka, job: Job, vendor: Vendor) -> None:
@@ -82,7 +82,7 @@ def test_reset_forward_passes_over_one_record_and_repeats_nothing(job: Job, vend
     config = str(job.write(settings))
     refused = run_command("offsets", "reset", "-c", config, "--to", "11", "--partition", "0", "--yes")
     assert refused.returncode == 1
-    assert "one member running; stop them first" in refused.stderr
+    assert "1 member running: stop it first" in refused.stderr
     assert member.stop() == 0
     assert job.committed()[0] == 10
 
@@ -124,10 +124,10 @@ def test_reset_refuses_what_is_outside_and_asks_nobody_in_a_pipe(kafka: Kafka, j
     _commit(kafka, job.group, TopicPartition(job.topic, 0, 2))
     outside = run_command("offsets", "reset", "-c", config, "--to", "6", "--partition", "0", "--yes")
     assert outside.returncode == 1
-    assert "holds the offsets 0 up to its end 5, so it cannot be set to 6" in outside.stderr
+    assert "has offsets 0 to its end 5, so it cannot be set to 6" in outside.stderr
     asked = run_command("offsets", "reset", "-c", config, "--to", "earliest")
     assert asked.returncode == 2
-    assert "say --yes to reset, or --dry-run to look" in asked.stderr
+    assert "pass --yes to reset, or --dry-run" in asked.stderr
     for wrong in (["--to", "yesterday"], ["--to", "2026-11-20T00:00:00"], []):
         assert run_command("offsets", "reset", "-c", config, *wrong).returncode == 2
     assert run_command("offsets", "show", "-c", config, "--yes").returncode == 2

@@ -16,7 +16,8 @@ from typing import Protocol
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import RESOLVES
 from connector.dead_letters.reader import DeadLetterEntry
-from connector.dead_letters.replay import MAX_REPLAYS, Edit, Kept, Order, Outgoing, Read, Replayer
+from connector.dead_letters.replay import MAX_REPLAYS, Edit, Kept, Order, Read, Replayer
+from connector.kafka.transactions import Outgoing
 from connector.pipeline.offset_map import FinishedMap, ForeignMetadata, decode
 from connector.pipeline.offsets import WHOLE
 from connector.records import Position

@@ -1,4 +1,4 @@
-"""`connector console` starts only where nobody but those who may can reach it, and says why it does not."""
+"""`connector console` refuses to start where others could reach it, and says why."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def _logging_is_put_back() -> Iterator[None]:
         ("console: {members: ['http://u:p@x']}", [], 2, "an address holds no credentials"),
         ("console: {audit_topic: events}", [], 2, "the connector must not read what it writes"),
         ("console: {hots: []}", [], 2, "did you mean hosts?"),
-        ("server: {port: 0}", [], 2, "give it with --url"),
-        ("", ["--url", "localhost:8080"], 2, "allowed: http://host:port"),
+        ("server: {port: 0}", [], 2, "pass --url"),
+        ("", ["--url", "localhost:8080"], 2, "--url must be http://host:port"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_listens(
+def test_faults_are_reported_before_anything_listens(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -53,7 +53,7 @@ def test_what_is_wrong_is_said_before_anything_listens(
     code: int,
     words: str,
 ) -> None:
-    """A page that others could open, or a configuration that means nothing, ends the start with a sentence."""
+    """A page that others could open, or an invalid configuration, ends the start with a message."""
     path = tmp_path / "connector.yaml"
     path.write_text(FILE + more + "\n", encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["connector", "console", "-c", str(path), *arguments])

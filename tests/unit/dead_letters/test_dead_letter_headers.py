@@ -1,4 +1,4 @@
-"""The dead letter's headers: nothing of the original is lost, and what is written is read back."""
+"""A dead letter's headers lose nothing of the original, and are read back as written."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def dead_letter(headers: Headers = (), **changes: object) -> DeadLetter:
 
 
 def read(headers: Headers) -> ParsedDeadLetter:
-    """Return a letter's parsed headers; they must be a letter's."""
+    """Return a dead letter's parsed headers, which must be valid."""
     parsed = parse(headers)
     assert parsed is not None
     return parsed
@@ -92,7 +92,7 @@ dead_letters = st.builds(
 @pytest.mark.promise("P9")
 @given(dead_letters)
 def test_the_original_headers_are_kept_byte_for_byte(one: DeadLetter) -> None:
-    """Names, values, nulls, duplicates and order, also of headers that look like ours, come first and unchanged.
+    """Names, values, nulls, duplicates and order, also of headers that look like ours, are kept in front.
 
     Kills: dropping every header whose name begins with dlq-, and keeping headers in a dictionary.
     """
@@ -103,7 +103,7 @@ def test_the_original_headers_are_kept_byte_for_byte(one: DeadLetter) -> None:
 
 @given(dead_letters)
 def test_what_is_written_is_read_back(one: DeadLetter) -> None:
-    """Every field of a letter survives the round trip, to the millisecond, texts up to their limit.
+    """Every field of a dead letter survives the round trip, to the millisecond, texts up to their limit.
 
     Kills: reading the first dlq- header of a name, which may be the user's.
     """
@@ -121,7 +121,7 @@ def test_what_is_written_is_read_back(one: DeadLetter) -> None:
 
 @given(dead_letters)
 def test_the_block_is_bounded_and_cut_between_characters(one: DeadLetter) -> None:
-    """A message takes at most 1 KiB and other outside texts 256 bytes, cut so that no character is broken.
+    """A message is cut at 1 KiB and other untrusted texts at 256 bytes, always between characters.
 
     Kills: cutting by characters instead of bytes, and cutting inside a character.
     """
@@ -168,7 +168,7 @@ def test_a_second_failure_replaces_the_block(first: DeadLetter, second: DeadLett
 
 @given(dead_letters, st.integers(0, 3))
 def test_a_replayed_record_is_the_first_one_again(one: DeadLetter, replays: int) -> None:
-    """From a letter's headers the record is had as it came first, so it is decoded, routed and identified alike."""
+    """A dead letter's headers restore the record as it was first read, so it is decoded and routed as before."""
     headers: Headers = to_headers(one, group=GROUP)
     for _ in range(replays):
         headers = replayed(headers)
@@ -234,15 +234,15 @@ def test_the_id_is_of_dedup_id_destination_and_replays() -> None:
     ],
 )
 def test_a_block_that_is_not_whole_is_the_users(headers: Headers) -> None:
-    """Headers that only look like ours belong to the record: they are kept, and no replay is made of them."""
+    """Headers that only look like ours belong to the record: they are kept, and it cannot be replayed."""
     assert parse(headers) is None
     assert read(to_headers(dead_letter(headers), group=GROUP)).original == tuple(headers)
-    with pytest.raises(ValueError, match="no dead letter"):
+    with pytest.raises(ValueError, match="not a dead letter"):
         replayed(headers)
 
 
 def test_a_header_added_behind_the_block_is_kept() -> None:
-    """A tool that adds its own header while it copies a letter by hand does not hide the block, nor lose the header."""
+    """A header that a tool adds while it copies a dead letter neither hides the block nor is lost."""
     headers = [*to_headers(dead_letter([("a", b"1")]), group=GROUP), ("tool", b"x")]
     assert read(headers).origin == Position("orders", 3, 41)
     assert read(headers).original == (("a", b"1"), ("tool", b"x"))
@@ -250,7 +250,7 @@ def test_a_header_added_behind_the_block_is_kept() -> None:
 
 @given(dead_letters, originals)
 def test_the_id_alone_is_the_one_of_the_whole_block(dead: DeadLetter, behind: Headers) -> None:
-    """Whatever stands before and behind the block, where `parse` reads a letter `letter_id` gives its id.
+    """Whatever is before and behind the block, `dead_letter_id` returns the id of what `parse` reads.
 
     Kills: an id taken from the record's own headers, or from an earlier block.
     """

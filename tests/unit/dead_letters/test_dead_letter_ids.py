@@ -1,4 +1,4 @@
-"""Ids are kept in few bytes and told apart exactly."""
+"""Ids are kept in few bytes and distinguished exactly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_set_of_ids_is_a_set(ids: list[str], other: str) -> None:
 
 
 def test_a_set_stays_within_16_bytes_an_id() -> None:
-    """200,000 ids take at most 16 bytes each beside a fixed megabyte, their growing included."""
+    """200,000 ids take at most 16 bytes each plus a fixed megabyte, growth included."""
     count = 200_000
     tracemalloc.start()
     try:
@@ -43,7 +43,7 @@ def test_a_set_stays_within_16_bytes_an_id() -> None:
 
 
 def test_a_sieve_never_misses_a_repetition_and_seldom_errs() -> None:
-    """Each second coming is told; of 50,000 new ids hardly any is taken for one."""
+    """Each repeated id is recognised; of 50,000 new ids hardly any is taken for one."""
     sieve = Sieve()
     ids = [uuid5_text(str(number)) for number in range(50_000)]
     assert sum(sieve.add(one) for one in ids) <= 2

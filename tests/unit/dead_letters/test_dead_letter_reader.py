@@ -1,4 +1,4 @@
-"""A letter is read once, with what became of it, and filters take exactly what they name."""
+"""Each dead letter is read once, with its state, and filters match exactly what they name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import fastavro
 import pytest
 from msgspec.structs import replace
 
-from connector.dead_letters.commands import Archive, DeadLetterNotFound, export, moment
+from connector.dead_letters.archive import Archive, DeadLetterNotFound
+from connector.dead_letters.export import export, moment
 from connector.dead_letters.filters import FIELDS, Filter, parse_since, parse_where
 from connector.dead_letters.headers import replayed, to_headers
 from connector.dead_letters.reader import Survey, parse_resolution, read_dead_letters
@@ -45,13 +46,13 @@ def stored(offset: int, key: bytes | None, value: bytes | None, headers: Headers
 
 
 def resolution(dead_letter: Record, kind: str) -> Record:
-    """Return the record that resolves a letter."""
+    """Return the record that resolves a dead letter."""
     said = {"dlq-resolves": identity(dead_letter), "dlq-resolution": kind, "dlq-at": "2026-11-21T10:00:00.000Z"}
     return stored(900, dead_letter.key, None, [(name, value.encode()) for name, value in said.items()])
 
 
 def identity(dead_letter: Record) -> str:
-    """Return a letter's id."""
+    """Return a dead letter's id."""
     return next((value or b"").decode() for name, value in dead_letter.headers if name == "dlq-id")
 
 
@@ -65,13 +66,13 @@ def archive(*records: Record) -> Archive:
 
 
 def offsets(records: list[Record], wanted: Filter = EVERYTHING, *, resolved: bool = False) -> list[int]:
-    """Return the origins' offsets of the letters that are read."""
+    """Return the origin offsets of the dead letters that are read."""
     survey = Survey.of(records)
     return [one.facts.origin.offset for one in read_dead_letters(records, survey, wanted, resolved=resolved)]
 
 
 def test_a_dead_letter_that_a_crash_wrote_twice_counts_once() -> None:
-    """Two records with one id are one letter, wherever they stand; two destinations are two letters.
+    """Two records with one id are one dead letter, wherever they are; two destinations are two dead letters.
 
     Kills: counting records, an id that takes no account of the destination.
     """
@@ -81,7 +82,7 @@ def test_a_dead_letter_that_a_crash_wrote_twice_counts_once() -> None:
 
 
 def test_a_dead_letter_is_what_its_first_record_says() -> None:
-    """A crash may have been followed by another cause: the repetition is not found where the letter is not.
+    """A copy with another cause is not found where the first record does not match.
 
     Kills: a letter that is shown, or replayed, under either of two causes.
     """
@@ -102,7 +103,7 @@ def test_a_resolution_hides_its_dead_letter_and_only_that() -> None:
 
 
 def test_a_dead_letter_that_failed_again_after_a_replay_is_open() -> None:
-    """The next failure of a replayed record is a letter of its own, and its history tells of both."""
+    """The next failure of a replayed record is a new dead letter, and the history has both."""
     first = dead(1)
     origin = replace(stored(5, first.key, first.value, replayed(first.headers)), topic="group.replay")
     second = dead(1, record=origin, failed_at=1_700_000_500)
@@ -124,7 +125,7 @@ def test_what_is_no_dead_letter_is_counted_and_left_out() -> None:
 
 
 def test_filters_take_what_they_name() -> None:
-    """One field twice allows both values, several fields all have to fit, and an absent field equals empty text."""
+    """A name given twice allows both values, different names must all match, an absent field equals empty."""
     records = [
         dead(0),
         dead(1, code="4101"),
@@ -143,13 +144,13 @@ def test_filters_take_what_they_name() -> None:
 
 @pytest.mark.parametrize("wrong", ["code", "cod=1", "=1"])
 def test_a_condition_that_means_nothing_is_refused(wrong: str) -> None:
-    """The message names what may be asked for."""
+    """The message names what is allowed."""
     with pytest.raises(ValueError, match="one of the names cause, code"):
         parse_where([wrong])
 
 
-def test_since_is_a_duration_or_a_moment() -> None:
-    """Two hours before now, or a time with its zone; a time without zone is refused."""
+def test_since_is_a_duration_or_a_time() -> None:
+    """Two hours before now, or a time with its zone; a time without a zone is refused."""
     assert parse_since("2h", 10_000_000) == 2_800_000
     assert parse_since("1970-01-01T01:00:01+01:00", 0) == 1000
     for wrong in ("yesterday", "2026-11-20T00:00:00", "h"):
@@ -158,7 +159,7 @@ def test_since_is_a_duration_or_a_moment() -> None:
 
 
 def test_stats_group_by_cause_code_and_destination() -> None:
-    """The most come first, with the first and last failure of each kind."""
+    """The most frequent kind is first, with the first and last failure of each kind."""
     counts = archive(dead(5), dead(1, code="4101"), dead(3), dead(9)).stats(Filter())
     assert [(one.code, one.dead_letters, one.first, one.last) for one in counts] == [
         ("4103", 3, 1_700_000_003_000, 1_700_000_009_000),
@@ -168,14 +169,14 @@ def test_stats_group_by_cause_code_and_destination() -> None:
 
 
 def test_the_newest_are_those_that_failed_last() -> None:
-    """The newest come first, however they stand in the topic, with the count of all; equal times are no trouble."""
+    """The newest are first, whatever their order in the topic, with the count of all; equal times are allowed."""
     dead_letters, count = archive(dead(3), dead(9), dead(1), dead(7), dead(7, destination="qa")).newest(Filter(), 3)
     assert [one.facts.origin.offset for one in dead_letters] == [9, 7, 7]
     assert count == 5
 
 
 def test_a_dead_letter_is_found_by_its_id_or_an_unambiguous_beginning() -> None:
-    """A whole id, or eight characters of it; anything else says what to do."""
+    """A whole id or eight characters of it finds a dead letter; anything else says what to do."""
     one, two = dead(1), dead(2)
     found = archive(one, two)
     assert found.find(identity(two)).dead_letter.record == two
@@ -186,7 +187,7 @@ def test_a_dead_letter_is_found_by_its_id_or_an_unambiguous_beginning() -> None:
 
 
 def test_exports_hold_the_record_byte_for_byte() -> None:
-    """JSON Lines and the Avro file give back key, value, headers and origin; another library reads the file."""
+    """JSON Lines and the Avro file return key, value, headers and origin; another library reads the file."""
     headers = [("trace", b"\xff\x00"), ("none", None)]
     origin = Record("events", 2, 77, -1, None, b"\x00\xfe", headers)
     record = replace(dead(1, record=origin), key=None, value=b"\x00\xfe")

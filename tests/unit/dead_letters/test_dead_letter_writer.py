@@ -1,4 +1,4 @@
-"""The writer of dead letters: it tries until Kafka has the letter, and often enough for a drain."""
+"""The writer retries until Kafka has the dead letter, and often enough within a drain."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from connector.testing.loop import LoopClock, run_virtual
 
 
 class Broken:
-    """A producer that fails until `mended`, and notes when it was asked."""
+    """A producer that fails until `fixed`, and notes when it was called."""
 
     def __init__(self, clock: LoopClock) -> None:
         self._clock = clock
         self.asked: list[float] = []
-        self.mended = float("inf")
+        self.fixed = float("inf")
 
     async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> object:
-        """Fail, or not any more."""
+        """Fail until fixed."""
         self.asked.append(self._clock.now())
-        if self._clock.now() < self.mended:
+        if self._clock.now() < self.fixed:
             raise ConnectorError("no broker")
         return None
 
@@ -32,7 +32,7 @@ class Broken:
 @pytest.mark.promise("P3")
 @pytest.mark.parametrize("drain", [0.4, 3.0, 22.0, 600.0])
 def test_a_drain_sees_a_dead_letter_tried_again(drain: float) -> None:
-    """However long Kafka was away, a letter that waits is tried again several times within one drain.
+    """However long Kafka was away, a failing write is retried several times within one drain.
 
     Kills: a wait that grows past the drain, so that a letter misses it although Kafka is back.
     """
@@ -48,7 +48,7 @@ def test_a_drain_sees_a_dead_letter_tried_again(drain: float) -> None:
         gaps = [later - earlier for earlier, later in zip(producer.asked, producer.asked[1:], strict=False)]
         assert max(gaps) <= min(30.0, drain / 4) + 1e-6
         assert writer.trouble is not None
-        producer.mended = clock.now()
+        producer.fixed = clock.now()
         await asyncio.wait_for(writing, min(30.0, drain / 4) + 0.01)
         assert writer.trouble is None
 
@@ -56,7 +56,7 @@ def test_a_drain_sees_a_dead_letter_tried_again(drain: float) -> None:
 
 
 def test_a_dead_letter_of_a_partition_that_left_is_not_tried_again() -> None:
-    """Once the record is somebody else's to end, a letter that Kafka did not take is let go, and no trouble is shown.
+    """Once another member owns the record, a failing write is dropped, and no trouble is reported.
 
     Kills: letters of assignments that are over, tried for ever: one more of each for every rebalance meanwhile.
     """

@@ -1,4 +1,4 @@
-"""Orders carried out on models: which letters go, in which transactions, how fast, and what stays."""
+"""Replays and discards on a model of Kafka: which dead letters, in which transactions, how fast, and what stays."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from msgspec.structs import replace
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import parse
 from connector.dead_letters.reader import DeadLetterEntry, parse_resolution
-from connector.dead_letters.replay import CHUNK, Edit, Kept, Order, Outgoing, Read, RecordRefused, Replayer, Step
+from connector.dead_letters.replay import CHUNK, Edit, Kept, Order, Read, RecordRefused, Replayer, Step
 from connector.dead_letters.stream import RECORDS, DeadLetterStream
+from connector.kafka.transactions import Outgoing
 from connector.records import Record
 from connector.testing.loop import LoopClock
 from tests.unit.dead_letters.test_dead_letter_reader import dead, identity, resolution
@@ -27,7 +28,7 @@ BROKEN = Kept("model.rule", "breaks a rule")
 
 
 class ModelReader:
-    """Yields letters so many at a time."""
+    """Yields dead letters, so many at a time."""
 
     def __init__(self, records: Sequence[Record], size: int = 700) -> None:
         self._dead_letters = [
@@ -36,22 +37,24 @@ class ModelReader:
         self._size = size
 
     async def dead_letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
-        """Yield the letters that fit."""
+        """Yield the matching dead letters."""
         yield Read((), 0, len(self._dead_letters))
         for first in range(0, len(self._dead_letters), self._size):
             some = self._dead_letters[first : first + self._size]
-            yield Read([one for one in some if wanted.fits(one.facts, one.record.key)], first, len(self._dead_letters))
+            yield Read(
+                [one for one in some if wanted.matches(one.facts, one.record.key)], first, len(self._dead_letters)
+            )
 
 
 class ModelExaminer:
-    """Keeps back letters of code `broken`, and edits values by appending the text."""
+    """Keeps back dead letters with code `broken`, and edits values by appending the text."""
 
     async def judge(self, dead_letter: DeadLetterEntry) -> Kept | None:
         """Judge by the code."""
         return BROKEN if dead_letter.facts.code == "broken" else None
 
     async def edit(self, dead_letter: DeadLetterEntry, edits: Sequence[Edit]) -> DeadLetterEntry | Kept:
-        """Append the texts, but to what a path forbids."""
+        """Append the texts, unless a path forbids it."""
         if edits[0].path == "none":
             return Kept("edit", "no such path")
         value = (dead_letter.record.value or b"") + edits[0].text.encode()
@@ -59,7 +62,7 @@ class ModelExaminer:
 
 
 class ModelTransactions:
-    """Takes transactions, but none with a letter that is too large."""
+    """Commits transactions, except those with a dead letter that is too large."""
 
     def __init__(self, clock: LoopClock, large: frozenset[str] = frozenset()) -> None:
         self._clock = clock
@@ -84,7 +87,7 @@ class ModelTransactions:
 async def carried_out(
     records: Sequence[Record], order: Order, kind: Any = "replayed", large: frozenset[str] = frozenset()
 ) -> tuple[ModelTransactions, list[Step]]:
-    """Carry an order out, and return what was written and told."""
+    """Carry an order out; return what was written and the outcomes."""
     clock = LoopClock()
     transactions = ModelTransactions(clock, large)
     replayer = Replayer(ModelReader(records), ModelExaminer(), clock, "group", "group.replay")
@@ -93,7 +96,7 @@ async def carried_out(
 
 
 def outcomes(steps: Sequence[Step]) -> dict[str, Kept | None]:
-    """Return what became of each letter."""
+    """Return the outcome of each dead letter."""
     told = [one for step in steps for one in step.outcomes]
     found = {one.dead_letter.facts.id: one.kept for one in told}
     assert len(found) == len(told), "a letter was told of twice"
@@ -103,7 +106,7 @@ def outcomes(steps: Sequence[Step]) -> dict[str, Kept | None]:
 @pytest.mark.promise("P13")
 @given(kinds=st.lists(st.sampled_from(["4103", "broken", "large"]), max_size=60), most=st.sampled_from([0.0, 1.0, 7.0]))
 def test_each_dead_letter_and_its_resolution_are_in_one_transaction(kinds: list[str], most: float) -> None:
-    """Whatever is kept back or too large, each other letter is written once, beside the record that resolves it.
+    """Whatever is kept back or too large, each other dead letter is written once, with the record that resolves it.
 
     Kills: a resolution in the next transaction, a chunk that is given up for one letter that Kafka refuses.
     """
@@ -141,7 +144,7 @@ def test_each_dead_letter_and_its_resolution_are_in_one_transaction(kinds: list[
 
 @played
 async def test_a_replay_keeps_its_pace_between_transactions() -> None:
-    """With a rate of 50 a second, 120 letters take two pauses of a second, and no transaction is open meanwhile."""
+    """With a rate of 50 a second, 120 dead letters take two pauses of a second, outside a transaction."""
     transactions, _ = await carried_out([dead(number) for number in range(120)], Order(rate=50.0))
     assert [len(one) // 2 for one in transactions.committed] == [50, 50, 20]
     first = transactions.times[0]
@@ -175,7 +178,7 @@ async def test_the_loop_guard_and_other_groups_are_kept_back() -> None:
 
 @played
 async def test_an_edited_replay_is_marked_and_its_dead_letter_is_as_it_was() -> None:
-    """The changed value goes to the replay topic with the paths in `dlq-edited`; a path that is none keeps it back."""
+    """The changed value goes to the replay topic with the paths in `dlq-edited`; an invalid path keeps it back."""
     transactions, _ = await carried_out([dead(1)], Order(edits=(Edit("properties.city", "x"), Edit("a b", "y"))))
     replay, resolved = transactions.written
     facts = parse(replay.headers)
@@ -188,7 +191,7 @@ async def test_an_edited_replay_is_marked_and_its_dead_letter_is_as_it_was() -> 
 
 @played
 async def test_a_discard_writes_resolutions_only() -> None:
-    """Nothing goes to the replay topic, and no rule and no guard keeps a letter back."""
+    """Nothing goes to the replay topic, and neither a rule nor the loop guard keeps a dead letter back."""
     transactions, steps = await carried_out([dead(1, code="broken"), dead(2)], Order(), "discarded")
     said = [parse_resolution(Record("", 0, 0, 0, None, one.value, one.headers)) for one in transactions.written]
     assert [one and one.kind for one in said] == ["discarded", "discarded"]
@@ -207,7 +210,7 @@ def _source(records: Sequence[Record], passes: list[int]) -> Callable[[Callable[
 
 
 async def test_a_stream_gives_open_dead_letters_once_in_two_passes() -> None:
-    """Repeated letters come once over all parts, resolved ones never, and progress never goes back."""
+    """Copies are yielded once over all portions, resolved dead letters never, and progress never goes back."""
     some = [dead(number) for number in range(RECORDS + 50)]
     records = [*some, resolution(some[3], "replayed"), some[7], some[RECORDS + 1]]
     passes: list[int] = []
@@ -221,7 +224,7 @@ async def test_a_stream_gives_open_dead_letters_once_in_two_passes() -> None:
 
 
 async def test_a_stream_that_is_cancelled_ends_its_thread() -> None:
-    """Cancelling waits for the blocking reading, which is told to stop, and leaves no thread behind."""
+    """Cancelling stops the blocking reading, waits for it, and leaves no thread behind."""
     reading, ended = threading.Event(), threading.Event()
 
     def endless(progress: Callable[[int, int], None]) -> Iterator[Record]:

@@ -1,4 +1,4 @@
-"""A reset moves what it should, keeps what is finished, and counts truly what it passes over and repeats."""
+"""A reset moves what it should, keeps what is finished, and counts what it skips and repeats."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def only(one: PartitionState, target: int) -> Move:
 
 
 def test_ranges_name_first_and_last() -> None:
-    """Half-open bounds become pairs that both lie inside."""
+    """Half-open bounds become pairs of first and last offset."""
     assert ranges((3, 4, 7, 10)) == [[3, 3], [7, 9]]
 
 
 def test_a_partition_that_stands_there_already_is_not_moved() -> None:
-    """A target equal to the committed offset gives no move; a partition without offset is moved to where it begins."""
+    """A target equal to the committed offset gives no move; a partition without one is moved to the target."""
     assert list(plan([state(10)], {("t", 0): 10})) == []
     assert only(state(None), 0).offset == 0
 
@@ -39,7 +39,7 @@ def test_a_partition_that_stands_there_already_is_not_moved() -> None:
 def test_one_target_outside_refuses_all(target: int) -> None:
     """Below the first offset and above the end nothing is moved, in no partition."""
     good = PartitionState("t", 1, 20, 10, 100, FinishedMap())
-    with pytest.raises(OffsetsRefused, match="holds the offsets 10 up to its end 100"):
+    with pytest.raises(OffsetsRefused, match="has offsets 10 to its end 100"):
         next(plan([good, state(20, first=10)], {("t", 1): 30, ("t", 0): target}))
 
 
@@ -51,7 +51,7 @@ def test_a_partition_that_is_gone_is_left_alone() -> None:
 
 
 def test_deleted_records_count_as_no_backlog() -> None:
-    """Where retention has overtaken the group, lag counts from the first record there is, and says out of range."""
+    """If retention has overtaken the group, lag counts from the first record there is, and it is out of range."""
     late = state(5, first=40, finished=Runs((30, 50)))
     assert (late.lag, late.backlog, late.out_of_range) == (60, 50, True)
     assert only(late, 60).passed_over == 10

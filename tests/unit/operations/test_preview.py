@@ -1,8 +1,7 @@
-"""A preview says what a run would do: the same batches, refusals and pace, and nothing sent."""
+"""A preview reports what a run would do: the same batches, refusals and pace, and nothing is sent."""
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections import Counter
@@ -15,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector import vendors
-from connector.cli.preview_report import as_lines, show
+from connector.cli.preview import preview_rows, show
 from connector.codec.codec import Decoder, Encoder
 from connector.codec.contracts import load_contracts
 from connector.config.loader import Loaded, load
 from connector.operations.preview import Preview, preview
-from connector.operations.sample import Sample, Speed, arrivals, shares
+from connector.operations.sample import RecordSample, Speed, arrivals, shares
 from connector.records import NO_TIMESTAMP, Assigned, Record
 from connector.testing import ManualClock
 from connector.vendors.jiguang_event import PAST_MS
@@ -61,12 +60,12 @@ def record(offset: int, content: bytes | None = None, *, partition: int = 0, at:
     return Record("t", partition, offset, START + int(at * 1000), b"k", content, ())
 
 
-def sample(*records: Record) -> Sample:
+def sample(*records: Record) -> RecordSample:
     """Return records as they would have been read."""
     numbers = sorted({one.partition for one in records} | {0})
     assigned = tuple(Assigned("t", number, 0, None, "") for number in numbers)
     decoder = Decoder(CONTRACTS, clock=ManualClock())
-    return Sample("c", {"t": len(numbers)}, assigned, records, 0, decoder, {}, {})
+    return RecordSample("c", {"t": len(numbers)}, assigned, records, 0, decoder, {}, {})
 
 
 def seen(folder: Path, *records: Record, speed: Speed = "topic", latency: float = 0.1, **changes: Any) -> Preview:
@@ -75,7 +74,7 @@ def seen(folder: Path, *records: Record, speed: Speed = "topic", latency: float 
 
 
 def test_every_record_is_sent_or_refused_or_skipped(tmp_path: Path) -> None:
-    """What is read is accounted for to the last record, with a place to look at for each kind of refusal."""
+    """Every record that is read is accounted for, with an example for each kind of refusal."""
     good = [record(n) for n in range(250)]
     bad = [record(250 + n, value(n, eventName="")) for n in range(3)]
     rest = [record(253, b"junk"), Record("t", 0, 254, START, None, None, ())]
@@ -95,7 +94,7 @@ def test_every_record_is_sent_or_refused_or_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 23, 100, 101])
 @pytest.mark.parametrize("speed", ["backlog", "topic", 7.0])
 def test_the_last_records_are_sent_too(tmp_path: Path, count: int, speed: Speed) -> None:
-    """However few records there are and however they come, the preview waits for the last batch."""
+    """However many records there are and however fast they arrive, the preview waits for the last batch."""
     found = seen(tmp_path, *(record(n, at=n / 10) for n in range(count)), speed=speed)
     assert found.sent[0].records == count
     assert found.took >= found.seconds + 0.1
@@ -112,20 +111,19 @@ def test_the_speed_decides_the_batches(tmp_path: Path) -> None:
     assert seen(tmp_path, *records, speed="backlog").sent[0].closed_by == {"records": 3}
 
 
-def test_a_rate_limit_that_is_too_low_is_told(tmp_path: Path) -> None:
-    """Where more comes in than the limit lets out, the limit holds and the report says how late the last one is."""
+def test_a_rate_limit_that_is_too_low_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If more arrives than the limit allows, the limit holds and the report says how late the last request is."""
     settings: dict[str, Any] = {"requests_per_second": 2, "batch": {"records": 1}}
     found = seen(tmp_path, *(record(n) for n in range(50)), speed=10.0, **settings)
     (sent,) = found.sent
     assert sent.peak <= 3
     assert found.took > 20
-    out = io.StringIO()
-    show(found, 10.0, out)
-    assert "jg does not keep up (its limit is 2 requests/s): its last request goes out 1" in out.getvalue()
+    show(found, 10.0)
+    assert "jg does not keep up (its limit is 2 requests/s): its last request is 1" in capsys.readouterr().out
 
 
-def test_what_would_hold_or_stop_a_run_is_told(tmp_path: Path) -> None:
-    """A storm, a hold by configuration and `unrouted: stop` do not end the preview; the report names them."""
+def test_what_would_hold_or_stop_a_run_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A storm, a configured hold and `unrouted: stop` do not end the preview; the report names them."""
     bad = [record(n, value(n, eventName="")) for n in range(40)]
     storm: dict[str, Any] = {"storm": {"share": 0.5, "records": 20}, "hold": True}
     found = seen(tmp_path, *bad, **storm)
@@ -138,15 +136,15 @@ def test_what_would_hold_or_stop_a_run_is_told(tmp_path: Path) -> None:
     )
     stopped = seen(tmp_path, record(0, query), record(1), sections={"unrouted": "stop"})
     assert (stopped.would_stop, stopped.sent[0].records) == (True, 1)
-    out = io.StringIO()
-    for one in (found, stopped):
-        show(one, "topic", out)
+    for each in (found, stopped):
+        show(each, "topic")
+    out = capsys.readouterr().out
     for part in ("too many records break jiguang.eventName.required", "hold: true", "unrouted: stop would end the run"):
-        assert part in out.getvalue()
+        assert part in out
 
 
 def test_old_events_are_judged_as_of_now(tmp_path: Path) -> None:
-    """A sample that spans days is judged by the present time, not by the virtual time that passes meanwhile."""
+    """Rules about age use the present time, not the virtual time that passes in the preview."""
     oldest = START - PAST_MS + DAY
     records = [record(n, value(n, itime=oldest), at=86_400.0 * n) for n in range(10)]
     found = seen(tmp_path, *records, record(10, value(10, itime=oldest - 2 * DAY)))
@@ -155,27 +153,26 @@ def test_old_events_are_judged_as_of_now(tmp_path: Path) -> None:
 
 
 def test_json_lines_hold_the_same_numbers(tmp_path: Path) -> None:
-    """Programs get the sample, each destination and each refusal as a line of its own."""
+    """The sample, each destination and each refusal is one line."""
     found = seen(tmp_path, *(record(n) for n in range(120)), record(120, b"junk"))
-    sample_, sent, refused = map(json.loads, as_lines(found, "topic"))
+    sample_, sent, refused = (dict(row) for row in preview_rows(found, "topic"))
     assert (sample_["kind"], sample_["read"]) == ("sample", {"t": 121})
     assert (sent["kind"], sent["records"], sent["requests"]) == ("destination", 120, 2)
     assert sent["records_per_request"] == {"least": 20, "mean": 60.0, "most": 100}
     assert (refused["kind"], refused["code"], refused["example"]["offset"]) == ("refused", "decode.frame", 120)
 
 
-def test_nothing_to_read_is_said(tmp_path: Path) -> None:
-    """An empty sample ends at once, and the words say where there may be more."""
+def test_an_empty_sample_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty sample ends at once, and the message says where to find records."""
     found = seen(tmp_path)
-    out = io.StringIO()
-    show(found, "topic", out)
-    assert "--from earliest" in out.getvalue()
+    show(found, "topic")
+    assert "--from earliest" in capsys.readouterr().out
     assert found.sent[0].requests == []
 
 
 @given(st.dictionaries(st.tuples(st.just("t"), st.integers(0, 9)), st.integers(0, 50)), st.integers(0, 200))
-def test_shares_take_what_is_wanted_as_equally_as_possible(available: dict[tuple[str, int], int], wanted: int) -> None:
-    """No partition gives more than it has, all together give what is wanted, and none is left behind another."""
+def test_shares_are_as_even_as_possible(available: dict[tuple[str, int], int], wanted: int) -> None:
+    """No partition gives more than it has, together they give what is wanted, and the shares differ by at most one."""
     taken = shares(available, wanted)
     assert taken.keys() == available.keys()
     assert all(0 <= taken[at] <= available[at] for at in available)
@@ -189,7 +186,7 @@ def test_shares_take_what_is_wanted_as_equally_as_possible(available: dict[tuple
     st.sampled_from(["topic", "backlog", 3.0]),
 )
 def test_records_of_a_partition_come_in_order(drawn: list[tuple[int, int]], speed: Speed) -> None:
-    """Whatever their timestamps say, no record is lost, overtakes another of its partition, or comes before time."""
+    """Whatever their timestamps say, no record is lost, early, or ahead of an earlier one of its partition."""
     counts: Counter[int] = Counter()
     records = []
     for partition, timestamp in drawn:

@@ -13,8 +13,8 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from connector.cli.actions import Refused, act, skip
 from connector.errors import StartupError
+from connector.operations.member import ActionRefused, act, skip
 from connector.records import Position
 from connector.runtime.http import Check, Server, Skipped
 from connector.telemetry import logs
@@ -235,14 +235,14 @@ async def test_the_callers_half(server: Server, member: Fake) -> None:
     assert await asyncio.to_thread(skip, Position("t/x", 0, 1), "one", url, None) == "offset 1"
     assert await asyncio.to_thread(skip, Position("t", 0, 2), None, url, None) == "offset 2"
     assert member.skipped == [("t/x", 0, 1, "one"), ("t", 0, 2, None)]
-    with pytest.raises(Refused, match="offset 3"):
+    with pytest.raises(ActionRefused, match="offset 3"):
         await asyncio.to_thread(skip, Position("t", 0, 3), None, url, None)
-    with pytest.raises(Refused, match="it has: one"):
+    with pytest.raises(ActionRefused, match="it has: one"):
         await asyncio.to_thread(act, "hold", "t/wo", url, None)
-    with pytest.raises(Refused, match="from loopback"):
+    with pytest.raises(ActionRefused, match="from loopback"):
         await asyncio.to_thread(act, "hold", "one", url, SecretStr("wrong-token"))
     await server.stop()
-    with pytest.raises(Refused, match="no member answers at"):
+    with pytest.raises(ActionRefused, match="no member answers at"):
         await asyncio.to_thread(act, "hold", "one", url, None)
-    with pytest.raises(Refused, match="http://host:port"):
+    with pytest.raises(ActionRefused, match="http://host:port"):
         await asyncio.to_thread(act, "hold", "one", "file:///etc/hostname", None)

@@ -1,0 +1,85 @@
+"""Actions of a running member, asked for over its HTTP port: hold, release and skip."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from http import HTTPMethod
+from typing import Any, Final
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from connector.errors import ConnectorError
+from connector.records import Position
+
+TIMEOUT: Final = 10.0
+_LONGEST_ANSWER: Final = 1 << 20
+
+
+class ActionRefused(ConnectorError):
+    """The member refused the action or could not be reached; the message says why."""
+
+
+def act(action: str, name: str, url: str, token: SecretStr | None) -> str | None:
+    """Ask the member at `url` to `hold` or `release` a destination; return the destination's state after that.
+
+    The token is sent only if there is one. Raises `ActionRefused`.
+    """
+    state = _post(url, f"/destinations/{quote(name, safe='')}/{action}", token).get("state")
+    return str(state) if state is not None else None
+
+
+def skip(position: Position, destination: str | None, url: str, token: SecretStr | None) -> str:
+    """Ask the member at `url` to make a record a dead letter; return its answer. Raises `ActionRefused`."""
+    topic, partition, offset = position
+    query = "" if destination is None else f"?destination={quote(destination, safe='')}"
+    answer = _post(url, f"/records/{quote(topic, safe='')}/{partition}/{offset}/skip{query}", token)
+    return str(answer.get("message"))
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: it would carry the token to an address that the user did not name."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        """Return no request, so that the redirect is an error."""
+
+
+def _post(url: str, path: str, token: SecretStr | None) -> dict[str, Any]:
+    """Return the member's answer, a JSON object. Raises `ActionRefused`."""
+    address = f"{url.rstrip('/')}{path}"
+    if not address.startswith(("http://", "https://")):
+        raise ActionRefused(f"--url must be http://host:port, not {url}")
+    request = urllib.request.Request(address, method=HTTPMethod.POST)  # noqa: S310 -- checked above
+    if token is not None:
+        request.add_header("Authorization", f"Bearer {token.get_secret_value()}")
+    # Without the environment's proxies: a member is on this machine or near it, and through a proxy a request from
+    # loopback would no longer be one.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+    try:
+        with opener.open(request, timeout=TIMEOUT) as response:
+            return _json_object(response.read(_LONGEST_ANSWER))
+    except urllib.error.HTTPError as error:
+        with error:
+            reason = _json_object(error.read(_LONGEST_ANSWER)).get("error")
+        if 300 <= error.code < 400:
+            raise ActionRefused(
+                f"{url} redirects elsewhere; redirects are not followed: name the member's own port"
+            ) from None
+        raise ActionRefused(
+            str(reason) if reason else f"{url} answered HTTP {error.code}: is it a connector's port?"
+        ) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ActionRefused(f"no member answers at {url}: {reason}") from None
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    """Return a JSON object; an empty one if the body is anything else."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,100 @@
+"""`connector dlq` prints dead letters in full, and nothing in them can command a terminal."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from connector.cli.common import emit, say
+from connector.cli.dlq import dead_letter_json, show_dead_letter, show_dead_letters, show_stats
+from connector.dead_letters.archive import Count, DeadLetterHistory
+from connector.dead_letters.headers import parse, to_headers
+from connector.dead_letters.inspection import Inspection, Preparation
+from connector.dead_letters.reader import DeadLetterEntry, Resolution
+from connector.operations.inspect import plain
+from connector.records import DeadLetter, Record
+
+
+def dead_letter(message: str = "event [bold]x[/bold] is unknown", key: bytes | None = b"user-1") -> DeadLetterEntry:
+    """Return a dead letter with this message."""
+    record = Record("events", 1, 7, 1_700_000_000_000, key, b"v", ())
+    dead = DeadLetter(
+        record, "refused", "4103", message, 1_700_000_001.0, "dedup", None, "jiguang", "jg", 400, "trace-1", 2, 1.7e9
+    )
+    headers = to_headers(dead, group="group")
+    facts = parse(headers)
+    assert facts is not None
+    return DeadLetterEntry(Record("group.dead-letters", 0, 0, -1, key, b"v", headers), facts, "open")
+
+
+def test_a_list_has_a_row_for_each_dead_letter_and_the_count(capsys: pytest.CaptureFixture[str]) -> None:
+    """Id, cause, code, destination, origin and message are in a row; markup in them is only text."""
+    one = dead_letter()
+    show_dead_letters([one], 3)
+    out = capsys.readouterr().out
+    for text in (one.facts.id, "refused", "4103", "jg", "events[1]@7", "event [bold]x[/bold] is unknown"):
+        assert text in out
+    assert "the newest 1 of 3 dead letters" in out
+    show_dead_letters([one], 1)
+    assert capsys.readouterr().out.endswith("\n1 dead letter\n")
+
+
+def test_untrusted_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control and bidirectional characters in message, key and fragment are escaped, in tables and in JSON."""
+    evil = dead_letter("\x1b]0;owned\x07\x9b2J \u202ereversed\u2069", b"\x1b[2J\xe2\x80\xae")
+    show_dead_letters([evil], 1)
+    inspection = Inspection("a.Schema", {"cuid": 1}, None, (Preparation("jg", "dedup", "a\x1b[2Jb"),))
+    history = DeadLetterHistory(evil, (evil,), (), "cluster")
+    show_dead_letter(history, inspection)
+    emit(
+        [history],
+        True,
+        lambda found: dead_letter_json(found, inspection),
+        lambda _: None,
+    )
+    say(evil.facts.message)
+    out, err = capsys.readouterr()
+    assert not {"\x1b", "\x07", "\x9b", "\u202e", "\u2069"} & set(out + err)
+    assert "\\x1b]0;owned\\x07\\x9b2J \\u202ereversed\\u2069" in out
+    assert "a\\x1b[2Jb" in out
+    assert json.loads(out.splitlines()[-1])["message"] == evil.facts.message
+
+
+def test_show_prints_a_dead_letter_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    """Reason, answer, event, what would be sent or which rule forbids it, and the history in order of time."""
+    one = dead_letter()
+    inspection = Inspection(
+        "a.Schema", {"cuid": 1}, None, (Preparation("jg", "dedup", None, "jiguang.itime.past", "itime is too old"),)
+    )
+    history = DeadLetterHistory(
+        one, (one,), (Resolution(one.facts.id, "replayed", "2030-01-01T00:00:00.000Z"),), "cluster"
+    )
+    show_dead_letter(history, inspection)
+    text = capsys.readouterr().out
+    for shown in (
+        *("HTTP 400, request trace-1", "events, partition 1, offset 7", '"cuid": 1', "user-1"),
+        *("not sent, jiguang.itime.past: itime is too old", "dead-lettered for jg: refused 4103"),
+    ):
+        assert shown in text
+    assert text.index("dead-lettered for jg") < text.index("2030-01-01T00:00:00.000Z  replayed")
+    row = dead_letter_json(history, inspection)
+    assert row["destinations_today"][0]["rule"] == "jiguang.itime.past"
+    assert row["resolutions"] == [
+        {"id": one.facts.id, "resolution": "replayed", "at": "2030-01-01T00:00:00.000Z"},
+    ]
+
+
+def test_stats_prints_counts_and_their_sum(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each kind has a row, an absent code is a dash, and the sum is below."""
+    show_stats([Count("decode", None, None, 2, 0, 1), Count("refused", "1", "jg", 3, 0, 1)])
+    assert "5 dead letters" in capsys.readouterr().out
+    show_stats([])
+    assert capsys.readouterr().out == "no matching dead letters\n"
+
+
+def test_a_datum_is_converted_to_json_types() -> None:
+    """Times as ISO 8601, bytes in base64, a named union by its name; everything else unchanged."""
+    datum = {"at": datetime(2026, 1, 1, tzinfo=UTC), "raw": b"\x00", "body": ("a.B", {"x": [1, None, True]})}
+    assert plain(datum) == {"at": "2026-01-01T00:00:00+00:00", "raw": "AA==", "body": {"a.B": {"x": [1, None, True]}}}
