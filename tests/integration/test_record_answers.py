@@ -165,4 +165,4 @@ def test_a_preview_sends_nothing_and_commits_nothing(job: Job, vendor: Vendor) -
     assert sum(job.committed().values()) == 0
     assert vendor.served == []
     wrong = run_command("preview", "-c", config, "--topic", "other")
-    assert (wrong.returncode, "other is none of kafka.topics" in wrong.stderr) == (1, True)
+    assert (wrong.returncode, "other is not in kafka.topics" in wrong.stderr) == (1, True)
