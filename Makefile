@@ -1,55 +1,60 @@
-# Everything runs in .venv, which the first target that needs it makes from the hashed requirements.
+# Everything runs in .venv. The first target that needs it creates it from the hashed requirements.
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 BIN := .venv/bin
 WORKERS ?= 2
 SEEDS ?= 20000
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak mutants faults check format tools bench docs lock clean
+.PHONY: help setup demo fast test soak mutants faults check format tools bench docs lock clean
 .SILENT:
 
 help:  ## Show this list
 	grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
 
-demo: .venv/.compiled  ## Show the connector at work on this machine, nothing else needed (under a minute)
+setup: .venv/.compiled  ## Create .venv with every dependency and build the compiled parts (1 to 3 minutes, once)
+
+demo: .venv/.compiled  ## Show the connector at work on this machine; needs nothing else (under 1 minute after setup)
 	$(BIN)/connector demo $(ARGS)
 
-test: check tools  ## Run the checks and every test, on real Kafka where Maven could fetch it
+fast: check  ## Run the checks, then the unit, contract and project tests (FAST_TIME on two cores)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit tests/contract tests/project $(ARGS)
+
+test: check tools  ## Run the checks and all tests, including those on real servers (TEST_TIME on two cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-soak: .venv/.compiled  ## Simulate SEEDS=20000 worlds of faults, and print how to replay those that fail
+soak: .venv/.compiled  ## Simulate SEEDS=20000 worlds of faults and print how to replay those that fail (SOAK_TIME)
 	$(BIN)/python -m tests.simulation --workers $(WORKERS) 0-$$(($(SEEDS) - 1)) $(ARGS)
 
-mutants: .venv/.compiled  ## Break the core on purpose, in copies, and see the simulation notice each time
+mutants: .venv/.compiled  ## Break the core on purpose, in copies; the simulation must notice each time (MUTANTS_TIME)
 	$(BIN)/python -m tests.simulation.mutants --workers $(WORKERS) $(ARGS)
 
-faults: tools  ## Kill members and brokers, cut connections, change topics under load, for minutes; figures at the end
+faults: tools  ## Kill members and brokers, break connections, change topics under load (FAULTS_TIME); print figures
 	FAULTS=long $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP $(ARGS) tests/integration/test_faults_*.py
 
-check: .venv/.compiled  ## Run linter (docstrings included), formatter and type checker
+check: .venv/.compiled  ## Run linter, formatter and type checker (CHECK_TIME)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check . || { echo "the files above are not formatted: run make format" >&2; exit 1; }
 	$(BIN)/mypy --no-error-summary
 
-format: .venv/.compiled  ## Format the code and mend what the linter can
+format: .venv/.compiled  ## Format the code and fix what the linter can fix
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
-tools: .venv/.compiled  ## Fetch Kafka and a registry (Maven), Helm and Toxiproxy (Go), Prometheus (apt) into .tools/; Chromium (apt, as root)
+tools: .venv/.compiled  ## Fetch test servers into .tools/: Kafka, registry (Maven), Helm, Toxiproxy (Go), Prometheus, Chromium (apt)
 	tools/install.sh
 	tools/install_faults.sh
 	tools/install_chart.sh
 	tools/install_browser.sh
 
-bench: .venv/.compiled tools  ## Measure throughput beside a plain script, latency, rate, memory and single steps (ARGS=micro: one of them)
+bench: .venv/.compiled tools  ## Measure throughput, latency, rate, memory and single steps (5 minutes; ARGS=micro for one of them)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-docs: .venv/.compiled  ## Write again what documents take from the code
+docs: .venv/.compiled  ## Update the parts of documents and chart that are generated from the code
 	$(BIN)/python -m tools.docs
 	$(BIN)/python -m tools.reference
 	$(BIN)/python -m tools.chart
 	$(BIN)/python -m tools.log_events
 
-lock:  ## Resolve the requirements anew (ARGS=--upgrade for the newest versions)
+lock:  ## Resolve the requirements again (ARGS=--upgrade for the newest versions)
 	test -d .tools/lock || $(PYTHON) -m venv .tools/lock
 	.tools/lock/bin/pip install --quiet pip-tools==7.6.2
 	.tools/lock/bin/python tools/lock.py $(ARGS)
@@ -58,12 +63,14 @@ clean:  ## Remove the environment and everything that was fetched or built
 	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis connector/*.so connector/*/*.so
 
 .venv/.stamp: requirements/dev.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is required: make PYTHON=...")'
+	echo "Creating .venv and installing the dependencies: 1 to 3 minutes, once."
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-# The package itself, parts of it compiled where there is a C compiler; again whenever those change.
+# The package itself; parts are compiled if there is a C compiler. Repeated when they change.
 .venv/.compiled: .venv/.stamp hatch_build.py connector/codec/reader.pyx connector/uuid_text.pyx
+	echo "Building the compiled parts: half a minute."
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

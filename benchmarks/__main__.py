@@ -1,6 +1,6 @@
-"""The short set: every benchmark once, each bounded in time; what `make bench` runs.
+"""Runs the short set: every benchmark once, each with a time limit. `make bench` runs it.
 
-python -m benchmarks                    # all, under five minutes on two quiet cores
+python -m benchmarks                    # all, under five minutes on two idle cores
 python -m benchmarks throughput micro   # some
 """
 
@@ -31,11 +31,11 @@ SHORT: Final[Mapping[str, tuple[tuple[str, ...], float]]] = {
     "rate": (("rate", "--seconds", "20"), 75),
     "memory": (("memory", "--small", "200000", "--large", "600", "--seconds", "10"), 90),
 }
-"""By name, a module of this folder with its arguments, and the seconds after which it is ended."""
+"""By name: the module with its arguments, and its time limit in seconds."""
 
 
 def run(name: str) -> str:
-    """Run one benchmark and return what went wrong, or an empty text."""
+    """Run one benchmark. Return what went wrong, or an empty text."""
     (module, *arguments), seconds = SHORT[name]
     print(f"== {name}: python -m benchmarks.{' '.join([module, *arguments])}", flush=True)
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
@@ -43,21 +43,21 @@ def run(name: str) -> str:
         try:
             code = child.wait(seconds)
         except subprocess.TimeoutExpired:
-            # As Ctrl-C does, so that it ends its broker, sink and members too.
+            # Like Ctrl-C, so that it also stops its broker, sink and members.
             child.send_signal(signal.SIGINT)
             child.wait()
-            return f"{name} was ended after {seconds:.0f} s: the machine is too busy for figures"
-    return f"{name} ended with {code}" if code else ""
+            return f"{name}: stopped after {seconds:.0f} s; the machine is too busy"
+    return f"{name}: exit status {code}" if code else ""
 
 
 def main() -> None:
-    """Read which are wanted, run them one after the other, and exit with 1 where one failed."""
+    """Run the requested benchmarks one after the other. Exit with 1 if one failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SHORT)}; none: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(SHORT)}; default: all")
     names = parser.parse_args().names or list(SHORT)
     unknown = [name for name in names if name not in SHORT]
     if unknown:
-        parser.error(f"{unknown[0]}: no such benchmark; there are {', '.join(SHORT)}")
+        parser.error(f"unknown benchmark {unknown[0]!r}; known: {', '.join(SHORT)}")
     begun, faults = time.monotonic(), []
     for name in names:
         fault = run(name)
@@ -65,7 +65,7 @@ def main() -> None:
             print(fault, file=sys.stderr, flush=True)
             faults.append(fault)
         print(flush=True)
-    print(f"{time.monotonic() - begun:.0f} s; every figure is in {RESULTS.relative_to(ROOT)}")
+    print(f"{time.monotonic() - begun:.0f} s; all figures are in {RESULTS.relative_to(ROOT)}")
     sys.exit(1 if faults else 0)
 
 

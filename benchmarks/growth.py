@@ -1,8 +1,8 @@
-"""Whether a record costs more where there are more of them: the CPU of a few beside that of very many.
+"""Measures whether a record costs more when there are more records: the CPU of a small run and of a very large one.
 
-The few are given to a member that has only just begun: it is stopped (SIGSTOP) while they are produced, so that what it
-takes from then on is theirs alone, and neither its start nor a trickle of small chunks. The lowest of several rounds
-counts. The many are one ordinary run, measured from its second tenth on.
+The small run goes to a member that has just started. It is stopped (SIGSTOP) while the records are produced, so its CPU
+time from then on contains neither its start nor a series of small polls. The lowest of several rounds counts. The large
+run is an ordinary run, measured from its second tenth.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tools.servers import Kafka
 
 ROUNDS: Final = 5
 WARM: Final = 5_000
-"""So many records a member delivers before a round: connections are open then, and code is loaded."""
+"""Records that a member delivers before the first round, so that connections are open and code is loaded."""
 
 
 def grow(kafka: Kafka, schemas: str, folder: Path, arguments: argparse.Namespace) -> None:
-    """Measure both sizes, print what a record costs in each and the ratio, and keep it."""
+    """Measure both sizes, print the cost per record and the ratio, and store the result."""
     small, large = arguments.growth
     workload, settings = WORKLOADS["jiguang"], {"max_in_flight": arguments.in_flight, "order": arguments.order[0]}
     rounds: list[float] = []
@@ -45,7 +45,7 @@ def grow(kafka: Kafka, schemas: str, folder: Path, arguments: argparse.Namespace
             else:
                 values = workload.values(records, int(time.time() * 1000))
                 surroundings.produce(kafka.bootstrap, topic, values)
-                # It may take as long as it would at 5,000 records a second.
+                # The time limit allows for 5,000 records a second.
                 seconds = max(arguments.seconds, records / 5_000)
                 result = surroundings.measure("connector", [run], url, records, seconds)
     assert result is not None
@@ -53,7 +53,7 @@ def grow(kafka: Kafka, schemas: str, folder: Path, arguments: argparse.Namespace
 
 
 def in_rounds(run: Sequence[str], url: str, bootstrap: str, records: int, seconds: float) -> list[float]:
-    """Return what so many records cost a young member in each round, in CPU seconds per million."""
+    """Return the cost in a young member for each round, in CPU seconds per million records."""
     ready = list(WORKLOADS["jiguang"].values(records, int(time.time() * 1000)))
     arrived = WARM
     costs = []
@@ -74,16 +74,16 @@ def in_rounds(run: Sequence[str], url: str, bootstrap: str, records: int, second
 
 
 def wait(members: Members, url: str, events: int, seconds: float) -> None:
-    """Return when so many events have arrived. Ends the program where they do not."""
+    """Wait until this many events have arrived. Exits with a message if they do not."""
     deadline = time.monotonic() + seconds
     while (seen := counts(url)["events"]) < events:
         if members.ended or time.monotonic() > deadline:
-            raise SystemExit(f"connector: {seen} of {events} records arrived, then it ended or {seconds} s were over")
+            raise SystemExit(f"connector: {seen} of {events} records arrived before it ended or {seconds} s passed")
         time.sleep(surroundings.POLL_SECONDS)
 
 
 def tell(arguments: argparse.Namespace, rounds: Sequence[float], result: Result) -> None:
-    """Print what both sizes cost, and keep it."""
+    """Print and store the cost of both sizes."""
     small, large = arguments.growth
     few, many, tenths = min(rounds), result.cpu_seconds_per_million, result.tenths
     print(table(["records", "CPU s/million"], [[f"{small:,}", few], [f"{large:,}", many]]))
@@ -99,5 +99,5 @@ def tell(arguments: argparse.Namespace, rounds: Sequence[float], result: Result)
     }
     if len(tenths) == 9:
         found["drift"] = mean(tenths[-2:]) / mean(tenths[:2])
-        print(f"within the large run, the last two tenths to the second and third: {found['drift']:.2f}")
+        print(f"large run, last two tenths : second and third: {found['drift']:.2f}")
     keep("growth", vars(arguments), [found])

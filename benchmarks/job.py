@@ -1,6 +1,6 @@
 """The benchmarks' job without Kafka and sockets: the real pipeline, fed from memory, with a vendor that accepts all.
 
-What is left is the connector's own work, which `benchmarks.micro` times and the cost test counts.
+`benchmarks.micro` measures its time, and the cost test counts its calls.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Partition = tuple[str, int]
 
 
 def records(count: int, clock: Clock, contracts: Contracts, partitions: int = 4) -> list[Record]:
-    """Return the job's records as Kafka would give them, a run of each partition in every chunk."""
+    """Return the records as Kafka would deliver them: each poll contains a run of each partition."""
     encoder, now = Encoder(contracts, clock=clock), int(clock.wall() * 1000)
     offsets = [0] * partitions
     made = []
@@ -46,7 +46,7 @@ def records(count: int, clock: Clock, contracts: Contracts, partitions: int = 4)
 
 
 class MemorySource:
-    """Gives the records in chunks, and keeps the last commit of each partition."""
+    """Returns the records in polls, and stores the last commit of each partition."""
 
     def __init__(self, made: Sequence[Record], partitions: int = 4) -> None:
         self._chunks = [list(made[start : start + CHUNK]) for start in range(0, len(made), CHUNK)][::-1]
@@ -61,7 +61,7 @@ class MemorySource:
         self._listener = listener
 
     async def poll(self) -> list[Record]:
-        """Return the next chunk."""
+        """Return the next records."""
         listener, self._listener = self._listener, None
         if listener is not None:
             await listener.on_assign([Assigned(TOPIC, number, 0, None, "") for number in range(self._partitions)])
@@ -72,24 +72,24 @@ class MemorySource:
 
     async def commit(self, commits: Sequence[Commit]) -> dict[Partition, str]:
         """Store the commits."""
-        self.committed.update({(one.topic, one.partition): one.offset for one in commits})
+        self.committed.update({(commit.topic, commit.partition): commit.offset for commit in commits})
         if sum(self.committed.values()) == self._records:
             self.done.set()
         return {}
 
     async def pause(self, partitions: Sequence[Partition]) -> None:
-        """Fail: nothing here is slow enough."""
+        """Fail: nothing here is slow enough to pause."""
         raise AssertionError("the job fits into the buffer")
 
     async def resume(self, partitions: Sequence[Partition]) -> None:
         """Do nothing."""
 
     def ends(self) -> dict[Partition, int]:
-        """Know of no end."""
+        """Return no ends."""
         return {}
 
     def reached(self) -> dict[Partition, int]:
-        """Say nothing of gaps: there are none."""
+        """Return no positions: there are no gaps."""
         return {}
 
     async def close(self) -> None:
@@ -108,7 +108,7 @@ class AcceptingTransport:
 
 
 class NoDeadLetters:
-    """Fails where a record of the job is refused."""
+    """Fails if a record is refused."""
 
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Fail."""
@@ -125,7 +125,7 @@ def _settings() -> Settings:
 
 
 async def play(made: Sequence[Record], clock: Clock, contracts: Contracts) -> Mapping[Partition, int]:
-    """Take all records through the pipeline and return what was committed."""
+    """Run all records through the pipeline and return what was committed."""
     settings, kinds = _settings(), vendors.kinds()
     source = MemorySource(made)
 

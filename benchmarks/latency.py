@@ -1,8 +1,9 @@
-"""Measures how old a record is when its vendor accepts it, at a steady rate.
+"""Measures the age of a record when its vendor accepts it, at a steady rate.
 
-Real Kafka and `connector run`; records whose timestamp, which is their `itime` too, is the moment they are produced, at
-half of what `benchmarks.throughput` measured last, or at `--rate`. The sink subtracts that from the moment it answers.
-Prints p50, p99 and the longest beside linger + vendor's time + 20 ms, and appends them to benchmarks/results.jsonl.
+Real Kafka and `connector run`. The rate is `--rate`, or half of the last result of `benchmarks.throughput`. Each
+record's timestamp and `itime` are the moment it is produced. The sink subtracts that from the time of its answer.
+Prints p50, p99 and the maximum next to the bound (linger + vendor's time + 20 ms), and appends them to
+benchmarks/results.jsonl.
 
     python -m benchmarks.latency --seconds 20 --sink-delay 0.05
 """
@@ -32,14 +33,14 @@ from benchmarks.workloads import WORKLOADS, event
 TOPIC: Final = "events"
 ALLOWANCE_MS: Final = 20
 TICK: Final = 0.005
-"""Seconds between two handfuls of records."""
+"""Seconds between two groups of records."""
 SETTLE: Final = 3.0
-"""Seconds at the full rate, caught up, before anything is counted."""
+"""Seconds at the full rate, after catching up, before counting begins."""
 _STAMP: Final = 1_700_000_000_000
 
 
 class Templates:
-    """Encoded events with a hole for `itime`, so that a producer at full rate leaves the CPU to what is measured."""
+    """Encoded events with a gap for `itime`, so that a fast producer takes little CPU from what is measured."""
 
     def __init__(self, count: int = 1000) -> None:
         schema = parse_schema(json.loads(WORKLOADS["jiguang"].text))
@@ -52,7 +53,7 @@ class Templates:
             self._parts.append((head + before, after))
 
     def values(self, start: int, count: int, now: int) -> list[bytes]:
-        """Return so many values of the moment `now` (epoch milliseconds)."""
+        """Return this many values for the moment `now` (epoch milliseconds)."""
         stamp, parts = _long(now), self._parts
         return [
             before + stamp + after for before, after in (parts[at % len(parts)] for at in range(start, start + count))
@@ -66,7 +67,7 @@ def _long(value: int) -> bytes:
 
 
 class Stream:
-    """Produces at a steady rate, in a thread, until it is stopped."""
+    """Produces at a steady rate in a thread until it is stopped."""
 
     def __init__(self, bootstrap: str, rate: float) -> None:
         self.produced = 0
@@ -77,7 +78,7 @@ class Stream:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start."""
         self._thread.start()
         return self
 
@@ -86,11 +87,11 @@ class Stream:
         self.stop()
 
     def stop(self) -> None:
-        """Produce no more, and return when Kafka has all."""
+        """Stop producing, and wait until Kafka has acknowledged everything."""
         self._stop.set()
         self._thread.join()
         if self._producer.flush(60):
-            raise SystemExit("Kafka did not take the records within 60 s")
+            raise SystemExit("Kafka did not acknowledge the records within 60 s")
 
     def _run(self) -> None:
         begun = time.monotonic()
@@ -104,7 +105,7 @@ class Stream:
 
 
 def measure(command: list[str], url: str, stream: Stream, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the member under the stream; return the latencies of whole seconds in which it had caught up."""
+    """Run the member under load. Return the latencies of whole seconds after it had caught up."""
     with Members([command]) as members:
         deadline = time.monotonic() + arguments.longest
         with stream:
@@ -120,11 +121,11 @@ def measure(command: list[str], url: str, stream: Stream, arguments: argparse.Na
             if members.ended or time.monotonic() > deadline + arguments.seconds:
                 raise SystemExit("not every record arrived")
             time.sleep(0.1)
-        told = counts(url)["latency"]
+        latencies = counts(url)["latency"]
         members.stop()
     found: Counter[int] = Counter()
     for second in range(first, first + int(arguments.seconds)):
-        found.update({int(taken): count for taken, count in told.get(str(second), {}).items()})
+        found.update({int(taken): count for taken, count in latencies.get(str(second), {}).items()})
     bound = arguments.linger * 1000 + arguments.sink_delay * 1000 + ALLOWANCE_MS
     p99 = percentile(found, 0.99)
     return {
@@ -139,25 +140,25 @@ def measure(command: list[str], url: str, stream: Stream, arguments: argparse.Na
 
 
 def half_of_throughput(arguments: argparse.Namespace) -> float:
-    """Return half of what the connector did last under the same conditions. Ends the program where that is unknown."""
+    """Return half of the last throughput under the same conditions. Exits with a message if there is none."""
     wanted = {"system": "connector", "vendor": "jiguang", "processes": 1, "order": arguments.order}
     found = latest("throughput", **wanted, sink_delay=arguments.sink_delay)
     if found is None:
-        raise SystemExit("no such throughput was measured yet: run benchmarks.throughput first, or give --rate")
+        raise SystemExit("no throughput was measured under these conditions: run benchmarks.throughput first, or pass --rate")
     return float(found["records_per_second"]) / 2
 
 
 def main() -> None:
-    """Read the arguments, measure, print and keep the result."""
+    """Measure, print and store the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rate", type=float, help="records a second (default: half of the last throughput)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long latencies are counted")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds in which latencies are counted")
     parser.add_argument("--sink-delay", type=float, default=0.0, help="seconds until the sink answers")
     parser.add_argument("--linger", type=float, default=0.2, help="the destination's batch.linger in seconds")
     parser.add_argument("--order", choices=("none", "key"), default="none")
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--in-flight", type=int, default=64, help="requests at once")
-    parser.add_argument("--longest", type=float, default=60.0, help="seconds until the member has to have caught up")
+    parser.add_argument("--longest", type=float, default=60.0, help="time limit in seconds for catching up")
     arguments = parser.parse_args()
     arguments.rate = arguments.rate or half_of_throughput(arguments)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:

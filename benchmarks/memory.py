@@ -1,8 +1,8 @@
-"""Measures that memory stays bounded: a vendor that never answers, and far more records waiting than memory may hold.
+"""Measures that memory stays bounded with a vendor that never answers and more records than fit into memory.
 
-Real Kafka and `connector run`. First an idle member gives the base, then one member reads a topic of small records and
-one of large ones. Prints the peak of each beside its bound, base + 1.5 x limits.buffer, appends them to
-benchmarks/results.jsonl, and fails above the bound.
+Real Kafka and `connector run`. An idle member gives the base. Then one member reads a topic of small records, and one
+reads a topic of large records. Prints each peak next to its bound, base + 1.5 x limits.buffer, and appends them to
+benchmarks/results.jsonl. Exits with 1 if a peak exceeds its bound.
 
     python -m benchmarks.memory --small 1000000 --large 3000 --partitions 12 --buffer 24MiB
 """
@@ -60,7 +60,7 @@ log: {{level: info, format: json}}
 
 @contextlib.contextmanager
 def hanging() -> Iterator[str]:
-    """Serve a vendor that reads every request and never answers; give its URL."""
+    """Serve a vendor that reads every request and never answers. Yields its URL."""
     server = socket.create_server(("127.0.0.1", 0), backlog=128)
 
     def swallow(connection: socket.socket) -> None:
@@ -98,17 +98,17 @@ def produce(bootstrap: str, topic: str, records: int, size: int) -> None:
                 producer.poll(0.1)
         producer.poll(0)
     if producer.flush(120):
-        raise SystemExit("Kafka did not take the records within 120 s")
+        raise SystemExit("Kafka did not acknowledge the records within 120 s")
 
 
 def peak_rss(pid: int) -> float:
-    """Return the most memory that the process had, in MiB."""
+    """Return the process's peak resident memory, in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def run(folder: Path, seconds: float, **values: Any) -> tuple[float, dict[str, Any]]:
-    """Run a member for `seconds` after it joined; return its peak in MiB and what /status said of the buffer."""
+    """Run a member for `seconds` after it joined. Return its peak in MiB and the buffer in /status."""
     path, log = folder / "memory.yaml", folder / "memory.log"
     path.write_text(CONFIGURATION.format(**values, started=int(time.time() * 1000)), encoding="utf-8")
     command = [sys.executable, "-m", "connector", "run", "-c", str(path)]
@@ -124,7 +124,7 @@ def run(folder: Path, seconds: float, **values: Any) -> tuple[float, dict[str, A
                     first = next(line for line in text.splitlines() if "connector.started" in line)
                     port, begun = json.loads(first)["port"], time.monotonic()
             if port is None:
-                raise SystemExit(f"the member got no partition:\n{log.read_text()[-2000:]}")
+                raise SystemExit(f"no partition was assigned to the member:\n{log.read_text()[-2000:]}")
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=10) as answer:
                 buffer = json.load(answer)["buffer"]
             return peak_rss(member.pid), buffer
@@ -133,7 +133,7 @@ def run(folder: Path, seconds: float, **values: Any) -> tuple[float, dict[str, A
 
 
 def main() -> None:
-    """Read the arguments, measure, and exit with 1 where memory went over the bound."""
+    """Measure, and exit with 1 if memory exceeded the bound."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--small", type=int, default=1_000_000, help="records of 200 bytes")
     parser.add_argument("--large", type=int, default=3_000, help="records of 100 kB")
@@ -163,15 +163,15 @@ def main() -> None:
             found.append({"topic": topic, "records": records, "bytes": size, **figures, "buffer_status": buffer})
     rows: list[list[str | float]] = [
         [
-            f"{one['records']:,} of {one['bytes']:,} bytes",
-            *(f"{one[name]:.0f}" for name in ("base_mb", "peak_rss_mb", "bound_mb")),
-            f"{one['of_the_buffer']:.2f}",
+            f"{finding['records']:,} of {finding['bytes']:,} bytes",
+            *(f"{finding[name]:.0f}" for name in ("base_mb", "peak_rss_mb", "bound_mb")),
+            f"{finding['of_the_buffer']:.2f}",
         ]
-        for one in found
+        for finding in found
     ]
-    print(table(["records", "base MiB", "peak MiB", "bound MiB", "above base, of the buffer"], rows))
+    print(table(["records", "base MiB", "peak MiB", "bound MiB", "above base : buffer"], rows))
     keep("memory", vars(arguments), found)
-    sys.exit(1 if any(one["peak_rss_mb"] > bound for one in found) else 0)
+    sys.exit(1 if any(finding["peak_rss_mb"] > bound for finding in found) else 0)
 
 
 if __name__ == "__main__":

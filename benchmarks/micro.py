@@ -1,7 +1,7 @@
-"""Measures the steps of a record alone, in tight loops: the lowest of many rounds, in CPU microseconds for each record.
+"""Measures each step of a record alone, in tight loops: the lowest of many rounds, in CPU microseconds per record.
 
-No Kafka and no sockets. The last line is the whole pipeline in memory (`benchmarks.job`), with everything that lies
-between the steps.
+No Kafka and no sockets. The last line is the whole pipeline in memory (`benchmarks.job`), including everything between
+the steps.
 
     python -m benchmarks.micro --seconds 1
 """
@@ -50,13 +50,13 @@ ROUND_SECONDS: Final = 0.01
 JOB_RECORDS: Final = 10_000
 BIT: Final = destination_bit(0)
 Step = tuple[str, int, Callable[[], object]]
-"""Its name, how many records one call is, and the call."""
+"""Name, number of records per call, and the call."""
 
 
 def lowest(count: int, work: Callable[[], object], seconds: float) -> tuple[float, int]:
-    """Return the lowest CPU microseconds that one of `count` took, and how many rounds there were; at least ten.
+    """Return the lowest CPU microseconds per item, and the number of rounds, at least ten.
 
-    A round is as many calls as take `ROUND_SECONDS`: a virtual machine's CPU clock may stand still for less.
+    A round repeats the call for `ROUND_SECONDS`, because a virtual machine's CPU clock may stand still for less.
     """
     begun = time.perf_counter()
     work()
@@ -75,7 +75,7 @@ def lowest(count: int, work: Callable[[], object], seconds: float) -> tuple[floa
 
 
 def decoding(contracts: Contracts, made: Sequence[Record]) -> list[Step]:
-    """Return decoding by our reader as it is installed, by fastavro, and with what the decoder does around it."""
+    """Return decoding by our reader, by fastavro, and by the whole decoder."""
     schema = contracts.schemas[job.SCHEMA].tree
     as_json = {(job.SCHEMA, name) for name in vendors.kinds()["jiguang"].as_json}
     decoder = Decoder(contracts, clock=SystemClock(), as_json=as_json)
@@ -168,7 +168,7 @@ def batching(made: Sequence[Record]) -> list[Step]:
 
 
 def tracking() -> list[Step]:
-    """Return a partition's book-keeping, in order and backwards, and the map of what is done above a gap."""
+    """Return the tracking of a partition, in order and backwards, and its offset map."""
 
     def work(offsets: Sequence[int]) -> Callable[[], object]:
         def run() -> None:
@@ -193,7 +193,7 @@ def tracking() -> list[Step]:
 
 
 def small(made: Sequence[Record]) -> list[Step]:
-    """Return the dedup id and the JSON of an event, beside the standard library's way of the former."""
+    """Return the dedup id and the JSON of an event, and the standard library's dedup id."""
     names = [position_identity("cluster", record) for record in made]
     namespace = uuid.uuid4()
     datum = WORKLOADS["jiguang"].event(1, int(time.time() * 1000))
@@ -218,9 +218,9 @@ def whole(contracts: Contracts) -> Step:
 
 
 def main() -> None:
-    """Read the arguments, measure, print and keep the results."""
+    """Measure, print and store the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long each step is repeated")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds per step")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     contracts = load_contracts()

@@ -1,6 +1,6 @@
-"""The yardstick: what a good programmer writes in an afternoon. No validation, no dead letters, no isolation.
+"""The reference: a script without validation, dead letters and isolation, as one would write it in an afternoon.
 
-It keeps a window of requests in flight and commits, once a second, what is delivered without a gap.
+It keeps a window of requests in flight, and commits once a second what is delivered without a gap.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ Offsets = dict[tuple[str, int], int]
 
 
 def schema_of(registry: str) -> Any:
-    """Ask the registry for the one schema there is."""
+    """Read the only schema from the registry."""
     with urllib.request.urlopen(f"{registry}/schemas/ids/1") as answer:  # noqa: S310 -- the benchmark's own stub
         return parse_schema(json.loads(json.load(answer)["schema"]))
 
 
 async def post(http: aiohttp.ClientSession, sink: str, schema: Any, messages: list[Any]) -> Offsets:
-    """Deliver one batch, again and again until it is accepted, and return what may be committed for it."""
+    """Send one batch until it is accepted. Return the offsets that may be committed for it."""
     events: list[Any] = [schemaless_reader(io.BytesIO(message.value()[5:]), schema, None) for message in messages]
     body = orjson.dumps({"appKey": "key", "data": [{k: v for k, v in e.items() if v is not None} for e in events]})
     while True:

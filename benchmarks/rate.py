@@ -1,8 +1,8 @@
-"""Measures how much of a vendor's rate limit one member uses, and that the vendor never has to say 429.
+"""Measures how much of a vendor's rate limit one member uses without a single answer 429.
 
-`connector run` on real Kafka, small batches so that the rate is what binds, and a simulator in a process of its own
-that admits as many requests in any sliding second as the document says. Prints requests a second, the share of the
-limit, the fullest second and how many requests were answered 429; appends them to benchmarks/results.jsonl.
+`connector run` on real Kafka with small batches, so that the rate is the bottleneck. A simulator in its own process
+admits as many requests in any sliding second as the document says. Prints requests per second, the share of the limit,
+the fullest second and the number of answers 429, and appends them to benchmarks/results.jsonl.
 
     python -m benchmarks.rate --seconds 60
 """
@@ -48,14 +48,14 @@ log: {{level: warning, format: json}}
 
 
 def stats(url: str) -> dict[str, Any]:
-    """Ask the simulator what it has seen."""
+    """Return the simulator's counts."""
     with urllib.request.urlopen(f"{url}/_simulator/stats", timeout=10) as answer:  # noqa: S310 -- our own
         found: dict[str, Any] = json.load(answer)
         return found
 
 
 def measure(url: str, seconds: float) -> tuple[float, dict[str, Any]]:
-    """Return the requests a second from the first two seconds on, and the simulator's counts at the end."""
+    """Return the requests per second after the first two seconds, and the simulator's final counts."""
     while stats(url)["requests"] < 2 * LIMIT:
         time.sleep(0.1)
     begun, before = time.monotonic(), stats(url)["requests"]
@@ -65,7 +65,7 @@ def measure(url: str, seconds: float) -> tuple[float, dict[str, Any]]:
 
 
 def main() -> None:
-    """Read the arguments, measure and print."""
+    """Measure, print and store the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     arguments = parser.parse_args()

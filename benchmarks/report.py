@@ -1,4 +1,4 @@
-"""What every benchmark does with what it found: a table for people, lines of JSON for programs."""
+"""Prints results as a table for people and stores them as JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ RESULTS: Final = Path(__file__).resolve().parent / "results.jsonl"
 
 
 def percentile(counts: Mapping[int, int], share: float) -> int:
-    """Return the smallest value that at least `share` of the counted values do not pass.
+    """Return the smallest value such that at least `share` of the counted values are at or below it.
 
-    `counts` says how often each value came. Raises `ValueError` where nothing was counted.
+    `counts` maps a value to its number of occurrences. Raises `ValueError` if it is empty.
     """
     wanted, seen = share * sum(counts.values()), 0
     for value in sorted(counts):
@@ -27,7 +27,7 @@ def percentile(counts: Mapping[int, int], share: float) -> int:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str | float]]) -> str:
-    """Return a table: columns of numbers to the right, others to the left; floats have one digit."""
+    """Return a table: numbers aligned right, text aligned left, floats with one digit."""
     texts = [[_text(cell) for cell in row] for row in rows]
     columns = list(zip(*texts, strict=True))
     right = [all(cell == "" or cell[0].isdigit() or cell[0] == "-" for cell in column) for column in columns]
@@ -47,14 +47,14 @@ def _text(cell: str | float) -> str:
 
 
 def keep(benchmark: str, conditions: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> None:
-    """Append a line of JSON for each finding: what was measured, under which conditions, on what, when."""
+    """Append one line of JSON per finding: results, conditions, machine and time."""
     here = {"python": platform.python_version(), "cores": os.cpu_count(), "at": time.time()}
     with RESULTS.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps({"benchmark": benchmark, **conditions, **here, **one}) + "\n" for one in found)
 
 
 def latest(benchmark: str, **wanted: Any) -> dict[str, Any] | None:
-    """Return the newest line of a benchmark whose fields are the wanted ones, or None."""
+    """Return the newest result of a benchmark with these fields, or None."""
     if not RESULTS.exists():
         return None
     for line in reversed(RESULTS.read_text(encoding="utf-8").splitlines()):

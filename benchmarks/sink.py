@@ -1,10 +1,10 @@
-"""A vendor that says yes at once: a raw HTTP sink that must not be the limit of what is measured.
+"""A raw HTTP sink that accepts everything at once, so that it is never the bottleneck.
 
 `python -m benchmarks.sink --delay 0.05` prints its port, answers every request as the vendor does after the delay, and
-counts requests and events; `GET /` tells the counts as JSON. With `--latency` it also counts, for each second of the
-events' own time, how many milliseconds passed from an event's `itime` until it was accepted.
+counts requests and events. `GET /` returns the counts as JSON. With `--latency` it also counts, for each second, how
+many milliseconds passed from an event's `itime` to its acceptance.
 
-`python -m benchmarks.sink --measure` measures the sink alone, with a client that writes ready requests to sockets.
+`python -m benchmarks.sink --measure` measures the sink alone, with a client that writes prepared requests.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ BATCH: Final = 100
 
 @dataclass(slots=True)
 class Counts:
-    """What arrived so far; `latency` by the second and then the milliseconds."""
+    """What has arrived; `latency` is by second and milliseconds."""
 
     requests: int = 0
     events: int = 0
     latency: dict[int, Counter[int]] = field(default_factory=dict)
 
     def told(self) -> bytes:
-        """Return the counts as an answer."""
+        """Return the counts as an HTTP answer."""
         body = {"requests": self.requests, "events": self.events, "latency": self.latency}
         text = json.dumps(body).encode()
         return HEAD % (len(text), text)
 
 
 class Sink(asyncio.Protocol):
-    """One connection: cuts the stream into requests and answers each, in order."""
+    """One connection: splits the stream into requests and answers each in order."""
 
     def __init__(self, counts: Counts, vendor: str, delay: float, *, latency: bool) -> None:
         self._counts = counts
@@ -71,11 +71,11 @@ class Sink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport to answer on."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without being its subclass
+        """Store the transport for the answers."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport is not a subclass
 
     def data_received(self, data: bytes) -> None:
-        """Answer each request that is whole."""
+        """Answer each complete request."""
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = bytes(self._buffer[:end]).lower()
@@ -95,7 +95,7 @@ class Sink(asyncio.Protocol):
             del self._buffer[:size]
 
     def _figures(self, head: bytes) -> None:
-        """Answer a question to JPush with figures of every push that it names."""
+        """Answer a JPush query with figures of every push that it names."""
         ids = head.partition(b"msg_ids=")[2].partition(b" ")[0].split(b",")
         body = b"[%b]" % b",".join([_FIGURES % each for each in ids])
         self._counts.requests += 1
@@ -119,7 +119,7 @@ class Sink(asyncio.Protocol):
 
 
 async def serve(vendor: str, delay: float, *, latency: bool) -> None:
-    """Listen on a free port, say which, and answer until the process is ended."""
+    """Listen on a free port, print it, and answer until the process ends."""
     counts = Counts()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Sink(counts, vendor, delay, latency=latency), "127.0.0.1", 0)
@@ -136,7 +136,7 @@ def _ready_request() -> bytes:
 
 
 def measure(seconds: float) -> dict[str, float]:
-    """Return how much the sink takes from a client that does nothing but write, and what it costs."""
+    """Return how much the sink accepts from a client that only writes, and its CPU cost."""
     command = [sys.executable, "-m", "benchmarks.sink"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -170,11 +170,11 @@ def measure(seconds: float) -> dict[str, float]:
 def main() -> None:
     """Read the arguments and serve, or measure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--vendor", choices=ANSWERS, default="jiguang", help="whose yes is answered")
+    parser.add_argument("--vendor", choices=ANSWERS, default="jiguang", help="the vendor whose acceptance is returned")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds until a request is answered")
     parser.add_argument("--latency", action="store_true", help="count milliseconds since the events' itime")
-    parser.add_argument("--measure", action="store_true", help="measure the sink alone and end")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long that takes")
+    parser.add_argument("--measure", action="store_true", help="measure only the sink")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds for --measure")
     arguments = parser.parse_args()
     if arguments.measure:
         found = measure(arguments.seconds)

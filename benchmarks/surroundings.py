@@ -1,4 +1,4 @@
-"""What a benchmark has around the connector: real Kafka, a registry stub, the sink, records, and members to measure."""
+"""The environment of a benchmark: real Kafka, a registry stub, the sink, records, and the members to measure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SCHEMAS: Final = {one.schema_id: one.text for one in WORKLOADS.values()}
 
 
 class _Answer(http.server.BaseHTTPRequestHandler):
-    """A schema registry that knows the contract's schemas, and gives one id to whatever is registered."""
+    """A schema registry that has the contract schemas and returns one id for every registration."""
 
     def do_GET(self) -> None:
         """Answer with the schema of an id."""
@@ -38,7 +38,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         self._say({"schema": _SCHEMAS.get(schema_id, ""), "id": schema_id, "version": 1, "subject": "events-value"})
 
     def do_POST(self) -> None:
-        """Take any schema."""
+        """Accept any schema."""
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self._say({"schema": asked["schema"], "id": RESULT_ID, "version": 1, "subject": "results-value"})
 
@@ -51,18 +51,18 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Takes connections as fast as a member makes them."""
+    """Accepts connections as fast as a member opens them."""
 
     request_queue_size = 128
 
 
 @contextlib.contextmanager
 def registry() -> Iterator[str]:
-    """Serve the registry stub and give its URL."""
+    """Serve the registry stub. Yields its URL."""
     server = _Server(("127.0.0.1", 0), _Answer)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -75,7 +75,7 @@ def registry() -> Iterator[str]:
 
 @contextlib.contextmanager
 def kafka(folder: Path, *, members: int = 1) -> Iterator[Kafka]:
-    """Run a broker. Where a group is to have several members, its first assignment waits until all are there."""
+    """Run a broker. If a group will have several members, its first assignment waits for all of them."""
     properties = {"group.initial.rebalance.delay.ms": "6000"} if members > 1 else {}
     server = Kafka(folder / "kafka", heap="512m", properties=properties)
     try:
@@ -87,7 +87,7 @@ def kafka(folder: Path, *, members: int = 1) -> Iterator[Kafka]:
 
 @contextlib.contextmanager
 def sink(vendor: str, delay: float, *more: str) -> Iterator[str]:
-    """Run the sink in a process of its own and give its URL."""
+    """Run the sink in its own process. Yields its URL."""
     command = [sys.executable, "-m", "benchmarks.sink", "--vendor", vendor, "--delay", str(delay), *more]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -98,7 +98,7 @@ def sink(vendor: str, delay: float, *more: str) -> Iterator[str]:
 
 
 def counts(url: str) -> dict[str, Any]:
-    """Ask the sink what arrived."""
+    """Return the sink's counts."""
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 -- the sink's own URL
         found: dict[str, Any] = json.load(answer)
         return found
@@ -107,7 +107,7 @@ def counts(url: str) -> dict[str, Any]:
 def configuration(
     workload: Workload, topic: str, group: str, bootstrap: str, schemas: str, url: str, **settings: Any
 ) -> str:
-    """Return the connector's configuration: one destination, its rate limit lifted. JSON is YAML too."""
+    """Return the connector's configuration: one destination without a rate limit. JSON is valid YAML."""
     lifted = {"agreed_limits": True, "requests_per_second": 1_000_000}
     return json.dumps(
         {
@@ -129,7 +129,7 @@ def configuration(
 
 
 def produce(bootstrap: str, topic: str, values: Iterable[bytes]) -> float:
-    """Write the values, spread over the partitions by key; returns their mean size in bytes."""
+    """Write the values, distributed over the partitions by key. Return their mean size in bytes."""
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "queue.buffering.max.messages": 200_000})
     size = number = 0
     for number, value in enumerate(values, 1):
@@ -142,7 +142,7 @@ def produce(bootstrap: str, topic: str, values: Iterable[bytes]) -> float:
                 producer.poll(0.1)
         producer.poll(0)
     if producer.flush(120):
-        raise SystemExit("Kafka did not take the records within 120 s")
+        raise SystemExit("Kafka did not acknowledge the records within 120 s")
     return size / max(number, 1)
 
 
@@ -159,17 +159,17 @@ def lag(bootstrap: str, group: str, topic: str, partitions: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process with all its threads, ended ones too; to the nanosecond where Linux tells."""
+    """Return the CPU time of a process with all its threads, including ended ones."""
     if Path("/proc").exists():
-        # The clock of another process, as clock_getcpuclockid(3) makes it: the id's complement, and 2 for CPU time.
+        # The clock id of another process, as in clock_getcpuclockid(3): the id's complement, and 2 for CPU time.
         return time.clock_gettime((~pid << 3) | 2)
     times = psutil.Process(pid).cpu_times()
     return times.user + times.system
 
 
 def peak_rss(pid: int) -> float:
-    """Return the most memory that the process had, in MiB."""
-    # Not wait4's ru_maxrss: it begins with the memory of the process that forked this one.
+    """Return the process's peak resident memory, in MiB."""
+    # Not ru_maxrss of wait4: it includes the memory of the process that forked this one.
     status = Path(f"/proc/{pid}/status")
     if status.exists():
         line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
@@ -179,10 +179,10 @@ def peak_rss(pid: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one system did, measured from the first tenth of the records to the last record.
+    """The result of one system, from the first tenth of the records to the last record.
 
-    CPU and memory are those of all its processes together, `rss_mb` and `cpu_seconds` (since its start) of each;
-    `tenths` is what each tenth of the records cost from the second on, in CPU seconds per million.
+    CPU and memory are for all its processes together; `rss_mb` and `cpu_seconds` (since start) are for each. `tenths` is
+    the cost of each tenth of the records from the second on, in CPU seconds per million.
     """
 
     system: str
@@ -205,7 +205,7 @@ class _Mark:
 
 
 class Members:
-    """The systems' processes: started together, stopped together, and killed where the measurement is left early."""
+    """A system's processes: started together, stopped together, and killed if the measurement is aborted."""
 
     def __init__(self, commands: Sequence[Sequence[str]]) -> None:
         self.children = [subprocess.Popen(list(command), cwd=ROOT) for command in commands]
@@ -215,7 +215,7 @@ class Members:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill what still runs."""
+        """Kill what is still running."""
         for child in self.children:
             if child.poll() is None:
                 child.kill()
@@ -223,18 +223,18 @@ class Members:
 
     @property
     def ended(self) -> bool:
-        """Whether one of them ended by itself."""
+        """Whether a process ended by itself."""
         return any(child.poll() is not None for child in self.children)
 
     def stop(self) -> int:
-        """Ask all to stop; return the worst exit code."""
+        """Stop all processes. Return the worst exit code."""
         for child in self.children:
             child.send_signal(signal.SIGTERM)
         return max((child.wait(60) for child in self.children), key=abs)
 
 
 def measure(system: str, commands: Sequence[Sequence[str]], url: str, records: int, seconds: float) -> Result:
-    """Run the processes until the sink has all records, stop them in order, and return what it took."""
+    """Run the processes until the sink has all records, stop them cleanly, and return the result."""
     before = counts(url)
     deadline = time.monotonic() + seconds
     marks: list[_Mark] = []
@@ -243,14 +243,14 @@ def measure(system: str, commands: Sequence[Sequence[str]], url: str, records: i
         while True:
             now = counts(url)
             mark = _Mark(time.monotonic(), sum(map(cpu_seconds, pids)), now["events"] - before["events"])
-            # The first tenth is to warm up on: imports, joining the group, first connections.
+            # The first tenth is for warming up: imports, joining the group, first connections.
             if mark.arrived >= records * (len(marks) + 1) / 10:
                 marks.append(mark)
             if mark.arrived >= records:
                 break
             if members.ended or mark.at > deadline:
                 raise SystemExit(
-                    f"{system}: {mark.arrived} of {records} records arrived, then it ended or {seconds} s were over"
+                    f"{system}: {mark.arrived} of {records} records arrived before it ended or {seconds} s passed"
                 )
             time.sleep(POLL_SECONDS)
         peaks, used = tuple(map(peak_rss, pids)), tuple(map(cpu_seconds, pids))
@@ -265,7 +265,7 @@ def measure(system: str, commands: Sequence[Sequence[str]], url: str, records: i
         exit_code=code,
         rss_mb=peaks,
         cpu_seconds=used,
-        tenths=tuple(_cost(one, other) for one, other in itertools.pairwise(marks)),
+        tenths=tuple(_cost(mark, following) for mark, following in itertools.pairwise(marks)),
     )
 
 

@@ -1,15 +1,14 @@
-"""Measures the connector beside a plain script: same records, same broker, same sink, one after the other.
+"""Measures the connector and a plain script: same records, same broker, same sink, one after the other.
 
-Real Kafka, Confluent's wire format, batches as large as the vendor takes (100 for Jiguang). Prints, for each, records a
-second, CPU seconds per million records and peak memory, and the ratios, which alone are worth a claim: identical runs
-differ by up to 20 %. Every result is appended to benchmarks/results.jsonl.
+Real Kafka, Confluent's wire format, batches as large as the vendor accepts. Prints records per second, CPU seconds per
+million records and peak memory of each, and their ratios. Only ratios are meaningful: identical runs differ by up to
+20 %. Every result is appended to benchmarks/results.jsonl.
 
     python -m benchmarks.throughput --records 300000 --partitions 4 --in-flight 64 --sink-delay 0 --order none
 
-Several values of --vendor, --sink-delay, --order and --processes are all combined; `--all` does it with all that there
-are. The script speaks Jiguang only. JPush is asked, not told: each record is a question of some 40 bytes, and the run
-includes its answers on the way to the results topic. `--growth 10000 10000000` compares a record's cost in a small and
-a large run.
+Several values of --vendor, --sink-delay, --order and --processes are combined; `--all` combines all values. The script
+supports Jiguang only. JPush's records are queries of about 40 bytes, and the run includes writing the answers to the
+results topic. `--growth 10000 10000000` compares the cost per record in a small and in a large run.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ SCRIPT_PATH: Final = "/smartop/api/v1/events/report"
 
 
 class Cell(NamedTuple):
-    """One set of conditions that systems are compared under."""
+    """One set of conditions under which systems are compared."""
 
     vendor: str
     sink_delay: float
@@ -48,7 +47,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where the systems run."""
+    """The servers that the systems use."""
 
     bootstrap: str
     schemas: str
@@ -61,7 +60,7 @@ def topic_of(workload: Workload) -> str:
 
 
 def command(system: str, cell: Cell, group: str, url: str, to: Surroundings, in_flight: int) -> list[str]:
-    """Return how a system is started."""
+    """Return the command that starts a system."""
     workload = WORKLOADS[cell.vendor]
     topic = topic_of(workload)
     if system == "script":
@@ -75,7 +74,7 @@ def command(system: str, cell: Cell, group: str, url: str, to: Surroundings, in_
 
 
 def compare(cell: Cell, number: int, to: Surroundings, arguments: argparse.Namespace) -> list[Result]:
-    """Measure each system under the same conditions, print what each did, and keep it."""
+    """Measure each system under the same conditions, and store the results."""
     results = []
     with surroundings.sink(cell.vendor, cell.sink_delay) as url:
         for system in arguments.systems:
@@ -92,7 +91,7 @@ def compare(cell: Cell, number: int, to: Surroundings, arguments: argparse.Names
 
 
 def show(cells: list[tuple[Cell, list[Result]]]) -> str:
-    """Return the table, with a line of ratios wherever the script ran beside the connector."""
+    """Return the table, with a line of ratios where both systems ran."""
     heads = ["vendor", "sink", "order", "processes", "system", "records/s", "CPU s/million", "peak RSS MB"]
     rows: list[list[str | float]] = []
     for cell, results in cells:
@@ -116,11 +115,11 @@ def show(cells: list[tuple[Cell, list[Result]]]) -> str:
 
 
 def parsed() -> argparse.Namespace:
-    """Return the arguments."""
+    """Return the parsed arguments."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--records", type=int, default=300_000)
     parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--in-flight", type=int, default=64, help="requests at once, of each process")
+    parser.add_argument("--in-flight", type=int, default=64, help="requests in flight per process")
     parser.add_argument("--vendor", nargs="+", choices=WORKLOADS, default=["jiguang"])
     parser.add_argument("--sink-delay", nargs="+", type=float, default=[0.0], help="seconds until the sink answers")
     parser.add_argument("--order", nargs="+", choices=ORDERS, default=["none"], help="the connector's order")
@@ -128,7 +127,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--all", action="store_true", help="every vendor, delay, order and number of processes")
     parser.add_argument("--growth", nargs=2, type=int, metavar=("SMALL", "LARGE"), help="compare two sizes instead")
-    parser.add_argument("--seconds", type=float, default=300.0, help="the longest that one system may take")
+    parser.add_argument("--seconds", type=float, default=300.0, help="time limit per system")
     arguments = parser.parse_args()
     if arguments.all:
         arguments.vendor, arguments.sink_delay = list(WORKLOADS), list(DELAYS)
@@ -137,7 +136,7 @@ def parsed() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Read the arguments, run everything once, print and keep the results."""
+    """Run every combination once, print and store the results."""
     arguments = parsed()
     choices = (arguments.vendor, arguments.sink_delay, arguments.order, arguments.processes)
     cells = [Cell(*chosen) for chosen in itertools.product(*choices)]

@@ -1,7 +1,8 @@
-"""What the benchmarks send: for each vendor its contract schema, events of one shape, its account and its yes.
+"""What the benchmarks send: for each vendor its contract schema, events, and account.
 
-Jiguang's event is the yardstick: about 250 bytes, 8 properties of five types. The others carry the same order as far as
-their schemas can; JPush's is a question of some 40 bytes, whose answer the connector writes to a results topic.
+The reference is Jiguang's event: about 250 bytes with 8 properties of five types. The other vendors get the same order as
+far as their schemas can represent it. JPush's record is a query of about 40 bytes, whose answer the connector writes to
+a results topic.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from fastavro import parse_schema, schemaless_writer
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DISTINCT: Final = 1_000_000
-"""So many values at most differ in more than their position; a longer run begins again with the first ones."""
+"""The number of distinct values; a longer run repeats the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
     """One vendor's part in the benchmarks.
 
-    `schema` is the contract's file, `schema_id` its id at the registry, `event` makes one datum of a number and epoch
-    milliseconds, `account` are the destination's settings but for its address.
+    `schema` is the contract's file and `schema_id` its id in the registry. `event` makes one value from a number and epoch
+    milliseconds. `account` has the destination's settings except its address.
     """
 
     vendor: str
@@ -36,11 +37,11 @@ class Workload:
 
     @property
     def text(self) -> str:
-        """The schema as the registry gives it."""
+        """The schema as the registry returns it."""
         return (ROOT / "avro" / f"{self.schema}.avsc").read_text(encoding="utf-8")
 
     def values(self, records: int, now: int) -> Iterator[bytes]:
-        """Give the records' values in Confluent's wire format."""
+        """Yield the records' values in Confluent's wire format."""
         schema = parse_schema(json.loads(self.text))
         head = b"\0" + self.schema_id.to_bytes(4, "big")
         again: list[bytes] = []
@@ -58,7 +59,7 @@ class Workload:
 
 
 def event(number: int, now: int) -> dict[str, Any]:
-    """Return one event of Jiguang's: 8 properties of five types."""
+    """Return one Jiguang event with 8 properties of five types."""
     return {
         "cuid": 10_000_000 + number % 100_003,
         "eventName": "order_submitted",
@@ -103,7 +104,7 @@ def _mytracker(number: int, now: int) -> dict[str, Any]:
 
 
 def _jpush_report(number: int, _now: int) -> dict[str, Any]:
-    # Every push is another one: a question that is already in a batch would be asked once for both.
+    # Every query is about another push, because equal queries in a batch share one request.
     return {"id": f"question-{number:020d}", "query": ("connector.events.Received", {"msg_id": 1_000_000_000 + number})}
 
 
@@ -135,4 +136,4 @@ WORKLOADS: Final[Mapping[str, Workload]] = {
     )
 }
 RESULT_ID: Final = 5
-"""The id that the registry gives to the schema of JPush's results."""
+"""The registry's id of the schema of JPush's results."""

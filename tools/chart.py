@@ -1,6 +1,6 @@
-"""Writes helm/values.schema.json: the chart's own values by hand below, `config` from the connector's models.
+"""Writes helm/values.schema.json: the chart's own values from this file, `config` from the connector's models.
 
-`make docs` runs it; a test compares. Helm refuses unknown keys and wrong kinds by it before a template is read.
+`make docs` runs it, and a test checks that it was run. Helm validates values with the schema before it renders templates.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OBJECTS: Final[Schema] = {"type": "array", "items": _OBJECT}
 
 
 def _closed(**properties: Schema) -> Schema:
-    """Return the schema of a mapping with these keys and no others."""
+    """Return the schema of a mapping that allows only these keys."""
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
@@ -111,13 +111,13 @@ _OWN: Final[Mapping[str, Schema]] = {
     "affinity": _OBJECT,
     "topologySpreadConstraints": _OBJECTS,
     "priorityClassName": _NAME,
-    "global": _OBJECT,  # Helm hands it to every chart
+    "global": _OBJECT,  # Helm passes it to every chart
 }
 
 
 def values_schema() -> Schema:
     """Return the JSON schema of the chart's values."""
-    # Vendors of other distributions are not known where the chart is installed, so they are not described.
+    # Only this project's vendors: the chart cannot know those of other packages.
     config = json_schema({name: kind.settings for name, kind in kinds(others=[]).items()})
     head = {key: config.pop(key) for key in ("$schema", "$defs")}
     given = {"type": "object", "if": {"minProperties": 1}, "then": config}  # empty: the chart's example

@@ -1,4 +1,4 @@
-"""Three Apache Kafka nodes for tests that take one of them away."""
+"""Three Apache Kafka nodes, for tests that stop one of them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _HEAP: Final = "192m"
 
 
 class Cluster:
-    """Nodes that are broker and controller each, every topic on all of them, two of them needed for a write.
+    """Three nodes, each broker and controller. Every topic is on all of them; a write needs two.
 
-    Each node's `bootstrap` names all three, so one of them stands for the cluster where a test wants a `Kafka`.
+    Each node's `bootstrap` lists all three, so a test that expects a `Kafka` can use any node.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,7 +38,7 @@ class Cluster:
             node.bootstrap = self.bootstrap
 
     def start(self) -> None:
-        """Start the nodes that do not run; returns when all serve requests and know of each other."""
+        """Start the nodes that are not running. Returns when all serve requests and have found each other."""
         with ThreadPoolExecutor(NODES) as pool:
             list(pool.map(Kafka.format, self.nodes.values()))
         asleep = [node for node in self.nodes.values() if node.pid is None]
@@ -53,21 +53,21 @@ class Cluster:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End every node at once: their data are thrown away."""
+        """Kill every node. Their data are not needed any more."""
         for node in self.nodes.values():
             node.kill()
 
     def leaders(self, topic: str) -> dict[int, int]:
-        """Return the node that leads each partition of a topic, -1 where none does."""
+        """Return the leader of each partition of a topic; -1 means none."""
         try:
             partitions = self._admin().list_topics(topic, timeout=10).topics[topic].partitions
         except KafkaException:
             return {}
-        return {number: one.leader for number, one in partitions.items()}
+        return {number: partition.leader for number, partition in partitions.items()}
 
     def coordinator(self, group: str) -> int:
         """Return the node that coordinates a group."""
-        admin = self._admin()  # its answers come only while it is referred to
+        admin = self._admin()  # a reference must be kept, or its futures never complete
         described = admin.describe_consumer_groups([group], request_timeout=10)[group].result(15)
         return int(described.coordinator.id)
 
@@ -81,6 +81,6 @@ _REPLICATED: Final = {
     "offsets.topic.replication.factor": str(NODES),
     "transaction.state.log.replication.factor": str(NODES),
     "transaction.state.log.min.isr": "2",
-    # A dead leader is noticed by its session; a follower that only lags behind keeps its place as long.
+    # A dead leader is detected by its session. A follower that only lags keeps its place as long.
     "replica.lag.time.max.ms": "4000",
 }

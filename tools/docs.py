@@ -1,6 +1,6 @@
-"""Writes what documents take from the code: the file map of docs/design.md, the tests in docs/promises.md.
+"""Writes the generated parts of documents: the file map of docs/design.md and the test lists of docs/promises.md.
 
-`make docs` runs it; a test compares. Each part stands between two comment lines that name it.
+`make docs` runs it, and a test checks that it was run. Comment lines mark the beginning and the end of each part.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from tools.source import ROOT, Module, compiled, modules
 
 DESIGN: Final = Path("docs/design.md")
 PROMISES: Final = Path("docs/promises.md")
-ROOMS: Final = (
+PACKAGES: Final = (
     *("", "cli", "demo", "operations", "runtime", "delivery", "pipeline", "routing", "console", "dead_letters"),
     *("kafka", "codec", "vendors", "testing", "config", "telemetry"),
 )
-"""Top-level modules, then the packages from the top floor down."""
+"""The modules at the top of `connector/`, then its packages from the top floor down."""
 
 
 class Proof(NamedTuple):
-    """A test that is marked as the proof of a promise."""
+    """A test that is marked as proof of a promise."""
 
     promise: str
     path: Path
@@ -33,7 +33,7 @@ class Proof(NamedTuple):
 
 
 def proofs() -> Iterator[Proof]:
-    """Yield every test marked `promise`, once for each id it is marked with."""
+    """Yield every test marked `promise`, once for each id in its mark."""
     for module in modules("tests"):
         for node in ast.walk(module.tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -49,18 +49,18 @@ def promised(text: str) -> list[str]:
 
 
 def file_map() -> str:
-    """Return the list of modules, each with its docstring's first line."""
-    by_room: defaultdict[str, list[Module]] = defaultdict(list)
-    for module in sorted([*modules("connector"), *compiled()], key=lambda one: one.path):
-        by_room[module.path.parts[1] if len(module.path.parts) > 2 else ""].append(module)
-    order = [*ROOMS, *sorted(by_room.keys() - set(ROOMS))]
+    """Return the list of modules, each with the first line of its docstring."""
+    by_package: defaultdict[str, list[Module]] = defaultdict(list)
+    for module in sorted([*modules("connector"), *compiled()], key=lambda module: module.path):
+        by_package[module.path.parts[1] if len(module.path.parts) > 2 else ""].append(module)
+    order = [*PACKAGES, *sorted(by_package.keys() - set(PACKAGES))]
     lines: list[str] = []
-    for room in order:
-        for module in by_room.get(room, ()):
+    for package in order:
+        for module in by_package.get(package, ()):
             if module.path.name == "__init__.py":
                 lines += ["", f"**`{module.path.parent}/`** {module.headline}", ""]
             else:
-                lines.append(f"- `{module.path.relative_to(Path('connector', room))}`: {module.headline}")
+                lines.append(f"- `{module.path.relative_to(Path('connector', package))}`: {module.headline}")
     return "\n".join(lines).strip("\n")
 
 
@@ -71,17 +71,17 @@ def tests_of(promise: str) -> str:
 
 
 def replaced(text: str, part: str, content: str) -> str:
-    """Return the text with the part between `<!-- part -->` and `<!-- end -->` written anew."""
+    """Return the text with new content between `<!-- part -->` and `<!-- end -->`."""
     begin, end = f"<!-- {part} -->\n", "<!-- end -->"
     if begin not in text:
-        raise ValueError(f"no line {begin.strip()} to write {part} after")
+        raise ValueError(f"the line {begin.strip()} is missing")
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
     return f"{before}{begin}\n{content}\n\n{end}{after}" if content else f"{before}{begin}\n{end}{after}"
 
 
 def current(document: Path, text: str) -> str:
-    """Return the document's text as it has to be now."""
+    """Return the document's text with its generated parts up to date."""
     if document == DESIGN:
         return replaced(text, "map", file_map())
     for promise in promised(text):
@@ -90,7 +90,7 @@ def current(document: Path, text: str) -> str:
 
 
 def main() -> None:
-    """Write every document that is partly made of the code."""
+    """Update every document that has generated parts."""
     for document in (DESIGN, PROMISES):
         path = ROOT / document
         path.write_text(current(document, path.read_text(encoding="utf-8")), encoding="utf-8")

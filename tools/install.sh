@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Brings the servers that tests and benchmarks run into .tools/: Apache Kafka's jars and Apicurio Registry, by Maven.
-# Idempotent: what is there in the wanted version is left alone. Without Maven it says so and leaves .tools/ as it is;
-# the tests that need a server then skip, or fail where CI=true.
+# Fetches the servers for tests and benchmarks into .tools/ with Maven: Apache Kafka's jars and Apicurio Registry.
+# Idempotent: the right version is kept. Without Maven it prints a message and changes nothing; tests that need a server
+# are then skipped, or fail if CI=true.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=$PWD/.tools
@@ -14,7 +14,7 @@ stamp() { echo "$2" > "$tools/$1/.stamp"; }
 kafka=$(cksum < tools/kafka/pom.xml)
 if have kafka "$kafka" && have registry "$registry"; then exit 0; fi
 if ! command -v mvn > /dev/null; then
-    echo "tools: Maven (mvn) is not installed, so Apache Kafka and the registry are not fetched" >&2
+    echo "tools: Maven (mvn) is not installed; Apache Kafka and the registry are not fetched" >&2
     [ "${CI:-}" != true ] || exit 1
     exit 0
 fi
@@ -24,11 +24,13 @@ fetch() {
     mvn --quiet --batch-mode "$@" > "$log" 2>&1 || { tail -n 20 "$log" >&2; echo "tools: mvn failed, see above" >&2; exit 1; }
 }
 if ! have kafka "$kafka"; then
+    echo "tools: fetching Apache Kafka (about a minute)"
     rm -rf "$tools/kafka"
     fetch -f tools/kafka/pom.xml "$plugin:copy-dependencies" -DincludeScope=runtime -DoutputDirectory="$tools/kafka"
     stamp kafka "$kafka"
 fi
 if ! have registry "$registry"; then
+    echo "tools: fetching Apicurio Registry (about a minute)"
     rm -rf "$tools/registry"
     mkdir -p "$tools/registry"
     fetch -f tools/kafka/pom.xml "$plugin:copy" -Dartifact="io.apicurio:apicurio-registry-app:$registry:tar.gz:all" \

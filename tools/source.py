@@ -1,4 +1,4 @@
-"""The source as data, for the documents that are made of it and the tests that look at it."""
+"""The source code as data, for generated documents and for tests of the code itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Module:
 
     @cached_property
     def text(self) -> str:
-        """What the file holds."""
+        """The file's content."""
         return (ROOT / self.path).read_text(encoding="utf-8")
 
     @cached_property
@@ -38,13 +38,13 @@ class Module:
 
     @property
     def headline(self) -> str:
-        """The first line of its docstring, empty where there is none."""
+        """The first line of its docstring, or an empty text."""
         if self.path.suffix == ".pyx":
             return self.text.partition('"""')[2].partition("\n")[0].removesuffix('"""')
         return (ast.get_docstring(self.tree) or "").partition("\n")[0]
 
     def imported(self) -> Iterator[tuple[int, str]]:
-        """Yield line and dotted name of every import, wherever it stands; `from a import b` yields `a.b`."""
+        """Yield line and dotted name of every import, also inside functions; `from a import b` yields `a.b`."""
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 yield from ((node.lineno, alias.name) for alias in node.names)
@@ -53,18 +53,18 @@ class Module:
 
 
 def modules(*folders: str) -> list[Module]:
-    """Return every Python file of the folders (default: all of the project's), in the order of their paths."""
+    """Return every Python file of the folders (default: all of the project's), sorted by path."""
     paths = (path for folder in folders or FOLDERS for path in (ROOT / folder).rglob("*.py"))
     return [Module(path.relative_to(ROOT)) for path in sorted(paths)]
 
 
 def compiled() -> list[Module]:
-    """Return every Cython file of the package: Python's own parser reads none, but each has a headline."""
+    """Return every Cython file of the package. Python cannot parse them, but each has a headline."""
     return [Module(path.relative_to(ROOT)) for path in sorted((ROOT / "connector").rglob("*.pyx"))]
 
 
 def tracked() -> list[Path]:
-    """Return every file that git knows or would add, relative to the repository."""
+    """Return every file that git tracks or would add, relative to the repository."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [Path(line) for line in listed.splitlines() if (ROOT / line).is_file()]

@@ -1,6 +1,6 @@
-"""Toxiproxy for tests: TCP proxies whose connections are cut, delayed or left without an answer on demand.
+"""Toxiproxy for tests: TCP proxies that break, delay or stall connections on demand.
 
-The program comes from `make tools` (built by Go) and is steered over its own HTTP port.
+`make tools` builds the program with Go. It is controlled through its HTTP port.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Toxic = Literal["latency", "timeout", "reset_peer", "limit_data", "slicer"]
 
 
 def missing_toxiproxy() -> str | None:
-    """Return in one line what is missing to start it, or None when nothing is."""
+    """Return what is missing to start it, in one line, or None."""
     return None if PROGRAM.exists() else "toxiproxy not in .tools/bin: run `make tools` (needs Go)"
 
 
 class Proxy:
-    """One proxy: what arrives at `address` goes to the server behind it, unless it is cut or poisoned."""
+    """One proxy. It forwards connections to `address` to the server behind it, with the faults that a test adds."""
 
     def __init__(self, toxiproxy: Toxiproxy, name: str, address: str) -> None:
         self._toxiproxy = toxiproxy
@@ -36,31 +36,31 @@ class Proxy:
         self._toxiproxy.ask("POST", f"/proxies/{self._name}", {"enabled": False})
 
     def join(self) -> None:
-        """Take connections again."""
+        """Accept connections again."""
         self._toxiproxy.ask("POST", f"/proxies/{self._name}", {"enabled": True})
 
     def poison(self, toxic: Toxic, stream: Literal["upstream", "downstream"] = "downstream", **attributes: int) -> None:
-        """Do something bad to what flows to the server (upstream) or to the client: milliseconds, bytes.
+        """Add a fault to the data flowing to the server (upstream) or to the client. Units: milliseconds, bytes.
 
-        `latency` delays, `timeout` lets nothing through (0: for ever), `reset_peer` resets after so long, `limit_data`
-        closes after so many bytes, `slicer` cuts into small pieces.
+        `latency` delays, `timeout` stalls (0: for ever), `reset_peer` resets after a time, `limit_data` closes after a
+        number of bytes, `slicer` splits the data into small pieces.
         """
         body = {"name": f"{toxic}-{stream}", "type": toxic, "stream": stream, "attributes": attributes}
         self._toxiproxy.ask("POST", f"/proxies/{self._name}/toxics", body)
 
     def heal(self) -> None:
-        """Take every toxic away, and take connections."""
+        """Remove every fault and accept connections."""
         for toxic in self._toxiproxy.ask("GET", f"/proxies/{self._name}/toxics"):
             self._toxiproxy.ask("DELETE", f"/proxies/{self._name}/toxics/{toxic['name']}")
         self.join()
 
     def remove(self) -> None:
-        """Break every connection and listen no more."""
+        """Break every connection and stop listening."""
         self._toxiproxy.ask("DELETE", f"/proxies/{self._name}")
 
 
 class Toxiproxy:
-    """A running Toxiproxy; as a context it starts and ends."""
+    """A Toxiproxy process; a context manager that starts and stops it."""
 
     def __init__(self, folder: Path) -> None:
         fault = missing_toxiproxy()
@@ -78,18 +78,18 @@ class Toxiproxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it, and with it every proxy."""
+        """Stop it with all its proxies."""
         self._process.end(signal.SIGTERM)
 
     def proxy(self, upstream: str, listen: str = "127.0.0.1:0") -> Proxy:
-        """Let connections to `listen` (host:port, 0: a free one) through to `upstream`."""
+        """Forward connections to `listen` (host:port; port 0: a free one) to `upstream`."""
         self._count += 1
         body = {"name": f"proxy-{self._count}", "listen": listen, "upstream": upstream, "enabled": True}
         made = self.ask("POST", "/proxies", body)
         return Proxy(self, made["name"], made["listen"])
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
-        """Send one request to its port and return the answer. Raises `ServerError` where it refuses."""
+        """Send one control request and return the answer. Raises `ServerError` if it is refused."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
         with contextlib.closing(connection):
             connection.request(method, path, None if body is None else json.dumps(body))

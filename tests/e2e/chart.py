@@ -1,4 +1,4 @@
-"""The chart as Helm renders it: manifests as data, and what Helm says where it refuses."""
+"""The chart as Helm renders it: manifests as data, and the messages with which Helm refuses values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Manifest = dict[str, Any]
 
 
 def tool(name: str) -> str:
-    """Return the program's path; skips where it is missing, and fails where CI=true and `make tools` could build it."""
+    """Return the program's path. Skips if it is missing; fails if CI=true and `make tools` could build it."""
     own = ROOT / ".tools" / "bin" / name
     found = str(own) if own.is_file() else shutil.which(name)
     if found is None:
@@ -34,19 +34,19 @@ def tool(name: str) -> str:
 
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Helm to its end."""
+    """Run Helm."""
     return subprocess.run([tool("helm"), *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 def render(*values: Path) -> list[Manifest]:
-    """Return the manifests that the chart makes of these values files; fails where it refuses them."""
+    """Return the rendered manifests for these values files. Fails if Helm refuses them."""
     done = helm("template", RELEASE, str(CHART), "--kube-version", KUBERNETES, *_given(values))
     assert done.returncode == 0, done.stderr
     return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
 
 
 def refusal(folder: Path, values: dict[str, Any]) -> str:
-    """Return what Helm says of these values; fails where it takes them."""
+    """Return the message with which Helm refuses these values. Fails if Helm accepts them."""
     file = folder / "values.yaml"
     file.write_text(json.dumps(values), encoding="utf-8")
     done = helm("template", RELEASE, str(CHART), "--kube-version", KUBERNETES, *_given((file,)))
@@ -60,24 +60,24 @@ def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
 
 
 def workloads(manifests: list[Manifest]) -> list[Manifest]:
-    """Return what runs members."""
+    """Return the manifests that run members."""
     found = of_kind(manifests, "Deployment") + of_kind(manifests, "StatefulSet")
     return [each for each in found if container(each)["name"] == "connector"]
 
 
 def pod(manifest: Manifest) -> Manifest:
-    """Return what a manifest says of its pods."""
+    """Return the pod template's spec of a manifest."""
     spec: Manifest = manifest["spec"]
     return spec if manifest["kind"] == "Pod" else spec["template"]["spec"]
 
 
 def pods(manifests: list[Manifest]) -> list[Manifest]:
-    """Return what every manifest that makes pods says of them."""
+    """Return the pod specs of every manifest that creates pods."""
     return [pod(each) for kind in ("Deployment", "StatefulSet", "Job", "Pod") for each in of_kind(manifests, kind)]
 
 
 def container(manifest: Manifest) -> Manifest:
-    """Return the one container of a manifest that makes pods."""
+    """Return the only container of a manifest that creates pods."""
     (found,) = pod(manifest)["containers"]
     only: Manifest = found
     return only
@@ -94,7 +94,7 @@ def selected(manifests: list[Manifest], labels: dict[str, str]) -> list[str]:
 
 
 def configuration(manifests: list[Manifest], name: str = "r-connector") -> dict[str, str]:
-    """Return the files beside and with the configuration, by name."""
+    """Return the files of the configuration's ConfigMap, by name."""
     maps = [each for each in of_kind(manifests, "ConfigMap") if "connector.yaml" in each["data"]]
     (found,) = (each for each in maps if len(maps) == 1 or each["metadata"]["name"] == name)
     files: dict[str, str] = found["data"]
@@ -102,5 +102,5 @@ def configuration(manifests: list[Manifest], name: str = "r-connector") -> dict[
 
 
 def _given(values: tuple[Path, ...]) -> list[str]:
-    """Return Helm's arguments for values files."""
+    """Return Helm's arguments for the values files."""
     return [argument for file in values for argument in ("--values", str(file))]

@@ -1,4 +1,4 @@
-"""A real browser for the tests of the page; where it is missing they skip with one line, and fail where CI=true."""
+"""A real browser for the tests of the console. Without it they are skipped, or fail if CI=true."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, for one module: while it runs its driver has this thread's event loop, so no async test may run."""
+    """Chromium for one module. Its driver uses this thread's event loop, so no async test may run meanwhile."""
     if shutil.which(CHROMIUM) is None:
         fault = f"no browser at {CHROMIUM}: run tools/install_browser.sh as root, or set CHROMIUM"
         if os.environ.get("CI") == "true":
@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def tab(browser: Browser) -> Iterator[Page]:
-    """A fresh browser tab; whatever a page complains about, such as a broken content policy, fails the test."""
+    """A new browser tab. The test fails if the page reports an error, such as a violation of the content policy."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     context.set_default_timeout(15_000)
     page = context.new_page()
@@ -42,5 +42,5 @@ def tab(browser: Browser) -> Iterator[Page]:
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
     yield page
     context.close()
-    # What is refused on purpose (401, 403, 404) is an error to the browser's console, too.
+    # The browser reports deliberate refusals (401, 403, 404) as errors, too.
     assert [one for one in complaints if not one.startswith("Failed to load resource")] == []

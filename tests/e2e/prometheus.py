@@ -1,4 +1,4 @@
-"""A real Prometheus beside a test: it scrapes members, evaluates the alerts' rules, and answers queries."""
+"""A real Prometheus for tests: it scrapes members, evaluates the alert rules and answers queries."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tools.servers import free_ports
 
 
 class Prometheus:
-    """What a running Prometheus answers."""
+    """A client of a running Prometheus."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the series that an expression has now, each with its labels and its value."""
+        """Return the current series of an expression, each with its labels and its value."""
         answer = self._get(f"query?{urllib.parse.urlencode({'query': expression})}")
         found: list[dict[str, Any]] = answer["data"]["result"]
         return found
 
     def value(self, expression: str) -> float | None:
-        """Return the value of an expression that has one series, None where it has none."""
+        """Return the value of an expression with one series, or None."""
         found = self.query(expression)
         return float(found[0]["value"][1]) if len(found) == 1 else None
 
@@ -48,7 +48,7 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, members: Sequence[int]) -> Iterator[Prometheus]:
-    """Run Prometheus over the members on these ports, with the chart's rules, until the test is done."""
+    """Run Prometheus for the members on these ports, with the chart's rules, until the test ends."""
     binary = tool("prometheus")
     (port,) = free_ports(1)
     targets = [f"127.0.0.1:{member}" for member in members]

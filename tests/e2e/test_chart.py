@@ -1,4 +1,4 @@
-"""The chart: every values file lints, renders and is valid for Kubernetes, and bad values get their sentence."""
+"""The chart: every values file lints, renders and is valid for Kubernetes, and bad values are refused with a message."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ CONFIG: Final[dict[str, Any]] = {
 
 
 def _config(section: str, **changes: Any) -> dict[str, Any]:
-    """Return the configuration with keys of one section changed."""
+    """Return the configuration with changed keys in one section."""
     return {**CONFIG, section: {**CONFIG.get(section, {}), **changes}}
 
 
 def _tracker(**changes: Any) -> dict[str, Any]:
-    """Return the configuration with keys of its destination changed."""
+    """Return the configuration with changed keys in its destination."""
     return _config("destinations", tracker={**CONFIG["destinations"]["tracker"], **changes})
 
 
 def _client(**changes: Any) -> dict[str, Any]:
-    """Return the configuration with properties of librdkafka changed."""
+    """Return the configuration with changed properties of librdkafka."""
     return _config("kafka", client={**CONFIG["kafka"]["client"], **changes})
 
 
@@ -69,15 +69,15 @@ def rendered() -> dict[str, list[Manifest]]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_values_are_linted(name: str) -> None:
-    """`helm lint --strict` has nothing to say about a values file that the chart ships."""
+def test_values_pass_lint(name: str) -> None:
+    """`helm lint --strict` accepts every values file that the chart ships."""
     done = helm("lint", "--strict", "--kube-version", "1.33.0", str(CHART), "--values", str(FILES[name]))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_manifests_are_valid_for_kubernetes(name: str, rendered: dict[str, list[Manifest]]) -> None:
-    """Every manifest passes Kubernetes' own schema, unknown fields refused, and names are not used twice."""
+    """Every manifest is valid for Kubernetes' own schema, without unknown fields, and names are unique."""
     for manifest in rendered[name]:
         if manifest["kind"] in CUSTOM:
             schema = json.loads((CUSTOM_SCHEMAS / f"{manifest['kind']}.json").read_text(encoding="utf-8"))
@@ -89,8 +89,8 @@ def test_manifests_are_valid_for_kubernetes(name: str, rendered: dict[str, list[
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_pods_keep_to_the_restricted_profile(name: str, rendered: dict[str, list[Manifest]]) -> None:
-    """No pod runs as root, writes to its root file system, gains privileges or has a token of the API."""
+def test_pods_meet_the_restricted_profile(name: str, rendered: dict[str, list[Manifest]]) -> None:
+    """No pod runs as root, writes to its root file system, gains privileges or mounts an API token."""
     found = pods(rendered[name])
     assert len(found) >= 2
     for each in found:
@@ -105,10 +105,10 @@ def test_pods_keep_to_the_restricted_profile(name: str, rendered: dict[str, list
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_connector_takes_the_rendered_configuration(
+def test_connector_accepts_the_rendered_configuration(
     name: str, rendered: dict[str, list[Manifest]], tmp_path: Path
 ) -> None:
-    """The connector's models accept the ConfigMap's file, with secrets where the pod has them."""
+    """The connector accepts the ConfigMap's file, with secrets at the pod's paths."""
     (workload, *_) = workloads(rendered[name])
     member = container(workload)
     variables = {variable["name"]: "a-value-of-the-cluster" for variable in member["env"]}
@@ -127,8 +127,8 @@ def test_the_connector_takes_the_rendered_configuration(
     assert probes == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
 
 
-def test_the_schema_is_made_of_the_models() -> None:
-    """values.schema.json is what `make docs` would write now, and knows every value with a default."""
+def test_schema_is_current() -> None:
+    """values.schema.json is what `make docs` would write, and has every value with a default."""
     assert SCHEMA.read_text(encoding="utf-8") == text(), "run make docs"
 
 
@@ -211,16 +211,16 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_bad_values_get_their_sentence(name: str, tmp_path: Path) -> None:
-    """Values that would start and then go wrong are refused with what is wrong, and never with a secret's value."""
+def test_bad_values_are_refused_with_a_message(name: str, tmp_path: Path) -> None:
+    """Values that would fail later are refused with a message that never contains a secret."""
     values, says = REFUSED[name]
     said = refusal(tmp_path, {"config": CONFIG, **values})
     assert says in said
     assert "a-real-one" not in said
 
 
-def test_every_secret_of_a_vendor_is_known_to_the_chart(tmp_path: Path) -> None:
-    """A plain value is refused for each setting that the connector's own models and log redaction take for a secret."""
+def test_chart_refuses_every_plain_secret(tmp_path: Path) -> None:
+    """A plain value is refused for every setting that the models or the log redaction treat as a secret."""
     names = {name for kind in kinds(others=[]).values() for name in kind.settings.model_fields if names_secret(name)}
     assert len(names) >= 5
     template = (CHART / "templates" / "_checks.tpl").read_text(encoding="utf-8")
@@ -232,8 +232,8 @@ def test_every_secret_of_a_vendor_is_known_to_the_chart(tmp_path: Path) -> None:
     ] == []
 
 
-def test_each_destination_has_a_workload_of_its_own(rendered: dict[str, list[Manifest]]) -> None:
-    """`perDestination` renders a deployment for each destination and no other, which runs that one alone."""
+def test_per_destination_renders_one_workload_each(rendered: dict[str, list[Manifest]]) -> None:
+    """`perDestination` renders one deployment per destination, which runs only that destination."""
     found = workloads(rendered["per-destination"])
     assert {each["metadata"]["name"] for each in found} == {"r-connector-tracker-eu", "r-connector-tracker-us"}
     arguments = [each["spec"]["template"]["spec"]["containers"][0]["args"] for each in found]
@@ -242,8 +242,8 @@ def test_each_destination_has_a_workload_of_its_own(rendered: dict[str, list[Man
     assert len(set(selectors)) == 2
 
 
-def test_static_members_keep_their_name(rendered: dict[str, list[Manifest]]) -> None:
-    """`staticMembership` renders a StatefulSet whose pods' names are their group.instance.id."""
+def test_static_members_keep_their_names(rendered: dict[str, list[Manifest]]) -> None:
+    """`staticMembership` renders a StatefulSet whose pod names are the group.instance.id."""
     (found,) = workloads(rendered["static-membership"])
     assert found["kind"] == "StatefulSet"
     client = json.loads(configuration(rendered["static-membership"])["connector.yaml"])["kafka"]["client"]
@@ -253,8 +253,8 @@ def test_static_members_keep_their_name(rendered: dict[str, list[Manifest]]) -> 
 
 
 @pytest.mark.parametrize(("name", "kind"), [("keda", "ScaledObject"), ("hpa", "HorizontalPodAutoscaler")])
-def test_a_scaler_scales_what_is_there(name: str, kind: str, rendered: dict[str, list[Manifest]]) -> None:
-    """The scaler names the workload, which then leaves the number of replicas to it."""
+def test_scaler_targets_the_workload(name: str, kind: str, rendered: dict[str, list[Manifest]]) -> None:
+    """The scaler names the workload, which then does not set the number of replicas."""
     (workload,) = workloads(rendered[name])
     (scaler,) = of_kind(rendered[name], kind)
     target = scaler["spec"]["scaleTargetRef"]
@@ -262,8 +262,8 @@ def test_a_scaler_scales_what_is_there(name: str, kind: str, rendered: dict[str,
     assert "replicas" not in workload["spec"]
 
 
-def test_keda_scales_by_the_groups_lag(rendered: dict[str, list[Manifest]]) -> None:
-    """The trigger asks for the group's lag on each topic, and counts partitions that have some only."""
+def test_keda_scales_by_group_lag(rendered: dict[str, list[Manifest]]) -> None:
+    """The trigger reads the group's lag on each topic, and ignores partitions without lag."""
     (scaler,) = of_kind(rendered["keda"], "ScaledObject")
     (trigger,) = scaler["spec"]["triggers"]
     config = json.loads(configuration(rendered["keda"])["connector.yaml"])
@@ -273,11 +273,11 @@ def test_keda_scales_by_the_groups_lag(rendered: dict[str, list[Manifest]]) -> N
 
 
 def test_whole_numbers_stay_whole(rendered: dict[str, list[Manifest]]) -> None:
-    """A large number of the values comes out as it was written, not as 6.7e+07."""
+    """A large number in the values is rendered as it was written, not as 6.7e+07."""
     assert '"buffer": 67108864' in configuration(rendered["tuned"])["connector.yaml"]
 
 
-def test_another_configuration_rolls_the_pods(tmp_path: Path) -> None:
+def test_configuration_change_rolls_the_pods(tmp_path: Path) -> None:
     """The pods' checksum changes with the configuration and with nothing else."""
     sums = []
     for number, (level, replicas) in enumerate([("info", 1), ("info", 2), ("debug", 1)]):
@@ -289,9 +289,9 @@ def test_another_configuration_rolls_the_pods(tmp_path: Path) -> None:
     assert sums[0] != sums[2]
 
 
-def test_the_notes_say_what_to_do_next(tmp_path: Path) -> None:
-    """The notes tell which Secret to make, which test to run and where to look; the example is called one."""
-    # `helm template` leaves the notes out, and an installation wants a cluster: here they become a manifest's text.
+def test_notes_name_the_next_steps(tmp_path: Path) -> None:
+    """The notes name the Secret to create, the test to run and where to look; they identify the example as one."""
+    # `helm template` omits the notes and an installation needs a cluster, so the notes are rendered as a manifest.
     chart = tmp_path / "connector"
     shutil.copytree(CHART, chart)
     notes = (chart / "templates" / "NOTES.txt").read_text(encoding="utf-8")
@@ -305,16 +305,16 @@ def test_the_notes_say_what_to_do_next(tmp_path: Path) -> None:
         assert says in said
 
 
-def test_keda_counts_all_topics_where_one_is_a_pattern(rendered: dict[str, list[Manifest]]) -> None:
-    """One trigger without a topic stands for all; it does not ask for what KEDA refuses there."""
+def test_keda_uses_one_trigger_for_patterns(rendered: dict[str, list[Manifest]]) -> None:
+    """With a topic pattern, one trigger without a topic covers all, without options that KEDA refuses there."""
     (scaler,) = of_kind(rendered["keda-patterns"], "ScaledObject")
     (trigger,) = scaler["spec"]["triggers"]
     assert set(trigger["metadata"]) == {"bootstrapServers", "consumerGroup", "lagThreshold"}
     assert trigger["authenticationRef"] == {"name": "kafka-credentials"}
 
 
-def test_the_schemas_of_operators_refuse_what_they_do_not_know(rendered: dict[str, list[Manifest]]) -> None:
-    """A field that is misspelt, in a manifest's own spec or in a list of it, is a fault in each of the kinds."""
+def test_operator_schemas_refuse_unknown_fields(rendered: dict[str, list[Manifest]]) -> None:
+    """A misspelt field in a manifest's spec or its lists is a fault in each kind."""
     spoilt: dict[str, tuple[str, Callable[[Manifest], None]]] = {
         "ScaledObject": ("keda", lambda spec: spec["triggers"][0].update(metaData={})),
         "PodMonitor": ("monitoring", lambda spec: spec["podMetricsEndpoints"][0].update(intervall="15s")),
@@ -330,8 +330,8 @@ def test_the_schemas_of_operators_refuse_what_they_do_not_know(rendered: dict[st
             jsonschema.validate(manifest, schema)
 
 
-def test_the_values_that_people_expect_are_there() -> None:
-    """The values file has the names that charts have, and each feature has a values file in helm/ci/."""
+def test_usual_values_and_examples_exist() -> None:
+    """The values file uses the usual names, and each feature has a values file in helm/ci/."""
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     assert set(values) >= set(EXPECTED)
     features = {name for name, value in values.items() if isinstance(value, dict) and value.get("enabled") is False}

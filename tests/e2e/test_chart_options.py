@@ -1,4 +1,4 @@
-"""The chart's console and its Job for topics: what leads to them, what they are given, and when."""
+"""The chart's console and its Job for topics: what reaches them, what they receive, and when."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 from tests.e2e.chart import CHART, configuration, container, of_kind, pod, render, selected
 
 
-def test_the_console_is_a_deployment_that_nothing_takes_for_a_member() -> None:
-    """Its Service, Ingress and policy lead to it alone; the members' Service, budget and policy to members alone."""
+def test_console_is_separate_from_members() -> None:
+    """Its Service, Ingress and policy select only the console; the members' Service, budget and policy select only members."""
     manifests = render(CHART / "ci" / "console-values.yaml")
     (console,) = (each for each in of_kind(manifests, "Deployment") if container(each)["name"] == "console")
     assert container(console)["args"] == ["console", "-c", "/etc/connector/connector.yaml"]
@@ -37,8 +37,8 @@ def test_the_console_is_a_deployment_that_nothing_takes_for_a_member() -> None:
     assert [selected(manifests, labels) for labels in callers] == [["console"]]
 
 
-def test_the_console_answers_where_its_ingress_leads() -> None:
-    """It listens for others, knows the name that people type, asks all members, and has its token from the Secret."""
+def test_console_is_reachable_through_its_ingress() -> None:
+    """It listens on all addresses, accepts the Ingress host, reads all members, and takes its token from the Secret."""
     manifests = render(CHART / "ci" / "console-values.yaml")
     (ingress,) = of_kind(manifests, "Ingress")
     (rule,) = ingress["spec"]["rules"]
@@ -54,8 +54,8 @@ def test_the_console_answers_where_its_ingress_leads() -> None:
     assert "console" not in json.loads(configuration(render(CHART / "values.yaml"))["connector.yaml"])
 
 
-def test_topics_are_created_before_anything_else() -> None:
-    """The Job is a hook that needs nothing of the release: a configuration of its own, and another account."""
+def test_topics_job_runs_first() -> None:
+    """The Job is a hook with its own configuration and account, independent of the rest of the release."""
     manifests = render(CHART / "ci" / "topics-job-values.yaml")
     (job,) = of_kind(manifests, "Job")
     hooks = [

@@ -1,4 +1,4 @@
-"""compose.yaml without an engine: what it mounts exists, its parts fit together, its configuration is valid."""
+"""compose.yaml without an engine: its mounts exist, its parts match, its configuration is valid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tools.servers import ROOT
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return what a YAML file holds."""
+    """Return a YAML file's content."""
     content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content
 
@@ -28,7 +28,7 @@ MEMBER: Final = SERVICES["connector"]
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    """The member's settings, as the connector itself reads them; no variable is set."""
+    """The member's settings, as the connector reads them, without environment variables."""
     known = kinds(others=[])
     models: dict[str, type[DestinationSettings]] = {name: kind.settings for name, kind in known.items()}
     rules = {name: kind.rules for name, kind in known.items()}
@@ -36,13 +36,13 @@ def settings() -> Settings:
 
 
 def _mounts(service: dict[str, Any]) -> dict[str, str]:
-    """Return the folders and files of the repository that a service sees, by where it sees them."""
+    """Return the repository's files and folders that a service mounts, by mount path."""
     parts = [volume.split(":") for volume in service.get("volumes", ()) if volume.startswith("./")]
     return {inside: outside for outside, inside, _ in parts}
 
 
-def test_what_is_mounted_exists() -> None:
-    """Every file of the repository that a service mounts is there, mounted for reading only."""
+def test_mounted_files_exist() -> None:
+    """Every mounted file of the repository exists and is mounted read-only."""
     volumes = [volume for service in SERVICES.values() for volume in service.get("volumes", ())]
     mounted = [volume for volume in volumes if volume.startswith(".")]
     assert len(mounted) >= 5
@@ -50,27 +50,27 @@ def test_what_is_mounted_exists() -> None:
     assert [volume for volume in mounted if not (ROOT / volume.split(":")[0]).exists()] == []
 
 
-def test_what_is_waited_for_exists() -> None:
-    """Each dependency is a service, and one that is waited for until healthy has a health check."""
+def test_dependencies_exist() -> None:
+    """Each dependency is a service, and one that must be healthy has a health check."""
     for service in SERVICES.values():
         waits = service.get("depends_on", {})
         for name in waits:
             assert name in SERVICES
             if isinstance(waits, dict) and waits[name]["condition"] == "service_healthy":
-                own_image = SERVICES[name]["image"] == "connector:local"  # it has the health check of its Dockerfile
+                own_image = SERVICES[name]["image"] == "connector:local"  # its Dockerfile has a health check
                 assert own_image or SERVICES[name]["healthcheck"]["test"]
 
 
 def test_images_have_versions_and_ports_stay_on_this_machine() -> None:
-    """No image floats, and no port is open to others than this machine."""
+    """Every image has a version, and every port is published on this machine only."""
     images = [service["image"] for service in SERVICES.values()]
     assert [image for image in images if ":" not in image or image.endswith(":latest")] == []
     ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
 
 
-def test_each_vendor_is_simulated_where_the_member_looks_for_it(settings: Settings) -> None:
-    """The address and the account of each destination are those of the simulator that serves its vendor."""
+def test_simulators_match_the_destinations(settings: Settings) -> None:
+    """Each destination's address and account match the simulator of its vendor."""
     assert {each.vendor for each in settings.destinations.values()} == set(SIMULATORS)
     raw = _read(ROOT / "compose" / "connector.yaml")["destinations"]
     for name, destination in settings.destinations.items():
@@ -82,8 +82,8 @@ def test_each_vendor_is_simulated_where_the_member_looks_for_it(settings: Settin
         assert {key: raw[name][key] for key in account} == account
 
 
-def test_the_member_finds_its_neighbours(settings: Settings) -> None:
-    """Broker, registry and topics are services of the file, and it is given the time that a stop may take."""
+def test_member_reaches_its_services(settings: Settings) -> None:
+    """Broker, registry and topics are services of the file, and the stop grace period covers a drain."""
     server, port = str(settings.kafka.client["bootstrap.servers"]).split(":")
     assert f"INSIDE://:{port}" in SERVICES[server]["environment"]["KAFKA_LISTENERS"]
     assert settings.schema_registry is not None
@@ -95,8 +95,8 @@ def test_the_member_finds_its_neighbours(settings: Settings) -> None:
     assert settings.server.host == "0.0.0.0"
 
 
-def test_the_console_shows_the_member(settings: Settings) -> None:
-    """It reads the member's configuration, asks the member, is open to others of the network only with a token."""
+def test_console_shows_the_member(settings: Settings) -> None:
+    """It reads the member's configuration, queries the member, and requires a token from other hosts."""
     console = SERVICES["console"]
     assert console["command"] == ["console", "-c", "/etc/connector/connector.yaml"]
     assert _mounts(console) == _mounts(MEMBER)
@@ -108,7 +108,7 @@ def test_the_console_shows_the_member(settings: Settings) -> None:
 
 
 def test_prometheus_and_grafana_are_provisioned(settings: Settings) -> None:
-    """Prometheus scrapes the member and reads the rules; Grafana finds Prometheus and the dashboard."""
+    """Prometheus scrapes the member and reads the rules; Grafana has Prometheus and the dashboard."""
     scraping = _read(ROOT / "compose" / "prometheus.yaml")
     assert scraping["scrape_configs"][0]["static_configs"] == [{"targets": [f"connector:{settings.server.port}"]}]
     rules = _mounts(SERVICES["prometheus"])["/etc/prometheus/rules"]

@@ -1,4 +1,4 @@
-"""The demo as a newcomer starts it: a process of its own, whose exit status and words can be believed."""
+"""The demo as a newcomer starts it: a separate process with a correct exit status and output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Let children heed SIGINT, which a shell makes those ignore that it runs in the background."""
+    """Restore SIGINT for child processes; a shell ignores it for background processes."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -25,10 +25,10 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.promise("P1")
 @pytest.mark.promise("P5")
 @pytest.mark.promise("P9")
-def test_the_demo_adds_up_and_leaves_the_console_open() -> None:
-    """`connector demo --keep` shows every cause of a dead letter, its sum is right, and so is the console's page.
+def test_demo_totals_are_right_and_console_stays_open() -> None:
+    """`connector demo --keep` shows every cause of a dead letter, its totals are right, and so is the console's page.
 
-    Kills: an event dropped after a lost answer, a whole refused batch dead-lettered, a letter of re-encoded bytes.
+    Kills: an event dropped after a lost answer, a whole refused batch dead-lettered, a dead letter of re-encoded bytes.
     """
     command = [sys.executable, "-u", "-m", "connector", "demo", "--keep"]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

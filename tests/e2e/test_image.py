@@ -1,4 +1,4 @@
-"""The image without an engine: its Dockerfile read, and the steps of its build run in a folder of ours."""
+"""The image without an engine: its Dockerfile is parsed, and its build steps run in a temporary folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ import yaml
 from tests.integration.job import wait_for
 from tools.servers import ROOT, free_ports
 
-pytestmark = pytest.mark.timeout(400)  # an environment is installed from nothing
+pytestmark = pytest.mark.timeout(400)  # installs a whole environment
 
 
 class Step(NamedTuple):
-    """One instruction: the stage it stands in, its word, and its text on one line."""
+    """One instruction: its stage, its keyword, and its text on one line."""
 
     stage: str
     word: str
@@ -31,7 +31,7 @@ class Step(NamedTuple):
 
 
 def _steps() -> Iterator[Step]:
-    """Yield the instructions of the Dockerfile, comments left out and continued lines joined."""
+    """Yield the instructions of the Dockerfile, without comments and with joined lines."""
     lines = [
         line for line in (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
     ]
@@ -53,13 +53,13 @@ def _all(stage: str, word: str) -> list[str]:
 
 
 def _sources() -> list[list[str]]:
-    """Return what each COPY of the build stage takes and, at the end, where it goes."""
+    """Return the sources and the target of each COPY in the build stage."""
     return [text.split() for text in _all("build", "COPY")]
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run every COPY and RUN of the build stage but apt's, its folders moved under ours; returns the environment."""
+    """Run every COPY and RUN of the build stage except apt, in a temporary folder. Returns the environment."""
     folder = tmp_path_factory.mktemp("image")
     source, target = folder / "src", folder / "connector"
     source.mkdir()
@@ -85,8 +85,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_what_is_copied_exists_and_is_not_ignored() -> None:
-    """Each COPY names files of the repository that .dockerignore lets through, and nothing else is let through."""
+def test_copied_files_exist_and_are_not_ignored() -> None:
+    """Each COPY names files that .dockerignore lets through, and it lets nothing else through."""
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     let_through = {line.removeprefix("!") for line in ignored if line.startswith("!")}
     taken = {name for copy in _sources() for name in copy[:-1]}
@@ -95,8 +95,8 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
     assert taken == let_through
 
 
-def test_the_image_runs_without_privileges_and_without_build_tools() -> None:
-    """The last stage copies the environment alone, runs as a numbered user, and its process 1 hands signals on."""
+def test_image_has_no_privileges_and_no_build_tools() -> None:
+    """The last stage copies only the environment, runs as a numeric user, and forwards signals."""
     assert _all("run", "COPY") == ["--from=build /opt/connector /opt/connector"]
     uid = re.fullmatch(r"([1-9]\d+):[1-9]\d+", _all("run", "USER")[-1])
     assert uid is not None
@@ -108,8 +108,8 @@ def test_the_image_runs_without_privileges_and_without_build_tools() -> None:
     assert _all("run", "STOPSIGNAL") == ["SIGTERM"]
 
 
-def test_every_package_is_pinned_by_its_hash() -> None:
-    """The only install that may fetch is the one from the hashed requirements, and it takes no source packages."""
+def test_every_package_is_hashed() -> None:
+    """Only the install from the hashed requirements may download, and it takes no source packages."""
     installs = [text for text in _all("build", "RUN") if "pip install" in text]
     fetching = [text for text in installs if "--no-index" not in text]
     assert len(installs) == 2
@@ -117,13 +117,13 @@ def test_every_package_is_pinned_by_its_hash() -> None:
     assert "--require-hashes --only-binary :all: -r requirements/runtime.txt" in fetching[0]
 
 
-def test_the_labels_are_open_containers() -> None:
-    """Title, description, licence, version and revision stand under their standard names."""
+def test_labels_use_standard_names() -> None:
+    """Title, description, licence, version and revision use their standard names."""
     keys = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", " ".join(_all("run", "LABEL"))))
     assert keys == {"title", "description", "licenses", "version", "revision"}
 
 
-def test_the_environment_runs_as_the_image_would(environment: Path, tmp_path: Path) -> None:
+def test_built_environment_runs_like_the_image(environment: Path, tmp_path: Path) -> None:
     """The built environment starts by entry point and command, passes the health check, and stops on SIGTERM with 0."""
     entry, command = json.loads(_all("run", "ENTRYPOINT")[0]), json.loads(_all("run", "CMD")[0])
     assert sorted(path.name for path in (environment / "lib/python3.11/site-packages").glob("pip*")) == []
@@ -155,7 +155,7 @@ def test_the_environment_runs_as_the_image_would(environment: Path, tmp_path: Pa
 
 
 def _answers(port: int) -> bool:
-    """Whether something serves HTTP there."""
+    """Whether HTTP is served there."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
             return bool(answer.status == 200)

@@ -1,4 +1,4 @@
-"""Alerts and the dashboard: they ask for metrics that exist, alerts fire on their fault and are silent without one."""
+"""Alerts and dashboard: they query existing metrics, and alerts fire on their fault only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUERIES: Final = list(_queries())
 
 
 def _series() -> dict[str, set[str]]:
-    """Return the labels of every series that a member serves, by its name."""
+    """Return the labels of every series that a member serves, by name."""
     found: dict[str, set[str]] = {}
     for each in DEFINITIONS:
         names = [each.name]
@@ -45,8 +45,8 @@ def _series() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize(("title", "query"), QUERIES, ids=[f"{n}-{title}" for n, (title, _) in enumerate(QUERIES)])
-def test_a_query_asks_for_what_is_served(title: str, query: str) -> None:
-    """Every metric in a query exists, and every label that it selects or sums by is one of that query's metrics."""
+def test_queries_use_existing_metrics(title: str, query: str) -> None:
+    """Every metric in a query exists, and so does every label that it selects or groups by."""
     series = _series()
     asked = re.findall(rf"\b{PREFIX}\w+", query)
     assert asked
@@ -58,14 +58,14 @@ def test_a_query_asks_for_what_is_served(title: str, query: str) -> None:
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
-    """No metric is served that the dashboard never shows."""
+    """Every served metric is on the dashboard."""
     asked = {name for _, query in QUERIES for name in re.findall(rf"\b{PREFIX}\w+", query)}
     shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked}
     assert {f"{PREFIX}{each.name}" for each in DEFINITIONS} - shown == set()
 
 
-def test_panels_have_a_place_and_a_meaning() -> None:
-    """Ids are not used twice, no panel covers another, and each says what it shows."""
+def test_panels_have_positions_and_descriptions() -> None:
+    """Panel ids are unique, panels do not overlap, and each has a description."""
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()
@@ -77,8 +77,8 @@ def test_panels_have_a_place_and_a_meaning() -> None:
         assert panel["type"] == "row" or panel["description"]
 
 
-def test_prometheus_reads_every_query_of_the_dashboard(tmp_path: Path) -> None:
-    """Each panel's query is valid PromQL once Grafana has put its variables in."""
+def test_dashboard_queries_are_valid(tmp_path: Path) -> None:
+    """Each panel's query is valid PromQL after Grafana has replaced its variables."""
     rules = [
         {"record": f"panel:query:{number}", "expr": query.replace("$__rate_interval", "5m").replace("$job", ".*")}
         for number, (_, query) in enumerate(QUERIES)
@@ -91,8 +91,8 @@ def test_prometheus_reads_every_query_of_the_dashboard(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_alerts_fire_on_their_fault_and_on_nothing_else(tmp_path: Path) -> None:
-    """`promtool test rules`: each alert fires with its words on its fault, all are silent on a healthy member."""
+def test_alerts_fire_on_their_fault_only(tmp_path: Path) -> None:
+    """`promtool test rules`: each alert fires with its text on its fault, and none fires on a healthy member."""
     cases = (ROOT / "tests" / "e2e" / "alerts.yaml").read_text(encoding="utf-8").replace("[RULES]", f"[{RULES}]")
     file = tmp_path / "alerts.yaml"
     file.write_text(cases, encoding="utf-8")
@@ -105,14 +105,14 @@ def test_alerts_fire_on_their_fault_and_on_nothing_else(tmp_path: Path) -> None:
     assert expected == silent == {alert["alert"] for alert in ALERTS}
 
 
-def test_the_operators_rule_holds_the_same_alerts() -> None:
-    """The chart's PrometheusRule is the file that promtool has tested, its templates untouched."""
+def test_prometheus_rule_has_the_tested_alerts() -> None:
+    """The chart's PrometheusRule has the rules that promtool tested, with unchanged templates."""
     (rule,) = of_kind(render(CHART / "ci" / "monitoring-values.yaml"), "PrometheusRule")
     assert rule["spec"]["groups"][0]["rules"] == ALERTS
 
 
-def test_each_alert_says_where_it_is_explained() -> None:
-    """The runbook of an alert is a heading of docs/operations.md."""
+def test_alerts_link_to_their_runbook() -> None:
+    """The runbook of each alert is a heading of docs/operations.md."""
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     headings = {heading.lower() for heading in re.findall(r"^### (\w+)$", page, re.MULTILINE)}
     for alert in ALERTS:
@@ -121,8 +121,8 @@ def test_each_alert_says_where_it_is_explained() -> None:
         assert anchor in headings
 
 
-def test_the_served_page_has_nothing_that_prometheus_would_mend() -> None:
-    """`promtool check metrics` finds no fault in the names, units and help texts of all metrics."""
+def test_metrics_pass_promtool() -> None:
+    """`promtool check metrics` accepts names, units and help texts of all metrics."""
     done = subprocess.run(
         [tool("promtool"), "check", "metrics"], input=Metrics().render(), capture_output=True, timeout=60, check=False
     )

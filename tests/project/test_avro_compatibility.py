@@ -1,6 +1,6 @@
-"""The contract schemas keep what every committed version of them promised: old records are read, old readers read on.
+"""The contract schemas stay compatible: old records are readable, and old readers can read new records.
 
-Avro's resolution rules are written out here, because fastavro resolves values and compares no schemas.
+This file implements Avro's resolution rules, because fastavro resolves values but does not compare schemas.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PROMOTIONS: Final = {
 
 
 def current(name: str) -> Any:
-    """Return a contract schema as it stands in the tree."""
+    """Return a contract schema as it is in the tree."""
     return json.loads((ROOT / "avro" / name).read_text(encoding="utf-8"))
 
 
 def git(*arguments: str) -> str:
-    """Return what git says; the test skips where there is no git, or no repository of this tree."""
+    """Return the output of git. Skips the test without git or a repository."""
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -41,7 +41,7 @@ def git(*arguments: str) -> str:
 
 
 def committed(name: str) -> Mapping[str, Any]:
-    """Return every version of a contract schema that the clone knows, by commit; of a shallow clone that is one."""
+    """Return every committed version of a contract schema in this clone, by commit."""
     if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != ROOT.resolve():
         pytest.skip("the committed versions of avro/ need git and this tree's repository")
     commits = git("log", "--format=%h", "--diff-filter=d", "--", f"avro/{name}").split()
@@ -49,9 +49,9 @@ def committed(name: str) -> Mapping[str, Any]:
 
 
 class Reader:
-    """One reader's schema, for one writer's: what of the writer's records it cannot read.
+    """One reader's schema against one writer's: what the reader cannot read.
 
-    With `added`, branches and symbols that only the writer has are no fault: avro/README.md has readers updated first.
+    With `added`, branches and symbols that only the writer has are allowed: avro/README.md says to update readers first.
     """
 
     def __init__(self, writer: Any, reader: Any, *, added: bool = False) -> None:
@@ -115,7 +115,7 @@ def _label(node: Any) -> str:
 
 
 def _collect(node: Any, space: str, names: dict[str, Any]) -> None:
-    """Give each named type its full name, and note it under that."""
+    """Give each named type its full name, and index it by that name."""
     if isinstance(node, list):
         for branch in node:
             _collect(branch, space, names)
@@ -130,20 +130,20 @@ def _collect(node: Any, space: str, names: dict[str, Any]) -> None:
 
 
 def unread(writer: Any, reader: Any, *, added: bool = False) -> list[str]:
-    """Return what a reader cannot read of a writer's records; empty where it reads all."""
+    """Return what a reader cannot read of a writer's records; empty if it reads everything."""
     return Reader(copy.deepcopy(writer), copy.deepcopy(reader), added=added).faults
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_records_of_every_committed_version_are_read(name: str) -> None:
-    """Whatever was written with a contract schema that was ever committed is read with the one in the tree."""
+def test_current_schema_reads_every_committed_version(name: str) -> None:
+    """The schema in the tree reads records of every committed version."""
     found = {commit: unread(old, current(name)) for commit, old in committed(name).items()}
     assert {commit: faults for commit, faults in found.items() if faults} == {}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_committed_version_reads_what_is_written_now(name: str) -> None:
-    """A member that is not updated yet reads records of the schema in the tree, but for new symbols and branches."""
+def test_committed_versions_read_current_records(name: str) -> None:
+    """A member with an older version reads records of the current schema, except new symbols and branches."""
     now = current(name)
     found = {commit: unread(now, old, added=True) for commit, old in committed(name).items()}
     assert {commit: faults for commit, faults in found.items() if faults} == {}
@@ -189,10 +189,10 @@ BROKEN: Final[list[tuple[str, Callable[[Any], None], bool, bool]]] = [
 
 
 @pytest.mark.parametrize(("name", "change", "reads_old", "old_reads"), BROKEN)
-def test_a_change_that_breaks_a_side_is_found(
+def test_incompatible_change_is_reported_for_its_side(
     name: str, change: Callable[[Any], None], *, reads_old: bool, old_reads: bool
 ) -> None:
-    """Each kind of change is told for the side that it breaks, and for no other."""
+    """Each kind of incompatible change is reported for the side that it breaks, and for no other."""
     old, new = current(name), current(name)
     change(new)
     assert (unread(old, new) == [], unread(new, old, added=True) == []) == (reads_old, old_reads)

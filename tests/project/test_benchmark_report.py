@@ -1,4 +1,4 @@
-"""What the benchmarks tell is computed right: percentiles, tables, and the line that a later benchmark reads."""
+"""The benchmarks report correctly: percentiles, tables, and the result that a later benchmark reads."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from connector.records import Record
 
 
 @given(st.lists(st.integers(-5, 5000), min_size=1, max_size=300), st.sampled_from([0.5, 0.9, 0.99, 1.0]))
-def test_a_percentile_is_passed_by_no_more_than_its_rest(values: list[int], share: float) -> None:
-    """At least the share lies at or below it, and less than the share lies below it. Kills: an index off by one."""
+def test_percentile_splits_values_at_its_share(values: list[int], share: float) -> None:
+    """At least the share is at or below it, and less than the share is below it. Kills: an index off by one."""
     found = report.percentile(Counter(values), share)
     assert found in values
     assert sum(value <= found for value in values) >= share * len(values)
     assert sum(value < found for value in values) < share * len(values)
 
 
-def test_a_table_lines_numbers_up() -> None:
-    """Numbers stand to the right with thousands apart, names to the left."""
+def test_table_aligns_numbers() -> None:
+    """Numbers are aligned right with thousands separators, names are aligned left."""
     shown = report.table(["name", "n", "x"], [["a", 1234567, 2.25], ["longer", 5, 10.0]])
     assert shown.splitlines() == ["name            n     x", "a       1,234,567   2.2", "longer          5  10.0"]
 
 
-def test_the_newest_finding_of_the_wanted_kind_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency begins at half of the throughput that was measured last under the same conditions."""
+def test_latest_result_with_same_conditions_is_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency starts at half of the last throughput under the same conditions."""
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results.jsonl")
     assert report.latest("throughput") is None
     for order, rate in (("none", 1.0), ("none", 2.0), ("key", 3.0)):
@@ -45,8 +45,8 @@ def test_the_newest_finding_of_the_wanted_kind_is_read_back(tmp_path: Path, monk
     assert found["records_per_second"] == 2.0
 
 
-def test_a_stream_of_ready_records_has_the_moment_in_each() -> None:
-    """What the latency benchmark produces decodes to events whose `itime` is the moment they were produced."""
+def test_prepared_records_contain_their_time() -> None:
+    """Records of the latency benchmark decode to events whose `itime` is the time they were produced."""
     contracts, workload = load_contracts(), WORKLOADS["jiguang"]
     decoder = Decoder(contracts, clock=SystemClock(), plain={"events": "connector.events.JiguangUserEvent"})
     for moment in (1_700_000_000_001, 1_900_000_000_000):
@@ -58,8 +58,8 @@ def test_a_stream_of_ready_records_has_the_moment_in_each() -> None:
 
 
 @pytest.mark.parametrize("vendor", WORKLOADS)
-def test_every_workload_is_of_its_contract(vendor: str) -> None:
-    """Values differ, and each is a value of the vendor's schema."""
+def test_workloads_match_their_contract_schemas(vendor: str) -> None:
+    """Values differ, and each is valid for the vendor's schema."""
     first, *_, last = list(WORKLOADS[vendor].values(300, 1_700_000_000_000))
     assert first != last
     schema = f"connector.events.{WORKLOADS[vendor].schema}"

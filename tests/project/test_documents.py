@@ -1,4 +1,4 @@
-"""Documents say what is: what is made of the code is current, links lead somewhere, promises have proofs."""
+"""Documents are correct: generated parts are current, links and paths exist, promises have proofs."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ BLOCKS = [(page, *block) for page, text in PAGES.items() for block in BLOCK.find
 
 
 @pytest.mark.parametrize("document", [DESIGN, PROMISES], ids=str)
-def test_what_is_made_of_the_code_is_current(document: Path) -> None:
-    """The file map and the lists of tests are what `make docs` would write now."""
+def test_generated_parts_are_current(document: Path) -> None:
+    """The file map and the test lists are what `make docs` would write."""
     text = (ROOT / document).read_text(encoding="utf-8")
     assert text == current(document, text), "run make docs"
 
 
 @pytest.mark.parametrize("promise", promised(PAGES[str(PROMISES)]))
-def test_a_promise_has_a_proof(promise: str) -> None:
-    """Every entry of docs/promises.md has a test that carries its id."""
+def test_every_promise_has_a_proof(promise: str) -> None:
+    """Every entry of docs/promises.md has a test with its id."""
     assert [proof for proof in PROOFS if proof.promise == promise], f"no test is marked {promise}"
 
 
-def test_a_mark_names_a_promise() -> None:
-    """No test is marked with an id that docs/promises.md does not have."""
+def test_every_mark_names_a_promise() -> None:
+    """Every id in a test mark exists in docs/promises.md."""
     known = set(promised(PAGES[str(PROMISES)]))
     assert [proof for proof in PROOFS if proof.promise not in known] == []
 
 
-def test_a_proof_names_what_it_kills() -> None:
-    """The docstring of each marked test names the change of the code that it would catch."""
+def test_every_proof_names_what_it_kills() -> None:
+    """The docstring of each marked test names the code change that it catches."""
     assert [f"{proof.path}::{proof.test}" for proof in PROOFS if "Kills:" not in proof.docstring] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
-    """Every relative link of a page names a file or folder that exists."""
+def test_links_lead_to_existing_targets(page: str) -> None:
+    """Every relative link of a page leads to an existing file or folder, and to an existing heading."""
     targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL))
     assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
 
 
 @pytest.mark.parametrize(("page", "kind", "block"), BLOCKS, ids=[f"{block[0]}-{n}" for n, block in enumerate(BLOCKS)])
 def test_marked_blocks_work(page: str, kind: str, block: str, tmp_path: Path) -> None:
-    """A block marked `run` runs in a shell from the project's folder, one marked `check` is a valid configuration."""
+    """A block marked `run` runs in a shell from the project's folder. A block marked `check` is a valid configuration."""
     if kind == "check":
         (tmp_path / "connector.yaml").write_text(block, encoding="utf-8")
         block = f"connector check -c {tmp_path / 'connector.yaml'}"
@@ -63,6 +63,6 @@ def test_marked_blocks_work(page: str, kind: str, block: str, tmp_path: Path) ->
     assert done.returncode == 0, f"{page}: {block}\n{done.stdout}{done.stderr}"
 
 
-def test_the_readme_has_blocks_that_are_tried() -> None:
-    """README.md shows at least one command and one configuration that the test above tries."""
+def test_readme_has_executed_blocks() -> None:
+    """README.md has at least one command and one configuration that the test above runs."""
     assert {kind for page, kind, _ in BLOCKS if page == "README.md"} == {"run", "check"}

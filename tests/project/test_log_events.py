@@ -1,4 +1,4 @@
-"""docs/logs.md lists every event that the code logs, each with its meaning, and no event carries what is personal."""
+"""docs/logs.md lists every logged event with its meaning, and no event has personal data."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tools.source import ROOT, Module
 PERSONAL = {"key", "value", "headers", "body", "payload", "datum", "event", "fields", "properties", "url", "request"}
 
 
-def test_the_page_is_current() -> None:
-    """docs/logs.md is what `make docs` would write now."""
+def test_page_is_current() -> None:
+    """docs/logs.md is what `make docs` would write."""
     text = (ROOT / PAGE).read_text(encoding="utf-8")
     assert text == current(text), "run make docs"
 
 
 def test_every_event_has_a_meaning() -> None:
-    """Each event has a line in MEANINGS of tools/log_events.py, and each line there an event."""
+    """Each event has a meaning in tools/log_events.py, and each meaning there has an event."""
     found = events()
     assert sorted(found.keys() - MEANINGS.keys()) == [], "say in tools/log_events.py what these events mean"
     assert sorted(MEANINGS.keys() - found.keys()) == []
 
 
 def test_no_event_has_a_field_for_content() -> None:
-    """No log call passes a record, a part of one, or a request under any of the names these have."""
+    """No log call passes a record, a part of one, or a request under any of their usual names."""
     wrong = [
         f"{call.module}:{call.line} {field}"
         for calls in events().values()
@@ -36,10 +36,10 @@ def test_no_event_has_a_field_for_content() -> None:
     assert wrong == []
 
 
-def test_each_way_to_log_is_found() -> None:
-    """A method of the logger, a choice of two, a name that stands for it and a level by name are all told.
+def test_every_form_of_log_call_is_found() -> None:
+    """A method of the logger, a choice of two, an alias, and a level by name are all found.
 
-    Kills: an event that no document lists because its call looks unlike the others.
+    Kills: an event that no document lists because its call looks different.
     """
     source = """
 def f(quiet, name):

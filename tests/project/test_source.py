@@ -1,4 +1,4 @@
-"""What every file of the project keeps to: size, docstrings, no loose ends, nothing of one machine."""
+"""Rules for every file of the project: size, docstrings, no reminders, nothing specific to one machine."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ PACKAGES = {path: module for path, module in ALL.items() if module.path.name == 
 
 
 def functions(module: Module) -> list[tuple[str, int]]:
-    """Return name and number of lines of each function in the module."""
+    """Return the name and number of lines of each function in the module."""
     nodes = (node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     return [(f"{module.path}:{node.lineno} {node.name}", (node.end_lineno or 0) - node.lineno + 1) for node in nodes]
 
 
-def test_files_are_read_in_one_sitting() -> None:
-    """No Python file is longer than 600 lines."""
+def test_files_are_short_enough() -> None:
+    """No Python file has more than 600 lines."""
     long = {path: count for path, module in ALL.items() if (count := module.text.count("\n")) > LONGEST_FILE}
     assert long == {}
 
 
-def test_functions_fit_on_a_screen() -> None:
-    """No function is longer than 60 lines."""
+def test_functions_are_short_enough() -> None:
+    """No function has more than 60 lines."""
     long = [(name, lines) for module in ALL.values() for name, lines in functions(module) if lines > LONGEST_FUNCTION]
     assert long == []
 
 
 @pytest.mark.parametrize("path", PACKAGES)
-def test_a_package_says_what_it_is_for(path: str) -> None:
-    """Every package opens with a docstring; that of a room is a paragraph and says what never enters."""
+def test_every_package_states_its_purpose(path: str) -> None:
+    """Every package has a docstring. For a package of the connector it is a paragraph that also says what it never contains."""
     docstring = ast.get_docstring(PACKAGES[path].tree) or ""
     assert docstring
     if len(Path(path).parts) == 3:
         assert len(docstring) > 150
 
 
-def test_no_module_is_a_magnet() -> None:
-    """No module has a name that anything could be put under."""
+def test_no_module_has_a_vague_name() -> None:
+    """No module has a name under which anything could be put."""
     assert [path for path, module in ALL.items() if re.search(r"\b(utils?|helpers?|misc)\b", module.name)] == []
 
 
 def test_names_of_test_modules_are_unique() -> None:
-    """Two test modules never share a name, so that a report names one file."""
+    """Two test modules never have the same name, so a report identifies one file."""
     counts = Counter(stem for module in modules("tests") if (stem := module.path.stem).startswith("test_"))
     assert [name for name, count in counts.items() if count > 1] == []
 
@@ -63,8 +63,8 @@ LOOSE_ENDS = {
 
 
 @pytest.mark.parametrize("what", LOOSE_ENDS)
-def test_nothing_is_left_lying_about(what: str) -> None:
-    """No file holds a reminder, an index's address, or a path that exists on one machine only."""
+def test_no_file_contains_leftovers(what: str) -> None:
+    """No file contains a reminder, an index address, or a path of one machine."""
     pattern = re.compile(LOOSE_ENDS[what], re.MULTILINE)
     found = []
     for path in tracked():
@@ -77,7 +77,7 @@ def test_nothing_is_left_lying_about(what: str) -> None:
 
 
 def test_requirements_are_pinned_and_hashed() -> None:
-    """Each requirement has one version and at least one hash, and development runs what users run."""
+    """Each requirement has one version and at least one hash, and development uses the runtime versions."""
     pins: dict[str, set[str]] = {}
     for name in ("runtime", "otel", "dev"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")

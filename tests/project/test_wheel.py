@@ -1,4 +1,4 @@
-"""The built wheel works by itself: a checkout would hide what is missing from it."""
+"""The built wheel works without the checkout, which would hide missing files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PARTS = ("avro", "connector", "hatch_build.py", "LICENSE", "README.md", "connect
 
 
 class Installed(NamedTuple):
-    """A wheel and a folder it was installed into, far from the checkout."""
+    """A wheel, and the folder that it was installed into, outside the checkout."""
 
     wheel: Path
     site: Path
@@ -34,7 +34,7 @@ class Installed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Build a wheel of a copy of the project, and install it without its dependencies, which are there already."""
+    """Build a wheel from a copy of the project and install it without its dependencies, which are already installed."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
@@ -53,8 +53,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(wheel, site)
 
 
-def test_the_wheel_holds_the_schemas_and_no_more_than_the_package(installed: Installed) -> None:
-    """Every contract schema is in `connector/_avro`, the type marker is there, tests and tools are not."""
+def test_wheel_contains_schemas_and_package_only(installed: Installed) -> None:
+    """The wheel has every contract schema in `connector/_avro` and the type marker, but no tests or tools."""
     names = zipfile.ZipFile(installed.wheel).namelist()
     schemas = {path.name for path in (ROOT / "avro").glob("*.avsc")}
     assert schemas
@@ -63,23 +63,23 @@ def test_the_wheel_holds_the_schemas_and_no_more_than_the_package(installed: Ins
     assert {name.split("/")[0].split("-")[0] for name in names} == {"connector"}
 
 
-def test_the_installed_command_is_the_wheels(installed: Installed) -> None:
-    """`connector --version` runs from the installed wheel and says the version."""
+def test_installed_command_runs_from_the_wheel(installed: Installed) -> None:
+    """`connector --version` runs from the installed wheel and prints the version."""
     where = installed.run(sys.executable, "-c", "import connector; print(connector.__file__)")
     assert Path(where.stdout.strip()).is_relative_to(installed.site)
     done = installed.run(str(installed.site / "bin" / "connector"), "--version")
     assert (done.returncode, done.stdout.strip()) == (0, f"connector {__version__}"), done.stderr
 
 
-def test_the_installed_command_reads_the_example(installed: Installed) -> None:
-    """`connector check` of the wheel accepts connector.example.yaml."""
+def test_installed_command_accepts_the_example(installed: Installed) -> None:
+    """The wheel's `connector check` accepts connector.example.yaml."""
     example = str(ROOT / "connector.example.yaml")
     done = installed.run(sys.executable, "-m", "connector", "check", "-c", example)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_installed_package_finds_its_schemas(installed: Installed) -> None:
-    """The contract schemas load from the wheel, where no `avro/` folder stands beside the package."""
+def test_installed_package_loads_its_schemas(installed: Installed) -> None:
+    """The contract schemas load from the wheel, without an `avro/` folder."""
     code = "from connector.codec.contracts import load_contracts; print(*sorted(load_contracts().schemas))"
     done = installed.run(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
