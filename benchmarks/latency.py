@@ -144,7 +144,9 @@ def half_of_throughput(arguments: argparse.Namespace) -> float:
     wanted = {"system": "connector", "vendor": "jiguang", "processes": 1, "order": arguments.order}
     found = latest("throughput", **wanted, sink_delay=arguments.sink_delay)
     if found is None:
-        raise SystemExit("no throughput was measured under these conditions: run benchmarks.throughput first, or pass --rate")
+        raise SystemExit(
+            "no throughput was measured under these conditions: run benchmarks.throughput first, or pass --rate"
+        )
     return float(found["records_per_second"]) / 2
 
 

@@ -181,7 +181,7 @@ def peak_rss(pid: int) -> float:
 class Result:
     """The result of one system, from the first tenth of the records to the last record.
 
-    CPU and memory are for all its processes together; `rss_mb` and `cpu_seconds` (since start) are for each. `tenths` is
+    CPU and memory are for all its processes; `rss_mb` and `cpu_seconds` (since start) are for each. `tenths` is
     the cost of each tenth of the records from the second on, in CPU seconds per million.
     """
 

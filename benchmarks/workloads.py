@@ -1,6 +1,6 @@
 """What the benchmarks send: for each vendor its contract schema, events, and account.
 
-The reference is Jiguang's event: about 250 bytes with 8 properties of five types. The other vendors get the same order as
+The reference is Jiguang's event: about 250 bytes, 8 properties of five types. The other vendors get the same order as
 far as their schemas can represent it. JPush's record is a query of about 40 bytes, whose answer the connector writes to
 a results topic.
 """
@@ -25,7 +25,7 @@ DISTINCT: Final = 1_000_000
 class Workload:
     """One vendor's part in the benchmarks.
 
-    `schema` is the contract's file and `schema_id` its id in the registry. `event` makes one value from a number and epoch
+    `schema` is the contract's file, `schema_id` its id in the registry. `event` makes a value from a number and epoch
     milliseconds. `account` has the destination's settings except its address.
     """
 

@@ -1,6 +1,6 @@
 """Writes helm/values.schema.json: the chart's own values from this file, `config` from the connector's models.
 
-`make docs` runs it, and a test checks that it was run. Helm validates values with the schema before it renders templates.
+`make docs` runs it, and a test checks that it was run. Helm validates values with it before it renders.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The chart: every values file lints, renders and is valid for Kubernetes, and bad values are refused with a message."""
+"""The chart: every values file lints, renders and is valid for Kubernetes; bad values are refused with a message."""
 
 from __future__ import annotations
 

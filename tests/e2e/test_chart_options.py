@@ -8,7 +8,7 @@ from tests.e2e.chart import CHART, configuration, container, of_kind, pod, rende
 
 
 def test_console_is_separate_from_members() -> None:
-    """Its Service, Ingress and policy select only the console; the members' Service, budget and policy select only members."""
+    """Its Service, Ingress and policy select only the console; those of the members select only members."""
     manifests = render(CHART / "ci" / "console-values.yaml")
     (console,) = (each for each in of_kind(manifests, "Deployment") if container(each)["name"] == "console")
     assert container(console)["args"] == ["console", "-c", "/etc/connector/connector.yaml"]

@@ -51,7 +51,7 @@ def committed(name: str) -> Mapping[str, Any]:
 class Reader:
     """One reader's schema against one writer's: what the reader cannot read.
 
-    With `added`, branches and symbols that only the writer has are allowed: avro/README.md says to update readers first.
+    With `added`, branches and symbols that only the writer has are allowed: avro/README.md updates readers first.
     """
 
     def __init__(self, writer: Any, reader: Any, *, added: bool = False) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tools.docs import DESIGN, PROMISES, current, promised, proofs
+from tools.docs import DESIGN, PACKAGES, PROMISES, current, promised, proofs
 from tools.source import ROOT, tracked
 
 PAGES = {str(path): (ROOT / path).read_text(encoding="utf-8") for path in tracked() if path.suffix == ".md"}
 PROOFS = list(proofs())
 BLOCK = re.compile(r"^<!-- (run|check) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+GENERATED = {"connector/_avro", "benchmarks/results.jsonl"}
+"""Paths that exist only in a wheel or after a run."""
 BLOCKS = [(page, *block) for page, text in PAGES.items() for block in BLOCK.findall(text)]
 
 
@@ -46,13 +48,35 @@ def test_every_proof_names_what_it_kills() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_existing_targets(page: str) -> None:
     """Every relative link of a page leads to an existing file or folder, and to an existing heading."""
-    targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL))
-    assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
+    text = re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)
+    wrong = []
+    for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)", text):
+        name, _, heading = target.partition("#")
+        path = (ROOT / page).parent.joinpath(name) if name else ROOT / page
+        if not path.exists() or (heading and heading not in headings(path.read_text(encoding="utf-8"))):
+            wrong.append(target)
+    assert wrong == []
+
+
+def headings(text: str) -> set[str]:
+    """Return the anchors of a page's headings."""
+    found = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
+def test_named_files_exist(page: str) -> None:
+    """Every path below one of the project's folders that a page names exists."""
+    top = r"(?:connector|tests|tools|benchmarks|helm|docs|avro)"
+    inside = "|".join(re.escape(name) for name in PACKAGES if name)
+    named = re.findall(rf"`({top}/[\w./-]+)(?:::\w+)?`", PAGES[page])
+    named += [f"connector/{name}" for name in re.findall(rf"`((?:{inside})/\w+\.pyx?)`", PAGES[page])]
+    assert [name for name in named if name not in GENERATED and not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize(("page", "kind", "block"), BLOCKS, ids=[f"{block[0]}-{n}" for n, block in enumerate(BLOCKS)])
 def test_marked_blocks_work(page: str, kind: str, block: str, tmp_path: Path) -> None:
-    """A block marked `run` runs in a shell from the project's folder. A block marked `check` is a valid configuration."""
+    """A block marked `run` runs in a shell in the project's folder; one marked `check` is a valid configuration."""
     if kind == "check":
         (tmp_path / "connector.yaml").write_text(block, encoding="utf-8")
         block = f"connector check -c {tmp_path / 'connector.yaml'}"

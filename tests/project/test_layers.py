@@ -1,4 +1,7 @@
-"""Imports point downwards only, as docs/design.md draws the rooms; imports for typing and in functions count."""
+"""Imports point downwards only, from package to package; imports for typing and inside functions count.
+
+`FLOORS` states whole packages. A new package needs a floor, and no module is exempt.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,34 @@ from collections.abc import Iterator
 
 import pytest
 
-from tools.source import Module, modules
+from tools.docs import PACKAGES
+from tools.source import Module, compiled, modules
 
 FLOORS = (
-    # Bottom first. A package imports from lower floors only; every package is on a floor of its own.
-    "errors",
-    "clock",
-    "uuid_text",
-    "records",
-    "telemetry",
-    "config",
-    "testing",
-    "vendors",
-    "codec",
-    "kafka",
-    "dead_letters",
-    "console",
-    "routing",
-    "pipeline",
-    "delivery",
-    "runtime",
-    "operations",
-    "demo",
-    "cli",
     "__main__",
+    "cli",
+    "demo",
+    "operations",
+    "runtime",
+    "delivery",
+    "pipeline",
+    "routing",
+    "console",
+    "dead_letters",
+    "kafka",
+    "codec",
+    "vendors",
+    "testing",
+    "config",
+    "telemetry",
+    "records",
+    "uuid_text",
+    "clock",
+    "errors",
 )
+"""Packages and top-level modules from the top floor down. Each imports only from the floors below it."""
 PURE = ("errors", "records", "config", "telemetry", "vendors", "routing")
-"""Packages that decide or describe without I/O."""
+"""Packages that decide or describe, without I/O."""
 PURE_MODULES = (
     "connector.pipeline.batching",
     "connector.pipeline.flow",
@@ -46,7 +50,7 @@ PURE_MODULES = (
     "connector.delivery.storms",
     "connector.dead_letters.headers",
 )
-"""Modules that decide without I/O in packages that also do I/O."""
+"""Modules that decide without I/O, in packages that also do I/O."""
 
 NO_IO = {
     "aiohttp",
@@ -62,8 +66,8 @@ NO_IO = {
 CODE = {module.name: module for module in modules("connector")}
 
 
-def room(name: str) -> str:
-    """Return the package or top-level module below `connector` that a module belongs to."""
+def package(name: str) -> str:
+    """Return the package or top-level module of the connector that a module belongs to."""
     return name.split(".")[1] if "." in name else ""
 
 
@@ -75,41 +79,46 @@ def inner(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def test_every_package_has_a_floor() -> None:
-    """FLOORS names every package and every top-level module, so that a new one is placed on purpose."""
-    assert {room(name) for name in CODE} - {""} == set(FLOORS) - {"uuid_text"}
+    """FLOORS names every package and top-level module, so a new one is placed deliberately."""
+    assert {package(name) for name in (*CODE, *(module.name for module in compiled()))} - {""} == set(FLOORS)
+
+
+def test_file_map_has_the_order_of_the_floors() -> None:
+    """docs/design.md lists the packages in the order of their floors."""
+    assert [name for name in PACKAGES if name] == [name for name in FLOORS if name in PACKAGES]
 
 
 def test_imports_point_downwards() -> None:
-    """A package imports from packages on lower floors only; imports for typing and in functions count."""
-    floor = {name: number for number, name in enumerate(("", *FLOORS))}
+    """A package imports from lower floors only."""
+    floor = {name: number for number, name in enumerate(FLOORS)}
     wrong = [
         f"{module.path}:{line} imports {other}"
         for name, module in CODE.items()
         for line, other in inner(module)
-        if room(other) != room(name) and floor[room(other)] > floor[room(name)]
+        if "" != package(other) != package(name) != "" and floor[package(other)] < floor[package(name)]
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_pipeline_knows_neither_kafka_nor_avro() -> None:
-    """`pipeline` and `delivery` state the protocols that they need; `runtime` passes the real ones."""
+def test_pipeline_is_independent_of_kafka_and_avro() -> None:
+    """`pipeline`, `delivery` and `routing` state the protocols that they need; `runtime` passes the real ones."""
     wrong = [
         f"{module.path}:{line} imports {other}"
         for name, module in CODE.items()
-        if room(name) in {"pipeline", "delivery", "routing"}
+        if package(name) in {"pipeline", "delivery", "routing"}
         for line, other in inner(module)
-        if room(other) in {"kafka", "codec"}
+        if package(other) in {"kafka", "codec"}
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_import_goes_in_a_circle() -> None:
-    """Following imports never leads back to where one started."""
+def test_no_import_cycles() -> None:
+    """Following imports from a module never leads back to it."""
     graph = {name: {other for _, other in inner(module)} - {name, "connector"} for name, module in CODE.items()}
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, f"a circle: {' -> '.join((*path[path.index(name) :], name))}"
+        assert name not in path, f"import cycle: {' -> '.join((*path[path.index(name) :], name))}"
         if name not in done:
             for other in graph.get(name, ()):
                 visit(other, (*path, name))
@@ -119,28 +128,28 @@ def test_no_import_goes_in_a_circle() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("name", [name for name in CODE if room(name) in PURE or name in PURE_MODULES])
-def test_decisions_are_made_without_io(name: str) -> None:
-    """A module that decides or describes imports nothing that could do I/O."""
+@pytest.mark.parametrize("name", [name for name in CODE if package(name) in PURE or name in PURE_MODULES])
+def test_pure_modules_do_no_io(name: str) -> None:
+    """A pure module imports nothing that could do I/O."""
     wrong = [f"line {line}: {other}" for line, other in CODE[name].imported() if other.split(".")[0] in NO_IO]
     assert not wrong, f"{name} does I/O: {wrong}"
 
 
-def test_every_pure_module_exists() -> None:
-    """A pure module that was renamed is renamed here too."""
+def test_pure_modules_exist() -> None:
+    """Every module in PURE_MODULES exists."""
     assert [name for name in PURE_MODULES if name not in CODE] == []
 
 
-@pytest.mark.parametrize("name", [name for name in CODE if room(name) == "vendors"])
-def test_a_vendor_knows_values_and_settings_only(name: str) -> None:
-    """Vendor modules import nothing of the connector but values, errors, settings and each other."""
+@pytest.mark.parametrize("name", [name for name in CODE if package(name) == "vendors"])
+def test_vendors_import_values_and_settings_only(name: str) -> None:
+    """Vendor modules import only values, errors, settings and each other from the connector."""
     allowed = ("connector.vendors", "connector.records", "connector.errors", "connector.config")
     wrong = [f"line {line}: {other}" for line, other in inner(CODE[name]) if not other.startswith(allowed)]
     assert not wrong, f"{name}: {wrong}"
 
 
 @pytest.mark.parametrize(
-    ("package", "home"),
+    ("dependency", "home"),
     [
         ("confluent_kafka", ("connector.codec", "connector.kafka", "connector.testing", "connector.demo")),
         ("fastavro", ("connector.codec",)),
@@ -159,18 +168,20 @@ def test_a_vendor_knows_values_and_settings_only(name: str) -> None:
         ("opentelemetry", ("connector.runtime.tracing",)),
     ],
 )
-def test_a_dependency_has_one_home(package: str, home: tuple[str, ...]) -> None:
-    """Each large dependency is imported in its own room only, so that it can be replaced there."""
-    users = {name for name, module in CODE.items() for _, other in module.imported() if other.split(".")[0] == package}
+def test_each_dependency_is_used_in_its_packages_only(dependency: str, home: tuple[str, ...]) -> None:
+    """Each large dependency is imported only where it belongs, so that it can be replaced there."""
+    users = {
+        name for name, module in CODE.items() for _, other in module.imported() if other.split(".")[0] == dependency
+    }
     assert {name for name in users if not name.startswith(home)} == set()
 
 
-def test_every_simulator_is_written_apart_from_its_vendor() -> None:
-    """Simulators share no code with the vendor modules."""
+def test_simulators_share_no_code_with_vendors() -> None:
+    """Simulators import nothing from the vendor modules."""
     wrong = [
         f"{module.path}:{line}"
         for name, module in CODE.items()
-        if room(name) == "testing"
+        if package(name) == "testing"
         for line, other in inner(module)
         if other.startswith("connector.vendors")
     ]
@@ -178,7 +189,7 @@ def test_every_simulator_is_written_apart_from_its_vendor() -> None:
 
 
 def test_third_party_imports_are_declared() -> None:
-    """Whatever the connector imports is Python's own, the connector itself, or a dependency of pyproject.toml."""
+    """Every import is from the standard library, the connector, or a declared dependency."""
     declared = {
         "aiohttp",
         "confluent_kafka",
@@ -190,8 +201,8 @@ def test_third_party_imports_are_declared() -> None:
         "yaml",
         "rich",
     }
-    declared |= {"mypy_extensions", "structlog", "typer", "uvloop", "yarl"}  # yarl is a part of aiohttp's interface
-    declared |= {"opentelemetry"}  # of the extra otel
+    declared |= {"mypy_extensions", "structlog", "typer", "uvloop", "yarl"}  # yarl is part of aiohttp's interface
+    declared |= {"opentelemetry"}  # the extra otel
     known = declared | set(sys.stdlib_module_names) | {"connector"}
     unknown = {other.split(".")[0] for module in CODE.values() for _, other in module.imported()} - known
     assert unknown == set()

@@ -37,7 +37,7 @@ def test_functions_are_short_enough() -> None:
 
 @pytest.mark.parametrize("path", PACKAGES)
 def test_every_package_states_its_purpose(path: str) -> None:
-    """Every package has a docstring. For a package of the connector it is a paragraph that also says what it never contains."""
+    """Every package has a docstring; a connector package's is a paragraph that also says what it never contains."""
     docstring = ast.get_docstring(PACKAGES[path].tree) or ""
     assert docstring
     if len(Path(path).parts) == 3:
