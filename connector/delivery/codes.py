@@ -1,37 +1,62 @@
-"""A destination's `codes:` over a vendor that does not heed them by itself. Pure.
-
-The built-in vendors do, and may be finer about it than this: an answer that names several codes, say.
-"""
+"""A destination's `codes:` applied to a vendor's verdict. Pure, and the only place that does it, for every vendor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from connector.vendors.base import Accepted, Misconfigured, Refused, Response, Retry, Verdict
 
-Codes = Mapping[str, Literal["refuse", "retry", "hold"]]
+Action = Literal["refuse", "retry", "hold"]
+Codes = Mapping[str, Action]
+"""By a vendor's code, or `http_<status>` where the answer has no code of its own: how the user wants it read."""
 
 
-def by_codes(verdict: Verdict, response: Response, codes: Codes) -> Verdict:
-    """Return what the user says that the verdict's code means, else the verdict.
+def apply_codes(codes: Codes, verdict: Verdict, response: Response) -> Verdict:
+    """Return the verdict that the user gives to the answer's code, else the vendor's own verdict.
 
-    The key is the vendor's code, or `http_<status>` where the answer has none. What was accepted stays accepted.
+    Accepted stays accepted: sending again what the vendor has would count twice. An error of the request itself (bad
+    JSON, an empty body) is never a record's fault: the same record would be refused in every batch.
     """
-    if isinstance(verdict, Accepted):
+    if not codes or isinstance(verdict, Accepted):
         return verdict
+    if isinstance(verdict, Refused) and verdict.errors:
+        return _apply_to_each(codes, verdict)
     code = verdict.code or f"http_{response.status}"
     action = codes.get(code)
-    if action is None:
-        return verdict
     if action == "refuse":
-        suspects = verdict.suspects if isinstance(verdict, Refused) else frozenset()
-        answers = verdict.answers if isinstance(verdict, Refused) else ()
-        return Refused(code, verdict.reason, suspects, request_id=verdict.request_id, answers=answers)
-    if action == "retry":
-        return (
-            verdict if isinstance(verdict, Retry) else Retry(verdict.reason, code=code, request_id=verdict.request_id)
-        )
-    if isinstance(verdict, Misconfigured):
+        return _refused(code, verdict)
+    if action == "retry" and not isinstance(verdict, Retry):
+        return Retry(verdict.reason, code=code, request_id=verdict.request_id)
+    if action == "hold" and not isinstance(verdict, Misconfigured):
+        return Misconfigured(code, verdict.reason, request_id=verdict.request_id)
+    return verdict
+
+
+def _refused(code: str, verdict: Verdict) -> Verdict:
+    if isinstance(verdict, Refused):
+        return replace(verdict, documented=True)
+    if isinstance(verdict, Accepted) or (isinstance(verdict, Misconfigured) and verdict.of_request):
         return verdict
-    return Misconfigured(code, verdict.reason, request_id=verdict.request_id)
+    return Refused(code, verdict.reason, request_id=verdict.request_id)
+
+
+def _apply_to_each(codes: Codes, verdict: Refused) -> Verdict:
+    """Return the verdict of an answer with several errors: a hold goes before a refusal, a refusal before a retry."""
+    for error in verdict.errors:
+        if codes.get(error.code) == "hold":
+            return Misconfigured(error.code, error.reason, request_id=verdict.request_id)
+    blamed = [error for error in verdict.errors if codes.get(error.code) != "retry"]
+    if not blamed:
+        return Retry(verdict.errors[0].reason, code=verdict.errors[0].code, request_id=verdict.request_id)
+    believed = [error for error in blamed if error.documented or error.code in codes]
+    first = (believed or blamed)[0]
+    return replace(
+        verdict,
+        code=first.code,
+        reason=first.reason,
+        suspects=frozenset().union(*(error.suspects for error in blamed)),
+        documented=bool(believed),
+        errors=tuple(blamed),
+    )

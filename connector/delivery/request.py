@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from connector.delivery.codes import Codes, by_codes
+from connector.delivery.codes import apply_codes
 from connector.delivery.destination import Destination
 from connector.errors import TransportError
 from connector.pipeline.batching import Batch, Delivery
@@ -50,15 +50,14 @@ class Tracer(Protocol):
 
 
 class Requests:
-    """The requests to one destination's vendor. `codes` overrides verdicts, for vendors that do not apply it."""
+    """The requests to one destination's vendor."""
 
     def __init__(
-        self, destination: Destination, transport: Transport, *, timeout: float, codes: Codes, tracer: Tracer | None
+        self, destination: Destination, transport: Transport, *, timeout: float, tracer: Tracer | None
     ) -> None:
         self._destination = destination
         self._transport = transport
         self._timeout = timeout
-        self._codes = codes
         self._tracer = tracer
         self._clock = destination.ports.clock
         self._time = destination.ports.metrics.time_seconds
@@ -106,7 +105,8 @@ class Requests:
             answered = clock.now()
             metrics.request_seconds.labels(name).observe(answered - started)
         if response is not None:
-            verdict = by_codes(vendor.read(response, batch.group, items, batch.asked), response, self._codes)
+            read = vendor.read(response, batch.group, items, batch.asked)
+            verdict = apply_codes(self._destination.settings.codes, read, response)
             self._time.add("deliver", clock.now() - answered)
         if sample.on and sample.takes_next():
             self._follow(batch, verdict, response, size, answered - started)

@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 
-from connector.delivery.codes import Codes
 from connector.delivery.destination import Destination
 from connector.delivery.holds import Condition, Probe
 from connector.delivery.outcome import Outcomes
@@ -30,10 +29,7 @@ log = structlog.get_logger()
 
 
 class Worker:
-    """Delivers one destination's records, with at most `max_in_flight` requests at a time.
-
-    `codes` is the destination's `codes:`, for vendors that do not apply it.
-    """
+    """Delivers one destination's records, with at most `max_in_flight` requests at a time."""
 
     def __init__(
         self,
@@ -41,13 +37,12 @@ class Worker:
         transport: Transport,
         *,
         timeout: float,
-        codes: Codes | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         self._destination = destination
         self._clock = destination.ports.clock
         self._transport = transport
-        self._requests = Requests(destination, transport, timeout=timeout, codes=codes or {}, tracer=tracer)
+        self._requests = Requests(destination, transport, timeout=timeout, tracer=tracer)
         self._time = destination.ports.metrics.time_seconds
         self._outcomes = Outcomes(destination, _together)
         self._tasks: dict[asyncio.Task[None], Batch] = {}

@@ -287,7 +287,7 @@ class _Answers:
 def _accepting(kind: VendorKind, tally: _Tally) -> VendorKind:
     """Return a vendor kind whose vendors accept whatever they are sent."""
     make: Callable[[Any], Vendor] = kind.build
-    return replace(kind, build=lambda settings: _AcceptingVendor(make(settings), tally), reads_codes=True)
+    return replace(kind, build=lambda settings: _AcceptingVendor(make(settings), tally))
 
 
 class _AcceptingVendor:

@@ -188,10 +188,7 @@ def _worker(
         receipts=edges.receipts,
     )
     destination = Destination(name, settings, kind.build(settings), ports, reload=_Reload(edges.reload, name))
-    codes = None if kind.reads_codes else settings.codes
-    return Worker(
-        destination, edges.transport(name, settings), timeout=settings.timeout, codes=codes, tracer=edges.tracer
-    )
+    return Worker(destination, edges.transport(name, settings), timeout=settings.timeout, tracer=edges.tracer)
 
 
 def _topic_guard(settings: Settings, reached: frozenset[str]) -> StormGuard:

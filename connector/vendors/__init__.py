@@ -1,16 +1,18 @@
-"""The vendors: one file for each API, pure values in, pure values out; no clock, no I/O, no asyncio ever enters.
+"""The vendors, one file for each API. Pure: values in, values out. No clock, no I/O and no asyncio may enter.
 
-`kinds` is the registry: the four built in, and those that other distributions register by an entry point.
+`kinds` is the registry: the four built-in vendors, and those that other distributions register by an entry point.
+`code_meaning` explains a vendor's code to a person.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from connector.errors import ConfigurationError, Fault
 from connector.vendors import jiguang, jpush_report, mytracker, quick_audience
-from connector.vendors.base import VendorKind
+from connector.vendors.base import CodeMeaning, VendorKind
 
 ENTRY_POINTS = "connector.vendors"
 
@@ -25,8 +27,8 @@ _BUILT_IN: tuple[VendorKind, ...] = (
 def kinds(others: Iterable[EntryPoint] | None = None) -> dict[str, VendorKind]:
     """Return every vendor by its name. `others` are entry points that name a `VendorKind`; None: the installed ones.
 
-    Raises `ConfigurationError` with every entry point that cannot be loaded, is not a `VendorKind`, or takes a name
-    that is taken.
+    Raises `ConfigurationError` with every entry point that cannot be loaded, is not a `VendorKind`, or has the name of
+    another vendor.
     """
     found = {kind.name: kind for kind in _BUILT_IN}
     faults = []
@@ -40,9 +42,33 @@ def kinds(others: Iterable[EntryPoint] | None = None) -> dict[str, VendorKind]:
         if not isinstance(kind, VendorKind):
             faults.append(Fault(path, f"{point.value} is a {type(kind).__name__}; it must be a VendorKind"))
         elif kind.name in found:
-            faults.append(Fault(path, f"the vendor {kind.name} exists already; uninstall one of the two"))
+            faults.append(Fault(path, f"there is already a vendor {kind.name}; uninstall one of the two"))
         else:
             found[kind.name] = kind
     if faults:
         raise ConfigurationError(faults)
     return dict(sorted(found.items()))
+
+
+def code_meaning(vendor: str | None, code: str | None, message: str = "") -> CodeMeaning | None:
+    """Return what a vendor's code means and what to do about it; None where its document does not say.
+
+    `message` is the vendor's own text: some vendors give one code several meanings, and only the text tells them apart.
+    """
+    if vendor is None or code is None:
+        return None
+    known = _codes_by_vendor().get(vendor, {})
+    text = message.casefold()
+    for key, meaning in known.items():
+        name, _, words = key.partition(" ")
+        if words and name == code and words.casefold() in text:
+            return meaning
+    return known.get(code)
+
+
+@cache
+def _codes_by_vendor() -> dict[str, Mapping[str, CodeMeaning]]:
+    try:
+        return {name: kind.codes for name, kind in kinds().items()}
+    except ConfigurationError:  # an explanation must not fail because another distribution's vendor is broken
+        return {kind.name: kind.codes for kind in _BUILT_IN}

@@ -1,11 +1,13 @@
-"""What the vendors' reading of answers shares: statuses, waiting times, text fit for a log, the user's `codes:`."""
+"""What all vendors share in reading answers: statuses, waiting times, JSON in odd encodings, and text for logs."""
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import orjson
 
@@ -20,19 +22,19 @@ from connector.vendors.base import (
     Verdict,
 )
 
-Action = Literal["refuse", "retry", "hold"]
-Codes = Mapping[str, Action]
-"""A destination's `codes:`: a vendor's code, or `http_<status>`, and what it shall mean."""
-
 TEXT_LIMIT: Final = 500
-"""Characters of a vendor's text that are kept: it ends in logs and in headers, which have limits of their own."""
+"""Characters of a vendor's text that are kept: it goes into logs and headers, which have limits of their own."""
+EXCERPT_LIMIT: Final = 200
+"""Characters shown of an answer that cannot be read."""
 
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_CHARSET: Final = re.compile(r"charset\s*=\s*\"?([A-Za-z0-9_.:-]{1,40})")
+_DIGITS: Final = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _LONGEST_WAIT: Final = 10.0**9
 
 
-class Words:
-    """Makes a vendor's text fit to be logged: one line, at most 500 characters, the account's secrets covered."""
+class LogText:
+    """Makes a vendor's text safe to log: one line, at most 500 characters, the account's secrets masked."""
 
     __slots__ = ("_secrets",)
 
@@ -40,7 +42,7 @@ class Words:
         self._secrets = [secret for secret in secrets if secret]
 
     def __call__(self, text: object) -> str:
-        """Return `text` as it may be logged; what is not text is left out."""
+        """Return `text` in a form that may be logged; empty where it is not text."""
         if not isinstance(text, str):
             return ""
         for secret in self._secrets:
@@ -48,21 +50,55 @@ class Words:
         return _CONTROL.sub(" ", text)[:TEXT_LIMIT].strip()
 
 
-def parsed(body: bytes) -> Any:
-    """Return the JSON value of a body, or None where it is not JSON (HTML of a proxy, a cut answer)."""
+def json_value(response: Response, *encodings: str) -> Any:
+    """Return the JSON value of an answer's body, or None where it is not JSON (a proxy's HTML, a truncated answer).
+
+    JSON is UTF-8 (RFC 8259), but some servers send their own encoding or a byte order mark. So a body that is not
+    UTF-8 is decoded by the charset of its Content-Type, by its mark, and then by `encodings`, in this order.
+    """
+    body = response.body
     try:
         return orjson.loads(body)
     except ValueError:
-        return None
+        pass
+    for encoding in _encodings(response, encodings):
+        try:
+            return orjson.loads(body.decode(encoding).removeprefix("\ufeff").encode())
+        except (ValueError, LookupError):
+            continue
+    return None
 
 
-def whole(value: object) -> int | None:
+def _encodings(response: Response, encodings: tuple[str, ...]) -> list[str]:
+    """Return the encodings to try; one that Python knows but that is no text encoding is left out."""
+    declared = _CHARSET.search(response.headers.get("content-type") or "")
+    found = [declared[1]] if declared is not None else []
+    if response.body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        found.append("utf-16")
+    return [name for name in (*found, "utf-8", *encodings) if _is_text_encoding(name)]
+
+
+def _is_text_encoding(name: str) -> bool:
+    try:
+        return isinstance(b"".decode(name), str)
+    except (LookupError, ValueError):
+        return False
+
+
+def whole_number(value: object) -> int | None:
     """Return a JSON whole number; `true` and `false`, which Python counts as numbers, are none."""
     return value if type(value) is int else None
 
 
-def seconds(text: str | None) -> float | None:
-    """Return the seconds a header states, or None where it states none."""
+def code_number(value: object) -> int | None:
+    """Return an error code as a number; vendors' gateways send some of them as text."""
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return int(value)
+    return whole_number(value)
+
+
+def header_seconds(text: str | None) -> float | None:
+    """Return the seconds a header gives, or None where it gives none; more than 9 digits count as 10⁹ seconds."""
     digits = "" if text is None else text.strip(" \t")
     if not (digits.isascii() and digits.isdigit()):
         return None
@@ -70,32 +106,47 @@ def seconds(text: str | None) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that `Retry-After` asks for; a date counts from the answer's own `Date` (RFC 9110)."""
+    """Return the seconds that `Retry-After` asks for; a date counts from the answer's own `Date` (RFC 9110).
+
+    A date in the past is 0. None where the header is missing or cannot be read: a negative or broken number, or a date
+    in an answer without `Date`, because the two clocks may differ.
+    """
     text = headers.get("retry-after")
-    wait = seconds(text)
+    wait = header_seconds(text)
     if wait is not None or text is None:
         return wait
-    until, sent = _date(text), _date(headers.get("date"))
+    until, sent = _epoch_seconds(text), _epoch_seconds(headers.get("date"))
     return max(0.0, until - sent) if until is not None and sent is not None else None
 
 
 def sent_at(headers: Mapping[str, str]) -> int | None:
     """Return when the answer was sent by its `Date` header, in epoch milliseconds."""
-    moment = _date(headers.get("date"))
+    moment = _epoch_seconds(headers.get("date"))
     return None if moment is None else int(moment * 1000)
 
 
-def _date(text: str | None) -> float | None:
+def _epoch_seconds(text: str | None) -> float | None:
+    """Return an HTTP date as epoch seconds; one without a zone, or with `-0000`, is in GMT as RFC 9110 demands."""
     try:
-        return None if text is None else parsedate_to_datetime(text).timestamp()
+        moment = None if text is None else parsedate_to_datetime(text)
+        if moment is None:
+            return None
+        return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError, OSError):
         return None
 
 
 def rate_hint(headers: Mapping[str, str]) -> RateHint | None:
-    """Return what `X-Rate-Limit-Remaining` and `-Reset` (seconds) say, where both are there."""
-    remaining, reset = seconds(headers.get("x-rate-limit-remaining")), seconds(headers.get("x-rate-limit-reset"))
+    """Return `X-Rate-Limit-Remaining` and `-Reset` (seconds), where the answer has both."""
+    remaining = header_seconds(headers.get("x-rate-limit-remaining"))
+    reset = header_seconds(headers.get("x-rate-limit-reset"))
     return None if remaining is None or reset is None else RateHint(int(remaining), reset)
+
+
+def throttle_wait(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that a 429 asks for: `Retry-After`, else `X-Rate-Limit-Reset`."""
+    wait = retry_after(headers)
+    return header_seconds(headers.get("x-rate-limit-reset")) if wait is None else wait
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
@@ -104,65 +155,75 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return _CONTROL.sub(" ", text)[:128] if text else None
 
 
-def by_status(
-    response: Response, words: Words, codes: Codes, *, code: str | None = None, said: str = ""
+def verdict_of_status(
+    response: Response, log_text: LogText, *, code: str | None = None, message: str = ""
 ) -> Verdict | None:
-    """Return the verdict of a status that says enough without the body; None for 2xx and the other 4xx.
+    """Return the verdict of a status that is enough without the body; None for 2xx and the other 4xx.
 
-    5xx and 408 say nothing about the records, 502 and 504 not even whether they were taken. 429 and 503 may state a
-    wait. A redirect is not followed: the address is wrong. `code` and `said` are the vendor's own code and words,
-    where the body gave them.
+    5xx and 408 say nothing about the records, and 502 and 504 not even whether they were accepted. 429 and 503 may give
+    a wait. A redirect is not followed: the address is wrong. `code` and `message` are the vendor's own, where the body
+    has them.
     """
     status, headers = response.status, response.headers
-    if code is None and f"http_{status}" in codes:
-        name = f"http_{status}"
-        return by_setting(codes[name], name, f"HTTP {status}", request_id=request_id(headers))
     name, wait, rid = code or f"http_{status}", retry_after(headers), request_id(headers)
     if status >= 500 or status == 408 or status < 200:
         return Retry(f"HTTP {status}", wait, name, unknown_outcome=status in (502, 504), request_id=rid)
     if status == 429:
-        wait = seconds(headers.get("x-rate-limit-reset")) if wait is None else wait
-        return Throttled("HTTP 429, too many requests", wait, name, rid)
+        return Throttled("HTTP 429, too many requests", throttle_wait(headers), name, rid)
     if status in (413, 414):
-        return TooLarge(name, f"HTTP {status}, the request is larger than the vendor takes", request_id=rid)
+        return TooLarge(name, f"HTTP {status}, the request is larger than the vendor accepts", request_id=rid)
     if 300 <= status < 400:
-        target = words(headers.get("location")).partition("?")[0]
+        target = log_text(headers.get("location")).partition("?")[0]
         reason = f"HTTP {status}, redirected to {target or 'nowhere'}: check base_url"
         return Misconfigured(name, reason, request_id=rid)
     if status in (401, 403, 407):
-        told = f": {words(said)}" if said else ""
-        return Misconfigured(name, f"HTTP {status}, the credential was refused{told}", request_id=rid)
+        details = f": {log_text(message)}" if message else ""
+        return Misconfigured(name, f"HTTP {status}, the credential was refused{details}", request_id=rid)
     return None
 
 
-def unread(response: Response, words: Words, codes: Codes) -> Verdict:
-    """Return the verdict of an answer whose body is not of the vendor's documented form, after `by_status`.
+def verdict_of_unknown_body(response: Response, log_text: LogText) -> Verdict:
+    """Return the verdict of an answer whose body is not of the vendor's documented form, after `verdict_of_status`.
 
     A 2xx is no success then: proxies answer 200 with a page of their own. A missing address or method is the
     configuration's fault. Any other 4xx may be a record's fault: no document says so, and only evidence can tell.
     """
     status, rid = response.status, request_id(response.headers)
-    if f"http_{status}" in codes:
-        return by_setting(codes[f"http_{status}"], f"http_{status}", f"HTTP {status}", request_id=rid)
+    body = excerpt(response, log_text)
     if status < 300:
-        return Retry(f"HTTP {status} with a body that is not the vendor's documented answer", request_id=rid)
+        reason = f"HTTP {status} with a body that is not the vendor's documented answer: {body}"
+        return Retry(reason, request_id=rid)
     if status in (404, 405, 406, 410, 415):
         return Misconfigured(f"http_{status}", f"HTTP {status}: check base_url", request_id=rid)
-    start = words(response.body[: 4 * TEXT_LIMIT].decode("utf-8", "replace"))
-    return Refused(f"http_{status}", f"HTTP {status}: {start}", documented=False, request_id=rid)
+    return Refused(f"http_{status}", f"HTTP {status}: {body}", documented=False, request_id=rid)
 
 
-def by_setting(
-    action: Action,
-    code: str,
-    reason: str,
-    *,
-    suspects: frozenset[int] = frozenset(),
-    request_id: str | None = None,
-) -> Verdict:
-    """Return the verdict that the destination's `codes:` gives to a vendor's code."""
-    if action == "retry":
-        return Retry(reason, code=code, request_id=request_id)
-    if action == "hold":
-        return Misconfigured(code, reason, request_id=request_id)
-    return Refused(code, reason, suspects, request_id=request_id)
+def excerpt(response: Response, log_text: LogText) -> str:
+    """Return the first 200 printable characters of a body, secrets masked, for a person to see what came."""
+    if not response.body:
+        return "(empty)"
+    # Mask first and cut afterwards, so that no secret is cut in two and its first half shown.
+    text = response.body[: 4 * TEXT_LIMIT].decode("utf-8", "replace")
+    printable = "".join(char if char.isprintable() and char != "\ufffd" else " " for char in text)
+    return " ".join(log_text(printable).split())[:EXCERPT_LIMIT] or "(nothing printable)"
+
+
+# The names of the interface's first version, for vendors of other distributions. `codes` is ignored: delivery applies it.
+Words = LogText
+
+
+def parsed(body: bytes) -> Any:
+    """Return the JSON value of a body, or None where it is not JSON."""
+    return json_value(Response(200, {}, body))
+
+
+def by_status(
+    response: Response, words: LogText, codes: object = None, *, code: str | None = None, said: str = ""
+) -> Verdict | None:
+    """Return what `verdict_of_status` returns."""
+    return verdict_of_status(response, words, code=code, message=said)
+
+
+def unread(response: Response, words: LogText, codes: object = None) -> Verdict:
+    """Return what `verdict_of_unknown_body` returns."""
+    return verdict_of_unknown_body(response, words)

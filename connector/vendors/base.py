@@ -1,14 +1,14 @@
-"""What a vendor is: the protocol, and the values it speaks in. Pure: no clock, no I/O, no asyncio.
+"""The vendor interface: its protocol and the values it takes and returns. Pure: no clock, no I/O, no asyncio.
 
-A vendor turns an event into an item, items into a request, and an answer into a verdict. Everything else
-(batching, pacing, retrying, isolating, dead letters, offsets) is done for it.
+A vendor turns an event into an item, items into a request, and an answer into a verdict. Delivery does everything else:
+batching, pacing, retrying, isolating, dead letters, offsets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -22,8 +22,8 @@ class VendorEvent(Struct, frozen=True, gc=False):
     """An event in the vendor's own fields: shaped as its contract schema, or as a route's mapping made it.
 
     `timestamp` is the record's, in epoch milliseconds (-1: none). `identity` is the event's own id where it has one,
-    else the cluster id and the record's position; it never changes for a record. `entity` is the route's word that the
-    event is about a non-human entity. `first_dedup_id` is set where the record is replayed: the id it always had.
+    else the cluster id and the record's position; it never changes for a record. `entity` is true where the route says
+    that the event is about a non-human entity. A replayed record keeps its dedup id in `first_dedup_id`.
     """
 
     fields: Mapping[str, Any]
@@ -34,13 +34,13 @@ class VendorEvent(Struct, frozen=True, gc=False):
 
     @property
     def dedup_id(self) -> str:
-        """The UUIDv5 that stays the same for every attempt, restart and replay of this event."""
+        """A UUIDv5, the same for every attempt, restart and replay of this event."""
         return uuid5_text(self.identity) if self.first_dedup_id is None else self.first_dedup_id
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold: `records` by weight, `bytes` of the whole body.
+    """The limits of one request: `records` by weight, `bytes` of the whole body.
 
     The body's size is `overhead` (prefix and suffix) + the items' bytes + `separator` between each two of them.
     """
@@ -53,7 +53,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request. `url` is final: encoded once, passed on as it is."""
+    """One HTTP request. `url` is percent-encoded already and is sent unchanged."""
 
     method: str
     url: str
@@ -63,7 +63,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One whole HTTP answer; the names of `headers` are lower-case. `body` is cut at the transport's cap."""
+    """One whole HTTP answer; header names are lower-case. `body` is cut at the transport's cap."""
 
     status: int
     headers: Mapping[str, str]
@@ -72,10 +72,10 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Every item was accepted, but for those in `again` (indexes), whose answer was not final and who are asked again.
+    """Every item was accepted, except those in `again` (indexes): their answer was not final, so they are asked again.
 
-    `answers`, one for each item that is not in `again`, in the items' order (or none at all), are produced and
-    acknowledged before the outcome counts. `rate` is what the vendor's headers said.
+    `answers` holds one answer for each item that is not in `again`, in the items' order, or nothing at all. The outcome
+    counts once Kafka has acknowledged them. `rate` is the vendor's rate headers.
     """
 
     answers: Sequence[Answer] = ()
@@ -86,10 +86,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The batch was refused for what is in it. `suspects` are the items (indexes) that the answer's words name.
+    """The batch was refused for what is in it. `suspects` are the items (indexes) that the answer's message names.
 
-    `documented` tells whether the vendor documents `code` as a record's fault; where not, a refusal is believed
-    only on evidence. `answers` tells a question's refusal to the results topic, once it was refused alone.
+    `documented`: the vendor documents `code` as a record's fault; any other refusal is believed only on evidence.
+    `answers` are a question's results, produced once the question was refused alone. `errors` are the single errors
+    where the answer lists several, so that `codes:` applies to each of them.
     """
 
     code: str
@@ -98,11 +99,12 @@ class Refused:
     documented: bool = True
     request_id: str | None = None
     answers: Sequence[Answer] = ()
+    errors: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TooLarge:
-    """The request was larger than the vendor takes; `limit` names what: `bytes` (413) or `records`."""
+    """The request was larger than the vendor accepts; `limit` is what it exceeds: `bytes` (413) or `records`."""
 
     code: str
     reason: str
@@ -112,7 +114,7 @@ class TooLarge:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """Too many requests; `after` is the vendor's own wish in seconds, where it states one."""
+    """Too many requests; `after` is the wait in seconds that the vendor asks for, where it gives one."""
 
     reason: str
     after: float | None = None
@@ -136,12 +138,17 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """A credential, address or permission is wrong, no record is. `scope` is `DESTINATION` or the group refused."""
+    """A credential, an address, a permission or the request's own form is wrong, no record is.
+
+    `scope` is `DESTINATION` or the refused group. `of_request`: the vendor could not read the request itself (bad JSON,
+    an empty body), so not even `codes:` makes it a record's fault.
+    """
 
     code: str
     reason: str
     scope: Hashable = DESTINATION
     request_id: str | None = None
+    of_request: bool = False
 
 
 Verdict = Accepted | Refused | TooLarge | Throttled | Retry | Misconfigured
@@ -169,11 +176,11 @@ class Vendor(Protocol):
     """One account at one vendor's API. Built from its settings; rebuilt when a secret is read again."""
 
     def group(self, event: VendorEvent) -> Hashable:
-        """Return which requests the event may share: one group, one endpoint. Never raises but `Refusal`."""
+        """Return which requests the event may share: one group, one endpoint. Raises only `Refusal`."""
         ...
 
     def limits(self, group: Hashable) -> Limits:
-        """Return what one request of the group may hold, the destination's own settings considered."""
+        """Return the limits of one request of the group, with the destination's own settings applied."""
         ...
 
     def encode(self, event: VendorEvent, now: int) -> Item:
@@ -184,7 +191,7 @@ class Vendor(Protocol):
         ...
 
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
-        """Return the request for one batch, signed for this attempt. The body is as long as `limits` says."""
+        """Return the request for one batch, signed for this attempt. Its body is exactly as long as `limits` says."""
         ...
 
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
@@ -194,27 +201,29 @@ class Vendor(Protocol):
 
 @runtime_checkable
 class Probed(Protocol):
-    """A vendor that can be asked whether it takes the credential, without an event; what `check --online` looks for.
+    """A vendor whose credential can be checked without sending an event; `check --online` uses it.
 
-    Optional: a vendor has this method only where its API has such a question. `read` tells a refused credential from
-    the answer; any other 2xx is taken as well.
+    Optional: a vendor has this method only where its API has such a request. `read` reports a refused credential; any
+    other 2xx counts as accepted.
     """
 
     def probe(self) -> Request:
-        """Return the question."""
+        """Return the request that checks the credential."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class VendorKind:
-    """A vendor as the registry knows it; what an entry point of the group `connector.vendors` names.
+    """A vendor in the registry; an entry point of the group `connector.vendors` names one.
 
-    `settings` is its settings model and `build` makes the vendor of them. `schema` is the full name of its contract
-    schema and `fields` gives, for the fields a route may map, what each wants. `rules` are the ids of the local checks,
-    each of which `rules:` may switch off. `reads_codes` says that `read` heeds the destination's `codes:` by itself;
-    for other vendors delivery does it. `as_json` are fields of the schema whose map `encode` also takes as an
-    `orjson.Fragment`: written already, of named texts, truths, whole and finite numbers and lists of texts, at least
-    one. Where no route looks into such a field it comes so, which spares reading and writing each value.
+    `settings` is its settings model; `build` makes a vendor from them. `schema` is the full name of its contract
+    schema. `fields` are the fields that a route may map, with the type of each. `rules` are the ids of the local
+    checks, each of which `rules:` can switch off. `codes` explains the vendor's documented codes to people; a key is a
+    code, or a code, a space and words of the vendor's message.
+
+    `as_json` are map fields of the schema that `encode` also accepts as an `orjson.Fragment`: JSON text of at least one
+    named string, boolean, finite number or list of strings. A field arrives in this form where no route reads it, which
+    saves decoding and encoding each of its values.
     """
 
     name: str
@@ -223,17 +232,25 @@ class VendorKind:
     schema: str
     fields: Mapping[str, FieldKind]
     rules: frozenset[str] = field(default_factory=frozenset)
-    reads_codes: bool = False
+    codes: Mapping[str, CodeMeaning] = field(default_factory=dict)
     as_json: frozenset[str] = frozenset()
+
+
+class CodeMeaning(NamedTuple):
+    """What a vendor's code means and what to do about it, each a sentence for a person, from the vendor's document."""
+
+    meaning: str
+    solution: str
 
 
 @dataclass(frozen=True, slots=True)
 class FieldKind:
-    """What a vendor wants in one field of a mapping.
+    """The type of one field of a mapping.
 
-    `type`: `string` (numbers and booleans become text), `long`, `boolean`, `millis` and `seconds` (points in time as
+    `type`: `string` (numbers and booleans become strings), `long`, `boolean`, `millis` and `seconds` (points in time as
     integers), `map` (values in JSON's types: nested records stay, times become epoch milliseconds), `strings` (a list
-    of strings), `string_map` (values as text, what is no scalar as JSON text), `records` (a list of records) or `any`.
+    of strings), `string_map` (values as strings, objects and lists as JSON text), `records` (a list of records) or
+    `any`.
     """
 
     type: Literal["string", "long", "boolean", "millis", "seconds", "map", "strings", "string_map", "records", "any"]

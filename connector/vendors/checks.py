@@ -1,4 +1,4 @@
-"""What the vendors' local checks share: rules that can be switched off, kinds of values in words, JSON bytes."""
+"""What all vendors share in checking events: rules that can be switched off, names of value types, JSON bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 class Rules:
     """The local rules of one vendor, without those that the destination's `rules:` switches off.
 
-    `texts` gives for each rule, as `<field>.<rule>`, what it demands; its id is `<vendor>.<field>.<rule>`.
+    `texts` gives what each rule allows, by `<field>.<rule>`; the rule's id is `<vendor>.<field>.<rule>`.
     """
 
     __slots__ = ("_off", "_texts", "_vendor")
@@ -34,11 +34,11 @@ class Rules:
         self._off = frozenset(off)
 
     def on(self, rule: str) -> bool:
-        """Tell whether the rule is in force."""
+        """Return whether the rule applies."""
         return f"{self._vendor}.{rule}" not in self._off
 
     def broken(self, rule: str, found: str) -> None:
-        """Refuse the event for the rule, unless it is switched off; `found` says what was found, never the value."""
+        """Refuse the event, unless the rule is switched off; `found` describes what was found without the value."""
         if self.on(rule):
             name = rule.rpartition(".")[0]
             message = f"{name} {self._texts[rule]}; it is {found}"
@@ -54,10 +54,10 @@ _KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (type(None), "null or missing"),
     (bool, "a boolean"),
     (int, "a whole number"),
-    (float, "a fraction"),
-    (str, "text"),
+    (float, "a number with a fraction"),
+    (str, "a string"),
     ((bytes, bytearray, memoryview), "bytes"),
-    (datetime, "a date with time"),
+    (datetime, "a date and time"),
     (date, "a date"),
     (Decimal, "a decimal"),
     (Mapping, "an object"),
@@ -65,28 +65,32 @@ _KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
 )
 
 
-def kind(value: object) -> str:
-    """Return in words what sort of value it is, without the value: it may be personal."""
+def type_name(value: object) -> str:
+    """Return the type of a value in plain English, without the value: it may be personal."""
     if value == "":
-        return "empty text"
+        return "an empty string"
     for types, words in _KINDS:
         if isinstance(value, types):
             return words
     return f"a {type(value).__name__}"
 
 
+kind = type_name
+"""The name of the interface's first version, for vendors of other distributions."""
+
+
 def epoch_millis(value: datetime) -> int:
-    """Return the milliseconds since 1970, rounded down. A time without a zone is refused by `ValueError`."""
+    """Return the milliseconds since 1970, rounded down. Raises `ValueError` for a time without a zone."""
     if value.tzinfo is None:
-        raise ValueError("a date with time but without a zone")
+        raise ValueError("a date and time without a zone")
     return (value - _EPOCH) // _MILLISECOND
 
 
 def scalar(value: object) -> str | int | float | bool | None:
-    """Return a value of Avro's logical types as one of JSON's scalars.
+    """Return a value of Avro's logical types as a JSON scalar.
 
-    A time with a zone becomes epoch milliseconds, a date `yyyy-MM-dd`, a time of day, a UUID and an enum symbol text,
-    a decimal a number where the number says exactly the same. Everything else is a `ValueError` that says what it was.
+    A time with a zone becomes epoch milliseconds, a date `yyyy-MM-dd`, a time of day, a UUID and an enum symbol a
+    string, a decimal a number where that is exact. Anything else raises `ValueError` with the type that it was.
     """
     if value is None or isinstance(value, bool) or type(value) in _JSON_SCALARS:
         return value  # type: ignore[return-value]  # it is one of those types
@@ -99,23 +103,23 @@ def scalar(value: object) -> str | int | float | bool | None:
     if isinstance(value, Enum):
         return scalar(value.value)
     if isinstance(value, Decimal):
-        return _exact(value)
+        return _exact_number(value)
     for base in (str, int, float):
         if isinstance(value, base):
             return base(value)
-    raise ValueError(kind(value))
+    raise ValueError(type_name(value))
 
 
-def plain(value: Any) -> Any:
-    """Return a value as `scalar` does, and what has no such form as it is, for a rule to name."""
+def scalar_or_same(value: Any) -> Any:
+    """Return a value as `scalar` does; unchanged where it is no scalar, for a rule to refuse."""
     try:
         return value if type(value) is str else scalar(value)
     except ValueError:
         return value
 
 
-def _exact(value: Decimal) -> int | float:
-    """Return a decimal as the number that says the same; what a double would round is refused, not changed."""
+def _exact_number(value: Decimal) -> int | float:
+    """Return a decimal as an equal number. Raises `ValueError` where a double would round it."""
     if value.is_finite():
         if -18 <= value.adjusted() <= 18 and value == value.to_integral_value():
             return int(value)
@@ -126,11 +130,11 @@ def _exact(value: Decimal) -> int | float:
 
 
 def json_bytes(vendor: str, value: Any) -> bytes:
-    """Return `value` as compact JSON, copied: what orjson returns keeps about 4 KB for 200 bytes.
+    """Return `value` as compact JSON. Refuses what JSON cannot hold as `<vendor>.event.json`; no setting allows that.
 
-    What JSON cannot hold is refused as `<vendor>.event.json`, which no setting switches off.
+    The copy matters: the bytes that orjson returns keep about 4 KB of memory for 200 bytes of JSON.
     """
     try:
         return b"%b" % orjson.dumps(value)
     except (TypeError, RecursionError, ValueError) as error:
-        raise Refusal("invalid", f"{vendor}.event.json", f"the event has no form in JSON: {error}") from None
+        raise Refusal("invalid", f"{vendor}.event.json", f"the event cannot be written as JSON: {error}") from None

@@ -1,25 +1,118 @@
 """Jiguang Growth, Report User Event: `POST /smartop/api/v1/events/report`, a JSON object with up to 100 events.
 
-One bad event fails the whole batch, and the error list has no index, only the offending values: they find the
-suspects. The same (project, appKey, itime, cuid, randomId) counts once at the vendor, so `randomId` is always filled.
+One bad event fails the whole batch. The error list has no index, only the offending values: they find the suspects. The
+same (project, appKey, itime, cuid, randomId) counts once at the vendor, so `randomId` is always filled.
 """
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
-from collections.abc import Hashable, Sequence
-from typing import ClassVar, Final, Literal
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from datetime import datetime
+from operator import itemgetter
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
+import orjson
+from orjson import Fragment
 from pydantic import Field, SecretStr
 
 from connector.config.loader import DestinationSettings, DocumentedLimits
-from connector.records import Item
-from connector.vendors import jiguang_answers
-from connector.vendors.answers import Words
-from connector.vendors.base import FieldKind, Limits, Request, Response, Vendor, VendorEvent, VendorKind, Verdict
-from connector.vendors.checks import Rules, json_bytes, rule_ids
-from connector.vendors.jiguang_event import Events
-from connector.vendors.jiguang_rules import RULES
+from connector.records import Item, uuid5_text
+from connector.vendors.answers import (
+    LogText,
+    code_number,
+    json_value,
+    request_id,
+    verdict_of_status,
+    verdict_of_unknown_body,
+    whole_number,
+)
+from connector.vendors.base import (
+    Accepted,
+    CodeMeaning,
+    FieldKind,
+    Limits,
+    Misconfigured,
+    Refused,
+    Request,
+    Response,
+    Retry,
+    TooLarge,
+    VendorEvent,
+    VendorKind,
+    Verdict,
+)
+from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, epoch_millis, json_bytes, rule_ids, scalar, type_name
+
+PAST_MS: Final = 366 * 24 * 3600 * 1000
+"""How old an event may be: the vendor's limit is one year."""
+_FUTURE_MS: Final = 5 * 60 * 1000
+_INFINITY: Final = float("inf")
+_NAMES: Final = ("cuid", "eventName", "itime", "randomId", "properties")
+_field_values: Final = itemgetter(*_NAMES)
+
+RULES: Final[Mapping[str, str]] = {
+    "cuid.required": "must be given",
+    "cuid.type": "must be a whole number of 64 bits",
+    "eventName.required": "must be given and not be empty",
+    "eventName.type": "must be a string",
+    "itime.required": "must be given",
+    "itime.type": "must be a point in time, in epoch milliseconds of 64 bits",
+    "itime.future": "must be at most 5 minutes in the future",
+    "itime.past": "must be at most 366 days old (the vendor's limit is one year)",
+    "randomId.type": "must be a string",
+    "properties.type": "must be an object",
+    "properties.name": "must have names that are not empty",
+    "properties.number": "must have finite numbers: JSON has neither NaN nor infinity",
+    "properties.range": "must have whole numbers of 64 bits",
+    "properties.list": "must have lists of strings only",
+    "properties.nested": "must not have nested objects",
+    "properties.value": "must have strings, numbers, booleans, points in time or lists of strings",
+}
+"""What each local rule allows: the document's own limits."""
+
+CODES: Final[Mapping[str, CodeMeaning]] = {
+    "4000": CodeMeaning("The request has several errors.", "See the error list in the answer's data."),
+    "4001": CodeMeaning("A field has the wrong type.", "Correct the type of the field that the message names."),
+    "4002": CodeMeaning(
+        "A list has too many elements.", "Shorten the list that the message names; for data itself, send fewer events."
+    ),
+    "4003": CodeMeaning("A field is too long.", "Shorten the field that the message names."),
+    "4004": CodeMeaning("A field is empty.", "Give the field that the message names a value."),
+    "4100": CodeMeaning(
+        "The appKey or the project id is invalid.",
+        "Compare app_key and project_id with the API data source of this project at Jiguang.",
+    ),
+    "4101": CodeMeaning("The event does not exist at Jiguang.", "Create it there or correct eventName."),
+    "4102": CodeMeaning(
+        "The event has no such attribute at Jiguang, or it is disabled there.",
+        "Create or enable the attribute there, or correct its name in properties.",
+    ),
+    "4103": CodeMeaning("There is no user with this cuid at Jiguang.", "Register the user there or correct cuid."),
+    "4104": CodeMeaning(
+        "itime is outside the accepted range: one year back to 5 minutes ahead.",
+        "Send itime in milliseconds, within a year of the event.",
+    ),
+    "4105": CodeMeaning(
+        "An attribute has a value of the wrong type.",
+        "Send the type that the attribute has at Jiguang, or change the attribute there.",
+    ),
+}
+"""The document's error codes, each with its meaning and solution."""
+
+_RECORD_FAULTS: Final = frozenset(CODES) - {"4000", "4100"}
+"""The codes that the document explains by what is in an event."""
+
+# More errors, or longer messages, say nothing more: hints only save requests, and reading them must stay cheap.
+_MOST_ERRORS: Final = 200
+_MOST_ODD_NAMES: Final = 1000
+_MESSAGE_LIMIT: Final = 300
+
+_NUMBER: Final = re.compile(r"(?<![A-Za-z0-9_.-])-?\d{1,20}(?![A-Za-z0-9_])")
+_WORD: Final = re.compile(r"[A-Za-z0-9_]+")
+_REQUEST_PART: Final = re.compile(r"(?<![A-Za-z0-9_.])(?:data|body)(?![A-Za-z0-9_.\[])")
 
 
 class JiguangSettings(DestinationSettings):
@@ -34,15 +127,15 @@ class JiguangSettings(DestinationSettings):
     app_key: str = Field(min_length=1, description="The appKey of the API data source.")
 
 
-class Jiguang(Events):
+class Jiguang:
     """One project at Jiguang Growth."""
 
     def __init__(self, settings: JiguangSettings) -> None:
         secret = settings.project_secret.get_secret_value()
         basic = b64encode(f"{settings.project_id}:{secret}".encode()).decode()
-        self._settings = settings
-        super().__init__(Rules("jiguang", RULES, settings.rules))
-        self._words = Words(secret, basic, settings.app_key)
+        self._rules: Rules = Rules("jiguang", RULES, settings.rules)
+        self._expires: bool = self._rules.on("itime.past")
+        self._log_text = LogText(secret, basic, settings.app_key)
         self._url = f"{settings.base_url.rstrip('/')}/smartop/api/v1/events/report"
         self._headers = {"Content-Type": "application/json", "Authorization": f"Basic {basic}"}
         self._prefix = b'{"appKey":' + json_bytes("jiguang", settings.app_key) + b',"data":['
@@ -56,8 +149,96 @@ class Jiguang(Events):
         return None
 
     def limits(self, group: Hashable) -> Limits:
-        """Return what one request may hold."""
+        """Return the limits of one request."""
         return self._limits
+
+    def encode(self, event: VendorEvent, now: int) -> Item:
+        """Check the event and return it as a member of `data`; `now` is in epoch milliseconds."""
+        try:
+            cuid, name, itime, random_id, properties = _field_values(event.fields)
+        except KeyError:  # a route's mapping leaves out a field without a value
+            cuid, name, itime, random_id, properties = map(event.fields.get, _NAMES)
+        if type(cuid) is not int or not LONG_MIN <= cuid <= LONG_MAX:
+            self._refuse_number("cuid", cuid)
+        if type(name) is not str or not name:
+            self._rules.broken(
+                "eventName.type" if name and type(name) is not str else "eventName.required", type_name(name)
+            )
+        if type(itime) is not int or not -_FUTURE_MS <= now - itime <= PAST_MS:
+            itime = self._checked_time(itime, now)
+        # Not `event.dedup_id`: calling the property costs as much as computing the id.
+        random_id = random_id or event.first_dedup_id or uuid5_text(event.identity)
+        if type(random_id) is not str:
+            self._rules.broken("randomId.type", type_name(random_id))
+        datum = {"cuid": cuid, "eventName": name, "itime": itime, "randomId": random_id}
+        if type(properties) is Fragment:
+            datum["properties"] = properties
+        elif properties:
+            if type(properties) is dict:
+                properties = self._properties(properties)
+            else:
+                self._rules.broken("properties.type", type_name(properties))
+            if properties:
+                datum["properties"] = properties
+        if cuid is None or name is None or itime is None:
+            datum = {field: value for field, value in datum.items() if value is not None}
+        expires = itime + PAST_MS if self._expires and type(itime) is int else None
+        return Item(json_bytes("jiguang", datum), 1, None, expires)
+
+    def _properties(self, properties: dict[str, Any]) -> dict[str, Any]:
+        """Return the properties as they are sent; those of common types are not copied."""
+        if "" in properties:
+            self._rules.broken("properties.name", "an empty name")
+        odd = [name for name, value in properties.items() if not _is_common(value)]
+        if not odd:
+            return properties
+        plain = dict(properties)
+        for name in odd:
+            value = self._uncommon_property(plain[name])
+            if value is None:
+                del plain[name]
+            else:
+                plain[name] = value
+        return plain
+
+    def _uncommon_property(self, value: Any) -> Any:
+        """Return a property of an uncommon type as it is sent; None leaves it out."""
+        if isinstance(value, list | tuple):
+            if not all(isinstance(element, str) for element in value):
+                self._rules.broken("properties.list", "a list with other elements")
+            return value
+        if isinstance(value, Mapping):
+            self._rules.broken("properties.nested", "an object")
+            return value
+        try:
+            value = scalar(value)
+        except ValueError as error:
+            self._rules.broken("properties.value", str(error))
+            return value
+        if isinstance(value, float) and not -_INFINITY < value < _INFINITY:
+            self._rules.broken("properties.number", "NaN or infinity")
+        if isinstance(value, int) and not _is_long(value):
+            self._rules.broken("properties.range", "a whole number of more than 64 bits")
+        return value
+
+    def _refuse_number(self, field: str, value: object) -> None:
+        larger = type(value) is int
+        self._rules.broken(
+            f"{field}.required" if value is None else f"{field}.type",
+            "a whole number of more than 64 bits" if larger else type_name(value),
+        )
+
+    def _checked_time(self, itime: Any, now: int) -> Any:
+        """Return a time as it is sent. Refuses what is no time, and a time too old or too far ahead."""
+        if type(itime) is datetime and itime.tzinfo is not None:
+            itime = epoch_millis(itime)
+        if type(itime) is not int or not _is_long(itime):
+            self._refuse_number("itime", itime)
+        elif itime > now + _FUTURE_MS:
+            self._rules.broken("itime.future", "further ahead")
+        elif itime < now - PAST_MS:
+            self._rules.broken("itime.past", "older, or not in milliseconds")
+        return itime
 
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
         """Return the report of one batch."""
@@ -65,19 +246,228 @@ class Jiguang(Events):
         return Request("POST", self._url, self._headers, body)
 
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
-        """Return what the answer means; only `code` 0 with a 2xx is success."""
-        return jiguang_answers.read(response, items, self._settings.codes, self._words)
+        """Return what the answer `{"code", "msg", "data"?}` means; only `code` 0 with a 2xx is success."""
+        answer = json_value(response, "gb18030")
+        fields = answer if isinstance(answer, dict) else {}
+        code = code_number(fields.get("code"))
+        name = None if code is None or code == 0 else str(code)
+        verdict = verdict_of_status(response, self._log_text, code=name, message=_text_field(fields, "msg"))
+        if verdict is not None:
+            return verdict
+        if code is None:
+            return verdict_of_unknown_body(response, self._log_text)
+        rid = request_id(response.headers)
+        if code == 0:
+            if response.status < 300:
+                return Accepted(request_id=rid)
+            return Retry(f"HTTP {response.status} with code 0: neither success nor failure", request_id=rid)
+        error = _Error(str(code), _text_field(fields, "msg"))
+        errors = (_listed_errors(fields.get("data")) if error.code == "4000" else None) or [error]
+        return self._verdict_of_errors(errors, items, rid)
+
+    def _verdict_of_errors(self, errors: Sequence[_Error], items: Sequence[Item], rid: str | None) -> Verdict:
+        """Return the verdict of the gravest error: of the account, then of the request, then of the records."""
+        events = _Quotable([_quotable_event(item) for item in items])
+        for error in errors:
+            reason = self._reason(error)
+            if error.code == "4100" or events.is_of_app_key(error):
+                return Misconfigured(error.code, reason, request_id=rid)
+            if events.is_of_request(error):
+                if error.code == "4002" and len(items) > 1:
+                    return TooLarge(error.code, reason, "records", rid)
+                return Misconfigured(error.code, reason, request_id=rid, of_request=True)
+        refusals = [
+            Refused(
+                error.code,
+                self._reason(error),
+                events.suspects(error),
+                documented=error.code in _RECORD_FAULTS,
+                request_id=rid,
+            )
+            for error in errors
+        ]
+        documented = [refusal for refusal in refusals if refusal.documented]
+        first = (documented or refusals)[0]
+        return Refused(
+            first.code,
+            first.reason,
+            frozenset().union(*(refusal.suspects for refusal in refusals)),
+            documented=bool(documented),
+            request_id=rid,
+            errors=tuple(refusals) if len(refusals) > 1 else (),
+        )
+
+    def _reason(self, error: _Error) -> str:
+        return self._log_text(f"code {error.code}: {error.msg}")
 
 
-def _build(settings: JiguangSettings) -> Vendor:
-    return Jiguang(settings)
+class _Error(NamedTuple):
+    """One error of an answer: its code as text, and the vendor's message."""
+
+    code: str
+    msg: str
+
+
+class _QuotableEvent(NamedTuple):
+    """The values of an event that an error's message may quote; of another type (its rule may be off) they are None."""
+
+    cuid: int | None
+    itime: int | None
+    name: str
+    random_id: str
+    properties: frozenset[str]
+
+
+class _Quotable:
+    """Finds the events whose values a message quotes.
+
+    An index from value to events, built once for an answer: each message is then split into words once, and a word is
+    looked up. The work grows with the length of the answer and of the batch, not with their product.
+    """
+
+    def __init__(self, events: Sequence[_QuotableEvent]) -> None:
+        self._by_cuid = _index((event.cuid,) for event in events)
+        self._by_itime = _index((event.itime,) for event in events)
+        self._by_name = _index((event.name,) for event in events)
+        self._by_random_id = _index((event.random_id,) for event in events)
+        self._by_property = _index(event.properties for event in events)
+        # Names with other characters than those of a word have to be searched for, so their number is limited.
+        names = dict.fromkeys((*self._by_name, *self._by_property, *self._by_random_id))
+        self._odd_names = [name for name in names if name and not _WORD.fullmatch(name)][:_MOST_ODD_NAMES]
+
+    def is_of_app_key(self, error: _Error) -> bool:
+        """Return whether an error is about the request's appKey and not about a property of that name."""
+        return (
+            error.code in ("4001", "4003", "4004")
+            and "appKey" in _WORD.findall(error.msg)
+            and "appKey" not in self._by_property
+        )
+
+    def is_of_request(self, error: _Error) -> bool:
+        """Return whether an error is about `data` or the body itself and not about a property of that name."""
+        if error.code not in ("4001", "4002", "4004"):
+            return False
+        found = _REQUEST_PART.search(error.msg)
+        return found is not None and found[0] not in self._by_property
+
+    def suspects(self, error: _Error) -> frozenset[int]:
+        """Return the events (indexes) whose values a message quotes; its code says which values those are."""
+        numbers = {int(text) for text in _NUMBER.findall(error.msg)}
+        if error.code == "4104":
+            return _events_of(self._by_itime, numbers)
+        if error.code == "4103":
+            return _events_of(self._by_cuid, numbers)
+        names = self._quoted_names(error.msg)
+        by_event = _events_of(self._by_name, _longest(name for name in names if name in self._by_name))
+        if error.code == "4101":
+            return by_event
+        by_attribute = _events_of(self._by_property, _longest(name for name in names if name in self._by_property))
+        if error.code == "4102" and by_event & by_attribute:
+            return by_event & by_attribute
+        if by_attribute or error.code in ("4102", "4105"):
+            return by_attribute
+        values = _events_of(self._by_itime, numbers) | _events_of(self._by_cuid, numbers)
+        return values | _events_of(self._by_random_id, names) | by_event
+
+    def _quoted_names(self, msg: str) -> set[str]:
+        """Return the names that a message quotes as whole words."""
+        names = set(_WORD.findall(msg))
+        names.update(name for name in self._odd_names if name in msg and _is_whole_word(msg, name))
+        return names
+
+
+def _text_field(fields: Mapping[str, Any], name: str) -> str:
+    text = fields.get(name)
+    return text if isinstance(text, str) else ""
+
+
+def _listed_errors(data: object) -> list[_Error]:
+    """Return the listed errors, each once: the vendor repeats an error for every event that has it."""
+    found: dict[_Error, None] = {}
+    for member in data if isinstance(data, list) else []:
+        code = code_number(member.get("code")) if isinstance(member, dict) else None
+        if code:
+            found[_Error(str(code), _text_field(member, "msg")[:_MESSAGE_LIMIT])] = None
+            if len(found) == _MOST_ERRORS:
+                break
+    return list(found)
+
+
+def _quotable_event(item: Item) -> _QuotableEvent:
+    try:
+        event = orjson.loads(item.body)
+    except ValueError:
+        event = None
+    fields = event if isinstance(event, dict) else {}
+    properties = fields.get("properties")
+    return _QuotableEvent(
+        whole_number(fields.get("cuid")),
+        whole_number(fields.get("itime")),
+        _text_field(fields, "eventName"),
+        _text_field(fields, "randomId"),
+        frozenset(properties) if isinstance(properties, dict) else frozenset(),
+    )
+
+
+def _index(values_of_events: Iterable[Iterable[Any]]) -> Mapping[Any, set[int]]:
+    """Return which events have a value; empty and missing ones are quoted by nothing."""
+    found: defaultdict[Any, set[int]] = defaultdict(set)
+    for index, values in enumerate(values_of_events):
+        for value in values:
+            if value is not None and value != "":
+                found[value].add(index)
+    return dict(found)
+
+
+def _events_of(index: Mapping[Any, set[int]], values: Iterable[Any]) -> frozenset[int]:
+    return frozenset().union(*(index[value] for value in values if value in index))
+
+
+def _is_whole_word(msg: str, name: str) -> bool:
+    """Return whether the message has the name, and not only as a part of a longer word."""
+    start = msg.find(name)
+    while start >= 0:
+        before, after = msg[max(0, start - 1) : start], msg[start + len(name) : start + len(name) + 1]
+        if not _WORD.fullmatch(before) and not _WORD.fullmatch(after):
+            return True
+        start = msg.find(name, start + 1)
+    return False
+
+
+def _longest(names: Iterable[str]) -> set[str]:
+    """Return the names without those that are only a part of another one of them."""
+    quoted = set(names)
+    return {name for name in quoted if not any(name != other and name in other for other in quoted)}
+
+
+def _is_long(value: int) -> bool:
+    """Return whether a whole number fits in 64 bits."""
+    return LONG_MIN <= value <= LONG_MAX
+
+
+def _is_common(value: object) -> bool:
+    """Return whether a property is sent unchanged, as nearly all are: a string, boolean, number or list of strings."""
+    value_type = type(value)
+    if value_type is str or value_type is bool:
+        return True
+    if value_type is int:
+        return _is_long(value)  # type: ignore[arg-type]  # its type was just compared
+    if isinstance(value, float):
+        return value_type is float and -_INFINITY < value < _INFINITY
+    if value_type is list:
+        return _are_strings(value)  # type: ignore[arg-type]  # as above
+    return False
+
+
+def _are_strings(values: list[object]) -> bool:
+    return all(type(value) is str for value in values)
 
 
 KIND: Final = VendorKind(
     name="jiguang",
     settings=JiguangSettings,
-    build=_build,
-    reads_codes=True,
+    build=Jiguang,
+    codes=CODES,
     as_json=frozenset({"properties"}),
     schema="connector.events.JiguangUserEvent",
     fields={

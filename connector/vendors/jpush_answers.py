@@ -1,104 +1,119 @@
-"""What JPush's answers mean, and the results they are told in: one `JPushReportResult` for each question."""
+"""JPush's answers: what they mean, and the results they become, one `JPushReportResult` for each question."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Any, Final, Literal, NamedTuple
+
+import orjson
 
 from connector.errors import Refusal
 from connector.records import Answer, Item
 from connector.vendors.answers import (
-    Codes,
-    Words,
-    by_setting,
-    by_status,
-    parsed,
+    LogText,
+    code_number,
+    json_value,
     rate_hint,
     request_id,
-    retry_after,
-    seconds,
     sent_at,
-    unread,
-    whole,
+    throttle_wait,
+    verdict_of_status,
+    verdict_of_unknown_body,
+    whole_number,
 )
-from connector.vendors.base import Accepted, Misconfigured, Refused, Response, Retry, Throttled, Verdict
+from connector.vendors.base import Accepted, CodeMeaning, Misconfigured, Refused, Response, Retry, Throttled, Verdict
 from connector.vendors.checks import LONG_MAX, LONG_MIN
-from connector.vendors.jpush_figures import flat, json_text
-from connector.vendors.jpush_questions import Question
 
 RESULT: Final = "connector.events.JPushReportResult"
 
+CODES: Final[Mapping[str, CodeMeaning]] = {
+    "10": CodeMeaning("JPush had an internal system error.", "None needed: the question is asked again."),
+    "2002": CodeMeaning("Too many requests for this appKey.", "Lower requests_per_second, or agree on a higher limit."),
+    "2003": CodeMeaning(
+        "The application may not use this interface.",
+        "Have JPush enable the interface, or set vip: false to refuse such questions.",
+    ),
+    "3001": CodeMeaning("HTTP Basic authentication failed.", "Check app_key and master_secret."),
+    "3002": CodeMeaning("A parameter of the question is wrong.", "Correct the question."),
+    "3004": CodeMeaning("time_unit does not match the form of start.", "Correct time_unit or start."),
+    "3005": CodeMeaning("User figures exist for the last 60 days only.", "Ask about a period within 60 days."),
+}
+"""The document's error codes, each with its meaning and solution; 2002 and 3002 are from the vendor's other pages."""
+
 _ABNORMAL: Final = 4
 _AGAIN: Final = 3
+_DEPTH: Final = 4
 _QUESTION_FAULTS: Final = frozenset({"3002", "3004", "3005"})
 _NUMBER: Final = re.compile(r"(?<![0-9])[0-9]{1,19}(?![0-9])", re.ASCII)
 
 Status = Literal["found", "missing", "refused"]
 
 
-def read(response: Response, group: Hashable, items: Sequence[Item], asked: int, codes: Codes, words: Words) -> Verdict:
+class Question(NamedTuple):
+    """The question of an item: `ids` are the devices of a status query, `at` is when it was prepared (ms)."""
+
+    query_id: str
+    endpoint: str
+    msg_id: int | None
+    ids: tuple[str, ...]
+    at: int
+
+
+def verdict(response: Response, group: Hashable, items: Sequence[Item], asked: int, log_text: LogText) -> Verdict:
     """Return what an answer means for the questions. Never raises."""
-    answer = parsed(response.body)
+    answer = json_value(response, "gb18030")
     error = answer.get("error") if isinstance(answer, dict) else None
-    code = whole(error.get("code")) if isinstance(error, dict) else None
-    if isinstance(error, dict) and code is not None and (response.status < 500 or str(code) in codes):
-        return _error(str(code), words(error.get("message")), response, group, items, codes, words)
-    verdict = by_status(response, words, codes, code=None if code is None else str(code))
-    if verdict is not None:
-        return verdict
+    code = code_number(error.get("code")) if isinstance(error, dict) else None
+    if isinstance(error, dict) and code is not None and response.status < 500:
+        return _verdict_of_error(str(code), log_text(error.get("message")), response, group, items, log_text)
+    by_status = verdict_of_status(response, log_text, code=None if code is None else str(code))
+    if by_status is not None:
+        return by_status
     if response.status == 200:
-        figures = _figures(answer, group)
+        figures = _figures_by_subject(answer, group)
         if figures is not None:
             return _accepted(figures, response, items, asked)
-    verdict = unread(response, words, codes)
-    if isinstance(verdict, Refused):
-        return _with_answers(verdict, response, items)
-    return verdict
+    unknown = verdict_of_unknown_body(response, log_text)
+    return _with_results(unknown, response, items) if isinstance(unknown, Refused) else unknown
 
 
-def _error(
-    code: str, message: str, response: Response, group: Hashable, items: Sequence[Item], codes: Codes, words: Words
+def _verdict_of_error(
+    code: str, message: str, response: Response, group: Hashable, items: Sequence[Item], log_text: LogText
 ) -> Verdict:
-    """Return what the vendor's error means: of the account, of one endpoint, of the rate, or of the question."""
+    """Return what the vendor's error is about: the account, one endpoint, the rate, or the question."""
     rid, reason = request_id(response.headers), f"code {code}: {message}"
-    if code in codes:
-        told = by_setting(codes[code], code, reason, request_id=rid)
-        return _with_answers(told, response, items) if isinstance(told, Refused) else told
     if code == "2003":
         return Misconfigured(code, reason, scope=group, request_id=rid)
     if code == "2002":
-        wait = retry_after(response.headers)
-        reset = seconds(response.headers.get("x-rate-limit-reset"))
-        return Throttled(reason, reset if wait is None else wait, code, rid)
+        return Throttled(reason, throttle_wait(response.headers), code, rid)
     if code == "3001":
         return Misconfigured(code, reason, request_id=rid)
     if code == "10":
         return Retry(reason, code=code, request_id=rid)
     documented = code in _QUESTION_FAULTS
-    verdict = None if documented else by_status(response, words, codes, code=code)
-    if verdict is not None:
-        return verdict
+    by_status = None if documented else verdict_of_status(response, log_text, code=code)
+    if by_status is not None:
+        return by_status
     if not documented and response.status in (404, 405):
         return Misconfigured(
             code, f"HTTP {response.status}, {reason}: check base_url, which ends in /v3", request_id=rid
         )
     named = {int(text) for text in _NUMBER.findall(message)}
     suspects = frozenset(index for index, item in enumerate(items) if item.context.msg_id in named)
-    return _with_answers(Refused(code, reason, suspects, documented, rid), response, items)
+    return _with_results(Refused(code, reason, suspects, documented, rid), response, items)
 
 
-def _with_answers(refused: Refused, response: Response, items: Sequence[Item]) -> Refused:
-    """Return the refusal with a `refused` result for each question; it is told once the question was refused alone."""
+def _with_results(refused: Refused, response: Response, items: Sequence[Item]) -> Refused:
+    """Return the refusal with a `refused` result for each question, written once the question was refused alone."""
     figures = {"code": refused.code, "message": refused.reason}
     answers = [_result(item.context, "refused", figures, "", response) for item in items]
-    return Refused(
-        refused.code, refused.reason, refused.suspects, refused.documented, refused.request_id, answers=answers
-    )
+    return replace(refused, answers=answers)
 
 
 def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[Item], asked: int) -> Accepted:
-    """Return an answer for each question, but for those that are asked again."""
+    """Return an answer for each question, except those that are asked again."""
     answers, again = [], set()
     for index, item in enumerate(items):
         question: Question = item.context
@@ -108,9 +123,9 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
             if asked < _AGAIN and _ABNORMAL in own.values():
                 again.add(index)
                 continue
-            told = {name: own.get(name, "missing") for name in question.ids}
+            by_device = {name: own.get(name, "missing") for name in question.ids}
             raw = json_text(entries) if entries else ""
-            answers.append(_result(question, "found" if own else "missing", told, raw, response))
+            answers.append(_result(question, "found" if own else "missing", by_device, raw, response))
         elif question.msg_id in figures:
             found = figures[question.msg_id]
             answers.append(_result(question, "found", flat(found), json_text(found), response))
@@ -121,7 +136,7 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
 
 
 def refused_locally(question: Question, refusal: Refusal) -> Answer:
-    """Return the result of a question that breaks a rule and so is never asked."""
+    """Return the result of a question that breaks a rule and so is not asked."""
     return _result(question, "refused", {"code": refusal.code, "message": refusal.message}, "", None)
 
 
@@ -143,15 +158,15 @@ def _result(
     )
 
 
-def _figures(answer: Any, group: Hashable) -> Mapping[Any, Any] | None:
-    """Return what the group's endpoint answered, by what was asked about; None where it has not the documented form."""
+def _figures_by_subject(answer: Any, group: Hashable) -> Mapping[Any, Any] | None:
+    """Return the figures of the group's endpoint by push or device; None where the form is not the documented one."""
     if isinstance(group, tuple):
-        return _statuses(answer)
-    return _users(answer) if group == "users" else _messages(answer)
+        return _entries_by_device(answer)
+    return _user_figures(answer) if group == "users" else _entries_by_msg_id(answer)
 
 
-def _messages(answer: Any) -> dict[int | None, Any] | None:
-    """Return the entries of a list by msg_id, which the vendor quotes as text; None where it is no such list."""
+def _entries_by_msg_id(answer: Any) -> dict[int | None, Any] | None:
+    """Return the entries of a list by msg_id, which the vendor sends as a string; None where it is no such list."""
     if not isinstance(answer, list):
         return None
     found: dict[int | None, Any] = {}
@@ -165,17 +180,50 @@ def _messages(answer: Any) -> dict[int | None, Any] | None:
     return found
 
 
-def _statuses(answer: Any) -> dict[str, Any] | None:
-    """Return the entry of each device, whose `status` is a number; None where the answer has another form."""
+def _entries_by_device(answer: Any) -> dict[str, Any] | None:
+    """Return the entry of each device with its numeric `status`; None where the answer has another form."""
     if not isinstance(answer, dict):
         return None
     for entry in answer.values():
-        status = whole(entry.get("status")) if isinstance(entry, dict) else None
+        status = whole_number(entry.get("status")) if isinstance(entry, dict) else None
         if status is None or not LONG_MIN <= status <= LONG_MAX:
             return None
     return answer
 
 
-def _users(answer: Any) -> dict[int | None, Any] | None:
-    """Return the answer under the msg_id that such a question has: none."""
+def _user_figures(answer: Any) -> dict[int | None, Any] | None:
+    """Return the answer under None, because a question about users has no msg_id."""
     return {None: answer} if isinstance(answer, dict) and isinstance(answer.get("items"), list) else None
+
+
+def flat(value: Any, prefix: str = "", depth: int = 0) -> dict[str, int | str | None]:
+    """Return nested figures by names joined with dots; a list's members by their `time`, else by their index."""
+    if depth < _DEPTH and isinstance(value, dict) and (value or not prefix):
+        members = list(value.items())
+    elif depth < _DEPTH and isinstance(value, list):
+        members = [
+            (member["time"] if isinstance(member, dict) and isinstance(member.get("time"), str) else str(place), member)
+            for place, member in enumerate(value)
+        ]
+    else:
+        return {prefix: _flat_figure(value)}
+    found: dict[str, int | str | None] = {}
+    for name, member in members:
+        found.update(flat(member, f"{prefix}.{name}" if prefix else name, depth + 1))
+    return found
+
+
+def _flat_figure(value: Any) -> int | str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if type(value) is int and LONG_MIN <= value <= LONG_MAX:
+        return value
+    return json_text(value)
+
+
+def json_text(value: Any) -> str:
+    """Return JSON text; empty for a value nested deeper than the encoder allows."""
+    try:
+        return orjson.dumps(value).decode()
+    except (TypeError, RecursionError):
+        return ""

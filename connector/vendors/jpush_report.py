@@ -1,14 +1,17 @@
 """JPush, Report API v3: a record is a question, and its answer goes to the results topic.
 
-Up to 100 pushes are asked for in one GET, up to 1,000 devices of one push and day in one POST. A question asked twice
-in a batch is sent once and answered to each; queries change nothing at the vendor, so repeats are harmless.
+One GET asks for up to 100 pushes, one POST for up to 1,000 devices of one push and day. A question that occurs twice in
+a batch is sent once and answered to each; queries change nothing at the vendor, so repeats are harmless.
 """
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any, ClassVar, Final, Literal
+from urllib.parse import quote
 
 from pydantic import Field, SecretStr
 
@@ -16,10 +19,41 @@ from connector.config.loader import DestinationSettings, DocumentedLimits
 from connector.errors import Refusal
 from connector.records import Item
 from connector.vendors import jpush_answers
-from connector.vendors.answers import Words
-from connector.vendors.base import FieldKind, Limits, Request, Response, Vendor, VendorEvent, VendorKind, Verdict
-from connector.vendors.checks import Rules, json_bytes, rule_ids
-from connector.vendors.jpush_questions import MOST_DEVICES, RULES, Question, Questions, about
+from connector.vendors.answers import LogText
+from connector.vendors.base import FieldKind, Limits, Request, Response, VendorEvent, VendorKind, Verdict
+from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, rule_ids, type_name
+from connector.vendors.jpush_answers import CODES, Question
+
+_ENDPOINTS: Final = {"Received": "received", "MessageStatus": "status", "Messages": "messages", "Users": "users"}
+"""The contract's questions and the API of each; a mapping's `kind` may be either."""
+
+_VIP: Final = frozenset({"messages", "users"})
+MOST_DEVICES: Final = 1000
+_SHANGHAI: Final = timezone(timedelta(hours=8))
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_CALENDAR: Final = range(253_402_214_400_000)
+"""Record timestamps (ms) that have a day in every zone: 1970 up to the last day but one of the year 9999."""
+_STARTS: Final = {
+    "HOUR": (re.compile(r"\d{4}-\d{2}-\d{2} \d{2}"), "%Y-%m-%d %H"),
+    "DAY": (re.compile(r"\d{4}-\d{2}-\d{2}"), "%Y-%m-%d"),
+    "MONTH": (re.compile(r"\d{4}-\d{2}"), "%Y-%m"),
+}
+_LONGEST: Final = {"HOUR": 24, "DAY": 60, "MONTH": 2}
+
+RULES: Final[Mapping[str, str]] = {
+    "kind.vip": "must be received or status, because the destination has vip: false",
+    "msg_id.range": "must be 0 or more",
+    "registration_ids.required": "must have at least one id",
+    "registration_ids.type": "must be a list of strings that are not empty",
+    "registration_ids.count": f"must have at most {MOST_DEVICES} ids",
+    "date.format": "must be a day as yyyy-MM-dd",
+    "date.required": "must be given where the record has no usable timestamp",
+    "time_unit.value": "must be HOUR, DAY or MONTH",
+    "start.format": "must be yyyy-MM-dd HH for HOUR, yyyy-MM-dd for DAY, yyyy-MM for MONTH",
+    "duration.type": "must be a whole number, at least 1",
+    "duration.range": "must be at most 24 for HOUR (one day), 60 for DAY, 2 for MONTH (60 days)",
+}
+"""What each local rule allows."""
 
 _PREFIX: Final = b"msg_ids="
 
@@ -36,7 +70,7 @@ class JPushReportSettings(DestinationSettings):
     )
     app_key: str = Field(min_length=1, description="The application's appKey, the user name of HTTP Basic.")
     master_secret: SecretStr = Field(min_length=1, description="Its master secret, the password of HTTP Basic.")
-    results_topic: str = Field(min_length=1, description="The topic that the answers are written to.")
+    results_topic: str = Field(min_length=1, description="The topic that answers are written to.")
     detail: bool = Field(default=False, description="Ask the newer /received/detail and /messages/detail.")
     vip: bool = Field(
         default=True, description="False: refuse questions to the VIP interfaces (messages, users) locally."
@@ -51,45 +85,45 @@ class JPushReport:
         basic = b64encode(f"{settings.app_key}:{secret}".encode()).decode()
         self._settings = settings
         self._questions = Questions(Rules("jpush_report", RULES, settings.rules), vip=settings.vip)
-        self._words = Words(secret, basic)
+        self._log_text = LogText(secret, basic)
         self._base = settings.base_url.rstrip("/")
         self._auth = {"Authorization": f"Basic {basic}"}
         self._records = settings.batch.records or settings.documented.records
         self._bytes = settings.batch.bytes or settings.documented.bytes
 
     def group(self, event: VendorEvent) -> Hashable:
-        """Return the endpoint; for status also the push and the day, which one request has once."""
+        """Return the endpoint; for status also the push and the day, because a request has one of each."""
         try:
-            endpoint, fields = self._questions.asked(event)
+            endpoint, fields = self._questions.endpoint_and_fields(event)
             if endpoint != "status":
                 return endpoint
             return (endpoint, self._questions.msg_id(fields), self._questions.day(fields, event.timestamp))
         except Refusal as refusal:
-            _tell(refusal, event, max(0, event.timestamp))
+            _attach_result(refusal, event, max(0, event.timestamp))
             raise
 
     def limits(self, group: Hashable) -> Limits:
-        """Return what one request may hold: for a GET the query's bytes are counted, for users it is one question."""
+        """Return the limits of one request: a GET counts the bytes of its query, users takes one question."""
         if isinstance(group, tuple):
-            prefix, suffix = _frame(group)
+            prefix, suffix = _status_body_parts(group)
             return Limits(MOST_DEVICES, self._bytes, len(prefix) + len(suffix), 1)
         if group == "users":
             return Limits(1, self._bytes, 0, 1)
         return Limits(self._records, self._bytes, len(_PREFIX), 1)
 
     def encode(self, event: VendorEvent, now: int) -> Item:
-        """Check the question and return its part of the query or body, under a key that equal questions share."""
+        """Check the question and return its part of the query or body; equal questions have the same merge key."""
         try:
             return self._encoded(event, now)
         except Refusal as refusal:
-            _tell(refusal, event, now)
+            _attach_result(refusal, event, now)
             raise
 
     def _encoded(self, event: VendorEvent, now: int) -> Item:
-        endpoint, fields = self._questions.asked(event)
+        endpoint, fields = self._questions.endpoint_and_fields(event)
         query_id = _query_id(event)
         if endpoint == "users":
-            text = self._questions.users(fields)
+            text = self._questions.users_query(fields)
             return Item(text.encode(), 1, text, None, Question(query_id, endpoint, None, (), now))
         msg_id = self._questions.msg_id(fields)
         if endpoint != "status":
@@ -104,7 +138,7 @@ class JPushReport:
         """Return the query of one batch, each distinct question once."""
         joined = b",".join({item.merge_key: item.body for item in items}.values())
         if isinstance(group, tuple):
-            prefix, suffix = _frame(group)
+            prefix, suffix = _status_body_parts(group)
             headers = {**self._auth, "Content-Type": "application/json"}
             return Request("POST", f"{self._base}/status/message", headers, prefix + joined + suffix)
         if group == "users":
@@ -114,7 +148,7 @@ class JPushReport:
 
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
         """Return what the answer means, with a result for each question; status 4 is asked again up to three times."""
-        return jpush_answers.read(response, group, items, asked, self._settings.codes, self._words)
+        return jpush_answers.verdict(response, group, items, asked, self._log_text)
 
 
 def _query_id(event: VendorEvent) -> str:
@@ -122,29 +156,128 @@ def _query_id(event: VendorEvent) -> str:
     return event.identity if name is None else str(name)
 
 
-def _tell(refusal: Refusal, event: VendorEvent, now: int) -> None:
-    """Have a local refusal answered on the results topic, like one of the vendor's own."""
-    endpoint, msg_id = about(event)
+def _attach_result(refusal: Refusal, event: VendorEvent, now: int) -> None:
+    """Give a local refusal a result for the results topic, like a refusal by the vendor."""
+    endpoint, msg_id = _subject(event)
     question = Question(_query_id(event), endpoint, msg_id, (), now)
     refusal.answers = (jpush_answers.refused_locally(question, refusal),)
 
 
-def _frame(group: tuple[Any, ...]) -> tuple[bytes, bytes]:
-    """Return what stands before and after the devices of a status query."""
+def _status_body_parts(group: tuple[Any, ...]) -> tuple[bytes, bytes]:
+    """Return what is before and after the devices in the body of a status query."""
     _, msg_id, day = group
     prefix = b'{"msg_id":%d,"registration_ids":[' % msg_id
     return prefix, b"]}" if day is None else b'],"date":' + json_bytes("jpush_report", day) + b"}"
 
 
-def _build(settings: JPushReportSettings) -> Vendor:
-    return JPushReport(settings)
+def _subject(event: VendorEvent) -> tuple[str, int | None]:
+    """Return the endpoint and the push of a question; of an invalid one, as far as they are known."""
+    name, fields = _kind_and_fields(event)
+    msg_id = fields.get("msg_id")
+    known = type(msg_id) is int and LONG_MIN <= msg_id <= LONG_MAX
+    return _ENDPOINTS.get(name, name), msg_id if known else None
+
+
+def _kind_and_fields(event: VendorEvent) -> tuple[str, Mapping[str, Any]]:
+    """Return a question's kind and fields, from the contract's `query` or from a mapping's flat fields."""
+    query = event.fields.get("query")
+    if isinstance(query, tuple) and len(query) == 2 and isinstance(query[1], Mapping):
+        return str(query[0]).rpartition(".")[2], query[1]
+    return str(event.fields.get("kind")), event.fields
+
+
+class Questions:
+    """Reads questions from events and checks them; `vip`: the VIP interfaces may be asked."""
+
+    __slots__ = ("_rules", "_vip")
+
+    def __init__(self, rules: Rules, *, vip: bool) -> None:
+        self._rules = rules
+        self._vip = vip
+
+    def endpoint_and_fields(self, event: VendorEvent) -> tuple[str, Mapping[str, Any]]:
+        """Return the endpoint and the question's fields."""
+        name, fields = _kind_and_fields(event)
+        endpoint = _ENDPOINTS.get(name, name)
+        if endpoint not in _ENDPOINTS.values():
+            message = f"kind must be one of {', '.join([*_ENDPOINTS, *_ENDPOINTS.values()])}"
+            raise Refusal("invalid", "jpush_report.kind.value", message, field="kind")
+        if endpoint in _VIP and not self._vip:
+            self._rules.broken("kind.vip", endpoint)
+        return endpoint, fields
+
+    def msg_id(self, fields: Mapping[str, Any]) -> int:
+        """Return the push's id; without one there is nothing to ask, so no setting allows another value."""
+        value = fields.get("msg_id")
+        if type(value) is not int or not LONG_MIN <= value <= LONG_MAX:
+            message = f"msg_id must be a whole number of 64 bits; it is {type_name(value)}"
+            raise Refusal("invalid", "jpush_report.msg_id.type", message, field="msg_id")
+        if value < 0:
+            self._rules.broken("msg_id.range", "negative")
+        return value
+
+    def devices(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the question's devices, each once."""
+        value = fields.get("registration_ids")
+        if not value:
+            self._rules.broken("registration_ids.required", type_name(value) if value is None else "empty")
+            return ()
+        if not isinstance(value, list | tuple) or not all(isinstance(member, str) and member for member in value):
+            self._rules.broken("registration_ids.type", type_name(value))
+            return tuple(str(member) for member in value) if isinstance(value, list | tuple) else (str(value),)
+        ids = tuple(dict.fromkeys(value))
+        if len(ids) > MOST_DEVICES:
+            self._rules.broken("registration_ids.count", f"a list of {len(ids)}")
+        return ids
+
+    def day(self, fields: Mapping[str, Any], timestamp: int) -> str | None:
+        """Return the day of a question. The vendor's default, the day of the request, would be wrong for a late one."""
+        value = fields.get("date")
+        if isinstance(value, date):
+            return value.isoformat()[:10]
+        if value is not None:
+            if not isinstance(value, str) or not _is_time(value, "DAY"):
+                self._rules.broken("date.format", type_name(value))
+            return str(value)
+        if timestamp not in _CALENDAR:
+            self._rules.broken("date.required", type_name(value))
+            return None
+        return (_EPOCH + timedelta(milliseconds=timestamp)).astimezone(_SHANGHAI).date().isoformat()
+
+    def users_query(self, fields: Mapping[str, Any]) -> str:
+        """Return the query string of a question about users."""
+        unit, start, duration = fields.get("time_unit"), fields.get("start"), fields.get("duration")
+        known = isinstance(unit, str) and unit in _STARTS
+        if not known:
+            self._rules.broken("time_unit.value", type_name(unit))
+        if not isinstance(start, str) or (known and not _is_time(start, str(unit))):
+            self._rules.broken("start.format", type_name(start))
+        if type(duration) is not int or duration < 1:
+            self._rules.broken("duration.type", type_name(duration))
+        elif known and duration > _LONGEST[str(unit)]:
+            self._rules.broken("duration.range", f"{duration}")
+        try:
+            return f"time_unit={quote(str(unit))}&start={quote(str(start))}&duration={duration}"
+        except UnicodeEncodeError:
+            raise Refusal("invalid", "jpush_report.event.text", "start must be valid Unicode", field="start") from None
+
+
+def _is_time(text: str, unit: str) -> bool:
+    pattern, form = _STARTS[unit]
+    if pattern.fullmatch(text) is None or not text.isascii():
+        return False
+    try:
+        datetime.strptime(text, form).replace(tzinfo=_SHANGHAI)
+    except ValueError:
+        return False
+    return True
 
 
 KIND: Final = VendorKind(
     name="jpush_report",
     settings=JPushReportSettings,
-    build=_build,
-    reads_codes=True,
+    build=JPushReport,
+    codes=CODES,
     schema="connector.events.JPushReportQuery",
     fields={
         "id": FieldKind("string"),

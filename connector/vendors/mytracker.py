@@ -1,7 +1,7 @@
 """MyTracker, S2S import of events: `POST /v1/<method>Batch/?idApp=`, a bare JSON array of up to 20 sets, 10,000 bytes.
 
-A batch holds one method. One bad set fails the whole batch without a word about which. There is no event id: a repeat
-after an unknown outcome may count twice.
+A batch holds one method. One bad set fails the whole batch, and the answer does not say which. There is no event id: a
+request repeated after an unknown outcome may count twice.
 """
 
 from __future__ import annotations
@@ -16,22 +16,112 @@ from pydantic import Field, SecretStr
 from connector.config.loader import DestinationSettings, DocumentedLimits
 from connector.errors import Refusal
 from connector.records import Item
-from connector.vendors.answers import Words, by_setting, by_status, parsed, request_id, unread
+from connector.vendors.answers import LogText, json_value, request_id, verdict_of_status, verdict_of_unknown_body
 from connector.vendors.base import (
     Accepted,
+    CodeMeaning,
     FieldKind,
     Limits,
     Misconfigured,
     Refused,
     Request,
     Response,
-    Vendor,
     VendorEvent,
     VendorKind,
     Verdict,
 )
-from connector.vendors.checks import Rules, epoch_millis, json_bytes, kind, plain, rule_ids
-from connector.vendors.mytracker_parameters import DEVICES, METHODS, NUMBERS, PLATFORMS, RULES, TEXTS
+from connector.vendors.checks import Rules, epoch_millis, json_bytes, rule_ids, scalar_or_same, type_name
+
+METHODS: Final = ("registration", "login", "customEvent")
+DEVICES: Final = ("instanceId", "lvid", "gaid", "androidId", "appSetId", "idfa", "iosVendorId")
+PLATFORMS: Final = (
+    "desktop_web",
+    "mobile_web",
+    "mobile_android",
+    "mobile_android_messenger",
+    "mobile_ipad",
+    "mobile_iphone",
+    "mobile_iphone_messenger",
+)
+
+NUMBERS: Final[Mapping[str, tuple[int | None, int]]] = {
+    "eventTimestamp": (946_674_000, 4_294_967_295),
+    "idGender": (0, 2),
+    "age": (None, 128),
+    "connectionType": (0, 2),
+    "bluetoothEnabled": (0, 2),
+    "adTrackingEnabled": (0, 1),
+    "adBlocker": (0, 1),
+}
+"""The least and the greatest value; the document gives `age` no minimum."""
+
+STRINGS: Final[Mapping[str, tuple[int, int | None]]] = {
+    "customUserId": (1, 1024),
+    "ipv4": (0, 15),
+    "ipv6": (0, 45),
+    "instanceId": (36, 36),
+    "idfa": (36, 36),
+    "iosVendorId": (36, 36),
+    "gaid": (36, 36),
+    "appSetId": (36, 36),
+    "androidId": (16, 16),
+    "lvid": (32, 32),
+    "userAgent": (0, 2048),
+    "customPlatformUserId": (0, None),
+    "vkPlatform": (0, None),
+    "customEventName": (1, 255),
+}
+"""The least and the greatest length in characters (code points)."""
+
+
+def _range_text(least: int | None, most: int) -> str:
+    return f"must be at most {most}" if least is None else f"must be {least} to {most}"
+
+
+def _length_text(least: int, most: int) -> str:
+    if least == most:
+        return f"must have exactly {most} characters"
+    return f"must have {least} to {most} characters" if least else f"must have at most {most} characters"
+
+
+RULES: Final[Mapping[str, str]] = {
+    "customUserId.required": "must be given for registration and login",
+    "customUserId.identifier": f"or one of {', '.join(DEVICES)} must be given for customEvent",
+    **{f"{name}.type": "must be a whole number" for name in NUMBERS},
+    **{f"{name}.range": _range_text(*bounds) for name, bounds in NUMBERS.items()},
+    **{f"{name}.type": "must be a string" for name in STRINGS},
+    **{f"{name}.length": _length_text(least, most) for name, (least, most) in STRINGS.items() if most is not None},
+    "vkPlatform.value": f"must be one of {', '.join(PLATFORMS)}",
+    "vkPlatform.together": "and customPlatformUserId must be given together",
+    "customEventName.required": "must be given for customEvent",
+    "customEventName.method": "is a parameter of customEvent only",
+    "customEventParams.method": "is a parameter of customEvent only",
+    "customEventParams.type": "must be an object of strings",
+    "customEventParams.name": "must have names of 1 to 255 characters",
+    "customEventParams.value": "must have values of 1 to 255 characters",
+}
+"""What each local rule allows: the document's parameter table."""
+
+CODES: Final[Mapping[str, CodeMeaning]] = {
+    "http_400": CodeMeaning(
+        "A parameter breaks a rule of MyTracker; its answer does not say which.",
+        "Compare the event with MyTracker's parameter table and correct its mapping.",
+    ),
+    "http_400 Empty post data": CodeMeaning(
+        "The request's body was empty.", "Check for a proxy that drops bodies, and base_url."
+    ),
+    "http_400 Bad json": CodeMeaning(
+        "The request's body was not valid JSON.", "Check for a proxy that changes bodies, and base_url."
+    ),
+    "http_400 Bad api version": CodeMeaning("MyTracker does not support this API version.", "Check base_url."),
+    "http_403": CodeMeaning("The token is invalid or belongs to another app.", "Check token and id_app."),
+    "http_404": CodeMeaning("The API has no such method.", "Check base_url."),
+    "http_500": CodeMeaning("MyTracker had an internal error.", "None needed: the request is retried."),
+}
+"""The document's status codes, each with its meaning and solution."""
+
+_REQUEST_ERRORS: Final = frozenset({"empty post data", "bad json", "bad api version"})
+"""Errors of the request itself: no record can cause them."""
 
 
 class MyTrackerSettings(DestinationSettings):
@@ -51,15 +141,15 @@ class MyTracker:
     def __init__(self, settings: MyTrackerSettings) -> None:
         token = settings.token.get_secret_value()
         documented, batch = settings.documented, settings.batch
-        self._settings = settings
+        self._query = f"?idApp={settings.id_app}"
         self._rules = Rules("mytracker", RULES, settings.rules)
-        self._words = Words(token)
+        self._log_text = LogText(token)
         self._base = f"{settings.base_url.rstrip('/')}/v1/"
         self._headers = {"Content-Type": "application/json", "Authorization": token}
         self._limits = Limits(batch.records or documented.records, batch.bytes or documented.bytes, 2, 1)
 
     def group(self, event: VendorEvent) -> Hashable:
-        """Return the method: a batch holds one. An unknown method has no address, so no setting lets it pass."""
+        """Return the method: a batch holds one. An unknown method has no URL, so no setting allows it."""
         method = event.fields.get("method")
         if method not in METHODS:
             message = f"method must be one of {', '.join(METHODS)}"
@@ -67,7 +157,7 @@ class MyTracker:
         return str(method)
 
     def limits(self, group: Hashable) -> Limits:
-        """Return what one request may hold."""
+        """Return the limits of one request."""
         return self._limits
 
     def encode(self, event: VendorEvent, now: int) -> Item:
@@ -77,56 +167,58 @@ class MyTracker:
         for name, value in fields.items():
             if value is None:
                 continue
-            if (lengths := TEXTS.get(name)) is not None:
-                datum[name] = self._text(name, value, *lengths)
+            if (lengths := STRINGS.get(name)) is not None:
+                datum[name] = self._checked_string(name, value, *lengths)
             elif (bounds := NUMBERS.get(name)) is not None:
-                datum[name] = self._number(name, value, *bounds)
+                datum[name] = self._checked_number(name, value, *bounds)
         params = fields.get("customEventParams")
         if params:
-            datum["customEventParams"] = self._params(params)
-        self._together(datum, str(self.group(event)))
+            datum["customEventParams"] = self._checked_params(params)
+        self._check_combination(datum, str(self.group(event)))
         return Item(json_bytes("mytracker", datum))
 
-    def _number(self, name: str, value: Any, least: int | None, most: int) -> Any:
+    def _checked_number(self, name: str, value: Any, least: int | None, most: int) -> Any:
         if type(value) is datetime and value.tzinfo is not None:
             value = epoch_millis(value) // 1000
         if type(value) is not int:
-            self._rules.broken(f"{name}.type", kind(value))
+            self._rules.broken(f"{name}.type", type_name(value))
         elif value > most or (least is not None and value < least):
-            self._rules.broken(f"{name}.range", "greater" if value > most else "less")
+            self._rules.broken(f"{name}.range", f"{value}")
         return value
 
-    def _text(self, name: str, value: Any, shortest: int, longest: int | None) -> Any:
-        if type(value) is not str and type(value := plain(value)) is not str:
-            self._rules.broken(f"{name}.type", kind(value))
+    def _checked_string(self, name: str, value: Any, shortest: int, longest: int | None) -> Any:
+        if type(value) is not str and type(value := scalar_or_same(value)) is not str:
+            self._rules.broken(f"{name}.type", type_name(value))
         elif longest is not None and not shortest <= len(value) <= longest:
-            self._rules.broken(f"{name}.length", f"text of {len(value)} characters")
+            self._rules.broken(f"{name}.length", f"a string of {len(value)} characters")
         elif name == "vkPlatform" and value not in PLATFORMS:
-            self._rules.broken("vkPlatform.value", "another text")
+            self._rules.broken("vkPlatform.value", "another string")
         return value
 
-    def _params(self, params: Any) -> Any:
+    def _checked_params(self, params: Any) -> Any:
         if not isinstance(params, Mapping):
-            self._rules.broken("customEventParams.type", kind(params))
+            self._rules.broken("customEventParams.type", type_name(params))
             return params
         kept = {
-            name: value if type(value) is str else plain(value) for name, value in params.items() if value is not None
+            name: value if type(value) is str else scalar_or_same(value)
+            for name, value in params.items()
+            if value is not None
         }
         for name, value in kept.items():
             if type(value) is not str:
-                self._rules.broken("customEventParams.type", f"an object that holds {kind(value)}")
+                self._rules.broken("customEventParams.type", f"an object that holds {type_name(value)}")
             elif not 1 <= len(value) <= 255:
                 self._rules.broken("customEventParams.value", f"an object with a value of {len(value)} characters")
             if not 1 <= len(name) <= 255:
                 self._rules.broken("customEventParams.name", f"an object with a name of {len(name)} characters")
         return kept
 
-    def _together(self, datum: dict[str, Any], method: str) -> None:
-        """Check the rules that look at several parameters: who is meant, which method, VK's pair."""
+    def _check_combination(self, datum: dict[str, Any], method: str) -> None:
+        """Check the rules about several parameters: an identifier, the method's own parameters, VK's pair."""
         missing = "null or missing"
         if method == "customEvent":
             if datum.keys().isdisjoint(("customUserId", *DEVICES)):
-                self._rules.broken("customUserId.identifier", f"{missing}, as they all are")
+                self._rules.broken("customUserId.identifier", "an event without any of them")
             if "customEventName" not in datum:
                 self._rules.broken("customEventName.required", missing)
             return
@@ -136,54 +228,44 @@ class MyTracker:
             if name in datum:
                 self._rules.broken(f"{name}.method", f"given for {method}")
         if ("vkPlatform" in datum) != ("customPlatformUserId" in datum):
-            self._rules.broken("vkPlatform.together", "given without the other one")
+            self._rules.broken("vkPlatform.together", "given alone")
 
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
         """Return the import of one batch."""
-        url = f"{self._base}{quote(str(group))}Batch/?idApp={self._settings.id_app}"
+        url = f"{self._base}{quote(str(group))}Batch/{self._query}"
         return Request("POST", url, self._headers, b"[" + b",".join([item.body for item in items]) + b"]")
 
     def probe(self) -> Request:
-        """Return the question whether the token is the app's; 403 where it is not (the vendor's PHP SDK)."""
-        return Request("POST", f"{self._base}test-app-access?idApp={self._settings.id_app}", self._headers, b"true")
+        """Return the request that checks the token: 403 where it is not the app's (the vendor's PHP SDK)."""
+        return Request("POST", f"{self._base}test-app-access{self._query}", self._headers, b"true")
 
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
-        """Return what the answer means. The words of `message` are not compared: the document's OK is half Cyrillic."""
-        verdict = by_status(response, self._words, self._settings.codes)
+        """Return what the answer means. `message` is not compared: the document's OK has a Cyrillic letter."""
+        verdict = verdict_of_status(response, self._log_text)
         if verdict is not None:
             return verdict
-        answer, rid = parsed(response.body), request_id(response.headers)
+        answer, rid = json_value(response, "cp1251"), request_id(response.headers)
         error = answer.get("error") if isinstance(answer, dict) else None
         if response.status < 300 and isinstance(answer, dict) and "message" in answer and error is None:
             return Accepted(request_id=rid)
         if response.status != 400 or not isinstance(error, str):
-            return unread(response, self._words, self._settings.codes)
-        code, reason = "http_400", self._words(f"HTTP 400: {error}")
-        if error.casefold() in _OUR_FAULT:
-            return Misconfigured(code, reason, request_id=rid)
-        if code in self._settings.codes:
-            return by_setting(self._settings.codes[code], code, reason, request_id=rid)
-        return Refused(code, reason, documented=error.casefold() == "bad request", request_id=rid)
-
-
-_OUR_FAULT: Final = frozenset({"empty post data", "bad json", "bad api version"})
-"""What the vendor says of a request that was built wrongly: no record can mend it."""
-
-
-def _build(settings: MyTrackerSettings) -> Vendor:
-    return MyTracker(settings)
+            return verdict_of_unknown_body(response, self._log_text)
+        reason, known = self._log_text(f"HTTP 400: {error}"), error.strip().casefold()
+        if known in _REQUEST_ERRORS:
+            return Misconfigured("http_400", reason, request_id=rid, of_request=True)
+        return Refused("http_400", reason, documented=known == "bad request", request_id=rid)
 
 
 KIND: Final = VendorKind(
     name="mytracker",
     settings=MyTrackerSettings,
-    build=_build,
-    reads_codes=True,
+    build=MyTracker,
+    codes=CODES,
     schema="connector.events.MyTrackerEvent",
     fields={
         "method": FieldKind("string", required=True),
         **{name: FieldKind("seconds" if name == "eventTimestamp" else "long") for name in NUMBERS},
-        **{name: FieldKind("string") for name in TEXTS},
+        **{name: FieldKind("string") for name in STRINGS},
         "customEventParams": FieldKind("string_map"),
     },
     rules=rule_ids("mytracker", RULES),

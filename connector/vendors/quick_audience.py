@@ -1,23 +1,28 @@
 """Quick Audience, Event Reporting 3.0: `POST /openapi/cloud/event/detail/receive`, a form with a JSON array as text.
 
-Each attempt is signed with its own time. Success is HTTP 200 and `success` true. What an errorCode means is not
-published: the destination's `codes:` says it, and what it does not say is believed on evidence only.
+Each attempt is signed with its own time. Success is HTTP 200 and `success` true. The vendor does not publish what an
+errorCode means: the destination's `codes:` gives the meaning, and any other code is believed only on evidence.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from secrets import token_hex
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
+from orjson import Fragment
 from pydantic import Field, SecretStr
 
 from connector.config.loader import DestinationSettings, DocumentedLimits
 from connector.records import Item
-from connector.vendors.answers import Words, by_setting, by_status, parsed, request_id, unread
+from connector.vendors.answers import LogText, json_value, request_id, verdict_of_status, verdict_of_unknown_body
 from connector.vendors.base import (
     Accepted,
+    CodeMeaning,
     FieldKind,
     Limits,
     Misconfigured,
@@ -29,17 +34,39 @@ from connector.vendors.base import (
     VendorKind,
     Verdict,
 )
-from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, kind, plain, rule_ids
-from connector.vendors.quick_audience_form import form, form_around, signature
-from connector.vendors.quick_audience_model import (
-    ID_PARTS,
-    OPTIONAL,
-    REQUIRED,
-    RULES,
-    TEXTS,
-    attributes,
-    is_of_the_account,
-)
+from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, rule_ids, scalar_or_same, type_name
+
+OPTIONAL: Final = ("organizationId", "workspaceId", "entityId", "comeFrom", "eventChannel")
+REQUIRED: Final = ("customerId", "eventCode")
+STRINGS: Final = (*((name, True) for name in REQUIRED), *((name, False) for name in OPTIONAL))
+"""The string parameters, and whether an event needs them."""
+ID_PARTS: Final = ("customerId", "idMapping")
+
+RULES: Final[Mapping[str, str]] = {
+    **{f"{name}.required": "must be given and not be empty" for name in REQUIRED},
+    **{f"{name}.type": "must be a string" for name in (*REQUIRED, *OPTIONAL)},
+    "entityId.required": "must be given for an entity that is not a person",
+    "eventTime.required": "must be given",
+    "eventTime.type": "must be a point in time, in epoch milliseconds of 64 bits",
+    "isOrder.value": 'must be "0" or "1"',
+    "extendAttributes.type": "must be an object",
+    "extendAttributes.value": "must have values that can be written as text",
+    "customerIdList.type": "must be a list of objects",
+    **{f"customerIdList.{name}.required": "must be given and not be empty" for name in ID_PARTS},
+    **{f"customerIdList.{name}.type": "must be a string" for name in ID_PARTS},
+}
+
+CODES: Final[Mapping[str, CodeMeaning]] = {
+    "http_401": CodeMeaning("The signature or the account was refused.", "Check access_key, access_secret and app_id."),
+    "http_403": CodeMeaning(
+        "The app may not write to this organization.", "Check access_id and the app's permissions."
+    ),
+}
+"""The document lists no errorCode, so only statuses have a meaning here."""
+
+_ACCOUNT: Final = re.compile(r"(?<!de)(?<!as)sign|access|auth|permission|forbidden|app_?id|timestamp", re.IGNORECASE)
+_EVENT: Final = re.compile(r"event|entity|customer|attribute|mapping|param", re.IGNORECASE)
+_BOUNDARY_BYTES: Final = 16
 
 
 class QuickAudienceSettings(DestinationSettings):
@@ -70,13 +97,13 @@ class QuickAudience:
         self._secret = settings.access_secret.get_secret_value()
         self._organization = settings.organization_id or settings.access_id
         self._rules = Rules("quick_audience", RULES, settings.rules)
-        self._words = Words(self._secret, settings.access_key)
+        self._log_text = LogText(self._secret, settings.access_key)
         self._url = f"{settings.base_url.rstrip('/')}/openapi/cloud/event/detail/receive"
-        shape = form(settings.access_id)
+        prefix, suffix = form_parts(settings.access_id, "0" * 2 * _BOUNDARY_BYTES)
         self._limits = Limits(
             batch.records or documented.records,
             batch.bytes or documented.bytes,
-            len(shape.prefix) + len(shape.suffix),
+            len(prefix) + len(suffix),
             1,
         )
 
@@ -85,99 +112,155 @@ class QuickAudience:
         return None
 
     def limits(self, group: Hashable) -> Limits:
-        """Return what one request may hold, the form's own bytes counted."""
+        """Return the limits of one request; the form's own bytes count."""
         return self._limits
 
     def encode(self, event: VendorEvent, now: int) -> Item:
         """Check the event and return it as a member of the list."""
         fields, rules = event.fields, self._rules
         datum: dict[str, Any] = {"organizationId": self._organization}
-        for name, required in TEXTS:
+        for name, required in STRINGS:
             value = fields.get(name)
             if not value or type(value) is not str:
-                value = self._text(name, value, required=required)
+                value = self._checked_string(name, value, required=required)
             if value is not None:
                 datum[name] = value
         if not fields.get("entityId") and (event.entity or self._settings.entity):
-            rules.broken("entityId.required", kind(fields.get("entityId")))
-        time = plain(fields.get("eventTime"))
+            rules.broken("entityId.required", type_name(fields.get("entityId")))
+        time = scalar_or_same(fields.get("eventTime"))
         if type(time) is not int or not LONG_MIN <= time <= LONG_MAX:
-            rules.broken("eventTime.required" if time is None else "eventTime.type", kind(time))
+            rules.broken("eventTime.required" if time is None else "eventTime.type", type_name(time))
         if time is not None:
             datum["eventTime"] = time
         order = fields.get("isOrder")
         if order is not None:
             order = str(int(order)) if isinstance(order, int) else order
             if order not in ("0", "1"):
-                rules.broken("isOrder.value", kind(order))
+                rules.broken("isOrder.value", type_name(order))
             datum["isOrder"] = order
         if fields.get("extendAttributes"):
-            datum["extendAttributes"] = attributes(fields["extendAttributes"], rules)
+            datum["extendAttributes"] = _attributes_as_text(fields["extendAttributes"], rules)
         if fields.get("customerIdList"):
-            datum["customerIdList"] = self._ids(fields["customerIdList"])
+            datum["customerIdList"] = self._checked_ids(fields["customerIdList"])
         return Item(json_bytes("quick_audience", datum))
 
-    def _text(self, name: str, value: Any, *, required: bool) -> Any:
-        value = plain(value)
+    def _checked_string(self, name: str, value: Any, *, required: bool) -> Any:
+        value = scalar_or_same(value)
         if value is None or (required and value == ""):
             if required:
-                self._rules.broken(f"{name}.required", kind(value))
+                self._rules.broken(f"{name}.required", type_name(value))
         elif type(value) is not str:
-            self._rules.broken(f"{name}.type", kind(value))
+            self._rules.broken(f"{name}.type", type_name(value))
         return value
 
-    def _ids(self, ids: Any) -> Any:
+    def _checked_ids(self, ids: Any) -> Any:
         if not isinstance(ids, list | tuple) or not all(isinstance(member, Mapping) for member in ids):
-            self._rules.broken("customerIdList.type", kind(ids))
+            self._rules.broken("customerIdList.type", type_name(ids))
             return ids
         parts = [
-            {name: self._text(f"customerIdList.{name}", member.get(name), required=True) for name in ID_PARTS}
+            {name: self._checked_string(f"customerIdList.{name}", member.get(name), required=True) for name in ID_PARTS}
             for member in ids
         ]
         return [{name: value for name, value in member.items() if value is not None} for member in parts]
 
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
         """Return the form of one batch, signed for `now`. Only query parameters are signed, with their raw values."""
-        settings, joined = self._settings, b",".join([item.body for item in items])
-        shape = form_around(settings.access_id, joined)
+        settings, boundary = self._settings, token_hex(_BOUNDARY_BYTES)
+        prefix, suffix = form_parts(settings.access_id, boundary)
         query = {"appId": settings.app_id, "timestamp": str(now), "accessKey": settings.access_key}
         headers = {
-            "Content-Type": f"multipart/form-data; boundary={shape.boundary.decode()}",
+            "Content-Type": f"multipart/form-data; boundary={boundary}",
             "Authorization": signature({**query, "accessSecret": self._secret}),
         }
         text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
-        return Request("POST", f"{self._url}?{text}", headers, shape.prefix + joined + shape.suffix)
+        body = b"".join((prefix, b",".join([item.body for item in items]), suffix))
+        return Request("POST", f"{self._url}?{text}", headers, body)
 
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
         """Return what the answer means. `success` true with `data` false is no acceptance."""
-        words, codes, answer = self._words, self._settings.codes, parsed(response.body)
+        log_text, answer = self._log_text, json_value(response, "gb18030")
         fields = answer if isinstance(answer, dict) else {}
-        rid = words(fields.get("traceId")) or request_id(response.headers)
+        rid = log_text(fields.get("traceId")) or request_id(response.headers)
         given = fields.get("errorCode")
-        code = words(str(given)) if isinstance(given, str | int) and given != "" else ""
-        reason = words(f"errorCode {code or 'missing'}: {words(fields.get('errorDesc'))}")
-        if code in codes and fields.get("success") is not True:
-            return by_setting(codes[code], code, reason, request_id=rid)
-        verdict = by_status(response, words, codes, code=code or None, said=reason if code else "")
+        code = log_text(str(given)) if isinstance(given, str | int) and given != "" else ""
+        reason = log_text(f"errorCode {code or 'missing'}: {log_text(fields.get('errorDesc'))}")
+        success = fields.get("success")
+        verdict = verdict_of_status(response, log_text, code=code or None, message=reason if code else "")
         if verdict is not None:
             return replace(verdict, request_id=rid)
-        success = fields.get("success")
         if success is True and response.status == 200:
             if fields.get("data") in (False, "false"):
                 return Retry("success with data false: neither accepted nor refused", request_id=rid)
             return Accepted(request_id=rid)
         if success is not False:
-            return unread(response, words, codes)
+            return verdict_of_unknown_body(response, log_text)
         if is_of_the_account(code):
             return Misconfigured(code, reason, request_id=rid)
         return Refused(code or f"http_{response.status}", reason, documented=False, request_id=rid)
+
+
+def form_parts(access_id: str, boundary: str) -> tuple[bytes, bytes]:
+    """Return what is before and after the events in the form; the lengths are the same for every boundary.
+
+    A boundary is random, so no event can contain it. Searching the events for a fixed one would be slow: an event that
+    quotes it many times costs a search each. A part without a charset may be read as ISO-8859-1, so it has one.
+    """
+    delimiter = b"--" + boundary.encode()
+    part = delimiter + b'\r\nContent-Disposition: form-data; name="%b"\r\n'
+    part += b"Content-Type: text/plain; charset=UTF-8\r\n\r\n"
+    account = (part % b"accessId") + access_id.encode() + b"\r\n"
+    return account + (part % b"eventMessageModelListJson") + b"[", b"]\r\n" + delimiter + b"--\r\n"
+
+
+def signature(values: Mapping[str, str]) -> str:
+    """Return the lower-case MD5 of `name=value` joined by `&` in the order of the names (Open Platform API)."""
+    text = "&".join(f"{name}={values[name]}" for name in sorted(values))
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def is_of_the_account(code: str) -> bool:
+    """Return whether an errorCode's own words are about the account; one that is about an event too needs evidence.
+
+    The vendor publishes no list, so its vocabulary decides, and never an event's text.
+    """
+    return _ACCOUNT.search(code) is not None and _EVENT.search(code) is None
+
+
+def _attributes_as_text(given: Any, rules: Rules) -> Any:
+    """Return an event's attributes as strings, the only type the vendor accepts; other values become JSON text."""
+    if type(given) is Fragment:
+        return given
+    if not isinstance(given, Mapping):
+        rules.broken("extendAttributes.type", type_name(given))
+        return given
+    texts = {name: value for name, value in given.items() if type(value) is str}
+    for name, value in given.items():
+        if name in texts:
+            continue
+        shown = value if isinstance(value, Mapping | list | tuple) else scalar_or_same(value)
+        if not _is_finite(shown):
+            rules.broken("extendAttributes.value", "an object with NaN or infinity")
+        if isinstance(shown, bytes):
+            rules.broken("extendAttributes.value", "an object with bytes")
+        if shown is not None:
+            texts[name] = shown if type(shown) is str else json_bytes("quick_audience", shown).decode()
+    return texts
+
+
+def _is_finite(value: object) -> bool:
+    """Return whether no number in a value, however deep, is NaN or infinite: JSON would have null in its place."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or value - value == 0
 
 
 KIND: Final = VendorKind(
     name="quick_audience",
     settings=QuickAudienceSettings,
     build=QuickAudience,
-    reads_codes=True,
+    codes=CODES,
     as_json=frozenset({"extendAttributes"}),
     schema="connector.events.QuickAudienceEvent",
     fields={

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from connector.config.loader import HttpSettings
+from connector.delivery.codes import apply_codes
 from connector.delivery.transport import HttpTransport
 from connector.records import Item
 from connector.testing import SIMULATORS, ManualClock, Simulator
@@ -54,7 +55,7 @@ class Wire:
         """Return the verdict on one request of these items. Raises `TransportError`."""
         request = self.vendor.request(group, items, self.now)
         response = await self.transport.send(request, timeout)
-        return self.vendor.read(response, group, items, asked)
+        return apply_codes(self.settings.codes, self.vendor.read(response, group, items, asked), response)
 
     async def deliver(self, *events: Mapping[str, Any]) -> Verdict:
         """Return the verdict on one request of these events."""

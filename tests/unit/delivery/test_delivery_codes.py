@@ -1,15 +1,14 @@
-"""The user's `codes:` over a vendor that does not heed them: what each verdict becomes, and that the worker asks."""
+"""The user's `codes:`: what each verdict becomes, in one place for every vendor."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from connector.delivery.codes import by_codes
-from connector.delivery.destination import Destination
+from connector.delivery.codes import apply_codes
 from connector.delivery.states import Cause
-from connector.delivery.worker import Worker
 from connector.testing.loop import run_virtual
-from connector.vendors import kinds
 from connector.vendors.base import (
     Accepted,
     Misconfigured,
@@ -20,6 +19,7 @@ from connector.vendors.base import (
     TooLarge,
     Verdict,
 )
+from connector.vendors.mytracker import MyTracker, MyTrackerSettings
 from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig
 
 ANSWER = Response(418, {}, b"")
@@ -33,35 +33,83 @@ VERDICTS: list[Verdict] = [
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
-def test_each_verdict_becomes_what_the_user_says(verdict: Verdict) -> None:
-    """A code's verdict is the user's, its words and suspects stay; another code's and an acceptance are untouched."""
-    refused = by_codes(verdict, ANSWER, {"7": "refuse"})
+def test_each_verdict_becomes_what_the_user_configures(verdict: Verdict) -> None:
+    """A code's verdict is the user's; its reason and suspects stay. The verdict of another code does not change."""
+    refused = apply_codes({"7": "refuse"}, verdict, ANSWER)
     assert isinstance(refused, Refused)
     assert refused.documented
     assert refused.suspects == (verdict.suspects if isinstance(verdict, Refused) else frozenset())
-    retry = by_codes(verdict, ANSWER, {"7": "retry"})
+    retry = apply_codes({"7": "retry"}, verdict, ANSWER)
     assert isinstance(retry, Retry)
     assert (retry.code, retry.reason) == ("7", "why")
-    held = by_codes(verdict, ANSWER, {"7": "hold"})
+    held = apply_codes({"7": "hold"}, verdict, ANSWER)
     assert isinstance(held, Misconfigured)
     assert (held.code, held.reason) == ("7", "why")
-    assert by_codes(verdict, ANSWER, {"8": "refuse"}) is verdict
-    assert by_codes(Accepted(), ANSWER, {"http_418": "refuse"}) == Accepted()
+    assert apply_codes({"8": "refuse"}, verdict, ANSWER) is verdict
+
+
+@pytest.mark.parametrize("action", ["refuse", "retry", "hold"])
+def test_accepted_stays_accepted(action: Any) -> None:
+    """`http_200` never turns a success into anything else.
+
+    Kills: applying `codes:` by status before the body is read.
+    """
+    accepted = Accepted(request_id="r")
+    assert apply_codes({"http_200": action}, accepted, Response(200, {}, b"")) is accepted
 
 
 def test_an_answer_without_a_code_goes_by_its_status() -> None:
     """`http_<status>` is the key where the vendor's answer has no code of its own."""
-    assert isinstance(by_codes(Retry("why"), ANSWER, {"http_418": "hold"}), Misconfigured)
-    assert by_codes(Retry("why", code="7"), ANSWER, {"http_418": "hold"}) == Retry("why", code="7")
+    assert isinstance(apply_codes({"http_418": "hold"}, Retry("why"), ANSWER), Misconfigured)
+    assert apply_codes({"http_418": "hold"}, Retry("why", code="7"), ANSWER) == Retry("why", code="7")
 
 
-def test_the_built_in_vendors_heed_codes_by_themselves() -> None:
-    """Delivery does not do it a second time for them, because they may be finer about it."""
-    assert all(kind.reads_codes for kind in kinds().values())
+@pytest.mark.parametrize("error", ["Bad json", "Empty post data", "Bad api version"])
+def test_no_code_blames_a_record_for_the_request(error: str) -> None:
+    """`http_400: refuse` applies to a record's parameters and not to a request that the vendor cannot read.
+
+    Kills: ignoring `Misconfigured.of_request`.
+    """
+    tracker = MyTracker(MyTrackerSettings.model_validate({"vendor": "mytracker", "id_app": 1, "token": "t"}))
+    response = Response(400, {}, b'{"error": "%b"}' % error.encode())
+    verdict = apply_codes({"http_400": "refuse"}, tracker.read(response, "login", [], 0), response)
+    assert isinstance(verdict, Misconfigured)
+    assert isinstance(apply_codes({"http_400": "retry"}, verdict, response), Retry)
+
+
+SEVERAL = Refused(
+    "1",
+    "one",
+    frozenset({0, 1}),
+    errors=(Refused("1", "one", frozenset({0})), Refused("2", "two", frozenset({1}), documented=False)),
+)
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ({"1": "hold"}, Misconfigured("1", "one")),
+        ({"2": "hold"}, Misconfigured("2", "two")),
+        ({"1": "retry", "2": "retry"}, Retry("one", code="1")),
+    ],
+)
+def test_an_answer_with_several_errors_is_held_or_retried(codes: Any, expected: Verdict) -> None:
+    """A hold of one error goes before the others; a retry needs all of them."""
+    assert apply_codes(codes, SEVERAL, ANSWER) == expected
+
+
+def test_an_answer_with_several_errors_blames_only_those_that_are_left() -> None:
+    """An error that is retried names no suspect; one that the user knows is believed."""
+    verdict = apply_codes({"1": "retry"}, SEVERAL, ANSWER)
+    assert isinstance(verdict, Refused)
+    assert (verdict.code, verdict.suspects, verdict.documented) == ("2", frozenset({1}), False)
+    believed = apply_codes({"1": "retry", "2": "refuse"}, SEVERAL, ANSWER)
+    assert isinstance(believed, Refused)
+    assert believed.documented
 
 
 @pytest.mark.parametrize(("action", "cause"), [("retry", None), ("hold", Cause.MISCONFIGURED)])
-def test_the_worker_heeds_them(action: str, cause: Cause | None) -> None:
+def test_the_worker_applies_codes(action: str, cause: Cause | None) -> None:
     """A refusal that the user calls a retry or a hold blames no record.
 
     Kills: a worker that does not look at `codes:`.
@@ -73,8 +121,7 @@ def test_the_worker_heeds_them(action: str, cause: Cause | None) -> None:
         def behave(call: Call) -> Reply:
             return OK if well else Reply(400, {"code": "B1"})
 
-        rig = Rig(behave)
-        rig.worker = worker(rig.destination, rig, action)
+        rig = Rig(behave, codes={"B1": action})
         async with rig.running():
             rig.offer(range(100))
             await rig.until(lambda: len(rig.transport.calls) >= 2)
@@ -88,13 +135,7 @@ def test_the_worker_heeds_them(action: str, cause: Cause | None) -> None:
     run_virtual(play())
 
 
-def worker(at: Destination, rig: Rig, action: str) -> Worker:
-    """Return a worker whose vendor leaves `codes:` to delivery."""
-    codes = {"retry": {"B1": "retry"}, "hold": {"B1": "hold"}}
-    return Worker(at, rig.transport, timeout=20.0, codes=codes[action])  # type: ignore[arg-type]
-
-
-def test_a_batch_counts_once_however_often_it_is_tried() -> None:
+def test_a_batch_counts_once_however_often_it_is_sent() -> None:
     """`batch_closed` counts a batch when it is sent first: neither its retries nor its parts are further batches.
 
     Kills: counting each request.

@@ -22,7 +22,7 @@ from connector.operations.preview import Preview, preview
 from connector.operations.sample import RecordSample, Speed, arrivals, shares
 from connector.records import NO_TIMESTAMP, Assigned, Record
 from connector.testing import ManualClock
-from connector.vendors.jiguang_event import PAST_MS
+from connector.vendors.jiguang import PAST_MS
 
 CONTRACTS = load_contracts()
 ENCODER = Encoder(CONTRACTS, clock=ManualClock())

@@ -11,6 +11,7 @@ from uuid import UUID
 import orjson
 import pytest
 
+from connector.delivery.codes import apply_codes
 from connector.errors import Refusal
 from connector.records import Item
 from connector.vendors.base import (
@@ -63,7 +64,8 @@ def read(
     jiguang = vendor(**settings)
     items = [jiguang.encode(each, NOW) for each in sent_events or (event(),)]
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return jiguang.read(Response(status, headers or {}, raw), None, items, 0)
+    response = Response(status, headers or {}, raw)
+    return apply_codes(settings.get("codes", {}), jiguang.read(response, None, items, 0), response)
 
 
 def test_the_documents_sample_is_sent_as_it_stands() -> None:
@@ -168,7 +170,7 @@ def test_times_at_the_limits_pass_and_expire(itime: int) -> None:
 
 def test_text_that_is_no_unicode_is_refused_and_does_not_crash() -> None:
     """A lone surrogate has no UTF-8, so the record is refused."""
-    with pytest.raises(Refusal, match="no form in JSON"):
+    with pytest.raises(Refusal, match="cannot be written as JSON"):
         vendor().encode(event(properties={"a": "\ud800"}), NOW)
 
 
@@ -177,13 +179,22 @@ def test_a_refusal_never_tells_the_value() -> None:
     with pytest.raises(Refusal) as caught:
         vendor().encode(event(cuid="13900001111"), NOW)
     assert "13900001111" not in str(caught.value)
-    assert "cuid must be a whole number of 64 bits; it is text" in str(caught.value)
+    assert "cuid must be a whole number of 64 bits; it is a string" in str(caught.value)
 
 
 def test_only_code_zero_with_a_2xx_is_success() -> None:
     """A 200 of another form is asked again, and so is a code 0 with an error status."""
     assert isinstance(read(200, {"code": 0, "msg": "ok"}), Accepted)
-    for body in (b"<html>ok</html>", b"", b"null", {"code": "0"}, {"code": False}, {"code": 0.0}, {"msg": "ok"}, [0]):
+    for body in (
+        b"<html>ok</html>",
+        b"",
+        b"null",
+        {"code": "zero"},
+        {"code": False},
+        {"code": 0.0},
+        {"msg": "ok"},
+        [0],
+    ):
         assert isinstance(read(200, body), Retry), body
     assert isinstance(read(400, {"code": 0, "msg": "ok"}), Retry)
 

@@ -12,6 +12,7 @@ import fastavro.schema
 import orjson
 import pytest
 
+from connector.delivery.codes import apply_codes
 from connector.errors import Refusal
 from connector.records import Item
 from connector.vendors.base import (
@@ -68,7 +69,8 @@ def read(
     """Return the verdict of an answer to some questions."""
     report, group, items = prepared(*questions, **settings)
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return report.read(Response(code, headers or {}, raw), group, items, asked)
+    response = Response(code, headers or {}, raw)
+    return apply_codes(settings.get("codes", {}), report.read(response, group, items, asked), response)
 
 
 def data(verdict: Verdict) -> list[dict[str, Any]]:

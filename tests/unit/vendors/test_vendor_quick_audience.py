@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import orjson
 import pytest
 
+from connector.delivery.codes import apply_codes
 from connector.errors import Refusal
 from connector.records import Item
 from connector.vendors.base import (
@@ -23,8 +24,7 @@ from connector.vendors.base import (
     VendorEvent,
     Verdict,
 )
-from connector.vendors.quick_audience import KIND, QuickAudience, QuickAudienceSettings
-from connector.vendors.quick_audience_form import signature
+from connector.vendors.quick_audience import KIND, QuickAudience, QuickAudienceSettings, signature
 
 NOW = 1_708_235_644_862
 
@@ -79,7 +79,8 @@ def form(request: Request) -> dict[str, str]:
 def read(status: int, body: object, **settings: Any) -> Verdict:
     """Return the verdict of an answer to one event."""
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return vendor(**settings).read(Response(status, {}, raw), None, [Item(b"{}")], 0)
+    response = Response(status, {}, raw)
+    return apply_codes(settings.get("codes", {}), vendor(**settings).read(response, None, [Item(b"{}")], 0), response)
 
 
 def test_the_signature_has_the_published_vector() -> None:

@@ -202,16 +202,6 @@ def test_the_documentation_lists_every_rule_and_setting() -> None:
             assert f"`{field}`" in text, (kind.name, field)
 
 
-@pytest.mark.parametrize("name", sorted(kinds(())))
-def test_a_vendors_module_reads_in_one_sitting(name: str) -> None:
-    """Each vendor's module, and each that stands beside it under its name, has at most two hundred lines."""
-    files = sorted((ROOT / "connector" / "vendors").glob(f"{name.partition('_report')[0]}*.py"))
-    assert files
-    assert {
-        file.name: len(file.read_text().splitlines()) for file in files if len(file.read_text().splitlines()) > 200
-    } == {}
-
-
 def point(value: str, name: str = "other") -> EntryPoint:
     """Return an entry point as an installed distribution has it."""
     return EntryPoint(name, value, "connector.vendors")
@@ -234,7 +224,7 @@ def test_a_clash_of_names_is_a_clear_error() -> None:
     told = [str(fault) for fault in caught.value.faults]
     assert len(told) == 3
     assert "mine" in told[0]
-    assert "the vendor jiguang exists already" in told[0]
+    assert "there is already a vendor jiguang" in told[0]
     assert "ModuleNotFoundError" in told[1]
     assert "must be a VendorKind" in told[2]
 
