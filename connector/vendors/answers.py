@@ -208,7 +208,8 @@ def excerpt(response: Response, log_text: LogText) -> str:
     return " ".join(log_text(printable).split())[:EXCERPT_LIMIT] or "(nothing printable)"
 
 
-# The names of the interface's first version, for vendors of other distributions. `codes` is ignored: delivery applies it.
+# The names of the interface's first version, for vendors of other distributions. They ignore `codes:`, because delivery
+# applies it.
 Words = LogText
 
 
@@ -218,12 +219,12 @@ def parsed(body: bytes) -> Any:
 
 
 def by_status(
-    response: Response, words: LogText, codes: object = None, *, code: str | None = None, said: str = ""
+    response: Response, words: LogText, *_codes: object, code: str | None = None, said: str = ""
 ) -> Verdict | None:
     """Return what `verdict_of_status` returns."""
     return verdict_of_status(response, words, code=code, message=said)
 
 
-def unread(response: Response, words: LogText, codes: object = None) -> Verdict:
+def unread(response: Response, words: LogText, *_codes: object) -> Verdict:
     """Return what `verdict_of_unknown_body` returns."""
     return verdict_of_unknown_body(response, words)
