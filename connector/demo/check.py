@@ -1,9 +1,9 @@
-"""Whether the demo's numbers add up: each record against the vendors' logs and the dead-letter topic. Pure."""
+"""Checks the demo's totals: each record against the vendors' logs and the dead-letter topic. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from connector.demo.scenario import Planned
@@ -13,8 +13,8 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetterEntry:
-    """A dead letter as it was read back from its topic."""
+class DemoDeadLetter:
+    """A dead letter of the demo, read from its topic."""
 
     origin: Place
     key: bytes | None
@@ -27,7 +27,7 @@ class DeadLetterEntry:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was produced, and what is on record elsewhere when all is done.
+    """What was produced, and what the vendors, Kafka and the topics have at the end.
 
     `accepted` counts, by destination, how often the vendor's log has each identity. `results` are the keys on the
     results topic. `committed` and `ends` are offsets by partition.
@@ -35,14 +35,14 @@ class Evidence:
 
     produced: Mapping[Place, Planned]
     accepted: Mapping[str, Counter[str]]
-    dead_letters: Sequence[DeadLetterEntry]
+    dead_letters: Sequence[DemoDeadLetter]
     results: Counter[bytes]
     committed: Mapping[int, int]
     ends: Mapping[int, int]
 
 
 def faults(evidence: Evidence) -> list[str]:
-    """Return what does not add up, one sentence each; empty when every record ended as it had to."""
+    """Return each discrepancy as a sentence; empty when every record had the expected outcome."""
     return [
         *_arrivals(evidence),
         *_dead_letters(evidence),
@@ -60,30 +60,31 @@ def _arrivals(evidence: Evidence) -> Iterator[str]:
     for name, identities in wanted.items():
         arrived = evidence.accepted.get(name, Counter()).keys()
         if missing := identities - arrived:
-            yield f"{name}: {len(missing)} events never arrived, such as {min(missing)}"
+            yield f"{name}: {_count(missing, 'event')} did not arrive, such as {min(missing)}"
         if strange := arrived - identities:
-            yield f"{name}: {len(strange)} events arrived that must not, such as {min(strange)}"
+            yield f"{name}: {_count(strange, 'event')} arrived unexpectedly, such as {min(strange)}"
 
 
 def _dead_letters(evidence: Evidence) -> Iterator[str]:
-    found: dict[Place, list[DeadLetterEntry]] = {}
+    found: dict[Place, list[DemoDeadLetter]] = {}
     for dead_letter in evidence.dead_letters:
         found.setdefault(dead_letter.origin, []).append(dead_letter)
     for place, planned in evidence.produced.items():
         dead_letters = found.pop(place, [])
         if planned.dead is None:
-            yield from (f"the good record {_at(place)} is a dead letter: {each.code}" for each in dead_letters)
+            yield from (f"the good record {_place_text(place)} is a dead letter: {each.code}" for each in dead_letters)
         elif not dead_letters:
-            yield f"the bad record {_at(place)} ({planned.dead[1]}) is no dead letter"
+            yield f"the bad record {_place_text(place)} ({planned.dead[1]}) is not a dead letter"
         for dead_letter in dead_letters:
             if planned.dead is not None and (dead_letter.cause, dead_letter.code) != planned.dead:
                 found_as = f"{dead_letter.cause}/{dead_letter.code}"
-                yield f"the dead letter of {_at(place)} says {found_as}, not {'/'.join(planned.dead)}"
+                expected = "/".join(planned.dead)
+                yield f"the dead letter of the record {_place_text(place)} is {found_as} instead of {expected}"
             if (dead_letter.key, dead_letter.value) != (planned.key, planned.value):
-                yield f"the dead letter of {_at(place)} does not hold the record's own bytes"
+                yield f"the dead letter of the record {_place_text(place)} has other bytes than the record"
         if len(dead_letters) > 1:
-            yield f"the record {_at(place)} is {len(dead_letters)} dead letters"
-    yield from (f"a dead letter names {_at(place)}, where nothing was produced" for place in found)
+            yield f"the record {_place_text(place)} has {len(dead_letters)} dead letters"
+    yield from (f"a dead letter is of a record {_place_text(place)}, where nothing was produced" for place in found)
 
 
 def _results(evidence: Evidence) -> Iterator[str]:
@@ -93,9 +94,9 @@ def _results(evidence: Evidence) -> Iterator[str]:
         if planned.destination == "jpush_report" and not (planned.dead is not None and planned.dead[0] == "invalid")
     }
     if missing := questions - evidence.results.keys():
-        yield f"{len(missing)} questions have no result, such as {min(missing).decode()}"
+        yield f"no result for {_count(missing, 'question')}, such as {min(missing).decode()}"
     if strange := evidence.results.keys() - questions:
-        yield f"{len(strange)} results belong to no question"
+        yield f"{_count(strange, 'result')} without a question"
 
 
 def _totals(evidence: Evidence) -> Iterator[str]:
@@ -105,15 +106,20 @@ def _totals(evidence: Evidence) -> Iterator[str]:
     if ended != len(evidence.produced):
         yield (
             f"{len(evidence.produced)} records were produced, but {accepted} accepted + {len(evidence.dead_letters)} "
-            f"dead-lettered + {skipped} skipped are {ended}"
+            f"dead-lettered + {skipped} skipped = {ended}"
         )
 
 
 def _commits(evidence: Evidence) -> Iterator[str]:
     for partition, end in sorted(evidence.ends.items()):
-        if evidence.committed.get(partition) != end:
-            yield f"partition {partition} ends at {end}, committed is {evidence.committed.get(partition)}"
+        committed = evidence.committed.get(partition)
+        if committed != end:
+            yield f"partition {partition} ends at {end}, but the committed offset is {committed}"
 
 
-def _at(place: Place) -> str:
+def _place_text(place: Place) -> str:
     return f"at partition {place[0]}, offset {place[1]}"
+
+
+def _count(things: Collection[object], name: str) -> str:
+    return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"

@@ -1,7 +1,7 @@
-"""The connector shown at work, on this machine alone: broker, vendors, producer and connector in one process.
+"""The demo: broker, vendors, producer and connector in one process, on this machine only.
 
-What it ends with is checked, not claimed: each record that was produced is looked up in the vendors' own logs and on
-the dead-letter topic, and the exit status is 0 only if everything is where it has to be.
+Its result is checked: each produced record is looked up in the vendors' own logs and on the dead-letter topic. The exit
+status is 0 only if every record had the expected outcome.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from connector.codec.codec import Encoder
 from connector.codec.contracts import load_contracts
 from connector.config.loader import KafkaSettings, Loaded, load
 from connector.demo import scenario
-from connector.demo.check import DeadLetterEntry, Evidence, Place, faults
+from connector.demo.check import DemoDeadLetter, Evidence, Place, faults
 from connector.demo.display import Display, Progress, dead_letters, summary
 from connector.errors import ConnectorError
 from connector.kafka.producer import KafkaProducer
@@ -53,7 +53,7 @@ _READ_SECONDS: Final = 10.0
 
 @dataclass(slots=True)
 class _Show:
-    """Everything that runs while the demo runs."""
+    """Everything that runs during the demo."""
 
     loaded: Loaded
     broker: EmbeddedBroker
@@ -66,9 +66,9 @@ class _Show:
 
 
 async def run(*, keep: bool = False, console: Console | None = None) -> int:
-    """Run the demo and return its exit status: 0 where the numbers add up, 1 where they do not.
+    """Run the demo and return its exit status: 0 where the totals are right, else 1.
 
-    `keep` leaves everything up after the summary, until this is cancelled, which is then no failure.
+    `keep` leaves everything running after the summary until this is cancelled, which is not a failure.
     """
     console = console or _console()
     with tempfile.TemporaryDirectory(prefix="connector-demo-") as folder:
@@ -82,14 +82,14 @@ async def run(*, keep: bool = False, console: Console | None = None) -> int:
                     show.stop.set()
                     await show.connector
         except ConnectorError as error:
-            wrong = [f"the connector ended: {error}"]
+            wrong = [f"the connector stopped: {error}"]
         if wrong:
             _complain(console, wrong, log_file.read_text())
     return 1 if wrong else 0
 
 
 def _console() -> Console:
-    """Return the terminal, or where there is none a page wide enough for the tables."""
+    """Return the terminal; without one, a page wide enough for the tables."""
     console = Console()
     return console if console.is_terminal else Console(width=_PAGE_WIDTH)
 
@@ -107,7 +107,7 @@ _JIGUANG_ATTRIBUTES: Final = {"page": "string", "amount": "number", "new": "bool
 
 
 def _configuration(bootstrap: str, simulators: Mapping[str, Simulator]) -> dict[str, Any]:
-    """Return the configuration file of the demo; it is an ordinary one."""
+    """Return the demo's configuration, an ordinary one."""
     destinations = {
         name: {**simulator.api.destination(simulator.url), "retry": {"initial": "100ms", "max": "2s"}}
         for name, simulator in simulators.items()
@@ -128,7 +128,7 @@ def _configuration(bootstrap: str, simulators: Mapping[str, Simulator]) -> dict[
 
 @contextlib.asynccontextmanager
 async def _stage(folder: Path, log: Any) -> AsyncIterator[_Show]:
-    """Start the broker, the simulators and the connector, and stop them in the end."""
+    """Start the broker, the simulators and the connector, and stop them at the end."""
     async with contextlib.AsyncExitStack() as stack:
         simulators = {name: Simulator(api, faults=scenario.FAULTS[name]) for name, api in _apis().items()}
         for simulator in simulators.values():
@@ -159,11 +159,11 @@ async def _end(connector: asyncio.Task[int], stop: asyncio.Event) -> None:
 
 
 async def _play(show: _Show, console: Console) -> list[str]:
-    """Produce, watch until every record has its outcome, print the summary, and return what does not add up."""
+    """Produce, watch until every record has an outcome, print the summary, and return the discrepancies."""
     began = time.monotonic()
     console.print(
-        f"Four vendors are simulated, an embedded broker runs at {show.broker.bootstrap}, and the connector between "
-        f"them answers at {show.url}/status and {show.url}/metrics.",
+        f"Four simulated vendors, an embedded broker at {show.broker.bootstrap}, and the connector at "
+        f"{show.url}/status and {show.url}/metrics.",
         soft_wrap=not console.is_terminal,
     )
     records = _plan()
@@ -174,8 +174,8 @@ async def _play(show: _Show, console: Console) -> list[str]:
         done: Callable[[Progress], bool] = lambda at: producing.done() and at.settled == len(records)  # noqa: E731
         settled = await _watch(show, display, records, began, GIVE_UP_SECONDS, done)
     producing.cancel()
-    failed = [one for one in await asyncio.gather(producing, return_exceptions=True) if one is not None]
-    wrong = [] if settled else [f"not every record had its outcome after {GIVE_UP_SECONDS:g} s", *map(repr, failed)]
+    failed = [error for error in await asyncio.gather(producing, return_exceptions=True) if error is not None]
+    wrong = [] if settled else [f"some records had no outcome after {GIVE_UP_SECONDS:g} s", *map(repr, failed)]
     evidence = await _evidence(show)
     wrong += faults(evidence)
     _summarize(show, evidence, console)
@@ -192,7 +192,7 @@ async def _watch(
     seconds: float,
     reached: Callable[[Progress], bool],
 ) -> bool:
-    """Show the progress until something is reached; False where time is up or the connector has ended."""
+    """Show the progress until `reached`; return False where time is up or the connector has stopped."""
     until = time.monotonic() + seconds
     while not show.connector.done() and time.monotonic() < until:
         progress = await _progress(show, len(records), time.monotonic() - began)
@@ -209,7 +209,7 @@ def _plan() -> list[scenario.Planned]:
 
 
 async def _produce(show: _Show, records: list[scenario.Planned]) -> None:
-    """Write the records evenly over some seconds, and note where Kafka put each of them."""
+    """Produce the records evenly over some seconds and note the place of each."""
     producer = KafkaProducer(KafkaSettings.model_validate(show.loaded.settings.kafka.model_dump()))
     await producer.start()
     began = time.monotonic()
@@ -252,7 +252,7 @@ async def _progress(show: _Show, planned: int, seconds: float) -> Progress:
         seconds=seconds,
         planned=planned,
         produced=len(show.produced),
-        settled=sum(one["watermark"] or 0 for one in status["partitions"] if one["topic"] == scenario.TOPIC),
+        settled=sum(entry["watermark"] or 0 for entry in status["partitions"] if entry["topic"] == scenario.TOPIC),
         dead_letters=int(dead),
         status=status,
         stats={name: simulator.stats() for name, simulator in show.simulators.items()},
@@ -286,25 +286,25 @@ def _read(bootstrap: str, topic: str) -> list[Message]:
     consumer = _consumer(bootstrap, "demo-reader")
     try:
         partitions = [TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)]
-        left = sum(consumer.get_watermark_offsets(one, timeout=_READ_SECONDS)[1] for one in partitions)
+        left = sum(consumer.get_watermark_offsets(partition, timeout=_READ_SECONDS)[1] for partition in partitions)
         consumer.assign(partitions)
         messages: list[Message] = []
         until = time.monotonic() + _READ_SECONDS
         while len(messages) < left and time.monotonic() < until:
-            messages.extend(one for one in consumer.consume(500, timeout=0.2) if one.error() is None)
+            messages.extend(message for message in consumer.consume(500, timeout=0.2) if message.error() is None)
         return messages
     finally:
         consumer.close()
 
 
 def _committed(bootstrap: str, ends: Mapping[int, int]) -> dict[int, int]:
-    """Return the group's committed offsets; those that lag are asked for again for some seconds. Blocks."""
+    """Return the group's committed offsets; waits some seconds for those that lag. Blocks."""
     consumer = _consumer(bootstrap, scenario.GROUP)
     try:
         until = time.monotonic() + _READ_SECONDS
         while True:
             asked = [TopicPartition(scenario.TOPIC, partition) for partition in ends]
-            found = {one.partition: one.offset for one in consumer.committed(asked, timeout=_READ_SECONDS)}
+            found = {entry.partition: entry.offset for entry in consumer.committed(asked, timeout=_READ_SECONDS)}
             if found == dict(ends) or time.monotonic() > until:
                 return found
             time.sleep(_TICK)
@@ -312,10 +312,10 @@ def _committed(bootstrap: str, ends: Mapping[int, int]) -> dict[int, int]:
         consumer.close()
 
 
-def _dead_letter(message: Message) -> DeadLetterEntry:
+def _dead_letter(message: Message) -> DemoDeadLetter:
     found: Any = message.headers() or []
     headers = {name: value.decode() for name, value in found if value is not None}
-    return DeadLetterEntry(
+    return DemoDeadLetter(
         origin=(int(headers["dlq-origin-partition"]), int(headers["dlq-origin-offset"])),
         key=message.key(),
         value=message.value(),
@@ -329,7 +329,10 @@ def _dead_letter(message: Message) -> DeadLetterEntry:
 def _summarize(show: _Show, evidence: Evidence, console: Console) -> None:
     stats = {name: simulator.stats() for name, simulator in show.simulators.items()}
     shown = Counter(
-        {name: sum(one["shown"] for one in simulator.plan.describe()) for name, simulator in show.simulators.items()}
+        {
+            name: sum(fault["shown"] for fault in simulator.plan.describe())
+            for name, simulator in show.simulators.items()
+        }
     )
     distinct = {name: len(identities) for name, identities in evidence.accepted.items()}
     console.print(dead_letters(evidence.dead_letters))
@@ -341,20 +344,19 @@ def _add_up(evidence: Evidence, seconds: float, console: Console) -> None:
     skipped = sum(1 for planned in evidence.produced.values() if planned.skipped)
     console.print(
         f"{len(evidence.produced):,} records produced = {accepted:,} accepted + "
-        f"{len(evidence.dead_letters)} dead-lettered + {skipped} without a value skipped. Each bad record was found, "
-        f"each question has its result, and every "
-        f"offset is committed. {seconds:.1f} s.",
+        f"{len(evidence.dead_letters)} dead-lettered + {skipped} skipped (no value). Every bad record was found, every "
+        f"question has its result, and every offset is committed. {seconds:.1f} s.",
         style="bold green",
         soft_wrap=not console.is_terminal,
     )
 
 
 async def _keep(show: _Show, console: Console) -> None:
-    """Leave everything up, and the console's page beside it, until this is cancelled or the connector ends."""
+    """Leave everything and the console running until this is cancelled or the connector stops."""
     try:
         async with app_console.serving(show.loaded, [show.url]) as page:
             console.print(
-                f"Still up, until interrupted. The console for the person on call: http://127.0.0.1:{page.port}/",
+                f"Running until you press Ctrl+C. The console for the person on call: http://127.0.0.1:{page.port}/",
                 style="bold",
                 soft_wrap=not console.is_terminal,
             )
@@ -363,17 +365,17 @@ async def _keep(show: _Show, console: Console) -> None:
                 console.print(f"  {name}: {simulator.url}/_simulator/stats", soft_wrap=not console.is_terminal)
             await asyncio.wait([show.connector])
     except asyncio.CancelledError:
-        # Whoever asked to keep it up ends it so: that is no failure, and the connector still has to be stopped.
+        # Ctrl+C is how the user ends --keep: it is not a failure, and the connector still has to be stopped.
         if (task := asyncio.current_task()) is not None:
             task.uncancel()
 
 
 def _complain(console: Console, wrong: list[str], log: str) -> None:
-    console.print("The numbers do not add up:", style="bold red")
+    console.print("The totals are wrong:", style="bold red")
     for sentence in wrong[:40]:
         console.print(f"  {sentence}", soft_wrap=not console.is_terminal, highlight=False, markup=False)
     if len(wrong) > 40:
         console.print(f"  and {len(wrong) - 40} more")
-    console.print("The end of the connector's log:")
+    console.print("The last lines of the connector's log:")
     for line in log.splitlines()[-20:]:
         console.print(f"  {line}", soft_wrap=not console.is_terminal, highlight=False, markup=False)

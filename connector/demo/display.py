@@ -1,4 +1,4 @@
-"""What the demo shows: a live table while it runs (plain lines where there is no terminal), and the summary."""
+"""The demo's display: a live table while it runs (plain lines without a terminal), and the summary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from connector.demo.check import DeadLetterEntry
+from connector.demo.check import DemoDeadLetter
 
 _PLAIN_EVERY: Final = 1.0
 _STATES: Final = {"flowing": "green", "held": "red", "probing": "magenta"}
@@ -23,7 +23,7 @@ _STATES: Final = {"flowing": "green", "held": "red", "probing": "magenta"}
 
 @dataclass(slots=True)
 class Progress:
-    """What there is to show at one moment. `status` is the member's `/status`, `stats` the simulators' counts."""
+    """The progress at one moment. `status` is the member's `/status`, `stats` the simulators' counts."""
 
     seconds: float = 0.0
     planned: int = 0
@@ -35,7 +35,7 @@ class Progress:
 
 
 class Display:
-    """Shows the progress until it is left: redrawn in place on a terminal, one line a second elsewhere."""
+    """Shows the progress: redrawn in place on a terminal, one line a second elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -43,42 +43,42 @@ class Display:
         self._next_line = 0.0
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the display."""
         if self._live is not None:
             self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Leave the screen to what comes after."""
+        """Clear the live table."""
         if self._live is not None:
             self._live.stop()
 
     def show(self, progress: Progress) -> None:
-        """Show a newer moment."""
+        """Show the latest progress."""
         if self._live is not None:
             self._live.update(_picture(progress), refresh=True)
         elif progress.seconds >= self._next_line:
             self._next_line = progress.seconds + _PLAIN_EVERY
-            self._console.print(_line(progress), highlight=False, soft_wrap=True)
+            self._console.print(_progress_line(progress), highlight=False, soft_wrap=True)
 
 
-def _line(progress: Progress) -> str:
+def _progress_line(progress: Progress) -> str:
     states = progress.status.get("destinations", {})
-    troubled = [f"{name} {one['state']}" for name, one in states.items() if one["state"] != "flowing"]
+    troubled = [f"{name} {shown['state']}" for name, shown in states.items() if shown["state"] != "flowing"]
     return (
-        f"{progress.seconds:5.1f} s  produced {progress.produced:,}  settled {progress.settled:,}  "
+        f"{progress.seconds:5.1f} s  produced {progress.produced:,}  done {progress.settled:,}  "
         f"accepted {_accepted(progress):,}  dead letters {progress.dead_letters}"
         + (f"  ({', '.join(troubled)})" if troubled else "")
     )
 
 
 def _accepted(progress: Progress) -> int:
-    return sum(one["accepted"] for one in progress.stats.values())
+    return sum(stats["accepted"] for stats in progress.stats.values())
 
 
 def _picture(progress: Progress) -> Group:
     bars = Table.grid(padding=(0, 2))
-    for label, count in (("produced", progress.produced), ("settled", progress.settled)):
+    for label, count in (("produced", progress.produced), ("done", progress.settled)):
         bar = ProgressBar(total=max(1, progress.planned), completed=count, width=50)
         bars.add_row(label, bar, f"{count:,} of {progress.planned:,}")
     bars.add_row("dead letters", Text(str(progress.dead_letters), style="yellow"), f"{progress.seconds:.1f} s")
@@ -87,32 +87,32 @@ def _picture(progress: Progress) -> Group:
     table.add_column("state", no_wrap=True, min_width=20)
     for heading in ("accepted", "requests", "refused", "in flight", "per s"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, one in progress.stats.items():
+    for name, counts in progress.stats.items():
         condition = progress.status.get("destinations", {}).get(name, {})
         state = str(condition.get("state", "starting"))
         shown = f"{state}: {condition['cause']}" if condition.get("cause") else state
-        verdicts = one["verdicts"]
+        verdicts = counts["verdicts"]
         table.add_row(
             name,
             Text(shown, style=_STATES.get(state, "yellow")),
-            f"{one['accepted']:,}",
-            f"{one['requests']:,}",
+            f"{counts['accepted']:,}",
+            f"{counts['requests']:,}",
             str(verdicts.get("refused", 0)),
             str(condition.get("in_flight", 0)),
-            str(one["max_per_second"]),
+            str(counts["max_per_second"]),
         )
     return Group(bars, Text(), table)
 
 
 def summary(
     stats: Mapping[str, Mapping[str, Any]],
-    dead_letters: Sequence[DeadLetterEntry],
+    dead_letters: Sequence[DemoDeadLetter],
     distinct: Mapping[str, int],
     shown: Counter[str],
 ) -> Table:
-    """Return the table of what each vendor's own log says. `shown` counts the faults each simulator showed."""
+    """Return the table of each vendor's own log. `shown` counts the faults of each simulator."""
     table = Table(
-        title="What the vendors' own logs say",
+        title="The vendors' own logs",
         caption="repeated: accepted again after an answer was lost; batch: the largest; per s: the most in any second",
         title_justify="left",
         caption_justify="left",
@@ -123,27 +123,27 @@ def summary(
     for heading in ("accepted", "repeated", "dead", "requests", "faults", "batch", "per s"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     dead = Counter(dead_letter.destination for dead_letter in dead_letters)
-    for name, one in stats.items():
+    for name, counts in stats.items():
         table.add_row(
             name,
             f"{distinct[name]:,}",
-            str(one["accepted"] - distinct[name]),
+            str(counts["accepted"] - distinct[name]),
             str(dead[name]),
-            f"{one['requests']:,}",
+            f"{counts['requests']:,}",
             str(shown[name]),
-            str(one["largest_batch"]),
-            str(one["max_per_second"]),
+            str(counts["largest_batch"]),
+            str(counts["max_per_second"]),
         )
     table.add_row("(none)", "", "", str(dead[None]), "", "", "", "")
     return table
 
 
-def dead_letters(dead_letters: Iterable[DeadLetterEntry]) -> Table:
-    """Return the dead letters, those alike in one row."""
+def dead_letters(dead_letters: Iterable[DemoDeadLetter]) -> Table:
+    """Return the dead letters, similar ones in one row."""
     table = Table(title="Dead letters", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("cause", no_wrap=True, min_width=7)
-    table.add_column("records, code, destination, where the first is, what is wrong", overflow="ellipsis", no_wrap=True)
-    alike: dict[tuple[str, str, str], list[DeadLetterEntry]] = {}
+    table.add_column("records, code, destination, first record, what is wrong", overflow="ellipsis", no_wrap=True)
+    alike: dict[tuple[str, str, str], list[DemoDeadLetter]] = {}
     for dead_letter in sorted(dead_letters, key=lambda each: (each.cause, each.code, each.origin)):
         alike.setdefault((dead_letter.cause, dead_letter.code, dead_letter.destination or ""), []).append(dead_letter)
     for (cause, code, destination), group in alike.items():

@@ -1,4 +1,4 @@
-"""What the demo produces, and what must become of each record. Pure: the encoder, the time and the seed are given."""
+"""The demo's records and the expected outcome of each. Pure: encoder, time and seed are arguments."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ GROUP: Final = "demo"
 RESULTS: Final = "demo-results"
 
 GOOD: Final[Mapping[str, int]] = {"jiguang": 3000, "quick_audience": 1500, "mytracker": 1200, "jpush_report": 600}
-"""How many good events of each vendor are produced. All records together stay far under the embedded broker's size."""
+"""Good events of each vendor. All records together are far below the embedded broker's size."""
 
 BAD_UNTIL: Final = 0.8
-"""Bad records stand in this first part, so that good ones always follow: evidence needs an acceptance."""
+"""Bad records are in this first part, so that good ones always follow: evidence needs an accepted record."""
 
 QUICK_AUDIENCE_REFUSAL: Final = "E-1042"
 MYTRACKER_RULES: Final = {"mytracker.lvid.length": "off"}
@@ -35,7 +35,7 @@ FAULTS: Final[Mapping[str, tuple[Fault, ...]]] = {
     "mytracker": (Fault("status", status=500, every=9, times=3), Fault("truncate", every=20, times=1)),
     "jpush_report": (Fault("status", status=502, after=True, every=3, times=2),),
 }
-"""What each vendor does wrong; none of it may cost a record."""
+"""The faults of each vendor; none of them may lose a record."""
 
 _MYTRACKER_NULLABLE: Final = (
     *("eventTimestamp", "customUserId", "ipv4", "ipv6", "idGender", "age", "connectionType", "bluetoothEnabled"),
@@ -49,14 +49,14 @@ IDENTITY: Final[Mapping[str, str]] = {
     "mytracker": "customUserId",
     "jpush_report": "msg_id",
 }
-"""The field by which a vendor's log tells one of the demo's events from all others."""
+"""The field that identifies an event of the demo in a vendor's log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A record to produce. `destination` and `identity` say where it must arrive; else `dead` or `skipped` holds.
+    """A record to produce. `destination` and `identity`: where it must arrive; else it is `dead` or `skipped`.
 
-    `dead` is the cause and code of the dead letter it must become.
+    `dead` is the cause and code of the expected dead letter.
     """
 
     key: bytes
@@ -67,12 +67,12 @@ class Planned:
 
     @property
     def skipped(self) -> bool:
-        """Whether the record is passed over on purpose: it has no value."""
+        """Whether the record is skipped because it has no value."""
         return self.value is None
 
 
 def plan(encode: Encode, now_ms: int, random: Random) -> list[Planned]:
-    """Return the records in the order in which they are produced: good ones, and bad ones among them."""
+    """Return the records in the order of production, bad ones among good ones."""
     good = [_good(encode, vendor, number, now_ms) for vendor, count in GOOD.items() for number in range(count)]
     random.shuffle(good)
     records = list(good)
@@ -128,7 +128,7 @@ def quick_audience_body(number: int, now_ms: int, **changes: Any) -> tuple[tuple
 
 
 def mytracker_body(number: int, now_ms: int, **changes: Any) -> tuple[tuple[str, dict[str, Any]], str]:
-    """Return a MyTracker event and its identity; the methods take turns."""
+    """Return a MyTracker event and its identity; the methods alternate."""
     method = ("registration", "login", "customEvent")[number % 3]
     own = {"customEventName": "levelUp", "customEventParams": {"level": str(number)}} if method == "customEvent" else {}
     fields = {
@@ -163,7 +163,7 @@ _BODIES: Final = {
 
 
 def _refused(encode: Encode, now_ms: int) -> Sequence[Planned]:
-    """Return records that only the vendor can find: by a hint, by halves, and on evidence."""
+    """Return records that only the vendor can refuse: found by a hint, by halving, and on evidence."""
     records = []
     for number in range(12):
         body, _ = jiguang_body(number, now_ms, cuid=20_000_000_000 + number, eventName=f"unheard_of_{number}")
@@ -182,7 +182,7 @@ def _refused(encode: Encode, now_ms: int) -> Sequence[Planned]:
 
 
 def _invalid(encode: Encode, now_ms: int) -> Sequence[Planned]:
-    """Return records that break a documented rule, and some that no destination is named for."""
+    """Return records that break a documented rule, and some whose target does not exist."""
     year_and_more = 400 * 24 * 60 * 60 * 1000
     rules: list[tuple[str, tuple[str, dict[str, Any]], str]] = [
         ("jiguang", jiguang_body(0, now_ms - year_and_more)[0], "jiguang.itime.past"),
@@ -204,7 +204,7 @@ def _invalid(encode: Encode, now_ms: int) -> Sequence[Planned]:
 
 
 def _undecodable(encode: Encode, now_ms: int) -> Sequence[Planned]:
-    """Return records that are not the event they should be, and some without any value, which are skipped."""
+    """Return records that cannot be decoded, and some without a value, which are skipped."""
     body, _ = jiguang_body(0, now_ms)
     whole = encode(EVENT, {"id": "x", "target": "jiguang", "body": body})
     broken = {

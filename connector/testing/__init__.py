@@ -1,8 +1,8 @@
-"""Public stand-ins for what the connector talks to: an embedded Kafka broker, simulated vendors, a manual clock.
+"""Public test doubles: an embedded Kafka broker, simulated vendors, a manual clock.
 
-They serve the project's own tests, the demo, and people who try their own pipeline. The simulators are written from
-the vendors' documents and share no code with `connector.vendors`, so that a wrong reading on one side cannot hide on
-the other. Nothing that runs in production enters this room.
+The project's own tests, the demo, and users who try their own pipeline share them. The simulators are written from the
+vendors' documents and share no code with `connector.vendors`, so a misreading in one cannot hide in the other. Nothing
+here runs in production.
 """
 
 from connector.testing.broker import EmbeddedBroker

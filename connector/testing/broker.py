@@ -1,9 +1,8 @@
-"""A Kafka broker inside this process, for tests and for the demo: nothing to install, ready at once.
+"""A Kafka broker inside this process, for tests and the demo; nothing to install.
 
-It is librdkafka's own mock broker. Topics appear on first use with four partitions; consumer groups, commit
-metadata, transactions and clients of other processes work. It is not a real broker: it keeps about 5 MB a
-partition and then drops the oldest records, it cannot create or describe topics, and it takes larger commit metadata
-than a real one.
+It is librdkafka's mock broker. Topics appear on first use with four partitions; consumer groups, commit metadata,
+transactions and clients of other processes work. It differs from a real broker: it keeps about 5 MB a partition and
+then drops the oldest records, it cannot create or describe topics, and it accepts larger commit metadata.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from typing import Self
 from confluent_kafka import Producer
 
 PARTITIONS = 4
-"""How many partitions a topic gets on its first use; the mock broker's own default."""
+"""Partitions of a topic on first use; the mock broker's default."""
 
 _START_SECONDS = 10.0
 
 
 class EmbeddedBroker:
-    """A mock cluster of one broker that lives as long as the context it is used in."""
+    """A mock cluster of one broker, running while its context is open."""
 
     def __init__(self) -> None:
         self._cluster: Producer | None = None
@@ -28,13 +27,13 @@ class EmbeddedBroker:
 
     @property
     def bootstrap(self) -> str:
-        """Where it listens, as `bootstrap.servers` wants it. Raises `RuntimeError` when it does not run."""
+        """Its address for `bootstrap.servers`. Raises `RuntimeError` when the broker is not running."""
         if self._cluster is None:
             raise RuntimeError("the embedded broker is not running: use it in a with statement, or call start()")
         return self._bootstrap
 
     def start(self) -> None:
-        """Start the broker; blocks for some milliseconds until it answers. Starting it twice does nothing."""
+        """Start the broker; blocks for some milliseconds until it answers. Idempotent."""
         if self._cluster is not None:
             return
         cluster = Producer({"bootstrap.servers": "unused", "test.mock.num.brokers": "1", "log_level": 3})
@@ -43,11 +42,11 @@ class EmbeddedBroker:
         self._cluster = cluster
 
     def stop(self) -> None:
-        """Stop the broker and forget its records; clients that are still connected see it go."""
+        """Stop the broker and drop its records; connected clients are disconnected."""
         self._cluster = None
 
     def create(self, topic: str) -> int:
-        """Make the topic appear, as its first use would, and return how many partitions it has."""
+        """Create the topic, as its first use would, and return its number of partitions."""
         if self._cluster is None:
             raise RuntimeError("the embedded broker is not running")
         return len(self._cluster.list_topics(topic, timeout=_START_SECONDS).topics[topic].partitions)

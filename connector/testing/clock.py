@@ -1,4 +1,4 @@
-"""A clock that moves only when it is told to, so that a test of an hour takes a millisecond."""
+"""A clock that a test moves by hand, so that an hour takes a millisecond."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import heapq
 from itertools import count
 
 _SETTLE_TURNS = 20
-"""Turns of the loop given to woken tasks; a chain of awaits that needs more must be awaited by the test itself."""
+"""Turns of the loop for woken tasks; a test awaits longer chains of awaits itself."""
 
 
 class ManualClock:
-    """A `Clock` whose time stands still between two calls of `advance` or `elapse`."""
+    """A `Clock` whose time changes only in `advance`, `elapse` and `set_wall`."""
 
     def __init__(self, now: float = 1_000.0, wall: float = 1_700_000_000.0) -> None:
         self._now = now
@@ -21,15 +21,15 @@ class ManualClock:
         self._fell_asleep = asyncio.Event()
 
     def now(self) -> float:
-        """Return the monotonic seconds that were given or advanced to."""
+        """Return the monotonic seconds."""
         return self._now
 
     def wall(self) -> float:
-        """Return the epoch seconds that were given, advanced or set."""
+        """Return the epoch seconds."""
         return self._wall
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until the clock was moved by `seconds`; zero or less only lets other tasks run."""
+        """Wait until the clock has moved by `seconds`; zero or less only lets other tasks run."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -45,14 +45,16 @@ class ManualClock:
 
     @property
     def next_wake(self) -> float | None:
-        """When (in `now`) the next sleeper wakes; None where nobody sleeps."""
+        """When (in `now`) the next sleeper wakes; None where no task sleeps."""
         self._forget_cancelled()
         return self._sleepers[0][0] if self._sleepers else None
 
     def advance(self, seconds: float) -> None:
-        """Move both times forward at once, and wake who has slept long enough; they run when the caller next awaits."""
+        """Move both times forward at once and wake the sleepers that are due; they run when the caller next awaits."""
         if seconds < 0:
-            raise ValueError("a monotonic clock is never moved back; use set_wall for a jump of the wall clock")
+            raise ValueError(
+                "seconds must be 0 or more: a monotonic clock never goes back; use set_wall to move the wall clock"
+            )
         self._move_to(self._now + seconds)
         while self._sleepers and self._sleepers[0][0] <= self._now:
             _, _, wake = heapq.heappop(self._sleepers)
@@ -60,9 +62,9 @@ class ManualClock:
                 wake.set_result(None)
 
     async def elapse(self, seconds: float) -> None:
-        """Let `seconds` pass as they would in truth: from one sleeper's wake to the next, each given time to act.
+        """Let `seconds` pass from one sleeper's wake to the next, with time for each to act.
 
-        A task that sleeps again in between is woken again, at its own time.
+        A task that sleeps again in between is woken again at its own time.
         """
         end = self._now + seconds
         await self.settle()
@@ -79,11 +81,11 @@ class ManualClock:
             await self._fell_asleep.wait()
 
     def set_wall(self, wall: float) -> None:
-        """Make the wall clock jump, as an operator or NTP does; the monotonic time does not notice."""
+        """Set the wall clock, as an operator or NTP does; the monotonic time does not change."""
         self._wall = wall
 
     async def settle(self) -> None:
-        """Let the tasks that can run do so, without any time passing."""
+        """Run the tasks that can run, without any time passing."""
         for _ in range(_SETTLE_TURNS):
             await asyncio.sleep(0)
 

@@ -1,7 +1,7 @@
-"""What a simulator can be told to do wrong, and when. Pure: the randomness is given.
+"""The faults of a simulator: what goes wrong, and when. Pure: the randomness is an argument.
 
-A `Fault` is one effect and its schedule. Faults that are armed together are asked in their order for each request:
-every `latency` that applies is added up, and of the others the first that applies is shown.
+A `Fault` is one effect and its schedule. For each request all armed faults are checked in order: every `latency` that
+applies is added up, and the first other fault that applies takes effect.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any, Final, Literal, get_args
 Effect = Literal["latency", "status", "hang", "cut", "truncate", "content_type", "garbage", "credential", "too_large"]
 
 EFFECTS: Final[Mapping[str, str]] = {
-    "latency": "the answer is kept back for `seconds`",
-    "status": "the answer is `status` with `body`, and `retry_after` as its Retry-After where given",
-    "hang": "no answer ever comes",
-    "cut": "the connection is reset instead of an answer",
-    "truncate": "the answer breaks off half-way and the connection is reset",
-    "content_type": "the right answer, called text/plain",
-    "garbage": "status 200 and `body`, by default the page of a proxy",
-    "credential": "the vendor's answer to a wrong credential",
-    "too_large": "413 where the body is longer than `limit` bytes",
+    "latency": "delays the answer by `seconds`",
+    "status": "answers `status` with `body`, and with `retry_after` as Retry-After if set",
+    "hang": "never answers",
+    "cut": "resets the connection instead of answering",
+    "truncate": "resets the connection in the middle of the answer",
+    "content_type": "gives the right answer as text/plain",
+    "garbage": "answers status 200 with `body`, by default a proxy's HTML page",
+    "credential": "answers as to a wrong credential",
+    "too_large": "answers 413 if the body is longer than `limit` bytes",
 }
-"""Each effect and what it does. `after: true` lets the vendor act on the request first, as if it had accepted it."""
+"""Each effect and what it does. With `after: true` the vendor accepts the request first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One effect and when it is shown; without any schedule it is shown for every request.
+    """One effect and its schedule; without a schedule it applies to every request.
 
-    `every` takes each Nth request that otherwise matches, `probability` draws, `times` ends it after so many,
-    `containing` takes requests with the text in their path or body, `when` is any predicate (in Python only).
+    `every` selects each Nth matching request, `probability` selects at random, `times` ends the fault after so many,
+    `containing` selects requests with the text in their path or body, `when` is any predicate (in Python only).
     """
 
     effect: Effect
@@ -63,26 +63,27 @@ class Fault:
     body: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a schedule that could never be meant."""
+        """Raise `ValueError` for an impossible schedule."""
         if self.effect not in get_args(Effect):
-            raise ValueError(f"effect: one of {', '.join(get_args(Effect))} is allowed")
+            raise ValueError(f"effect: must be one of {', '.join(get_args(Effect))}")
         if self.every is not None and self.every < 1:
-            raise ValueError("every: at least 1 is needed (each request)")
+            raise ValueError("every: must be at least 1 (each request)")
         if self.times is not None and self.times < 1:
-            raise ValueError("times: at least 1 is needed")
+            raise ValueError("times: must be at least 1")
         if self.probability is not None and not 0 <= self.probability <= 1:
-            raise ValueError("probability: between 0 and 1")
+            raise ValueError("probability: must be between 0 and 1")
         if not 100 <= self.status <= 599:
-            raise ValueError("status: an HTTP status from 100 to 599")
+            raise ValueError("status: must be an HTTP status from 100 to 599")
 
     def describe(self) -> dict[str, Any]:
-        """Return what was set, as it would be written in JSON; a predicate only as the word `set`."""
+        """Return the settings as JSON values; a predicate as the string `set`."""
         described = {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
         if "when" in described:
             described["when"] = "set"
         return described
 
 
+_TYPE_NAMES: Final = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "effect": (str,),
     "every": (int,),
@@ -99,17 +100,17 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
 
 
 def parse_fault(data: object) -> Fault:
-    """Return the fault that a JSON object describes. Raises `ValueError` that names the key and what is allowed."""
+    """Return the fault in a JSON object. Raises `ValueError` with the key and what is allowed."""
     if not isinstance(data, Mapping):
-        raise ValueError('a fault is a JSON object such as {"effect": "status", "status": 503, "every": 10}')
+        raise ValueError('a fault must be a JSON object such as {"effect": "status", "status": 503, "every": 10}')
     given: dict[str, Any] = dict(data)
     if "effect" not in given:
-        raise ValueError(f"effect: missing; one of {', '.join(EFFECTS)}")
+        raise ValueError(f"effect: missing; must be one of {', '.join(EFFECTS)}")
     for key, value in given.items():
         if key not in _KINDS:
-            raise ValueError(f"{key}: unknown; the keys are {', '.join(_KINDS)}")
+            raise ValueError(f"{key}: unknown key; known keys: {', '.join(_KINDS)}")
         if not isinstance(value, _KINDS[key]) or (isinstance(value, bool) and key != "after"):
-            raise ValueError(f"{key}: {' or '.join(kind.__name__ for kind in _KINDS[key])} is wanted")
+            raise ValueError(f"{key}: must be {' or '.join(_TYPE_NAMES[kind] for kind in _KINDS[key])}")
     if "retry_after" in given:
         given["retry_after"] = str(given["retry_after"])
     return Fault(**given)
@@ -123,22 +124,22 @@ class _Armed:
 
 
 class FaultPlan:
-    """The faults that are armed now. The same seed and the same requests show the same faults."""
+    """The armed faults. The same seed and the same requests give the same faults."""
 
     def __init__(self, faults: Iterable[Fault] = (), *, random: Random | None = None) -> None:
         self._armed = [_Armed(fault) for fault in faults]
         self._random = random or Random(0)
 
     def arm(self, *faults: Fault) -> None:
-        """Add faults behind those that are armed already."""
+        """Add faults after the armed ones."""
         self._armed.extend(_Armed(fault) for fault in faults)
 
     def clear(self) -> None:
-        """Forget all faults: the vendor is well again."""
+        """Remove all faults: the vendor works again."""
         self._armed.clear()
 
     def choose(self, call: Call) -> list[Fault]:
-        """Return what to do to this request: any number of latencies, then at most one other fault."""
+        """Return the faults of this request: any number of latencies, then at most one other."""
         chosen: list[Fault] = []
         for armed in self._armed:
             if not self._applies(armed, call):
@@ -150,7 +151,7 @@ class FaultPlan:
         return chosen
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return the armed faults, each with how often it was shown."""
+        """Return the armed faults, each with how often it took effect."""
         return [{**armed.fault.describe(), "shown": armed.shown} for armed in self._armed]
 
     def _applies(self, armed: _Armed, call: Call) -> bool:

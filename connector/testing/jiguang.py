@@ -1,7 +1,7 @@
-"""Jiguang Growth's "Report User Event API" as its document describes it, and no kinder.
+"""Jiguang Growth's "Report User Event API", as strict as its document.
 
-Where the document is silent an option says what is done: the HTTP status of an error, the length of a year, which
-events, attributes and users exist.
+Options decide what the document leaves open: the HTTP status of an error, the length of a year, and which events,
+attributes and users exist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from connector.testing.simulator import AcceptedEvent, Reply, json_reply
 PATH: Final = "/smartop/api/v1/events/report"
 LARGEST_BATCH: Final = 100
 LARGEST_BODY: Final = 2**20
-"""The document names no size; 1 MiB is what is assumed."""
+"""The document gives no size; 1 MiB is assumed."""
 
 _AHEAD_MS: Final = 5 * 60 * 1000
 _DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -82,7 +82,7 @@ class JiguangApi:
         return json_reply(401, {"code": 4100, "msg": "appKey 或者项目 id 无效"}, "credential")
 
     def throttled(self, retry_after: str | None) -> Reply:
-        """Return 429; the document states the limit (100 a second) and not the answer."""
+        """Return 429; the document gives the limit (100 a second) but not the answer."""
         headers = {} if retry_after is None else {"Retry-After": retry_after}
         return Reply(429, b"Too Many Requests", "throttled", headers=headers, content_type="text/plain")
 
@@ -137,7 +137,7 @@ class JiguangApi:
         return json_reply(self.error_status, body, verdict, records=records)
 
     def _key(self, record: Mapping[str, Any]) -> Hashable:
-        """Return what the vendor's deduplication compares; without a randomId it makes one up, so nothing is equal."""
+        """Return the vendor's deduplication key; without a randomId the vendor generates one, so nothing is equal."""
         if not record.get("randomId"):
             return None
         return (self.project_id, self.app_key, record["itime"], record["cuid"], record["randomId"])
@@ -193,7 +193,7 @@ def _is_long(value: object) -> TypeGuard[int]:
 
 
 def _check(value: object, field: str, kind: type) -> list[_Error]:
-    """Return 4004 for what is missing or empty, 4001 for what is of another type."""
+    """Return 4004 for a missing or empty value, 4001 for one of another type."""
     if value is None or value in ("", []):
         return [_Error(4004, f"{field} 字段不能为空")]
     if not isinstance(value, kind) or (kind is int and not _is_long(value)):

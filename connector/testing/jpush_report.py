@@ -1,8 +1,7 @@
-"""JPush's "Report API v3" as its document describes it, and no kinder.
+"""JPush's "Report API v3", as strict as its document.
 
-Of the vendor's other public pages are: the newer `/detail` forms, the limit of 2,400 requests a minute with its
-headers and code 2002, and code 3002 for a wrong parameter. The figures are made from the ids, so that an answer can
-be checked.
+From the vendor's other public pages: the newer `/detail` forms, the limit of 2,400 requests a minute with its headers
+and code 2002, and code 3002 for a wrong parameter. The figures follow from the ids, so that tests can check an answer.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _MESSAGES: Final[Mapping[int, str]] = {
 }
 
 
-def _error(status: int, code: int, verdict: str = "refused", headers: Mapping[str, str] | None = None) -> Reply:
+def _error_reply(status: int, code: int, verdict: str = "refused", headers: Mapping[str, str] | None = None) -> Reply:
     body = {"error": {"code": code, "message": _MESSAGES[code]}}
     return json_reply(status, body, verdict, headers=headers or {})
 
@@ -84,20 +83,20 @@ class JPushReportApi:
 
     def refused_credential(self) -> Reply:
         """Return the document's own sample of an error."""
-        return _error(401, 3001, "credential")
+        return _error_reply(401, 3001, "credential")
 
     def throttled(self, retry_after: str | None) -> Reply:
         """Return 429 with code 2002."""
-        return _error(429, 2002, "throttled", {} if retry_after is None else {"Retry-After": retry_after})
+        return _error_reply(429, 2002, "throttled", {} if retry_after is None else {"Retry-After": retry_after})
 
     def failed(self, status: int) -> Reply:
-        """Return code 10 with the status; of a proxy before it, a body that is not JSON."""
+        """Return code 10 for 500; for other statuses a proxy's body, which is not JSON."""
         if status == 500:
-            return _error(500, 10, "status_500")
+            return _error_reply(500, 10, "status_500")
         return Reply(status, b"<html>upstream</html>", f"status_{status}", content_type="text/html")
 
     def answer(self, call: Call) -> Reply:
-        """Answer the question, and say how many more may be asked in this minute."""
+        """Answer the question, with how many more may be asked in this minute."""
         if call.at - self._minute >= 60:
             self._minute, self._used = call.at, 0
         self._used += 1
@@ -118,19 +117,19 @@ class JPushReportApi:
         match call.method, endpoint:
             case "GET", "received" | "received/detail" | "messages" | "messages/detail":
                 if endpoint.startswith("messages") and not self.vip:
-                    return _error(403, 2003, "credential")
+                    return _error_reply(403, 2003, "credential")
                 return self._by_id(endpoint, call)
             case "POST", "status/message":
                 return self._status(call)
             case "GET", "users":
-                return self._users(call) if self.vip else _error(403, 2003, "credential")
+                return self._users(call) if self.vip else _error_reply(403, 2003, "credential")
         return Reply(404, b"<html>404 Not Found</html>", "not_found", content_type="text/html")
 
     def _by_id(self, endpoint: str, call: Call) -> Reply:
         names = [name for name, _ in call.query]
         ids = call.query[0][1].split(",") if names == ["msg_ids"] else []
         if not 1 <= len(ids) <= LARGEST_IDS or not all(_MSG_ID.fullmatch(each) for each in ids):
-            return replace(_error(400, 3002), records=len(ids))
+            return replace(_error_reply(400, 3002), records=len(ids))
         known = [each for each in dict.fromkeys(map(int, ids)) if each not in self.missing]
         body = [_FIGURES[endpoint](each) for each in known]
         asked = [AcceptedEvent({"endpoint": endpoint, "msg_id": int(each)}) for each in ids]
@@ -138,16 +137,16 @@ class JPushReportApi:
 
     def _status(self, call: Call) -> Reply:
         if call.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return _error(400, 3002)
+            return _error_reply(400, 3002)
         try:
             question = orjson.loads(call.body)
         except ValueError:
-            return _error(400, 3002)
+            return _error_reply(400, 3002)
         if not _is_status_question(question):
-            return _error(400, 3002)
+            return _error_reply(400, 3002)
         ids = question["registration_ids"]
         if not 1 <= len(ids) <= LARGEST_REGISTRATIONS:
-            return replace(_error(400, 3002), records=len(ids))
+            return replace(_error_reply(400, 3002), records=len(ids))
         body = {each: {"status": self._status_of(each)} for each in ids if each not in self.absent}
         asked = AcceptedEvent({"endpoint": "status/message", **question})
         return json_reply(200, body, "accepted", events=[asked], records=len(ids))
@@ -161,10 +160,10 @@ class JPushReportApi:
     def _users(self, call: Call) -> Reply:
         question = dict(call.query)
         if sorted(name for name, _ in call.query) != ["duration", "start", "time_unit"]:
-            return _error(400, 3002)
+            return _error_reply(400, 3002)
         unit, start = question["time_unit"], question["start"]
         if unit not in _UNITS or not re.fullmatch(r"[1-9]\d{0,3}", question["duration"]):
-            return _error(400, 3002)
+            return _error_reply(400, 3002)
         duration = int(question["duration"])
         pattern, form = _UNITS[unit]
         try:
@@ -172,10 +171,10 @@ class JPushReportApi:
         except ValueError:
             begin = None
         if begin is None:
-            return _error(400, 3004)
+            return _error_reply(400, 3004)
         times = _times(unit, begin, duration)
         if not _within_60_days(unit, begin, duration, call.wall):
-            return _error(400, 3005)
+            return _error_reply(400, 3005)
         items = [{"time": time, **({"android": {"active": n}} if n else {})} for n, time in enumerate(times)]
         body = {"time_unit": unit, "start": start, "duration": duration, "items": items}
         asked = AcceptedEvent({"endpoint": "users", "time_unit": unit, "start": start, "duration": duration})
@@ -199,7 +198,7 @@ def _is_date(text: str) -> bool:
 
 
 def _times(unit: str, begin: datetime, duration: int) -> list[str]:
-    """Return the items' times; of hours only those of the day asked for, as the document says."""
+    """Return the items' times; for hours only those of the same day, as the document says."""
     form = _UNITS[unit][1]
     if unit == "HOUR":
         return [(begin + timedelta(hours=n)).strftime(form) for n in range(min(duration, 24 - begin.hour))]
@@ -210,7 +209,7 @@ def _times(unit: str, begin: datetime, duration: int) -> list[str]:
 
 
 def _within_60_days(unit: str, begin: datetime, duration: int, wall: float) -> bool:
-    """Tell whether all that is asked lies in the last 60 days; a month counts by its last day."""
+    """Return whether the whole period is in the last 60 days; a month counts by its last day."""
     today = datetime.fromtimestamp(wall, UTC).astimezone(_SHANGHAI).date()
     if unit == "MONTH":
         months_ago = (today.year * 12 + today.month) - (begin.year * 12 + begin.month)

@@ -1,7 +1,7 @@
 """An event loop on virtual time: sleeping takes no time, and the same program takes the same steps each time.
 
-`asyncio.sleep`, `call_later` and time-outs work as they do elsewhere. Whenever nothing can run, the time jumps to the
-next timer; where there is none either, the program can never go on, and `Stuck` says so. There is no I/O to wait for.
+`asyncio.sleep`, `call_later` and time-outs work as usual. When nothing can run, the time jumps to the next timer; where
+there is no timer either, the program can never continue and `Stuck` is raised. There is no I/O.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ WALL = 1_700_000_000.0
 
 
 class Stuck(RuntimeError):
-    """Every task waits for another one, and no timer is left to end that."""
+    """Every task waits for another one, and no timer is left."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose time starts at `START` and stands still while anything can run."""
+    """A loop whose time starts at `START` and does not change while anything can run."""
 
     def __init__(self) -> None:
         self._virtual = START
@@ -38,14 +38,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Skipping(selectors.DefaultSelector):  # type: ignore[misc,valid-type,unused-ignore]
-    """A selector that skips the time which it was asked to wait."""
+    """A selector that skips the time instead of waiting."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready now; where nothing is, move the time instead of waiting."""
+        """Return what is ready now; where nothing is, advance the time instead of waiting."""
         if timeout == 0:
             # Something can run already, and there is no I/O: the system call would cost more than the turn.
             return []
@@ -76,14 +76,14 @@ class LoopClock:
         await asyncio.sleep(seconds)
 
     def jump(self, seconds: float) -> None:
-        """Make the wall clock jump, as an operator or NTP does."""
+        """Move the wall clock, as an operator or NTP does."""
         self._wall += seconds
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` on a virtual loop of its own and return its result.
+    """Run `main` on its own virtual loop and return its result.
 
-    Raises `Stuck` where it can never end, and `RuntimeError` where it leaves a task behind.
+    Raises `Stuck` where it can never end, and `RuntimeError` where it leaves a task running.
     """
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         result, left = runner.run(_watched(main))

@@ -1,7 +1,7 @@
-"""MyTracker's S2S "Import events" as its document describes it, and no kinder.
+"""MyTracker's S2S "Import events", as strict as its document.
 
-Three enumerations are lost in the document's text (bluetoothEnabled, adTrackingEnabled, adBlocker) and are those of the
-vendor's PHP SDK. Options stand for what it leaves open: what 10Kb is, and what the answer to more is.
+Three enumerations are missing in the document's text (bluetoothEnabled, adTrackingEnabled, adBlocker); they are taken
+from the vendor's PHP SDK. Options decide what the document leaves open: how much 10Kb is, and the answer to more.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NUMBER: Final = re.compile(r"\d{1,19}")
 
 
 def _number(lowest: int, highest: int) -> Callable[[object], bool]:
-    """Accept a JSON number or its decimal text (the document's samples show text) between the two."""
+    """Accept a number between the two, as a JSON number or a string (the document's samples have strings)."""
 
     def check(value: object) -> bool:
         if isinstance(value, str):
@@ -88,7 +88,7 @@ _CUSTOM_EVENT_RULES: Final[Mapping[str, Callable[[object], bool]]] = {
 
 @dataclass(slots=True)
 class MyTrackerApi:
-    """One application. `unchecked` are parameters whose own rule is not applied (a document's sample breaks one)."""
+    """One application. The own rules of `unchecked` parameters do not apply (a sample of the document breaks one)."""
 
     name = "mytracker"
 
@@ -104,7 +104,7 @@ class MyTrackerApi:
 
     def refused_credential(self) -> Reply:
         """Return 403, the token is not validated or not suitable for the application."""
-        return _error(403, "Forbidden", "credential")
+        return _error_reply(403, "Forbidden", "credential")
 
     def throttled(self, retry_after: str | None) -> Reply:
         """Return 429; neither a limit nor its answer is published."""
@@ -114,7 +114,7 @@ class MyTrackerApi:
     def failed(self, status: int) -> Reply:
         """Return the documented internal error, or another status with a body that is not documented."""
         if status == 500:
-            return _error(500, "Internal Server Error", "status_500")
+            return _error_reply(500, "Internal Server Error", "status_500")
         return Reply(status, b"", f"status_{status}", content_type="text/plain")
 
     def answer(self, call: Call) -> Reply:
@@ -123,26 +123,26 @@ class MyTrackerApi:
             return self._probe(call)
         path = _PATH.fullmatch(call.path)
         if path is not None and path[1] != "v1":
-            return _error(400, "Bad api version", "refused")
+            return _error_reply(400, "Bad api version", "refused")
         method = path[2].removesuffix("Batch") if path is not None else ""
         if path is None or method not in METHODS or call.method != "POST":
-            return _error(404, "Method not found", "not_found")
+            return _error_reply(404, "Method not found", "not_found")
         if not self._may(call):
             return self.refused_credential()
         if not call.body:
-            return _error(400, "Empty post data", "refused")
+            return _error_reply(400, "Empty post data", "refused")
         if len(call.body) > self.largest_body:
-            return _error(self.too_large_status, "Request Entity Too Large", "too_large")
+            return _error_reply(self.too_large_status, "Request Entity Too Large", "too_large")
         try:
             body = orjson.loads(call.body)
         except ValueError:
-            return _error(400, "Bad json", "refused")
+            return _error_reply(400, "Bad json", "refused")
         if not path[2].endswith("Batch"):
             body = [body]
         if not isinstance(body, list) or not body:
-            return _error(400, "Bad Request", "refused")
+            return _error_reply(400, "Bad Request", "refused")
         if len(body) > LARGEST_BATCH or not all(self._is_valid(method, each) for each in body):
-            return _error(400, "Bad Request", "refused", records=len(body))
+            return _error_reply(400, "Bad Request", "refused", records=len(body))
         events = [AcceptedEvent({"method": method, **each}) for each in body]
         # The first letter is the Cyrillic one, as in the document.
         return json_reply(200, {"message": "ОK"}, "accepted", events=events, records=len(body))
@@ -152,11 +152,11 @@ class MyTrackerApi:
         return compare_digest(token.encode(), self.token.encode()) and call.query == (("idApp", str(self.id_app)),)
 
     def _probe(self, call: Call) -> Reply:
-        """Tell whether the token is the app's; the method is the vendor's PHP SDK's, its body is `true`."""
+        """Answer whether the token is the app's; the method is from the vendor's PHP SDK, its body is `true`."""
         if not self._may(call):
             return self.refused_credential()
         if call.body != b"true":
-            return _error(400, "Bad Request", "refused")
+            return _error_reply(400, "Bad Request", "refused")
         return json_reply(200, {"message": "ОK"}, "probed")
 
     def _is_valid(self, method: str, parameters: object) -> bool:
@@ -172,5 +172,5 @@ class MyTrackerApi:
         return "customUserId" in parameters and together
 
 
-def _error(status: int, text: str, verdict: str, records: int = 0) -> Reply:
+def _error_reply(status: int, text: str, verdict: str, records: int = 0) -> Reply:
     return json_reply(status, {"error": text}, verdict, records=records)

@@ -1,7 +1,7 @@
-"""Quick Audience's "Event Reporting API Specification 3.0" as its document describes it, and no kinder.
+"""Quick Audience's "Event Reporting API Specification 3.0", as strict as its document.
 
-Unpublished, hence options: the largest batch and body, how far `timestamp` may be off, every errorCode, the status of
-a refused signature. The signature follows the vendor's Open Platform description.
+Options decide what is unpublished: the largest batch and body, how far `timestamp` may be off, every errorCode, the
+status of a refused signature. The signature follows the vendor's Open Platform description.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ERROR_CODES: Final[Mapping[str, str]] = {
     "throttled": "FLOW_CONTROL",
     "internal": "SYSTEM_ERROR",
 }
-"""Made up, by kind of refusal: the vendor publishes none. Override single ones by `error_codes`."""
+"""Invented, one for each kind of refusal: the vendor publishes none. `error_codes` overrides single ones."""
 
 
 def sign(parameters: Mapping[str, str], access_secret: str) -> str:
@@ -51,7 +51,7 @@ def sign(parameters: Mapping[str, str], access_secret: str) -> str:
 
 
 class _Malformed(Exception):
-    """The request is not what the document describes; the text says where."""
+    """The request differs from the document; the message names the place."""
 
 
 @dataclass(slots=True)
@@ -112,13 +112,13 @@ class QuickAudienceApi:
             return Reply(413, b"Request Entity Too Large", "too_large", content_type="text/plain")
         parameters = dict(call.query)
         if sorted(name for name, _ in call.query) != ["accessKey", "appId", "timestamp"]:
-            return self._refused("parameter", "appId, timestamp and accessKey are wanted in the query", call.number)
+            return self._refused("parameter", "the query must be appId, timestamp and accessKey", call.number)
         signature = call.headers.get("authorization", "")
         known = parameters["appId"] == self.app_id and parameters["accessKey"] == self.access_key
         if not known or not compare_digest(signature.encode(), sign(parameters, self.access_secret).encode()):
             return self.refused_credential()
         if not re.fullmatch(r"\d{13}", parameters["timestamp"]):
-            return self._refused("parameter", "timestamp: 13 digits are wanted", call.number)
+            return self._refused("parameter", "timestamp must have 13 digits", call.number)
         if abs(call.wall - int(parameters["timestamp"]) / 1000) > self.window_seconds:
             return self._refused("expired", "timestamp has expired", call.number, status=self.credential_status)
         try:
@@ -146,7 +146,7 @@ class QuickAudienceApi:
     def _events(self, call: Call) -> list[dict[str, Any]]:
         fields = read_form(call.headers.get("content-type", ""), call.body)
         if sorted(fields) != ["accessId", "eventMessageModelListJson"]:
-            raise _Malformed("the form's fields are accessId and eventMessageModelListJson")
+            raise _Malformed("the form must have the fields accessId and eventMessageModelListJson")
         if fields["accessId"] != self.access_id:
             raise _Malformed("accessId is not this application's organization")
         try:
@@ -159,26 +159,26 @@ class QuickAudienceApi:
 
     def _check(self, event: object, where: str) -> None:
         if not isinstance(event, dict):
-            raise _Malformed(f"{where}: an object is wanted")
+            raise _Malformed(f"{where} must be an object")
         if unknown := sorted(event.keys() - _KNOWN):
             raise _Malformed(f"{where}: unknown field {unknown[0]}")
         for name in (*_REQUIRED, "entityId") if self.entity else _REQUIRED:
             if not isinstance(event.get(name), str) or not event[name]:
-                raise _Malformed(f"{where}.{name}: a string is required")
+                raise _Malformed(f"{where}.{name} must be a string and not empty")
         for name in _OPTIONAL:
             if not isinstance(event.get(name), (str, type(None))):
-                raise _Malformed(f"{where}.{name}: a string is wanted")
+                raise _Malformed(f"{where}.{name} must be a string")
         time = event.get("eventTime")
         if not isinstance(time, int) or isinstance(time, bool) or time not in _LONG:
-            raise _Malformed(f"{where}.eventTime: a Long is required")
+            raise _Malformed(f"{where}.eventTime must be a Long")
         if event.get("isOrder") not in {None, "0", "1"}:
-            raise _Malformed(f"{where}.isOrder: 0 or 1")
+            raise _Malformed(f"{where}.isOrder must be 0 or 1")
         attributes = event.get("extendAttributes", {})
         if not isinstance(attributes, dict) or not all(isinstance(value, str) for value in attributes.values()):
-            raise _Malformed(f"{where}.extendAttributes: a map of strings to strings is wanted")
+            raise _Malformed(f"{where}.extendAttributes must be a map of strings to strings")
         identities = event.get("customerIdList", [])
         if not isinstance(identities, list) or not all(_is_identity(each) for each in identities):
-            raise _Malformed(f"{where}.customerIdList: customerId and idMapping are required")
+            raise _Malformed(f"{where}.customerIdList must have customerId and idMapping")
 
     def _refused(
         self,
@@ -212,10 +212,10 @@ def _is_identity(value: object) -> bool:
 
 
 def read_form(content_type: str, body: bytes) -> dict[str, str]:
-    """Return the text fields of a multipart/form-data body, read as strictly as RFC 2046 and RFC 7578 are written."""
+    """Return the text fields of a multipart/form-data body, read strictly by RFC 2046 and RFC 7578."""
     match = _BOUNDARY.fullmatch(content_type)
     if match is None:
-        raise _Malformed("Content-Type: multipart/form-data with a boundary is wanted")
+        raise _Malformed("Content-Type must be multipart/form-data with a boundary")
     delimiter = b"--" + match[1].encode()
     if not body.startswith(delimiter + b"\r\n"):
         raise _Malformed("the body does not begin with the boundary")
@@ -229,7 +229,7 @@ def read_form(content_type: str, body: bytes) -> dict[str, str]:
             raise _Malformed("a part has no headers")
         name = _part_name(head[2:])
         if name in fields:
-            raise _Malformed(f"the field {name} comes twice")
+            raise _Malformed(f"the field {name} occurs twice")
         try:
             fields[name] = content.decode()
         except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""The simulators by vendor, and one that serves until it is stopped: what `connector simulate` runs."""
+"""The simulators by vendor, and the server behind `connector simulate`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from connector.testing.mytracker import MyTrackerApi
 from connector.testing.quick_audience import QuickAudienceApi
 from connector.testing.simulator import Api, Simulator
 
+_TYPE_NAMES: Final = {bool: "true or false", int: "a whole number", float: "a number"}
+
 SIMULATORS: Final[Mapping[str, Callable[..., Api]]] = {
     "jiguang": JiguangApi,
     "jpush_report": JPushReportApi,
@@ -28,9 +30,9 @@ SIMULATORS: Final[Mapping[str, Callable[..., Api]]] = {
 
 
 def account(vendor: str, settings: Sequence[str] = (), events: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the options of a vendor's simulated account, from `NAME=VALUE` and the names of the events it knows.
+    """Return the options of a vendor's simulated account from `NAME=VALUE` settings and the names of its events.
 
-    A value is JSON, or text as it is. Raises `ValueError` that says what is allowed.
+    A value is JSON or a plain string. Raises `ValueError` with what is allowed.
     """
     api = SIMULATORS[vendor]
     known = (
@@ -40,19 +42,19 @@ def account(vendor: str, settings: Sequence[str] = (), events: Sequence[str] = (
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or name not in known:
-            raise ValueError(f"{setting}: NAME=VALUE is wanted; the names of {vendor} are {', '.join(known)}")
+            raise ValueError(f"{setting}: must be NAME=VALUE; the names for {vendor} are {', '.join(known)}")
         options[name] = _value(known[name], text)
     if events and "events" in known:
         options["events"] = {name: {} for name in events}
     elif events and "event_codes" in known:
         options["event_codes"] = list(events)
     elif events:
-        raise ValueError(f"{vendor} takes any event; only jiguang and quick_audience have events that must exist")
+        raise ValueError(f"{vendor} accepts any event; --event is for jiguang and quick_audience")
     return options
 
 
 def _value(option: Field[Any], text: str) -> Any:
-    """Return an option's value: text where its default is text, else what the JSON says."""
+    """Return an option's value: a string where its default is one, else JSON."""
     if isinstance(option.default, str):
         return text
     try:
@@ -62,23 +64,23 @@ def _value(option: Field[Any], text: str) -> Any:
     wanted = type(option.default)
     if option.default is not MISSING and wanted in (bool, int, float) and type(value) not in (wanted, int):
         raise ValueError(
-            f"{option.name}={text}: {wanted.__name__} is wanted, such as {orjson.dumps(option.default).decode()}"
+            f"{option.name}={text}: must be {_TYPE_NAMES[wanted]}, such as {orjson.dumps(option.default).decode()}"
         )
     return value
 
 
 async def simulate(vendor: str, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> None:
-    """Serve one vendor until cancelled, and print where it listens and how it is steered.
+    """Serve one vendor until cancelled; print its address and how to control it.
 
     `options` are those of the vendor's API and of `Simulator` (`log`, `requests_per_second`, `faults`, `keep`). Raises
-    `ValueError` for a vendor that has no simulator and `OSError` where the port is taken.
+    `ValueError` for a vendor without a simulator and `OSError` where the port is in use.
     """
     if vendor not in SIMULATORS:
-        raise ValueError(f"no simulator of {vendor!r}; there are {', '.join(sorted(SIMULATORS))}")
+        raise ValueError(f"unknown vendor {vendor!r}; known vendors: {', '.join(sorted(SIMULATORS))}")
     server = {name: options.pop(name) for name in ("faults", "requests_per_second", "log", "keep") if name in options}
     simulator = Simulator(SIMULATORS[vendor](**options), **server)
     await simulator.start(host, port)
-    # A full collection stops this process long enough for requests to queue up, and to be counted as one burst.
+    # A full garbage collection stops the process long enough for requests to queue up and count as one burst.
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
     try:
@@ -90,18 +92,18 @@ async def simulate(vendor: str, *, host: str = "127.0.0.1", port: int = 0, **opt
 
 
 def how_to_use(simulator: Simulator) -> str:
-    """Return where the simulator listens, a destination that speaks to it, and how its faults are armed."""
+    """Return the simulator's address, a destination for it, and how to arm its faults."""
     url = simulator.url
     settings = "".join(f"    {key}: {_yaml(value)}\n" for key, value in simulator.api.destination(url).items())
     effects = "".join(f"  {name:<14}{meaning}\n" for name, meaning in EFFECTS.items())
     return (
         f"{simulator.api.name} is simulated at {url}\n\n"
         f"destinations:\n  simulated:\n{settings}\n"
-        f"curl {url}/_simulator/stats       # counts; also accepted (events), served (requests), faults\n"
+        f"curl {url}/_simulator/stats       # counts; also: accepted (events), served (requests), faults\n"
         f'curl {url}/_simulator/faults -d \'{{"effect": "status", "status": 503, "every": 10}}\'\n'
         f"curl -X DELETE {url}/_simulator/faults\n\n"
         f"Effects:\n{effects}"
-        "Schedules: every N, probability 0 to 1, times N, containing TEXT; after true: the vendor acts first.\n"
+        "Schedules: every N, probability 0 to 1, times N, containing TEXT. With after: true the vendor accepts first.\n"
     )
 
 

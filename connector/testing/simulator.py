@@ -1,8 +1,7 @@
-"""A vendor on a local port: serves what a vendor's API would answer, keeps count, and shows faults on demand.
+"""A vendor's API on a local port: serves its answers, counts requests, and produces faults on demand.
 
-What is the vendor's own stands behind `Api`, a pure function from a call to a reply; HTTP, counting and faults are
-here.
-While it runs it is steered over HTTP as well: `/_simulator/faults`, `/_simulator/accepted`, `/_simulator/stats`.
+The vendor's own behaviour is in an `Api`, a pure function from a call to a reply; HTTP, counts and faults are here. A
+running simulator is controlled over HTTP: `/_simulator/faults`, `/_simulator/accepted`, `/_simulator/stats`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _PROXY_PAGE: Final = "<html><head><title>502 Bad Gateway</title></head><body>ngi
 
 @dataclass(frozen=True, slots=True)
 class AcceptedEvent:
-    """An event the vendor took, and what it would recognise a repetition by (None: it would not)."""
+    """An event that the vendor accepted, and the key of its deduplication (None: it has none)."""
 
     event: dict[str, Any]
     key: Hashable = None
@@ -37,7 +36,7 @@ class AcceptedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the vendor answers, and what it did: `events` are now its own, `records` how many the request held."""
+    """The vendor's answer and what it did: `events` were accepted, `records` is how many the request had."""
 
     status: int
     body: bytes
@@ -54,12 +53,12 @@ def json_reply(status: int, body: object, verdict: str, **more: Any) -> Reply:
 
 
 class Api(Protocol):
-    """One vendor's account, as its document describes it. It may keep state; it does no I/O and never raises."""
+    """One vendor's account as its document describes it. May keep state; does no I/O and never raises."""
 
     name: str
 
     def answer(self, call: Call) -> Reply:
-        """Return what the vendor would answer to any request whatever."""
+        """Return the vendor's answer to any request."""
         ...
 
     def refused_credential(self) -> Reply:
@@ -67,21 +66,21 @@ class Api(Protocol):
         ...
 
     def throttled(self, retry_after: str | None) -> Reply:
-        """Return the answer to one request too many."""
+        """Return the answer to a request over the rate limit."""
         ...
 
     def failed(self, status: int) -> Reply:
-        """Return the answer to a failure of its own, with the body that the document gives it, if any."""
+        """Return the answer to an internal failure, with the document's body where it gives one."""
         ...
 
     def destination(self, url: str) -> dict[str, Any]:
-        """Return the settings of a destination that speaks to this account at `url`."""
+        """Return the settings of a destination for this account at `url`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One request that was served. `at` is epoch seconds; `fault` names the effect that was shown."""
+    """One served request. `at` is epoch seconds; `fault` is the effect that applied."""
 
     number: int
     at: float
@@ -98,7 +97,7 @@ class Served:
 class Simulator:
     """An HTTP server of one `Api` on a local port, in the running event loop.
 
-    `accepted` and `served` are everything since the start; `keep=False` only counts, for long runs.
+    `accepted` and `served` hold everything since the start; `keep=False` only counts, for long runs.
     """
 
     def __init__(
@@ -135,7 +134,7 @@ class Simulator:
         self.url = ""
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen; port 0 takes a free one. `url` then says where. Raises `OSError` where the port is taken."""
+        """Listen; port 0 is any free one. `url` is the address. Raises `OSError` where the port is in use."""
         app = web.Application(client_max_size=_LARGEST_REQUEST)
         app.router.add_route("*", "/_simulator/{what}", self._control)
         app.router.add_route("*", "/{path:.*}", self._serve)
@@ -152,7 +151,7 @@ class Simulator:
         self.url = f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
 
     async def stop(self) -> None:
-        """Stop listening and reset what hangs; what was counted stays readable."""
+        """Stop listening and reset hanging connections; the counts stay readable."""
         self._stopping.set()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -170,7 +169,7 @@ class Simulator:
         await self.stop()
 
     async def until_served(self, requests: int) -> None:
-        """Wait until so many requests since the start were judged; their answers may still be on their way."""
+        """Wait until so many requests were handled since the start; their answers may not be sent yet."""
         while self._judged_count < requests:
             self._judged.clear()
             await self._judged.wait()
@@ -232,7 +231,7 @@ class Simulator:
         return await self._send(request, reply, shown)
 
     def _reply(self, call: Call, fault: Fault | None, *, over: bool) -> Reply | None:
-        """Return what the client gets (None: nothing), the events taken from the vendor's own answer where it acted."""
+        """Return the reply to the client (None: none), with the events that the vendor accepted where it acted."""
         if over:
             return self.api.throttled(None)
         if fault is None or fault.effect in {"content_type", "truncate"}:
@@ -319,7 +318,7 @@ class Simulator:
         return duplicates
 
     def _count_second(self, at: float) -> bool:
-        """Count the request into the last second; true where it is one more than the limit admits."""
+        """Count the request in the last second; return whether it is over the limit."""
         for window in (self._last_second, self._admitted):
             while window and at - window[0] >= 1.0:
                 window.popleft()
@@ -348,7 +347,7 @@ class Simulator:
                 return _json(self.plan.describe())
             case "faults", "POST":
                 return await self._arm(request)
-        return _json({"error": "GET stats, accepted, served; GET, POST, DELETE faults"}, status=404)
+        return _json({"error": "use GET stats, accepted or served, or GET, POST or DELETE faults"}, status=404)
 
     async def _arm(self, request: web.Request) -> web.Response:
         try:
@@ -371,7 +370,7 @@ def _reset(request: web.Request) -> None:
 
 
 async def _send_half(request: web.Request, reply: Reply, headers: Mapping[str, str]) -> web.StreamResponse:
-    """Promise the whole body, send half of it, and reset the connection."""
+    """Announce the whole body, send half of it, and reset the connection."""
     response = web.StreamResponse(status=reply.status, headers=headers)
     response.content_length = len(reply.body)
     with contextlib.suppress(ConnectionError):

@@ -316,10 +316,10 @@ def test_simulate_passes_its_options(monkeypatch: pytest.MonkeyPatch, capsys: py
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["jiguang", "--set", "appkey=1"], "project_id"),
+        (["jiguang", "--set", "appkey=1"], "the names for jiguang are project_id"),
         (["jiguang", "--set", "app_key"], "NAME=VALUE"),
-        (["jpush_report", "--set", "vip=perhaps"], "vip=perhaps: bool is wanted"),
-        (["mytracker", "--event", "buy"], "mytracker takes any event"),
+        (["jpush_report", "--set", "vip=perhaps"], "vip=perhaps: must be true or false"),
+        (["mytracker", "--event", "buy"], "mytracker accepts any event"),
     ],
 )
 def test_a_wrong_option_of_a_simulator_is_2(

@@ -14,7 +14,7 @@ from rich.console import Console
 from connector.clock import SystemClock
 from connector.codec.codec import Encoder
 from connector.codec.contracts import load_contracts
-from connector.demo.check import DeadLetterEntry, Evidence, Place, faults
+from connector.demo.check import DemoDeadLetter, Evidence, Place, faults
 from connector.demo.display import Display, Progress, dead_letters, summary
 from connector.demo.scenario import GOOD, IDENTITY, Planned, plan
 from connector.vendors import kinds
@@ -37,7 +37,7 @@ def perfect(records: list[Planned]) -> Evidence:
         if each.identity is not None and each.destination is not None:
             accepted[each.destination][each.identity] += 1
         if each.dead is not None:
-            dead_letters.append(DeadLetterEntry(place, each.key, each.value, each.destination, *each.dead, "wrong"))
+            dead_letters.append(DemoDeadLetter(place, each.key, each.value, each.destination, *each.dead, "wrong"))
     results = Counter(each.key for each in records if each.destination == "jpush_report")
     ends = Counter(partition for partition, _ in produced)
     return Evidence(produced, accepted, dead_letters, results, dict(ends), dict(ends))
@@ -129,23 +129,23 @@ def _commit_less(evidence: Evidence) -> Evidence:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (_lose_event, "1 events never arrived, such as 10000000001"),
-        (_accept_bad, "1 events arrived that must not, such as 20000000001"),
-        (_lose_dead_letter, "is no dead letter"),
-        (_double_dead_letter, "is 2 dead letters"),
+        (_lose_event, "1 event did not arrive, such as 10000000001"),
+        (_accept_bad, "1 event arrived unexpectedly, such as 20000000001"),
+        (_lose_dead_letter, "is not a dead letter"),
+        (_double_dead_letter, "has 2 dead letters"),
         (_blame_good, "the good record at partition"),
-        (_wrong_code, "says "),
-        (_other_bytes, "does not hold the record's own bytes"),
+        (_wrong_code, " instead of "),
+        (_other_bytes, "has other bytes than the record"),
         (_invent_dead_letter, "partition 9, offset 9, where nothing was produced"),
-        (_lose_result, "1 questions have no result"),
-        (_strange_result, "1 results belong to no question"),
+        (_lose_result, "no result for 1 question"),
+        (_strange_result, "1 result without a question"),
         (_commit_less, "partition 2 ends at"),
     ],
 )
 def test_whatever_is_wrong_does_not_add_up(
     spoil: Callable[[Evidence], Evidence], says: str, records: list[Planned]
 ) -> None:
-    """One event, letter, result or offset that is not as it has to be is named."""
+    """Each wrong event, dead letter, result or offset is reported."""
     found = faults(spoil(perfect(records)))
     assert any(says in sentence for sentence in found), found
 
@@ -177,7 +177,7 @@ def test_without_a_terminal_there_is_one_line_a_second() -> None:
             display.show(replace(PROGRESS, seconds=tenth / 10))
     lines = text.getvalue().splitlines()
     assert len(lines) == 3
-    assert " ".join(lines[0].split()) == "0.0 s produced 9 settled 8 accepted 7 dead letters 1 (jiguang held)"
+    assert " ".join(lines[0].split()) == "0.0 s produced 9 done 8 accepted 7 dead letters 1 (jiguang held)"
 
 
 def test_on_a_terminal_the_state_of_each_destination_is_drawn() -> None:
@@ -192,7 +192,7 @@ def test_on_a_terminal_the_state_of_each_destination_is_drawn() -> None:
 
 def test_dead_letters_that_are_alike_share_a_row() -> None:
     """The tables name cause, code, destination and count, and vendors' text is taken as text."""
-    dead_letter = DeadLetterEntry(
+    dead_letter = DemoDeadLetter(
         (2, 7), b"k", b"v", "jiguang", "refused", "4101", "[bold]事件 x 不存在[/bold] " + "y" * 200
     )
     console, text = _page()
