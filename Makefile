@@ -15,22 +15,22 @@ setup: .venv/.compiled  ## Create .venv with every dependency and build the comp
 demo: .venv/.compiled  ## Show the connector at work on this machine; needs nothing else (under 1 minute after setup)
 	$(BIN)/connector demo $(ARGS)
 
-fast: check  ## Run the checks, then the unit, contract and project tests (FAST_TIME on two cores)
+fast: check  ## Run the checks, then the unit, contract and project tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit tests/contract tests/project $(ARGS)
 
-test: check tools  ## Run the checks and all tests, including those on real servers (TEST_TIME on two cores)
+test: check tools  ## Run the checks and all tests, including those on real servers (20 to 30 minutes on two cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-soak: .venv/.compiled  ## Simulate SEEDS=20000 worlds of faults and print how to replay those that fail (SOAK_TIME)
+soak: .venv/.compiled  ## Simulate SEEDS=20000 worlds of faults and print how to replay those that fail
 	$(BIN)/python -m tests.simulation --workers $(WORKERS) 0-$$(($(SEEDS) - 1)) $(ARGS)
 
-mutants: .venv/.compiled  ## Break the core on purpose, in copies; the simulation must notice each time (MUTANTS_TIME)
+mutants: .venv/.compiled  ## Break the core on purpose, in copies; the simulation must notice each time
 	$(BIN)/python -m tests.simulation.mutants --workers $(WORKERS) $(ARGS)
 
-faults: tools  ## Kill members and brokers, break connections, change topics under load (FAULTS_TIME); print figures
+faults: tools  ## Kill members and brokers, break connections, change topics under load (minutes); print figures
 	FAULTS=long $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP $(ARGS) tests/integration/test_faults_*.py
 
-check: .venv/.compiled  ## Run linter, formatter and type checker (CHECK_TIME)
+check: .venv/.compiled  ## Run linter, formatter and type checker (under a minute)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check . || { echo "the files above are not formatted: run make format" >&2; exit 1; }
 	$(BIN)/mypy --no-error-summary

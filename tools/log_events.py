@@ -1,7 +1,7 @@
-"""Writes docs/logs.md: every event that the connector logs, found in its source; only the meanings are written here.
+"""Writes docs/logs.md: every event that the connector logs, found in its source. Only the meanings are written here.
 
-`make docs` runs it; a test compares, and says where an event has no meaning or a meaning no event. A log call is told
-by its form: a method of `log` or `_log` (or what stands for one in that function), and a name in small letters.
+`make docs` runs it. A test checks that it was run, and that every event has a meaning and every meaning an event. A log
+call is a method of `log` or `_log`, or of a local name that is assigned from one, with a name in lower case.
 """
 
 from __future__ import annotations
@@ -22,58 +22,58 @@ _END: Final = "<!-- end -->"
 _NAME: Final = re.compile(r"[a-z_]+(\.[a-z_]+)*")
 
 MEANINGS: Final[Mapping[str, str]] = {
-    "batch.too_large": "The vendor took a batch for too large (413): it is cut, and the smaller limit remembered.",
-    "commit.failed": "Kafka did not store an offset; the next commit has it again.",
+    "batch.too_large": "The vendor refused a batch as too large (413). It is split, and the smaller limit is remembered.",
+    "commit.failed": "Kafka did not store an offset. The next commit includes it again.",
     "connector.aborted": "A second signal ended the process at once.",
-    "connector.overdue": "The stop took longer than it may and was ended; what was under way is delivered again.",
-    "connector.started": "The port listens; what follows is waiting for Kafka.",
-    "connector.stopped": "Everything is drained and committed, and the group left.",
-    "connector.stopping": "A signal came: what is under way is awaited, nothing new begun.",
-    "console.action": "Somebody did something by the console: who, what, and to what.",
-    "console.action_ended": "What somebody had the console do is done, or was broken off.",
-    "console.backlog_unknown": "The console cannot read the group's backlog from Kafka now.",
-    "console.kafka": "The console's reader of the dead-letter topic has trouble with Kafka.",
-    "console.letters_unread": "Dead letters could not be read for the console; it is tried again.",
-    "console.sign_in_refused": "Somebody gave the console a wrong token.",
-    "console.started": "The console listens.",
-    "dead_letter.failed": "Kafka takes no dead letters (said once in 5 s): they are tried again, uncommitted.",
-    "destination.secrets_unreadable": "A probe wanted to read the secrets again and could not; the old ones hold.",
-    "destination.state": "A destination went from one state to another, and why: docs/delivery.md has the table.",
-    "drain.missed": "Requests were still under way when the drain's time was over.",
-    "kafka.assigned": "Kafka gave partitions, each with the offset at which reading starts.",
-    "kafka.client": "A line of librdkafka's own log, at most one of a kind in 30 s.",
-    "kafka.lost": "Kafka took partitions away without asking, such as after a missed session.",
-    "kafka.no_topic_matches": "No topic matches the patterns; it is looked again every 30 s.",
-    "kafka.producer_failed": "The producer can send nothing any more.",
-    "kafka.recovered": "A trouble that `kafka.trouble` told is over.",
-    "kafka.revoked": "Kafka asked for partitions back.",
-    "kafka.seek_again": "A partition that changed hands could not be read from its start yet.",
-    "kafka.start_not_committed": "Where reading starts could not be committed at once.",
-    "kafka.topic": "A topic is not as it should be, with the command that mends it.",
-    "kafka.topic_created": "A topic of the connector's own was created.",
-    "kafka.topics_unchecked": "The broker does not tell its topics' settings, so they are believed.",
-    "kafka.trouble": "An error of the Kafka client that lasts, told once; `kafka.recovered` ends it.",
-    "kafka.waiting": "No broker answers yet, told every 10 s.",
-    "log.level": "The level of the log was changed while it runs.",
-    "member.moving": "What `member.stuck` told is over.",
-    "member.stuck": "Nothing moves; where each thread and task stands. `/healthz` fails until `member.moving`.",
-    "offsets.adopted": "A destination's own group began with the combined group's offsets and its part of the map.",
-    "offsets.foreign_metadata": "Commit metadata that is not the connector's is ignored; some records go out again.",
-    "partitions.assigned": "This member works on these partitions now.",
-    "partitions.lost": "Work of these partitions is dropped: another member has them.",
-    "partitions.revoked": "These partitions were drained and committed, and are let go.",
-    "receipt.lost": "A receipt could not be written; the delivery that it is about is not touched by that.",
-    "record.dead_lettered": "A record became a dead letter; once a minute for each destination, cause and code.",
-    "record.decoded": "A followed record was decoded. The schema's name and sizes only.",
-    "record.delivered": "A followed record was accepted by the vendor.",
-    "record.skip_by_operator": "An operator asked to make a record a dead letter, and what came of it.",
+    "connector.overdue": "The stop exceeded its time limit and was ended. What was in flight is delivered again.",
+    "connector.started": "The port is open. Connecting to Kafka follows.",
+    "connector.stopped": "Everything is drained and committed, and the member has left the group.",
+    "connector.stopping": "A signal arrived. The member waits for what is in flight and starts nothing new.",
+    "console.action": "Someone used the console: who, what, and on what.",
+    "console.action_ended": "An action of the console is done or was stopped.",
+    "console.backlog_unknown": "The console cannot read the group's backlog from Kafka.",
+    "console.kafka": "The console's reader of the dead-letter topic has a problem with Kafka.",
+    "console.letters_unread": "The console could not read dead letters. It retries.",
+    "console.sign_in_refused": "Someone entered a wrong token for the console.",
+    "console.started": "The console is listening.",
+    "dead_letter.failed": "Kafka does not accept dead letters (logged at most every 5 s). They are retried; their records stay uncommitted.",
+    "destination.secrets_unreadable": "A probe could not read the secrets again. The old ones are used.",
+    "destination.state": "A destination changed its state; the cause is included. See docs/delivery.md for the states.",
+    "drain.missed": "Requests were still in flight when the drain time ended.",
+    "kafka.assigned": "Kafka assigned partitions, each with the offset at which reading starts.",
+    "kafka.client": "A line of librdkafka's own log, at most one of a kind every 30 s.",
+    "kafka.lost": "Kafka took partitions away without a revoke, for example after an expired session.",
+    "kafka.no_topic_matches": "No topic matches the patterns. They are checked again every 30 s.",
+    "kafka.producer_failed": "The producer cannot send any more.",
+    "kafka.recovered": "A problem that `kafka.trouble` reported is over.",
+    "kafka.revoked": "Kafka revoked partitions.",
+    "kafka.seek_again": "A reassigned partition could not be read from its start yet.",
+    "kafka.start_not_committed": "The start offset could not be committed immediately.",
+    "kafka.topic": "A topic has a wrong setting. The message has the command that fixes it.",
+    "kafka.topic_created": "One of the connector's own topics was created.",
+    "kafka.topics_unchecked": "The broker does not return the topics' settings, so they are not checked.",
+    "kafka.trouble": "A lasting error of the Kafka client, logged once. `kafka.recovered` ends it.",
+    "kafka.waiting": "No broker answers yet (logged every 10 s).",
+    "log.level": "The log level was changed at run time.",
+    "member.moving": "What `member.stuck` reported is over.",
+    "member.stuck": "Nothing moves; shows where each thread and task is. `/healthz` fails until `member.moving`.",
+    "offsets.adopted": "A destination's own group started with the combined group's offsets and its part of the map.",
+    "offsets.foreign_metadata": "Commit metadata of another program is ignored. Some records are sent again.",
+    "partitions.assigned": "This member now processes these partitions.",
+    "partitions.lost": "Work of these partitions is dropped. Another member has them.",
+    "partitions.revoked": "These partitions were drained and committed, and are given up.",
+    "receipt.lost": "A receipt could not be written. Its delivery is not affected.",
+    "record.dead_lettered": "A record became a dead letter (logged once a minute for each destination, cause and code).",
+    "record.decoded": "A followed record was decoded; has only the schema's name and sizes.",
+    "record.delivered": "The vendor accepted a followed record.",
+    "record.skip_by_operator": "An operator asked to skip a record; has the result.",
     "registry.recovered": "The schema registry answers again.",
-    "registry.waiting": "The schema registry does not answer, or not as one; records wait.",
-    "request.ended": "A followed request ended, and what its answer meant.",
-    "results.failed": "Kafka did not take a vendor's answer; it is tried again.",
+    "registry.waiting": "The schema registry gives no usable answer. Records wait.",
+    "request.ended": "A followed request ended; has the verdict.",
+    "results.failed": "Kafka did not accept a vendor's answer. It is retried.",
     "summary": "What was done in the last 30 s, the backlog, and each destination's state.",
 }
-"""What each event says, for a person who meets it in a log."""
+"""The meaning of each event, for a person who sees it in a log."""
 
 
 class Logged(NamedTuple):
@@ -87,7 +87,7 @@ class Logged(NamedTuple):
 
 
 def logged(module: Module) -> Iterator[Logged]:
-    """Yield every call of a module that logs an event, in the order of its lines."""
+    """Yield every log call of a module, in the order of its lines."""
     functions = [node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     seen: set[int] = set()
     for scope in (*functions, module.tree):
@@ -107,7 +107,7 @@ def logged(module: Module) -> Iterator[Logged]:
 
 
 def _levels(call: ast.Call, stand_ins: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the levels at which a call logs, none where it is no log call."""
+    """Return the levels at which a call logs; empty if it is not a log call."""
     if isinstance(call.func, ast.Name):
         return stand_ins.get(call.func.id, ())
     if isinstance(call.func, ast.Call) and ast.unparse(call.func.func) == "getattr" and _is_log(call.func.args[0]):
@@ -116,7 +116,7 @@ def _levels(call: ast.Call, stand_ins: Mapping[str, tuple[str, ...]]) -> tuple[s
 
 
 def _levels_in(node: ast.expr) -> tuple[str, ...]:
-    """Return the levels of the logger's methods that an expression may be: `log.info if quiet else log.warning`."""
+    """Return the levels of the logger's methods in an expression such as `log.info if quiet else log.warning`."""
     if isinstance(node, ast.IfExp):
         both = {*_levels_in(node.body), *_levels_in(node.orelse)}
         return tuple(level for level in LEVELS if level in both)
@@ -130,7 +130,7 @@ def _is_log(node: ast.expr) -> bool:
 
 
 def _fields(call: ast.Call) -> Iterator[str]:
-    """Yield the names of the fields that a call gives; `…` stands for those that only the run knows."""
+    """Yield the names of the fields of a call; `…` means names that are known only at run time."""
     for keyword in call.keywords:
         if keyword.arg is not None:
             yield keyword.arg
@@ -141,11 +141,11 @@ def _fields(call: ast.Call) -> Iterator[str]:
 
 
 def events() -> dict[str, list[Logged]]:
-    """Return every event of the connector with the calls that log it, by name."""
+    """Return every event of the connector with its log calls, by name."""
     found: defaultdict[str, list[Logged]] = defaultdict(list)
     for module in modules("connector"):
-        for one in logged(module):
-            found[one.event].append(one)
+        for call in logged(module):
+            found[call.event].append(call)
     return dict(sorted(found.items()))
 
 
@@ -161,11 +161,11 @@ def table() -> str:
 
 
 def current(text: str) -> str:
-    """Return the page as it has to be now; what people wrote around the table stays."""
+    """Return the page with its table up to date. The text around it stays."""
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise ValueError(f"{PAGE} has lost the marks between which the table stands")
+        raise ValueError(f"{PAGE} lacks the comment lines around its table")
     return f"{before}{begin}\n{table()}\n\n{end}{after}"
 
 
