@@ -22,7 +22,7 @@ _END: Final = "<!-- end -->"
 _NAME: Final = re.compile(r"[a-z_]+(\.[a-z_]+)*")
 
 MEANINGS: Final[Mapping[str, str]] = {
-    "batch.too_large": "The vendor refused a batch as too large (413). It is split, and the smaller limit is remembered.",
+    "batch.too_large": "The vendor refused a batch as too large (413). It is split, and the smaller limit is kept.",
     "commit.failed": "Kafka did not store an offset. The next commit includes it again.",
     "connector.aborted": "A second signal ended the process at once.",
     "connector.overdue": "The stop exceeded its time limit and was ended. What was in flight is delivered again.",
@@ -36,7 +36,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "console.letters_unread": "The console could not read dead letters. It retries.",
     "console.sign_in_refused": "Someone entered a wrong token for the console.",
     "console.started": "The console is listening.",
-    "dead_letter.failed": "Kafka does not accept dead letters (logged at most every 5 s). They are retried; their records stay uncommitted.",
+    "dead_letter.failed": "Kafka does not accept dead letters (logged every 5 s). They are retried, uncommitted.",
     "destination.secrets_unreadable": "A probe could not read the secrets again. The old ones are used.",
     "destination.state": "A destination changed its state; the cause is included. See docs/delivery.md for the states.",
     "drain.missed": "Requests were still in flight when the drain time ended.",
@@ -63,7 +63,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "partitions.lost": "Work of these partitions is dropped. Another member has them.",
     "partitions.revoked": "These partitions were drained and committed, and are given up.",
     "receipt.lost": "A receipt could not be written. Its delivery is not affected.",
-    "record.dead_lettered": "A record became a dead letter (logged once a minute for each destination, cause and code).",
+    "record.dead_lettered": "A record became a dead letter (logged once a minute per destination, cause and code).",
     "record.decoded": "A followed record was decoded; has only the schema's name and sizes.",
     "record.delivered": "The vendor accepted a followed record.",
     "record.skip_by_operator": "An operator asked to skip a record; has the result.",
