@@ -14,9 +14,16 @@ from connector.config.errors import suggest
 from connector.config.loader import RouteSettings, Settings
 from connector.errors import Fault
 from connector.records import Record
-from connector.routing.conditions import Condition, TopicPattern, compile_condition
-from connector.routing.mapping import FieldMapping, compile_mapping
-from connector.routing.sources import Source, compile_source, path_fault
+from connector.routing.mapping import (
+    Condition,
+    FieldMapping,
+    Source,
+    TopicPattern,
+    compile_condition,
+    compile_mapping,
+    compile_source,
+    path_fault,
+)
 from connector.vendors.base import VendorKind
 
 ENVELOPE: Final = "connector.events.Event"

@@ -16,8 +16,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from connector.config.loader import Settings
+from connector.dead_letters.headers import ParsedDeadLetter
 from connector.errors import ConfigurationError, FatalError, Refusal
 from connector.records import Event, Position, Record
 from connector.routing.compiler import ENVELOPE, CompiledRoute, Leg, compile_routes
@@ -33,13 +35,15 @@ class Routed(Struct, frozen=True, gc=False):
     """One delivery to be made: the event in the vendor's fields, or why it cannot be delivered there.
 
     `identity` is what the dedup id is made of, also where the event is refused. `route` is the index in `routes`,
-    None where the envelope's target or the contract schema decided.
+    None where the envelope's target or the contract schema decided. `first_dedup_id` is set where the record is
+    replayed: the dedup id it always had.
     """
 
     destination: str
     event: VendorEvent | Refusal
     identity: str
     route: int | None = None
+    first_dedup_id: str | None = None
 
 
 def position_identity(cluster_id: str, position: Position | Record) -> str:
@@ -191,6 +195,35 @@ class RouteTable:
                 "add a route for it, or set unrouted to dead_letter or skip"
             )
         raise Refusal("route", "route.unrouted", f"{what}; add a route for it, or set unrouted: skip")
+
+
+def reroute(
+    routes: RouteTable, event: Event, first: Record, dead_letter: ParsedDeadLetter, cluster_id: str
+) -> list[Routed]:
+    """Return the deliveries of a replayed event, whose record first came as `first`; each keeps its dedup id.
+
+    A dead letter of one destination goes there and nowhere else; one that was never routed goes where routes say today,
+    perhaps nowhere (`unrouted: skip`). Raises `Refusal` with cause `route`, also under `unrouted: stop`: an old record
+    must not end a run.
+    """
+    try:
+        routed = routes.route(event, first, cluster_id)
+    except FatalError as error:
+        raise Refusal("route", "route.unrouted", str(error)) from None
+    wanted = dead_letter.destination
+    if wanted is not None:
+        routed = [delivery for delivery in routed if delivery.destination == wanted]
+        if not routed:
+            if wanted not in routes.destinations:
+                raise Refusal("route", "route.destination", f"destination {wanted} is configured no more")
+            raise Refusal("route", "route.unrouted", f"no route sends such an event to {wanted} today")
+    return [_kept(delivery, dead_letter.dedup_id) for delivery in routed]
+
+
+def _kept(routed: Routed, dedup_id: str) -> Routed:
+    if not isinstance(routed.event, Refusal):
+        routed = replace(routed, event=replace(routed.event, first_dedup_id=dedup_id))
+    return replace(routed, first_dedup_id=dedup_id)
 
 
 def _follow(route: CompiledRoute, event: Event, record: Record, cluster_id: str, routed: list[Routed]) -> None:

@@ -11,8 +11,7 @@ from msgspec.structs import replace
 
 from connector.errors import Refusal
 from connector.records import Record
-from connector.routing.mapping import FieldMapping, compile_mapping
-from connector.routing.sources import compile_source, path_fault
+from connector.routing.mapping import FieldMapping, compile_mapping, compile_source, path_fault
 from connector.vendors.base import FieldKind
 
 WANTED = {
