@@ -16,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-MODULES = (Path("connector/codec/reader.pyx"), Path("connector/uuid_text.pyx"))
+MODULES = (Path("connector/codec/reader.pyx"),)
 
 
 class CompileHook(BuildHookInterface[Any]):

@@ -7,24 +7,11 @@ read at the least cost that Python has, and the garbage collector, which would f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, NamedTuple
-from uuid import UUID
 
 from msgspec import Struct
-
-try:
-    from connector.uuid_text import uuid5_of
-except ModuleNotFoundError:  # no C compiler was there at installation
-
-    def uuid5_of(namespace: hashlib._Hash, name: str) -> str:
-        """Return the UUIDv5 of a name as text; `namespace` is SHA-1 that has seen the namespace's bytes."""
-        sha1 = namespace.copy()
-        sha1.update(name.encode())
-        return str(UUID(bytes=sha1.digest()[:16], version=5))
-
 
 NO_TIMESTAMP: Final = -1
 
@@ -32,7 +19,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Position(NamedTuple):
-    """Where a record stands."""
+    """A record's place: topic, partition and offset."""
 
     topic: str
     partition: int
@@ -52,7 +39,7 @@ class Record(Struct, frozen=True, gc=False):
 
     @property
     def position(self) -> Position:
-        """Where the record stands."""
+        """The record's place."""
         return Position(self.topic, self.partition, self.offset)
 
 
@@ -135,13 +122,19 @@ class Receipt:
 
 _DEDUP_NAMESPACE: Final = bytes.fromhex("6f1e3b52c0a6524f9a4b1d5a7c2f9e10")
 _DEDUP_SHA1: Final = hashlib.sha1(_DEDUP_NAMESPACE, usedforsecurity=False)
+_VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+"""A digit of the hash with its two highest bits set to 10, which is the variant of RFC 9562."""
 
 
-uuid5_text: Final[Callable[[str], str]] = partial(uuid5_of, _DEDUP_SHA1)
-"""Returns the UUIDv5 of a name in the connector's own namespace as text.
+def uuid5_text(name: str) -> str:
+    """Return the UUIDv5 (RFC 9562, 5.5) of a name in the connector's own namespace as text.
 
-Same result as `uuid.uuid5`, at a fraction of its cost: it is computed for every record.
-"""
+    Same result as `uuid.uuid5`, at a third of its cost: it is computed for every record.
+    """
+    sha1 = _DEDUP_SHA1.copy()
+    sha1.update(name.encode())
+    digits = sha1.hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:32]}"
 
 
 class Assigned(NamedTuple):

@@ -31,7 +31,6 @@ FLOORS = (
     "config",
     "telemetry",
     "records",
-    "uuid_text",
     "clock",
     "errors",
 )
@@ -47,7 +46,7 @@ PURE_MODULES = (
     "connector.delivery.isolation",
     "connector.delivery.lane",
     "connector.delivery.pacing",
-    "connector.delivery.storms",
+    "connector.pipeline.storms",
     "connector.dead_letters.headers",
 )
 """Modules that decide without I/O, in packages that also do I/O."""

@@ -1,3 +1,0 @@
-import hashlib
-
-def uuid5_of(namespace: hashlib._Hash, name: str) -> str: ...
