@@ -88,7 +88,7 @@ def decoding(contracts: Contracts, made: Sequence[Record]) -> list[Step]:
     return [
         (f"decode: our reader, {kind}", len(made), lambda: [ours(value, SINGLE_LENGTH) for value in values]),
         ("decode: fastavro", len(made), lambda: [schemaless_reader(BytesIO(value), parsed, None) for value in bare]),
-        ("decode: Decoder.decode", len(made), lambda: [decoder.decode(record) for record in made]),
+        ("decode: Decoder.event", len(made), lambda: [decoder.event(record) for record in made]),
     ]
 
 
@@ -108,7 +108,7 @@ def preparing(contracts: Contracts, made: Sequence[Record]) -> list[Step]:
         decoder = Decoder(contracts, clock=SystemClock(), as_json=passed_on(settings, kinds))
         name = kinds[vendor].schema
         events = [
-            decoder.decode(replace(record, value=encoded.single_object(name, workload.event(number, now))))
+            decoder.event(replace(record, value=encoded.single_object(name, workload.event(number, now))))
             for number, record in enumerate(made)
         ]
         built = kinds[vendor].build(settings.destinations[job.NAME])
@@ -174,10 +174,10 @@ def tracking() -> list[Step]:
         def run() -> None:
             tracker = PartitionTracker(job.TOPIC, 0, 0, [job.NAME])
             for offset in range(RECORDS):
-                tracker.begin(offset)
-                tracker.route(offset, BIT)
+                tracker.begin((offset,))
+                tracker.route((offset,), BIT)
             for offset in offsets:
-                tracker.finish(offset, BIT)
+                tracker.finish((offset,), BIT)
             tracker.snapshot()
 
         return run

@@ -103,7 +103,22 @@ class Decoder:
             if SchemaKey("name", name) not in self._known:
                 raise StartupError(f"schemas.plain.{topic}: no known schema is {name}; add its file to schemas.files")
 
-    def decode(self, record: Record) -> Event:
+    def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
+        """Return what became of each record: what `event` returns or raises.
+
+        The first ones that are what nearly all are go through compiled code at once.
+        """
+        decoded: list[Event | Refusal | SchemaUnavailable] = []
+        if not self._plain:
+            decoded += first_events(records, self._by_prefix, Event)
+        for record in records[len(decoded) :]:
+            try:
+                decoded.append(self.event(record))
+            except (Refusal, SchemaUnavailable) as error:
+                decoded.append(error)
+        return decoded
+
+    def event(self, record: Record) -> Event:
         """Return the event in a record whose value is not null.
 
         Raises `Refusal` for a fault of the record or of its writer's schema, and `SchemaUnavailable` where that schema
@@ -124,10 +139,6 @@ class Decoder:
                 f"{len(value) - end} bytes are left over after the datum of {writer.name}: another schema's?",
             )
         return Event(writer.name, datum)
-
-    def decode_run(self, records: list[Record]) -> list[Event]:
-        """Return the events of the first records, up to one that is not what nearly all are: that is `decode`'s."""
-        return [] if self._plain else first_events(records, self._by_prefix, Event)
 
     def peek(self, record: Record) -> str | None:
         """Return the full name of a record's schema without decoding; None where it is not known, or there is none."""

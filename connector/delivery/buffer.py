@@ -29,7 +29,7 @@ class Buffer:
             done[delivery.tracker].append(delivery.record.offset)
         for tracker, offsets in done.items():
             # A destination has the same bit in every partition.
-            tracker.finish_all(offsets, deliveries[0].bit)
+            tracker.finish(offsets, deliveries[0].bit)
         self._free(sum([delivery.charge for delivery in deliveries]))
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:

@@ -34,10 +34,10 @@ from connector.delivery.lane import Lane, lane_of
 from connector.delivery.limits import LearnedLimits
 from connector.delivery.pacing import Backoff, Throttle, TokenBucket
 from connector.delivery.states import Cause, DestinationState, Event, Kind
-from connector.delivery.storms import StormGuard
 from connector.delivery.waiting import Waiting
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.flow import Budget
+from connector.pipeline.storms import StormGuard
 from connector.records import Answer, DeadLetter, Receipt
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import DESTINATION, Limits, Vendor

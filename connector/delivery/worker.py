@@ -22,7 +22,7 @@ from connector.delivery.states import Kind
 from connector.errors import ConnectorError, Refusal
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.offsets import PartitionTracker
-from connector.pipeline.skipping import CAUSE, CODE, MESSAGE, Skip, Skips
+from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip, Skips
 from connector.vendors.base import VERDICTS, Accepted, Vendor
 
 log = structlog.get_logger()

@@ -222,7 +222,7 @@ async def _receipt(decoder: Decoder, record: Record) -> Mapping[str, Any] | None
         return None
     for _ in range(2):
         try:
-            event = decoder.decode(record)
+            event = decoder.event(record)
         except Refusal:
             return None
         except SchemaUnavailable as error:

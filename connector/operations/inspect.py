@@ -21,8 +21,7 @@ from connector.dead_letters.reader import DeadLetterEntry
 from connector.dead_letters.replay import Edit, Kept
 from connector.errors import ConnectorError, FatalError, Refusal, SchemaUnavailable, StartupError
 from connector.records import Event, Record
-from connector.routing.replays import reroute
-from connector.routing.table import Routed, RouteTable
+from connector.routing.table import Routed, RouteTable, reroute
 from connector.runtime.checks import known_schemas, open_registry, own_schemas
 
 SCHEMA_SECONDS: Final = 15.0
@@ -141,7 +140,7 @@ class DeadLetterExaminer:
 
     async def _decoded(self, record: Record) -> Event:
         try:
-            return self._decoder.decode(record)
+            return self._decoder.event(record)
         except SchemaUnavailable as error:
             try:
                 await asyncio.wait_for(self._decoder.resolve(error.key), SCHEMA_SECONDS)
@@ -149,7 +148,7 @@ class DeadLetterExaminer:
                 raise StartupError(
                     f"the registry did not answer for schema {error.key} within {SCHEMA_SECONDS:g} s"
                 ) from None
-        return self._decoder.decode(record)
+        return self._decoder.event(record)
 
     def _routed(self, event: Event, dead_letter: DeadLetterEntry) -> Sequence[Routed]:
         first = dead_letter.facts.first_record(dead_letter.record)

@@ -16,11 +16,11 @@ from typing import Any, Final
 from connector import vendors
 from connector.clock import Clock, SystemClock
 from connector.config.loader import Settings, StormSettings
-from connector.delivery.storms import StormGuard
-from connector.errors import FatalError
+from connector.errors import FatalError, Refusal, SchemaUnavailable
 from connector.kafka.offset_reader import Partition
 from connector.operations.sample import RecordSample, Speed, arrivals
 from connector.pipeline.runner import AssignmentListener, Runner
+from connector.pipeline.storms import StormGuard
 from connector.records import Answer, Assigned, Commit, DeadLetter, Event, Item, Position, Record
 from connector.runtime.pipeline import Edges, build
 from connector.telemetry.metrics import Metrics
@@ -180,13 +180,15 @@ class _Decoder:
     def __init__(self, sample: RecordSample) -> None:
         self._sample = sample
 
-    def decode(self, record: Record) -> Event:
-        """Decode a record."""
-        return self._sample.decode(record)
+    def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
+        """Decode records."""
+        return [self._decoded(record) for record in records]
 
-    def decode_run(self, records: list[Record]) -> list[Event]:
-        """Decode none: each is decoded alone."""
-        return []
+    def _decoded(self, record: Record) -> Event | Refusal:
+        try:
+            return self._sample.decode(record)
+        except Refusal as refusal:
+            return refusal
 
     def peek(self, record: Record) -> str | None:
         """Return the schema's name if it is known."""

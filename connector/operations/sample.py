@@ -55,7 +55,7 @@ class RecordSample:
     def decode(self, record: Record) -> Event:
         """Return a record's event. Raises `Refusal`, also if a run would wait for the record's schema."""
         try:
-            return self.decoder.decode(record)
+            return self.decoder.event(record)
         except SchemaUnavailable as error:
             why = self.unreadable.get(error.key, "the registry was not asked for it")
             raise Refusal("decode", "decode.schema_unavailable", f"a run would wait for its schema: {why}") from None
@@ -194,7 +194,7 @@ def _unresolved(decoder: Decoder, records: Sequence[Record]) -> Iterator[object]
         if record.value is None:
             continue
         try:
-            decoder.decode(record)
+            decoder.event(record)
         except SchemaUnavailable as error:
             yield error.key
         except Refusal:

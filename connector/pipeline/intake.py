@@ -1,39 +1,126 @@
-"""From consumed records to deliveries: decode, route, prepare. What cannot go on becomes a refusal, or is parked.
+"""From consumed records to deliveries: decode, route, prepare.
 
-Everything here is synchronous, so that a chunk of records costs no await of its own. Records whose schema nobody knows
-yet are parked with all that follow them in their partition, until the decoder has an answer.
+Theory of operation. Records come in runs: what one poll returned of one partition, at most a slice of it. Each step
+takes a whole run and a single record is a run of one, so there is one way through, and what is the same for all records
+of a run is done once. Everything here is synchronous: a run costs no `await`, and no other task sees it half done.
+
+A record leaves in one of four ways:
+
+- prepared: it waits at a destination, which ends it;
+- refused: it cannot be decoded or routed. It becomes a dead letter, or waits where its topic is in a storm;
+- parked: its schema is not known yet. What follows it in its partition is parked behind it, so that nothing overtakes
+  it, and all of it goes on once the decoder has an answer;
+- done: it has no value, is for another destination, or matches no route where that is a skip.
+
+Every record that is held, in whichever way, is charged to the budget exactly once and released exactly once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, groupby
 from operator import attrgetter
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
+from connector.clock import Clock
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.errors import Refusal, SchemaUnavailable
-from connector.pipeline.batching import charge_of
-from connector.pipeline.flow import TopicPartition
+from connector.pipeline.batching import Delivery, Offer, charge_of, size_alone
+from connector.pipeline.flow import Budget, TopicPartition
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
-from connector.pipeline.preparing import Chunk, Services
-from connector.pipeline.skipping import CAUSE, CODE, MESSAGE, Skip
-from connector.pipeline.storms import Suspended
-from connector.records import DeadLetter, Event, Record, uuid5_text
-from connector.routing.replays import reroute
-from connector.routing.table import position_identity
+from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip
+from connector.pipeline.storms import Storms, Suspended
+from connector.records import DeadLetter, Event, Item, Record, uuid5_text
+from connector.routing.table import Routed, RouteTable, position_identity, reroute
 from connector.telemetry.logs import sample
+from connector.telemetry.metrics import Metrics
+from connector.vendors.base import Vendor
 
-_Decoded = tuple[PartitionTracker, list[tuple[Record, Event]]]
-"""A partition's records with their events."""
+NO_ITEM: Final = Item(b"")
+"""The item of a delivery that is refused before it is sent."""
 
 _PARTITION: Final = attrgetter("topic", "partition")
 
 log = structlog.get_logger()
+
+Decoded = Event | Refusal | SchemaUnavailable
+"""What became of one record: its event, why it is broken, or which schema has to be resolved first."""
+TrackerOf = Callable[[TopicPartition], PartitionTracker | None]
+_Events = tuple[PartitionTracker, list[tuple[Record, Event]]]
+"""Records of one partition with their events."""
+
+
+class EventDecoder(Protocol):
+    """What turns records' bytes into events."""
+
+    def decode(self, records: list[Record]) -> list[Decoded]:
+        """Return what became of each record, in their order. Never waits."""
+        ...
+
+    def peek(self, record: Record) -> str | None:
+        """Return the full name of the record's schema without decoding it, or None where that is not known."""
+        ...
+
+    async def resolve(self, key: object) -> None:
+        """Return once `decode` has an answer for the schema; asks again for as long as the registry is in trouble."""
+        ...
+
+    def abandon(self, key: object) -> None:
+        """Ask no more for a schema that no record waits for: its `resolve` is cancelled."""
+        ...
+
+
+class Deliverer(Protocol):
+    """One destination, as intake sees it. Neither method blocks, and every delivery eventually gets an outcome."""
+
+    @property
+    def name(self) -> str:
+        """The destination's name."""
+        ...
+
+    @property
+    def vendor(self) -> Vendor:
+        """What prepares its items."""
+        ...
+
+    def offer(self, offer: Offer) -> None:
+        """Take deliveries over."""
+        ...
+
+    def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
+        """Take over a delivery that breaks a rule before it is sent."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """Where refused records go."""
+
+    async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
+        """Return once Kafka has acknowledged the dead letter, or its partition is ours no longer.
+
+        Never raises but by cancellation.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What intake works with."""
+
+    decoder: EventDecoder
+    routes: RouteTable
+    deliverers: Mapping[str, Deliverer]
+    dead_letters: DeadLetters
+    budget: Budget
+    metrics: Metrics
+    clock: Clock
+    storms: Storms
+    cluster_id: str
 
 
 class Intake:
@@ -46,7 +133,7 @@ class Intake:
     def __init__(
         self, services: Services, names: Sequence[str], *, only: str | None = None, replay_topic: str | None = None
     ) -> None:
-        self._to = services
+        self._services = services
         self._only = only
         self._replay_topic = replay_topic
         self._elsewhere: dict[tuple[str, str], bool] = {}
@@ -62,18 +149,18 @@ class Intake:
     def blocked(self, assigned: Iterable[TopicPartition]) -> set[TopicPartition]:
         """Return the partitions to pause: their next record waits for its schema, or their topic is in a storm."""
         blocked = set(self._parked)
-        if self._to.storms:
-            topics = self._to.storms.blocked(self._to.clock.now())
+        if self._services.storms:
+            topics = self._services.storms.blocked(self._services.clock.now())
             blocked.update(partition for partition in assigned if partition[0] in topics)
         return blocked
 
     def release(self) -> None:
         """End every topic's storm: the operator says that it can go on."""
-        for topic in self._to.storms.topics():
-            self._resume(self._to.storms.release(topic))
+        for topic in self._services.storms.topics():
+            self._resume(self._services.storms.release(topic))
 
-    def take(self, records: Sequence[Record], tracker_of: Callable[[TopicPartition], PartitionTracker | None]) -> None:
-        """Take a chunk of consumed records. Those of partitions that have left are ignored: they stay uncommitted."""
+    def take(self, records: Sequence[Record], tracker_of: TrackerOf) -> None:
+        """Take consumed records. Those of partitions that have left are ignored: they stay uncommitted."""
         consumed: Counter[str] = Counter()
         skipped: Counter[str] = Counter()
         fresh: list[tuple[PartitionTracker, list[Record]]] = []
@@ -85,7 +172,7 @@ class Intake:
             consumed[partition[0]] += len(run)
             if left := self._begin(run, tracker, skipped):
                 fresh.append((tracker, left))
-        metrics = self._to.metrics
+        metrics = self._services.metrics
         for topic, count in consumed.items():
             metrics.records_consumed.labels(topic).inc(count)
         for reason, count in skipped.items():
@@ -95,10 +182,11 @@ class Intake:
 
     def _begin(self, run: list[Record], tracker: PartitionTracker, skipped: Counter[str]) -> list[Record]:
         """Take note of one partition's records; return those that are to be decoded."""
-        if not tracker.begin_all([record.offset for record in run]):
-            begun = [record for record in run if tracker.begin(record.offset)]
+        begun = tracker.begin([record.offset for record in run])
+        if len(begun) < len(run):
             skipped["finished_before"] += len(run) - len(begun)
-            run = begun
+            by_offset = {record.offset: record for record in run}
+            run = [by_offset[offset] for offset in begun]
         if self._skips or self._only is not None or [None for record in run if record.value is None]:
             return [record for record in run if not self._ends_here(record, tracker, skipped)]
         return run
@@ -108,17 +196,17 @@ class Intake:
         if record.value is None:
             skipped["null_value"] += 1
         elif (skip := self._skips.pop(record.position, None)) is not None:
-            self._to.budget.add(charge_of(record))
+            self._services.budget.add(charge_of(record))
             self._skip(record, tracker, skip)
             return True
         elif self._only is not None and self._is_elsewhere(record, self._only):
             skipped["other_destination"] += 1
         else:
             return False
-        tracker.finish(record.offset, WHOLE)
+        tracker.finish((record.offset,), WHOLE)
         return True
 
-    def take_parked(self, tracker_of: Callable[[TopicPartition], PartitionTracker | None]) -> None:
+    def take_parked(self, tracker_of: TrackerOf) -> None:
         """Go on with parked records whose schema has an answer now. Raises what resolving raised unexpectedly."""
         if self._error is not None:
             raise self._error
@@ -128,32 +216,32 @@ class Intake:
         for partition in list(self._parked):
             tracker = tracker_of(partition)
             records = self._parked.pop(partition)
-            self._to.budget.release(sum(charge_of(record) for record in records))
+            self._services.budget.release(sum(charge_of(record) for record in records))
             if tracker is not None and tracker.open:
                 self._process([(tracker, list(records))])
 
     def forget(self, partitions: Sequence[TopicPartition]) -> None:
         """Let go of waiting records whose partition leaves."""
         gone = set(partitions)
-        self._skips = {at: skip for at, skip in self._skips.items() if at[:2] not in gone}
+        self._skips = {position: skip for position, skip in self._skips.items() if position[:2] not in gone}
         for partition in partitions:
             for record in self._parked.pop(partition, ()):
-                self._to.budget.release(charge_of(record))
-        for record in self._to.storms.forget(partitions):
-            self._to.budget.release(charge_of(record))
+                self._services.budget.release(charge_of(record))
+        for record in self._services.storms.forget(partitions):
+            self._services.budget.release(charge_of(record))
 
     def skip(self, tracker: PartitionTracker, offset: int) -> Skip:
         """Dead-letter a record that no destination has yet by hand: where it waits here at once, else when it is read.
 
         One whose dead letter is being written for another cause is left to that.
         """
-        at = (tracker.topic, tracker.partition, offset)
-        skip = self._skips.get(at) or Skip()
-        record = self._to.storms.take_out(*at) or self._take_parked(*at)
+        position = (tracker.topic, tracker.partition, offset)
+        skip = self._skips.get(position) or Skip()
+        record = self._services.storms.take_out(*position) or self._take_parked(*position)
         if record is not None:
             self._skip(record, tracker, skip)
         elif offset >= tracker.position:
-            self._skips[at] = skip
+            self._skips[position] = skip
         return skip
 
     async def drain(self, timeout: float) -> bool:
@@ -172,22 +260,23 @@ class Intake:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _is_elsewhere(self, record: Record, only: str) -> bool:
-        """Whether the record's schema alone, or what a letter says, tells that it is not for this destination."""
+        """Whether the record's schema alone, or its dead letter's headers, show that another destination gets it."""
         dead_letter = self._replayed(record)
         if dead_letter is not None:
-            if dead_letter.destination in self._to.routes.destinations:
+            if dead_letter.destination in self._services.routes.destinations:
                 return dead_letter.destination != only
             record = dead_letter.first_record(record)
-        schema = self._to.decoder.peek(record)
+        schema = self._services.decoder.peek(record)
         if schema is None:
             return False
         known = self._elsewhere.get((record.topic, schema))
         if known is None:
-            known = self._elsewhere[record.topic, schema] = not self._to.routes.may_reach(only, record.topic, schema)
+            known = not self._services.routes.may_reach(only, record.topic, schema)
+            self._elsewhere[record.topic, schema] = known
         return known
 
     def _replayed(self, record: Record) -> ParsedDeadLetter | None:
-        """Return what the letter says that a replayed record was; None for any other record."""
+        """Return what the headers of a replayed record say; None for any other record."""
         return parse(record.headers) if record.topic == self._replay_topic else None
 
     def _first(self, record: Record) -> Record:
@@ -195,137 +284,115 @@ class Intake:
         dead_letter = self._replayed(record)
         return record if dead_letter is None else dead_letter.first_record(record)
 
-    def _follow(self, decoded: Sequence[_Decoded]) -> None:
-        """Log the records that the sample took: what they are, and no value that is in them."""
-        for record, event in chain.from_iterable(events for _, events in decoded):
-            if sample.takes(record.topic, record.partition, record.offset):
-                log.debug(
-                    "record.decoded",
-                    topic=record.topic,
-                    partition=record.partition,
-                    offset=record.offset,
-                    schema=event.schema,
-                    bytes=len(record.value or b""),
-                )
-
     def _process(self, runs: Sequence[tuple[PartitionTracker, list[Record]]]) -> None:
-        now = self._to.clock.now
+        now = self._services.clock.now
         started = now()
         decoded = [(tracker, self._decode(tracker, records)) for tracker, records in runs]
         if sample.on:
-            self._follow(decoded)
+            _log_sampled(decoded)
         between = now()
         self._prepare(decoded)
-        time = self._to.metrics.time_seconds
+        time = self._services.metrics.time_seconds
         time.add("decode", between - started)
         time.add("prepare", now() - between)
 
     def _decode(self, tracker: PartitionTracker, records: list[Record]) -> list[tuple[Record, Event]]:
-        """Decode one partition's records; one whose schema is not known is parked with all that follow."""
-        decode, parked = self._to.decoder.decode, self._parked
+        """Return one partition's events; a record whose schema is not known is parked with all that follow it.
+
+        Those that follow are decoded too, for their schemas' sake: an unknown id is refused only once the registry has
+        resolved another one, and where a whole partition waits behind the unknown id, that may be one of these.
+        """
         replayed = tracker.topic == self._replay_topic
-        first = [] if parked or replayed else self._to.decoder.decode_run(records)
-        decoded = list(zip(records, first, strict=False))
-        for record in records[len(first) :]:
-            if parked and (tracker.topic, tracker.partition) in parked:
+        outcomes = self._services.decoder.decode([self._first(record) for record in records] if replayed else records)
+        parked = bool(self._parked) and (tracker.topic, tracker.partition) in self._parked
+        decoded: list[tuple[Record, Event]] = []
+        for record, outcome in zip(records, outcomes, strict=True):
+            if isinstance(outcome, SchemaUnavailable):
+                self._resolve(outcome.key)
+                parked = True
+            if parked:
                 self._park(record)
-                self._look_ahead(record)
-                continue
-            try:
-                decoded.append((record, decode(self._first(record) if replayed else record)))
-            except SchemaUnavailable as error:
-                self._park(record)
-                self._resolve(error.key)
-            except Refusal as refusal:
-                self._refuse(record, tracker, refusal)
+            elif isinstance(outcome, Event):
+                decoded.append((record, outcome))
+            elif isinstance(outcome, Refusal):
+                self._refuse(record, tracker, outcome)
         return decoded
 
-    def _prepare(self, decoded: Sequence[_Decoded]) -> None:
-        routes, cluster_id = self._to.routes, self._to.cluster_id
-        chunk = Chunk(self._to, self._bits)
-        accepted: Counter[str] = Counter()
+    def _prepare(self, decoded: Sequence[_Events]) -> None:
+        """Route and prepare events, and offer them to their destinations."""
+        run = Run(self._services, self._bits)
         for tracker, events in decoded:
-            topic, schema, count = tracker.topic, None, 0
-            replayed = topic == self._replay_topic
-            only = None if replayed else self._only_destination(topic, events)
-            if only is not None and chunk.prepare_all(events, tracker, only, cluster_id):
-                accepted[topic] += len(events)
-                continue
-            for record, event in events:
-                if event.schema != schema:
-                    schema = event.schema
-                    plan = routes.plan(topic, schema)
+            routed = self._route(tracker, events)
+            if (destination := self._only_destination(tracker.topic, events)) is not None:
+                records, deliveries = [record for record, _ in routed], [delivery for _, (delivery,) in routed]
+                run.prepare(tracker, records, {destination: deliveries})
+            else:
+                for record, each in routed:
+                    run.prepare(tracker, [record], {delivery.destination: [delivery] for delivery in each})
+            if routed:
+                self._resume(self._services.storms.accepted(tracker.topic, len(routed)))
+        run.offer()
+
+    def _route(
+        self, tracker: PartitionTracker, events: Sequence[tuple[Record, Event]]
+    ) -> list[tuple[Record, list[Routed]]]:
+        """Return where each event goes; one that cannot be routed is refused."""
+        routes, cluster_id, topic = self._services.routes, self._services.cluster_id, tracker.topic
+        replayed = topic == self._replay_topic
+        routed, schema = [], None
+        for record, event in events:
+            if event.schema != schema:
+                schema = event.schema
+                plan = routes.plan(topic, schema)
+            try:
                 dead_letter = self._replayed(record) if replayed else None
-                try:
-                    if dead_letter is None:
-                        routed = plan(event, record, cluster_id)
-                    else:
-                        routed = reroute(routes, event, dead_letter.first_record(record), dead_letter, cluster_id)
-                except Refusal as refusal:
-                    self._refuse(record, tracker, refusal)
-                    continue
-                count += 1
-                chunk.prepare(record, tracker, routed, None if dead_letter is None else dead_letter.dedup_id)
-            accepted[topic] += count
-        chunk.offer()
-        for topic, count in accepted.items():
-            if count:
-                self._resume(self._to.storms.accepted(topic, count))
+                if dead_letter is None:
+                    deliveries = plan(event, record, cluster_id)
+                else:
+                    deliveries = reroute(routes, event, dead_letter.first_record(record), dead_letter, cluster_id)
+            except Refusal as refusal:
+                self._refuse(record, tracker, refusal)
+            else:
+                routed.append((record, deliveries))
+        return routed
 
     def _only_destination(self, topic: str, events: Sequence[tuple[Record, Event]]) -> str | None:
         """Return where all events of a run go as they are, None where each has to be looked at."""
         schemas = {event.schema for _, event in events}
-        return self._to.routes.only_destination(topic, schemas.pop()) if len(schemas) == 1 else None
-
-    def _look_ahead(self, record: Record) -> None:
-        """Ask for the schema of a record that waits behind another one's.
-
-        An unknown id is refused only once the registry has proven itself by a known one: where a whole partition waits
-        behind the unknown one, that may be this.
-        """
-        try:
-            self._to.decoder.decode(self._first(record))
-        except SchemaUnavailable as error:
-            self._resolve(error.key)
-        except Refusal:
-            # It is refused in its turn.
-            return
+        if topic == self._replay_topic or len(schemas) != 1:
+            return None
+        return self._services.routes.only_destination(topic, schemas.pop())
 
     def _park(self, record: Record) -> None:
         self._parked.setdefault((record.topic, record.partition), deque()).append(record)
-        self._to.budget.add(charge_of(record))
+        self._services.budget.add(charge_of(record))
 
     def _take_parked(self, topic: str, partition: int, offset: int) -> Record | None:
         """Take out a parked record, still charged; what waited behind it goes on."""
         parked = self._parked.get((topic, partition), ())
-        record = next((one for one in parked if one.offset == offset), None)
+        record = next((waiting for waiting in parked if waiting.offset == offset), None)
         if record is None:
             return None
-        left = deque(one for one in parked if one is not record)
+        left = deque(waiting for waiting in parked if waiting is not record)
         if left:
             self._parked[topic, partition] = left
         else:
             del self._parked[topic, partition]
         self._answered = True
         key = self._waits_for(record)
-        if key is not None and not any(self._waits_for(one) == key for all_ in self._parked.values() for one in all_):
-            self._to.decoder.abandon(key)
+        if key is not None and all(self._waits_for(other) != key for other in chain(*self._parked.values())):
+            self._services.decoder.abandon(key)
         return record
 
     def _waits_for(self, record: Record) -> object:
         """Return the key of the schema that a record waits for, None where it waits for another record only."""
-        try:
-            self._to.decoder.decode(self._first(record))
-        except SchemaUnavailable as error:
-            return error.key
-        except Refusal:
-            return None
-        return None
+        (outcome,) = self._services.decoder.decode([self._first(record)])
+        return outcome.key if isinstance(outcome, SchemaUnavailable) else None
 
     def _resolve(self, key: object) -> None:
         if key in self._resolving:
             return
-        task = asyncio.create_task(self._to.decoder.resolve(key))
+        task = asyncio.create_task(self._services.decoder.resolve(key))
         self._resolving[key] = task
         task.add_done_callback(lambda done: self._resolved(key, done))
 
@@ -336,46 +403,156 @@ class Intake:
             self._error = error
 
     def _refuse(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
-        charge = charge_of(record)
-        self._to.budget.add(charge)
+        self._services.budget.add(charge_of(record))
         replayed = record.topic == self._replay_topic
-        if replayed or not self._to.storms.suspends(record, tracker, refusal, self._to.clock.now()):
-            self._write(record, tracker, refusal, charge)
+        if replayed or not self._services.storms.suspends(record, tracker, refusal, self._services.clock.now()):
+            self._write(record, tracker, refusal)
 
     def _skip(self, record: Record, tracker: PartitionTracker, skip: Skip) -> None:
         """Dead-letter a record by hand; it is charged already."""
         skip.taken = True
-        self._write(record, tracker, Refusal(CAUSE, CODE, MESSAGE), charge_of(record))
+        self._write(record, tracker, Refusal(CAUSE, CODE, MESSAGE))
 
-    def _write(self, record: Record, tracker: PartitionTracker, refusal: Refusal, charge: int) -> None:
-        task = asyncio.create_task(self._dead_letter(record, tracker, refusal, charge))
+    def _write(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
+        """Write a dead letter of a record that is charged already."""
+        task = asyncio.create_task(self._dead_letter(record, tracker, refusal))
         self._tasks[task] = tracker
         task.add_done_callback(self._tasks.pop)
 
     def _resume(self, suspended: Sequence[Suspended]) -> None:
-        """Refuse anew what a storm kept back; there may be a next one among them."""
-        for one in suspended:
-            self._to.budget.release(charge_of(one.record))
-            if one.tracker.open:
-                self._refuse(one.record, one.tracker, one.refusal)
+        """Refuse again what a storm kept back; there may be a next storm among them."""
+        for waiting in suspended:
+            self._services.budget.release(charge_of(waiting.record))
+            if waiting.tracker.open:
+                self._refuse(waiting.record, waiting.tracker, waiting.refusal)
 
-    async def _dead_letter(self, record: Record, tracker: PartitionTracker, refusal: Refusal, charge: int) -> None:
+    async def _dead_letter(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
         before = self._replayed(record)
         try:
-            await self._to.dead_letters.write(
+            await self._services.dead_letters.write(
                 DeadLetter(
                     record=record,
                     cause=refusal.cause,
                     code=refusal.code,
                     message=refusal.message,
-                    failed_at=self._to.clock.wall(),
-                    dedup_id=uuid5_text(position_identity(self._to.cluster_id, record)),
+                    failed_at=self._services.clock.wall(),
+                    dedup_id=uuid5_text(position_identity(self._services.cluster_id, record)),
                     field=refusal.field,
                     vendor=None if before is None else before.vendor,
                     destination=None if before is None else before.destination,
                 ),
                 tracker.is_ours,
             )
-            tracker.finish(record.offset, WHOLE)
+            tracker.finish((record.offset,), WHOLE)
         finally:
-            self._to.budget.release(charge)
+            self._services.budget.release(charge_of(record))
+
+
+@dataclass(slots=True)
+class _Leg:
+    """One destination of a run: the bit of its deliveries, and those that are prepared."""
+
+    bit: int
+    deliverer: Deliverer
+    vendor: Vendor
+    offers: list[Offer] = field(default_factory=list)
+
+    def offer_of(self, group: Hashable) -> Offer:
+        """Return what the group's next delivery is added to: the last offer, or a new one where that is another's."""
+        if not self.offers or self.offers[-1].group != group:
+            self.offers.append(Offer(group, [], 0))
+        return self.offers[-1]
+
+
+class Run:
+    """The deliveries of the records that were read together, offered at once to each destination."""
+
+    __slots__ = ("_legs", "_now", "_services")
+
+    def __init__(self, services: Services, bits: Mapping[str, int]) -> None:
+        self._services = services
+        self._now = int(services.clock.wall() * 1000)
+        self._legs = {
+            name: _Leg(bits[name], deliverer, deliverer.vendor) for name, deliverer in services.deliverers.items()
+        }
+
+    def prepare(
+        self, tracker: PartitionTracker, records: Sequence[Record], routed: Mapping[str, Sequence[Routed]]
+    ) -> None:
+        """Prepare records of one partition that all go to the same destinations, except for what is finished.
+
+        `routed` has, by destination, one delivery for each record. Records that go nowhere are skipped.
+        """
+        offsets = [record.offset for record in records]
+        legs = [(self._legs[name], theirs) for name, theirs in routed.items() if name in self._legs]
+        if not legs:
+            tracker.finish(offsets, WHOLE)
+            reason = "other_destination" if routed else "unrouted"
+            self._services.metrics.records_skipped.labels(reason).inc(len(records))
+            return
+        left = tracker.route(offsets, sum([leg.bit for leg, _ in legs]))
+        for leg, theirs in legs:
+            self._add(leg, tracker, zip(records, theirs, left, strict=True))
+
+    def _add(self, leg: _Leg, tracker: PartitionTracker, run: Iterable[tuple[Record, Routed, int]]) -> None:
+        """Prepare one partition's deliveries for one destination."""
+        vendor, now, bit = leg.vendor, self._now, leg.bit
+        offer: Offer | None = None
+        room = 0
+        for record, routed, left in run:
+            if not left & bit:
+                continue  # finished for this destination before
+            event = routed.event
+            try:
+                if isinstance(event, Refusal):
+                    raise event
+                group = vendor.group(event)
+                item = vendor.encode(event, now)
+                if offer is None or group is not offer.group:
+                    offer, limits = leg.offer_of(group), vendor.limits(group)
+                    room = limits.bytes - limits.overhead
+                if len(item.body) > room:
+                    raise _too_large(size_alone(item, limits), limits.bytes)
+            except Refusal as refusal:
+                self._refuse(leg, record, tracker, routed, refusal)
+                continue
+            charge = charge_of(record, item.body)
+            offer.charge += charge
+            offer.deliveries.append(
+                Delivery(record, tracker, bit, item, routed.identity, charge, routed.first_dedup_id)
+            )
+
+    def _refuse(self, leg: _Leg, record: Record, tracker: PartitionTracker, routed: Routed, refusal: Refusal) -> None:
+        """Hand over a delivery that breaks a rule before it is sent."""
+        charge = charge_of(record)
+        self._services.budget.add(charge)
+        delivery = Delivery(record, tracker, leg.bit, NO_ITEM, routed.identity, charge, routed.first_dedup_id)
+        leg.deliverer.refuse(delivery, refusal)
+
+    def offer(self) -> None:
+        """Hand over what was prepared."""
+        for leg in self._legs.values():
+            for offer in leg.offers:
+                if offer.deliveries:
+                    self._services.budget.add(offer.charge)
+                    leg.deliverer.offer(offer)
+
+
+def _log_sampled(decoded: Sequence[_Events]) -> None:
+    """Log the records that the sample took: what they are, and no value that is in them."""
+    for record, event in chain.from_iterable(events for _, events in decoded):
+        if sample.takes(record.topic, record.partition, record.offset):
+            log.debug(
+                "record.decoded",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                schema=event.schema,
+                bytes=len(record.value or b""),
+            )
+
+
+def _too_large(size: int, limit: int) -> Refusal:
+    return Refusal(
+        "too_large", "batch.bytes", f"the event alone makes a request body of {size} bytes, the limit is {limit}"
+    )

@@ -96,11 +96,21 @@ class PartitionTracker:
         """The offset below which every delivery has its outcome."""
         return next(iter(self._pending), self.position)
 
-    def begin(self, offset: int) -> bool:
-        """Take note of a record that was read; return False where it is done already, or was read before.
+    def begin(self, offsets: Sequence[int]) -> Sequence[int]:
+        """Note records that were read, in the order in which they came; return those that are to be worked on.
 
-        The committed map says the former; the latter is a fetcher that went back by itself.
+        Left out is what the committed map says is done, and what was read before: a fetcher may go back by itself.
         """
+        if self._restored is None and offsets[0] >= self.position:
+            begun = dict.fromkeys(offsets, WHOLE)
+            if list(begun) == sorted(offsets):
+                self.position = offsets[-1] + 1
+                self._pending.update(begun)
+                return offsets
+        # A repeat or a restored claim is rare, and needs a look at each.
+        return [offset for offset in offsets if self._begins(offset)]
+
+    def _begins(self, offset: int) -> bool:
         if offset < self.position:
             return False
         self.position = offset + 1
@@ -119,57 +129,37 @@ class PartitionTracker:
         self._pending[offset] = WHOLE
         return True
 
-    def begin_all(self, offsets: Sequence[int]) -> bool:
-        """Take note of records that were read, at once; return False, nothing noted, where `begin` has to see each.
-
-        That is where one may be done already: the committed map says so, or a fetcher went back.
-        """
-        begun = dict.fromkeys(offsets, WHOLE)
-        if self._restored is not None or offsets[0] < self.position or list(begun) != sorted(offsets):
-            return False
-        self.position = offsets[-1] + 1
-        self._pending.update(begun)
-        return True
-
     def reach(self, offset: int) -> None:
         """Take note that reading came to this offset: what lies below and was not begun is no record."""
         if offset > self.position:
             self.position = offset
             self._changed = True
 
-    def route(self, offset: int, mask: int) -> int:
-        """State which destinations (bits) the record goes to; return those that still have to be delivered.
+    def route(self, offsets: Sequence[int], mask: int) -> Sequence[int]:
+        """State which destinations (bits) these records go to; return, for each, those still to be delivered to.
 
         A record that is left with none is finished.
         """
-        left = mask & ~self._partial.get(offset, 0) if self._partial else mask
-        if not left:
-            self.finish(offset, WHOLE)
-            return 0
-        self._pending[offset] = left
-        return left
+        partial = self._partial
+        if not partial:
+            self._pending.update(dict.fromkeys(offsets, mask))
+            return [mask] * len(offsets)
+        masks = [mask & ~partial.get(offset, 0) for offset in offsets]
+        for offset, left in zip(offsets, masks, strict=True):
+            if left:
+                self._pending[offset] = left
+            else:
+                self.finish((offset,), WHOLE)
+        return masks
 
-    def route_all(self, offsets: Sequence[int], mask: int) -> bool:
-        """State where several records go that all go to the same; False, nothing stated, where `route` has to see each.
-
-        That is where a part of one may be done already.
-        """
-        if self._partial:
-            return False
-        self._pending.update(dict.fromkeys(offsets, mask))
-        return True
-
-    def finish(self, offset: int, bit: int) -> None:
-        """Note one delivery's outcome. Late work of a closed epoch changes nothing."""
-        self.finish_all((offset,), bit)
-
-    def finish_all(self, offsets: Sequence[int], bit: int) -> None:
-        """Note the outcomes of several deliveries to one destination, as `finish` does."""
+    def finish(self, offsets: Sequence[int], bit: int) -> None:
+        """Note the outcomes of deliveries to one destination. Late work of a closed epoch changes nothing."""
         if self._phase is Phase.CLOSED:
             return
         self._changed = True
         pending, partial = self._pending, self._partial
         if len(offsets) > 1 and not partial and set(map(pending.__getitem__, offsets)) == {bit}:
+            # Nothing else is left to do for any of them: they go in one sweep.
             deque(map(pending.pop, offsets), maxlen=0)
             return
         for offset in offsets:

@@ -49,7 +49,7 @@ class AssignmentListener(Protocol):
         ...
 
 
-class Source(Protocol):
+class RecordSource(Protocol):
     """Where records come from. All methods are called by one task, `commit` also from inside `on_revoke`."""
 
     async def start(self, listener: AssignmentListener) -> None:
@@ -126,7 +126,7 @@ class Runner:
 
     def __init__(
         self,
-        source: Source,
+        source: RecordSource,
         intake: Intake,
         destinations: Sequence[tuple[str, Drainable]],
         *,

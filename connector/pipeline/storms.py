@@ -1,16 +1,22 @@
-"""Keeps a topic whose records cannot be decoded or routed from being drained into the dead-letter topic. Pure.
+"""Keeps a topic from being drained into the dead-letter topic where a setting is at fault. Pure.
 
-A topic of which too many records were refused for one reason is in a storm: its refused records wait instead of
+One bad record is the record's fault; half of all records refused for the same reason is a setting's fault. A guard
+counts the last `records` outcomes, of a destination or of a topic, and trips when one cause and code has more than its
+share of the whole window.
+
+A topic of which too many records cannot be decoded or routed is in a storm: its refused records wait instead of
 becoming dead letters, and intake pauses but for a few records at growing intervals. The first record that can be
 decoded and routed ends the storm, and a new window begins.
 """
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
+from connector.config.loader import StormSettings
 from connector.errors import Refusal
 from connector.pipeline.offsets import PartitionTracker
 from connector.records import Record
@@ -19,20 +25,47 @@ _FIRST_PROBE: Final = 1.0
 _LONGEST_PROBE: Final = 60.0
 
 
-class Guard(Protocol):
-    """Counts refusals over a window of outcomes."""
+class StormGuard:
+    """Counts refusals by cause and code over a window of outcomes; `off` never trips."""
+
+    def __init__(self, settings: StormSettings | str) -> None:
+        self._settings = settings if isinstance(settings, StormSettings) else None
+        self._window: deque[tuple[str, str] | None] = deque()
+        self._refused: Counter[tuple[str, str]] = Counter()
 
     def accepted(self, count: int) -> None:
-        """Count records that were not refused."""
-        ...
+        """Count accepted records. Cheap while nothing was refused."""
+        if self._settings is None or not self._refused:
+            return
+        for _ in range(min(count, self._settings.records)):
+            self._push(None)
 
     def refused(self, cause: str, code: str) -> bool:
-        """Count a refusal; return whether it is one too many."""
-        ...
+        """Count a refusal; return whether it is one too many, so that it must not be dead-lettered."""
+        if self._settings is None:
+            return False
+        reason = (cause, code)
+        if self._refused[reason] + 1 > self._settings.share * self._settings.records:
+            return True
+        self._refused[reason] += 1
+        self._push(reason)
+        return False
 
     def reset(self) -> None:
-        """Start a new window."""
-        ...
+        """Start a new window: the first acceptance after a storm."""
+        self._window.clear()
+        self._refused.clear()
+
+    def _push(self, reason: tuple[str, str] | None) -> None:
+        if self._settings is None:
+            return
+        self._window.append(reason)
+        if len(self._window) > self._settings.records:
+            gone = self._window.popleft()
+            if gone is not None:
+                self._refused[gone] -= 1
+                if not self._refused[gone]:
+                    del self._refused[gone]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +87,10 @@ class _Storm:
 class Storms:
     """The storms of all topics. `on_change` is told a topic and why it is held, or None when it flows again."""
 
-    def __init__(self, guard: Callable[[str], Guard], on_change: Callable[[str, str | None], None]) -> None:
-        self._make = guard
+    def __init__(self, guard: Callable[[str], StormGuard], on_change: Callable[[str, str | None], None]) -> None:
+        self._guard_of = guard
         self._on_change = on_change
-        self._guards: dict[str, Guard] = {}
+        self._guards: dict[str, StormGuard] = {}
         self._storms: dict[str, _Storm] = {}
 
     def __bool__(self) -> bool:
@@ -71,7 +104,7 @@ class Storms:
         if storm is None:
             guard = self._guards.get(topic)
             if guard is None:
-                guard = self._guards[topic] = self._make(topic)
+                guard = self._guards[topic] = self._guard_of(topic)
             if not guard.refused(refusal.cause, refusal.code):
                 return False
             storm = self._storms[topic] = _Storm(now + _FIRST_PROBE)

@@ -20,13 +20,14 @@ import errno
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 from aiohttp import web
 from pydantic import SecretStr
 
 from connector.errors import StartupError
+from connector.pipeline.skips import Skipped
 from connector.records import Position
 from connector.telemetry import logs
 from connector.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -39,13 +40,6 @@ class Check(NamedTuple):
 
     ok: bool
     reasons: Sequence[str] = ()
-
-
-class Skipped(NamedTuple):
-    """What came of a wish to skip a record: it is a dead letter, will be one, or cannot be; `message` says why."""
-
-    state: Literal["skipped", "pending", "refused"]
-    message: str
 
 
 _SKIP_STATUS: Final = {"skipped": 200, "pending": 202, "refused": 409}

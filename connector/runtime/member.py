@@ -14,10 +14,10 @@ from connector import __version__
 from connector.clock import Clock
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.worker import Worker
+from connector.pipeline.skips import Skipped, Skipper
 from connector.records import Position
-from connector.runtime.http import Check, Skipped
+from connector.runtime.http import Check
 from connector.runtime.pipeline import Pipeline
-from connector.runtime.skip import Skipper
 from connector.runtime.stuck import StuckJudge
 from connector.runtime.watchdog import Watchdog
 from connector.telemetry import logs

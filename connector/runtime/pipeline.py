@@ -14,14 +14,12 @@ from connector.config.loader import DestinationSettings, Settings, StormSettings
 from connector.delivery.destination import AnswerSink, DeadLetterSink, Destination, Ports, ReceiptSink
 from connector.delivery.request import Tracer, Transport
 from connector.delivery.states import Cause
-from connector.delivery.storms import StormGuard
 from connector.delivery.worker import Worker
 from connector.pipeline.flow import Budget, TopicPartition
-from connector.pipeline.intake import Intake
+from connector.pipeline.intake import EventDecoder, Intake, Services
 from connector.pipeline.offset_map import MAX_TEXT
-from connector.pipeline.preparing import Decoder, Services
-from connector.pipeline.runner import Runner, Source, Timing
-from connector.pipeline.storms import Storms
+from connector.pipeline.runner import RecordSource, Runner, Timing
+from connector.pipeline.storms import StormGuard, Storms
 from connector.routing.table import RouteTable
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import Vendor, VendorKind
@@ -42,8 +40,8 @@ REPLAY_SHARE: Final = 0.02
 class Edges:
     """What the pipeline touches outside itself: the simulation passes models of the same shapes."""
 
-    source: Source
-    decoder: Decoder
+    source: RecordSource
+    decoder: EventDecoder
     dead_letters: DeadLetterSink
     answers: Mapping[str, AnswerSink]
     transport: Callable[[str, DestinationSettings], Transport]

@@ -80,8 +80,8 @@ class Site:
         vendor, bit, now = self.at.vendor, destination_bit(0), int(time.time() * 1000)
         offers: list[Offer] = []
         for number, fields in events:
-            assert self.tracker.begin(number)
-            self.tracker.route(number, bit)
+            assert self.tracker.begin((number,))
+            self.tracker.route((number,), bit)
             event = VendorEvent(fields, f"id-{number}", now)
             record = Record("t", 0, number, now, key, b"v", ())
             item = vendor.encode(event, now)

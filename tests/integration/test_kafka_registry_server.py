@@ -31,10 +31,10 @@ def _record(value: bytes) -> Record:
 
 async def _settled(decoder: Decoder, record: Record) -> Event:
     try:
-        return decoder.decode(record)
+        return decoder.event(record)
     except SchemaUnavailable as missing:
         await decoder.resolve(missing.key)
-    return decoder.decode(record)
+    return decoder.event(record)
 
 
 async def test_what_the_encoder_registers_the_decoder_resolves(
@@ -71,7 +71,7 @@ async def test_a_schema_with_references_is_read_whole(registry: Registry, fresh_
         value = b"\0" + schema_id.to_bytes(4, "big") + compile_write(whole.tree)({"inner": {"n": 5}})
         assert (await _settled(decoder, _record(value))).datum == {"inner": {"n": 5}}
         with pytest.raises(Refusal, match="left over"):
-            decoder.decode(_record(value + b"x"))
+            decoder.event(_record(value + b"x"))
     finally:
         await decoder.close()
         await server.close()

@@ -122,7 +122,7 @@ def test_a_poison_at_the_head_is_skipped(job: Job, vendor: Vendor) -> None:
         "0",
     )
     assert int(dead_letter.own["dlq-attempts"]) >= 1
-    for offset, words in ((0, "finished already"), (200, "ends at 200")):
+    for offset, words in ((0, "already done"), (200, "ends at 200")):
         code, said = _skip(config, member, job.topic, offset)
         assert (code, words in said) == (1, True), said
     code, said = _skip(config, member, f"{job.topic}-other", 0)

@@ -52,7 +52,7 @@ def test_prepared_records_contain_their_time() -> None:
     for moment in (1_700_000_000_001, 1_900_000_000_000):
         for value in Templates(10).values(7, 20, moment):
             assert value[:5] == b"\0" + workload.schema_id.to_bytes(4, "big")
-            event = decoder.decode(Record("events", 0, 0, moment, None, value[5:], ()))
+            event = decoder.event(Record("events", 0, 0, moment, None, value[5:], ()))
             assert event.datum["itime"] == moment
             assert len(event.datum["properties"]) == 8
 
@@ -65,4 +65,4 @@ def test_workloads_match_their_contract_schemas(vendor: str) -> None:
     schema = f"connector.events.{WORKLOADS[vendor].schema}"
     decoder = Decoder(load_contracts(), clock=SystemClock(), plain={"events": schema})
     for value in (first, last):
-        assert decoder.decode(Record("events", 0, 0, 0, None, value[5:], ())).schema == schema
+        assert decoder.event(Record("events", 0, 0, 0, None, value[5:], ())).schema == schema

@@ -90,8 +90,8 @@ PIPELINE: Final = (
     Mutant(
         "forget what is finished for one destination",
         "connector/pipeline/offsets.py",
-        "left = mask & ~self._partial.get(offset, 0)",
-        "left = mask",
+        "masks = [mask & ~partial.get(offset, 0) for offset in offsets]",
+        "masks = [mask] * len(offsets)",
     ),
     Mutant(
         "finish a record for all when one destination took it",
@@ -164,14 +164,14 @@ PIPELINE: Final = (
     Mutant(
         "begin at once what the committed map says is done",
         "connector/pipeline/offsets.py",
-        "if self._restored is not None or offsets[0] < self.position or",
-        "if offsets[0] < self.position or",
+        "if self._restored is None and offsets[0] >= self.position:",
+        "if offsets[0] >= self.position:",
     ),
     Mutant(
         "begin at once what was read before",
         "connector/pipeline/offsets.py",
-        "if self._restored is not None or offsets[0] < self.position or",
-        "if self._restored is not None or",
+        "if self._restored is None and offsets[0] >= self.position:",
+        "if self._restored is None:",
     ),
     Mutant(
         "forget what the committed map claims and was not read again",
@@ -236,44 +236,46 @@ PIPELINE: Final = (
     Mutant(
         "dead-letter what waits for the registry",
         "connector/pipeline/intake.py",
-        "            except SchemaUnavailable as error:\n                self._park(record)\n"
-        "                self._resolve(error.key)\n",
-        "            except SchemaUnavailable:\n"
-        '                self._refuse(record, tracker, Refusal("decode", "decode.schema", "unknown"))\n',
+        "            if isinstance(outcome, SchemaUnavailable):\n",
+        "            if isinstance(outcome, SchemaUnavailable):\n"
+        '                outcome = Refusal("decode", "decode.schema", "unknown")\n'
+        "            elif False:\n",
     ),
     Mutant(
         "let others overtake what waits for the registry",
         "connector/pipeline/intake.py",
-        "            if parked and (tracker.topic, tracker.partition) in parked:",
-        "            if False:",
+        "            if parked:\n                self._park(record)\n",
+        "            if isinstance(outcome, SchemaUnavailable):\n                self._park(record)\n",
     ),
     Mutant(
         "write no dead letter of what cannot be decoded",
         "connector/pipeline/intake.py",
-        "            await self._to.dead_letters.write(",
+        "            await self._services.dead_letters.write(",
         "            await asyncio.sleep(0)\n            DeadLetter(record, '', '', '', 0.0, '') and print(",
     ),
     Mutant(
         "send also what is finished for a destination",
-        "connector/pipeline/preparing.py",
-        "if leg is None or not left & leg.bit:",
-        "if leg is None:",
+        "connector/pipeline/intake.py",
+        "            if not left & bit:\n",
+        "            if False:\n",
     ),
     Mutant(
         "give the records of a run one id",
-        "connector/pipeline/preparing.py",
-        'VendorEvent(event.datum, f"{origin}{record.offset}", record.timestamp)',
-        'VendorEvent(event.datum, f"{origin}{events[0][0].offset}", record.timestamp)',
+        "connector/routing/table.py",
+        "            identity = position_identity(cluster_id, record)\n"
+        "            return [Routed(destination, VendorEvent(",
+        '            identity = f"{cluster_id}/{record.topic}/{record.partition}/{record.offset // 100}"\n'
+        "            return [Routed(destination, VendorEvent(",
     ),
     Mutant(
         "charge nothing for what is buffered",
-        "connector/pipeline/preparing.py",
-        "                    self._to.budget.add(offer.charge)\n",
-        "                    self._to.budget.release(0)\n",
+        "connector/pipeline/intake.py",
+        "                    self._services.budget.add(offer.charge)\n",
+        "                    self._services.budget.release(0)\n",
     ),
     Mutant(
         "offer a record with the group of the one before",
-        "connector/pipeline/preparing.py",
+        "connector/pipeline/intake.py",
         "if offer is None or group is not offer.group:",
         "if offer is None:",
     ),

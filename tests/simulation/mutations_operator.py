@@ -16,8 +16,8 @@ OPERATOR: Final = (
     Mutant(
         "skip what is not routed without a dead letter",
         "connector/pipeline/intake.py",
-        "        self._write(record, tracker, Refusal(CAUSE, CODE, MESSAGE), charge_of(record))\n",
-        "        tracker.finish(record.offset, WHOLE)\n        self._to.budget.release(charge_of(record))\n",
+        "        self._write(record, tracker, Refusal(CAUSE, CODE, MESSAGE))\n",
+        "        tracker.finish((record.offset,), WHOLE)\n        self._services.budget.release(charge_of(record))\n",
     ),
     Mutant(
         "write the dead letter of a skip and send the record all the same",
@@ -33,38 +33,39 @@ OPERATOR: Final = (
     ),
     Mutant(
         "skip a record for every destination",
-        "connector/runtime/skip.py",
-        "if destination in (None, n)]",
-        "if n]",
+        "connector/pipeline/skips.py",
+        "if destination in (None, waits)]",
+        "if waits]",
     ),
     Mutant(
         "forget a skip while the record is in a request",
-        "connector/pipeline/skipping.py",
+        "connector/pipeline/skips.py",
         "            if delivery.tracker.open and delivery.tracker.is_pending(delivery.record.offset, delivery.bit)\n",
         "            if delivery.record.offset < 0\n",
     ),
     Mutant(
         "skip a record whose bytes nobody counted",
         "connector/pipeline/intake.py",
-        "            self._to.budget.add(charge_of(record))\n            self._skip(",
+        "            self._services.budget.add(charge_of(record))\n            self._skip(",
         "            self._skip(",
     ),
     Mutant(
         "leave behind what waited for the schema of a skipped record",
         "connector/pipeline/intake.py",
-        "        left = deque(one for one in parked if one is not record)\n        if left:\n",
-        "        left = deque(one for one in parked if one is not record)\n        if left and left.clear():\n",
+        "        left = deque(waiting for waiting in parked if waiting is not record)\n        if left:\n",
+        "        left = deque(waiting for waiting in parked if waiting is not record)\n"
+        "        if left and left.clear():\n",
     ),
     Mutant(
         "give a replayed record a new dedup id",
-        "connector/routing/replays.py",
-        "    return replace(one, event=replace(one.event, first_dedup_id=dedup_id))",
-        '    return replace(one, event=replace(one.event, first_dedup_id=dedup_id[::-1] + ""))',
+        "connector/routing/table.py",
+        "    return replace(routed, first_dedup_id=dedup_id)\n",
+        '    return replace(routed, first_dedup_id=dedup_id[::-1] + "")\n',
     ),
     Mutant(
         "send a replayed record to all destinations",
-        "connector/routing/replays.py",
-        "        routed = [one for one in routed if one.destination == wanted]\n",
+        "connector/routing/table.py",
+        "        routed = [delivery for delivery in routed if delivery.destination == wanted]\n",
         "",
     ),
     Mutant(

@@ -20,9 +20,9 @@ from connector.dead_letters.replay import MAX_REPLAYS, Edit, Kept, Order, Read, 
 from connector.kafka.transactions import Outgoing
 from connector.pipeline.offset_map import FinishedMap, ForeignMetadata, decode
 from connector.pipeline.offsets import WHOLE
+from connector.pipeline.skips import Skipper
 from connector.records import Position
 from connector.runtime.pipeline import Pipeline
-from connector.runtime.skip import Skipper
 from connector.testing.loop import LoopClock
 from tests.simulation.broker import ModelBroker, ModelSource
 from tests.simulation.facts import Partition

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-from connector.pipeline.runner import Source
+from connector.pipeline.runner import RecordSource
 from connector.records import Assigned, Commit, Record
 
 Partition = tuple[str, int]
@@ -18,7 +18,7 @@ Partition = tuple[str, int]
 class ContractMember:
     """A source, and what its listener was told; `done` by partition is committed inside `on_revoke`."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: RecordSource) -> None:
         self.source = source
         self.records: list[Record] = []
         self.assigned: list[Assigned] = []

@@ -18,7 +18,7 @@ from connector.codec.contracts import Contracts, load_contracts
 from connector.codec.engine import compile_write
 from connector.codec.schemas import Schema, read_schema
 from connector.codec.wire import SchemaKey
-from connector.errors import Refusal, StartupError
+from connector.errors import Refusal, SchemaUnavailable, StartupError
 from connector.records import Event, Record
 from connector.testing.clock import ManualClock
 
@@ -52,7 +52,7 @@ def _decoder(*schemas: Schema, contracts: Contracts = CONTRACTS, **plain: str) -
 
 def _refused(decoder: Decoder, record: Record) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        decoder.decode(record)
+        decoder.event(record)
     assert caught.value.cause == "decode"
     return caught.value
 
@@ -62,7 +62,7 @@ ENCODER = Encoder(CONTRACTS, clock=ManualClock())
 
 def test_a_contract_event_comes_out_as_it_went_in() -> None:
     """A contract schema's timestamp stays a number, and its datum equals what was encoded."""
-    event = _decoder().decode(_record(ENCODER.single_object(JIGUANG, USER)))
+    event = _decoder().event(_record(ENCODER.single_object(JIGUANG, USER)))
     assert event.schema == JIGUANG
     assert event.datum == USER
     assert type(event.datum["itime"]) is int
@@ -71,7 +71,7 @@ def test_a_contract_event_comes_out_as_it_went_in() -> None:
 def test_a_union_of_records_says_which_one_it_is() -> None:
     """The envelope's body comes out as the full name and the datum."""
     envelope = {"id": "1", "target": "jiguang", "body": (JIGUANG, USER)}
-    event = _decoder().decode(_record(ENCODER.single_object("connector.events.Event", envelope)))
+    event = _decoder().event(_record(ENCODER.single_object("connector.events.Event", envelope)))
     assert event.datum["body"] == (JIGUANG, USER)
 
 
@@ -93,7 +93,7 @@ def test_foreign_logical_types_are_python_objects() -> None:
         "price": decimal.Decimal("12.34"),
         "id": uuid.UUID(int=5),
     }
-    event = _decoder(schema).decode(_single(schema, {**datum, "who": ("com.acme.B", {"x": 1})}))
+    event = _decoder(schema).event(_single(schema, {**datum, "who": ("com.acme.B", {"x": 1})}))
     assert event.datum == {**datum, "who": {"x": 1}}
 
 
@@ -105,7 +105,7 @@ def test_an_older_and_a_newer_writer_are_read_with_the_contract() -> None:
     for types in (older, newer):
         writer = _schema(JIGUANG, list(types.items()))
         datum = {name: {**USER, "added": "x"}[name] for name in types}
-        event = _decoder(writer).decode(_single(writer, datum))
+        event = _decoder(writer).event(_single(writer, datum))
         assert event.datum == USER
 
 
@@ -114,7 +114,7 @@ def test_a_newer_writer_of_the_envelope_keeps_its_tags() -> None:
     tree = json.loads(CONTRACTS.schemas["connector.events.Event"].text)
     tree["fields"].insert(0, {"name": "added", "type": "int"})
     writer = read_schema(json.dumps(tree))
-    event = _decoder(writer).decode(_single(writer, {"added": 1, "id": "1", "target": "t", "body": (JIGUANG, USER)}))
+    event = _decoder(writer).event(_single(writer, {"added": 1, "id": "1", "target": "t", "body": (JIGUANG, USER)}))
     assert event.datum == {"id": "1", "target": "t", "body": (JIGUANG, USER)}
 
 
@@ -142,7 +142,7 @@ def test_any_bytes_are_an_event_or_a_refusal(noise: bytes) -> None:
     """Noise in place of a datum raises a refusal or happens to be a datum; no other exception leaves the decoder."""
     head = ENCODER.single_object(JIGUANG, USER)[:10]
     try:
-        event = _decoder().decode(_record(head + noise))
+        event = _decoder().event(_record(head + noise))
     except Refusal as refusal:
         assert refusal.code in {"decode.payload", "decode.trailing_bytes"}  # noqa: PT017 - noise may also be a datum
     else:
@@ -190,7 +190,7 @@ def test_an_id_without_a_registry_is_refused() -> None:
 def test_plain_values_are_read_by_the_topics_schema() -> None:
     """A topic's plain values are read with the schema that the settings name."""
     schema = _schema("com.acme.Plain", [("n", "int")])
-    assert _decoder(schema, events="com.acme.Plain").decode(_record(b"\x02")).datum == {"n": 1}
+    assert _decoder(schema, events="com.acme.Plain").event(_record(b"\x02")).datum == {"n": 1}
 
 
 def test_a_plain_topic_without_a_schema_stops_the_start() -> None:
@@ -218,7 +218,7 @@ def test_a_map_of_a_vendors_own_schema_is_passed_on_as_json_too() -> None:
     """Whoever's schema it is: a field that nobody looks into comes written. Kills: a short way for our own only."""
     schema = _schema("com.acme.Event", [("m", {"type": "map", "values": "string"})])
     decoder = Decoder(Contracts({}), clock=ManualClock(), schemas=[schema], as_json={("com.acme.Event", "m")})
-    event = decoder.decode(_single(schema, {"m": {"a": "b"}}))
+    event = decoder.event(_single(schema, {"m": {"a": "b"}}))
     assert orjson.dumps(event.datum) == b'{"m":{"a":"b"}}'
 
 
@@ -251,15 +251,22 @@ ODD = [
     st.lists(st.sampled_from([*ODD, _record(PLAIN[0] or b"")]), max_size=3),
 )
 def test_a_run_is_decoded_as_each_of_its_records_is(plain: list[Record], rest: list[Record]) -> None:
-    """All that is plain up to the first record that is not, and of each the same event.
+    """Of each the same event, or the same reason why there is none.
 
     Kills: a payload read with the writer of the one before, one that is cut or too long, a fault that is passed over.
     """
     decoder = _decoder(SMALL, TIMED, GUARDED)
     decoder._know(SchemaKey("id", 7), decoder._known[SchemaKey("name", SMALL.name or "")])
     records = [*plain, *rest]
-    odd = next((at for at, record in enumerate(records) if record in ODD), len(records))
-    found = decoder.decode_run(records)
-    assert found == [decoder.decode(record) for record in records[:odd]]
-    assert all(type(event) is Event for event in found)
-    assert Decoder(CONTRACTS, clock=ManualClock(), plain={"t": JIGUANG}).decode_run(records) == []
+    assert list(map(_shown, decoder.decode(records))) == [_shown(_alone(decoder, record)) for record in records]
+
+
+def _alone(decoder: Decoder, record: Record) -> Event | Refusal | SchemaUnavailable:
+    try:
+        return decoder.event(record)
+    except (Refusal, SchemaUnavailable) as error:
+        return error
+
+
+def _shown(outcome: Event | Refusal | SchemaUnavailable) -> object:
+    return outcome if isinstance(outcome, Event) else repr(outcome)

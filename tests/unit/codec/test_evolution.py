@@ -57,7 +57,7 @@ def decoded(writer: Any, datum: Any) -> Any:
     schema: Schema = assemble(writer, {})
     decoder = Decoder(CONTRACTS, clock=ManualClock(), schemas=[schema])
     value = b"\xc3\x01" + schema.fingerprint + compile_write(schema.tree)(datum)
-    event = decoder.decode(Record("events", 0, 0, 0, None, value, ()))
+    event = decoder.event(Record("events", 0, 0, 0, None, value, ()))
     assert event.schema == schema.name
     return event.datum
 

@@ -79,7 +79,7 @@ class Bench:
         """Decode, resolving what has to be, and return the event."""
         while True:
             try:
-                return self.decoder.decode(record)
+                return self.decoder.event(record)
             except SchemaUnavailable as missing:
                 await self.decoder.resolve(missing.key)
 
@@ -206,7 +206,7 @@ async def test_a_refused_id_is_asked_for_again_later() -> None:
     assert isinstance(refused.exception(), Refusal)
     asked = len(bench.client.asked)
     with pytest.raises(Refusal):
-        bench.decoder.decode(_record(2))
+        bench.decoder.event(_record(2))
     bench.clock.advance(61)
     with pytest.raises(Refusal):
         await bench.settle(_record(2))

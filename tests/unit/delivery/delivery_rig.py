@@ -259,8 +259,8 @@ class Rig:
     ) -> Delivery:
         """Return the delivery of the record at offset `number`, charged to the budget."""
         tracker, bit = self.tracker(partition), destination_bit(0)
-        assert tracker.begin(number)
-        tracker.route(number, bit)
+        assert tracker.begin((number,))
+        tracker.route((number,), bit)
         record = Record("t", partition, number, -1, key, b"v", ())
         item = Item(str(number).encode(), expires_at=expires_at)
         charge = charge_of(record, item.body)

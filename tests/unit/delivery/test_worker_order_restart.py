@@ -45,7 +45,7 @@ def commit(tracker: PartitionTracker, before: Committed) -> Committed:
 
 def offer(rig: Rig, tracker: PartitionTracker, number: int, key: bytes) -> None:
     """Let the record at this offset be read: offered, unless the map says that it is done."""
-    if not tracker.begin(number) or not tracker.route(number, BIT):
+    if not tracker.begin((number,)) or tracker.route((number,), BIT) == [0]:
         return
     record = Record("t", 0, number, -1, key, b"v", ())
     item = Item(b"%d" % number)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from itertools import takewhile
 from typing import Any, cast
 
 from connector.config.loader import StormSettings
-from connector.delivery.storms import StormGuard
 from connector.errors import Refusal, SchemaUnavailable
 from connector.pipeline.batching import Delivery, Offer
 from connector.pipeline.flow import Budget, TopicPartition
-from connector.pipeline.intake import Intake
-from connector.pipeline.preparing import Services
+from connector.pipeline.intake import Decoded, Intake, Services
 from connector.pipeline.runner import AssignmentListener, Runner, Timing
-from connector.pipeline.storms import Storms
+from connector.pipeline.storms import StormGuard, Storms
 from connector.records import Assigned, Commit, DeadLetter, Event, Record
 from connector.routing.table import Plan, Routed, RouteTable
 from connector.telemetry.metrics import Metrics
@@ -39,21 +36,19 @@ class ModelDecoder:
         self.asked: list[str] = []
         self.abandoned: list[str] = []
 
-    def decode(self, record: Record) -> Event:
-        """Decode the value."""
+    def decode(self, records: list[Record]) -> list[Decoded]:
+        """Decode each value."""
+        return [self._decoded(record) for record in records]
+
+    def _decoded(self, record: Record) -> Decoded:
         text = (record.value or b"").decode()
         if text == "broken":
-            raise Refusal("decode", "decode.model", "not a model's value")
+            return Refusal("decode", "decode.model", "not a model's value")
         if text.startswith("schema:"):
             name, _, text = text.removeprefix("schema:").partition(":")
             if name not in self.known:
-                raise SchemaUnavailable(name)
+                return SchemaUnavailable(name)
         return Event("model.Event", {"to": text, "n": record.offset})
-
-    def decode_run(self, records: list[Record]) -> list[Event]:
-        """Decode up to the first record that is not plain."""
-        plain = list(takewhile(lambda one: not (one.value or b"").startswith((b"broken", b"schema:")), records))
-        return [self.decode(record) for record in plain]
 
     def peek(self, record: Record) -> str | None:
         """Tell nothing without decoding."""
@@ -166,7 +161,7 @@ class ModelDestination:
 
     def _land(self, delivery: Delivery) -> None:
         self.flying.remove(delivery)
-        delivery.tracker.finish(delivery.record.offset, delivery.bit)
+        delivery.tracker.finish((delivery.record.offset,), delivery.bit)
         self.done.append((delivery.record.partition, delivery.record.offset))
         self.budget.release(delivery.charge)
         self.landed.set()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from connector.clock import SystemClock
 from connector.pipeline.batching import FIXED_CHARGE, Delivery, Offer, charge_of
 from connector.pipeline.flow import Budget
+from connector.pipeline.intake import Run, Services
 from connector.pipeline.offsets import PartitionTracker, destination_bit
-from connector.pipeline.preparing import Chunk, Services
 from connector.records import Record
 from connector.routing.table import Routed
 from connector.vendors.base import VendorEvent
@@ -48,12 +48,12 @@ class _Destination:
 
 
 def _prepared(record: Record, text: str) -> list[Delivery]:
-    """Return the deliveries that a chunk makes of a record and an event, once they are charged to the budget."""
+    """Return the deliveries that a run makes of a record and an event, once they are charged to the budget."""
     to, budget = _Destination(), Budget(1_000_000)
     services = SimpleNamespace(clock=SystemClock(), deliverers={"d": to}, budget=budget)
-    chunk, tracker = Chunk(cast("Services", services), {"d": destination_bit(0)}), PartitionTracker("t", 0, 0, ["d"])
-    assert tracker.begin(0)
-    chunk.prepare(record, tracker, [Routed("d", VendorEvent({"n": text}, "id"), "id")])
-    chunk.offer()
+    run, tracker = Run(cast("Services", services), {"d": destination_bit(0)}), PartitionTracker("t", 0, 0, ["d"])
+    assert tracker.begin((0,))
+    run.prepare(tracker, [record], {"d": [Routed("d", VendorEvent({"n": text}, "id"), "id")]})
+    run.offer()
     assert budget.used == sum(one.charge for one in to.offered)
     return to.offered

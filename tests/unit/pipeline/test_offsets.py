@@ -53,8 +53,8 @@ class Epoch:
         """Begin the next records, and route none of them yet."""
         for offset in self.unread[:count]:
             before = self.model.is_done(offset)
-            begun = self.at.begin(offset)
-            assert begun is not before
+            begun = self.at.begin((offset,))
+            assert bool(begun) is not before
             if begun:
                 self.unrouted.append(offset)
         del self.unread[:count]
@@ -63,7 +63,7 @@ class Epoch:
         """Route the next records; exactly the unfinished deliveries are to be made."""
         for offset in self.unrouted[:count]:
             targets = self.model.targets[offset]
-            left = self.at.route(offset, sum(BITS[index] for index in targets))
+            (left,) = self.at.route((offset,), sum(BITS[index] for index in targets))
             wanted = [index for index in targets if (offset, index) not in self.model.finished]
             assert [index for index in range(len(NAMES)) if left & BITS[index]] == sorted(wanted)
             self.sent += [(offset, index) for index in wanted]
@@ -73,7 +73,7 @@ class Epoch:
         """Give one delivery its outcome."""
         if self.sent:
             offset, index = self.sent.pop(place % len(self.sent))
-            self.at.finish(offset, BITS[index])
+            self.at.finish((offset,), BITS[index])
             self.model.finished.add((offset, index))
             self.model.delivered.append((offset, index))
 
@@ -158,10 +158,10 @@ def test_a_partial_claim_outlives_the_reading_of_later_records() -> None:
     Kills: forgetting the restored map once reading has passed its end.
     """
     at = tracker(0, FinishedMap(parts={"a": Runs((0, 1))}))
-    at.begin(0)
-    at.begin(100)
+    at.begin((0,))
+    at.begin((100,))
     assert at.peek().finished.parts["a"].contains(0)
-    assert at.route(0, BITS[0] | BITS[1]) == BITS[1]
+    assert at.route((0,), BITS[0] | BITS[1]) == [BITS[1]]
 
 
 @pytest.mark.promise("P2")
@@ -172,9 +172,9 @@ def test_an_epoch_that_finished_nothing_commits_nothing() -> None:
     """
     at = tracker(10)
     assert at.snapshot() is None
-    at.begin(10)
+    at.begin((10,))
     assert at.snapshot() is None
-    at.finish(10, WHOLE)
+    at.finish((10,), WHOLE)
     taken = at.snapshot()
     assert taken is not None
     assert taken.watermark == 11
@@ -185,11 +185,11 @@ def test_a_snapshot_taken_back_is_given_again() -> None:
     """After a commit that failed the next one says the same, and what was finished since."""
     at = tracker()
     for offset in (0, 1):
-        at.begin(offset)
-    at.finish(0, WHOLE)
+        at.begin((offset,))
+    at.finish((0,), WHOLE)
     assert at.snapshot() is not None
     at.retake()
-    at.finish(1, WHOLE)
+    at.finish((1,), WHOLE)
     assert at.snapshot() == Snapshot(2, FinishedMap(parts={}))
 
 
@@ -200,14 +200,14 @@ def test_work_that_ends_after_its_epoch_changes_nothing() -> None:
     Kills: forgetting the epoch.
     """
     at = tracker()
-    at.begin(0)
-    at.begin(1)
+    at.begin((0,))
+    at.begin((1,))
     at.phase = Phase.DRAINING
     assert not at.open
-    at.finish(0, WHOLE)
+    at.finish((0,), WHOLE)
     assert at.watermark == 1
     at.phase = Phase.CLOSED
-    at.finish(1, WHOLE)
+    at.finish((1,), WHOLE)
     assert at.watermark == 1
     assert at.unfinished == 1
 
@@ -215,9 +215,9 @@ def test_work_that_ends_after_its_epoch_changes_nothing() -> None:
 def test_an_offset_read_before_is_not_begun_again() -> None:
     """A fetcher that goes back by itself makes no second delivery."""
     at = tracker(5)
-    assert not at.begin(4)
-    assert at.begin(5)
-    assert not at.begin(5)
+    assert not at.begin((4,))
+    assert at.begin((5,))
+    assert not at.begin((5,))
     assert at.unfinished == 1
 
 
@@ -225,24 +225,24 @@ CHUNKS = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=8) | st.just
 
 
 @given(CHUNKS, st.integers(0, 12), st.sets(st.integers(0, 30), max_size=6), st.booleans())
-def test_a_chunk_begun_at_once_is_begun_as_each_would_be(
+def test_a_run_is_begun_as_each_of_its_records_would_be(
     chunks: list[list[int]], start: int, whole: set[int], sort: bool
 ) -> None:
-    """The same records are new, and the same is left, in whatever order they come. Kills: a repeat in a chunk."""
+    """The same records are new, and the same is left, in whatever order they come. Kills: a repeat in a run."""
     restored = FinishedMap(Runs.of(sorted(offset for offset in whole if offset > start)))
     at, one_by_one = tracker(start, restored), tracker(start, restored)
     for drawn in chunks:
         offsets = sorted(set(drawn)) if sort else drawn
-        expected = [offset for offset in offsets if one_by_one.begin(offset)]
-        assert (offsets if at.begin_all(offsets) else [offset for offset in offsets if at.begin(offset)]) == expected
+        expected = [offset for offset in offsets if one_by_one.begin((offset,))]
+        assert list(at.begin(offsets)) == expected
         assert (at.position, at.unfinished, at.peek()) == (
             one_by_one.position,
             one_by_one.unfinished,
             one_by_one.peek(),
         )
-        at.finish_all(expected[1:], WHOLE)
+        at.finish(expected[1:], WHOLE)
         for offset in expected[1:]:
-            one_by_one.finish(offset, WHOLE)
+            one_by_one.finish((offset,), WHOLE)
     assert at.peek() == one_by_one.peek()
 
 
@@ -250,33 +250,33 @@ def test_a_chunk_begun_at_once_is_begun_as_each_would_be(
 def test_a_gap_never_blocks(start: int, gap: int) -> None:
     """Offsets that are no records lie below the watermark as soon as what stands before them is done."""
     at = tracker(start)
-    at.begin(start)
-    at.begin(start + gap)
-    at.finish(start, WHOLE)
+    at.begin((start,))
+    at.begin((start + gap,))
+    at.finish((start,), WHOLE)
     assert at.watermark == start + gap
 
 
 def test_a_destination_that_is_gone_neither_helps_nor_hurts() -> None:
     """A claim for a destination which the configuration lost says nothing about the others."""
     at = tracker(0, FinishedMap(parts={"gone": Runs((0, 5))}))
-    at.begin(0)
-    assert at.route(0, BITS[0]) == BITS[0]
+    at.begin((0,))
+    assert at.route((0,), BITS[0]) == [BITS[0]]
 
 
 def test_is_pending_follows_each_delivery() -> None:
     """A delivery is pending from its routing to its outcome, each destination for itself."""
     at = tracker()
-    at.begin(0)
-    at.route(0, BITS[0] | BITS[1])
-    at.finish(0, BITS[0])
+    at.begin((0,))
+    at.route((0,), BITS[0] | BITS[1])
+    at.finish((0,), BITS[0])
     assert not at.is_pending(0, BITS[0])
     assert at.is_pending(0, BITS[1])
-    at.finish(0, BITS[1])
+    at.finish((0,), BITS[1])
     assert not at.is_pending(0, BITS[1])
 
 
 @given(st.sets(st.integers(0, 12), min_size=1), st.sets(st.integers(0, 12)), st.sampled_from(BITS[:2]))
-def test_records_routed_at_once_are_routed_as_each_would_be(offsets: set[int], done: set[int], bit: int) -> None:
+def test_a_run_is_routed_as_each_of_its_records_would_be(offsets: set[int], done: set[int], bit: int) -> None:
     """What was finished for the destination before is not asked for again, and the same is left.
 
     Kills: a run of records that forgets what the committed map says of one of them.
@@ -284,11 +284,8 @@ def test_records_routed_at_once_are_routed_as_each_would_be(offsets: set[int], d
     restored = FinishedMap(parts={"a": Runs.of(sorted(done))}) if done else None
     at, one_by_one = tracker(0, restored), tracker(0, restored)
     for offset in sorted(offsets):
-        at.begin(offset)
-        one_by_one.begin(offset)
-    left = [one_by_one.route(offset, bit) for offset in sorted(offsets)]
-    if at.route_all(sorted(offsets), bit):
-        assert set(left) == {bit}
-    else:
-        assert [at.route(offset, bit) for offset in sorted(offsets)] == left
+        at.begin((offset,))
+        one_by_one.begin((offset,))
+    left = [mask for offset in sorted(offsets) for mask in one_by_one.route((offset,), bit)]
+    assert at.route(sorted(offsets), bit) == left
     assert (at.unfinished, at.peek()) == (one_by_one.unfinished, one_by_one.peek())

@@ -11,8 +11,7 @@ from connector.errors import FatalError, Refusal
 from connector.pipeline.batching import Delivery
 from connector.pipeline.offsets import PartitionTracker
 from connector.records import DeadLetter, Event, Position, Record
-from connector.routing.replays import reroute
-from connector.routing.table import Routed, RouteTable
+from connector.routing.table import Routed, RouteTable, reroute
 from connector.vendors.base import VendorEvent
 from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig, played
 from tests.unit.pipeline.pipeline_rig import ModelRoutes, ModelSource, PipelineRig
@@ -42,7 +41,7 @@ def rig_of(*records: Record, storm: int = 10**6, only: str | None = None) -> Pip
     source.log["t", 0].extend(records)
     rig = PipelineRig(source, names="de" if only is None else only, storm=storm)
     routes = cast("RouteTable", _Routes())
-    services = rig.intake._to
+    services = rig.intake._services
     object.__setattr__(services, "routes", routes)
     rig.intake._only = only
     rig.intake._replay_topic = "t"
@@ -210,10 +209,10 @@ def test_what_is_no_record_is_passed() -> None:
     tracker = PartitionTracker("group.replay", 0, 4, ["d"])
     tracker.reach(4)
     assert tracker.snapshot() is None
-    assert tracker.begin(4)
+    assert tracker.begin((4,))
     tracker.reach(6)
     assert (tracker.watermark, tracker.position) == (4, 6)
-    tracker.finish(4, 1)
+    tracker.finish((4,), 1)
     snapshot = tracker.snapshot()
     assert snapshot is not None
     assert (snapshot.watermark, snapshot.finished.is_empty()) == (6, True)

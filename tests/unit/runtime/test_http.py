@@ -15,8 +15,9 @@ from pydantic import SecretStr
 
 from connector.errors import StartupError
 from connector.operations.member import ActionRefused, act, skip
+from connector.pipeline.skips import Skipped
 from connector.records import Position
-from connector.runtime.http import Check, Server, Skipped
+from connector.runtime.http import Check, Server
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
 

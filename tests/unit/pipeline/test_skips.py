@@ -10,10 +10,9 @@ import pytest
 from connector.delivery.states import DestinationState
 from connector.delivery.worker import Worker
 from connector.errors import Refusal
-from connector.pipeline.runner import PartitionStatus
+from connector.pipeline.flow import TopicPartition
+from connector.pipeline.skips import PATIENCE, Skipped, Skipper
 from connector.records import DeadLetter, Position
-from connector.runtime.http import Skipped
-from connector.runtime.skip import PATIENCE, Skipper
 from tests.unit.delivery.delivery_rig import OK, Behave, Call, Reply, Rig, played
 from tests.unit.pipeline.pipeline_rig import ModelSource, PipelineRig
 
@@ -46,9 +45,10 @@ class WorkerRig(Rig):
         """Return no end: it is not known yet."""
         return None
 
-    def status(self) -> list[PartitionStatus]:
-        """Return what is owned."""
-        return [PartitionStatus("t", number, 0, 0, 0.0) for number in self.trackers]
+    @property
+    def assigned(self) -> frozenset[TopicPartition]:
+        """The partitions that are owned."""
+        return frozenset(("t", number) for number in self.trackers)
 
     async def skip(self, offset: int, destination: str | None = None) -> Skipped:
         """Skip a record."""
@@ -197,7 +197,7 @@ async def test_a_record_that_makes_the_vendor_fail_is_skipped_with_its_history()
         assert await rig.skip(7) == Skipped("skipped", "t[0]@7 is skipped: a dead letter with cause operator for d")
         assert rig.worker.condition().state is DestinationState.FLOWING
         assert (await rig.skip(7)).state == "refused"
-        assert "finished already" in (await rig.skip(3)).message
+        assert "already done" in (await rig.skip(3)).message
     (dead_letter,) = rig.dead_letters.dead_letters
     assert isinstance(dead_letter, DeadLetter)
     assert (dead_letter.cause, dead_letter.code, dead_letter.destination) == ("operator", "operator.skip", "d")

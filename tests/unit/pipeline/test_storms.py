@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.config.loader import StormSettings
-from connector.delivery.storms import StormGuard
+from connector.pipeline.storms import StormGuard
 
 
 def guard(share: float = 0.5, records: int = 100) -> StormGuard:

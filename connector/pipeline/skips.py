@@ -1,0 +1,218 @@
+"""Records that an operator skips by hand: where each is, and what becomes of it. Nothing here does I/O.
+
+the record                                 what becomes of it
+-----------------------------------------  ------------------------------------------------------------------
+waits for its schema, or in a storm        a dead letter without destination; what waited behind it goes on
+waits to be sent (retried, doubted, held)  a dead letter for each destination that it waits for
+is in a request                            delivered if the answer says so, else a dead letter
+was not read yet                           a dead letter without destination when it is read, and not decoded
+is done, or is another member's            refused, and nothing happens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal, NamedTuple, Protocol
+
+import structlog
+
+from connector.clock import Clock
+from connector.pipeline.batching import Batch, Delivery
+from connector.pipeline.flow import TopicPartition
+from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
+from connector.records import Position
+
+CAUSE: Final = "operator"
+CODE: Final = "operator.skip"
+MESSAGE: Final = "an operator skipped the record"
+PATIENCE: Final = 6.0
+"""Seconds in which a caller is told the end; what takes longer goes on without him."""
+_LOOK: Final = 0.05
+
+log = structlog.get_logger()
+
+
+class Skip:
+    """One request to skip a record, for one destination or before it was routed.
+
+    `taken` turns true when the record is set aside: from then on nothing of it is sent, and its dead letter is written
+    until Kafka has it. A record that has its outcome while `taken` is false was delivered, or refused, before.
+    """
+
+    __slots__ = ("taken",)
+
+    def __init__(self) -> None:
+        self.taken = False
+
+
+class Skipped(NamedTuple):
+    """What came of a request to skip a record: it is a dead letter, will be one, or cannot be; `message` says why."""
+
+    state: Literal["skipped", "pending", "refused"]
+    message: str
+
+
+class Skips:
+    """The deliveries of one destination that are to be skipped. Whoever takes one out writes its dead letter."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[Delivery, Skip] = {}
+
+    def __bool__(self) -> bool:
+        """Whether something is to be skipped."""
+        return bool(self._wanted)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        """Iterate over the deliveries to skip."""
+        return iter(list(self._wanted))
+
+    def want(self, delivery: Delivery) -> Skip:
+        """Note that a delivery is to be skipped. Idempotent."""
+        return self._wanted.setdefault(delivery, Skip())
+
+    def take(self, batch: Batch) -> Batch:
+        """Note that this batch of one was taken out of where it waited, and return it."""
+        self._wanted[batch.deliveries[0]].taken = True
+        return batch
+
+    def take_from(self, batch: Batch) -> list[Batch]:
+        """Take what is to be skipped out of a batch that is not sent yet."""
+        wanted = [delivery for delivery in batch.deliveries if delivery in self._wanted]
+        batch.deliveries = [delivery for delivery in batch.deliveries if delivery not in self._wanted]
+        return [self.take(batch.part([delivery])) for delivery in wanted]
+
+    def tidy(self) -> None:
+        """Forget what has its outcome, or whose partition left."""
+        self._wanted = {
+            delivery: skip
+            for delivery, skip in self._wanted.items()
+            if delivery.tracker.open and delivery.tracker.is_pending(delivery.record.offset, delivery.bit)
+        }
+
+
+class PartitionOwner(Protocol):
+    """What knows this member's partitions: the runner."""
+
+    @property
+    def assigned(self) -> frozenset[TopicPartition]:
+        """The partitions that this member has."""
+        ...
+
+    def tracker_of(self, partition: TopicPartition) -> PartitionTracker | None:
+        """Return the tracker of an assigned partition."""
+        ...
+
+    def end_of(self, partition: TopicPartition) -> int | None:
+        """Return an assigned partition's end offset where it is known."""
+        ...
+
+
+class SkipsRecords(Protocol):
+    """What has records that can be skipped: intake before they are routed, then each destination's worker."""
+
+    def skip(self, tracker: PartitionTracker, offset: int) -> Skip | None:
+        """Skip a record, None where it is not here."""
+        ...
+
+
+class Skipper:
+    """Skips records of one running member."""
+
+    def __init__(
+        self, owner: PartitionOwner, unrouted: SkipsRecords, destinations: Mapping[str, SkipsRecords], clock: Clock
+    ) -> None:
+        self._owner = owner
+        self._unrouted = unrouted
+        self._destinations = destinations
+        self._clock = clock
+
+    async def skip(self, position: Position, destination: str | None) -> Skipped:
+        """Skip a record, for one destination or for all that it waits for; wait `PATIENCE` for its dead letters."""
+        answer = await self._answer(position, destination)
+        log.warning(
+            "record.skip_by_operator",
+            topic=position.topic,
+            partition=position.partition,
+            offset=position.offset,
+            destination=destination,
+            state=answer.state,
+            message=answer.message,
+        )
+        return answer
+
+    async def _answer(self, position: Position, destination: str | None) -> Skipped:
+        tracker = self._owner.tracker_of(position[:2])
+        if tracker is None or not tracker.open:
+            return self._not_owned(position, leaving=tracker is not None)
+        left = tracker.left(position.offset)
+        name = _name(position)
+        if left is None and (end := self._owner.end_of(position[:2])) is not None and position.offset >= end:
+            return Skipped("refused", f"{name} does not exist yet: the partition ends at {end}")
+        if left == 0:
+            return Skipped("refused", f"{name} is already done, or there is no such record; run `connector explain`")
+        if left is None or left & WHOLE:
+            if destination is not None:
+                return Skipped("refused", f"{name} is not routed yet; skip it without --destination")
+            skips: dict[str, Skip | None] = {"": self._unrouted.skip(tracker, position.offset)}
+            bits = WHOLE
+        else:
+            waiting = [waits for waits in _waiting_for(tracker, left) if destination in (None, waits)]
+            if not waiting:
+                return Skipped("refused", f"{name} is already done for {destination}, or does not go there")
+            skips = {waits: self._destinations[waits].skip(tracker, position.offset) for waits in waiting}
+            bits = sum(destination_bit(tracker.destinations.index(waits)) for waits in waiting)
+        await self._wait(tracker, position.offset, bits)
+        return _result(tracker, position, bits, skips, was_read=left is not None)
+
+    async def _wait(self, tracker: PartitionTracker, offset: int, bits: int) -> None:
+        end = self._clock.now() + PATIENCE
+        while tracker.open and _is_left(tracker, offset, bits) and self._clock.now() < end:
+            await self._clock.sleep(_LOOK)
+
+    def _not_owned(self, position: Position, *, leaving: bool) -> Skipped:
+        where = f"{position.topic}[{position.partition}]"
+        if leaving:
+            return Skipped("refused", f"{where} is leaving this member; ask its next owner in a moment")
+        owned = ", ".join(f"{topic}[{number}]" for topic, number in sorted(self._owner.assigned)) or "none"
+        return Skipped(
+            "refused",
+            f"this member does not own {where}; it owns: {owned}. Ask the member that does (--url), or start one",
+        )
+
+
+def _waiting_for(tracker: PartitionTracker, left: int) -> list[str]:
+    return [name for index, name in enumerate(tracker.destinations) if left & destination_bit(index)]
+
+
+def _result(
+    tracker: PartitionTracker, position: Position, bits: int, skips: Mapping[str, Skip | None], *, was_read: bool
+) -> Skipped:
+    """Return what came of it."""
+    name = _name(position)
+    taken = [destination for destination, skip in skips.items() if skip is not None and skip.taken]
+    of = "" if taken in ([], [""]) else f" for {', '.join(taken)}"
+    if not tracker.open:
+        message = f"{name}: its partition left this member meanwhile. Nothing is lost; ask its new owner"
+        return Skipped("refused", message)
+    if not _is_left(tracker, position.offset, bits):
+        if not taken:
+            return Skipped("refused", f"{name} was done before it could be skipped; run `connector explain`")
+        others = [destination for destination in skips if destination not in taken]
+        rest = f"; {', '.join(others)} was done before" if others else ""
+        return Skipped("skipped", f"{name} is skipped: a dead letter with cause operator{of}{rest}")
+    if not was_read:
+        message = f"{name} is not read yet; it becomes a dead letter when this member reads it"
+    elif len(taken) < len(skips):
+        message = f"{name} is in a request; it becomes a dead letter if the answer says that it was not accepted"
+    else:
+        message = f"{name} is set aside{of}; its dead letter waits for Kafka"
+    return Skipped("pending", f"{message}. A restart or a rebalance before that forgets this: then skip it again")
+
+
+def _is_left(tracker: PartitionTracker, offset: int, bits: int) -> bool:
+    left = tracker.left(offset)
+    return left is None or bool(left & bits)
+
+
+def _name(position: Position) -> str:
+    return f"{position.topic}[{position.partition}]@{position.offset}"
