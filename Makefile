@@ -70,7 +70,7 @@ clean:  ## Remove the environment and everything that was fetched or built
 	touch $@
 
 # The package itself; parts are compiled if there is a C compiler. Repeated when they change.
-.venv/.compiled: .venv/.stamp hatch_build.py connector/codec/reader.pyx connector/uuid_text.pyx
+.venv/.compiled: .venv/.stamp hatch_build.py connector/codec/reader.pyx
 	echo "Building the compiled parts: half a minute."
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
