@@ -1,34 +1,39 @@
-"""One request in, one whole answer out, over aiohttp. Knows HTTP and sockets, and no vendor.
+"""HTTP over aiohttp: sends one request and returns its whole answer. Knows sockets, and no vendor.
 
-What it adds to a plain client is honesty about what happened: a request is written at most once (aiohttp itself
-would send an idempotent one again on a reused connection that broke, unpaced and uncounted), a redirect is an answer
-and never followed, and every failure says whether the vendor may have acted on the request. No reason holds more of
-the URL than host and port, because vendors' query strings hold keys.
+It adds certainty to a plain client. A request is written at most once: aiohttp would send an idempotent one again on a
+reused connection that broke, past the rate limit. An answer counts only for its own request (`exchange`). A redirect is
+never followed. Every failure says whether the vendor may have acted on the request. Error messages contain only host
+and port of a URL, because vendors' query strings contain keys.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import ssl
-from dataclasses import dataclass
+import zlib
 from functools import lru_cache
 from typing import Final
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from connector.config.loader import HttpSettings
+from connector.delivery.exchange import (
+    CURRENT,
+    ONE_WRITE,
+    Exchange,
+    StaleConnectionError,
+    WatchedConnector,
+    WatchedRequest,
+    watched_body,
+)
 from connector.errors import ConfigurationError, Fault, TransportError
 from connector.vendors.base import Request, Response
 
 ANSWER_CAP: Final = 2**20
 CONNECT_TIMEOUT: Final = 10.0
 
-# aiohttp warns about raw bytes above this size; larger bodies are written piece by piece.
-_ONE_WRITE: Final = 2**20
 _HEADERS: Final = {"User-Agent": "connector", "Accept-Encoding": "gzip, deflate"}
 
 
@@ -40,11 +45,12 @@ class _BrokenError(Exception):
         self.error = error
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far one request came: whether the socket was given any of its body."""
+class _EarlyAnswerError(Exception):
+    """An answer began before its request was written whole."""
 
-    body_begun: bool = False
+
+class _UnpackError(Exception):
+    """A compressed body is truncated or broken."""
 
 
 class HttpTransport:
@@ -76,23 +82,25 @@ class HttpTransport:
         `TransportError`; its outcome is unknown where the body was begun. A request without a body only asks, so its
         outcome never is. Cancelling closes the connection.
         """
-        progress = _Progress()
+        exchanges: list[Exchange] = []
         url = _url(request.url)
         try:
             async with asyncio.timeout(timeout):
-                return await self._exchange(request, url, progress)
+                return await self._send_once(request, url, exchanges)
         except TimeoutError as late:
+            begun = exchanges[-1].body_begun
             connecting = isinstance(late, aiohttp.ConnectionTimeoutError)
             seconds = self._connect_timeout if connecting else timeout
-            connected = not connecting and (progress.body_begun or request.body is None)
+            connected = not connecting and (begun or request.body is None)
             reason = f"no {'answer from' if connected else 'connection to'} {_address(url)} within {seconds:g} s"
-        except (_BrokenError, aiohttp.ClientError, OSError, ValueError) as raised:
+        except (_BrokenError, _EarlyAnswerError, _UnpackError, aiohttp.ClientError, OSError, ValueError) as raised:
             cause = raised.error if isinstance(raised, _BrokenError) else raised
             reason = _reason(cause, url)
+            begun = exchanges[-1].body_begun
             if isinstance(cause, aiohttp.ClientConnectionError) and _turned_away(cause, request.body):
-                progress.body_begun = False
+                begun = False
         # The cause is left out: aiohttp's own texts hold the whole URL.
-        raise TransportError(reason, unknown_outcome=progress.body_begun) from None
+        raise TransportError(reason, unknown_outcome=begun) from None
 
     async def close(self) -> None:
         """Close every connection. Safe to call twice; a later `send` opens new ones."""
@@ -100,28 +108,44 @@ class HttpTransport:
         if session is not None:
             await session.close()
 
-    async def _exchange(self, request: Request, url: URL, progress: _Progress) -> Response:
+    async def _send_once(self, request: Request, url: URL, exchanges: list[Exchange]) -> Response:
+        """Write the request on the first connection that can still be used: nothing was written on the others."""
+        while True:
+            exchange = Exchange()
+            exchanges.append(exchange)
+            try:
+                return await self._exchange(request, url, exchange)
+            except StaleConnectionError:
+                continue
+            except aiohttp.ClientConnectionError as error:
+                if not isinstance(error.__cause__, StaleConnectionError):
+                    raise
+
+    async def _exchange(self, request: Request, url: URL, exchange: Exchange) -> Response:
         if self._session is None:
             self._session = self._opened()
         body = request.body
+        CURRENT.set(exchange)
         answer = await self._session.request(
             request.method,
             url,
             headers=request.headers,
-            data=None if body is None else _watched(body, progress),
+            data=None if body is None else watched_body(body, exchange),
             allow_redirects=False,
             middlewares=() if request.method == "POST" else (_never_again,),
         )
         try:
+            _check_early(exchange, answer.status)
             content, whole = await self._read(answer)
+            unpacked = _unpacked(content, answer.headers.get("content-encoding", ""), self._answer_cap, whole=whole)
         except BaseException:
             answer.close()
             raise
-        if whole:
+        if whole and not exchange.early:
             answer.release()
         else:
             answer.close()
-        return Response(answer.status, answer.headers, content)
+        return Response(answer.status, answer.headers, unpacked)
 
     async def _read(self, answer: aiohttp.ClientResponse) -> tuple[bytes, bool]:
         """Return the answer's body, and whether that is all of it."""
@@ -136,13 +160,16 @@ class HttpTransport:
 
     def _opened(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._max_in_flight, ssl=self._tls),
+            connector=WatchedConnector(limit=self._max_in_flight, ssl=self._tls),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
             headers=_HEADERS,
             skip_auto_headers=("Content-Type",),
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=self._proxy,
             trust_env=False,
+            request_class=WatchedRequest,
+            # aiohttp takes a truncated gzip body for a whole one.
+            auto_decompress=False,
         )
 
 
@@ -154,30 +181,41 @@ async def _never_again(request: aiohttp.ClientRequest, handler: aiohttp.ClientHa
         raise _BrokenError(error) from error
 
 
-class _WatchedBytes(aiohttp.BytesPayload):
-    """A body that notes when the socket is about to be given its first byte."""
+def _check_early(exchange: Exchange, status: int) -> None:
+    """Raise `_EarlyAnswerError` where an early answer does not count.
 
-    progress: _Progress
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self.progress.body_begun = True
-        await super().write_with_length(writer, content_length)
-
-
-class _WatchedPieces(aiohttp.BytesIOPayload):
-    """The same for a body that is written piece by piece."""
-
-    progress: _Progress
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self.progress.body_begun = True
-        await super().write_with_length(writer, content_length)
+    On a new connection an early refusal can only be about this request: 413 before the body was read. On a reused one
+    it may belong to an earlier request.
+    """
+    if exchange.early and (exchange.reused or status < 300):
+        raise _EarlyAnswerError
 
 
-def _watched(body: bytes, progress: _Progress) -> aiohttp.Payload:
-    payload = _WatchedBytes(body) if len(body) <= _ONE_WRITE else _WatchedPieces(io.BytesIO(body))
-    payload.progress = progress
-    return payload
+def _unpacked(body: bytes, encoding: str, cap: int, *, whole: bool) -> bytes:
+    """Return a body unpacked and cut at `cap`. Raises `_UnpackError` where it is truncated, broken or of another kind.
+
+    `whole` is false where the body itself was cut at the cap: then its end is missing for that reason.
+    """
+    name = encoding.strip().lower()
+    if name in ("", "identity") or not body:
+        return body
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise _UnpackError
+    # Some servers send deflate without the zlib header that RFC 9110 demands.
+    raw = name == "deflate" and body[0] & 0x0F != 8
+    pieces: list[bytes] = []
+    room = cap
+    while body and room > 0:
+        unpacker = zlib.decompressobj(-zlib.MAX_WBITS if raw else zlib.MAX_WBITS | 32)
+        try:
+            pieces.append(unpacker.decompress(body, room))
+        except zlib.error as error:
+            raise _UnpackError from error
+        room -= len(pieces[-1])
+        if not unpacker.eof and whole and room > 0:
+            raise _UnpackError
+        body = unpacker.unused_data
+    return b"".join(pieces)
 
 
 @lru_cache(maxsize=32)
@@ -218,7 +256,7 @@ def _turned_away(error: aiohttp.ClientConnectionError, body: bytes | None) -> bo
     """
     if _certificate_alert(error) is not None:
         return True
-    one_write = body is not None and len(body) <= _ONE_WRITE
+    one_write = body is not None and len(body) <= ONE_WRITE
     return one_write and _is_closing(error)
 
 
@@ -252,7 +290,9 @@ def _reason(error: Exception, url: URL) -> str:
             return f"connect to {address} failed: {_system(error.os_error)}"
         case aiohttp.ServerDisconnectedError():
             return f"{address} closed the connection without an answer"
-        case aiohttp.ClientPayloadError():
+        case _EarlyAnswerError():
+            return f"{address} answered before the request was sent whole; its answer may belong to another request"
+        case aiohttp.ClientPayloadError() | _UnpackError():
             return f"the answer from {address} broke off or cannot be unpacked"
         case aiohttp.ClientResponseError():
             return f"the answer from {address} is not HTTP"

@@ -68,12 +68,17 @@ class Server:
 async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     """Run a server for one test; a script that returns closes its connection."""
     server = Server()
+    tasks: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         try:
             await script(Peer(reader, writer, server.requests, server.asked))
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
@@ -85,6 +90,9 @@ async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIte
         yield server
     finally:
         listener.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager
