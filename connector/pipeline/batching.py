@@ -95,6 +95,7 @@ class Batch:
         "first_attempt",
         "group",
         "isolating",
+        "levels",
         "reason",
         "said",
         "sent_at",
@@ -114,6 +115,8 @@ class Batch:
         self.first_attempt: float | None = None
         self.accepted_before = 0
         self.isolating = False
+        self.levels: int | None = None
+        """How often it may still be halved (`isolation`); None where it was not taken apart yet."""
         self.reason = ""
         self.said = ""
         """The vendor's last words in full, values included: for dead letters only."""
@@ -136,6 +139,7 @@ class Batch:
         part.first_attempt = self.first_attempt
         part.accepted_before = self.accepted_before
         part.isolating = self.isolating
+        part.levels = self.levels
         part.asked = self.asked
         part.reason = self.reason
         return part
