@@ -72,6 +72,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "request.ended": "A followed request ended; has the verdict.",
     "results.failed": "Kafka did not accept a vendor's answer. It is retried.",
     "summary": "What was done in the last 30 s, the backlog, and each destination's state.",
+    "task.failed": "A background task failed; the run ends with its error.",
+    "task.restarted": "A background task failed, and starts again after `seconds`.",
 }
 """The meaning of each event, for a person who sees it in a log."""
 

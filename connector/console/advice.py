@@ -51,6 +51,10 @@ CAUSES: Final = {
         "The request was sent and nobody can say whether the vendor took it.",
         "Look on the vendor's side for the dedup id. Replay sends it again with the same id.",
     ),
+    "internal": Advice(
+        "The connector itself failed on this record.",
+        "Please report the message. After an update, replay.",
+    ),
     "operator": Advice(
         "A person set this record aside.",
         "Whoever skipped it knows why; the audit log names them. Replay when it is mended, or discard.",

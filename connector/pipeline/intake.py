@@ -7,7 +7,8 @@ of a run is done once. Everything here is synchronous: a run costs no `await`, a
 A record leaves in one of four ways:
 
 - prepared: it waits at a destination, which ends it;
-- refused: it cannot be decoded or routed. It becomes a dead letter, or waits where its topic is in a storm;
+- refused: it cannot be decoded or routed, or raises an unexpected exception, which is a fault of ours and must not end
+  the run. It becomes a dead letter, or waits where its topic is in a storm;
 - parked: its schema is not known yet. What follows it in its partition is parked behind it, so that nothing overtakes
   it, and all of it goes on once the decoder has an answer;
 - done: it has no value, is for another destination, or matches no route where that is a skip.
@@ -17,7 +18,6 @@ Every record that is held, in whichever way, is charged to the budget exactly on
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ import structlog
 
 from connector.clock import Clock
 from connector.dead_letters.headers import ParsedDeadLetter, parse
-from connector.errors import Refusal, SchemaUnavailable
+from connector.errors import ConnectorError, Refusal, SchemaUnavailable
 from connector.pipeline.batching import Delivery, Offer, charge_of, size_alone
 from connector.pipeline.flow import Budget, TopicPartition
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
@@ -37,6 +37,7 @@ from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Storms, Suspended
 from connector.records import DeadLetter, Event, Item, Record, uuid5_text
 from connector.routing.table import Routed, RouteTable, position_identity, reroute
+from connector.tasks import Supervisor, place_of
 from connector.telemetry.logs import sample
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import Vendor
@@ -139,10 +140,10 @@ class Intake:
         self._elsewhere: dict[tuple[str, str], bool] = {}
         self._bits = {name: destination_bit(index) for index, name in enumerate(names)}
         self._parked: dict[TopicPartition, deque[Record]] = {}
-        self._resolving: dict[object, asyncio.Task[None]] = {}
-        self._tasks: dict[asyncio.Task[None], PartitionTracker] = {}
+        self._resolving: set[object] = set()
+        self._tasks: Supervisor[PartitionTracker | None] = Supervisor()
+        """Dead letters that are being written, each about its partition, and schemas that are being resolved."""
         self._answered = False
-        self._error: BaseException | None = None
         self._skips: dict[tuple[str, int, int], Skip] = {}
         """Records that are skipped when they are read."""
 
@@ -207,9 +208,8 @@ class Intake:
         return True
 
     def take_parked(self, tracker_of: TrackerOf) -> None:
-        """Go on with parked records whose schema has an answer now. Raises what resolving raised unexpectedly."""
-        if self._error is not None:
-            raise self._error
+        """Go on with parked records whose schema has an answer now. Raises what a background task has raised."""
+        self._tasks.check()
         if not self._answered:
             return
         self._answered = False
@@ -246,18 +246,11 @@ class Intake:
 
     async def drain(self, timeout: float) -> bool:
         """Wait for the dead letters of leaving partitions that are being written; return whether all ended in time."""
-        leaving = {task for task, tracker in self._tasks.items() if not tracker.open}
-        if not leaving:
-            return True
-        _, late = await asyncio.wait(leaving, timeout=max(0.0, timeout))
-        return not late
+        return await self._tasks.wait(lambda tracker: tracker is not None and not tracker.open, timeout)
 
     async def close(self) -> None:
         """Cancel what is still going on."""
-        tasks = [*self._tasks, *self._resolving.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     def _is_elsewhere(self, record: Record, only: str) -> bool:
         """Whether the record's schema alone, or its dead letter's headers, show that another destination gets it."""
@@ -302,8 +295,7 @@ class Intake:
         Those that follow are decoded too, for their schemas' sake: an unknown id is refused only once the registry has
         resolved another one, and where a whole partition waits behind the unknown id, that may be one of these.
         """
-        replayed = tracker.topic == self._replay_topic
-        outcomes = self._services.decoder.decode([self._first(record) for record in records] if replayed else records)
+        outcomes = self._decoded(records)
         parked = bool(self._parked) and (tracker.topic, tracker.partition) in self._parked
         decoded: list[tuple[Record, Event]] = []
         for record, outcome in zip(records, outcomes, strict=True):
@@ -317,6 +309,16 @@ class Intake:
             elif isinstance(outcome, Refusal):
                 self._refuse(record, tracker, outcome)
         return decoded
+
+    def _decoded(self, records: list[Record]) -> list[Decoded]:
+        """Return what became of each record; an exception over one of them is its refusal alone."""
+        try:
+            replayed = records[0].topic == self._replay_topic
+            return self._services.decoder.decode([self._first(record) for record in records] if replayed else records)
+        except Exception as error:  # noqa: BLE001 - no content of a record may end a run
+            if len(records) == 1:
+                return [_internal(error, "decoded")]
+            return [outcome for record in records for outcome in self._decoded([record])]
 
     def _prepare(self, decoded: Sequence[_Events]) -> None:
         """Route and prepare events, and offer them to their destinations."""
@@ -352,6 +354,10 @@ class Intake:
                     deliveries = reroute(routes, event, dead_letter.first_record(record), dead_letter, cluster_id)
             except Refusal as refusal:
                 self._refuse(record, tracker, refusal)
+            except ConnectorError:
+                raise
+            except Exception as error:  # noqa: BLE001 - no content of a record may end a run
+                self._refuse(record, tracker, _internal(error, "routed"))
             else:
                 routed.append((record, deliveries))
         return routed
@@ -386,21 +392,20 @@ class Intake:
 
     def _waits_for(self, record: Record) -> object:
         """Return the key of the schema that a record waits for, None where it waits for another record only."""
-        (outcome,) = self._services.decoder.decode([self._first(record)])
+        (outcome,) = self._decoded([record])
         return outcome.key if isinstance(outcome, SchemaUnavailable) else None
 
     def _resolve(self, key: object) -> None:
-        if key in self._resolving:
-            return
-        task = asyncio.create_task(self._services.decoder.resolve(key))
-        self._resolving[key] = task
-        task.add_done_callback(lambda done: self._resolved(key, done))
+        if key not in self._resolving:
+            self._resolving.add(key)
+            self._tasks.start(self._resolved(key), f"schema {key}", None)
 
-    def _resolved(self, key: object, task: asyncio.Task[None]) -> None:
-        del self._resolving[key]
-        self._answered = True
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._error = error
+    async def _resolved(self, key: object) -> None:
+        try:
+            await self._services.decoder.resolve(key)
+        finally:
+            self._resolving.discard(key)
+            self._answered = True
 
     def _refuse(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
         self._services.budget.add(charge_of(record))
@@ -415,9 +420,7 @@ class Intake:
 
     def _write(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
         """Write a dead letter of a record that is charged already."""
-        task = asyncio.create_task(self._dead_letter(record, tracker, refusal))
-        self._tasks[task] = tracker
-        task.add_done_callback(self._tasks.pop)
+        self._tasks.start(self._dead_letter(record, tracker, refusal), "dead letter", tracker)
 
     def _resume(self, suspended: Sequence[Suspended]) -> None:
         """Refuse again what a storm kept back; there may be a next storm among them."""
@@ -502,19 +505,23 @@ class Run:
         for record, routed, left in run:
             if not left & bit:
                 continue  # finished for this destination before
-            event = routed.event
+            if isinstance(routed.event, Refusal):
+                self._refuse(leg, record, tracker, routed, routed.event)
+                continue
             try:
-                if isinstance(event, Refusal):
-                    raise event
-                group = vendor.group(event)
-                item = vendor.encode(event, now)
-                if offer is None or group is not offer.group:
-                    offer, limits = leg.offer_of(group), vendor.limits(group)
-                    room = limits.bytes - limits.overhead
-                if len(item.body) > room:
-                    raise _too_large(size_alone(item, limits), limits.bytes)
+                group = vendor.group(routed.event)
+                item = vendor.encode(routed.event, now)
             except Refusal as refusal:
                 self._refuse(leg, record, tracker, routed, refusal)
+                continue
+            except Exception as error:  # noqa: BLE001 - no content of a record may end a run
+                self._refuse(leg, record, tracker, routed, _internal(error, "prepared"))
+                continue
+            if offer is None or group is not offer.group:
+                offer, limits = leg.offer_of(group), vendor.limits(group)
+                room = limits.bytes - limits.overhead
+            if len(item.body) > room:
+                self._refuse(leg, record, tracker, routed, _too_large(size_alone(item, limits), limits.bytes))
                 continue
             charge = charge_of(record, item.body)
             offer.charge += charge
@@ -550,6 +557,12 @@ def _log_sampled(decoded: Sequence[_Events]) -> None:
                 schema=event.schema,
                 bytes=len(record.value or b""),
             )
+
+
+def _internal(error: Exception, step: str) -> Refusal:
+    """Return the refusal of a record that showed a fault of ours: it blocks nothing, and can be replayed later."""
+    message = f"unexpected {place_of(error)} while the record was {step}: a fault of the connector, please report it"
+    return Refusal("internal", f"internal.{type(error).__name__}", message)
 
 
 def _too_large(size: int, limit: int) -> Refusal:

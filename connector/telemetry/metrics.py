@@ -59,7 +59,7 @@ DEFINITIONS: Final = tuple(
             "Records acknowledged by the dead-letter topic; without a destination where none was found yet.",
             "records",
             (),
-            "cause: decode, route, invalid, refused, too_large, expired, gave_up, unknown_outcome, operator",
+            "cause: decode, route, invalid, refused, too_large, expired, gave_up, unknown_outcome, operator, internal",
         ),
         (
             "records_skipped_total",

@@ -31,6 +31,7 @@ FLOORS = (
     "config",
     "telemetry",
     "records",
+    "tasks",
     "clock",
     "errors",
 )

@@ -28,7 +28,7 @@ def record(offset: int, value: bytes | None = b"d", *, partition: int = 0, topic
 
 
 class ModelDecoder:
-    """Refuses `broken`, and knows the schema of `schema:NAME…` once it was resolved."""
+    """Refuses `broken`, fails on `decoder`, knows the schema of `schema:NAME…` once it was resolved."""
 
     def __init__(self) -> None:
         self.known: set[str] = set()
@@ -42,6 +42,8 @@ class ModelDecoder:
 
     def _decoded(self, record: Record) -> Decoded:
         text = (record.value or b"").decode()
+        if text == "decoder":
+            raise KeyError(text)
         if text == "broken":
             return Refusal("decode", "decode.model", "not a model's value")
         if text.startswith("schema:"):
@@ -71,7 +73,7 @@ class ModelDecoder:
 
 
 class ModelRoutes:
-    """Sends an event to the destinations that its value names by letter; `?` is refused, empty is skipped."""
+    """Sends an event to the destinations in its value, a letter each; `?` is refused, empty skipped, `route` fails."""
 
     def plan(self, _topic: str, _schema: str) -> Plan:
         """Route every event of any schema alike."""
@@ -84,6 +86,8 @@ class ModelRoutes:
     def route(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
         """Route the event."""
         to = event.datum["to"]
+        if to == "route":
+            raise TypeError(to)
         if to == "?":
             raise Refusal("route", "route.model", "nowhere")
         identity = f"{cluster_id}/{record.topic}/{record.partition}/{record.offset}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from connector.records import Item
+from connector.errors import ConnectorError
+from connector.records import DeadLetter, Item
 from connector.vendors.base import VendorEvent
 from tests.unit.delivery.delivery_rig import ModelVendor, played
 from tests.unit.pipeline.pipeline_rig import ModelSource, PipelineRig
@@ -15,6 +18,16 @@ def filled(*values: bytes | None) -> ModelSource:
     source = ModelSource()
     source.produce(*values)
     return source
+
+
+class Faulty(ModelVendor):
+    """Fails on the record at offset 3."""
+
+    def encode(self, event: VendorEvent, now: int) -> Item:
+        """Encode all others."""
+        if event.fields["n"] == 3:
+            raise ZeroDivisionError
+        return super().encode(event, now)
 
 
 class Large(ModelVendor):
@@ -148,6 +161,44 @@ async def test_an_unexpected_error_of_the_registry_ends_the_run() -> None:
         async with rig.running():
             await rig.clock.sleep(5)
     assert rig.source.commits == []
+
+
+@pytest.mark.promise("P1")
+@played
+async def test_an_unexpected_exception_over_one_record_makes_it_a_dead_letter() -> None:
+    """A fault of ours in decoder, route or vendor ends one record with cause `internal`; all others are delivered.
+
+    Kills: a record that ends the run, and so every run after it.
+    """
+    rig = PipelineRig(filled(b"d", b"decoder", b"route", b"d", b"d"))
+    rig.to["d"].vendor = Faulty()
+    async with rig.running():
+        await rig.until(lambda: rig.source.committed.get(("t", 0)) == (5, ""))
+    assert sorted(rig.to["d"].taken) == [(0, 0), (0, 4)]
+    assert rig.to["d"].refused == [(3, "internal.ZeroDivisionError")]
+    found = [(one.record.offset, one.cause, one.code) for one in rig.written]
+    assert found == [(1, "internal", "internal.KeyError"), (2, "internal", "internal.TypeError")]
+    assert "TypeError at line" in rig.written[1].message
+    assert "routed" in rig.written[1].message
+
+
+@pytest.mark.promise("P1")
+@played
+async def test_a_dead_letter_that_can_never_be_written_ends_the_run() -> None:
+    """Where the producer is useless for good the run ends with its error, and the record stays uncommitted.
+
+    Kills: dropping the exception of the task that writes it, so that the partition stands for ever.
+    """
+    rig = PipelineRig(filled(b"broken", b"d"))
+
+    async def useless(dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
+        raise ConnectorError("the producer can send nothing any more")
+
+    rig.dead_letters.write = useless  # type: ignore[method-assign]
+    with pytest.raises(ConnectorError, match="nothing any more"):
+        async with rig.running():
+            await rig.clock.sleep(5)
+    assert rig.source.committed.get(("t", 0), (0,))[0] == 0
 
 
 @pytest.mark.promise("P5")

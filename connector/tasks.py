@@ -1,0 +1,104 @@
+"""Background tasks, none of which dies unseen.
+
+asyncio keeps the exception of a task for the code that awaits it. If a task is only started, no code sees it: its
+work stops and nothing shows why. So a task that is not awaited at once has a `Supervisor`, which ends the run, or is
+`restarted`, where the run can do without it for a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+
+from connector.clock import Clock
+
+T = TypeVar("T")
+
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+
+log = structlog.get_logger()
+
+
+class Supervisor(Generic[T]):
+    """The background tasks of one owner, each with what it is `about`.
+
+    A task that raises is logged, and `on_failure` is called, which wakes the owner. The owner calls `check` in its own
+    loop: that raises the first of these exceptions there, and so ends the run. Cancelled tasks are no failures.
+    """
+
+    def __init__(self, on_failure: Callable[[], None] = lambda: None) -> None:
+        self._on_failure = on_failure
+        self._error: BaseException | None = None
+        self._about: dict[asyncio.Task[None], T] = {}
+
+    def start(self, work: Coroutine[Any, Any, None], name: str, about: T) -> asyncio.Task[None]:
+        """Run `work` in the background; `name` is what a log line calls it."""
+        task = asyncio.create_task(work, name=name)
+        self._about[task] = about
+        task.add_done_callback(self._ended)
+        return task
+
+    @property
+    def running(self) -> dict[asyncio.Task[None], T]:
+        """The tasks that have not ended, with what each is about."""
+        return self._about
+
+    def check(self) -> None:
+        """Raise the exception of the first task that failed, if any did."""
+        if self._error is not None:
+            raise self._error
+
+    async def wait(self, concerns: Callable[[T], bool], timeout: float) -> bool:
+        """Wait for the tasks about something, at most `timeout` seconds; return whether all of them ended in time."""
+        tasks = [task for task, about in self._about.items() if concerns(about)]
+        if not tasks:
+            return True
+        _, late = await asyncio.wait(tasks, timeout=max(0.0, timeout))
+        return not late
+
+    async def close(self) -> None:
+        """Cancel all tasks and return once they have ended."""
+        tasks = list(self._about)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._about[task]
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("task.failed", task=task.get_name(), message=place_of(error))
+            self._error = self._error or error
+            self._on_failure()
+
+
+async def restarted(work: Callable[[], Coroutine[Any, Any, None]], name: str, clock: Clock) -> None:
+    """Run `work`, and run it again whenever it raises, after longer and longer pauses. Returns when `work` does."""
+    pause = FIRST_PAUSE
+    while True:
+        began = clock.now()
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the task has to go on
+            # What ran well for a while begins again with the first pause.
+            pause = FIRST_PAUSE if clock.now() - began > LONGEST_PAUSE else pause
+            log.warning("task.restarted", task=name, message=place_of(error), seconds=pause)
+            await clock.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        else:
+            return
+
+
+def place_of(error: BaseException) -> str:
+    """Return an exception's type and where it was raised, without its text, which may hold a record's values."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    ours = [frame for frame in frames if str(frame[0].f_globals.get("__name__", "")).startswith("connector.")]
+    if not frames:
+        return type(error).__name__
+    frame, line = (ours or frames)[-1]
+    return f"{type(error).__name__} at line {line} of {frame.f_globals.get('__name__')}"
