@@ -73,8 +73,10 @@ def _lenient(schema: Any) -> Any:
     kept |= {key: {name: _lenient(child) for name, child in schema[key].items()} for key in _NAMED if key in schema}
     kind = kept.get("type")
     if kind == "string" and not {"enum", "const", "pattern"} & kept.keys():
-        return {**kept, "type": ["string", "integer"]}
-    if (
+        kept["type"] = ["string", "integer"]
+        if kept.get("minLength", 0) <= 1 and "maxLength" not in kept:
+            return kept  # else a short reference to a long secret would be refused
+    elif (
         kind not in ("integer", "number", "boolean")
         and "enum" not in kept
         and not (kind == "string" and "pattern" in kept)

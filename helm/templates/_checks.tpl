@@ -1,4 +1,4 @@
-{{/* Seconds of a duration as the configuration writes it: 22s, 500ms, 1.5m, 30. */}}
+{{/* Seconds of a duration in the configuration: 22s, 500ms, 1.5m, 30. */}}
 {{- define "connector.seconds" -}}
 {{- $text := toString . | trim -}}
 {{- $number := regexFind "^[0-9]+(\\.[0-9]+)?" $text | float64 -}}
@@ -7,74 +7,92 @@
 {{- mulf $number $length -}}
 {{- end -}}
 
-{{/* Fails where a text that names a secret holds one: {path, name, value}. */}}
-{{- define "connector.checkSecrets" -}}
+{{/* Mebibytes of a size in the configuration (24MiB, 1GB, 1000000) or in Kubernetes (256Mi, 1Gi, 500M). */}}
+{{- define "connector.mebibytes" -}}
+{{- $text := toString . | trim -}}
+{{- if kindIs "float64" . -}}{{- $text = printf "%.0f" . -}}{{- end -}}
+{{- $number := regexFind "^[0-9]+(\\.[0-9]+)?" $text | float64 -}}
+{{- $unit := regexFind "[A-Za-z]*$" $text | trimSuffix "B" -}}
+{{- $size := get (dict "" 1.0 "k" 1000.0 "K" 1000.0 "Ki" 1024.0 "M" 1000000.0 "Mi" 1048576.0 "G" 1000000000.0 "Gi" 1073741824.0 "T" 1000000000000.0 "Ti" 1099511627776.0 "m" 0.001) $unit | default 1.0 -}}
+{{- divf (mulf $number $size) 1048576.0 -}}
+{{- end -}}
+
+{{/* Refuses secrets in plain text, and whole numbers that Helm has rounded: {path, name, value}. */}}
+{{- define "connector.checkValue" -}}
 {{- $path := .path -}}
 {{- if kindIs "map" .value -}}
 {{- range $name, $value := .value -}}
-{{- include "connector.checkSecrets" (dict "path" (printf "%s.%s" $path $name) "name" $name "value" $value) -}}
+{{- include "connector.checkValue" (dict "path" (printf "%s.%s" $path $name) "name" $name "value" $value) -}}
 {{- end -}}
 {{- else if kindIs "slice" .value -}}
 {{- $name := .name -}}
 {{- range $index, $value := .value -}}
-{{- include "connector.checkSecrets" (dict "path" (printf "%s[%d]" $path $index) "name" $name "value" $value) -}}
+{{- include "connector.checkValue" (dict "path" (printf "%s[%d]" $path $index) "name" $name "value" $value) -}}
 {{- end -}}
-{{- else if or (kindIs "string" .value) (kindIs "float64" .value) (kindIs "int64" .value) -}}
+{{- else if or (kindIs "string" .value) (kindIs "float64" .value) (kindIs "int64" .value) (kindIs "int" .value) -}}
+{{- if not (kindIs "string" .value) -}}
+{{- if or (ge (float64 .value) 9007199254740992.0) (le (float64 .value) -9007199254740992.0) -}}
+{{- fail (printf "%s is a number above 2^53, which Helm rounds: write it in quotes." $path) -}}
+{{- end -}}
+{{- end -}}
 {{- $text := toString .value -}}
 {{- $secret := regexMatch "(?i)secret|passw|token|authorization|credential|cookie|signature|auth\\.user\\.info|(^|[._-])(pw|jaas|app_?key|api_?key|access_?key|private_?key|key_pem|key\\.pem|keystore\\.pem|auth)$" .name -}}
 {{- $about := regexMatch "(?i)(endpoint\\.url|_url|location|timeout\\.ms|\\.type|_file|scope)$" .name -}}
 {{- $reference := regexMatch "^\\s*([^\\s:${}]*:)?\\$\\{(file:[^}]+|[A-Za-z_][A-Za-z0-9_]*)\\}\\s*$" $text -}}
 {{- if and $secret (not $about) (ne $text "") (not $reference) -}}
-{{- fail (printf "%s holds a secret itself, and values end up in a ConfigMap and in Helm's history. Put it into a Secret, name that in existingSecret, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
+{{- fail (printf "%s contains a secret. Values are stored in a ConfigMap and in Helm's history. Put it into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
 {{- end -}}
 {{- if regexMatch "://[^/@\\s$]*:[^/@\\s$]+@" $text -}}
-{{- fail (printf "%s has a password in its address. Put the address into a Secret, name that in existingSecret, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
+{{- fail (printf "%s contains a password in its address. Put the address into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Refuses a console that nobody could reach, or everybody. */}}
+{{/* Refuses a console that no one, or everyone, could reach. */}}
 {{- define "connector.checkConsole" -}}
 {{- $config := include "connector.given" . | fromJson -}}
 {{- $own := default dict $config.console -}}
 {{- if .Values.console.enabled -}}
 {{- if not $own.token -}}
-{{- fail "console.enabled serves dead letters to whoever reaches the page, and config.console.token is empty: put a token into a Secret, name that in existingSecret, and write ${file:/run/secrets/connector/KEY} there." -}}
+{{- fail "console.enabled is true and config.console.token is empty: everyone who reaches the page could read dead letters. Put a token into a Secret, set existingSecret to its name, and set config.console.token to ${file:/run/secrets/connector/KEY}." -}}
 {{- end -}}
 {{- if has (toString (default "0.0.0.0" $own.host)) (list "127.0.0.1" "localhost" "::1") -}}
-{{- fail "config.console.host is a loopback address, which the console's Service cannot reach: leave it out." -}}
+{{- fail "config.console.host is a loopback address, which the console's Service cannot reach: remove it." -}}
 {{- end -}}
 {{- if and (hasKey $own "port") (or (contains "${" (toString $own.port)) (lt (int $own.port) 1024)) -}}
-{{- fail "config.console.port has to be a number from 1024: the Service points to it, and pods do not run as root." -}}
+{{- fail "config.console.port must be a number of at least 1024: the Service uses it, and pods do not run as root." -}}
 {{- end -}}
 {{- if and (not .Values.service.enabled) (not $own.members) -}}
-{{- fail "service.enabled is false, so the console would find no member: enable it, or set config.console.members." -}}
+{{- fail "service.enabled is false, so the console cannot find members: enable it, or set config.console.members." -}}
 {{- end -}}
 {{- if and .Values.console.ingress.enabled (not .Values.console.ingress.host) -}}
-{{- fail "console.ingress.host is empty, and the console answers only to names that it knows: give the name that people type." -}}
+{{- fail "console.ingress.host is empty, and the console accepts only known names: set the name that people type." -}}
+{{- end -}}
+{{- if and .Values.console.ingress.enabled (not .Values.console.ingress.tlsSecret) (not .Values.console.ingress.allowHttp) -}}
+{{- fail "console.ingress.tlsSecret is empty, so the token would cross the network unencrypted: set a Secret of type kubernetes.io/tls, or console.ingress.allowHttp: true if something else ends TLS." -}}
 {{- end -}}
 {{- else if .Values.console.ingress.enabled -}}
-{{- fail "console.ingress.enabled is true and console.enabled is false: enable the console, or no Ingress." -}}
+{{- fail "console.ingress.enabled is true and console.enabled is false: enable the console, or disable the Ingress." -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Refuses, with a sentence, what would start and then go wrong. */}}
+{{/* Refuses values that would fail later, with a message that says what to change. */}}
 {{- define "connector.check" -}}
 {{- $values := .Values -}}
 {{- $config := include "connector.given" . | fromJson -}}
-{{- include "connector.checkSecrets" (dict "path" "config" "name" "config" "value" $config) -}}
+{{- include "connector.checkValue" (dict "path" "config" "name" "config" "value" (default $config $values.config)) -}}
 {{- range $index, $variable := $values.env -}}
 {{- if hasKey $variable "value" -}}
-{{- include "connector.checkSecrets" (dict "path" (printf "env[%d].value (%s)" $index $variable.name) "name" $variable.name "value" $variable.value) -}}
+{{- include "connector.checkValue" (dict "path" (printf "env[%d].value (%s)" $index $variable.name) "name" $variable.name "value" $variable.value) -}}
 {{- end -}}
 {{- end -}}
 {{- $drain := toString (default "22s" (dig "limits" "drain_timeout" "22s" $config)) -}}
 {{- if contains "${" $drain -}}
-{{- fail "config.limits.drain_timeout is a reference, so terminationGracePeriodSeconds cannot be compared with it: write the duration itself." -}}
+{{- fail "config.limits.drain_timeout is a reference and cannot be compared with terminationGracePeriodSeconds: write the duration." -}}
 {{- end -}}
 {{- $needed := addf (include "connector.seconds" $drain | float64) 8 | ceil | int -}}
 {{- if lt (int $values.terminationGracePeriodSeconds) $needed -}}
-{{- fail (printf "terminationGracePeriodSeconds is %d, and a stop may take config.limits.drain_timeout (%s) + 8 s: pods would be killed while they drain, and deliveries repeated. Set it to at least %d, or lower the drain time." (int $values.terminationGracePeriodSeconds) $drain $needed) -}}
+{{- fail (printf "terminationGracePeriodSeconds is %d, but a stop may take config.limits.drain_timeout (%s) + 8 s: pods would be killed while they drain, and deliveries repeated. Set it to at least %d, or lower the drain timeout." (int $values.terminationGracePeriodSeconds) $drain $needed) -}}
 {{- end -}}
 {{- $most := int $values.replicaCount -}}
 {{- $key := "replicaCount" -}}
@@ -85,47 +103,105 @@
 {{- fail "autoscaling.maxReplicas is below autoscaling.minReplicas: raise it." -}}
 {{- end -}}
 {{- if and (eq $values.autoscaling.type "keda") (eq $values.autoscaling.trigger "prometheus") (not $values.autoscaling.prometheusAddress) -}}
-{{- fail "autoscaling.trigger is prometheus, and autoscaling.prometheusAddress is empty: give the address of Prometheus." -}}
+{{- fail "autoscaling.trigger is prometheus and autoscaling.prometheusAddress is empty: set the address of Prometheus." -}}
 {{- end -}}
 {{- end -}}
 {{- if and $values.autoscaling.enabled (eq $values.autoscaling.type "keda") (eq $values.autoscaling.trigger "kafka") (contains "${" (toString (get $config.kafka.client "bootstrap.servers"))) -}}
-{{- fail "config.kafka.client.bootstrap.servers is a reference, which KEDA cannot read: write the addresses themselves, or set autoscaling.trigger to prometheus." -}}
+{{- fail "config.kafka.client.bootstrap.servers is a reference, which KEDA cannot read: write the addresses, or set autoscaling.trigger to prometheus." -}}
 {{- end -}}
 {{- if and $values.partitions (gt $most (int $values.partitions)) -}}
-{{- fail (printf "%s is %d, and the topics have %d partitions: a member without a partition does nothing. Set it to %d or less, or add partitions." $key $most (int $values.partitions) (int $values.partitions)) -}}
+{{- fail (printf "%s is %d, but the topics have %d partitions: a member without a partition is idle. Set it to at most %d, or add partitions." $key $most (int $values.partitions) (int $values.partitions)) -}}
 {{- end -}}
 {{- range $name, $destination := $config.destinations -}}
 {{- if and (gt $most 1) (eq (default "group" $destination.rate_limit_share) "fixed") -}}
-{{- fail (printf "%s is %d, and config.destinations.%s.rate_limit_share is fixed: each member would take the whole rate, %d times what the vendor allows. Leave rate_limit_share at group, or run one replica." $key $most $name $most) -}}
+{{- fail (printf "%s is %d and config.destinations.%s.rate_limit_share is fixed: each member would use the whole rate, together %d times what the vendor allows. Set rate_limit_share to group, or run one replica." $key $most $name $most) -}}
 {{- end -}}
 {{- end -}}
 {{- $server := default dict $config.server -}}
 {{- if has (toString (default "0.0.0.0" $server.host)) (list "127.0.0.1" "localhost" "::1") -}}
-{{- fail "config.server.host is a loopback address, which probes and Prometheus cannot reach: leave it out." -}}
+{{- fail "config.server.host is a loopback address, which probes and Prometheus cannot reach: remove it." -}}
 {{- end -}}
 {{- if and (hasKey $server "port") (or (contains "${" (toString $server.port)) (lt (int $server.port) 1024)) -}}
-{{- fail "config.server.port has to be a number from 1024: pods are probed there, and do not run as root." -}}
+{{- fail "config.server.port must be a number of at least 1024: probes use it, and pods do not run as root." -}}
 {{- end -}}
 {{- if and $values.autoscaling.enabled (lt (int $values.autoscaling.minReplicas) 1) (or (eq $values.autoscaling.type "hpa") (eq $values.autoscaling.trigger "prometheus")) -}}
-{{- fail "autoscaling.minReplicas is 0, and without a member nobody serves the metrics that would start one: set 1, or scale by KEDA's kafka trigger." -}}
+{{- fail "autoscaling.minReplicas is 0, but without a member there are no metrics to scale up by: set 1, or use KEDA's kafka trigger." -}}
 {{- end -}}
 {{- $protocol := upper (toString (default "PLAINTEXT" (get $config.kafka.client "security.protocol"))) -}}
 {{- if and $values.autoscaling.enabled (eq $values.autoscaling.type "keda") (eq $values.autoscaling.trigger "kafka") (ne $protocol "PLAINTEXT") (not $values.autoscaling.authenticationRef) -}}
-{{- fail (printf "config.kafka.client.security.protocol is %s, and KEDA reads the lag by itself: name a TriggerAuthentication with Kafka's credentials in autoscaling.authenticationRef, or set autoscaling.trigger to prometheus." $protocol) -}}
+{{- fail (printf "config.kafka.client.security.protocol is %s, and KEDA reads the lag with its own credentials: set autoscaling.authenticationRef to a TriggerAuthentication with Kafka's credentials, or autoscaling.trigger to prometheus." $protocol) -}}
 {{- end -}}
 {{- include "connector.checkConsole" . -}}
-{{- if and $values.networkPolicy.enabled (not $values.networkPolicy.egress) -}}
-{{- fail "networkPolicy.egress is empty, so pods could reach DNS and vendors and not Kafka: name where Kafka and the registry are." -}}
+{{- if and $values.networkPolicy.enabled (not $values.networkPolicy.kafka.to) (not $values.networkPolicy.egress) -}}
+{{- fail "networkPolicy.enabled is true and networkPolicy.kafka.to is empty, so pods could not reach Kafka: set the peers of the brokers, or rules in networkPolicy.egress." -}}
 {{- end -}}
+{{- if and $values.networkPolicy.enabled $config.schema_registry (not $values.networkPolicy.registry.to) (not $values.networkPolicy.egress) -}}
+{{- fail "networkPolicy.enabled is true and networkPolicy.registry.to is empty, so pods could not reach the schema registry: set its peers, or rules in networkPolicy.egress." -}}
+{{- end -}}
+{{- include "connector.checkPods" . -}}
 {{- if and $values.staticMembership (hasKey $config.kafka.client "group.instance.id") -}}
-{{- fail "config.kafka.client has group.instance.id, which staticMembership sets for each pod: leave it out." -}}
+{{- fail "config.kafka.client has group.instance.id, which staticMembership sets for each pod: remove it." -}}
 {{- end -}}
 {{- $names := list -}}
 {{- range $each := include "connector.workloads" . | fromJsonArray -}}
 {{- if has $each.name $names -}}
-{{- fail (printf "destination %s has no name of its own in Kubernetes (%s): names may not differ only in . _ and -, or after 52 characters." $each.destination $each.name) -}}
+{{- fail (printf "destination %s has no unique name in Kubernetes (%s): names must differ in more than . _ and -, within the first 52 characters." $each.destination $each.name) -}}
 {{- end -}}
 {{- $names = append $names $each.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses pods that Kubernetes would refuse, kill, or never evict. */}}
+{{- define "connector.checkPods" -}}
+{{- $values := .Values -}}
+{{- $config := include "connector.given" . | fromJson -}}
+{{- $reserved := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" -}}
+{{- range $key := list "podLabels" "commonLabels" -}}
+{{- range $label, $_ := get $values $key -}}
+{{- if has $label $reserved -}}
+{{- fail (printf "%s has %s, which the chart's selectors use: choose another label." $key $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $label := list "helm.sh/chart" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" -}}
+{{- if hasKey $values.commonLabels $label -}}
+{{- fail (printf "commonLabels has %s, which the chart sets: remove it." $label) -}}
+{{- end -}}
+{{- end -}}
+{{- if hasKey $values.podAnnotations "checksum/config" -}}
+{{- fail "podAnnotations has checksum/config, which the chart sets: remove it." -}}
+{{- end -}}
+{{- $names := list "POD_NAME" -}}
+{{- range $values.env -}}
+{{- if has .name $names -}}
+{{- fail (printf "env has %s twice, or the chart sets it: remove one." .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- $limit := dig "limits" "memory" "" $values.resources -}}
+{{- $buffer := dig "limits" "buffer" "24MiB" $config -}}
+{{- if and $limit (not (contains "${" (toString $buffer))) -}}
+{{- $needed := addf 90.0 (mulf 1.5 (include "connector.mebibytes" $buffer | float64)) -}}
+{{- if gt $needed (include "connector.mebibytes" $limit | float64) -}}
+{{- fail (printf "resources.limits.memory is %s, but a member with config.limits.buffer %s may use %.0f MiB (90 MiB + 1.5 × buffer): pods would be killed. Raise the limit, or lower the buffer." (toString $limit) (kindIs "float64" $buffer | ternary (printf "%.0f" $buffer) (toString $buffer)) (ceil $needed)) -}}
+{{- end -}}
+{{- end -}}
+{{- $budget := $values.podDisruptionBudget -}}
+{{- if $budget.enabled -}}
+{{- $replicas := ternary (int $values.autoscaling.minReplicas) (int $values.replicaCount) $values.autoscaling.enabled -}}
+{{- if kindIs "invalid" $budget.minAvailable -}}
+{{- if has (toString $budget.maxUnavailable) (list "0" "0%") -}}
+{{- fail "podDisruptionBudget.maxUnavailable is 0, so no pod could ever be evicted and nodes not drained: set at least 1." -}}
+{{- end -}}
+{{- else if or (eq (toString $budget.minAvailable) "100%") (and (not (kindIs "string" $budget.minAvailable)) (gt $replicas 0) (ge (int $budget.minAvailable) $replicas)) -}}
+{{- fail (printf "podDisruptionBudget.minAvailable is %s with %d replicas, so no pod could ever be evicted and nodes not drained: lower it, or run more replicas." (toString $budget.minAvailable) $replicas) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $values.staticMembership (not $values.service.enabled) -}}
+{{- fail "staticMembership is true and service.enabled is false, but a StatefulSet needs its Service: enable it." -}}
+{{- end -}}
+{{- if and $values.autoscaling.enabled (eq $values.autoscaling.type "hpa") (not (dig "requests" "cpu" "" $values.resources)) -}}
+{{- fail "autoscaling.type is hpa and resources.requests.cpu is empty, but the utilisation is a share of the request: set it." -}}
 {{- end -}}
 {{- end -}}
 
@@ -134,7 +210,7 @@
 {{- dig "server" "port" 8080 (include "connector.given" . | fromJson) | int -}}
 {{- end -}}
 
-{{/* The files of the ConfigMap, and what changes with them. */}}
+{{/* The files of the ConfigMap. */}}
 {{- define "connector.files" -}}
 connector.yaml: |
   {{- include "connector.config" . | nindent 2 }}
@@ -147,7 +223,7 @@ connector.yaml: |
 {{- printf "%s%s" (include "connector.config" .) (toJson .Values.files) | sha256sum -}}
 {{- end -}}
 
-{{/* The configuration file. JSON is YAML, and keeps whole numbers whole. */}}
+{{/* The configuration file. JSON is valid YAML, and keeps whole numbers whole. */}}
 {{- define "connector.config" -}}
 {{- $config := include "connector.given" . | fromJson -}}
 {{- $_ := set $config "server" (merge (dict) (default dict $config.server) (dict "host" "0.0.0.0" "port" 8080)) -}}
@@ -158,7 +234,7 @@ connector.yaml: |
 {{- $ingress := .Values.console.ingress -}}
 {{- $service := include "connector.consoleName" . -}}
 {{- $names := list $service (printf "%s.%s" $service .Release.Namespace) (printf "%s.%s.svc" $service .Release.Namespace) -}}
-{{- $own := dict "host" "0.0.0.0" "port" 8090 "hosts" (ternary (prepend $names $ingress.host) $names $ingress.enabled) -}}
+{{- $own := dict "host" "0.0.0.0" "port" 8090 "hosts" (ternary (concat (prepend $ingress.extraHosts $ingress.host) $names) $names $ingress.enabled) -}}
 {{- $_ := set $own "members" (list (printf "http://%s:%s" (include "connector.fullname" .) (include "connector.port" .))) -}}
 {{- $_ := set $config "console" (merge (dict) (default dict $config.console) $own) -}}
 {{- end -}}

@@ -12,33 +12,60 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Selects the members. */}}
 {{- define "connector.selector" -}}
 app.kubernetes.io/name: {{ include "connector.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{- define "connector.labels" -}}
+{{/* Labels of every resource, without the selector. */}}
+{{- define "connector.commonLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{ include "connector.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "connector.labels" -}}
+{{ include "connector.commonLabels" . }}
+{{ include "connector.selector" . }}
+{{- end -}}
+
+{{/* Annotations of one resource: {root, own}; own ones win over commonAnnotations. Empty text if there are none. */}}
+{{- define "connector.annotations" -}}
+{{- $all := merge (dict) (default dict .own) .root.Values.commonAnnotations -}}
+{{- if $all -}}
+annotations:
+  {{- toYaml $all | nindent 2 }}
+{{- end -}}
 {{- end -}}
 
 {{- define "connector.consoleName" -}}
 {{- printf "%s-console" (include "connector.fullname" .) -}}
 {{- end -}}
 
-{{/* Another name than the members': no Service, monitor or budget of theirs selects the console. */}}
+{{/* A different name from the members', so that none of their Services, monitors or budgets selects the console. */}}
 {{- define "connector.consoleSelector" -}}
 app.kubernetes.io/name: {{ include "connector.name" . }}-console
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "connector.consoleLabels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "connector.commonLabels" . }}
 {{ include "connector.consoleSelector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{/* Selects the pods of the hooks: the topics Job and the test. */}}
+{{- define "connector.hookSelector" -}}
+app.kubernetes.io/name: {{ include "connector.name" . }}-hook
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "connector.hookLabels" -}}
+{{ include "connector.commonLabels" . }}
+{{ include "connector.hookSelector" . }}
 {{- end -}}
 
 {{- define "connector.consolePort" -}}
@@ -54,14 +81,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
 {{- define "connector.image" -}}
-{{- if .Values.image.digest -}}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- $image := .Values.image -}}
+{{- $name := ternary $image.repository (printf "%s/%s" (trimSuffix "/" $image.registry) $image.repository) (empty $image.registry) -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $name $image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- printf "%s:%s" $name (default .Chart.AppVersion $image.tag) -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The workloads: a JSON list of {name, destination, group}; destination is empty where one runs all. */}}
+{{/* The workloads: a JSON list of {name, destination, group}; destination is empty if one workload runs all. */}}
 {{- define "connector.workloads" -}}
 {{- $full := include "connector.fullname" . -}}
 {{- $config := include "connector.given" . | fromJson -}}
@@ -78,7 +107,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- toJson $found -}}
 {{- end -}}
 
-{{/* The connector's configuration as JSON: the values', or the example where there are none. */}}
+{{/* The connector's configuration as JSON: the value, or the example if it is empty. */}}
 {{- define "connector.given" -}}
 {{- if .Values.config -}}
 {{- toJson .Values.config -}}

@@ -4,11 +4,9 @@
 {{- $values := .root.Values -}}
 metadata:
   labels:
+    {{- include "connector.podLabels" $root | nindent 4 }}
     {{- include "connector.selector" $root | nindent 4 }}
     app.kubernetes.io/component: {{ .workload.name }}
-    {{- with $values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
   annotations:
     checksum/config: {{ include "connector.checksum" $root }}
     {{- with $values.podAnnotations }}
@@ -36,6 +34,10 @@ spec:
           {{- include "connector.selector" $root | nindent 10 }}
           app.kubernetes.io/component: {{ .workload.name }}
     {{- end }}
+  {{- with $values.initContainers }}
+  initContainers:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   containers:
     - name: connector
       {{- include "connector.container" $root | nindent 6 }}
@@ -52,19 +54,34 @@ spec:
           containerPort: {{ include "connector.port" $root }}
       startupProbe:
         httpGet: {path: /healthz, port: http}
-        periodSeconds: 2
-        failureThreshold: 30
+        {{- with $values.startupProbe }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
       livenessProbe:
         httpGet: {path: /healthz, port: http}
-        periodSeconds: 15
-        timeoutSeconds: 5
-        failureThreshold: 4
+        {{- with $values.livenessProbe }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
       readinessProbe:
         httpGet: {path: /readyz, port: http}
-        periodSeconds: 5
-        timeoutSeconds: 5
+        {{- with $values.readinessProbe }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with $values.lifecycle }}
+      lifecycle:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
       resources:
         {{- toYaml $values.resources | nindent 8 }}
+    {{- with $values.extraContainers }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
+{{/* Labels of every pod, before the selector. */}}
+{{- define "connector.podLabels" -}}
+{{- $all := merge (dict) .Values.podLabels .Values.commonLabels -}}
+{{- if $all }}{{ toYaml $all }}{{ end -}}
 {{- end -}}
 
 {{/* Where pods of the chart may run. */}}
@@ -82,7 +99,7 @@ tolerations:
 {{- end }}
 {{- end -}}
 
-{{/* What every pod of the chart has: no token, no root, the files. */}}
+{{/* Parts of every pod: account, name resolution, security context, volumes. */}}
 {{- define "connector.podBasics" -}}
 serviceAccountName: {{ include "connector.serviceAccount" . }}
 automountServiceAccountToken: false
@@ -91,32 +108,56 @@ enableServiceLinks: false
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .Values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .Values.dnsConfig }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.hostAliases }}
+hostAliases:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.podSecurityContext }}
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
-  fsGroup: 10001
-  seccompProfile: {type: RuntimeDefault}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 volumes:
   - name: config
     configMap:
       name: {{ default (include "connector.fullname" .) .configMap }}
-  {{- with .Values.existingSecret }}
+  {{- /* Readable by all: without fsGroup the files belong to root, and the pod has one process. */}}
+  {{- with include "connector.secrets" . | fromJsonArray }}
   - name: secrets
-    secret:
-      secretName: {{ . }}
-      defaultMode: 0440
+    projected:
+      defaultMode: 0444
+      sources:
+        {{- range . }}
+        - secret: {name: {{ . }}}
+        {{- end }}
+  {{- end }}
+  {{- with .Values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end -}}
 
-{{/* What every container of the chart has: the image, the variables, the restricted profile. */}}
+{{/* The names of the Secrets whose keys become files, as a JSON list. */}}
+{{- define "connector.secrets" -}}
+{{- $found := list -}}
+{{- with .Values.existingSecret }}{{ $found = append $found . }}{{ end -}}
+{{- range .Values.extraSecrets }}{{ $found = append $found . }}{{ end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* Parts of every container of the connector: image, variables, security context, mounts. */}}
 {{- define "connector.container" -}}
 image: {{ include "connector.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- with .Values.securityContext }}
 securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities: {drop: [ALL]}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 env:
   - name: POD_NAME
     valueFrom:
@@ -124,13 +165,20 @@ env:
   {{- with .Values.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- with .Values.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 volumeMounts:
   - name: config
     mountPath: /etc/connector
     readOnly: true
-  {{- if .Values.existingSecret }}
+  {{- if include "connector.secrets" . | fromJsonArray }}
   - name: secrets
     mountPath: /run/secrets/connector
     readOnly: true
+  {{- end }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end -}}

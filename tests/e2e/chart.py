@@ -77,10 +77,9 @@ def pods(manifests: list[Manifest]) -> list[Manifest]:
 
 
 def container(manifest: Manifest) -> Manifest:
-    """Return the only container of a manifest that creates pods."""
-    (found,) = pod(manifest)["containers"]
-    only: Manifest = found
-    return only
+    """Return the connector's container of a manifest that creates pods; sidecars follow it."""
+    first: Manifest = pod(manifest)["containers"][0]
+    return first
 
 
 def selected(manifests: list[Manifest], labels: dict[str, str]) -> list[str]:

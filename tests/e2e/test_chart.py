@@ -32,7 +32,7 @@ from tests.e2e.chart import (
     render,
     workloads,
 )
-from tools.chart import SCHEMA, text
+from tools.chart import README, SCHEMA, readme, text
 
 VALUES: Final = {file.name.removesuffix("-values.yaml"): file for file in sorted((CHART / "ci").glob("*-values.yaml"))}
 FILES: Final = {"default": (CHART / "values.yaml"), **VALUES}
@@ -97,8 +97,8 @@ def test_pods_meet_the_restricted_profile(name: str, rendered: dict[str, list[Ma
         assert each["securityContext"]["runAsNonRoot"] is True
         assert each["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert each["automountServiceAccountToken"] is False
-        for one in each["containers"]:
-            own = one["securityContext"]
+        for each_container in each["containers"]:
+            own = each_container["securityContext"]
             assert own["readOnlyRootFilesystem"] is True
             assert own["allowPrivilegeEscalation"] is False
             assert own["capabilities"] == {"drop": ["ALL"]}
@@ -128,8 +128,12 @@ def test_connector_accepts_the_rendered_configuration(
 
 
 def test_schema_is_current() -> None:
-    """values.schema.json is what `make docs` would write, and has every value with a default."""
+    """values.schema.json and README.md are what `make docs` would write, and have every value."""
     assert SCHEMA.read_text(encoding="utf-8") == text(), "run make docs"
+    assert README.read_text(encoding="utf-8") == readme(), "run make docs"
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    assert set(values) | {"global"} == set(json.loads(text())["properties"])
+    assert [name for name in values if f"| `{name}" not in readme()] == []
 
 
 EXPECTED: Final = (
@@ -144,15 +148,15 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "unknown_value": ({"replicas": 2}, "'replicas' not allowed"),
     "unknown_key": ({"config": _tracker(tokne="${TOKEN}")}, "'tokne' not allowed"),
     "unknown_section": ({"config": {**CONFIG, "limit": {}}}, "'limit' not allowed"),
-    "secret": ({"config": _tracker(token="a-real-one")}, "config.destinations.tracker.token holds a secret itself"),
-    "secret_default": ({"config": _tracker(token="${TOKEN:-a-real-one}")}, "token holds a secret itself"),
-    "secret_of_kafka": ({"config": _client(**{"sasl.password": "a-real-one"})}, "sasl.password holds a secret itself"),
+    "secret": ({"config": _tracker(token="a-real-one")}, "config.destinations.tracker.token contains a secret"),
+    "secret_default": ({"config": _tracker(token="${TOKEN:-a-real-one}")}, "token contains a secret"),
+    "secret_of_kafka": ({"config": _client(**{"sasl.password": "a-real-one"})}, "sasl.password contains a secret"),
     "secret_address": ({"config": _tracker(http={"proxy": "http://me:a-real-one@proxy"})}, "password in its address"),
     "secret_variable": (
         {"env": [{"name": "DB_PASSWORD", "value": "a-real-one"}]},
-        "DB_PASSWORD) holds a secret itself",
+        "DB_PASSWORD) contains a secret",
     ),
-    "replicas": ({"replicaCount": 7, "partitions": 6}, "replicaCount is 7, and the topics have 6 partitions"),
+    "replicas": ({"replicaCount": 7, "partitions": 6}, "replicaCount is 7, but the topics have 6 partitions"),
     "replicas_scaled": ({"autoscaling": {"enabled": True, "maxReplicas": 7}, "partitions": 6}, "maxReplicas is 7"),
     "fixed": ({"replicaCount": 2, "config": _tracker(rate_limit_share="fixed")}, "rate_limit_share is fixed"),
     "fixed_scaled": (
@@ -160,7 +164,7 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
         "6 times what the vendor allows",
     ),
     "loopback": ({"config": _config("server", host="127.0.0.1")}, "loopback address"),
-    "port": ({"config": _config("server", port=0)}, "number from 1024"),
+    "port": ({"config": _config("server", port=0)}, "number of at least 1024"),
     "static": ({"staticMembership": True, "config": _client(**{"group.instance.id": "a"})}, "staticMembership sets"),
     "keda_address": (
         {"autoscaling": {"enabled": True}, "config": _client(**{"bootstrap.servers": "${KAFKA}"})},
@@ -178,7 +182,7 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "console_token": ({"console": {"enabled": True}}, "config.console.token is empty"),
     "console_secret": (
         {"console": {"enabled": True}, "config": _config("console", token="a-real-one")},
-        "config.console.token holds a secret itself",
+        "config.console.token contains a secret",
     ),
     "console_loopback": (
         {"console": {"enabled": True}, "config": _config("console", token="${TOKEN}", host="localhost")},
@@ -186,7 +190,7 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
     ),
     "console_port": (
         {"console": {"enabled": True}, "config": _config("console", token="${TOKEN}", port=80)},
-        "config.console.port has to be",
+        "config.console.port must be",
     ),
     "console_members": (
         {"console": {"enabled": True}, "service": {"enabled": False}, "config": _config("console", token="${TOKEN}")},
@@ -199,13 +203,50 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "ingress_alone": ({"console": {"ingress": {"enabled": True, "host": "a.b"}}}, "enable the console"),
     "ingress_address": ({"console": {"ingress": {"host": "https://a.b"}}}, "does not match pattern"),
     "prometheus": ({"autoscaling": {"enabled": True, "trigger": "prometheus"}}, "prometheusAddress is empty"),
-    "no_way_to_kafka": ({"networkPolicy": {"enabled": True}}, "networkPolicy.egress is empty"),
+    "large_number": (
+        {"config": _tracker(id_app=123456789012345678)},
+        "config.destinations.tracker.id_app is a number above 2^53",
+    ),
+    "large_number_in_a_list": (
+        {"config": {**CONFIG, "routes": [{"where": {"id": [1, 9007199254740993]}, "to": ["tracker"]}]}},
+        "config.routes[0].where.id[1] is a number above 2^53",
+    ),
+    "pod_label": ({"podLabels": {"app.kubernetes.io/name": "mine"}}, "podLabels has app.kubernetes.io/name"),
+    "common_label": ({"commonLabels": {"app.kubernetes.io/component": "mine"}}, "commonLabels has"),
+    "annotation": ({"podAnnotations": {"checksum/config": "mine"}}, "podAnnotations has checksum/config"),
+    "variable": ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "env has A twice"),
+    "variable_of_the_chart": ({"env": [{"name": "POD_NAME", "value": "a"}]}, "env has POD_NAME twice"),
+    "memory": ({"config": _config("limits", buffer="128MiB")}, "may use 282 MiB"),
+    "memory_in_bytes": ({"config": _config("limits", buffer=134217728)}, "buffer 134217728 may use 282 MiB"),
+    "no_eviction": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "no pod could ever be evicted"),
+    "no_eviction_of_one": ({"podDisruptionBudget": {"minAvailable": 1}}, "no pod could ever be evicted"),
+    "no_eviction_at_all": ({"replicaCount": 3, "podDisruptionBudget": {"minAvailable": "100%"}}, "ever be evicted"),
+    "static_service": ({"staticMembership": True, "service": {"enabled": False}}, "a StatefulSet needs its Service"),
+    "hpa_request": (
+        {"autoscaling": {"enabled": True, "type": "hpa"}, "resources": {"requests": {"cpu": None}}},
+        "resources.requests.cpu is empty",
+    ),
+    "ingress_tls": (
+        {
+            "console": {"enabled": True, "ingress": {"enabled": True, "host": "a.b"}},
+            "config": _config("console", token="${TOKEN}"),
+        },
+        "console.ingress.tlsSecret is empty",
+    ),
+    "no_way_to_the_registry": (
+        {
+            "networkPolicy": {"enabled": True, "kafka": {"to": [{"podSelector": {}}]}},
+            "config": {**CONFIG, "schema_registry": {"url": "http://registry"}},
+        },
+        "networkPolicy.registry.to is empty",
+    ),
+    "no_way_to_kafka": ({"networkPolicy": {"enabled": True}}, "networkPolicy.kafka.to is empty"),
     "names": (
         {
             "perDestination": True,
             "config": _config("destinations", **dict.fromkeys(("a.b", "a-b"), CONFIG["destinations"]["tracker"])),
         },
-        "no name of its own",
+        "no unique name",
     ),
 }
 
@@ -237,7 +278,10 @@ def test_per_destination_renders_one_workload_each(rendered: dict[str, list[Mani
     found = workloads(rendered["per-destination"])
     assert {each["metadata"]["name"] for each in found} == {"r-connector-tracker-eu", "r-connector-tracker-us"}
     arguments = [each["spec"]["template"]["spec"]["containers"][0]["args"] for each in found]
-    assert sorted(one[3:] for one in arguments) == [["--destination", "tracker_eu"], ["--destination", "tracker_us"]]
+    assert sorted(argument[3:] for argument in arguments) == [
+        ["--destination", "tracker_eu"],
+        ["--destination", "tracker_us"],
+    ]
     selectors = [json.dumps(each["spec"]["selector"]) for each in found]
     assert len(set(selectors)) == 2
 
@@ -270,6 +314,15 @@ def test_keda_scales_by_group_lag(rendered: dict[str, list[Manifest]]) -> None:
     assert trigger["metadata"]["consumerGroup"] == config["kafka"]["group_id"]
     assert trigger["metadata"]["topic"] == config["kafka"]["topics"][0]
     assert trigger["metadata"]["limitToPartitionsWithLag"] == "true"
+
+
+def test_large_number_in_quotes_is_kept(tmp_path: Path) -> None:
+    """An 18-digit id in quotes arrives unchanged. Kills: a chart that lets Helm round it."""
+    file = tmp_path / "values.yaml"
+    jiguang = {"vendor": "jiguang", "project_id": "123456789012345678", "project_secret": "${A}", "app_key": "${B}"}
+    file.write_text(json.dumps({"config": {**CONFIG, "destinations": {"jiguang": jiguang}}}), encoding="utf-8")
+    content = json.loads(configuration(render(file))["connector.yaml"])
+    assert content["destinations"]["jiguang"]["project_id"] == "123456789012345678"
 
 
 def test_whole_numbers_stay_whole(rendered: dict[str, list[Manifest]]) -> None:

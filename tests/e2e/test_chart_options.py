@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from tests.e2e.chart import CHART, configuration, container, of_kind, pod, render, selected
+from tests.e2e.chart import CHART, Manifest, configuration, container, of_kind, pod, pods, render, selected
 
 
 def test_console_is_separate_from_members() -> None:
@@ -22,13 +23,13 @@ def test_console_is_separate_from_members() -> None:
     assert selected(manifests, policies["r-connector"]["podSelector"]["matchLabels"]) == ["connector"]
     own = policies["r-connector-console"]
     assert selected(manifests, own["podSelector"]["matchLabels"]) == ["console"]
-    reached = [
+    peers = [
         peer["podSelector"]["matchLabels"]
         for rule in own["egress"]
         for peer in rule.get("to", ())
         if "podSelector" in peer
     ]
-    assert [selected(manifests, labels) for labels in reached] == [["connector"]]
+    assert [selected(manifests, labels) for labels in peers] == [["connector"]]
     callers = [
         peer["podSelector"]["matchLabels"]
         for peer in policies["r-connector"]["ingress"][0]["from"]
@@ -41,13 +42,13 @@ def test_console_is_reachable_through_its_ingress() -> None:
     """It listens on all addresses, accepts the Ingress host, reads all members, and takes its token from the Secret."""
     manifests = render(CHART / "ci" / "console-values.yaml")
     (ingress,) = of_kind(manifests, "Ingress")
-    (rule,) = ingress["spec"]["rules"]
-    assert ingress["spec"]["tls"] == [{"hosts": [rule["host"]], "secretName": "connector-tls"}]
+    rule, other = ingress["spec"]["rules"]
+    assert ingress["spec"]["tls"] == [{"hosts": [rule["host"], other["host"]], "secretName": "connector-tls"}]
     backend = rule["http"]["paths"][0]["backend"]["service"]
     assert backend == {"name": "r-connector-console", "port": {"name": "console"}}
     own = json.loads(configuration(manifests)["connector.yaml"])["console"]
     assert own["host"] == "0.0.0.0"
-    assert rule["host"] in own["hosts"]
+    assert {rule["host"], other["host"]} <= set(own["hosts"])
     assert own["members"] == ["http://r-connector:8080"]
     assert own["token"] == "${file:/run/secrets/connector/console-token}"
     assert own["mask"] == ["customUserId"]
@@ -67,7 +68,89 @@ def test_topics_job_runs_first() -> None:
     found = pod(job)
     volumes = {each["name"]: each for each in found["volumes"]}
     assert volumes["config"]["configMap"]["name"] == hooks[0]["metadata"]["name"]
-    assert volumes["secrets"]["secret"]["secretName"] == "topic-creator"
+    assert volumes["secrets"]["projected"]["sources"] == [{"secret": {"name": "topic-creator"}}]
     assert found["serviceAccountName"] == "default"
     assert container(job)["args"] == ["topics", "--create", "--partitions", "6", "-c", "/etc/connector/connector.yaml"]
     assert hooks[0]["data"] == configuration(manifests)
+
+
+def reached(policy: Manifest) -> dict[int, list[Manifest]]:
+    """Return the peers of a policy's egress rules by port; an empty list means any address."""
+    return {port["port"]: rule.get("to", []) for rule in policy["spec"]["egress"] for port in rule["ports"]}
+
+
+def test_closed_network_covers_every_pod() -> None:
+    """Each pod has a policy, and no egress rule allows any address. Kills: a Job or test pod without a policy."""
+    manifests = render(CHART / "ci" / "network-policy-values.yaml")
+    policies = of_kind(manifests, "NetworkPolicy")
+    for manifest in [each for kind in ("Deployment", "Job", "Pod") for each in of_kind(manifests, kind)]:
+        labels = (manifest if manifest["kind"] == "Pod" else manifest["spec"]["template"])["metadata"]["labels"]
+        own = [each for each in policies if each["spec"]["podSelector"]["matchLabels"].items() <= labels.items()]
+        assert len(own) == 1, manifest["metadata"]["name"]
+        assert own[0]["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        ports = reached(own[0])
+        assert set(ports) == {53, 8081, 9092} | (set() if manifest["kind"] == "Job" else {443})
+        assert all(ports.values())
+    (hook,) = (each for each in policies if "helm.sh/hook" in each["metadata"].get("annotations", {}))
+    assert hook["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert int(hook["metadata"]["annotations"]["helm.sh/hook-weight"]) < -1
+
+
+def test_additions_reach_their_place() -> None:
+    """Labels, annotations, volumes, Secrets, probes, sidecars and manifests of the values are rendered."""
+    manifests = render(CHART / "ci" / "extras-values.yaml")
+    (workload,) = of_kind(manifests, "Deployment")
+    metadata, spec = workload["spec"]["template"]["metadata"], pod(workload)
+    own = [each for each in manifests if not each["metadata"]["name"].startswith(("company", "r-note"))]
+    assert {each["metadata"]["labels"]["example.com/team"] for each in own} == {"growth"}
+    assert {each["metadata"]["annotations"]["example.com/contact"] for each in own} == {"growth@example.com"}
+    assert workload["metadata"]["annotations"]["example.com/reload"] == "true"
+    assert metadata["labels"]["example.com/mesh"] == "enabled"
+    assert metadata["annotations"]["example.com/inject"] == "true"
+    assert workload["spec"]["revisionHistoryLimit"] == 2
+    volumes = {each["name"]: each for each in spec["volumes"]}
+    names = [source["secret"]["name"] for source in volumes["secrets"]["projected"]["sources"]]
+    assert names == ["connector-credentials", "kafka-credentials", "registry-credentials"]
+    assert volumes["certificates"]["configMap"]["name"] == "company-ca"
+    member = container(workload)
+    assert member["image"] == "registry.example.com/team/connector:0.1.0"
+    assert member["volumeMounts"][-1]["mountPath"] == "/etc/ssl/company"
+    assert member["envFrom"] == [{"secretRef": {"name": "kafka-env"}}]
+    assert member["livenessProbe"] == {
+        "httpGet": {"path": "/healthz", "port": "http"},
+        "periodSeconds": 20,
+        "timeoutSeconds": 10,
+        "failureThreshold": 3,
+    }
+    assert member["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
+    assert [each["name"] for each in spec["containers"]] == ["connector", "proxy"]
+    assert [each["name"] for each in spec["initContainers"]] == ["wait"]
+    assert spec["dnsConfig"]["options"] == [{"name": "ndots", "value": "2"}]
+    assert spec["hostAliases"][0]["hostnames"] == ["kafka.example.com"]
+    (budget,) = of_kind(manifests, "PodDisruptionBudget")
+    assert (budget["spec"]["minAvailable"], "maxUnavailable" in budget["spec"]) == (2, False)
+    notes = {each["metadata"]["name"]: each["data"] for each in of_kind(manifests, "ConfigMap")}
+    assert notes["r-note"] == {"release": "r"}
+
+
+def test_pods_run_on_openshift() -> None:
+    """No pod asks for a user or group, which restricted-v2 assigns, and any user can read the Secrets."""
+    for file in ("values.yaml", "ci/console-values.yaml", "ci/topics-job-values.yaml"):
+        for each in pods(render(CHART / file)):
+            contexts = [each["securityContext"], *(one["securityContext"] for one in each["containers"])]
+            assert not any({"runAsUser", "runAsGroup", "fsGroup"} & set(context) for context in contexts)
+            modes = [volume["projected"]["defaultMode"] for volume in each["volumes"] if "projected" in volume]
+            assert modes == [0o444]
+
+
+def test_short_reference_to_a_long_secret_is_accepted(tmp_path: Path) -> None:
+    """A minimum length applies to a secret, not to the reference to it."""
+    file = tmp_path / "values.yaml"
+    account = {"vendor": "mytracker", "id_app": 1, "token": "${B}"}
+    config = {
+        "kafka": {"topics": ["events"], "group_id": "group", "client": {"bootstrap.servers": "kafka:9092"}},
+        "destinations": {"tracker": account},
+        "console": {"token": "${A}"},
+    }
+    file.write_text(json.dumps({"config": config, "console": {"enabled": True}}), encoding="utf-8")
+    assert json.loads(configuration(render(file))["connector.yaml"])["console"]["token"] == "${A}"
