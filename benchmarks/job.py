@@ -14,10 +14,10 @@ from benchmarks.workloads import event
 from connector import vendors
 from connector.clock import Clock
 from connector.codec.codec import Decoder, Encoder
-from connector.codec.contracts import Contracts
+from connector.codec.schemas import Contracts
 from connector.config.models import KafkaSettings, Settings
 from connector.pipeline.runner import AssignmentListener
-from connector.records import Assigned, Commit, DeadLetter, Record
+from connector.records import Assigned, Commit, DeadLetter, Record, TopicPartition
 from connector.routing.compiler import passed_on
 from connector.runtime.pipeline import Edges, build
 from connector.telemetry.metrics import Metrics
@@ -29,7 +29,6 @@ NAME: Final = "sink"
 CHUNK: Final = 500
 SCHEMA: Final = "connector.events.JiguangUserEvent"
 ACCEPTED: Final = Response(200, {}, b'{"code":0,"message":"success"}')
-Partition = tuple[str, int]
 
 
 def records(count: int, clock: Clock, contracts: Contracts, partitions: int = 4) -> list[Record]:
@@ -52,7 +51,7 @@ class MemorySource:
         self._chunks = [list(made[start : start + CHUNK]) for start in range(0, len(made), CHUNK)][::-1]
         self._partitions, self._records = partitions, len(made)
         self._listener: AssignmentListener | None = None
-        self.committed: dict[Partition, int] = {}
+        self.committed: dict[TopicPartition, int] = {}
         self.done = asyncio.Event()
         """Set when every record is committed."""
 
@@ -70,25 +69,25 @@ class MemorySource:
             return []
         return self._chunks.pop()
 
-    async def commit(self, commits: Sequence[Commit]) -> dict[Partition, str]:
+    async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Store the commits."""
         self.committed.update({(commit.topic, commit.partition): commit.offset for commit in commits})
         if sum(self.committed.values()) == self._records:
             self.done.set()
         return {}
 
-    async def pause(self, partitions: Sequence[Partition]) -> None:
+    async def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """Fail: nothing here is slow enough to pause."""
         raise AssertionError("the job fits into the buffer")
 
-    async def resume(self, partitions: Sequence[Partition]) -> None:
+    async def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """Do nothing."""
 
-    def ends(self) -> dict[Partition, int]:
+    def ends(self) -> dict[TopicPartition, int]:
         """Return no ends."""
         return {}
 
-    def reached(self) -> dict[Partition, int]:
+    def reached(self) -> dict[TopicPartition, int]:
         """Return no positions: there are no gaps."""
         return {}
 
@@ -124,7 +123,7 @@ def _settings() -> Settings:
     )
 
 
-async def play(made: Sequence[Record], clock: Clock, contracts: Contracts) -> Mapping[Partition, int]:
+async def play(made: Sequence[Record], clock: Clock, contracts: Contracts) -> Mapping[TopicPartition, int]:
     """Run all records through the pipeline and return what was committed."""
     settings, kinds = _settings(), vendors.kinds()
     source = MemorySource(made)

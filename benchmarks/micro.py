@@ -30,11 +30,9 @@ from benchmarks.workloads import WORKLOADS
 from connector import vendors
 from connector.clock import SystemClock
 from connector.codec import engine
-from connector.codec.codec import Decoder, Encoder
-from connector.codec.contracts import Contracts, load_contracts
+from connector.codec.codec import SINGLE_LENGTH, Decoder, Encoder
 from connector.codec.engine import compile_read
-from connector.codec.schemas import without_logical_types
-from connector.codec.wire import SINGLE_LENGTH
+from connector.codec.schemas import Contracts, load_contracts, without_logical_types
 from connector.config.models import KafkaSettings, Settings
 from connector.pipeline.batching import Delivery, OpenBatch
 from connector.pipeline.offset_map import FinishedMap, Runs, decode, encode

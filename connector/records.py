@@ -17,6 +17,9 @@ NO_TIMESTAMP: Final = -1
 
 Headers = Sequence[tuple[str, bytes | None]]
 
+TopicPartition = tuple[str, int]
+"""A partition: its topic's name and its number."""
+
 
 class Position(NamedTuple):
     """A record's place: topic, partition and offset."""

@@ -182,16 +182,17 @@ def open_archive(settings: Settings) -> Iterator[Archive]:
     from connector.kafka.topic_reader import TopicReader
 
     with (
-        TopicReader(settings.kafka, settings.dead_letter_topic) as reader,
+        TopicReader(settings.kafka) as reader,
         Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress,
     ):
+        topic = reader.whole(settings.dead_letter_topic)
 
         def records(what: str) -> Iterator[Record]:
-            task = progress.add_task(what, total=reader.total)
-            yield from reader.records(lambda done, total: progress.update(task, completed=done, total=total))
+            task = progress.add_task(what, total=topic.total)
+            yield from topic.records(lambda done, total: progress.update(task, completed=done, total=total))
             progress.remove_task(task)
 
-        yield Archive(records, reader.cluster_id)
+        yield Archive(records, topic.cluster_id)
 
 
 def read_filter(where: list[str] | None, since: str | None, key: str | None, topics: list[str] | None) -> Filter:

@@ -26,6 +26,7 @@ from connector.cli.common import (
 if TYPE_CHECKING:
     from connector.config.loader import Settings
     from connector.operations.offsets import Move, PartitionState
+    from connector.records import TopicPartition
 
 To = str | int
 
@@ -149,7 +150,7 @@ def _ranges_text(bounds: Sequence[int]) -> str:
     return text if more <= 0 else f"{text} and {counted(more, 'more range')}"
 
 
-def _targets(settings: Settings, states: Sequence[PartitionState], target: To) -> dict[tuple[str, int], int]:
+def _targets(settings: Settings, states: Sequence[PartitionState], target: To) -> dict[TopicPartition, int]:
     """Return the wanted offset of each partition that exists."""
     from connector.operations import offsets as operation
 

@@ -1,7 +1,13 @@
-"""The decoder and the encoder: records to events, answers to values, by whatever says what schema is meant.
+"""Decodes records to events and encodes answers to values, in every form in which a value can name its schema.
 
-`decode` is the hot path and never waits: where a writer's schema is not known yet it raises `SchemaUnavailable`, and
-`resolve` asks for it. Every fault of a payload, whatever the engine raises, is a `Refusal`.
+- Confluent's wire format: 0, the schema's id (4 bytes, big-endian), the datum.
+- Confluent's header form: header `__value_schema_id` with 0 and an id, or 1 and a GUID (16 bytes); the value is the
+  datum.
+- Avro's single-object encoding: C3 01, the schema's CRC-64-AVRO fingerprint (8 bytes, little-endian), the datum.
+- Plain Avro: the datum alone; the configuration names the topic's schema.
+
+`decode` is the hot path and never waits: if a writer's schema is not known yet, it raises `SchemaUnavailable`, and
+`resolve` asks the registry. Every fault of a payload becomes a `Refusal`, whatever fastavro raises.
 """
 
 from __future__ import annotations
@@ -9,39 +15,92 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
 
 import structlog
 
 from connector.clock import Clock
-from connector.codec.contracts import Contracts
 from connector.codec.engine import MISMATCH, Read, Write, compile_read, compile_write, first_events
-from connector.codec.guard import Guard, TooManySteps
 from connector.codec.registry import NotRegistered, Registry, RegistryRefused, RegistryTrouble
-from connector.codec.schemas import Schema, SchemaFault, without_logical_types
-from connector.codec.wire import (
-    SCHEMA_HEADER,
-    SINGLE_LENGTH,
-    SINGLE_OBJECT,
-    WIRE_LENGTH,
-    WIRE_MAGIC,
-    SchemaKey,
-    frame,
-)
+from connector.codec.schemas import Contracts, Schema, SchemaFault, StepCounter, TooManySteps, without_logical_types
 from connector.errors import FatalError, Refusal, SchemaUnavailable, StartupError
 from connector.records import Event, Record
 
+WIRE_MAGIC: Final = b"\x00"
+SINGLE_OBJECT: Final = b"\xc3\x01"
+SCHEMA_HEADER: Final = "__value_schema_id"
+
+WIRE_LENGTH: Final = 5
+"""Bytes before the datum in the wire format."""
+
+SINGLE_LENGTH: Final = 10
+"""Bytes before the datum in single-object encoding."""
+
 UNKNOWN_SECONDS: Final = 10.0
-"""How long an id that the registry does not know is asked for again: a registry's replicas may lag behind."""
+"""How long the registry is asked again for an id that it does not know: its replicas may lag behind."""
 
 _FORGET_SECONDS: Final = 60.0
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
 _SHOWN: Final = 300
 
+_GUID_MAGIC: Final = 1
+_ACCEPTED: Final = (
+    "accepted: Confluent's wire format (0 and a schema id), a schema id in header __value_schema_id, Avro "
+    "single-object encoding (C3 01), and plain Avro if schemas.plain names the topic's schema"
+)
+_LOOKS: Final = {ord("{"): ", like JSON text", ord("["): ", like JSON text", ord("O"): ", like an Avro file"}
+
 _log = structlog.get_logger()
 
 Trouble = Callable[[str | None], None]
+
+
+class SchemaKey(NamedTuple):
+    """The name of a writer's schema: its id or GUID in the registry, its fingerprint, or its full name."""
+
+    kind: Literal["id", "guid", "fingerprint", "name"]
+    value: int | str | bytes
+
+    def __str__(self) -> str:
+        """Return the key as messages show it."""
+        value = self.value.hex() if isinstance(self.value, bytes) else self.value
+        return f"{self.kind} {value}"
+
+
+def frame(record: Record, plain: Mapping[str, str]) -> tuple[SchemaKey, int]:
+    """Return the schema that a value was written with, and the index of its datum.
+
+    A header takes precedence over the value's first bytes, and the settings (`plain`, by topic) over both. Raises
+    `Refusal` (`decode.empty`, `decode.frame`) for a value that names no schema.
+    """
+    value = record.value or b""
+    if name := plain.get(record.topic):
+        return SchemaKey("name", name), 0
+    for header, content in record.headers:
+        if header == SCHEMA_HEADER:
+            return _header_key(content or b""), 0
+    if not value:
+        raise Refusal("decode", "decode.empty", f"the value is empty; {_ACCEPTED}")
+    if value[:1] == WIRE_MAGIC and len(value) >= WIRE_LENGTH:
+        return SchemaKey("id", int.from_bytes(value[1:WIRE_LENGTH], "big")), WIRE_LENGTH
+    if value[:2] == SINGLE_OBJECT and len(value) >= SINGLE_LENGTH:
+        return SchemaKey("fingerprint", value[2:SINGLE_LENGTH]), SINGLE_LENGTH
+    found = f"the value has {len(value)} bytes and begins with {value[0]:#04x}{_LOOKS.get(value[0], '')}"
+    raise Refusal("decode", "decode.frame", f"{found}; {_ACCEPTED}")
+
+
+def _header_key(content: bytes) -> SchemaKey:
+    if len(content) == WIRE_LENGTH and content[:1] == WIRE_MAGIC:
+        return SchemaKey("id", int.from_bytes(content[1:], "big"))
+    if len(content) == 1 + 16 and content[0] == _GUID_MAGIC:
+        return SchemaKey("guid", str(UUID(bytes=content[1:])))
+    raise Refusal(
+        "decode",
+        "decode.frame",
+        f"header {SCHEMA_HEADER} has {len(content)} bytes; allowed: 0 and an id (4 bytes), or 1 and a GUID (16 bytes)",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +109,12 @@ class Writer:
 
     name: str
     read: Read
-    guard: Guard | None
+    steps: StepCounter | None
     tree: Any
 
 
 class Unreadable(NamedTuple):
-    """Why nothing is decoded with a schema; `until` (monotonic seconds) is when it may be asked for again."""
+    """A schema that cannot be used; from `until` (monotonic seconds) on the registry may be asked again."""
 
     code: str
     message: str
@@ -63,12 +122,12 @@ class Unreadable(NamedTuple):
 
 
 class Decoder:
-    """Decodes values of every accepted form (see `wire`).
+    """Decodes values of every accepted form.
 
-    `schemas` are known without a registry, beside the contract's. `plain` names, by topic, the schema of values without
-    any header; the constructor raises `StartupError` where it names an unknown one. `as_json` are fields, as (full name
-    of the schema, field), that nobody looks into: their maps may come as `orjson.Fragment`. `on_trouble` is told why
-    the registry gives no usable answer, and None when it does again.
+    `schemas` are known without a registry, in addition to the contract's. `plain` names, by topic, the schema of plain
+    values; the constructor raises `StartupError` if it is unknown. `as_json` are fields, as (full name of the schema,
+    field), whose values no route reads: their maps may come as `orjson.Fragment`. `on_trouble` receives the reason
+    while the registry gives no usable answer, and None once it does again.
     """
 
     def __init__(
@@ -101,7 +160,7 @@ class Decoder:
                 self._know(SchemaKey("name", schema.name), writer)
         for topic, name in self._plain.items():
             if SchemaKey("name", name) not in self._known:
-                raise StartupError(f"schemas.plain.{topic}: no known schema is {name}; add its file to schemas.files")
+                raise StartupError(f"schemas.plain.{topic}: unknown schema {name}; add its file to schemas.files")
 
     def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
         """Return what became of each record: what `event` returns or raises.
@@ -121,14 +180,14 @@ class Decoder:
     def event(self, record: Record) -> Event:
         """Return the event in a record whose value is not null.
 
-        Raises `Refusal` for a fault of the record or of its writer's schema, and `SchemaUnavailable` where that schema
-        is not known yet: `resolve` its key, then decode again.
+        Raises `Refusal` for a fault of the record or of its writer's schema, and `SchemaUnavailable` if that schema is
+        not known yet: `resolve` its key, then decode again.
         """
         value = record.value or b""
         writer, start = self._find(record, value)
         try:
-            if writer.guard is not None:
-                writer.guard.check(value[start:])
+            if writer.steps is not None:
+                writer.steps.check(value[start:])
             datum, end = writer.read(value, start)
         except Exception as error:  # noqa: BLE001 - a broken payload raises anything
             raise _refusal(error, writer.name, frame(record, self._plain)[0]) from None
@@ -136,12 +195,12 @@ class Decoder:
             raise Refusal(
                 "decode",
                 "decode.trailing_bytes",
-                f"{len(value) - end} bytes are left over after the datum of {writer.name}: another schema's?",
+                f"{len(value) - end} bytes are left after {writer.name}; perhaps another schema wrote the value",
             )
         return Event(writer.name, datum)
 
     def peek(self, record: Record) -> str | None:
-        """Return the full name of a record's schema without decoding; None where it is not known, or there is none."""
+        """Return the full name of a record's schema without decoding, None if it is not known or there is none."""
         try:
             key, _ = frame(record, self._plain)
         except Refusal:
@@ -150,17 +209,17 @@ class Decoder:
         return writer.name if isinstance(writer, Writer) else None
 
     def schema_of(self, record: Record) -> tuple[Any, int]:
-        """Return the writer's schema of a record (parsed JSON) and where its datum begins. Raises as `decode` does."""
+        """Return the writer's schema of a record (parsed JSON) and the index of its datum. Raises as `decode` does."""
         writer, start = self._find(record, record.value or b"")
         return writer.tree, start
 
     async def resolve(self, key: object) -> None:
-        """Return when `decode` has an answer for the key of a `SchemaUnavailable`, be it a refusal.
+        """Return once `decode` has an answer for the key of a `SchemaUnavailable`, be it a refusal.
 
-        Waits for ever while the registry gives no usable answer. Several callers share one request. May be cancelled.
+        Waits as long as the registry gives no usable answer. Concurrent callers share one request. May be cancelled.
         """
         if not isinstance(key, SchemaKey) or self._registry is None:
-            raise TypeError(f"{key!r} is no key of this decoder")
+            raise TypeError(f"{key!r} is not a key of this decoder")
         flight = self._flights.get(key)
         if flight is None:
             flight = asyncio.create_task(self._fly(self._registry, key))
@@ -169,7 +228,7 @@ class Decoder:
         await asyncio.shield(flight)
 
     def abandon(self, key: object) -> None:
-        """Ask no more for a schema: who awaits its `resolve` is cancelled. Nothing where it is not asked for."""
+        """Stop asking for a schema: a pending `resolve` of it is cancelled. No effect if there is none."""
         if isinstance(key, SchemaKey) and (flight := self._flights.get(key)) is not None:
             flight.cancel()
 
@@ -181,7 +240,7 @@ class Decoder:
         await asyncio.gather(*flights, return_exceptions=True)
 
     def _find(self, record: Record, value: bytes) -> tuple[Writer, int]:
-        """Return a record's writer and where its datum begins; by the value's first bytes, where those decide."""
+        """Return a record's writer and the index of its datum; by the value's first bytes if those are enough."""
         headers = record.headers
         if not (headers and any(name == SCHEMA_HEADER for name, _ in headers)) and record.topic not in self._plain:
             writer = self._by_prefix.get(value[:WIRE_LENGTH])
@@ -203,23 +262,23 @@ class Decoder:
                 self._by_prefix[SINGLE_OBJECT + key.value] = found
 
     def _look_again(self, key: SchemaKey, found: Unreadable | None) -> Writer:
-        """Raise what a key without a writer means."""
+        """Return the writer of a key that has none yet, or raise the reason."""
         if found is not None and (found.until is None or self._clock.now() < found.until):
             raise Refusal("decode", found.code, found.message)
         if key.kind == "fingerprint":
             raise Refusal(
                 "decode",
                 "decode.schema_unknown",
-                f"no known schema has {key}; schemas for single-object encoding come from schemas.files",
+                f"no known schema has {key}; list the files of schemas for single-object encoding in schemas.files",
             )
         if self._registry is None:
             raise Refusal(
-                "decode", "decode.schema_unknown", f"the value names schema {key}, and no schema_registry is configured"
+                "decode", "decode.schema_unknown", f"the value names schema {key}, but no schema_registry is configured"
             )
         raise SchemaUnavailable(key)
 
     async def _fly(self, registry: Registry, key: SchemaKey) -> None:
-        """Ask until there is an answer, with longer and longer pauses."""
+        """Ask until there is an answer, with exponential back-off."""
         began = self._clock.now()
         pause = _FIRST_PAUSE
         try:
@@ -231,7 +290,7 @@ class Decoder:
             self._tell(key, None)
 
     async def _ask(self, registry: Registry, key: SchemaKey, began: float) -> Writer | Unreadable | None:
-        """Return what the registry's answer means for the key; None where it has to be asked again."""
+        """Return what the registry's answer means for the key, None if it has to be asked again."""
         try:
             if isinstance(key.value, int):
                 schema = await registry.by_id(key.value)
@@ -250,22 +309,22 @@ class Decoder:
         return self._writer(schema)
 
     def _unknown(self, key: SchemaKey, message: str, began: float) -> Unreadable | None:
-        """Refuse an unknown id only after a while, and only where this registry has resolved another one.
+        """Refuse an unknown id only after `UNKNOWN_SECONDS`, and only if this registry has resolved another one.
 
-        Else it may be the wrong registry, and every record would be refused.
+        Otherwise it may be the wrong registry, and every record would be refused.
         """
         now = self._clock.now()
         if now - began < UNKNOWN_SECONDS and key not in self._asked_in_vain:
             return None
         if not self._registry_proven:
-            self._tell(key, f"{message}, nor any other that was asked for: is schema_registry.url the right one?")
+            self._tell(key, f"{message}, nor any other id so far; check schema_registry.url")
             return None
         self._asked_in_vain.add(key)
-        # It may be registered later; then once in a while one record finds out.
+        # It may be registered later, so one record asks again once in `_FORGET_SECONDS`.
         return Unreadable("decode.schema_unknown", message, now + _FORGET_SECONDS)
 
     def _tell(self, key: SchemaKey, message: str | None) -> None:
-        """Report a change of what is wrong with the registry, over all keys that are asked for."""
+        """Report a change of what is wrong with the registry, over all keys that are being resolved."""
         before = next(iter(self._troubles.values()), None)
         if message is None:
             self._troubles.pop(key, None)
@@ -281,37 +340,47 @@ class Decoder:
 
     def _writer(self, schema: Schema) -> Writer | Unreadable:
         if schema.name is None:
-            return Unreadable("decode.schema_mismatch", "the schema is no record; an event is one")
+            return Unreadable("decode.schema_mismatch", "the schema is not a record, so its values are not events")
         contract = self._contracts.schemas.get(schema.name)
         try:
             if contract is None:
                 read = compile_read(schema.tree, as_json=self._as_json)
             else:
-                # Logical types of our own schemas stay numbers: vendors want epoch numbers, and objects cost.
+                # Logical types of our own schemas stay numbers: vendors want epoch numbers, and date objects are slow.
                 tree = without_logical_types(schema.tree)
                 reader = None if schema.canonical == contract.canonical else without_logical_types(contract.tree)
                 read = compile_read(tree, reader, tagged=True, as_json=self._as_json)
         except ValueError as error:
-            return Unreadable("decode.schema_invalid", f"schema {schema.name} is not allowed by Avro: {error}")
-        return Writer(schema.name, read, Guard(schema.tree) if schema.guarded else None, schema.tree)
+            return Unreadable("decode.schema_invalid", f"schema {schema.name} is not valid Avro: {error}")
+        return Writer(schema.name, read, StepCounter(schema.tree) if schema.guarded else None, schema.tree)
 
 
 def _refusal(error: Exception, name: str, key: SchemaKey) -> Refusal:
-    """Return what an engine's error means; its text is shown only where it is about schemas: others may hold values."""
+    """Return the refusal for a decoding error. A text is shown only if it is about schemas: others may hold values."""
     if isinstance(error, MISMATCH):
         said = str(error)[:_SHOWN]
-        message = f"the writer's {name} ({key}) cannot be read with the connector's: {said}"
+        message = f"{name} ({key}) cannot be read with the connector's schema of that name: {said}"
         return Refusal("decode", "decode.schema_mismatch", message)
     if isinstance(error, TooManySteps):
-        return Refusal("decode", "decode.payload", f"the datum of {name} ({key}) is refused: {error}")
-    message = f"the value is no datum of {name} ({key}): {type(error).__name__} while decoding"
-    return Refusal("decode", "decode.payload", message)
+        return Refusal("decode", "decode.payload", f"not valid Avro for {name} ({key}): {error}")
+    return Refusal("decode", "decode.payload", f"not valid Avro for {name} ({key}): {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a payload, without its values: a text may hold them, so only the type decides."""
+    if isinstance(error, EOFError):
+        return "truncated"
+    if isinstance(error, IndexError):
+        return "truncated, or a branch or symbol that does not exist"
+    if isinstance(error, UnicodeDecodeError):
+        return "a string is not UTF-8"
+    return f"{type(error).__name__} while decoding"
 
 
 class Encoder:
     """Encodes what the connector writes in its contract schemas.
 
-    With a registry: Confluent's wire format, the schema registered as `<topic>-value`; without: single-object encoding.
+    With a registry: Confluent's wire format, the schema registered as `<topic>-value`. Without: single-object encoding.
     """
 
     def __init__(
@@ -331,15 +400,15 @@ class Encoder:
         self._registering = asyncio.Lock()
 
     async def encode(self, topic: str, schema_name: str, datum: object) -> bytes:
-        """Return the value for a topic. Waits for ever while the registry gives no usable answer.
+        """Return the value for a topic. Waits as long as the registry gives no usable answer.
 
-        Raises `FatalError` where the registry refuses the schema, `ValueError` for a datum that is not the schema's.
+        Raises `FatalError` if the registry refuses the schema, `ValueError` for a datum that does not match it.
         """
         if self._registry is None:
             return self.single_object(schema_name, datum)
         schema_id = self._ids.get((topic, schema_name))
         if schema_id is None:
-            # The first answers come by the hundred: one of them asks the registry for all.
+            # The first answers come by the hundred: one of them registers the schema for all.
             async with self._registering:
                 schema_id = self._ids.get((topic, schema_name))
                 if schema_id is None:
@@ -349,7 +418,7 @@ class Encoder:
         return WIRE_MAGIC + schema_id.to_bytes(4, "big") + self._datum(schema_name, datum)[1]
 
     def single_object(self, schema_name: str, datum: object) -> bytes:
-        """Return the value in single-object encoding. Raises `ValueError` for a datum that is not the schema's."""
+        """Return the value in single-object encoding. Raises `ValueError` for a datum that does not match."""
         fingerprint, body = self._datum(schema_name, datum)
         return SINGLE_OBJECT + fingerprint + body
 

@@ -46,5 +46,5 @@ SCHEMA: Final[Mapping[str, Any]] = {
 
 
 def write_dead_letters(out: IO[bytes], dead_letters: Iterable[Mapping[str, Any]]) -> None:
-    """Write a container file, compressed block by block; no more than a block of letters is held."""
+    """Write a container file, compressed block by block; at most one block is held in memory."""
     writer(out, parse_schema(dict(SCHEMA)), dead_letters, codec="deflate")

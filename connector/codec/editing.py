@@ -1,7 +1,7 @@
 """Changes one value of an encoded event and encodes it again with the schema it was written with. Pure.
 
-How a text becomes a value: where the schema has one type it is read as that type, a string as it stands. In a union it
-is read as JSON where that gives a value of the union (`7`, `"7"`, `null`, `["a"]`), and as a string otherwise.
+A text becomes a value of the schema's type; for a string it is taken literally. For a union it is read as JSON if that
+gives a value of the union (`7`, `"7"`, `null`, `["a"]`), and as a string otherwise.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any, Final
 
 from fastavro import parse_schema, schemaless_reader, schemaless_writer, validate
 
-from connector.codec.schemas import without_logical_types
+from connector.codec.schemas import named_types, without_logical_types
 
 _RECORDS: Final = ("record", "error")
 _NUMBERS: Final = {"int": int, "long": int, "float": float, "double": float}
-_WORDS: Final[dict[str, dict[str, Any]]] = {"null": {"null": None}, "boolean": {"true": True, "false": False}}
+_LITERALS: Final[dict[str, dict[str, Any]]] = {"null": {"null": None}, "boolean": {"true": True, "false": False}}
 _ABSENT: Final = object()
 
 
 def edit(value: bytes, start: int, tree: Any, edits: Iterable[tuple[str, str]]) -> bytes:
     """Return the value with each (path, text) set in the datum that begins at `start`; the bytes before it stay.
 
-    Paths are as in routes: dotted, through records and maps; a map's key that is not there is added. Raises
-    `ValueError` in words where a path leads nowhere, a text is no value of its type, or the rest of the datum would not
-    come out as it was. The value must be one that decodes with the schema `tree`.
+    Paths are as in routes: dotted, through records and maps; a missing key of a map is added. Raises `ValueError` with
+    a message for people if a path does not exist, a text is not a value of its type, or the rest of the datum would
+    change. The value must decode with the schema `tree`.
     """
     schema = parse_schema(without_logical_types(tree))
     editor = _Editor(without_logical_types(tree))
@@ -39,9 +39,9 @@ def edit(value: bytes, start: int, tree: Any, edits: Iterable[tuple[str, str]]) 
     try:
         schemaless_writer(out, schema, datum)
         again = _decoded(schema, out.getvalue())
-    except Exception as error:  # noqa: BLE001 - fastavro raises anything for a datum that does not fit
-        raise ValueError(f"the changed event is none of the schema: {type(error).__name__}") from None
-    # Values that are no number equal nothing, themselves neither: then what is written out decides.
+    except Exception as error:  # noqa: BLE001 - fastavro raises anything for a datum that does not match
+        raise ValueError(f"the changed event does not match the schema: {type(error).__name__}") from None
+    # NaN does not equal itself, so then the printed form decides.
     if again != datum and repr(again) != repr(datum):
         raise ValueError("encoding the changed event would change more of it")
     return value[:start] + out.getvalue()
@@ -56,8 +56,7 @@ class _Editor:
 
     def __init__(self, tree: Any) -> None:
         self._tree = tree
-        self._named: dict[str, Any] = {}
-        self._collect(tree)
+        self._named = named_types(tree)
 
     def put(self, path: str, datum: Any, text: str) -> Any:
         """Return the datum with the value at a path replaced. Raises `ValueError` that names the path."""
@@ -74,33 +73,35 @@ class _Editor:
             return self._put_in_union(node, datum, parts, text)
         kind = node["type"] if isinstance(node, dict) else node
         if kind in _RECORDS:
-            field = next((one for one in node["fields"] if one["name"] == parts[0]), None)
+            field = next((field for field in node["fields"] if field["name"] == parts[0]), None)
             if field is None:
-                known = ", ".join(one["name"] for one in node["fields"])
+                known = ", ".join(each["name"] for each in node["fields"])
                 raise ValueError(f"record {node['name']} has no field {parts[0]}; it has {known}")
             return {**datum, parts[0]: self._put(field["type"], datum[parts[0]], parts[1:], text)}
         if kind == "map":
-            # The whole of it first: a property with a dot may stand beside one that is called like its beginning.
+            # The longest key first: a map may have both "a.b" and "a".
             for count in (len(parts), *range(1, len(parts))):
                 key = ".".join(parts[:count])
                 if key in datum:
                     return {**datum, key: self._put(node["values"], datum[key], parts[count:], text)}
             return {**datum, ".".join(parts): self._put(node["values"], _ABSENT, [], text)}
-        raise ValueError(f"{kind} is no record or map, so {parts[0]} is not in it")
+        raise ValueError(f"{kind} has no fields, so there is no {parts[0]} in it")
 
     def _put_in_union(self, node: list[Any], datum: Any, parts: list[str], text: str) -> Any:
         if isinstance(datum, tuple):
             return datum[0], self._put(datum[0], datum[1], parts, text)
         branches = [self._of(branch) for branch in node]
-        fitting = [branch for branch in branches if isinstance(branch, dict) and branch["type"] in (*_RECORDS, "map")]
-        if datum is None and len(fitting) == 1 and fitting[0]["type"] == "map":
+        candidates = [
+            branch for branch in branches if isinstance(branch, dict) and branch["type"] in (*_RECORDS, "map")
+        ]
+        if datum is None and len(candidates) == 1 and candidates[0]["type"] == "map":
             datum = {}
-        if not isinstance(datum, dict) or len(fitting) != 1:
-            raise ValueError(f"what stands there now has no {parts[0]} in it")
-        return self._put(fitting[0], datum, parts, text)
+        if not isinstance(datum, dict) or len(candidates) != 1:
+            raise ValueError(f"the present value has no {parts[0]} in it")
+        return self._put(candidates[0], datum, parts, text)
 
     def _value(self, node: Any, text: str) -> Any:
-        """Return the value that a text means for a type."""
+        """Return a text as a value of a type."""
         if isinstance(node, list):
             return self._of_union(node, text)
         kind = node["type"] if isinstance(node, dict) else node
@@ -109,7 +110,7 @@ class _Editor:
         except (ValueError, binascii.Error):
             value = _ABSENT
         if value is _ABSENT or not self._fits(value, node):
-            raise ValueError(f"the text is no {_named(node)}")
+            raise ValueError(f"not a valid {_type_name(node)}")
         return value
 
     def _of_union(self, node: list[Any], text: str) -> Any:
@@ -124,40 +125,28 @@ class _Editor:
                 return self._value(self._of(branch), text)
             except ValueError:
                 continue
-        raise ValueError(f"the text is none of {', '.join(_named(self._of(branch)) for branch in node)}")
+        raise ValueError(f"not a valid {' or '.join(_type_name(self._of(branch)) for branch in node)}")
 
     def _fits(self, value: Any, node: Any) -> bool:
         schema = parse_schema(node, named_schemas={}) if isinstance(node, dict) and "name" in node else node
         try:
             return bool(validate(value, schema, raise_errors=False))
-        except Exception:  # noqa: BLE001 - a type that is defined elsewhere, or a value that it cannot look into
+        except Exception:  # noqa: BLE001 - a type defined elsewhere, or a value that fastavro cannot check
             return False
 
     def _of(self, node: Any) -> Any:
-        """Return a type that is given by its name."""
+        """Return the definition of a type that is given by its name."""
         return self._named.get(node, node) if isinstance(node, str) else node
-
-    def _collect(self, node: Any) -> None:
-        if isinstance(node, list):
-            for branch in node:
-                self._collect(branch)
-        elif isinstance(node, dict):
-            if "name" in node:
-                self._named[node["name"]] = node
-            for inner in ("items", "values"):
-                self._collect(node.get(inner))
-            for field in node.get("fields", ()):
-                self._collect(field["type"])
 
 
 def _simple(kind: str, node: Any, text: str) -> Any:
-    """Return the value of a type that is no union; raises `ValueError` where the text is none."""
+    """Return a text as a value of a type that is not a union. Raises `ValueError`."""
     if kind == "string":
         return text
     if kind in _NUMBERS:
         return _NUMBERS[kind](text)
     if kind in ("null", "boolean"):
-        return _WORDS[kind].get(text, _ABSENT)
+        return _LITERALS[kind].get(text, _ABSENT)
     if kind == "enum":
         return text if text in node["symbols"] else _ABSENT
     if kind in ("bytes", "fixed"):
@@ -165,7 +154,7 @@ def _simple(kind: str, node: Any, text: str) -> Any:
     return json.loads(text)
 
 
-def _named(node: Any) -> str:
+def _type_name(node: Any) -> str:
     if not isinstance(node, dict):
         return str(node)
     if node["type"] == "enum":

@@ -1,13 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Reads Avro data in C: decoding is the dearest step of a record, and this takes a ninth of fastavro's time.
+"""Reads Avro data in C: decoding is the most expensive step of a record, and this takes a ninth of fastavro's time.
 
-A schema becomes a tree of nodes, and a payload is read from left to right by one cursor, which every step checks
-against the payload's end. Logical types and schema resolution are fastavro's, and so is everything where this module
-was not compiled. fastavro is the reference: a property test holds both against each other, on good payloads and on
-broken ones.
+A schema becomes a tree of nodes. One cursor reads a payload from left to right, and every step checks it against the
+payload's end. Logical types and schema resolution are left to fastavro, and so is everything if this module was not
+compiled. fastavro is the reference: a property test compares both on valid and on broken payloads.
 
-A map that is only passed on is not made into a dictionary first: it is written as JSON straight away, where that is
-what the dictionary's JSON would be. `json` of a node does so; it answers 0 for what has to be looked at.
+A map that is only passed on is written as JSON at once, without a dictionary in between, if the result is the same.
+`json` of a node does that; it returns 0 for a value that needs the dictionary.
 """
 
 from libc.math cimport isfinite
@@ -26,7 +25,7 @@ cdef enum:
 
 
 class Unsupported(Exception):
-    """The schema has something that no reader is made of; fastavro decodes it."""
+    """The schema has a type that this module does not read; fastavro decodes it."""
 
 
 cdef struct Cursor:
@@ -45,7 +44,7 @@ cdef int64_t long_of(Cursor* cursor) except? -1:
     cdef unsigned char byte
     while True:
         if cursor.at >= cursor.end:
-            raise ValueError("the payload ends early")
+            raise EOFError("the payload ends early")
         byte = cursor.data[cursor.at]
         cursor.at += 1
         if shift == 63 and byte > 1:
@@ -59,8 +58,10 @@ cdef int64_t long_of(Cursor* cursor) except? -1:
 cdef Py_ssize_t take(Cursor* cursor, int64_t size) except -1:
     """Step over so many bytes; return where they begin."""
     cdef Py_ssize_t at = cursor.at
-    if size < 0 or size > cursor.end - at:
-        raise ValueError("a length below zero, or past the end of the payload")
+    if size < 0:
+        raise ValueError("a length below zero")
+    if size > cursor.end - at:
+        raise EOFError("a length past the end of the payload")
     cursor.at = at + size
     return at
 
@@ -69,7 +70,7 @@ cdef int64_t count_of(Cursor* cursor) except -1:
     """Read how many items the next block of an array or a map has; 0 ends it."""
     cdef int64_t found = long_of(cursor)
     if found < 0:
-        # A negative count is followed by the block's size in bytes, for those who skip it.
+        # A negative count is followed by the block's size in bytes, for readers that skip it.
         long_of(cursor)
         if found == INT64_MIN:
             raise ValueError("a block of more items than a payload can have")
@@ -101,14 +102,14 @@ cdef void put_all(Cursor* cursor, const char* data, Py_ssize_t size) noexcept:
 
 
 cdef bint put_value(Cursor* cursor, value) except -1:
-    """Write what orjson makes of a value."""
+    """Write a value as orjson does."""
     cdef bytes json = dumps(value)
     put_all(cursor, PyBytes_AS_STRING(json), PyBytes_GET_SIZE(json))
     return 1
 
 
 cdef bint put_text(Cursor* cursor) except -1:
-    """Read a string and write it; by orjson where it is not all ASCII or has something to escape."""
+    """Read a string and write it; through orjson if it is not plain ASCII or needs escapes."""
     cdef int64_t size = long_of(cursor)
     cdef Py_ssize_t at = take(cursor, size), index
     cdef const unsigned char* data = cursor.data + at
@@ -146,11 +147,11 @@ cdef class Node:
     """One node of a schema. The base class is null."""
 
     cdef object read(self, Cursor* cursor):
-        """Return the value and move the cursor behind it. Raises anything where the payload is broken."""
+        """Return the value and move the cursor behind it. Raises anything for a broken payload."""
         return None
 
     cdef bint json(self, Cursor* cursor) except -1:
-        """Write the value and move the cursor behind it; return 0 where it is nothing plain, the cursor anywhere."""
+        """Write the value and move the cursor behind it; return 0, the cursor anywhere, if that needs the dictionary."""
         return 0
 
 
@@ -280,7 +281,7 @@ cdef class _Map(Node):
 
 
 cdef class _JsonMap(_Map):
-    """A map that is passed on as JSON: a `Fragment`. A dictionary where it is empty, large, or not plain."""
+    """A map that is passed on as JSON, as a `Fragment`; a dictionary if it is empty, large or not plain."""
 
     cdef bytearray room
 
@@ -293,7 +294,7 @@ cdef class _JsonMap(_Map):
         cdef bytearray room = self.room
         if cursor.end - start > LARGEST_JSON or cursor.data[start] == 0:
             return _Map.read(self, cursor)
-        # Another thread that reads meanwhile makes room of its own.
+        # A thread that reads at the same time allocates its own buffer.
         self.room = None
         if room is None or len(room) < needed:
             room = bytearray(needed)
@@ -307,7 +308,7 @@ cdef class _JsonMap(_Map):
         return found
 
     cdef bint json(self, Cursor* cursor) except -1:
-        """Write the map unless a value is not plain, or a name is empty, there twice, or one of too many."""
+        """Write the map, unless a value is not plain, or names are empty, repeated or too many."""
         cdef Py_ssize_t starts[MOST_NAMES]
         cdef Py_ssize_t sizes[MOST_NAMES]
         cdef Py_ssize_t start, size
@@ -352,7 +353,7 @@ cdef class _Union(Node):
 
 
 cdef class _Record(Node):
-    # Filled after it is known by its name, so that an error of the schema shows where it is.
+    # Registered by name first, so that an error of the schema names the type.
     cdef list names, fields
 
     cdef object read(self, Cursor* cursor):
@@ -385,7 +386,7 @@ cdef class Read:
     def __call__(self, bytes data not None, Py_ssize_t at):
         cdef Cursor cursor
         if at < 0 or at > PyBytes_GET_SIZE(data):
-            raise ValueError("the payload ends before it begins")
+            raise EOFError("the payload ends before it begins")
         cursor.data = <const unsigned char*>PyBytes_AS_STRING(data)
         cursor.at, cursor.end = at, PyBytes_GET_SIZE(data)
         found = self.root.read(&cursor)
@@ -393,11 +394,11 @@ cdef class Read:
 
 
 def reader_of(tree, *, tagged=False, as_json=()):
-    """Return what decodes payloads of a schema that fastavro accepts, without recursion.
+    """Return a function that decodes payloads of a schema that fastavro accepts, without recursion.
 
-    It is given the bytes and an index, returns the datum and the index after it, and raises anything where the payload
-    is broken or ends early. `tagged`: a record in a union of several records becomes `(full name, datum)`. `as_json`
-    are fields, as (full name of the record, name), whose maps become `orjson.Fragment` where they are plain. Raises
+    It takes the bytes and an index, and returns the datum and the index after it; it raises anything for a broken or
+    truncated payload. `tagged`: a record in a union of several records becomes `(full name, datum)`. `as_json`
+    are fields, as (full name of the record, name), whose maps become `orjson.Fragment` if they are plain. Raises
     `Unsupported` for a schema that is fastavro's to decode.
     """
     cdef Read read = Read()
@@ -408,8 +409,8 @@ def reader_of(tree, *, tagged=False, as_json=()):
 def read_run(list records not None, dict writers not None, kind not None):
     """Return the data of the first records, each as a `kind` of its writer's name and the datum.
 
-    `writers` are known by what a value begins with: 5 bytes, or 10. The first record that has headers, no known writer,
-    a guarded one or one of fastavro's, or a broken payload, ends it: that one is the caller's to judge.
+    `writers` are keyed by a value's first 5 or 10 bytes. It ends before a record with headers, without a known writer,
+    with a guarded writer or one of fastavro's, or with a broken payload: the caller decodes that one by itself.
     """
     cdef list found = []
     cdef bytes value, before = None
@@ -430,7 +431,7 @@ def read_run(list records not None, dict writers not None, kind not None):
             if writer is None:
                 start = 10
                 writer = writers.get(value[:10])
-            if writer is None or writer.guard is not None or type(writer.read) is not Read:
+            if writer is None or writer.steps is not None or type(writer.read) is not Read:
                 break
             before, read, name = value, writer.read, writer.name
         cursor.at = start
@@ -466,13 +467,13 @@ class _Builder:
             raise Unsupported
         kind = node["type"]
         if kind in {"array", "map"}:
-            # A map inside of another type is looked at with it.
+            # A map inside another type is decoded with it.
             make, self.map = _Array if kind == "array" else self.map, _Map
             return make(self.reader(node["items" if kind == "array" else "values"]))
         return self.complex(node, kind) if "name" in node else self.reader(kind)
 
     def complex(self, node, kind):
-        """Make the node of a type that has a name."""
+        """Make the node of a named type."""
         name = _full_name(node)
         if kind == "enum":
             self.named[name] = _Enum(node["symbols"])

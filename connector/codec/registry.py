@@ -1,8 +1,7 @@
-"""The schema registry, asked through confluent-kafka's client; what it answers is told apart in three.
+"""The schema registry, through confluent-kafka's client. A schema is found, unknown or unavailable.
 
-A schema; "I do not know it" (`NotRegistered`: 404 with Confluent's own error code); and everything else
-(`RegistryTrouble`), above all what a proxy, a wrong address or a wrong credential answer. Only the first two say
-anything about a record.
+Unknown (`NotRegistered`) is a 404 with Confluent's own error code. Everything else is unavailable (`RegistryTrouble`):
+the answer of a proxy, a wrong address or a wrong credential says nothing about a record.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _SCHEMA_NOT_FOUND: Final = 40403
 _INCOMPATIBLE: Final = (409, 422)
 _MAX_REFERENCES: Final = 200
 _SHOWN: Final = 200
-# What TLS says when a certificate does not fit, and the key of schema_registry.client that is meant.
+# Signs of a TLS fault, and the key of schema_registry.client that fixes it.
 _TLS_KEYS: Final = (
     ("CERTIFICATE_VERIFY_FAILED", "ssl.ca.location"),
     ("ALERT_CERTIFICATE", "ssl.certificate.location and ssl.key.location"),
@@ -31,23 +30,23 @@ _TLS_KEYS: Final = (
     ("ALERT_BAD_CERTIFICATE", "ssl.certificate.location and ssl.key.location"),
 )
 _ANY_ID: Final = 1
-"""Whether the registry has this id does not matter: it says so in its own way, or it is no registry."""
+"""Any id will do: a registry answers "not found" in its own way, anything else is not a registry."""
 
 
 class RegistryTrouble(ConnectorError):
-    """The registry gave no answer that says anything about a schema; asking again later may help."""
+    """The registry gave no usable answer; asking again later may help."""
 
 
 class NotRegistered(ConnectorError):
-    """The registry works, and does not know the schema."""
+    """The registry works but does not know the schema."""
 
 
 class RegistryRefused(ConnectorError):
-    """The registry does not take a schema of ours, because it is incompatible with an earlier version."""
+    """The registry rejects one of our schemas: it is incompatible with an earlier version."""
 
 
 class Client(Protocol):
-    """What is used of confluent-kafka's asynchronous registry client."""
+    """The part of confluent-kafka's asynchronous registry client that is used."""
 
     async def get_schema(self, schema_id: int) -> RegistrySchema:
         """Return the schema with this id."""
@@ -67,8 +66,8 @@ class Client(Protocol):
 
 
 def make_client(settings: RegistrySettings) -> Client:
-    """Return confluent-kafka's client. Raises `ValueError` for properties that it does not know."""
-    # The resolver asks again by itself, and says so; without a time-out the client would wait for ever.
+    """Return confluent-kafka's client. Raises `ValueError` for unknown properties."""
+    # The decoder retries and reports that itself; without a time-out the client would wait for ever.
     config = {"timeout": 10, "max.retries": 0, **settings.client, "url": settings.url}
     client: Client = AsyncSchemaRegistryClient.new_client(config)
     return client
@@ -87,7 +86,7 @@ class Registry:
         return await self._resolved(f"id {schema_id}", self._client.get_schema(schema_id))
 
     async def check(self) -> None:
-        """Return where it answers as a registry does. Raises `RegistryTrouble`."""
+        """Return if it answers like a registry. Raises `RegistryTrouble`."""
         try:
             await self.by_id(_ANY_ID)
         except (NotRegistered, SchemaFault):
@@ -104,7 +103,7 @@ class Registry:
         except SchemaRegistryError as error:
             if error.http_status_code in _INCOMPATIBLE:
                 raise RegistryRefused(
-                    f"the registry refuses {schema.name} for subject {subject}: {_said(error)}"
+                    f"the registry rejects {schema.name} for subject {subject}: {_said(error)}"
                 ) from None
             raise RegistryTrouble(self._trouble(error)) from None
         except Exception as error:  # noqa: BLE001 - as in _asked
@@ -120,7 +119,7 @@ class Registry:
         answer = await self._asked(what, request)
         kind = answer.schema_type or "AVRO"
         if kind != "AVRO":
-            raise SchemaFault("decode.schema_invalid", f"schema {what} is of type {kind}; only AVRO is read")
+            raise SchemaFault("decode.schema_invalid", f"schema {what} is of type {kind}; only AVRO is supported")
         references: dict[tuple[str, int], str] = {}
         await self._references(answer, references)
         return read_schema(answer.schema_str or "", references.values())
@@ -132,16 +131,16 @@ class Registry:
             if error.http_status_code == 404 and error.error_code == _SCHEMA_NOT_FOUND:
                 raise NotRegistered(f"the registry at {self.where} does not know schema {what}") from None
             raise RegistryTrouble(self._trouble(error)) from None
-        except Exception as error:  # noqa: BLE001 - what a proxy answers breaks the client in many ways
+        except Exception as error:  # noqa: BLE001 - the answer of a proxy breaks the client in many ways
             # None of them says anything about the schema.
             raise RegistryTrouble(self._trouble(error)) from None
         schema = answer.schema if isinstance(answer, RegisteredSchema) else answer
         if not isinstance(schema.schema_str, str):
-            raise RegistryTrouble(f"{self.where} answers, but not as a schema registry does: no schema in its answer")
+            raise RegistryTrouble(f"{self.where} does not answer like a schema registry: no schema in the answer")
         return schema
 
     async def _references(self, schema: RegistrySchema, found: dict[tuple[str, int], str]) -> None:
-        """Put the JSON of every schema that this one refers to, directly or not, into `found`."""
+        """Add the JSON of every schema that this one refers to, directly or not, to `found`."""
         for reference in schema.references or ():
             if reference.subject is None or reference.version is None:
                 raise SchemaFault("decode.schema_invalid", "a reference of the schema has no subject or version")

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from connector.clock import SystemClock
 from connector.codec.codec import Encoder
-from connector.codec.contracts import load_contracts
+from connector.codec.schemas import load_contracts
 from connector.config.loader import KafkaSettings, Loaded, load
 from connector.demo import scenario
 from connector.demo.check import DemoDeadLetter, Evidence, Place, faults

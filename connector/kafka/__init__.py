@@ -1,5 +1,5 @@
-"""The room of Kafka and Avro: consumer, producer, topics, wire formats and the schema registry.
+"""Kafka: consumer, producers, readers, topics and groups.
 
-All of confluent-kafka and fastavro is used here and nowhere else. What never enters: a vendor, an HTTP request to
-one, the decision what may be committed. This room reads records, gives them as values and does the commits it is told.
+The only package that uses confluent-kafka's clients. It turns messages into records and carries out the commits that
+the pipeline decides on. It knows no vendor and no HTTP.
 """

@@ -1,27 +1,37 @@
-"""What every Kafka client of the connector has in common: its properties, its log, its errors.
+"""What every Kafka client has in common: properties, log, errors, and the form of a record.
 
-The user's `kafka.client` reaches all of them; properties that only one kind of client knows go to that kind, because
-librdkafka warns of the others, and those that the promises rest on are set here, whatever the user's say
+The user's `kafka.client` reaches all clients. Properties that only one kind of client knows go to that kind, because
+librdkafka warns about the others. Those that the promises rest on are set here and override the user's
 (`connector.config.loader` refuses them by name).
+
+A refused credential or certificate stays refused until someone changes the configuration, which is read at start only;
+so the start ends with a message. Faults of the network, or of a token endpoint that is down, are waited out.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Message
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them without saying so
+    AdminClient,
+    ClusterMetadata,
+)
 
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
+from connector.records import NO_TIMESTAMP, Record
 
 Property = str | int | float | bool
 T = TypeVar("T")
 
-# librdkafka's local errors; confluent-kafka spells their names with the underscore that librdkafka has.
+# librdkafka's local errors; confluent-kafka keeps the underscore of their names.
 FAIL: Final = KafkaError._FAIL  # noqa: SLF001 - public by librdkafka's convention
 FATAL: Final = KafkaError._FATAL  # noqa: SLF001 - as FAIL
 AUTO_OFFSET_RESET: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - as FAIL
@@ -60,11 +70,19 @@ _PRODUCER_ONLY: Final = frozenset(
     }
 )
 
+_REFUSALS: Final = (AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+_TOKEN: Final = "failed to acquire sasl oauthbearer token"  # noqa: S105 - librdkafka's message
+# Answers of a token endpoint that refuses the client: RFC 6749, section 5.2.
+_NO_TOKEN: Final = ("invalid_client", "invalid_grant", "invalid_scope", "unauthorized_client", "unsupported_grant_type")
+# A broker refuses a client's certificate with an alert; under TLS 1.3 it comes after the handshake, as an error of the
+# transport.
+_CERTIFICATE_ALERTS: Final = ("alert certificate", "alert unknown ca", "alert bad certificate", "certificate required")
+
 _QUIET_SECONDS: Final = 30.0
 
 _log = structlog.get_logger()
 
-# syslog's levels 0 to 2 mean that the client can no longer work, 3 an error; confluent-kafka gives them as logging's.
+# syslog's levels 0 to 2 mean that the client no longer works, 3 an error; confluent-kafka maps them to logging's.
 _LEVELS: Final = (
     (logging.ERROR, "error"),
     (logging.WARNING, "warning"),
@@ -74,10 +92,10 @@ _LEVELS: Final = (
 
 
 class LibrdkafkaLog:
-    """Takes librdkafka's log lines as confluent-kafka gives them to a logger, and logs them as `kafka.client`.
+    """A logger for confluent-kafka that logs librdkafka's lines as `kafka.client`.
 
-    A line of one kind (librdkafka's first word, such as FAIL) is logged once in 30 s: a broker that refuses a
-    connection makes dozens a second.
+    Lines of one kind (librdkafka's first word, such as FAIL) are logged once in 30 s: a broker that refuses connections
+    causes dozens a second.
     """
 
     def __init__(self, client: str, now: Callable[[], float] = time.monotonic) -> None:
@@ -96,30 +114,25 @@ class LibrdkafkaLog:
         getattr(_log, name)("kafka.client", client=self._client, text=line)
 
 
-def _telling(code: int) -> int:
-    """Return how much an error explains: a refusal most; that all brokers are down is what other causes end in."""
-    return {AUTHENTICATION: 2, SSL: 2, ALL_BROKERS_DOWN: 0}.get(code, 1)
-
-
 class ErrorStates:
-    """Says each lasting trouble of a client, or of one topic, once, and once that it is over.
+    """Logs each lasting error of a client, or of one topic, once when it begins and once when it ends.
 
-    librdkafka repeats `_ALL_BROKERS_DOWN` and its like for as long as they last; a log needs the change only.
+    librdkafka repeats errors such as `_ALL_BROKERS_DOWN` for as long as they last.
     """
 
     def __init__(self, client: str) -> None:
         self._client = client
-        self._current: dict[tuple[str | None, int], str] = {}
+        self._current: dict[tuple[str | None, int], KafkaError] = {}
 
     def report(self, error: KafkaError, topic: str | None = None) -> None:
-        """Log the error unless it is lasting already; `topic` is whose trouble it is, None for the whole client's."""
+        """Log the error unless it lasts already; `topic` is the topic concerned, None for the whole client."""
         state = topic, error.code()
         if state not in self._current:
-            self._current[state] = error_text(error)
+            self._current[state] = error
             _log.warning("kafka.trouble", client=self._client, topic=topic, code=error.name(), message=error.str())
 
     def over(self, topic: str | None = None) -> None:
-        """Say that the client, or the topic, works again; nothing where it did all the time."""
+        """Log that the client, or the topic, works again. No effect if there was no error."""
         ended = [state for state in self._current if state[0] == topic]
         if ended:
             for state in ended:
@@ -128,12 +141,13 @@ class ErrorStates:
 
     @property
     def texts(self) -> dict[str | None, str]:
-        """What lasts, by topic, None for the whole client; of several the one that says most."""
-        return {topic: text for (topic, _), text in sorted(self._current.items(), key=lambda one: _telling(one[0][1]))}
+        """The errors that last, by topic, None for the whole client; of several the one that explains most."""
+        ranked = sorted(self._current.items(), key=lambda item: _rank(item[1]))
+        return {topic: error_text(error) for (topic, _), error in ranked}
 
     @property
     def of_client(self) -> bool:
-        """Whether the client as a whole is in trouble."""
+        """Whether an error concerns the client as a whole."""
         return any(topic is None for topic, _ in self._current)
 
     @property
@@ -142,27 +156,27 @@ class ErrorStates:
         return (None, ALL_BROKERS_DOWN) in self._current
 
     def __bool__(self) -> bool:
-        """Tell whether there is any trouble."""
+        """Whether any error lasts."""
         return bool(self._current)
 
 
 def start_of(settings: KafkaSettings) -> str | int:
     """Return where reading starts without a committed offset: `earliest`, `latest` or epoch milliseconds.
 
-    `kafka.start` decides, else its alias `auto.offset.reset` under `kafka.client`, else `earliest`. Raises
-    `StartupError` for a value of the alias that is none of Kafka's.
+    It is `kafka.start`, else its alias `auto.offset.reset` under `kafka.client`, else `earliest`. Raises `StartupError`
+    for a value of the alias that Kafka does not know.
     """
     if settings.start is not None:
         return settings.start
     reset = str(settings.client.get(_RESET, "earliest"))
     if reset not in _ALIASES:
         allowed = ", ".join(sorted(_ALIASES))
-        raise StartupError(f"kafka.client.{_RESET}: {reset!r} is not allowed, only {allowed}; or set kafka.start")
+        raise StartupError(f"kafka.client.{_RESET}: {reset!r} is not allowed; use {allowed}, or set kafka.start")
     return _ALIASES[reset]
 
 
 def is_incremental(client: Mapping[str, Any]) -> bool:
-    """Tell whether partitions are assigned and revoked in increments: KIP-848 and cooperative assignors."""
+    """Whether partitions are assigned and revoked in increments: KIP-848 and cooperative assignors."""
     if client.get("group.protocol") == "consumer":
         return True
     return "cooperative" in str(client.get("partition.assignment.strategy", "cooperative-sticky"))
@@ -171,30 +185,30 @@ def is_incremental(client: Mapping[str, Any]) -> bool:
 def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) -> dict[str, Any]:
     """Return the consumer's properties.
 
-    librdkafka's own queue holds at most about `queue_bytes`, and one fetch (1 MiB, or one larger record) more.
+    librdkafka's own queue holds at most about `queue_bytes`, plus one fetch (1 MiB, or one larger record).
     """
     client = _common(settings, _PRODUCER_ONLY)
     client.pop(_RESET, None)
     kbytes = max(64, queue_bytes // 1024)
     kip_848 = client.get("group.protocol") == "consumer"
     return {
-        # KIP-848's assignor is the broker's, and librdkafka refuses a strategy beside it.
+        # With KIP-848 the broker assigns, and librdkafka refuses a strategy in addition.
         **({} if kip_848 else {"partition.assignment.strategy": "cooperative-sticky"}),
-        # With a small queue the fetcher would otherwise rest for a second each time the queue is full.
+        # With a small queue the fetcher would otherwise back off for a second each time the queue is full.
         "fetch.queue.backoff.ms": 10,
-        # The queue is overshot by what one answer holds; a record larger than these comes alone (KIP-74).
+        # The queue may exceed its limit by one fetch; a record larger than these limits comes alone (KIP-74).
         "fetch.max.bytes": 1 << 20,
         "fetch.message.max.bytes": 256 << 10,
         **client,
         "queued.max.messages.kbytes": kbytes,
-        # A replay that was killed half-way leaves records that were never committed: read, they would be sent twice.
+        # A replay that was killed half-way leaves uncommitted records; read, they would be sent twice.
         "isolation.level": "read_committed",
         "group.id": group_id,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        # That a transaction's last marker was passed is told by nothing else.
+        # Nothing else reports that a transaction's last marker was passed.
         "enable.partition.eof": True,
-        # A jump over records, or back, must be a person's decision: an offset out of range stops the run.
+        # A jump over records, or back, is a person's decision, so an offset out of range stops the run.
         _RESET: "error",
     }
 
@@ -202,12 +216,12 @@ def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) ->
 def producer_config(settings: KafkaSettings) -> dict[str, Any]:
     """Return the properties of an idempotent producer."""
     return {
-        # A dead letter of a topic with larger records has to pass; the topic's own limit is the broker's to check.
+        # Dead letters of topics with large records must pass; the broker checks the topic's own limit.
         "message.max.bytes": 64 << 20,
-        # A batch over the topic's max.message.bytes is refused whole, with the innocent records in it. So a batch of
-        # several records stays as small as the least limit of a topic that makes sense.
+        # The broker refuses a batch over the topic's max.message.bytes whole, with the innocent records in it. So a
+        # batch of several records stays below any sensible limit of a topic.
         "batch.size": 16_384,
-        # As Java clients do it, so that a key has the same partition whoever writes.
+        # The default of Java clients, so that a key has the same partition whoever writes.
         "partitioner": "murmur2_random",
         **_common(settings, _CONSUMER_ONLY | {_RESET}),
         "enable.idempotence": True,
@@ -215,12 +229,12 @@ def producer_config(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def admin_config(settings: KafkaSettings) -> dict[str, Any]:
-    """Return the properties of a client that only asks."""
+    """Return the properties of an admin client."""
     return _common(settings, _CONSUMER_ONLY | _PRODUCER_ONLY | {_RESET})
 
 
 def construct(kind: Callable[..., T], config: Mapping[str, Any], **arguments: Any) -> T:
-    """Return `kind(config)`. Raises `StartupError` with librdkafka's words where it does not take the properties."""
+    """Return `kind(config)`. Raises `StartupError` with librdkafka's message if it refuses the properties."""
     try:
         return kind(dict(config), **arguments)
     except KafkaException as error:
@@ -236,15 +250,118 @@ def kafka_error(error: KafkaException) -> KafkaError:
 
 
 def error_text(error: KafkaException | KafkaError) -> str:
-    """Return an error as `NAME: what librdkafka says`."""
+    """Return an error as `NAME: librdkafka's message`."""
     inner = kafka_error(error) if isinstance(error, KafkaException) else error
     return f"{inner.name()}: {inner.str()}"
 
 
+def record_of(message: Message) -> Record:
+    """Return a consumed message that is not an error as a record."""
+    # By its stub a message may lack all of these; one without an error has them.
+    record: Callable[..., Record] = Record
+    kind, timestamp = message.timestamp()
+    return record(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        timestamp if kind != TIMESTAMP_NOT_AVAILABLE else NO_TIMESTAMP,
+        message.key(),
+        message.value(),
+        message.headers() or (),
+    )
+
+
 def _common(settings: KafkaSettings, others: frozenset[str]) -> dict[str, Any]:
-    """Return the user's properties without those of other kinds of client, in librdkafka's spelling."""
-    return {name: _spelt(value) for name, value in settings.client.items() if name not in others}
+    """Return the user's properties without those that only other kinds of client know."""
+    return {name: _as_librdkafka(value) for name, value in settings.client.items() if name not in others}
 
 
-def _spelt(value: Property) -> Property:
+def _as_librdkafka(value: Property) -> Property:
     return str(value).lower() if isinstance(value, bool) else value
+
+
+def is_final(error: KafkaError) -> bool:
+    """Whether waiting cannot help: a refused credential, or a certificate that does not verify."""
+    text = error.str().lower()
+    if error.code() in _REFUSALS:
+        return _TOKEN not in text or any(code in text for code in _NO_TOKEN)
+    if error.code() == SSL:
+        return "certificate" in text or "alert" in text
+    return error.code() == TRANSPORT and any(alert in text for alert in _CERTIFICATE_ALERTS)
+
+
+def says_more(error: KafkaError, than: KafkaError | None) -> bool:
+    """Whether an error explains more than another: a refusal most, "all brokers down" least."""
+    return than is None or _rank(error) >= _rank(than)
+
+
+def explained(error: KafkaError, client: Mapping[str, Any]) -> str:
+    """Return the error as text, with the property of `kafka.client` to check if one is likely."""
+    text, advice = error_text(error), _advice(error, client)
+    return f"{text}; {advice}" if advice else text
+
+
+def _rank(error: KafkaError) -> int:
+    if is_final(error):
+        return 2
+    return 0 if error.code() == ALL_BROKERS_DOWN else 1
+
+
+def _advice(error: KafkaError, client: Mapping[str, Any]) -> str | None:
+    text = error.str().lower()
+    if any(alert in text for alert in _CERTIFICATE_ALERTS):
+        return "the broker refuses this client's certificate; check ssl.certificate.location and ssl.key.location"
+    if error.code() in _REFUSALS:
+        if _TOKEN in text:
+            return "check the sasl.oauthbearer properties"
+        return "check sasl.mechanism, sasl.username and sasl.password"
+    plain = str(client.get("security.protocol", "plaintext")).lower() in ("plaintext", "sasl_plaintext")
+    if plain and error.code() in (ALL_BROKERS_DOWN, TRANSPORT) and "refused" not in text:
+        return "if the listener uses TLS, set security.protocol to SSL or SASL_SSL"
+    return None
+
+
+class Admin:
+    """Admin client that can be closed, as an asynchronous context manager. `name` is its name in the log.
+
+    The binding leaves closing to the garbage collector, and objects that a traceback refers to live until the process
+    ends. The client's threads then run on while the process's libraries are cleaned up, and one that connects by TLS at
+    that moment ends the process with SIGSEGV. Raises `StartupError` for properties unknown to librdkafka.
+    """
+
+    def __init__(self, config: Mapping[str, Any], name: str) -> None:
+        self.client = construct(AdminClient, config, logger=LibrdkafkaLog(name))
+        self._requesting = threading.Lock()
+
+    async def __aenter__(self) -> Self:
+        """Return it."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+        await self.close()
+
+    async def topics(self, timeout: float) -> ClusterMetadata:
+        """Return the metadata of all topics. Raises `KafkaException`, also after `timeout` seconds."""
+        return await asyncio.to_thread(self._topics, timeout)
+
+    async def serve(self) -> None:
+        """Run the callbacks that librdkafka has pending."""
+        await asyncio.to_thread(self._serve)
+
+    async def close(self) -> None:
+        """End the client's threads, after a pending request has its answer. The client cannot be used any more."""
+        await asyncio.to_thread(self._close)
+
+    def _topics(self, timeout: float) -> ClusterMetadata:
+        with self._requesting:
+            return self.client.list_topics(timeout=timeout)
+
+    def _serve(self) -> None:
+        with self._requesting:
+            self.client.poll(0)
+
+    def _close(self) -> None:
+        # Under the lock: a request still running in another thread would use the freed client.
+        with self._requesting:
+            self.client.__exit__(None, None, None)

@@ -1,32 +1,32 @@
 """The source of records: one Kafka consumer, owned by one task.
 
-Theory of operation. The owner task alone calls `poll`, `commit`, `pause` and `resume`, one after the other: a call from
-another task would wait out the running consume. The listener's callbacks run inside `poll` and `close`; what they call
-of the source (above all `commit`) must be called by the callback's own task, or by tasks that it creates:
-confluent-kafka lets those through while the consume is still open, by their context.
+Theory of operation. Only the owner task calls `poll`, `commit`, `pause` and `resume`, one after the other: a call from
+another task would wait for the running consume to end. The listener's callbacks run inside `poll` and `close`. They
+may call the source (above all `commit`) from the callback's own task or from tasks that it creates: confluent-kafka
+recognises those by their context and lets them through while the consume is still open.
 
 librdkafka never chooses an offset: it always gets `auto.offset.reset: error`, and each assignment is made with numeric
-offsets, committed ones or the resolved `kafka.start`. Where `latest` or a time was resolved it is committed at once:
-else records that come between two assignments without any progress would be passed over. A subscribed topic that does
-not exist, or is deleted, is waited for; an offset out of range is fatal, and so is a topic made anew: each way out of
-it loses or repeats records.
+offsets, committed ones or the resolved `kafka.start`. A resolved `latest` or time is committed at once; otherwise
+records that arrive between two assignments without any progress would be skipped. A subscribed topic that does not
+exist, or is deleted, is waited for. An offset out of range is fatal, and so is a recreated topic: every automatic way
+out of it loses or repeats records.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as PartitionOffset
 from confluent_kafka.aio import AIOConsumer
 
 from connector.clock import Clock
 from connector.config.loader import KafkaSettings
 from connector.errors import FatalError, StartupError
-from connector.kafka.chunks import Chunk
 from connector.kafka.client import (
     AUTO_OFFSET_RESET,
     FATAL,
@@ -37,16 +37,20 @@ from connector.kafka.client import (
     error_text,
     is_incremental,
     kafka_error,
+    record_of,
     start_of,
 )
-from connector.kafka.ends import PARTITION_EOF, Ends
-from connector.kafka.messages import out_of_range, to_records
-from connector.kafka.starts import Starts
-from connector.kafka.subscription import TopicSelection
-from connector.kafka.topic_ids import TopicIds
-from connector.records import Assigned, Commit, Record
+from connector.kafka.starts import PARTITION_EOF, Ends, Starts
+from connector.kafka.topics import TopicIds, TopicSelection
+from connector.records import Assigned, Commit, Record, TopicPartition
 
-Partition = tuple[str, int]
+MAX_RECORDS: Final = 500
+"""The most records that one poll returns."""
+WAIT_SECONDS: Final = 0.01
+"""How long a poll collects: librdkafka keeps a lone record back for this long."""
+IDLE_SECONDS: Final = 0.2
+"""How long a poll waits if the last one returned nothing: it ends with the first record, so none is kept back."""
+_FIRST: Final = 32
 
 _THREADS: Final = 4
 _REQUEST_SECONDS: Final = 5.0
@@ -58,18 +62,47 @@ _PROBE_TIMEOUT: Final = 1.0
 _log = structlog.get_logger()
 
 
+class PollSize:
+    """How many records the next poll asks for: about `limit` bytes by the mean of the last one, at most `MAX_RECORDS`.
+
+    It begins small, because the size of the records is not known yet, and at most doubles from one poll to the next.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._idle = False
+        self.records = _FIRST
+
+    def next(self, *, patient: bool) -> tuple[int, float]:
+        """Return how many records to ask for, and how many seconds to wait for them.
+
+        `patient`: the caller has nothing else to do until a record or a rebalance comes.
+        """
+        return (1, IDLE_SECONDS) if patient and self._idle else (self.records, WAIT_SECONDS)
+
+    def saw(self, records: Sequence[Record]) -> None:
+        """Take the result of a poll into account."""
+        self._idle = not records
+        if not records:
+            return
+        total = sum([len(record.key or b"") + len(record.value or b"") for record in records])
+        total += sum([len(content or b"") for record in records if record.headers for _, content in record.headers])
+        affordable = self._limit * len(records) // max(1, total)
+        self.records = max(1, min(MAX_RECORDS, 2 * self.records, affordable))
+
+
 class Listener(Protocol):
-    """Who is told of partitions that come and go. The callbacks run inside `poll` or `close`."""
+    """Receives assigned and revoked partitions. The callbacks run inside `poll` or `close`."""
 
     async def on_assign(self, partitions: Sequence[Assigned]) -> None:
-        """Take these partitions; their records come after this returned."""
+        """Take these partitions; their records come after this returns."""
         ...
 
-    async def on_revoke(self, partitions: Sequence[Partition]) -> None:
-        """Finish what is in flight and commit it, inside this call; the partitions are gone when it returns."""
+    async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
+        """Finish and commit what is in flight, inside this call; the partitions are gone when it returns."""
         ...
 
-    async def on_lost(self, partitions: Sequence[Partition]) -> None:
+    async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
         """Forget these partitions: another member may have them already, so nothing is committed."""
         ...
 
@@ -77,9 +110,9 @@ class Listener(Protocol):
 class KafkaSource:
     """Reads the topics as a member of the group.
 
-    `own_topics` never match a pattern; one that is named is read from its beginning where the group has no offset.
-    `queue_bytes` bounds what librdkafka fetches ahead. Nothing connects before `start`. The constructor raises
-    `StartupError` for properties that the connector owns and for a pattern that is no regular expression.
+    `own_topics` never match a pattern; one that is named is read from its beginning if the group has no offset.
+    `queue_bytes` limits what librdkafka fetches ahead. Nothing connects before `start`. The constructor raises
+    `StartupError` for properties that the connector owns and for a pattern that is not a regular expression.
     """
 
     def __init__(
@@ -93,20 +126,20 @@ class KafkaSource:
         clock: Clock,
     ) -> None:
         self._config = consumer_config(settings, group_id, queue_bytes)
-        self._chunk = Chunk(queue_bytes // 2)
+        self._poll_size = PollSize(queue_bytes // 2)
         self._starts = Starts(start_of(settings), own_topics)
         self._ids = TopicIds(settings)
         self._incremental = is_incremental(self._config)
         self._clock = clock
         self._topics = TopicSelection(topics, own_topics)
         self._errors = ErrorStates("consumer")
-        self._assigned: dict[Partition, int] = {}
-        self._reseek: dict[Partition, int] = {}
-        self._changed: set[Partition] = set()
-        self._paused: set[Partition] = set()
+        self._assigned: dict[TopicPartition, int] = {}
+        self._reseek: dict[TopicPartition, int] = {}
+        self._changed: set[TopicPartition] = set()
+        self._paused: set[TopicPartition] = set()
         self._ends = Ends()
         self.counts: dict[str, int] = {}
-        """How many partitions the topics have that a pattern matched; brought up to date while it runs."""
+        """How many partitions each subscribed topic has; refreshed before the listener learns of an assignment."""
         self._subscribed: frozenset[str] = frozenset()
         self._next_patterns = self._next_probe = 0.0
         self._polling: asyncio.Task[list[Record]] | None = None
@@ -128,10 +161,10 @@ class KafkaSource:
             await self._subscribe(frozenset(self._topics.names))
 
     async def poll(self) -> list[Record]:
-        """Return the next records, as many as a `Chunk` says and as soon, but for the listener's callbacks.
+        """Return the next records, after the listener's callbacks if there are any.
 
-        A cancelled consume would lose its records: where the caller is cancelled the consume is awaited, and its
-        records are the next poll's. Raises `FatalError` where a person has to act.
+        A cancelled consume would lose its records. So if the caller is cancelled, the consume is awaited, and the next
+        poll returns its records. Raises `FatalError` if a person has to act.
         """
         if self._polling is None:
             if not self._leaving:
@@ -146,19 +179,19 @@ class KafkaSource:
         task, self._polling = self._polling, None
         return task.result()
 
-    async def commit(self, commits: Sequence[Commit]) -> dict[Partition, str]:
-        """Commit offsets with their metadata, and return what went wrong by partition: `{}` when all is stored.
+    async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
+        """Commit offsets with their metadata, and return the errors by partition: `{}` if all are stored.
 
-        Returns when the coordinator has answered, or librdkafka gave up on it. Never raises for an error of Kafka.
+        Returns once the coordinator has answered or librdkafka has given up on it. Never raises for an error of Kafka.
         """
         if not commits:
             return {}
-        # librdkafka would wait for the coordinator as long as a session lasts, and nothing be polled meanwhile.
+        # librdkafka would wait for the coordinator as long as a session lasts, and nothing would be polled meanwhile.
         if self._errors.all_down and not await self._answers():
             return {(c.topic, c.partition): "no broker answers" for c in commits}
-        others = await self._ids.others({c.topic for c in commits})
-        faults = {(c.topic, c.partition): "the topic was deleted" for c in commits if c.topic in others}
-        offsets = [TopicPartition(c.topic, c.partition, c.offset, c.metadata) for c in commits if c.topic not in others]
+        others = await self._ids.others({(c.topic, c.partition) for c in commits})
+        faults = dict.fromkeys(others, "the topic was deleted")
+        offsets = [PartitionOffset(*c) for c in commits if (c.topic, c.partition) not in others]
         if not offsets:
             return faults
         try:
@@ -169,60 +202,57 @@ class KafkaSource:
             return faults | {(o.topic, o.partition): error_text(error) for o in offsets}
         return faults | {(a.topic, a.partition): error_text(a.error) for a in answers if a.error is not None}
 
-    async def pause(self, partitions: Iterable[Partition]) -> None:
-        """Stop fetching these partitions; those not assigned are left out. What was fetched ahead is fetched again."""
-        if theirs := self._known(partitions):
-            self._paused.update((one.topic, one.partition) for one in theirs)
-            await self._consumer.pause(theirs)
+    async def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        """Stop fetching these partitions, if assigned. Records fetched ahead are dropped and fetched again."""
+        if known := self._known(partitions):
+            self._paused.update((each.topic, each.partition) for each in known)
+            await self._consumer.pause(known)
 
-    async def resume(self, partitions: Iterable[Partition]) -> None:
-        """Fetch these partitions again; those not assigned are left out."""
-        if theirs := self._known(partitions):
-            self._paused.difference_update((one.topic, one.partition) for one in theirs)
-            await self._consumer.resume(theirs)
+    async def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        """Fetch these partitions again, if assigned."""
+        if known := self._known(partitions):
+            self._paused.difference_update((each.topic, each.partition) for each in known)
+            await self._consumer.resume(known)
 
-    def ends(self) -> dict[Partition, int]:
-        """Return the end offset of each assigned partition as fetches told it; absent where none did yet."""
+    def ends(self) -> dict[TopicPartition, int]:
+        """Return the end offset of each assigned partition, as far as fetches have reported it."""
         return dict(self._ends.known)
 
-    def reached(self) -> dict[Partition, int]:
-        """Return the offsets that reading has come to at partitions' ends, each once: below them nothing is left out.
+    def reached(self) -> dict[TopicPartition, int]:
+        """Return where reading reached a partition's end, each once: every record below was returned.
 
-        What lies between the last record and such an offset is no record, such as a transaction's marker.
+        Offsets between the last record and such an end hold no record, for example a transaction's marker.
         """
         return self._ends.reached()
 
     @property
-    def assignment(self) -> frozenset[Partition]:
+    def assignment(self) -> frozenset[TopicPartition]:
         """The partitions that this member has."""
         return frozenset(self._assigned)
 
     @property
     def troubles(self) -> dict[str | None, str]:
-        """What lasts: no broker's answer or a refusal (under None), or by topic; it was logged as `kafka.trouble`."""
+        """The errors that last, by topic, None for the client as a whole; each was logged as `kafka.trouble`."""
         return self._errors.texts
 
     async def cluster_id(self) -> str:
-        """Return the cluster's id. Raises `StartupError` where no broker answers within 5 s."""
+        """Return the cluster's id. Raises `StartupError` if no broker answers within 5 s."""
         try:
             return str(await self._consumer.cluster_id(timeout=_REQUEST_SECONDS))
         except KafkaException as error:
-            raise StartupError(f"the cluster's id could not be asked for: {error_text(error)}") from None
+            raise StartupError(f"cannot read the cluster's id: {error_text(error)}") from None
 
     def leave(self) -> None:
-        """Say that `close` comes next: what an assignment still asks Kafka for is given up and a poll ends soon."""
+        """Announce `close`: requests of a running assignment are given up, so that the poll ends soon."""
         self._leaving = True
         self._abandon.set()
 
     async def close(self) -> None:
-        """Leave the group; `on_revoke` runs inside. Records of a cancelled poll are dropped, uncommitted.
-
-        Closing twice does nothing.
-        """
+        """Leave the group; `on_revoke` runs inside. Drops records of a cancelled poll, uncommitted. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        # An assignment that comes while the consumer closes is not asked about: the answer would never come.
+        # While the consumer closes, a request for a new assignment would never be answered.
         self.leave()
         if self._polling is not None:
             await asyncio.wait({self._polling})
@@ -240,14 +270,14 @@ class KafkaSource:
             await self._resolve_patterns()
         self._changed.clear()
         try:
-            # While something is paused, it may have to be resumed at any moment.
-            messages = await self._consumer.consume(*self._chunk.next(patient=not self._paused))
+            # A paused partition may have to be resumed at any moment, so then the poll is short.
+            messages = await self._consumer.consume(*self._poll_size.next(patient=not self._paused))
         except KafkaException as error:
-            raise FatalError(f"the Kafka consumer cannot go on: {error_text(error)}") from None
-        if (fault := self._fatal or self._ids.fault(topic for topic, _ in self._assigned)) is not None:
-            raise FatalError(f"the Kafka consumer cannot go on: {fault}")
+            raise FatalError(f"the Kafka consumer stopped: {error_text(error)}") from None
+        if (fault := self._fatal or self._ids.fault()) is not None:
+            raise FatalError(f"the Kafka consumer stopped: {fault}")
         records = to_records(messages, self._judge)
-        self._chunk.saw(records)
+        self._poll_size.saw(records)
         if self._changed or self._reseek:
             records = await self._of_this_epoch(records)
         await self._ends.read(self._consumer, self._assigned, now)
@@ -256,25 +286,25 @@ class KafkaSource:
         return records
 
     def _judge(self, error: KafkaError, message: Message) -> None:
-        """Raise `FatalError` for an error of the consumer that waiting does not mend; log any other once."""
+        """Raise `FatalError` for an error of the consumer that does not pass; log any other once."""
         if error.code() == PARTITION_EOF:
             self._ends.reach(message)
             return
         if error.code() == AUTO_OFFSET_RESET:
-            # Not ours is what librdkafka took by itself where a stop left an assignment without an answer.
+            # During a stop librdkafka assigns by itself; such partitions are not ours.
             if (message.topic(), message.partition()) in self._assigned:
                 raise FatalError(out_of_range(error, message))
             return
-        # Such a message has no topic, and its error's code alone says that it is fatal.
+        # Such a message has no topic, and only its code shows that it is fatal.
         if error.fatal() or error.code() == FATAL:
-            raise FatalError(f"the Kafka consumer cannot go on: {error_text(error)}")
+            raise FatalError(f"the Kafka consumer stopped: {error_text(error)}")
         self._errors.report(error, message.topic())
 
     async def _of_this_epoch(self, records: list[Record]) -> list[Record]:
-        """Return the records without those of partitions that changed hands during the consume.
+        """Return the records without those of partitions that were assigned or revoked during the consume.
 
-        Such a record may belong to the assignment before, whose work is committed or dropped already. A partition that
-        came in the meantime is read again from its start; until the seek works all its records are dropped.
+        Such a record may belong to the previous assignment, whose work is already committed or dropped. A partition
+        that was assigned meanwhile is read again from its start; until the seek works, all its records are dropped.
         """
         ended = self._ends.unread(self._reseek.keys() | self._changed)
         for partition in self._changed:
@@ -285,26 +315,27 @@ class KafkaSource:
         kept = [record for record in records if (record.topic, record.partition) not in dropped]
         for partition, start in list(self._reseek.items()):
             try:
-                await self._consumer.seek(TopicPartition(*partition, start))
+                await self._consumer.seek(PartitionOffset(*partition, start))
             except KafkaException as error:
                 _log.debug("kafka.seek_again", topic=partition[0], partition=partition[1], reason=error_text(error))
             else:
                 del self._reseek[partition]
         return kept
 
-    async def _on_assign(self, _consumer: AIOConsumer, partitions: list[TopicPartition]) -> None:
+    async def _on_assign(self, _consumer: AIOConsumer, partitions: list[PartitionOffset]) -> None:
         assigned = await self._start_of(partitions)
         if assigned is None:
             return
+        await self._count_partitions()
         _log.info("kafka.assigned", partitions=[f"{a.topic}[{a.partition}]@{a.start}" for a in assigned])
         await self._listener.on_assign(assigned)
-        starts = [TopicPartition(a.topic, a.partition, a.start) for a in assigned]
+        starts = [PartitionOffset(a.topic, a.partition, a.start) for a in assigned]
         if self._incremental:
             await self._consumer.incremental_assign(starts)
         else:
             await self._consumer.assign(starts)
         if starts:
-            # A pause survives a revoke and a new assignment in librdkafka; the listener knows of none.
+            # In librdkafka a pause survives a revoke and a new assignment; the listener does not expect that.
             await self._consumer.resume(starts)
         for a in assigned:
             self._assigned[a.topic, a.partition] = a.start
@@ -313,7 +344,7 @@ class KafkaSource:
         self._ends.hurry()
         self._errors.over()
 
-    async def _on_revoke(self, _consumer: AIOConsumer, partitions: list[TopicPartition]) -> None:
+    async def _on_revoke(self, _consumer: AIOConsumer, partitions: list[PartitionOffset]) -> None:
         gone = self._gone(partitions)
         _log.info("kafka.revoked", partitions=[f"{topic}[{partition}]" for topic, partition in gone])
         try:
@@ -321,31 +352,32 @@ class KafkaSource:
         finally:
             self._forget(gone)
 
-    async def _on_lost(self, _consumer: AIOConsumer, partitions: list[TopicPartition]) -> None:
+    async def _on_lost(self, _consumer: AIOConsumer, partitions: list[PartitionOffset]) -> None:
         gone = self._gone(partitions)
         _log.warning("kafka.lost", partitions=[f"{topic}[{partition}]" for topic, partition in gone])
         self._forget(gone)
         await self._listener.on_lost(gone)
 
-    def _gone(self, partitions: list[TopicPartition]) -> list[Partition]:
+    def _gone(self, partitions: list[PartitionOffset]) -> list[TopicPartition]:
         return [(p.topic, p.partition) for p in partitions if (p.topic, p.partition) in self._assigned]
 
-    def _forget(self, gone: list[Partition]) -> None:
+    def _forget(self, gone: list[TopicPartition]) -> None:
         self._changed.update(gone)
+        self._ids.forget(gone)
         self._paused.difference_update(gone)
         for partition in gone:
             self._assigned.pop(partition, None)
             self._ends.forget(partition)
             self._reseek.pop(partition, None)
 
-    def _known(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
-        return [TopicPartition(*partition) for partition in partitions if partition in self._assigned]
+    def _known(self, partitions: Iterable[TopicPartition]) -> list[PartitionOffset]:
+        return [PartitionOffset(*partition) for partition in partitions if partition in self._assigned]
 
-    async def _start_of(self, partitions: list[TopicPartition]) -> list[Assigned] | None:
-        """Return where each partition starts, asked until Kafka answers; None where the source is left meanwhile."""
+    async def _start_of(self, partitions: list[PartitionOffset]) -> list[Assigned] | None:
+        """Return where each partition starts, retried until Kafka answers; None if the source is closed meanwhile."""
         while not self._abandon.is_set():
             try:
-                await self._ids.note({partition.topic for partition in partitions})
+                await self._ids.note({(partition.topic, partition.partition) for partition in partitions})
                 return await self._starts.find(self._consumer, partitions, self.commit)
             except KafkaException as error:
                 self._errors.report(kafka_error(error))
@@ -364,9 +396,17 @@ class KafkaSource:
         if not matching:
             _log.warning("kafka.no_topic_matches", patterns=[pattern.pattern for pattern in self._topics.patterns])
         wanted = frozenset(matching.union(self._topics.names))
-        self.counts.update({topic: len(known[topic].partitions) for topic in wanted if topic in known})
         if wanted and wanted != self._subscribed:
             await self._subscribe(wanted)
+
+    async def _count_partitions(self) -> None:
+        """Refresh the counts, of which rate limits are shared: partitions may have been added with this rebalance."""
+        try:
+            known = (await self._consumer.list_topics(timeout=_REQUEST_SECONDS)).topics
+        except KafkaException as error:
+            self._errors.report(kafka_error(error))
+            return
+        self.counts.update({topic: len(known[topic].partitions) for topic in self._subscribed if topic in known})
 
     async def _subscribe(self, topics: frozenset[str]) -> None:
         await self._consumer.subscribe(
@@ -375,7 +415,7 @@ class KafkaSource:
         self._subscribed = topics
 
     async def _probe(self, now: float, *, alive: bool) -> None:
-        """Find out whether a trouble is over: records came, or a broker answers again."""
+        """Check whether an error is over: records came, or a broker answers again."""
         if not alive:
             if now < self._next_probe:
                 return
@@ -385,7 +425,7 @@ class KafkaSource:
         self._errors.over()
 
     async def _answers(self) -> bool:
-        """Tell whether a broker answers within a second."""
+        """Whether a broker answers within a second."""
         try:
             await self._consumer.list_topics(timeout=_PROBE_TIMEOUT)
         except KafkaException:
@@ -397,3 +437,24 @@ class KafkaSource:
             self._fatal = error_text(error)
         else:
             self._errors.report(error)
+
+
+def to_records(messages: Iterable[Message], on_error: Callable[[KafkaError, Message], None]) -> list[Record]:
+    """Return the messages as records; `on_error` gets those that are errors, and may raise."""
+    records = []
+    for message in messages:
+        error = message.error()
+        if error is None:
+            records.append(record_of(message))
+        else:
+            on_error(error, message)
+    return records
+
+
+def out_of_range(error: KafkaError, message: Message) -> str:
+    """Return the message for a partition whose next offset Kafka does not have."""
+    return (
+        f"the offset to read next is no longer in {message.topic()} [{message.partition()}] ({error.str()}): its "
+        "records were deleted, or the topic was recreated. To choose where to go on, stop the group and run "
+        "`connector offsets reset`"
+    )

@@ -1,4 +1,4 @@
-"""What a consumer group has committed, read and written from outside the group (Kafka's admin interface)."""
+"""The committed offsets and the members of consumer groups, read and written from outside the group."""
 
 from __future__ import annotations
 
@@ -7,73 +7,73 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaException
+from confluent_kafka import TopicPartition as PartitionOffset
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it re-exports it without saying so
 
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
-from connector.kafka.admin import Admin
-from connector.kafka.client import admin_config, error_text
-from connector.kafka.committed import CommittedOffsets
-from connector.records import Commit
+from connector.kafka.client import Admin, LibrdkafkaLog, admin_config, construct, consumer_config, error_text
+from connector.kafka.topics import TopicSelection
+from connector.records import Commit, TopicPartition
 
 _log = structlog.get_logger()
 _TIMEOUT: Final = 20.0
+_ANSWER_SECONDS: Final = 10.0
+_QUEUE_BYTES: Final = 1 << 20
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # confluent-kafka gives no types here
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # as above
 
-Partition = tuple[str, int]
-
 
 class Groups(Admin):
-    """The committed offsets of consumer groups, asked for inside of `async with`.
-
-    Every method may take as long as Kafka does; none blocks the loop.
-    """
+    """The committed offsets of consumer groups, inside `async with`. No method blocks the loop."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         super().__init__(admin_config(settings), "groups")
 
     async def committed(self, group: str) -> list[Commit]:
-        """Return what a group has committed, empty for one that Kafka does not know. Raises `StartupError`.
+        """Return what a group has committed, nothing for a group that Kafka does not know. Raises `StartupError`.
 
-        Asked by a consumer that never joins: the admin client's own call can end the process (see `committed`).
+        Read by a consumer that never joins, because the admin client's own call can end the process (see
+        `CommittedOffsets`).
         """
         partitions = await self.partitions()
-        found = await asyncio.to_thread(_committed, self._settings, group, partitions)
-        return [found[one] for one in sorted(found)]
+        found = await asyncio.to_thread(_read_committed, self._settings, group, partitions)
+        return [found[partition] for partition in sorted(found)]
 
     async def commit(self, group: str, commits: Sequence[Commit]) -> None:
         """Set a group's offsets. Raises `StartupError`, also where the group has members."""
-        partitions = [TopicPartition(one.topic, one.partition, one.offset, one.metadata) for one in commits]
+        partitions = [PartitionOffset(*commit) for commit in commits]
         try:
             futures = self.client.alter_consumer_group_offsets(
                 [ConsumerGroupTopicPartitions(group, partitions)], request_timeout=_TIMEOUT
             )
             result = await asyncio.wrap_future(futures[group])
         except KafkaException as error:
-            raise StartupError(f"the offsets of group {group} cannot be set: {error_text(error)}") from None
+            raise StartupError(f"cannot set the offsets of group {group}: {error_text(error)}") from None
         faults = [
-            f"{one.topic}[{one.partition}]: {error_text(one.error)}" for one in result.topic_partitions if one.error
+            f"{failed.topic}[{failed.partition}]: {error_text(failed.error)}"
+            for failed in result.topic_partitions
+            if failed.error
         ]
         if faults:
-            raise StartupError(f"the offsets of group {group} cannot be set: {'; '.join(faults)}")
+            raise StartupError(f"cannot set the offsets of group {group}: {'; '.join(faults)}")
 
     async def members(self, group: str) -> int:
-        """Return how many members a group has now, 0 for one that Kafka does not know. Raises `StartupError`."""
+        """Return how many members a group has now, 0 for a group that Kafka does not know. Raises `StartupError`."""
         try:
             futures = self.client.describe_consumer_groups([group], request_timeout=_TIMEOUT)
             return len((await asyncio.wrap_future(futures[group])).members)
         except KafkaException as error:
-            raise StartupError(f"the members of group {group} cannot be read: {error_text(error)}") from None
+            raise StartupError(f"cannot read the members of group {group}: {error_text(error)}") from None
 
-    async def partitions(self) -> set[Partition]:
-        """Return every partition of the cluster that has a leader to ask. Raises `StartupError`."""
+    async def partitions(self) -> set[TopicPartition]:
+        """Return every partition of the cluster that has a leader. Raises `StartupError`."""
         try:
             found = await self.topics(_TIMEOUT)
         except KafkaException as error:
-            raise StartupError(f"Kafka does not tell its topics: {error_text(error)}") from None
+            raise StartupError(f"cannot list the topics: {error_text(error)}") from None
         return {
             (name, number)
             for name, topic in found.topics.items()
@@ -81,41 +81,96 @@ class Groups(Admin):
             if partition.leader >= 0
         }
 
-    async def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, int]]:
-        """Return the first offset and the end of each partition, as a reader of committed records sees them.
+    async def bounds(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """Return the first offset and the end of each partition, as seen by a reader of committed records.
 
-        The partitions have to exist. Raises `StartupError`.
+        The partitions must exist. Raises `StartupError`.
         """
         wanted = list(partitions)
         first, end = await asyncio.gather(self._offsets(wanted, _EARLIEST), self._offsets(wanted, _LATEST))
-        return {one: (first[one], end[one]) for one in wanted}
+        return {partition: (first[partition], end[partition]) for partition in wanted}
 
-    async def offsets_at(self, partitions: Iterable[Partition], time: int) -> dict[Partition, int]:
+    async def offsets_at(self, partitions: Iterable[TopicPartition], time: int) -> dict[TopicPartition, int]:
         """Return the offset of the first record at or after `time` (epoch milliseconds); -1 where there is none yet.
 
-        The partitions have to exist. Raises `StartupError`.
+        The partitions must exist. Raises `StartupError`.
         """
         return await self._offsets(list(partitions), OffsetSpec.for_timestamp(time))
 
-    async def _offsets(self, partitions: list[Partition], spec: Any) -> dict[Partition, int]:
+    async def _offsets(self, partitions: list[TopicPartition], spec: Any) -> dict[TopicPartition, int]:
         if not partitions:
             return {}
-        question = {TopicPartition(*one): spec for one in partitions}
+        question = {PartitionOffset(*partition): spec for partition in partitions}
         try:
             futures = self.client.list_offsets(
                 question, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_TIMEOUT
             )
             return {
-                (one.topic, one.partition): int((await asyncio.wrap_future(future)).offset)
-                for one, future in futures.items()
+                (asked.topic, asked.partition): int((await asyncio.wrap_future(future)).offset)
+                for asked, future in futures.items()
             }
         except KafkaException as error:
-            raise StartupError(f"Kafka does not tell the offsets of its topics: {error_text(error)}") from None
+            raise StartupError(f"cannot read the offsets of the topics: {error_text(error)}") from None
 
 
-def _committed(settings: KafkaSettings, group: str, partitions: Iterable[Partition]) -> dict[Partition, Commit]:
+def _read_committed(
+    settings: KafkaSettings, group: str, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, Commit]:
     offsets = CommittedOffsets(settings, group)
     try:
         return offsets.committed(partitions)
     finally:
         offsets.close()
+
+
+class CommittedOffsets:
+    """One group's committed offsets, and the bounds of its topics, read by a client that never joins it. It blocks.
+
+    librdkafka's admin client has one call for this, but it ends the process with SIGSEGV if the group's coordinator is
+    not ready or has moved (measured on 2.16: `rd_kafka_cgrp_op` of a client without a group). Every method raises
+    `StartupError`.
+    """
+
+    def __init__(self, settings: KafkaSettings, group: str) -> None:
+        config = consumer_config(settings, group, _QUEUE_BYTES)
+        # It never joins its group, so a static member's identity would only be taken from a running member.
+        config.pop("group.instance.id", None)
+        self._consumer = construct(Consumer, config, logger=LibrdkafkaLog("offsets"))
+
+    def partitions(self, selection: TopicSelection, more: Iterable[str] = ()) -> list[TopicPartition]:
+        """Return every partition of the selected topics, and of `more`, that exists."""
+        try:
+            topics = self._consumer.list_topics(timeout=_ANSWER_SECONDS).topics
+        except KafkaException as error:
+            raise StartupError(f"cannot list the topics: {error_text(error)}") from None
+        names = {*selection.names, *selection.matching(topics), *more}
+        return sorted((name, number) for name in names if name in topics for number in topics[name].partitions)
+
+    def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Commit]:
+        """Return what is committed of these partitions; those without an offset are left out."""
+        asked = [PartitionOffset(*partition) for partition in partitions]
+        if not asked:
+            return {}
+        try:
+            found = self._consumer.committed(asked, timeout=_ANSWER_SECONDS)
+        except KafkaException as error:
+            raise StartupError(f"cannot read the group's offsets: {error_text(error)}") from None
+        return {
+            (each.topic, each.partition): Commit(
+                each.topic, each.partition, each.offset, (each.metadata or "").rstrip("\x00")
+            )
+            for each in found
+            if each.offset >= 0 and each.error is None
+        }
+
+    def bounds(self, partition: TopicPartition) -> tuple[int, int]:
+        """Return the first offset of a partition that exists, and its end."""
+        try:
+            first, end = self._consumer.get_watermark_offsets(PartitionOffset(*partition), timeout=_ANSWER_SECONDS)
+        except KafkaException as error:
+            raise StartupError(f"cannot read the offsets of the topics: {error_text(error)}") from None
+        return first, end
+
+    def close(self) -> None:
+        """Close the client."""
+        self._consumer.close()

@@ -1,7 +1,7 @@
-"""A producer that can be awaited: a record counts as sent when Kafka has acknowledged it.
+"""A producer that can be awaited: a record counts as sent once Kafka has acknowledged it.
 
-confluent-kafka's own asyncio producer refuses headers, which a dead letter lives by; so this is its plain producer with
-one thread that serves the acknowledgements and hands them to the event loop in bunches.
+confluent-kafka's own asyncio producer does not support headers, which dead letters need. So this is its plain producer,
+with one thread that serves the acknowledgements and hands them to the event loop in groups.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ Acknowledged = tuple[int, int]
 
 
 class DeliveryFailed(ConnectorError):
-    """Kafka did not take a record, or did not say so in time (`message.timeout.ms`).
+    """Kafka refused a record, or did not acknowledge it in time (`message.timeout.ms`).
 
-    `code` is Kafka's name of the error. `fatal` tells that this producer can send nothing any more.
+    `code` is Kafka's name of the error. `fatal`: this producer cannot send anything any more.
     """
 
     def __init__(self, topic: str, error: KafkaError) -> None:
-        super().__init__(f"topic {topic} did not take the record: {error_text(error)}")
+        super().__init__(f"cannot write to topic {topic}: {error_text(error)}")
         self.topic = topic
         self.code = error.name()
         self.fatal = error.fatal() or error.code() == FATAL
@@ -51,7 +51,7 @@ class DeliveryFailed(ConnectorError):
 class KafkaProducer:
     """An idempotent producer. All methods are called in the event loop that `start` ran in.
 
-    At most `max_in_flight` records wait for their acknowledgement; who sends more waits for room.
+    At most `max_in_flight` records wait for their acknowledgement; further sends wait for room.
     """
 
     def __init__(self, settings: KafkaSettings, *, max_in_flight: int = 10_000) -> None:
@@ -65,7 +65,7 @@ class KafkaProducer:
         self._thread: threading.Thread | None = None
 
     async def start(self) -> None:
-        """Make the client; it connects by itself. Raises `StartupError` for properties unknown to librdkafka."""
+        """Create the client; it connects by itself. Raises `StartupError` for properties unknown to librdkafka."""
         self._loop = asyncio.get_running_loop()
         config = self._config | {"error_cb": self._on_error}
         self._producer = construct(Producer, config, logger=LibrdkafkaLog("producer"))
@@ -96,9 +96,9 @@ class KafkaProducer:
         headers: Headers = (),
         partition: int | None = None,
     ) -> asyncio.Future[Acknowledged]:
-        """Return, as soon as there is room, a future with what `send` returns or raises: for many records at once.
+        """Return, as soon as there is room, a future with the result of `send`: for many records at once.
 
-        Raises `DeliveryFailed` where the record cannot be taken at all, such as one that is too large.
+        Raises `DeliveryFailed` for a record that cannot be accepted at all, for example one that is too large.
         """
         while True:
             while len(self._in_flight) >= self._max_in_flight:
@@ -127,9 +127,9 @@ class KafkaProducer:
         return len(self._in_flight)
 
     async def close(self, timeout: float) -> int:
-        """Wait at most `timeout` seconds for what is in flight, and return how many records it left behind.
+        """Wait at most `timeout` seconds for records in flight, and return how many were not acknowledged.
 
-        Their futures fail with `DeliveryFailed`. Closing twice does nothing.
+        Their futures fail with `DeliveryFailed`. Idempotent.
         """
         if self._thread is None:
             return 0
@@ -141,18 +141,18 @@ class KafkaProducer:
         self._thread = None
         await asyncio.to_thread(self._producer.flush, _SERVE_SECONDS)
         self._settle()
-        # Its threads end with the last reference; the binding's own close() would wait for ever (see `admin`).
+        # Its threads end with the last reference (see `Admin`); the binding's own close() would wait for ever.
         del self._producer
         return left
 
     def _serve(self) -> None:
-        """Serve the client's callbacks; runs in a thread of its own, so they only note what came."""
+        """Serve the client's callbacks, in a thread of its own; the callbacks only note the result."""
         while not self._stopping.is_set():
             if self._producer.poll(_SERVE_SECONDS):
                 self._wake()
 
     def _wake(self) -> None:
-        # The loop may be closed already, where close() was never called.
+        # The loop may be closed already, if close() was never called.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._settle)
 
@@ -164,7 +164,7 @@ class KafkaProducer:
         return on_delivery
 
     def _settle(self) -> None:
-        """Give every acknowledgement that came to who waits for it."""
+        """Complete the futures of all acknowledgements that have arrived."""
         while self._done:
             future, topic, error, where = self._done.popleft()
             self._in_flight.discard(future)
@@ -178,12 +178,12 @@ class KafkaProducer:
         self._room.set()
 
     async def _wait_for_room(self) -> None:
-        """Wait until an acknowledgement came; BufferError means that librdkafka holds some records, so one will."""
+        """Wait for an acknowledgement; after a BufferError librdkafka holds records, so one will come."""
         self._room.clear()
         await self._room.wait()
 
     def _on_error(self, error: KafkaError) -> None:
-        """Log a trouble of the client; runs in the serving thread."""
+        """Log an error of the client; runs in the serving thread."""
         if error.code() == FATAL or error.fatal():
             _log.error("kafka.producer_failed", message=error_text(error))
         else:

@@ -1,27 +1,89 @@
-"""Writes receipts beside the deliveries, never in their way: no outcome waits for one, and a lost one is counted."""
+"""Writes a query vendor's answers to its results topic, and receipts for delivered batches.
+
+An outcome waits until Kafka has its answers. It never waits for a receipt: a receipt that cannot be written is counted.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
 from connector.clock import Clock
-from connector.kafka.producer import KafkaProducer
-from connector.kafka.results import AnswerEncoder
-from connector.records import Receipt
+from connector.errors import ConnectorError, FatalError
+from connector.kafka.producer import Acknowledged, DeliveryFailed, KafkaProducer
+from connector.records import Answer, Receipt
 from connector.telemetry.metrics import Metrics
 
 SCHEMA: Final = "connector.events.Receipt"
 HELD: Final = 20_000
-"""Ranges of offsets that may wait to be written, a few megabytes; receipts beyond that are lost, and said to be."""
+"""How many ranges of offsets may wait to be written, a few megabytes; further receipts are lost, counted and logged."""
 
 _QUIET: Final = 60.0
+_FIRST_WAIT: Final = 0.5
+_LONGEST_WAIT: Final = 30.0
+
+Keyed = tuple[bytes | None, Answer]
 _log = structlog.get_logger()
+
+
+class AnswerEncoder(Protocol):
+    """Encodes an answer as a record's value."""
+
+    async def encode(self, topic: str, schema: str, datum: dict[str, object]) -> bytes:
+        """Return the datum as Avro, in the form that readers of the topic expect. Raises `ConnectorError`."""
+        ...
+
+
+class ResultsWriter:
+    """The results topic of one destination."""
+
+    def __init__(self, encoder: AnswerEncoder, producer: KafkaProducer, topic: str, clock: Clock) -> None:
+        self._encoder = encoder
+        self._producer = producer
+        self._topic = topic
+        self._clock = clock
+
+    async def write(self, answers: Iterable[Keyed]) -> None:
+        """Return once Kafka has acknowledged every answer; failed ones are retried, their questions uncommitted."""
+        left, wait = list(answers), _FIRST_WAIT
+        while left := await self._failed_of(left):
+            await self._clock.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+
+    async def _failed_of(self, answers: Sequence[Keyed]) -> list[Keyed]:
+        """Write answers concurrently, and return those that Kafka did not accept."""
+        under_way: list[tuple[Keyed, asyncio.Future[Acknowledged]]] = []
+        faults: list[tuple[Keyed, BaseException]] = []
+        try:
+            for key, answer in answers:
+                try:
+                    value = await self._encoder.encode(self._topic, answer.schema, answer.datum)
+                    under_way.append(((key, answer), await self._producer.enqueue(self._topic, key=key, value=value)))
+                except ConnectorError as error:
+                    faults.append(((key, answer), error))
+            outcomes = await asyncio.gather(*(future for _, future in under_way), return_exceptions=True)
+        finally:
+            for _, future in under_way:
+                if not future.cancel() and not future.cancelled():
+                    # Retrieved, so that asyncio does not report it as an exception that was never retrieved.
+                    future.exception()
+        faults += [
+            (keyed, end) for (keyed, _), end in zip(under_way, outcomes, strict=True) if isinstance(end, BaseException)
+        ]
+        for _, fault in faults:
+            fatal = isinstance(fault, FatalError) or (isinstance(fault, DeliveryFailed) and fault.fatal)
+            if fatal or not isinstance(fault, ConnectorError):
+                raise fault
+        if faults:
+            message = f"{faults[0][1]}; answers that are retried: {len(faults)}"
+            _log.error("results.failed", topic=self._topic, message=message)
+        return [keyed for keyed, _ in faults]
 
 
 class ReceiptWriter:
@@ -45,9 +107,9 @@ class ReceiptWriter:
         self._logged = float("-inf")
 
     def note(self, receipt: Receipt) -> None:
-        """Have a receipt written some time later. Neither blocks nor raises."""
+        """Queue a receipt for writing. Neither blocks nor raises."""
         if self._held >= HELD:
-            self._lose(f"{self._held} ranges wait to be written already")
+            self._lose(f"{self._held} ranges are already waiting")
             return
         self._held += len(receipt.positions)
         self._queue.append(receipt)
@@ -57,7 +119,7 @@ class ReceiptWriter:
             self._task = asyncio.create_task(self._run(), name="receipts")
 
     async def close(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds for what is not written yet, then let it go."""
+        """Wait at most `timeout` seconds for unwritten receipts, then drop them."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -83,7 +145,7 @@ class ReceiptWriter:
         try:
             value = await self._encoder.encode(self._topic, SCHEMA, datum_of(receipt, self._group))
             future = await self._producer.enqueue(self._topic, key=None, value=value)
-        except Exception as error:  # noqa: BLE001 - whatever it is, no delivery may end for it, nor may it go unseen
+        except Exception as error:  # noqa: BLE001 - no error may affect a delivery, nor pass unseen
             self._release(weight)
             self._lose(str(error))
         else:
@@ -103,12 +165,12 @@ class ReceiptWriter:
             self._idle.set()
 
     def _lose(self, why: str) -> None:
-        """Count a receipt that will not be written, and say so once a minute."""
+        """Count a receipt that will not be written, and log it once a minute."""
         self._lost.inc()
         now = self._clock.now()
         if now - self._logged >= _QUIET:
             self._logged = now
-            message = f"a receipt is lost, its records are delivered all the same: {why}; logged once a minute"
+            message = f"a receipt is lost: {why}; its records are delivered; logged at most once a minute"
             _log.error("receipt.lost", topic=self._topic, message=message)
 
 
@@ -119,7 +181,7 @@ def datum_of(receipt: Receipt, group: str) -> dict[str, Any]:
         "group": group,
         "destination": receipt.destination,
         "vendor": receipt.vendor,
-        "positions": [one._asdict() for one in receipt.positions],
+        "positions": [span._asdict() for span in receipt.positions],
         "records": receipt.records,
         "delivered_at": int(receipt.delivered_at * 1000),
         "first_attempt": None if receipt.first_attempt is None else int(receipt.first_attempt * 1000),

@@ -1,19 +1,26 @@
-"""Where reading starts in a partition that was just assigned: the group's offset, else `kafka.start` as a number."""
+"""Where reading starts in a newly assigned partition (the group's offset, else `kafka.start`), and where it ends.
+
+The last offset of a partition need not be a record: a transaction ends with a marker that no consumer returns. Only
+librdkafka's end-of-partition event shows that reading has passed it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as PartitionOffset
 from confluent_kafka.aio import AIOConsumer
 
-from connector.records import Assigned, Commit
+from connector.records import Assigned, Commit, TopicPartition
 
-Partition = tuple[str, int]
-Committer = Callable[[Sequence[Commit]], Awaitable[Mapping[Partition, str]]]
+Committer = Callable[[Sequence[Commit]], Awaitable[Mapping[TopicPartition, str]]]
 
+PARTITION_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - public by librdkafka's convention
+_LOOK_SECONDS: Final = 2.0
+_FIRST_LOOK_SECONDS: Final = 0.2
 _REQUEST_SECONDS: Final = 5.0
 # ListOffsets' own numbers in place of a timestamp (KIP-79): the first offset, and the end.
 _EARLIEST: Final = -2
@@ -23,41 +30,47 @@ _log = structlog.get_logger()
 
 
 class Starts:
-    """Where a member's partitions start; `start` is `kafka.start`, for partitions of which the group has no offset.
+    """Where a member's partitions start; `start` is `kafka.start`, for partitions in which the group has no offset.
 
-    Two are read from their first record whatever it says: those of the topics in `whole`, because what is in the
-    connector's own topics was written for this group; and where it says `latest`, those that were made after the
-    member's first assignment, because their records came after it, and Kafka may take minutes to tell of them.
+    Some are read from their first record all the same: those of topics in `whole`, because the connector's own topics
+    are written for this group; and, with `latest`, partitions that are newer than the group. These are the partitions
+    without an offset in a topic where the group has committed any, and those of topics that appeared after the member's
+    first assignment. Their records came while the group was at work, and Kafka may take minutes to announce them, so
+    starting at their end would lose them.
+
+    So whoever resolves `latest` in a topic where the group has committed nothing commits the ends of all its
+    partitions, those of other members included. Otherwise another member of a new group would take its own partitions,
+    which have no offset yet, for added ones, and read them from their beginning.
     """
 
     def __init__(self, start: str | int, whole: Collection[str] = ()) -> None:
         self._start = start
         self._whole = whole
-        self._there: dict[str, int] | None = None
+        self._first_topics: frozenset[str] | None = None
 
-    async def find(self, consumer: AIOConsumer, partitions: list[TopicPartition], commit: Committer) -> list[Assigned]:
-        """Return where each partition starts. Raises `KafkaException` where Kafka does not say.
+    async def find(self, consumer: AIOConsumer, partitions: list[PartitionOffset], commit: Committer) -> list[Assigned]:
+        """Return where each partition starts. Raises `KafkaException` if Kafka does not answer.
 
-        A start that time would move (`latest`, a timestamp) is committed at once: else the records that come between
-        two assignments, without any progress in the first, would be passed over.
+        A start that moves with time (`latest`, a timestamp) is committed at once: otherwise records that arrive between
+        two assignments, without any progress in the first, would be skipped.
         """
-        if self._start == "latest" and self._there is None:
-            topics = (await consumer.list_topics(timeout=_REQUEST_SECONDS)).topics
-            self._there = {name: len(topic.partitions) for name, topic in topics.items()}
+        if self._start == "latest" and self._first_topics is None:
+            self._first_topics = frozenset((await consumer.list_topics(timeout=_REQUEST_SECONDS)).topics)
         if not partitions:
             return []
         committed = await consumer.committed(partitions, timeout=_REQUEST_SECONDS)
         _raise_for(committed)
         missing = [(c.topic, c.partition) for c in committed if c.offset < 0]
-        fresh = await self._resolve(consumer, missing)
-        moving = (
-            {} if self._start == "earliest" else {one: at for one, at in fresh.items() if one[0] not in self._whole}
-        )
+        added, others = await self._added(consumer, missing)
+        fresh = await self._resolve(consumer, missing, added)
+        moves = self._start != "earliest"
+        moving = {partition: at for partition, at in fresh.items() if moves and partition[0] not in self._whole}
+        moving |= await _offsets_at(consumer, others, _LATEST)
         if moving:
             faults = await commit([Commit(*partition, offset, "") for partition, offset in moving.items()])
             if faults:
-                said = {f"{topic}[{number}]": text for (topic, number), text in faults.items()}
-                _log.warning("kafka.start_not_committed", faults=said)
+                texts = {f"{topic}[{number}]": text for (topic, number), text in faults.items()}
+                _log.warning("kafka.start_not_committed", faults=texts)
         return [
             Assigned(c.topic, c.partition, c.offset, c.offset, (c.metadata or "").rstrip("\0"))
             if c.offset >= 0
@@ -65,30 +78,95 @@ class Starts:
             for c in committed
         ]
 
-    async def _resolve(self, consumer: AIOConsumer, partitions: list[Partition]) -> dict[Partition, int]:
-        whole = [partition for partition in partitions if partition[0] in self._whole or self._is_added(partition)]
+    async def _added(
+        self, consumer: AIOConsumer, missing: list[TopicPartition]
+    ) -> tuple[set[TopicPartition], list[TopicPartition]]:
+        """Return which partitions are newer than the group, and those of other members that need a start as well."""
+        topics = {topic for topic, _ in missing} - set(self._whole)
+        if self._start != "latest" or not topics:
+            return set(), []
+        known = (await consumer.list_topics(timeout=_REQUEST_SECONDS)).topics
+        all_of_them = [PartitionOffset(topic, number) for topic in sorted(topics) for number in known[topic].partitions]
+        committed = await consumer.committed(all_of_them, timeout=_REQUEST_SECONDS)
+        _raise_for(committed)
+        begun = {c.topic for c in committed if c.offset >= 0} | (topics - (self._first_topics or topics))
+        added = {partition for partition in missing if partition[0] in begun}
+        mine = set(missing)
+        others = [(c.topic, c.partition) for c in committed if c.topic not in begun]
+        return added, [partition for partition in others if partition not in mine]
+
+    async def _resolve(
+        self, consumer: AIOConsumer, partitions: list[TopicPartition], added: set[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        whole = [partition for partition in partitions if partition[0] in self._whole or partition in added]
         there = [partition for partition in partitions if partition not in whole]
         time = self._start if isinstance(self._start, int) else {"earliest": _EARLIEST, "latest": _LATEST}[self._start]
         starts = await _offsets_at(consumer, there, time) | await _offsets_at(consumer, whole, _EARLIEST)
-        # A time after the last record has no offset yet: the end it is.
+        # A time after the last record has no offset yet, so reading starts at the end.
         beyond = [partition for partition, offset in starts.items() if offset < 0]
         return starts | await _offsets_at(consumer, beyond, _LATEST)
 
-    def _is_added(self, partition: Partition) -> bool:
-        topic, number = partition
-        return self._there is not None and number >= self._there.get(topic, 0)
 
-
-async def _offsets_at(consumer: AIOConsumer, partitions: list[Partition], time: int) -> dict[Partition, int]:
+async def _offsets_at(consumer: AIOConsumer, partitions: list[TopicPartition], time: int) -> dict[TopicPartition, int]:
     if not partitions:
         return {}
-    question = [TopicPartition(*partition, time) for partition in partitions]
+    question = [PartitionOffset(*partition, time) for partition in partitions]
     answers = await consumer.offsets_for_times(question, timeout=_REQUEST_SECONDS)
     _raise_for(answers)
     return {(answer.topic, answer.partition): answer.offset for answer in answers}
 
 
-def _raise_for(answers: list[TopicPartition]) -> None:
+def _raise_for(answers: list[PartitionOffset]) -> None:
     for answer in answers:
         if answer.error is not None:
             raise KafkaException(answer.error)
+
+
+class Ends:
+    """The ends of one consumer's assigned partitions."""
+
+    def __init__(self) -> None:
+        self.known: dict[TopicPartition, int] = {}
+        """End offsets; without those that no fetch has reported yet."""
+        self._reached: dict[TopicPartition, int] = {}
+        self._next = 0.0
+
+    def hurry(self) -> None:
+        """Look again soon, because partitions were assigned."""
+        self._next = 0.0
+
+    def reach(self, message: Message) -> None:
+        """Note an end-of-partition event: every record below its offset was consumed before it."""
+        self._reached[message.topic() or "", message.partition() or 0] = message.offset() or 0
+
+    def unread(self, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
+        """Forget the ends reached in these partitions; return those that had one."""
+        return {partition for partition in partitions if self._reached.pop(partition, None) is not None}
+
+    def reached(self) -> dict[TopicPartition, int]:
+        """Return where reading reached partitions' ends, each once."""
+        reached, self._reached = self._reached, {}
+        return reached
+
+    def forget(self, partition: TopicPartition) -> None:
+        """Forget a revoked partition."""
+        self.known.pop(partition, None)
+        self._reached.pop(partition, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.known.clear()
+        self._reached.clear()
+
+    async def read(self, consumer: AIOConsumer, assigned: Collection[TopicPartition], now: float) -> None:
+        """Update the known ends now and then (`now`: monotonic seconds), from the last fetches; nothing is fetched."""
+        if now < self._next:
+            return
+        for topic, partition in list(assigned):
+            try:
+                answer = await consumer.get_watermark_offsets(PartitionOffset(topic, partition), cached=True)
+            except KafkaException:
+                continue
+            if answer is not None and answer[1] >= 0:
+                self.known[topic, partition] = answer[1]
+        self._next = now + (_LOOK_SECONDS if self.known.keys() == set(assigned) else _FIRST_LOOK_SECONDS)

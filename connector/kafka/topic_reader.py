@@ -1,53 +1,60 @@
-"""Reads a topic from its beginning to the end it has now, as often as one likes, and commits nothing."""
+"""Reads topics from outside any group: ranges of offsets, whole topics, single records, or a topic as it grows.
+
+Nothing here joins a group or commits. Everything blocks, so it belongs in commands and threads, never in the loop of a
+running pipeline.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from threading import Lock
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, NamedTuple, Self
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as PartitionOffset
 
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
-from connector.kafka.client import LibrdkafkaLog, construct, consumer_config, error_text
-from connector.records import NO_TIMESTAMP, Record
+from connector.kafka.client import LibrdkafkaLog, construct, consumer_config, error_text, record_of
+from connector.records import Record, TopicPartition
 
-_TIMEOUT: Final = 20.0
+_TIMEOUT: Final = 10.0
+_WAIT: Final = 0.5
+_SILENCE: Final = 20.0
 _QUEUE_BYTES: Final = 4 << 20
-_CHUNK: Final = 500
-_WAIT: Final = 0.1
+_MOST_MESSAGES: Final = 500
+_LOOK_SECONDS: Final = 60.0
+"""How often a followed topic is checked for new partitions."""
+_FAR: Final = 2_000
+"""A gap between two wanted offsets over which seeking is quicker than reading."""
 _PARTITION_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - public by librdkafka's convention
+_log = structlog.get_logger()
 
 Progress = Callable[[int, int], None]
+"""Receives, now and then, how many offsets are read and how many there are."""
+
+
+class OffsetSpan(NamedTuple):
+    """Offsets of one partition, from `first` up to but not including `end`; at most `most` records of them."""
+
+    first: int
+    end: int
+    most: int | None = None
 
 
 class TopicReader:
-    """The records of one topic; a context manager. It blocks: for commands, never for a running pipeline.
+    """Reads records by their offsets; a context manager. Every method raises `StartupError` if Kafka does not answer.
 
-    Opening it notes where each partition begins and ends, and every reading stops there. Raises `StartupError` where
-    Kafka does not answer or the topic does not exist.
+    With `uncommitted` it also sees records of transactions that are open or were aborted.
     """
 
-    def __init__(self, settings: KafkaSettings, topic: str) -> None:
-        self._topic = topic
-        config = consumer_config(settings, f"{settings.group_id}.reader", _QUEUE_BYTES) | {
-            # What retention deletes while it is read is passed over; this reader has nothing to lose.
-            "auto.offset.reset": "earliest",
-        }
-        # It never joins its group, so a member's identity would do nothing but be taken from a running one.
-        config.pop("group.instance.id", None)
-        self._consumer = construct(Consumer, config, logger=LibrdkafkaLog("reader"))
-        try:
-            found = self._consumer.list_topics(topic, timeout=_TIMEOUT)
-            self.cluster_id = str(found.cluster_id)
-            self._ranges = {number: self._bounds(number) for number in found.topics[topic].partitions}
-        except KafkaException as error:
-            self._consumer.close()
-            raise StartupError(f"topic {topic} cannot be read: {error_text(error)}") from None
-        if not self._ranges:
-            self._consumer.close()
-            raise StartupError(f"topic {topic} does not exist")
+    def __init__(self, settings: KafkaSettings, *, uncommitted: bool = False) -> None:
+        self._servers = settings.client.get("bootstrap.servers")
+        self._consumer = _consumer(settings, "reader", uncommitted=uncommitted)
+        self._lock = Lock()
 
     def __enter__(self) -> Self:
         """Return the reader."""
@@ -60,58 +67,228 @@ class TopicReader:
         self.close()
 
     def close(self) -> None:
-        """Close the client."""
-        self._consumer.close()
+        """Close the client; a running `at` ends first."""
+        with self._lock:
+            self._consumer.close()
 
-    @property
-    def total(self) -> int:
-        """How many offsets there are to read; gaps of transactions and compaction count."""
-        return sum(end - first for first, end in self._ranges.values())
+    def topics(self) -> tuple[str, dict[str, int]]:
+        """Return the cluster's id, and the number of partitions of each topic."""
+        try:
+            found = self._consumer.list_topics(timeout=_TIMEOUT)
+        except KafkaException as error:
+            raise StartupError(f"no Kafka broker at {self._servers} answers: {error_text(error)}") from None
+        return str(found.cluster_id), {name: len(topic.partitions) for name, topic in found.topics.items()}
 
-    def records(self, progress: Progress = lambda _done, _total: None) -> Iterator[Record]:
-        """Yield every record, each partition in its order; `progress` is told offsets done and all, now and then."""
-        left = {number: end for number, (first, end) in self._ranges.items() if end > first}
-        done, total = 0, self.total
-        self._consumer.assign([TopicPartition(self._topic, number, self._ranges[number][0]) for number in left])
+    def bounds(self, partition: TopicPartition) -> tuple[int, int]:
+        """Return the first offset and the end of a partition that exists."""
+        try:
+            first, end = self._consumer.get_watermark_offsets(PartitionOffset(*partition), timeout=_TIMEOUT)
+        except KafkaException as error:
+            raise StartupError(f"cannot read the offsets of {_name(partition)}: {error_text(error)}") from None
+        return first, end
+
+    def since(self, partition: TopicPartition, millis: int) -> int | None:
+        """Return the offset of the first record at or after `millis` (epoch milliseconds), None if there is none."""
+        try:
+            (found,) = self._consumer.offsets_for_times([PartitionOffset(*partition, millis)], timeout=_TIMEOUT)
+        except KafkaException as error:
+            raise StartupError(f"cannot read the offsets of {_name(partition)}: {error_text(error)}") from None
+        return found.offset if found.offset >= 0 else None
+
+    def whole(self, topic: str) -> WholeTopic:
+        """Return a topic as it is now, from first to last record. Raises `StartupError` if it does not exist."""
+        try:
+            found = self._consumer.list_topics(topic, timeout=_TIMEOUT)
+        except KafkaException as error:
+            raise StartupError(f"topic {topic} cannot be read: {error_text(error)}") from None
+        numbers = found.topics[topic].partitions
+        if not numbers:
+            raise StartupError(f"topic {topic} does not exist")
+        spans = {(topic, number): OffsetSpan(*self.bounds((topic, number))) for number in numbers}
+        return WholeTopic(self, str(found.cluster_id), spans)
+
+    def records(
+        self, spans: Mapping[TopicPartition, OffsetSpan], progress: Progress = lambda _done, _total: None
+    ) -> Generator[Record, None, None]:
+        """Yield the records of the spans, each partition's in offset order; offsets without a record are skipped."""
+        left = {partition: span for partition, span in spans.items() if span.end > span.first and span.most != 0}
+        taken = dict.fromkeys(left, 0)
+        done, total = 0, sum(span.end - span.first for span in left.values())
+        starts = [PartitionOffset(*partition, span.first) for partition, span in left.items()]
+        self._consumer.assign(starts)
+        # A pause survives a new assignment in librdkafka.
+        self._consumer.resume(starts)
+        until = time.monotonic() + _SILENCE
         try:
             while left:
-                for message in self._consume():
-                    error, number = message.error(), message.partition() or 0
-                    if error is not None:
-                        if error.code() != _PARTITION_EOF:
-                            raise StartupError(f"topic {self._topic} cannot be read: {error_text(error)}")
-                        left.pop(number, None)
+                messages = _consume(self._consumer)
+                if messages:
+                    until = time.monotonic() + _SILENCE
+                elif time.monotonic() > until:
+                    raise StartupError(f"{_name(next(iter(left)))} cannot be read: no answer within {_SILENCE:g} s")
+                for message in messages:
+                    partition = (message.topic() or "", message.partition() or 0)
+                    span, error = left.get(partition), message.error()
+                    if error is not None and error.code() != _PARTITION_EOF:
+                        raise StartupError(f"{_name(partition)} cannot be read: {error_text(error)}")
+                    if span is None:
                         continue
-                    record = record_of(message)
-                    if record.offset < left.get(number, 0):
-                        done += 1
-                        yield record
-                    if record.offset + 1 >= left.get(number, 0):
-                        left.pop(number, None)
+                    if error is None:
+                        record = record_of(message)
+                        if record.offset < span.end:
+                            done += 1
+                            taken[partition] += 1
+                            yield record
+                        if record.offset + 1 < span.end and taken[partition] != span.most:
+                            continue
+                    del left[partition]
+                    self._consumer.pause([PartitionOffset(*partition)])
                 progress(done, total)
         finally:
             self._consumer.unassign()
 
-    def _consume(self) -> list[Message]:
+    def at(self, topic: str, places: Sequence[tuple[int, int]]) -> Iterator[Record]:
+        """Yield the records at these partitions and offsets of a topic, in that order, without those that are gone.
+
+        Threads that call it take turns.
+        """
+        wanted: dict[int, list[int]] = {}
+        for number, offset in sorted(set(places)):
+            wanted.setdefault(number, []).append(offset)
+        with self._lock:
+            for number, offsets in wanted.items():
+                first, end = self.bounds((topic, number))
+                # An offset outside of the partition would be read as its first one, again and again.
+                there = [offset for offset in offsets if first <= offset < end]
+                for span in _near(there):
+                    for record in self.records({(topic, number): span}):
+                        if record.offset in there:
+                            yield record
+
+
+class WholeTopic(NamedTuple):
+    """A topic between its first and its last record at one moment; it may be read any number of times."""
+
+    reader: TopicReader
+    cluster_id: str
+    spans: Mapping[TopicPartition, OffsetSpan]
+
+    @property
+    def total(self) -> int:
+        """How many offsets there are to read; gaps of transactions and compaction count."""
+        return sum(span.end - span.first for span in self.spans.values())
+
+    def records(self, progress: Progress = lambda _done, _total: None) -> Iterator[Record]:
+        """Yield every record, each partition's in offset order."""
+        return self.reader.records(self.spans, progress)
+
+
+class TopicTail:
+    """Follows a topic: every record from its first to its last, and then those that come. For a thread of its own.
+
+    Raises `StartupError` if Kafka does not answer or has no such topic.
+    """
+
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        self._topic = topic
+        self._consumer = _consumer(settings, "tail")
+        self._behind: dict[int, int] = {}
+        self._next: dict[int, int] = {}
+        self._looked = time.monotonic()
         try:
-            return self._consumer.consume(_CHUNK, _WAIT)
+            self.cluster_id = self._look()
+        except StartupError:
+            self._consumer.close()
+            raise
+
+    @property
+    def left(self) -> int:
+        """How many offsets are still to be read of those that the topic had when it was opened; 0: caught up."""
+        return sum(max(0, end - self._next[number]) for number, end in self._behind.items())
+
+    def read(self, timeout: float = 0.5) -> list[Record]:
+        """Return the records that come within `timeout` seconds. Transient errors are logged and waited out."""
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            self._looked = time.monotonic()
+            try:
+                self._look()
+            except StartupError as error:
+                _log.warning("console.kafka", message=str(error))
+        records = []
+        try:
+            messages = self._consumer.consume(_MOST_MESSAGES, timeout)
         except KafkaException as error:
             raise StartupError(f"topic {self._topic} cannot be read: {error_text(error)}") from None
+        for message in messages:
+            fault, number = message.error(), message.partition() or 0
+            if fault is not None and fault.code() == _PARTITION_EOF:
+                self._behind.pop(number, None)
+            elif fault is not None:
+                _log.warning("console.kafka", message=error_text(fault))
+            else:
+                record = record_of(message)
+                self._next[number] = record.offset + 1
+                records.append(record)
+        return records
 
-    def _bounds(self, number: int) -> tuple[int, int]:
-        first, end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=_TIMEOUT)
-        return first, end
+    def close(self) -> None:
+        """Close the client."""
+        self._consumer.close()
+
+    def _look(self) -> str:
+        """Add partitions that are new, each from its beginning, and return the cluster's id."""
+        try:
+            found = self._consumer.list_topics(self._topic, timeout=_TIMEOUT)
+            new = sorted(found.topics[self._topic].partitions.keys() - self._next.keys())
+            if not new and not self._next:
+                raise StartupError(f"topic {self._topic} does not exist yet")
+            for number in new:
+                partition = PartitionOffset(self._topic, number)
+                first, end = self._consumer.get_watermark_offsets(partition, timeout=_TIMEOUT)
+                self._next[number], self._behind[number] = first, end
+            if new:
+                starts = [PartitionOffset(self._topic, number, self._next[number]) for number in new]
+                self._consumer.incremental_assign(starts)
+        except KafkaException as error:
+            raise StartupError(f"topic {self._topic} cannot be read: {error_text(error)}") from None
+        return str(found.cluster_id)
 
 
-def record_of(message: Message) -> Record:
-    """Return a message of a consumer as a record."""
-    kind, timestamp = message.timestamp()
-    return Record(
-        message.topic() or "",
-        message.partition() or 0,
-        message.offset() or 0,
-        timestamp if kind != TIMESTAMP_NOT_AVAILABLE else NO_TIMESTAMP,
-        message.key(),
-        message.value(),
-        message.headers() or (),  # type: ignore[arg-type]  # a list of pairs when it is read
-    )
+def _near(offsets: Sequence[int]) -> Iterator[OffsetSpan]:
+    """Yield spans that cover ascending offsets, without the gaps that are quicker to seek over."""
+    first = last = None
+    for offset in offsets:
+        if first is None or last is None or offset - last > _FAR:
+            if first is not None and last is not None:
+                yield OffsetSpan(first, last + 1)
+            first = offset
+        last = offset
+    if first is not None and last is not None:
+        yield OffsetSpan(first, last + 1)
+
+
+def _consume(consumer: Consumer) -> list[Message]:
+    """Return what has arrived, after a wait for the first message only: a full batch would keep a lone record back."""
+    try:
+        messages = consumer.consume(1, _WAIT)
+        return messages + consumer.consume(_MOST_MESSAGES, 0) if messages else messages
+    except KafkaException as error:
+        raise StartupError(f"the records cannot be read: {error_text(error)}") from None
+
+
+def _name(partition: TopicPartition) -> str:
+    return f"{partition[0]}[{partition[1]}]"
+
+
+def _consumer(settings: KafkaSettings, name: str, *, uncommitted: bool = False) -> Consumer:
+    config: dict[str, Any] = consumer_config(settings, f"{settings.group_id}.reader", _QUEUE_BYTES) | {
+        # Records that retention deletes meanwhile are passed over; this reader has nothing to lose.
+        "auto.offset.reset": "earliest",
+        "fetch.wait.max.ms": 100,
+    }
+    if uncommitted:
+        config["isolation.level"] = "read_uncommitted"
+    # It never joins its group, so a static member's identity would only be taken from a running member.
+    config.pop("group.instance.id", None)
+    consumer: Consumer = construct(Consumer, config, logger=LibrdkafkaLog(name))
+    return consumer

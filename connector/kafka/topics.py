@@ -1,14 +1,15 @@
-"""What is checked of Kafka before the run begins: a broker answers, topics are there and take what goes into them."""
+"""Topics: which ones are read, whether all that are needed exist and are fit, and whether one was recreated."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them without saying so
     ClusterMetadata,
     ConfigResource,
@@ -18,14 +19,15 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 from connector.clock import Clock
 from connector.config.loader import KafkaSettings
 from connector.errors import ConnectorError, StartupError
-from connector.kafka.admin import Admin
-from connector.kafka.client import admin_config, error_text, kafka_error
-from connector.kafka.refusals import explained, is_final, says_more
+from connector.kafka.client import Admin, admin_config, error_text, explained, is_final, kafka_error, says_more
+from connector.records import TopicPartition
 
 LETTER_MARGIN: Final = 16 * 1024
 """Bytes that a dead letter's own headers may add to its original record."""
 
 _REQUEST_SECONDS: Final = 10.0
+_ID_SECONDS: Final = 2.0
+_GONE: Final = "gone"
 _TRY_SECONDS: Final = 2.0
 _PAUSE_SECONDS: Final = 0.5
 _SAY_SECONDS: Final = 10.0
@@ -36,22 +38,53 @@ _MOCK_CLUSTER: Final = "mockCluster"
 _log = structlog.get_logger()
 
 
+class TopicSelection:
+    """The names and the patterns (which begin with ^) of `kafka.topics`; a pattern never matches one of `own_topics`.
+
+    Patterns are resolved here: with KIP-848 the broker would do it, and could not leave out the connector's own topics.
+    The constructor raises `StartupError` for a pattern that is not a regular expression.
+    """
+
+    def __init__(self, topics: Iterable[str], own_topics: frozenset[str]) -> None:
+        self.names: list[str] = []
+        self.patterns: list[re.Pattern[str]] = []
+        self._own_topics = own_topics
+        for topic in topics:
+            if not topic.startswith("^"):
+                self.names.append(topic)
+                continue
+            try:
+                self.patterns.append(re.compile(topic))
+            except re.error as error:
+                raise StartupError(f"kafka.topics: {topic} is not a regular expression: {error}") from None
+
+    def matching(self, topics: Iterable[str]) -> set[str]:
+        """Return the topics that a pattern matches at their start; never Kafka's internal ones (`__`) or our own."""
+        return {
+            topic
+            for topic in topics
+            if not topic.startswith("__")
+            and topic not in self._own_topics
+            and any(pattern.match(topic) for pattern in self.patterns)
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class OwnTopic:
-    """A topic that the connector writes, and what for."""
+    """A topic that the connector writes, and its purpose."""
 
     name: str
     purpose: Literal["dead-letter", "replay", "results", "receipts", "audit"]
 
     @property
     def holds_originals(self) -> bool:
-        """Whether the source's records are written to it with headers of our own."""
+        """Whether it holds records of the source with headers of our own."""
         return self.purpose in ("dead-letter", "replay")
 
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """What was found. `partitions` are those of the topics that are read; `created` and `warnings` are for people."""
+    """The result of a check. `partitions` are counts by topic read; `created` and `warnings` are for people."""
 
     cluster_id: str
     partitions: Mapping[str, int]
@@ -60,11 +93,11 @@ class TopicReport:
 
 
 class BrokerUnreachable(ConnectorError):
-    """No broker answered within the time given; waiting longer may help."""
+    """No broker answered in time; waiting longer may help."""
 
 
 class TopicCheck(Admin):
-    """Asks a cluster about its topics, inside of `async with`: one client, which ends with it."""
+    """Checks the topics of a cluster, inside `async with`."""
 
     def __init__(self, settings: KafkaSettings, *, clock: Clock) -> None:
         self._settings = settings
@@ -74,10 +107,10 @@ class TopicCheck(Admin):
         super().__init__(config, "admin")
 
     async def wait(self, on_waiting: Callable[[str | None], None], timeout: float | None = None) -> None:
-        """Return when a broker answers; `on_waiting` is told why it does not, and None when it does.
+        """Return once a broker answers; `on_waiting` receives the reason while it does not, and None when it does.
 
-        Raises `StartupError` where librdkafka is certain that waiting is in vain (credentials, certificates), and
-        `BrokerUnreachable` after `timeout` seconds; without one it waits for ever. May be cancelled.
+        Raises `StartupError` if waiting cannot help (credentials, certificates), and `BrokerUnreachable` after
+        `timeout` seconds; without a time-out it waits for ever. May be cancelled.
         """
         began = self._clock.now()
         said = began - _SAY_SECONDS
@@ -96,12 +129,13 @@ class TopicCheck(Admin):
     async def check(
         self, topics: Iterable[str], own: Sequence[OwnTopic], new_partitions: int | None = None
     ) -> TopicReport:
-        """Look at the topics that are read and the connector's own, and create those that may be created.
+        """Check the topics that are read and the connector's own, and create those that may be created.
 
-        Own topics have to exist (or `kafka.create_topics` is set), must not be compacted (letters with one key would
-        replace each other), and those for dead letters must take the largest source record. Raises `StartupError`
-        with every fault. Patterns are left to the consumer. A broker that does not tell configurations is
-        believed. A topic that is created has `new_partitions`, by default as many as the largest source topic.
+        Own topics must exist (unless `kafka.create_topics` is set), must not be compacted (dead letters with the same
+        key would replace each other), and those for dead letters must take the largest source record. Raises
+        `StartupError` with every fault. Patterns are left to the consumer. If a broker does not show configurations,
+        they are assumed to be right. A created topic has `new_partitions`, by default as many as the largest source
+        topic.
         """
         metadata = await self._metadata()
         own_names = {topic.name for topic in own}
@@ -119,7 +153,7 @@ class TopicCheck(Admin):
         new = new_partitions or max(partitions.values(), default=1)
         await self._create(missing, largest, new)
         known = [topic for topic in present if topic.name in configs]
-        warnings = [warning for topic in known for warning in _judge(topic, configs[topic.name], largest)]
+        warnings = [warning for topic in known for warning in _check_config(topic, configs[topic.name], largest)]
         for warning in warnings:
             _log.warning("kafka.topic", message=warning)
         for name in (topic.name for topic in own if topic.purpose == "replay"):
@@ -127,17 +161,17 @@ class TopicCheck(Admin):
         return TopicReport(str(metadata.cluster_id), partitions, [topic.name for topic in missing], warnings)
 
     async def _try_reach(self) -> str | None:
-        """Return None where a broker answers, else why not. Raises `StartupError` where it never will."""
+        """Return None if a broker answers, else the reason. Raises `StartupError` if it never will."""
         self._error = None
         try:
             await self.topics(_TRY_SECONDS)
         except KafkaException as error:
-            # The cause comes by the error callback, which only poll() calls; the exception says that time is up.
+            # The exception only says that time is up; the cause comes by the error callback, which poll() calls.
             await self.serve()
             cause = self._cause() or kafka_error(error)
             text = explained(cause, self._settings.client)
             if is_final(cause):
-                raise StartupError(f"Kafka refuses this client, see kafka.client: {text}") from None
+                raise StartupError(f"Kafka refuses this client; check kafka.client: {text}") from None
             return text
         return None
 
@@ -145,10 +179,10 @@ class TopicCheck(Admin):
         try:
             return await self.topics(_REQUEST_SECONDS)
         except KafkaException as error:
-            raise StartupError(f"Kafka does not tell its topics: {error_text(error)}") from None
+            raise StartupError(f"cannot list the topics: {error_text(error)}") from None
 
     async def _configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return the configuration of each topic that the broker tells about."""
+        """Return the configuration of each topic, as far as the broker shows it."""
         if not names:
             return {}
         resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
@@ -173,17 +207,17 @@ class TopicCheck(Admin):
         if not missing:
             return
         if not self._settings.create_topics:
-            said = ", ".join(f"{topic.name} ({topic.purpose})" for topic in missing)
-            raise StartupError(f"missing topics: {said}; create them, or set kafka.create_topics: true")
-        new = [NewTopic(topic.name, partitions, _BROKER_DEFAULT, config=_config(topic, largest)) for topic in missing]
+            names = ", ".join(f"{topic.name} ({topic.purpose})" for topic in missing)
+            raise StartupError(f"missing topics: {names}; create them, or set kafka.create_topics: true")
+        new = [NewTopic(own.name, partitions, _BROKER_DEFAULT, config=_new_config(own, largest)) for own in missing]
         faults = []
         for name, future in self.client.create_topics(new, request_timeout=_REQUEST_SECONDS).items():
             try:
                 await asyncio.wrap_future(future)
             except KafkaException as error:
-                # Another member that starts at the same time may have been first.
+                # Another member that starts at the same time may have been quicker.
                 if kafka_error(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    faults.append(f"topic {name} could not be created: {error_text(error)}")
+                    faults.append(f"cannot create topic {name}: {error_text(error)}")
             else:
                 _log.info("kafka.topic_created", topic=name, partitions=partitions)
         if faults:
@@ -197,7 +231,7 @@ class TopicCheck(Admin):
             self._error = error
 
 
-def _config(topic: OwnTopic, largest: int) -> dict[str, str]:
+def _new_config(topic: OwnTopic, largest: int) -> dict[str, str]:
     config = {"cleanup.policy": "delete"}
     if topic.holds_originals and largest:
         config["max.message.bytes"] = str(largest + LETTER_MARGIN)
@@ -208,13 +242,13 @@ def _max_bytes(config: Mapping[str, str]) -> int:
     return int(config.get("max.message.bytes", 0))
 
 
-def _judge(topic: OwnTopic, config: Mapping[str, str], largest: int) -> list[str]:
-    """Return warnings about a topic that exists. Raises `StartupError` where it is unfit."""
+def _check_config(topic: OwnTopic, config: Mapping[str, str], largest: int) -> list[str]:
+    """Return warnings about a topic that exists. Raises `StartupError` if it is unfit."""
     command = f"kafka-configs --alter --entity-type topics --entity-name {topic.name} --add-config"
     if "compact" in config.get("cleanup.policy", ""):
         raise StartupError(
-            f"the {topic.purpose} topic {topic.name} is compacted, so records with the same key would replace each "
-            f"other: {command} cleanup.policy=delete"
+            f"the {topic.purpose} topic {topic.name} is compacted, so records with the same key replace each other; "
+            f"run {command} cleanup.policy=delete"
         )
     limit = _max_bytes(config)
     if not topic.holds_originals or not limit or limit >= largest + LETTER_MARGIN:
@@ -222,11 +256,94 @@ def _judge(topic: OwnTopic, config: Mapping[str, str], largest: int) -> list[str
     advice = f"{command} max.message.bytes={largest + LETTER_MARGIN}"
     if limit < largest:
         raise StartupError(
-            f"the {topic.purpose} topic {topic.name} takes records up to {limit} bytes, those of the source have up to "
-            f"{largest}: {advice}"
+            f"the {topic.purpose} topic {topic.name} takes records up to {limit} bytes, but the source's have up to "
+            f"{largest}; run {advice}"
         )
     warning = (
-        f"the {topic.purpose} topic {topic.name} takes records up to {limit} bytes: the largest records of the source, "
-        f"{largest} bytes, do not fit with a dead letter's headers: {advice}"
+        f"the {topic.purpose} topic {topic.name} takes records up to {limit} bytes; the largest of the source, "
+        f"{largest} bytes, do not fit together with a dead letter's headers; run {advice}"
     )
     return [warning]
+
+
+class TopicIds:
+    """The ids of the topics that a member reads: Kafka knows topics by ids, clients keep their positions by names.
+
+    If a topic is deleted and recreated before a member notices, librdkafka silently reads on in the new one from its
+    position in the old one. A commit would then skip the first records of the new one. The id belongs to an assignment
+    of a partition, not to a topic: when further partitions of the topic are assigned, they may already be the new
+    topic's, while those held since before are still the old one's.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._config = admin_config(settings)
+        self._admin: Admin | None = None
+        self._ids: dict[TopicPartition, str] = {}
+        self._recreated: set[TopicPartition] = set()
+
+    async def note(self, partitions: Collection[TopicPartition]) -> None:
+        """Note the present ids of newly assigned partitions' topics.
+
+        Call it before Kafka is asked for their offsets: if a topic changes in between, the next commit notices.
+        """
+        found = await self._ask({topic for topic, _ in partitions})
+        self.forget(partitions)
+        there = {topic: found_id for topic, found_id in found.items() if found_id != _GONE}
+        self._ids |= {partition: there[partition[0]] for partition in partitions if partition[0] in there}
+        self._compare(self._ids, found)
+
+    def forget(self, partitions: Iterable[TopicPartition]) -> None:
+        """Forget partitions that are revoked or assigned again."""
+        for partition in partitions:
+            self._ids.pop(partition, None)
+            self._recreated.discard(partition)
+
+    async def others(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
+        """Return those of the partitions whose topic no longer exists, or was recreated.
+
+        A topic that Kafka does not describe is assumed to be the same.
+        """
+        found = await self._ask({partition[0] for partition in partitions if partition in self._ids})
+        return self._compare(partitions, found)
+
+    def _compare(self, partitions: Collection[TopicPartition], found: Mapping[str, str]) -> set[TopicPartition]:
+        held = {partition: self._ids[partition] for partition in partitions if partition in self._ids}
+        others = {partition for partition, held_id in held.items() if found.get(partition[0], held_id) != held_id}
+        # A topic that is gone is waited for: its partitions are revoked before another one of its name is read.
+        self._recreated |= {partition for partition in others if found[partition[0]] != _GONE}
+        return others
+
+    def fault(self) -> str | None:
+        """Return the message for topics that were recreated while their partitions are held, None if there are none."""
+        recreated = sorted({topic for topic, _ in self._recreated})
+        if not recreated:
+            return None
+        return (
+            f"topic {', '.join(recreated)} was deleted and recreated while being consumed. Going on would skip the new "
+            "topic's first records, so nothing was committed. The next run begins at kafka.start; to choose another "
+            "place, run `connector offsets reset`"
+        )
+
+    async def close(self) -> None:
+        """Close the client if there is one."""
+        if self._admin is not None:
+            await self._admin.close()
+
+    async def _ask(self, topics: set[str]) -> dict[str, str]:
+        """Return the id of each topic, `gone` if it does not exist; without topics that Kafka does not describe."""
+        ids: dict[str, str] = {}
+        if not topics:
+            return ids
+        if self._admin is None:
+            self._admin = Admin(self._config, "topics")
+        try:
+            futures = self._admin.client.describe_topics(TopicCollection(sorted(topics)), request_timeout=_ID_SECONDS)
+        except KafkaException:
+            return ids
+        for topic, future in futures.items():
+            try:
+                ids[topic] = str((await asyncio.wrap_future(future)).topic_id)
+            except KafkaException as error:
+                if kafka_error(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    ids[topic] = _GONE
+        return ids

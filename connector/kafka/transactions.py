@@ -1,7 +1,7 @@
-"""Writes records in Kafka transactions: all of a chunk or none, whoever is killed in the middle.
+"""Writes records in Kafka transactions: all of a set or none, even if the process is killed in between.
 
-There is one transactional id for a group's replays and discards. Who opens it ends what another has open, and fences
-that one for good (KIP-98); so two of them never work on the same letters.
+A group's replays and discards share one transactional id. Opening it aborts another writer's transaction and fences
+that writer for good (KIP-98), so two writers never process the same dead letters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from connector.kafka.client import LibrdkafkaLog, construct, error_text, kafka_e
 from connector.records import Headers
 
 TIMEOUT_MILLIS: Final = 30_000
-"""After so long Kafka itself ends a transaction whose writer was killed; until then readers see nothing behind it."""
+"""When Kafka aborts a transaction whose writer was killed; until then readers see nothing behind it."""
 _OPEN_SECONDS: Final = 60.0
 _COMMIT_SECONDS: Final = 60.0
 _ABORT_SECONDS: Final = 20.0
@@ -40,15 +40,15 @@ _OF_THE_RECORD: Final = frozenset(
 
 
 class Fenced(ConnectorError):
-    """Another writer with the same transactional id has begun; this one can write nothing any more."""
+    """Another writer with the same transactional id has started; this one can no longer write."""
 
 
 class RecordTooLarge(ConnectorError):
-    """Kafka refuses one of the records for good; none of the transaction was written."""
+    """Kafka refuses one of the records for good; nothing of the transaction was written."""
 
 
 class _Aborted(ConnectorError):
-    """A transaction failed and was aborted: none of it was written."""
+    """A transaction failed and was aborted: nothing of it was written."""
 
 
 class Outgoing(NamedTuple):
@@ -62,43 +62,43 @@ class Outgoing(NamedTuple):
 
 
 class TransactionalProducer:
-    """One writer with a transactional id; an asynchronous context manager, whose entry fences the one before.
+    """A writer with a transactional id; an asynchronous context manager, whose entry fences the previous writer.
 
-    Entering raises `StartupError` where Kafka does not let it, such as without a right to the transactional id.
+    Entering raises `StartupError` if Kafka does not allow it, for example without rights to the transactional id.
     """
 
     def __init__(self, settings: KafkaSettings, transactional_id: str) -> None:
         config = producer_config(settings)
-        # It may not be longer than the transaction; librdkafka makes both the same where it is not given.
+        # It must not exceed the transaction's; if absent, librdkafka makes both the same.
         for name in ("message.timeout.ms", "delivery.timeout.ms"):
             config.pop(name, None)
         self._id = transactional_id
         self._config = {"transaction.timeout.ms": TIMEOUT_MILLIS, **config, "transactional.id": transactional_id}
 
     async def __aenter__(self) -> Self:
-        """Take the transactional id over: when this returns, all that another had committed can be read."""
+        """Take over the transactional id: once this returns, all that another writer committed can be read."""
         self._producer = construct(Producer, self._config, logger=LibrdkafkaLog("transactions"))
         try:
             await asyncio.to_thread(self._until, "init_transactions", _OPEN_SECONDS)
         except KafkaException as error:
             del self._producer
             raise StartupError(
-                f"no transaction can be begun as {self._id}: {error_text(error)}; Kafka must be reachable, and "
-                "where it checks rights this client needs Describe and Write for the transactional id"
+                f"cannot begin a transaction as {self._id}: {error_text(error)}; Kafka must be reachable, and if it "
+                "checks rights, this client needs Describe and Write for the transactional id"
             ) from None
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End the client (see `admin` for why now); a transaction that is open is aborted by `commit` itself.
+        """End the client (see `Admin` for why now); `commit` itself aborts an open transaction.
 
-        It ends with its last reference: the binding's own `close` warns of a producer that was fenced.
+        It ends with its last reference: the binding's own `close` warns about a fenced producer.
         """
         del self._producer
 
     async def commit(self, records: Sequence[Outgoing]) -> None:
         """Write the records in one transaction. Raises `Fenced`, `RecordTooLarge`, or another `ConnectorError`.
 
-        Cancelling waits for the end of the transaction that is under way.
+        Cancelling waits for the end of the running transaction.
         """
         running = asyncio.ensure_future(asyncio.to_thread(self._commit_again, records))
         try:
@@ -110,9 +110,9 @@ class TransactionalProducer:
             raise
 
     def _commit_again(self, records: Sequence[Outgoing]) -> None:
-        """Write and commit; where that is aborted and nothing says that it will be so again, once more.
+        """Write and commit, and retry after an abort that need not happen again.
 
-        librdkafka fails the first transaction behind an aborted one (OUT_OF_ORDER_SEQUENCE_NUMBER), and then recovers.
+        librdkafka fails the first transaction after an aborted one (OUT_OF_ORDER_SEQUENCE_NUMBER), and then recovers.
         """
         for _ in range(_RETRIES):
             with suppress(_Aborted):
@@ -120,7 +120,7 @@ class TransactionalProducer:
         return self._commit(records)
 
     def _commit(self, records: Sequence[Outgoing]) -> None:
-        """Write and commit, blocking; abort where that fails."""
+        """Write and commit, blocking; abort if that fails."""
         faults: list[KafkaError] = []
 
         def note(error: KafkaError | None, _message: Message) -> None:
@@ -152,26 +152,26 @@ class TransactionalProducer:
                 return
 
     def _failed(self, error: KafkaError, faults: Sequence[KafkaError]) -> ConnectorError:
-        """Abort, and return what the failure means."""
+        """Abort, and return the error to raise."""
         if error.code() in _FENCED or any(fault.code() in _FENCED for fault in faults):
-            return Fenced(f"another client took the transactional id {self._id} over")
+            return Fenced(f"another client has taken over the transactional id {self._id}")
         cause = next((fault for fault in (error, *faults) if fault.code() in _OF_THE_RECORD), None)
         if not error.fatal():
             try:
                 self._until("abort_transaction", _ABORT_SECONDS)
             except KafkaException as second:
                 if kafka_error(second).code() in _FENCED:
-                    return Fenced(f"another client took the transactional id {self._id} over")
-                return ConnectorError(f"a transaction failed and could not be aborted: {error_text(error)}")
+                    return Fenced(f"another client has taken over the transactional id {self._id}")
+                return ConnectorError(f"a transaction failed and cannot be aborted: {error_text(error)}")
         if cause is not None:
             return RecordTooLarge(error_text(cause))
         first = faults[0] if faults else error
         return (ConnectorError if error.fatal() else _Aborted)(f"a transaction failed: {error_text(first)}")
 
     def _until(self, method: str, seconds: float) -> None:
-        """Call a method of the client again for as long as its error says that this is right. Raises `KafkaException`.
+        """Call a method of the client, and retry while its error is retriable. Raises `KafkaException`.
 
-        By its name: a traceback would keep the method, and with it the client.
+        By name, because a traceback would keep the bound method, and with it the client.
         """
         deadline = time.monotonic() + seconds
         while True:

@@ -18,12 +18,10 @@ from connector.dead_letters.archive import Archive
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
-from connector.kafka.committed import CommittedOffsets
+from connector.kafka.groups import CommittedOffsets
 from connector.kafka.producer import KafkaProducer
-from connector.kafka.subscription import TopicSelection
-from connector.kafka.topic_reader import TopicReader
-from connector.kafka.topic_tail import RecordFetcher, TopicTail
-from connector.kafka.topics import OwnTopic, TopicCheck
+from connector.kafka.topic_reader import TopicReader, TopicTail
+from connector.kafka.topics import OwnTopic, TopicCheck, TopicSelection
 from connector.operations import offsets
 from connector.operations.inspect import DeadLetterExaminer
 from connector.operations.replay import KafkaReplayService
@@ -39,12 +37,12 @@ _log = structlog.get_logger()
 async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Console]:
     """Serve the console of a configuration. Raises `StartupError`."""
     settings = loaded.settings
-    rules, fetcher = _Rules(loaded), RecordFetcher(settings.kafka, settings.dead_letter_topic)
+    rules, reader = _Rules(loaded), TopicReader(settings.kafka)
     backlog = _Backlog(settings)
     audit = None if settings.console.audit_topic is None else _AuditTopic(settings.kafka, settings.console.audit_topic)
     edges = Edges(
         tail=lambda: rules.note_cluster(TopicTail(settings.kafka, settings.dead_letter_topic)),
-        fetch=lambda places: _fetched(fetcher, places),
+        fetch=lambda places: list(reader.at(settings.dead_letter_topic, places)),
         dead_letters=lambda wanted, resolved, progress: _dead_letters(settings, wanted, progress, resolved=resolved),
         inspect=rules.inspect,
         desk=KafkaReplayService(loaded),
@@ -63,28 +61,24 @@ async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Conso
         await console.stop()
         await rules.close()
         await backlog.close()
-        await asyncio.to_thread(fetcher.close)
+        await asyncio.to_thread(reader.close)
         if audit is not None:
             await audit.close()
-
-
-def _fetched(fetcher: RecordFetcher, places: Sequence[tuple[int, int]]) -> list[Record]:
-    return list(fetcher.fetch(places))
 
 
 def _dead_letters(
     settings: Settings, wanted: Filter, progress: Progress, *, resolved: bool
 ) -> Iterator[DeadLetterEntry]:
     """Read the topic twice: once for what is resolved, once for the dead letters."""
-    with TopicReader(settings.kafka, settings.dead_letter_topic) as reader:
-        passes = 0
+    with TopicReader(settings.kafka) as reader:
+        topic, passes = reader.whole(settings.dead_letter_topic), 0
 
         def records(_what: str) -> Iterator[Record]:
             nonlocal passes
-            before, passes = passes * reader.total, passes + 1
-            return reader.records(lambda done, total: progress(before + done, 2 * total))
+            before, passes = passes * topic.total, passes + 1
+            return topic.records(lambda done, total: progress(before + done, 2 * total))
 
-        yield from Archive(records, reader.cluster_id).dead_letters(wanted, resolved=resolved)
+        yield from Archive(records, topic.cluster_id).dead_letters(wanted, resolved=resolved)
 
 
 class _Rules:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from connector.clock import SystemClock
 from connector.codec.codec import Decoder
-from connector.codec.contracts import load_contracts
+from connector.codec.schemas import load_contracts
 from connector.config.loader import Loaded, Settings
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.dead_letters.inspection import Inspection
@@ -19,8 +19,8 @@ from connector.dead_letters.origins import about, dead_letters_about
 from connector.dead_letters.reader import DeadLetterEntry, Resolution
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable
 from connector.kafka.groups import Groups
-from connector.kafka.offset_reader import OffsetReader, Span
 from connector.kafka.receipts import SCHEMA
+from connector.kafka.topic_reader import OffsetSpan, TopicReader
 from connector.operations import offsets
 from connector.operations.inspect import DeadLetterExaminer, plain
 from connector.operations.offsets import PartitionState
@@ -86,7 +86,7 @@ async def explain(loaded: Loaded, position: Position, *, everything: bool = Fals
     Raises `NotThere`, and `StartupError` if Kafka does not answer.
     """
     settings = loaded.settings
-    with OffsetReader(settings.kafka) as reader:
+    with TopicReader(settings.kafka) as reader:
         cluster_id, topics = await asyncio.to_thread(reader.topics)
         record, missing = await asyncio.to_thread(_fetch, settings, reader, topics, position)
         facts = parse(record.headers) if record is not None and position.topic == settings.replay_topic else None
@@ -115,7 +115,7 @@ async def explain(loaded: Loaded, position: Position, *, everything: bool = Fals
 
 
 def _fetch(
-    settings: Settings, reader: OffsetReader, topics: Mapping[str, int], position: Position
+    settings: Settings, reader: TopicReader, topics: Mapping[str, int], position: Position
 ) -> tuple[Record | None, str | None]:
     """Return the record, or why Kafka no longer has it. Raises `NotThere` if there never was one."""
     topic, partition, offset = position
@@ -129,7 +129,7 @@ def _fetch(
     found = _record_at(reader, position)
     if found is not None:
         return found, None
-    with OffsetReader(settings.kafka, uncommitted=True) as every:
+    with TopicReader(settings.kafka, uncommitted=True) as every:
         _, last = every.bounds((topic, partition))
         if offset >= last:
             raise NotThere(f"there is no record at offset {offset} yet: {topic}[{partition}] ends at offset {last}")
@@ -146,10 +146,10 @@ def _fetch(
     )
 
 
-def _record_at(reader: OffsetReader, position: Position) -> Record | None:
+def _record_at(reader: TopicReader, position: Position) -> Record | None:
     """Return the record at an offset; None if there is none."""
     topic, partition, offset = position
-    with closing(reader.records({(topic, partition): Span(offset, offset + 1)})) as records:
+    with closing(reader.records({(topic, partition): OffsetSpan(offset, offset + 1)})) as records:
         return next(records, None)
 
 
@@ -163,7 +163,7 @@ def _earliest(record: Record | None) -> int | None:
 class _Search:
     """Reads the connector's own topics from a time on; `absent` names those that do not exist."""
 
-    def __init__(self, reader: OffsetReader, topics: Mapping[str, int], time: int | None) -> None:
+    def __init__(self, reader: TopicReader, topics: Mapping[str, int], time: int | None) -> None:
         self._reader = reader
         self._topics = topics
         self._time = time
@@ -179,7 +179,7 @@ class _Search:
             first, end = self._reader.bounds(at)
             found = first if self._time is None else self._reader.since(at, self._time)
             if found is not None:
-                spans[at] = Span(max(first, found), end)
+                spans[at] = OffsetSpan(max(first, found), end)
         return lambda: self._reader.records(spans)
 
 

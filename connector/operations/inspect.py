@@ -14,7 +14,7 @@ from connector import vendors
 from connector.clock import SystemClock
 from connector.codec import editing
 from connector.codec.codec import Decoder
-from connector.codec.contracts import load_contracts
+from connector.codec.schemas import load_contracts
 from connector.config.loader import Loaded
 from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.reader import DeadLetterEntry

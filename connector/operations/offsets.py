@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from connector.config.loader import Settings
 from connector.errors import ConnectorError
-from connector.kafka.groups import Groups, Partition
-from connector.kafka.subscription import TopicSelection
+from connector.kafka.groups import Groups
+from connector.kafka.topics import TopicSelection
 from connector.pipeline import offset_map as metadata
 from connector.pipeline.offset_map import FinishedMap, ForeignMetadata
-from connector.records import Commit
+from connector.records import Commit, TopicPartition
 
 _TOPIC_GONE: Final = "the topic or partition does not exist"
 
@@ -154,7 +154,7 @@ async def _states(
     return [state_of(each, committed.get(each), bounds.get(each)) for each in sorted(wanted)]
 
 
-def plan(states: Sequence[PartitionState], targets: Mapping[Partition, int]) -> Iterator[Move]:
+def plan(states: Sequence[PartitionState], targets: Mapping[TopicPartition, int]) -> Iterator[Move]:
     """Yield the moves that set each partition to its target, except partitions that are there already.
 
     A move forward keeps what the map says above its target: what a vendor has accepted there is not sent again. A
@@ -181,7 +181,7 @@ def plan(states: Sequence[PartitionState], targets: Mapping[Partition, int]) -> 
         yield Move(state, target, metadata.encode(target, finished).text, finished.whole.count())
 
 
-async def targets_of(settings: Settings, states: Sequence[PartitionState], to: str | int) -> dict[Partition, int]:
+async def targets_of(settings: Settings, states: Sequence[PartitionState], to: str | int) -> dict[TopicPartition, int]:
     """Return the offset of `to` in each existing partition: `earliest`, `latest` or epoch milliseconds.
 
     A time after the last record is the end. Raises `StartupError`.
@@ -217,7 +217,7 @@ def _is_own(settings: Settings, group: str) -> bool:
     return group == base or group in {f"{base}.{name}" for name in settings.destinations}
 
 
-def state_of(partition: Partition, commit: Commit | None, bounds: tuple[int, int] | None) -> PartitionState:
+def state_of(partition: TopicPartition, commit: Commit | None, bounds: tuple[int, int] | None) -> PartitionState:
     """Return a partition's state from its group's commit and its first offset and end (None: it does not exist)."""
     first, end = bounds if bounds is not None else (None, None)
     finished, fault = FinishedMap(), None if bounds is not None else _TOPIC_GONE

@@ -17,11 +17,10 @@ from connector import vendors
 from connector.clock import Clock, SystemClock
 from connector.config.loader import Settings, StormSettings
 from connector.errors import FatalError, Refusal, SchemaUnavailable
-from connector.kafka.offset_reader import Partition
 from connector.operations.sample import RecordSample, Speed, arrivals
 from connector.pipeline.runner import AssignmentListener, Runner
 from connector.pipeline.storms import StormGuard
-from connector.records import Answer, Assigned, Commit, DeadLetter, Event, Item, Position, Record
+from connector.records import Answer, Assigned, Commit, DeadLetter, Event, Item, Position, Record, TopicPartition
 from connector.runtime.pipeline import Edges, build
 from connector.telemetry.metrics import Metrics
 from connector.testing.loop import LoopClock, run_virtual
@@ -206,10 +205,10 @@ class _Source:
 
     def __init__(self, assigned: Sequence[Assigned], coming: Sequence[tuple[float, Record]]) -> None:
         self._assigned = assigned
-        self._coming: dict[Partition, deque[tuple[float, Record]]] = {}
+        self._coming: dict[TopicPartition, deque[tuple[float, Record]]] = {}
         for at, record in coming:
             self._coming.setdefault((record.topic, record.partition), deque()).append((at, record))
-        self._paused: set[Partition] = set()
+        self._paused: set[TopicPartition] = set()
         self._listener: AssignmentListener | None = None
         self._began: float | None = None
         self.exhausted = asyncio.Event()
@@ -240,23 +239,23 @@ class _Source:
             await asyncio.sleep(_LOOK if self._paused or not free else max(0.001, min(free) - passed))
         return records
 
-    async def commit(self, commits: Sequence[Commit]) -> dict[Partition, str]:
+    async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Report success, and commit nothing."""
         return {}
 
-    async def pause(self, partitions: Sequence[Partition]) -> None:
+    async def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """Keep back these partitions' records."""
         self._paused.update(partitions)
 
-    async def resume(self, partitions: Sequence[Partition]) -> None:
+    async def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """Return their records again."""
         self._paused.difference_update(partitions)
 
-    def ends(self) -> dict[Partition, int]:
+    def ends(self) -> dict[TopicPartition, int]:
         """Return no end: the preview does not need it."""
         return {}
 
-    def reached(self) -> dict[Partition, int]:
+    def reached(self) -> dict[TopicPartition, int]:
         """Return nothing: a sample has no gaps."""
         return {}
 

@@ -68,13 +68,13 @@ class KafkaReplayService:
         """Open the dead-letter topic and today's rules; `sending` demands that the replay topic exists."""
         settings = self.loaded.settings
         async with AsyncExitStack() as stack:
+            reader = stack.enter_context(TopicReader(settings.kafka))
             if sending:
-                (await asyncio.to_thread(TopicReader, settings.kafka, settings.replay_topic)).close()
-            reader = await asyncio.to_thread(TopicReader, settings.kafka, settings.dead_letter_topic)
-            stack.callback(reader.close)
-            examiner = await stack.enter_async_context(DeadLetterExaminer(self.loaded, reader.cluster_id))
+                await asyncio.to_thread(reader.whole, settings.replay_topic)
+            topic = await asyncio.to_thread(reader.whole, settings.dead_letter_topic)
+            examiner = await stack.enter_async_context(DeadLetterExaminer(self.loaded, topic.cluster_id))
             yield Replayer(
-                DeadLetterStream(reader.records),
+                DeadLetterStream(topic.records),
                 examiner,
                 SystemClock(),
                 settings.kafka.group_id,

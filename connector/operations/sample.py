@@ -10,14 +10,14 @@ from typing import Any, Final, Literal
 
 from connector.clock import SystemClock
 from connector.codec.codec import Decoder
-from connector.codec.contracts import load_contracts
+from connector.codec.schemas import load_contracts
 from connector.config.loader import Loaded, Settings
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable, StartupError
 from connector.kafka.client import start_of
 from connector.kafka.groups import Groups
-from connector.kafka.offset_reader import OffsetReader, Partition, Span
-from connector.kafka.subscription import TopicSelection
-from connector.records import NO_TIMESTAMP, Assigned, Event, Record
+from connector.kafka.topic_reader import OffsetSpan, TopicReader
+from connector.kafka.topics import TopicSelection
+from connector.records import NO_TIMESTAMP, Assigned, Event, Record, TopicPartition
 from connector.runtime.checks import known_schemas, open_registry, own_schemas
 
 SCHEMA_SECONDS: Final = 15.0
@@ -70,7 +70,7 @@ async def read(loaded: Loaded, request: SampleRequest) -> RecordSample:
         async with Groups(settings.kafka) as groups:
             commits = await groups.committed(settings.kafka.group_id)
         committed = {(commit.topic, commit.partition): (commit.offset, commit.metadata) for commit in commits}
-    with OffsetReader(settings.kafka) as reader:
+    with TopicReader(settings.kafka) as reader:
         cluster_id, known = await asyncio.to_thread(reader.topics)
         topics = {name: known[name] for name in _wanted(settings, request.topics, known)}
         spans = await asyncio.to_thread(_spans, settings, reader, topics, request, committed)
@@ -96,7 +96,7 @@ def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Recor
     `topic`: at their own timestamps; a number: so many a second, in the order of their timestamps; `backlog`: all at
     once. A partition's records keep their order whatever their timestamps say.
     """
-    latest: dict[Partition, int] = {}
+    latest: dict[TopicPartition, int] = {}
     timed = []
     for record in records:
         at = (record.topic, record.partition)
@@ -112,9 +112,9 @@ def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Recor
     return [(number / speed, record) for number, (_, record) in enumerate(timed)]
 
 
-def shares(available: Mapping[Partition, int], wanted: int) -> dict[Partition, int]:
+def shares(available: Mapping[TopicPartition, int], wanted: int) -> dict[TopicPartition, int]:
     """Return how many records to take of each partition, `wanted` in all, as evenly as they have them."""
-    taken: dict[Partition, int] = {}
+    taken: dict[TopicPartition, int] = {}
     left = wanted
     for number, (at, count) in enumerate(sorted(available.items(), key=lambda item: (item[1], item[0]))):
         taken[at] = min(count, math.ceil(left / (len(available) - number)))
@@ -140,11 +140,11 @@ def _wanted(settings: Settings, only: Collection[str], known: Collection[str]) -
 
 def _spans(
     settings: Settings,
-    reader: OffsetReader,
+    reader: TopicReader,
     topics: Mapping[str, int],
     request: SampleRequest,
-    committed: Mapping[Partition, tuple[int, str]],
-) -> dict[Partition, Span]:
+    committed: Mapping[TopicPartition, tuple[int, str]],
+) -> dict[TopicPartition, OffsetSpan]:
     """Return which offsets to read of each partition."""
     bounds = {
         (name, number): reader.bounds((name, number)) for name, count in topics.items() for number in range(count)
@@ -161,11 +161,11 @@ def _spans(
             firsts[at] = end if start == "latest" else first
     taken = shares({at: bounds[at][1] - firsts[at] for at in bounds}, request.records)
     if request.start == "newest":
-        return {at: Span(end - taken[at], end) for at, (_, end) in bounds.items()}
-    return {at: Span(firsts[at], end, taken[at]) for at, (_, end) in bounds.items()}
+        return {at: OffsetSpan(end - taken[at], end) for at, (_, end) in bounds.items()}
+    return {at: OffsetSpan(firsts[at], end, taken[at]) for at, (_, end) in bounds.items()}
 
 
-def _assigned(at: Partition, span: Span, committed: tuple[int, str] | None) -> Assigned:
+def _assigned(at: TopicPartition, span: OffsetSpan, committed: tuple[int, str] | None) -> Assigned:
     """Return the partition as it would be assigned, with its committed offset and map if there is one."""
     offset, metadata = committed if committed is not None else (None, "")
     return Assigned(*at, span.first, offset, metadata)

@@ -1,16 +1,82 @@
-"""When intake pauses and resumes: the buffer's budget, and partitions with a reason of their own. Pure.
+"""When intake pauses and resumes: the buffer's budget, room in the offset map, partitions with other reasons. Pure.
 
 Pausing drops what librdkafka fetched ahead, so the budget has hysteresis: it pauses at its limit and resumes at half.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-TopicPartition = tuple[str, int]
+from connector.pipeline.offset_map import encode
+from connector.pipeline.offsets import PartitionTracker
+from connector.records import TopicPartition
 
 RESUME_SHARE: Final = 0.5
+
+POLL_RECORDS: Final = 500
+"""Records that a poll may return before intake can pause."""
+_BITS_A_CLAIM: Final = 1.6
+"""What a claim costs at most when it is packed: measured 1.0 to 1.6 over random, periodic and batched patterns."""
+_FRAME_BYTES: Final = 64
+_ENTRY_BYTES: Final = 12
+_RESUME_ROOM: Final = 0.9
+
+
+class MapRoom:
+    """Whether a partition may be read on: the map that its finished deliveries may need always fits into a commit.
+
+    The size of the present map is no measure. Suppose 10,000 records are read and none is finished: the map is empty.
+    If then every second one is accepted, it needs 10,000 bits. So the worst case counts: the size of the map when it
+    was last encoded, plus one claim for each delivery that was open then or was begun since; and never more than a bit
+    for each offset and entry. Without this limit the map would have to be cut, and what was cut is delivered again.
+    """
+
+    def __init__(self, tracker: PartitionTracker, limit: int, characters: int = 0) -> None:
+        self._tracker = tracker
+        self._limit = limit
+        self._full = False
+        self.measured(characters)
+
+    @property
+    def used(self) -> float:
+        """The share of the metadata that the map took when it was last encoded; 1 while reading waits for outcomes."""
+        return 1.0 if self._full else self._characters / self._limit
+
+    def measured(self, characters: int) -> None:
+        """Note the length of the tracker's map, encoded just now."""
+        self._characters = characters
+        self._claims = self._tracker.claims - self._tracker.open_claims()
+        self._measured_at = self._tracker.claims
+
+    @property
+    def full(self) -> bool:
+        """Whether reading has to wait for outcomes. With nothing unfinished no outcome can help, so it goes on."""
+        if not self._tracker.unfinished:
+            self._full = False
+            return False
+        limit = self._limit * (_RESUME_ROOM if self._full else 1)
+        if self._worst(POLL_RECORDS) < limit:
+            self._full = False
+        else:
+            if self._measured_at != self._tracker.claims:
+                # What finished since the last commit may have made room.
+                snapshot = self._tracker.peek()
+                self.measured(len(encode(snapshot.watermark, snapshot.finished, self._limit).text))
+            self._full = self._worst(POLL_RECORDS) >= limit
+        return self._full
+
+    def _worst(self, more: int) -> int:
+        """Return how many characters the map may come to need after `more` records."""
+        tracker = self._tracker
+        names = tracker.names_of_parts()
+        claims = tracker.claims - self._claims + more * tracker.widest
+        offsets = tracker.end - tracker.watermark + more
+        packed = self._characters * 3 / 4 + claims * _BITS_A_CLAIM / 8
+        plain = (1 + len(names)) * offsets / 8
+        frame = _FRAME_BYTES + sum(len(name.encode()) + _ENTRY_BYTES for name in names)
+        return math.ceil((min(packed, plain) + frame) * 4 / 3)
 
 
 class Budget:

@@ -31,11 +31,11 @@ from connector.clock import Clock
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable
 from connector.pipeline.batching import Delivery, Offer, charge_of, size_alone
-from connector.pipeline.flow import Budget, TopicPartition
+from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Storms, Suspended
-from connector.records import DeadLetter, Event, Item, Record, uuid5_text
+from connector.records import DeadLetter, Event, Item, Record, TopicPartition, uuid5_text
 from connector.routing.table import Routed, RouteTable, position_identity, reroute
 from connector.tasks import Supervisor, place_of
 from connector.telemetry.logs import sample

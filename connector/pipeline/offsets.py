@@ -37,19 +37,27 @@ class PartitionTracker:
     """The unfinished deliveries of one partition in one assignment epoch.
 
     Offsets are begun in ascending order, as Kafka gives them. `destinations` are the names whose bits follow `WHOLE`.
+
+    A restored map may claim deliveries of destinations that are not configured here, for example during a rollback, or
+    in a member with another file. Those claims change nothing here, but every snapshot repeats them: otherwise the
+    destination's finished deliveries would be made again once it is back.
     """
 
     __slots__ = (
+        "_absent",
         "_changed",
+        "_fans_out",
         "_partial",
         "_pending",
         "_phase",
         "_restored",
+        "claims",
         "destinations",
         "open",
         "partition",
         "position",
         "topic",
+        "widest",
     )
 
     def __init__(
@@ -67,9 +75,16 @@ class PartitionTracker:
         self.open = True
         """Whether new work may start for this assignment."""
         self.position = start
+        self.claims = 0
+        """How many claims the map may come to need for the records read so far; it only grows (see `MapRoom`)."""
+        self.widest = 1
+        """The most claims that a record needed so far: what the next one may need."""
+        self._fans_out = False
         self._pending: dict[int, int] = {}
         self._partial: dict[int, int] = {}
         self._restored = restored if restored is not None and not restored.is_empty() else None
+        claims = {} if restored is None else restored.parts
+        self._absent = {name: runs for name, runs in claims.items() if runs.bounds and name not in self.destinations}
         self._changed = False
 
     @property
@@ -104,15 +119,25 @@ class PartitionTracker:
         if self._restored is None and offsets[0] >= self.position:
             begun = dict.fromkeys(offsets, WHOLE)
             if list(begun) == sorted(offsets):
+                self.claims += len(begun)
+                if offsets[-1] - self.position >= len(begun):
+                    self._note_gaps(offsets)
                 self.position = offsets[-1] + 1
                 self._pending.update(begun)
                 return offsets
         # A repeat or a restored claim is rare, and needs a look at each.
         return [offset for offset in offsets if self._begins(offset)]
 
+    def _note_gaps(self, offsets: Sequence[int]) -> None:
+        before = (self.position - 1, *offsets)
+        gaps = sum(_gap_claims(after - offset - 1) for offset, after in zip(before, offsets, strict=False))
+        self.claims += gaps
+        self.widest = max(self.widest, 1 + gaps // len(offsets))
+
     def _begins(self, offset: int) -> bool:
         if offset < self.position:
             return False
+        self.claims += 1 + _gap_claims(offset - self.position)
         self.position = offset + 1
         restored = self._restored
         if restored is not None:
@@ -140,6 +165,8 @@ class PartitionTracker:
 
         A record that is left with none is finished.
         """
+        if mask & (mask - 1):
+            self._widen(mask, len(offsets))
         partial = self._partial
         if not partial:
             self._pending.update(dict.fromkeys(offsets, mask))
@@ -204,10 +231,34 @@ class PartitionTracker:
             for index, name in enumerate(self.destinations):
                 if done & (WHOLE << (index + 1)):
                     parts.setdefault(name, []).append(offset)
+        for name, runs in self._absent.items():
+            if runs.end <= watermark:
+                continue
+            parts[name] = [offset for offset in self._pending if runs.contains(offset)]
         finished = FinishedMap(whole, {name: Runs.of(sorted(offsets)) for name, offsets in parts.items()})
         if self._restored is not None:
             finished = finished.joined(self._restored.above(self.position))
         return Snapshot(watermark, finished)
+
+    def open_claims(self) -> int:
+        """Return how many claims the map may still have to make for what is unfinished now."""
+        return sum(_claims(left) for left in self._pending.values())
+
+    def names_of_parts(self) -> tuple[str, ...]:
+        """Return the destinations for which the map may claim a record that is not done; none if all have one."""
+        if not self._fans_out and not self._partial and self._restored is None and not self._absent:
+            return ()
+        return (*self.destinations, *self._absent)
+
+    @property
+    def end(self) -> int:
+        """One past the last offset of which a snapshot may say anything."""
+        return self.position if self._restored is None else max(self.position, self._restored.end)
+
+    def _widen(self, mask: int, records: int) -> None:
+        claims, self._fans_out = _claims(mask), True
+        self.claims += records * (claims - 1)
+        self.widest = max(self.widest, claims)
 
     def retake(self) -> None:
         """Take back the last snapshot: its commit failed, so it has to be made again."""
@@ -221,6 +272,17 @@ class PartitionTracker:
                 if runs is not None and runs.contains(offset):
                     mask |= WHOLE << (index + 1)
         return mask
+
+
+def _claims(left: int) -> int:
+    """Return how many claims a record may need in the map: one for each delivery, and one for the whole of several."""
+    deliveries = left.bit_count()
+    return deliveries + (deliveries > 1)
+
+
+def _gap_claims(gap: int) -> int:
+    """Return what offsets without a record cost: the length of one more run, two numbers, in bits."""
+    return 0 if gap <= 0 else 16 + 8 * (gap.bit_length() // 7)
 
 
 def destination_bit(index: int) -> int:

@@ -15,19 +15,16 @@ import structlog
 
 from connector.clock import Clock
 from connector.pipeline import offset_map as metadata
-from connector.pipeline.flow import Budget, Flow, TopicPartition
+from connector.pipeline.flow import Budget, Flow, MapRoom
 from connector.pipeline.intake import Intake
 from connector.pipeline.offsets import PartitionTracker, Phase
-from connector.records import Assigned, Commit, Record
+from connector.records import Assigned, Commit, Record, TopicPartition
 from connector.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
 SLICE: Final = 100
 """Records prepared in one go, about 2 ms: what a request may be late because of them."""
-MAP_PAUSE: Final = 0.75
-"""Share of the commit metadata from which on intake of a partition pauses, so that the map never has to be cut."""
-
 
 LAST_COMMIT_SECONDS: Final = 2.0
 LAST_COMMIT_PAUSE: Final = 0.2
@@ -148,7 +145,7 @@ class Runner:
         self._on_assignment = on_assignment
         self._flow = Flow()
         self._trackers: dict[TopicPartition, PartitionTracker] = {}
-        self._map_used: dict[TopicPartition, float] = {}
+        self._rooms: dict[TopicPartition, MapRoom] = {}
         self._moved: dict[TopicPartition, tuple[int, float]] = {}
         self._committed_at = clock.now()
         self.polled_at: float | None = None
@@ -183,7 +180,7 @@ class Runner:
             self._trackers[partition] = PartitionTracker(
                 one.topic, one.partition, one.start, self._names, _restored(one)
             )
-            self._map_used[partition] = 0.0
+            self._rooms[partition] = MapRoom(self._trackers[partition], self._timing.map_limit, len(one.metadata))
             self._moved[partition] = (one.start, self._clock.now())
         self._flow.forget((one.topic, one.partition) for one in partitions)
         self.joining_since = None
@@ -223,7 +220,7 @@ class Runner:
     def status(self) -> list[PartitionStatus]:
         """Return the assigned partitions."""
         return [
-            PartitionStatus(topic, partition, tracker.watermark, tracker.position, self._map_used[topic, partition])
+            PartitionStatus(topic, partition, tracker.watermark, tracker.position, self._rooms[topic, partition].used)
             for (topic, partition), tracker in sorted(self._trackers.items())
         ]
 
@@ -247,7 +244,7 @@ class Runner:
                 self._moved[topic, partition] = (tracker.watermark, now)
             self._metrics.partition_lag.labels(*labels).set(backlog)
             self._metrics.partition_watermark_age.labels(*labels).set(now - moved)
-            self._metrics.offset_map_used.labels(*labels).set(self._map_used[topic, partition])
+            self._metrics.offset_map_used.labels(*labels).set(self._rooms[topic, partition].used)
         self._metrics.buffer_bytes.set(self._budget.used)
         self._metrics.buffer_limit_bytes.set(self._budget.limit)
 
@@ -270,12 +267,7 @@ class Runner:
 
     async def _pause_and_resume(self) -> str:
         """Pause and resume partitions; return the part of the time to which a poll without records belongs."""
-        # Where nothing is unfinished, as after a restart with a full map, no outcome can shrink it: reading on does.
-        crowded = {
-            partition
-            for partition, used in self._map_used.items()
-            if used >= MAP_PAUSE and self._trackers[partition].unfinished
-        }
+        crowded = {partition for partition, room in self._rooms.items() if room.full}
         blocked = self._intake.blocked(self._trackers)
         full = self._budget.full
         change = self._flow.change(self._trackers, blocked | crowded, all_blocked=full)
@@ -295,7 +287,7 @@ class Runner:
             if snapshot is None:
                 continue
             encoded = metadata.encode(snapshot.watermark, snapshot.finished, self._timing.map_limit)
-            self._map_used[partition] = encoded.used
+            self._rooms[partition].measured(len(encoded.text))
             commits.append(Commit(*partition, snapshot.watermark, encoded.text))
         if not commits:
             return []
@@ -351,7 +343,7 @@ class Runner:
         gone = {partition: self._trackers.pop(partition) for partition in partitions if partition in self._trackers}
         for partition, tracker in gone.items():
             tracker.phase = phase
-            del self._map_used[partition], self._moved[partition]
+            del self._rooms[partition], self._moved[partition]
             self._metrics.forget_partition(*partition)
         self._flow.forget(gone)
         return gone

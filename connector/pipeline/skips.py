@@ -18,9 +18,8 @@ import structlog
 
 from connector.clock import Clock
 from connector.pipeline.batching import Batch, Delivery
-from connector.pipeline.flow import TopicPartition
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
-from connector.records import Position
+from connector.records import Position, TopicPartition
 
 CAUSE: Final = "operator"
 CODE: Final = "operator.skip"

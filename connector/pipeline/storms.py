@@ -19,7 +19,7 @@ from typing import Final
 from connector.config.loader import StormSettings
 from connector.errors import Refusal
 from connector.pipeline.offsets import PartitionTracker
-from connector.records import Record
+from connector.records import Record, TopicPartition
 
 _FIRST_PROBE: Final = 1.0
 _LONGEST_PROBE: Final = 60.0
@@ -153,7 +153,7 @@ class Storms:
         storm.waiting.remove(found)
         return found.record
 
-    def forget(self, partitions: Iterable[tuple[str, int]]) -> list[Record]:
+    def forget(self, partitions: Iterable[TopicPartition]) -> list[Record]:
         """Let go of waiting records whose partition leaves, and return them."""
         gone = set(partitions)
         forgotten: list[Record] = []

@@ -19,9 +19,8 @@ import structlog
 from connector import __version__, vendors
 from connector.clock import Clock, SystemClock
 from connector.codec.codec import Decoder, Encoder
-from connector.codec.contracts import load_contracts
 from connector.codec.registry import Registry
-from connector.codec.schemas import Schema
+from connector.codec.schemas import Schema, load_contracts
 from connector.config.loader import DestinationSettings, Loaded, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
@@ -29,8 +28,7 @@ from connector.errors import ConnectorError, StartupError
 from connector.kafka.consumer import KafkaSource
 from connector.kafka.groups import Groups
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
-from connector.kafka.receipts import ReceiptWriter
-from connector.kafka.results import ResultsWriter
+from connector.kafka.receipts import ReceiptWriter, ResultsWriter
 from connector.kafka.topics import TopicCheck, TopicReport
 from connector.pipeline import offset_map as metadata
 from connector.records import Commit

@@ -9,9 +9,8 @@ from typing import Any, Final, NamedTuple
 
 from connector import vendors
 from connector.clock import SystemClock
-from connector.codec.contracts import load_contracts, load_schema_files
 from connector.codec.registry import Registry, make_client
-from connector.codec.schemas import Schema
+from connector.codec.schemas import Schema, load_contracts, load_schema_files
 from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings
 from connector.delivery.transport import HttpTransport
 from connector.errors import ConfigurationError, ConnectorError, Fault, StartupError, TransportError

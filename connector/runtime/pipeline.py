@@ -15,11 +15,12 @@ from connector.delivery.destination import AnswerSink, DeadLetterSink, Destinati
 from connector.delivery.request import Tracer, Transport
 from connector.delivery.states import Cause
 from connector.delivery.worker import Worker
-from connector.pipeline.flow import Budget, TopicPartition
+from connector.pipeline.flow import Budget
 from connector.pipeline.intake import EventDecoder, Intake, Services
 from connector.pipeline.offset_map import MAX_TEXT
 from connector.pipeline.runner import RecordSource, Runner, Timing
 from connector.pipeline.storms import StormGuard, Storms
+from connector.records import TopicPartition
 from connector.routing.table import RouteTable
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import Vendor, VendorKind

@@ -9,9 +9,9 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from connector.config.loader import KafkaSettings
-from connector.kafka.committed import CommittedOffsets
-from connector.kafka.subscription import TopicSelection
-from connector.kafka.topic_tail import RecordFetcher, TopicTail
+from connector.kafka.groups import CommittedOffsets
+from connector.kafka.topic_reader import TopicReader, TopicTail
+from connector.kafka.topics import TopicSelection
 from connector.records import Record
 from connector.testing import EmbeddedBroker
 
@@ -59,15 +59,15 @@ def test_a_topic_is_followed_from_its_beginning(settings: KafkaSettings) -> None
 
 def test_records_are_fetched_by_their_places(settings: KafkaSettings) -> None:
     """Near and far ones of several partitions, in order; what is not there is left out, and the next call works too."""
-    fetcher = RecordFetcher(settings, "letters")
+    reader = TopicReader(settings)
     try:
-        found = list(fetcher.fetch([(1, 3), (1, 899), (2, 0), (1, 4), (2, 7), (1, 5000)]))
+        found = list(reader.at("letters", [(1, 3), (1, 899), (2, 0), (1, 4), (2, 7), (1, 5000)]))
         assert [(record.partition, record.offset) for record in found] == [(1, 3), (1, 4), (1, 899), (2, 0)]
-        assert [record.value for record in fetcher.fetch([(1, 450)])] == [b"450"]
-        assert list(fetcher.fetch([])) == []
-        assert list(fetcher.fetch([(1, 5000)])) == []
+        assert [record.value for record in reader.at("letters", [(1, 450)])] == [b"450"]
+        assert list(reader.at("letters", [])) == []
+        assert list(reader.at("letters", [(1, 5000)])) == []
     finally:
-        fetcher.close()
+        reader.close()
 
 
 def test_offsets_are_asked_without_joining_the_group(settings: KafkaSettings) -> None:
@@ -90,11 +90,11 @@ def test_offsets_are_asked_without_joining_the_group(settings: KafkaSettings) ->
 
 async def test_fetching_leaves_the_loop_alone_in_a_thread(settings: KafkaSettings) -> None:
     """Several threads may fetch at once and each gets its own record."""
-    fetcher = RecordFetcher(settings, "letters")
+    reader = TopicReader(settings)
     try:
         found = await asyncio.gather(
-            *(asyncio.to_thread(lambda at=at: list(fetcher.fetch([(1, at)]))) for at in (7, 8, 9))  # type: ignore[misc]
+            *(asyncio.to_thread(lambda at=at: list(reader.at("letters", [(1, at)]))) for at in (7, 8, 9))  # type: ignore[misc]
         )
         assert [[record.offset for record in each] for each in found] == [[7], [8], [9]]
     finally:
-        await asyncio.to_thread(fetcher.close)
+        await asyncio.to_thread(reader.close)

@@ -119,7 +119,7 @@ def test_a_topic_deleted_under_way_is_waited_for_and_said(kafka: Kafka, job: Job
 def test_a_topic_made_anew_behind_a_members_back_is_read_from_its_first_record(
     protocol: str, kafka: Kafka, job: Job, vendor: Vendor
 ) -> None:
-    """A topic is deleted, made anew and written to before its member notices: none of the new records is passed over.
+    """A topic is deleted, recreated and written to before its member notices: none of the new records is passed over.
 
     Kills: a commit in the new topic of a position in the old one.
     """
@@ -137,12 +137,46 @@ def test_a_topic_made_anew_behind_a_members_back_is_read_from_its_first_record(
     wait_for(lambda: not runs(member) or vendor.cuids.total() >= old + new, "the end, or all of the new events")
     if not runs(member):
         assert member.exit_code() == 1
-        assert f"topic {job.topic} was deleted and made anew" in member.text
+        assert f"topic {job.topic} was deleted and recreated" in member.text
         assert "connector offsets reset" in member.text
         member = job.start(settings)
     job.until_done(member)
     assert member.stop() == 0
     assert vendor.cuids.keys() == {FIRST_CUID + number for number in range(old + new)}
+
+
+@pytest.mark.promise("P1")
+def test_a_topic_recreated_while_partitions_arrive_loses_no_record(kafka: Kafka, job: Job, vendor: Vendor) -> None:
+    """A member that holds partitions of the old topic gets others of the new one: it commits nothing of the old.
+
+    Kills: ids by topic, which the partitions that arrive overwrite for those still held.
+    """
+    old, new = 50, 80
+    for number in range(6):
+        job.produce(good(range(number * old, number * old + old), partition=number))
+    settings = settings_of(job, vendor, "cooperative")
+    stays = job.start(settings)
+    leaves = job.start(settings)
+    job.until_done(stays)
+    wait_for(lambda: 0 < len(stays.status()["partitions"]) < 6, "both members to have partitions")
+    with frozen(stays):
+        admin = _admin(kafka)
+        for future in admin.delete_topics([job.topic]).values():
+            future.result(10)
+        kafka.create_topic(job.topic, 6)
+        for number in range(6):
+            first = 6 * old + number * new
+            job.produce(good(range(first, first + new), partition=number))
+        leaves.stop()
+    every = 6 * (old + new)
+    wait_for(lambda: not runs(stays) or len(vendor.cuids) >= every, "the end, or all of the new events")
+    if not runs(stays):
+        assert stays.exit_code() == 1
+        assert f"topic {job.topic} was deleted and recreated" in stays.text
+        stays = job.start(settings)
+    job.until_done(stays)
+    assert stays.stop() == 0
+    assert vendor.cuids.keys() == {FIRST_CUID + number for number in range(every)}
 
 
 def test_a_committed_offset_out_of_range_stops_with_the_way_out(kafka: Kafka, job: Job, vendor: Vendor) -> None:

@@ -7,14 +7,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import TopicPartition as PartitionOffset
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them without saying so
+    AdminClient,
+    NewPartitions,
+)
 
 from connector.clock import SystemClock
 from connector.config.loader import KafkaSettings
 from connector.errors import FatalError
 from connector.kafka.consumer import KafkaSource
-from connector.records import Assigned, Commit, Record
+from connector.records import Assigned, Commit, Record, TopicPartition
 from tools.servers import Kafka
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -22,7 +26,6 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "eager": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500, "partition.assignment.strategy": "range"},
     "kip-848": {"group.protocol": "consumer"},
 }
-Partition = tuple[str, int]
 
 
 class Member:
@@ -32,24 +35,24 @@ class Member:
         self.source = source
         self.records: list[Record] = []
         self.assigned: list[Assigned] = []
-        self.revoked: list[Partition] = []
-        self.lost: list[Partition] = []
-        self.done: dict[Partition, Commit] = {}
+        self.revoked: list[TopicPartition] = []
+        self.lost: list[TopicPartition] = []
+        self.done: dict[TopicPartition, Commit] = {}
         self.drain = 0.0
-        self.faults: dict[Partition, str] = {}
+        self.faults: dict[TopicPartition, str] = {}
 
     async def on_assign(self, partitions: Sequence[Assigned]) -> None:
         """Note what was assigned."""
         self.assigned.extend(partitions)
 
-    async def on_revoke(self, partitions: Sequence[Partition]) -> None:
+    async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
         """Finish what is in flight, as long as `drain` says, then commit inside the callback."""
         await asyncio.sleep(self.drain)
         commits = [self.done[p] for p in partitions if p in self.done]
         self.faults |= await self.source.commit(commits)
         self.revoked.extend(partitions)
 
-    async def on_lost(self, partitions: Sequence[Partition]) -> None:
+    async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
         """Note what was lost."""
         self.lost.extend(partitions)
 
@@ -98,11 +101,17 @@ class Cluster:
             producer.produce(topic, str(number).encode(), partition=partition)
         assert producer.flush(30) == 0
 
+    def add_partitions(self, topic: str, count: int) -> None:
+        """Let a topic have `count` partitions."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        for future in admin.create_partitions([NewPartitions(topic, count)]).values():
+            future.result(30)
+
     def committed(self, group: str, topic: str, partition: int = 0) -> tuple[int, str]:
         """Return the group's offset and metadata, as another client sees them."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
         try:
-            answer = consumer.committed([TopicPartition(topic, partition)], timeout=10)[0]
+            answer = consumer.committed([PartitionOffset(topic, partition)], timeout=10)[0]
             return answer.offset, (answer.metadata or "").rstrip("\0")
         finally:
             consumer.close()
@@ -259,7 +268,7 @@ async def test_an_offset_out_of_range_is_fatal(kafka: Kafka, cluster: Cluster, t
     first.done.clear()
     await first.source.close()
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    for future in admin.delete_records([TopicPartition(topic_name, 0, 6)]).values():
+    for future in admin.delete_records([PartitionOffset(topic_name, 0, 6)]).values():
         future.result(10)
     second = await cluster.join([topic_name], topic_name)
     with pytest.raises(FatalError, match="connector offsets reset"):
@@ -391,3 +400,74 @@ async def test_an_assignment_that_a_stop_leaves_without_an_answer_is_no_error(
     while time.monotonic() < end:
         assert await source.poll() == []
     await source.close()
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.parametrize("restart", [True, False])
+async def test_latest_reads_a_partition_that_is_added_later_from_its_beginning(
+    kafka: Kafka, cluster: Cluster, topic_name: str, *, restart: bool
+) -> None:
+    """Records of an added partition are newer than the group: a restarted or second member reads every one.
+
+    Kills: the end of every partition in which the group has no offset.
+    """
+    kafka.create_topic(topic_name, 1)
+    cluster.produce(topic_name, 3)
+    first = await cluster.join([topic_name], topic_name, start="latest")
+    await first.until(lambda: bool(first.assigned))
+    assert first.assigned[0].start == 3
+    cluster.add_partitions(topic_name, 2)
+    await asyncio.sleep(1)
+    cluster.produce(topic_name, 30, partition=1)
+    if restart:
+        await first.source.close()
+    second = await cluster.join([topic_name], topic_name, start="latest")
+    others = [] if restart else [first]
+    members = [second, *others]
+    await second.until(lambda: sum(len(member.records) for member in members) == 30, others)
+    assert {record.partition for member in members for record in member.records} == {1}
+
+
+async def test_latest_skips_the_old_records_in_every_member_of_a_new_group(
+    kafka: Kafka, cluster: Cluster, topic_name: str
+) -> None:
+    """The second member of a group that never committed starts at the end too, not at the beginning.
+
+    Kills: taking partitions of other members, which have no offset yet, for added ones.
+    """
+    kafka.create_topic(topic_name, 4)
+    for number in range(4):
+        cluster.produce(topic_name, 5, partition=number)
+    first = await cluster.join([topic_name], topic_name, start="latest")
+    await first.until(lambda: len(first.assigned) == 4)
+    await first.source.close()
+    assert [cluster.committed(topic_name, topic_name, number)[0] for number in range(4)] == [5, 5, 5, 5]
+    members = [await cluster.join([topic_name], topic_name + "2", start="latest") for _ in range(2)]
+    await members[0].until(lambda: sum(len(set(member.assigned)) for member in members) >= 4, members[1:])
+    await members[0].until(lambda: all(member.assigned for member in members), members[1:])
+    assert {assigned.start for member in members for assigned in member.assigned} == {5}
+
+
+async def test_the_count_of_partitions_is_fresh_when_an_assignment_comes(
+    kafka: Kafka, cluster: Cluster, topic_name: str
+) -> None:
+    """Partitions that were added count for a named topic before the listener shares a rate limit by them.
+
+    Kills: counts of the start, by which two members together pass the limit.
+    """
+    kafka.create_topic(topic_name, 2)
+    member = await cluster.join([topic_name], topic_name)
+    seen: list[int] = []
+    on_assign = member.on_assign
+
+    async def counted(partitions: Sequence[Assigned]) -> None:
+        seen.append(member.source.counts[topic_name])
+        await on_assign(partitions)
+
+    member.on_assign = counted  # type: ignore[method-assign]
+    await member.until(lambda: len(member.assigned) == 2)
+    cluster.add_partitions(topic_name, 5)
+    other = await cluster.join([topic_name], topic_name)
+    await member.until(lambda: bool(other.assigned) and 5 in seen, [other])
+    assert seen[0] == 2
+    assert seen[-1] == 5

@@ -10,11 +10,10 @@ from confluent_kafka.schema_registry import Schema as RegistrySchema
 
 from connector.clock import SystemClock
 from connector.codec.codec import Decoder, Encoder
-from connector.codec.contracts import Contracts, load_contracts
 from connector.codec.engine import compile_write
 from connector.codec.registry import NotRegistered, RegistryTrouble, make_client
 from connector.codec.registry import Registry as SchemaRegistry
-from connector.codec.schemas import read_schema
+from connector.codec.schemas import Contracts, load_contracts, read_schema
 from connector.config.loader import RegistrySettings
 from connector.errors import Refusal, SchemaUnavailable
 from connector.records import Event, Record
@@ -70,7 +69,7 @@ async def test_a_schema_with_references_is_read_whole(registry: Registry, fresh_
     try:
         value = b"\0" + schema_id.to_bytes(4, "big") + compile_write(whole.tree)({"inner": {"n": 5}})
         assert (await _settled(decoder, _record(value))).datum == {"inner": {"n": 5}}
-        with pytest.raises(Refusal, match="left over"):
+        with pytest.raises(Refusal, match="are left"):
             decoder.event(_record(value + b"x"))
     finally:
         await decoder.close()

@@ -41,7 +41,7 @@ class World(NamedTuple):
         kafka, url, other = self.kafka, f"{self.provider.url}/token", self.stranger.issue("stranger-member")
         unknown = "certificate verify failed: broker certificate could not be verified"
         return {
-            "wrong password": (kafka.scram(**{"sasl.password": WRONG}), "see sasl.mechanism, sasl.username"),
+            "wrong password": (kafka.scram(**{"sasl.password": WRONG}), "check sasl.mechanism, sasl.username"),
             "wrong mechanism": (kafka.scram(**{"sasl.mechanism": "PLAIN"}), "supported mechanisms: SCRAM-SHA-512"),
             "unknown authority": (kafka.scram(**{"ssl.ca.location": self.stranger.file}), unknown),
             "no certificate": (
@@ -117,7 +117,7 @@ async def test_a_refused_client_is_told_the_reason(case: str, world: World, job:
     """
     client, says = world.refused[case]
     (fault,) = await check_online(read_config(job.write(_settings(job, vendor, client))))
-    assert fault.startswith("Kafka refuses this client, see kafka.client: ")
+    assert fault.startswith("Kafka refuses this client; check kafka.client: ")
     assert says in fault
     assert WRONG not in fault
     assert PASSWORD not in fault

@@ -19,8 +19,8 @@ def _settings(kafka: Kafka, group: str, **client: str | int) -> KafkaSettings:
 
 
 def _values(settings: KafkaSettings, topic: str) -> list[bytes | None]:
-    with TopicReader(settings, topic) as reader:
-        return sorted((record.value for record in reader.records()), key=lambda value: value or b"")
+    with TopicReader(settings) as reader:
+        return sorted((record.value for record in reader.whole(topic).records()), key=lambda value: value or b"")
 
 
 @pytest.mark.promise("P13")

@@ -41,14 +41,14 @@ class Expected(NamedTuple):
 
 EXPECTED: Final = {
     "empty": Expected("decode", "decode.empty", ("the value is empty",)),
-    "not_avro": Expected("decode", "decode.frame", ("0xff", "accepted are")),
+    "not_avro": Expected("decode", "decode.frame", ("0xff", "accepted: ")),
     "json": Expected("decode", "decode.frame", ("JSON",)),
     "avro_file": Expected("decode", "decode.frame", ("Avro file",)),
     "unknown_id": Expected("decode", "decode.schema_unknown", (str(UNKNOWN_ID), "does not know")),
     "unknown_fingerprint": Expected("decode", "decode.schema_unknown", ("schemas.files",)),
     "truncated": Expected("decode", "decode.payload", ("JiguangUserEvent",)),
     "truncated_single_object": Expected("decode", "decode.payload", ("JiguangUserEvent",)),
-    "left_over": Expected("decode", "decode.trailing_bytes", ("3 bytes are left over",)),
+    "left_over": Expected("decode", "decode.trailing_bytes", ("3 bytes are left",)),
     "incompatible": Expected("decode", "decode.schema_mismatch", ("cannot be read",)),
     "no_record": Expected("decode", "decode.schema_mismatch", ("no record",)),
     "other_schema": Expected("route", "route.unrouted", ("com.example.Other", "add a route")),

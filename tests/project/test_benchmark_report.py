@@ -14,7 +14,7 @@ from benchmarks.latency import Templates
 from benchmarks.workloads import WORKLOADS
 from connector.clock import SystemClock
 from connector.codec.codec import Decoder
-from connector.codec.contracts import load_contracts
+from connector.codec.schemas import load_contracts
 from connector.records import Record
 
 

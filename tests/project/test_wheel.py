@@ -80,7 +80,7 @@ def test_installed_command_accepts_the_example(installed: Installed) -> None:
 
 def test_installed_package_loads_its_schemas(installed: Installed) -> None:
     """The contract schemas load from the wheel, without an `avro/` folder."""
-    code = "from connector.codec.contracts import load_contracts; print(*sorted(load_contracts().schemas))"
+    code = "from connector.codec.schemas import load_contracts; print(*sorted(load_contracts().schemas))"
     done = installed.run(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
     assert {f"connector.events.{path.stem}" for path in (ROOT / "avro").glob("*.avsc")} <= set(done.stdout.split())

@@ -18,12 +18,14 @@ from typing import Literal, Protocol
 from connector.errors import FatalError
 from connector.pipeline.offset_map import MAX_TEXT, FinishedMap, ForeignMetadata, Runs, decode, encode
 from connector.pipeline.runner import AssignmentListener
-from connector.records import Assigned, Commit, Record
-from tests.simulation.facts import Epoch, Partition
+from connector.records import Assigned, Commit, Record, TopicPartition
+from tests.simulation.facts import Epoch
 
 Step = Callable[[str], bool]
 SLOW = 1.0
 """Seconds from which on a drain is called slow."""
+AWAY = 10**6
+"""The offset of a map that was copied to another one."""
 IDLE = (0.01, 0.25)
 """Seconds that an empty poll takes at first, and after many empty ones: virtual time costs real turns of the loop."""
 
@@ -41,7 +43,7 @@ class Judge(Protocol):
         """Take note of the end of an assignment."""
         ...
 
-    def judge_read(self, member: str, records: Sequence[Record], epochs: Mapping[Partition, Epoch]) -> None:
+    def judge_read(self, member: str, records: Sequence[Record], epochs: Mapping[TopicPartition, Epoch]) -> None:
         """Raise where a member reads more than it may."""
         ...
 
@@ -85,11 +87,11 @@ class ModelBroker:
 
     def __init__(self, topics: Mapping[str, int], random: Random, judge: Judge, *, eager: bool = False) -> None:
         self.logs = {(topic, number): Log() for topic, count in topics.items() for number in range(count)}
-        self.committed: dict[Partition, tuple[int, str]] = {}
+        self.committed: dict[TopicPartition, tuple[int, str]] = {}
         self.faults = Faults()
         self.members: list[ModelSource] = []
-        self.owner: dict[Partition, ModelSource | None] = dict.fromkeys(self.logs)
-        self.target: dict[Partition, ModelSource | None] = dict.fromkeys(self.logs)
+        self.owner: dict[TopicPartition, ModelSource | None] = dict.fromkeys(self.logs)
+        self.target: dict[TopicPartition, ModelSource | None] = dict.fromkeys(self.logs)
         self.random = random
         self.judge = judge
         self.eager = eager
@@ -120,8 +122,9 @@ class ModelBroker:
 
     def leave_behind(self, foreign: str) -> None:
         """Let another program commit: an offset, and metadata that is no map (of `scenario.FOREIGN`)."""
-        claims_all = bytearray(b64decode(encode(0, FinishedMap(Runs((0, 5000)))).text))
-        claims_all[1 if foreign == "version" else 3] ^= 3
+        claims_all = bytearray(b64decode(encode(AWAY, FinishedMap(Runs((AWAY, AWAY + 5000)))).text))
+        if foreign != "moved":
+            claims_all[1 if foreign == "version" else 3] ^= 3
         text = {"text": "aGVsbG8=", "empty": ""}.get(foreign, b64encode(claims_all).decode())
         self.committed = {partition: (log.end, text) for partition, log in self.logs.items()}
 
@@ -153,7 +156,7 @@ class ModelBroker:
             return
         most = -(-len(self.logs) // len(self.members))
         counts = dict.fromkeys(self.members, 0)
-        target: dict[Partition, ModelSource | None] = dict.fromkeys(self.logs)
+        target: dict[TopicPartition, ModelSource | None] = dict.fromkeys(self.logs)
         if not shuffle:
             for partition, owner in self.owner.items():
                 if owner is not None and owner in counts and counts[owner] < most:
@@ -171,7 +174,7 @@ class ModelBroker:
                 member.leaving.update(member.assignment)
         self.wake()
 
-    def store(self, member: ModelSource, commits: Sequence[Commit]) -> dict[Partition, str]:
+    def store(self, member: ModelSource, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Store a member's commits and return the faults: as the real client, that of one partition for all."""
         if member not in self.members:
             return {(c.topic, c.partition): "the member is not known to the group" for c in commits}
@@ -198,17 +201,17 @@ class ModelSource:
         self, broker: ModelBroker, name: str, step: Step = lambda _step: True, *, chunk: int = 500, latency: float = 0.0
     ) -> None:
         self.name = name
-        self.leaving: set[Partition] = set()
-        self.assignment: dict[Partition, int] = {}
-        self.epochs: dict[Partition, Epoch] = {}
-        self.past: dict[Partition, Epoch] = {}
+        self.leaving: set[TopicPartition] = set()
+        self.assignment: dict[TopicPartition, int] = {}
+        self.epochs: dict[TopicPartition, Epoch] = {}
+        self.past: dict[TopicPartition, Epoch] = {}
         self.stopped_at: float | None = None
         self.notices_at = self.put_out_at = 0.0
         self._broker = broker
         self._step = step
         self._chunk = chunk
         self._latency = latency
-        self._paused: set[Partition] = set()
+        self._paused: set[TopicPartition] = set()
         self._idle = IDLE[0]
         self._closed = self._fresh = False
         self._turn = 0
@@ -233,7 +236,7 @@ class ModelSource:
                 self._idle = IDLE[0]
         return records
 
-    async def commit(self, commits: Sequence[Commit]) -> dict[Partition, str]:
+    async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Send a commit to the coordinator; it may be lost on the way there or back."""
         now = asyncio.get_running_loop().time()
         broker = self._broker
@@ -260,11 +263,11 @@ class ModelSource:
                 epoch.faulty_commit = False
         return faults
 
-    async def pause(self, partitions: Sequence[Partition]) -> None:
+    async def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """Return no records of these partitions."""
         self._paused.update(p for p in partitions if p in self.assignment)
 
-    async def resume(self, partitions: Sequence[Partition]) -> None:
+    async def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """Return records again, perhaps from a little before: the fetcher starts anew."""
         for partition in partitions:
             if partition in self._paused:
@@ -274,19 +277,19 @@ class ModelSource:
                     start = self.epochs[partition].committed
                     self.assignment[partition] = max(start, self.assignment[partition] - 3)
 
-    def epoch_of(self, partition: Partition) -> Epoch:
+    def epoch_of(self, partition: TopicPartition) -> Epoch:
         """Return the present epoch of a partition, or its last one."""
         return self.epochs.get(partition) or self.past[partition]
 
-    def has(self, partition: Partition, *, ever: bool = False) -> bool:
+    def has(self, partition: TopicPartition, *, ever: bool = False) -> bool:
         """Whether the partition is the member's, as far as it knows, or `ever` was."""
         return partition in self.epochs or (ever and partition in self.past)
 
-    def ends(self) -> dict[Partition, int]:
+    def ends(self) -> dict[TopicPartition, int]:
         """Return the end offsets of what is assigned."""
         return {partition: self._broker.logs[partition].end for partition in self.assignment}
 
-    def reached(self) -> dict[Partition, int]:
+    def reached(self) -> dict[TopicPartition, int]:
         """Return the ends that were come to; a real client tells each once."""
         return {
             partition: self._broker.logs[partition].end
@@ -323,7 +326,7 @@ class ModelSource:
                 broker.owner[partition] = self
             await self._assign(coming)
 
-    async def _assign(self, partitions: Sequence[Partition]) -> None:
+    async def _assign(self, partitions: Sequence[TopicPartition]) -> None:
         now = asyncio.get_running_loop().time()
         assigned = []
         for partition in partitions:
@@ -347,7 +350,7 @@ class ModelSource:
         self._step("assigned")
         self._paused.difference_update(partitions)
 
-    async def _revoke(self, partitions: list[Partition]) -> None:
+    async def _revoke(self, partitions: list[TopicPartition]) -> None:
         loop = asyncio.get_running_loop()
         for partition in partitions:
             self.epochs[partition].drain_began = loop.time() if self.stopped_at is None else self.stopped_at
@@ -372,7 +375,7 @@ class ModelSource:
             self._broker.judge.saw("lost")
             await self._listener.on_lost(partitions)
 
-    def _forget(self, partition: Partition, *, clean: bool) -> None:
+    def _forget(self, partition: TopicPartition, *, clean: bool) -> None:
         self.assignment.pop(partition, None)
         self.leaving.discard(partition)
         self._paused.discard(partition)

@@ -12,8 +12,7 @@ from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from connector.codec.codec import Decoder, Encoder, Unreadable, Writer
-from connector.codec.contracts import Contracts, load_contracts
-from connector.codec.schemas import Schema
+from connector.codec.schemas import Contracts, Schema, load_contracts
 from connector.errors import ConnectorError
 from connector.records import Headers
 from connector.testing.loop import LoopClock

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from connector.pipeline.offset_map import FinishedMap
+from connector.records import TopicPartition
 
-Partition = tuple[str, int]
 INSTANT = 1e-6
 """Seconds within which the order of two steps is left open."""
 
@@ -40,7 +40,7 @@ class Epoch:
 
     number: int
     member: str
-    partition: Partition
+    partition: TopicPartition
     committed: int
     finished: FinishedMap
     began: float
@@ -73,10 +73,10 @@ class Epochs(Protocol):
 
     name: str
 
-    def epoch_of(self, partition: Partition) -> Epoch:
+    def epoch_of(self, partition: TopicPartition) -> Epoch:
         """Return the present epoch of a partition, or its last one."""
         ...
 
-    def has(self, partition: Partition, *, ever: bool = False) -> bool:
+    def has(self, partition: TopicPartition, *, ever: bool = False) -> bool:
         """Whether the partition is the member's, as far as it knows, or `ever` was."""
         ...

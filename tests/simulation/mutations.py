@@ -48,8 +48,8 @@ PIPELINE: Final = (
     Mutant(
         "let a map grow over the limit",
         "connector/pipeline/offset_map.py",
-        "    if text is not None and len(text) <= limit:\n        return",
-        "    if text is not None:\n        return",
+        "        return EncodedMap(text, len(text) / limit)\n    #",
+        "        return EncodedMap(text, len(text) / limit)\n    return EncodedMap(text, 1.0)\n    #",
     ),
     Mutant(
         "make the dedup id anew each time a record is read",
@@ -151,8 +151,8 @@ PIPELINE: Final = (
     Mutant(
         "begin anew what was read again",
         "connector/pipeline/offsets.py",
-        "        if offset < self.position:\n            return False\n        self.position",
-        "        self.position",
+        "        if offset < self.position:\n            return False\n        self.claims",
+        "        self.claims",
     ),
     Mutant(
         "see no progress where one of several destinations took a record",
@@ -194,8 +194,8 @@ PIPELINE: Final = (
     Mutant(
         "read on with a full map",
         "connector/pipeline/runner.py",
-        "if used >= MAP_PAUSE and self._trackers[partition].unfinished",
-        "if used > 1.0",
+        "for partition, room in self._rooms.items() if room.full}",
+        "for partition, room in self._rooms.items() if room.used > 1.0}",
     ),
     Mutant(
         "begin new work while partitions leave",
@@ -318,7 +318,7 @@ PIPELINE: Final = (
     Mutant(
         "read maps whose checksum differs",
         "connector/pipeline/offset_map.py",
-        '        if zlib.crc32(content) != int.from_bytes(frame[3:7], "big"):',
+        "        if _checksum(base, content) != frame[3:7]:",
         "        if False:",
     ),
 )

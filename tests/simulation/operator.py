@@ -21,11 +21,10 @@ from connector.kafka.transactions import Outgoing
 from connector.pipeline.offset_map import FinishedMap, ForeignMetadata, decode
 from connector.pipeline.offsets import WHOLE
 from connector.pipeline.skips import Skipper
-from connector.records import Position
+from connector.records import Position, TopicPartition
 from connector.runtime.pipeline import Pipeline
 from connector.testing.loop import LoopClock
 from tests.simulation.broker import ModelBroker, ModelSource
-from tests.simulation.facts import Partition
 from tests.simulation.oracle import Oracle, claims
 from tests.simulation.scenario import REPLAYS, Planned
 from tests.simulation.workload import Workload
@@ -144,7 +143,7 @@ class Operator:
         if not task.cancelled() and (error := task.exception()) is not None and self._oracle.broken is None:
             self._oracle.broken = f"an operator's command ended with {error!r}"
 
-    def _position(self, owners: Mapping[Partition, Process], planned: Planned) -> int:
+    def _position(self, owners: Mapping[TopicPartition, Process], planned: Planned) -> int:
         partition = (planned.topic, planned.partition)
         tracker = owners[partition].pipeline.runner.tracker_of(partition)
         return 0 if tracker is None else tracker.position

@@ -15,9 +15,9 @@ from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.pipeline.batching import FIXED_CHARGE
 from connector.pipeline.offset_map import FinishedMap, ForeignMetadata, decode
-from connector.records import Commit, Headers, Record
+from connector.records import Commit, Headers, Record, TopicPartition
 from connector.testing.loop import START, WALL
-from tests.simulation.facts import INSTANT, MILLISECOND, Acceptance, Broken, Epoch, Epochs, Partition
+from tests.simulation.facts import INSTANT, MILLISECOND, Acceptance, Broken, Epoch, Epochs
 from tests.simulation.replays import Replays
 from tests.simulation.scenario import ACCEPT, DROP, LETTER, REFUSE, Planned, Scenario
 from tests.simulation.wishes import Wishes
@@ -29,13 +29,13 @@ class Oracle:
 
     scenario: Scenario
     plan: dict[tuple[str, int, int], Planned] = field(default_factory=dict)
-    offsets: dict[Partition, list[int]] = field(default_factory=lambda: defaultdict(list))
+    offsets: dict[TopicPartition, list[int]] = field(default_factory=lambda: defaultdict(list))
     accepted: dict[tuple[int, str], list[Acceptance]] = field(default_factory=lambda: defaultdict(list))
     dead_letters: dict[tuple[int, str | None], set[str]] = field(default_factory=lambda: defaultdict(set))
     dedup: dict[int, str] = field(default_factory=dict)
     holders: dict[str, int] = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=list)
-    passed: dict[Partition, int] = field(default_factory=dict)
+    passed: dict[TopicPartition, int] = field(default_factory=dict)
     written: dict[tuple[int, str | None], list[Acceptance]] = field(default_factory=lambda: defaultdict(list))
     """Dead letters that are stored, by record and destination."""
     settled: dict[tuple[str, str], list[tuple[int, str | None]]] = field(default_factory=lambda: defaultdict(list))
@@ -367,7 +367,7 @@ class Oracle:
                 if row.count(reason) > storm.share * storm.records:
                     self.fail(f"{member} dead-letters {row.count(reason)} records of {destination} in a row: {reason}")
 
-    def judge_read(self, member: str, records: Sequence[Record], epochs: Mapping[Partition, Epoch]) -> None:
+    def judge_read(self, member: str, records: Sequence[Record], epochs: Mapping[TopicPartition, Epoch]) -> None:
         """Raise where a member reads on although what it has read and not ended fills its buffer."""
         held = self.held[member]
         for serial, (planned, epoch) in list(held.items()):

@@ -24,7 +24,7 @@ STEPS: Final = (
     *("send", "judged", "answered", "letter", "letter arrives", "lettered"),
 )
 """What a member does that others can see; a crash before and after each of them is a crash anywhere."""
-FOREIGN: Final = ("text", "empty", "version", "checksum")
+FOREIGN: Final = ("text", "empty", "version", "checksum", "moved")
 """Metadata that is no map: somebody's words; none; a map that claims all, of another version or with a bit flipped."""
 WINDOWS: Final = ("down", "credential", "throttle", "hang", "garbage", "baffling", "blaming")
 """What a vendor may do for a while. `baffling`: every record is refused by a code that no document knows; `blaming`:

@@ -10,9 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from connector.pipeline.runner import RecordSource
-from connector.records import Assigned, Commit, Record
-
-Partition = tuple[str, int]
+from connector.records import Assigned, Commit, Record, TopicPartition
 
 
 class ContractMember:
@@ -22,10 +20,10 @@ class ContractMember:
         self.source = source
         self.records: list[Record] = []
         self.assigned: list[Assigned] = []
-        self.owned: set[Partition] = set()
-        self.revoked: list[Partition] = []
-        self.done: dict[Partition, Commit] = {}
-        self.faults: dict[Partition, str] = {}
+        self.owned: set[TopicPartition] = set()
+        self.revoked: list[TopicPartition] = []
+        self.done: dict[TopicPartition, Commit] = {}
+        self.faults: dict[TopicPartition, str] = {}
 
     async def on_assign(self, partitions: Sequence[Assigned]) -> None:
         """Note what was assigned; no record of it came before."""
@@ -34,14 +32,14 @@ class ContractMember:
         self.assigned += partitions
         self.owned.update((one.topic, one.partition) for one in partitions)
 
-    async def on_revoke(self, partitions: Sequence[Partition]) -> None:
+    async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
         """Commit inside the callback."""
         await asyncio.sleep(0.1)
         self.faults |= await self.source.commit([self.done[one] for one in partitions if one in self.done])
         self.revoked += partitions
         self.owned.difference_update(partitions)
 
-    async def on_lost(self, partitions: Sequence[Partition]) -> None:
+    async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
         """Note what was lost."""
         self.owned.difference_update(partitions)
 

@@ -13,8 +13,8 @@ from connector.dead_letters.headers import resolution, to_headers
 from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.origins import about, dead_letters_about
 from connector.errors import StartupError
-from connector.kafka import offset_reader
-from connector.kafka.offset_reader import OffsetReader
+from connector.kafka import topic_reader
+from connector.kafka.topic_reader import TopicReader
 from connector.operations.explain import Explanation, FoundReceipt, how_far
 from connector.operations.offsets import PartitionState
 from connector.pipeline.offset_map import FinishedMap, Runs
@@ -127,7 +127,7 @@ def test_dead_letters_are_found_by_their_first_origin() -> None:
 
 def test_an_unreachable_broker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """If no broker answers, the error names the address."""
-    monkeypatch.setattr(offset_reader, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(topic_reader, "_TIMEOUT", 0.5)
     settings = KafkaSettings(topics=["t"], group_id="g", client={"bootstrap.servers": "127.0.0.1:1"})
-    with OffsetReader(settings) as reader, pytest.raises(StartupError, match=r"no Kafka broker at 127\.0\.0\.1:1"):
+    with TopicReader(settings) as reader, pytest.raises(StartupError, match=r"no Kafka broker at 127\.0\.0\.1:1"):
         reader.topics()

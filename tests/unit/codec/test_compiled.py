@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 
 from connector import vendors
 from connector.codec import engine
-from connector.codec.contracts import load_contracts
 from connector.codec.engine import compile_read
-from connector.codec.schemas import without_logical_types
+from connector.codec.schemas import load_contracts, without_logical_types
 from connector.config.models import KafkaSettings, RouteSettings, Settings
 from connector.errors import Refusal
 from connector.records import uuid5_text
@@ -122,7 +121,7 @@ def outcome(schema: str, payload: bytes, as_json: set[tuple[str, str]]) -> objec
         read = compile_read(without_logical_types(CONTRACTS.schemas[schema].tree), tagged=True, as_json=as_json)
         datum, end = read(payload, 0)
     except Exception as error:  # noqa: BLE001 - a broken payload raises anything
-        return type(error) in {ValueError, IndexError, UnicodeDecodeError}
+        return type(error) in {ValueError, EOFError, IndexError, UnicodeDecodeError}
     try:
         return end, vendor_of(schema).encode(VendorEvent(datum, "identity"), NOW)
     except Refusal as refusal:

@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from connector.codec import engine
-from connector.codec.codec import Decoder, Encoder
-from connector.codec.contracts import Contracts, load_contracts
+from connector.codec.codec import Decoder, Encoder, SchemaKey
 from connector.codec.engine import compile_write
-from connector.codec.schemas import Schema, read_schema
-from connector.codec.wire import SchemaKey
+from connector.codec.schemas import Contracts, Schema, load_contracts, read_schema
 from connector.errors import Refusal, SchemaUnavailable, StartupError
 from connector.records import Event, Record
 from connector.testing.clock import ManualClock
@@ -155,7 +153,7 @@ def test_a_refusal_never_shows_a_value() -> None:
     payload = b"\x10\xffsecret!"
     refusal = _refused(_decoder(schema), _record(b"\xc3\x01" + schema.fingerprint + payload))
     assert "secret" not in refusal.message
-    assert "UnicodeDecodeError" in refusal.message
+    assert "not UTF-8" in refusal.message
 
 
 def test_thirty_million_nulls_are_refused_quickly() -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from connector.codec.codec import Decoder
-from connector.codec.contracts import load_contracts
 from connector.codec.engine import compile_write
-from connector.codec.schemas import Schema, assemble
+from connector.codec.schemas import Schema, assemble, load_contracts
 from connector.errors import Refusal
 from connector.records import Record
 from connector.testing.clock import ManualClock

@@ -10,12 +10,10 @@ from confluent_kafka.schema_registry import RegisteredSchema, SchemaReference
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from connector.codec.codec import UNKNOWN_SECONDS, Decoder, Encoder
-from connector.codec.contracts import Contracts, load_contracts
+from connector.codec.codec import SCHEMA_HEADER, UNKNOWN_SECONDS, Decoder, Encoder
 from connector.codec.engine import compile_write
 from connector.codec.registry import Registry
-from connector.codec.schemas import read_schema
-from connector.codec.wire import SCHEMA_HEADER
+from connector.codec.schemas import Contracts, load_contracts, read_schema
 from connector.errors import FatalError, Refusal, SchemaUnavailable
 from connector.records import Record
 from connector.testing.clock import ManualClock

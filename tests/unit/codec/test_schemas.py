@@ -9,8 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.codec.engine import compile_write
-from connector.codec.guard import STEPS, STEPS_A_BYTE, Guard, TooManySteps
-from connector.codec.schemas import MAX_DEPTH, SchemaFault, read_schema, without_logical_types
+from connector.codec.schemas import (
+    MAX_DEPTH,
+    STEPS,
+    STEPS_A_BYTE,
+    SchemaFault,
+    StepCounter,
+    TooManySteps,
+    read_schema,
+    without_logical_types,
+)
 
 
 def _record(name: str, *types: Any, **more: Any) -> dict[str, Any]:
@@ -157,12 +165,12 @@ def _claimed(count: int) -> bytes:
 
 def test_the_guard_stops_at_its_limit_and_not_before() -> None:
     """As many items as the limit allows pass, one more is refused: counted over the record, the array and its items."""
-    guard = Guard(read_schema(json.dumps(_record("R", _EMPTY))).tree)
+    counter = StepCounter(read_schema(json.dumps(_record("R", _EMPTY))).tree)
     most = STEPS + STEPS_A_BYTE * len(_claimed(STEPS)) - 2
-    guard.check(_claimed(most))
+    counter.check(_claimed(most))
     for count in (most + 1, 30_000_000):
         with pytest.raises(TooManySteps):
-            guard.check(_claimed(count))
+            counter.check(_claimed(count))
 
 
 _FIELDS: list[tuple[Any, st.SearchStrategy[Any]]] = [
@@ -190,9 +198,9 @@ def test_the_guard_reads_what_the_engine_writes(data: st.DataObject) -> None:
     schema = read_schema(json.dumps(_record("R", *(kind for kind, _ in chosen))))
     datum = {f"f{i}": data.draw(values) for i, (_, values) in enumerate(chosen)}
     payload = compile_write(schema.tree)(datum)
-    guard = Guard(schema.tree)
-    guard.check(payload)
+    counter = StepCounter(schema.tree)
+    counter.check(payload)
     if payload:
         cut = data.draw(st.integers(0, len(payload) - 1))
         with pytest.raises(ValueError, match="payload"):
-            guard.check(payload[:cut])
+            counter.check(payload[:cut])

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from connector.clock import SystemClock
 from connector.codec.codec import Encoder
-from connector.codec.contracts import load_contracts
+from connector.codec.schemas import load_contracts
 from connector.demo.check import DemoDeadLetter, Evidence, Place, faults
 from connector.demo.display import Display, Progress, dead_letters, summary
 from connector.demo.scenario import GOOD, IDENTITY, Planned, plan

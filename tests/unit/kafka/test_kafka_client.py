@@ -19,7 +19,7 @@ from connector.kafka.client import (
     producer_config,
     start_of,
 )
-from connector.kafka.subscription import TopicSelection
+from connector.kafka.topics import TopicSelection
 
 
 def _settings(start: Any = None, **client: Any) -> KafkaSettings:

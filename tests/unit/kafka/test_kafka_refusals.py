@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import KafkaError
 
-from connector.kafka.client import ALL_BROKERS_DOWN, AUTHENTICATION, SSL, TRANSPORT
-from connector.kafka.refusals import explained, is_final, says_more
+from connector.kafka.client import ALL_BROKERS_DOWN, AUTHENTICATION, SSL, TRANSPORT, explained, is_final, says_more
 
 PASSWORD = KafkaError(
     AUTHENTICATION, "SASL authentication error: Authentication failed during authentication due to invalid credentials"

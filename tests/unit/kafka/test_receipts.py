@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.codec.codec import Encoder
-from connector.codec.contracts import load_contracts
+from connector.codec.schemas import load_contracts
 from connector.delivery.outcome import ranges_of
 from connector.kafka import receipts as module
 from connector.kafka.producer import KafkaProducer

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError
 from connector.errors import ConnectorError
 from connector.kafka.client import FATAL
 from connector.kafka.producer import Acknowledged, DeliveryFailed, KafkaProducer
-from connector.kafka.results import ResultsWriter
+from connector.kafka.receipts import ResultsWriter
 from connector.records import Answer
 from connector.testing.loop import LoopClock, run_virtual
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from connector import vendors
 from connector.cli.preview import preview_rows, show
 from connector.codec.codec import Decoder, Encoder
-from connector.codec.contracts import load_contracts
+from connector.codec.schemas import load_contracts
 from connector.config.loader import Loaded, load
 from connector.operations.preview import Preview, preview
 from connector.operations.sample import RecordSample, Speed, arrivals, shares

@@ -10,11 +10,11 @@ from typing import Any, cast
 from connector.config.loader import StormSettings
 from connector.errors import Refusal, SchemaUnavailable
 from connector.pipeline.batching import Delivery, Offer
-from connector.pipeline.flow import Budget, TopicPartition
+from connector.pipeline.flow import Budget
 from connector.pipeline.intake import Decoded, Intake, Services
 from connector.pipeline.runner import AssignmentListener, Runner, Timing
 from connector.pipeline.storms import StormGuard, Storms
-from connector.records import Assigned, Commit, DeadLetter, Event, Record
+from connector.records import Assigned, Commit, DeadLetter, Event, Record, TopicPartition
 from connector.routing.table import Plan, Routed, RouteTable
 from connector.telemetry.metrics import Metrics
 from connector.testing.loop import LoopClock

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import job
 from connector.codec import engine
-from connector.codec.contracts import load_contracts
+from connector.codec.schemas import load_contracts
 from connector.records import Record
 from connector.testing.loop import LoopClock, run_virtual
 

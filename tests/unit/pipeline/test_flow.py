@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.pipeline.flow import Budget, Flow
+from connector.records import TopicPartition
 
 A, B, C = ("t", 0), ("t", 1), ("u", 0)
 
@@ -30,15 +31,15 @@ def test_the_budget_is_full_from_its_limit_until_half_is_free() -> None:
 
 @given(st.lists(st.tuples(st.sets(st.sampled_from([A, B, C])), st.sets(st.sampled_from([A, B, C])), st.booleans())))
 def test_what_is_paused_is_always_what_should_be(
-    steps: list[tuple[set[tuple[str, int]], set[tuple[str, int]], bool]],
+    steps: list[tuple[set[TopicPartition], set[TopicPartition], bool]],
 ) -> None:
     """Told of every change, a consumer has exactly the blocked of its assigned partitions paused.
 
     Kills: pausing twice, resuming what has left, forgetting that a partition which came back is not paused.
     """
     flow = Flow()
-    consumer: set[tuple[str, int]] = set()
-    before: set[tuple[str, int]] = set()
+    consumer: set[TopicPartition] = set()
+    before: set[TopicPartition] = set()
     for assigned, blocked, all_blocked in steps:
         flow.forget(before ^ assigned)
         consumer &= before & assigned

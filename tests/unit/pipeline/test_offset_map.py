@@ -141,18 +141,33 @@ def test_a_flipped_bit_never_claims_anything(given_map: tuple[int, FinishedMap],
     assert claims_nothing_but(finished, base, base64.b64encode(frame).decode())
 
 
-def test_a_later_version_is_taken_as_foreign() -> None:
-    """A map of a release to come is not guessed at."""
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_version_is_ignored(version: int) -> None:
+    """A later version is not guessed at, and version 1 is not believed: it does not say which offset it is about."""
     frame = bytearray(base64.b64decode(encode(0, FinishedMap(Runs((1, 2)))).text))
-    frame[1] = 2
-    with pytest.raises(ForeignMetadata, match="version 2"):
+    frame[1] = version
+    with pytest.raises(ForeignMetadata, match=f"version {version}"):
         decode(0, base64.b64encode(frame).decode())
+
+
+@pytest.mark.promise("P2")
+@given(given_map=maps(), other=BASES | st.integers(0, 2**62))
+def test_a_map_found_at_another_offset_claims_nothing(given_map: tuple[int, FinishedMap], other: int) -> None:
+    """Metadata that MirrorMaker or a person copied to another offset is refused: its claims are about other records.
+
+    Kills: a checksum without the committed offset.
+    """
+    base, finished = given_map
+    text = encode(base, finished, 10**9).text
+    if text and other != base:
+        with pytest.raises(ForeignMetadata, match="another offset"):
+            decode(other, text)
 
 
 @pytest.mark.parametrize("content", [b"\x01\x00\x00\x05\x01", b"\x01\x00\x00\x01\x05", b"\x01" + b"\xff" * 12, b"\x02"])
 def test_content_that_ends_early_is_foreign(content: bytes) -> None:
     """A well summed frame with a broken inside is refused too, whoever made it."""
-    frame = bytes((0xC7, 1, 0)) + zlib.crc32(content).to_bytes(4, "big") + content
+    frame = bytes((0xC7, 2, 0)) + zlib.crc32(bytes(8) + content).to_bytes(4, "big") + content
     with pytest.raises(ForeignMetadata):
         decode(0, base64.b64encode(frame).decode())
 

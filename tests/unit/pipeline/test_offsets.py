@@ -263,6 +263,28 @@ def test_a_destination_that_is_gone_neither_helps_nor_hurts() -> None:
     assert at.route((0,), BITS[0]) == [BITS[0]]
 
 
+@pytest.mark.promise("P3")
+@given(st.sets(st.integers(1, 30), min_size=1), st.sets(st.integers(0, 30)), st.integers(0, 31))
+def test_claims_of_an_absent_destination_are_kept(claimed: set[int], done: set[int], read: int) -> None:
+    """A run without a destination commits its finished deliveries again, for records that are not done otherwise.
+
+    Kills: a snapshot of the configured destinations only, after which the absent one gets everything again.
+    """
+    at = tracker(0, FinishedMap(parts={"gone": Runs.of(sorted(claimed))}))
+    for offset in range(read):
+        at.begin((offset,))
+        at.route((offset,), BITS[0])
+    for offset in done:
+        if offset < read:
+            at.finish((offset,), BITS[0])
+    taken = at.peek()
+    kept = taken.finished.done("gone")
+    for offset in range(taken.watermark, 31):
+        assert kept.contains(offset) == (offset in claimed or (offset in done and offset < read))
+    again = metadata.decode(taken.watermark, metadata.encode(taken.watermark, taken.finished).text)
+    assert again.done("gone") == kept
+
+
 def test_is_pending_follows_each_delivery() -> None:
     """A delivery is pending from its routing to its outcome, each destination for itself."""
     at = tracker()

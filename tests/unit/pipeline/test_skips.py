@@ -10,9 +10,8 @@ import pytest
 from connector.delivery.states import DestinationState
 from connector.delivery.worker import Worker
 from connector.errors import Refusal
-from connector.pipeline.flow import TopicPartition
 from connector.pipeline.skips import PATIENCE, Skipped, Skipper
-from connector.records import DeadLetter, Position
+from connector.records import DeadLetter, Position, TopicPartition
 from tests.unit.delivery.delivery_rig import OK, Behave, Call, Reply, Rig, played
 from tests.unit.pipeline.pipeline_rig import ModelSource, PipelineRig
 
@@ -37,11 +36,11 @@ def at(offset: int, partition: int = 0) -> Position:
 class WorkerRig(Rig):
     """A destination with the hand tool: it stands for the runner that owns the partitions."""
 
-    def tracker_of(self, partition: tuple[str, int]) -> object:
+    def tracker_of(self, partition: TopicPartition) -> object:
         """Return the tracker of a partition that the test has used."""
         return self.trackers.get(partition[1])
 
-    def end_of(self, partition: tuple[str, int]) -> int | None:
+    def end_of(self, partition: TopicPartition) -> int | None:
         """Return no end: it is not known yet."""
         return None
 

@@ -12,7 +12,7 @@ import pytest
 
 from connector import vendors
 from connector.config.loader import Settings, load
-from connector.pipeline.flow import TopicPartition
+from connector.records import TopicPartition
 from connector.routing.table import RouteTable
 from connector.runtime.pipeline import REPLAY_SHARE, Shares
 from connector.testing.loop import run_virtual

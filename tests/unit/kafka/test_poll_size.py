@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.kafka.chunks import MAX_RECORDS, Chunk
+from connector.kafka.consumer import MAX_RECORDS, PollSize
 from connector.records import Record
 
 
@@ -17,7 +17,7 @@ def records(size: int, count: int) -> list[Record]:
 @given(st.sampled_from([0, 1, 200, 1000, 99_999, 100_000, 100_001, 10**6]), st.integers(1, 4))
 def test_a_poll_of_like_records_stays_below_its_bytes(size: int, polls: int) -> None:
     """After records of one size the next poll holds at most the bytes given, or one record. Kills: a fixed count."""
-    chunk = Chunk(200_000)
+    chunk = PollSize(200_000)
     for _ in range(polls):
         chunk.saw(records(size, min(chunk.records, 3)))
     assert chunk.records == 1 or chunk.records * size <= 200_000
@@ -26,7 +26,7 @@ def test_a_poll_of_like_records_stays_below_its_bytes(size: int, polls: int) -> 
 
 def test_small_records_come_many_at_a_time() -> None:
     """A topic of small records is soon polled in full, and an empty poll changes nothing."""
-    chunk = Chunk(200_000)
+    chunk = PollSize(200_000)
     for _ in range(5):
         chunk.saw(records(200, 10))
         chunk.saw([])
@@ -38,7 +38,7 @@ def test_an_idle_poll_waits_long_for_one_record() -> None:
 
     Kills: a long wait for many records, which keeps a lone one back; patience while something may have to be resumed.
     """
-    chunk = Chunk(200_000)
+    chunk = PollSize(200_000)
     many = chunk.next(patient=True)
     assert many[0] > 1
     assert many[1] <= 0.01
