@@ -29,7 +29,7 @@ from fastavro import parse_schema, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from benchmarks.report import keep, table
-from connector.config.values import parse_size
+from connector.config.models import parse_size
 from tools.servers import Kafka
 
 ROOT: Final = Path(__file__).resolve().parent.parent

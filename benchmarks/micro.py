@@ -19,10 +19,12 @@ from io import BytesIO
 from typing import Any, Final
 
 import orjson
+import prometheus_client
 import structlog
 import uvloop
 from fastavro import parse_schema, schemaless_reader
 from msgspec.structs import replace
+from prometheus_client import CollectorRegistry
 
 from benchmarks import job
 from benchmarks.report import keep, table
@@ -40,6 +42,7 @@ from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.records import Event, Item, Record, uuid5_text
 from connector.routing.compiler import passed_on
 from connector.routing.table import RouteTable, position_identity
+from connector.telemetry.metrics import DEFINITIONS, Histogram
 from connector.vendors.base import VendorEvent
 
 RECORDS: Final = 200
@@ -202,6 +205,26 @@ def small(made: Sequence[Record]) -> list[Step]:
     ]
 
 
+def counting() -> list[Step]:
+    """Return counting the delivery delays of a batch, with our histogram and with the one of prometheus_client."""
+    (definition,) = (one for one in DEFINITIONS if one.name == "delivery_delay_seconds")
+    ours = Histogram(definition).labels(job.NAME)
+    theirs = prometheus_client.Histogram(
+        definition.name, definition.meaning, definition.labels, buckets=definition.buckets, registry=CollectorRegistry()
+    ).labels(job.NAME)
+    now = time.time()
+    times = [int((now - 0.3) * 1000) + number for number in range(100)]
+
+    def observe() -> None:
+        for moment in times:
+            theirs.observe(now - moment / 1000)
+
+    return [
+        ("delivery delay: our histogram", len(times), lambda: ours.observe_since(times, now)),
+        ("delivery delay: prometheus_client", len(times), observe),
+    ]
+
+
 def whole(contracts: Contracts) -> Step:
     """Return the job: every record through the real pipeline, fed from memory."""
     clock = SystemClock()
@@ -229,6 +252,7 @@ def main() -> None:
         *small(made),
         *batching(made),
         *tracking(),
+        *counting(),
         whole(contracts),
     ]
     found: list[dict[str, Any]] = []

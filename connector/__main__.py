@@ -1,7 +1,7 @@
-"""The command `connector`, and `python -m connector`: listens for signals before anything heavy is imported.
+"""The command `connector`, and `python -m connector`: handles signals before anything large is imported.
 
-Importing everything takes a second or two, in which SIGTERM would end the process as a failure. Nothing is started by
-then, so nothing is left undone: `run` ends with 0.
+The imports take a second or two, in which SIGTERM would end the process as a failure. Nothing is started by then, so
+nothing is left undone: `run` ends with 0.
 """
 
 from __future__ import annotations
@@ -12,26 +12,45 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-EARLY: Final = (signal.SIGTERM, signal.SIGINT)
-LATER: Final = (signal.SIGUSR2, signal.SIGUSR1)
+STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+LEVEL: Final = (signal.SIGUSR2, signal.SIGUSR1)
 """Change the log level once `run` is up; before that they would end the process."""
 
 
-def heed_signals(arguments: Sequence[str]) -> None:
-    """Have `run` end with 0 where it is asked to stop before it began; other commands end as Python has it."""
+def handle_early_signals(arguments: Sequence[str]) -> None:
+    """Let `run` end with 0 on a signal to stop before it has started; other commands keep Python's defaults."""
     if list(arguments[:1]) != ["run"]:
         return
-    for one in EARLY:
-        # At once: an import that is broken off by an exception may be swallowed by who imports.
-        signal.signal(one, lambda _number, _frame: os._exit(0))
-    for one in LATER:
-        signal.signal(one, signal.SIG_IGN)
+    for stop in STOP:
+        if signal.getsignal(stop) is signal.SIG_IGN:
+            # nohup: the process is meant to outlive its terminal.
+            continue
+        # At once: an exception in the middle of an import may be swallowed by the module that imports.
+        signal.signal(stop, lambda _number, _frame: os._exit(0))
+    for level in LEVEL:
+        signal.signal(level, signal.SIG_IGN)
+
+
+def open_closed_streams() -> None:
+    """Open /dev/null for each standard stream that the caller closed (`2>&-`).
+
+    Otherwise the next socket or file gets that descriptor, and messages would be written into it.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free descriptor is the one that is closed.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def main() -> None:
     """Run the command of this process's arguments and exit with its code."""
-    heed_signals(sys.argv[1:])
-    from connector.cli.main import main as run_command  # noqa: PLC0415 -- what is imported here is what takes long
+    handle_early_signals(sys.argv[1:])
+    open_closed_streams()
+    from connector.cli.main import main as run_command  # noqa: PLC0415 -- the imports that take long
 
     run_command()
 

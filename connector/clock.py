@@ -1,6 +1,6 @@
-"""Time as an argument: the protocol that everything below `app` is given, and the real one.
+"""Time as an argument: the protocol that everything below `runtime.app` gets, and the system clock.
 
-Two times, never mixed: `now` only measures how long something took or has to wait, `wall` says what o'clock it is.
+The two times are never mixed: `now` measures durations and waits, `wall` gives the date and time of day.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What tells the time and waits. The real one is `SystemClock`; tests turn `connector.testing.ManualClock`."""
+    """Reads the time and sleeps. The real one is `SystemClock`; tests use `connector.testing.ManualClock`."""
 
     def now(self) -> float:
-        """Return monotonic seconds from an arbitrary start: never backwards, whatever is done to the wall clock."""
+        """Return monotonic seconds since an arbitrary moment; unaffected by changes of the wall clock."""
         ...
 
     def wall(self) -> float:
-        """Return seconds since 1970-01-01 UTC, which may jump."""
+        """Return seconds since 1970-01-01 UTC; may jump."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait `seconds` of `now`; zero or less only lets other tasks run."""
+        """Sleep for `seconds` of `now`; zero or less only lets other tasks run."""
         ...
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The time of this machine."""
 
     __slots__ = ()
 
@@ -36,9 +36,9 @@ class SystemClock:
         return time.monotonic()
 
     def wall(self) -> float:
-        """Return the time of day as seconds since 1970-01-01 UTC."""
+        """Return seconds since 1970-01-01 UTC."""
         return time.time()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait `seconds`."""
+        """Sleep for `seconds`."""
         await asyncio.sleep(max(0.0, seconds))

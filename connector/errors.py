@@ -1,59 +1,64 @@
-"""Everything the connector raises on purpose, named by who must act.
+"""Every exception that the connector raises on purpose, by who must act.
 
 ConnectorError
 ├── ConfigurationError      the user: the file is wrong; carries every fault at once      exit 2
-├── StartupError            the user or the platform: a topic is missing, unfit, …        exit 1
+├── StartupError            the user or the platform: a topic is missing or unusable, …   exit 1
 ├── FatalError              the user: the run cannot go on (offset out of range, …)       exit 1
-├── Refusal                 nobody's: one record's fault, ends as a dead letter
+├── Refusal                 no one: the fault of one record, which becomes a dead letter
 ├── SchemaUnavailable       the platform: the registry does not answer; intake waits
-└── TransportError          the network or the vendor: a request got no whole answer; retried
+└── TransportError          the network or the vendor: no complete response; the request is retried
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 class ConnectorError(Exception):
-    """Base of every error the connector raises on purpose."""
+    """Base of every exception that the connector raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault of a configuration: where it stands, and what to do about it."""
+class ConfigFault:
+    """One fault of a configuration: its path in the file, and what to do about it.
+
+    `line` is the line in the file, from 1, where it is known. It is not compared: two checks may find the same fault.
+    """
 
     path: str
     message: str
+    line: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         """Return the fault as one line, the path first."""
-        return f"{self.path}: {self.message}" if self.path else self.message
+        text = f"{self.path}: {self.message}" if self.path else self.message
+        return text if self.line is None else f"{text} (line {self.line})"
 
 
 class ConfigurationError(ConnectorError):
-    """The configuration cannot be used; `faults` holds every fault that was found."""
+    """The configuration is invalid; `faults` has every fault that was found."""
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, faults: list[ConfigFault]) -> None:
         super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = faults
 
 
 class StartupError(ConnectorError):
-    """The surroundings are not as the connector needs them, and waiting would not help."""
+    """Kafka or another service is not as the connector needs it, and waiting would not help."""
 
 
 class FatalError(ConnectorError):
-    """The run cannot go on without a person; the message names the way out."""
+    """The run cannot go on until a person acts; the message says what to do."""
 
 
 class Refusal(ConnectorError):
-    """One record cannot be delivered, by its own fault.
+    """One record cannot be delivered because of the record itself.
 
     `cause` is a dead letter's cause (`decode`, `route`, `invalid`, …), `code` a local rule's id or the
-    vendor's code, `field` the field at fault where one can be named. The message never contains the value of
-    a field, because messages are logged and fields may be personal. `answers` are what a query vendor's results topic
-    is told of it (`records.Answer`), before the dead letter.
+    vendor's code, `field` the field at fault where there is one. The message never contains the value of a field,
+    because messages are logged and fields may be personal. `answers` are written to a query vendor's results topic
+    (`records.Answer`) before the dead letter.
     """
 
     def __init__(self, cause: str, code: str, message: str, *, field: str | None = None) -> None:
@@ -66,9 +71,9 @@ class Refusal(ConnectorError):
 
 
 class SchemaUnavailable(ConnectorError):
-    """The writer's schema is not known yet and nobody can say whether it exists; the record has to wait.
+    """The writer's schema is not known yet, and may exist; the record has to wait.
 
-    `key` names the schema for the decoder's `resolve`.
+    `key` is the schema's key for the decoder's `resolve`.
     """
 
     def __init__(self, key: object) -> None:
@@ -77,10 +82,10 @@ class SchemaUnavailable(ConnectorError):
 
 
 class TransportError(ConnectorError):
-    """A request got no whole answer.
+    """A request got no complete response.
 
-    `unknown_outcome` is true where the vendor may have acted on it: the body was begun and no whole answer
-    was read. A connection that was never made has no unknown outcome.
+    `unknown_outcome` is true where the vendor may have acted on the request: part of the body was sent and no complete
+    response was read. A connection that was never made has no unknown outcome.
     """
 
     def __init__(self, reason: str, *, unknown_outcome: bool) -> None:

@@ -54,6 +54,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "kafka.topics_unchecked": "The broker does not return the topics' settings, so they are not checked.",
     "kafka.trouble": "A lasting error of the Kafka client, logged once. `kafka.recovered` ends it.",
     "kafka.waiting": "No broker answers yet (logged every 10 s).",
+    "log.dropped": "The log stream was blocked and its queue was full; has the number of dropped lines.",
     "log.level": "The log level was changed at run time.",
     "member.moving": "What `member.stuck` reported is over.",
     "member.stuck": "Nothing moves; shows where each thread and task is. `/healthz` fails until `member.moving`.",

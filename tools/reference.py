@@ -52,7 +52,7 @@ def metrics() -> str:
 def _row(metric: Definition) -> str:
     """Return the table row of one metric."""
     labels = ", ".join(f"`{label}`" for label in metric.labels)
-    values = f" ({metric.values})" if metric.values else ""
+    values = f" ({metric.known_values})" if metric.values else ""
     return f"| `{PREFIX}{metric.name}` | {metric.kind} | {labels}{values} | {metric.meaning} | {metric.unit} |"
 
 

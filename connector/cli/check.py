@@ -24,7 +24,7 @@ from connector.cli.common import (
 )
 from connector.config.loader import DestinationSettings, Loaded, RouteSettings, Settings, redacted
 from connector.config.reference import duration_text, size_text
-from connector.errors import ConfigurationError, Fault
+from connector.errors import ConfigFault, ConfigurationError
 
 
 def check(
@@ -74,7 +74,7 @@ def settings_json(settings: Settings, faults: Sequence[str], *, online: bool) ->
     return {"ok": not faults, **derived, "settings": redacted(settings)}
 
 
-def faults_json(faults: Sequence[Fault]) -> dict[str, Any]:
+def faults_json(faults: Sequence[ConfigFault]) -> dict[str, Any]:
     """Return what `--json` prints of a configuration that cannot be used."""
     return {"ok": False, "faults": [{"path": fault.path, "message": fault.message} for fault in faults]}
 

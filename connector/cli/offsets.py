@@ -171,7 +171,7 @@ def _target(to: str | None) -> To:
 
 def _position_or_time(to: str) -> To:
     """Return `earliest`, `latest`, or a time as epoch milliseconds; exit with 2 for anything else."""
-    from connector.config.values import parse_start
+    from connector.config.models import parse_start
 
     try:
         found = parse_start(to)

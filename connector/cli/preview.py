@@ -233,7 +233,7 @@ def _refused_json(refused: RefusedSummary) -> dict[str, Any]:
 
 def _start(text: str) -> Start:
     """Return where to read from; exit with 2 if the text is not valid."""
-    from connector.config.values import parse_start
+    from connector.config.models import parse_start
 
     if text in ("group", "earliest", "newest"):
         return text  # type: ignore[return-value]  # one of the three
@@ -265,7 +265,7 @@ def _speed(text: str) -> Speed:
 
 def _latency(text: str) -> float:
     """Return seconds; exit with 2 if the text is not a duration."""
-    from connector.config.values import parse_duration
+    from connector.config.models import parse_duration
 
     try:
         seconds = parse_duration(text)

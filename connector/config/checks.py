@@ -1,4 +1,4 @@
-"""Checks between keys, after every key was found valid by itself. Each returns faults and changes nothing."""
+"""Checks across keys, after each key was found valid by itself. They yield faults and change nothing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from connector.config.models import (
     DestinationSettings,
     DocumentedLimits,
     KafkaSettings,
+    Model,
     RouteSettings,
     Settings,
 )
-from connector.config.values import Model
 from connector.config.yaml import join
-from connector.errors import Fault
+from connector.errors import ConfigFault
 
 DRAIN_MARGIN: Final = 2.0
-"""Seconds of `drain_timeout` that stay for dead letters and the last commit after a request timed out."""
+"""Seconds of `drain_timeout` that remain for dead letters and the last commit after a request timed out."""
 
 START_ALIASES: Final = {
     "earliest": "earliest",
@@ -33,10 +33,10 @@ START_ALIASES: Final = {
     "largest": "latest",
     "end": "latest",
 }
-"""librdkafka's values of auto.offset.reset, as `kafka.start` says them."""
+"""librdkafka's values of auto.offset.reset, and the same in `kafka.start`."""
 
-_COMMITS: Final = "the connector commits by itself, after delivery; limits.commit_interval says how often"
-_PRODUCER: Final = "the connector's producer is idempotent and waits for all replicas"
+_COMMITS: Final = "it commits after delivery, as often as limits.commit_interval says"
+_PRODUCER: Final = "its producer is idempotent and waits for all replicas"
 
 OWNED_PROPERTIES: Final[Mapping[str, str]] = {
     "group.id": "use kafka.group_id",
@@ -46,16 +46,16 @@ OWNED_PROPERTIES: Final[Mapping[str, str]] = {
     "auto.commit.interval.ms": _COMMITS,
     "enable.auto.offset.store": _COMMITS,
     "offset.store.method": _COMMITS,
-    "enable.partition.eof": "the connector needs it",
-    "isolation.level": "the connector reads committed records only; a replay rests on it",
+    "enable.partition.eof": "it relies on it",
+    "isolation.level": "it reads committed records only, which replay relies on",
     "queued.max.messages.kbytes": "use limits.buffer",
     "enable.idempotence": _PRODUCER,
     "acks": _PRODUCER,
     "request.required.acks": _PRODUCER,
-    "transactional.id": "a replay sets its own",
-    "test.mock.num.brokers": "connector demo starts a broker of its own",
+    "transactional.id": "each replay sets its own",
+    "test.mock.num.brokers": "use `connector demo` for a broker in memory",
 }
-"""librdkafka's properties that the connector sets itself, each with what to use instead."""
+"""librdkafka's properties that the connector sets itself, with the reason or with what to use instead."""
 
 _KIP_848_REFUSES: Final = (
     "session.timeout.ms",
@@ -65,41 +65,47 @@ _KIP_848_REFUSES: Final = (
 )
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _DESTINATION: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_TOPIC_ALLOWED: Final = "a topic's name has 1 to 249 of A-Z a-z 0-9 . _ - and is not . or .."
+_TOPIC_ALLOWED: Final = "a topic name has 1 to 249 characters of A-Z a-z 0-9 . _ - and is not . or .."
 
 
-def name_fault(name: str) -> Fault | None:
-    """Return the fault of a destination's name; it is part of a consumer group's name and of metrics."""
+def name_fault(name: str) -> ConfigFault | None:
+    """Return the fault of a destination's name, which becomes part of a consumer group's name and of metrics."""
     if _DESTINATION.fullmatch(name):
         return None
-    return Fault(
-        join("destinations", name), "a destination's name begins with a-z or 0-9, then also . _ -; no capital letters"
+    return ConfigFault(
+        join("destinations", name),
+        "invalid name: it must begin with a-z or 0-9, may go on with . _ - too, and has no capital letters",
     )
 
 
 def check_destination(
     name: str, settings: DestinationSettings, rules: frozenset[str] | None, folder: Path
-) -> Iterator[Fault]:
+) -> Iterator[ConfigFault]:
     """Yield what is wrong inside one destination: limits, rules, files, empty secrets."""
     path = join("destinations", name)
     yield from _limits(path, settings.vendor, settings, settings.documented)
     if settings.retry.initial > settings.retry.max:
-        yield Fault(f"{path}.retry.initial", "is longer than retry.max; allowed: at most retry.max")
+        yield ConfigFault(
+            f"{path}.retry.initial",
+            f"must be at most retry.max ({settings.retry.max:g}s), not {settings.retry.initial:g}s",
+        )
     for field in type(settings).model_fields:
         value = getattr(settings, field)
         if isinstance(value, SecretStr) and not value.get_secret_value():
-            yield Fault(join(path, field), "is an empty text; a secret has at least one character")
+            yield ConfigFault(join(path, field), "must not be empty")
     for rule in settings.rules:
         if rules is not None and rule not in rules:
-            yield Fault(f"{path}.rules.{rule}", f"unknown rule of {settings.vendor}; {suggest(rule, rules)}")
+            yield ConfigFault(
+                f"{path}.rules.{rule}", f"{settings.vendor} has no rule {rule!r}; {suggest(rule, rules, 'rules')}"
+            )
     http = settings.http
     if (http.cert_file is None) != (http.key_file is None):
-        yield Fault(f"{path}.http", "cert_file and key_file are given both or not at all")
+        yield ConfigFault(f"{path}.http", "cert_file and key_file must be set together")
     for key in ("ca_file", "cert_file", "key_file"):
         file = getattr(http, key)
         if file is not None and not (folder / file).is_file():
-            yield Fault(
-                f"{path}.http.{key}", "there is no such file; the path is relative to the configuration's folder"
+            yield ConfigFault(
+                f"{path}.http.{key}", f"no such file: {file}; the path is relative to the configuration's folder"
             )
 
 
@@ -111,8 +117,8 @@ class _Limits(Model):
     requests_per_second: float | None = None
 
 
-def check_limits(path: str, model: type[DestinationSettings], body: Mapping[str, object]) -> Iterator[Fault]:
-    """Yield the limits above the vendor's in a destination that has other faults, so that all come at once."""
+def check_limits(path: str, model: type[DestinationSettings], body: Mapping[str, object]) -> Iterator[ConfigFault]:
+    """Yield the limits above the vendor's in a destination that has other faults too, so that all are reported."""
     try:
         limits = _Limits.model_validate({key: body[key] for key in _Limits.model_fields if key in body})
     except ValidationError:
@@ -122,7 +128,7 @@ def check_limits(path: str, model: type[DestinationSettings], body: Mapping[str,
 
 def _limits(
     path: str, vendor: str, settings: DestinationSettings | _Limits, documented: DocumentedLimits
-) -> Iterator[Fault]:
+) -> Iterator[ConfigFault]:
     """Yield the limits that are above what the vendor documents."""
     if settings.agreed_limits:
         return
@@ -132,71 +138,73 @@ def _limits(
         ("requests_per_second", settings.requests_per_second, documented.requests_per_second),
     ):
         if value is not None and limit is not None and value > limit:
-            yield Fault(
+            yield ConfigFault(
                 f"{path}.{key}",
-                f"is {value} where {vendor} allows {limit}; lower it, or set agreed_limits: true "
-                "if the vendor granted this account more",
+                f"must be at most {limit:.12g}, the limit of {vendor}, not {value:.12g}; lower it, or set "
+                "agreed_limits: true if the vendor granted this account more",
             )
 
 
 def longest_timeout(settings: Settings) -> float:
-    """Return how long a request may take so that a drain can still end it, in seconds."""
+    """Return the longest time-out of a request, in seconds, that still ends within a drain."""
     return settings.limits.drain_timeout - DRAIN_MARGIN
 
 
-def check_timeout(name: str, settings: DestinationSettings, longest: float) -> Iterator[Fault]:
-    """Yield the fault of a time-out that a drain could not wait for."""
+def check_timeout(name: str, settings: DestinationSettings, longest: float) -> Iterator[ConfigFault]:
+    """Yield the fault of a time-out that is longer than a drain."""
     if settings.timeout > longest:
-        yield Fault(
+        yield ConfigFault(
             f"destinations.{name}.timeout",
-            f"is {settings.timeout:g}s; allowed: at most {longest:g}s (limits.drain_timeout - {DRAIN_MARGIN:g}s)",
+            f"must be at most {longest:g}s (limits.drain_timeout - {DRAIN_MARGIN:g}s), not {settings.timeout:g}s",
         )
 
 
-def check_kafka(settings: KafkaSettings) -> Iterator[Fault]:
+def check_kafka(settings: KafkaSettings) -> Iterator[ConfigFault]:
     """Yield what is wrong with the topics and with librdkafka's properties."""
     for index, topic in enumerate(settings.topics):
         yield from _source_topic(f"kafka.topics[{index}]", topic)
     yield from check_client(settings.client, has_start=settings.start is not None)
 
 
-def check_client(client: Mapping[str, object], *, has_start: bool) -> Iterator[Fault]:
-    """Yield what is wrong with librdkafka's properties. `has_start` tells whether `kafka.start` is given."""
+def check_client(client: Mapping[str, object], *, has_start: bool) -> Iterator[ConfigFault]:
+    """Yield what is wrong with librdkafka's properties. `has_start`: `kafka.start` is set."""
     for name, advice in OWNED_PROPERTIES.items():
         if name in client:
-            yield Fault(f"kafka.client.{name}", f"is set by the connector itself; {advice}")
+            yield ConfigFault(f"kafka.client.{name}", f"must not be set: the connector sets it; {advice}")
     if "bootstrap.servers" not in client:
-        yield Fault("kafka.client.bootstrap.servers", "is required, such as localhost:9092")
+        yield ConfigFault("kafka.client.bootstrap.servers", "is required; for example localhost:9092")
     elif not str(client["bootstrap.servers"]).strip():
-        yield Fault("kafka.client.bootstrap.servers", "is an empty text; allowed: host:port, several with commas")
+        yield ConfigFault("kafka.client.bootstrap.servers", "must not be empty; write host:port, separated by commas")
     reset = client.get("auto.offset.reset")
     if reset is not None and has_start:
-        yield Fault("kafka.client.auto.offset.reset", "says the same as kafka.start; keep one of the two")
+        yield ConfigFault("kafka.client.auto.offset.reset", "has the same meaning as kafka.start; keep one of the two")
     elif reset is not None and reset not in START_ALIASES:
-        yield Fault("kafka.client.auto.offset.reset", "allowed: earliest or latest; better: use kafka.start")
+        yield ConfigFault(
+            "kafka.client.auto.offset.reset", f"must be earliest or latest, not {reset!r}; better use kafka.start"
+        )
     if client.get("group.protocol") == "consumer":
         for name in _KIP_848_REFUSES:
             if name in client:
-                yield Fault(
-                    f"kafka.client.{name}", "is the broker's to say with group.protocol: consumer; leave it out"
+                yield ConfigFault(
+                    f"kafka.client.{name}", "must not be set with group.protocol: consumer; the broker sets it"
                 )
 
 
-def _source_topic(path: str, topic: str) -> Iterator[Fault]:
+def _source_topic(path: str, topic: str) -> Iterator[ConfigFault]:
     """Yield the fault of a topic's name or pattern."""
     if topic.startswith("^"):
         try:
             re.compile(topic)
         except re.error as error:
-            yield Fault(path, f"is not a regular expression: {error.msg} at position {error.pos}")
+            yield ConfigFault(path, f"invalid pattern {topic!r}: {error.msg} at position {error.pos}")
     elif not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
-        yield Fault(path, f"{_TOPIC_ALLOWED}; a pattern begins with ^")
+        yield ConfigFault(path, f"invalid topic {topic!r}: {_TOPIC_ALLOWED}; a pattern begins with ^")
 
 
-def check_topics(settings: Settings) -> Iterator[Fault]:
-    """Yield the connector's own topics that are no names, are read from, or are used twice.
+def check_topics(settings: Settings) -> Iterator[ConfigFault]:
+    """Yield the connector's own topics that have an invalid name, are consumed, or are used twice.
 
-    Two destinations may share a results topic: its records say whose question they answer.
+    Two destinations may share a results topic, because its records name their destination.
     """
     receipts = settings.receipts.topic
     own = [("dead_letters.topic", settings.dead_letter_topic), ("dead_letters.replay_topic", settings.replay_topic)]
@@ -207,28 +215,32 @@ def check_topics(settings: Settings) -> Iterator[Fault]:
     first: dict[str, str] = {}
     for path, topic in own:
         if not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
-            yield Fault(path, _TOPIC_ALLOWED)
+            yield ConfigFault(path, f"invalid topic {topic!r}: {_TOPIC_ALLOWED}")
         elif topic in settings.kafka.topics:
-            yield Fault(path, f"is {topic}, which kafka.topics reads; the connector must not read what it writes")
+            yield ConfigFault(
+                path, f"must not be a topic of kafka.topics: the connector would consume {topic}, which it writes to"
+            )
         elif topic in first and not (path.endswith(".results_topic") and first[topic].endswith(".results_topic")):
-            yield Fault(path, f"is {topic} as {first[topic]} is; each needs a topic of its own")
+            yield ConfigFault(path, f"must not be {topic}, which is also {first[topic]}; each needs its own topic")
         first.setdefault(topic, path)
 
 
-def check_routes(settings: Settings, names: Iterable[str], vendors: Mapping[str, str]) -> Iterator[Fault]:
+def check_routes(settings: Settings, names: Iterable[str], vendors: Mapping[str, str]) -> Iterator[ConfigFault]:
     """Yield what is wrong between routes, topics and destinations.
 
-    `names` are the destinations that stand in the file and `vendors` the vendors of those that are valid, so that a
-    fault inside a destination is not reported again for each of its routes.
+    `names` are all destinations of the file and `vendors` the vendors of the valid ones, so that a fault inside a
+    destination is not reported again for each of its routes.
     """
     known = set(names)
     for index, route in enumerate(settings.routes):
         path = f"routes[{index}]"
         for place, name in enumerate(route.to):
             if name not in known:
-                yield Fault(f"{path}.to[{place}]", f"no destination has this name; {suggest(name, known)}")
+                yield ConfigFault(
+                    f"{path}.to[{place}]", f"unknown destination {name!r}; {suggest(name, known, 'destinations')}"
+                )
             elif name in route.to[:place]:
-                yield Fault(f"{path}.to[{place}]", "stands twice; keep one")
+                yield ConfigFault(f"{path}.to[{place}]", f"{name} is listed twice; keep one")
         yield from _route_fields(path, route, known, vendors)
         for place, topic in enumerate(route.topics or ()):
             yield from _read_topic(f"{path}.topics[{place}]", topic, settings.kafka.topics)
@@ -236,22 +248,25 @@ def check_routes(settings: Settings, names: Iterable[str], vendors: Mapping[str,
         yield from _read_topic(f"schemas.plain.{topic}", topic, settings.kafka.topics)
 
 
-def _route_fields(path: str, route: RouteSettings, known: set[str], vendors: Mapping[str, str]) -> Iterator[Fault]:
-    """Yield the mappings of vendors to which the route does not lead."""
+def _route_fields(
+    path: str, route: RouteSettings, known: set[str], vendors: Mapping[str, str]
+) -> Iterator[ConfigFault]:
+    """Yield the mappings of vendors that the route does not deliver to."""
     if not all(name in vendors for name in route.to if name in known):
         return
     reached = {vendors[name] for name in route.to if name in vendors}
     for vendor in route.fields:
         if vendor not in reached:
-            yield Fault(
-                f"{path}.fields.{vendor}", f"no destination of this route has this vendor; {suggest(vendor, reached)}"
+            yield ConfigFault(
+                f"{path}.fields.{vendor}",
+                f"no destination of this route has the vendor {vendor}; {suggest(vendor, reached, 'vendors')}",
             )
 
 
-def _read_topic(path: str, topic: str, topics: Sequence[str]) -> Iterator[Fault]:
-    """Yield the fault of a topic that is not among those that are read.
+def _read_topic(path: str, topic: str, topics: Sequence[str]) -> Iterator[ConfigFault]:
+    """Yield the fault of a topic that `kafka.topics` does not contain.
 
-    Whether a pattern of librdkafka matches is decided as it does: from the first character, open at the end.
+    A pattern matches as in librdkafka: from the first character, open at the end.
     """
     faults = list(_source_topic(path, topic))
     yield from faults
@@ -263,4 +278,4 @@ def _read_topic(path: str, topic: str, topics: Sequence[str]) -> Iterator[Fault]
             return
     except re.error:
         return
-    yield Fault(path, f"kafka.topics does not read this topic; {suggest(topic, topics)}")
+    yield ConfigFault(path, f"{topic} is not in kafka.topics; {suggest(topic, topics, 'topics')}")

@@ -1,6 +1,8 @@
-"""From pydantic's errors to faults a person can act on: the path in the file, the value's kind, what is allowed.
+"""From pydantic's errors to faults that a person can act on: the path, what is allowed, and what the file has instead.
 
-No value of the file is ever repeated, because any of them may be a secret at the wrong place.
+A value is repeated only where it cannot be a secret: a number or a symbol (a choice, a duration, a size) under a key
+that names no secret. Any other value may be a secret at the wrong place; so may what a reference stands for, which the
+loader hides.
 """
 
 from __future__ import annotations
@@ -9,107 +11,123 @@ import difflib
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from connector.config.models import UnreadableSymbol
 from connector.config.yaml import join
-from connector.errors import Fault
+from connector.errors import ConfigFault
+from connector.telemetry.redaction import names_secret
 
 _WANTED: Final = {
-    "string_type": "allowed: a text",
-    "int_type": "allowed: a whole number",
-    "int_parsing": "allowed: a whole number",
-    "int_parsing_size": "allowed: a smaller whole number",
-    "int_from_float": "allowed: a whole number",
-    "float_type": "allowed: a number",
-    "float_parsing": "allowed: a number",
-    "finite_number": "allowed: a finite number",
-    "bool_type": "allowed: true or false",
-    "bool_parsing": "allowed: true or false",
-    "list_type": "allowed: a list",
-    "dict_type": "allowed: a mapping",
-    "model_type": "allowed: a mapping",
-    "model_attributes_type": "allowed: a mapping",
-    "none_required": "allowed: nothing",
-    "string_too_short": "allowed: a text of at least {min_length} characters",
-    "string_too_long": "allowed: a text of at most {max_length} characters",
-    "string_pattern_mismatch": "allowed: a text of the form {pattern}",
-    "too_short": "allowed: at least {min_length} of them",
-    "too_long": "allowed: at most {max_length} of them",
-    "greater_than": "allowed: above {gt}",
-    "greater_than_equal": "allowed: {ge} or more",
-    "less_than": "allowed: below {lt}",
-    "less_than_equal": "allowed: at most {le}",
-    "literal_error": "allowed: {expected}",
-    "enum": "allowed: {expected}",
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "none_required": "null",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+    "string_pattern_mismatch": "a string that matches {pattern}",
 }
+"""What a value must be, by pydantic's type of error; several of one value are joined by `or`."""
+_SYMBOLS: Final = {
+    *("literal_error", "enum", "bool_parsing"),
+    *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
+}
+"""Errors whose value is harmless even as text: it was meant as a choice, or was read as a number, as in `2s`."""
+_LONGEST_SHOWN: Final = 40
+
+
+class _Problem(NamedTuple):
+    """One error of a value: either `wanted` and the value as `found`, or a whole message."""
+
+    message: str
+    wanted: str = ""
+    found: str = ""
 
 
 def kind(value: object) -> str:
-    """Return what sort of value stands in the file, without the value."""
+    """Return the type of a value of the file, without the value."""
     match value:
         case None:
-            return "nothing"
+            return "null"
         case bool():
-            return "true or false"
+            return "a boolean"
         case int():
             return "a whole number"
         case float():
             return "a number"
         case str():
-            return "a text" if value else "an empty text"
+            return "a string" if value else "an empty string"
         case dict():
             return "a mapping"
         case _:
             return "a list"
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a half-sentence that helps to find the name that was meant: the nearest one, else all of them."""
+def suggest(name: str, known: Iterable[str], things: str = "") -> str:
+    """Return a half-sentence that helps to find the right name: the nearest one, else all of them.
+
+    `things` is the plural of what is named, such as `vendors`.
+    """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]}?"
-    return f"known: {', '.join(names)}" if names else "none is known here"
+    head = f"known {things}" if things else "known"
+    return f"{head}: {', '.join(names)}" if names else f"there are no {things or 'names'} to choose from"
 
 
-def faults_of(error: ValidationError, model: type[BaseModel], raw: Any, prefix: str) -> list[Fault]:
-    """Return the faults of a failed validation of `raw` against `model`, which stands at `prefix` in the file.
+def faults_of(error: ValidationError, model: type[BaseModel], raw: Any, prefix: str) -> list[ConfigFault]:
+    """Return the faults of a failed validation of `raw` against `model`; `prefix` is its path in the file.
 
-    pydantic reports each member of a union apart: where one of them went deeper (a mapping with a wrong key) only
-    its faults count, otherwise what the members allow is joined.
+    pydantic reports each member of a union separately. Where one of them went deeper (a mapping with a wrong key), only
+    its faults count; otherwise what the members allow is joined.
     """
-    found: dict[tuple[str | int, ...], list[str]] = {}
+    found: dict[tuple[str | int, ...], list[_Problem]] = {}
     for detail in error.errors(include_url=False, include_input=False):
         parts, value = _walk(detail["loc"], raw, missing=detail["type"] == "missing")
-        message = _message(detail["type"], detail.get("ctx", {}), detail["msg"], parts, value, model)
-        messages = found.setdefault(parts, [])
-        if message not in messages:
-            messages.append(message)
+        is_hidden = any(names_secret(str(part)) for part in parts)
+        problem = _problem(detail["type"], detail.get("ctx", {}), detail["msg"], parts, model, value, hidden=is_hidden)
+        problems = found.setdefault(parts, [])
+        if problem not in problems:
+            problems.append(problem)
     return [
-        Fault(_path(prefix, parts), _merge(messages))
-        for parts, messages in found.items()
+        ConfigFault(_path(prefix, parts), _joined(problems))
+        for parts, problems in found.items()
         if not any(len(other) > len(parts) and other[: len(parts)] == parts for other in found)
-        or not _replaceable(messages)
+        or not all(problem.wanted for problem in problems)
     ]
 
 
-def _replaceable(messages: Sequence[str]) -> bool:
-    """Whether messages only tell the wrong type, as the members of a union do that were not meant."""
-    return all("allowed:" in message for message in messages)
-
-
-def _merge(messages: list[str]) -> str:
-    """Join what several members of a union allow."""
-    if len(messages) == 1 or not all("allowed: " in message for message in messages):
-        return "; ".join(messages)
-    head = messages[0].partition("allowed: ")[0]
-    return head + "allowed: " + ", or ".join(message.partition("allowed: ")[2] for message in messages)
+def _joined(problems: Sequence[_Problem]) -> str:
+    """Return one message for all problems of a value: what the members of a union allow is joined."""
+    wanted = [problem.wanted for problem in problems if problem.wanted]
+    messages = [problem.message for problem in problems if not problem.wanted]
+    if wanted:
+        # One member of a union may know that the value is harmless where another does not.
+        found = max((problem.found for problem in problems if problem.wanted), key=lambda text: text.startswith("'"))
+        messages.append(f"must be {' or '.join(dict.fromkeys(wanted))}, not {found}")
+    return "; ".join(messages)
 
 
 def _walk(loc: tuple[str | int, ...], raw: Any, *, missing: bool) -> tuple[tuple[str | int, ...], Any]:
-    """Return the part of `loc` that stands in the file (a union's tags do not), and the value there."""
+    """Return the part of `loc` that is in the file (a union's tags are not), and the value there."""
     parts: list[str | int] = []
     value = raw
     for index, part in enumerate(loc):
@@ -129,19 +147,54 @@ def _path(prefix: str, parts: Sequence[str | int]) -> str:
     return prefix
 
 
-def _message(
-    sort: str, context: dict[str, Any], words: str, parts: Sequence[str | int], value: Any, model: type[BaseModel]
-) -> str:
-    """Return one error in our words."""
+def _problem(
+    sort: str,
+    context: dict[str, Any],
+    message: str,
+    parts: Sequence[str | int],
+    model: type[BaseModel],
+    value: Any,
+    *,
+    hidden: bool,
+) -> _Problem:
+    """Return one of pydantic's errors in our words."""
+    raised = context.get("error")
     if sort == "missing":
-        return "is required"
+        return _Problem("is required")
     if sort == "extra_forbidden":
-        return f"unknown key; {suggest(str(parts[-1]), keys_at(model, parts[:-1]))}"
+        return _Problem(f"unknown key; {suggest(str(parts[-1]), keys_at(model, parts[:-1]), 'keys')}")
+    if isinstance(raised, UnreadableSymbol):
+        return _Problem("", str(raised), _shown(value, symbol=True, hidden=hidden))
     if sort == "value_error":
-        return f"is {kind(value)}; {context.get('error', words)}"
+        return _Problem(str(raised or message))
+    if sort in {"string_too_short", "too_short"} and context["min_length"] == 1:
+        return _Problem("must not be empty")
+    if sort in {"string_too_short", "string_too_long"}:
+        least = context.get("min_length")
+        bound = f"at least {least}" if least is not None else f"at most {context['max_length']}"
+        return _Problem(f"must have {bound} characters")
+    if sort in {"too_short", "too_long"}:
+        least = context.get("min_length")
+        bound = f"at least {least}" if least is not None else f"at most {context['max_length']}"
+        return _Problem(f"must have {bound} entries")
+    if sort == "string_pattern_mismatch" and str(context["pattern"]).startswith("^https?://"):
+        return _Problem("", "a URL that begins with http:// or https://", _shown(value, symbol=False, hidden=hidden))
     if sort in _WANTED:
-        return f"is {kind(value)}; {_WANTED[sort].format(**context)}"
-    return f"is {kind(value)}; {words[:1].lower()}{words[1:]}"
+        found = _shown(value, symbol=sort in _SYMBOLS, hidden=hidden)
+        numbers = {key: f"{bound:.12g}" if isinstance(bound, float) else bound for key, bound in context.items()}
+        return _Problem("", _WANTED[sort].format(**numbers), found)
+    return _Problem(f"{message[:1].lower()}{message[1:]}")
+
+
+def _shown(value: object, *, symbol: bool, hidden: bool) -> str:
+    """Return a value for a message: itself where it is harmless, otherwise its type."""
+    if hidden or not isinstance(value, bool | int | float | str):
+        return kind(value)
+    if isinstance(value, str):
+        harmless = symbol and value and value.isprintable() and len(value) <= _LONGEST_SHOWN
+        return f"'{value}'" if harmless else kind(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= _LONGEST_SHOWN else kind(value)
 
 
 def keys_at(model: type[BaseModel], parts: Sequence[str | int]) -> list[str]:

@@ -1,7 +1,7 @@
-"""The settings: one YAML file, read into frozen models; every fault at once, each with its path.
+"""Loads the YAML file into frozen models, and reports every fault at once, each with its path and line.
 
-The models themselves stand in `config_models` and are named here too. A vendor's own settings are a subclass of
-`DestinationSettings` in its module; `load` is given them, because this module stands below the vendors.
+The models are defined in `models` and exported here too. A vendor's own settings are a subclass of
+`DestinationSettings` in its module; they are passed to `load`, because this package is below the vendors.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ from connector.config.models import (
     DeadLetterSettings,
     DestinationSettings,
     DocumentedLimits,
+    Duration,
     HttpSettings,
     KafkaSettings,
     LimitSettings,
     LogSettings,
+    Model,
+    Off,
     ReceiptSettings,
     RegistrySettings,
     RetrySettings,
@@ -45,12 +48,12 @@ from connector.config.models import (
     SchemaSettings,
     ServerSettings,
     Settings,
+    Size,
     StormSettings,
     TracingSettings,
 )
-from connector.config.values import Duration, Model, Off, Size
-from connector.config.yaml import Resolver, join, parse
-from connector.errors import ConfigurationError, Fault
+from connector.config.yaml import Resolver, join, parse, read_text
+from connector.errors import ConfigFault, ConfigurationError
 from connector.telemetry.redaction import HIDDEN, mask_url, names_secret, url_secrets
 
 __all__ = [
@@ -89,7 +92,7 @@ Rules = Mapping[str, frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A valid configuration, and what is needed to read a destination's secrets again."""
+    """A valid configuration, with what is needed to read a destination's secrets again."""
 
     settings: Settings
     path: Path
@@ -98,14 +101,14 @@ class Loaded:
 
     @property
     def folder(self) -> Path:
-        """The configuration's folder, from which relative paths are read."""
+        """The folder of the configuration; relative paths start there."""
         return self._reader.resolver.folder
 
     def reload(self, name: str) -> DestinationSettings:
-        """Return a destination's settings with `${…}` resolved again, so that a rotated secret is seen.
+        """Return a destination's settings with `${…}` resolved again, so that a rotated secret is used.
 
-        Everything else is as it was when the file was loaded. Reads files, so it may block for a moment. Raises
-        `ConfigurationError` where a secret is missing now.
+        Everything else stays as it was loaded. Reads files, so it may block for a moment. Raises
+        `ConfigurationError` if a secret is missing now.
         """
         reader = replace(self._reader, faults=[])
         settings = reader.destination(name, self._raw[name])
@@ -122,34 +125,40 @@ def load(path: str | Path, kinds: Kinds, env: Mapping[str, str] | None = None, r
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError([Fault(str(path), f"cannot be read: {error.strerror}")]) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError([Fault(str(path), "is not UTF-8 text")]) from None
-    tree, faults = parse(text)
+        tree, faults, lines = parse(read_text(path))
+    except ValueError as error:
+        raise ConfigurationError([ConfigFault(str(path), str(error))]) from None
     if not isinstance(tree, dict):
-        faults = faults or [Fault("", f"the file is {kind(tree)}; allowed: a mapping with kafka and destinations")]
-        raise ConfigurationError(faults)
+        problem = f"the file must be a mapping with kafka and destinations, not {kind(tree)}"
+        raise ConfigurationError(faults or [ConfigFault("", problem)])
     resolver = Resolver(os.environ if env is None else env, path.absolute().parent)
     reader = _Reader(kinds, rules or {}, resolver, faults)
     settings = reader.settings(tree)
     if settings is None or reader.faults:
-        raise ConfigurationError(list(dict.fromkeys(reader.faults)))
+        faults = [_with_line(resolver.hide(fault), lines) for fault in dict.fromkeys(reader.faults)]
+        raise ConfigurationError(faults)
     return Loaded(settings, path, reader, tree["destinations"])
+
+
+def _with_line(fault: ConfigFault, lines: Mapping[str, int]) -> ConfigFault:
+    """Return a fault with the line of its key, or of the nearest mapping around a key that is missing."""
+    path = fault.path
+    while fault.line is None and path and path not in lines:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return fault if fault.line is not None else replace(fault, line=lines.get(path) if path else None)
 
 
 @dataclass(slots=True)
 class _Reader:
-    """One reading of a file: goes on after a fault, so that all are found."""
+    """Reads one file and goes on after a fault, so that all are found."""
 
     kinds: Kinds
     rules: Rules
     resolver: Resolver
-    faults: list[Fault]
+    faults: list[ConfigFault]
 
     def settings(self, tree: dict[str, Any]) -> Settings | None:
-        """Return the whole file's settings; None where kafka, without which there are none, is faulty."""
+        """Return the settings of the whole file; None where `kafka` is faulty, which all others depend on."""
         raw = self._destinations(tree)
         read = {name: self.destination(name, body) for name, body in raw.items()}
         good = {name: settings for name, settings in read.items() if settings is not None}
@@ -171,18 +180,18 @@ class _Reader:
         return settings
 
     def _destinations(self, tree: dict[str, Any]) -> dict[str, Any]:
-        """Return the destinations as they stand in the file."""
+        """Return the destinations as they are in the file."""
         raw = tree.get("destinations", {})
         if isinstance(raw, dict) and raw:
             return raw
-        problem = f"is {kind(raw)}; allowed: a mapping by name" if raw else "at least one is required"
-        self.faults.append(Fault("destinations", problem))
+        problem = f"must be a mapping by name, not {kind(raw)}" if raw else "at least one is required"
+        self.faults.append(ConfigFault("destinations", problem))
         return {}
 
     def _sections(self, rest: dict[str, Any], good: dict[str, DestinationSettings]) -> tuple[Settings | None, set[str]]:
-        """Return the settings without the sections that are faulty, and the names of those.
+        """Return the settings without the faulty sections, and the names of those.
 
-        So the checks between the others find what is wrong there too.
+        So the checks across the other sections still find what is wrong there.
         """
         try:
             return Settings.model_validate({**rest, "destinations": good}), set()
@@ -196,13 +205,13 @@ class _Reader:
             return None, faulty
 
     def destination(self, name: str, body: Any) -> DestinationSettings | None:
-        """Return one destination as its vendor's model reads it; None where it cannot be read."""
+        """Return one destination as its vendor's model; None where it is faulty."""
         path = join("destinations", name)
         fault = name_fault(name)
         if fault is not None:
             self.faults.append(fault)
         if not isinstance(body, dict):
-            self.faults.append(Fault(path, f"is {kind(body)}; allowed: a mapping"))
+            self.faults.append(ConfigFault(path, f"must be a mapping, not {kind(body)}"))
             return None
         body = self._resolve(body, path)
         model = self._model(f"{path}.vendor", body)
@@ -224,18 +233,21 @@ class _Reader:
         return settings.model_copy(update={"http": settings.http.model_copy(update=files)}) if files else settings
 
     def _model(self, path: str, body: dict[str, Any]) -> type[DestinationSettings] | None:
-        """Return the settings model of the vendor that a destination names."""
+        """Return the settings model of a destination's vendor."""
         vendor = body.get("vendor")
         if isinstance(vendor, str) and vendor in self.kinds:
             return self.kinds[vendor]
-        problem = "is required" if "vendor" not in body else f"is {kind(vendor)} that names no vendor"
-        hint = suggest(vendor, self.kinds) if isinstance(vendor, str) else ""
-        hint = f"{hint} " if hint.startswith("did") else ""
-        self.faults.append(Fault(path, f"{problem}; {hint}known: {', '.join(sorted(self.kinds))}"))
+        if not isinstance(vendor, str):
+            problem = f"must be a string, not {kind(vendor)}; " if "vendor" in body else "is required; "
+        else:
+            hint = suggest(vendor, self.kinds)
+            problem = f"unknown vendor {vendor!r}; {f'{hint} ' if hint.startswith('did') else ''}"
+        known = f"known vendors: {', '.join(sorted(self.kinds))}"
+        self.faults.append(ConfigFault(path, problem + known))
         return None
 
     def with_timeout(self, name: str, settings: DestinationSettings, longest: float) -> DestinationSettings:
-        """Return a destination with the default of its time-out, which depends on how long a drain may take."""
+        """Return a destination with the default of its time-out, which depends on `limits.drain_timeout`."""
         if "timeout" not in settings.model_fields_set:
             settings = settings.model_copy(update={"timeout": min(settings.timeout, longest)})
         self.faults.extend(check_timeout(name, settings, longest))
@@ -247,13 +259,13 @@ class _Reader:
         return resolved
 
     def _note(self, error: ValidationError, model: type[BaseModel], raw: Any, path: str) -> None:
-        """Note a model's faults, but for values whose reference could not be resolved: they have theirs already."""
-        told = {fault.path for fault in self.faults}
-        self.faults.extend(fault for fault in faults_of(error, model, raw, path) if fault.path not in told)
+        """Add a model's faults, except for values whose reference could not be resolved: they have a fault already."""
+        reported = {fault.path for fault in self.faults}
+        self.faults.extend(fault for fault in faults_of(error, model, raw, path) if fault.path not in reported)
 
 
 def _with_start(settings: KafkaSettings) -> KafkaSettings:
-    """Return the settings with librdkafka's name for `start` read as what it means."""
+    """Return the settings with librdkafka's alias of `start` moved there."""
     client = dict(settings.client)
     alias = START_ALIASES.get(str(client.pop("auto.offset.reset", None)))
     start = settings.start if settings.start is not None else alias
@@ -261,13 +273,13 @@ def _with_start(settings: KafkaSettings) -> KafkaSettings:
 
 
 def redacted(settings: BaseModel) -> dict[str, Any]:
-    """Return settings as plain values (seconds, bytes) with every secret hidden, by its type and by its key."""
+    """Return settings as plain values (seconds, bytes) with every secret hidden, by type and by key."""
     fields = type(settings).model_fields
     return {field.alias or name: _shown(field.alias or name, getattr(settings, name)) for name, field in fields.items()}
 
 
 def _shown(name: str, value: Any) -> Any:
-    """Return one value as it may be shown."""
+    """Return one value with what is secret hidden."""
     if isinstance(value, SecretStr) or (names_secret(name) and isinstance(value, str)):
         return HIDDEN
     if isinstance(value, BaseModel):
@@ -280,7 +292,7 @@ def _shown(name: str, value: Any) -> Any:
 
 
 def secret_values(settings: Any, name: str = "") -> Iterator[str]:
-    """Yield every secret text in settings, for `logs.register_secrets`."""
+    """Yield every secret of the settings, for `logs.register_secrets`."""
     if isinstance(settings, SecretStr):
         yield settings.get_secret_value()
     elif isinstance(settings, BaseModel):

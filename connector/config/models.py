@@ -1,166 +1,268 @@
-"""The settings as frozen models: what every key means, its unit, its default and what it allows.
+"""The settings as frozen models: the meaning, unit, default and allowed values of every key.
 
-A vendor's own settings are a subclass of `DestinationSettings` in its module. Durations are seconds and sizes bytes
-once they are read. The reference in `docs/configuration.md` and the JSON schema are made from the descriptions here.
+A vendor's own settings are a subclass of `DestinationSettings` in its module. Once read, durations are seconds and
+sizes are bytes. The reference in `docs/configuration.md` and the JSON schema are generated from the descriptions here.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+import re
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema, field_validator
 
-from connector.config.values import Duration, Model, Off, Size, Start
+_HTTP: Final = ("http", "https")
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE: Final = re.compile(r"(\d+)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?")
+_SIZE_UNITS: Final = {
+    "B": 1,
+    "kB": 1000,
+    "KB": 1000,
+    "KiB": 2**10,
+    "MB": 10**6,
+    "MiB": 2**20,
+    "GB": 10**9,
+    "GiB": 2**30,
+}
+
+
+class UnreadableSymbol(ValueError):
+    """A value is not what its key takes, and is harmless to repeat. The text completes `must be …`."""
+
+
+def parse_duration(value: object) -> object:
+    """Return seconds for text such as `200ms`, `1.5s`, `1h`; a number is seconds already."""
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is not None:
+        return float(match[1]) * _DURATION_UNITS[match[2] or "s"]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnreadableSymbol("a duration: a number with ms, s, m, h or d, such as 200ms")
+    return value
+
+
+def parse_size(value: object) -> object:
+    """Return bytes for text such as `1MiB` or `10kB`; a number is bytes already."""
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is not None:
+        return int(match[1]) * _SIZE_UNITS[match[2] or "B"]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UnreadableSymbol("a size: a whole number with B, kB, KiB, MB, MiB, GB or GiB, such as 1MiB")
+    return value
+
+
+def parse_start(value: object) -> object:
+    """Return epoch milliseconds for a point in time; `earliest` and `latest` stay as they are."""
+    if value is None or value in ("earliest", "latest"):
+        return value
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+        if moment is not None and moment.tzinfo is not None:
+            return int(moment.timestamp() * 1000)
+    raise UnreadableSymbol("earliest, latest, epoch milliseconds or a time with its zone, such as 2026-11-20T00:00:00Z")
+
+
+def _off(value: object) -> object:
+    """Accept false for `off`: Helm and YAML 1.1 turn a bare `off` into false."""
+    return "off" if value is False else value
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(gt=0, allow_inf_nan=False),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": rf"^{_DURATION.pattern}$"},
+                {"type": "number", "exclusiveMinimum": 0},
+            ],
+            "x-kind": "duration",
+        }
+    ),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    Field(gt=0),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "pattern": rf"^{_SIZE.pattern}$"}, {"type": "integer", "exclusiveMinimum": 0}],
+            "x-kind": "size",
+        }
+    ),
+]
+Start = Annotated[
+    Literal["earliest", "latest"] | int,
+    BeforeValidator(parse_start),
+    WithJsonSchema({"type": ["string", "integer"], "x-kind": "earliest, latest or a point in time"}),
+]
+Off = Annotated[Literal["off"], BeforeValidator(_off), WithJsonSchema({"enum": ["off", False], "x-kind": "off"})]
+
+
+class Model(BaseModel):
+    """Base of all settings: frozen, unknown keys are refused, and a number is accepted for a string (ids)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True)
 
 
 class BatchSettings(Model):
-    """How large a batch may grow, and how long its first item waits. Unset: the vendor's documented limit."""
+    """How large a batch may become, and how long its first record waits. Unset: the vendor's documented limit."""
 
-    records: int | None = Field(default=None, gt=0, description="Records of one request. Unset: the vendor's limit.")
-    bytes: Size | None = Field(default=None, description="Bytes of one request's body. Unset: the vendor's limit.")
-    linger: Duration = Field(default=0.2, description="How long the first record of a batch waits for others.")
+    records: int | None = Field(
+        default=None, gt=0, description="Maximum records per request. Unset: the vendor's limit."
+    )
+    bytes: Size | None = Field(default=None, description="Maximum bytes of a request body. Unset: the vendor's limit.")
+    linger: Duration = Field(default=0.2, description="How long the first record of a batch waits for more.")
 
 
 class RetrySettings(Model):
-    """Exponential backoff with full jitter, for ever unless `give_up_after` is set."""
+    """Exponential back-off with full jitter, without end unless `give_up_after` is set."""
 
-    initial: Duration = Field(default=0.5, description="The upper bound of the first wait; it doubles each time.")
-    max: Duration = Field(default=60.0, description="The upper bound of every wait.")
+    initial: Duration = Field(default=0.5, description="Upper bound of the first wait; it doubles with each retry.")
+    max: Duration = Field(default=60.0, description="Upper bound of every wait.")
     give_up_after: Duration | None = Field(
-        default=None, description="Dead-letters what was tried for this long (cause gave_up). Unset: never."
+        default=None, description="Dead-letters a record after this much time of retries (cause gave_up). Unset: never."
     )
 
 
 class StormSettings(Model):
-    """A share of refused records among the last `records` above which a destination is held."""
+    """The share of refused records among the last `records` that starts a storm."""
 
     share: float = Field(default=0.5, gt=0, le=1, description="The share of refused records that starts a hold.")
-    records: int = Field(default=500, ge=10, description="How many of the last records are looked at.")
+    records: int = Field(default=500, ge=10, description="How many of the last records the share is computed from.")
 
 
 class HttpSettings(Model):
-    """How the vendor is reached: a proxy, a CA of one's own, a client certificate (PEM files)."""
+    """How to reach the vendor: a proxy, a private CA, a client certificate (PEM files)."""
 
-    proxy: str | None = Field(default=None, description="The proxy's URL.")
+    proxy: str | None = Field(default=None, description="URL of the proxy.")
     ca_file: str | None = Field(default=None, description="PEM file of the CAs to trust instead of the system's.")
     cert_file: str | None = Field(default=None, description="PEM file of the client certificate.")
-    key_file: str | None = Field(default=None, description="PEM file of the client certificate's key.")
+    key_file: str | None = Field(default=None, description="PEM file of the client certificate's unencrypted key.")
 
 
 class DocumentedLimits(Model):
-    """What a vendor documents (or, where it does not, our default): never exceeded without `agreed_limits`."""
+    """The limits that a vendor documents, or else our defaults; exceeded only with `agreed_limits`."""
 
-    records: int = Field(description="Records of one request.")
-    bytes: int = Field(description="Bytes of one request's body.")
-    requests_per_second: float | None = Field(default=None, description="Requests a second; none: not limited.")
+    records: int = Field(description="Maximum records per request.")
+    bytes: int = Field(description="Maximum bytes of a request body.")
+    requests_per_second: float | None = Field(default=None, description="Maximum requests per second; null: no limit.")
 
 
 class DestinationSettings(Model):
-    """What every destination has; a vendor's settings add its account.
+    """The keys of every destination; a vendor's settings add its account.
 
-    `timeout` is lowered to `drain_timeout` - 2 s by `load` where the file does not set it.
+    `timeout` is lowered to `drain_timeout` - 2 s by `load` unless the file sets it.
     """
 
     documented: ClassVar[DocumentedLimits]
 
     vendor: str = Field(description="The vendor's name.")
     base_url: str = Field(description="The address of the vendor's API.")
-    batch: BatchSettings = Field(default=BatchSettings(), description="How large a batch grows.")
+    batch: BatchSettings = Field(default=BatchSettings(), description="How large a batch may become.")
     agreed_limits: bool = Field(
-        default=False, description="The vendor granted this account more than it documents: its limits may be exceeded."
+        default=False,
+        description="The vendor granted this account more than it documents, so its documented limits may be exceeded.",
     )
-    max_in_flight: int = Field(default=8, ge=1, le=1024, description="Requests under way at once.")
+    max_in_flight: int = Field(default=8, ge=1, le=1024, description="Maximum requests in flight.")
     order: Literal["none", "key"] = Field(
-        default="none", description="`key`: events of one key are accepted in the order of their offsets."
+        default="none", description="`key`: events with the same key are delivered in offset order."
     )
     requests_per_second: float | None = Field(
-        default=None, gt=0, description="Requests a second of the whole group. Unset: the vendor's limit."
+        default=None, gt=0, description="Requests per second of the whole group. Unset: the vendor's limit."
     )
     rate_limit_share: Literal["group", "fixed"] = Field(
-        default="group", description="`group`: members share the rate; `fixed`: each member has it in full."
+        default="group", description="`group`: the members share the rate; `fixed`: each member uses the full rate."
     )
-    retry: RetrySettings = Field(default=RetrySettings(), description="How a failed request is tried again.")
+    retry: RetrySettings = Field(default=RetrySettings(), description="How a failed request is retried.")
     timeout: Duration = Field(
         default=20.0,
-        description="Time for one whole request; at most limits.drain_timeout - 2s, which is also the default "
-        "where that is lower.",
+        description="Time-out of one request; at most limits.drain_timeout - 2s, which is also the default where "
+        "that is lower.",
     )
     codes: dict[str, Literal["refuse", "retry", "hold"]] = Field(
-        default={}, description="Reads a vendor's code in another way than documented."
+        default={}, description="Overrides how a response code of the vendor is handled."
     )
-    rules: dict[str, Off] = Field(default={}, description="Local rules, by id, that are switched off.")
+    rules: dict[str, Off] = Field(default={}, description="Local rules to switch off, by id.")
     on_unknown_outcome: Literal["retry", "dead_letter"] = Field(
-        default="retry", description="What happens where nobody can say whether the vendor accepted a request."
+        default="retry", description="What to do when it is unknown whether the vendor accepted a request."
     )
     storm: StormSettings | Off = Field(
-        default=StormSettings(), description="When many refusals hold the destination; `off`: never."
+        default=StormSettings(), description="When many refusals start a hold; `off`: never."
     )
-    http: HttpSettings = Field(default=HttpSettings(), description="How the vendor is reached.")
-    hold: bool = Field(default=False, description="Held by the operator: nothing is sent.")
+    http: HttpSettings = Field(default=HttpSettings(), description="How to reach the vendor.")
+    hold: bool = Field(default=False, description="Hold the destination in every member: nothing is sent.")
     traceparent: bool = Field(
         default=False,
-        description="Sends the vendor the trace's context in the header traceparent, where tracing.enabled is set.",
+        description="Sends the trace context to the vendor in the header traceparent; needs tracing.enabled.",
     )
 
     @field_validator("base_url")
     @classmethod
     def _base_url(cls, value: str) -> str:
-        """Take an absolute http(s) URL without credentials or query; a closing slash is dropped."""
+        """Accept an absolute http(s) URL without credentials or query; drop a closing slash."""
         parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("allowed: an address such as https://api.example.com, without query")
+        if parts.scheme not in _HTTP or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be a URL such as https://api.example.com, without a query")
         if parts.username is not None or parts.password is not None:
-            raise ValueError("an address holds no credentials; they have keys of their own")
+            raise ValueError("must not contain credentials; they have keys of their own")
         return value.rstrip("/")
 
     @property
     def rate(self) -> float | None:
-        """Requests a second of the whole group; None where neither the file nor the vendor limits them."""
+        """Requests per second of the whole group; None where neither the file nor the vendor limits them."""
         return self.documented.requests_per_second if self.requests_per_second is None else self.requests_per_second
 
 
 class KafkaSettings(Model):
-    """Where records come from. `client` is passed to librdkafka as it is."""
+    """Where records come from. `client` is passed to librdkafka unchanged."""
 
     topics: list[str] = Field(
-        min_length=1, description="Names, or patterns that begin with ^ (which never match the connector's own topics)."
+        min_length=1,
+        description="Topic names, or patterns that begin with ^ (they never match the connector's own topics).",
     )
     group_id: str = Field(min_length=1, description="The consumer group.")
     start: Start | None = Field(
         default=None,
-        description="Where reading starts for a partition without a committed offset: earliest (what unset means "
-        "too), latest, epoch milliseconds, or a time with its zone. Alias: client's auto.offset.reset.",
+        description="Where to start in a partition without a committed offset: earliest (the default), latest, epoch "
+        "milliseconds, or a time with its zone. Alias: auto.offset.reset under client.",
     )
     create_topics: bool = Field(
         default=False,
-        description="Creates the dead-letter, replay, results and receipts topics where they are missing.",
+        description="Creates the dead-letter, replay, results and receipts topics if they are missing.",
     )
     client: dict[str, str | int | float | bool] = Field(
-        description="Properties of librdkafka; bootstrap.servers is required, those the connector owns are refused."
+        description="Properties of librdkafka. bootstrap.servers is required; those the connector sets are refused."
     )
 
 
 class RegistrySettings(Model):
-    """A schema registry with Confluent's API. `client` is passed to its client as it is."""
+    """A schema registry with Confluent's API. `client` is passed to its client unchanged."""
 
-    url: str = Field(pattern=r"^https?://[^\s]+$", description="The registry's address.")
+    url: str = Field(pattern=r"^https?://[^\s]+$", description="URL of the registry.")
     client: dict[str, Any] = Field(
-        default={}, description="Further keys of confluent-kafka's registry client, such as basic.auth.user.info."
+        default={}, description="Further properties of confluent-kafka's registry client, such as basic.auth.user.info."
     )
 
 
 class SchemaSettings(Model):
-    """Writer schemas that are known without a registry: `files` are globs, relative to the configuration's folder.
-
-    `plain` names, for a topic whose values are plain Avro without any header, the full name of their schema.
-    """
+    """Writer schemas that are known without a registry."""
 
     files: list[str] = Field(
         default=[], description="Schema files (.avsc), as globs relative to the configuration's folder."
     )
     plain: dict[str, str] = Field(
-        default={}, description="By topic with plain Avro values (no header): the full name of their schema."
+        default={}, description="For topics with plain Avro values (no header): topic to the full name of its schema."
     )
 
 
@@ -172,14 +274,14 @@ class RouteSettings(Model):
         default=None, alias="schema", description="Only events written with the schema of this full name."
     )
     where: dict[str, Any] = Field(
-        default={}, description="Only events with these values, by dotted path or $header.name: a value or a list."
+        default={}, description="Only events with these values: dotted path or $header.name to a value or a list."
     )
     to: list[str] = Field(min_length=1, description="The destinations, by name.")
     id: str | None = Field(default=None, description="Dotted path of the event's own id.")
     entity: bool = Field(default=False, description="The events are about non-human entities (Quick Audience).")
     fields: dict[str, dict[str, Any]] = Field(
         default={},
-        description="By vendor, its field: a dotted path, $key, $timestamp, $header.name, {const: …} or "
+        description="Per vendor, for each of its fields: a dotted path, $key, $timestamp, $header.name, {const: …} or "
         "{path: …, unit: ms}.",
     )
 
@@ -192,104 +294,101 @@ class DeadLetterSettings(Model):
 
 
 class ReceiptSettings(Model):
-    """Where receipts go; off when there is no topic."""
+    """Where receipts go; no topic, no receipts."""
 
-    topic: str | None = Field(default=None, description="Where one small record for each delivered batch goes.")
+    topic: str | None = Field(default=None, description="Where to write one small record for each delivered batch.")
 
 
 class LimitSettings(Model):
-    """What the process may hold, and how long it may take to stop."""
+    """How much the process may hold in memory, and how long it may take to stop."""
 
-    buffer: Size = Field(
-        default=24 * 2**20, description="What records under way may hold of memory; intake waits above."
-    )
+    buffer: Size = Field(default=24 * 2**20, description="Memory for records in progress; above it, intake waits.")
     drain_timeout: Duration = Field(
-        default=22.0, ge=3, description="How long a stop or a rebalance waits for requests under way; at least 3s."
+        default=22.0, ge=3, description="How long a stop or a rebalance waits for requests in flight; at least 3s."
     )
-    commit_interval: Duration = Field(default=1.0, description="How often offsets are committed.")
+    commit_interval: Duration = Field(default=1.0, description="How often to commit offsets.")
 
 
 class ServerSettings(Model):
     """Where /metrics, /healthz, /readyz and /status are served."""
 
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
-    port: int = Field(default=8080, ge=0, le=65535, description="The port to listen on; 0: any free one.")
+    port: int = Field(default=8080, ge=0, le=65535, description="The port to listen on; 0: any free port.")
     token: SecretStr | None = Field(
-        default=None, description="Bearer token for actions (hold, release, skip) that do not come from loopback."
+        default=None,
+        description="Bearer token that every action (hold, release, skip, log) needs. Unset: only this host may act.",
     )
 
 
 class ConsoleSettings(Model):
-    """The page for people, which `connector console` serves."""
+    """The web page that `connector console` serves."""
 
-    host: str = Field(
-        default="127.0.0.1", description="The address to listen on; any but this machine's own demands a token."
-    )
-    port: int = Field(default=8090, ge=0, le=65535, description="The port to listen on; 0: any free one.")
+    host: str = Field(default="127.0.0.1", description="The address to listen on; any but loopback requires a token.")
+    port: int = Field(default=8090, ge=0, le=65535, description="The port to listen on; 0: any free port.")
     token: SecretStr | None = Field(
-        default=None, min_length=8, description="What a person signs in with; with one, everybody has to."
+        default=None, min_length=8, description="The token to sign in with; once set, every visitor needs it."
     )
     hosts: list[str] = Field(
         default=[],
-        description="Names under which a browser reaches the page, without port. Addresses and localhost need none.",
+        description="Host names under which a browser reaches the page, without port; IP addresses need none.",
     )
     members: list[str] | None = Field(
         default=None,
-        description="The members' ports, http://host:port; a name with several addresses means all of them. Unset: "
-        "the port of `server` on this machine.",
+        description="URLs of the members' ports, http://host:port; a name with several addresses stands for all of "
+        "them. Unset: the port of `server` on this machine.",
     )
-    interval: Duration = Field(default=5.0, ge=1, description="How often members and Kafka are asked.")
+    interval: Duration = Field(default=5.0, ge=1, description="How often to query members and Kafka.")
     letters: int = Field(
-        default=200_000, ge=100, description="How many dead letters are kept at hand, the newest, at 1 kB each."
+        default=200_000, ge=100, description="How many dead letters to keep in memory, the newest, at about 1 kB each."
     )
     mask: list[str] = Field(
         default=[],
-        description="What is never shown or exported: properties.phone (wherever an event has such a path), $key, "
+        description="What is never shown or exported: properties.phone (wherever an event has this path), $key, "
         "$header.name.",
     )
-    audit_topic: str | None = Field(default=None, description="Where each action is recorded, beside the log.")
+    audit_topic: str | None = Field(default=None, description="Where to record each action, in addition to the log.")
 
     @field_validator("members")
     @classmethod
     def _members(cls, value: list[str] | None) -> list[str] | None:
-        """Take addresses such as http://host:port, without path."""
+        """Accept addresses such as http://host:port, without a path."""
         for member in value or ():
             parts = urlsplit(member)
-            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
-                raise ValueError("allowed: addresses such as http://connector-0.connector:8080, without path")
+            if parts.scheme not in _HTTP or not parts.hostname or parts.path.strip("/") or parts.query:
+                raise ValueError("must be URLs such as http://connector-0.connector:8080, without a path")
             if parts.username is not None or parts.password is not None:
-                raise ValueError("an address holds no credentials; /status and /metrics need none")
+                raise ValueError("must not contain credentials; /status and /metrics need none")
         return value
 
 
 class LogSettings(Model):
-    """What is logged and how."""
+    """What is logged, and how."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The lowest level logged.")
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The lowest level to log.")
     format: Literal["auto", "console", "json"] = Field(
-        default="auto", description="`auto`: console on a terminal, JSON lines otherwise."
+        default="auto", description="`auto`: console on a terminal, otherwise JSON lines."
     )
     sample: int = Field(
-        default=100, ge=1, description="At level debug: one record, and one request, in so many is followed; 1: all."
+        default=100, ge=1, description="At level debug: follow one in this many records and requests; 1: all."
     )
 
 
 class TracingSettings(Model):
-    """Traces by OpenTelemetry: off unless enabled. OpenTelemetry's own variables (OTEL_…) say the rest."""
+    """Traces by OpenTelemetry, off by default. OpenTelemetry's own variables (OTEL_…) set the rest."""
 
     enabled: bool = Field(
         default=False,
-        description="A span for each request, linked to the W3C contexts in its records' headers. Needs the extra: "
+        description="One span per request, linked to the W3C contexts in its records' headers. Needs the extra: "
         "pip install 'connector[otel]'.",
     )
     endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://[^\s]+$",
-        description="Where spans are sent, by OTLP over HTTP, such as http://localhost:4318/v1/traces. Unset: "
+        description="Where to send spans, by OTLP over HTTP, such as http://localhost:4318/v1/traces. Unset: "
         "OTEL_EXPORTER_OTLP_ENDPOINT, else this machine.",
     )
     sample: float = Field(
-        default=1.0, ge=0, le=1, description="The share of requests that is traced, where OTEL_TRACES_SAMPLER is unset."
+        default=1.0, ge=0, le=1, description="The share of requests to trace, unless OTEL_TRACES_SAMPLER is set."
     )
 
 
@@ -298,20 +397,20 @@ class Settings(Model):
 
     kafka: KafkaSettings = Field(description="Where records come from.")
     schema_registry: RegistrySettings | None = Field(default=None, description="A registry with Confluent's API.")
-    schemas: SchemaSettings = Field(default=SchemaSettings(), description="Schemas known without a registry.")
+    schemas: SchemaSettings = Field(default=SchemaSettings(), description="Schemas that are known without a registry.")
     destinations: dict[str, DestinationSettings] = Field(description="The vendor accounts, by name.")
     routes: list[RouteSettings] = Field(
-        default=[], description="Which events go where; none is needed for events of the contract schemas."
+        default=[], description="Which events go where. Events of the contract schemas need no route."
     )
     unrouted: Literal["dead_letter", "skip", "stop"] = Field(
-        default="dead_letter", description="What happens to an event that no route takes."
+        default="dead_letter", description="What happens to an event that matches no route."
     )
     dead_letters: DeadLetterSettings = Field(default=DeadLetterSettings(), description="The dead-letter topics.")
-    receipts: ReceiptSettings = Field(default=ReceiptSettings(), description="Records of what was delivered.")
+    receipts: ReceiptSettings = Field(default=ReceiptSettings(), description="Records of delivered batches.")
     limits: LimitSettings = Field(default=LimitSettings(), description="Memory and time limits.")
     server: ServerSettings = Field(default=ServerSettings(), description="The HTTP port of `run`.")
     console: ConsoleSettings = Field(default=ConsoleSettings(), description="The page of `connector console`.")
-    log: LogSettings = Field(default=LogSettings(), description="What is logged and how.")
+    log: LogSettings = Field(default=LogSettings(), description="What is logged, and how.")
     tracing: TracingSettings = Field(default=TracingSettings(), description="Traces by OpenTelemetry.")
 
     @property
@@ -332,6 +431,6 @@ class Settings(Model):
 
     @property
     def own_topics(self) -> frozenset[str]:
-        """Every topic that the connector writes to; a pattern in `kafka.topics` never matches these."""
+        """Every topic that the connector writes to; a pattern in `kafka.topics` never matches one of them."""
         others = {topic for topic in (self.receipts.topic, self.console.audit_topic) if topic}
         return frozenset({self.dead_letter_topic, self.replay_topic, *self.results_topics.values(), *others})

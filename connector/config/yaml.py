@@ -1,34 +1,61 @@
-"""From the file's text to plain values: YAML with every duplicate key found, and `${…}` resolved.
+"""From the file's text to plain values: YAML with every duplicate key reported, and `${…}` resolved.
 
-Scalars are read as YAML 1.2 does, more strictly: only `true` and `false` are booleans, and a number with a leading
-zero, an exponent without a point, a date or a time stays text. So an id or a country code is never turned into
-something else. Keys are always text.
+Scalars are read as in YAML 1.2, but more strictly: only `true` and `false` are booleans, and a number with a leading
+zero, an exponent without a point, a date or a time stays text. So an id or a country code never turns into something
+else. Keys are always text.
 
-No message repeats a value of the file: a password that begins with `*`, `!` or `@` is a syntax error.
+No message repeats a value of the file: an unquoted password that begins with `*`, `!` or `@` is a syntax error.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 
-from connector.errors import Fault
+from connector.errors import ConfigFault
+from connector.telemetry.redaction import HIDDEN
 
-MAX_SECRET_BYTES: Final = 1 << 20
+MAX_FILE_BYTES: Final = 1 << 20
+"""The largest configuration, and the largest secret file: what Kubernetes allows for a ConfigMap or a Secret."""
+MAX_DEPTH: Final = 64
+"""How deeply lists and mappings may be nested; the parser is recursive."""
+MAX_VALUES: Final = 100_000
+"""How many values a file may have once its aliases are expanded: ten aliases of ten aliases are enough for 10^10."""
 
 _TAG: Final = "tag:yaml.org,2002:"
 _REFERENCE: Final = re.compile(r"(\$\$\{)|\$\{([^}]*)(\}?)")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHORTEST: Final = 4
 _QUOTED: Final = re.compile(r"'[^']{2,}'")
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader used for its parser and resolver only; values are built by `_Builder`."""
+    """A loader of which only the parser and the resolver are used; `_Builder` builds the values."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Return the next node; a node that is nested too deeply is an error."""
+        self._depth += 1
+        try:
+            if self._depth > MAX_DEPTH:
+                event = self.peek_event()  # type: ignore[no-untyped-call]
+                raise yaml.MarkedYAMLError(
+                    problem=f"nested more than {MAX_DEPTH} levels deep", problem_mark=event.start_mark
+                )
+            node: yaml.Node | None = super().compose_node(parent, index)
+            return node
+        finally:
+            self._depth -= 1
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -42,6 +69,14 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(_TAG + _tag, re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
+class Document(NamedTuple):
+    """A parsed file: its value, what is wrong with its YAML, and the line of each path, from 1."""
+
+    value: Any
+    faults: list[ConfigFault]
+    lines: Mapping[str, int]
+
+
 def join(path: str, part: str | int) -> str:
     """Return the path of a key or an index below `path`: `a.b`, `a[0]`."""
     if isinstance(part, int):
@@ -49,42 +84,77 @@ def join(path: str, part: str | int) -> str:
     return f"{path}.{part}" if path else part
 
 
-def parse(text: str) -> tuple[Any, list[Fault]]:
-    """Return the file's values, and what is wrong with its YAML: syntax, duplicate keys, unknown tags."""
+def read_text(path: Path) -> str:
+    """Return a file's text. Raises `ValueError` with the reason where it cannot be read; never waits.
+
+    Pipes and devices are refused: a pipe without a writer would block, and /dev/zero has no end.
+    """
+    try:
+        # O_NONBLOCK: opening a pipe would wait for its writer, before there is anything to look at.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("is not a regular file")
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text") from None
+
+
+def parse(text: str) -> Document:
+    """Return the file's values, and what is wrong with its YAML: syntax, duplicate keys, unknown tags, its size."""
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "YAML"
-        return None, [Fault(where, f"not YAML: {_problem_of(error)}")]
+        return Document(None, [ConfigFault(where, f"invalid YAML: {_problem_of(error)}")], {})
     except yaml.reader.ReaderError as error:
-        return None, [Fault("", f"not YAML: a character at position {error.position} is not allowed")]
+        return Document(None, [ConfigFault("", f"invalid YAML: control character at position {error.position}")], {})
     builder = _Builder()
-    value = builder.build(node, "") if node is not None else None
-    return value, builder.faults
+    try:
+        value = builder.build(node, "") if node is not None else None
+    except _TooLargeError:
+        expanded = f"has more than {MAX_VALUES} values once its aliases are expanded"
+        return Document(None, [ConfigFault("", f"the file {expanded}; write fewer aliases")], {})
+    return Document(value, builder.faults, builder.lines)
 
 
 def _problem_of(error: yaml.MarkedYAMLError) -> str:
-    """Return the parser's words without the text of an alias, an anchor or a tag: it may be a secret without quotes."""
+    """Return the parser's message without the text of an alias, an anchor or a tag: it may be an unquoted secret."""
     problem = error.problem or "cannot be read"
     if not re.search("alias|anchor|tag|directive|start any token", problem):
         return problem
-    return f"{_QUOTED.sub('(hidden)', problem)}; text that begins with one of *&!%@` needs quotes"
+    return f"{_QUOTED.sub('(hidden)', problem)}; quote text that begins with one of *&!%@`"
+
+
+class _TooLargeError(Exception):
+    """The values would take more memory than a configuration is worth."""
 
 
 class _Builder:
-    """Builds plain values of YAML nodes and collects what is wrong with them."""
+    """Builds plain values from YAML nodes and collects what is wrong with them."""
 
     def __init__(self) -> None:
-        self.faults: list[Fault] = []
+        self.faults: list[ConfigFault] = []
+        self.lines: dict[str, int] = {}
         self._open: set[int] = set()
+        self._values = 0
 
     def build(self, node: yaml.Node, path: str) -> Any:
         """Return the node's value. An alias inside its own anchor is a fault, not an endless value."""
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _TooLargeError
         if id(node) in self._open:
-            self._fault(node, path, "is an alias of something that contains it")
+            self._fault(node, path, "the alias refers to something that contains it")
             return None
         self._open.add(id(node))
+        self.lines.setdefault(path, node.start_mark.line + 1)
         try:
             if isinstance(node, yaml.MappingNode):
                 return self._mapping(node, path)
@@ -108,27 +178,30 @@ class _Builder:
                 try:
                     return int(text) if kind == "int" else float(text)
                 except ValueError:
-                    self._fault(node, path, "is not the number that its tag says")
+                    self._fault(node, path, "is not a valid number")
             case _:
-                self._fault(node, path, "has a YAML tag that is not supported; text that begins with ! needs quotes")
+                self._fault(node, path, "the YAML tag is not supported; quote text that begins with !")
         return None
 
     def _mapping(self, node: yaml.MappingNode, path: str) -> dict[str, Any]:
-        """Return a mapping with text keys; `<<` gives defaults, a key that stands twice is a fault."""
+        """Return a mapping with text keys; `<<` gives defaults, and a duplicate key is a fault."""
         own: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self._fault(key_node, path, "a key is a text, not a list or a mapping")
+                self._fault(key_node, path, "a key must be a string, not a list or a mapping")
                 continue
             key = key_node.value
             if key_node.tag == f"{_TAG}merge":
                 for defaults in self._defaults(value_node, path):
                     merged = {**defaults, **merged}
                 continue
+            below = join(path, key)
             if key in own:
-                self._fault(key_node, join(path, key), "stands twice; keep one")
-            own[key] = self.build(value_node, join(path, key))
+                self._fault(key_node, below, f"duplicate key; it is also on line {self.lines[below]}")
+            # The key's line, not the value's: a value may begin on a later line.
+            self.lines.setdefault(below, key_node.start_mark.line + 1)
+            own[key] = self.build(value_node, below)
         return {**merged, **own}
 
     def _defaults(self, node: yaml.Node, path: str) -> Iterator[dict[str, Any]]:
@@ -138,26 +211,27 @@ class _Builder:
             if isinstance(value, dict):
                 yield value
             else:
-                self._fault(child, join(path, "<<"), "takes a mapping or a list of mappings")
+                self._fault(child, join(path, "<<"), "must be a mapping or a list of mappings")
 
     def _fault(self, node: yaml.Node, path: str, message: str) -> None:
-        """Note a fault with the line where it stands."""
-        self.faults.append(Fault(path, f"{message} (line {node.start_mark.line + 1})"))
+        """Add a fault with its line."""
+        self.faults.append(ConfigFault(path, message, node.start_mark.line + 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Resolver:
-    """Resolves `${NAME}`, `${NAME:-default}`, `${file:PATH}`; `$${` stands for `${`.
+    """Resolves `${NAME}`, `${NAME:-default}` and `${file:PATH}`; `$${` stands for `${`.
 
-    A default is taken where the variable is unset or empty, as in a shell. A file's path is relative to `folder`; the
+    As in a shell, the default is used where the variable is unset or empty. A file's path is relative to `folder`; the
     newline at its end is dropped.
     """
 
     env: Mapping[str, str]
     folder: Path
+    _resolved: dict[str, str] = field(default_factory=dict)
 
-    def resolve(self, value: Any, path: str, faults: list[Fault]) -> Any:
-        """Return `value` with every reference in its texts resolved; what is missing is added to `faults`."""
+    def resolve(self, value: Any, path: str, faults: list[ConfigFault]) -> Any:
+        """Return `value` with every reference in its texts resolved; add to `faults` what is missing."""
         if isinstance(value, dict):
             return {key: self.resolve(child, join(path, key), faults) for key, child in value.items()}
         if isinstance(value, list):
@@ -166,31 +240,41 @@ class Resolver:
             return value
         problems: list[str] = []
 
-        def replace(match: re.Match[str]) -> str:
+        def lookup(match: re.Match[str]) -> str:
             escaped, reference, closed = match.groups()
             if escaped:
                 return "${"
-            return self._lookup(reference, problems) if closed else self._problem("${ without }", problems)
+            return self._lookup(reference, problems) if closed else self._problem("${ without a closing }", problems)
 
-        text = _REFERENCE.sub(replace, value)
-        faults.extend(Fault(path, problem) for problem in problems)
+        text = _REFERENCE.sub(lookup, value)
+        faults.extend(ConfigFault(path, problem) for problem in problems)
+        self._resolved[path] = text
         return None if problems else text
+
+    def hide(self, fault: ConfigFault) -> ConfigFault:
+        """Return a fault without the text that a reference at its path stands for: it may be a misplaced secret."""
+        text = self._resolved.get(fault.path)
+        if not text:
+            return fault
+        message = fault.message.replace(f"'{text}'", HIDDEN)
+        # A shorter text would be found inside of other words; of those only the quoted value is a repetition.
+        message = message.replace(text, HIDDEN) if len(text) >= _SHORTEST else message
+        return replace(fault, message=message)
 
     @staticmethod
     def _problem(problem: str, problems: list[str]) -> str:
-        """Note a problem and return an empty text."""
+        """Add a problem and return an empty text."""
         problems.append(problem)
         return ""
 
     def _lookup(self, reference: str, problems: list[str]) -> str:
-        """Return what one reference stands for."""
+        """Return the value of one reference."""
         if reference.startswith("file:"):
             return self._file(reference.removeprefix("file:"), problems)
         name, has_default, default = reference.partition(":-")
         if not _NAME.fullmatch(name):
-            return self._problem(
-                "${…} takes NAME, NAME:-default or file:PATH; write $${ for the characters themselves", problems
-            )
+            usage = "write ${NAME}, ${NAME:-default} or ${file:PATH}, and $${ for a literal ${"
+            return self._problem(f"invalid reference: {usage}", problems)
         found = self.env.get(name)
         if has_default:
             return found or default
@@ -201,15 +285,9 @@ class Resolver:
     def _file(self, name: str, problems: list[str]) -> str:
         """Return a file's text without the newline at its end."""
         try:
-            with (self.folder / name).open("rb") as file:
-                content = file.read(MAX_SECRET_BYTES + 1)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a path"
-            return self._problem(f"the file {name} cannot be read: {reason}", problems)
-        if len(content) > MAX_SECRET_BYTES:
-            return self._problem(f"the file {name} is larger than {MAX_SECRET_BYTES} bytes", problems)
-        try:
-            text = content.decode()
-        except UnicodeDecodeError:
-            return self._problem(f"the file {name} is not UTF-8 text", problems)
+            text = read_text(self.folder / name)
+        except ValueError as error:
+            # A path with a null byte is a ValueError of the system call itself.
+            reason = "cannot be read: not a valid path" if "\0" in name else error
+            return self._problem(f"the file {name} {reason}", problems)
         return text.removesuffix("\n").removesuffix("\r")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from connector.config.values import parse_duration
+from connector.config.models import parse_duration
 from connector.console.index import Query
 from connector.console.table import NAMES
 from connector.dead_letters.replay import MAX_REPLAYS, Edit, Order

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from connector.config.values import parse_duration
+from connector.config.models import parse_duration
 from connector.dead_letters.headers import ParsedDeadLetter
 
 FIELDS: Final[Mapping[str, Callable[[ParsedDeadLetter], str | None]]] = {

@@ -20,8 +20,8 @@ from connector.delivery.states import Event, Kind
 from connector.errors import Refusal
 from connector.pipeline.batching import Batch, Delivery
 from connector.records import NO_TIMESTAMP, Answer, DeadLetter, OffsetRange, Receipt, uuid5_text
-from connector.telemetry.discretion import discreet
 from connector.telemetry.logs import sample
+from connector.telemetry.redaction import hide_record_values
 from connector.vendors.base import (
     DESTINATION,
     Accepted,
@@ -76,7 +76,9 @@ class Outcomes:
         if not isinstance(verdict, Accepted):
             batch.said = verdict.reason
             if response is not None:
-                verdict = replace(verdict, reason=discreet(verdict.reason, (item.body for item in batch.items)))
+                verdict = replace(
+                    verdict, reason=hide_record_values(verdict.reason, (item.body for item in batch.items))
+                )
         if self._destination.holds:
             self._apply_to_holds(batch, verdict, probe)
         await self._actions[type(verdict)](batch, verdict, response, probe)

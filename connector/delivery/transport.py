@@ -28,7 +28,7 @@ from connector.delivery.exchange import (
     WatchedRequest,
     watched_body,
 )
-from connector.errors import ConfigurationError, Fault, TransportError
+from connector.errors import ConfigFault, ConfigurationError, TransportError
 from connector.vendors.base import Request, Response
 
 ANSWER_CAP: Final = 2**20
@@ -231,13 +231,15 @@ def _tls(name: str, http: HttpSettings) -> ssl.SSLContext | bool:
     try:
         context = ssl.create_default_context(cafile=http.ca_file)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError([Fault(f"{path}.ca_file", _unusable(error, "certificates of authorities"))]) from error
+        raise ConfigurationError(
+            [ConfigFault(f"{path}.ca_file", _unusable(error, "certificates of authorities"))]
+        ) from error
     if http.cert_file is not None:
         try:
             # Without an answer of our own OpenSSL would ask the terminal for an encrypted key's password.
             context.load_cert_chain(http.cert_file, http.key_file, password=lambda: "")
         except (OSError, ssl.SSLError) as error:
-            fault = Fault(f"{path}.cert_file", _unusable(error, "a certificate with its unencrypted key"))
+            fault = ConfigFault(f"{path}.cert_file", _unusable(error, "a certificate with its unencrypted key"))
             raise ConfigurationError([fault]) from error
     return context
 

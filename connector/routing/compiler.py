@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from connector.config.errors import suggest
 from connector.config.loader import RouteSettings, Settings
-from connector.errors import Fault
+from connector.errors import ConfigFault
 from connector.records import Record
 from connector.routing.mapping import (
     Condition,
@@ -61,7 +61,7 @@ class CompiledRoute:
 
 def compile_routes(
     settings: Settings, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any]
-) -> tuple[tuple[CompiledRoute, ...], list[Fault]]:
+) -> tuple[tuple[CompiledRoute, ...], list[ConfigFault]]:
     """Return the compiled routes and every fault in them; with a fault the routes are not to be used."""
     compiler = _Compiler(destinations, schemas)
     routes = tuple(compiler.route(index, route) for index, route in enumerate(settings.routes))
@@ -93,7 +93,7 @@ class _Compiler:
     def __init__(self, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any]) -> None:
         self.destinations = destinations
         self.schemas = schemas
-        self.faults: list[Fault] = []
+        self.faults: list[ConfigFault] = []
 
     def route(self, index: int, route: RouteSettings) -> CompiledRoute:
         """Return one compiled route; what is wrong with it goes to `faults`."""
@@ -111,7 +111,7 @@ class _Compiler:
         )
 
     def _fault(self, path: str, message: str) -> None:
-        self.faults.append(Fault(path, message))
+        self.faults.append(ConfigFault(path, message))
 
     def _check_schema_name(self, path: str, route: RouteSettings) -> None:
         name = route.schema_name

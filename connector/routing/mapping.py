@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from connector.config.errors import kind, suggest
-from connector.errors import Fault, Refusal
+from connector.errors import ConfigFault, Refusal
 from connector.records import NO_TIMESTAMP, Record
 from connector.routing.conversions import Converter, Unfit, Unit, converter
 from connector.vendors.base import FieldKind
@@ -291,31 +291,31 @@ class FieldMapping:
 
 def compile_mapping(
     fields: Mapping[str, Any], wanted: Mapping[str, FieldKind], path: str, schema: Any = None
-) -> tuple[FieldMapping, list[Fault]]:
+) -> tuple[FieldMapping, list[ConfigFault]]:
     """Return a route's mapping for one vendor, and every fault in it; with a fault the mapping is not to be used.
 
     `wanted` is the vendor's `VendorKind.fields`, `path` where the mapping stands in the file. With a `schema` (the
     writer's, as parsed JSON) every dotted path is checked against it; without, a path that is not there gives null.
     """
-    faults: list[Fault] = []
+    faults: list[ConfigFault] = []
     template: dict[str, Any] = dict.fromkeys(wanted)
     steps: list[_Step] = []
     for name, entry in fields.items():
         where = f"{path}.{name}"
         if name not in wanted:
-            faults.append(Fault(where, f"the vendor has no such field; {suggest(name, wanted)}"))
+            faults.append(ConfigFault(where, f"the vendor has no such field; {suggest(name, wanted)}"))
             continue
         try:
             step = _compile_field(name, entry, wanted[name], schema)
         except ValueError as fault:
-            faults.append(Fault(where, str(fault)))
+            faults.append(ConfigFault(where, str(fault)))
             continue
         if isinstance(step, _Constant):
             template[name] = step.value
         else:
             steps.append(step)
     missing = [name for name, field in wanted.items() if field.required and name not in fields]
-    faults += [Fault(f"{path}.{name}", "the vendor requires this field: map it") for name in missing]
+    faults += [ConfigFault(f"{path}.{name}", "the vendor requires this field: map it") for name in missing]
     return FieldMapping(template, tuple(steps)), faults
 
 

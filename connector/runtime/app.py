@@ -1,4 +1,4 @@
-"""The composition root: builds the rooms, wires, starts, drains and stops them. The one file that knows them all."""
+"""The composition root: builds, wires, starts, drains and stops everything. The one module that knows all packages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import faulthandler
 import gc
 import os
 import signal
-import sys
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -46,23 +45,28 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 GC_THRESHOLD: Final = 20_000
-"""Objects made, less those gone again, before the youngest are looked at; Python's own is 700."""
+"""Net new objects before the collector looks at the youngest; Python's default is 700."""
 STOP_MARGIN: Final = 5.0
-"""Seconds beyond `limits.drain_timeout` in which a stopping process has ended."""
+"""Seconds beyond `limits.drain_timeout` after which a stopping process has ended."""
 _LAST_RESORT: Final = 1.0
-"""Seconds after that in which one whose event loop does not run any more is ended from outside of it."""
+"""Seconds after that until a process whose event loop no longer runs is ended, and again for one that cannot say so."""
 
 
 async def run(loaded: Loaded, destination: str | None = None, *, on_ready: Callable[[int], None] | None = None) -> int:
-    """Run the connector until SIGTERM or SIGINT and return the exit status.
+    """Run the connector until SIGTERM, SIGINT or SIGHUP and return the exit status.
 
-    `destination` runs one destination alone in a group of its own. `on_ready` is told the server's port. Raises
-    `ConnectorError` where it cannot start or go on.
+    `destination` runs one destination alone in its own group. `on_ready` is called with the server's port. Raises
+    `ConnectorError` if it cannot start or go on.
     """
-    _calm_collector()
+    _tune_collector()
     stop = asyncio.Event()
     _stop_on_signals(stop, loaded.settings.limits.drain_timeout)
-    return await serve(loaded, stop, destination, on_ready=on_ready)
+    try:
+        return await serve(loaded, stop, destination, on_ready=on_ready)
+    except ConnectorError:
+        # What is left is to print the reason; a blocked stderr must not keep the process alive.
+        _end_after(STOP_MARGIN)
+        raise
 
 
 async def serve(
@@ -72,12 +76,15 @@ async def serve(
     *,
     on_ready: Callable[[int], None] | None = None,
 ) -> int:
-    """Run until `stop` is set: `run` without signals, for those who embed the connector."""
+    """Run until `stop` is set: `run` without signals, for programs that embed the connector."""
     settings = loaded.settings
     check_routes(loaded)
     logs.register_secrets(secret_values(settings))
     clock = SystemClock()
     metrics = Metrics()
+    names = list(settings.destinations) if destination is None else [destination]
+    topics = [topic for topic in settings.kafka.topics if not topic.startswith("^")]
+    metrics.begin(names, [*topics, settings.replay_topic])
     group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
     member = Member(group, clock, settings.limits.drain_timeout)
     metrics.on_scrape(member.update_gauges)
@@ -108,7 +115,7 @@ async def serve(
 
 
 async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio.Event) -> TopicReport | None:
-    """Wait for a broker and check the topics; None where it was stopped meanwhile."""
+    """Wait for a broker and check the topics; None if it was stopped meanwhile."""
     async with TopicCheck(settings.kafka, clock=clock) as check:
         waiting = asyncio.create_task(check.wait(member.waiting))
         stopped = asyncio.create_task(stop.wait())
@@ -125,33 +132,33 @@ async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio
 
 
 async def _adopt_offsets(groups: Groups, settings: Settings, destination: str, group: str) -> None:
-    """At the first start of a destination's own group, give it the combined group's offsets and its part of the map.
+    """At the first start of a destination's own group, copy the combined group's offsets and its part of the map.
 
-    Without those it would begin anew and send everything again: it refuses, unless `kafka.start` says where to begin.
+    Without them it would start over and send everything again, so it refuses, unless `kafka.start` is set.
     """
     if await groups.committed(group):
         return
     base = settings.kafka.group_id
     adopted = []
-    for one in await groups.committed(base):
+    for commit in await groups.committed(base):
         try:
-            finished = metadata.decode(one.offset, one.metadata)
+            finished = metadata.decode(commit.offset, commit.metadata)
         except metadata.ForeignMetadata as error:
-            log.warning("offsets.foreign_metadata", topic=one.topic, partition=one.partition, message=str(error))
+            log.warning("offsets.foreign_metadata", topic=commit.topic, partition=commit.partition, message=str(error))
             finished = metadata.FinishedMap()
-        watermark, part = metadata.part_of(one.offset, finished, destination)
-        adopted.append(Commit(one.topic, one.partition, watermark, metadata.encode(watermark, part).text))
+        watermark, part = metadata.part_of(commit.offset, finished, destination)
+        adopted.append(Commit(commit.topic, commit.partition, watermark, metadata.encode(watermark, part).text))
     if not adopted:
         if settings.kafka.start is not None:
             return
         raise StartupError(
-            f"group {group} starts for the first time and group {base} has no offsets to begin with: set kafka.start, "
-            f"or run the combined group first"
+            f"group {group} has no offsets yet and group {base} has none to copy: set kafka.start, or run the combined "
+            f"group first"
         )
     try:
         await groups.commit(group, adopted)
     except StartupError:
-        # Another member of the new group may have come first: then its offsets are there.
+        # Another member of the new group may have been first; then its offsets are there.
         if not await groups.committed(group):
             raise
     log.info("offsets.adopted", group=group, base=base, partitions=len(adopted))
@@ -167,10 +174,10 @@ async def _run(
     clock: Clock,
     stop: asyncio.Event,
 ) -> None:
-    """Run one pipeline on real edges."""
+    """Run one pipeline on real Kafka and HTTP."""
     base, kinds, own = loaded.settings, vendors.kinds(), own_schemas(loaded)
     producer = KafkaProducer(base.kafka)
-    trouble = _Trouble()
+    trouble = _RegistryTrouble()
     avro = _avro(base, own, passed_on(base, kinds), clock, trouble)
     dead_letters = DeadLetterWriter(
         producer,
@@ -191,7 +198,7 @@ async def _run(
         answers={
             name: ResultsWriter(avro.encoder, producer, topic, clock) for name, topic in base.results_topics.items()
         },
-        transport=lambda name, one: HttpTransport(name, one.http, one.max_in_flight),
+        transport=lambda name, account: HttpTransport(name, account.http, account.max_in_flight),
         reload=lambda name: kinds[base.destinations[name].vendor].build(_reloaded(loaded, name)),
         clock=clock,
         random=Random(),
@@ -203,13 +210,13 @@ async def _run(
     trouble.listener = pipeline.holds.registry_trouble
     await producer.start()
     member.running(pipeline, dead_letters, lambda: source.troubles)
-    beside = [asyncio.create_task(member.summarize(metrics)), asyncio.create_task(_leave(source, stop))]
+    background = [asyncio.create_task(member.summarize(metrics)), asyncio.create_task(_leave(source, stop))]
     try:
         await pipeline.run(stop)
     finally:
-        for task in beside:
+        for task in background:
             task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        await asyncio.gather(*background, return_exceptions=True)
         if receipts is not None:
             await receipts.close(1.0)
         await producer.close(2.0)
@@ -220,21 +227,25 @@ async def _run(
 
 @dataclass(frozen=True, slots=True)
 class _Avro:
-    """What reads and writes Avro, and the registry that both ask."""
+    """The Avro decoder and encoder, and the registry that both use."""
 
     decoder: Decoder
     encoder: Encoder
     registry: Registry | None
 
     async def close(self) -> None:
-        """End what is being asked."""
+        """Cancel open requests to the registry."""
         await self.decoder.close()
         if self.registry is not None:
             await self.registry.close()
 
 
 def _avro(
-    settings: Settings, own: Sequence[Schema], as_json: Iterable[tuple[str, str]], clock: Clock, trouble: _Trouble
+    settings: Settings,
+    own: Sequence[Schema],
+    as_json: Iterable[tuple[str, str]],
+    clock: Clock,
+    trouble: _RegistryTrouble,
 ) -> _Avro:
     registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
     contracts, report = load_contracts(), trouble.report
@@ -248,9 +259,9 @@ def _avro(
 def _receipts(
     settings: Settings, avro: _Avro, producer: KafkaProducer, group: str, metrics: Metrics, clock: Clock
 ) -> ReceiptWriter | None:
-    """Return what writes receipts, None where there are to be none.
+    """Return the writer of receipts, None where there is no topic for them.
 
-    Its encoder tells its registry's trouble to nobody but the log: deliveries do not wait for receipts.
+    Its encoder reports trouble with the registry to the log only, because deliveries do not wait for receipts.
     """
     topic = settings.receipts.topic
     if topic is None:
@@ -271,7 +282,7 @@ def _source(settings: Settings, group: str, clock: Clock) -> KafkaSource:
 
 
 def _tracer(settings: Settings) -> OtelTracer | None:
-    """Return what traces requests; OpenTelemetry is not even imported where nobody wants it."""
+    """Return the tracer of requests, None where tracing is off; OpenTelemetry is imported only if it is on."""
     if not settings.tracing.enabled:
         return None
     from connector.runtime.tracing import open_tracer  # noqa: PLC0415 -- an extra that need not be installed
@@ -280,26 +291,26 @@ def _tracer(settings: Settings) -> OtelTracer | None:
 
 
 async def _leave(source: KafkaSource, stop: asyncio.Event) -> None:
-    """Tell the source of a stop: an assignment may be waiting for a broker that does not answer."""
+    """Tell the source of a stop, because an assignment may be waiting for a broker that does not answer."""
     await stop.wait()
     source.leave()
 
 
 def _reloaded(loaded: Loaded, name: str) -> DestinationSettings:
-    """Read a destination's secrets again; what is new is hidden in logs before anything can show it."""
+    """Read a destination's secrets again and hide the new ones in logs before anything can show them."""
     settings = loaded.reload(name)
     logs.register_secrets(secret_values(settings))
     return settings
 
 
-class _Trouble:
-    """Passes the registry's trouble on to who is made later than the decoder."""
+class _RegistryTrouble:
+    """Passes trouble with the registry from the decoder to the pipeline, which is built later."""
 
     def __init__(self) -> None:
         self.listener: Callable[[str | None], None] = lambda _message: None
 
     def report(self, message: str | None) -> None:
-        """Tell the listener."""
+        """Call the listener."""
         self.listener(message)
 
 
@@ -307,17 +318,18 @@ def _is_fatal(error: ConnectorError) -> bool:
     return isinstance(error, DeliveryFailed) and error.fatal
 
 
-def _calm_collector() -> None:
-    """Have the cycle collector look less often: records are made by the thousand, are all alive, and form no cycles."""
+def _tune_collector() -> None:
+    """Let the cycle collector run less often: records form no cycles, and each run visits all live ones."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
 def _stop_on_signals(stop: asyncio.Event, drain_timeout: float) -> None:
-    """Stop on SIGTERM and SIGINT: the first drains, a second ends at once, and so does a drain that hangs.
+    """Stop on SIGTERM, SIGINT and SIGHUP: the first drains, a second ends at once, and so does a drain that hangs.
 
-    SIGUSR1 logs one level more, SIGUSR2 again as configured.
+    SIGHUP comes from a closed terminal; where it is ignored (nohup) it stays so. SIGUSR1 lowers the log level by one,
+    SIGUSR2 sets the configured one again.
     """
     loop = asyncio.get_running_loop()
 
@@ -331,24 +343,34 @@ def _stop_on_signals(stop: asyncio.Event, drain_timeout: float) -> None:
         stop.set()
         overdue = drain_timeout + STOP_MARGIN
         loop.call_later(overdue, _overdue)
-        # A client's thread that hangs in C can hold up the loop and the end of the interpreter: this needs neither, and
-        # says on stderr where each thread stands.
+        # A thread that hangs in C can block the loop and the end of the interpreter. This needs neither, and writes to
+        # stderr where each thread is.
         faulthandler.dump_traceback_later(overdue + _LAST_RESORT, exit=True)
+        _end_after(overdue + 2 * _LAST_RESORT)
 
-    for one in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(one, on_signal, one.name)
+    for stopping in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(stopping) is not signal.SIG_IGN:
+            loop.add_signal_handler(stopping, on_signal, stopping.name)
     loop.add_signal_handler(signal.SIGUSR1, logs.more)
     loop.add_signal_handler(signal.SIGUSR2, logs.as_configured)
 
 
+def _end_after(seconds: float) -> None:
+    """Have the kernel end the process after so many seconds, if it still runs.
+
+    Everything else needs the interpreter or stderr, and either may be blocked: a stack dump waits for a full pipe.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 def _overdue() -> None:
     log.error(
-        "connector.overdue", message="the stop took longer than limits.drain_timeout and its margin; ended at once"
+        "connector.overdue", message="the stop took longer than limits.drain_timeout plus a margin; ended at once"
     )
     _exit()
 
 
 def _exit() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    logs.flush(_LAST_RESORT / 2)
     os._exit(1)

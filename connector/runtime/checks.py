@@ -13,7 +13,7 @@ from connector.codec.registry import Registry, make_client
 from connector.codec.schemas import Schema, load_contracts, load_schema_files
 from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings
 from connector.delivery.transport import HttpTransport
-from connector.errors import ConfigurationError, ConnectorError, Fault, StartupError, TransportError
+from connector.errors import ConfigFault, ConfigurationError, ConnectorError, StartupError, TransportError
 from connector.kafka.topics import OwnTopic, TopicCheck
 from connector.routing.table import RouteTable
 from connector.vendors.base import Misconfigured, Probed, VendorKind
@@ -35,7 +35,7 @@ def own_schemas(loaded: Loaded) -> list[Schema]:
         absolute = Path(pattern).is_absolute()
         matches = [Path(pattern)] if absolute else sorted(loaded.folder.glob(pattern))
         if not matches:
-            faults.append(Fault(f"schemas.files[{index}]", f"{pattern} matches no file in {loaded.folder}"))
+            faults.append(ConfigFault(f"schemas.files[{index}]", f"{pattern} matches no file in {loaded.folder}"))
         found.extend(matches)
     if faults:
         raise ConfigurationError(faults)
@@ -47,7 +47,7 @@ def known_schemas(own: list[Schema]) -> dict[str, Any]:
     return {schema.name: schema.tree for schema in (*own, *load_contracts().schemas.values()) if schema.name}
 
 
-def tracing_faults(settings: Settings) -> list[Fault]:
+def tracing_faults(settings: Settings) -> list[ConfigFault]:
     """Return the fault of traces that are wanted where OpenTelemetry is not installed."""
     if not settings.tracing.enabled:
         return []
@@ -55,7 +55,7 @@ def tracing_faults(settings: Settings) -> list[Fault]:
     if all(_is_installed(package) for package in wanted):
         return []
     advice = "install the extra: pip install 'connector[otel]', or leave tracing off"
-    return [Fault("tracing.enabled", f"OpenTelemetry is not installed; {advice}")]
+    return [ConfigFault("tracing.enabled", f"OpenTelemetry is not installed; {advice}")]
 
 
 def _is_installed(package: str) -> bool:
@@ -71,7 +71,7 @@ def check_routes(loaded: Loaded) -> None:
     settings = loaded.settings
     schemas = known_schemas(own_schemas(loaded))
     faults = [
-        Fault(f"schemas.plain.{topic}", f"no known schema is {name}; add its file to schemas.files")
+        ConfigFault(f"schemas.plain.{topic}", f"no known schema is {name}; add its file to schemas.files")
         for topic, name in settings.schemas.plain.items()
         if name not in schemas
     ]

@@ -19,58 +19,23 @@ from __future__ import annotations
 import errno
 import hmac
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
 from pydantic import SecretStr
 
 from connector.errors import StartupError
-from connector.pipeline.skips import Skipped
 from connector.records import Position
+from connector.runtime.member import Check, Member
 from connector.telemetry import logs
 from connector.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _RELAYED: Final = ("Origin", "Sec-Fetch-Site", "Forwarded", "X-Forwarded-For", "Via")
 
 
-class Check(NamedTuple):
-    """Whether something is well, and where not, why; reasons may also stand beside a well one."""
-
-    ok: bool
-    reasons: Sequence[str] = ()
-
-
 _SKIP_STATUS: Final = {"skipped": 200, "pending": 202, "refused": 409}
-
-
-class Member(Protocol):
-    """What the port tells about and acts on: one running member of the group. All but the actions are quick."""
-
-    def health(self) -> Check:
-        """Whether the process works: a false answer asks the platform to start it again."""
-        ...
-
-    def readiness(self) -> Check:
-        """Whether it does its work; held destinations are told and do not fail it."""
-        ...
-
-    def status(self) -> Mapping[str, Any]:
-        """Return plain data for /status; `destinations` is keyed by name. Unset values are None."""
-        ...
-
-    async def hold(self, name: str) -> None:
-        """Hold a destination until it is released. Raises KeyError where this member has none of this name."""
-        ...
-
-    async def release(self, name: str) -> None:
-        """Let a destination go on that the operator held. Raises KeyError where this member has none of this name."""
-        ...
-
-    async def skip(self, position: Position, destination: str | None) -> Skipped:
-        """Make a record a dead letter, for one destination or for all. Raises KeyError for an unknown destination."""
-        ...
 
 
 class Server:

@@ -1,14 +1,13 @@
-"""One running member of the group, as its port shows it: health, readiness, status, and actions by hand."""
+"""One running member of the group, as its port shows it: health, readiness, status and the operator's actions."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
-from prometheus_client import Counter
 
 from connector import __version__
 from connector.clock import Clock
@@ -16,10 +15,8 @@ from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.worker import Worker
 from connector.pipeline.skips import Skipped, Skipper
 from connector.records import Position
-from connector.runtime.http import Check
 from connector.runtime.pipeline import Pipeline
-from connector.runtime.stuck import StuckJudge
-from connector.runtime.watchdog import Watchdog
+from connector.runtime.watchdog import StuckJudge, Watchdog
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
 
@@ -27,11 +24,24 @@ log = structlog.get_logger()
 
 SUMMARY_INTERVAL: Final = 30.0
 JOIN_SECONDS: Final = 15.0
-"""After so long in a group a member that was told nothing has no partitions: KIP-848 does not say so, others do."""
+"""After so many seconds in a group without an assignment a member counts as having none.
+
+The classic protocol reports an empty assignment; KIP-848 reports nothing.
+"""
+
+
+class Check(NamedTuple):
+    """The result of a check, with reasons. A passing check may have reasons too: they are shown and do not fail it."""
+
+    ok: bool
+    reasons: Sequence[str] = ()
 
 
 class Member:
-    """What `run` shows of itself, from before it has reached a broker until it ends."""
+    """The state of a running member, from before it has reached a broker until it ends.
+
+    Everything except the actions is quick, so that the port can answer while the loop is busy.
+    """
 
     def __init__(self, group: str, clock: Clock, drain_timeout: float) -> None:
         self._group = group
@@ -46,13 +56,13 @@ class Member:
         self._troubles: Callable[[], Mapping[str | None, str]] = dict
 
     def waiting(self, reason: str | None) -> None:
-        """Note why the pipeline cannot start yet; None where nothing is in its way any more."""
+        """Set the reason why the pipeline cannot start yet; None: there is none any more."""
         self._waiting = reason
 
     def running(
         self, pipeline: Pipeline, dead_letters: DeadLetterWriter, troubles: Callable[[], Mapping[str | None, str]]
     ) -> None:
-        """Note that the pipeline runs; `troubles` tells what keeps its source from Kafka, by topic or under None."""
+        """Note that the pipeline runs. `troubles` gives what keeps its source from Kafka, by topic or under None."""
         self._troubles = troubles
         self._pipeline, self._dead_letters = pipeline, dead_letters
         self._workers = pipeline.workers
@@ -60,16 +70,16 @@ class Member:
         self._waiting = None
 
     def stuck(self) -> str | None:
-        """Return why nothing moves, or None; to be asked from time to time, as the watchdog does."""
+        """Return why the member is stuck, or None; the watchdog asks once a second."""
         return None if self._judge is None else self._judge.look(self._clock.now())
 
     def health(self) -> Check:
-        """Whether the member is not stuck; that this is answered at all says that the loop turns."""
+        """Whether the process works; a failing check asks for a restart. That it answers proves that the loop turns."""
         reason = self.watchdog.reason
         return Check(ok=reason is None, reasons=[] if reason is None else [reason])
 
     def readiness(self) -> Check:
-        """Whether the member consumes, or has validly nothing to consume."""
+        """Whether the member consumes, or has a valid reason not to; holds are reported and do not fail it."""
         pipeline = self._pipeline
         reasons = [reason for reason in (self._waiting, pipeline and pipeline.holds.registry) if reason]
         if self._dead_letters is not None and self._dead_letters.trouble:
@@ -86,26 +96,26 @@ class Member:
         return Check(ok=ready, reasons=reasons)
 
     def _joined(self) -> bool:
-        """Whether the group has given partitions to this member, or none."""
+        """Whether the group has answered this member, with partitions or with none."""
         runner = None if self._pipeline is None else self._pipeline.runner
         if runner is None or runner.polled_at is None:
             return False
         return runner.joining_since is None or runner.polled_at - runner.joining_since > JOIN_SECONDS
 
     def status(self) -> Mapping[str, Any]:
-        """Return the content of `/status`."""
+        """Return plain data for /status; `destinations` is keyed by name. Unset values are None."""
         partitions = [] if self._pipeline is None else self._pipeline.runner.status()
         return {
             "destinations": {name: self._destination(worker) for name, worker in self._workers.items()},
             "partitions": [
                 {
-                    "topic": one.topic,
-                    "partition": one.partition,
-                    "watermark": one.watermark,
-                    "position": one.position,
-                    "map_used": round(one.map_used, 4),
+                    "topic": partition.topic,
+                    "partition": partition.partition,
+                    "watermark": partition.watermark,
+                    "position": partition.position,
+                    "map_used": round(partition.map_used, 4),
                 }
-                for one in partitions
+                for partition in partitions
             ],
             "buffer": self._buffer(),
             "waiting": self._waiting or self._troubles().get(None),
@@ -116,31 +126,31 @@ class Member:
         }
 
     async def hold(self, name: str) -> None:
-        """Hold a destination until it is released. Raises KeyError for an unknown name."""
-        self._workers[name].hold("held by hand")
+        """Hold a destination until it is released. Raises `KeyError` for an unknown name."""
+        self._workers[name].hold("held by an operator")
 
     async def release(self, name: str) -> None:
-        """End a destination's holds, and every topic's storm. Raises KeyError for an unknown name."""
+        """End a destination's holds, and every topic's storm. Raises `KeyError` for an unknown name."""
         self._workers[name].release()
         if self._pipeline is not None:
             self._pipeline.intake.release()
 
     async def skip(self, position: Position, destination: str | None) -> Skipped:
-        """Make a record a dead letter. Raises KeyError for an unknown destination."""
+        """Make a record a dead letter, for one destination or for all. Raises `KeyError` for an unknown destination."""
         if destination is not None:
             _ = self._workers[destination]
         pipeline = self._pipeline
         if pipeline is None:
-            return Skipped("refused", f"this member has no records yet: {self._waiting}")
+            return Skipped("refused", f"this member does not consume yet: {self._waiting}")
         return await Skipper(pipeline.runner, pipeline.intake, self._workers, self._clock).skip(position, destination)
 
     def update_gauges(self) -> None:
-        """Bring every gauge up to date before a scrape."""
+        """Update every gauge before a scrape."""
         if self._pipeline is not None:
             self._pipeline.runner.update_gauges()
 
     async def summarize(self, metrics: Metrics) -> None:
-        """Log one line an interval about what was done in it. Runs until cancelled."""
+        """Log one summary line per interval. Runs until cancelled."""
         counters = {
             "consumed": metrics.records_consumed,
             "delivered": metrics.records_delivered,
@@ -150,7 +160,7 @@ class Member:
         before = dict.fromkeys(counters, 0.0)
         while True:
             await asyncio.sleep(SUMMARY_INTERVAL)
-            totals = {name: _total(counter) for name, counter in counters.items()}
+            totals = {name: metrics.total(counter) for name, counter in counters.items()}
             log.info(
                 "summary",
                 **{name: int(total - before[name]) for name, total in totals.items()},
@@ -160,40 +170,40 @@ class Member:
             )
             before = totals
 
-    def _destination(self, worker: Worker) -> dict[str, Any]:
-        condition = worker.condition()
-        at = worker.destination
+    @staticmethod
+    def _destination(worker: Worker) -> dict[str, Any]:
+        condition, destination = worker.condition(), worker.destination
         return {
             "state": condition.state,
             "cause": condition.cause,
             "code": condition.code,
             "message": condition.message,
-            "since": _text(condition.since),
-            "next_probe": _text(condition.next_probe),
+            "since": _iso_time(condition.since),
+            "next_probe": _iso_time(condition.next_probe),
             "in_flight": worker.in_flight,
-            "buffered_bytes": at.buffer.bytes,
-            "requests_per_second": at.bucket.rate,
+            "buffered_bytes": destination.buffer.bytes,
+            "requests_per_second": destination.bucket.rate,
             "holds": [
                 {
                     "cause": hold.cause,
                     "code": hold.code,
                     "message": hold.message,
-                    "since": _text(hold.since),
-                    "next_probe": _text(hold.next_probe),
+                    "since": _iso_time(hold.since),
+                    "next_probe": _iso_time(hold.next_probe),
                     "set_aside": hold.set_aside,
                 }
-                for hold in at.shown_holds()
+                for hold in destination.shown_holds()
             ],
             "waiting": [
                 {
                     "topic": record.position.topic,
                     "partition": record.position.partition,
                     "offset": record.position.offset,
-                    "since": _text(record.since),
+                    "since": _iso_time(record.since),
                     "attempts": record.attempts,
                     "reason": record.reason,
                 }
-                for record in at.waiting.records()
+                for record in destination.waiting.records()
             ],
         }
 
@@ -209,10 +219,5 @@ class Member:
         }
 
 
-def _total(counter: Counter) -> float:
-    samples = [sample for family in counter.collect() for sample in family.samples]
-    return sum(sample.value for sample in samples if sample.name.endswith("_total"))
-
-
-def _text(moment: float | None) -> str | None:
+def _iso_time(moment: float | None) -> str | None:
     return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")

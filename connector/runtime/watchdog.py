@@ -1,7 +1,11 @@
-"""Watches the event loop from a thread of its own, and says once where everything stands when it is stuck.
+"""Detects a member that is stuck, from a thread of its own, and logs once where every thread and task is.
 
-A blocked loop can answer nothing, so `/healthz` fails by not answering; the log line is what tells why. The thread
-wakes once a second, asks the loop for one turn, and costs about nothing.
+Two faults are looked for: an event loop that does not turn, and a pipeline whose work does not move although it has
+no reason to wait. A hold, a throttle, or a broker or registry that does not answer is such a reason: a restart fixes
+none of them. What is left is a fault of the connector itself or of a vendor's module.
+
+A blocked loop cannot answer, so `/healthz` fails by not answering; the log line gives the reason. The thread wakes
+once a second and asks the loop for one turn, which costs almost nothing.
 """
 
 from __future__ import annotations
@@ -10,18 +14,30 @@ import asyncio
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 import structlog
 
+from connector.dead_letters.writer import DeadLetterWriter
+from connector.delivery.states import DestinationState
+from connector.delivery.worker import Worker
+from connector.runtime.pipeline import Pipeline
+
 log = structlog.get_logger()
 
 INTERVAL: Final = 1.0
 LOOP_LIMIT: Final = 10.0
 """Seconds without a turn of the loop that count as stuck; a slice of records takes milliseconds."""
+POLL_MARGIN: Final = 30.0
+"""Seconds beyond `limits.drain_timeout` after which a consumer that was not polled counts as stuck."""
+STILL_SECONDS: Final = 60.0
+"""Seconds beyond every wait that the settings allow after which work that does not move counts as stuck."""
+KAFKA_SECONDS: Final = 330.0
+"""Seconds that a dead letter or a result may wait for Kafka: librdkafka gives up after 5 min, plus a margin."""
+_WAITING: Final = frozenset({DestinationState.HELD, DestinationState.PROBING, DestinationState.THROTTLED})
 _MOST_LINES: Final = 60
 _MOST_FRAMES: Final = 25
 
@@ -29,7 +45,8 @@ _MOST_FRAMES: Final = 25
 class Watchdog:
     """Calls `judge` in the loop once an interval; it returns why the member is stuck, or None.
 
-    A reason counts when it was given twice in a row, so that a process that was suspended is not taken for stuck.
+    A reason counts only when it was given twice in a row: after a laptop's sleep or a SIGSTOP every clock has jumped,
+    and the first look would take the suspended process for a stuck one.
     """
 
     def __init__(
@@ -40,19 +57,19 @@ class Watchdog:
         self._limit = max(2, round(loop_limit / interval))
         self._ended = threading.Event()
         self._answered = True
-        self._said: str | None = None
-        self._before: str | None = None
+        self._judged: str | None = None
+        self._previous: str | None = None
         self._since = 0
         self.reason: str | None = None
         """Why the member is stuck now, or None."""
 
     def start(self) -> None:
-        """Watch the running loop."""
+        """Start the thread that watches the running loop."""
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._ended.set()
 
     def _watch(self) -> None:
@@ -61,24 +78,24 @@ class Watchdog:
             self._since += 1
             silent = 0 if self._answered else silent + 1
             if self._answered:
-                twice = self._said if self._before is not None else None
-                self._note(twice)
-                self._before, self._answered = self._said, False
+                confirmed = self._judged if self._previous is not None else None
+                self._report(confirmed)
+                self._previous, self._answered = self._judged, False
                 try:
                     self._loop.call_soon_threadsafe(self._turn)
                 except RuntimeError:
-                    # The loop is closed: nothing is left to watch.
+                    # The loop is closed, so nothing is left to watch.
                     return
             elif silent >= self._limit:
-                self._note(f"the event loop did not turn for {silent * self._interval:.0f} s")
+                self._report(f"the event loop did not turn for {silent * self._interval:.0f} s")
 
     def _turn(self) -> None:
-        """Answer; runs in the loop."""
-        self._said = self._judge()
+        """Judge the member; runs in the loop, so that an answer proves that it turns."""
+        self._judged = self._judge()
         self._answered = True
 
-    def _note(self, reason: str | None) -> None:
-        """Say that it is stuck, or goes on: once for each episode."""
+    def _report(self, reason: str | None) -> None:
+        """Log the start and the end of each episode once."""
         was, self.reason = self.reason, reason
         if reason is not None and was is None:
             self._since = 0
@@ -87,21 +104,21 @@ class Watchdog:
                 reason=reason,
                 threads=list(threads()),
                 tasks=list(tasks(self._loop)),
-                message="nothing moves: /healthz fails until it does; where threads and tasks stand is told once",
+                message="the member is stuck; /healthz fails until it moves again",
             )
         elif reason is None and was is not None:
             log.info("member.moving", reason=was, seconds=round(self._since * self._interval, 1))
 
 
 def threads() -> Iterator[str]:
-    """Yield for each thread of the process its name and where it stands, innermost first."""
+    """Yield each thread of the process by name with its stack, innermost frame first."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    for ident, frame in sys._current_frames().items():  # noqa: SLF001 -- documented, though spelt so
+    for ident, frame in sys._current_frames().items():  # noqa: SLF001 -- documented API in spite of its name
         yield f"{names.get(ident, ident)}: {_places(_outwards(frame))}"
 
 
 def tasks(loop: asyncio.AbstractEventLoop) -> Iterator[str]:
-    """Yield for each place at which tasks wait how many do, the first one's name and the place, innermost first."""
+    """Yield each place where tasks wait: the first task's name, how many more wait there, the stack from inside out."""
     found: dict[str, list[str]] = {}
     for task in asyncio.all_tasks(loop):
         found.setdefault(_places(_awaited(task.get_coro())), []).append(task.get_name())
@@ -112,7 +129,7 @@ def tasks(loop: asyncio.AbstractEventLoop) -> Iterator[str]:
 
 
 def _awaited(coroutine: Any) -> Iterator[FrameType]:
-    """Yield the frames of a coroutine and of what it waits for, innermost first."""
+    """Yield the frames of a coroutine and of what it awaits, innermost first."""
     frames: list[FrameType] = []
     while coroutine is not None and len(frames) < _MOST_FRAMES:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
@@ -130,9 +147,85 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _places(frames: Iterator[FrameType]) -> str:
-    """Return frames as `file.py:line function`, without any value: those may be personal."""
+    """Return frames as `file.py:line function`, without values, which may be personal."""
     places = []
     for _, frame in zip(range(_MOST_FRAMES), frames, strict=False):
         path = Path(frame.f_code.co_filename)
         places.append(f"{path.parent.name}/{path.name}:{frame.f_lineno} {frame.f_code.co_name}")
-    return " < ".join(places) or "it has ended"
+    return " < ".join(places) or "ended"
+
+
+class Stillness:
+    """Measures for how long each of several things has not changed."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[Hashable, float]] = {}
+
+    def seconds(self, name: str, state: Hashable, now: float) -> float:
+        """Return for how many seconds `name` has had this state; 0 for None, which means that nothing is due."""
+        seen = self._seen.get(name)
+        if state is None or seen is None or seen[0] != state:
+            self._seen[name] = (state, now)
+            return 0.0
+        return now - seen[1]
+
+
+class StuckJudge:
+    """Judges whether one pipeline is stuck. `troubles` gives what keeps its source from Kafka, under the key None."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        dead_letters: DeadLetterWriter,
+        troubles: Callable[[], Mapping[str | None, str]],
+        drain_timeout: float,
+        now: float,
+    ) -> None:
+        self._pipeline = pipeline
+        self._dead_letters = dead_letters
+        self._troubles = troubles
+        self._stuck_after = drain_timeout + POLL_MARGIN
+        self._began = now
+        self._still = Stillness()
+
+    def look(self, now: float) -> str | None:
+        """Return why the pipeline is stuck now, or None. It only reads, and is quick."""
+        if None in self._troubles():
+            return None
+        polled = self._pipeline.runner.polled_at
+        silent = now - (self._began if polled is None else polled)
+        if silent > self._stuck_after:
+            return f"the consumer was not polled for {silent:.0f} s"
+        if self._dead_letters.trouble is not None:
+            return None
+        for name, worker in self._pipeline.workers.items():
+            still = self._still.seconds(name, _work(worker, now), now)
+            if still > _patience(worker):
+                return f"destination {name} has work and no reason to wait, but sent nothing for {still:.0f} s"
+        still = self._still.seconds("", self._intake_work(), now)
+        if still > STILL_SECONDS + KAFKA_SECONDS:
+            return f"records have waited {still:.0f} s to be prepared, without a known reason"
+        return None
+
+    def _intake_work(self) -> Hashable:
+        """Return the bytes between consuming and the destinations; None where there are none, or they have to wait."""
+        pipeline = self._pipeline
+        buffered = sum(worker.destination.buffer.bytes for worker in pipeline.workers.values())
+        left = pipeline.budget.used - buffered
+        waits = pipeline.holds.registry is not None or pipeline.holds.stormy
+        return None if left <= 0 or waits else left
+
+
+def _work(worker: Worker, now: float) -> Hashable:
+    """Return what a destination has done and has left; None where nothing is left, or it has a reason to wait."""
+    destination = worker.destination
+    if not destination.buffer.bytes or worker.condition().state in _WAITING or destination.bucket.delay(now) > 0:
+        return None
+    return worker.answered, destination.buffer.bytes
+
+
+def _patience(worker: Worker) -> float:
+    """Return for how many seconds the settings allow a destination to make no visible progress."""
+    settings = worker.destination.settings
+    allowed = settings.timeout + settings.retry.max + settings.batch.linger + STILL_SECONDS
+    return allowed + KAFKA_SECONDS if worker.settling else allowed

@@ -1,11 +1,13 @@
-"""Structured logs: an event's name and its fields, as JSON lines or for a terminal, without secrets.
+"""Structured logs: an event name and its fields, as JSON lines or for a terminal, without secrets.
 
-The standard library's loggers, which the libraries use, go the same way. Logging belongs to the process, so
-its set-up and the secrets it hides do too; this module is the only one with such state.
+Lines are written by `log_writer`, so that a blocked stream never blocks the code that logs. The libraries' loggers
+write the same way, from level warning on. Logging belongs to the process; so do its set-up and the secrets it hides,
+and this module is the only one with such state.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import sys
@@ -17,6 +19,7 @@ import orjson
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
+from connector.telemetry.log_writer import LogWriter
 from connector.telemetry.redaction import HIDDEN, Redactor, names_secret
 
 _LEVELS: Final[Mapping[str, int]] = {
@@ -25,36 +28,38 @@ _LEVELS: Final[Mapping[str, int]] = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-_CHATTY: Final = ("aiohttp.access", "aiohttp.client", "asyncio", "httpx", "httpcore")
-"""Libraries' loggers that speak below warning about every request or loop."""
+_OURS: Final = "connector"
+"""The one logger of the standard library that the connector's own events go to, whatever module logs them."""
+_FLUSH_SECONDS: Final = 1.0
+"""How long the end of a process waits for its last lines to be written."""
 
 _log = structlog.get_logger()
 _redactor: Final = Redactor()
 
 
 class LogChoice(Protocol):
-    """What `log:` in the configuration says: `level` is debug … error, `format` auto, console or json."""
+    """The section `log` of the configuration: `level` is debug … error, `format` is auto, console or json."""
 
     @property
     def level(self) -> str:
-        """The lowest level logged."""
+        """The lowest level to log."""
         ...
 
     @property
     def format(self) -> str:
-        """How a line looks."""
+        """The form of a line."""
         ...
 
     @property
     def sample(self) -> int:
-        """At level debug: one record and one request in so many is followed."""
+        """At level debug: follow one in this many records and requests."""
         ...
 
 
-class Sample:
-    """Which records and requests are followed at level debug: a record is, or is not, in all its steps.
+class LogSample:
+    """Chooses the records and requests that are followed at level debug; a record in all its steps or in none.
 
-    Who follows asks `on` first, once for many records, so that nothing is paid while the level is higher.
+    Callers check `on` first, once for many records, so that following costs nothing at higher levels.
     """
 
     __slots__ = ("_count", "every", "on")
@@ -65,34 +70,37 @@ class Sample:
         self._count = 0
 
     def takes(self, topic: str, partition: int, offset: int) -> bool:
-        """Whether this record is one of those followed, the same in every process."""
+        """Whether to follow this record; every process answers the same."""
         return zlib.crc32(b"%d/%d/%b" % (offset, partition, topic.encode())) % self.every == 0
 
     def takes_next(self) -> bool:
-        """Whether the next one of something without a name is followed; the first is."""
+        """Whether to follow the next of several things without a name; the first one is followed."""
         self._count += 1
         return self._count % self.every == 1 % self.every
 
 
-class _Levels:
-    """The level that holds now, and the one of the configuration."""
+class _State:
+    """The current level, the one of the configuration, and the writer of all lines."""
 
     def __init__(self) -> None:
         self.current = self.configured = "info"
+        self.writer: LogWriter | None = None
 
 
-sample: Final = Sample()
-_levels: Final = _Levels()
+sample: Final = LogSample()
+_state: Final = _State()
 
 
 def register_secrets(secrets: Iterable[str]) -> None:
-    """Hide these texts wherever they would appear in a line from now on."""
+    """Hide these texts in every line from now on."""
     _redactor.register(secrets)
 
 
 def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
-    """Set up logging to `stream`, standard error unless given. Called again, it replaces what stood before."""
+    """Set up logging to `stream`, by default standard error. A second call replaces the first."""
     stream = sys.stderr if stream is None else stream
+    flush()
+    _state.writer = LogWriter(stream, _report_dropped)
     terminal = choice.format == "console" or (choice.format == "auto" and stream.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -112,68 +120,102 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: logging.getLogger(_OURS),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(_state.writer)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     logging.captureWarnings(capture=True)
     sample.every = choice.sample
-    _levels.configured = choice.level
+    _state.configured = choice.level
     _apply(choice.level)
 
 
 def level() -> str:
-    """Return the level that holds now."""
-    return _levels.current
+    """Return the current level."""
+    return _state.current
 
 
 def set_level(wanted: str, every: int | None = None) -> None:
-    """Log from this level on, and at level debug follow one record in `every`; both hold until the process ends.
+    """Set the lowest level to log, and at level debug follow one in `every` records, until the process ends.
 
     Raises `ValueError` for an unknown level or a sample below 1, and names what is allowed.
     """
     if wanted not in _LEVELS:
-        raise ValueError(f"no level is called {wanted}; allowed: {', '.join(_LEVELS)}")
+        raise ValueError(f"unknown level {wanted!r}; known levels: {', '.join(_LEVELS)}")
     if every is not None and every < 1:
-        raise ValueError("a sample is one in so many: a whole number from 1 on")
-    was = _levels.current
-    more = _LEVELS[wanted] < _LEVELS[was]
+        raise ValueError("the sample must be a whole number of at least 1")
+    was = _state.current
+    is_more = _LEVELS[wanted] < _LEVELS[was]
     sample.every = every or sample.every
-    if more:
+    if is_more:
         _apply(wanted)
     if wanted != was or every is not None:
-        # At the more talkative of the two levels, so that the line is seen.
+        # At the lower of the two levels, so that the line is written.
         _log.warning("log.level", was=was, now=wanted, sample=sample.every)
     _apply(wanted)
 
 
 def more() -> None:
-    """Log one level more: warning, then info, then debug."""
+    """Lower the level by one: warning, then info, then debug."""
     names = list(_LEVELS)
-    set_level(names[max(0, names.index(_levels.current) - 1)])
+    set_level(names[max(0, names.index(_state.current) - 1)])
 
 
 def as_configured() -> None:
-    """Log again from the level of the configuration on."""
-    set_level(_levels.configured)
+    """Set the level of the configuration again."""
+    set_level(_state.configured)
+
+
+def flush(timeout: float = _FLUSH_SECONDS) -> bool:
+    """Wait until every line is written, at most `timeout` seconds; return whether it is."""
+    return _state.writer is None or _state.writer.flush(timeout)
+
+
+def dropped() -> int:
+    """Return how many lines were dropped since the process started, because the stream took none."""
+    return 0 if _state.writer is None else _state.writer.dropped
+
+
+atexit.register(flush)
+
+
+def _report_dropped(lines: int) -> None:
+    _log.warning("log.dropped", lines=lines, message="the log stream was blocked, and its queue was full")
+
+
+class _Handler(logging.Handler):
+    """Formats a line where it is logged, and leaves the writing to the writer."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a line."""
+        try:
+            self._writer.put(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001 -- as every handler of the standard library does
+            self.handleError(record)
 
 
 def _apply(wanted: str) -> None:
-    """Let what is below the level go unwritten, whoever says it."""
-    _levels.current = wanted
+    """Drop lines below the level, and the libraries' below warning.
+
+    Below warning libraries log each request, some with their headers, and none of their lines is documented.
+    """
+    _state.current = wanted
     least = _LEVELS[wanted]
     sample.on = wanted == "debug"
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(least))
-    logging.getLogger().setLevel(least)
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(max(least, logging.WARNING))
+    logging.getLogger(_OURS).setLevel(least)
+    logging.getLogger().setLevel(max(least, logging.WARNING))
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Hide values whose key names a secret, and registered secrets in every text, exceptions included."""
+    """Hide the values of keys that name a secret, and registered secrets in every text, exceptions included."""
     return {
         key: HIDDEN if names_secret(key) and value is not None else _redactor.value(value)
         for key, value in event.items()
@@ -181,7 +223,7 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 
 def _logger_name(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Name the library that speaks: its lines are texts, not our event names."""
+    """Add the name of the library that logs: its lines are texts, not event names."""
     record = event.get("_record")
     if record is not None:
         event["logger"] = record.name
@@ -189,12 +231,12 @@ def _logger_name(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 
 def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """Return one JSON line, the event's name, level and time first."""
+    """Return one JSON line; time, level and event name come first."""
     first = ("timestamp", "level", "event")
     ordered: dict[str, Any] = {key: event[key] for key in first if key in event}
     ordered.update(event)
     try:
         return orjson.dumps(ordered).decode()
     except TypeError:
-        # Numbers beyond 64 bits and broken surrogates: rare, and no reason to lose the line.
+        # Numbers above 64 bits and broken surrogates are rare, and no reason to lose the line.
         return json.dumps(ordered)

@@ -1,14 +1,14 @@
 """Every metric of the connector, defined once: name, kind, labels, meaning, unit, buckets.
 
-`Metrics` makes them in a registry; `docs/metrics.md` is made from `DEFINITIONS`. Children (`metric.labels(…)`) are
-cached by those who count, because looking one up costs more than counting.
+`Metrics` creates them in a registry of its own; `docs/metrics.md` is generated from `DEFINITIONS`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final, Literal
 
 import prometheus_client
@@ -17,6 +17,14 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 PREFIX: Final = "connector_"
+CAUSES: Final = (
+    *("decode", "route", "internal", "operator"),
+    *("invalid", "refused", "too_large", "expired", "gave_up", "unknown_outcome"),
+)
+"""Causes of dead letters. Only the first four occur before a record has a destination."""
+UNROUTED_CAUSES: Final = CAUSES[:4]
+_UNROUTED_ONLY: Final = ("decode", "route")
+_DEAD_LETTERED: Final = "records_dead_lettered_total"
 STATES: Final = ("flowing", "throttled", "retrying", "held", "probing")
 PARTS: Final = ("poll", "decode", "prepare", "deliver", "commit", "idle")
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,7 +32,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One metric; `name` is without the prefix. `values` says what a label may hold, where that is a fixed list."""
+    """One metric; `name` is without the prefix. `values` are those of the last label, where that is a fixed list."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -32,7 +40,12 @@ class Definition:
     meaning: str
     unit: str
     buckets: tuple[float, ...] = ()
-    values: str = ""
+    values: tuple[str, ...] = ()
+
+    @property
+    def known_values(self) -> str:
+        """The values of the last label, for documents; empty where they are not a fixed list."""
+        return f"{self.labels[-1]}: {', '.join(self.values)}" if self.values else ""
 
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
@@ -42,67 +55,67 @@ _RECORDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 75.0, 100.0, 200.0, 500.0, 1
 _BYTES: Final = (256.0, 1024.0, 4096.0, 10_000.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0)
 
 _TIME: Final = (
-    "Where the time of a member goes: every second since it joined belongs to one part. `poll`: taking records from "
-    "Kafka; `decode`: decoding, and waiting for a schema; `prepare`: routing and encoding; `deliver`: the requests' "
-    "own work, and waiting for vendors with the buffer or a map full; `commit`: committing; `idle`: nothing to read."
+    "How a member spends its time: every second since it joined counts to one part. `poll`: consuming from Kafka; "
+    "`decode`: decoding, and waiting for a schema; `prepare`: routing and encoding; `deliver`: work on requests, and "
+    "waiting for vendors while the buffer or an offset map is full; `commit`: committing; `idle`: nothing to consume."
 )
 
 DEFINITIONS: Final = tuple(
     Definition(*row)
     for row in (
-        ("records_consumed_total", "counter", ("topic",), "Records read, null values included.", "records"),
+        ("records_consumed_total", "counter", ("topic",), "Records consumed, null values included.", "records"),
         ("records_delivered_total", "counter", ("destination",), "Records that the vendor accepted.", "records"),
         (
             "records_dead_lettered_total",
             "counter",
             ("destination", "cause"),
-            "Records acknowledged by the dead-letter topic; without a destination where none was found yet.",
+            "Records written to the dead-letter topic; the destination is empty where none was known yet.",
             "records",
             (),
-            "cause: decode, route, invalid, refused, too_large, expired, gave_up, unknown_outcome, operator, internal",
+            CAUSES,
         ),
         (
             "records_skipped_total",
             "counter",
             ("reason",),
-            "Records that need no delivery (by this member, this time).",
+            "Records that this member did not have to deliver.",
             "records",
             (),
-            "reason: null_value, unrouted, other_destination, finished_before",
+            ("null_value", "unrouted", "other_destination", "finished_before"),
         ),
         (
             "requests_total",
             "counter",
             ("destination", "verdict"),
-            "Requests sent, by what their answer meant.",
+            "Requests sent, by the verdict on their response.",
             "requests",
             (),
-            "verdict: accepted, refused, too_large, throttled, retry, misconfigured",
+            ("accepted", "refused", "too_large", "throttled", "retry", "misconfigured"),
         ),
         (
             "request_seconds",
             "histogram",
             ("destination",),
-            "Time from sending to the whole answer.",
+            "Time from sending a request to its complete response.",
             "seconds",
             _SECONDS,
         ),
-        ("batch_records", "histogram", ("destination",), "Records of a request.", "records", _RECORDS),
-        ("batch_bytes", "histogram", ("destination",), "Bytes of a request's body.", "bytes", _BYTES),
+        ("batch_records", "histogram", ("destination",), "Records per request.", "records", _RECORDS),
+        ("batch_bytes", "histogram", ("destination",), "Bytes per request body.", "bytes", _BYTES),
         (
             "batch_closed_total",
             "counter",
             ("destination", "by"),
-            "Batches closed, by what closed them.",
+            "Batches closed, by reason.",
             "batches",
             (),
-            "by: records, bytes, linger, group",
+            ("records", "bytes", "linger", "group"),
         ),
         (
             "delivery_delay_seconds",
             "histogram",
             ("destination",),
-            "Time from a record's timestamp to its acceptance.",
+            "Time from a record's timestamp to its acceptance; 0 for a timestamp in the future.",
             "seconds",
             _DELAYS,
         ),
@@ -110,67 +123,67 @@ DEFINITIONS: Final = tuple(
             "isolation_requests_total",
             "counter",
             ("destination",),
-            "Extra requests that looked for the record at fault in a refused batch.",
+            "Extra requests to find the faulty record of a refused batch.",
             "requests",
         ),
         (
             "unknown_outcomes_total",
             "counter",
             ("destination",),
-            "Requests of which nobody can say whether the vendor accepted them.",
+            "Requests for which it is unknown whether the vendor accepted them.",
             "requests",
         ),
         (
             "receipts_total",
             "counter",
             ("result",),
-            "Receipts of delivered batches, where receipts.topic is set; a lost one loses no delivery.",
+            "Receipts of delivered batches, if receipts.topic is set; a lost receipt loses no delivery.",
             "receipts",
             (),
-            "result: written, lost",
+            ("written", "lost"),
         ),
         (
             "destination_state",
             "gauge",
             ("destination", "state"),
-            "1 for the state in which the destination is, 0 for the others.",
+            "1 for the current state of the destination, 0 for the others.",
             "1",
             (),
-            f"state: {', '.join(STATES)}",
+            STATES,
         ),
-        ("destination_in_flight", "gauge", ("destination",), "Requests under way.", "requests"),
+        ("destination_in_flight", "gauge", ("destination",), "Requests in flight.", "requests"),
         (
             "rate_limit_wait_seconds",
             "histogram",
             ("destination",),
-            "How long a batch that was ready waited for the rate limit.",
+            "How long a ready batch waited for the rate limit.",
             "seconds",
             _WAITS,
         ),
-        ("buffer_bytes", "gauge", (), "Memory charged for the records under way.", "bytes"),
-        ("buffer_limit_bytes", "gauge", (), "What `limits.buffer` allows.", "bytes"),
+        ("buffer_bytes", "gauge", (), "Memory charged for records in progress.", "bytes"),
+        ("buffer_limit_bytes", "gauge", (), "Upper limit of buffer_bytes, from limits.buffer.", "bytes"),
         (
             "partition_lag",
             "gauge",
             ("topic", "partition"),
-            "Records not done yet; those finished above the watermark are left out.",
+            "Records that are not done yet, without those finished above the watermark.",
             "records",
         ),
         (
             "partition_watermark_age_seconds",
             "gauge",
             ("topic", "partition"),
-            "How long the watermark stands although there is work above it; 0 without work.",
+            "How long the watermark has not moved although there is work above it; 0 without work.",
             "seconds",
         ),
         (
             "offset_map_used_ratio",
             "gauge",
             ("topic", "partition"),
-            "Share of the commit metadata that the finished deliveries above the watermark take.",
+            "Share of the commit metadata that is used for finished deliveries above the watermark.",
             "ratio",
         ),
-        ("commits_total", "counter", ("result",), "Commits of offsets.", "commits", (), "result: ok, failed"),
+        ("commits_total", "counter", ("result",), "Commits of offsets.", "commits", (), ("ok", "failed")),
         (
             "rebalances_total",
             "counter",
@@ -178,7 +191,7 @@ DEFINITIONS: Final = tuple(
             "Changes of the assignment.",
             "events",
             (),
-            "event: assigned, revoked, lost",
+            ("assigned", "revoked", "lost"),
         ),
         (
             "time_seconds_total",
@@ -187,14 +200,14 @@ DEFINITIONS: Final = tuple(
             _TIME,
             "seconds",
             (),
-            f"part: {', '.join(PARTS)}",
+            PARTS,
         ),
     )
 )
 
 
 class Observations:
-    """One child of a histogram, counted without a lock: all who observe run in one thread."""
+    """One child of a histogram. It needs no lock, because everything that observes runs in one thread."""
 
     __slots__ = ("_bounds", "counts", "total")
 
@@ -209,14 +222,20 @@ class Observations:
         self.total += value
 
     def observe_since(self, times: Sequence[int], now: float) -> None:
-        """Count the seconds from many moments (epoch milliseconds) to now (epoch seconds).
+        """Count the seconds from many moments (epoch milliseconds) to now (epoch seconds); 0 for one in the future.
 
-        This is done for every record; those of one batch mostly lie in one bucket.
+        This runs for every record; those of one batch mostly fall into one bucket.
         """
         if not times:
             return
         bounds, counts = self._bounds, self.counts
-        lowest = bisect_left(bounds, now - max(times) / 1000)
+        latest = max(times)
+        if latest / 1000 > now:
+            # A producer's clock may be ahead of ours: a sum that falls would look like a restart to Prometheus.
+            for time in times:
+                self.observe(max(0.0, now - time / 1000))
+            return
+        lowest = bisect_left(bounds, now - latest / 1000)
         if lowest == bisect_left(bounds, now - min(times) / 1000):
             counts[lowest] += len(times)
         else:
@@ -226,14 +245,14 @@ class Observations:
 
 
 class Histogram(Collector):
-    """A histogram without locks and without a search of all buckets, because it is observed for every record."""
+    """A histogram that counts a whole batch at once; prometheus_client's costs twenty times as much (decision 0013)."""
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
         self._children: dict[tuple[str, ...], Observations] = {}
 
     def labels(self, *values: str) -> Observations:
-        """Return the child with these labels, made at its first use."""
+        """Return the child with these labels; it is created at its first use."""
         child = self._children.get(values)
         if child is None:
             if len(values) != len(self._definition.labels):
@@ -242,11 +261,11 @@ class Histogram(Collector):
         return child
 
     def describe(self) -> Iterator[Metric]:
-        """Yield the family without samples, so that its name is taken once."""
+        """Yield the family without samples, so that its name is registered once."""
         yield self._family()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the family with cumulative buckets, as the format wants them."""
+        """Yield the family with cumulative buckets, as the format requires."""
         family = self._family()
         for values, child in self._children.items():
             count = 0
@@ -265,10 +284,10 @@ class Histogram(Collector):
 
 
 class TimeParts:
-    """Gives every moment of one task's time to one of `PARTS`, so that together they are the time that went by.
+    """Splits all time of one task into `PARTS`, so that their sum is the time that has passed.
 
-    Others of the same thread count their own work by `add`; the task counts by `rest` all that nobody else did. The
-    counter learns of it by `flush`, before it is read: a batch adds to it five times.
+    Other code of the same thread counts its own work by `add`; the task counts by `rest` what no one else counted. The
+    counter is updated by `flush`, before a scrape: a batch would update it five times.
     """
 
     def __init__(self, seconds: Counter) -> None:
@@ -283,21 +302,21 @@ class TimeParts:
         self._since, self._counted = now, 0.0
 
     def add(self, part: str, seconds: float) -> None:
-        """Count work that took so long, without a wait in it."""
+        """Count work of this many seconds that did not wait."""
         self._uncounted[part] += seconds
         self._counted += seconds
 
     def rest(self, part: str, now: float) -> None:
-        """Count to `part` what is left of the time since the last call, or since `begin`."""
+        """Count the rest of the time since the last call, or since `begin`, to `part`."""
         left = now - self._since - self._counted
         if left > 0:
             self._uncounted[part] += left
             left = 0.0
-        # Work begun before and counted after this moment is taken from the next rest.
+        # Work that began before this moment and is counted after it is subtracted from the next rest.
         self._since, self._counted = now, -left
 
     def flush(self) -> None:
-        """Bring the counter to what was counted."""
+        """Add to the counter what was counted since the last call."""
         for part, seconds in self._uncounted.items():
             self._seconds.labels(part).inc(seconds)
             self._uncounted[part] = 0.0
@@ -330,6 +349,7 @@ class Metrics:
         self._refresh = _Refresh()
         self.registry.register(self._refresh)
         self._definitions = {definition.name: definition for definition in DEFINITIONS}
+        self._metrics: dict[str, Counter | Gauge | Histogram] = {}
         self.records_consumed = self._counter("records_consumed_total")
         self.records_delivered = self._counter("records_delivered_total")
         self.records_dead_lettered = self._counter("records_dead_lettered_total")
@@ -357,7 +377,7 @@ class Metrics:
         self.on_scrape(self.time_seconds.flush)
 
     def on_scrape(self, callback: Callable[[], None]) -> None:
-        """Have `callback` set gauges each time before they are read: it must be quick, and not raise."""
+        """Call `callback` before each scrape, to set gauges; it must be quick and must not raise."""
         self._refresh.callbacks.append(callback)
 
     @staticmethod
@@ -366,33 +386,50 @@ class Metrics:
         samples = (sample for family in metric.collect() for sample in family.samples)
         return sum(sample.value for sample in samples)
 
+    def begin(self, destinations: Collection[str], topics: Collection[str]) -> None:
+        """Create every series whose labels are known, at 0: an increase from nothing to 60 is none to Prometheus."""
+        known = {"destination": destinations, "topic": topics}
+        for definition in DEFINITIONS:
+            values = known | ({definition.labels[-1]: definition.values} if definition.values else {})
+            if definition.labels and all(label in values for label in definition.labels):
+                for labels in product(*(values[label] for label in definition.labels)):
+                    if not (definition.name == _DEAD_LETTERED and labels[1] in _UNROUTED_ONLY):
+                        self._metrics[definition.name].labels(*labels)
+        for cause in UNROUTED_CAUSES:
+            self.records_dead_lettered.labels("", cause)
+
     def set_state(self, destination: str, state: str) -> None:
-        """Say in which of `STATES` a destination is."""
+        """Set which of `STATES` a destination is in."""
         for each in STATES:
             self.destination_state.labels(destination, each).set(1 if each == state else 0)
 
     def forget_partition(self, topic: str, partition: int) -> None:
-        """Drop a partition's gauges: another member reports it from now on."""
-        labels = (topic, str(partition))
+        """Drop a partition's gauges: another member reports them from now on."""
         for gauge in (self.partition_lag, self.partition_watermark_age, self.offset_map_used):
-            gauge.remove_by_labels(dict(zip(("topic", "partition"), labels, strict=True)))
+            # Not `remove_by_labels`: it looks at every series, so 2,000 partitions would take 16 s.
+            gauge.remove(topic, str(partition))
 
     def render(self) -> bytes:
-        """Return everything in Prometheus' text format, whose media type is `CONTENT_TYPE`."""
+        """Return all metrics in Prometheus' text format; its media type is `CONTENT_TYPE`."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str) -> Counter:
-        """Make a counter of its definition."""
+        """Create a counter from its definition."""
         definition = self._definitions[name]
-        return Counter(PREFIX + name, definition.meaning, definition.labels, registry=self.registry)
+        counter = Counter(PREFIX + name, definition.meaning, definition.labels, registry=self.registry)
+        self._metrics[name] = counter
+        return counter
 
     def _gauge(self, name: str) -> Gauge:
-        """Make a gauge of its definition."""
+        """Create a gauge from its definition."""
         definition = self._definitions[name]
-        return Gauge(PREFIX + name, definition.meaning, definition.labels, registry=self.registry)
+        gauge = Gauge(PREFIX + name, definition.meaning, definition.labels, registry=self.registry)
+        self._metrics[name] = gauge
+        return gauge
 
     def _histogram(self, name: str) -> Histogram:
-        """Make a histogram of its definition."""
+        """Create a histogram from its definition."""
         histogram = Histogram(self._definitions[name])
         self.registry.register(histogram)
+        self._metrics[name] = histogram
         return histogram

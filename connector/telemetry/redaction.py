@@ -1,4 +1,4 @@
-"""What must never be shown: which keys name secrets, and how texts that may hold one are cut.
+"""Hides what must not be shown: secrets, by key name and by their own text, and record values that a vendor repeats.
 
 The names follow the vendors' and librdkafka's own: project_secret, app_key, sasl.password, ssl.key.pem,
 basic.auth.user.info.
@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import orjson
+
 HIDDEN: Final = "***"
 
 _SECRET_NAME: Final = re.compile(
@@ -20,6 +22,11 @@ _SECRET_NAME: Final = re.compile(
 _NOT_SECRET: Final = re.compile(r"(?:endpoint\.url|_url|location|timeout\.ms|\.type|_file|scope)$", re.IGNORECASE)
 _CREDENTIALS: Final = re.compile(r"(?<=://)([^/\s@:]*):([^/\s@]*)(?=@)")
 _SHORTEST: Final = 4
+_EVENT_TYPE: Final = re.compile(r"event_?(name|code)|method", re.IGNORECASE)
+"""Keys whose values name the type of an event: not personal, and what a person needs to see."""
+_SHORTEST_TEXT: Final = 3
+_SHORTEST_NUMBER: Final = 5
+"""Shorter texts and numbers are as often a status, a code or a count as a record's value."""
 
 
 def names_secret(name: str) -> bool:
@@ -79,3 +86,37 @@ class Redactor:
                 return [self.value(child) for child in value]
             case _:
                 return self.text(str(value))
+
+
+def hide_record_values(message: str, bodies: Iterable[bytes]) -> str:
+    """Return a vendor's message without the values of the items it may be about. Items that are not JSON have none.
+
+    A value is hidden where it is a whole word. The dead letter keeps the full message next to its record; logs and
+    status pages get this one.
+    """
+    values: set[str] = set()
+    for body in bodies:
+        try:
+            _collect_values(orjson.loads(body), values)
+        except orjson.JSONDecodeError:
+            continue
+    for value in sorted(values, key=len, reverse=True):
+        if value in message:
+            message = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", HIDDEN, message)
+    return message
+
+
+def _collect_values(value: Any, values: set[str]) -> None:
+    """Add every text and number in a value, at any depth."""
+    match value:
+        case dict():
+            for key, child in value.items():
+                if not (isinstance(child, str) and _EVENT_TYPE.search(key)):
+                    _collect_values(child, values)
+        case list():
+            for child in value:
+                _collect_values(child, values)
+        case str() if len(value) >= _SHORTEST_TEXT:
+            values.add(value)
+        case int() | float() if not isinstance(value, bool) and len(str(value)) >= _SHORTEST_NUMBER:
+            values.add(str(value))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
-from connector.errors import ConfigurationError, Fault
+from connector.errors import ConfigFault, ConfigurationError
 from connector.vendors import jiguang, jpush_report, mytracker, quick_audience
 from connector.vendors.base import CodeMeaning, VendorKind
 
@@ -37,12 +37,12 @@ def kinds(others: Iterable[EntryPoint] | None = None) -> dict[str, VendorKind]:
         try:
             kind = point.load()
         except Exception as error:  # noqa: BLE001 -- another distribution's code may raise anything
-            faults.append(Fault(path, f"{point.value} cannot be loaded: {type(error).__name__}: {error}"))
+            faults.append(ConfigFault(path, f"{point.value} cannot be loaded: {type(error).__name__}: {error}"))
             continue
         if not isinstance(kind, VendorKind):
-            faults.append(Fault(path, f"{point.value} is a {type(kind).__name__}; it must be a VendorKind"))
+            faults.append(ConfigFault(path, f"{point.value} is a {type(kind).__name__}; it must be a VendorKind"))
         elif kind.name in found:
-            faults.append(Fault(path, f"there is already a vendor {kind.name}; uninstall one of the two"))
+            faults.append(ConfigFault(path, f"there is already a vendor {kind.name}; uninstall one of the two"))
         else:
             found[kind.name] = kind
     if faults:

@@ -26,6 +26,7 @@ from connector.testing.jiguang import JiguangApi
 from connector.testing.simulator import Api, Served, Simulator
 from tests.integration.ended import COMMAND
 from tests.integration.events import KNOWN_EVENT, Message
+from tools.log_events import MEANINGS
 from tools.servers import ROOT, Kafka
 
 WAIT_SECONDS: Final = 60.0
@@ -225,9 +226,16 @@ class Member:
         return self.exit_code()
 
     def close(self) -> None:
-        """End it where a test has left it running."""
+        """End it where a test has left it running; fail if it logged anything that docs/logs.md does not have."""
         if self._process.poll() is None:
             self.kill()
+        assert self.undocumented() == []
+
+    def undocumented(self) -> list[dict[str, Any]]:
+        """Return its log lines that are neither a documented event nor a library's warning."""
+        found = (json.loads(line) for line in self.text.splitlines(keepends=True) if line.endswith("}\n"))
+        of_libraries = [line for line in found if "logger" in line or line.get("event") not in MEANINGS]
+        return [line for line in of_libraries if line.get("level") not in ("warning", "error") or "logger" not in line]
 
 
 class DeadLetterEntry(NamedTuple):

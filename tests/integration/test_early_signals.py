@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from connector.__main__ import heed_signals
+from connector.__main__ import handle_early_signals
 from tests.integration.job import wait_for
 from tools.servers import ROOT
 
@@ -41,9 +41,9 @@ def _ignored(pid: int, number: signal.Signals) -> bool:
     return bool(ignored >> (number - 1) & 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_while_it_starts_is_a_clean_end(member: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """SIGTERM or SIGINT, as soon as they are heeded, ends `run` with 0 and without a traceback."""
+    """SIGTERM, SIGINT or SIGHUP, as soon as they are handled, ends `run` with 0 and without a traceback."""
     wait_for(lambda: _ignored(member.pid, signal.SIGUSR1), "the last of the early handlers")
     member.send_signal(number)
     _, said = member.communicate(timeout=20)
@@ -65,7 +65,7 @@ def test_signals_change_the_level_once_it_is_up(member: subprocess.Popen[bytes])
     assert member.wait(20) == 0
 
 
-def test_signals_are_heeded_before_anything_heavy_is_imported() -> None:
+def test_signals_are_handled_before_anything_large_is_imported() -> None:
     """What installs the handlers imports neither the command line nor the settings, whose import takes a second."""
     code = (
         "import connector.__main__, sys; print(sorted({'typer', 'pydantic', 'aiohttp', 'asyncio'} & set(sys.modules)))"
@@ -78,5 +78,31 @@ def test_signals_are_heeded_before_anything_heavy_is_imported() -> None:
 def test_other_commands_are_ended_as_usual(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only `run` says 0 to an early stop: of any other command 0 says that it is done."""
     monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("a handler was installed"))
-    heed_signals([command, "-c", "run"])
-    heed_signals([])
+    handle_early_signals([command, "-c", "run"])
+    handle_early_signals([])
+
+
+@pytest.mark.parametrize("closed", ["1", "2", "0", "0 1 2"])
+def test_a_closed_standard_stream_ends_nothing(tmp_path: Path, closed: str) -> None:
+    """`>&-` and `2>&-` cost the text that would be written there; `run` starts, stops and ends with 0.
+
+    Kills: a traceback that no one sees; SIGABRT at the end; a socket that gets the descriptor of stderr.
+    """
+    path = tmp_path / "connector.yaml"
+    path.write_text(json.dumps(SETTINGS), encoding="utf-8")
+    redirections = " ".join(f"{descriptor}>&-" for descriptor in closed.split())
+    run = f"exec {sys.executable} -m connector run -c {path} {redirections}"
+    with subprocess.Popen(["/bin/sh", "-c", run], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        wait_for(lambda: {_points_to(process.pid, number) for number in closed.split()} == {"/dev/null"}, "the streams")
+        wait_for(lambda: not _ignored(process.pid, signal.SIGUSR1), "the start")
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def _points_to(pid: int, descriptor: str) -> str | None:
+    """Return what a descriptor of a process is open to, None where it is closed."""
+    try:
+        return str(Path(f"/proc/{pid}/fd/{descriptor}").readlink())
+    except FileNotFoundError:
+        return None

@@ -99,10 +99,9 @@ def _check_page(page: str) -> None:
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
     allowed = {}
-    for one in DEFINITIONS:
-        if one.values:
-            label, _, values = one.values.partition(": ")
-            allowed[PREFIX + one.name] = (label, set(values.split(", ")))
+    for metric in DEFINITIONS:
+        if metric.values:
+            allowed[PREFIX + metric.name] = (metric.labels[-1], set(metric.values))
     seen = set()
     for family in text_string_to_metric_families(page):
         for sample in family.samples:

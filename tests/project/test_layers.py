@@ -36,9 +36,11 @@ FLOORS = (
     "errors",
 )
 """Packages and top-level modules from the top floor down. Each imports only from the floors below it."""
-PURE = ("errors", "records", "config", "telemetry", "vendors", "routing")
+PURE = ("errors", "records", "config", "vendors", "routing")
 """Packages that decide or describe, without I/O."""
 PURE_MODULES = (
+    "connector.telemetry.metrics",
+    "connector.telemetry.redaction",
     "connector.pipeline.batching",
     "connector.pipeline.flow",
     "connector.pipeline.offset_map",

@@ -1,4 +1,4 @@
-"""A valid file gives its settings; a faulty one gives every fault at once, and never a value of the file."""
+"""A valid file gives its settings; a faulty one gives every fault at once, with its path and line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.config.loader import load, secret_values
+from connector.config.models import parse_duration, parse_size
 from connector.config.reference import duration_text, size_text
-from connector.config.values import parse_duration, parse_size
 from connector.errors import ConfigurationError
 from tests.unit.vendors.acme import KINDS, AcmeSettings, read
 
@@ -126,20 +126,32 @@ def test_all_faults_come_at_once(folder: Path) -> None:
     assert "did you mean bytes?" in found["destinations.one.batch.byte"]
     assert "did you mean schema?" in found["routes[0].schem"]
     assert "did you mean server?" in found["serve"]
-    assert found["destinations.Three.vendor"].endswith("did you mean acme? known: acme, slow")
+    assert found["destinations.Three.vendor"] == "unknown vendor 'acmee'; did you mean acme? known vendors: acme, slow"
 
 
 ONE_FAULT: list[tuple[dict[str, Any], str, str]] = [
     ({"destinations": {"one": {"batch": {"records": 101}}}}, "destinations.one.batch.records", "agreed_limits"),
-    ({"destinations": {"one": {"batch": {"bytes": 2**20 + 1}}}}, "destinations.one.batch.bytes", "allows 1048576"),
-    ({"destinations": {"one": {"requests_per_second": 100.5}}}, "destinations.one.requests_per_second", "allows 100"),
-    ({"destinations": {"one": {"timeout": "20001ms"}}}, "destinations.one.timeout", "at most 20s"),
-    ({"destinations": {"one": {"timeout": "soon"}}}, "destinations.one.timeout", "such as 200ms"),
-    ({"destinations": {"one": {"timeout": True}}}, "destinations.one.timeout", "is true or false"),
-    ({"destinations": {"one": {"batch": {"bytes": "1 MB/s"}}}}, "destinations.one.batch.bytes", "such as 1MiB"),
-    ({"destinations": {"one": {"retry": {"initial": "2m"}}}}, "destinations.one.retry.initial", "retry.max"),
-    ({"destinations": {"one": {"storm": {"share": 2}}}}, "destinations.one.storm.share", "at most 1"),
-    ({"destinations": {"one": {"storm": "of"}}}, "destinations.one.storm", "a mapping, or 'off'"),
+    (
+        {"destinations": {"one": {"batch": {"bytes": 2**20 + 1}}}},
+        "destinations.one.batch.bytes",
+        "at most 1048576, the limit of acme",
+    ),
+    ({"destinations": {"one": {"requests_per_second": 100.5}}}, "destinations.one.requests_per_second", "not 100.5"),
+    ({"destinations": {"one": {"timeout": "20001ms"}}}, "destinations.one.timeout", "must be at most 20s"),
+    ({"destinations": {"one": {"timeout": "soon"}}}, "destinations.one.timeout", "such as 200ms, not 'soon'"),
+    ({"destinations": {"one": {"timeout": True}}}, "destinations.one.timeout", "200ms, not true"),
+    (
+        {"destinations": {"one": {"batch": {"bytes": "1 MB/s"}}}},
+        "destinations.one.batch.bytes",
+        "1MiB, not '1 MB/s'",
+    ),
+    (
+        {"destinations": {"one": {"retry": {"initial": "2m"}}}},
+        "destinations.one.retry.initial",
+        "retry.max (60s), not 120s",
+    ),
+    ({"destinations": {"one": {"storm": {"share": 2}}}}, "destinations.one.storm.share", "must be at most 1, not 2"),
+    ({"destinations": {"one": {"storm": "of"}}}, "destinations.one.storm", "must be a mapping or 'off', not 'of'"),
     (
         {"destinations": {"one": {"rules": {"acme.name.lenght": "off"}}}},
         "destinations.one.rules.acme.name.lenght",
@@ -150,27 +162,49 @@ ONE_FAULT: list[tuple[dict[str, Any], str, str]] = [
         "destinations.one.rules.acme.name.length",
         "'off'",
     ),
-    ({"destinations": {"one": {"account": True}}}, "destinations.one.account", "is true or false; allowed: a text"),
-    ({"destinations": {"one": {"http": {"key_file": __file__}}}}, "destinations.one.http", "both"),
-    ({"destinations": {"one": {"http": {"ca_file": "no.pem"}}}}, "destinations.one.http.ca_file", "no such file"),
+    ({"destinations": {"one": {"account": True}}}, "destinations.one.account", "must be a string, not true"),
+    ({"destinations": {"one": {"http": {"key_file": __file__}}}}, "destinations.one.http", "must be set together"),
+    (
+        {"destinations": {"one": {"http": {"ca_file": "no.pem"}}}},
+        "destinations.one.http.ca_file",
+        "file: no.pem",
+    ),
     ({"destinations": {"one": {"base_url": "ftp://x"}}}, "destinations.one.base_url", "https://"),
-    ({"destinations": {"one": {"base_url": "https://u:p@x"}}}, "destinations.one.base_url", "no credentials"),
-    ({"destinations": {"one": {"base_url": "https://x/?a=1"}}}, "destinations.one.base_url", "without query"),
-    ({"destinations": {"one": {"vendor": None}}}, "destinations.one.vendor", "is required; known: acme, slow"),
-    ({"destinations": {"one": {"vendor": ["acme"]}}}, "destinations.one.vendor", "is a list that names no vendor"),
-    ({"destinations": {"one": 3}}, "destinations.one", "is a whole number; allowed: a mapping"),
+    (
+        {"destinations": {"one": {"base_url": "https://u:p@x"}}},
+        "destinations.one.base_url",
+        "not contain credentials",
+    ),
+    ({"destinations": {"one": {"base_url": "https://x/?a=1"}}}, "destinations.one.base_url", "without a query"),
+    ({"destinations": {"one": {"vendor": None}}}, "destinations.one.vendor", "is required; known vendors: acme, slow"),
+    ({"destinations": {"one": {"vendor": ["acme"]}}}, "destinations.one.vendor", "must be a string, not a list"),
+    ({"destinations": {"one": 3}}, "destinations.one", "must be a mapping, not a whole number"),
+    (
+        {"destinations": {"one": {"vendor": "nobody"}}},
+        "destinations.one.vendor",
+        "vendor 'nobody'; known vendors:",
+    ),
     ({"destinations": ...}, "destinations", "at least one is required"),
-    ({"destinations": ["one"]}, "destinations", "is a list"),
+    ({"destinations": ["one"]}, "destinations", "must be a mapping by name, not a list"),
     ({"kafka": None}, "kafka", "is required"),
-    ({"kafka": {"topics": []}}, "kafka.topics", "at least 1"),
-    ({"kafka": {"topics": ["group.replay"]}}, "dead_letters.replay_topic", "must not read what it writes"),
-    ({"kafka": {"start": "yesterday"}}, "kafka.start", "with its zone"),
+    ({"kafka": {"topics": []}}, "kafka.topics", "must not be empty"),
+    ({"kafka": {"topics": "events"}}, "kafka.topics", "must be a list, not a string"),
+    ({"kafka": {"topics": ["group.replay"]}}, "dead_letters.replay_topic", "the connector would consume group.replay"),
+    ({"kafka": {"start": "yesterday"}}, "kafka.start", "such as 2026-11-20T00:00:00Z, not 'yesterday'"),
     ({"kafka": {"start": "2026-01-01T00:00:00"}}, "kafka.start", "with its zone"),
     ({"kafka": {"start": -1}}, "kafka.start", "epoch milliseconds"),
     ({"kafka": {"client": {"acks": 1}}}, "kafka.client.acks", "idempotent"),
     ({"kafka": {"client": {"enable.auto.commit": False}}}, "kafka.client.enable.auto.commit", "limits.commit_interval"),
-    ({"kafka": {"client": {"auto.offset.reset": "none"}}}, "kafka.client.auto.offset.reset", "earliest or latest"),
-    ({"kafka": {"client": {"sasl.mechanism": [1]}}}, "kafka.client.sasl.mechanism", "is a list"),
+    (
+        {"kafka": {"client": {"auto.offset.reset": "none"}}},
+        "kafka.client.auto.offset.reset",
+        "latest, not 'none'",
+    ),
+    (
+        {"kafka": {"client": {"sasl.mechanism": [1]}}},
+        "kafka.client.sasl.mechanism",
+        "or true or false, not a list",
+    ),
     (
         {"kafka": {"start": "latest", "client": {"auto.offset.reset": "latest"}}},
         "kafka.client.auto.offset.reset",
@@ -179,20 +213,24 @@ ONE_FAULT: list[tuple[dict[str, Any], str, str]] = [
     (
         {"kafka": {"client": {"group.protocol": "consumer", "session.timeout.ms": 1}}},
         "kafka.client.session.timeout.ms",
-        "leave it out",
+        "the broker sets it",
     ),
     ({"dead_letters": {"topic": "a/b"}}, "dead_letters.topic", "1 to 249"),
-    ({"dead_letters": {"topic": "group.replay"}}, "dead_letters.replay_topic", "a topic of its own"),
-    ({"receipts": {"topic": "events"}}, "receipts.topic", "must not read"),
-    ({"destinations": {"one": {"results_topic": "group.replay"}}}, "destinations.one.results_topic", "of its own"),
-    ({"routes": [{"to": ["one", "one"]}]}, "routes[0].to[1]", "stands twice"),
-    ({"routes": [{"to": ["oen"]}]}, "routes[0].to[0]", "did you mean one?"),
-    ({"routes": [{"to": ["one"], "fields": {"slow": {}}}]}, "routes[0].fields.slow", "known: acme"),
+    ({"dead_letters": {"topic": "group.replay"}}, "dead_letters.replay_topic", "each needs its own topic"),
+    ({"receipts": {"topic": "events"}}, "receipts.topic", "which it writes to"),
+    ({"destinations": {"one": {"results_topic": "group.replay"}}}, "destinations.one.results_topic", "its own topic"),
+    ({"routes": [{"to": ["one", "one"]}]}, "routes[0].to[1]", "one is listed twice; keep one"),
+    ({"routes": [{"to": ["oen"]}]}, "routes[0].to[0]", "unknown destination 'oen'; did you mean one?"),
+    ({"routes": [{"to": ["one"], "fields": {"slow": {}}}]}, "routes[0].fields.slow", "known vendors: acme"),
     ({"routes": [{"to": ["one"], "topics": ["event"]}]}, "routes[0].topics[0]", "did you mean events?"),
-    ({"schemas": {"plain": {"other": "x"}}}, "schemas.plain.other", "does not read this topic"),
-    ({"limits": {"drain_timeout": "2s"}}, "limits.drain_timeout", "3.0 or more"),
-    ({"schema_registry": {"url": "localhost:8081"}}, "schema_registry.url", "of the form"),
-    ({"server": {"port": "http"}}, "server.port", "is a text; allowed: a whole number"),
+    ({"schemas": {"plain": {"other": "x"}}}, "schemas.plain.other", "other is not in kafka.topics"),
+    ({"limits": {"drain_timeout": "2s"}}, "limits.drain_timeout", "must be at least 3, not '2s'"),
+    (
+        {"schema_registry": {"url": "localhost:8081"}},
+        "schema_registry.url",
+        "begins with http:// or https://, not",
+    ),
+    ({"server": {"port": "http"}}, "server.port", "must be a whole number, not a string"),
 ]
 
 
@@ -200,10 +238,27 @@ ONE_FAULT: list[tuple[dict[str, Any], str, str]] = [
     ("change", "path", "said"), ONE_FAULT, ids=[f"{p}-{i}" for i, (_, p, _) in enumerate(ONE_FAULT)]
 )
 def test_one_mistake_is_one_fault(folder: Path, change: dict[str, Any], path: str, said: str) -> None:
-    """A mistake gives one fault at its own path, in words that help."""
+    """A mistake gives one fault at its own path, and says what is allowed."""
     found = faults(folder, change)
     assert list(found) == [path]
     assert said in found[path]
+
+
+def test_a_fault_has_the_line_of_its_key(folder: Path) -> None:
+    """A faulty value has its own line; a missing key has the line of the mapping that lacks it."""
+    path = folder / "connector.yaml"
+    path.write_text(
+        "kafka:\n  topics: [events]\n  group_id: g\n  client: {bootstrap.servers: x}\n"
+        "destinations:\n  one:\n    vendor: acme\n    secret: s\n    order: keys\n    storm:\n      share: 3\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load(path, KINDS)
+    assert str(caught.value).splitlines() == [
+        "destinations.one.order: must be 'none' or 'key', not 'keys' (line 9)",
+        "destinations.one.storm.share: must be at most 1, not 3 (line 11)",
+        "destinations.one.account: is required (line 6)",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +318,7 @@ def test_reload_reads_a_rotated_secret(folder: Path) -> None:
 def test_a_file_that_cannot_be_read_is_a_fault(folder: Path) -> None:
     """No file, no text, no mapping: each is said, none is a traceback."""
     path = folder / "connector.yaml"
-    for content, said in ((None, "No such file"), (b"\xff", "not UTF-8"), (b"", "is nothing"), (b"- 1", "is a list")):
+    for content, said in ((None, "No such file"), (b"\xff", "not UTF-8"), (b"", "not null"), (b"- 1", "not a list")):
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(ConfigurationError, match=said):

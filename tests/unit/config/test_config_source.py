@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.config.yaml import MAX_SECRET_BYTES, Resolver, parse
-from connector.errors import Fault
+from connector.config.yaml import MAX_FILE_BYTES, MAX_VALUES, Resolver, parse, read_text
+from connector.errors import ConfigFault
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ from connector.errors import Fault
 )
 def test_scalars_keep_what_was_written(text: str, value: object) -> None:
     """An id, a country code or a time is never turned into something else."""
-    tree, faults = parse(f"key: {text}\n")
+    tree, faults, _ = parse(f"key: {text}\n")
     assert (tree, faults) == ({"key": value}, [])
     assert type(tree["key"]) is type(value)
 
@@ -48,18 +49,31 @@ def test_keys_are_text() -> None:
 
 
 def test_duplicate_keys_are_faults_with_path_and_line() -> None:
-    """Each key that stands twice is reported where it stands the second time."""
-    _, faults = parse("a: {b: 1,\n  b: 2}\nl:\n- {c: 1, c: 1}\na: 3\n")
-    assert faults == [
-        Fault("a.b", "stands twice; keep one (line 2)"),
-        Fault("l[0].c", "stands twice; keep one (line 4)"),
-        Fault("a", "stands twice; keep one (line 5)"),
+    """Each duplicate key is reported with its own line and the line of the first one."""
+    _, faults, _ = parse("a: {b: 1,\n  b: 2}\nl:\n- {c: 1, c: 1}\na: 3\n")
+    assert list(map(str, faults)) == [
+        "a.b: duplicate key; it is also on line 1 (line 2)",
+        "l[0].c: duplicate key; it is also on line 4 (line 4)",
+        "a: duplicate key; it is also on line 1 (line 5)",
     ]
+
+
+def test_every_path_has_its_line() -> None:
+    """A key's line is where the key is, a list entry's where the entry begins."""
+    assert parse("a:\n  b: 1\nl:\n- x\n- c: >\n    text\n").lines == {
+        "": 1,
+        "a": 1,
+        "a.b": 2,
+        "l": 3,
+        "l[0]": 4,
+        "l[1]": 5,
+        "l[1].c": 5,
+    }
 
 
 def test_merged_defaults_yield_to_own_keys() -> None:
     """`<<` gives defaults, the first of several counts, and overriding one is no duplicate."""
-    tree, faults = parse("a: &a {x: 1, y: 1}\nb: &b {x: 2, z: 2}\nc: {x: 3, <<: [*a, *b]}\nd: {<<: *b}\n")
+    tree, faults, _ = parse("a: &a {x: 1, y: 1}\nb: &b {x: 2, z: 2}\nc: {x: 3, <<: [*a, *b]}\nd: {<<: *b}\n")
     assert faults == []
     assert tree["c"] == {"x": 3, "y": 1, "z": 2}
     assert tree["d"] == {"x": 2, "z": 2}
@@ -68,16 +82,16 @@ def test_merged_defaults_yield_to_own_keys() -> None:
 @pytest.mark.parametrize(
     ("text", "where", "said"),
     [
-        ("a: [1", "line 1, column 6", "not YAML"),
+        ("a: [1", "line 1, column 6", "invalid YAML"),
         ("a: 1\nb: c: d", "line 2, column 5", "mapping values are not allowed"),
         ("\ta: 1", "line 1, column 1", "cannot start any token"),
         ("a: 1\n---\nb: 1", "line 2, column 1", "another document"),
-        ("a: &x [*x]", "a[0]", "alias of something that contains it"),
-        ("a: !vault x", "a", "tag that is not supported"),
-        ("a: !!int x", "a", "not the number"),
-        ("{[a]: b}", "", "a key is a text"),
-        ("a: {<<: 3}", "a.<<", "takes a mapping"),
-        ("a: \x01", "", "not allowed"),
+        ("a: &x [*x]", "a[0]", "refers to something that contains it"),
+        ("a: !vault x", "a", "tag is not supported"),
+        ("a: !!int x", "a", "not a valid number"),
+        ("{[a]: b}", "", "a key must be a string"),
+        ("a: {<<: 3}", "a.<<", "must be a mapping"),
+        ("a: \x01", "", "control character at position 3"),
     ],
 )
 def test_broken_yaml_names_its_place(text: str, where: str, said: str) -> None:
@@ -92,7 +106,7 @@ def test_broken_yaml_names_its_place(text: str, where: str, said: str) -> None:
 )
 def test_a_password_without_quotes_is_not_repeated(text: str) -> None:
     """A secret that YAML takes for an alias, a tag or an anchor stays out of the message."""
-    _, faults = parse(f"password: {text}")
+    _, faults, _ = parse(f"password: {text}")
     assert faults
     assert "hunter22" not in str(faults)
 
@@ -100,14 +114,14 @@ def test_a_password_without_quotes_is_not_repeated(text: str) -> None:
 @given(st.text(max_size=60))
 def test_any_text_is_parsed_or_has_a_fault(text: str) -> None:
     """No input makes the reader raise."""
-    tree, faults = parse(text)
+    tree, faults, _ = parse(text)
     assert isinstance(faults, list)
     assert tree is None or not faults or isinstance(tree, dict | list | str | int | float)
 
 
-def resolve(value: object, folder: Path = Path(), **env: str) -> tuple[object, list[Fault]]:
+def resolve(value: object, folder: Path = Path(), **env: str) -> tuple[object, list[ConfigFault]]:
     """Resolve a value standing at `at`."""
-    faults: list[Fault] = []
+    faults: list[ConfigFault] = []
     return Resolver(env, folder).resolve(value, "at", faults), faults
 
 
@@ -141,10 +155,10 @@ def test_references_are_resolved_at_every_depth() -> None:
     ("text", "said"),
     [
         ("${NONE}", "the environment variable NONE is not set"),
-        ("x ${NONE", "without }"),
-        ("${}", "takes NAME"),
+        ("x ${NONE", "without a closing }"),
+        ("${}", "write ${NAME}"),
         ("${NAME:-${NONE}", None),
-        ("${a-b}", "takes NAME"),
+        ("${a-b}", "write ${NAME}"),
         ("${file:missing}", "the file missing cannot be read: No such file or directory"),
         ("${file:bad\0name}", "cannot be read"),
     ],
@@ -166,13 +180,42 @@ def test_a_file_gives_its_text_without_the_last_newline(tmp_path: Path) -> None:
         assert resolve("<${file:secret}>", tmp_path) == (f"<{expected}>", [])
 
 
-def test_a_file_that_is_no_secret_is_refused(tmp_path: Path) -> None:
-    """A file that is too large or no text is named, not read into memory or mangled."""
-    (tmp_path / "large").write_bytes(b"x" * (MAX_SECRET_BYTES + 1))
+def test_a_file_that_cannot_be_a_secret_is_refused(tmp_path: Path) -> None:
+    """A file that is too large or not text is named, and not mangled."""
+    (tmp_path / "large").write_bytes(b"x" * (MAX_FILE_BYTES + 1))
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     assert "larger than" in resolve("${file:large}", tmp_path)[1][0].message
     assert "not UTF-8" in resolve("${file:binary}", tmp_path)[1][0].message
     assert "directory" in resolve("${file:.}", tmp_path)[1][0].message
+
+
+def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
+    """A pipe without a writer does not block, and a device without an end is not read."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(ValueError, match="is not a regular file"):
+            read_text(path)
+    assert "not a regular file" in resolve("${file:pipe}", tmp_path)[1][0].message
+
+
+def test_aliases_do_not_expand_without_bound() -> None:
+    """Nine levels of nine aliases are one fault, soon; an honest number of aliases is none."""
+    bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+    tree, faults, _ = parse(bomb)
+    assert (tree, [fault.message for fault in faults]) == (
+        None,
+        [f"the file has more than {MAX_VALUES} values once its aliases are expanded; write fewer aliases"],
+    )
+    assert parse("a: &a [1, 2]\nb: [" + "*a, " * 1000 + "]")[1] == []
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{a: ", "}"), ("- ", "")])
+def test_deep_nesting_is_a_fault_with_its_place(opening: str, closing: str) -> None:
+    """A file that is nested without end is a fault like any other, not a traceback."""
+    (fault,) = parse(opening * 3000 + "x" + closing * 3000)[1]
+    assert fault.path.startswith("line 1, column ")
+    assert fault.message == "invalid YAML: nested more than 64 levels deep"
+    assert parse("[" * 60 + "]" * 60)[1] == []
 
 
 @given(st.text(alphabet="${}:-aN", max_size=30))

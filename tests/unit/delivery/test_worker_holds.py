@@ -7,7 +7,7 @@ from zlib import crc32
 import pytest
 
 from connector.delivery.states import Cause, DestinationState
-from connector.errors import ConfigurationError, Fault, Refusal
+from connector.errors import ConfigFault, ConfigurationError, Refusal
 from connector.testing.loop import run_virtual
 from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig, played, refusing
 
@@ -47,7 +47,7 @@ async def test_a_secret_that_cannot_be_read_keeps_the_hold() -> None:
     rig = Rig(lambda call: OK if call.token == "rotated" else Reply(401))
 
     def unreadable() -> object:
-        raise ConfigurationError([Fault("destinations.d.token", "file is missing")])
+        raise ConfigurationError([ConfigFault("destinations.d.token", "file is missing")])
 
     async with rig.running():
         rig.offer(range(10))

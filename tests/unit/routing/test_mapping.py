@@ -147,7 +147,7 @@ def test_a_value_that_does_not_fit_is_refused(field: str, entry: Any, datum: dic
         ({"cuid": "a..b"}, "routes[0].fields.v.cuid: 'a..b' is no dotted path"),
         ({"cuid": ""}, "routes[0].fields.v.cuid: '' is no dotted path"),
         ({"cuid": 5}, "routes[0].fields.v.cuid: a whole number is no source; write a dotted path"),
-        ({"cuid": None}, "routes[0].fields.v.cuid: nothing is no source"),
+        ({"cuid": None}, "routes[0].fields.v.cuid: null is no source"),
         ({"cuid": {"const": "x"}}, "routes[0].fields.v.cuid: the constant does not fit a long"),
         ({"cuid": {"const": None}}, "routes[0].fields.v.cuid: a constant null says nothing"),
         ({"cuid": {"path": "a", "units": "s"}}, "routes[0].fields.v.cuid: keys path, units are not understood"),

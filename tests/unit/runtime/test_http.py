@@ -13,19 +13,22 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
+from connector.clock import SystemClock
 from connector.errors import StartupError
 from connector.operations.member import ActionRefused, act, skip
 from connector.pipeline.skips import Skipped
 from connector.records import Position
-from connector.runtime.http import Check, Server
+from connector.runtime.http import Server
+from connector.runtime.member import Check, Member
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
 
 
-class Fake:
+class FakeMember(Member):
     """A member with one destination."""
 
     def __init__(self) -> None:
+        super().__init__("g", SystemClock(), 22.0)
         self.well = Check(ok=True)
         self.state = "flowing"
         self.skipped: list[tuple[str, int, int, str | None]] = []
@@ -62,13 +65,13 @@ class Fake:
 
 
 @pytest.fixture
-def member() -> Fake:
+def member() -> FakeMember:
     """The member that the server shows."""
-    return Fake()
+    return FakeMember()
 
 
 @pytest.fixture
-async def server(member: Fake) -> AsyncIterator[Server]:
+async def server(member: FakeMember) -> AsyncIterator[Server]:
     """A server with the token `the-token` on a free port."""
     server = Server(host="127.0.0.1", port=0, token=SecretStr("the-token"), metrics=Metrics(), member=member)
     await server.start()
@@ -91,7 +94,7 @@ async def test_metrics(server: Server) -> None:
     assert "# TYPE connector_requests_total counter" in body
 
 
-async def test_health_and_readiness(server: Server, member: Fake) -> None:
+async def test_health_and_readiness(server: Server, member: FakeMember) -> None:
     """A well member answers 200, another 503 with its reasons; reasons beside a well one do not fail it."""
     assert (await ask(server, "GET", "/healthz"))[0] == 200
     status, body, _ = await ask(server, "GET", "/readyz")
@@ -120,7 +123,7 @@ async def test_pages_are_read_only(server: Server, path: str) -> None:
         assert (await ask(server, method, path))[0] == 405
 
 
-async def test_actions_from_loopback(server: Server, member: Fake) -> None:
+async def test_actions_from_loopback(server: Server, member: FakeMember) -> None:
     """A neighbour holds and releases without a token, and is told the new state."""
     status, body, _ = await ask(server, "POST", "/destinations/one/hold")
     assert (status, json.loads(body)["state"], member.state) == (200, "held", "held")
@@ -129,7 +132,7 @@ async def test_actions_from_loopback(server: Server, member: Fake) -> None:
 
 
 @pytest.mark.parametrize(("offset", "status", "state"), [(1, 200, "skipped"), (2, 202, "pending"), (3, 409, "refused")])
-async def test_a_record_is_skipped(server: Server, member: Fake, offset: int, status: int, state: str) -> None:
+async def test_a_record_is_skipped(server: Server, member: FakeMember, offset: int, status: int, state: str) -> None:
     """What came of a skip is told by the status, the state and words; a neighbour needs no token."""
     answer = await ask(server, "POST", f"/records/a.b-c/7/{offset}/skip?destination=one")
     assert (answer[0], json.loads(answer[1])["state"]) == (status, state)
@@ -137,7 +140,7 @@ async def test_a_record_is_skipped(server: Server, member: Fake, offset: int, st
     assert member.skipped == [("a.b-c", 7, offset, "one")]
 
 
-async def test_a_skip_needs_a_place_and_the_right(server: Server, member: Fake) -> None:
+async def test_a_skip_needs_a_place_and_the_right(server: Server, member: FakeMember) -> None:
     """A place that is none, an unknown destination, a GET and a relayed request without the token skip nothing."""
     assert (await ask(server, "POST", "/records/t/x/1/skip"))[0] == 404
     assert (await ask(server, "POST", "/records/t/0/-1/skip"))[0] == 404
@@ -154,14 +157,14 @@ async def test_an_unknown_destination_is_told(server: Server) -> None:
     assert "it has: one" in json.loads(body)["error"]
 
 
-async def test_an_action_by_get_is_refused(server: Server, member: Fake) -> None:
+async def test_an_action_by_get_is_refused(server: Server, member: FakeMember) -> None:
     """A link that is followed changes nothing."""
     assert (await ask(server, "GET", "/destinations/one/hold"))[0] == 405
     assert member.state == "flowing"
 
 
 @pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site", "X-Forwarded-For", "Forwarded", "Via"])
-async def test_a_relayed_action_needs_the_token(server: Server, member: Fake, header: str) -> None:
+async def test_a_relayed_action_needs_the_token(server: Server, member: FakeMember, header: str) -> None:
     """What came through a browser or a proxy is not from loopback, whatever its address; the token opens it."""
     assert (await ask(server, "POST", "/destinations/one/hold", **{header: "x"}))[0] == 403
     assert member.state == "flowing"
@@ -170,7 +173,7 @@ async def test_a_relayed_action_needs_the_token(server: Server, member: Fake, he
 
 
 @pytest.mark.parametrize("given", ["Bearer wrong", "Bearer ", "Bearer", "Basic the-token", "the-token", "Bearer ÿ"])
-async def test_a_wrong_token_is_refused(server: Server, member: Fake, given: str) -> None:
+async def test_a_wrong_token_is_refused(server: Server, member: FakeMember, given: str) -> None:
     """Anything but the token itself is refused, and the answer does not repeat it."""
     status, body, _ = await ask(server, "POST", "/destinations/one/hold", Authorization=given, Origin="x")
     assert status == 403
@@ -178,7 +181,7 @@ async def test_a_wrong_token_is_refused(server: Server, member: Fake, given: str
     assert member.state == "flowing"
 
 
-async def test_without_a_token_none_fits(member: Fake) -> None:
+async def test_without_a_token_none_fits(member: FakeMember) -> None:
     """Where no token is set, an empty one opens nothing."""
     server = Server(host="127.0.0.1", port=0, token=None, metrics=Metrics(), member=member)
     await server.start()
@@ -189,7 +192,7 @@ async def test_without_a_token_none_fits(member: Fake) -> None:
         await server.stop()
 
 
-async def test_a_taken_port_is_named(server: Server, member: Fake) -> None:
+async def test_a_taken_port_is_named(server: Server, member: FakeMember) -> None:
     """A port in use is a StartupError that names the setting, and nothing stays open."""
     other = Server(host="127.0.0.1", port=server.port, token=None, metrics=Metrics(), member=member)
     with pytest.raises(StartupError, match=rf"server\.port: 127\.0\.0\.1:{server.port} is in use"):
@@ -197,7 +200,7 @@ async def test_a_taken_port_is_named(server: Server, member: Fake) -> None:
     await other.stop()
 
 
-async def test_a_foreign_address_is_named(member: Fake) -> None:
+async def test_a_foreign_address_is_named(member: FakeMember) -> None:
     """An address that is not this machine's is a StartupError that names the setting."""
     server = Server(host="192.0.2.1", port=0, token=None, metrics=Metrics(), member=member)
     with pytest.raises(StartupError, match=r"server\.host: cannot listen on 192\.0\.2\.1"):
@@ -227,7 +230,7 @@ async def test_stopped_twice(server: Server) -> None:
     await server.stop()
 
 
-async def test_the_callers_half(server: Server, member: Fake) -> None:
+async def test_the_callers_half(server: Server, member: FakeMember) -> None:
     """`act` takes an action at a running member and says the state; what is refused is told in the member's words."""
     url = f"http://127.0.0.1:{server.port}/"
     assert await asyncio.to_thread(act, "hold", "one", url, None) == "held"

@@ -1,29 +1,61 @@
-"""A stop that hangs where nothing of the event loop runs any more still ends, and says where it hangs."""
+"""A stop ends in time although the event loop hangs or no one reads stderr, and a closed terminal drains."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from typing import Final
 
 import pytest
 
-PROGRAM: Final = """
+HEAD: Final = """
 import asyncio, os, signal, time
 from connector.runtime import app
+from connector.telemetry import logs
+from connector.config.loader import LogSettings
 
-async def main():
-    stop = asyncio.Event()
-    app._stop_on_signals(stop, 0.5 - app.STOP_MARGIN)
-    os.kill(os.getpid(), signal.SIGTERM)
-    await stop.wait()
-    hang_in_a_client()
+OVERDUE = 0.5
+
+def fill_stderr():
+    os.set_blocking(2, False)
+    try:
+        while True:
+            os.write(2, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(2, True)
 
 def hang_in_a_client():
     time.sleep(50)
 
-asyncio.run(main())
+async def main():
+    stop = asyncio.Event()
+    app._stop_on_signals(stop, OVERDUE - app.STOP_MARGIN)
+    logs.configure(LogSettings())
 """
+END: Final = "\nasyncio.run(main())\n"
+HANGS: Final = """
+    os.kill(os.getpid(), signal.SIGTERM)
+    await stop.wait()
+    hang_in_a_client()
+"""
+NEVER_DRAINS: Final = """
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.Event().wait()
+"""
+ENDS: Final = """
+    for _ in range(20_000):
+        logs._log.warning("log.level", text="x" * 300)
+    os.kill(os.getpid(), signal.SIGHUP)
+    await stop.wait()
+"""
+FILLED: Final = "    fill_stderr()\n"
+
+
+def started(body: str, overdue: str = "0.5") -> subprocess.Popen[bytes]:
+    """Start a program whose stderr is a pipe, and whose stop is overdue after so many seconds."""
+    program = HEAD.replace("OVERDUE = 0.5", f"OVERDUE = {overdue}") + body + END
+    return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
 
 
 @pytest.mark.timeout(60)
@@ -32,6 +64,39 @@ def test_a_loop_that_is_blocked_does_not_keep_the_process_alive() -> None:
 
     Kills: an end that only the event loop could bring.
     """
-    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=40, check=False)
-    assert ended.returncode == 1
-    assert "hang_in_a_client" in ended.stderr
+    with started(HANGS) as process:
+        _, said = process.communicate(timeout=40)
+    assert process.returncode == 1
+    assert b"hang_in_a_client" in said
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("body", "overdue", "code"),
+    [(FILLED + HANGS, "0.5", -signal.SIGALRM), (FILLED + NEVER_DRAINS, "0.5", 1), (FILLED + ENDS, "20", 0)],
+    ids=["loop hangs", "drain hangs", "clean"],
+)
+def test_a_stderr_that_no_one_reads_does_not_keep_the_process_alive(body: str, overdue: str, code: int) -> None:
+    """A full pipe blocks neither a clean stop nor one that is overdue, nor the end of a process whose loop hangs too.
+
+    Kills: a last message, a flush or a stack dump that waits for the reader of stderr.
+    """
+    with started(body, overdue) as process:
+        try:
+            assert process.wait(15) == code
+        finally:
+            process.kill()
+
+
+@pytest.mark.timeout(60)
+def test_a_closed_terminal_stops_unless_nohup_ignores_it() -> None:
+    """SIGHUP drains as SIGTERM does; where it was ignored at the start it stays so."""
+    ignored = HEAD.replace("async def main", "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n\nasync def main")
+    body = """
+    os.kill(os.getpid(), signal.SIGHUP)
+    await asyncio.sleep(0.2)
+    os._exit(3 if stop.is_set() else 4)
+"""
+    for head, code in ((HEAD, 3), (ignored, 4)):
+        done = subprocess.run([sys.executable, "-c", head + body + END], check=False, timeout=40)
+        assert done.returncode == code

@@ -1,4 +1,4 @@
-"""A member that is stuck says so once, with where everything stands, and that it goes on."""
+"""A stuck member is logged once, with the place of every thread and task, and so is its recovery."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.states import Kind
 from connector.runtime import watchdog
 from connector.runtime.pipeline import Pipeline
-from connector.runtime.stuck import POLL_MARGIN, StuckJudge
-from connector.runtime.watchdog import Watchdog
+from connector.runtime.watchdog import POLL_MARGIN, StuckJudge, Watchdog
 from tests.unit.delivery.delivery_rig import Rig, played
 
 SOON = 10.0
 
 
 class Said:
-    """A logger that keeps what it is told, and lets a test wait for it."""
+    """A logger that keeps its lines and lets a test wait for them."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, dict[str, Any]]] = []
@@ -53,7 +52,7 @@ async def _waits_here(gate: asyncio.Event) -> None:
     await gate.wait()
 
 
-async def test_a_blocked_loop_is_told_with_where_it_stands(said: Said) -> None:
+async def test_a_blocked_loop_is_logged_with_its_stack(said: Said) -> None:
     """One line for one episode names the blocking function and the waiting tasks; another when the loop turns again.
 
     Kills: asking the loop itself for the dump; a line for each second.
@@ -83,8 +82,8 @@ async def test_a_blocked_loop_is_told_with_where_it_stands(said: Said) -> None:
     assert place.startswith("waiting-0 and 2 more: asyncio/locks.py:")
 
 
-async def test_each_episode_is_told_once(said: Said) -> None:
-    """A reason that lasts is told once, its end once, and the next one again; a reason given once is none.
+async def test_each_episode_is_logged_once(said: Said) -> None:
+    """A reason that lasts is logged once, its end once, and the next one again; a reason given once does not count.
 
     Kills: forgetting the end of an episode; taking a process that was suspended for stuck.
     """
@@ -133,7 +132,7 @@ class Scene:
 
 
 @played
-async def test_a_consumer_that_is_not_polled() -> None:
+async def test_a_consumer_that_is_not_polled_is_stuck() -> None:
     """It is stuck after the drain time and its margin, also where it was never polled; not while Kafka is away.
 
     Kills: restarting a member because its broker does not answer.
@@ -148,8 +147,8 @@ async def test_a_consumer_that_is_not_polled() -> None:
 
 
 @played
-async def test_work_that_nobody_does() -> None:
-    """Deliveries that nobody sends are told with their destination; each one done begins the wait anew.
+async def test_work_that_is_not_sent_is_stuck() -> None:
+    """Deliveries that are not sent are reported with their destination; each one done restarts the wait.
 
     Kills: taking bytes that come in for progress of what went out; no limit at all.
     """
@@ -163,7 +162,7 @@ async def test_work_that_nobody_does() -> None:
 
 
 @played
-async def test_reasons_to_wait() -> None:
+async def test_a_reason_to_wait_is_not_stuck() -> None:
     """A hold, a storm or a registry that does not answer, dead letters that Kafka does not take: none is stuck."""
     scene = Scene()
     scene.rig.offer(range(10))
@@ -179,11 +178,11 @@ async def test_reasons_to_wait() -> None:
 
 
 @played
-async def test_records_that_never_reach_a_destination() -> None:
-    """Bytes that are held by nobody are told after a long time, but for a registry in trouble."""
+async def test_records_that_never_reach_a_destination_are_stuck() -> None:
+    """Bytes that no destination holds are reported after a long time, unless the registry is in trouble."""
     scene = Scene()
     scene.rig.budget.add(1000)
     assert await scene.after(380) is None
-    assert "wait to be prepared" in str(await scene.after(20))
+    assert "to be prepared" in str(await scene.after(20))
     scene.holds.registry = "503"
     assert await scene.after(1000) is None

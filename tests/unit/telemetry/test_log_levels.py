@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from connector.config.loader import LogSettings
 from connector.telemetry import logs
-from connector.telemetry.logs import Sample
+from connector.telemetry.logs import LogSample
 from tests.unit.delivery.delivery_rig import Rig, played
 from tests.unit.pipeline.pipeline_rig import PipelineRig
 
@@ -37,6 +37,7 @@ def stream() -> Iterator[io.StringIO]:
 
 def seen(stream: io.StringIO) -> list[dict[str, Any]]:
     """Return the lines since the last call."""
+    assert logs.flush()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     stream.seek(0)
     stream.truncate()
@@ -52,7 +53,7 @@ def test_the_level_changes_for_everybody(stream: io.StringIO) -> None:
     log.debug("unseen")
     logs.set_level("debug", 7)
     log.debug("seen.now")
-    library.debug("seen too")
+    library.warning("seen too")
     logs.set_level("error")
     log.warning("unseen.again")
     found = seen(stream)
@@ -84,7 +85,7 @@ def test_a_wrong_wish_changes_nothing(stream: io.StringIO, level: str, every: in
 @given(st.integers(1, 50), st.text(max_size=5), st.integers(0, 99), st.integers(0, 2**62))
 def test_a_record_is_followed_everywhere_or_nowhere(every: int, topic: str, partition: int, offset: int) -> None:
     """The choice depends on the record alone; one in one is every record. Kills: drawing anew at each step."""
-    one, other = Sample(), Sample()
+    one, other = LogSample(), LogSample()
     one.every = other.every = every
     assert one.takes(topic, partition, offset) == other.takes(topic, partition, offset)
     one.every = 1
@@ -93,7 +94,7 @@ def test_a_record_is_followed_everywhere_or_nowhere(every: int, topic: str, part
 
 def test_a_sample_is_about_one_in_so_many() -> None:
     """Of many records a share of 1/every is followed, and of many requests exactly."""
-    sample = Sample()
+    sample = LogSample()
     sample.every = 10
     assert 800 < sum(sample.takes("events", 3, offset) for offset in range(10_000)) < 1200
     assert sum(sample.takes_next() for _ in range(1000)) == 100

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.records import Item
-from connector.telemetry.discretion import discreet
+from connector.telemetry.redaction import hide_record_values
 from connector.vendors.base import Misconfigured, Refused, Response, Verdict
 from tests.unit.delivery.delivery_rig import OK, ModelVendor, Reply, Rig, played
 
@@ -22,7 +22,7 @@ def test_no_value_is_left_as_a_word(event: dict[str, str]) -> None:
     """Whatever an event holds, words that quote all of it show none of it. Kills: hiding the first one only."""
     event = {f"a{key}": value for key, value in event.items()}
     words = "refused: " + ", ".join(f"'{value}'" for value in event.values())
-    shown = discreet(words, [orjson.dumps(event)])
+    shown = hide_record_values(words, [orjson.dumps(event)])
     assert all(f"'{value}'" not in shown for value in event.values() if value != "***")
 
 
@@ -40,7 +40,7 @@ def test_no_value_is_left_as_a_word(event: dict[str, str]) -> None:
 def test_what_is_hidden(words: str, shown: str) -> None:
     """Values as words of their own are; names of events, short numbers and parts of other words are not."""
     event = {"eventName": "page_view", "user": {"phone": PHONE, "names": ["Zoë Li"]}, "depth": 500, "ok": True}
-    assert discreet(words, [b"no json", orjson.dumps(event)]) == shown
+    assert hide_record_values(words, [b"no json", orjson.dumps(event)]) == shown
 
 
 class Talkative(ModelVendor):
