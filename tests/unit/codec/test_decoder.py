@@ -135,9 +135,13 @@ def test_a_cut_value_is_refused(length: int) -> None:
     assert _refused(_decoder(), _record(value[: min(length, len(value) - 1)])).code == "decode.payload"
 
 
+@pytest.mark.promise("P14")
 @given(st.binary(max_size=80))
 def test_any_bytes_are_an_event_or_a_refusal(noise: bytes) -> None:
-    """Noise in place of a datum raises a refusal or happens to be a datum; no other exception leaves the decoder."""
+    """Noise in place of a value is a refusal or happens to be a value; no other exception leaves the decoder.
+
+    Kills: an exception of the decoder that does not become a refusal.
+    """
     head = ENCODER.single_object(JIGUANG, USER)[:10]
     try:
         event = _decoder().event(_record(head + noise))

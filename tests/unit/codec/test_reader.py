@@ -102,6 +102,7 @@ def reference(tree: Any, payload: bytes) -> tuple[Any, int]:
     return datum, stream.tell()
 
 
+@pytest.mark.promise("P16")
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(schemas_with_payload())
 def test_it_reads_what_fastavro_reads(drawn: tuple[Any, bytes]) -> None:
@@ -112,6 +113,7 @@ def test_it_reads_what_fastavro_reads(drawn: tuple[Any, bytes]) -> None:
     assert read(payload, 0)[1] == len(payload)
 
 
+@pytest.mark.promise("P14", "P16")
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(schemas_with_payload(), st.data())
 def test_a_broken_payload_is_never_read_as_another(drawn: tuple[Any, bytes], data: st.DataObject) -> None:

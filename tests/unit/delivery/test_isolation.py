@@ -92,7 +92,7 @@ def blind_bound(count: int, bad: int) -> int:
 COUNTS = st.sampled_from([1, 2, 3, 5, 31, 33, 63, 64, 65, 99, 100, 129, 1000])
 
 
-@pytest.mark.promise("P5")
+@pytest.mark.promise("P5", "P17")
 @settings(max_examples=200)
 @given(count=COUNTS, picks=st.sets(st.integers(0, 99), max_size=100), hinted=st.booleans())
 def test_exactly_the_bad_are_left_alone(count: int, picks: set[int], hinted: bool) -> None:
@@ -108,7 +108,7 @@ def test_exactly_the_bad_are_left_alone(count: int, picks: set[int], hinted: boo
         assert requests <= (3 if hinted else 14)
 
 
-@pytest.mark.promise("P5")
+@pytest.mark.promise("P5", "P17")
 @settings(max_examples=300)
 @given(
     count=COUNTS,

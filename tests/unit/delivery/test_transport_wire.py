@@ -113,7 +113,7 @@ SURPLUS = {
 }
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.promise("P1", "P15")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("surplus", SURPLUS.values(), ids=SURPLUS.keys())
 async def test_bytes_that_arrive_while_idle_answer_no_request(way: str, surplus: bytes, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ async def test_a_server_that_speaks_first_has_answered_nothing(delivered: bool) 
     await asyncio.sleep(0)
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.promise("P1", "P15")
 @pytest.mark.parametrize("tls", ["plain", "tls"])
 async def test_an_answer_before_the_body_was_written_is_no_success(tls: str, tmp_path: Path) -> None:
     """A 200 to a request whose body the vendor has not read whole counts as unknown, and the connection ends.

@@ -124,7 +124,7 @@ async def test_what_was_tried_for_long_enough_is_given_up_where_the_user_asked()
     assert dead_letter.first_attempt is not None
 
 
-@pytest.mark.promise("P5")
+@pytest.mark.promise("P5", "P17")
 @played
 async def test_a_record_that_makes_the_vendor_fail_waits_alone() -> None:
     """A batch that failed five times while others passed is halved until its one record waits alone, not dead-lettered.

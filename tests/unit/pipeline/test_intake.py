@@ -163,7 +163,7 @@ async def test_an_unexpected_error_of_the_registry_ends_the_run() -> None:
     assert rig.source.commits == []
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.promise("P1", "P14")
 @played
 async def test_an_unexpected_exception_over_one_record_makes_it_a_dead_letter() -> None:
     """A fault of ours in decoder, route or vendor ends one record with cause `internal`; all others are delivered.
