@@ -22,6 +22,7 @@ import orjson
 import prometheus_client
 import structlog
 import uvloop
+from connector.codec.engine import compile_read
 from fastavro import parse_schema, schemaless_reader
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
@@ -33,7 +34,6 @@ from connector import vendors
 from connector.clock import SystemClock
 from connector.codec import engine
 from connector.codec.codec import SINGLE_LENGTH, Decoder, Encoder
-from connector.codec.engine import compile_read
 from connector.codec.schemas import Contracts, load_contracts, without_logical_types
 from connector.config.models import KafkaSettings, Settings
 from connector.pipeline.batching import Delivery, OpenBatch

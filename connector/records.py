@@ -46,6 +46,23 @@ class Record(Struct, frozen=True, gc=False):
         return Position(self.topic, self.partition, self.offset)
 
 
+class LogicalType(NamedTuple):
+    """A logical type of Avro: its name, and a decimal's scale."""
+
+    name: str
+    scale: int = 0
+
+
+class LogicalValue(Struct, frozen=True, gc=False):
+    """A value of a logical type as it was written: a number, or bytes.
+
+    It is converted where a mapping asks for it: a value out of range harms nobody in a field that no route uses.
+    """
+
+    type: LogicalType
+    raw: int | bytes
+
+
 class Event(Struct, frozen=True, gc=False):
     """A decoded record: the full name of the schema it was written with, and the datum.
 

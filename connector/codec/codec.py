@@ -7,7 +7,7 @@
 - Plain Avro: the datum alone; the configuration names the topic's schema.
 
 `decode` is the hot path and never waits: if a writer's schema is not known yet, it raises `SchemaUnavailable`, and
-`resolve` asks the registry. Every fault of a payload becomes a `Refusal`, whatever fastavro raises.
+`resolve` asks the registry. Every fault of a payload becomes a `Refusal`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import structlog
+from fastavro import parse_schema, schemaless_writer
 
 from connector.clock import Clock
-from connector.codec.engine import MISMATCH, Read, Write, compile_read, compile_write, first_events
+from connector.codec.reader import Broken, Mismatch, read_run, reader_of
 from connector.codec.registry import NotRegistered, Registry, RegistryRefused, RegistryTrouble
-from connector.codec.schemas import Contracts, Schema, SchemaFault, StepCounter, TooManySteps, without_logical_types
+from connector.codec.schemas import (
+    RECORDS,
+    Contracts,
+    Schema,
+    SchemaFault,
+    canonical_form,
+    named_types,
+    self_contained,
+)
 from connector.errors import FatalError, Refusal, SchemaUnavailable, StartupError
 from connector.records import Event, Record
 
@@ -46,6 +56,12 @@ _LONGEST_PAUSE: Final = 15.0
 _SHOWN: Final = 300
 
 _GUID_MAGIC: Final = 1
+_MOST_ID: Final = 2**31 - 1
+"""Ids of the registry are positive numbers of 32 bits."""
+
+_SECONDS: Final = {"connector.events.MyTrackerEvent": "eventTimestamp"}
+"""Fields of the contract that hold seconds as a plain number."""
+
 _ACCEPTED: Final = (
     "accepted: Confluent's wire format (0 and a schema id), a schema id in header __value_schema_id, Avro "
     "single-object encoding (C3 01), and plain Avro if schemas.plain names the topic's schema"
@@ -55,6 +71,10 @@ _LOOKS: Final = {ord("{"): ", like JSON text", ord("["): ", like JSON text", ord
 _log = structlog.get_logger()
 
 Trouble = Callable[[str | None], None]
+Read = Callable[[bytes, int], tuple[Any, int]]
+"""Decodes the payload at an index; returns the datum and the index after it. Raises anything."""
+
+Write = Callable[[Any], bytes]
 
 
 class SchemaKey(NamedTuple):
@@ -84,16 +104,25 @@ def frame(record: Record, plain: Mapping[str, str]) -> tuple[SchemaKey, int]:
     if not value:
         raise Refusal("decode", "decode.empty", f"the value is empty; {_ACCEPTED}")
     if value[:1] == WIRE_MAGIC and len(value) >= WIRE_LENGTH:
-        return SchemaKey("id", int.from_bytes(value[1:WIRE_LENGTH], "big")), WIRE_LENGTH
+        return _by_id(value[1:WIRE_LENGTH]), WIRE_LENGTH
     if value[:2] == SINGLE_OBJECT and len(value) >= SINGLE_LENGTH:
         return SchemaKey("fingerprint", value[2:SINGLE_LENGTH]), SINGLE_LENGTH
     found = f"the value has {len(value)} bytes and begins with {value[0]:#04x}{_LOOKS.get(value[0], '')}"
     raise Refusal("decode", "decode.frame", f"{found}; {_ACCEPTED}")
 
 
+def _by_id(content: bytes) -> SchemaKey:
+    """Return the key of a registry's id. Garbage that begins with 0 has any number there, so the range is checked."""
+    schema_id = int.from_bytes(content, "big")
+    if 0 < schema_id <= _MOST_ID:
+        return SchemaKey("id", schema_id)
+    hint = "; a registry that writes ids of 8 bytes has to be set to 4" if content == bytes(4) else ""
+    raise Refusal("decode", "decode.frame", f"the schema id is {schema_id}; ids are 1 to {_MOST_ID}{hint}")
+
+
 def _header_key(content: bytes) -> SchemaKey:
     if len(content) == WIRE_LENGTH and content[:1] == WIRE_MAGIC:
-        return SchemaKey("id", int.from_bytes(content[1:], "big"))
+        return _by_id(content[1:])
     if len(content) == 1 + 16 and content[0] == _GUID_MAGIC:
         return SchemaKey("guid", str(UUID(bytes=content[1:])))
     raise Refusal(
@@ -109,7 +138,6 @@ class Writer:
 
     name: str
     read: Read
-    steps: StepCounter | None
     tree: Any
 
 
@@ -119,6 +147,13 @@ class Unreadable(NamedTuple):
     code: str
     message: str
     until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A writer's schema that is a union at its top: several types of events in one topic."""
+
+    branches: tuple[Writer | Unreadable, ...]
 
 
 class Decoder:
@@ -147,14 +182,14 @@ class Decoder:
         self._plain = dict(plain or {})
         self._as_json = frozenset(as_json)
         self._on_trouble = on_trouble
-        self._known: dict[SchemaKey, Writer | Unreadable] = {}
+        self._known: dict[SchemaKey, Writer | Choice | Unreadable] = {}
         self._by_prefix: dict[bytes, Writer] = {}
         self._flights: dict[SchemaKey, asyncio.Task[None]] = {}
         self._troubles: dict[SchemaKey, str] = {}
         self._registry_proven = False
         self._asked_in_vain: set[SchemaKey] = set()
         for schema in (*contracts.schemas.values(), *schemas):
-            writer = self._writer(schema)
+            writer = self._found(schema)
             self._know(SchemaKey("fingerprint", schema.fingerprint), writer)
             if schema.name is not None:
                 self._know(SchemaKey("name", schema.name), writer)
@@ -186,8 +221,6 @@ class Decoder:
         value = record.value or b""
         writer, start = self._find(record, value)
         try:
-            if writer.steps is not None:
-                writer.steps.check(value[start:])
             datum, end = writer.read(value, start)
         except Exception as error:  # noqa: BLE001 - a broken payload raises anything
             raise _refusal(error, writer.name, frame(record, self._plain)[0]) from None
@@ -202,11 +235,13 @@ class Decoder:
     def peek(self, record: Record) -> str | None:
         """Return the full name of a record's schema without decoding, None if it is not known or there is none."""
         try:
-            key, _ = frame(record, self._plain)
+            key, start = frame(record, self._plain)
+            found = self._known.get(key)
+            if isinstance(found, Choice):
+                found, _ = _chosen(found, record.value or b"", start, key)
         except Refusal:
             return None
-        writer = self._known.get(key)
-        return writer.name if isinstance(writer, Writer) else None
+        return found.name if isinstance(found, Writer) else None
 
     def schema_of(self, record: Record) -> tuple[Any, int]:
         """Return the writer's schema of a record (parsed JSON) and the index of its datum. Raises as `decode` does."""
@@ -251,9 +286,11 @@ class Decoder:
                 return writer, SINGLE_LENGTH
         key, start = frame(record, self._plain)
         found = self._known.get(key)
+        if isinstance(found, Choice):
+            return _chosen(found, value, start, key)
         return (found if isinstance(found, Writer) else self._look_again(key, found)), start
 
-    def _know(self, key: SchemaKey, found: Writer | Unreadable) -> None:
+    def _know(self, key: SchemaKey, found: Writer | Choice | Unreadable) -> None:
         self._known[key] = found
         if isinstance(found, Writer):
             if isinstance(key.value, int):
@@ -289,7 +326,7 @@ class Decoder:
         finally:
             self._tell(key, None)
 
-    async def _ask(self, registry: Registry, key: SchemaKey, began: float) -> Writer | Unreadable | None:
+    async def _ask(self, registry: Registry, key: SchemaKey, began: float) -> Writer | Choice | Unreadable | None:
         """Return what the registry's answer means for the key, None if it has to be asked again."""
         try:
             if isinstance(key.value, int):
@@ -306,7 +343,7 @@ class Decoder:
             return None
         self._registry_proven = True
         self._asked_in_vain.discard(key)
-        return self._writer(schema)
+        return self._found(schema)
 
     def _unknown(self, key: SchemaKey, message: str, began: float) -> Unreadable | None:
         """Refuse an unknown id only after `UNKNOWN_SECONDS`, and only if this registry has resolved another one.
@@ -338,43 +375,98 @@ class Decoder:
                 _log.warning("registry.waiting", message=after)
             self._on_trouble(after)
 
-    def _writer(self, schema: Schema) -> Writer | Unreadable:
-        if schema.name is None:
+    def _found(self, schema: Schema) -> Writer | Choice | Unreadable:
+        """Return what decodes a schema's values: a record's, or those of the records in a top-level union."""
+        if schema.name is not None:
+            return self._writer(schema.name, schema.tree)
+        if not isinstance(schema.tree, list):
             return Unreadable("decode.schema_mismatch", "the schema is not a record, so its values are not events")
-        contract = self._contracts.schemas.get(schema.name)
+        types = named_types(schema.tree)
+        return Choice(tuple(self._branch(branch, types) for branch in schema.tree))
+
+    def _branch(self, branch: Any, types: Mapping[str, Any]) -> Writer | Unreadable:
+        tree = self_contained(branch, types)
+        if isinstance(tree, dict) and tree["type"] in RECORDS:
+            return self._writer(tree["name"], tree)
+        return Unreadable("decode.schema_mismatch", "the value is a branch of its schema that is not a record")
+
+    def _writer(self, name: str, tree: Any) -> Writer | Unreadable:
+        contract = self._contracts.schemas.get(name)
         try:
             if contract is None:
-                read = compile_read(schema.tree, as_json=self._as_json)
+                read = reader_of(tree, as_json=self._as_json)
             else:
-                # Logical types of our own schemas stay numbers: vendors want epoch numbers, and date objects are slow.
-                tree = without_logical_types(schema.tree)
-                reader = None if schema.canonical == contract.canonical else without_logical_types(contract.tree)
-                read = compile_read(tree, reader, tagged=True, as_json=self._as_json)
-        except ValueError as error:
-            return Unreadable("decode.schema_invalid", f"schema {schema.name} is not valid Avro: {error}")
-        return Writer(schema.name, read, StepCounter(schema.tree) if schema.guarded else None, schema.tree)
+                # Logical types of our own schemas stay numbers: vendors want epoch numbers, and objects are slow.
+                wanted = _with_seconds(name, contract.tree)
+                reader = None if _reads_alike(tree, contract.tree) else wanted
+                read = reader_of(tree, reader, tagged=True, as_json=self._as_json, logical=False)
+        except Mismatch as error:
+            return Unreadable("decode.schema_mismatch", f"{name} cannot be read with the connector's schema: {error}")
+        except Exception as error:  # noqa: BLE001 - a schema of the registry may have anything in it, and ends nobody
+            return Unreadable("decode.schema_invalid", f"schema {name} is not valid Avro: {type(error).__name__}")
+        return Writer(name, read, tree)
+
+
+def _chosen(choice: Choice, value: bytes, start: int, key: SchemaKey) -> tuple[Writer, int]:
+    """Return the record that a value of a top-level union is, and the index of its datum."""
+    try:
+        index, start = _BRANCH(value, start)
+        found = choice.branches[index if index >= 0 else len(choice.branches)]
+    except (Broken, IndexError):
+        message = f"not valid Avro for schema {key}: a branch that does not exist"
+        raise Refusal("decode", "decode.payload", message) from None
+    if isinstance(found, Unreadable):
+        raise Refusal("decode", found.code, f"schema {key}: {found.message}")
+    return found, start
+
+
+_BRANCH: Final[Read] = reader_of("long")
+
+
+def _reads_alike(tree: Any, contract: Any) -> bool:
+    return canonical_form(tree, also=("logicalType",)) == canonical_form(contract, also=("logicalType",))
+
+
+def _with_seconds(name: str, tree: Any) -> Any:
+    """Return a contract's tree with plain numbers of seconds marked, so that a writer's timestamp is converted."""
+    seconds = _SECONDS.get(name)
+    if seconds is None:
+        return tree
+    marked = ["null", {"type": "long", "logicalType": "seconds"}]
+    fields = [{**field, "type": marked} if field["name"] == seconds else field for field in tree["fields"]]
+    return {**tree, "fields": fields}
 
 
 def _refusal(error: Exception, name: str, key: SchemaKey) -> Refusal:
-    """Return the refusal for a decoding error. A text is shown only if it is about schemas: others may hold values."""
-    if isinstance(error, MISMATCH):
-        said = str(error)[:_SHOWN]
-        message = f"{name} ({key}) cannot be read with the connector's schema of that name: {said}"
+    """Return the refusal for a decoding error, without a value: the reader's own texts hold none."""
+    if isinstance(error, Mismatch):
+        message = f"{name} ({key}) cannot be read with the connector's schema of that name: {str(error)[:_SHOWN]}"
         return Refusal("decode", "decode.schema_mismatch", message)
-    if isinstance(error, TooManySteps):
-        return Refusal("decode", "decode.payload", f"not valid Avro for {name} ({key}): {error}")
-    return Refusal("decode", "decode.payload", f"not valid Avro for {name} ({key}): {_reason(error)}")
+    if isinstance(error, Broken):
+        reason = str(error)
+    elif isinstance(error, UnicodeDecodeError):
+        reason = "a string is not UTF-8"
+    else:
+        reason = f"{type(error).__name__} while decoding"
+    return Refusal("decode", "decode.payload", f"not valid Avro for {name} ({key}): {reason}")
 
 
-def _reason(error: Exception) -> str:
-    """Return what is wrong with a payload, without its values: a text may hold them, so only the type decides."""
-    if isinstance(error, EOFError):
-        return "truncated"
-    if isinstance(error, IndexError):
-        return "truncated, or a branch or symbol that does not exist"
-    if isinstance(error, UnicodeDecodeError):
-        return "a string is not UTF-8"
-    return f"{type(error).__name__} while decoding"
+def compile_write(schema: Any) -> Write:
+    """Return a function that encodes data of the schema. A field with a default may be missing.
+
+    Raises `ValueError` for a schema that Avro does not allow; the function raises it for a datum of another type.
+    """
+    try:
+        parsed = parse_schema(schema)
+    except Exception as error:  # noqa: BLE001 - fastavro lets KeyError and others through
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+    def write(datum: Any) -> bytes:
+        stream = BytesIO()
+        schemaless_writer(stream, parsed, datum, strict_allow_default=True)
+        return stream.getvalue()
+
+    return write
 
 
 class Encoder:

@@ -1,31 +1,56 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Reads Avro data in C: decoding is the most expensive step of a record, and this takes a ninth of fastavro's time.
+"""Reads Avro data in C. Decoding is the most expensive step of a record; this takes a ninth of fastavro's time.
 
-A schema becomes a tree of nodes. One cursor reads a payload from left to right, and every step checks it against the
-payload's end. Logical types and schema resolution are left to fastavro, and so is everything if this module was not
-compiled. fastavro is the reference: a property test compares both on valid and on broken payloads.
+A writer's schema becomes a tree of nodes. A payload is read from left to right by one cursor, and every step checks it
+against the payload's end. The reader is strict: an index, a length or a number that Avro does not allow is a broken
+payload, never another value. fastavro is the reference in tests, on good payloads and on broken ones.
 
-A map that is only passed on is written as JSON at once, without a dictionary in between, if the result is the same.
-`json` of a node does that; it returns 0 for a value that needs the dictionary.
+- Logical types stay as written: a node gives a `LogicalValue`, which is converted only where a mapping asks for it. So a
+  value out of range harms nobody in a field that no route uses.
+- A writer's schema that differs from the reader's is resolved while the tree is built ("Schema Resolution" of the Avro
+  specification); reading stays one pass.
+- Work is counted. A payload may take `STEPS`, and `STEPS_A_BYTE` more for each of its bytes: five bytes can claim 30
+  million nulls. Records may nest `MOST_LEVELS` deep, so a recursive schema cannot exhaust the stack.
+- A map that is only passed on is written as JSON straight away, where that is what its dictionary's JSON would be. `json`
+  of a node does so; it returns 0 for a value that has to be looked at.
 """
 
+from libc.float cimport FLT_MIN
 from libc.math cimport isfinite
+from libc.stdio cimport snprintf
+from libc.stdlib cimport strtod, strtof
 from libc.stdint cimport INT64_MIN, int64_t, uint64_t
 from libc.string cimport memcmp, memcpy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 
+from copy import deepcopy
+
 from orjson import Fragment, dumps
 
+from connector.codec.schemas import RECORDS, named_types, self_contained
+from connector.records import LogicalType, LogicalValue
+
 cdef enum:
+    STEPS = 65536
+    STEPS_A_BYTE = 8
+    MOST_LEVELS = 64
     MOST_NAMES = 64
     LARGEST_JSON = 65536  # bytes of a payload, from a map on, above which it becomes a dictionary
     GROWTH = 6  # bytes of JSON that one byte of Avro becomes at most: \u0001
     ROOM = 64
 
 
-class Unsupported(Exception):
-    """The schema has a type that this module does not read; fastavro decodes it."""
+class Broken(ValueError):
+    """Not a payload of the schema. The text never holds a value."""
+
+
+class TooManySteps(Broken):
+    """The payload claims far more values than it has bytes for, or nests deeper than `MOST_LEVELS` records."""
+
+
+class Mismatch(ValueError):
+    """The writer's schema, or this value of it, cannot be read as the reader's."""
 
 
 cdef struct Cursor:
@@ -35,6 +60,8 @@ cdef struct Cursor:
     Py_ssize_t end
     unsigned char* out
     Py_ssize_t size
+    int64_t steps  # that are left
+    int levels  # of records that are open
 
 
 cdef int64_t long_of(Cursor* cursor) except? -1:
@@ -44,11 +71,11 @@ cdef int64_t long_of(Cursor* cursor) except? -1:
     cdef unsigned char byte
     while True:
         if cursor.at >= cursor.end:
-            raise EOFError("the payload ends early")
+            raise Broken("truncated")
         byte = cursor.data[cursor.at]
         cursor.at += 1
         if shift == 63 and byte > 1:
-            raise ValueError("a number of more than 64 bits")
+            raise Broken("a number of more than 64 bits")
         found |= <uint64_t>(byte & 127) << shift
         if byte < 128:
             return <int64_t>(found >> 1) ^ -<int64_t>(found & 1)
@@ -58,30 +85,44 @@ cdef int64_t long_of(Cursor* cursor) except? -1:
 cdef Py_ssize_t take(Cursor* cursor, int64_t size) except -1:
     """Step over so many bytes; return where they begin."""
     cdef Py_ssize_t at = cursor.at
-    if size < 0:
-        raise ValueError("a length below zero")
-    if size > cursor.end - at:
-        raise EOFError("a length past the end of the payload")
+    if size < 0 or size > cursor.end - at:
+        raise Broken("a length below zero, or past the end of the payload")
     cursor.at = at + size
     return at
+
+
+cdef void begin(Cursor* cursor, bytes data, Py_ssize_t at) noexcept:
+    cursor.data = <const unsigned char*>PyBytes_AS_STRING(data)
+    cursor.at, cursor.end = at, PyBytes_GET_SIZE(data)
+    cursor.steps = STEPS + STEPS_A_BYTE * (cursor.end - at)
+    cursor.levels = 0
+
+
+cdef bint spend(Cursor* cursor, int64_t steps) except -1:
+    """Count work before it is done."""
+    if steps > cursor.steps:
+        raise TooManySteps("the payload claims more values than its length allows")
+    cursor.steps -= steps
+    return 1
 
 
 cdef int64_t count_of(Cursor* cursor) except -1:
     """Read how many items the next block of an array or a map has; 0 ends it."""
     cdef int64_t found = long_of(cursor)
     if found < 0:
-        # A negative count is followed by the block's size in bytes, for readers that skip it.
+        # A negative count is followed by the block's size in bytes, for those who skip it.
         long_of(cursor)
         if found == INT64_MIN:
-            raise ValueError("a block of more items than a payload can have")
+            raise Broken("a block of more items than a payload can have")
         found = -found
+    spend(cursor, found)
     return found
 
 
 cdef int64_t index_of(Cursor* cursor, Py_ssize_t among) except -1:
     cdef int64_t found = long_of(cursor)
     if found < 0 or found >= among:
-        raise IndexError("no such branch or symbol")
+        raise Broken("a branch or symbol that does not exist")
     return found
 
 
@@ -102,14 +143,14 @@ cdef void put_all(Cursor* cursor, const char* data, Py_ssize_t size) noexcept:
 
 
 cdef bint put_value(Cursor* cursor, value) except -1:
-    """Write a value as orjson does."""
+    """Write what orjson makes of a value."""
     cdef bytes json = dumps(value)
     put_all(cursor, PyBytes_AS_STRING(json), PyBytes_GET_SIZE(json))
     return 1
 
 
 cdef bint put_text(Cursor* cursor) except -1:
-    """Read a string and write it; through orjson if it is not plain ASCII or needs escapes."""
+    """Read a string and write it; by orjson where it is not all ASCII or has something to escape."""
     cdef int64_t size = long_of(cursor)
     cdef Py_ssize_t at = take(cursor, size), index
     cdef const unsigned char* data = cursor.data + at
@@ -147,20 +188,27 @@ cdef class Node:
     """One node of a schema. The base class is null."""
 
     cdef object read(self, Cursor* cursor):
-        """Return the value and move the cursor behind it. Raises anything for a broken payload."""
+        """Return the value and move the cursor behind it. Raises anything where the payload is broken."""
         return None
 
     cdef bint json(self, Cursor* cursor) except -1:
-        """Write the value and move the cursor behind it; return 0, the cursor anywhere, if that needs the dictionary."""
+        """Write the value and move the cursor behind it; return 0 where it is nothing plain, the cursor anywhere."""
         return 0
+
+
+cdef bint truth_of(Cursor* cursor) except? 1:
+    cdef unsigned char byte = cursor.data[take(cursor, 1)]
+    if byte > 1:
+        raise Broken("a boolean that is neither 0 nor 1")
+    return byte
 
 
 cdef class _Boolean(Node):
     cdef object read(self, Cursor* cursor):
-        return cursor.data[take(cursor, 1)] != 0
+        return truth_of(cursor) != 0
 
     cdef bint json(self, Cursor* cursor) except -1:
-        if cursor.data[take(cursor, 1)] != 0:
+        if truth_of(cursor):
             put_all(cursor, b"true", 4)
         else:
             put_all(cursor, b"false", 5)
@@ -176,11 +224,38 @@ cdef class _Long(Node):
         return 1
 
 
+cdef int64_t int_of(Cursor* cursor) except? -1:
+    cdef int64_t found = long_of(cursor)
+    if found < -2147483648 or found > 2147483647:
+        raise Broken("an int of more than 32 bits")
+    return found
+
+
+cdef class _Int(Node):
+    cdef object read(self, Cursor* cursor):
+        return int_of(cursor)
+
+    cdef bint json(self, Cursor* cursor) except -1:
+        put_long(cursor, int_of(cursor))
+        return 1
+
+
 cdef class _Float(Node):
+    """A float of 32 bits, as the number with the fewest digits that is this float: 12.99, not 12.989999771118164."""
+
     cdef object read(self, Cursor* cursor):
         cdef float number
+        cdef char text[32]
+        cdef int digits
         memcpy(&number, cursor.data + take(cursor, 4), 4)
-        return number
+        if number == 0 or not isfinite(number):
+            return number
+        # 6 digits survive in every normal float, 9 tell it from its neighbours; the smallest ones hold fewer than 6.
+        for digits in range(6 if -FLT_MIN >= number or number >= FLT_MIN else 1, 10):
+            snprintf(text, sizeof(text), "%.*g", digits, <double>number)
+            if strtof(text, NULL) == number:
+                break
+        return strtod(text, NULL)
 
 
 cdef class _Double(Node):
@@ -227,6 +302,35 @@ cdef class _Enum(Node):
 
     cdef object read(self, Cursor* cursor):
         return self.symbols[index_of(cursor, len(self.symbols))]
+
+
+cdef class _Logical(Node):
+    """A value of a logical type, as written: `LogicalValue`."""
+
+    cdef object kind
+    cdef Node written
+
+    def __init__(self, kind, Node written):
+        self.kind = kind
+        self.written = written
+
+    cdef object read(self, Cursor* cursor):
+        return LogicalValue(self.kind, self.written.read(cursor))
+
+
+cdef class _Scaled(Node):
+    """A point in time in another unit: floored where the reader's is coarser."""
+
+    cdef Node written
+    cdef int64_t times, divided_by
+
+    def __init__(self, Node written, times, divided_by):
+        self.written = written
+        self.times = times
+        self.divided_by = divided_by
+
+    cdef object read(self, Cursor* cursor):
+        return self.written.read(cursor) * self.times // self.divided_by
 
 
 cdef class _Array(Node):
@@ -281,7 +385,7 @@ cdef class _Map(Node):
 
 
 cdef class _JsonMap(_Map):
-    """A map that is passed on as JSON, as a `Fragment`; a dictionary if it is empty, large or not plain."""
+    """A map that is passed on as JSON: a `Fragment`. A dictionary where it is empty, large, or not plain."""
 
     cdef bytearray room
 
@@ -294,7 +398,7 @@ cdef class _JsonMap(_Map):
         cdef bytearray room = self.room
         if cursor.end - start > LARGEST_JSON or cursor.data[start] == 0:
             return _Map.read(self, cursor)
-        # A thread that reads at the same time allocates its own buffer.
+        # Another thread that reads meanwhile makes room of its own.
         self.room = None
         if room is None or len(room) < needed:
             room = bytearray(needed)
@@ -308,7 +412,7 @@ cdef class _JsonMap(_Map):
         return found
 
     cdef bint json(self, Cursor* cursor) except -1:
-        """Write the map, unless a value is not plain, or names are empty, repeated or too many."""
+        """Write the map unless a value is not plain, or a name is empty, there twice, or one of too many."""
         cdef Py_ssize_t starts[MOST_NAMES]
         cdef Py_ssize_t sizes[MOST_NAMES]
         cdef Py_ssize_t start, size
@@ -353,14 +457,24 @@ cdef class _Union(Node):
 
 
 cdef class _Record(Node):
-    # Registered by name first, so that an error of the schema names the type.
+    # Filled after it is known by its name, so that a type can contain itself.
     cdef list names, fields
+    # Of a resolved record: what the writer does not have, by name. A field without a name is read and dropped.
+    cdef dict defaults
 
     cdef object read(self, Cursor* cursor):
-        cdef dict found = {}
+        cdef dict found = {} if self.defaults is None else deepcopy(self.defaults)
         cdef Py_ssize_t index
+        spend(cursor, 1 + len(self.names))
+        if cursor.levels == MOST_LEVELS:
+            raise TooManySteps("the payload nests records deeper than 64 levels")
+        cursor.levels += 1
         for index in range(len(self.names)):
-            found[self.names[index]] = (<Node>self.fields[index]).read(cursor)
+            value = (<Node>self.fields[index]).read(cursor)
+            name = self.names[index]
+            if name is not None:
+                found[name] = value
+        cursor.levels -= 1
         return found
 
 
@@ -378,6 +492,41 @@ cdef class _Named(Node):
         return self.name, self.record.read(cursor)
 
 
+cdef class _Symbols(Node):
+    """An enum read by another one: each of the writer's symbols as the reader has it."""
+
+    cdef list found
+
+    def __init__(self, written, wanted, default):
+        known = set(wanted)
+        self.found = [symbol if symbol in known else default for symbol in written]
+
+    cdef object read(self, Cursor* cursor):
+        symbol = self.found[index_of(cursor, len(self.found))]
+        if symbol is None:
+            raise Mismatch("the reader's enum does not have the symbol, and has no default")
+        return symbol
+
+
+cdef class _Text(Node):
+    """Bytes that are read as a string."""
+
+    cdef object read(self, Cursor* cursor):
+        return text_of(cursor)
+
+
+cdef class _Unreadable(Node):
+    """A branch of the writer's union that the reader does not take: only a value of that branch is a mismatch."""
+
+    cdef str why
+
+    def __init__(self, why):
+        self.why = why
+
+    cdef object read(self, Cursor* cursor):
+        raise Mismatch(self.why)
+
+
 cdef class Read:
     """Decodes payloads of one schema: see `reader_of`."""
 
@@ -386,31 +535,32 @@ cdef class Read:
     def __call__(self, bytes data not None, Py_ssize_t at):
         cdef Cursor cursor
         if at < 0 or at > PyBytes_GET_SIZE(data):
-            raise EOFError("the payload ends before it begins")
-        cursor.data = <const unsigned char*>PyBytes_AS_STRING(data)
-        cursor.at, cursor.end = at, PyBytes_GET_SIZE(data)
+            raise Broken("truncated")
+        begin(&cursor, data, at)
         found = self.root.read(&cursor)
         return found, cursor.at
 
 
-def reader_of(tree, *, tagged=False, as_json=()):
-    """Return a function that decodes payloads of a schema that fastavro accepts, without recursion.
+def reader_of(writer, reader=None, *, tagged=False, as_json=(), logical=True):
+    """Return what decodes payloads of the writer's schema, resolved to the reader's where one is given.
 
-    It takes the bytes and an index, and returns the datum and the index after it; it raises anything for a broken or
-    truncated payload. `tagged`: a record in a union of several records becomes `(full name, datum)`. `as_json`
-    are fields, as (full name of the record, name), whose maps become `orjson.Fragment` if they are plain. Raises
-    `Unsupported` for a schema that is fastavro's to decode.
+    Both are trees with full names (`schemas.Schema.tree`). The result is given the bytes and an index, returns the datum
+    and the index after it, and raises anything where the payload is broken or ends early. `tagged`: a record in a union
+    of several records becomes `(full name, datum)`. `as_json` are fields, as (full name of the record, name), whose maps
+    become `orjson.Fragment` where they are plain. `logical`: values of logical types become `LogicalValue`; without it
+    they are the numbers or bytes that were written. Raises `Mismatch` where no datum of the writer could be read.
     """
     cdef Read read = Read()
-    read.root = _Builder(tagged, frozenset(as_json)).reader(tree)
+    builder = _Builder(tagged, frozenset(as_json), logical)
+    read.root = builder.reader(writer) if reader is None else _Resolver(builder, writer, reader).node(writer, reader)
     return read
 
 
 def read_run(list records not None, dict writers not None, kind not None):
     """Return the data of the first records, each as a `kind` of its writer's name and the datum.
 
-    `writers` are keyed by a value's first 5 or 10 bytes. It ends before a record with headers, without a known writer,
-    with a guarded writer or one of fastavro's, or with a broken payload: the caller decodes that one by itself.
+    `writers` are known by what a value begins with: 5 bytes, or 10. The first record that has headers, no known writer,
+    one that is no single record, or a broken payload, ends it: that one is the caller's to judge.
     """
     cdef list found = []
     cdef bytes value, before = None
@@ -423,15 +573,14 @@ def read_run(list records not None, dict writers not None, kind not None):
         if type(found_value) is not bytes or record.headers:
             break
         value = found_value
-        cursor.data = <const unsigned char*>PyBytes_AS_STRING(value)
-        cursor.end = PyBytes_GET_SIZE(value)
+        begin(&cursor, value, 0)
         if before is None or cursor.end < start or memcmp(cursor.data, PyBytes_AS_STRING(before), start) != 0:
             start = 5
             writer = writers.get(value[:5])
             if writer is None:
                 start = 10
                 writer = writers.get(value[:10])
-            if writer is None or writer.steps is not None or type(writer.read) is not Read:
+            if writer is None or type(writer.read) is not Read:
                 break
             before, read, name = value, writer.read, writer.name
         cursor.at = start
@@ -448,9 +597,10 @@ def read_run(list records not None, dict writers not None, kind not None):
 class _Builder:
     """Makes the nodes of one schema."""
 
-    def __init__(self, tagged, as_json):
+    def __init__(self, tagged, as_json, logical):
         self.tagged = tagged
         self.as_json = as_json
+        self.logical = logical
         self.map = _Map
         self.named = {}
         self.records = set()
@@ -459,31 +609,33 @@ class _Builder:
         if isinstance(node, list):
             return self.union(node)
         if isinstance(node, str):
-            found = self.named.get(node) or _PRIMITIVES.get(node)
-            if found is None:
-                raise Unsupported
-            return found
-        if "logicalType" in node:
-            raise Unsupported
+            return self.named[node] if node in self.named else _PRIMITIVES[node]
+        found = self.plain(node)
+        kind = logical_type(node) if self.logical else None
+        return found if kind is None else _Logical(kind, found)
+
+    def plain(self, node):
+        """Make the node of a type, its logical type left out."""
         kind = node["type"]
         if kind in {"array", "map"}:
-            # A map inside another type is decoded with it.
+            # A map inside of another type is looked at with it.
             make, self.map = _Array if kind == "array" else self.map, _Map
             return make(self.reader(node["items" if kind == "array" else "values"]))
         return self.complex(node, kind) if "name" in node else self.reader(kind)
 
     def complex(self, node, kind):
-        """Make the node of a named type."""
-        name = _full_name(node)
+        """Make the node of a type that has a name."""
+        name = node["name"]
         if kind == "enum":
-            self.named[name] = _Enum(node["symbols"])
+            found = _Enum(node["symbols"])
         elif kind == "fixed":
-            self.named[name] = _Fixed(node["size"])
-        elif kind in {"record", "error"}:
-            self.named[name] = self.record(name, node["fields"])
+            found = _Fixed(node["size"])
         else:
-            raise Unsupported
-        return self.named[name]
+            return self.record(name, node["fields"])
+        wanted = logical_type(node) if self.logical else None
+        # A name that is used again has the logical type of its definition.
+        self.named[name] = found if wanted is None else _Logical(wanted, found)
+        return found
 
     def record(self, name, fields):
         cdef _Record record = _Record()
@@ -499,7 +651,7 @@ class _Builder:
 
     def union(self, branches):
         readers = [self.reader(branch) for branch in branches]
-        names = [branch if isinstance(branch, str) else _name_of(branch) for branch in branches]
+        names = [branch if isinstance(branch, str) else branch.get("name", "") for branch in branches]
         if self.tagged and sum(name in self.records for name in names) > 1:
             readers = [
                 _Named(name, reader) if name in self.records else reader
@@ -508,19 +660,218 @@ class _Builder:
         return _Union(readers)
 
 
-def _name_of(branch):
-    return _full_name(branch) if "name" in branch else ""
+class _Resolver:
+    """Makes the nodes that read one schema's payloads as another's data (Avro specification, "Schema Resolution")."""
+
+    def __init__(self, builder, writer, reader):
+        self.builder = builder
+        self.written = named_types(writer)
+        self.wanted = named_types(reader)
+        self.done = {}
+
+    def node(self, writer, reader):
+        writer, reader = self.written.get(writer, writer) if isinstance(writer, str) else writer, self._wanted(reader)
+        if isinstance(writer, list):
+            return _Union([self._branch(branch, reader) for branch in writer])
+        if isinstance(reader, list):
+            return self._chosen(writer, reader)
+        if not _alike(writer, reader, promoted=True):
+            raise Mismatch(f"{_shown(writer)} cannot be read as {_shown(reader)}")
+        return self._one(writer, reader)
+
+    def _wanted(self, reader):
+        return self.wanted.get(reader, reader) if isinstance(reader, str) else reader
+
+    def _branch(self, writer, reader):
+        try:
+            return self.node(writer, reader)
+        except Mismatch as mismatch:
+            return _Unreadable(str(mismatch))
+
+    def _chosen(self, writer, branches):
+        """Read one type as a union: by its first branch of the same type, else by the first that takes it."""
+        branches = [self._wanted(branch) for branch in branches]
+        records = [branch for branch in branches if _kind(branch) in RECORDS]
+        for promoted in (False, True):
+            for branch in branches:
+                if _alike(writer, branch, promoted=promoted):
+                    found = self.node(writer, branch)
+                    tagged = self.builder.tagged and len(records) > 1 and branch in records
+                    return _Named(branch["name"], found) if tagged else found
+        raise Mismatch(f"{_shown(writer)} is no branch of {', '.join(map(_shown, branches))}")
+
+    def _one(self, writer, reader):
+        kind, wanted = _kind(writer), _kind(reader)
+        if kind in RECORDS:
+            return self._record(writer, reader)
+        if kind == "array":
+            return _Array(self.node(writer["items"], reader["items"]))
+        if kind == "map":
+            make, self.builder.map = self.builder.map, _Map
+            return make(self.node(writer["values"], reader["values"]))
+        if kind == "enum":
+            return _Symbols(writer["symbols"], reader["symbols"], reader.get("default"))
+        if kind == "fixed":
+            return _Fixed(writer["size"])
+        if kind == "bytes" and wanted == "string":
+            return _Text()
+        found = _PRIMITIVES["bytes"] if kind == "string" and wanted == "bytes" else _PRIMITIVES[kind]
+        unit, other = (_A_SECOND.get(_logical_name(node)) for node in (writer, reader))
+        if unit and other and unit != other:
+            return _Scaled(found, other, unit)
+        return found
+
+    def _record(self, writer, reader):
+        cdef _Record record
+        pair = writer["name"], reader["name"]
+        if pair in self.done:
+            return self.done[pair]
+        record = self.done[pair] = _Record()
+        name = reader["name"]
+        written = {field["name"]: field for field in writer["fields"]}
+        source = {
+            next((one for one in (field["name"], *field.get("aliases", ())) if one in written), None): field
+            for field in reader["fields"]
+        }
+        record.defaults = {}
+        for field in reader["fields"]:
+            if not any(one in written for one in (field["name"], *field.get("aliases", ()))):
+                if "default" not in field:
+                    raise Mismatch(f"the writer's {writer['name']} has no field {field['name']}, which has no default")
+                record.defaults[field["name"]] = self._default(field["type"], field["default"])
+        record.defaults = record.defaults or None
+        record.names, record.fields = [], []
+        for field in writer["fields"]:
+            wanted = source.get(field["name"])
+            record.names.append(None if wanted is None else wanted["name"])
+            if wanted is None:
+                record.fields.append(self._dropped(field["type"]))
+                continue
+            self.builder.map = _JsonMap if (name, wanted["name"]) in self.builder.as_json else _Map
+            record.fields.append(self.node(field["type"], wanted["type"]))
+        self.builder.map = _Map
+        return record
+
+    def _dropped(self, tree):
+        """Make the node of a field that only the writer has; its types may be defined anywhere in the writer's schema."""
+        builder = _Builder(False, frozenset(), False)
+        return builder.reader(self_contained(tree, self.written))
+
+    def _default(self, reader, value):
+        """Return a default as the datum: that of a union is its first branch's (as of Avro 1.12, any branch's)."""
+        reader = self._wanted(reader)
+        if isinstance(reader, list):
+            for branch in reader:
+                try:
+                    return self._default(branch, value)
+                except Mismatch:
+                    continue
+            raise Mismatch("a default is of no branch of its union")
+        kind = _kind(reader)
+        if kind in RECORDS and isinstance(value, dict):
+            return {
+                field["name"]: self._default(field["type"], value.get(field["name"], field.get("default")))
+                for field in reader["fields"]
+            }
+        if kind == "map" and isinstance(value, dict):
+            return {key: self._default(reader["values"], inner) for key, inner in value.items()}
+        if kind == "array" and isinstance(value, list):
+            return [self._default(reader["items"], inner) for inner in value]
+        if kind in ("bytes", "fixed") and isinstance(value, str):
+            return value.encode("latin-1")
+        if kind in ("float", "double") and type(value) in (int, float):
+            return float(value)
+        if type(value) is _JSON_KINDS.get(kind):
+            return value
+        raise Mismatch(f"a default is no {_shown(reader)}")
 
 
-def _full_name(node):
-    name, namespace = node["name"], node.get("namespace")
-    return name if "." in name or not namespace else f"{namespace}.{name}"
+_JSON_KINDS = {"null": type(None), "boolean": bool, "int": int, "long": int, "string": str, "enum": str}
+_PROMOTED = {
+    "int": {"long", "float", "double"},
+    "long": {"float", "double"},
+    "float": {"double"},
+    "string": {"bytes"},
+    "bytes": {"string"},
+}
+_A_SECOND = {"timestamp-millis": 1_000, "timestamp-micros": 1_000_000, "timestamp-nanos": 1_000_000_000, "seconds": 1}
+"""How many units a second has, by logical type; `seconds` is this project's own mark of a contract's plain numbers."""
+
+_LOGICAL = {
+    "date": ("int",),
+    "time-millis": ("int",),
+    "time-micros": ("long",),
+    **dict.fromkeys(("timestamp-millis", "timestamp-micros", "timestamp-nanos"), ("long",)),
+    **dict.fromkeys(("local-timestamp-millis", "local-timestamp-micros", "local-timestamp-nanos"), ("long",)),
+    "decimal": ("bytes", "fixed"),
+    "uuid": ("fixed",),
+}
+"""Logical types, and what they are written as. A uuid that is written as a string is text already."""
+
+
+def _kind(node):
+    """Return the name of a type: `record`, `long`, `union`."""
+    while isinstance(node, dict):
+        node = node["type"]
+    return "union" if isinstance(node, list) else node
+
+
+def _logical_name(node):
+    while isinstance(node, dict):
+        if isinstance(node.get("logicalType"), str):
+            return node["logicalType"]
+        node = node["type"]
+    return None
+
+
+def logical_type(node):
+    """Return a type's `LogicalType`; None where it has none, or one that the specification says to ignore.
+
+    "Language implementations must ignore unknown logical types when reading, and should use the underlying Avro type.
+    If a logical type is invalid, for example a decimal with scale greater than its precision, then implementations
+    should ignore the logical type." (Avro specification, "Logical Types")
+    """
+    name, kind = node.get("logicalType"), _kind(node)
+    if not isinstance(name, str) or kind not in _LOGICAL.get(name, ()):
+        return None
+    if name == "uuid":
+        return LogicalType(name) if node["size"] == 16 else None
+    if name != "decimal":
+        return LogicalType(name)
+    precision, scale = node.get("precision"), node.get("scale", 0)
+    if type(precision) is not int or type(scale) is not int or not 0 <= scale <= precision or precision < 1:
+        return None
+    # The most digits that a fixed of this size holds.
+    if kind == "fixed" and precision > len(str(2 ** (8 * node["size"] - 1) - 1)) - 1:
+        return None
+    return LogicalType(name, scale)
+
+
+def _alike(writer, reader, promoted):
+    """Tell whether a type may be read as another. `promoted`: also where the numbers or names are not the same."""
+    kind, wanted = _kind(writer), _kind(reader)
+    if kind in RECORDS and wanted in RECORDS or kind == wanted and kind in ("enum", "fixed"):
+        names = {writer["name"]} if not promoted else {writer["name"], writer["name"].rpartition(".")[2]}
+        others = {reader["name"], *_aliases(reader)}
+        if promoted:
+            others |= {name.rpartition(".")[2] for name in others}
+        return bool(names & others) and (kind != "fixed" or writer["size"] == reader["size"])
+    return kind == wanted or promoted and wanted in _PROMOTED.get(kind, ())
+
+
+def _aliases(node):
+    space = node["name"].rpartition(".")[0]
+    return [name if "." in name or not space else f"{space}.{name}" for name in node.get("aliases", ())]
+
+
+def _shown(node):
+    return node["name"] if isinstance(node, dict) and "name" in node else _kind(node)
 
 
 _PRIMITIVES = {
     "null": Node(),
     "boolean": _Boolean(),
-    "int": _Long(),
+    "int": _Int(),
     "long": _Long(),
     "float": _Float(),
     "double": _Double(),

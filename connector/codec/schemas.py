@@ -1,12 +1,7 @@
-"""Avro schemas: the contract's and others, measured before anything is decoded with them. Pure, but for loading files.
+"""Avro schemas: the contract's and others, with full names. Pure, except for loading files.
 
-Anyone who may write to the registry may write a schema, so each is measured once, before it reaches the decoder:
-
-- a recursive type is refused: a few kilobytes of deep nesting end fastavro's process with SIGSEGV;
-- nesting is limited to `MAX_DEPTH`, and the cost of one datum without arrays to `MAX_WEIGHT`: types that use each other
-  twice double the work at each level;
-- arrays and maps whose items take far more steps than bytes are `guarded`: an array of nulls takes no bytes, so five
-  bytes can claim 30 million items. A `StepCounter` walks each such payload before it is decoded.
+Anyone who may write to the registry may write a schema. The cost of a payload is counted while it is read (`reader`),
+so a schema is refused only if it cannot be understood, or is nested deeper than `MAX_DEPTH`.
 """
 
 from __future__ import annotations
@@ -21,26 +16,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fastavro.schema import fingerprint as fastavro_fingerprint
-from fastavro.schema import to_parsing_canonical_form
 
 from connector.errors import StartupError
 
 MAX_DEPTH: Final = 64
-MAX_WEIGHT: Final = 20_000
-MAX_AMPLIFICATION: Final = 256
-"""Steps per byte of an array's or map's item, above which payloads are counted first."""
 
-STEPS: Final = 65_536
-"""Steps that any payload may take; and `STEPS_A_BYTE` more for each of its bytes."""
-
-STEPS_A_BYTE: Final = 8
-
-_PRIMITIVES: Final = {"null": 0, "boolean": 1, "int": 1, "long": 1, "float": 4, "double": 8, "bytes": 1, "string": 1}
-_RECORDS: Final = ("record", "error")
-
-
-_COMPLEX: Final = ("record", "error", "enum", "fixed", "array", "map")
-_FIXED_SIZES: Final = {"null": 0, "boolean": 1, "float": 4, "double": 8}
+PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+RECORDS: Final = ("record", "error")
+_NAMED: Final = (*RECORDS, "enum", "fixed")
 
 
 class SchemaFault(ValueError):
@@ -57,12 +40,11 @@ class Schema:
 
     name: str | None
     tree: Any
-    guarded: bool
 
     @property
     def canonical(self) -> str:
         """The parsing canonical form (Avro specification): equal for schemas that read the same bytes alike."""
-        return to_parsing_canonical_form(self.tree)
+        return canonical_form(self.tree)
 
     @property
     def fingerprint(self) -> bytes:
@@ -75,32 +57,48 @@ class Schema:
         return json.dumps(self.tree, ensure_ascii=False, separators=(",", ":"))
 
 
+class Definition(NamedTuple):
+    """A named type of another schema, as it is written there, and the namespace around it."""
+
+    node: Any
+    namespace: str
+
+
 def read_schema(text: str, references: Iterable[str] = ()) -> Schema:
     """Return the schema in JSON `text`, with the types that `references` (JSON texts) define filled in.
 
-    Raises `SchemaFault` (`decode.schema_invalid`, `decode.schema_recursive`).
+    Raises `SchemaFault` (`decode.schema_invalid`).
     """
-    definitions: dict[str, Any] = {}
+    found: dict[str, Definition] = {}
     for reference in references:
-        definitions |= top_level_types(_parsed(reference))
-    return assemble(_parsed(text), definitions)
+        definitions(_parsed(reference), found)
+    return assemble(_parsed(text), found)
 
 
-def assemble(raw: Any, definitions: Mapping[str, Any]) -> Schema:
-    """Return the schema `raw` (parsed JSON); names without a definition are replaced by `definitions`."""
-    walk = _Walk(definitions)
-    tree, _ = walk.node(raw, "", 0)
-    name = tree["name"] if isinstance(tree, dict) and tree.get("type") in _RECORDS else None
-    return Schema(name, tree, walk.guarded)
+def assemble(raw: Any, known: Mapping[str, Definition]) -> Schema:
+    """Return the schema `raw` (parsed JSON); names that it does not define are filled in from `known`."""
+    tree = _Walk(known).node(raw, "", 0)
+    name = tree["name"] if isinstance(tree, dict) and tree["type"] in RECORDS else None
+    return Schema(name, tree)
 
 
-def top_level_types(raw: Any) -> dict[str, Any]:
-    """Return the types that a schema (parsed JSON) defines at its top level or in its top union, by full name."""
-    found = {}
-    for node in raw if isinstance(raw, list) else [raw]:
-        if isinstance(node, dict) and isinstance(node.get("name"), str):
-            found[_full_name(node, "")] = node
-    return found
+def definitions(node: Any, found: dict[str, Definition], namespace: str = "", level: int = 0) -> None:
+    """Put every named type in a schema (parsed JSON) into `found` by its full name. The first definition counts."""
+    if level > MAX_DEPTH:
+        return
+    if isinstance(node, list):
+        for branch in node:
+            definitions(branch, found, namespace, level + 1)
+    elif isinstance(node, dict):
+        if node.get("type") in _NAMED:
+            full = _full_name(node, namespace)
+            found.setdefault(full, Definition(node, namespace))
+            namespace = full.rpartition(".")[0]
+        for key in ("type", "items", "values"):
+            definitions(node.get(key), found, namespace, level + 1)
+        fields = node.get("fields")
+        for field in fields if isinstance(fields, list) else ():
+            definitions(field.get("type") if isinstance(field, dict) else None, found, namespace, level + 1)
 
 
 def all_types(tree: Any) -> Iterator[Any]:
@@ -140,214 +138,156 @@ def without_logical_types(tree: Any) -> Any:
     return plain
 
 
-class _Measure(NamedTuple):
-    """The most a value of a type can cost (steps without those inside arrays, and levels), and its fewest bytes."""
-
-    weight: int
-    depth: int
-    bytes: int
-
-
 class _Walk:
-    """One walk over a schema that makes names full, fills in definitions and measures."""
+    """One walk over a schema that makes names full and fills in definitions.
 
-    def __init__(self, definitions: Mapping[str, Any]) -> None:
-        self.guarded = False
+    Only what decoding needs is demanded. Avro's rules for names, symbols and defaults are not, because a fault in a
+    part that no route uses harms no record.
+    """
+
+    def __init__(self, definitions: Mapping[str, Definition]) -> None:
         self._definitions = definitions
-        self._known: dict[str, _Measure] = {}
-        self._open: set[str] = set()
+        self._defined: dict[str, Any] = {}
 
-    def node(self, node: Any, namespace: str, level: int) -> tuple[Any, _Measure]:
-        """Return the type with full names, and its measure."""
+    def node(self, node: Any, namespace: str, level: int) -> Any:
+        """Return the type with full names."""
         if level > MAX_DEPTH:
-            raise SchemaFault("decode.schema_invalid", f"the schema is nested deeper than {MAX_DEPTH} levels")
+            raise _invalid(f"the schema is nested deeper than {MAX_DEPTH} levels")
         if isinstance(node, str):
-            tree, measure = self._name(node, namespace, level)
-        elif isinstance(node, list):
-            branches = [self.node(branch, namespace, level + 1) for branch in node]
-            tree = [branch for branch, _ in branches]
-            measure = _either([measure for _, measure in branches])
-        elif isinstance(node, dict) and "type" in node:
-            tree, measure = self._dict(node, namespace, level)
-        else:
-            raise SchemaFault(
-                "decode.schema_invalid", "the schema has a type that is not a name, a union or an object with a type"
-            )
-        if measure.weight > MAX_WEIGHT or measure.depth > MAX_DEPTH:
-            raise SchemaFault(
-                "decode.schema_invalid",
-                f"one value of the schema may need more than {MAX_WEIGHT} steps or {MAX_DEPTH} levels",
-            )
-        return tree, measure
+            return self._name(node, namespace, level)
+        if isinstance(node, list):
+            if not node:
+                raise _invalid("the schema has a union without branches")
+            return [self.node(branch, namespace, level + 1) for branch in node]
+        if isinstance(node, dict) and "type" in node:
+            return self._dict(node, namespace, level)
+        raise _invalid("the schema has a type that is not a name, a union or an object with a type")
 
-    def _name(self, name: str, namespace: str, level: int) -> tuple[Any, _Measure]:
-        if name in _PRIMITIVES:
-            return name, _Measure(1, 1, _PRIMITIVES[name])
+    def _name(self, name: str, namespace: str, level: int) -> Any:
+        if name in PRIMITIVES:
+            return name
         near = f"{namespace}.{name}" if namespace and "." not in name else name
-        for full in (near, name):
-            if full in self._open:
-                raise SchemaFault("decode.schema_recursive", f"type {full} of the schema contains itself")
-            if full in self._known:
-                return full, self._known[full]
+        for full in (near, name.removeprefix(".")):
+            if full in self._defined:
+                return full
             if full in self._definitions:
-                return self.node(self._definitions[full], "", level)
-        raise SchemaFault("decode.schema_invalid", f"the schema uses type {near}, which is not defined")
+                definition = self._definitions[full]
+                return self.node(definition.node, definition.namespace, level)
+        raise _invalid(f"the schema uses type {near}, which is not defined")
 
-    def _dict(self, node: dict[str, Any], namespace: str, level: int) -> tuple[Any, _Measure]:
+    def _dict(self, node: dict[str, Any], namespace: str, level: int) -> Any:
         kind = node["type"]
-        if isinstance(kind, (dict, list)) or (kind not in _COMPLEX and kind not in _PRIMITIVES):
+        if isinstance(kind, (dict, list)):
             return self.node(kind, namespace, level + 1)
-        if kind in _PRIMITIVES:
-            return dict(node), _Measure(1, 1, _PRIMITIVES[kind])
-        if kind in ("array", "map"):
-            inner = "items" if kind == "array" else "values"
-            tree, measure = self.node(node.get(inner), namespace, level + 1)
-            least = measure.bytes + (kind == "map")
-            if measure.weight > MAX_AMPLIFICATION * least:
-                self.guarded = True
-            return {**node, inner: tree}, _Measure(measure.weight + 1, measure.depth + 1, 1)
-        return self._named(node, namespace, level)
+        if kind in PRIMITIVES:
+            return dict(node)
+        if kind == "array":
+            return {**node, "items": self.node(node.get("items"), namespace, level + 1)}
+        if kind == "map":
+            return {**node, "values": self.node(node.get("values"), namespace, level + 1)}
+        if kind in _NAMED:
+            return self._named(node, namespace, level)
+        return self.node(kind, namespace, level + 1)
 
-    def _named(self, node: dict[str, Any], namespace: str, level: int) -> tuple[Any, _Measure]:
+    def _named(self, node: dict[str, Any], namespace: str, level: int) -> Any:
         full = _full_name(node, namespace)
-        if full in self._open or full in self._known:
-            raise SchemaFault("decode.schema_invalid", f"the schema defines type {full} twice")
+        if full in self._defined:
+            # A reference may hold a type that another one, or the schema itself, defines again.
+            if self._defined[full] == node:
+                return full
+            raise _invalid(f"the schema defines type {full} twice")
+        self._defined[full] = node
         tree = {key: value for key, value in node.items() if key != "namespace"} | {"name": full}
         if node["type"] == "enum":
-            measure = _Measure(1, 1, 1)
+            if not _are_texts(node.get("symbols")):
+                raise _invalid(f"enum {full} of the schema has no list of symbols")
         elif node["type"] == "fixed":
-            measure = _Measure(1, 1, _size(node, full))
+            if type(node.get("size")) is not int or node["size"] < 0:
+                raise _invalid(f"fixed type {full} of the schema has no size")
         else:
-            self._open.add(full)
-            tree["fields"], measure = self._fields(node, full, level)
-            self._open.discard(full)
-        self._known[full] = measure
-        return tree, measure
+            tree["fields"] = self._fields(node.get("fields"), full, level)
+        return tree
 
-    def _fields(self, node: dict[str, Any], full: str, level: int) -> tuple[list[Any], _Measure]:
-        fields, measures = [], []
-        raw = node.get("fields")
-        if not isinstance(raw, list) or not all(isinstance(f, dict) and "name" in f and "type" in f for f in raw):
-            raise SchemaFault("decode.schema_invalid", f"record {full} of the schema has no list of fields")
-        for field in raw:
-            tree, measure = self.node(field["type"], full.rpartition(".")[0], level + 1)
-            fields.append({**field, "type": tree})
-            measures.append(measure)
-        depth = 1 + max((measure.depth for measure in measures), default=0)
-        return fields, _Measure(1 + sum(m.weight for m in measures), depth, sum(m.bytes for m in measures))
+    def _fields(self, raw: Any, full: str, level: int) -> list[Any]:
+        if not isinstance(raw, list) or not all(isinstance(f, dict) and {"name", "type"} <= f.keys() for f in raw):
+            raise _invalid(f"record {full} of the schema has no list of fields")
+        if not _are_texts([field["name"] for field in raw]):
+            raise _invalid(f"record {full} of the schema has a field whose name is not text")
+        namespace = full.rpartition(".")[0]
+        return [{**field, "type": self.node(field["type"], namespace, level + 1)} for field in raw]
 
 
-def _either(branches: list[_Measure]) -> _Measure:
-    if not branches:
-        raise SchemaFault("decode.schema_invalid", "the schema has a union without branches")
-    weight, depth = max(m.weight for m in branches), max(m.depth for m in branches)
-    return _Measure(1 + weight, 1 + depth, 1 + min(m.bytes for m in branches))
+def canonical_form(tree: Any, *, also: tuple[str, ...] = ()) -> str:
+    """Return the parsing canonical form of a tree with full names (Avro specification), with `also` among its keys."""
+    return json.dumps(_canonical(tree, also), ensure_ascii=False, separators=(",", ":"))
 
 
-def _size(node: dict[str, Any], full: str) -> int:
-    size = node.get("size")
-    if not isinstance(size, int) or size < 0:
-        raise SchemaFault("decode.schema_invalid", f"fixed type {full} of the schema has no size")
-    return size
+def _canonical(node: Any, also: tuple[str, ...]) -> Any:
+    if isinstance(node, list):
+        return [_canonical(branch, also) for branch in node]
+    if not isinstance(node, dict):
+        return node
+    if node["type"] in PRIMITIVES and not any(key in node for key in also):
+        return node["type"]
+    found = {key: node[key] for key in ("name", "type", "fields", "symbols", "items", "values", "size") if key in node}
+    if "fields" in found:
+        found["fields"] = [
+            {"name": field["name"], "type": _canonical(field["type"], also)} for field in found["fields"]
+        ]
+    for key in ("items", "values"):
+        if key in found:
+            found[key] = _canonical(found[key], also)
+    return found | {key: node[key] for key in also if key in node}
+
+
+def self_contained(node: Any, definitions: Mapping[str, Any], seen: set[str] | None = None) -> Any:
+    """Return a type in which each name is defined at its first use, for a part of a larger schema."""
+    seen = set() if seen is None else seen
+    if isinstance(node, list):
+        return [self_contained(branch, definitions, seen) for branch in node]
+    if isinstance(node, str):
+        if node in seen or node not in definitions:
+            return node
+        node = definitions[node]
+    if "name" in node:
+        if node["name"] in seen:
+            return node["name"]
+        seen.add(node["name"])
+    found = dict(node)
+    for key in ("items", "values"):
+        if key in found:
+            found[key] = self_contained(found[key], definitions, seen)
+    if "fields" in found:
+        found["fields"] = [
+            {**field, "type": self_contained(field["type"], definitions, seen)} for field in found["fields"]
+        ]
+    return found
+
+
+def _invalid(message: str) -> SchemaFault:
+    return SchemaFault("decode.schema_invalid", message)
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def _full_name(node: dict[str, Any], namespace: str) -> str:
     """Return a definition's full name, by the rules of the Avro specification ("Names")."""
     name = node.get("name")
     if not isinstance(name, str) or not name:
-        raise SchemaFault("decode.schema_invalid", f"the schema has a {node.get('type')} without a name")
+        raise _invalid(f"the schema has a {node.get('type')} without a name")
     if "." in name:
-        return name.lstrip(".")
+        return name.removeprefix(".")
     space = node.get("namespace", namespace)
-    return f"{space}.{name}" if space else name
+    return f"{space}.{name}" if isinstance(space, str) and space else name
 
 
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SchemaFault("decode.schema_invalid", f"the schema is not valid JSON: {type(error).__name__}") from None
-
-
-class TooManySteps(ValueError):
-    """The payload claims far more values than its length allows."""
-
-
-class StepCounter:
-    """Counts the steps of payloads of one guarded schema. Slow, in plain Python, so only guarded schemas have one."""
-
-    def __init__(self, tree: Any) -> None:
-        self._tree = tree
-        self._named = named_types(tree)
-
-    def check(self, payload: bytes) -> None:
-        """Raise `TooManySteps` if decoding would take too many, and `ValueError` if the payload is broken."""
-        _Payload(payload, self._named).value(self._tree)
-
-
-class _Payload:
-    """One payload, and how far it is read."""
-
-    def __init__(self, payload: bytes, named: dict[str, Any]) -> None:
-        self._payload = payload
-        self._named = named
-        self._at = 0
-        self._left = STEPS + STEPS_A_BYTE * len(payload)
-
-    def value(self, node: Any) -> None:
-        """Step over one value of the type."""
-        self._left -= 1
-        if self._left < 0:
-            raise TooManySteps("the payload claims more values than its length allows")
-        if isinstance(node, list):
-            branch = self._long()
-            if not 0 <= branch < len(node):
-                raise ValueError("a union's branch is out of range")
-            self.value(node[branch])
-            return
-        kind = node["type"] if isinstance(node, dict) else node
-        if kind in ("record", "error"):
-            for field in node["fields"]:
-                self.value(field["type"])
-        elif kind in ("array", "map"):
-            self._blocks(node, kind)
-        elif kind in _FIXED_SIZES:
-            self._skip(_FIXED_SIZES[kind])
-        elif kind == "fixed":
-            self._skip(node["size"])
-        elif kind in ("bytes", "string"):
-            self._skip(self._long())
-        elif kind in ("int", "long", "enum"):
-            self._long()
-        else:
-            self._left += 1
-            self.value(self._named[kind])
-
-    def _blocks(self, node: dict[str, Any], kind: str) -> None:
-        while (count := self._long()) != 0:
-            if count < 0:
-                self._long()
-            for _ in range(abs(count)):
-                if kind == "map":
-                    self._skip(self._long())
-                self.value(node["items" if kind == "array" else "values"])
-
-    def _long(self) -> int:
-        number = shift = 0
-        while True:
-            if self._at >= len(self._payload) or shift > 63:
-                raise ValueError("the payload ends within a number, or the number is too long")
-            byte = self._payload[self._at]
-            self._at += 1
-            number |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return (number >> 1) ^ -(number & 1)
-            shift += 7
-
-    def _skip(self, count: int) -> None:
-        if count < 0 or self._at + count > len(self._payload):
-            raise ValueError("the payload ends within a value")
-        self._at += count
+        raise _invalid(f"the schema is not valid JSON: {type(error).__name__}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,15 +326,15 @@ def load_schema_files(paths: Iterable[Path]) -> list[Schema]:
 
 def _assembled(texts: Mapping[str, str]) -> list[Schema]:
     trees: dict[str, Any] = {}
-    definitions: dict[str, Any] = {}
+    known: dict[str, Definition] = {}
     schemas: list[Schema] = []
     for path, text in sorted(texts.items()):
         with _blaming(path):
             trees[path] = json.loads(text)
-            definitions |= top_level_types(trees[path])
+            definitions(trees[path], known)
     for path, tree in trees.items():
         with _blaming(path):
-            schemas.append(assemble(tree, definitions))
+            schemas.append(assemble(tree, known))
     return schemas
 
 

@@ -17,6 +17,8 @@ from uuid import UUID
 
 import orjson
 
+from connector.records import LogicalValue
+
 Unit = Literal["ms", "s"]
 Converter = Callable[[Any], Any]
 
@@ -25,6 +27,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EXACT: Final = 2**53
 _LONG: Final = 2**63
+_DAY_MICROS: Final = 86_400_000_000
+_A_SECOND: Final = {"timestamp-millis": 1_000, "timestamp-micros": 1_000_000, "timestamp-nanos": 1_000_000_000}
+"""How many units a second has, by logical type; a local time has no place among them."""
 
 
 class Unfit(Exception):
@@ -36,8 +41,49 @@ class Unfit(Exception):
         self.why = why
 
 
+def exact(value: LogicalValue) -> Any:
+    """Return a value of a logical type as Python's own: `Decimal`, `date`, `time`, `datetime` or `UUID`.
+
+    Nothing is rounded, but what is finer than a microsecond: Python's times end there. Raises `Unfit` for a value that
+    the logical type does not allow, or that Python's types do not hold (years 1 to 9999).
+    """
+    raw = value.raw
+    name = value.type.name
+    try:
+        if isinstance(raw, bytes):
+            if name == "uuid":
+                return UUID(bytes=raw)
+            return _decimal(int.from_bytes(raw, "big", signed=True), value.type.scale)
+        if name == "date":
+            return _EPOCH.date() + timedelta(days=raw)
+        if name.startswith("time-"):
+            micros = raw * 1000 if name == "time-millis" else raw
+            if not 0 <= micros < _DAY_MICROS:
+                raise Unfit("range", "the time of day is not between 00:00 and 24:00")
+            return (_EPOCH + timedelta(microseconds=micros)).time()
+        local = name.startswith("local-")
+        moment = _EPOCH + timedelta(microseconds=_micros(raw, name))
+        return moment.replace(tzinfo=None) if local else moment
+    except OverflowError:
+        raise Unfit("range", "the time is not in the years 1 to 9999") from None
+
+
+def _decimal(unscaled: int, scale: int) -> Decimal:
+    """Return a decimal exactly: arithmetic on decimals would round to the context's precision."""
+    digits = tuple(map(int, str(abs(unscaled))))
+    return Decimal((int(unscaled < 0), digits, -scale))
+
+
+def _micros(raw: int, name: str) -> int:
+    if name.endswith("millis"):
+        return raw * 1000
+    return raw // 1000 if name.endswith("nanos") else raw
+
+
 def to_string(value: Any) -> Any:
     """Return text: numbers in decimal, booleans as true and false, times as ISO 8601 (UTC with Z where zoned)."""
+    if type(value) is LogicalValue:
+        value = exact(value)
     kind = type(value)
     if kind is str or value is None:
         return value
@@ -60,6 +106,8 @@ def to_string(value: Any) -> Any:
 
 def to_long(value: Any) -> Any:
     """Return a whole number; text of at most 19 digits is one, a number with a fraction and a time are none."""
+    if type(value) is LogicalValue:
+        value = exact(value)
     kind = type(value)
     if kind is int or value is None:
         return value
@@ -94,6 +142,12 @@ def to_epoch(value: Any, wanted: Unit, unit: Unit) -> Any:
 
     A zoned time needs no unit; a number is in `unit`. Text is digits in `unit`, or ISO 8601 with a zone.
     """
+    if type(value) is LogicalValue:
+        parts = _A_SECOND.get(value.type.name)
+        if parts is not None and isinstance(value.raw, int):
+            # Straight from the number: a timestamp may be out of the years that `datetime` knows.
+            return value.raw * (1000 if wanted == "ms" else 1) // parts
+        value = exact(value)
     if type(value) is str:
         value = int(value) if _DIGITS.fullmatch(value) else _parsed(value)
     kind = type(value)
@@ -110,10 +164,10 @@ def to_epoch(value: Any, wanted: Unit, unit: Unit) -> Any:
         _finite_decimal(value)
     elif kind is not int:
         raise _unfit(value, "a point in time")
-    exact = value if kind is int else Fraction(value)
+    number = value if kind is int else Fraction(value)
     if wanted == unit:
-        return math.floor(exact)
-    return math.floor(exact * 1000 if wanted == "ms" else exact // 1000)
+        return math.floor(number)
+    return math.floor(number * 1000 if wanted == "ms" else number // 1000)
 
 
 def to_json(value: Any) -> Any:
@@ -129,6 +183,8 @@ def to_json(value: Any) -> Any:
         return [to_json(inner) for inner in value]
     if kind is tuple:
         return to_json(value[1])
+    if kind is LogicalValue:
+        return to_json(exact(value)) if value.type.name not in _A_SECOND else to_epoch(value, "ms", "ms")
     if isinstance(value, Decimal):
         return _json_number(value)
     if isinstance(value, UUID):
@@ -254,6 +310,8 @@ def _json_number(value: Decimal) -> int | float:
 
 
 def _unfit(value: Any, wanted: str) -> Unfit:
+    if isinstance(value, LogicalValue):
+        value = exact(value)
     if isinstance(value, (bytes, bytearray)):
         return Unfit("bytes", f"bytes are not {wanted}")
     return Unfit("type", f"{_KINDS.get(type(value), 'this kind of value')} is not {wanted}")

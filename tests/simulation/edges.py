@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from functools import cached_property
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
@@ -33,24 +34,24 @@ class QuickSchema(Schema):
 
 CONTRACTS: Final = Contracts(
     {
-        name: QuickSchema(schema.name, schema.tree, schema.guarded)
+        name: QuickSchema(schema.name, schema.tree)
         for name, schema in load_contracts().schemas.items()
         if name.rpartition(".")[2] in USED
     }
 )
 ENCODER: Final = Encoder(CONTRACTS, clock=LoopClock())
 NAMES: Final = tuple(sorted(CONTRACTS.schemas))
-_WRITERS: dict[tuple[str, frozenset[tuple[str, str]]], Writer | Unreadable] = {}
+_WRITERS: dict[tuple[str, str, frozenset[tuple[str, str]]], Writer | Unreadable] = {}
 
 
 class QuickDecoder(Decoder):
     """The decoder, which compiles each schema once for all members of all worlds: half of a world's time else."""
 
-    def _writer(self, schema: Schema) -> Writer | Unreadable:
-        known = schema.text, self._as_json
+    def _writer(self, name: str, tree: Any) -> Writer | Unreadable:
+        known = name, json.dumps(tree), self._as_json
         writer = _WRITERS.get(known)
         if writer is None:
-            writer = _WRITERS[known] = super()._writer(schema)
+            writer = _WRITERS[known] = super()._writer(name, tree)
         return writer
 
 
