@@ -22,7 +22,6 @@ import orjson
 import prometheus_client
 import structlog
 import uvloop
-from connector.codec.engine import compile_read
 from fastavro import parse_schema, schemaless_reader
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
@@ -32,8 +31,8 @@ from benchmarks.report import keep, table
 from benchmarks.workloads import WORKLOADS
 from connector import vendors
 from connector.clock import SystemClock
-from connector.codec import engine
 from connector.codec.codec import SINGLE_LENGTH, Decoder, Encoder
+from connector.codec.reader import reader_of
 from connector.codec.schemas import Contracts, load_contracts, without_logical_types
 from connector.config.models import KafkaSettings, Settings
 from connector.pipeline.batching import Delivery, OpenBatch
@@ -80,14 +79,13 @@ def decoding(contracts: Contracts, made: Sequence[Record]) -> list[Step]:
     schema = contracts.schemas[job.SCHEMA].tree
     as_json = {(job.SCHEMA, name) for name in vendors.kinds()["jiguang"].as_json}
     decoder = Decoder(contracts, clock=SystemClock(), as_json=as_json)
-    ours = compile_read(without_logical_types(schema), tagged=True, as_json=as_json)
+    ours = reader_of(schema, tagged=True, as_json=as_json, logical=False)
     parsed = parse_schema(without_logical_types(schema))
     values = [record.value or b"" for record in made]
 
     bare = [value[SINGLE_LENGTH:] for value in values]
-    kind = "compiled" if engine.COMPILED else "not compiled"
     return [
-        (f"decode: our reader, {kind}", len(made), lambda: [ours(value, SINGLE_LENGTH) for value in values]),
+        ("decode: our reader", len(made), lambda: [ours(value, SINGLE_LENGTH) for value in values]),
         ("decode: fastavro", len(made), lambda: [schemaless_reader(BytesIO(value), parsed, None) for value in bare]),
         ("decode: Decoder.event", len(made), lambda: [decoder.event(record) for record in made]),
     ]
@@ -262,7 +260,7 @@ def main() -> None:
     print(
         table(["step", "µs", "rounds"], [[one["step"], f"{one['microseconds']:.2f}", one["rounds"]] for one in found])
     )
-    keep("micro", {**vars(arguments), "compiled": engine.COMPILED}, found)
+    keep("micro", vars(arguments), found)
 
 
 if __name__ == "__main__":

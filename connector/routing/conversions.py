@@ -183,6 +183,8 @@ def to_json(value: Any) -> Any:
         return [to_json(inner) for inner in value]
     if kind is tuple:
         return to_json(value[1])
+    if kind is orjson.Fragment:
+        return value  # a map that was decoded as the JSON that it becomes
     if kind is LogicalValue:
         return to_json(exact(value)) if value.type.name not in _A_SECOND else to_epoch(value, "ms", "ms")
     if isinstance(value, Decimal):
@@ -256,7 +258,10 @@ _BY_KIND: Final[dict[str, Converter]] = {
 def _text(value: Any) -> Any:
     if type(value) is tuple:
         value = value[1]
-    return orjson.dumps(to_json(value)).decode() if type(value) in (dict, list) else to_string(value)
+    return orjson.dumps(to_json(value)).decode() if type(value) in _CONTAINERS else to_string(value)
+
+
+_CONTAINERS: Final = (dict, list, orjson.Fragment)
 
 
 def _record(value: Any) -> Any:

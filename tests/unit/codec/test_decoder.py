@@ -84,7 +84,7 @@ def test_values_of_logical_types_stay_as_written() -> None:
             ("who", [{"type": "record", "name": n, "fields": [{"name": "x", "type": "int"}]} for n in ("A", "B")]),
         ],
     )
-    written = {"at": 9223372036825200000, "time": -1, "price": b"\x49\x96\x02\xd3", "id": "NO-UUID"}
+    written: dict[str, Any] = {"at": 9223372036825200000, "time": -1, "price": b"\x49\x96\x02\xd3", "id": "NO-UUID"}
     event = _decoder(schema).event(_single(schema, {**written, "who": ("com.acme.B", {"x": 1})}))
     assert event.datum == {
         "at": LogicalValue(LogicalType("timestamp-micros"), written["at"]),

@@ -185,16 +185,21 @@ def test_a_contracts_time_is_read_by_the_writers_unit(logical: str | None, writt
 def test_mytrackers_seconds_are_read_by_the_writers_unit(kind: Any, written: Any, read: Any) -> None:
     """The contract holds seconds as a plain number; a writer's timestamp becomes seconds."""
     tree = contract("MyTrackerEvent")
-    next(field for field in tree["fields"] if field["name"] == "eventTimestamp")["type"] = kind
+    tree["fields"] = [
+        {"name": field["name"], "type": kind} if field["name"] == "eventTimestamp" else field
+        for field in tree["fields"]
+    ]
     datum = {**defaults("MyTrackerEvent"), **REQUIRED["MyTrackerEvent"], "eventTimestamp": written}
     assert written_as(tree, datum)["eventTimestamp"] == read
 
 
 def test_a_schema_named_like_a_contract_harms_only_its_own_records() -> None:
     """A schema of the registry that cannot be used refuses its records. Kills: a schema that ends every member."""
-    tree = {"type": "record", "name": f"{SPACE}.Event", "fields": [{"name": "id", "type": "string", "default": 7}]}
+    fields = [{"name": name, "type": "string", "default": 7} for name in ("id", "target")]
+    schema = assemble({"type": "record", "name": f"{SPACE}.Event", "fields": fields}, {})
+    decoder = Decoder(CONTRACTS, clock=ManualClock(), schemas=[schema])
     with pytest.raises(Refusal) as caught:
-        written_as(tree, {"id": "1"})
+        decoder.decode(Record("events", 0, 0, 0, None, b"\xc3\x01" + schema.fingerprint + b"\x02a\x02b", ()))
     assert caught.value.code == "decode.schema_mismatch"
 
 

@@ -299,7 +299,7 @@ def test_as_many_values_as_the_bytes_allow_are_read() -> None:
     assert len(decoded(tree, payload)) == 20_000
 
 
-def logical(kind: Any, name: str, **more: Any) -> Any:
+def logical(kind: Any, name: object, **more: Any) -> Any:
     """Return a type with a logical type."""
     return {**(kind if isinstance(kind, dict) else {"type": kind}), "logicalType": name, **more}
 

@@ -182,7 +182,7 @@ def test_a_reference_fills_in_every_type_that_it_defines(schema: Any, references
     ids=["default", "field name", "name", "symbols", "decimal", "enum default", "java string"],
 )
 def test_a_fault_that_decoding_does_not_need_is_no_fault(schema: dict[str, Any]) -> None:
-    """A schema is refused only if its values cannot be read. Kills: a schema refused whole for a part that is not used."""
+    """A schema is refused only if its values cannot be read. Kills: a schema refused whole for an unused part."""
     assert callable(reader_of(_tree(schema)))
 
 
