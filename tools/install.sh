@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# Fetches the servers for tests and benchmarks into .tools/ with Maven: Apache Kafka's jars and Apicurio Registry.
-# Idempotent: the right version is kept. Without Maven it prints a message and changes nothing; tests that need a server
-# are then skipped, or fail if CI=true.
+# Fetches the servers for tests and benchmarks into .tools/ with Maven: Apache Kafka's jars, Apicurio Registry, and the
+# tools of Apache Avro. Idempotent: the right version is kept. Without Maven it prints a message and changes nothing;
+# tests that need a server are then skipped, or fail if CI=true.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=$PWD/.tools
 plugin=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
 registry=3.3.3
+# 1.12.0 reads arrays of doubles as floats, 1.12.1 writes a float -0.0 as 0.0.
+avro=1.11.4
 
 have() { [ "$(cat "$tools/$1/.stamp" 2>/dev/null)" = "$2" ]; }
 stamp() { echo "$2" > "$tools/$1/.stamp"; }
 
 kafka=$(cksum < tools/kafka/pom.xml)
-if have kafka "$kafka" && have registry "$registry"; then exit 0; fi
+if have kafka "$kafka" && have registry "$registry" && have avro "$avro"; then exit 0; fi
 if ! command -v mvn > /dev/null; then
     echo "tools: Maven (mvn) is not installed; Apache Kafka and the registry are not fetched" >&2
     [ "${CI:-}" != true ] || exit 1
@@ -38,4 +40,11 @@ if ! have registry "$registry"; then
     tar -xzf "$tools"/registry/*.tar.gz -C "$tools/registry"
     rm -f "$tools"/registry/*.tar.gz
     stamp registry "$registry"
+fi
+if ! have avro "$avro"; then
+    echo "tools: fetching the tools of Apache Avro (about half a minute)"
+    rm -rf "$tools/avro"
+    mkdir -p "$tools/avro"
+    fetch -f tools/kafka/pom.xml "$plugin:copy" -Dartifact="org.apache.avro:avro-tools:$avro" -DoutputDirectory="$tools/avro"
+    stamp avro "$avro"
 fi
