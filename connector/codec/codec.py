@@ -204,7 +204,7 @@ class Decoder:
         """
         decoded: list[Event | Refusal | SchemaUnavailable] = []
         if not self._plain:
-            decoded += first_events(records, self._by_prefix, Event)
+            decoded += read_run(records, self._by_prefix, Event)
         for record in records[len(decoded) :]:
             try:
                 decoded.append(self.event(record))

@@ -120,6 +120,13 @@ class Registry:
         kind = answer.schema_type or "AVRO"
         if kind != "AVRO":
             raise SchemaFault("decode.schema_invalid", f"schema {what} is of type {kind}; only AVRO is supported")
+        rule = _encryption(answer)
+        if rule is not None:
+            # Its values are ciphertext. Sending them as they are would be a loss that no vendor reports.
+            raise RegistryTrouble(
+                f"schema {what} has the encryption rule '{rule}', and the connector does not decrypt; consume a topic "
+                "with plain values, or remove the rule"
+            )
         references: dict[tuple[str, int], str] = {}
         await self._references(answer, references)
         return read_schema(answer.schema_str or "", references.values())
@@ -165,6 +172,17 @@ class Registry:
             f"the registry at {self.where} gives no usable answer: {type(error).__name__}{': ' if said else ''}{said}"
         )
         return text + next((f"; see {keys}" for sign, keys in _TLS_KEYS if sign in said), "")
+
+
+def _encryption(schema: RegistrySchema) -> str | None:
+    """Return the name of a schema's first rule that encrypts fields or the payload, None if there is none."""
+    rules = schema.rule_set
+    if rules is None:
+        return None
+    for rule in (*(rules.domain_rules or ()), *(rules.encoding_rules or ())):
+        if (rule.type or "").upper().startswith("ENCRYPT") and not rule.disabled:
+            return rule.name or "without a name"
+    return None
 
 
 def _said(error: SchemaRegistryError) -> str:

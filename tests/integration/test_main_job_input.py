@@ -52,7 +52,7 @@ EXPECTED: Final = {
     "incompatible": Expected("decode", "decode.schema_mismatch", ("cannot be read",)),
     "no_record": Expected("decode", "decode.schema_mismatch", ("no record",)),
     "other_schema": Expected("route", "route.unrouted", ("com.example.Other", "add a route")),
-    "recursive": Expected("decode", "decode.schema_recursive", ("Nest", "contains itself")),
+    "nested too deep": Expected("decode", "decode.payload", ("Nest", "deeper than 64")),
     "endless_nulls": Expected("decode", "decode.payload", ("com.example.Nulls",)),
 }
 
@@ -83,7 +83,7 @@ def _bad_values(registry: Registry, subject: Callable[[str], str]) -> dict[str, 
         "incompatible": wire(ids["incompatible"], b"\x02x" + body),
         "no_record": wire(ids["text"], b"\x02x"),
         "other_schema": wire(ids["other"], b"\x02"),
-        "recursive": wire(ids["nest"], b"\x02" * DEEP + b"\x00"),
+        "nested too deep": wire(ids["nest"], b"\x02" * DEEP + b"\x00"),
         # One block of 2^40 nulls, which take no bytes.
         "endless_nulls": wire(ids["nulls"], b"\x80\x80\x80\x80\x80\x40\x00"),
     }

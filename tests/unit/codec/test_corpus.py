@@ -95,7 +95,7 @@ def test_any_bytes_are_an_event_or_a_refusal(file: Path, data: st.DataObject) ->
     record = Record("events", 0, 0, -1, None, head + bytes(value), ())
     tracemalloc.start()
     try:
-        decoder.decode(record)
+        decoder.event(record)
     except Refusal as refusal:
         assert refusal.code in {"decode.payload", "decode.trailing_bytes", "decode.schema_mismatch"}  # noqa: PT017
     finally:

@@ -202,7 +202,7 @@ def test_a_union_at_the_top_is_the_record_that_is_there(datum: Any, branch: int,
     """
     decoder = _decoder(CHOICE)
     record = _record(b"\xc3\x01" + CHOICE.fingerprint + compile_write(CHOICE.tree)((name, datum)))
-    assert decoder.decode(record) == Event(name, datum)
+    assert decoder.event(record) == Event(name, datum)
     assert decoder.peek(record) == name
     tree, start = decoder.schema_of(record)
     assert (tree["name"], start) == (name, 11)

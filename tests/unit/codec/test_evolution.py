@@ -199,7 +199,7 @@ def test_a_schema_named_like_a_contract_harms_only_its_own_records() -> None:
     schema = assemble({"type": "record", "name": f"{SPACE}.Event", "fields": fields}, {})
     decoder = Decoder(CONTRACTS, clock=ManualClock(), schemas=[schema])
     with pytest.raises(Refusal) as caught:
-        decoder.decode(Record("events", 0, 0, 0, None, b"\xc3\x01" + schema.fingerprint + b"\x02a\x02b", ()))
+        decoder.event(Record("events", 0, 0, 0, None, b"\xc3\x01" + schema.fingerprint + b"\x02a\x02b", ()))
     assert caught.value.code == "decode.schema_mismatch"
 
 

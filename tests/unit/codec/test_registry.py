@@ -6,12 +6,12 @@ import uuid
 from typing import Any
 
 import pytest
-from confluent_kafka.schema_registry import RegisteredSchema, SchemaReference
+from confluent_kafka.schema_registry import RegisteredSchema, Rule, RuleSet, SchemaReference
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from connector.codec.codec import SCHEMA_HEADER, UNKNOWN_SECONDS, Decoder, Encoder, compile_write
-from connector.codec.registry import Registry
+from connector.codec.registry import Registry, RegistryTrouble
 from connector.codec.schemas import Contracts, load_contracts, read_schema
 from connector.errors import FatalError, Refusal, SchemaUnavailable
 from connector.records import Record
@@ -211,6 +211,38 @@ async def test_a_refused_id_is_asked_for_again_later() -> None:
     bench.client.answers[2] = _avro()
     bench.clock.advance(61)
     assert (await bench.settle(_record(2))).datum == {"n": 1}
+
+
+def rule(kind: str, *, disabled: bool = False) -> RuleSet:
+    """Return a schema's rules: one of a kind, as confluent-kafka's client gives it."""
+    names = ("doc", "kind", "mode", "tags", "params", "expr", "on_success", "on_failure")
+    one = Rule(name="hide-pii", type=kind, disabled=disabled, **dict.fromkeys(names))
+    return RuleSet(migration_rules=None, domain_rules=[one])
+
+
+@pytest.mark.parametrize(
+    ("rules", "held"),
+    [
+        (rule("ENCRYPT"), True),
+        (rule("ENCRYPT_PAYLOAD"), True),
+        (rule("ENCRYPT", disabled=True), False),
+        (rule("CEL"), False),
+        (None, False),
+    ],
+    ids=["fields", "payload", "disabled", "another kind", "none"],
+)
+async def test_a_schema_with_an_encryption_rule_holds_and_names_it(rules: RuleSet | None, held: bool) -> None:
+    """What such a schema's values hold is ciphertext, so nothing is decoded with it.
+
+    Kills: ciphertext sent as a user's id.
+    """
+    client = FakeClient({1: RegistrySchema(PLAIN, "AVRO", [], None, rules)})
+    registry = Registry(client, WHERE)
+    if not held:
+        assert (await registry.by_id(1)).name == "com.acme.A"
+        return
+    with pytest.raises(RegistryTrouble, match="hide-pii"):
+        await registry.by_id(1)
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,11 @@ from types import FrameType
 import pytest
 
 from benchmarks import job
-from connector.codec import engine
 from connector.codec.schemas import load_contracts
 from connector.records import Record
 from connector.testing.loop import LoopClock, run_virtual
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.skipif(
-        not engine.COMPILED, reason="counted with the compiled reader; make installs them with a C compiler"
-    ),
-]
+pytestmark = pytest.mark.timeout(120)
 
 PACKAGE = str(Path(__file__).resolve().parents[3] / "connector")
 MADE = 27.7
