@@ -92,7 +92,7 @@ def same(found: Any, datum: Any, node: Any, types: Mapping[str, Any]) -> bool:
 def plain(found: Any, datum: Any, kind: str) -> bool:
     """Compare a value without parts."""
     if kind in ("bytes", "fixed"):
-        return found.encode("latin-1") == datum
+        return bool(found.encode("latin-1") == datum)
     if kind == "float":
         return struct.pack("<f", float(found)) == struct.pack("<f", datum)
     if kind == "double":
