@@ -23,7 +23,7 @@ import structlog
 from fastavro import parse_schema, schemaless_writer
 
 from connector.clock import Clock
-from connector.codec.reader import Broken, Mismatch, reader_of
+from connector.codec.reader import Broken, Mismatch, read_run, reader_of
 from connector.codec.registry import NotRegistered, Registry, RegistryRefused, RegistryTrouble
 from connector.codec.schemas import (
     RECORDS,

@@ -25,8 +25,8 @@ from uuid import UUID
 
 from connector.config.errors import kind, suggest
 from connector.errors import ConfigFault, Refusal
-from connector.records import NO_TIMESTAMP, Record
-from connector.routing.conversions import Converter, Unfit, Unit, converter
+from connector.records import NO_TIMESTAMP, LogicalValue, Record
+from connector.routing.conversions import Converter, Unfit, Unit, converter, exact
 from connector.vendors.base import FieldKind
 
 Getter = Callable[[Mapping[str, Any], Record], Any]
@@ -222,9 +222,9 @@ def compile_condition(source: Source, wanted: object) -> Condition:
     def met(datum: Mapping[str, Any], record: Record) -> bool:
         try:
             value = get(datum, record)
+            return _comparable(exact(value) if type(value) is LogicalValue else value) in accepted
         except Unfit:
             return False
-        return _comparable(value) in accepted
 
     return met
 

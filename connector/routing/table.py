@@ -21,9 +21,9 @@ from msgspec.structs import replace
 from connector.config.loader import Settings
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.errors import ConfigurationError, FatalError, Refusal
-from connector.records import Event, Position, Record
+from connector.records import Event, LogicalValue, Position, Record
 from connector.routing.compiler import ENVELOPE, CompiledRoute, Leg, compile_routes
-from connector.routing.conversions import Unfit
+from connector.routing.conversions import Unfit, exact
 from connector.vendors.base import VendorEvent, VendorKind
 
 Plan = Callable[[Event, Record, str], "list[Routed]"]
@@ -269,6 +269,8 @@ def _route_identity(route: CompiledRoute, event: Event, record: Record, cluster_
         value = route.identity.get(event.datum, record)
     except Unfit as unfit:
         raise _bad_id(route.identity.text, unfit.rule, unfit.why) from None
+    if type(value) is LogicalValue and value.type.name == "uuid":
+        value = exact(value)
     if value is None or value == "":
         return position_identity(cluster_id, record)
     if not isinstance(value, _IDS) or isinstance(value, bool):
