@@ -63,14 +63,23 @@ class LogicalValue(Struct, frozen=True, gc=False):
     raw: int | bytes
 
 
+class DecodedKey(Struct, frozen=True, gc=False):
+    """A record's key that names a schema: its datum, or the fault for which it has none."""
+
+    datum: Any
+    fault: str | None = None
+
+
 class Event(Struct, frozen=True, gc=False):
     """A decoded record: the full name of the schema it was written with, and the datum.
 
-    A union of several records inside a contract schema decodes to `(full name, datum)`.
+    A union of several records inside a contract schema decodes to `(full name, datum)`. `key` is set if the record's
+    key names a schema and a route reads the key; any other key is text.
     """
 
     schema: str
     datum: dict[str, Any]
+    key: DecodedKey | None = None
 
 
 class Item(Struct, frozen=True, gc=False):

@@ -35,11 +35,12 @@ from connector.codec.schemas import (
     self_contained,
 )
 from connector.errors import FatalError, Refusal, SchemaUnavailable, StartupError
-from connector.records import Event, Record
+from connector.records import DecodedKey, Event, Record
 
 WIRE_MAGIC: Final = b"\x00"
 SINGLE_OBJECT: Final = b"\xc3\x01"
 SCHEMA_HEADER: Final = "__value_schema_id"
+KEY_HEADER: Final = "__key_schema_id"
 
 WIRE_LENGTH: Final = 5
 """Bytes before the datum in the wire format."""
@@ -62,6 +63,7 @@ _MOST_ID: Final = 2**31 - 1
 _SECONDS: Final = {"connector.events.MyTrackerEvent": "eventTimestamp"}
 """Fields of the contract that hold seconds as a plain number."""
 
+_NOT_A_RECORD: Final = "the schema is not a record, so its values are not events"
 _ACCEPTED: Final = (
     "accepted: Confluent's wire format (0 and a schema id), a schema id in header __value_schema_id, Avro "
     "single-object encoding (C3 01), and plain Avro if schemas.plain names the topic's schema"
@@ -142,11 +144,15 @@ class Writer:
 
 
 class Unreadable(NamedTuple):
-    """A schema that cannot be used; from `until` (monotonic seconds) on the registry may be asked again."""
+    """A schema that no event has; from `until` (monotonic seconds) on the registry may be asked again.
+
+    `tree` is set if it is a schema all the same: a key may have it.
+    """
 
     code: str
     message: str
     until: float | None = None
+    tree: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,7 @@ class Choice:
     """A writer's schema that is a union at its top: several types of events in one topic."""
 
     branches: tuple[Writer | Unreadable, ...]
+    tree: Any
 
 
 class Decoder:
@@ -161,8 +168,9 @@ class Decoder:
 
     `schemas` are known without a registry, in addition to the contract's. `plain` names, by topic, the schema of plain
     values; the constructor raises `StartupError` if it is unknown. `as_json` are fields, as (full name of the schema,
-    field), whose values no route reads: their maps may come as `orjson.Fragment`. `on_trouble` receives the reason
-    while the registry gives no usable answer, and None once it does again.
+    field), whose values no route reads: their maps may come as `orjson.Fragment`. `keys`: a route reads the records'
+    keys, so a key that names a schema is decoded too. `on_trouble` receives the reason while the registry gives no
+    usable answer, and None once it does again.
     """
 
     def __init__(
@@ -174,11 +182,14 @@ class Decoder:
         schemas: Iterable[Schema] = (),
         plain: Mapping[str, str] | None = None,
         as_json: Iterable[tuple[str, str]] = (),
+        keys: bool = False,
         on_trouble: Trouble = lambda _message: None,
     ) -> None:
         self._contracts = contracts
         self._registry = registry
         self._clock = clock
+        self._keys = keys
+        self._key_reads: dict[SchemaKey, Read] = {}
         self._plain = dict(plain or {})
         self._as_json = frozenset(as_json)
         self._on_trouble = on_trouble
@@ -202,9 +213,10 @@ class Decoder:
 
         The first ones that are what nearly all are go through compiled code at once.
         """
-        decoded: list[Event | Refusal | SchemaUnavailable] = []
-        if not self._plain:
-            decoded += read_run(records, self._by_prefix, Event)
+        events = [] if self._plain else read_run(records, self._by_prefix, Event)
+        decoded: list[Event | Refusal | SchemaUnavailable] = [*events]
+        if self._keys:
+            decoded = [self._with_key(record, event) for record, event in zip(records, events, strict=False)]
         for record in records[len(decoded) :]:
             try:
                 decoded.append(self.event(record))
@@ -230,7 +242,46 @@ class Decoder:
                 "decode.trailing_bytes",
                 f"{len(value) - end} bytes are left after {writer.name}; perhaps another schema wrote the value",
             )
-        return Event(writer.name, datum)
+        event = Event(writer.name, datum)
+        return self._keyed(record, event) if self._keys else event
+
+    def _with_key(self, record: Record, event: Event) -> Event | SchemaUnavailable:
+        try:
+            return self._keyed(record, event)
+        except SchemaUnavailable as error:
+            return error
+
+    def _keyed(self, record: Record, event: Event) -> Event:
+        """Return the event with its decoded key, if the key names a schema. Raises `SchemaUnavailable` as `event` does.
+
+        A fault of the key is kept with it: only a route that reads the key refuses the record.
+        """
+        key = record.key
+        header = next((content for name, content in record.headers if name == KEY_HEADER), None)
+        if key is None or (header is None and (key[:1] != WIRE_MAGIC or len(key) < WIRE_LENGTH)):
+            return event
+        try:
+            name = _by_id(key[1:WIRE_LENGTH]) if header is None else _header_key(header)
+            datum, end = self._key_read(name)(key, WIRE_LENGTH if header is None else 0)
+        except Refusal as refusal:
+            found = DecodedKey(None, f"the key cannot be decoded: {refusal.message}")
+        except (Broken, UnicodeDecodeError):
+            found = DecodedKey(None, f"the key is not valid Avro for schema {name}")
+        else:
+            rest = len(key) - end
+            fault = f"{rest} bytes are left after the key; perhaps another schema wrote it" if rest else None
+            found = DecodedKey(datum, fault)
+        return Event(event.schema, event.datum, found)
+
+    def _key_read(self, name: SchemaKey) -> Read:
+        """Return what decodes keys of a schema, which need not be a record's. Raises as `event` does for a value's."""
+        read = self._key_reads.get(name)
+        if read is None:
+            found = self._known.get(name)
+            if found is None or found.tree is None:
+                raise self._no_schema(name, found if isinstance(found, Unreadable) else None)
+            read = self._key_reads[name] = reader_of(found.tree)
+        return read
 
     def peek(self, record: Record) -> str | None:
         """Return the full name of a record's schema without decoding, None if it is not known or there is none."""
@@ -288,7 +339,9 @@ class Decoder:
         found = self._known.get(key)
         if isinstance(found, Choice):
             return _chosen(found, value, start, key)
-        return (found if isinstance(found, Writer) else self._look_again(key, found)), start
+        if isinstance(found, Writer):
+            return found, start
+        raise self._no_schema(key, found)
 
     def _know(self, key: SchemaKey, found: Writer | Choice | Unreadable) -> None:
         self._known[key] = found
@@ -298,21 +351,17 @@ class Decoder:
             elif isinstance(key.value, bytes):
                 self._by_prefix[SINGLE_OBJECT + key.value] = found
 
-    def _look_again(self, key: SchemaKey, found: Unreadable | None) -> Writer:
-        """Return the writer of a key that has none yet, or raise the reason."""
+    def _no_schema(self, key: SchemaKey, found: Unreadable | None) -> Refusal | SchemaUnavailable:
+        """Return what is raised for a key that no schema is known for."""
         if found is not None and (found.until is None or self._clock.now() < found.until):
-            raise Refusal("decode", found.code, found.message)
+            return Refusal("decode", found.code, found.message)
         if key.kind == "fingerprint":
-            raise Refusal(
-                "decode",
-                "decode.schema_unknown",
-                f"no known schema has {key}; list the files of schemas for single-object encoding in schemas.files",
-            )
+            where = "list the files of schemas for single-object encoding in schemas.files"
+            return Refusal("decode", "decode.schema_unknown", f"no known schema has {key}; {where}")
         if self._registry is None:
-            raise Refusal(
-                "decode", "decode.schema_unknown", f"the value names schema {key}, but no schema_registry is configured"
-            )
-        raise SchemaUnavailable(key)
+            message = f"the value names schema {key}, but no schema_registry is configured"
+            return Refusal("decode", "decode.schema_unknown", message)
+        return SchemaUnavailable(key)
 
     async def _fly(self, registry: Registry, key: SchemaKey) -> None:
         """Ask until there is an answer, with exponential back-off."""
@@ -380,9 +429,9 @@ class Decoder:
         if schema.name is not None:
             return self._writer(schema.name, schema.tree)
         if not isinstance(schema.tree, list):
-            return Unreadable("decode.schema_mismatch", "the schema is not a record, so its values are not events")
+            return Unreadable("decode.schema_mismatch", _NOT_A_RECORD, tree=schema.tree)
         types = named_types(schema.tree)
-        return Choice(tuple(self._branch(branch, types) for branch in schema.tree))
+        return Choice(tuple(self._branch(branch, types) for branch in schema.tree), schema.tree)
 
     def _branch(self, branch: Any, types: Mapping[str, Any]) -> Writer | Unreadable:
         tree = self_contained(branch, types)

@@ -20,7 +20,9 @@ from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.dead_letters.replay import Edit, Kept
 from connector.errors import ConnectorError, FatalError, Refusal, SchemaUnavailable, StartupError
-from connector.records import Event, Record
+from connector.records import Event, LogicalValue, Record
+from connector.routing.compiler import reads_keys
+from connector.routing.conversions import Unfit, exact
 from connector.routing.table import Routed, RouteTable, reroute
 from connector.runtime.checks import known_schemas, open_registry, own_schemas
 
@@ -51,6 +53,7 @@ class DeadLetterExaminer:
             registry=self._registry,
             schemas=own,
             plain=settings.schemas.plain,
+            keys=reads_keys(settings),
         )
         self._routes = RouteTable.compile(settings, kinds, known_schemas(own))
         self._vendors = {name: kinds[each.vendor].build(each) for name, each in settings.destinations.items()}
@@ -172,13 +175,21 @@ class DeadLetterExaminer:
 
 
 def plain(value: Any) -> Any:
-    """Return an Avro datum in JSON's types: times as ISO 8601, bytes in base64, a named union as {name: value}."""
+    """Return an Avro datum in JSON's types: times as ISO 8601, bytes in base64, a named union as {name: value}.
+
+    A value that its logical type does not allow is shown as it was written.
+    """
     if isinstance(value, dict):
         return {str(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
         return {value[0]: plain(value[1])}
     if isinstance(value, (list, tuple)):
         return [plain(inner) for inner in value]
+    if isinstance(value, LogicalValue):
+        try:
+            return plain(exact(value))
+        except Unfit:
+            return plain(value.raw)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if value is None or isinstance(value, (str, int, float, bool)):

@@ -18,6 +18,7 @@ from connector.kafka.groups import Groups
 from connector.kafka.topic_reader import OffsetSpan, TopicReader
 from connector.kafka.topics import TopicSelection
 from connector.records import NO_TIMESTAMP, Assigned, Event, Record, TopicPartition
+from connector.routing.compiler import reads_keys
 from connector.runtime.checks import known_schemas, open_registry, own_schemas
 
 SCHEMA_SECONDS: Final = 15.0
@@ -77,7 +78,12 @@ async def read(loaded: Loaded, request: SampleRequest) -> RecordSample:
         records = await asyncio.to_thread(lambda: tuple(reader.records(spans)))
     registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
     decoder = Decoder(
-        load_contracts(), clock=SystemClock(), registry=registry, schemas=own, plain=settings.schemas.plain
+        load_contracts(),
+        clock=SystemClock(),
+        registry=registry,
+        schemas=own,
+        plain=settings.schemas.plain,
+        keys=reads_keys(settings),
     )
     try:
         unreadable = await _resolve(decoder, records)

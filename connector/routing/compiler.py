@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from connector.config.errors import suggest
 from connector.config.loader import RouteSettings, Settings
 from connector.errors import ConfigFault
-from connector.records import Record
+from connector.records import Event, Record
 from connector.routing.mapping import (
     Condition,
     FieldMapping,
@@ -54,9 +54,9 @@ class CompiledRoute:
         """Tell whether the route is for events of the schema in the topic, its `where` apart."""
         return (self.schema is None or self.schema == schema) and (self.topics is None or self.topics.matches(topic))
 
-    def matches(self, datum: Mapping[str, Any], record: Record) -> bool:
+    def matches(self, event: Event, record: Record) -> bool:
         """Tell whether every entry of `where` is met."""
-        return all(condition(datum, record) for condition in self.conditions)
+        return all(condition(event, record) for condition in self.conditions)
 
 
 def compile_routes(
@@ -78,6 +78,11 @@ def passed_on(settings: Settings, kinds: Mapping[str, VendorKind]) -> frozenset[
         for name in kind.as_json - looked_into
         if all(name in other.as_json for other in used if other.schema == kind.schema)
     )
+
+
+def reads_keys(settings: Settings) -> bool:
+    """Tell whether a route reads the records' keys, so that those which name a schema have to be decoded."""
+    return any(text.startswith("$key") for route in settings.routes for text in _sources(route))
 
 
 def _sources(route: RouteSettings) -> list[str]:

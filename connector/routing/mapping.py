@@ -1,6 +1,7 @@
 """What a route says about values: sources, conditions (`where`), and the mapping of fields (`fields`). Pure.
 
-A source is a dotted path into the event, `$key`, `$timestamp` or `$header.NAME`. Rules of a path, the same everywhere:
+A source is a dotted path into the event, `$key`, `$key.field`, `$timestamp` or `$header.NAME`. A key that names a
+schema is decoded (`$key.field` is a field of its record); any other key is text. Rules of a path, the same everywhere:
 
 - each step is a field of a record or a key of a map; a branch of a union of records needs no step of its own;
 - a step through null, or to something that is not there, gives null;
@@ -25,21 +26,22 @@ from uuid import UUID
 
 from connector.config.errors import kind, suggest
 from connector.errors import ConfigFault, Refusal
-from connector.records import NO_TIMESTAMP, LogicalValue, Record
-from connector.routing.conversions import Converter, Unfit, Unit, converter, exact
+from connector.records import NO_TIMESTAMP, DecodedKey, Event, LogicalValue, Record
+from connector.routing.conversions import Converter, Unfit, Unit, converter, exact, to_string
 from connector.vendors.base import FieldKind
 
-Getter = Callable[[Mapping[str, Any], Record], Any]
+Getter = Callable[[Event, Record], Any]
 
 _HEADER: Final = "$header."
+_KEY: Final = "$key."
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A compiled source: `get(datum, record)` returns the value, null where there is none.
+    """A compiled source: `get(event, record)` returns the value, null where there is none.
 
     `path` is set for a dotted path only. `is_text` tells that values come from bytes outside the event (`$key`,
-    `$header.NAME`) and are UTF-8 text; `get` raises `Unfit` with rule `utf8` where they are not.
+    `$header.NAME`); `get` raises `Unfit` with rule `utf8` for a header and `key` for a key that is not UTF-8 text.
     `is_time` tells that the value is the record's timestamp in epoch milliseconds.
     """
 
@@ -54,12 +56,14 @@ def compile_source(text: str) -> Source:
     """Return the source that `text` names; raise `ValueError` with what is allowed where it names none."""
     if text == "$key":
         return Source(text, _key, is_text=True)
+    if text.startswith(_KEY) and all(parts := tuple(text[len(_KEY) :].split("."))):
+        return Source(text, _key_getter(parts))
     if text == "$timestamp":
         return Source(text, _timestamp, is_time=True)
     if text.startswith(_HEADER) and len(text) > len(_HEADER):
         return Source(text, _header_getter(text[len(_HEADER) :]), is_text=True)
     if text.startswith("$"):
-        raise ValueError(f"{text} is no source; use $key, $timestamp, $header.NAME or a dotted path")
+        raise ValueError(f"{text} is no source; use $key, $key.FIELD, $timestamp, $header.NAME or a dotted path")
     parts = tuple(text.split("."))
     if not all(parts):
         raise ValueError(
@@ -72,12 +76,12 @@ def _path_getter(parts: tuple[str, ...]) -> Getter:
     if len(parts) == 1:
         name = parts[0]
 
-        def get_field(datum: Mapping[str, Any], _record: Record) -> Any:
-            value = datum.get(name)
+        def get_field(event: Event, _record: Record) -> Any:
+            value = event.datum.get(name)
             return value[1] if type(value) is tuple else value
 
         return get_field
-    return lambda datum, _record: _walk(datum, parts)
+    return lambda event, _record: _walk(event.datum, parts)
 
 
 def _walk(value: Any, parts: tuple[str, ...]) -> Any:
@@ -96,29 +100,48 @@ def _walk(value: Any, parts: tuple[str, ...]) -> Any:
     return value
 
 
-def _key(_datum: Mapping[str, Any], record: Record) -> Any:
-    return None if record.key is None else _decoded(record.key)
+def _key(event: Event, record: Record) -> Any:
+    if event.key is not None:
+        return _key_datum(event.key)
+    return None if record.key is None else _decoded(record.key, "key", "the key")
+
+
+def _key_getter(parts: tuple[str, ...]) -> Getter:
+    def get_key_field(event: Event, record: Record) -> Any:
+        if event.key is not None:
+            return _walk(_key_datum(event.key), parts)
+        if record.key is None:
+            return None
+        raise Unfit("key", "the key names no schema, so it has no fields")
+
+    return get_key_field
+
+
+def _key_datum(key: DecodedKey) -> Any:
+    if key.fault is not None:
+        raise Unfit("key", key.fault)
+    return key.datum
 
 
 def _header_getter(name: str) -> Getter:
-    def get_header(_datum: Mapping[str, Any], record: Record) -> Any:
+    def get_header(_event: Event, record: Record) -> Any:
         for header, value in reversed(record.headers):
             if header == name:
-                return None if value is None else _decoded(value)
+                return None if value is None else _decoded(value, "utf8", "the header")
         return None
 
     return get_header
 
 
-def _timestamp(_datum: Mapping[str, Any], record: Record) -> Any:
+def _timestamp(_event: Event, record: Record) -> Any:
     return None if record.timestamp == NO_TIMESTAMP else record.timestamp
 
 
-def _decoded(value: bytes) -> str:
+def _decoded(value: bytes, rule: str, what: str) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise Unfit("utf8", "the bytes are not UTF-8 text") from None
+        raise Unfit(rule, f"{what} is not UTF-8 text") from None
 
 
 def path_fault(parts: tuple[str, ...], schema: Any) -> str | None:
@@ -178,7 +201,7 @@ def _collect(node: Any, namespace: str, names: dict[str, Any]) -> None:
             _collect(field["type"], namespace, names)
 
 
-Condition = Callable[[Mapping[str, Any], Record], bool]
+Condition = Callable[[Event, Record], bool]
 
 _SCALARS: Final = (str, bool, int, float, date, datetime)
 _NUMBERS: Final = (int, float, Decimal)
@@ -219,9 +242,11 @@ def compile_condition(source: Source, wanted: object) -> Condition:
     accepted = _texts(options) if source.is_text else frozenset(map(_comparable, options))
     get = source.get
 
-    def met(datum: Mapping[str, Any], record: Record) -> bool:
+    def met(event: Event, record: Record) -> bool:
         try:
-            value = get(datum, record)
+            value = get(event, record)
+            if source.is_text:
+                value = to_string(value)
             return _comparable(exact(value) if type(value) is LogicalValue else value) in accepted
         except Unfit:
             return False
@@ -256,7 +281,9 @@ _INCOMPARABLE: Final = object()
 _UNITS: Final = ("ms", "s")
 _TIMES: Final = ("millis", "seconds")
 _NEVER_TEXT: Final = ("map", "strings", "string_map", "records")
-_ALLOWED: Final = "a dotted path, $key, $timestamp, $header.NAME, {const: VALUE} or {path: PATH, unit: ms or s}"
+_ALLOWED: Final = (
+    "a dotted path, $key, $key.FIELD, $timestamp, $header.NAME, {const: VALUE} or {path: PATH, unit: ms or s}"
+)
 
 
 class _Step(NamedTuple):
@@ -273,16 +300,17 @@ class FieldMapping:
     template: Mapping[str, Any]
     steps: tuple[_Step, ...]
 
-    def apply(self, datum: Mapping[str, Any], record: Record) -> dict[str, Any]:
+    def apply(self, event: Event, record: Record) -> dict[str, Any]:
         """Return the vendor's fields for one event.
 
         Raises `Refusal` with cause `invalid` and code `mapping.FIELD.RULE`, the rule being `type`, `bytes`, `utf8`,
-        `nan`, `decimal` or `local_time`. A required field that is null is for the vendor's own rule to refuse.
+        `key`, `nan`, `decimal`, `range` or `local_time`. A required field that is null is for the vendor's own rule to
+        refuse.
         """
         fields = dict(self.template)
         for field, text, get, convert in self.steps:
             try:
-                fields[field] = convert(get(datum, record))
+                fields[field] = convert(get(event, record))
             except Unfit as unfit:
                 message = f"{field} from {text}: {unfit.why}"
                 raise Refusal("invalid", f"mapping.{field}.{unfit.rule}", message, field=field) from None

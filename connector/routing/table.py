@@ -140,7 +140,7 @@ class RouteTable:
             routed: list[Routed] = []
             matched = False
             for route in routes:
-                if route.matches(event.datum, record):
+                if route.matches(event, record):
                     matched = True
                     _follow(route, event, record, cluster_id, routed)
             return routed if matched else otherwise(event, record, cluster_id)
@@ -253,7 +253,7 @@ def _delivered(leg: Leg, route: CompiledRoute, event: Event, record: Record, ide
         if leg.mapping is None:
             return _unmapped(leg, event)
         try:
-            fields = leg.mapping.apply(event.datum, record)
+            fields = leg.mapping.apply(event, record)
         except Refusal as refusal:
             return refusal
     return VendorEvent(fields, identity, record.timestamp, route.entity)
@@ -266,7 +266,7 @@ def _route_identity(route: CompiledRoute, event: Event, record: Record, cluster_
             return _envelope_identity(event.datum, record, cluster_id)
         return position_identity(cluster_id, record)
     try:
-        value = route.identity.get(event.datum, record)
+        value = route.identity.get(event, record)
     except Unfit as unfit:
         raise _bad_id(route.identity.text, unfit.rule, unfit.why) from None
     if type(value) is LogicalValue and value.type.name == "uuid":

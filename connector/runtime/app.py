@@ -31,7 +31,7 @@ from connector.kafka.receipts import ReceiptWriter, ResultsWriter
 from connector.kafka.topics import TopicCheck, TopicReport
 from connector.pipeline import offset_map as metadata
 from connector.records import Commit
-from connector.routing.compiler import passed_on
+from connector.routing.compiler import passed_on, reads_keys
 from connector.runtime.checks import check_routes, known_schemas, open_registry, own_schemas, own_topics
 from connector.runtime.http import Server
 from connector.runtime.member import Member
@@ -251,7 +251,14 @@ def _avro(
     contracts, report = load_contracts(), trouble.report
     plain = settings.schemas.plain
     decoder = Decoder(
-        contracts, clock=clock, registry=registry, schemas=own, plain=plain, as_json=as_json, on_trouble=report
+        contracts,
+        clock=clock,
+        registry=registry,
+        schemas=own,
+        plain=plain,
+        as_json=as_json,
+        keys=reads_keys(settings),
+        on_trouble=report,
     )
     return _Avro(decoder, Encoder(contracts, clock=clock, registry=registry, on_trouble=report), registry)
 

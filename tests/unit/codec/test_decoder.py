@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from connector.codec.codec import Decoder, Encoder, SchemaKey, compile_write
 from connector.codec.schemas import Contracts, Schema, load_contracts, read_schema, without_logical_types
 from connector.errors import Refusal, SchemaUnavailable, StartupError
-from connector.records import Event, LogicalType, LogicalValue, Record
+from connector.records import DecodedKey, Event, Headers, LogicalType, LogicalValue, Record
 from connector.testing.clock import ManualClock
 
 JIGUANG = "connector.events.JiguangUserEvent"
@@ -327,3 +327,57 @@ def _alone(decoder: Decoder, record: Record) -> Event | Refusal | SchemaUnavaila
 
 def _shown(outcome: Event | Refusal | SchemaUnavailable) -> object:
     return outcome if isinstance(outcome, Event) else repr(outcome)
+
+
+KEYS = [
+    read_schema('"string"'),
+    read_schema('{"type":"record","name":"shop.Key","fields":[{"name":"id","type":"long"}]}'),
+    read_schema('["null", "long"]'),
+]
+
+
+def _keyed(key: bytes | None, headers: Headers = (), *, keys: bool = True) -> Event:
+    decoder = Decoder(CONTRACTS, clock=ManualClock(), schemas=[SMALL], keys=keys)
+    for number, schema in enumerate(KEYS, 1):
+        decoder._know(SchemaKey("id", number), decoder._found(schema))
+    record = replace(_single(SMALL, {"n": 5}), key=key, headers=headers)
+    (found,) = decoder.decode([record])
+    assert isinstance(found, Event)
+    assert found == decoder.event(record)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("key", "headers", "datum"),
+    [
+        (b"\0\0\0\0\1\x04ab", (), "ab"),
+        (b"\0\0\0\0\2\x0e", (), {"id": 7}),
+        (b"\0\0\0\0\3\x02\x0e", (), 7),
+        (b"\x0e", [("__key_schema_id", b"\0\0\0\0\2")], {"id": 7}),
+    ],
+    ids=["text", "record", "union", "header"],
+)
+def test_a_key_is_decoded_by_the_schema_that_it_names(key: bytes, headers: Headers, datum: Any) -> None:
+    """A key's schema may be any, named in the key or in its header. Kills: a schema id sent as control characters."""
+    event = _keyed(key, headers)
+    assert event.key == DecodedKey(datum)
+    assert event.datum == {"n": 5}
+    assert _keyed(key, headers, keys=False).key is None
+
+
+@pytest.mark.parametrize("key", [None, b"", b"user-1", b"\0\0\0"])
+def test_a_key_without_a_schema_is_text(key: bytes | None) -> None:
+    """Any other key is left to the route, which takes it as text."""
+    assert _keyed(key).key is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    [b"\0\0\0\0\1\x04a", b"\0\0\0\0\2\x0e\0", b"\0\0\0\0\0abc", b"\0\xff\xff\xff\xffabc", b"\0\0\0\0\1\x02\xff"],
+    ids=["cut", "bytes left", "id 0", "id too large", "not UTF-8"],
+)
+def test_a_fault_of_the_key_is_kept_with_the_event(key: bytes) -> None:
+    """A key that cannot be decoded harms only a route that reads it. Kills: a record refused for an unused key."""
+    found = _keyed(key).key
+    assert found is not None
+    assert found.fault

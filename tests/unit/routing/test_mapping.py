@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from connector.errors import Refusal
-from connector.records import Record
-from connector.routing.mapping import FieldMapping, compile_mapping, compile_source, path_fault
+from connector.records import DecodedKey, Event, Record
+from connector.routing.conversions import Unfit
+from connector.routing.mapping import FieldMapping, compile_condition, compile_mapping, compile_source, path_fault
 from connector.vendors.base import FieldKind
 
 WANTED = {
@@ -46,6 +47,11 @@ SCHEMA: dict[str, Any] = {
 }
 
 
+def event(datum: dict[str, Any], key: DecodedKey | None = None) -> Event:
+    """Return an event of some schema."""
+    return Event("com.acme.Any", datum, key)
+
+
 def compiled(fields: dict[str, Any], wanted: dict[str, FieldKind] | None = None) -> FieldMapping:
     """Return a mapping that has no fault."""
     mapping, faults = compile_mapping(fields, wanted or WANTED, "routes[0].fields.v")
@@ -69,7 +75,7 @@ def test_every_source_gives_its_value() -> None:
             "properties": {"const": {"source": "app"}},
         }
     )
-    assert mapping.apply({"user": {"at": 12}}, RECORD) == {
+    assert mapping.apply(event({"user": {"at": 12}}), RECORD) == {
         "cuid": 77,
         "eventName": "new",
         "itime": 12_000,
@@ -104,14 +110,54 @@ def test_every_source_gives_its_value() -> None:
 )
 def test_sources(path: str, datum: dict[str, Any], wanted: Any) -> None:
     """Null or nothing on the way is null, unions need no step, a map's key may hold dots, the last header counts."""
-    assert compile_source(path).get(datum, RECORD) == wanted
+    assert compile_source(path).get(event(datum), RECORD) == wanted
 
 
 def test_a_record_without_key_or_timestamp_gives_null() -> None:
     """What a record does not have is null, and never the number -1."""
     record = replace(RECORD, key=None, timestamp=-1)
-    assert compiled({"cuid": "$key", "itime": "$timestamp"}).apply({}, record)["itime"] is None
-    assert compile_source("$key").get({}, record) is None
+    assert compiled({"cuid": "$key", "itime": "$timestamp"}).apply(event({}), record)["itime"] is None
+    assert compile_source("$key").get(event({}), record) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "wanted"),
+    [
+        ("$key", DecodedKey("text"), "text"),
+        ("$key", DecodedKey({"id": 7}), {"id": 7}),
+        ("$key.id", DecodedKey({"id": 7}), 7),
+        ("$key.user.id", DecodedKey({"user": {"id": 7}}), 7),
+        ("$key.other", DecodedKey({"id": 7}), None),
+        ("$key", DecodedKey(None, "not valid Avro"), "<key>"),
+        ("$key.id", DecodedKey(None, "not valid Avro"), "<key>"),
+        ("$key.id", None, "<key>"),
+    ],
+)
+def test_a_key_that_names_a_schema_is_its_datum(path: str, key: DecodedKey | None, wanted: Any) -> None:
+    """A decoded key is a value, or its fields are; a key that has none is refused where it is mapped.
+
+    Kills: the control characters of a schema id sent as text.
+    """
+    try:
+        found = compile_source(path).get(event({}, key), RECORD)
+    except Unfit as unfit:
+        found = f"<{unfit.rule}>"
+    assert found == wanted
+
+
+def test_a_key_that_is_neither_is_refused_by_the_rule_key() -> None:
+    """Bytes that are no text and name no schema are refused as `key`, and only where they are mapped."""
+    record = replace(RECORD, key=b"\xff")
+    with pytest.raises(Unfit) as unfit:
+        compile_source("$key").get(event({}), record)
+    assert unfit.value.rule == "key"
+
+
+@pytest.mark.parametrize(("wanted", "met"), [(7, True), ("7", True), ([8, 7], True), (8, False)])
+def test_where_compares_a_decoded_key_by_its_text(wanted: Any, met: bool) -> None:
+    """A key is compared as text, decoded or not."""
+    condition = compile_condition(compile_source("$key"), wanted)
+    assert condition(event({}, DecodedKey(7)), RECORD) is met
 
 
 @pytest.mark.parametrize(
@@ -129,7 +175,7 @@ def test_a_value_that_does_not_fit_is_refused(field: str, entry: Any, datum: dic
     """The refusal names field, source and rule, is of cause `invalid`, and never tells the value."""
     mapping = compiled({"cuid": {"const": 1}, field: entry})
     with pytest.raises(Refusal) as refused:
-        mapping.apply(datum, RECORD)
+        mapping.apply(event(datum), RECORD)
     assert (refused.value.cause, refused.value.code, refused.value.field) == ("invalid", code, field)
     assert "secret-name" not in refused.value.message
 
@@ -233,7 +279,7 @@ def test_a_path_finds_only_what_is_there(datum: dict[str, Any], parts: list[str]
         return found
 
     path = ".".join(parts)
-    value = compile_source(path).get(datum, RECORD)
+    value = compile_source(path).get(event(datum), RECORD)
     candidates = chains(datum, path)
     assert value is None or value in candidates
     simple: Any = datum
