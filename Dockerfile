@@ -15,7 +15,7 @@ RUN /opt/connector/bin/pip install --require-hashes --only-binary :all: -r requi
 COPY pyproject.toml hatch_build.py README.md LICENSE CHANGELOG.md ./
 COPY avro avro
 COPY connector connector
-RUN CONNECTOR_COMPILE=require /opt/connector/bin/pip install --no-deps --no-build-isolation --no-index .
+RUN /opt/connector/bin/pip install --no-deps --no-build-isolation --no-index .
 # Remove what only the build needs. pip removes itself last.
 RUN /opt/connector/bin/pip uninstall --yes Cython hatchling pathspec pluggy tomlkit trove-classifiers
 RUN /opt/connector/bin/pip check

@@ -75,7 +75,7 @@ clean:  ## Remove the environment and everything that was fetched or built
 	$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-# The package itself; parts are compiled if there is a C compiler. Repeated when they change.
+# The package itself; compiling the reader needs a C compiler. Repeated when its source changes.
 .venv/.compiled: .venv/.stamp hatch_build.py connector/codec/reader.pyx
 	echo "Building the compiled parts: half a minute."
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -1,12 +1,7 @@
-"""Compiles what costs a record most by Cython while the package is built: the Avro reader, and the text of ids.
-
-`CONNECTOR_COMPILE` says how much that matters: `auto` (the default) builds a package of pure Python where there is no C
-compiler, `require` fails, `off` does not try. Without it fastavro decodes, in many times the time.
-"""
+"""Compiles the Avro reader by Cython while the package is built. It needs a C compiler."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -25,18 +20,15 @@ class CompileHook(BuildHookInterface[Any]):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, unless this is no wheel."""
-        wanted = os.environ.get("CONNECTOR_COMPILE", "auto")
+        """Compile, unless this is not a wheel. Raises `RuntimeError` with the compiler's words."""
         if self.target_name != "wheel":
             return
         if version == "editable":
-            # What an edit made old must not be taken for the source, nor what is no longer compiled.
+            # A library that is older than its source would hide the edit.
             for old in Path(self.root, "connector").rglob("*.so"):
                 old.unlink()
-        if wanted == "off":
-            return
         self.folder = Path(tempfile.mkdtemp(prefix="compile-"))
-        said = self._compile()
+        self._compile()
         for module in MODULES:
             for library in _libraries(self.folder / module):
                 if version == "editable":
@@ -44,18 +36,14 @@ class CompileHook(BuildHookInterface[Any]):
                 else:
                     build_data["force_include"][str(library)] = str(module.parent / library.name)
                     build_data.update(infer_tag=True, pure_python=False)
-        if said is not None:
-            if wanted == "require":
-                raise RuntimeError(f"CONNECTOR_COMPILE=require, and compiling failed:\n{said}")
-            self.app.display_warning(f"not compiled, so that records cost more time: {said.splitlines()[-1]}")
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what was only needed to build."""
         if hasattr(self, "folder"):
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _compile(self) -> str | None:
-        """Compile; return what went wrong. In a folder of its own: setuptools would read pyproject.toml."""
+    def _compile(self) -> None:
+        """Compile in a folder of its own: setuptools would read pyproject.toml."""
         for module in MODULES:
             package = self.folder / module.parent
             package.mkdir(parents=True, exist_ok=True)
@@ -65,9 +53,8 @@ class CompileHook(BuildHookInterface[Any]):
         done = subprocess.run(  # noqa: S603 -- this interpreter, on our own files
             command, cwd=self.folder, capture_output=True, text=True, check=False
         )
-        if done.returncode == 0 and all(_libraries(self.folder / module) for module in MODULES):
-            return None
-        return (done.stdout + done.stderr).strip() or "nothing was written"
+        if done.returncode != 0 or not all(_libraries(self.folder / module) for module in MODULES):
+            raise RuntimeError(f"compiling failed; install a C compiler (gcc)\n{done.stdout}{done.stderr}")
 
 
 def _libraries(module: Path) -> list[Path]:
