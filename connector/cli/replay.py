@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 import typer
@@ -25,22 +26,25 @@ from connector.cli.common import (
     in_loop,
     json_line,
     print_table,
+    refuse_unknown,
     require_terminal,
     say,
 )
-from connector.cli.dlq import Key, Since, Topic, Where, open_archive, read_filter
+from connector.cli.dlq import Contains, Key, Since, Topic, Until, Where, read_filter
 
 if TYPE_CHECKING:
     from connector.config.loader import Loaded
     from connector.dead_letters.filters import Filter
-    from connector.dead_letters.replay import Edit, Order, Outcome, ReplayService, Step
+    from connector.dead_letters.replay import Edit, Order, Outcome, ReplayService, Step, Target
 
-_ID_LENGTH: Final = 36
 _SHOWN_REASONS: Final = 20
 
 Ids = Annotated[
     list[str] | None,
     typer.Argument(metavar="ID", help="Only these dead letters: ids, or their first 8 characters."),
+]
+Everything = Annotated[
+    bool, typer.Option("--all", help="All unresolved dead letters. Needed where no id and no filter is given.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
@@ -57,8 +61,11 @@ def replay(  # noqa: PLR0913 -- each option is one of the command line
     config: File = DEFAULT_FILE,
     where: Where = None,
     since: Since = None,
+    until: Until = None,
     key: Key = None,
     topic: Topic = None,
+    contains: Contains = None,
+    everything: Everything = False,
     edits: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,6 +73,10 @@ def replay(  # noqa: PLR0913 -- each option is one of the command line
             metavar="PATH=VALUE",
             help="Change the event first, such as properties.city=Berlin, in its own schema; repeatable.",
         ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Send them to this destination instead, if a route leads there."),
     ] = None,
     force: Annotated[
         bool,
@@ -85,12 +96,15 @@ def replay(  # noqa: PLR0913 -- each option is one of the command line
     as before. If a replay is interrupted or killed, run it again: nothing is sent twice.
     """
     from connector.dead_letters.replay import Order
+    from connector.operations.events import matching_events
 
     changes = _edits(edits or ())
+    wanted = _selection(ids, read_filter(where, since, until, key, topic, contains), everything=everything)
     loaded = begin(config)
-    wanted = _with_ids(loaded, ids, read_filter(where, since, key, topic))
-    order = Order(wanted, force=force, edits=changes, max_replays=max_replays, rate=rate)
-    _carry_out(loaded, order, "replay", dry_run=dry_run, yes=yes, as_json=as_json)
+    target = _target(loaded, to)
+    with matching_events(loaded, wanted) as wanted:
+        order = Order(wanted, force=force, edits=changes, max_replays=max_replays, rate=rate, to=target)
+        _carry_out(loaded, order, "replay", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def discard(  # noqa: PLR0913 -- each option is one of the command line
@@ -99,8 +113,12 @@ def discard(  # noqa: PLR0913 -- each option is one of the command line
     config: File = DEFAULT_FILE,
     where: Where = None,
     since: Since = None,
+    until: Until = None,
     key: Key = None,
     topic: Topic = None,
+    contains: Contains = None,
+    everything: Everything = False,
+    force: Annotated[bool, typer.Option("--force", help="Include other groups' dead letters.")] = False,
     rate: Rate = 0.0,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -108,14 +126,27 @@ def discard(  # noqa: PLR0913 -- each option is one of the command line
 ) -> None:
     """Mark unresolved dead letters as discarded: hidden from now on and never replayed. They stay in the topic."""
     from connector.dead_letters.replay import Order
+    from connector.operations.events import matching_events
 
+    wanted = _selection(ids, read_filter(where, since, until, key, topic, contains), everything=everything)
     loaded = begin(config)
-    order = Order(_with_ids(loaded, ids, read_filter(where, since, key, topic)), rate=rate)
-    _carry_out(loaded, order, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
+    with matching_events(loaded, wanted) as wanted:
+        order = Order(wanted, force=force, rate=rate)
+        _carry_out(loaded, order, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _target(loaded: Loaded, to: str | None) -> Target | None:
+    """Return the destination of --to; exit with 2 if it is not configured."""
+    from connector.dead_letters.replay import Target
+
+    refuse_unknown(loaded, to)
+    return None if to is None else Target(to, loaded.settings.destinations[to].vendor)
 
 
 def _carry_out(loaded: Loaded, order: Order, action: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Plan, ask, and do it."""
+    if not isfinite(order.rate):
+        fail("--rate must be a number such as 100; 0: as fast as Kafka takes them", BAD_CONFIGURATION)
     from connector.operations.replay import KafkaReplayService
 
     service: ReplayService = KafkaReplayService(loaded)
@@ -246,16 +277,13 @@ def outcome_json(outcome: Outcome, done: str) -> dict[str, Any]:
     }
 
 
-def _with_ids(loaded: Loaded, ids: Sequence[str] | None, wanted: Filter) -> Filter:
-    """Return the filter with whole ids for those given by their beginnings. Raises `DeadLetterNotFound`."""
-    if not ids:
-        return wanted
-    whole = {identity for identity in ids if len(identity) == _ID_LENGTH}
-    if len(whole) < len(ids):
-        with open_archive(loaded.settings) as archive:
-            whole.update(archive.find(prefix).dead_letter.facts.id for prefix in ids if prefix not in whole)
-    also = wanted.where.get("id")
-    return replace(wanted, where={**wanted.where, "id": frozenset(whole if also is None else whole & also)})
+def _selection(ids: Sequence[str] | None, wanted: Filter, *, everything: bool) -> Filter:
+    """Return the filter with the ids; exit with 2 if nothing selects dead letters and --all was not given."""
+    from connector.dead_letters.filters import Filter
+
+    if not ids and wanted == Filter() and not everything:
+        fail("Name dead letters by their ids or by a filter such as --where, or pass --all.", BAD_CONFIGURATION)
+    return replace(wanted, ids=frozenset(ids or ()))
 
 
 def _edits(texts: Sequence[str]) -> tuple[Edit, ...]:

@@ -15,13 +15,19 @@ from msgspec.structs import replace
 
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import parse
-from connector.dead_letters.reader import DeadLetterEntry, parse_resolution
-from connector.dead_letters.replay import CHUNK, Edit, Kept, Order, Read, RecordRefused, Replayer, Step
+from connector.dead_letters.reader import (
+    DeadLetterEntry,
+    DeadLetterNotFound,
+    Survey,
+    parse_resolution,
+    read_dead_letters,
+)
+from connector.dead_letters.replay import CHUNK, Edit, Kept, Order, Read, RecordRefused, Replayer, Step, Target
 from connector.dead_letters.stream import RECORDS, DeadLetterStream
 from connector.kafka.transactions import Outgoing
 from connector.records import Record
 from connector.testing.loop import LoopClock
-from tests.unit.dead_letters.test_dead_letter_reader import dead, identity, resolution
+from tests.unit.dead_letters.test_dead_letter_reader import at_their_places, dead, identity, resolution
 from tests.unit.delivery.delivery_rig import played
 
 BROKEN = Kept("model.rule", "breaks a rule")
@@ -41,9 +47,7 @@ class ModelReader:
         yield Read((), 0, len(self._dead_letters))
         for first in range(0, len(self._dead_letters), self._size):
             some = self._dead_letters[first : first + self._size]
-            yield Read(
-                [one for one in some if wanted.matches(one.facts, one.record.key)], first, len(self._dead_letters)
-            )
+            yield Read([one for one in some if wanted.matches(one.facts, one.record)], first, len(self._dead_letters))
 
 
 class ModelExaminer:
@@ -191,11 +195,19 @@ async def test_an_edited_replay_is_marked_and_its_dead_letter_is_as_it_was() -> 
 
 @played
 async def test_a_discard_writes_resolutions_only() -> None:
-    """Nothing goes to the replay topic, and neither a rule nor the loop guard keeps a dead letter back."""
-    transactions, steps = await carried_out([dead(1, code="broken"), dead(2)], Order(), "discarded")
-    said = [parse_resolution(Record("", 0, 0, 0, None, one.value, one.headers)) for one in transactions.written]
-    assert [one and one.kind for one in said] == ["discarded", "discarded"]
-    assert set(outcomes(steps).values()) == {None}
+    """Nothing goes to the replay topic, and neither a rule nor the loop guard keeps a dead letter back.
+
+    Another group's dead letter is kept back unless it is forced, as by a replay. Kills: a discard of what is not ours.
+    """
+    foreign = dead(3)
+    headers = [(name, b"other" if name == "dlq-group" else value) for name, value in foreign.headers]
+    records = [dead(1, code="broken"), dead(2), replace(foreign, headers=headers)]
+    transactions, steps = await carried_out(records, Order(), "discarded")
+    found = [parse_resolution(Record("", 0, 0, 0, None, each.value, each.headers)) for each in transactions.written]
+    assert [each and each.kind for each in found] == ["discarded", "discarded"]
+    assert [kept and kept.code for kept in outcomes(steps).values()].count("group") == 1
+    transactions, steps = await carried_out(records, Order(force=True), "discarded")
+    assert (len(transactions.written), set(outcomes(steps).values())) == (3, {None})
 
 
 def _source(records: Sequence[Record], passes: list[int]) -> Callable[[Callable[[int, int], None]], Iterator[Record]]:
@@ -212,7 +224,7 @@ def _source(records: Sequence[Record], passes: list[int]) -> Callable[[Callable[
 async def test_a_stream_gives_open_dead_letters_once_in_two_passes() -> None:
     """Copies are yielded once over all portions, resolved dead letters never, and progress never goes back."""
     some = [dead(number) for number in range(RECORDS + 50)]
-    records = [*some, resolution(some[3], "replayed"), some[7], some[RECORDS + 1]]
+    records = at_their_places([*some, resolution(some[3], "replayed"), some[7], some[RECORDS + 1]])
     passes: list[int] = []
     stream = DeadLetterStream(_source(records, passes))
     reads = [read async for read in stream.dead_letters(Filter())]
@@ -220,7 +232,54 @@ async def test_a_stream_gives_open_dead_letters_once_in_two_passes() -> None:
     assert found == [number for number in range(RECORDS + 50) if number != 3]
     assert passes == [len(records), len(records)]
     assert [read.read for read in reads] == sorted(read.read for read in reads)
-    assert stream.survey.dead_letters == len(records) - 1
+    assert len(stream.survey.states) == len(some)
+    same = {whole for read in reads for whole in (entry.facts.id for entry in read.dead_letters)}
+    begun = Filter(ids=frozenset({min(same)[:13], max(same)}))
+    found_by_id = [entry.facts.id async for read in stream.dead_letters(begun) for entry in read.dead_letters]
+    assert sorted(found_by_id) == [min(same), max(same)]
+    with pytest.raises(DeadLetterNotFound, match="no dead letter has the id 00000000-0000"):
+        _ = [read async for read in stream.dead_letters(Filter(ids=frozenset({min(same), f"00000000-{'0000' * 7}"})))]
+
+
+@played
+async def test_a_replay_to_another_destination_names_it_and_its_vendor() -> None:
+    """The record goes to the other destination, its dead letter is resolved under its own id, and all else stays.
+
+    Kills: a resolution of another id, a replay that still names the old destination.
+    """
+    transactions, steps = await carried_out([dead(1)], Order(to=Target("new", "mytracker")))
+    (sent, resolved) = transactions.written
+    facts = parse(sent.headers)
+    before = parse(dead(1).headers)
+    assert facts is not None
+    assert before is not None
+    assert (facts.destination, facts.vendor, facts.replays) == ("new", "mytracker", 1)
+    assert (facts.dedup_id, facts.origin, facts.original) == (before.dedup_id, before.origin, before.original)
+    assert dict(resolved.headers)["dlq-resolves"] == before.id.encode()
+    assert list(outcomes(steps)) == [before.id]
+
+
+@played
+async def test_every_copy_of_a_dead_letter_is_resolved() -> None:
+    """The resolution is written into each partition that has a copy, in the transaction of the replay.
+
+    Kills: a resolution in the partition of one copy only, so that the other one is replayed again.
+    """
+    once = dead(1)
+    records = [once, replace(once, partition=2), replace(once, partition=1)]
+    (entry,) = read_dead_letters(records, Survey.of(records), Filter())
+    clock = LoopClock()
+    transactions = ModelTransactions(clock)
+    reader = ModelReader([])
+    reader._dead_letters = [entry]
+    replayer = Replayer(reader, ModelExaminer(), clock, "group", "group.replay")
+    _ = [step async for step in replayer.carry_out("replayed", Order(), transactions)]
+    (written,) = transactions.committed
+    resolved = [each.partition for each in written if each.value is None]
+    assert (sorted(partition or 0 for partition in resolved), len(written)) == ([0, 1, 2], 4)
+    behind = [Record(each.topic, each.partition or 0, 9, 0, each.key, None, each.headers) for each in written]
+    done = Survey.of([*records, *(record for record in behind if record.topic == once.topic)])
+    assert list(read_dead_letters(records, done, Filter())) == []
 
 
 async def test_a_stream_that_is_cancelled_ends_its_thread() -> None:
