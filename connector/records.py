@@ -153,6 +153,12 @@ class Assigned(NamedTuple):
     metadata: str
 
 
+class FinalFault(str):
+    """Why a commit failed, if committing again cannot succeed: the member was expelled, or the topic is gone."""
+
+    __slots__ = ()
+
+
 class Commit(NamedTuple):
     """An explicit commit: the offset below which everything is done, and the offset map as text."""
 
