@@ -167,8 +167,8 @@ def check_timeout(name: str, settings: DestinationSettings, longest: float) -> I
 def check_poll_interval(settings: Settings) -> Iterator[ConfigFault]:
     """Yield the fault of a poll interval that a drain inside a rebalance would exceed.
 
-    Nothing is polled while a drain waits for requests. Once `max.poll.interval.ms` is over, librdkafka leaves the group,
-    the last commit is refused, and what the drain delivered is delivered again.
+    Nothing is polled while a drain waits for requests. Once `max.poll.interval.ms` is over, librdkafka leaves the
+    group, the last commit is refused, and what the drain delivered is delivered again.
     """
     interval = str(settings.kafka.client.get("max.poll.interval.ms", _POLL_INTERVAL))
     least = settings.limits.drain_timeout + _COMMIT_MARGIN

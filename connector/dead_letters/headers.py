@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Final
 
 from connector.records import NO_TIMESTAMP, DeadLetter, Headers, Position, Record, uuid5_text
@@ -21,6 +22,7 @@ TEXT_LIMIT: Final = 256
 _VERSION: Final = "dlq-version"
 _REPLAYS: Final = "dlq-replays"
 _EDITED: Final = "dlq-edited"
+_LEFT_OUT: Final = "dlq-left-out"
 _NAMES: Final = frozenset(
     {
         _VERSION,
@@ -44,6 +46,9 @@ _NAMES: Final = frozenset(
         "dlq-dedup-id",
         "dlq-group",
         _EDITED,
+        _LEFT_OUT,
+        "dlq-value-bytes",
+        "dlq-value-sha256",
     }
 )
 RESOLVES: Final = "dlq-resolves"
@@ -88,8 +93,8 @@ class ParsedDeadLetter:
         return Record(*self.origin, self.origin_timestamp, record.key, record.value, self.original)
 
 
-def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes | None]]:
-    """Return the headers of the dead-letter record.
+def to_headers(dead_letter: DeadLetter, *, group: str, left_out: Sequence[str] = ()) -> list[tuple[str, bytes | None]]:
+    """Return the headers of the dead-letter record; `left_out` are its parts that do not fit (`value`, `headers`, …).
 
     A record that already has a block (it was replayed, and failed again) keeps that block's origin, dedup id and
     number of replays; the rest of the block is replaced. Untrusted texts are cut: the message at 1 KiB, others at 256
@@ -103,13 +108,18 @@ def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes 
     if before is not None:
         origin, timestamp, dedup_id = before.origin, before.origin_timestamp, before.dedup_id
         replays, original, edited = before.replays, before.original, before.edited
+    if "headers" in left_out:
+        original = ()
+    value, message = record.value or b"", dead_letter.message
+    if left_out:
+        message = f"too large for the dead-letter topic, so without its {', '.join(left_out)}; {message}"
     block = {
         _VERSION: VERSION,
         "dlq-id": uuid5_text(f"{dedup_id}/{dead_letter.destination or ''}/{replays}"),
         "dlq-cause": dead_letter.cause,
         "dlq-code": dead_letter.code and _cut(dead_letter.code, TEXT_LIMIT),
         "dlq-field": dead_letter.field and _cut(dead_letter.field, TEXT_LIMIT),
-        "dlq-message": _cut(dead_letter.message, MESSAGE_LIMIT),
+        "dlq-message": _cut(message, MESSAGE_LIMIT),
         "dlq-vendor": dead_letter.vendor,
         "dlq-destination": dead_letter.destination,
         "dlq-http-status": dead_letter.http_status,
@@ -127,6 +137,9 @@ def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes 
         "dlq-group": group,
         _REPLAYS: replays,
         _EDITED: _cut(" ".join(edited), TEXT_LIMIT),
+        _LEFT_OUT: " ".join(left_out),
+        "dlq-value-bytes": len(value) if left_out else None,
+        "dlq-value-sha256": sha256(value).hexdigest() if left_out else None,
     }
     ours = [(name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")]
     return [*original, *ours]
