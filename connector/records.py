@@ -17,6 +17,9 @@ NO_TIMESTAMP: Final = -1
 
 Headers = Sequence[tuple[str, bytes | None]]
 
+UNREADABLE_HEADERS: Final[Headers] = (("connector-unreadable-headers", None),)
+"""In place of headers that the client library cannot read, because a name is not UTF-8; known by its identity."""
+
 TopicPartition = tuple[str, int]
 """A partition: its topic's name and its number."""
 
@@ -177,6 +180,12 @@ class Assigned(NamedTuple):
     start: int
     committed: int | None
     metadata: str
+
+
+class FinalFault(str):
+    """Why a commit failed, if committing again cannot succeed: the member was expelled, or the topic is gone."""
+
+    __slots__ = ()
 
 
 class Commit(NamedTuple):

@@ -35,7 +35,7 @@ from connector.codec.schemas import (
     self_contained,
 )
 from connector.errors import FatalError, Refusal, SchemaUnavailable, StartupError
-from connector.records import DecodedKey, Event, Record
+from connector.records import UNREADABLE_HEADERS, DecodedKey, Event, Record
 
 WIRE_MAGIC: Final = b"\x00"
 SINGLE_OBJECT: Final = b"\xc3\x01"
@@ -67,6 +67,10 @@ _NOT_A_RECORD: Final = "the schema is not a record, so its values are not events
 _ACCEPTED: Final = (
     "accepted: Confluent's wire format (0 and a schema id), a schema id in header __value_schema_id, Avro "
     "single-object encoding (C3 01), and plain Avro if schemas.plain names the topic's schema"
+)
+_UNREADABLE: Final = (
+    "the headers cannot be read, because the name of one is not UTF-8; the dead letter has the key and the value, but "
+    "not the headers"
 )
 _LOOKS: Final = {ord("{"): ", like JSON text", ord("["): ", like JSON text", ord("O"): ", like an Avro file"}
 
@@ -328,6 +332,8 @@ class Decoder:
     def _find(self, record: Record, value: bytes) -> tuple[Writer, int]:
         """Return a record's writer and the index of its datum; by the value's first bytes if those are enough."""
         headers = record.headers
+        if headers is UNREADABLE_HEADERS:
+            raise Refusal("decode", "decode.headers", _UNREADABLE)
         if not (headers and any(name == SCHEMA_HEADER for name, _ in headers)) and record.topic not in self._plain:
             writer = self._by_prefix.get(value[:WIRE_LENGTH])
             if writer is not None:

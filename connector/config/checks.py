@@ -22,6 +22,11 @@ from connector.config.models import (
 from connector.config.yaml import join
 from connector.errors import ConfigFault
 
+_POLL_INTERVAL: Final = 300_000
+"""librdkafka's default of max.poll.interval.ms."""
+_COMMIT_MARGIN: Final = 5.0
+"""Seconds that the last commit may take after a drain."""
+
 DRAIN_MARGIN: Final = 2.0
 """Seconds of `drain_timeout` that remain for dead letters and the last commit after a request timed out."""
 
@@ -156,6 +161,21 @@ def check_timeout(name: str, settings: DestinationSettings, longest: float) -> I
         yield ConfigFault(
             f"destinations.{name}.timeout",
             f"must be at most {longest:g}s (limits.drain_timeout - {DRAIN_MARGIN:g}s), not {settings.timeout:g}s",
+        )
+
+
+def check_poll_interval(settings: Settings) -> Iterator[ConfigFault]:
+    """Yield the fault of a poll interval that a drain inside a rebalance would exceed.
+
+    Nothing is polled while a drain waits for requests. Once `max.poll.interval.ms` is over, librdkafka leaves the
+    group, the last commit is refused, and what the drain delivered is delivered again.
+    """
+    interval = str(settings.kafka.client.get("max.poll.interval.ms", _POLL_INTERVAL))
+    least = settings.limits.drain_timeout + _COMMIT_MARGIN
+    if interval.isdecimal() and int(interval) < least * 1000:
+        yield ConfigFault(
+            "kafka.client.max.poll.interval.ms",
+            f"must be at least {least * 1000:.0f}, not {interval}: limits.drain_timeout + {_COMMIT_MARGIN:g}s",
         )
 
 

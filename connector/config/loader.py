@@ -21,6 +21,7 @@ from connector.config.checks import (
     check_destination,
     check_kafka,
     check_limits,
+    check_poll_interval,
     check_routes,
     check_timeout,
     check_topics,
@@ -176,6 +177,7 @@ class _Reader:
             good = {name: self.with_timeout(name, each, longest) for name, each in good.items()}
         settings = settings.model_copy(update={"destinations": good, "kafka": _with_start(settings.kafka)})
         self.faults.extend(check_topics(settings))
+        self.faults.extend(check_poll_interval(settings))
         self.faults.extend(check_routes(settings, raw, {name: each.vendor for name, each in good.items()}))
         return settings
 

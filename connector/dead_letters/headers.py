@@ -12,9 +12,11 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any, Final
 
 from msgspec import Struct
+
 
 from connector.records import NO_TIMESTAMP, DeadLetter, Headers, Position, Record, uuid5_text
 
@@ -29,6 +31,7 @@ _VERSION: Final = "dlq-version"
 _ID: Final = "dlq-id"
 _REPLAYS: Final = "dlq-replays"
 _EDITED: Final = "dlq-edited"
+_LEFT_OUT: Final = "dlq-left-out"
 RESOLVES: Final = "dlq-resolves"
 RESOLUTION: Final = "dlq-resolution"
 RESOLVED_AT: Final = "dlq-at"
@@ -40,6 +43,7 @@ _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2
 _NUMBER: Final = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _CAUSE: Final = re.compile(r"[a-z_]{1,32}")
 
 
@@ -70,14 +74,18 @@ class ParsedDeadLetter(Struct, frozen=True, kw_only=True):
     first_attempt: int | None = None
     edited: tuple[str, ...] = ()
     """Paths of the event that were edited for its replays; if there are any, the value is not the source record's."""
+    left_out: tuple[str, ...] = ()
+    """Parts of the record that did not fit into the dead-letter topic; `value_bytes` and `value_sha256` are its value's."""
+    value_bytes: int | None = None
+    value_sha256: str | None = None
 
     def first_record(self, record: Record) -> Record:
         """Return a dead letter or replayed record as it was first read: at its origin, without our headers."""
         return Record(*self.origin, self.origin_timestamp, record.key, record.value, self.original)
 
 
-def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes | None]]:
-    """Return the headers of the dead-letter record.
+def to_headers(dead_letter: DeadLetter, *, group: str, left_out: Sequence[str] = ()) -> list[tuple[str, bytes | None]]:
+    """Return the headers of the dead-letter record; `left_out` are its parts that do not fit (`value`, `headers`, …).
 
     A record that already has a block (it was replayed, and failed again) keeps that block's origin, dedup id and
     number of replays; the rest of the block is replaced. Untrusted texts are cut: the message at 1 KiB, others at 256
@@ -91,13 +99,18 @@ def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes 
     if before is not None:
         origin, timestamp, dedup_id = before.origin, before.origin_timestamp, before.dedup_id
         replays, original, edited = before.replays, before.original, before.edited
+    if "headers" in left_out:
+        original = ()
+    value, message = record.value or b"", dead_letter.message
+    if left_out:
+        message = f"too large for the dead-letter topic, so without its {', '.join(left_out)}; {message}"
     block = {
         _VERSION: VERSION,
         _ID: _dead_letter_id(dead_letter, group, origin, timestamp, replays),
         "dlq-cause": dead_letter.cause,
         "dlq-code": dead_letter.code and _cut(dead_letter.code, TEXT_LIMIT),
         "dlq-field": dead_letter.field and _cut(dead_letter.field, TEXT_LIMIT),
-        "dlq-message": _cut(dead_letter.message, MESSAGE_LIMIT),
+        "dlq-message": _cut(message, MESSAGE_LIMIT),
         "dlq-vendor": dead_letter.vendor,
         "dlq-destination": dead_letter.destination,
         "dlq-http-status": dead_letter.http_status,
@@ -115,6 +128,9 @@ def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes 
         "dlq-group": group,
         _REPLAYS: replays,
         _EDITED: _cut(" ".join(edited), TEXT_LIMIT),
+        _LEFT_OUT: " ".join(left_out),
+        "dlq-value-bytes": len(value) if left_out else None,
+        "dlq-value-sha256": sha256(value).hexdigest() if left_out else None,
     }
     ours = [(name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")]
     return [*original, *ours]
@@ -314,6 +330,9 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "dlq-group": ("group", _text(NAME_LIMIT)),
     _REPLAYS: ("replays", _whole_number(MOST_REPLAYS)),
     _EDITED: ("edited", _paths),
+    _LEFT_OUT: ("left_out", _paths),
+    "dlq-value-bytes": ("value_bytes", _whole_number((1 << 31) - 1)),
+    "dlq-value-sha256": ("value_sha256", _form(_SHA256)),
 }
 """Each header of the block, with its name in `ParsedDeadLetter` and the reader of its text (it raises `ValueError`)."""
 _REQUIRED: Final = {"id", "cause", "failed_at", "dedup_id", "group"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
@@ -33,6 +33,14 @@ class Producer(Protocol):
         ...
 
 
+class _Form(NamedTuple):
+    """What is written for a dead letter."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
 class DeadLetterWriter:
     """The dead-letter topic of one group. `drain_timeout` (seconds) is how long a drain waits for a dead letter."""
 
@@ -46,6 +54,7 @@ class DeadLetterWriter:
         clock: Clock,
         drain_timeout: float,
         is_fatal: Callable[[ConnectorError], bool] = lambda _error: False,
+        is_too_large: Callable[[ConnectorError], bool] = lambda _error: False,
     ) -> None:
         self._producer = producer
         self._topic = topic
@@ -53,6 +62,7 @@ class DeadLetterWriter:
         self._metrics = metrics
         self._clock = clock
         self._is_fatal = is_fatal
+        self._is_too_large = is_too_large
         self._longest_wait = min(_LONGEST_WAIT, drain_timeout / _TRIES_IN_A_DRAIN)
         self._logged: dict[tuple[str | None, str, str | None], float] = {}
         self._troubled_at = float("-inf")
@@ -62,20 +72,26 @@ class DeadLetterWriter:
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Return once Kafka has acknowledged the dead letter; retry until then.
 
+        If Kafka refuses it as too large, its value is left out, and if need be its key and headers. The position, the
+        size and the hash are in its headers. So one record that fits nowhere cannot stop its partition.
+
         `is_ours` returns whether this member still owns the record's partition. If it does not, the next owner reads
         the record again, and a dead letter from here would only be a copy. Raises only errors after which the producer
         cannot be used: then the record stays uncommitted.
         """
-        headers = to_headers(dead_letter, group=self._group)
+        forms = self._forms(dead_letter)
+        form = next(forms)
         wait = min(_FIRST_WAIT, self._longest_wait)
         while is_ours():
             try:
-                await self._producer.send(
-                    self._topic, key=dead_letter.record.key, value=dead_letter.record.value, headers=headers
-                )
+                await self._producer.send(self._topic, key=form.key, value=form.value, headers=form.headers)
             except ConnectorError as error:
                 if self._is_fatal(error):
                     raise
+                if self._is_too_large(error) and (smaller := next(forms, None)) is not None:
+                    form = smaller
+                    self._log_left_out(dead_letter, error)
+                    continue
                 self._note_trouble(dead_letter, error)
                 await self._clock.sleep(wait)
                 wait = min(wait * 2, self._longest_wait)
@@ -85,6 +101,25 @@ class DeadLetterWriter:
                 break
         # Writes that still fail set it again at their next retry.
         self.trouble = None
+
+    def _forms(self, dead_letter: DeadLetter) -> Iterator[_Form]:
+        """Yield the dead letter as it should be, then smaller."""
+        record = dead_letter.record
+        yield _Form(record.key, record.value, to_headers(dead_letter, group=self._group))
+        yield _Form(record.key, b"", to_headers(dead_letter, group=self._group, left_out=("value",)))
+        left_out = ("value", "key", "headers")
+        yield _Form(None, b"", to_headers(dead_letter, group=self._group, left_out=left_out))
+
+    def _log_left_out(self, dead_letter: DeadLetter, error: ConnectorError) -> None:
+        record = dead_letter.record
+        log.warning(
+            "dead_letter.left_out",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            bytes=len(record.value or b""),
+            message=f"the dead letter does not fit into {self._topic} and is written without its value: {error}",
+        )
 
     def _note_trouble(self, dead_letter: DeadLetter, error: ConnectorError) -> None:
         self.trouble = f"dead letters cannot be written to {self._topic}: {error}"

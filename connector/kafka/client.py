@@ -26,7 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
-from connector.records import NO_TIMESTAMP, Record
+from connector.records import NO_TIMESTAMP, UNREADABLE_HEADERS, Record
 
 Property = str | int | float | bool
 T = TypeVar("T")
@@ -223,6 +223,8 @@ def producer_config(settings: KafkaSettings) -> dict[str, Any]:
         "batch.size": 16_384,
         # The default of Java clients, so that a key has the same partition whoever writes.
         "partitioner": "murmur2_random",
+        # A record that only fits into its topic compressed must fit into the dead-letter topic too.
+        **({} if "compression.codec" in settings.client else {"compression.type": "zstd"}),
         **_common(settings, _CONSUMER_ONLY | {_RESET}),
         "enable.idempotence": True,
     }
@@ -257,6 +259,14 @@ def error_text(error: KafkaException | KafkaError) -> str:
 
 def record_of(message: Message) -> Record:
     """Return a consumed message that is not an error as a record."""
+    headers: Any
+    try:
+        headers = message.headers() or ()
+    except SystemError:
+        # confluent-kafka 2.16 fails so for a name that is not UTF-8. Asked again it returns tuples with a null pointer
+        # as the name, which must not be touched. The decoder refuses the record, so that it is neither lost nor sent
+        # without headers that a route may need.
+        headers = UNREADABLE_HEADERS
     # By its stub a message may lack all of these; one without an error has them.
     record: Callable[..., Record] = Record
     kind, timestamp = message.timestamp()
@@ -267,7 +277,7 @@ def record_of(message: Message) -> Record:
         timestamp if kind != TIMESTAMP_NOT_AVAILABLE else NO_TIMESTAMP,
         message.key(),
         message.value(),
-        message.headers() or (),
+        headers,
     )
 
 

@@ -42,7 +42,7 @@ from connector.kafka.client import (
 )
 from connector.kafka.starts import PARTITION_EOF, Ends, Starts
 from connector.kafka.topics import TopicIds, TopicSelection
-from connector.records import Assigned, Commit, Record, TopicPartition
+from connector.records import Assigned, Commit, FinalFault, Record, TopicPartition
 
 MAX_RECORDS: Final = 500
 """The most records that one poll returns."""
@@ -52,6 +52,7 @@ IDLE_SECONDS: Final = 0.2
 """How long a poll waits if the last one returned nothing: it ends with the first record, so none is kept back."""
 _FIRST: Final = 32
 
+_EXPELLED: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID})
 _THREADS: Final = 4
 _REQUEST_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
@@ -182,6 +183,8 @@ class KafkaSource:
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Commit offsets with their metadata, and return the errors by partition: `{}` if all are stored.
 
+        An error that trying again cannot fix is a `FinalFault`.
+
         Returns once the coordinator has answered or librdkafka has given up on it. Never raises for an error of Kafka.
         """
         if not commits:
@@ -190,7 +193,7 @@ class KafkaSource:
         if self._errors.all_down and not await self._answers():
             return {(c.topic, c.partition): "no broker answers" for c in commits}
         others = await self._ids.others({(c.topic, c.partition) for c in commits})
-        faults = dict.fromkeys(others, "the topic was deleted")
+        faults: dict[TopicPartition, str] = dict.fromkeys(others, FinalFault("the topic was deleted"))
         offsets = [PartitionOffset(*c) for c in commits if (c.topic, c.partition) not in others]
         if not offsets:
             return faults
@@ -199,8 +202,8 @@ class KafkaSource:
         except KafkaException as error:
             if kafka_error(error).code() == FATAL:
                 self._fatal = error_text(error)
-            return faults | {(o.topic, o.partition): error_text(error) for o in offsets}
-        return faults | {(a.topic, a.partition): error_text(a.error) for a in answers if a.error is not None}
+            return faults | {(o.topic, o.partition): _commit_fault(error) for o in offsets}
+        return faults | {(a.topic, a.partition): _commit_fault(a.error) for a in answers if a.error is not None}
 
     async def pause(self, partitions: Iterable[TopicPartition]) -> None:
         """Stop fetching these partitions, if assigned. Records fetched ahead are dropped and fetched again."""
@@ -449,6 +452,11 @@ def to_records(messages: Iterable[Message], on_error: Callable[[KafkaError, Mess
         else:
             on_error(error, message)
     return records
+
+
+def _commit_fault(error: KafkaException | KafkaError) -> str:
+    code = (kafka_error(error) if isinstance(error, KafkaException) else error).code()
+    return FinalFault(error_text(error)) if code in _EXPELLED else error_text(error)
 
 
 def out_of_range(error: KafkaError, message: Message) -> str:

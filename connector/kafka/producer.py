@@ -38,7 +38,8 @@ Acknowledged = tuple[int, int]
 class DeliveryFailed(ConnectorError):
     """Kafka refused a record, or did not acknowledge it in time (`message.timeout.ms`).
 
-    `code` is Kafka's name of the error. `fatal`: this producer cannot send anything any more.
+    `code` is Kafka's name of the error. `fatal`: this producer cannot send anything any more. `too_large`: the record
+    exceeds a limit of the topic or of the client.
     """
 
     def __init__(self, topic: str, error: KafkaError) -> None:
@@ -46,6 +47,7 @@ class DeliveryFailed(ConnectorError):
         self.topic = topic
         self.code = error.name()
         self.fatal = error.fatal() or error.code() == FATAL
+        self.too_large = error.code() in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
 
 
 class KafkaProducer:

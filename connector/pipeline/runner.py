@@ -18,7 +18,7 @@ from connector.pipeline import offset_map as metadata
 from connector.pipeline.flow import Budget, Flow, MapRoom
 from connector.pipeline.intake import Intake
 from connector.pipeline.offsets import PartitionTracker, Phase
-from connector.records import Assigned, Commit, Record, TopicPartition
+from connector.records import Assigned, Commit, FinalFault, Record, TopicPartition
 from connector.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -26,8 +26,9 @@ log = structlog.get_logger()
 SLICE: Final = 100
 """Records prepared in one go, about 2 ms: what a request may be late because of them."""
 
-LAST_COMMIT_SECONDS: Final = 2.0
 LAST_COMMIT_PAUSE: Final = 0.2
+"""Seconds before the last commit is repeated for the first time; it doubles up to `LONGEST_COMMIT_PAUSE`."""
+LONGEST_COMMIT_PAUSE: Final = 1.0
 
 
 class AssignmentListener(Protocol):
@@ -58,7 +59,7 @@ class RecordSource(Protocol):
         ...
 
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
-        """Commit offsets with their metadata; return what went wrong, by partition."""
+        """Commit offsets with their metadata; return what went wrong, by partition, a `FinalFault` if it stays so."""
         ...
 
     async def pause(self, partitions: Sequence[TopicPartition]) -> None:
@@ -278,7 +279,7 @@ class Runner:
         return "deliver" if full or crowded else "decode" if blocked else "idle"
 
     async def _commit(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
-        """Commit what moved since the last commit; return what failed, which the next one takes in."""
+        """Commit what moved since the last commit; return the partitions whose commit failed and may succeed later."""
         self._committed_at = self._clock.now()
         commits = []
         for partition in partitions:
@@ -300,18 +301,22 @@ class Runner:
         if faults:
             self._metrics.commits.labels("failed").inc(len(faults))
         self._time.rest("commit", self._clock.now())
-        return list(faults)
+        return [partition for partition, fault in faults.items() if not isinstance(fault, FinalFault)]
 
-    async def _commit_last(self, partitions: Sequence[TopicPartition]) -> None:
-        """Commit what leaves, and again for `LAST_COMMIT_SECONDS` where that fails: nobody else will.
+    async def _commit_last(self, partitions: Sequence[TopicPartition], deadline: float) -> None:
+        """Commit what leaves, and repeat that until `deadline` if it fails: no other member will do it.
 
-        While others come and go the coordinator refuses a commit that was sent before this member knew the group's new
-        generation (`ILLEGAL_GENERATION`); the same commit passes a moment later, or never where the member was fenced.
+        A commit can fail only because a rebalance is under way. The broker reads the requests of a connection one after
+        the other, so behind a JoinGroup the commit is not read until every member has joined, perhaps seconds later.
+        Then it has the old generation and is refused (`ILLEGAL_GENERATION`), while the same commit passes once this
+        member knows the new one. So there is one more attempt after the deadline: the last may have been such a wait.
         """
-        end = self._clock.now() + LAST_COMMIT_SECONDS
         failed = await self._commit(partitions)
-        while failed and self._clock.now() < end:
-            await self._clock.sleep(LAST_COMMIT_PAUSE)
+        pause, late = LAST_COMMIT_PAUSE, False
+        while failed and not late:
+            late = self._clock.now() >= deadline
+            await self._clock.sleep(pause)
+            pause = min(2 * pause, LONGEST_COMMIT_PAUSE)
             failed = await self._commit([partition for partition in failed if partition in self._trackers])
 
     async def _leave(self, partitions: Sequence[TopicPartition]) -> None:
@@ -324,6 +329,7 @@ class Runner:
         self._on_assignment(frozenset(p for p, tracker in self._trackers.items() if tracker.open))
         self._intake.forget(leaving)
         timeout = self._timing.drain_timeout
+        deadline = self._clock.now() + timeout
         drains = [self._intake.drain(timeout), *(destination.drain(timeout) for destination in self._destinations)]
         in_time = all(await asyncio.gather(*drains))
         self._time.rest("deliver", self._clock.now())
@@ -334,7 +340,7 @@ class Runner:
                 seconds=timeout,
                 message="requests were under way when limits.drain_timeout ended; their records may be delivered again",
             )
-        await self._commit_last(leaving)
+        await self._commit_last(leaving, deadline)
         self._take_trackers(leaving, Phase.CLOSED)
 
     def _take_trackers(

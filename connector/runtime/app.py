@@ -187,6 +187,7 @@ async def _run(
         clock=clock,
         drain_timeout=base.limits.drain_timeout,
         is_fatal=_is_fatal,
+        is_too_large=lambda error: isinstance(error, DeliveryFailed) and error.too_large,
     )
     receipts = _receipts(base, avro, producer, group, metrics, clock)
     source, tracer = _source(base, group, clock), _tracer(base)

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them without saying so
+    AdminClient,
+    NewPartitions,
+)
 
 from connector.testing.faults import Fault
 from tests.integration.job import DESTINATION, Job, Member, Vendor, wait_for
@@ -23,6 +27,7 @@ from tests.integration.load import (
     settings_of,
     show,
 )
+from tools.servers import Kafka
 
 CHURN_SECONDS = long_or(60, 7)
 STEP_SECONDS = 3
@@ -109,6 +114,44 @@ def test_members_that_come_and_go_in_order_lose_and_repeat_nothing(crew: Crew, j
     each_once(vendor, load)
     assert job.dead_letters() == []
     show("come and go", rounds=rounds, events=load.written)
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.timeout(long_or(1800, 150))
+@pytest.mark.parametrize("turn", range(long_or(20, 1)))
+def test_churn_of_two_rate_limited_members_repeats_nothing(kafka: Kafka, job: Job, vendor: Vendor, turn: int) -> None:
+    """Two members share 12 partitions at 25 requests a second; every three seconds one is replaced, for 15 seconds.
+
+    A stop comes in the middle of a rebalance then, and its last commit is blocked and refused. No delivery is made
+    twice. Kills: a last commit that is not repeated once the group's new generation is known.
+    """
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    for future in admin.create_partitions([NewPartitions(job.topic, 12)]).values():
+        future.result(30)
+    vendor.arm(Fault("latency", after=True, seconds=0.2))
+    names = itertools.count(turn * 1000)
+
+    def join() -> Member:
+        settings = settings_of(job, vendor, "cooperative", str(next(names)))
+        settings["destinations"][DESTINATION] |= {"requests_per_second": 25, "max_in_flight": 4}
+        settings["destinations"][DESTINATION]["batch"] = {"records": 20}
+        return job.start(settings)
+
+    with Load(job, RATE) as load:
+        members = [join(), join()]
+        for member in members:
+            member.wait(lambda member=member: member.status()["partitions"], "partitions")  # type: ignore[misc]
+        end = time.monotonic() + 15
+        while time.monotonic() < end:
+            members.append(join())
+            assert members.pop(0).stop() == 0
+            time.sleep(STEP_SECONDS)
+        load.stop()
+        job.until_done(members[-1])
+    assert [member.stop() for member in members] == [0] * len(members)
+    vendor.mend()
+    show("churn", turn=turn, events=load.written, came_again=len(repeated(vendor)))
+    each_once(vendor, load)
 
 
 @pytest.mark.promise("P1")

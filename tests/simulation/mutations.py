@@ -108,7 +108,7 @@ PIPELINE: Final = (
     Mutant(
         "leave without a last commit",
         "connector/pipeline/runner.py",
-        "        await self._commit_last(leaving)\n",
+        "        await self._commit_last(leaving, deadline)\n",
         "",
     ),
     Mutant(

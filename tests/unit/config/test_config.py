@@ -231,6 +231,12 @@ ONE_FAULT: list[tuple[dict[str, Any], str, str]] = [
         "begins with http:// or https://, not",
     ),
     ({"server": {"port": "http"}}, "server.port", "must be a whole number, not a string"),
+    (
+        {"kafka": {"client": {"max.poll.interval.ms": 20_000}}},
+        "kafka.client.max.poll.interval.ms",
+        "must be at least 27000, not 20000",
+    ),
+    ({"limits": {"drain_timeout": "5m"}}, "kafka.client.max.poll.interval.ms", "must be at least 305000"),
 ]
 
 

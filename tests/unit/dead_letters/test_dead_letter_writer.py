@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from hashlib import sha256
 
 import pytest
 
+from connector.dead_letters.headers import parse
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.errors import ConnectorError
 from connector.records import DeadLetter, Headers, Record
@@ -76,5 +78,66 @@ def test_a_dead_letter_of_a_partition_that_left_is_not_tried_again() -> None:
         assert asked > 1
         assert len(producer.asked) == asked
         assert writer.trouble is None
+
+    run_virtual(play())
+
+
+class Narrow:
+    """A producer whose topic takes records up to a number of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.taken: list[tuple[bytes | None, bytes | None, Headers]] = []
+
+    async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> object:
+        """Refuse what is too large."""
+        size = len(key or b"") + len(value or b"") + sum(len(name) + len(content or b"") for name, content in headers)
+        if size > self._limit:
+            raise ConnectorError("MSG_SIZE_TOO_LARGE")
+        self.taken.append((key, value, headers))
+        return None
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.parametrize(
+    ("sizes", "left_out"),
+    [((10, 1000, 10), None), ((10, 9000, 10), "value"), ((9000, 10, 10), "value key headers"), ((10, 10, 9000), "…")],
+)
+def test_a_dead_letter_that_does_not_fit_is_written_without_its_value(
+    sizes: tuple[int, int, int], left_out: str | None
+) -> None:
+    """Position, size and hash remain, and the dead letter says what is missing. Kills: a partition blocked for ever."""
+
+    async def play() -> None:
+        producer = Narrow(4000)
+        writer = DeadLetterWriter(
+            producer,
+            "dlq",
+            "g",
+            metrics=Metrics(),
+            clock=LoopClock(),
+            drain_timeout=22.0,
+            is_too_large=lambda error: str(error) == "MSG_SIZE_TOO_LARGE",
+        )
+        key, value, header = (bytes(size) for size in sizes)
+        record = Record("t", 3, 12, -1, key, value, (("h", header),))
+        dead_letter = DeadLetter(record=record, cause="refused", code="c", message="m", failed_at=0.0, dedup_id="d")
+        await asyncio.wait_for(writer.write(dead_letter, lambda: True), 1.0)
+        ((written_key, written, headers),) = producer.taken
+        facts = parse(headers)
+        assert facts is not None
+        assert (facts.cause, facts.origin) == ("refused", ("t", 3, 12))
+        block = dict(headers)
+        if left_out is None:
+            assert (written_key, written, facts.original, facts.message) == (key, value, record.headers, "m")
+            assert "dlq-left-out" not in block
+            return
+        assert written == b""
+        assert block["dlq-left-out"] == (b"value" if left_out == "value" else b"value key headers")
+        assert block["dlq-value-bytes"] == str(len(value)).encode()
+        assert block["dlq-value-sha256"] == sha256(value).hexdigest().encode()
+        assert facts.message.startswith("too large for the dead-letter topic, so without its value")
+        assert (written_key == key) is (left_out == "value")
+        assert facts.original == (record.headers if left_out == "value" else ())
 
     run_virtual(play())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import pytest
 
 from connector.errors import FatalError
 from connector.pipeline import offset_map as metadata
-from connector.records import Record
+from connector.records import Commit, FinalFault, Record, TopicPartition
+from connector.testing.loop import run_virtual
 from tests.unit.delivery.delivery_rig import played
 from tests.unit.pipeline.pipeline_rig import ModelSource, PipelineRig
 
@@ -226,3 +227,54 @@ async def test_backlog_counts_what_is_not_done() -> None:
         assert (status.watermark, status.position) == (0, 100)
         rig.runner.update_gauges()
         assert b'connector_partition_lag{partition="0",topic="t"} 40.0' in rig.metrics.render()
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.parametrize(("blocked", "failures"), [(2.8, 1), (0.1, 8), (30.0, 1)])
+def test_the_last_commit_is_repeated_after_a_rebalance(blocked: float, failures: int) -> None:
+    """A commit that a rebalance blocks and then refuses is made again, within the drain's time and once after it.
+
+    Kills: a time for repeating that counts from before the first attempt, and is over when that one ends.
+    """
+
+    async def play() -> None:
+        source = ModelSource()
+        source.produce(*[b"d"] * 10)
+        rig = PipelineRig(source, latency=None)
+        store, attempts = source.commit, 0
+
+        async def commit(commits: Sequence[Commit]) -> dict[TopicPartition, str]:
+            nonlocal attempts
+            attempts += 1
+            if attempts <= failures:
+                await rig.clock.sleep(blocked)
+                return {("t", 0): "ILLEGAL_GENERATION: specified group generation id is not valid"}
+            return await store(commits)
+
+        async with rig.running():
+            await rig.until(lambda: len(rig.to["d"].waiting) == 10)
+            source.commit = commit  # type: ignore[method-assign]
+            rig.to["d"].send(*range(10), latency=0.1)
+        assert source.committed["t", 0] == (10, "")
+        assert attempts == failures + 1
+
+    run_virtual(play())
+
+
+@played
+async def test_a_last_commit_that_cannot_succeed_is_not_repeated() -> None:
+    """A member that the group has expelled leaves at once. Kills: waiting out the drain's time for nothing."""
+    source = ModelSource()
+    source.produce(*[b"d"] * 10)
+    rig = PipelineRig(source, latency=None)
+    attempts = []
+
+    async def commit(commits: Sequence[Commit]) -> dict[TopicPartition, str]:
+        attempts.append(rig.clock.now())
+        return {("t", 0): FinalFault("UNKNOWN_MEMBER_ID: unknown member")}
+
+    source.commit = commit  # type: ignore[method-assign]
+    async with rig.running():
+        await rig.until(lambda: len(rig.to["d"].waiting) == 10)
+        rig.to["d"].send(*range(10), latency=0.1)
+    assert len(attempts) == 1
