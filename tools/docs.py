@@ -1,4 +1,4 @@
-"""Writes the generated parts of documents: the file map of docs/design.md and the test lists of docs/promises.md.
+"""Writes the generated parts of documents: file map, test lists of the promises, list of the decisions.
 
 `make docs` runs it, and a test checks that it was run. Comment lines mark the beginning and the end of each part.
 """
@@ -16,6 +16,7 @@ from tools.source import ROOT, Module, compiled, modules
 
 DESIGN: Final = Path("docs/design.md")
 PROMISES: Final = Path("docs/promises.md")
+DECISIONS: Final = Path("docs/decisions/README.md")
 PACKAGES: Final = (
     *("", "cli", "demo", "operations", "runtime", "delivery", "pipeline", "routing", "console", "dead_letters"),
     *("kafka", "codec", "vendors", "testing", "config", "telemetry"),
@@ -70,6 +71,16 @@ def tests_of(promise: str) -> str:
     return "\n".join(found)
 
 
+def decisions() -> str:
+    """Return the list of decisions, each with its title."""
+    lines = []
+    for path in sorted((ROOT / DECISIONS).parent.glob("[0-9]*.md")):
+        heading = path.read_text(encoding="utf-8").partition("\n")[0]
+        title = re.sub(r"^# (\d+\.? )?", "", heading)
+        lines.append(f"- [{path.name[:4]}]({path.name}): {title}")
+    return "\n".join(lines)
+
+
 def replaced(text: str, part: str, content: str) -> str:
     """Return the text with new content between `<!-- part -->` and `<!-- end -->`."""
     begin, end = f"<!-- {part} -->\n", "<!-- end -->"
@@ -84,6 +95,8 @@ def current(document: Path, text: str) -> str:
     """Return the document's text with its generated parts up to date."""
     if document == DESIGN:
         return replaced(text, "map", file_map())
+    if document == DECISIONS:
+        return replaced(text, "list", decisions())
     for promise in promised(text):
         text = replaced(text, f"tests of {promise}", tests_of(promise))
     return text
@@ -91,7 +104,7 @@ def current(document: Path, text: str) -> str:
 
 def main() -> None:
     """Update every document that has generated parts."""
-    for document in (DESIGN, PROMISES):
+    for document in (DESIGN, PROMISES, DECISIONS):
         path = ROOT / document
         path.write_text(current(document, path.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.docs import DESIGN, PACKAGES, PROMISES, current, promised, proofs
+from tools.docs import DECISIONS, DESIGN, PACKAGES, PROMISES, current, promised, proofs
 from tools.source import ROOT, tracked
 
 PAGES = {str(path): (ROOT / path).read_text(encoding="utf-8") for path in tracked() if path.suffix == ".md"}
@@ -21,9 +21,9 @@ GENERATED = {"connector/_avro", "benchmarks/results.jsonl"}
 BLOCKS = [(page, *block) for page, text in PAGES.items() for block in BLOCK.findall(text)]
 
 
-@pytest.mark.parametrize("document", [DESIGN, PROMISES], ids=str)
+@pytest.mark.parametrize("document", [DESIGN, PROMISES, DECISIONS], ids=str)
 def test_generated_parts_are_current(document: Path) -> None:
-    """The file map and the test lists are what `make docs` would write."""
+    """The file map, the test lists and the list of decisions are what `make docs` would write."""
     text = (ROOT / document).read_text(encoding="utf-8")
     assert text == current(document, text), "run make docs"
 
