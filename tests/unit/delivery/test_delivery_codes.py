@@ -123,7 +123,7 @@ def test_the_worker_applies_codes(action: str, cause: Cause | None) -> None:
 
         rig = Rig(behave, codes={"B1": action})
         async with rig.running():
-            rig.offer(range(100))
+            rig.offer(range(300))
             await rig.until(lambda: len(rig.transport.calls) >= 2)
             if cause is not None:
                 await rig.until(lambda: rig.worker.condition().cause is cause)
