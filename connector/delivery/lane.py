@@ -106,6 +106,13 @@ class Lane:
             or self._take_waiting(float("inf"), allowed)
         )
 
+    def take_new(self, allowed: Allowed) -> Batch | None:
+        """Return a batch that was never sent, whatever its linger; None where what was sent before keeps it back."""
+        if self.in_flight >= self.concurrency or (self._ordered and self._front):
+            return None
+        self.due = _AT_ONCE
+        return self._take_ready(allowed) or self._take_open(_NEVER, allowed)
+
     def put_parts(self, parts: Sequence[Batch]) -> None:
         """Put the parts of a batch in front, in their order."""
         self.due = _AT_ONCE

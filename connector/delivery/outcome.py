@@ -274,25 +274,22 @@ class Outcomes:
             await self.dead_letter(batch, cause, verdict.code, batch.said, response, verdict.request_id)
             return
         if (left := destination.buffer.kept(batch)) is not None:
-            self._try_again(left, verdict, probe)
+            self._try_again(left, verdict)
         if evidence.is_outage:
             destination.hold(Kind.OUTAGE, verdict.code, verdict.reason)
 
-    def _try_again(self, batch: Batch, verdict: Retry, probe: Probe) -> None:
+    def _try_again(self, batch: Batch, verdict: Retry) -> None:
         """Put a failed batch back: whole, in halves where it failed often, alone where it is one record."""
         destination, evidence = self._destination, self._destination.evidence
-        often = batch.failures >= HALVE_AFTER
-        if often and len(batch.deliveries) > 1 and (probe or not destination.holds.blocking(batch.group)):
-            others_pass = evidence.others_pass(batch)
+        if batch.failures >= HALVE_AFTER and len(batch.deliveries) > 1 and not destination.holds.blocking(batch.group):
             parts = halves(batch)
             evidence.halved(batch)
             for part in parts:
-                # In an outage each part is a batch of its own, else every probe of a long one would halve further.
-                part.failures = 0 if probe and not others_pass else HALVE_AFTER - 1
+                part.failures = HALVE_AFTER - 1
             self._isolate(batch, parts)
             return
         due = self._ports.clock.now() + destination.backoff.wait(batch.failures, verdict.after)
-        if often and len(batch.deliveries) == 1:
+        if len(batch.deliveries) == 1:
             destination.lanes.put_alone(batch, due)
             self._log_waiting(batch)
         else:
@@ -321,7 +318,7 @@ class Outcomes:
         held = destination.holds.get(Kind.DENIED, verdict.scope) is not None
         if left is not None:
             due = now if held or entirely else now + destination.backoff.wait(left.denials)
-            if left.denials >= DENIED_OFTEN and len(left.deliveries) > 1 and (probe or not (held or entirely)):
+            if left.denials >= DENIED_OFTEN and len(left.deliveries) > 1 and not (held or entirely):
                 # Where nothing else comes, only smaller parts can tell one denied record from a wrong credential.
                 destination.evidence.halved(left)
                 parts = halves(left)

@@ -246,12 +246,23 @@ class Worker:
                 self._turn = index + 1
                 return batch, ()
         if holds:
-            # Parked records come last: what is known to fail proves nothing.
-            for index in sorted(range(count), key=lambda index: (index == count - 1, (index - self._turn) % count)):
-                batch = lanes[index].take_probe(lambda group: holds.probe_is_due(group, now))
-                if batch is not None:
-                    self._turn = index + 1
-                    return self._as_probe(batch)
+            return self._next_probe(now)
+        return None, ()
+
+    def _next_probe(self, now: float) -> tuple[Batch | None, Probe]:
+        """Return the next record to probe with, and the holds that it probes."""
+        lanes, holds = self._destination.lanes.all, self._destination.holds
+        count = len(lanes)
+        # Parked records come last: what is known to fail proves nothing.
+        order = sorted(range(count), key=lambda index: (index == count - 1, (index - self._turn) % count))
+        for index in order:
+            lane = lanes[index]
+            batch = lane.take_probe(lambda group: holds.probe_is_due(group, now))
+            if batch is None:
+                batch = lane.take_new(lambda group: holds.probe_is_due(group, now, fresh=True))
+            if batch is not None:
+                self._turn = index + 1
+                return self._as_probe(batch)
         return None, ()
 
     def _fit(self, batch: Batch) -> Batch:
@@ -266,10 +277,10 @@ class Worker:
         return not holds or not holds.blocking(group)
 
     def _as_probe(self, batch: Batch) -> tuple[Batch, Probe]:
-        """Take one record where records are in doubt, else the whole batch; read the secrets again first."""
+        """Take one record, and read the secrets again first where they may be the reason."""
         destination = self._destination
-        probe = destination.holds.start_probe(batch.group)
-        if len(batch.deliveries) > 1 and any(hold.kind.single for hold in probe):
+        probe = destination.holds.start_probe(batch.group, fresh=not batch.attempts)
+        if len(batch.deliveries) > 1:
             destination.lanes.of(batch).put_parts([batch.part(batch.deliveries[1:])])
             batch = batch.part(batch.deliveries[:1])
         if any(hold.kind in (Kind.DENIED, Kind.DOUBT) for hold in probe):

@@ -130,7 +130,7 @@ def test_the_worker_applies_codes(action: str, cause: Cause | None) -> None:
             well = True
             await rig.done()
         assert rig.dead_letters.dead_letters == []
-        assert all(len(call.numbers) == 100 for call in rig.transport.calls)
+        assert {len(call.numbers) for call in rig.transport.calls} <= ({100} if cause is None else {100, 99, 1})
 
     run_virtual(play())
 
