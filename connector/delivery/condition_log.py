@@ -1,40 +1,46 @@
-"""Which changes of a destination's state are logged: those that last. Pure."""
+"""Which changes of a destination's state are logged: those that a person acts on, and those that last. Pure."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import Final
 
 from connector.delivery.holds import Condition
-from connector.delivery.states import DestinationState
+from connector.delivery.states import Cause, DestinationState
 
 SETTLED: Final = 5.0
-"""Seconds that a state has to last, before or after a change, for the change to be logged."""
+"""Seconds that a state has to last to be logged, where it is not logged at once."""
+AT_ONCE: Final = 6
+"""Changes logged at once within `WINDOW` seconds; one that goes to and fro faster has to last."""
+WINDOW: Final = 60.0
+
+_HELD: Final = (DestinationState.HELD, DestinationState.PROBING)
 
 
 class ConditionLog:
     """The state of one destination as it was seen last, and as it was logged last.
 
-    A change is logged at once if the state before it lasted `SETTLED` seconds, else when the new state has. So a
-    destination that changes its state ten times a second logs one line, and one more when it comes to rest, which says
-    how many changes were left out.
+    The beginning of a hold, and its end in `flowing`, are logged at once. All else is logged when it has lasted
+    `SETTLED` seconds, and the line says how many changes were left out: a destination that is throttled ten times a
+    second is not ten lines a second. A probe is part of its hold.
     """
 
-    def __init__(self, now: float, wall: float) -> None:
+    def __init__(self, wall: float) -> None:
         self.seen = Condition(DestinationState.FLOWING, since=wall)
         self._logged = self.seen
-        self._changed_at = now - SETTLED
-        self._at_once = False
+        self._changed_at = 0.0
         self._left_out = 0
+        self._at_once: deque[float] = deque(maxlen=AT_ONCE)
 
     def see(self, condition: Condition, now: float, wall: float) -> bool:
         """Take note of the present state; return whether it differs from the one that was seen last."""
-        if _same(condition, self.seen):
+        if condition.state is self.seen.state and _same(condition, self.seen):
             return False
-        self._left_out += not _same(self.seen, self._logged)
+        if not _same(condition, self.seen):
+            self._left_out += not _same(self.seen, self._logged)
+            self._changed_at = now
         self.seen = replace(condition, since=wall if condition.since is None else condition.since)
-        self._at_once = now - self._changed_at >= SETTLED
-        self._changed_at = now
         return True
 
     def to_log(self, now: float) -> tuple[Condition, Condition, int] | None:
@@ -42,7 +48,7 @@ class ConditionLog:
 
         None where there is nothing to log yet.
         """
-        if _same(self.seen, self._logged) or not (self._at_once or now - self._changed_at >= SETTLED):
+        if _same(self.seen, self._logged) or not (self._urgent(now) or now - self._changed_at >= SETTLED):
             return None
         before, left_out = self._logged, self._left_out
         self._logged, self._left_out = self.seen, 0
@@ -52,6 +58,20 @@ class ConditionLog:
         """Return in how many seconds a change has lasted long enough; None where none waits for that."""
         return None if _same(self.seen, self._logged) else max(0.0, self._changed_at + SETTLED - now)
 
+    def _urgent(self, now: float) -> bool:
+        ends = self._logged.state in _HELD and self.seen.state is DestinationState.FLOWING
+        if not ends and self.seen.state not in _HELD:
+            return False
+        if len(self._at_once) == AT_ONCE and now - self._at_once[0] < WINDOW:
+            return False
+        self._at_once.append(now)
+        return True
+
 
 def _same(one: Condition, other: Condition) -> bool:
-    return (one.state, one.cause, one.code) == (other.state, other.cause, other.code)
+    return _name(one) == _name(other)
+
+
+def _name(condition: Condition) -> tuple[DestinationState, Cause | None, str | None]:
+    state = DestinationState.HELD if condition.state in _HELD else condition.state
+    return state, condition.cause, condition.code

@@ -111,7 +111,7 @@ class Destination:
         )
         self.waiting = Waiting(self.lanes)
         self._reload = reload
-        self._log = ConditionLog(ports.clock.now(), ports.clock.wall())
+        self._log = ConditionLog(ports.clock.wall())
         if settings.hold:
             self.hold(Kind.OPERATOR, None, "held by the configuration (hold: true)")
         ports.metrics.set_state(name, self._log.seen.state)
@@ -183,9 +183,7 @@ class Destination:
         return self._log.due(now)
 
     def _log_change(self, before: Condition, after: Condition, left_out: int) -> None:
-        held = after.state is DestinationState.HELD
-        probed = {after.state, before.state} <= {DestinationState.HELD, DestinationState.PROBING}
-        method = log.debug if probed and after.cause == before.cause else log.warning if held else log.info
+        method = log.info if after.cause is None else log.warning
         method(
             "destination.state",
             destination=self.name,
