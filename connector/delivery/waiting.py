@@ -20,6 +20,11 @@ class WaitingRecord:
     attempts: int
     reason: str
 
+    @property
+    def command(self) -> str:
+        """The command that makes a dead letter of it."""
+        return skip_command(self.position)
+
 
 class Waiting:
     """What of one destination failed before and has no outcome yet: in its lanes, or in flight again."""
