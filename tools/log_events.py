@@ -68,6 +68,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "record.decoded": "A followed record was decoded; has only the schema's name and sizes.",
     "record.delivered": "The vendor accepted a followed record.",
     "record.skip_by_operator": "An operator asked to skip a record; has the result.",
+    "record.waiting": "A record waits alone; has the command that skips it. Logged ever less often.",
     "registry.recovered": "The schema registry answers again.",
     "registry.waiting": "The schema registry gives no usable answer. Records wait.",
     "request.ended": "A followed request ended; has the verdict.",

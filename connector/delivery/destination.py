@@ -10,14 +10,13 @@ The worker decides from them what to send, and `outcome` tells them what an answ
     a 429's pause                     `throttle`: `Throttle`
     smaller limits than documented    `limits`: `LearnedLimits`
     bytes held, and outcomes          `buffer`: `Buffer`
-    what waits to be sent, in order   `lanes`: `Lane`
+    what waits to be sent, in order   `lanes`: `Lanes`
     what waits to be sent again       `waiting`: `Waiting`
     refusals of the last records      `storm`: `StormGuard`
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from random import Random
@@ -28,14 +27,15 @@ import structlog
 from connector.clock import Clock
 from connector.config.loader import DestinationSettings
 from connector.delivery.buffer import Buffer
+from connector.delivery.condition_log import ConditionLog
 from connector.delivery.evidence import Evidence
 from connector.delivery.holds import Condition, Hold, Holds, Probe
-from connector.delivery.lane import Lane, lane_of
+from connector.delivery.lanes import Lanes
 from connector.delivery.limits import LearnedLimits
 from connector.delivery.pacing import Backoff, Throttle, TokenBucket
 from connector.delivery.states import Cause, DestinationState, Event, Kind
 from connector.delivery.waiting import Waiting
-from connector.pipeline.batching import Batch, Delivery, Offer
+from connector.pipeline.batching import Offer
 from connector.pipeline.flow import Budget
 from connector.pipeline.storms import StormGuard
 from connector.records import Answer, DeadLetter, Receipt
@@ -100,41 +100,32 @@ class Destination:
         self.evidence = Evidence()
         self.bucket = TokenBucket(settings.rate)
         self.throttle = Throttle(self.backoff)
-        self.limits = LearnedLimits(self._documented_limits)
+        self.limits = LearnedLimits(self._documented_limits, ports.clock.now)
         self.buffer = Buffer(ports.budget)
         self.storm = StormGuard(settings.storm)
-        ordered = settings.order == "key"
-        self._ordered_lanes = settings.max_in_flight if ordered else 1
-        concurrency = 1 if ordered else settings.max_in_flight
-        self.lanes = [self._lane(concurrency=concurrency, ordered=ordered) for _ in range(self._ordered_lanes)]
-        if ordered:
-            # Replayed records are outside key order: none of them may keep back what came later.
-            self.lanes.append(self._lane(concurrency=1))
+        self.lanes = Lanes(
+            self.limits.of,
+            settings.batch.linger,
+            max_in_flight=settings.max_in_flight,
+            ordered=settings.order == "key",
+        )
         self.waiting = Waiting(self.lanes)
         self._reload = reload
-        self._shown = Condition(DestinationState.FLOWING)
-        self._shown_since = ports.clock.wall()
+        self._log = ConditionLog(ports.clock.wall())
         if settings.hold:
             self.hold(Kind.OPERATOR, None, "held by the configuration (hold: true)")
-        ports.metrics.set_state(name, self._shown.state)
+        ports.metrics.set_state(name, self._log.seen.state)
+        ports.metrics.record_waiting.labels(name).set_function(lambda: self.waiting.longest(ports.clock.now()))
 
     def add(self, offer: Offer) -> None:
         """Take deliveries in."""
-        now = self.ports.clock.now()
         self.buffer.take(offer.charge)
-        if len(self.lanes) == 1:
-            self.lanes[0].offer(offer.deliveries, offer.group, now)
-            return
-        by_lane: defaultdict[int, list[Delivery]] = defaultdict(list)
-        for delivery in offer.deliveries:
-            by_lane[self._lane_index(delivery)].append(delivery)
-        for index, deliveries in by_lane.items():
-            self.lanes[index].offer(deliveries, offer.group, now)
+        self.lanes.offer(offer, self.ports.clock.now())
 
-    def lane(self, batch: Batch) -> Lane:
-        """Return the lane of a batch."""
-        lanes = self.lanes
-        return lanes[0] if len(lanes) == 1 else lanes[self._lane_index(batch.deliveries[0])]
+    def drop(self) -> None:
+        """Drop everything unsent whose partition is leaving: it stays uncommitted."""
+        self.buffer.forget(self.lanes.drop(lambda delivery: not delivery.tracker.open))
+        self.lanes.unpark()
 
     def hold(self, kind: Kind, code: str | None, message: str, *, scope: Hashable = DESTINATION) -> None:
         """Hold the destination, or one group of it."""
@@ -177,31 +168,31 @@ class Destination:
     def condition(self) -> Condition:
         """Return the state as a person sees it."""
         condition = self._condition()
-        since = condition.since
-        if since is None and condition.state is self._shown.state:
-            since = self._shown_since
+        since, seen = condition.since, self._log.seen
+        if since is None and condition.state is seen.state:
+            since = seen.since
         return replace(condition, since=since if since is not None else self.ports.clock.wall())
 
-    def note(self) -> None:
-        """Log and count a change of state, once for each."""
-        condition = self._condition()
-        shown = self._shown
-        if (condition.state, condition.cause, condition.code) == (shown.state, shown.cause, shown.code):
-            return
-        self._shown, self._shown_since = self.condition(), self.ports.clock.wall()
-        self.ports.metrics.set_state(self.name, condition.state)
-        held = condition.state is DestinationState.HELD
-        probed = {condition.state, shown.state} <= {DestinationState.HELD, DestinationState.PROBING}
-        quiet = probed and condition.cause == shown.cause
-        method = log.debug if quiet else log.warning if held else log.info
+    def note(self) -> float | None:
+        """Show a change of state, log it if it lasts, and return the seconds until it has lasted; None: none waits."""
+        now = self.ports.clock.now()
+        if self._log.see(self._condition(), now, self.ports.clock.wall()):
+            self.ports.metrics.set_state(self.name, self._log.seen.state)
+        if (change := self._log.to_log(now)) is not None:
+            self._log_change(*change)
+        return self._log.due(now)
+
+    def _log_change(self, before: Condition, after: Condition, left_out: int) -> None:
+        method = log.info if after.cause is None else log.warning
         method(
             "destination.state",
             destination=self.name,
-            state=condition.state.value,
-            was=shown.state.value,
-            cause=condition.cause,
-            code=condition.code,
-            message=condition.message,
+            state=after.state.value,
+            was=before.state.value,
+            cause=after.cause,
+            code=after.code,
+            message=after.message,
+            changes_left_out=left_out,
         )
 
     def _condition(self) -> Condition:
@@ -222,17 +213,8 @@ class Destination:
         self.evidence.answered()
         if any(hold.kind is Kind.STORM for hold in holds):
             self.storm.reset()
-        now = self.ports.clock.now()
-        for lane in self.lanes:
-            lane.hurry(now)
+        self.lanes.hurry(self.ports.clock.now())
 
     def _documented_limits(self, group: Hashable) -> Limits:
         # A vendor is built again when its secrets are read again, so its own method must not be kept.
         return self.vendor.limits(group)
-
-    def _lane(self, *, concurrency: int, ordered: bool = False) -> Lane:
-        return Lane(self.limits.of, self.settings.batch.linger, concurrency=concurrency, ordered=ordered)
-
-    def _lane_index(self, delivery: Delivery) -> int:
-        """Return the index of a delivery's lane where there is order."""
-        return -1 if delivery.replayed else lane_of(delivery.record, self._ordered_lanes)

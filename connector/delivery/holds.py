@@ -25,6 +25,8 @@ class Hold:
     next_probe: float | None
     probes: int = 0
     phase: Phase = Phase.HELD
+    eager: bool = False
+    """Whether the last probe was a record that had been tried before, so that a new one need not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,11 @@ class Holds:
                 self._probe_later(hold, now, wish)
         return ended
 
-    def start_probe(self, group: Hashable) -> Probe:
-        """Note that a probe goes out, and return what it probes."""
+    def start_probe(self, group: Hashable, *, fresh: bool = False) -> Probe:
+        """Note that a probe goes out, and return what it probes; `fresh`: its record was never sent before."""
         probe = self.blocking(group)
         for hold in probe:
+            hold.eager = not fresh
             hold.phase = TABLE[hold.kind, hold.phase, Event.PROBED].phase
         return probe
 
@@ -142,10 +145,11 @@ class Holds:
         """Whether any hold of a probe still holds."""
         return any(hold in self._holds for hold in probe)
 
-    def probe_is_due(self, group: Hashable, now: float) -> bool:
-        """Whether a batch of this group is kept back, and may go out as a probe now."""
-        due = _due(self.blocking(group))
-        return due is not None and due <= now
+    def probe_is_due(self, group: Hashable, now: float, *, fresh: bool = False) -> bool:
+        """Whether a batch of this group is kept back, and may go out as a probe now; `fresh`: if it was never sent."""
+        probe = self.blocking(group)
+        due = _due(probe)
+        return due is not None and (due <= now or (fresh and all(hold.eager for hold in probe)))
 
     def next_probe(self, now: float) -> float | None:
         """Return when a probe becomes due by time alone (monotonic seconds).

@@ -19,6 +19,7 @@ from operator import is_
 from typing import Final
 from zlib import crc32
 
+from connector.delivery.limits import cut
 from connector.pipeline.batching import Batch, Delivery, OpenBatch
 from connector.records import Record
 from connector.vendors.base import Limits
@@ -53,6 +54,8 @@ class Lane:
         self._waiting: list[tuple[float, int, Batch]] = []
         self._ready: deque[Batch] = deque()
         self._open: dict[Hashable, OpenBatch] = {}
+        self._behind: dict[Hashable, list[Batch]] = {}
+        """By key: what waits behind a record of the key that waits elsewhere."""
         self._serial = count()
         self.in_flight = 0
         self.due = _NEVER
@@ -62,6 +65,8 @@ class Lane:
 
     def offer(self, deliveries: Sequence[Delivery], group: Hashable, now: float) -> None:
         """Add deliveries of one group to the batch that fills for it, and to the next where that is full."""
+        if self._behind:
+            deliveries = [delivery for delivery in deliveries if not self._wait_behind(delivery, group)]
         while deliveries:
             batch = self._open.get(group)
             if batch is None:
@@ -87,18 +92,12 @@ class Lane:
         return batch
 
     def take_probe(self, allowed: Allowed) -> Batch | None:
-        """Return any batch, whatever its due time and linger; those that were not tried yet come first.
-
-        With order, a record in doubt at the head lets the first record of another key pass, alone: its acceptance is
-        the evidence that ends the doubt, and no record overtakes another of its key.
-        """
+        """Return any batch, whatever its due time and linger; those that were not tried yet come first."""
         if self.in_flight >= self.concurrency:
             return None
         # What is taken may have been what the rest waited for.
         self.due = _AT_ONCE
         if self._ordered and self._front:
-            if self._front[0].deliveries[0].refused_alone and (other := self._take_other_key(allowed)) is not None:
-                return other
             return self._take_front(float("inf"), allowed)
         return (
             self._take_ready(allowed)
@@ -106,6 +105,13 @@ class Lane:
             or self._take_front(float("inf"), allowed)
             or self._take_waiting(float("inf"), allowed)
         )
+
+    def take_new(self, allowed: Allowed) -> Batch | None:
+        """Return a batch that was never sent, whatever its linger; None where what was sent before keeps it back."""
+        if self.in_flight >= self.concurrency or (self._ordered and self._front):
+            return None
+        self.due = _AT_ONCE
+        return self._take_ready(allowed) or self._take_open(_NEVER, allowed)
 
     def put_parts(self, parts: Sequence[Batch]) -> None:
         """Put the parts of a batch in front, in their order."""
@@ -126,6 +132,25 @@ class Lane:
             self._front.appendleft(batch)
         else:
             heappush(self._waiting, (due, next(self._serial), batch))
+
+    def park(self, delivery: Delivery) -> None:
+        """Keep back what is here, or comes, of the key of a delivery that waits elsewhere, until `unpark`.
+
+        So the other keys of the lane pass, and nothing overtakes the delivery in its own key.
+        """
+        key = order_key(delivery.record)
+        behind = self._behind.setdefault(key, [])
+        opened = [Batch(batch.group, batch.deliveries, "group") for batch in self._open.values()]
+        for batch in (*self._front, *self._ready, *opened):
+            same = [other for other in batch.deliveries if order_key(other.record) == key]
+            if same:
+                behind.append(batch.part(same))
+        self._take_away(lambda other: order_key(other.record) == key)
+
+    def unpark(self, delivery: Delivery) -> None:
+        """Let what waited behind a parked delivery go on, in front: it is older than the rest of the lane."""
+        behind = self._behind.pop(order_key(delivery.record), ())
+        self.put_parts([part for batch in behind for part in cut(batch, self._limits(batch.group))])
 
     def hurry(self, now: float) -> None:
         """Make every waiting batch due now, because what they waited for is over."""
@@ -162,10 +187,11 @@ class Lane:
     def batches(self) -> list[Batch]:
         """Return what waits, closed or not, in no particular order."""
         waiting = [entry[2] for entry in self._waiting]
-        return [*self._front, *waiting, *self._ready, *(Batch(b.group, b.deliveries) for b in self._open.values())]
+        opened = [Batch(batch.group, batch.deliveries) for batch in self._open.values()]
+        return [*self._front, *waiting, *self._ready, *opened, *chain.from_iterable(self._behind.values())]
 
     def __bool__(self) -> bool:
-        """Whether anything waits here."""
+        """Whether anything waits to be sent here; what waits behind a parked record waits for that."""
         return bool(self._front or self._waiting or self._ready or self._open)
 
     def take_out(self, delivery: Delivery) -> Batch | None:
@@ -178,6 +204,15 @@ class Lane:
 
     def drop(self, gone: Callable[[Delivery], bool]) -> list[Delivery]:
         """Take out every delivery that is `gone`, and return them."""
+        dropped = self._take_away(gone)
+        for key, behind in self._behind.items():
+            for batch in behind:
+                dropped.extend(delivery for delivery in batch.deliveries if gone(delivery))
+                batch.deliveries = [delivery for delivery in batch.deliveries if not gone(delivery)]
+            self._behind[key] = [batch for batch in behind if batch.deliveries]
+        return dropped
+
+    def _take_away(self, gone: Callable[[Delivery], bool]) -> list[Delivery]:
         dropped: list[Delivery] = []
         self.due = _AT_ONCE
 
@@ -214,17 +249,16 @@ class Lane:
                 return None
         return None
 
-    def _take_other_key(self, allowed: Allowed) -> Batch | None:
-        """Take out the first record of a key of which nothing waits before it, unless it is in doubt itself."""
-        seen: set[Hashable] = set()
-        for batch in (*self._front, *self._ready, *(b.close("linger") for b in self._open.values())):
-            for delivery in batch.deliveries:
-                key = order_key(delivery.record)
-                if key not in seen and not delivery.refused_alone and allowed(batch.group):
-                    self.drop(partial(is_, delivery))
-                    return batch.part([delivery])
-                seen.add(key)
-        return None
+    def _wait_behind(self, delivery: Delivery, group: Hashable) -> bool:
+        """Put a delivery behind a parked record of its key; return whether there is one."""
+        behind = self._behind.get(order_key(delivery.record))
+        if behind is None:
+            return False
+        if behind and behind[-1].group == group and not behind[-1].attempts:
+            behind[-1].deliveries.append(delivery)
+        else:
+            behind.append(Batch(group, [delivery], "group"))
+        return True
 
     def _take_waiting(self, now: float, allowed: Allowed) -> Batch | None:
         skipped = []

@@ -13,10 +13,12 @@ from typing import Any, Final
 import structlog
 
 from connector.delivery.destination import Destination
+from connector.delivery.evidence import DENIED_OFTEN, HALVE_AFTER
 from connector.delivery.holds import Probe
 from connector.delivery.isolation import halves, take_apart
 from connector.delivery.request import follow_delivered
 from connector.delivery.states import Event, Kind
+from connector.delivery.waiting import skip_command
 from connector.errors import Refusal
 from connector.pipeline.batching import Batch, Delivery
 from connector.records import NO_TIMESTAMP, Answer, DeadLetter, OffsetRange, Receipt, uuid5_text
@@ -36,8 +38,6 @@ from connector.vendors.base import (
 
 log = structlog.get_logger()
 
-HALVE_AFTER: Final = 5
-"""Failures of one batch, while others are accepted, after which it is halved to find the record that causes them."""
 _EVENTS: Final[Mapping[type, Event]] = {
     Accepted: Event.ACCEPTED,
     Refused: Event.JUDGED,
@@ -79,9 +79,21 @@ class Outcomes:
                 verdict = replace(
                     verdict, reason=hide_record_values(verdict.reason, (item.body for item in batch.items))
                 )
+        blamed = isinstance(verdict, Misconfigured) and self._blames_records(batch, verdict, probe)
+        if isinstance(verdict, Misconfigured) and blamed:
+            # A firewall that dislikes a record's content answers 403 to every request that holds the record.
+            verdict = Refused(verdict.code, verdict.reason, documented=False, request_id=verdict.request_id)
         if self._destination.holds:
             self._apply_to_holds(batch, verdict, probe)
+        if blamed:
+            probe = ()
         await self._actions[type(verdict)](batch, verdict, response, probe)
+
+    def _blames_records(self, batch: Batch, verdict: Misconfigured, probe: Probe) -> bool:
+        """Whether denied access is a record's fault; never where the user says that the code holds the destination."""
+        if self._destination.settings.codes.get(verdict.code) == "hold":
+            return False
+        return self._destination.evidence.blames_records(batch, probing=bool(probe))
 
     def _apply_to_holds(self, batch: Batch, verdict: Verdict, probe: Probe) -> None:
         event = _EVENTS[type(verdict)]
@@ -124,7 +136,7 @@ class Outcomes:
             left.asked += 1
             left.reason = "the vendor's answer was not final"
             due = self._ports.clock.now() + destination.backoff.wait(left.asked)
-            destination.lane(left).put_waiting(left, due)
+            destination.lanes.of(left).put_waiting(left, due)
 
     async def _refused(self, batch: Batch, verdict: Refused, response: Response | None, probe: Probe) -> None:
         destination = self._destination
@@ -194,19 +206,19 @@ class Outcomes:
         )
 
     def _wait_for_evidence(self, batch: Batch, verdict: Refused) -> None:
-        """Let a lone record wait whose refusal is not believed; the second time the destination is in doubt too."""
+        """Let a lone record wait whose refusal is not believed; where others are refused too, hold the destination."""
         destination, now = self._destination, self._ports.clock.now()
         first = destination.evidence.refused_alone(batch.deliveries[0])
-        many = destination.evidence.doubt()
+        in_doubt = destination.evidence.doubt(first=first)
         left = destination.buffer.kept(batch)
         if left is None:
             return
         left.reason = f"refused with {verdict.code}, which the vendor does not document: {verdict.reason}"
-        if first and not many:
-            destination.lane(left).put_waiting(left, now + destination.backoff.wait(1))
-            return
-        destination.lane(left).put_back(left, now)
-        self._doubt(verdict, DESTINATION)
+        destination.lanes.put_alone(left, now if in_doubt else now + destination.backoff.wait(left.attempts))
+        if first:
+            self._log_waiting(left)
+        if in_doubt:
+            self._doubt(verdict, DESTINATION)
 
     def _doubt(self, verdict: Refused, scope: object) -> None:
         """Hold until a record is accepted, or refused in a way that is understood."""
@@ -244,61 +256,112 @@ class Outcomes:
         until = destination.throttle.begin(self._ports.clock.now(), verdict.after)
         destination.bucket.wait_until(until)
         batch.reason = verdict.reason
+        if self._tried_for_long(batch):
+            await self.dead_letter(batch, "gave_up", verdict.code, batch.said, response, verdict.request_id)
+            return
         left = destination.buffer.kept(batch)
         if left is not None:
-            destination.lane(left).put_parts([left])
+            destination.lanes.of(left).put_parts([left])
 
     async def _failed(self, batch: Batch, verdict: Retry, response: Response | None, probe: Probe) -> None:
-        destination, now = self._destination, self._ports.clock.now()
-        evidence = destination.evidence
-        batch.failures += 1
+        destination, evidence = self._destination, self._destination.evidence
         batch.reason = verdict.reason
         evidence.failed(batch)
         if verdict.unknown_outcome:
             self._ports.metrics.unknown_outcomes.labels(destination.name).inc()
-        if await self._given_up(batch, verdict, response):
+        cause = self._given_up(batch, verdict)
+        if cause is not None:
+            await self.dead_letter(batch, cause, verdict.code, batch.said, response, verdict.request_id)
             return
-        left = destination.buffer.kept(batch)
-        if left is None:
-            return
-        others_pass = evidence.others_pass(left)
-        # Where nothing else comes only smaller probes can tell one record that hangs from a vendor that is down.
-        if left.failures >= HALVE_AFTER and (others_pass or probe) and len(left.deliveries) > 1:
-            parts = halves(left)
-            for part in parts:
-                part.failures = HALVE_AFTER - 1 if others_pass else 0
-            self._isolate(left, parts)
-        else:
-            destination.lane(left).put_waiting(left, now + destination.backoff.wait(left.failures, verdict.after))
-        if evidence.is_outage and destination.holds.get() is None:
+        if (left := destination.buffer.kept(batch)) is not None:
+            self._try_again(left, verdict)
+        if evidence.is_outage:
             destination.hold(Kind.OUTAGE, verdict.code, verdict.reason)
 
-    async def _given_up(self, batch: Batch, verdict: Retry, response: Response | None) -> bool:
-        """Dead-letter what the user asked to give up; return whether that was so."""
-        settings = self._destination.settings
-        if verdict.unknown_outcome and settings.on_unknown_outcome == "dead_letter":
-            await self.dead_letter(batch, "unknown_outcome", verdict.code, batch.said, response, verdict.request_id)
-            return True
-        limit = settings.retry.give_up_after
-        if limit is None or batch.first_attempt is None or self._ports.clock.wall() - batch.first_attempt < limit:
-            return False
-        await self.dead_letter(batch, "gave_up", verdict.code, batch.said, response, verdict.request_id)
-        return True
+    def _try_again(self, batch: Batch, verdict: Retry) -> None:
+        """Put a failed batch back: whole, in halves where it failed often, alone where it is one record."""
+        destination, evidence = self._destination, self._destination.evidence
+        if batch.failures >= HALVE_AFTER and len(batch.deliveries) > 1 and not destination.holds.blocking(batch.group):
+            parts = halves(batch)
+            evidence.halved(batch)
+            for part in parts:
+                part.failures = HALVE_AFTER - 1
+            self._isolate(batch, parts)
+            return
+        due = self._ports.clock.now() + destination.backoff.wait(batch.failures, verdict.after)
+        if len(batch.deliveries) == 1:
+            destination.lanes.put_alone(batch, due)
+            self._log_waiting(batch)
+        else:
+            destination.lanes.of(batch).put_waiting(batch, due)
+
+    def _given_up(self, batch: Batch, verdict: Retry) -> str | None:
+        """Return the cause for which the user asked to dead-letter a failed batch; None where it is tried again.
+
+        `on_unknown_outcome` does not apply in an outage: what fails for every batch would drain a topic.
+        """
+        asked = verdict.unknown_outcome and self._destination.settings.on_unknown_outcome == "dead_letter"
+        if asked and not self._destination.evidence.is_outage and self._destination.holds.get(Kind.OUTAGE) is None:
+            return "unknown_outcome"
+        return "gave_up" if self._tried_for_long(batch) else None
+
+    def _tried_for_long(self, batch: Batch) -> bool:
+        """Whether a batch was tried for as long as the user asked; by the monotonic clock, which nobody sets."""
+        limit, since = self._destination.settings.retry.give_up_after, batch.first_sent_at
+        return limit is not None and since is not None and self._ports.clock.now() - since >= limit
 
     async def _denied(self, batch: Batch, verdict: Misconfigured, response: Response | None, probe: Probe) -> None:
-        self._destination.hold(Kind.DENIED, verdict.code, verdict.reason, scope=verdict.scope)
+        destination, now = self._destination, self._ports.clock.now()
         batch.reason = verdict.reason
-        self._put_back(batch)
+        entirely = destination.evidence.denied(batch) or destination.settings.codes.get(verdict.code) == "hold"
+        left = destination.buffer.kept(batch)
+        held = destination.holds.get(Kind.DENIED, verdict.scope) is not None
+        if left is not None:
+            due = now if held or entirely else now + destination.backoff.wait(left.denials)
+            if left.denials >= DENIED_OFTEN and len(left.deliveries) > 1 and not (held or entirely):
+                # Where nothing else comes, only smaller parts can tell one denied record from a wrong credential.
+                destination.evidence.halved(left)
+                parts = halves(left)
+                for part in parts:
+                    part.denials = 0
+                self._isolate(left, parts)
+            elif len(left.deliveries) == 1:
+                destination.lanes.put_alone(left, due)
+            else:
+                destination.lanes.of(left).put_waiting(left, due)
+        if held or entirely:
+            destination.hold(Kind.DENIED, verdict.code, verdict.reason, scope=verdict.scope)
+
+    def _log_waiting(self, batch: Batch) -> None:
+        """Log the place of a record that waits alone, with the command that skips it; ever less often."""
+        times, rest = divmod(batch.failures, HALVE_AFTER)
+        if batch.failures and (rest or times.bit_count() != 1):
+            return
+        topic, partition, offset = batch.deliveries[0].record.position
+        log.warning(
+            "record.waiting",
+            destination=self._destination.name,
+            topic=topic,
+            partition=partition,
+            offset=offset,
+            attempts=batch.attempts,
+            message=batch.reason,
+            command=skip_command(batch.deliveries[0].record.position),
+        )
 
     def _put_back(self, batch: Batch) -> None:
-        left = self._destination.buffer.kept(batch)
-        if left is not None:
-            self._destination.lane(left).put_back(left, self._ports.clock.now())
+        """Put a batch back to be probed again after others; a lone record that was refused lets other keys pass."""
+        destination, now = self._destination, self._ports.clock.now()
+        left = destination.buffer.kept(batch)
+        if left is not None and len(left.deliveries) == 1 and left.deliveries[0].refused_alone:
+            destination.lanes.put_alone(left, now)
+        elif left is not None:
+            destination.lanes.of(left).put_back(left, now)
 
     def _isolate(self, batch: Batch, parts: list[Batch]) -> None:
         for part in parts:
             part.isolating = True
-        self._destination.lane(batch).put_parts(parts)
+        self._destination.lanes.of(batch).put_parts(parts)
 
     async def _write_answers(self, deliveries: Sequence[Delivery], answers: Sequence[Answer]) -> None:
         sink = self._ports.answers

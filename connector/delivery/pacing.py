@@ -87,14 +87,14 @@ class Backoff:
     def wait(self, failures: int, wish: float | None = None) -> float:
         """Return the seconds to wait after the `failures`-th failure in a row (1 is the first).
 
-        Full jitter spreads members that failed together. `wish` is what the vendor asks for (`Retry-After`), up to
-        `retry.max`: without a cap, one wrong header would stop the destination.
+        Full jitter spreads members that failed together. `wish` is what the vendor asks for (`Retry-After`). It can
+        only lengthen the wait: 0, or a date in the past, would mean no pause at all. And it counts up to `retry.max`:
+        without a cap, one wrong header would stop the destination.
         """
         settings = self._settings
-        if wish is not None:
-            return min(max(wish, 0.0), settings.max)
         ceiling: float = min(settings.max, settings.initial * 2.0 ** min(failures - 1, 32))
-        return self._random.uniform(0.0, ceiling)
+        own = self._random.uniform(0.0, ceiling)
+        return own if wish is None else max(own, min(wish, settings.max))
 
     def probe(self, probes: int) -> float:
         """Return the seconds until the next probe of a held destination, `probes` of which went before.

@@ -17,8 +17,9 @@ then batches that are being retried.
     STORM      too many records are refused for one reason            a probe that is accepted
     OUTAGE     batches fail, and none is accepted between             any answer at all, also a late one
 
-DOUBT and STORM probe with a single record, because the records are what is in doubt; the others with a batch. A probe
-that does not end its hold puts the next one further off. A release ends every hold.
+A probe carries one record, another one each time: a whole batch would be denied, or fail, for the sake of a single bad
+record in it. A probe that does not end its hold puts the next one further off; but where it was a record that had been
+tried before, the first new record may probe at once, because it did nothing to wait for. A release ends every hold.
 """
 
 from __future__ import annotations
@@ -61,11 +62,6 @@ class Kind(Enum):
     def cause(self) -> Cause:
         """The cause that a person sees."""
         return _CAUSES[self]
-
-    @property
-    def single(self) -> bool:
-        """Whether a probe carries one record only."""
-        return self in (Kind.DOUBT, Kind.STORM)
 
 
 _CAUSES: Final = {

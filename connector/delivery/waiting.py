@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from connector.delivery.lane import Lane
+from connector.delivery.lanes import Lanes
 from connector.pipeline.batching import Batch
 from connector.records import Position
 
@@ -19,11 +20,16 @@ class WaitingRecord:
     attempts: int
     reason: str
 
+    @property
+    def command(self) -> str:
+        """The command that makes a dead letter of it."""
+        return skip_command(self.position)
+
 
 class Waiting:
     """What of one destination failed before and has no outcome yet: in its lanes, or in flight again."""
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
         self._in_flight: list[Batch] = []
 
@@ -46,15 +52,28 @@ class Waiting:
         """Return every record that waits alone."""
         return [
             WaitingRecord(batch.deliveries[0].record.position, batch.first_attempt, batch.attempts, batch.reason)
-            for batch in self._batches()
-            if len(batch.deliveries) == 1 and batch.troubled
+            for batch in self._lone()
         ]
+
+    def longest(self, now: float) -> float:
+        """Return for how many seconds the record that has waited longest alone has waited; 0 without one."""
+        return max(
+            (now - batch.first_sent_at for batch in self._lone() if batch.first_sent_at is not None), default=0.0
+        )
+
+    def _lone(self) -> list[Batch]:
+        return [batch for batch in self._batches() if len(batch.deliveries) == 1 and batch.troubled]
 
     def _batches(self) -> Iterable[Batch]:
         yield from self._in_flight
         for lane in self._lanes:
             if lane.tried:
                 yield from lane.batches()
+
+
+def skip_command(position: Position) -> str:
+    """Return the command that makes a dead letter of a record that waits."""
+    return shlex.join(["connector", "skip", position.topic, str(position.partition), str(position.offset)])
 
 
 def _describe(batch: Batch) -> str:

@@ -16,6 +16,7 @@ import structlog
 
 from connector.delivery.destination import Destination
 from connector.delivery.holds import Condition, Probe
+from connector.delivery.lane import Lane
 from connector.delivery.outcome import Outcomes
 from connector.delivery.request import Requests, Tracer, Transport
 from connector.delivery.states import Kind
@@ -103,7 +104,9 @@ class Worker:
             started = self._clock.now()
             self._resume_suspended()
             delay = self._dispatch()
-            self._destination.note()
+            unsettled = self._destination.note()
+            if unsettled is not None:
+                delay = unsettled + 0.001 if delay is None else min(delay, unsettled + 0.001)
             self._time.add("deliver", self._clock.now() - started)
             if delay is None:
                 await self._changed.wait()
@@ -160,8 +163,7 @@ class Worker:
 
     def drop(self) -> None:
         """Drop everything unsent whose partition is leaving: it stays uncommitted."""
-        for lane in self._destination.lanes:
-            self._destination.buffer.forget(lane.drop(lambda delivery: not delivery.tracker.open))
+        self._destination.drop()
         self._destination.buffer.forget(delivery for delivery, _ in self._suspended if not delivery.tracker.open)
         self._suspended = [entry for entry in self._suspended if entry[0].tracker.open]
 
@@ -190,9 +192,8 @@ class Worker:
         """Dead-letter what an operator skips and what waits here."""
         suspended = Batch(None, [delivery for delivery, _ in self._suspended])
         for delivery in self._skips:
-            for lane in self._destination.lanes:
-                if (batch := lane.take_out(delivery)) is not None:
-                    self._write_skipped([self._skips.take(batch)])
+            if (batch := self._destination.lanes.take_out(delivery)) is not None:
+                self._write_skipped([self._skips.take(batch)])
         self._write_skipped(self._skips.take_from(suspended))
         self._suspended = [entry for entry in self._suspended if entry[0] in suspended.deliveries]
 
@@ -223,7 +224,7 @@ class Worker:
             if batch is None:
                 return self._idle_for(now)
             self._destination.bucket.take(now)
-            self._send(batch, now, probe)
+            self._send(self._fit(batch), now, probe)
         return None
 
     def _wait_for_token(self, now: float, wait: float) -> float | None:
@@ -235,7 +236,7 @@ class Worker:
 
     def _next(self, now: float) -> tuple[Batch | None, Probe]:
         """Return the next batch to send, and the holds that it probes."""
-        lanes, holds = self._destination.lanes, self._destination.holds
+        lanes, holds = self._destination.lanes.all, self._destination.holds
         count = len(lanes)
         due = min([lane.due for lane in lanes]) <= now
         for step in range(count) if due else ():
@@ -245,24 +246,42 @@ class Worker:
                 self._turn = index + 1
                 return batch, ()
         if holds:
-            for step in range(count):
-                index = (self._turn + step) % count
-                batch = lanes[index].take_probe(lambda group: holds.probe_is_due(group, now))
-                if batch is not None:
-                    self._turn = index + 1
-                    return self._as_probe(batch)
+            return self._next_probe(now)
         return None, ()
+
+    def _next_probe(self, now: float) -> tuple[Batch | None, Probe]:
+        """Return the next record to probe with, and the holds that it probes."""
+        lanes, holds = self._destination.lanes.all, self._destination.holds
+        count = len(lanes)
+        # Parked records come last: what is known to fail proves nothing.
+        order = sorted(range(count), key=lambda index: (index == count - 1, (index - self._turn) % count))
+        for index in order:
+            lane = lanes[index]
+            batch = lane.take_probe(lambda group: holds.probe_is_due(group, now))
+            if batch is None:
+                batch = lane.take_new(lambda group: holds.probe_is_due(group, now, fresh=True))
+            if batch is not None:
+                self._turn = index + 1
+                return self._as_probe(batch)
+        return None, ()
+
+    def _fit(self, batch: Batch) -> Batch:
+        """Return as much of a batch as the vendor is known to take now; the rest stays in front."""
+        first, *rest = self._destination.limits.fit(batch)
+        if rest:
+            self._destination.lanes.of(batch).put_parts(rest)
+        return first
 
     def _may_send(self, group: Hashable) -> bool:
         holds = self._destination.holds
         return not holds or not holds.blocking(group)
 
     def _as_probe(self, batch: Batch) -> tuple[Batch, Probe]:
-        """Take one record where records are in doubt, else the whole batch; read the secrets again first."""
+        """Take one record, and read the secrets again first where they may be the reason."""
         destination = self._destination
-        probe = destination.holds.start_probe(batch.group)
-        if len(batch.deliveries) > 1 and any(hold.kind.single for hold in probe):
-            destination.lane(batch).put_parts([batch.part(batch.deliveries[1:])])
+        probe = destination.holds.start_probe(batch.group, fresh=not batch.attempts)
+        if len(batch.deliveries) > 1:
+            destination.lanes.of(batch).put_parts([batch.part(batch.deliveries[1:])])
             batch = batch.part(batch.deliveries[:1])
         if any(hold.kind in (Kind.DENIED, Kind.DOUBT) for hold in probe):
             try:
@@ -275,7 +294,7 @@ class Worker:
         holds = self._destination.holds
         if self.in_flight >= self._destination.settings.max_in_flight:
             return None
-        lanes = self._destination.lanes
+        lanes = self._destination.lanes.all
         if not holds:
             # Each was asked just now, so it knows.
             due = min([lane.due for lane in lanes if lane.in_flight < lane.concurrency], default=float("inf"))
@@ -290,9 +309,10 @@ class Worker:
         if self._waits_since is not None:
             self._destination.ports.metrics.rate_limit_wait.labels(self.name).observe(now - self._waits_since)
             self._waits_since = None
-        self._destination.lane(batch).in_flight += 1
+        lane = self._destination.lanes.of(batch)
+        lane.in_flight += 1
         self.in_flight += 1
-        self._start(self._deliver(batch, probe), batch)
+        self._start(self._deliver(batch, lane, probe), batch)
 
     def _start(self, work: Coroutine[Any, Any, None], batch: Batch) -> None:
         task = asyncio.create_task(work)
@@ -304,24 +324,26 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._error = error
             self._changed.set()
+        if self._destination.lanes.unpark():
+            self._changed.set()
         if self._skips and not self._stopping:
             self._skips.tidy()
             self._take_skipped()
 
-    async def _deliver(self, batch: Batch, probe: Probe) -> None:
+    async def _deliver(self, batch: Batch, lane: Lane, probe: Probe) -> None:
         waiting = self._destination.waiting
         again = batch.troubled
         if again:
             waiting.sent_again(batch)
         try:
-            await self._attempt(batch, probe)
+            await self._attempt(batch, lane, probe)
         finally:
             if again:
                 waiting.answered(batch)
             self._changed.set()
 
-    async def _attempt(self, batch: Batch, probe: Probe) -> None:
-        destination, lane = self._destination, self._destination.lane(batch)
+    async def _attempt(self, batch: Batch, lane: Lane, probe: Probe) -> None:
+        destination = self._destination
         try:
             self._end_expired(batch)
             if self._skips:

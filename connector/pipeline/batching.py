@@ -80,8 +80,9 @@ class Batch:
 
     `failures` counts answers that said nothing about the records, the last of them because of `reason`; `attempts`
     counts all requests, `asked` those whose answer was not final. `accepted_before` is how many records the vendor had
-    accepted when the batch first failed. `due`, `sent_at` and `vouched_at` (the destination's, at the last attempt) are
-    of the monotonic clock, `first_attempt` epoch seconds.
+    accepted when the batch first failed, `denials` how often access was denied for it. `due`, `sent_at`,
+    `first_sent_at`, `denied_at` (the first time) and `vouched_at` (when the latest request of the group that was known
+    to be accepted at the last attempt had been sent) are of the monotonic clock, `first_attempt` is epoch seconds.
     """
 
     __slots__ = (
@@ -90,9 +91,12 @@ class Batch:
         "attempts",
         "closed_by",
         "deliveries",
+        "denials",
+        "denied_at",
         "due",
         "failures",
         "first_attempt",
+        "first_sent_at",
         "group",
         "isolating",
         "levels",
@@ -113,6 +117,9 @@ class Batch:
         self.sent_at = 0.0
         self.vouched_at = float("-inf")
         self.first_attempt: float | None = None
+        self.first_sent_at: float | None = None
+        self.denials = 0
+        self.denied_at: float | None = None
         self.accepted_before = 0
         self.isolating = False
         self.levels: int | None = None
@@ -128,8 +135,9 @@ class Batch:
 
     @property
     def troubled(self) -> bool:
-        """Whether something about it is not right: it failed, its answer was not final, or its record is in doubt."""
-        return self.failures > 0 or self.asked > 0 or any(delivery.refused_alone for delivery in self.deliveries[:1])
+        """Whether something is wrong: it failed, was denied, its answer was not final, or its record is in doubt."""
+        in_doubt = any(delivery.refused_alone for delivery in self.deliveries[:1])
+        return self.failures > 0 or self.asked > 0 or self.denials > 0 or in_doubt
 
     def part(self, deliveries: Sequence[Delivery]) -> Batch:
         """Return a batch of some of the deliveries, with the history of this one."""
@@ -137,6 +145,9 @@ class Batch:
         part.attempts = self.attempts
         part.failures = self.failures
         part.first_attempt = self.first_attempt
+        part.first_sent_at = self.first_sent_at
+        part.denials = self.denials
+        part.denied_at = self.denied_at
         part.accepted_before = self.accepted_before
         part.isolating = self.isolating
         part.levels = self.levels

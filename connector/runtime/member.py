@@ -202,6 +202,7 @@ class Member:
                     "since": _iso_time(record.since),
                     "attempts": record.attempts,
                     "reason": record.reason,
+                    "command": record.command,
                 }
                 for record in destination.waiting.records()
             ],

@@ -153,6 +153,13 @@ DEFINITIONS: Final = tuple(
         ),
         ("destination_in_flight", "gauge", ("destination",), "Requests in flight.", "requests"),
         (
+            "record_waiting_seconds",
+            "gauge",
+            ("destination",),
+            "How long the record that has waited longest alone, for a reason of its own, has waited; 0 without one.",
+            "seconds",
+        ),
+        (
             "rate_limit_wait_seconds",
             "histogram",
             ("destination",),
@@ -365,6 +372,7 @@ class Metrics:
         self.receipts = self._counter("receipts_total")
         self.destination_state = self._gauge("destination_state")
         self.destination_in_flight = self._gauge("destination_in_flight")
+        self.record_waiting = self._gauge("record_waiting_seconds")
         self.rate_limit_wait = self._histogram("rate_limit_wait_seconds")
         self.buffer_bytes = self._gauge("buffer_bytes")
         self.buffer_limit_bytes = self._gauge("buffer_limit_bytes")

@@ -35,8 +35,8 @@ DELIVERY: Final = (
     ),
     Mutant(
         "send what a leaving partition has left",
-        "connector/delivery/worker.py",
-        "self._destination.buffer.forget(lane.drop(lambda delivery: not delivery.tracker.open))",
+        "connector/delivery/destination.py",
+        "self.buffer.forget(self.lanes.drop(lambda delivery: not delivery.tracker.open))",
         "pass",
     ),
     Mutant(
@@ -54,8 +54,8 @@ DELIVERY: Final = (
     Mutant(
         "take an unknown outcome for an acceptance",
         "connector/delivery/outcome.py",
-        "        if await self._given_up(batch, verdict, response):\n            return\n",
-        "        if await self._given_up(batch, verdict, response):\n            return\n"
+        "        cause = self._given_up(batch, verdict)\n",
+        "        cause = self._given_up(batch, verdict)\n"
         "        if verdict.unknown_outcome:\n"
         "            destination.buffer.finish(batch.deliveries)\n"
         "            return\n",
@@ -109,10 +109,10 @@ DELIVERY: Final = (
         "self._front.extendleft(parts)",
     ),
     Mutant(
-        "let any record by a doubted one of its key",
+        "let a record by a parked one of its key",
         "connector/delivery/lane.py",
-        "                if key not in seen and not delivery.refused_alone",
-        "                if not delivery.refused_alone",
+        "        if behind is None:\n            return False\n",
+        "        if behind is None or len(behind) < 9:\n            return False\n",
     ),
     Mutant(
         "drain a storm into the dead letters",
@@ -123,14 +123,14 @@ DELIVERY: Final = (
     Mutant(
         "give up at the first failure",
         "connector/delivery/outcome.py",
-        "self._ports.clock.wall() - batch.first_attempt < limit",
-        "batch.first_attempt < 0",
+        "self._ports.clock.now() - since >= limit",
+        "self._ports.clock.now() >= since",
     ),
     Mutant(
         "call every failure unknown",
         "connector/delivery/outcome.py",
-        'if verdict.unknown_outcome and settings.on_unknown_outcome == "dead_letter":',
-        'if settings.on_unknown_outcome == "dead_letter":',
+        'asked = verdict.unknown_outcome and self._destination.settings.on_unknown_outcome == "dead_letter"',
+        'asked = self._destination.settings.on_unknown_outcome == "dead_letter"',
     ),
     Mutant(
         "take for evidence what was accepted before",
@@ -140,9 +140,9 @@ DELIVERY: Final = (
     ),
     Mutant(
         "send one request too many at once",
-        "connector/delivery/destination.py",
-        "concurrency = 1 if ordered else settings.max_in_flight\n",
-        "concurrency = 2 if ordered else settings.max_in_flight + 1\n",
+        "connector/delivery/lanes.py",
+        "[lane(1, ordered=True) for _ in range(max_in_flight)] if ordered else [lane(max_in_flight)]",
+        "[lane(2, ordered=True) for _ in range(max_in_flight)] if ordered else [lane(max_in_flight + 1)]",
     ),
     Mutant(
         "give a dead letter another id each time",

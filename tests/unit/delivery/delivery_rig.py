@@ -314,7 +314,7 @@ class Rig:
             assert self.budget.used == 0
             assert self.destination.buffer.bytes == 0
             assert self.worker.in_flight == 0
-            assert [lane.in_flight for lane in self.destination.lanes] == [0] * len(self.destination.lanes)
+            assert not any(lane.in_flight for lane in self.destination.lanes)
 
     def sent_once(self) -> bool:
         """Whether the vendor accepted no record twice."""

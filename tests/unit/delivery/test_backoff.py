@@ -1,4 +1,4 @@
-"""Backoff: jittered, growing, capped, and a vendor's wish within the cap."""
+"""Backoff: jittered, growing, capped; a vendor can only lengthen it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ def test_every_wait_lies_below_its_ceiling(failures: int, seed: int) -> None:
     assert 0.75 * min(60.0, 0.5 * 2 ** min(failures, 60)) <= backoff.probe(failures) <= 60.0
 
 
-@given(st.floats(-1e9, 1e9))
-def test_a_wish_is_kept_within_the_cap(wish: float) -> None:
-    """A vendor's own time is waited exactly, never longer than the cap, and a time gone by not at all."""
-    assert Backoff(RetrySettings(max=60.0), Random(1)).wait(9, wish) == min(max(wish, 0.0), 60.0)
+@given(
+    wish=st.floats(-1e300, 1e300) | st.sampled_from([0.0, -0.0, float("inf"), float("-inf")]),
+    failures=st.sampled_from([1, 2, 9, 10**6]),
+    seed=st.integers(0, 2**32),
+)
+def test_a_wish_lengthens_a_wait_up_to_the_cap_and_never_shortens_it(wish: float, failures: int, seed: int) -> None:
+    """What a vendor asks for is waited for, not longer than the cap, and never less than without it.
+
+    Kills: `Retry-After: 0` that means no pause at all.
+    """
+    own = Backoff(RetrySettings(max=60.0), Random(seed)).wait(failures)
+    assert Backoff(RetrySettings(max=60.0), Random(seed)).wait(failures, wish) == max(own, min(wish, 60.0))
 
 
 def test_waits_are_spread() -> None:

@@ -123,14 +123,14 @@ def test_the_worker_applies_codes(action: str, cause: Cause | None) -> None:
 
         rig = Rig(behave, codes={"B1": action})
         async with rig.running():
-            rig.offer(range(100))
+            rig.offer(range(300))
             await rig.until(lambda: len(rig.transport.calls) >= 2)
             if cause is not None:
                 await rig.until(lambda: rig.worker.condition().cause is cause)
             well = True
             await rig.done()
         assert rig.dead_letters.dead_letters == []
-        assert all(len(call.numbers) == 100 for call in rig.transport.calls)
+        assert {len(call.numbers) for call in rig.transport.calls} <= ({100} if cause is None else {100, 99, 1})
 
     run_virtual(play())
 

@@ -120,20 +120,28 @@ def test_probes_take_another_batch_each_time() -> None:
     assert seen == [[0, 1, 2], [3, 4, 5], [6], [0, 1, 2]]
 
 
-def test_a_record_in_doubt_lets_another_keys_first_record_by() -> None:
-    """With order, a probe is the first record of a key of which nothing waits before it, whatever batch holds it."""
+def test_a_parked_record_keeps_its_key_back_and_lets_others_pass() -> None:
+    """With order, what is of a parked key, here or coming, waits; afterwards it goes first, in its order.
+
+    Kills: a record that overtakes a parked one of its key, and a follower that is lost.
+    """
     at = lane(ordered=True)
     head = delivery(0, b"a")
-    head.refused_alone = True
-    at.put_parts([Batch("g", [head]), Batch("g", [delivery(1, b"a"), delivery(2, b"b"), delivery(3, b"b")])])
-    for offset, key in ((4, b"b"), (5, b"c"), (6, b"a"), (7, b"d")):
+    at.put_parts([Batch("g", [delivery(1, b"a"), delivery(2, b"b"), delivery(3, b"b")])])
+    at.offer([delivery(4, b"a"), delivery(5, b"c")], "g", 0.0)
+    at.park(head)
+    for offset, key in ((6, b"b"), (7, b"a"), (8, b"a"), (9, b"a")):
         at.offer([delivery(offset, key)], "g", 0.0)
-    probed = []
-    while (batch := at.take_probe(anything)) is not None and batch.deliveries != [head]:
-        probed.append(offsets(batch))
-    assert probed == [[2], [3], [4], [5], [7]]
-    at.put_back(Batch("g", [head]), 0.0)
-    assert sorted(one.record.offset for batch in at.batches() for one in batch.deliveries) == [0, 1, 6]
+    taken = []
+    while batch := at.take(1.0, anything):
+        taken += offsets(batch)
+    assert taken == [2, 3, 5, 6]
+    assert not at
+    assert sorted(one.record.offset for batch in at.batches() for one in batch.deliveries) == [1, 4, 7, 8, 9]
+    assert [one.record.offset for one in at.drop(_ending_in(8))] == [8]
+    at.offer([delivery(10, b"c")], "g", 1.0)
+    at.unpark(head)
+    assert [offsets(at.take(2.0, anything)) for _ in range(4)] == [[1], [4, 7, 9], [10], []]
 
 
 def test_hurry_makes_everything_due() -> None:

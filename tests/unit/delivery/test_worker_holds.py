@@ -11,8 +11,8 @@ from connector.errors import ConfigFault, ConfigurationError, Refusal
 from connector.testing.loop import run_virtual
 from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig, played, refusing
 
-LANES = [next(key for key in (b"%d" % n for n in range(100)) if crc32(key) % 2 == lane) for lane in (0, 1)]
-"""Two keys that take different ones of two lanes."""
+LANES = [[key for key in (b"%d" % n for n in range(100)) if crc32(key) % 2 == lane] for lane in (0, 1)]
+"""Keys of each of two lanes."""
 
 
 @pytest.mark.promise("P6")
@@ -129,8 +129,8 @@ def test_an_outage_whose_probe_blames_one_group_goes_on_with_the_others(order: s
     async def play() -> None:
         rig = Rig(lambda _call: Reply(503), order=order, max_in_flight=2)
         async with rig.running():
-            rig.offer(range(10), group="vip", key=lambda _n: LANES[0])
-            rig.offer(range(10, 20), group="free", key=lambda _n: LANES[1])
+            rig.offer(range(10), group="vip", key=lambda n: LANES[0][n])
+            rig.offer(range(10, 20), group="free", key=lambda n: LANES[1][n])
             await rig.until(lambda: rig.worker.condition().cause is Cause.OUTAGE)
             rig.transport.behave = lambda call: Reply(403) if call.group == "vip" else OK
             await rig.until(lambda: rig.destination.holds.get(scope="vip"), within=100)

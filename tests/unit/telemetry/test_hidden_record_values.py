@@ -60,7 +60,7 @@ async def test_a_hold_does_not_say_whose_record_it_was() -> None:
 
     Kills: passing the verdict's reason on to logs and /status; cutting what the letter is for.
     """
-    rig = Rig(lambda call: [Reply(401), Reply(400)][call.nth] if call.nth < 2 else OK)
+    rig = Rig(lambda call: [Reply(401), Reply(401), Reply(401), Reply(400)][call.nth] if call.nth < 4 else OK)
     rig.destination.vendor = Talkative()
     async with rig.running():
         rig.offer([PHONE])
