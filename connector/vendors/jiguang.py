@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
@@ -107,7 +108,7 @@ _RECORD_FAULTS: Final = frozenset(CODES) - {"4000", "4100"}
 
 # More errors, or longer messages, say nothing more: hints only save requests, and reading them must stay cheap.
 _MOST_ERRORS: Final = 200
-_MOST_ODD_NAMES: Final = 1000
+_MOST_SEARCHES: Final = 50_000
 _MESSAGE_LIMIT: Final = 300
 
 _NUMBER: Final = re.compile(r"(?<![A-Za-z0-9_.-])-?\d{1,20}(?![A-Za-z0-9_])")
@@ -331,9 +332,12 @@ class _Quotable:
         self._by_name = _index((event.name,) for event in events)
         self._by_random_id = _index((event.random_id,) for event in events)
         self._by_property = _index(event.properties for event in events)
-        # Names with other characters than those of a word have to be searched for, so their number is limited.
-        names = dict.fromkeys((*self._by_name, *self._by_property, *self._by_random_id))
-        self._odd_names = [name for name in names if name and not _WORD.fullmatch(name)][:_MOST_ODD_NAMES]
+        # A name with other characters than those of a word has to be searched for: where a part of it occurs at all.
+        self._odd_names: defaultdict[str, list[str]] = defaultdict(list)
+        for name in dict.fromkeys((*self._by_name, *self._by_property, *self._by_random_id)):
+            if not _WORD.fullmatch(name):
+                self._odd_names[max(_WORD.findall(name), key=len, default=name[:2])].append(name)
+        self._searches_left = _MOST_SEARCHES
 
     def is_of_app_key(self, error: _Error) -> bool:
         """Return whether an error is about the request's appKey and not about a property of that name."""
@@ -371,9 +375,12 @@ class _Quotable:
 
     def _quoted_names(self, msg: str) -> set[str]:
         """Return the names that a message quotes as whole words."""
-        names = set(_WORD.findall(msg))
-        names.update(name for name in self._odd_names if name in msg and _is_whole_word(msg, name))
-        return names
+        words = set(_WORD.findall(msg))
+        parts = words.union(msg, map("".join, pairwise(msg)))
+        odd = [name for part in sorted(parts & self._odd_names.keys()) for name in self._odd_names[part]]
+        odd = odd[: self._searches_left]
+        self._searches_left -= len(odd)
+        return words.union(name for name in odd if name in msg and _is_whole_word(msg, name))
 
 
 def _text_field(fields: Mapping[str, Any], name: str) -> str:
