@@ -37,6 +37,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "console.sign_in_refused": "Someone entered a wrong token for the console.",
     "console.started": "The console is listening.",
     "dead_letter.failed": "Kafka does not accept dead letters (logged every 5 s). They are retried, uncommitted.",
+    "destination.certificates_renewed": "Files of `http:` changed; new connections use the new certificates.",
+    "destination.certificates_unreadable": "Files of `http:` changed and cannot be used; the old certificates stay.",
     "destination.clock_differs": "Our clock and the vendor's differ by more than a minute; the vendor's is used.",
     "destination.secrets_unreadable": "A probe could not read the secrets again. The old ones are used.",
     "destination.state": "A destination changed its state; the cause is included. See docs/delivery.md for the states.",
