@@ -89,6 +89,10 @@ def test_a_missing_time_is_the_records() -> None:
         sent(VendorEvent({**fields, "eventTimestamp": 1_500_000_000}, "identity", NOW))["eventTimestamp"]
         == 1_500_000_000
     )
+    large = VendorEvent({**fields, "customUserId": "1", "userAgent": "x" * 1024}, "identity", NOW)
+    small = vendor(batch={"bytes": 1070})
+    assert "eventTimestamp" not in orjson.loads(small.encode(large, NOW).body)
+    assert len(small.encode(large, NOW).body) + 2 <= 1070 < len(vendor().encode(large, NOW).body) + 2
     for unusable in (-1, 0, 946_673_999_999, 4_294_967_296_000):
         assert "eventTimestamp" not in sent(VendorEvent(fields, "identity", unusable))
 
