@@ -310,9 +310,14 @@ def show_dead_letter(history: DeadLetterHistory, inspection: Inspection) -> None
 def dead_letter_json(history: DeadLetterHistory, inspection: Inspection) -> dict[str, Any]:
     """Return what `show --json` prints."""
     from connector.dead_letters.export import facts_json
+    from connector.vendors import code_meaning
 
+    facts = history.dead_letter.facts
+    explained = code_meaning(facts.vendor, facts.code, facts.message)
     return {
         **facts_json(history.dead_letter),
+        "meaning": None if explained is None else explained.meaning,
+        "solution": None if explained is None else explained.solution,
         "schema": inspection.schema,
         "event": inspection.event,
         "fault_today": inspection.fault,
@@ -337,12 +342,17 @@ def dead_letter_json(history: DeadLetterHistory, inspection: Inspection) -> dict
 def _header_lines(dead_letter: DeadLetterEntry) -> Iterator[tuple[str, str]]:
     """Yield what the dead letter's headers say, in words."""
     from connector.dead_letters.export import moment
+    from connector.vendors import code_meaning
 
     facts = dead_letter.facts
     yield "id", facts.id
     yield "state", dead_letter.state
     yield "cause", facts.cause if facts.code is None else f"{facts.cause}, {facts.code}"
     yield "reason", facts.message
+    explained = code_meaning(facts.vendor, facts.code, facts.message)
+    if explained is not None:
+        yield "meaning", explained.meaning
+        yield "solution", explained.solution
     if facts.field is not None:
         yield "field", facts.field
     if facts.destination is not None:

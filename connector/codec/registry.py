@@ -69,8 +69,14 @@ def make_client(settings: RegistrySettings) -> Client:
     """Return confluent-kafka's client. Raises `ValueError` for unknown properties."""
     # The decoder retries and reports that itself; without a time-out the client would wait for ever.
     config = {"timeout": 10, "max.retries": 0, **settings.client, "url": settings.url}
-    client: Client = AsyncSchemaRegistryClient.new_client(config)
-    return client
+    client = AsyncSchemaRegistryClient.new_client(config)
+    # httpx takes a proxy from HTTP_PROXY; here a proxy comes from the configuration only, as for destinations.
+    rest = client._rest_client  # noqa: SLF001 -- confluent-kafka has no setting for it
+    rest.session = type(rest.session)(
+        verify=rest.verify, auth=rest.auth, proxy=rest.proxy, timeout=rest.timeout, trust_env=False
+    )
+    made: Client = client
+    return made
 
 
 class Registry:

@@ -98,6 +98,9 @@ def check_destination(
         value = getattr(settings, field)
         if isinstance(value, SecretStr) and not value.get_secret_value():
             yield ConfigFault(join(path, field), "must not be empty")
+        elif isinstance(value, SecretStr) and not value.get_secret_value().isprintable():
+            message = "contains a line break or another control character; a secret has printable characters only"
+            yield ConfigFault(join(path, field), message)
     for rule in settings.rules:
         if rules is not None and rule not in rules:
             yield ConfigFault(

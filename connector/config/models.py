@@ -145,10 +145,22 @@ class StormSettings(Model):
 class HttpSettings(Model):
     """How to reach the vendor: a proxy, a private CA, a client certificate (PEM files)."""
 
-    proxy: str | None = Field(default=None, description="URL of the proxy.")
+    proxy: str | None = Field(
+        default=None,
+        description="The URL of an HTTP proxy, http:// or https://. Variables such as HTTP_PROXY have no effect.",
+    )
     ca_file: str | None = Field(default=None, description="PEM file of the CAs to trust instead of the system's.")
     cert_file: str | None = Field(default=None, description="PEM file of the client certificate.")
     key_file: str | None = Field(default=None, description="PEM file of the client certificate's unencrypted key.")
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy(cls, value: str | None) -> str | None:
+        """Take an HTTP proxy only: another protocol would be spoken to as one, and never answer."""
+        parts = urlsplit(value or "http://none")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be the address of an HTTP proxy, such as http://proxy.example.com:3128")
+        return value
 
 
 class DocumentedLimits(Model):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from connector.delivery.pacing import Backoff
 from connector.delivery.states import TABLE, Action, Cause, DestinationState, Event, Kind, Phase
-from connector.vendors.base import DESTINATION
+from connector.vendors.base import DESTINATION, endpoint_of
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +70,8 @@ class Holds:
         """Return the holds that keep a group's batches back: its own, and the whole destination's."""
         if not self._holds:
             return ()
-        return tuple(hold for hold in sorted(self._holds, key=_badness) if hold.scope in (DESTINATION, group))
+        scopes = (DESTINATION, group, endpoint_of(group))
+        return tuple(hold for hold in sorted(self._holds, key=_badness) if hold.scope in scopes)
 
     def begin(
         self,

@@ -27,6 +27,7 @@ from connector.telemetry.redaction import hide_record_values
 from connector.vendors.base import (
     DESTINATION,
     Accepted,
+    Answering,
     Misconfigured,
     Refused,
     Response,
@@ -180,9 +181,10 @@ class Outcomes:
                 "or set storm: off to dead-letter them",
             )
             return
+        answered = isinstance(verdict, Refused) and bool(verdict.answers)
         if isinstance(verdict, Refused) and verdict.answers:
             await self._write_answers(batch.deliveries, verdict.answers)
-        await self.dead_letter(batch, cause, verdict.code, batch.said, response, verdict.request_id)
+        await self.dead_letter(batch, cause, verdict.code, batch.said, response, verdict.request_id, answered=answered)
 
     def storm_of_invalid(self, delivery: Delivery, refusal: Refusal) -> bool:
         """Count a record that breaks a rule; return True, and hold the destination, where too many did."""
@@ -202,7 +204,12 @@ class Outcomes:
         if refusal.answers:
             await self._write_answers([delivery], refusal.answers)
         await self.dead_letter(
-            Batch(None, [delivery]), refusal.cause, refusal.code, refusal.message, field=refusal.field
+            Batch(None, [delivery]),
+            refusal.cause,
+            refusal.code,
+            refusal.message,
+            field=refusal.field,
+            answered=bool(refusal.answers),
         )
 
     def _wait_for_evidence(self, batch: Batch, verdict: Refused) -> None:
@@ -363,6 +370,15 @@ class Outcomes:
             part.isolating = True
         self._destination.lanes.of(batch).put_parts(parts)
 
+    async def _answer_ended(self, batch: Batch, code: str | None, message: str) -> None:
+        """Write a result for each question that ends without an answer, so that whoever asked learns of it."""
+        vendor = self._destination.vendor
+        if not isinstance(vendor, Answering) or self._ports.answers is None:
+            return
+        ended = [(delivery, vendor.ended(delivery.item, code, message)) for delivery in batch.deliveries]
+        known = [(delivery, answer) for delivery, answer in ended if answer is not None]
+        await self._write_answers([delivery for delivery, _ in known], [answer for _, answer in known])
+
     async def _write_answers(self, deliveries: Sequence[Delivery], answers: Sequence[Answer]) -> None:
         sink = self._ports.answers
         if sink is None:
@@ -379,8 +395,15 @@ class Outcomes:
         response: Response | None = None,
         request_id: str | None = None,
         field: str | None = None,
+        *,
+        answered: bool = False,
     ) -> None:
-        """Write every record of the batch to the dead-letter topic and finish each once Kafka has it."""
+        """Write every record of the batch to the dead-letter topic and finish each once Kafka has it.
+
+        `answered`: the results topic already has the results of these questions.
+        """
+        if not answered:
+            await self._answer_ended(batch, code, message)
         failed_at = self._ports.clock.wall()
         dead_letters = (
             DeadLetter(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -12,9 +12,13 @@ from connector.delivery.destination import Destination
 from connector.errors import TransportError
 from connector.pipeline.batching import Batch, Delivery
 from connector.telemetry.logs import sample
-from connector.vendors.base import VERDICTS, Request, Response, Retry, Verdict
+from connector.vendors.answers import sent_at
+from connector.vendors.base import VERDICTS, Dropping, Request, Response, Retry, Timed, Verdict
 
 log = structlog.get_logger()
+
+CLOCKS_DIFFER_MS: Final = 60_000
+"""Difference between our clock and the vendor's `Date` from which the vendor's is used."""
 
 
 class Transport(Protocol):
@@ -60,6 +64,7 @@ class Requests:
         self._timeout = timeout
         self._tracer = tracer
         self._clock = destination.ports.clock
+        self._clocks_differ = False
         self._time = destination.ports.metrics.time_seconds
 
     async def send(self, batch: Batch) -> tuple[Verdict, Response | None]:
@@ -88,6 +93,9 @@ class Requests:
         if span is not None:
             request = span.carried(request)
         size = len(request.body or b"")
+        if isinstance(vendor, Dropping):
+            for parameter, count in vendor.take_dropped().items():
+                metrics.parameters_dropped.labels(name, parameter).inc(count)
         metrics.batch_records.labels(name).observe(len(items))
         metrics.batch_bytes.labels(name).observe(size)
         if batch.isolating:
@@ -105,12 +113,34 @@ class Requests:
             answered = clock.now()
             metrics.request_seconds.labels(name).observe(answered - started)
         if response is not None:
+            self._compare_clocks(response)
             read = vendor.read(response, batch.group, items, batch.asked)
             verdict = apply_codes(self._destination.settings.codes, read, response)
             self._time.add("deliver", clock.now() - answered)
         if sample.on and sample.takes_next():
             self._follow(batch, verdict, response, size, answered - started)
         return verdict, response
+
+    def _compare_clocks(self, response: Response) -> None:
+        """Give the vendor its own clock where ours differs by more than a minute, and warn once for each difference.
+
+        A rule about the present time is the vendor's: with a wrong clock here it would condemn good events.
+        """
+        vendor, sent = self._destination.vendor, sent_at(response.headers)
+        if sent is None or not isinstance(vendor, Timed):
+            return
+        ahead = sent - int(self._clock.wall() * 1000)
+        differs = abs(ahead) > CLOCKS_DIFFER_MS
+        vendor.set_clock(ahead if differs else 0)
+        if differs != self._clocks_differ:
+            self._clocks_differ = differs
+            if differs:
+                log.warning(
+                    "destination.clock_differs",
+                    destination=self._destination.name,
+                    vendor_ahead_seconds=round(ahead / 1000),
+                    message="this machine's clock and the vendor's differ; the vendor's time is used, set the clock",
+                )
 
     def _follow(self, batch: Batch, verdict: Verdict, response: Response | None, size: int, seconds: float) -> None:
         """Log a sampled request: what it was and how it ended, without its content."""

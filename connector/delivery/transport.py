@@ -12,10 +12,14 @@ import asyncio
 import os
 import ssl
 import zlib
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import aiohttp
+import structlog
 from yarl import URL
 
 from connector.config.loader import HttpSettings
@@ -31,8 +35,12 @@ from connector.delivery.exchange import (
 from connector.errors import ConfigFault, ConfigurationError, TransportError
 from connector.vendors.base import Request, Response
 
+log = structlog.get_logger()
+
 ANSWER_CAP: Final = 2**20
 CONNECT_TIMEOUT: Final = 10.0
+CERTIFICATES_INTERVAL: Final = 1.0
+"""Seconds between two looks at the certificates' files."""
 
 _HEADERS: Final = {"User-Agent": "connector", "Accept-Encoding": "gzip, deflate"}
 
@@ -68,7 +76,13 @@ class HttpTransport:
         connect_timeout: float = CONNECT_TIMEOUT,
         answer_cap: int = ANSWER_CAP,
     ) -> None:
+        self._name = name
+        self._http = http
+        self._files = [path for path in (http.ca_file, http.cert_file, http.key_file) if path is not None]
+        self._stamps: list[tuple[int, int, int] | None] | None = None
         self._tls = _tls(name, http)
+        self._tls_checked = float("-inf")
+        self._in_use: Counter[aiohttp.ClientSession] = Counter()
         self._proxy = http.proxy
         self._max_in_flight = max_in_flight
         self._connect_timeout = connect_timeout
@@ -84,6 +98,8 @@ class HttpTransport:
         """
         exchanges: list[Exchange] = []
         url = _url(request.url)
+        if self._files:
+            await self._renew_tls()
         try:
             async with asyncio.timeout(timeout):
                 return await self._send_once(request, url, exchanges)
@@ -105,7 +121,34 @@ class HttpTransport:
     async def close(self) -> None:
         """Close every connection. Safe to call twice; a later `send` opens new ones."""
         session, self._session = self._session, None
-        if session is not None:
+        sessions = [*self._in_use, *([] if session is None else [session])]
+        for open_session in dict.fromkeys(sessions):
+            await open_session.close()
+
+    async def _renew_tls(self) -> None:
+        """Use the certificates again where their files changed, so that a renewed one needs no restart.
+
+        The files are looked at once a second at most. Requests under way end on the connections they have; what cannot
+        be read (a file half written) leaves the old certificates in place until the files change again.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._tls_checked < CERTIFICATES_INTERVAL:
+            return
+        self._tls_checked = now
+        stamps = await asyncio.to_thread(_stamps, self._files)
+        if stamps == self._stamps:
+            return
+        first, self._stamps = self._stamps is None, stamps
+        try:
+            self._tls = await asyncio.to_thread(_tls, self._name, self._http)
+        except ConfigurationError as error:
+            log.warning("destination.certificates_unreadable", destination=self._name, message=str(error))
+            return
+        if first:
+            return
+        log.info("destination.certificates_renewed", destination=self._name)
+        session, self._session = self._session, None
+        if session is not None and not self._in_use.get(session):
             await session.close()
 
     async def _send_once(self, request: Request, url: URL, exchanges: list[Exchange]) -> Response:
@@ -124,9 +167,23 @@ class HttpTransport:
     async def _exchange(self, request: Request, url: URL, exchange: Exchange) -> Response:
         if self._session is None:
             self._session = self._opened()
+        session = self._session
+        self._in_use[session] += 1
+        try:
+            return await self._exchange_in(session, request, url, exchange)
+        finally:
+            self._in_use[session] -= 1
+            if not self._in_use[session]:
+                del self._in_use[session]
+                if session is not self._session:
+                    await session.close()
+
+    async def _exchange_in(
+        self, session: aiohttp.ClientSession, request: Request, url: URL, exchange: Exchange
+    ) -> Response:
         body = request.body
         CURRENT.set(exchange)
-        answer = await self._session.request(
+        answer = await session.request(
             request.method,
             url,
             headers=request.headers,
@@ -242,6 +299,19 @@ def _tls(name: str, http: HttpSettings) -> ssl.SSLContext | bool:
             fault = ConfigFault(f"{path}.cert_file", _unusable(error, "a certificate with its unencrypted key"))
             raise ConfigurationError([fault]) from error
     return context
+
+
+def _stamps(files: Sequence[str]) -> list[tuple[int, int, int] | None]:
+    """Return what changes with a file's content; a secret that Kubernetes renews is another file behind a link."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in files:
+        try:
+            status = Path(path).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+    return found
 
 
 def _unusable(error: OSError, wanted: str) -> str:

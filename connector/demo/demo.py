@@ -112,7 +112,8 @@ def _configuration(bootstrap: str, simulators: Mapping[str, Simulator]) -> dict[
         name: {**simulator.api.destination(simulator.url), "retry": {"initial": "100ms", "max": "2s"}}
         for name, simulator in simulators.items()
     }
-    destinations["mytracker"]["rules"] = dict(scenario.MYTRACKER_RULES)
+    for name, rules in scenario.RULES.items():
+        destinations[name]["rules"] = dict(rules)
     return {
         "kafka": {
             "topics": [scenario.TOPIC],

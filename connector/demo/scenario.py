@@ -23,7 +23,11 @@ BAD_UNTIL: Final = 0.8
 """Bad records are in this first part, so that good ones always follow: evidence needs an accepted record."""
 
 QUICK_AUDIENCE_REFUSAL: Final = "E-1042"
-MYTRACKER_RULES: Final = {"mytracker.lvid.length": "off"}
+RULES: Final[Mapping[str, Mapping[str, str]]] = {
+    "mytracker": {"mytracker.lvid.length": "off"},
+    "jpush_report": {"jpush_report.start.past": "off"},
+}
+"""Local rules that are switched off, so that the vendors themselves refuse some records."""
 
 FAULTS: Final[Mapping[str, tuple[Fault, ...]]] = {
     "jiguang": (

@@ -127,6 +127,13 @@ DEFINITIONS: Final = tuple(
             "requests",
         ),
         (
+            "parameters_dropped_total",
+            "counter",
+            ("destination", "parameter"),
+            "Parameters left out because the vendor's method does not accept them.",
+            "parameters",
+        ),
+        (
             "unknown_outcomes_total",
             "counter",
             ("destination",),
@@ -369,6 +376,7 @@ class Metrics:
         self.delivery_delay = self._histogram("delivery_delay_seconds")
         self.isolation_requests = self._counter("isolation_requests_total")
         self.unknown_outcomes = self._counter("unknown_outcomes_total")
+        self.parameters_dropped = self._counter("parameters_dropped_total")
         self.receipts = self._counter("receipts_total")
         self.destination_state = self._gauge("destination_state")
         self.destination_in_flight = self._gauge("destination_in_flight")

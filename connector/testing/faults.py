@@ -11,7 +11,19 @@ from dataclasses import dataclass, fields
 from random import Random
 from typing import Any, Final, Literal, get_args
 
-Effect = Literal["latency", "status", "hang", "cut", "truncate", "content_type", "garbage", "credential", "too_large"]
+Effect = Literal[
+    "latency",
+    "status",
+    "hang",
+    "cut",
+    "truncate",
+    "content_type",
+    "encoding",
+    "garbage",
+    "surplus",
+    "credential",
+    "too_large",
+]
 
 EFFECTS: Final[Mapping[str, str]] = {
     "latency": "delays the answer by `seconds`",
@@ -20,6 +32,8 @@ EFFECTS: Final[Mapping[str, str]] = {
     "cut": "resets the connection instead of answering",
     "truncate": "resets the connection in the middle of the answer",
     "content_type": "gives the right answer as text/plain",
+    "encoding": "gives the right answer in GBK, or in the encoding that `body` names",
+    "surplus": "gives the right answer, and an accepting one too many on the same connection",
     "garbage": "answers status 200 with `body`, by default a proxy's HTML page",
     "credential": "answers as to a wrong credential",
     "too_large": "answers 413 if the body is longer than `limit` bytes",

@@ -49,8 +49,8 @@ class JiguangApi:
     `events` maps each event that exists to its attributes and their types (`string`, `number`, `bool`, `datetime`,
     `list`); None: every event exists and attributes are not looked up. An attribute that is not an event's is ignored,
     as the document says, unless `ignore_unknown_attributes` is off; one in `disabled`, a set of (event, attribute), is
-    always 4102. `knows_cuid` tells whether a user exists. `lengths` are the longest strings (4003) and lists (4002) by
-    field or attribute name.
+    always 4102. `knows_cuid` tells whether a user exists. With `empty_success` a success is an empty 200, as the
+    document allows. `lengths` are the longest strings (4003) and lists (4002) by field or attribute name.
     """
 
     name = "jiguang"
@@ -64,6 +64,7 @@ class JiguangApi:
     knows_cuid: Callable[[int], bool] | None = None
     lengths: Mapping[str, int] | None = None
     oldest_days: int = 365
+    empty_success: bool = False
     error_status: int = 200
     largest_body: int = LARGEST_BODY
 
@@ -126,6 +127,8 @@ class JiguangApi:
         if errors:
             return self._refused(errors, records)
         events = [AcceptedEvent(record, self._key(record)) for record in data]
+        if self.empty_success:
+            return Reply(200, b"", "accepted", events=events, records=records)
         return json_reply(200, {"code": 0, "msg": "ok"}, "accepted", events=events, records=records)
 
     def _refused(self, errors: list[_Error], records: int) -> Reply:

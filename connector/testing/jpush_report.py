@@ -52,8 +52,10 @@ class JPushReportApi:
     """One application's statistics.
 
     `missing` msg_ids are left out of answers. `statuses` gives a registration id's status (otherwise 0), `abnormal`
-    how often it is answered 4 before, and `absent` ids are left out. Without `vip`, /messages and /users are refused.
-    `minute_limit` requests are admitted in a minute that begins with its first one.
+    how often it is answered 4 before, and `absent` ids are left out. Without `vip`, /messages and /users are refused,
+    and so are the endpoints in `forbidden`. Entries of `odd_ids` have a null msg_id, and with `flat_errors` an error is
+    at top level, as some servers of the vendor answer. `minute_limit` requests are admitted in a minute, which begins
+    with its first request.
     """
 
     name = "jpush_report"
@@ -62,6 +64,9 @@ class JPushReportApi:
     master_secret: str = "simulated-secret"
     results_topic: str = "jpush-results"
     vip: bool = True
+    forbidden: Collection[str] = ()
+    flat_errors: bool = False
+    odd_ids: Collection[int] = ()
     missing: Collection[int] = ()
     statuses: Mapping[str, int] = field(default_factory=dict)
     absent: Collection[str] = ()
@@ -102,6 +107,8 @@ class JPushReportApi:
         self._used += 1
         left = max(0, self.minute_limit - self._used)
         reply = self._answer(call) if self._used <= self.minute_limit else self.throttled(None)
+        if self.flat_errors and reply.status >= 400 and reply.body.startswith(b"{"):
+            reply = replace(reply, body=orjson.dumps(orjson.loads(reply.body).get("error")))
         rate = {
             self.limit_header: str(self.minute_limit),
             "X-Rate-Limit-Remaining": str(left),
@@ -114,6 +121,8 @@ class JPushReportApi:
         if not compare_digest(call.headers.get("authorization", "").encode(), expected.encode()):
             return self.refused_credential()
         endpoint = call.path.removeprefix(BASE + "/")
+        if endpoint in self.forbidden:
+            return _error_reply(403, 2003, "credential")
         match call.method, endpoint:
             case "GET", "received" | "received/detail" | "messages" | "messages/detail":
                 if endpoint.startswith("messages") and not self.vip:
@@ -131,7 +140,7 @@ class JPushReportApi:
         if not 1 <= len(ids) <= LARGEST_IDS or not all(_MSG_ID.fullmatch(each) for each in ids):
             return replace(_error_reply(400, 3002), records=len(ids))
         known = [each for each in dict.fromkeys(map(int, ids)) if each not in self.missing]
-        body = [_FIGURES[endpoint](each) for each in known]
+        body = [{**_FIGURES[endpoint](each), **({"msg_id": None} if each in self.odd_ids else {})} for each in known]
         asked = [AcceptedEvent({"endpoint": endpoint, "msg_id": int(each)}) for each in ids]
         return json_reply(200, body, "accepted", events=asked, records=len(ids), content_type="application/json")
 

@@ -23,6 +23,9 @@ from connector.clock import Clock, SystemClock
 from connector.testing.faults import Call, Fault, FaultPlan, parse_fault
 
 _LARGEST_REQUEST: Final = 64 * 2**20
+_SURPLUS_SECONDS: Final = 0.005
+_RIGHT_ANSWERS: Final = frozenset({"content_type", "encoding", "surplus", "truncate"})
+"""Effects that change how an answer is sent, and not the answer."""
 _PROXY_PAGE: Final = "<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 
 
@@ -234,7 +237,7 @@ class Simulator:
         """Return the reply to the client (None: none), with the events that the vendor accepted where it acted."""
         if over:
             return self.api.throttled(None)
-        if fault is None or fault.effect in {"content_type", "truncate"}:
+        if fault is None or fault.effect in _RIGHT_ANSWERS:
             return self.api.answer(call)
         did = self.api.answer(call) if fault.after else None
         shown = self._shown(fault)
@@ -274,7 +277,12 @@ class Simulator:
         headers = {**reply.headers, "Content-Type": content_type}
         if effect == "truncate":
             return await _send_half(request, reply, headers)
-        return web.Response(status=reply.status, body=reply.body, headers=headers)
+        body = reply.body
+        if fault is not None and effect == "encoding":
+            body = body.decode().encode(fault.body or "gbk")
+        elif effect == "surplus":
+            _send_surplus(request, reply)
+        return web.Response(status=reply.status, body=body, headers=headers)
 
     async def _record(self, call: Call, reply: Reply | None, fault: Fault | None) -> None:
         events = reply.events if reply is not None else ()
@@ -367,6 +375,22 @@ def _json(data: object, status: int = 200) -> web.Response:
 def _reset(request: web.Request) -> None:
     if request.transport is not None:
         request.transport.abort()
+
+
+def _send_surplus(request: web.Request, reply: Reply) -> None:
+    """Send the answer once more, a moment after the right one: it looks like an acceptance of the next request."""
+    transport = request.transport
+    head = (
+        f"HTTP/1.1 {reply.status} OK\r\nContent-Type: {reply.content_type}\r\nContent-Length: {len(reply.body)}\r\n\r\n"
+    )
+    if transport is not None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(_SURPLUS_SECONDS, _write_if_open, transport, head.encode() + reply.body)
+
+
+def _write_if_open(transport: asyncio.WriteTransport, data: bytes) -> None:
+    if not transport.is_closing():
+        transport.write(data)
 
 
 async def _send_half(request: web.Request, reply: Reply, headers: Mapping[str, str]) -> web.StreamResponse:

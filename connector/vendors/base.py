@@ -140,8 +140,8 @@ class Retry:
 class Misconfigured:
     """A credential, an address, a permission or the request's own form is wrong, no record is.
 
-    `scope` is `DESTINATION` or the refused group. `of_request`: the vendor could not read the request itself (bad JSON,
-    an empty body), so not even `codes:` makes it a record's fault.
+    `scope` is `DESTINATION`, the refused group, or its endpoint (`endpoint_of`). `of_request`: the vendor could not
+    read the request itself (bad JSON, an empty body), so not even `codes:` makes it a record's fault.
     """
 
     code: str
@@ -210,6 +210,41 @@ class Probed(Protocol):
     def probe(self) -> Request:
         """Return the request that checks the credential."""
         ...
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A query vendor: each question gets a result, also one that ends without an answer (too large, given up).
+
+    Optional. Where a refusal carries its own `answers`, those are written instead.
+    """
+
+    def ended(self, item: Item, code: str | None, message: str) -> Answer | None:
+        """Return the result of a question that became a dead letter; None where the item is not known."""
+        ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A vendor with rules about the present time. Optional; it is given the vendor's clock where ours is wrong."""
+
+    def set_clock(self, ahead: int) -> None:
+        """Use the vendor's clock, which is `ahead` milliseconds before ours (negative: behind; 0: ours is right)."""
+        ...
+
+
+@runtime_checkable
+class Dropping(Protocol):
+    """A vendor that leaves out parameters which the API does not accept. Optional; they are counted by name."""
+
+    def take_dropped(self) -> Mapping[str, int]:
+        """Return how many parameters were dropped since the last call, by name."""
+        ...
+
+
+def endpoint_of(group: Hashable) -> Hashable:
+    """Return the endpoint of a group: the first element of a tuple, else the group. A hold may have it as scope."""
+    return group[0] if isinstance(group, tuple) and group else group
 
 
 @dataclass(frozen=True, slots=True)

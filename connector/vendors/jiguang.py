@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
@@ -99,15 +100,20 @@ CODES: Final[Mapping[str, CodeMeaning]] = {
         "An attribute has a value of the wrong type.",
         "Send the type that the attribute has at Jiguang, or change the attribute there.",
     ),
+    "empty_200": CodeMeaning(
+        "The answer was 200 with an empty body, which the document allows as success.",
+        "If this account answers successes so, set empty_200: accept; else look for a proxy.",
+    ),
 }
 """The document's error codes, each with its meaning and solution."""
 
-_RECORD_FAULTS: Final = frozenset(CODES) - {"4000", "4100"}
+_RECORD_FAULTS: Final = frozenset(CODES) - {"4000", "4100", "empty_200"}
 """The codes that the document explains by what is in an event."""
 
 # More errors, or longer messages, say nothing more: hints only save requests, and reading them must stay cheap.
 _MOST_ERRORS: Final = 200
-_MOST_ODD_NAMES: Final = 1000
+_MOST_EMPTY: Final = 3
+_MOST_SEARCHES: Final = 50_000
 _MESSAGE_LIMIT: Final = 300
 
 _NUMBER: Final = re.compile(r"(?<![A-Za-z0-9_.-])-?\d{1,20}(?![A-Za-z0-9_])")
@@ -125,6 +131,11 @@ class JiguangSettings(DestinationSettings):
     project_id: str = Field(min_length=1, description="The project's id, the user name of HTTP Basic.")
     project_secret: SecretStr = Field(min_length=1, description="The project's secret, the password of HTTP Basic.")
     app_key: str = Field(min_length=1, description="The appKey of the API data source.")
+    empty_200: Literal["retry", "accept"] = Field(
+        default="retry",
+        description="A 200 with an empty body, which the vendor's document allows as success: `accept` takes it as "
+        "one, `retry` sends again and holds the destination after three in a row.",
+    )
 
 
 class Jiguang:
@@ -133,6 +144,9 @@ class Jiguang:
     def __init__(self, settings: JiguangSettings) -> None:
         secret = settings.project_secret.get_secret_value()
         basic = b64encode(f"{settings.project_id}:{secret}".encode()).decode()
+        self._accepts_empty = settings.empty_200 == "accept"
+        self._empty_answers = 0
+        self._clock_ahead = 0
         self._rules: Rules = Rules("jiguang", RULES, settings.rules)
         self._expires: bool = self._rules.on("itime.past")
         self._log_text = LogText(secret, basic, settings.app_key)
@@ -143,6 +157,10 @@ class Jiguang:
         self._limits = Limits(
             batch.records or documented.records, batch.bytes or documented.bytes, len(self._prefix) + 2, 1
         )
+
+    def set_clock(self, ahead: int) -> None:
+        """Check `itime` by the vendor's clock: the vendor judges by it, so a wrong clock here condemns no event."""
+        self._clock_ahead = ahead
 
     def group(self, event: VendorEvent) -> Hashable:
         """Return None: all events share one endpoint."""
@@ -164,8 +182,10 @@ class Jiguang:
             self._rules.broken(
                 "eventName.type" if name and type(name) is not str else "eventName.required", type_name(name)
             )
+        now += self._clock_ahead
         if type(itime) is not int or not -_FUTURE_MS <= now - itime <= PAST_MS:
-            itime = self._checked_time(itime, now)
+            # The record's own timestamp is of another clock: where it is later than ours, ours is behind.
+            itime = self._checked_time(itime, max(now, event.timestamp))
         # Not `event.dedup_id`: calling the property costs as much as computing the id.
         random_id = random_id or event.first_dedup_id or uuid5_text(event.identity)
         if type(random_id) is not str:
@@ -182,7 +202,7 @@ class Jiguang:
                 datum["properties"] = properties
         if cuid is None or name is None or itime is None:
             datum = {field: value for field, value in datum.items() if value is not None}
-        expires = itime + PAST_MS if self._expires and type(itime) is int else None
+        expires = itime + PAST_MS - self._clock_ahead if self._expires and type(itime) is int else None
         return Item(json_bytes("jiguang", datum), 1, None, expires)
 
     def _properties(self, properties: dict[str, Any]) -> dict[str, Any]:
@@ -254,16 +274,33 @@ class Jiguang:
         verdict = verdict_of_status(response, self._log_text, code=name, message=_text_field(fields, "msg"))
         if verdict is not None:
             return verdict
-        if code is None:
-            return verdict_of_unknown_body(response, self._log_text)
         rid = request_id(response.headers)
+        if code is None:
+            if response.status == 200 and not response.body.strip():
+                return self._verdict_of_empty_200(rid)
+            return verdict_of_unknown_body(response, self._log_text)
         if code == 0:
             if response.status < 300:
+                self._empty_answers = 0
                 return Accepted(request_id=rid)
             return Retry(f"HTTP {response.status} with code 0: neither success nor failure", request_id=rid)
         error = _Error(str(code), _text_field(fields, "msg"))
         errors = (_listed_errors(fields.get("data")) if error.code == "4000" else None) or [error]
         return self._verdict_of_errors(errors, items, rid)
+
+    def _verdict_of_empty_200(self, rid: str | None) -> Verdict:
+        """Return the verdict of an empty 200.
+
+        The document says both that a 200 is success, with no answer parameters, and that `code` is required. A proxy
+        may answer so too. Only the user can know, so after three in a row the setting is shown on a hold.
+        """
+        if self._accepts_empty:
+            return Accepted(request_id=rid)
+        self._empty_answers += 1
+        reason = "HTTP 200 with an empty body; if this account answers successes so, set empty_200: accept"
+        if self._empty_answers < _MOST_EMPTY:
+            return Retry(reason, code="empty_200", request_id=rid)
+        return Misconfigured("empty_200", reason, request_id=rid)
 
     def _verdict_of_errors(self, errors: Sequence[_Error], items: Sequence[Item], rid: str | None) -> Verdict:
         """Return the verdict of the gravest error: of the account, then of the request, then of the records."""
@@ -331,9 +368,12 @@ class _Quotable:
         self._by_name = _index((event.name,) for event in events)
         self._by_random_id = _index((event.random_id,) for event in events)
         self._by_property = _index(event.properties for event in events)
-        # Names with other characters than those of a word have to be searched for, so their number is limited.
-        names = dict.fromkeys((*self._by_name, *self._by_property, *self._by_random_id))
-        self._odd_names = [name for name in names if name and not _WORD.fullmatch(name)][:_MOST_ODD_NAMES]
+        # A name with other characters than those of a word has to be searched for: where a part of it occurs at all.
+        self._odd_names: defaultdict[str, list[str]] = defaultdict(list)
+        for name in dict.fromkeys((*self._by_name, *self._by_property, *self._by_random_id)):
+            if not _WORD.fullmatch(name):
+                self._odd_names[max(_WORD.findall(name), key=len, default=name[:2])].append(name)
+        self._searches_left = _MOST_SEARCHES
 
     def is_of_app_key(self, error: _Error) -> bool:
         """Return whether an error is about the request's appKey and not about a property of that name."""
@@ -371,9 +411,12 @@ class _Quotable:
 
     def _quoted_names(self, msg: str) -> set[str]:
         """Return the names that a message quotes as whole words."""
-        names = set(_WORD.findall(msg))
-        names.update(name for name in self._odd_names if name in msg and _is_whole_word(msg, name))
-        return names
+        words = set(_WORD.findall(msg))
+        parts = words.union(msg, map("".join, pairwise(msg)))
+        odd = [name for part in sorted(parts & self._odd_names.keys()) for name in self._odd_names[part]]
+        odd = odd[: self._searches_left]
+        self._searches_left -= len(odd)
+        return words.union(name for name in odd if name in msg and _is_whole_word(msg, name))
 
 
 def _text_field(fields: Mapping[str, Any], name: str) -> str:

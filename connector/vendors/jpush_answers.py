@@ -9,7 +9,6 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
-from connector.errors import Refusal
 from connector.records import Answer, Item
 from connector.vendors.answers import (
     LogText,
@@ -23,7 +22,17 @@ from connector.vendors.answers import (
     verdict_of_unknown_body,
     whole_number,
 )
-from connector.vendors.base import Accepted, CodeMeaning, Misconfigured, Refused, Response, Retry, Throttled, Verdict
+from connector.vendors.base import (
+    Accepted,
+    CodeMeaning,
+    Misconfigured,
+    Refused,
+    Response,
+    Retry,
+    Throttled,
+    Verdict,
+    endpoint_of,
+)
 from connector.vendors.checks import LONG_MAX, LONG_MIN
 
 RESULT: Final = "connector.events.JPushReportResult"
@@ -64,10 +73,9 @@ class Question(NamedTuple):
 def verdict(response: Response, group: Hashable, items: Sequence[Item], asked: int, log_text: LogText) -> Verdict:
     """Return what an answer means for the questions. Never raises."""
     answer = json_value(response, "gb18030")
-    error = answer.get("error") if isinstance(answer, dict) else None
-    code = code_number(error.get("code")) if isinstance(error, dict) else None
-    if isinstance(error, dict) and code is not None and response.status < 500:
-        return _verdict_of_error(str(code), log_text(error.get("message")), response, group, items, log_text)
+    code, message = _error_of(answer)
+    if code is not None and response.status < 500:
+        return _verdict_of_error(str(code), log_text(message), response, group, items, log_text)
     by_status = verdict_of_status(response, log_text, code=None if code is None else str(code))
     if by_status is not None:
         return by_status
@@ -79,13 +87,28 @@ def verdict(response: Response, group: Hashable, items: Sequence[Item], asked: i
     return _with_results(unknown, response, items) if isinstance(unknown, Refused) else unknown
 
 
+def _error_of(answer: Any) -> tuple[int | None, object]:
+    """Return the code and message of an error: under `error`, at top level, or in an array, as the SDKs expect them."""
+    if isinstance(answer, list) and answer:
+        answer = answer[0]
+    if not isinstance(answer, dict):
+        return None, None
+    error = answer.get("error", answer if "message" in answer else None)
+    if isinstance(error, list) and error:
+        error = error[0]
+    if not isinstance(error, dict):
+        return None, None
+    return code_number(error.get("code")), error.get("message")
+
+
 def _verdict_of_error(
     code: str, message: str, response: Response, group: Hashable, items: Sequence[Item], log_text: LogText
 ) -> Verdict:
     """Return what the vendor's error is about: the account, one endpoint, the rate, or the question."""
     rid, reason = request_id(response.headers), f"code {code}: {message}"
     if code == "2003":
-        return Misconfigured(code, reason, scope=group, request_id=rid)
+        # Of the interface, not of this push and day: 3,000 pushes would else make 3,000 holds.
+        return Misconfigured(code, reason, scope=endpoint_of(group), request_id=rid)
     if code == "2002":
         return Throttled(reason, throttle_wait(response.headers), code, rid)
     if code == "3001":
@@ -135,9 +158,9 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
     return Accepted(answers, frozenset(again), request_id(headers), rate_hint(headers))
 
 
-def refused_locally(question: Question, refusal: Refusal) -> Answer:
-    """Return the result of a question that breaks a rule and so is not asked."""
-    return _result(question, "refused", {"code": refusal.code, "message": refusal.message}, "", None)
+def refused_result(question: Question, code: str | None, message: str) -> Answer:
+    """Return the result of a question that ends without an answer: it breaks a rule, is too large, was given up."""
+    return _result(question, "refused", {"code": code, "message": message}, "", None)
 
 
 def _result(
@@ -166,7 +189,10 @@ def _figures_by_subject(answer: Any, group: Hashable) -> Mapping[Any, Any] | Non
 
 
 def _entries_by_msg_id(answer: Any) -> dict[int | None, Any] | None:
-    """Return the entries of a list by msg_id, which the vendor sends as a string; None where it is no such list."""
+    """Return the entries of a list by msg_id, which the vendor sends as a string; None where it is no such list.
+
+    An entry without a readable msg_id spoils only itself, unless the list has no other.
+    """
     if not isinstance(answer, list):
         return None
     found: dict[int | None, Any] = {}
@@ -174,21 +200,25 @@ def _entries_by_msg_id(answer: Any) -> dict[int | None, Any] | None:
         msg_id = entry.get("msg_id") if isinstance(entry, dict) else None
         if isinstance(msg_id, str) and _NUMBER.fullmatch(msg_id):
             msg_id = int(msg_id)
-        if type(msg_id) is not int:
-            return None
-        found[msg_id] = entry
-    return found
+        if type(msg_id) is int:
+            found[msg_id] = entry
+    return found if found or not answer else None
 
 
 def _entries_by_device(answer: Any) -> dict[str, Any] | None:
-    """Return the entry of each device with its numeric `status`; None where the answer has another form."""
+    """Return the entry of each device with its numeric `status`; None where the answer has another form.
+
+    An entry of another form spoils only itself, unless the answer has no other.
+    """
     if not isinstance(answer, dict):
         return None
-    for entry in answer.values():
-        status = whole_number(entry.get("status")) if isinstance(entry, dict) else None
-        if status is None or not LONG_MIN <= status <= LONG_MAX:
-            return None
-    return answer
+    found = {name: entry for name, entry in answer.items() if _has_status(entry)}
+    return found if found or not answer else None
+
+
+def _has_status(entry: Any) -> bool:
+    status = whole_number(entry.get("status")) if isinstance(entry, dict) else None
+    return status is not None and LONG_MIN <= status <= LONG_MAX
 
 
 def _user_figures(answer: Any) -> dict[int | None, Any] | None:

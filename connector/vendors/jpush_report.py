@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr
 
 from connector.config.loader import DestinationSettings, DocumentedLimits
 from connector.errors import Refusal
-from connector.records import Item
+from connector.records import Answer, Item
 from connector.vendors import jpush_answers
 from connector.vendors.answers import LogText
 from connector.vendors.base import FieldKind, Limits, Request, Response, VendorEvent, VendorKind, Verdict
@@ -39,6 +39,7 @@ _STARTS: Final = {
     "MONTH": (re.compile(r"\d{4}-\d{2}"), "%Y-%m"),
 }
 _LONGEST: Final = {"HOUR": 24, "DAY": 60, "MONTH": 2}
+_OLDEST_DAYS: Final = 60
 
 RULES: Final[Mapping[str, str]] = {
     "kind.vip": "must be received or status, because the destination has vip: false",
@@ -50,6 +51,8 @@ RULES: Final[Mapping[str, str]] = {
     "date.required": "must be given where the record has no usable timestamp",
     "time_unit.value": "must be HOUR, DAY or MONTH",
     "start.format": "must be yyyy-MM-dd HH for HOUR, yyyy-MM-dd for DAY, yyyy-MM for MONTH",
+    "start.past": "must be within the last 60 days: the vendor has no older figures",
+    "duration.day": "must end within the day of start for HOUR: the vendor answers that day only",
     "duration.type": "must be a whole number, at least 1",
     "duration.range": "must be at most 24 for HOUR (one day), 60 for DAY, 2 for MONTH (60 days)",
 }
@@ -123,7 +126,7 @@ class JPushReport:
         endpoint, fields = self._questions.endpoint_and_fields(event)
         query_id = _query_id(event)
         if endpoint == "users":
-            text = self._questions.users_query(fields)
+            text = self._questions.users_query(fields, now)
             return Item(text.encode(), 1, text, None, Question(query_id, endpoint, None, (), now))
         msg_id = self._questions.msg_id(fields)
         if endpoint != "status":
@@ -146,6 +149,11 @@ class JPushReport:
         path = f"{group}/detail" if self._settings.detail else group
         return Request("GET", f"{self._base}/{path}?{(_PREFIX + joined).decode()}", self._auth)
 
+    def ended(self, item: Item, code: str | None, message: str) -> Answer | None:
+        """Return the `refused` result of a question that became a dead letter without an answer."""
+        question = item.context
+        return jpush_answers.refused_result(question, code, message) if isinstance(question, Question) else None
+
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
         """Return what the answer means, with a result for each question; status 4 is asked again up to three times."""
         return jpush_answers.verdict(response, group, items, asked, self._log_text)
@@ -160,7 +168,7 @@ def _attach_result(refusal: Refusal, event: VendorEvent, now: int) -> None:
     """Give a local refusal a result for the results topic, like a refusal by the vendor."""
     endpoint, msg_id = _subject(event)
     question = Question(_query_id(event), endpoint, msg_id, (), now)
-    refusal.answers = (jpush_answers.refused_locally(question, refusal),)
+    refusal.answers = (jpush_answers.refused_result(question, refusal.code, refusal.message),)
 
 
 def _status_body_parts(group: tuple[Any, ...]) -> tuple[bytes, bytes]:
@@ -242,10 +250,25 @@ class Questions:
         if timestamp not in _CALENDAR:
             self._rules.broken("date.required", type_name(value))
             return None
-        return (_EPOCH + timedelta(milliseconds=timestamp)).astimezone(_SHANGHAI).date().isoformat()
+        return _day_in_shanghai(timestamp).isoformat()
 
-    def users_query(self, fields: Mapping[str, Any]) -> str:
-        """Return the query string of a question about users."""
+    def _check_period(self, start: str, unit: str, duration: int, now: int) -> None:
+        """Refuse a period that begins more than 60 days ago, and hours that reach into the next day.
+
+        A month begins on its last day here: the vendor has figures of a month that ended within 60 days. One more day
+        is allowed, because the vendor's clock and day may differ; it judges the rest.
+        """
+        begin = datetime.strptime(start, _STARTS[unit][1]).replace(tzinfo=_SHANGHAI)
+        first = begin.date()
+        if unit == "MONTH":
+            first = (first.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
+        if now in _CALENDAR and (_day_in_shanghai(now) - first).days > _OLDEST_DAYS + 1:
+            self._rules.broken("start.past", f"{start}")
+        if unit == "HOUR" and begin.hour + duration > 24:
+            self._rules.broken("duration.day", f"{duration} from {start}")
+
+    def users_query(self, fields: Mapping[str, Any], now: int) -> str:
+        """Return the query string of a question about users; `now` is in epoch milliseconds."""
         unit, start, duration = fields.get("time_unit"), fields.get("start"), fields.get("duration")
         known = isinstance(unit, str) and unit in _STARTS
         if not known:
@@ -256,10 +279,16 @@ class Questions:
             self._rules.broken("duration.type", type_name(duration))
         elif known and duration > _LONGEST[str(unit)]:
             self._rules.broken("duration.range", f"{duration}")
+        elif known and isinstance(start, str) and _is_time(start, str(unit)):
+            self._check_period(start, str(unit), duration, now)
         try:
             return f"time_unit={quote(str(unit))}&start={quote(str(start))}&duration={duration}"
         except UnicodeEncodeError:
             raise Refusal("invalid", "jpush_report.event.text", "start must be valid Unicode", field="start") from None
+
+
+def _day_in_shanghai(timestamp: int) -> date:
+    return (_EPOCH + timedelta(milliseconds=timestamp)).astimezone(_SHANGHAI).date()
 
 
 def _is_time(text: str, unit: str) -> bool:

@@ -6,6 +6,7 @@ request repeated after an unknown outcome may count twice.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final, Literal
@@ -94,8 +95,6 @@ RULES: Final[Mapping[str, str]] = {
     "vkPlatform.value": f"must be one of {', '.join(PLATFORMS)}",
     "vkPlatform.together": "and customPlatformUserId must be given together",
     "customEventName.required": "must be given for customEvent",
-    "customEventName.method": "is a parameter of customEvent only",
-    "customEventParams.method": "is a parameter of customEvent only",
     "customEventParams.type": "must be an object of strings",
     "customEventParams.name": "must have names of 1 to 255 characters",
     "customEventParams.value": "must have values of 1 to 255 characters",
@@ -120,6 +119,9 @@ CODES: Final[Mapping[str, CodeMeaning]] = {
 }
 """The document's status codes, each with its meaning and solution."""
 
+_CUSTOM_EVENT_ONLY: Final = ("customEventName", "customEventParams")
+_TIMESTAMPS: Final = range(946_674_000, 4_294_967_296)
+
 _REQUEST_ERRORS: Final = frozenset({"empty post data", "bad json", "bad api version"})
 """Errors of the request itself: no record can cause them."""
 
@@ -133,6 +135,11 @@ class MyTrackerSettings(DestinationSettings):
     base_url: str = Field(default="https://tracker-s2s.my.com", description="Scheme and host of the API.")
     id_app: int = Field(gt=0, description="The app's id (idApp).")
     token: SecretStr = Field(min_length=1, description="The S2S token, sent as the Authorization header as it is.")
+    event_time: Literal["record", "receipt"] = Field(
+        default="record",
+        description="An event without eventTimestamp gets its record's timestamp (`record`); with `receipt` the vendor "
+        "takes the time of receipt, which is wrong for a retry, a backlog or a replay.",
+    )
 
 
 class MyTracker:
@@ -143,6 +150,8 @@ class MyTracker:
         documented, batch = settings.documented, settings.batch
         self._query = f"?idApp={settings.id_app}"
         self._rules = Rules("mytracker", RULES, settings.rules)
+        self._dates_events = settings.event_time == "record"
+        self._dropped: Counter[str] = Counter()
         self._log_text = LogText(token)
         self._base = f"{settings.base_url.rstrip('/')}/v1/"
         self._headers = {"Content-Type": "application/json", "Authorization": token}
@@ -162,20 +171,27 @@ class MyTracker:
 
     def encode(self, event: VendorEvent, now: int) -> Item:
         """Check every parameter of the document's table and return the set."""
-        fields = event.fields
+        fields, method = event.fields, str(self.group(event))
+        superfluous = self._superfluous(fields, method)
         datum: dict[str, Any] = {}
         for name, value in fields.items():
-            if value is None:
+            if value is None or name in superfluous:
                 continue
             if (lengths := STRINGS.get(name)) is not None:
                 datum[name] = self._checked_string(name, value, *lengths)
             elif (bounds := NUMBERS.get(name)) is not None:
                 datum[name] = self._checked_number(name, value, *bounds)
         params = fields.get("customEventParams")
-        if params:
+        if params and "customEventParams" not in superfluous:
             datum["customEventParams"] = self._checked_params(params)
-        self._check_combination(datum, str(self.group(event)))
-        return Item(json_bytes("mytracker", datum))
+        self._check_combination(datum, method)
+        body = json_bytes("mytracker", datum)
+        if self._dates_events and "eventTimestamp" not in datum and event.timestamp // 1000 in _TIMESTAMPS:
+            dated = b'%b,"eventTimestamp":%d}' % (body[:-1], event.timestamp // 1000)
+            # An event that fits without our addition is sent without it: a wrong time is better than a dead letter.
+            if len(body) > 2 and len(dated) + self._limits.overhead <= self._limits.bytes:
+                body = dated
+        return Item(body)
 
     def _checked_number(self, name: str, value: Any, least: int | None, most: int) -> Any:
         if type(value) is datetime and value.tzinfo is not None:
@@ -213,6 +229,25 @@ class MyTracker:
                 self._rules.broken("customEventParams.name", f"an object with a name of {len(name)} characters")
         return kept
 
+    def _superfluous(self, fields: Mapping[str, Any], method: str) -> Sequence[str]:
+        """Return the parameters to leave out, and count them: the method would refuse the whole batch for them.
+
+        An empty `customUserId` identifies no one; where a device does, it is left out too.
+        """
+        if method != "customEvent":
+            found = [name for name in _CUSTOM_EVENT_ONLY if fields.get(name) is not None]
+        elif fields.get("customUserId") == "" and any(fields.get(name) is not None for name in DEVICES):
+            found = ["customUserId"]
+        else:
+            return ()
+        self._dropped.update(found)
+        return found
+
+    def take_dropped(self) -> Mapping[str, int]:
+        """Return how many parameters were dropped since the last call, by name."""
+        dropped, self._dropped = self._dropped, Counter()
+        return dropped
+
     def _check_combination(self, datum: dict[str, Any], method: str) -> None:
         """Check the rules about several parameters: an identifier, the method's own parameters, VK's pair."""
         missing = "null or missing"
@@ -224,9 +259,6 @@ class MyTracker:
             return
         if "customUserId" not in datum:
             self._rules.broken("customUserId.required", missing)
-        for name in ("customEventName", "customEventParams"):
-            if name in datum:
-                self._rules.broken(f"{name}.method", f"given for {method}")
         if ("vkPlatform" in datum) != ("customPlatformUserId" in datum):
             self._rules.broken("vkPlatform.together", "given alone")
 

@@ -121,6 +121,8 @@ class QuickAudience:
         datum: dict[str, Any] = {"organizationId": self._organization}
         for name, required in STRINGS:
             value = fields.get(name)
+            if value == "" and name == "organizationId":
+                continue
             if not value or type(value) is not str:
                 value = self._checked_string(name, value, required=required)
             if value is not None:

@@ -118,7 +118,7 @@ def typed(parameters: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("method", ["registration", "login", "customEvent"])
 async def test_mytrackers_batches_arrive(method: str, connect: Connect, sample: Sample) -> None:
     """Each method's sample batch is accepted at that method's address, unchanged."""
-    wire = await connect("mytracker")
+    wire = await connect("mytracker", event_time="receipt")
     sets = sample(f"mytracker-{method}Batch.json")
     assert isinstance(await wire.deliver(*({"method": method, **each} for each in sets)), Accepted)
     assert wire.simulator.accepted == [{"method": method, **each} for each in sets]

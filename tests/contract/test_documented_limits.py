@@ -66,7 +66,7 @@ def _event(changes: dict[str, Any]) -> dict[str, Any]:
 
 async def test_every_edge_of_mytrackers_table_is_accepted(connect: Connect) -> None:
     """Each least and greatest value and length passes here and there, whatever its characters take in bytes."""
-    wire = await connect("mytracker")
+    wire = await connect("mytracker", event_time="receipt")
     for changes in GOOD:
         assert isinstance(await wire.deliver(_event(changes)), Accepted), changes
     assert wire.simulator.accepted == [_event(changes) for changes in GOOD]

@@ -161,7 +161,7 @@ async def test_mytrackers_import_is_a_bare_array_behind_a_raw_token(method: str,
     assert (arrived.method, arrived.path_qs) == ("POST", f"/v1/{method}Batch/?idApp=666")
     assert arrived.content_type == "application/json"
     assert arrived.headers["Authorization"] == "skjdfASFasf03"
-    assert json.loads(body) == [{"customUserId": ODD, **custom}]
+    assert json.loads(body) == [{"customUserId": ODD, **custom, "eventTimestamp": NOW // 1000}]
 
 
 JPUSH: Final = [

@@ -197,3 +197,20 @@ def test_a_datum_is_converted_to_json_types() -> None:
     """Times as ISO 8601, bytes in base64, a named union by its name; everything else unchanged."""
     datum = {"at": datetime(2026, 1, 1, tzinfo=UTC), "raw": b"\x00", "body": ("a.B", {"x": [1, None, True]})}
     assert plain(datum) == {"at": "2026-01-01T00:00:00+00:00", "raw": "AA==", "body": {"a.B": {"x": [1, None, True]}}}
+
+
+def test_show_explains_the_vendors_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """The code's meaning and solution, in English, are shown with the vendor's own text, in tables and in JSON.
+
+    Kills: a code that only the vendor's document explains.
+    """
+    one = dead_letter("code 4103: cuid 22 对应的用户不存在")
+    history = DeadLetterHistory(one, (one,), (), "cluster")
+    inspection = Inspection("a.Schema", {"cuid": 1}, None, ())
+    show_dead_letter(history, inspection)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "对应的用户不存在" in text
+    assert "There is no user with this cuid at Jiguang." in text
+    assert "Register the user there or correct cuid." in text
+    shown = dead_letter_json(history, inspection)
+    assert shown["solution"] == "Register the user there or correct cuid."

@@ -11,8 +11,9 @@ from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from connector.codec.codec import SCHEMA_HEADER, UNKNOWN_SECONDS, Decoder, Encoder, compile_write
-from connector.codec.registry import Registry, RegistryTrouble
+from connector.codec.registry import Registry, RegistryTrouble, make_client
 from connector.codec.schemas import Contracts, load_contracts, read_schema
+from connector.config.loader import RegistrySettings
 from connector.errors import FatalError, Refusal, SchemaUnavailable
 from connector.records import Record
 from connector.testing.clock import ManualClock
@@ -337,3 +338,30 @@ def test_reading_a_schema_back_keeps_it() -> None:
     """The text that is registered reads back as the same schema."""
     schema = CONTRACTS.schemas["connector.events.Event"]
     assert read_schema(schema.text).fingerprint == schema.fingerprint
+
+
+async def test_a_proxy_comes_from_the_configuration_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP_PROXY has no effect on the registry, as it has none on destinations; `client.proxy` has.
+
+    Kills: the registry client's own reading of the environment.
+    """
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    direct = await asyncio.to_thread(make_client, RegistrySettings(url=url))
+    proxied = RegistrySettings(url="http://registry.invalid", client={"proxy": url})
+    through = await asyncio.to_thread(make_client, proxied)
+    for client in (direct, through):
+        with pytest.raises(Exception, match="404"):
+            await client.get_schema(7)
+        await client._rest_client.session.aclose()  # type: ignore[attr-defined]
+    server.close()
+    assert [head.split(b" ")[1].partition(b"schemas")[0] for head in asked] == [b"/", b"http://registry.invalid/"]

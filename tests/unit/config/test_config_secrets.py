@@ -172,3 +172,22 @@ def test_redacted_hides_every_secret(folder: Path) -> None:
     secrets = {"s-kafka", "s-pem", "s-url", "user:s-info", "s-deep", "s-proxy", "s-token", "s-one", "t-two"}
     assert set(secret_values(settings)) == secrets
     assert "s-one" not in repr(settings)
+
+
+@pytest.mark.parametrize("secret", ["line\nbreak", "carriage\rreturn", "tab\there", "nul\0", "bell\x07"])
+def test_a_secret_with_a_control_character_is_refused_by_its_path(secret: str, tmp_path: Path) -> None:
+    """Such a secret cannot be sent in a header; found at the start it is no outage, and the value is not shown."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(tmp_path, {"destinations": {"two": {"token": secret}}})
+    (fault,) = caught.value.faults
+    assert fault.path == "destinations.two.token"
+    assert "control character" in fault.message
+    assert secret not in str(fault)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://proxy.example:1080", "proxy.example:3128", "http://"])
+def test_only_an_http_proxy_is_allowed(proxy: str, tmp_path: Path) -> None:
+    """Another protocol would be used as an HTTP proxy, and every request would fail."""
+    with pytest.raises(ConfigurationError, match="HTTP proxy, such as") as caught:
+        read(tmp_path, {"destinations": {"two": {"http": {"proxy": proxy}}}})
+    assert [fault.path for fault in caught.value.faults] == ["destinations.two.http.proxy"]

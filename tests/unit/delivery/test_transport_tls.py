@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import ipaddress
 import ssl
@@ -12,11 +13,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from structlog.testing import capture_logs
 
 from connector.config.loader import HttpSettings
 from connector.delivery.transport import HttpTransport
 from connector.vendors.base import Request
-from tests.unit.delivery.raw_server import accept_all, failure, serving
+from tests.unit.delivery.raw_server import Peer, accept_all, failure, serving
 
 
 def certificate(folder: Path) -> HttpSettings:
@@ -91,3 +93,69 @@ async def test_a_server_that_is_not_trusted_gets_nothing(strict: ssl.SSLContext,
         assert not error.unknown_outcome
         assert error.reason.startswith(f"connect to 127.0.0.1:{server.port} failed: certificate not trusted: ")
         assert server.requests == []
+
+
+def server_context(files: HttpSettings) -> ssl.SSLContext:
+    """Return a server that has this certificate and demands it of clients."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(str(files.cert_file), files.key_file)
+    context.load_verify_locations(files.ca_file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def test_renewed_certificates_are_used_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new authority and client certificate in the same files: the next request uses them, the old one is closed.
+
+    Kills: reading the files once, at the start.
+    """
+    monkeypatch.setattr("connector.delivery.transport.CERTIFICATES_INTERVAL", 0.0)
+    files = await asyncio.to_thread(certificate, tmp_path)
+    made = HttpTransport("vendor", files, 2)
+    async with serving(accept_all, server_context(files)) as server:
+        assert (await made.send(Request("POST", f"https://127.0.0.1:{server.port}/", {}, b"[1]"), 10.0)).body == b"[1]"
+    await asyncio.to_thread(certificate, tmp_path)
+    async with serving(accept_all, server_context(files)) as renewed:
+        url = f"https://127.0.0.1:{renewed.port}/"
+        assert (await made.send(Request("POST", url, {}, b"[2]"), 10.0)).body == b"[2]"
+        await made.close()
+
+
+async def test_a_request_under_way_ends_on_its_own_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewing certificates breaks no request that is under way."""
+    monkeypatch.setattr("connector.delivery.transport.CERTIFICATES_INTERVAL", 0.0)
+    files = await asyncio.to_thread(certificate, tmp_path)
+    made = HttpTransport("vendor", files, 2)
+    go_on = asyncio.Event()
+
+    async def slow(peer: Peer) -> None:
+        body = await peer.request()
+        await go_on.wait()
+        await peer.answer(body)
+
+    async with serving(slow, server_context(files)) as server, serving(accept_all) as plain:
+        first = asyncio.ensure_future(made.send(Request("POST", f"https://127.0.0.1:{server.port}/", {}, b"[1]"), 10.0))
+        await server.asked.wait()
+        await asyncio.to_thread(certificate, tmp_path)
+        assert (await made.send(Request("POST", plain.url("/"), {}, b"[2]"), 10.0)).body == b"[2]"
+        go_on.set()
+        assert (await first).body == b"[1]"
+        await made.close()
+
+
+async def test_certificates_that_cannot_be_read_leave_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file half written is no outage; the change that completes it is seen."""
+    monkeypatch.setattr("connector.delivery.transport.CERTIFICATES_INTERVAL", 0.0)
+    files = await asyncio.to_thread(certificate, tmp_path)
+    made = HttpTransport("vendor", files, 2)
+    async with serving(accept_all, server_context(files)) as server:
+        request = Request("POST", f"https://127.0.0.1:{server.port}/", {}, b"[1]")
+        assert (await made.send(request, 10.0)).status == 200
+        await asyncio.to_thread(Path(str(files.cert_file)).write_text, "half")
+        with capture_logs() as logs:
+            assert (await made.send(request, 10.0)).status == 200
+            assert (await made.send(request, 10.0)).status == 200
+        assert [line["event"] for line in logs] == ["destination.certificates_unreadable"]
+        await made.close()

@@ -168,6 +168,49 @@ def test_times_at_the_limits_pass_and_expire(itime: int) -> None:
     assert vendor(rules={"jiguang.itime.past": "off"}).encode(event(itime=itime), NOW).expires_at is None
 
 
+def test_a_wrong_clock_condemns_no_fresh_event() -> None:
+    """An event that is fresh by the vendor's clock, or by its record's own timestamp, is sent.
+
+    Kills: checking `itime` by our clock alone.
+    """
+    ahead = NOW + 10 * 60 * 1000
+    fields = event(itime=ahead).fields
+    with pytest.raises(Refusal):
+        vendor().encode(VendorEvent(fields, "x"), NOW)
+    assert vendor().encode(VendorEvent(fields, "x", ahead), NOW).body
+    jiguang = vendor()
+    jiguang.set_clock(10 * 60 * 1000)
+    assert jiguang.encode(VendorEvent(fields, "x"), NOW).expires_at == ahead + 366 * DAY - 10 * 60 * 1000
+    jiguang.set_clock(0)
+    with pytest.raises(Refusal):
+        jiguang.encode(VendorEvent(fields, "x"), NOW)
+
+
+def test_an_empty_200_is_a_setting() -> None:
+    """The document allows it as success; it is retried, shown after three in a row, and accepted where configured."""
+    jiguang = vendor()
+    empty, success = Response(200, {}, b""), Response(200, {}, b'{"code": 0}')
+    verdicts = [jiguang.read(response, None, [], 0) for response in (empty, empty, success, empty, empty, empty)]
+    assert [type(each) for each in verdicts] == [Retry, Retry, Accepted, Retry, Retry, Misconfigured]
+    assert isinstance(verdicts[-1], Misconfigured)
+    assert "empty_200: accept" in verdicts[-1].reason
+    assert isinstance(vendor(empty_200="accept").read(empty, None, [], 0), Accepted)
+    assert not isinstance(vendor(empty_200="accept").read(Response(201, {}, b""), None, [], 0), Accepted)
+
+
+@pytest.mark.parametrize("code", [4001, 4004])
+@pytest.mark.parametrize("what", ["data", "body"])
+def test_an_error_about_the_request_blames_no_record(code: int, what: str) -> None:
+    """4001 and 4004 about `data` or the body: the request is wrong, whatever `codes:` says.
+
+    Kills: dead-lettering records for a body that a proxy broke.
+    """
+    body = {"code": code, "msg": f"{what} 字段类型错误"}
+    assert isinstance(read(200, body, codes={str(code): "refuse"}), Misconfigured)
+    own = read(200, body, event(properties={what: "x"}))
+    assert isinstance(own, Refused)
+
+
 def test_text_that_is_no_unicode_is_refused_and_does_not_crash() -> None:
     """A lone surrogate has no UTF-8, so the record is refused."""
     with pytest.raises(Refusal, match="cannot be written as JSON"):

@@ -123,9 +123,9 @@ def test_another_day_is_another_request() -> None:
 
 def test_a_users_question_has_a_request_of_its_own() -> None:
     """Only one distinct question fits into a request, with the space of an hour encoded."""
-    report, group, items = prepared(*[ask("Users", time_unit="HOUR", start="2014-06-11 09", duration=3)] * 2)
+    report, group, items = prepared(*[ask("Users", time_unit="HOUR", start="2023-11-11 09", duration=3)] * 2)
     request = report.request(group, items, NOW)
-    assert request.url == "https://report.jpush.cn/v3/users?time_unit=HOUR&start=2014-06-11%2009&duration=3"
+    assert request.url == "https://report.jpush.cn/v3/users?time_unit=HOUR&start=2023-11-11%2009&duration=3"
     assert report.limits(group).records == 1
     assert items[0].merge_key == items[1].merge_key
 
@@ -149,13 +149,17 @@ _BROKEN: list[tuple[str, VendorEvent]] = [
     ("date.format", status("a", day="20231114")),
     ("date.required", ask("MessageStatus", timestamp=-1, msg_id=1, registration_ids=["a"], date=None)),
     ("date.required", ask("MessageStatus", timestamp=10**17, msg_id=1, registration_ids=["a"], date=None)),
-    ("time_unit.value", ask("Users", time_unit="WEEK", start="2014-06-11", duration=1)),
-    ("start.format", ask("Users", time_unit="DAY", start="2014-06", duration=1)),
-    ("start.format", ask("Users", time_unit="HOUR", start="2014-06-11 24", duration=1)),
-    ("duration.type", ask("Users", time_unit="DAY", start="2014-06-11", duration=0)),
-    ("duration.range", ask("Users", time_unit="DAY", start="2014-06-11", duration=61)),
-    ("duration.range", ask("Users", time_unit="HOUR", start="2014-06-11 00", duration=25)),
-    ("duration.range", ask("Users", time_unit="MONTH", start="2014-06", duration=3)),
+    ("time_unit.value", ask("Users", time_unit="WEEK", start="2023-11-11", duration=1)),
+    ("start.format", ask("Users", time_unit="DAY", start="2023-11", duration=1)),
+    ("start.format", ask("Users", time_unit="HOUR", start="2023-11-11 24", duration=1)),
+    ("duration.type", ask("Users", time_unit="DAY", start="2023-11-11", duration=0)),
+    ("duration.range", ask("Users", time_unit="DAY", start="2023-11-11", duration=61)),
+    ("duration.range", ask("Users", time_unit="HOUR", start="2023-11-11 00", duration=25)),
+    ("duration.range", ask("Users", time_unit="MONTH", start="2023-11", duration=3)),
+    ("start.past", ask("Users", time_unit="DAY", start="2023-09-13", duration=1)),
+    ("start.past", ask("Users", time_unit="HOUR", start="2023-09-13 00", duration=1)),
+    ("start.past", ask("Users", time_unit="MONTH", start="2023-08", duration=1)),
+    ("duration.day", ask("Users", time_unit="HOUR", start="2023-11-11 23", duration=2)),
 ]
 
 
@@ -170,6 +174,15 @@ def test_each_rule_refuses_and_can_be_switched_off(rule: str, given: VendorEvent
     item = lenient.encode(given, NOW)
     assert lenient.request(lenient.group(given), [item], NOW).url
     assert item.weight <= lenient.limits(lenient.group(given)).records
+
+
+@pytest.mark.parametrize(
+    ("unit", "start", "duration"),
+    [("DAY", "2023-09-15", 60), ("HOUR", "2023-11-14 00", 24), ("HOUR", "2023-11-14 23", 1), ("MONTH", "2023-09", 2)],
+)
+def test_periods_at_the_limits_pass(unit: str, start: str, duration: int) -> None:
+    """60 days back, a whole day of hours, and a month that ended within 60 days are asked."""
+    assert vendor().encode(ask("Users", time_unit=unit, start=start, duration=duration), NOW).body
 
 
 def test_every_rule_has_a_case() -> None:
@@ -237,12 +250,12 @@ def test_nested_figures_have_dotted_names() -> None:
     assert told[0]["answer"] == {"msg_id": "9", "ios.click": None, "ios.target": 10}
     body = {
         "time_unit": "DAY",
-        "start": "2014-06-10",
+        "start": "2023-11-10",
         "duration": 3,
-        "items": [{"time": "2014-06-11", "android": {"active": 1}}],
+        "items": [{"time": "2023-11-11", "android": {"active": 1}}],
     }
-    told = data(read(200, body, ask("Users", time_unit="DAY", start="2014-06-10", duration=3)))
-    assert told[0]["answer"]["items.2014-06-11.android.active"] == 1
+    told = data(read(200, body, ask("Users", time_unit="DAY", start="2023-11-10", duration=3)))
+    assert told[0]["answer"]["items.2023-11-11.android.active"] == 1
     assert (told[0]["msg_id"], orjson.loads(told[0]["raw"])) == (None, body)
 
 
@@ -268,6 +281,58 @@ def test_an_abnormal_status_is_asked_again_three_times() -> None:
     verdict = read(200, body, status("a", "b"), status("b", name="r"), asked=3)
     assert isinstance(verdict, Accepted)
     assert (verdict.again, data(verdict)[0]["answer"]) == (frozenset(), {"a": 4, "b": 1})
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"msg_id": None, "android_received": 9}, {"msg_id": "x"}, 7, None, {}, {"msg_id": "1", "new": {"deep": [1]}}],
+)
+def test_one_odd_entry_spoils_only_itself(odd: object) -> None:
+    """The other pushes are found; the push of the odd entry is missing unless it can be read.
+
+    Kills: refusing a whole list for one entry.
+    """
+    body = [odd, {"msg_id": "2", "android_received": 5}]
+    found = data(read(200, body, ask("Received", msg_id=1), ask("Received", msg_id=2)))
+    assert found[1]["status"] == "found"
+    assert found[0]["status"] == ("found" if isinstance(odd, dict) and odd.get("msg_id") == "1" else "missing")
+
+
+@pytest.mark.parametrize("odd", [{"status": "0"}, {"status": None}, "delivered", {}, {"status": 2**63}])
+def test_one_odd_device_spoils_only_itself(odd: object) -> None:
+    """The other devices are answered; the odd one is missing, as is a key that no question asked about."""
+    found = data(read(200, {"a": odd, "b": {"status": 1}, "message": "ok"}, status("a", "b")))
+    assert found[0]["answer"] == {"a": "missing", "b": 1}
+
+
+@pytest.mark.parametrize("wrap", [lambda error: error, lambda error: [error], lambda error: {"error": [error]}])
+def test_errors_are_read_wherever_they_are(wrap: Any) -> None:
+    """At top level and in an array as under `error`, with the code as text too."""
+    for code in (3001, "3001"):
+        verdict = read(401, wrap({"code": code, "message": "m"}), ask("Received", msg_id=1))
+        assert isinstance(verdict, Misconfigured)
+        assert verdict.code == "3001"
+
+
+def test_a_refused_status_interface_holds_the_endpoint() -> None:
+    """2003 is about the interface and not about one push and day.
+
+    Kills: a hold for each push, 3,000 for 3,000 pushes.
+    """
+    verdict = read(403, {"error": {"code": 2003, "message": "m"}}, status("a"))
+    assert isinstance(verdict, Misconfigured)
+    assert verdict.scope == "status"
+
+
+def test_a_question_that_ends_without_an_answer_has_a_result() -> None:
+    """Too large or given up: whoever asked learns of it."""
+    report, _, items = prepared(ask("Received", "q", msg_id=1))
+    answer = report.ended(items[0], "http_413", "too large")
+    assert answer is not None
+    assert (answer.datum["query_id"], answer.datum["status"]) == ("q", "refused")
+    assert answer.datum["answer"] == {"code": "http_413", "message": "too large"}
+    assert fastavro.validate(answer.datum, RESULT)
+    assert report.ended(Item(b""), None, "skipped") is None
 
 
 @pytest.mark.parametrize("body", [b"<html>", {}, {"msg_id": "1"}, [1], [{"msg_id": "x"}], [{}], b"null"])

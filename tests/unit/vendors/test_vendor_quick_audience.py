@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, date, datetime
 from email.message import Message
 from email.parser import BytesParser
@@ -115,6 +116,28 @@ def test_the_form_has_both_fields_whatever_the_events_say() -> None:
     ] * 3
     limits = quick.limits(None)
     assert len(request.body or b"") == limits.overhead + sum(len(item.body) for item in items) + 2 * limits.separator
+
+
+def test_a_boundary_is_random_and_quoting_one_costs_nothing() -> None:
+    """Each request has its own boundary, so an event that quotes another one 30,000 times is sent at once.
+
+    Kills: searching the events for a boundary that is free.
+    """
+    quick = vendor()
+    quoted = "".join(f"--connector-boundary-{number:013d}" for number in range(30_000))
+    item = quick.encode(event(extendAttributes={"a": quoted}), NOW)
+    started = time.perf_counter()
+    first, second = (quick.request(None, [item], NOW) for _ in range(2))
+    assert time.perf_counter() - started < 1.0
+    assert first.headers["Content-Type"] != second.headers["Content-Type"]
+    assert orjson.loads(form(first)["eventMessageModelListJson"])[0]["extendAttributes"] == {"a": quoted}
+
+
+def test_an_empty_organization_is_the_accounts() -> None:
+    """`organizationId: ""` gets the default like a missing one, and `success` with `data: null` is accepted."""
+    assert sent(event(organizationId=""))["organizationId"] == "组织-1"
+    assert sent(event(organizationId=""), organization_id="other")["organizationId"] == "other"
+    assert isinstance(read(200, {**_OK, "data": None}), Accepted)
 
 
 def test_all_optional_fields_are_sent_and_nulls_left_out() -> None:
