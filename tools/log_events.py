@@ -63,6 +63,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "partitions.assigned": "This member now processes these partitions.",
     "partitions.lost": "Work of these partitions is dropped. Another member has them.",
     "partitions.revoked": "These partitions were drained and committed, and are given up.",
+    "port.failed": "The member's or the console's port could not answer a request because of a fault of its own.",
     "receipt.lost": "A receipt could not be written. Its delivery is not affected.",
     "record.dead_lettered": "A record became a dead letter (logged once a minute per destination, cause and code).",
     "record.decoded": "A followed record was decoded; has only the schema's name and sizes.",

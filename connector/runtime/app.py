@@ -90,7 +90,8 @@ async def serve(
     metrics.on_scrape(member.update_gauges)
     server = Server(
         host=settings.server.host,
-        port=settings.server.port,
+        ports=settings.server.ports,
+        hosts=settings.server.hosts,
         token=settings.server.token,
         metrics=metrics,
         member=member,

@@ -33,6 +33,7 @@ FLOORS = (
     "records",
     "tasks",
     "clock",
+    "listener",
     "errors",
 )
 """Packages and top-level modules from the top floor down. Each imports only from the floors below it."""

@@ -71,6 +71,15 @@ def test_values_are_read_as_people_write_them(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("port", "first", "last"), [(8080, 8080, 8080), ("8080", 8080, 8080), (0, 0, 0), ("8080-8089", 8080, 8089)]
+)
+def test_a_port_may_be_a_range(folder: Path, port: object, first: int, last: int) -> None:
+    """Several members on one host share a file: each takes the first port of the range that is free."""
+    ports = read(folder, {"server": {"port": port}}).settings.server.ports
+    assert (ports[0], ports[-1]) == (first, last)
+
+
+@pytest.mark.parametrize(
     ("given_start", "client", "start"),
     [
         ("earliest", {}, "earliest"),
@@ -230,7 +239,10 @@ ONE_FAULT: list[tuple[dict[str, Any], str, str]] = [
         "schema_registry.url",
         "begins with http:// or https://, not",
     ),
-    ({"server": {"port": "http"}}, "server.port", "must be a whole number, not a string"),
+    ({"server": {"port": "http"}}, "server.port", "or a range such as 8080-8089, not 'http'"),
+    ({"server": {"port": 65536}}, "server.port", "must be a port from 0 to 65535"),
+    ({"server": {"port": "8089-8080"}}, "server.port", "must be a port from 0 to 65535"),
+    ({"console": {"port": "http"}}, "console.port", "must be a whole number, not a string"),
 ]
 
 
