@@ -26,6 +26,7 @@ from connector.delivery.transport import HttpTransport
 from connector.errors import ConnectorError, StartupError
 from connector.kafka.consumer import KafkaSource
 from connector.kafka.groups import Groups
+from connector.kafka.membership import GroupMembership
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.kafka.receipts import ReceiptWriter, ResultsWriter
 from connector.kafka.topics import TopicCheck, TopicReport
@@ -36,6 +37,7 @@ from connector.runtime.checks import check_routes, known_schemas, open_registry,
 from connector.runtime.http import Server
 from connector.runtime.member import Member
 from connector.runtime.pipeline import QUEUE_SHARE, Edges, build
+from connector.tasks import Supervisor, restarted
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
 
@@ -211,13 +213,18 @@ async def _run(
     trouble.listener = pipeline.holds.registry_trouble
     await producer.start()
     member.running(pipeline, dead_letters, lambda: source.troubles)
-    background = [asyncio.create_task(member.summarize(metrics)), asyncio.create_task(_leave(source, stop))]
+    groups = GroupMembership(base.kafka)
+    background: Supervisor[None] = Supervisor(stop.set)
+    background.start(_leave(source, stop), "leave", None)
+    background.start(restarted(lambda: member.summarize(metrics), "summary", clock), "summary", None)
+    membership = lambda: member.watch_membership(lambda: groups.has_member(group, source.member_id))  # noqa: E731
+    background.start(restarted(membership, "membership", clock), "membership", None)
     try:
         await pipeline.run(stop)
+        background.check()
     finally:
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await background.close()
+        await groups.close()
         if receipts is not None:
             await receipts.close(1.0)
         await producer.close(2.0)

@@ -11,9 +11,10 @@ from connector import vendors
 from connector.clock import SystemClock
 from connector.codec.registry import Registry, make_client
 from connector.codec.schemas import Schema, load_contracts, load_schema_files
-from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings
+from connector.config.loader import DestinationSettings, KafkaSettings, Loaded, RegistrySettings, Settings
 from connector.delivery.transport import HttpTransport
 from connector.errors import ConfigFault, ConfigurationError, ConnectorError, StartupError, TransportError
+from connector.kafka.membership import GroupMembership
 from connector.kafka.topics import OwnTopic, TopicCheck
 from connector.routing.table import RouteTable
 from connector.vendors.base import Misconfigured, Probed, VendorKind
@@ -92,6 +93,7 @@ async def check_online(loaded: Loaded) -> list[str]:
         async with TopicCheck(settings.kafka, clock=SystemClock()) as check:
             await check.wait(lambda _message: None, REACH_TIMEOUT)
             await check.check(settings.kafka.topics, own_topics(settings))
+        faults.extend(await _group_faults(settings.kafka))
     except ConnectorError as error:
         faults.append(str(error))
     if settings.schema_registry is not None:
@@ -109,6 +111,18 @@ async def check_online(loaded: Loaded) -> list[str]:
         if fault is not None:
             faults.append(f"destinations.{name}: {fault}")
     return faults
+
+
+async def _group_faults(settings: KafkaSettings) -> list[str]:
+    """Return why a member could not join the group. Raises `StartupError` where the group's broker does not answer.
+
+    Metadata comes from any broker; the group is led by one of them, under its own address and its own permission.
+    """
+    group = settings.group_id
+    async with GroupMembership(settings) as groups:
+        if await groups.may_read(group):
+            return []
+    return [f"this user may not READ group {group}; grant it: kafka-acls --add --operation Read --group {group} …"]
 
 
 class CheckedTopic(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +13,7 @@ from connector import __version__
 from connector.clock import Clock
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.worker import Worker
+from connector.errors import ConnectorError
 from connector.pipeline.skips import Skipped, Skipper
 from connector.records import Position
 from connector.runtime.pipeline import Pipeline
@@ -23,11 +24,15 @@ from connector.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 SUMMARY_INTERVAL: Final = 30.0
-JOIN_SECONDS: Final = 15.0
-"""After so many seconds in a group without an assignment a member counts as having none.
+ASK_SECONDS: Final = 5.0
+"""How often the group is asked whether it has this member, while the member has no partitions."""
+REBALANCE_SECONDS: Final = 10.0
+"""How long a member that had partitions may have none before it is no longer ready: rebalances take seconds."""
+SILENT_SECONDS: Final = 15.0
+"""How long a member may have no partitions before that is logged, with the reason."""
 
-The classic protocol reports an empty assignment; KIP-848 reports nothing.
-"""
+
+IDLE: Final = "no partitions: the group has at least as many members as partitions"
 
 
 class Check(NamedTuple):
@@ -54,6 +59,9 @@ class Member:
         self._workers: Mapping[str, Worker] = {}
         self._dead_letters: DeadLetterWriter | None = None
         self._troubles: Callable[[], Mapping[str | None, str]] = dict
+        self._assigned_at: float | None = None
+        self._unassigned: str | None = "joining the group"
+        """Why the group has given this member no partitions; None: it is a member, and there are none left for it."""
 
     def waiting(self, reason: str | None) -> None:
         """Set the reason why the pipeline cannot start yet; None: there is none any more."""
@@ -86,21 +94,46 @@ class Member:
             reasons.append(self._dead_letters.trouble)
         troubles = self._troubles()
         reasons.extend(f"{'broker' if topic is None else f'topic {topic}'}: {text}" for topic, text in troubles.items())
-        ready = self._waiting is None and self._joined() and None not in troubles
-        if not ready and not reasons:
-            reasons.append("joining the group")
+        is_joined = self._has_partitions() or self._unassigned is None
+        if not self._has_partitions() and self._waiting is None:
+            reasons.append(self._unassigned or IDLE)
         for name, worker in self._workers.items():
             condition = worker.condition()
             if condition.cause is not None:
                 reasons.append(f"destination {name} is {condition.state}: {condition.cause}")
-        return Check(ok=ready, reasons=reasons)
+        return Check(ok=self._waiting is None and None not in troubles and is_joined, reasons=reasons)
 
-    def _joined(self) -> bool:
-        """Whether the group has answered this member, with partitions or with none."""
-        runner = None if self._pipeline is None else self._pipeline.runner
-        if runner is None or runner.polled_at is None:
-            return False
-        return runner.joining_since is None or runner.polled_at - runner.joining_since > JOIN_SECONDS
+    def _has_partitions(self) -> bool:
+        """Whether the member has partitions, or had some a moment ago: a rebalance moves them."""
+        if self._pipeline is not None and self._pipeline.runner.assigned:
+            self._assigned_at = self._clock.now()
+        return self._assigned_at is not None and self._clock.now() - self._assigned_at < REBALANCE_SECONDS
+
+    async def watch_membership(self, has_member: Callable[[], Awaitable[bool]]) -> None:
+        """Find out, while there are no partitions, whether the group has this member. Runs until cancelled.
+
+        A group with more members than partitions has given this one none, which is well. Otherwise it has not joined:
+        it may not read the group, or does not reach the broker that leads it. KIP-848 reports neither, and the classic
+        protocol keeps trying, so the group itself is asked.
+        """
+        since, logged = self._clock.now(), False
+        while True:
+            if self._has_partitions():
+                self._unassigned, since, logged = "joining the group", self._clock.now(), False
+            else:
+                self._unassigned = await self._why_unassigned(has_member)
+                if not logged and self._clock.now() - since >= SILENT_SECONDS:
+                    log.warning("member.without_partitions", reason=self._unassigned or IDLE)
+                    logged = True
+            await self._clock.sleep(ASK_SECONDS)
+
+    @staticmethod
+    async def _why_unassigned(has_member: Callable[[], Awaitable[bool]]) -> str | None:
+        """Return why the member has no partitions; None if the group has it and gave it none."""
+        try:
+            return None if await has_member() else "not a member of the group yet"
+        except ConnectorError as error:
+            return str(error)
 
     def status(self) -> Mapping[str, Any]:
         """Return plain data for /status; `destinations` is keyed by name. Unset values are None."""

@@ -159,6 +159,7 @@ def test_vendors_import_values_and_settings_only(name: str) -> None:
         (
             "aiohttp",
             (
+                "connector.listener",
                 "connector.delivery.exchange",
                 "connector.delivery.transport",
                 "connector.runtime.http",
