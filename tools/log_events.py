@@ -70,6 +70,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "record.decoded": "A followed record was decoded; has only the schema's name and sizes.",
     "record.delivered": "The vendor accepted a followed record.",
     "record.skip_by_operator": "An operator asked to skip a record; has the result.",
+    "registry.secrets_unreadable": "The registry refused the credential, and its secrets could not be read again.",
+    "registry.unknown_schema": "An unknown schema: the registry is asked again for 10 s, then records are refused.",
     "registry.recovered": "The schema registry answers again.",
     "registry.waiting": "The schema registry gives no usable answer. Records wait.",
     "request.ended": "A followed request ended; has the verdict.",

@@ -111,10 +111,18 @@ class Loaded:
         `ConfigurationError` if a secret is missing now.
         """
         reader = replace(self._reader, faults=[])
-        settings = reader.destination(name, self._raw[name])
+        settings = reader.destination(name, self._raw["destinations"][name])
         if settings is None or reader.faults:
             raise ConfigurationError(reader.faults)
         return reader.with_timeout(name, settings, longest_timeout(self.settings))
+
+    def reload_registry(self) -> RegistrySettings:
+        """Return the registry's settings with `${…}` resolved again; otherwise as `reload`."""
+        faults: list[ConfigFault] = []
+        resolved = self._reader.resolver.resolve(self._raw["schema_registry"], "schema_registry", faults)
+        if faults:
+            raise ConfigurationError(faults)
+        return RegistrySettings.model_validate(resolved)
 
 
 def load(path: str | Path, kinds: Kinds, env: Mapping[str, str] | None = None, rules: Rules | None = None) -> Loaded:
@@ -137,7 +145,7 @@ def load(path: str | Path, kinds: Kinds, env: Mapping[str, str] | None = None, r
     if settings is None or reader.faults:
         faults = [_with_line(resolver.hide(fault), lines) for fault in dict.fromkeys(reader.faults)]
         raise ConfigurationError(faults)
-    return Loaded(settings, path, reader, tree["destinations"])
+    return Loaded(settings, path, reader, tree)
 
 
 def _with_line(fault: ConfigFault, lines: Mapping[str, int]) -> ConfigFault:

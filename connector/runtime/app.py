@@ -20,10 +20,10 @@ from connector.clock import Clock, SystemClock
 from connector.codec.codec import Decoder, Encoder
 from connector.codec.registry import Registry
 from connector.codec.schemas import Schema, load_contracts
-from connector.config.loader import DestinationSettings, Loaded, Settings, secret_values
+from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
-from connector.errors import ConnectorError, StartupError
+from connector.errors import ConfigurationError, ConnectorError, StartupError
 from connector.kafka.consumer import KafkaSource
 from connector.kafka.groups import Groups
 from connector.kafka.membership import GroupMembership
@@ -181,7 +181,7 @@ async def _run(
     base, kinds, own = loaded.settings, vendors.kinds(), own_schemas(loaded)
     producer = KafkaProducer(base.kafka)
     trouble = _RegistryTrouble()
-    avro = _avro(base, own, passed_on(base, kinds), clock, trouble)
+    avro = _avro(loaded, own, passed_on(base, kinds), clock, trouble)
     dead_letters = DeadLetterWriter(
         producer,
         base.dead_letter_topic,
@@ -249,13 +249,16 @@ class _Avro:
 
 
 def _avro(
-    settings: Settings,
+    loaded: Loaded,
     own: Sequence[Schema],
     as_json: Iterable[tuple[str, str]],
     clock: Clock,
     trouble: _RegistryTrouble,
 ) -> _Avro:
-    registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
+    settings = loaded.settings
+    registry = None
+    if settings.schema_registry is not None:
+        registry = open_registry(settings.schema_registry, lambda: _reloaded_registry(loaded))
     contracts, report = load_contracts(), trouble.report
     plain = settings.schemas.plain
     decoder = Decoder(
@@ -307,6 +310,17 @@ async def _leave(source: KafkaSource, stop: asyncio.Event) -> None:
 def _reloaded(loaded: Loaded, name: str) -> DestinationSettings:
     """Read a destination's secrets again and hide the new ones in logs before anything can show them."""
     settings = loaded.reload(name)
+    logs.register_secrets(secret_values(settings))
+    return settings
+
+
+def _reloaded_registry(loaded: Loaded) -> RegistrySettings:
+    """Read the registry's secrets again, as `_reloaded`; the old ones where they cannot be read now."""
+    try:
+        settings = loaded.reload_registry()
+    except ConfigurationError as error:
+        log.warning("registry.secrets_unreadable", message=str(error))
+        return loaded.settings.schema_registry or RegistrySettings(url="http://none")
     logs.register_secrets(secret_values(settings))
     return settings
 

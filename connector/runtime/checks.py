@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from connector import vendors
 from connector.clock import SystemClock
-from connector.codec.registry import Registry, make_client
+from connector.codec.registry import Client, Registry, make_client
 from connector.codec.schemas import Schema, load_contracts, load_schema_files
 from connector.config.loader import DestinationSettings, KafkaSettings, Loaded, RegistrySettings, Settings
 from connector.delivery.transport import HttpTransport
@@ -179,9 +179,22 @@ def own_topics(settings: Settings) -> list[OwnTopic]:
     return topics
 
 
-def open_registry(settings: RegistrySettings) -> Registry:
-    """Return a registry's client. Raises `StartupError` where its settings are not the client's."""
+def open_registry(settings: RegistrySettings, reload: Callable[[], RegistrySettings] | None = None) -> Registry:
+    """Return a registry's client. Raises `StartupError` where its settings are not the client's.
+
+    `reload` reads the settings again, with secrets that were rotated; without it they stay as they are.
+    """
+    current = settings
+
+    def renew() -> Client | None:
+        nonlocal current
+        again = current if reload is None else reload()
+        if again == current:
+            return None
+        current = again
+        return make_client(again)
+
     try:
-        return Registry(make_client(settings), settings.url)
+        return Registry(make_client(settings), settings.url, renew)
     except ValueError as error:
         raise StartupError(f"schema_registry.client: {error}") from None

@@ -327,6 +327,19 @@ def test_reload_reads_a_rotated_secret(folder: Path) -> None:
     assert list(secret_values(loaded.reload("one"))) == ["third"]
 
 
+def test_reload_reads_a_rotated_secret_of_the_registry(folder: Path) -> None:
+    """The registry's password is read again as a destination's; one that is gone is a fault with its path."""
+    secret = folder / "secret"
+    secret.write_text("u:first\n", encoding="utf-8")
+    registry = {"url": "http://r", "client": {"basic.auth.user.info": "${file:secret}"}}
+    loaded = read(folder, {"schema_registry": registry})
+    secret.write_text("u:second\n", encoding="utf-8")
+    assert loaded.reload_registry().client == {"basic.auth.user.info": "u:second"}
+    secret.unlink()
+    with pytest.raises(ConfigurationError, match=r"schema_registry\.client\.basic\.auth\.user\.info: the file secret"):
+        loaded.reload_registry()
+
+
 def test_a_file_that_cannot_be_read_is_a_fault(folder: Path) -> None:
     """No file, no text, no mapping: each is said, none is a traceback."""
     path = folder / "connector.yaml"
