@@ -235,12 +235,6 @@ class KafkaSource:
         """The errors that last, by topic, None for the client as a whole; each was logged as `kafka.trouble`."""
         return self._errors.texts
 
-    @property
-    def member_id(self) -> str | None:
-        """The id of this member in its group, None where it has none yet."""
-        member: str | None = self._consumer._consumer.memberid()  # noqa: SLF001 -- the asynchronous class leaves it out
-        return member
-
     async def cluster_id(self) -> str:
         """Return the cluster's id. Raises `StartupError` if no broker answers within 5 s."""
         try:

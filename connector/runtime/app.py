@@ -193,6 +193,7 @@ async def _run(
     )
     receipts = _receipts(base, avro, producer, group, metrics, clock)
     source, tracer = _source(base, group, clock), _tracer(base)
+    counts = ChainMap(source.counts, dict(report.partitions))
     edges = Edges(
         source=source,
         decoder=avro.decoder,
@@ -206,7 +207,7 @@ async def _run(
         clock=clock,
         random=Random(),
         cluster_id=report.cluster_id,
-        partitions=ChainMap(source.counts, dict(report.partitions)),
+        partitions=counts,
         tracer=tracer,
     )
     pipeline = build(base, kinds, metrics, edges, only=destination, schemas=known_schemas(own))
@@ -217,7 +218,7 @@ async def _run(
     background: Supervisor[None] = Supervisor(stop.set)
     background.start(_leave(source, stop), "leave", None)
     background.start(restarted(lambda: member.summarize(metrics), "summary", clock), "summary", None)
-    membership = lambda: member.watch_membership(lambda: groups.has_member(group, source.member_id))  # noqa: E731
+    membership = lambda: member.watch_membership(lambda: groups.why_unassigned(group, counts))  # noqa: E731
     background.start(restarted(membership, "membership", clock), "membership", None)
     try:
         await pipeline.run(stop)

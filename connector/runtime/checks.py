@@ -14,7 +14,7 @@ from connector.codec.schemas import Schema, load_contracts, load_schema_files
 from connector.config.loader import DestinationSettings, KafkaSettings, Loaded, RegistrySettings, Settings
 from connector.delivery.transport import HttpTransport
 from connector.errors import ConfigFault, ConfigurationError, ConnectorError, StartupError, TransportError
-from connector.kafka.membership import GroupMembership
+from connector.kafka.membership import GroupMembership, may_not_read
 from connector.kafka.topics import OwnTopic, TopicCheck
 from connector.routing.table import RouteTable
 from connector.vendors.base import Misconfigured, Probed, VendorKind
@@ -118,11 +118,8 @@ async def _group_faults(settings: KafkaSettings) -> list[str]:
 
     Metadata comes from any broker; the group is led by one of them, under its own address and its own permission.
     """
-    group = settings.group_id
     async with GroupMembership(settings) as groups:
-        if await groups.may_read(group):
-            return []
-    return [f"this user may not READ group {group}; grant it: kafka-acls --add --operation Read --group {group} …"]
+        return [] if await groups.may_read(settings.group_id) else [may_not_read(settings.group_id)]
 
 
 class CheckedTopic(NamedTuple):

@@ -28,11 +28,14 @@ ASK_SECONDS: Final = 5.0
 """How often the group is asked whether it has this member, while the member has no partitions."""
 REBALANCE_SECONDS: Final = 10.0
 """How long a member that had partitions may have none before it is no longer ready: rebalances take seconds."""
+SESSION_SECONDS: Final = 60.0
+"""Above the session time-out, within which a group still counts a member that is gone; Kafka's default is 45 s."""
 SILENT_SECONDS: Final = 15.0
 """How long a member may have no partitions before that is logged, with the reason."""
 
 
-IDLE: Final = "no partitions: the group has at least as many members as partitions"
+JOINING: Final = "joining the group"
+IDLE: Final = "no partitions: other members of the group have all of them"
 
 
 class Check(NamedTuple):
@@ -60,7 +63,7 @@ class Member:
         self._dead_letters: DeadLetterWriter | None = None
         self._troubles: Callable[[], Mapping[str | None, str]] = dict
         self._assigned_at: float | None = None
-        self._unassigned: str | None = "joining the group"
+        self._unassigned: str | None = JOINING
         """Why the group has given this member no partitions; None: it is a member, and there are none left for it."""
 
     def waiting(self, reason: str | None) -> None:
@@ -109,31 +112,35 @@ class Member:
             self._assigned_at = self._clock.now()
         return self._assigned_at is not None and self._clock.now() - self._assigned_at < REBALANCE_SECONDS
 
-    async def watch_membership(self, has_member: Callable[[], Awaitable[bool]]) -> None:
-        """Find out, while there are no partitions, whether the group has this member. Runs until cancelled.
+    async def watch_membership(self, why_unassigned: Callable[[], Awaitable[str | None]]) -> None:
+        """Find out, while there are no partitions, whether the group has any left. Runs until cancelled.
 
-        A group with more members than partitions has given this one none, which is well. Otherwise it has not joined:
-        it may not read the group, or does not reach the broker that leads it. KIP-848 reports neither, and the classic
-        protocol keeps trying, so the group itself is asked.
+        Where other members have all of them, this one has none, which is well. Otherwise it has not joined: it may not
+        read the group, or does not reach the broker that leads it. KIP-848 reports neither, and the classic protocol
+        keeps trying, so the group itself is asked.
         """
-        since, logged = self._clock.now(), False
+        since, is_logged = self._clock.now(), False
         while True:
             if self._has_partitions():
-                self._unassigned, since, logged = "joining the group", self._clock.now(), False
+                self._unassigned, since, is_logged = JOINING, self._clock.now(), False
             else:
-                self._unassigned = await self._why_unassigned(has_member)
-                if not logged and self._clock.now() - since >= SILENT_SECONDS:
+                self._unassigned = await self._ask(why_unassigned)
+                if not is_logged and self._clock.now() - since >= SILENT_SECONDS:
                     log.warning("member.without_partitions", reason=self._unassigned or IDLE)
-                    logged = True
+                    is_logged = True
             await self._clock.sleep(ASK_SECONDS)
 
-    @staticmethod
-    async def _why_unassigned(has_member: Callable[[], Awaitable[bool]]) -> str | None:
-        """Return why the member has no partitions; None if the group has it and gave it none."""
+    async def _ask(self, why_unassigned: Callable[[], Awaitable[str | None]]) -> str | None:
+        """Return why the member has no partitions; None if there are none left for it."""
         try:
-            return None if await has_member() else "not a member of the group yet"
+            reason = await why_unassigned()
         except ConnectorError as error:
             return str(error)
+        if reason is None and self._assigned_at is not None:
+            # Its own session of a moment ago still counts as a member: it may be waiting for itself.
+            is_recent = self._clock.now() - self._assigned_at < SESSION_SECONDS
+            return JOINING if is_recent else None
+        return reason
 
     def status(self) -> Mapping[str, Any]:
         """Return plain data for /status; `destinations` is keyed by name. Unset values are None."""

@@ -12,7 +12,15 @@ from structlog.testing import capture_logs
 
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.errors import StartupError
-from connector.runtime.member import ASK_SECONDS, IDLE, REBALANCE_SECONDS, SILENT_SECONDS, Member
+from connector.runtime.member import (
+    ASK_SECONDS,
+    IDLE,
+    JOINING,
+    REBALANCE_SECONDS,
+    SESSION_SECONDS,
+    SILENT_SECONDS,
+    Member,
+)
 from connector.runtime.pipeline import Pipeline
 from connector.testing import ManualClock
 
@@ -33,10 +41,10 @@ def _member(clock: ManualClock) -> tuple[Member, SimpleNamespace, dict[str | Non
 
 
 async def _watched(
-    member: Member, clock: ManualClock, has_member: Callable[[], Awaitable[bool]], seconds: float
+    member: Member, clock: ManualClock, why: Callable[[], Awaitable[str | None]], seconds: float
 ) -> None:
     """Let a member watch its membership for so long."""
-    watching = asyncio.create_task(member.watch_membership(has_member))
+    watching = asyncio.create_task(member.watch_membership(why))
     for _ in range(round(seconds)):
         for _ in range(3):
             await asyncio.sleep(0)
@@ -63,7 +71,7 @@ async def test_a_group_that_cannot_be_joined_is_never_ready(refusal: str) -> Non
     clock = ManualClock()
     member, runner, _ = _member(clock)
 
-    async def refused() -> bool:
+    async def refused() -> str | None:
         raise StartupError(refusal)
 
     with capture_logs() as logged:
@@ -75,37 +83,41 @@ async def test_a_group_that_cannot_be_joined_is_never_ready(refusal: str) -> Non
 
 
 async def test_a_member_of_a_group_with_enough_members_is_ready() -> None:
-    """The group has this member and gives it no partitions: it has nothing to do, and says so."""
+    """Other members have all partitions: it has nothing to do, and says so."""
     clock = ManualClock()
     member, _, _ = _member(clock)
-    answers = iter([False, True])
+    answers = iter(["joining the group: 2 of its partitions have no member", None])
 
-    async def has_member() -> bool:
-        return next(answers, True)
+    async def why() -> str | None:
+        return next(answers, None)
 
-    await _watched(member, clock, has_member, ASK_SECONDS + 1)
+    await _watched(member, clock, why, 1)
+    assert member.readiness() == (False, ["joining the group: 2 of its partitions have no member"])
+    await _watched(member, clock, why, 1)
     assert member.readiness() == (True, [IDLE])
 
 
 async def test_a_member_that_lost_its_partitions_is_reported() -> None:
-    """A rebalance keeps it ready for a moment; then it is not, and after a while one log line says so, once.
+    """A rebalance keeps it ready for a moment; then it is not, though its own old session still has the partitions.
 
-    Kills: a member without partitions, green and silent, after a broker came back.
+    Kills: a member without partitions, green and silent, after a broker came back; a log line each time it looks.
     """
     clock = ManualClock()
     member, runner, _ = _member(clock)
     runner.assigned = PARTITIONS
     assert member.readiness().ok
     runner.assigned = frozenset()
-    assert member.readiness() == (True, [])
+    assert member.readiness().ok
 
-    async def is_no_member() -> bool:
-        return False
+    async def none_left() -> str | None:
+        return None
 
     with capture_logs() as logged:
-        await _watched(member, clock, is_no_member, REBALANCE_SECONDS + SILENT_SECONDS + 2 * ASK_SECONDS)
-    assert member.readiness() == (False, ["not a member of the group yet"])
-    assert [line["event"] for line in logged] == ["member.without_partitions"]
+        await _watched(member, clock, none_left, REBALANCE_SECONDS + SILENT_SECONDS + 2 * ASK_SECONDS)
+        assert member.readiness() == (False, [JOINING])
+        assert [line["event"] for line in logged] == ["member.without_partitions"]
+        await _watched(member, clock, none_left, SESSION_SECONDS)
+    assert member.readiness() == (True, [IDLE])
 
 
 def test_a_trouble_of_one_topic_is_reported_and_fails_nothing() -> None:
