@@ -30,9 +30,9 @@ def console(
     settings = loaded.settings
     members = url or settings.console.members
     if members is None:
-        if settings.server.port == 0:
+        if settings.server.ports[0] == 0:
             fail("server.port is 0, so the member's port is unknown: pass --url", BAD_CONFIGURATION)
-        members = [server_url(settings.server.host, settings.server.port)]
+        members = [server_url(settings.server.host, port) for port in settings.server.ports]
     wrong = [member for member in members if not member.startswith(("http://", "https://"))]
     if wrong:
         fail(f"--url must be http://host:port, not {wrong[0]}", BAD_CONFIGURATION)

@@ -73,9 +73,9 @@ def _member(config: Path, destination: str | None, url: str | None) -> tuple[str
     loaded = read_config(config)
     refuse_unknown(loaded, destination)
     server = loaded.settings.server
-    if url is None and server.port == 0:
+    if url is None and server.ports[0] == 0:
         fail("server.port is 0, so the member's port is unknown: pass --url", BAD_CONFIGURATION)
-    return url or server_url(server.host, server.port), server.token
+    return url or server_url(server.host, server.ports[0]), server.token
 
 
 def server_url(host: str, port: int) -> str:

@@ -54,6 +54,10 @@ UNKNOWN_SECONDS: Final = 10.0
 _FORGET_SECONDS: Final = 60.0
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
+_CROWD: Final = 16
+"""How many schemas may be resolved at once before each is asked for less often."""
+_MOST_UNREADABLE: Final = 1000
+"""How many schemas that cannot be used are remembered: any bytes after a zero look like an id."""
 _SHOWN: Final = 300
 
 _GUID_MAGIC: Final = 1
@@ -203,6 +207,7 @@ class Decoder:
         self._troubles: dict[SchemaKey, str] = {}
         self._registry_proven = False
         self._asked_in_vain: set[SchemaKey] = set()
+        self._unreadable: dict[SchemaKey, None] = {}
         for schema in (*contracts.schemas.values(), *schemas):
             writer = self._found(schema)
             self._know(SchemaKey("fingerprint", schema.fingerprint), writer)
@@ -351,6 +356,14 @@ class Decoder:
 
     def _know(self, key: SchemaKey, found: Writer | Choice | Unreadable) -> None:
         self._known[key] = found
+        if isinstance(found, Unreadable):
+            self._unreadable[key] = None
+            while len(self._unreadable) > _MOST_UNREADABLE:
+                oldest = next(iter(self._unreadable))
+                del self._unreadable[oldest], self._known[oldest]
+                self._asked_in_vain.discard(oldest)
+        else:
+            self._unreadable.pop(key, None)
         if isinstance(found, Writer):
             if isinstance(key.value, int):
                 self._by_prefix[WIRE_MAGIC + key.value.to_bytes(4, "big")] = found
@@ -375,7 +388,12 @@ class Decoder:
         pause = _FIRST_PAUSE
         try:
             while (answer := await self._ask(registry, key, began)) is None:
-                await self._clock.sleep(pause)
+                left = began + UNKNOWN_SECONDS - self._clock.now()
+                if pause == _FIRST_PAUSE and key not in self._troubles:
+                    _log.info("registry.unknown_schema", schema=str(key), seconds=UNKNOWN_SECONDS)
+                # Of many unknown ids at once, as a topic of another format has, each is asked again at the end only.
+                wait = left if len(self._flights) > _CROWD else min(pause, left)
+                await self._clock.sleep(wait if left > 0 else pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             self._know(key, answer)
         finally:

@@ -6,7 +6,10 @@ the answer of a proxy, a wrong address or a wrong credential says nothing about 
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, RegisteredSchema
@@ -20,6 +23,9 @@ from connector.errors import ConnectorError
 # https://docs.confluent.io/platform/current/schema-registry/develop/api.html: "Schema not found".
 _SCHEMA_NOT_FOUND: Final = 40403
 _INCOMPATIBLE: Final = (409, 422)
+_CREDENTIAL_REFUSED: Final = (401, 403)
+MOST_QUESTIONS: Final = 4
+"""How many questions the registry is asked at once."""
 _MAX_REFERENCES: Final = 200
 _SHOWN: Final = 200
 # Signs of a TLS fault, and the key of schema_registry.client that fixes it.
@@ -65,6 +71,9 @@ class Client(Protocol):
         ...
 
 
+Question = Callable[[Client], Awaitable[RegistrySchema | RegisteredSchema]]
+
+
 def make_client(settings: RegistrySettings) -> Client:
     """Return confluent-kafka's client. Raises `ValueError` for unknown properties."""
     # The decoder retries and reports that itself; without a time-out the client would wait for ever.
@@ -80,16 +89,21 @@ def make_client(settings: RegistrySettings) -> Client:
 
 
 class Registry:
-    """Resolves and registers schemas. `where` names it in messages, without a user or a password."""
+    """Resolves and registers schemas. `where` names it in messages, without a user or a password.
 
-    def __init__(self, client: Client, url: str) -> None:
+    After a refused credential `renew` reads the secrets again; it returns a client if they have changed.
+    """
+
+    def __init__(self, client: Client, url: str, renew: Callable[[], Client | None] = lambda: None) -> None:
         self._client = client
+        self._renew = renew
+        self._slots = asyncio.Semaphore(MOST_QUESTIONS)
         parts = urlsplit(url)
         self.where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     async def by_id(self, schema_id: int) -> Schema:
         """Return the schema with this id. Raises `NotRegistered`, `RegistryTrouble`, or `SchemaFault` for a bad one."""
-        return await self._resolved(f"id {schema_id}", self._client.get_schema(schema_id))
+        return await self._resolved(f"id {schema_id}", lambda client: client.get_schema(schema_id))
 
     async def check(self) -> None:
         """Return if it answers like a registry. Raises `RegistryTrouble`."""
@@ -100,28 +114,28 @@ class Registry:
 
     async def by_guid(self, guid: str) -> Schema:
         """Return the schema with this GUID; raises as `by_id`."""
-        return await self._resolved(f"GUID {guid}", self._client.get_schema_by_guid(guid))
+        return await self._resolved(f"GUID {guid}", lambda client: client.get_schema_by_guid(guid))
 
     async def register(self, subject: str, schema: Schema) -> int:
         """Register the schema under the subject and return its id. Raises `RegistryRefused` or `RegistryTrouble`."""
         try:
-            return await self._client.register_schema(subject, RegistrySchema(schema.text, "AVRO"))
+            async with self._slots:
+                return await self._client.register_schema(subject, RegistrySchema(schema.text, "AVRO"))
         except SchemaRegistryError as error:
             if error.http_status_code in _INCOMPATIBLE:
                 raise RegistryRefused(
                     f"the registry rejects {schema.name} for subject {subject}: {_said(error)}"
                 ) from None
+            await self._renew_after(error)
             raise RegistryTrouble(self._trouble(error)) from None
         except Exception as error:  # noqa: BLE001 - as in _asked
             raise RegistryTrouble(self._trouble(error)) from None
 
     async def close(self) -> None:
         """Close the connections."""
-        aclose = getattr(self._client, "aclose", None)
-        if aclose is not None:
-            await aclose()
+        await _close(self._client)
 
-    async def _resolved(self, what: str, request: Any) -> Schema:
+    async def _resolved(self, what: str, request: Question) -> Schema:
         answer = await self._asked(what, request)
         kind = answer.schema_type or "AVRO"
         if kind != "AVRO":
@@ -137,12 +151,14 @@ class Registry:
         await self._references(answer, references)
         return read_schema(answer.schema_str or "", references.values())
 
-    async def _asked(self, what: str, request: Any) -> RegistrySchema:
+    async def _asked(self, what: str, request: Question) -> RegistrySchema:
         try:
-            answer: RegistrySchema | RegisteredSchema = await request
+            async with self._slots:
+                answer: RegistrySchema | RegisteredSchema = await request(self._client)
         except SchemaRegistryError as error:
             if error.http_status_code == 404 and error.error_code == _SCHEMA_NOT_FOUND:
                 raise NotRegistered(f"the registry at {self.where} does not know schema {what}") from None
+            await self._renew_after(error)
             raise RegistryTrouble(self._trouble(error)) from None
         except Exception as error:  # noqa: BLE001 - the answer of a proxy breaks the client in many ways
             # None of them says anything about the schema.
@@ -164,11 +180,17 @@ class Registry:
                 raise SchemaFault("decode.schema_invalid", f"the schema has more than {_MAX_REFERENCES} references")
             what = f"{reference.subject} version {reference.version}"
             try:
-                inner = await self._asked(what, self._client.get_version(*key))
+                inner = await self._asked(what, partial(_version, *key))
             except NotRegistered as error:
                 raise RegistryTrouble(str(error)) from None
             found[key] = inner.schema_str or ""
             await self._references(inner, found)
+
+    async def _renew_after(self, error: SchemaRegistryError) -> None:
+        """Use a new client for the next question if the credential was refused and its secrets have changed."""
+        if error.http_status_code in _CREDENTIAL_REFUSED and (client := self._renew()) is not None:
+            old, self._client = self._client, client
+            await _close(old)
 
     def _trouble(self, error: Exception) -> str:
         if isinstance(error, SchemaRegistryError):
@@ -189,6 +211,16 @@ def _encryption(schema: RegistrySchema) -> str | None:
         if (rule.type or "").upper().startswith("ENCRYPT") and not rule.disabled:
             return rule.name or "without a name"
     return None
+
+
+def _version(subject: str, version: int, client: Client) -> Awaitable[RegisteredSchema]:
+    return client.get_version(subject, version)
+
+
+async def _close(client: Client) -> None:
+    aclose = getattr(client, "aclose", None)
+    if aclose is not None:
+        await aclose()
 
 
 def _said(error: SchemaRegistryError) -> str:

@@ -7,12 +7,12 @@ The models are defined in `models` and exported here too. A vendor's own setting
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from connector.config.checks import (
     OWNED_PROPERTIES,
@@ -53,9 +53,9 @@ from connector.config.models import (
     StormSettings,
     TracingSettings,
 )
+from connector.config.secrets import redacted, secret_values
 from connector.config.yaml import Resolver, join, parse, read_text
 from connector.errors import ConfigFault, ConfigurationError
-from connector.telemetry.redaction import HIDDEN, mask_url, names_secret, url_secrets
 
 __all__ = [
     "OWNED_PROPERTIES",
@@ -112,10 +112,18 @@ class Loaded:
         `ConfigurationError` if a secret is missing now.
         """
         reader = replace(self._reader, faults=[])
-        settings = reader.destination(name, self._raw[name])
+        settings = reader.destination(name, self._raw["destinations"][name])
         if settings is None or reader.faults:
             raise ConfigurationError(reader.faults)
         return reader.with_timeout(name, settings, longest_timeout(self.settings))
+
+    def reload_registry(self) -> RegistrySettings:
+        """Return the registry's settings with `${…}` resolved again; otherwise as `reload`."""
+        faults: list[ConfigFault] = []
+        resolved = self._reader.resolver.resolve(self._raw["schema_registry"], "schema_registry", faults)
+        if faults:
+            raise ConfigurationError(faults)
+        return RegistrySettings.model_validate(resolved)
 
 
 def load(path: str | Path, kinds: Kinds, env: Mapping[str, str] | None = None, rules: Rules | None = None) -> Loaded:
@@ -138,7 +146,7 @@ def load(path: str | Path, kinds: Kinds, env: Mapping[str, str] | None = None, r
     if settings is None or reader.faults:
         faults = [_with_line(resolver.hide(fault), lines) for fault in dict.fromkeys(reader.faults)]
         raise ConfigurationError(faults)
-    return Loaded(settings, path, reader, tree["destinations"])
+    return Loaded(settings, path, reader, tree)
 
 
 def _with_line(fault: ConfigFault, lines: Mapping[str, int]) -> ConfigFault:
@@ -272,39 +280,3 @@ def _with_start(settings: KafkaSettings) -> KafkaSettings:
     alias = START_ALIASES.get(str(client.pop("auto.offset.reset", None)))
     start = settings.start if settings.start is not None else alias
     return settings.model_copy(update={"client": client, "start": start})
-
-
-def redacted(settings: BaseModel) -> dict[str, Any]:
-    """Return settings as plain values (seconds, bytes) with every secret hidden, by type and by key."""
-    fields = type(settings).model_fields
-    return {field.alias or name: _shown(field.alias or name, getattr(settings, name)) for name, field in fields.items()}
-
-
-def _shown(name: str, value: Any) -> Any:
-    """Return one value with what is secret hidden."""
-    if isinstance(value, SecretStr) or (names_secret(name) and isinstance(value, str)):
-        return HIDDEN
-    if isinstance(value, BaseModel):
-        return redacted(value)
-    if isinstance(value, dict):
-        return {key: _shown(key, child) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_shown(name, child) for child in value]
-    return mask_url(value) if isinstance(value, str) else value
-
-
-def secret_values(settings: Any, name: str = "") -> Iterator[str]:
-    """Yield every secret of the settings, for `logs.register_secrets`."""
-    if isinstance(settings, SecretStr):
-        yield settings.get_secret_value()
-    elif isinstance(settings, BaseModel):
-        for field in type(settings).model_fields:
-            yield from secret_values(getattr(settings, field), field)
-    elif isinstance(settings, dict):
-        for key, child in settings.items():
-            yield from secret_values(child, key)
-    elif isinstance(settings, list):
-        for child in settings:
-            yield from secret_values(child, name)
-    elif isinstance(settings, str):
-        yield from [settings] if names_secret(name) else url_secrets(settings)

@@ -16,6 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, W
 _HTTP: Final = ("http", "https")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PORTS: Final = re.compile(r"(\d{1,5})(?:\s*-\s*(\d{1,5}))?")
+_LAST_PORT: Final = 65535
 _SIZE: Final = re.compile(r"(\d+)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?")
 _SIZE_UNITS: Final = {
     "B": 1,
@@ -71,6 +73,19 @@ def parse_start(value: object) -> object:
     raise UnreadableSymbol("earliest, latest, epoch milliseconds or a time with its zone, such as 2026-11-20T00:00:00Z")
 
 
+def parse_ports(value: object) -> object:
+    """Return a port as a number, or a range of ports as `FIRST-LAST`."""
+    text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    match = _PORTS.fullmatch(text)
+    if match is not None:
+        first, last = int(match[1]), int(match[2] or match[1])
+        if match[2] is None and first <= _LAST_PORT:
+            return first
+        if 0 < first <= last <= _LAST_PORT:
+            return f"{first}-{last}"
+    raise UnreadableSymbol("a port from 0 to 65535, or a range such as 8080-8089")
+
+
 def _off(value: object) -> object:
     """Accept false for `off`: Helm and YAML 1.1 turn a bare `off` into false."""
     return "off" if value is False else value
@@ -105,6 +120,19 @@ Start = Annotated[
     Literal["earliest", "latest"] | int,
     BeforeValidator(parse_start),
     WithJsonSchema({"type": ["string", "integer"], "x-kind": "earliest, latest or a point in time"}),
+]
+Ports = Annotated[
+    int | str,
+    BeforeValidator(parse_ports),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": _LAST_PORT},
+                {"type": "string", "pattern": rf"^{_PORTS.pattern}$"},
+            ],
+            "x-kind": "port, or range such as `8080-8089`",
+        }
+    ),
 ]
 Off = Annotated[Literal["off"], BeforeValidator(_off), WithJsonSchema({"enum": ["off", False], "x-kind": "off"})]
 
@@ -325,11 +353,24 @@ class ServerSettings(Model):
     """Where /metrics, /healthz, /readyz and /status are served."""
 
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
-    port: int = Field(default=8080, ge=0, le=65535, description="The port to listen on; 0: any free port.")
+    port: Ports = Field(
+        default=8080, description="The port to listen on; 0: any free port; a range: the first free port of it."
+    )
+    hosts: list[str] = Field(
+        default=[],
+        description="Further host names under which /status may be read, without port. Addresses, names without dots "
+        "and cluster names (.svc, .local) need no entry.",
+    )
     token: SecretStr | None = Field(
         default=None,
         description="Bearer token that every action (hold, release, skip, log) needs. Unset: only this host may act.",
     )
+
+    @property
+    def ports(self) -> range:
+        """The ports to try, in order."""
+        first, _, last = str(self.port).partition("-")
+        return range(int(first), int(last or first) + 1)
 
 
 class ConsoleSettings(Model):

@@ -20,12 +20,13 @@ from connector.clock import Clock, SystemClock
 from connector.codec.codec import Decoder, Encoder
 from connector.codec.registry import Registry
 from connector.codec.schemas import Schema, load_contracts
-from connector.config.loader import DestinationSettings, Loaded, Settings, secret_values
+from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
-from connector.errors import ConnectorError, StartupError
+from connector.errors import ConfigurationError, ConnectorError, StartupError
 from connector.kafka.consumer import KafkaSource
 from connector.kafka.groups import Groups
+from connector.kafka.membership import GroupMembership
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.kafka.receipts import ReceiptWriter, ResultsWriter
 from connector.kafka.topics import TopicCheck, TopicReport
@@ -36,6 +37,7 @@ from connector.runtime.checks import check_routes, known_schemas, open_registry,
 from connector.runtime.http import Server
 from connector.runtime.member import Member
 from connector.runtime.pipeline import QUEUE_SHARE, Edges, build
+from connector.tasks import Supervisor, restarted
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
 
@@ -90,7 +92,8 @@ async def serve(
     metrics.on_scrape(member.update_gauges)
     server = Server(
         host=settings.server.host,
-        port=settings.server.port,
+        ports=settings.server.ports,
+        hosts=settings.server.hosts,
         token=settings.server.token,
         metrics=metrics,
         member=member,
@@ -178,7 +181,7 @@ async def _run(
     base, kinds, own = loaded.settings, vendors.kinds(), own_schemas(loaded)
     producer = KafkaProducer(base.kafka)
     trouble = _RegistryTrouble()
-    avro = _avro(base, own, passed_on(base, kinds), clock, trouble)
+    avro = _avro(loaded, own, passed_on(base, kinds), clock, trouble)
     dead_letters = DeadLetterWriter(
         producer,
         base.dead_letter_topic,
@@ -191,6 +194,7 @@ async def _run(
     )
     receipts = _receipts(base, avro, producer, group, metrics, clock)
     source, tracer = _source(base, group, clock), _tracer(base)
+    counts = ChainMap(source.counts, dict(report.partitions))
     edges = Edges(
         source=source,
         decoder=avro.decoder,
@@ -204,20 +208,25 @@ async def _run(
         clock=clock,
         random=Random(),
         cluster_id=report.cluster_id,
-        partitions=ChainMap(source.counts, dict(report.partitions)),
+        partitions=counts,
         tracer=tracer,
     )
     pipeline = build(base, kinds, metrics, edges, only=destination, schemas=known_schemas(own))
     trouble.listener = pipeline.holds.registry_trouble
     await producer.start()
     member.running(pipeline, dead_letters, lambda: source.troubles)
-    background = [asyncio.create_task(member.summarize(metrics)), asyncio.create_task(_leave(source, stop))]
+    groups = GroupMembership(base.kafka)
+    background: Supervisor[None] = Supervisor(stop.set)
+    background.start(_leave(source, stop), "leave", None)
+    background.start(restarted(lambda: member.summarize(metrics), "summary", clock), "summary", None)
+    membership = lambda: member.watch_membership(lambda: groups.why_unassigned(group, counts))  # noqa: E731
+    background.start(restarted(membership, "membership", clock), "membership", None)
     try:
         await pipeline.run(stop)
+        background.check()
     finally:
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await background.close()
+        await groups.close()
         if receipts is not None:
             await receipts.close(1.0)
         await producer.close(2.0)
@@ -242,13 +251,16 @@ class _Avro:
 
 
 def _avro(
-    settings: Settings,
+    loaded: Loaded,
     own: Sequence[Schema],
     as_json: Iterable[tuple[str, str]],
     clock: Clock,
     trouble: _RegistryTrouble,
 ) -> _Avro:
-    registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
+    settings = loaded.settings
+    registry = None
+    if settings.schema_registry is not None:
+        registry = open_registry(settings.schema_registry, lambda: _reloaded_registry(loaded))
     contracts, report = load_contracts(), trouble.report
     plain = settings.schemas.plain
     decoder = Decoder(
@@ -307,6 +319,17 @@ async def _leave(source: KafkaSource, stop: asyncio.Event) -> None:
 def _reloaded(loaded: Loaded, name: str) -> DestinationSettings:
     """Read a destination's secrets again and hide the new ones in logs before anything can show them."""
     settings = loaded.reload(name)
+    logs.register_secrets(secret_values(settings))
+    return settings
+
+
+def _reloaded_registry(loaded: Loaded) -> RegistrySettings:
+    """Read the registry's secrets again, as `_reloaded`; the old ones where they cannot be read now."""
+    try:
+        settings = loaded.reload_registry()
+    except ConfigurationError as error:
+        log.warning("registry.secrets_unreadable", message=str(error))
+        return loaded.settings.schema_registry or RegistrySettings(url="http://none")
     logs.register_secrets(secret_values(settings))
     return settings
 

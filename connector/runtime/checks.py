@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from connector import vendors
 from connector.clock import SystemClock
-from connector.codec.registry import Registry, make_client
+from connector.codec.registry import Client, Registry, make_client
 from connector.codec.schemas import Schema, load_contracts, load_schema_files
-from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings
+from connector.config.loader import DestinationSettings, KafkaSettings, Loaded, RegistrySettings, Settings
 from connector.delivery.transport import HttpTransport
 from connector.errors import ConfigFault, ConfigurationError, ConnectorError, StartupError, TransportError
+from connector.kafka.membership import GroupMembership, may_not_read
 from connector.kafka.topics import OwnTopic, TopicCheck
 from connector.routing.table import RouteTable
 from connector.vendors.base import Misconfigured, Probed, VendorKind
@@ -92,6 +93,7 @@ async def check_online(loaded: Loaded) -> list[str]:
         async with TopicCheck(settings.kafka, clock=SystemClock()) as check:
             await check.wait(lambda _message: None, REACH_TIMEOUT)
             await check.check(settings.kafka.topics, own_topics(settings))
+        faults.extend(await _group_faults(settings.kafka))
     except ConnectorError as error:
         faults.append(str(error))
     if settings.schema_registry is not None:
@@ -109,6 +111,15 @@ async def check_online(loaded: Loaded) -> list[str]:
         if fault is not None:
             faults.append(f"destinations.{name}: {fault}")
     return faults
+
+
+async def _group_faults(settings: KafkaSettings) -> list[str]:
+    """Return why a member could not join the group. Raises `StartupError` where the group's broker does not answer.
+
+    Metadata comes from any broker; the group is led by one of them, under its own address and its own permission.
+    """
+    async with GroupMembership(settings) as groups:
+        return [] if await groups.may_read(settings.group_id) else [may_not_read(settings.group_id)]
 
 
 class CheckedTopic(NamedTuple):
@@ -165,9 +176,22 @@ def own_topics(settings: Settings) -> list[OwnTopic]:
     return topics
 
 
-def open_registry(settings: RegistrySettings) -> Registry:
-    """Return a registry's client. Raises `StartupError` where its settings are not the client's."""
+def open_registry(settings: RegistrySettings, reload: Callable[[], RegistrySettings] | None = None) -> Registry:
+    """Return a registry's client. Raises `StartupError` where its settings are not the client's.
+
+    `reload` reads the settings again, with secrets that were rotated; without it they stay as they are.
+    """
+    current = settings
+
+    def renew() -> Client | None:
+        nonlocal current
+        again = current if reload is None else reload()
+        if again == current:
+            return None
+        current = again
+        return make_client(again)
+
     try:
-        return Registry(make_client(settings), settings.url)
+        return Registry(make_client(settings), settings.url, renew)
     except ValueError as error:
         raise StartupError(f"schema_registry.client: {error}") from None

@@ -1,17 +1,21 @@
 """The HTTP port of `run`: /metrics, /healthz, /readyz, /status, and the operator's actions.
 
     GET  /metrics                       Prometheus' text format
-    GET  /healthz                       200, or 503 with the reasons: nothing is stuck; a blocked loop does not answer
-    GET  /readyz                        200, or 503 with the reasons: assigned or validly idle, a broker within reach
-    GET  /status                        what every destination and partition does
+    GET  /healthz                       200, or 503 with the reasons: it is stuck; a blocked loop does not answer
+    GET  /readyz                        200, or 503 with the reasons: the member consumes, or has a valid reason not to
+    GET  /status                        the state of every destination and partition
     POST /destinations/NAME/hold        hold a destination in this member; answers with its status
-    POST /destinations/NAME/release     let it go on
-    POST /log/LEVEL[?sample=N]          log from this level on: debug, info, warning, error
+    POST /destinations/NAME/release     resume it
+    POST /log/LEVEL[?sample=N]          set the log level: debug, info, warning, error
     POST /records/TOPIC/PARTITION/OFFSET/skip[?destination=NAME]
-                                        make a record a dead letter: 200 it is one, 202 it will be, 409 it cannot be
+                                        make a record a dead letter: 200 done, 202 it will be, 409 it cannot be
 
-An action is taken only from loopback, or with the bearer token. A request that came through a browser or a proxy is
-not from loopback, whatever its address says: a web page must not hold a destination, nor a sidecar for others.
+Once `server.token` is set, every action needs it. Without a token only this machine may act, and only directly: the
+peer and the Host are loopback, and the request has no header that a browser or a proxy would add. A web page must not
+hold a destination, nor a reverse proxy on this machine open the actions to everyone who reaches it.
+
+/status needs the token or a Host that cannot be a stranger's domain: a page of such a domain, which its owner pointed
+to this address (DNS rebinding), could read it otherwise.
 """
 
 from __future__ import annotations
@@ -19,46 +23,62 @@ from __future__ import annotations
 import errno
 import hmac
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping
+import socket
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from pydantic import SecretStr
 
 from connector.errors import StartupError
+from connector.listener import Listener
 from connector.records import Position
 from connector.runtime.member import Check, Member
 from connector.telemetry import logs
 from connector.telemetry.metrics import CONTENT_TYPE, Metrics
 
-_RELAYED: Final = ("Origin", "Sec-Fetch-Site", "Forwarded", "X-Forwarded-For", "Via")
-
-
+_DIRECT: Final = frozenset(
+    {"accept", "accept-encoding", "authorization", "connection", "content-length", "content-type", "host", "user-agent"}
+)
+"""Headers of a command-line client. Browsers and proxies add others, each under a name of its own."""
+_CLUSTER_SUFFIXES: Final = (".svc", ".local", ".localhost", ".internal")
+"""Names under which no one can register a domain; Kubernetes' services end in .svc or .svc.cluster.local."""
 _SKIP_STATUS: Final = {"skipped": 200, "pending": 202, "refused": 409}
 
 
 class Server:
-    """Serves one member's state. `start` and `stop` once each, in the loop that runs the member."""
+    """Serves one member's state. `start` and `stop` once each, in the loop that runs the member.
 
-    def __init__(self, *, host: str, port: int, token: SecretStr | None, metrics: Metrics, member: Member) -> None:
+    It listens on the first free one of `ports`. `hosts` are further names that /status accepts.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        ports: Sequence[int],
+        token: SecretStr | None,
+        metrics: Metrics,
+        member: Member,
+        hosts: Collection[str] = (),
+    ) -> None:
         self._host = host
-        self._wanted = port
+        self._ports = ports
         self._token = token.get_secret_value() if token is not None else None
+        self._hosts = frozenset(name.lower() for name in (*hosts, host, socket.gethostname()))
         self._metrics = metrics
         self._member = member
-        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
 
     @property
     def port(self) -> int:
-        """The port that is listened on: also the real one where 0 was wanted."""
-        if self._runner is None or not self._runner.addresses:
-            return self._wanted
-        port: int = self._runner.addresses[0][1]
-        return port
+        """The port that is listened on; before that, the first one that is wanted."""
+        found = None if self._listener is None else self._listener.port
+        return self._ports[0] if found is None else found
 
     async def start(self) -> None:
-        """Listen. Raises `StartupError` where the address cannot be had."""
+        """Listen. Raises `StartupError` if no address can be had."""
         application = web.Application(client_max_size=1024)
         application.router.add_get("/metrics", self._metrics_page)
         application.router.add_get("/healthz", self._health)
@@ -68,36 +88,36 @@ class Server:
         application.router.add_post("/destinations/{name}/release", self._release)
         application.router.add_post(r"/records/{topic}/{partition:\d{1,9}}/{offset:\d{1,19}}/skip", self._skip)
         application.router.add_post("/log/{level}", self._log)
-        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await runner.setup()
+        listener = Listener(application, self._host, self._ports)
         try:
-            await web.TCPSite(runner, self._host, self._wanted).start()
+            await listener.start()
         except OSError as error:
-            await runner.cleanup()
-            raise StartupError(_why(self._host, self._wanted, error)) from error
-        self._runner = runner
+            raise StartupError(_why(self._host, self._ports, error)) from error
+        self._listener = listener
 
     async def stop(self) -> None:
-        """Close the port; requests under way get a second."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        """Close the port; requests in flight get a second."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await listener.stop()
 
     async def _metrics_page(self, _request: web.Request) -> web.Response:
-        """Answer with all metrics."""
+        """Return all metrics."""
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _health(self, _request: web.Request) -> web.Response:
-        """Answer whether the process works."""
+        """Return whether the process works."""
         return _checked(self._member.health())
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        """Answer whether it does its work."""
+        """Return whether the member consumes."""
         return _checked(self._member.readiness())
 
-    async def _status(self, _request: web.Request) -> web.Response:
-        """Answer with what everything does."""
-        return _answer(self._member.status())
+    async def _status(self, request: web.Request) -> web.Response:
+        """Return the state of everything."""
+        if not (self._has_token(request) or self._accepts_host(request)):
+            return _json_response({"error": f"unknown Host {request.host!r}; add it to server.hosts"}, 403)
+        return _json_response(self._member.status())
 
     async def _hold(self, request: web.Request) -> web.Response:
         """Hold a destination."""
@@ -108,86 +128,124 @@ class Server:
         return await self._act(request, self._member.release)
 
     async def _log(self, request: web.Request) -> web.Response:
-        """Change the level of the log until the process ends."""
+        """Change the log level until the process ends."""
         if not self._may_act(request):
-            return _forbidden()
+            return self._forbidden()
         every = request.query.get("sample")
         try:
             logs.set_level(request.match_info["level"], None if every is None else int(every))
         except ValueError as error:
-            return _answer({"error": str(error)}, 400)
-        return _answer({"level": logs.level(), "sample": logs.sample.every})
+            return _json_response({"error": str(error)}, 400)
+        return _json_response({"level": logs.level(), "sample": logs.sample.every})
 
     async def _skip(self, request: web.Request) -> web.Response:
         """Skip a record."""
         if not self._may_act(request):
-            return _forbidden()
+            return self._forbidden()
         place, destination = request.match_info, request.query.get("destination")
         try:
             position = Position(place["topic"], int(place["partition"]), int(place["offset"]))
-            came = await self._member.skip(position, destination)
+            result = await self._member.skip(position, destination)
         except KeyError:
             return self._unknown(str(destination))
-        key = "error" if came.state == "refused" else "message"
-        return _answer({"state": came.state, key: came.message}, _SKIP_STATUS[came.state])
+        key = "error" if result.state == "refused" else "message"
+        return _json_response({"state": result.state, key: result.message}, _SKIP_STATUS[result.state])
 
     async def _act(self, request: web.Request, action: Callable[[str], Awaitable[None]]) -> web.Response:
-        """Take an action where the caller may, and answer with the destination's new status."""
+        """Take an action if the caller may, and return the destination's new status."""
         if not self._may_act(request):
-            return _forbidden()
+            return self._forbidden()
         name = request.match_info["name"]
         try:
             await action(name)
         except KeyError:
             return self._unknown(name)
-        return _answer({"destination": name, **self._member.status().get("destinations", {}).get(name, {})})
+        return _json_response({"destination": name, **self._member.status().get("destinations", {}).get(name, {})})
 
     def _unknown(self, name: str) -> web.Response:
-        """Answer that this member has no such destination."""
+        """Return that this member has no such destination."""
         known = sorted(self._member.status().get("destinations", {}))
-        return _answer({"error": f"this member has no destination {name}; it has: {', '.join(known)}"}, 404)
+        return _json_response({"error": f"this member has no destination {name}; it has: {', '.join(known)}"}, 404)
+
+    def _has_token(self, request: web.Request) -> bool:
+        """Whether the request brings the configured token."""
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if not self._token or scheme.lower() != "bearer":
+            return False
+        return hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token.encode())
 
     def _may_act(self, request: web.Request) -> bool:
-        """Whether the request has the token, or comes from this machine itself."""
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if self._token and scheme.lower() == "bearer":
-            return hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token.encode())
-        return _from_loopback(request) and not any(header in request.headers for header in _RELAYED)
+        """Whether the request has the token or, where none is set, comes from this machine without a detour."""
+        if self._token:
+            return self._has_token(request)
+        # Proxies speak HTTP/1.0 to their servers by default, and command-line clients do not.
+        return (
+            request.version >= HttpVersion11
+            and _DIRECT.issuperset(name.lower() for name in request.headers)
+            and _is_loopback(_hostname(request))
+            and _is_loopback(_peer(request))
+        )
+
+    def _accepts_host(self, request: web.Request) -> bool:
+        """Whether the Host cannot be a stranger's domain: an address, a name without dots, or one of ours."""
+        name = _hostname(request)
+        is_local = "." not in name or name in self._hosts or name.endswith(_CLUSTER_SUFFIXES)
+        return bool(name) and (is_local or _address(name) is not None)
+
+    def _forbidden(self) -> web.Response:
+        """Return that the caller may not act."""
+        if self._token:
+            wanted = "actions need Authorization: Bearer with the token of server.token"
+        else:
+            wanted = "actions are taken only directly from this machine; set server.token to take them from elsewhere"
+        return _json_response({"error": wanted}, 403)
 
 
-def _forbidden() -> web.Response:
-    """Answer that the caller may not act."""
-    allowed = "from loopback, or with Authorization: Bearer and the token of server.token"
-    return _answer({"error": f"actions are taken only {allowed}"}, 403)
+def _hostname(request: web.Request) -> str:
+    """Return the name or address in the Host header, without its port."""
+    host = request.host.strip().lower().rstrip(".")
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if host.count(":") == 1 else host
 
 
-def _from_loopback(request: web.Request) -> bool:
-    """Whether the connection comes from this machine."""
+def _peer(request: web.Request) -> str:
+    """Return the address that the connection comes from."""
     peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return str(peer[0]) if peer else ""
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        address = ipaddress.ip_address(peer[0]) if peer else None
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback) if address is not None else False
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
-def _why(host: str, port: int, error: OSError) -> str:
-    """Return why the port cannot be had, and what to do."""
+def _is_loopback(text: str) -> bool:
+    """Whether a name or an address is this machine's own."""
+    address = _address(text)
+    return text == "localhost" if address is None else address.is_loopback
+
+
+def _why(host: str, ports: Sequence[int], error: OSError) -> str:
+    """Return why no port can be had, and what to do."""
+    port = f"{ports[0]}" if len(ports) == 1 else f"{ports[0]}-{ports[-1]}"
     if error.errno == errno.EADDRINUSE:
-        return f"server.port: {host}:{port} is in use by another process; choose another port, or 0 for any free one"
+        in_use = "is in use by another process" if len(ports) == 1 else "are all in use by other processes"
+        return f"server.port: {host}:{port} {in_use}; choose another port, or 0 for any free one"
     if error.errno == errno.EACCES:
         return f"server.port: this user may not listen on {host}:{port}; choose a port above 1023"
     return f"server.host: cannot listen on {host}:{port}: {error.strerror or error}"
 
 
 def _checked(check: Check) -> web.Response:
-    """Answer with a check: 200 where it is well, 503 where not."""
-    return _answer({"ok": check.ok, "reasons": list(check.reasons)}, 200 if check.ok else 503)
+    """Return the result of a check: 200 if it passes, otherwise 503."""
+    return _json_response({"ok": check.ok, "reasons": list(check.reasons)}, 200 if check.ok else 503)
 
 
-def _answer(value: Mapping[str, Any], status: int = 200) -> web.Response:
-    """Answer with JSON that nobody keeps."""
+def _json_response(value: Mapping[str, Any], status: int = 200) -> web.Response:
+    """Return a JSON response; the listener adds `Cache-Control: no-store`."""
     body = orjson.dumps(value, default=str)
-    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return web.Response(body=body, status=status, headers=headers)
+    return web.Response(body=body, status=status, headers={"Content-Type": "application/json"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +13,7 @@ from connector import __version__
 from connector.clock import Clock
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.worker import Worker
+from connector.errors import ConnectorError
 from connector.pipeline.skips import Skipped, Skipper
 from connector.records import Position
 from connector.runtime.pipeline import Pipeline
@@ -23,11 +24,18 @@ from connector.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 SUMMARY_INTERVAL: Final = 30.0
-JOIN_SECONDS: Final = 15.0
-"""After so many seconds in a group without an assignment a member counts as having none.
+ASK_SECONDS: Final = 5.0
+"""How often the group is asked whether it has this member, while the member has no partitions."""
+REBALANCE_SECONDS: Final = 10.0
+"""How long a member that had partitions may have none before it is no longer ready: rebalances take seconds."""
+SESSION_SECONDS: Final = 60.0
+"""Above the session time-out, within which a group still counts a member that is gone; Kafka's default is 45 s."""
+SILENT_SECONDS: Final = 15.0
+"""How long a member may have no partitions before that is logged, with the reason."""
 
-The classic protocol reports an empty assignment; KIP-848 reports nothing.
-"""
+
+JOINING: Final = "joining the group"
+IDLE: Final = "no partitions: other members of the group have all of them"
 
 
 class Check(NamedTuple):
@@ -54,6 +62,9 @@ class Member:
         self._workers: Mapping[str, Worker] = {}
         self._dead_letters: DeadLetterWriter | None = None
         self._troubles: Callable[[], Mapping[str | None, str]] = dict
+        self._assigned_at: float | None = None
+        self._unassigned: str | None = JOINING
+        """Why the group has given this member no partitions; None: it is a member, and there are none left for it."""
 
     def waiting(self, reason: str | None) -> None:
         """Set the reason why the pipeline cannot start yet; None: there is none any more."""
@@ -86,21 +97,50 @@ class Member:
             reasons.append(self._dead_letters.trouble)
         troubles = self._troubles()
         reasons.extend(f"{'broker' if topic is None else f'topic {topic}'}: {text}" for topic, text in troubles.items())
-        ready = self._waiting is None and self._joined() and None not in troubles
-        if not ready and not reasons:
-            reasons.append("joining the group")
+        is_joined = self._has_partitions() or self._unassigned is None
+        if not self._has_partitions() and self._waiting is None:
+            reasons.append(self._unassigned or IDLE)
         for name, worker in self._workers.items():
             condition = worker.condition()
             if condition.cause is not None:
                 reasons.append(f"destination {name} is {condition.state}: {condition.cause}")
-        return Check(ok=ready, reasons=reasons)
+        return Check(ok=self._waiting is None and None not in troubles and is_joined, reasons=reasons)
 
-    def _joined(self) -> bool:
-        """Whether the group has answered this member, with partitions or with none."""
-        runner = None if self._pipeline is None else self._pipeline.runner
-        if runner is None or runner.polled_at is None:
-            return False
-        return runner.joining_since is None or runner.polled_at - runner.joining_since > JOIN_SECONDS
+    def _has_partitions(self) -> bool:
+        """Whether the member has partitions, or had some a moment ago: a rebalance moves them."""
+        if self._pipeline is not None and self._pipeline.runner.assigned:
+            self._assigned_at = self._clock.now()
+        return self._assigned_at is not None and self._clock.now() - self._assigned_at < REBALANCE_SECONDS
+
+    async def watch_membership(self, why_unassigned: Callable[[], Awaitable[str | None]]) -> None:
+        """Find out, while there are no partitions, whether the group has any left. Runs until cancelled.
+
+        Where other members have all of them, this one has none, which is well. Otherwise it has not joined: it may not
+        read the group, or does not reach the broker that leads it. KIP-848 reports neither, and the classic protocol
+        keeps trying, so the group itself is asked.
+        """
+        since, is_logged = self._clock.now(), False
+        while True:
+            if self._has_partitions():
+                self._unassigned, since, is_logged = JOINING, self._clock.now(), False
+            else:
+                self._unassigned = await self._ask(why_unassigned)
+                if not is_logged and self._clock.now() - since >= SILENT_SECONDS:
+                    log.warning("member.without_partitions", reason=self._unassigned or IDLE)
+                    is_logged = True
+            await self._clock.sleep(ASK_SECONDS)
+
+    async def _ask(self, why_unassigned: Callable[[], Awaitable[str | None]]) -> str | None:
+        """Return why the member has no partitions; None if there are none left for it."""
+        try:
+            reason = await why_unassigned()
+        except ConnectorError as error:
+            return str(error)
+        if reason is None and self._assigned_at is not None:
+            # Its own session of a moment ago still counts as a member: it may be waiting for itself.
+            is_recent = self._clock.now() - self._assigned_at < SESSION_SECONDS
+            return JOINING if is_recent else None
+        return reason
 
     def status(self) -> Mapping[str, Any]:
         """Return plain data for /status; `destinations` is keyed by name. Unset values are None."""

@@ -7,7 +7,7 @@ basic.auth.user.info.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -20,7 +20,9 @@ _SECRET_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 _NOT_SECRET: Final = re.compile(r"(?:endpoint\.url|_url|location|timeout\.ms|\.type|_file|scope)$", re.IGNORECASE)
-_CREDENTIALS: Final = re.compile(r"(?<=://)([^/\s@:]*):([^/\s@]*)(?=@)")
+_URL: Final = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:(?P<user>[^/\s?#]*)@)?(?P<place>[^\s?#,\"']*)(?P<query>[?#][^\s,\"'<>)]*)?"
+)
 _SHORTEST: Final = 4
 _EVENT_TYPE: Final = re.compile(r"event_?(name|code)|method", re.IGNORECASE)
 """Keys whose values name the type of an event: not personal, and what a person needs to see."""
@@ -34,14 +36,26 @@ def names_secret(name: str) -> bool:
     return bool(_SECRET_NAME.search(name)) and not _NOT_SECRET.search(name)
 
 
-def mask_url(text: str) -> str:
-    """Return the text with the credentials of any URL in it hidden."""
-    return _CREDENTIALS.sub(f"{HIDDEN}:{HIDDEN}", text) if "://" in text else text
+def mask_urls(text: str) -> str:
+    """Return the text with user information and query of every URL hidden."""
+    return _URL.sub(_masked, text) if "://" in text else text
 
 
-def url_secrets(text: str) -> list[str]:
-    """Return the passwords in the URLs of a text."""
-    return [match[2] for match in _CREDENTIALS.finditer(text)] if "://" in text else []
+def url_secrets(text: str) -> Iterator[str]:
+    """Yield what is secret in the URLs of a text: the password, or a user name that stands alone, and the query."""
+    for match in _URL.finditer(text) if "://" in text else ():
+        user, colon, password = (match["user"] or "").partition(":")
+        yield from [password] if colon else [user] if user else []
+        query = (match["query"] or "")[1:]
+        if query:
+            yield query
+            yield from (value for _, equals, value in (part.partition("=") for part in query.split("&")) if equals)
+
+
+def _masked(match: re.Match[str]) -> str:
+    user = "" if match["user"] is None else f"{HIDDEN}@"
+    query = "" if match["query"] is None else f"{match['query'][0]}{HIDDEN}"
+    return f"{match['scheme']}{user}{match['place']}{query}"
 
 
 class Redactor:
@@ -63,10 +77,10 @@ class Redactor:
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def text(self, text: str) -> str:
-        """Return the text without registered secrets and without the credentials of URLs."""
+        """Return the text without registered secrets, and without user information and query of URLs."""
         if self._pattern is not None:
             text = self._pattern.sub(HIDDEN, text)
-        return mask_url(text)
+        return mask_urls(text)
 
     def value(self, value: Any) -> Any:
         """Return a value of any shape with what must not be shown hidden; what is not plain data is shown as text."""

@@ -93,6 +93,7 @@ def test_a_closed_standard_stream_ends_nothing(tmp_path: Path, closed: str) -> N
     redirections = " ".join(f"{descriptor}>&-" for descriptor in closed.split())
     run = f"exec {sys.executable} -m connector run -c {path} {redirections}"
     with subprocess.Popen(["/bin/sh", "-c", run], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        wait_for(lambda: _ignored(process.pid, signal.SIGUSR1), "the early handlers")
         wait_for(lambda: {_points_to(process.pid, number) for number in closed.split()} == {"/dev/null"}, "the streams")
         wait_for(lambda: not _ignored(process.pid, signal.SIGUSR1), "the start")
         process.terminate()
@@ -106,3 +107,14 @@ def _points_to(pid: int, descriptor: str) -> str | None:
         return str(Path(f"/proc/{pid}/fd/{descriptor}").readlink())
     except FileNotFoundError:
         return None
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["check", "--json"]])
+def test_a_full_disk_is_one_sentence(tmp_path: Path, arguments: list[str]) -> None:
+    """Output that cannot be written ends a command with 1 and a reason. Kills: a traceback of fifty lines."""
+    path = tmp_path / "connector.yaml"
+    path.write_text(json.dumps(SETTINGS), encoding="utf-8")
+    command = [sys.executable, "-m", "connector", *arguments, "-c", str(path)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (1, b"The output cannot be written: No space left on device.\n")

@@ -33,6 +33,7 @@ FLOORS = (
     "records",
     "tasks",
     "clock",
+    "listener",
     "errors",
 )
 """Packages and top-level modules from the top floor down. Each imports only from the floors below it."""
@@ -158,6 +159,7 @@ def test_vendors_import_values_and_settings_only(name: str) -> None:
         (
             "aiohttp",
             (
+                "connector.listener",
                 "connector.delivery.exchange",
                 "connector.delivery.transport",
                 "connector.runtime.http",

@@ -9,9 +9,18 @@ import pytest
 from confluent_kafka.schema_registry import RegisteredSchema, Rule, RuleSet, SchemaReference
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
+from structlog.testing import capture_logs
 
-from connector.codec.codec import SCHEMA_HEADER, UNKNOWN_SECONDS, Decoder, Encoder, compile_write
-from connector.codec.registry import Registry, RegistryTrouble, make_client
+from connector.codec.codec import (
+    SCHEMA_HEADER,
+    UNKNOWN_SECONDS,
+    Decoder,
+    Encoder,
+    SchemaKey,
+    Unreadable,
+    compile_write,
+)
+from connector.codec.registry import MOST_QUESTIONS, Registry, RegistryTrouble, make_client
 from connector.codec.schemas import Contracts, load_contracts, read_schema
 from connector.config.loader import RegistrySettings
 from connector.errors import FatalError, Refusal, SchemaUnavailable
@@ -30,10 +39,15 @@ class FakeClient:
         self.answers = answers
         self.asked: list[Any] = []
         self.registered: list[str] = []
+        self.now = self.most = 0
         self.gate: asyncio.Event | None = None
 
     async def _answer(self, key: Any) -> Any:
         self.asked.append(key)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0)
+        self.now -= 1
         if self.gate is not None:
             await self.gate.wait()
         answer = self.answers.get(key, SchemaRegistryError(404, 40403, "Schema not found"))
@@ -169,6 +183,55 @@ async def test_an_unknown_id_is_asked_for_again_before_it_is_refused() -> None:
         await task
     assert caught.value.code == "decode.schema_unknown"
     assert bench.said == []
+
+
+async def test_an_unknown_id_waits_ten_seconds_and_says_so() -> None:
+    """The last question comes at ten seconds, not after the next pause, and one log line names what is waited for.
+
+    Kills: a pause that goes past the deadline (15.5 s); a partition that stands without a word.
+    """
+    bench = Bench({1: _avro()})
+    await bench.settle(_record(1))
+    with capture_logs() as logged:
+        task = asyncio.create_task(bench.settle(_record(2)))
+        await bench.clock.elapse(UNKNOWN_SECONDS + 0.1)
+    assert isinstance(task.exception(), Refusal)
+    assert [(line["event"], line["schema"]) for line in logged] == [("registry.unknown_schema", "id 2")]
+
+
+async def test_many_unknown_ids_cost_few_questions_and_little_memory() -> None:
+    """500 values that begin with a zero ask twice each, four at a time, and the oldest refusals are forgotten.
+
+    Kills: 3,000 questions, 500 at once; refusals that are kept for ever.
+    """
+    bench = Bench({1: _avro()})
+    await bench.settle(_record(1))
+    asked = len(bench.client.asked)
+    tasks = [asyncio.create_task(bench.settle(_record(number))) for number in range(2, 502)]
+    while not all(task.done() for task in tasks):
+        await bench.clock.elapse(0.5)
+    assert all(isinstance(task.exception(), Refusal) for task in tasks)
+    assert bench.client.most <= MOST_QUESTIONS
+    assert len(bench.client.asked) - asked <= 2 * 500 + 20
+    for number in range(502, 2502):
+        bench.decoder._know(SchemaKey("id", number), Unreadable("decode.schema_unknown", "", None))
+    assert len(bench.decoder._known) <= 1001 + 1
+    assert len(bench.decoder._asked_in_vain) <= 1000
+
+
+async def test_a_rotated_password_of_the_registry_is_read_again() -> None:
+    """A refused credential has the secrets read again; with new ones the next question is asked by a new client.
+
+    Kills: a registry that stays refused until the member is restarted.
+    """
+    refusing, good = FakeClient({1: SchemaRegistryError(401, 40101, "Unauthorized")}), FakeClient({1: _avro()})
+    clients = iter([None, good])
+    registry = Registry(refusing, WHERE, lambda: next(clients))
+    for _ in range(2):
+        with pytest.raises(RegistryTrouble):
+            await registry.by_id(1)
+    assert (await registry.by_id(1)).name == "com.acme.A"
+    assert (len(refusing.asked), len(good.asked)) == (2, 1)
 
 
 async def test_an_id_that_is_known_late_is_not_refused() -> None:

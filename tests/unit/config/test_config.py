@@ -71,6 +71,15 @@ def test_values_are_read_as_people_write_them(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("port", "first", "last"), [(8080, 8080, 8080), ("8080", 8080, 8080), (0, 0, 0), ("8080-8089", 8080, 8089)]
+)
+def test_a_port_may_be_a_range(folder: Path, port: object, first: int, last: int) -> None:
+    """Several members on one host share a file: each takes the first port of the range that is free."""
+    ports = read(folder, {"server": {"port": port}}).settings.server.ports
+    assert (ports[0], ports[-1]) == (first, last)
+
+
+@pytest.mark.parametrize(
     ("given_start", "client", "start"),
     [
         ("earliest", {}, "earliest"),
@@ -230,13 +239,16 @@ ONE_FAULT: list[tuple[dict[str, Any], str, str]] = [
         "schema_registry.url",
         "begins with http:// or https://, not",
     ),
-    ({"server": {"port": "http"}}, "server.port", "must be a whole number, not a string"),
     (
         {"kafka": {"client": {"max.poll.interval.ms": 20_000}}},
         "kafka.client.max.poll.interval.ms",
         "must be at least 27000, not 20000",
     ),
     ({"limits": {"drain_timeout": "5m"}}, "kafka.client.max.poll.interval.ms", "must be at least 305000"),
+    ({"server": {"port": "http"}}, "server.port", "or a range such as 8080-8089, not 'http'"),
+    ({"server": {"port": 65536}}, "server.port", "must be a port from 0 to 65535"),
+    ({"server": {"port": "8089-8080"}}, "server.port", "must be a port from 0 to 65535"),
+    ({"console": {"port": "http"}}, "console.port", "must be a whole number, not a string"),
 ]
 
 
@@ -319,6 +331,19 @@ def test_reload_reads_a_rotated_secret(folder: Path) -> None:
         loaded.reload("one")
     secret.write_text("third", encoding="utf-8")
     assert list(secret_values(loaded.reload("one"))) == ["third"]
+
+
+def test_reload_reads_a_rotated_secret_of_the_registry(folder: Path) -> None:
+    """The registry's password is read again as a destination's; one that is gone is a fault with its path."""
+    secret = folder / "secret"
+    secret.write_text("u:first\n", encoding="utf-8")
+    registry = {"url": "http://r", "client": {"basic.auth.user.info": "${file:secret}"}}
+    loaded = read(folder, {"schema_registry": registry})
+    secret.write_text("u:second\n", encoding="utf-8")
+    assert loaded.reload_registry().client == {"basic.auth.user.info": "u:second"}
+    secret.unlink()
+    with pytest.raises(ConfigurationError, match=r"schema_registry\.client\.basic\.auth\.user\.info: the file secret"):
+        loaded.reload_registry()
 
 
 def test_a_file_that_cannot_be_read_is_a_fault(folder: Path) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import confluent_kafka
 import pytest
 import yaml
 
 from connector.config.loader import load, redacted, secret_values
+from connector.config.secrets import HARMLESS_PROPERTIES
 from connector.errors import ConfigurationError
 from tests.unit.vendors.acme import BASE, KINDS, RULES, merge, read
 
@@ -102,6 +106,7 @@ SYMBOLS = {
     ("unrouted",),
     *(("limits", key) for key in ("buffer", "drain_timeout", "commit_interval")),
     *(("log", key) for key in ("level", "format")),
+    ("server", "port"),
 }
 """Values that are repeated: choices, durations, sizes, and names of files, vendors, destinations and topics."""
 HOLD_SYMBOLS = {
@@ -153,24 +158,42 @@ def test_the_whole_configuration_is_valid(folder: Path) -> None:
 
 
 def test_redacted_hides_every_secret(folder: Path) -> None:
-    """Secrets by type, by librdkafka's and the registry's names, and in URLs are hidden; the rest is shown."""
+    """Secrets by type, by place, by name and in URLs are hidden and registered; the rest is shown.
+
+    Kills: a numeric password; a property of a newer library; a token before the @ of a proxy; a key in a query.
+    """
     change = {
-        "kafka": {"client": {"sasl.password": "s-kafka", "ssl.key.pem": "s-pem", "sasl.username": "user"}},
+        "kafka": {
+            "client": {
+                "sasl.password": 12345678,
+                "ssl.key.pem": "s-pem",
+                "sasl.username": "user",
+                "session.timeout.ms": 45000,
+                "sasl.oauthbearer.assertion.private.key.passphrase": "s-phrase",
+                "a.property.of.tomorrow": "s-new",
+                "sasl.oauthbearer.token.endpoint.url": "https://id:s-endpoint@idp/token?s-query",
+            }
+        },
         "schema_registry": {
             "url": "https://user:s-url@registry",
-            "client": {"basic.auth.user.info": "user:s-info", "oauth": {"client_secret": "s-deep"}},
+            "client": {"basic.auth.user.info": "user:s-info", "oauth": {"x-api-key": "s-deep"}, "timeout": 3},
         },
-        "destinations": {"one": {"http": {"proxy": "http://user:s-proxy@proxy:3128"}}},
-        "server": {"token": "s-token"},
+        "destinations": {"one": {"http": {"proxy": "http://s-token@proxy:3128"}}},
+        "server": {"token": "s-token-of-port"},
     }
     settings = read(folder, change).settings
     shown = redacted(settings)
     assert "s-" not in str(shown).replace("dead-letters", "")
+    assert "12345678" not in str(shown)
     assert shown["kafka"]["client"]["sasl.username"] == "user"
-    assert shown["schema_registry"]["url"] == "https://***:***@registry"
+    assert shown["kafka"]["client"]["session.timeout.ms"] == 45000
+    assert shown["schema_registry"]["url"] == "https://***@registry"
+    assert shown["schema_registry"]["client"]["timeout"] == 3
     assert shown["destinations"]["one"]["account"] == "100102"
-    secrets = {"s-kafka", "s-pem", "s-url", "user:s-info", "s-deep", "s-proxy", "s-token", "s-one", "t-two"}
-    assert set(secret_values(settings)) == secrets
+    assert set(secret_values(settings)) == {
+        *("12345678", "s-pem", "s-phrase", "s-new", "s-endpoint", "s-query"),
+        *("s-url", "user:s-info", "s-deep", "s-token", "s-token-of-port", "s-one", "t-two"),
+    }
     assert "s-one" not in repr(settings)
 
 
@@ -191,3 +214,38 @@ def test_only_an_http_proxy_is_allowed(proxy: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="HTTP proxy, such as") as caught:
         read(tmp_path, {"destinations": {"two": {"http": {"proxy": proxy}}}})
     assert [fault.path for fault in caught.value.faults] == ["destinations.two.http.proxy"]
+
+
+def librdkafka_properties() -> dict[str, str]:
+    """Return every property of the installed librdkafka with its description, as the library itself prints them."""
+    folder = Path(confluent_kafka.__file__).parent.parent / "confluent_kafka.libs"
+    (library,) = folder.glob("librdkafka*")
+    kafka, libc = ctypes.CDLL(str(library)), ctypes.CDLL(None)
+    libc.open_memstream.restype = ctypes.c_void_p
+    libc.fclose.argtypes = [ctypes.c_void_p]
+    text, size = ctypes.c_char_p(), ctypes.c_size_t()
+    stream = libc.open_memstream(ctypes.byref(text), ctypes.byref(size))
+    kafka.rd_kafka_conf_properties_show.argtypes = [ctypes.c_void_p]
+    kafka.rd_kafka_conf_properties_show(stream)
+    libc.fclose(stream)
+    rows = [line.split("|") for line in (text.value or b"").decode().splitlines() if line.count("|") > 4]
+    return {row[0].strip(): row[-1] for row in rows if row[0].strip() not in ("Property", "") and "---" not in row[0]}
+
+
+def test_every_property_of_librdkafka_is_hidden_or_known_as_harmless(folder: Path) -> None:
+    """Each property of the library is walked: a text or a number under it is shown only if it is on the list.
+
+    Kills: a list of secrets, which misses the next one; a secret that came onto the list.
+    """
+    properties = librdkafka_properties()
+    assert len(properties) > 150
+    assert properties.keys() >= HARMLESS_PROPERTIES
+    named = re.compile(r"passw|passphrase|secret(?!.*\bfile)|\.pem$|keytab_data|jaas|\.config$|extensions|kinit")
+    assert [name for name in HARMLESS_PROPERTIES if named.search(name)] == []
+    kafka = read(folder).settings.kafka
+    for name in properties:
+        for value in (WRONG, 87654321):
+            changed = kafka.model_copy(update={"client": {name: value}})
+            is_shown = str(value) in str(redacted(changed))
+            assert is_shown == (name in HARMLESS_PROPERTIES), name
+            assert (str(value) in secret_values(changed)) == (not is_shown), name

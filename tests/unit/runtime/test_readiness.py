@@ -1,19 +1,36 @@
-"""When a member is ready: assigned or validly idle, and Kafka within reach."""
+"""When a member is ready: with partitions or a stated reason to have none, and Kafka within reach."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+from structlog.testing import capture_logs
+
 from connector.dead_letters.writer import DeadLetterWriter
-from connector.runtime.member import JOIN_SECONDS, Member
+from connector.errors import StartupError
+from connector.runtime.member import (
+    ASK_SECONDS,
+    IDLE,
+    JOINING,
+    REBALANCE_SECONDS,
+    SESSION_SECONDS,
+    SILENT_SECONDS,
+    Member,
+)
 from connector.runtime.pipeline import Pipeline
 from connector.testing import ManualClock
+
+PARTITIONS = frozenset({("events", 0)})
+REFUSED = "cannot read group g: GROUP_AUTHORIZATION_FAILED"
 
 
 def _member(clock: ManualClock) -> tuple[Member, SimpleNamespace, dict[str | None, str]]:
     """Return a member that runs, its runner and its source's troubles."""
-    runner = SimpleNamespace(polled_at=None, joining_since=clock.now())
+    runner = SimpleNamespace(assigned=frozenset())
     pipeline = SimpleNamespace(runner=runner, workers={}, holds=SimpleNamespace(registry=None))
     troubles: dict[str | None, str] = {}
     member = Member("g", clock, 22.0)
@@ -23,35 +40,91 @@ def _member(clock: ManualClock) -> tuple[Member, SimpleNamespace, dict[str | Non
     return member, runner, troubles
 
 
-def test_a_member_is_ready_once_the_group_has_spoken() -> None:
-    """Polling alone is not enough; an assignment is, an empty one too.
+async def _watched(
+    member: Member, clock: ManualClock, why: Callable[[], Awaitable[str | None]], seconds: float
+) -> None:
+    """Let a member watch its membership for so long."""
+    watching = asyncio.create_task(member.watch_membership(why))
+    for _ in range(round(seconds)):
+        for _ in range(3):
+            await asyncio.sleep(0)
+        clock.advance(1.0)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
-    Kills: a rolling update that goes on while the new member has not joined.
-    """
+
+def test_a_member_is_ready_once_it_has_partitions() -> None:
+    """Joining is not enough, however long it takes. Kills: a member that is called ready after 15 s of silence."""
     clock = ManualClock()
     member, runner, _ = _member(clock)
     assert member.readiness() == (False, ["joining the group"])
-    runner.polled_at = clock.now()
-    assert member.readiness() == (False, ["joining the group"])
-    runner.joining_since = None
+    runner.assigned = PARTITIONS
     assert member.readiness() == (True, [])
 
 
-def test_a_member_that_is_told_nothing_is_idle() -> None:
-    """Where a group tells a member nothing for long enough, it has validly nothing to do."""
+@pytest.mark.parametrize("refusal", [REFUSED, "cannot read group g: _TIMED_OUT"])
+async def test_a_group_that_cannot_be_joined_is_never_ready(refusal: str) -> None:
+    """Without READ on the group, or with a coordinator that cannot be reached, the reason stays until it is over.
+
+    Kills: green readiness while nothing is ever read; a refusal that an answered metadata request ends.
+    """
     clock = ManualClock()
     member, runner, _ = _member(clock)
-    runner.polled_at = clock.now() + JOIN_SECONDS
-    assert not member.readiness().ok
-    runner.polled_at += 1
+
+    async def refused() -> str | None:
+        raise StartupError(refusal)
+
+    with capture_logs() as logged:
+        await _watched(member, clock, refused, 600)
+    assert member.readiness() == (False, [refusal])
+    assert [line["reason"] for line in logged if line["event"] == "member.without_partitions"] == [refusal]
+    runner.assigned = PARTITIONS
+    assert member.readiness() == (True, [])
+
+
+async def test_a_member_of_a_group_with_enough_members_is_ready() -> None:
+    """Other members have all partitions: it has nothing to do, and says so."""
+    clock = ManualClock()
+    member, _, _ = _member(clock)
+    answers = iter(["joining the group: 2 of its partitions have no member", None])
+
+    async def why() -> str | None:
+        return next(answers, None)
+
+    await _watched(member, clock, why, 1)
+    assert member.readiness() == (False, ["joining the group: 2 of its partitions have no member"])
+    await _watched(member, clock, why, 1)
+    assert member.readiness() == (True, [IDLE])
+
+
+async def test_a_member_that_lost_its_partitions_is_reported() -> None:
+    """A rebalance keeps it ready for a moment; then it is not, though its own old session still has the partitions.
+
+    Kills: a member without partitions, green and silent, after a broker came back; a log line each time it looks.
+    """
+    clock = ManualClock()
+    member, runner, _ = _member(clock)
+    runner.assigned = PARTITIONS
+    assert member.readiness().ok
+    runner.assigned = frozenset()
     assert member.readiness().ok
 
+    async def none_left() -> str | None:
+        return None
 
-def test_a_trouble_of_one_topic_is_told_and_fails_nothing() -> None:
-    """A missing topic stands beside; a trouble with Kafka as a whole fails readiness."""
+    with capture_logs() as logged:
+        await _watched(member, clock, none_left, REBALANCE_SECONDS + SILENT_SECONDS + 2 * ASK_SECONDS)
+        assert member.readiness() == (False, [JOINING])
+        assert [line["event"] for line in logged] == ["member.without_partitions"]
+        await _watched(member, clock, none_left, SESSION_SECONDS)
+    assert member.readiness() == (True, [IDLE])
+
+
+def test_a_trouble_of_one_topic_is_reported_and_fails_nothing() -> None:
+    """A missing topic is a reason beside; a trouble with Kafka as a whole fails readiness."""
     clock = ManualClock()
     member, runner, troubles = _member(clock)
-    runner.polled_at, runner.joining_since = clock.now(), None
+    runner.assigned = PARTITIONS
     troubles["events"] = "unknown topic"
     assert member.readiness() == (True, ["topic events: unknown topic"])
     troubles[None] = "_TRANSPORT: 127.0.0.1:9092/1: connection refused"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.telemetry.redaction import HIDDEN, Redactor, mask_url, names_secret, url_secrets
+from connector.telemetry.redaction import HIDDEN, Redactor, mask_urls, names_secret, url_secrets
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,26 @@ def test_names_of_what_may_be_seen(name: str) -> None:
     assert not names_secret(name)
 
 
-def test_credentials_in_urls() -> None:
-    """User and password are hidden, the host stays; a path with @ is no credential."""
-    assert (
-        mask_url("see https://user:pass@host:1/x and http://h/a@b:c")
-        == f"see https://{HIDDEN}:{HIDDEN}@host:1/x and http://h/a@b:c"
-    )
-    assert url_secrets("http://user:pass@host") == ["pass"]
-    assert url_secrets("user:pass@host") == []
+@pytest.mark.parametrize(
+    ("text", "shown", "secrets"),
+    [
+        ("see https://user:pass@host:1/x and http://h/a@b:c", "see https://***@host:1/x and http://h/a@b:c", ["pass"]),
+        ("http://TOKEN@proxy:3128", "http://***@proxy:3128", ["TOKEN"]),
+        ("http://u:p@ss@h/", "http://***@h/", ["p@ss"]),
+        ("https://h/p?api_key=K3Y&x=1", "https://h/p?***", ["api_key=K3Y&x=1", "K3Y", "1"]),
+        ("https://h/p#K3Y", "https://h/p#***", ["K3Y"]),
+        ("user:pass@host", "user:pass@host", []),
+        ("http://a:1,http://b:2", "http://a:1,http://b:2", []),
+        ("('http://h/?a=1')", "('http://h/?***')", ["a=1", "1"]),
+    ],
+)
+def test_secrets_in_urls(text: str, shown: str, secrets: list[str]) -> None:
+    """User information and query are hidden, the host and the path stay; a path with @ holds no user.
+
+    Kills: a token that stands alone before the @; a key in a query.
+    """
+    assert mask_urls(text) == shown
+    assert list(url_secrets(text)) == secrets
 
 
 def test_longer_secrets_go_first() -> None:

@@ -1,0 +1,218 @@
+"""An HTTP port with bounds: connections, the time for a request's header, and headers that every response has.
+
+The member's port and the console's share it, because both must survive clients that never finish a request: without
+bounds a few hundred half-open connections take the descriptors that deliveries need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+log = structlog.get_logger()
+
+MOST_CONNECTIONS: Final = 64
+DESCRIPTOR_SHARE: Final = 8
+"""At most one in so many of the process's descriptors is for the port's connections; the rest is for deliveries."""
+HEADER_SECONDS: Final = 10.0
+"""How long a client may take for the header of a request, counted from its first byte or from the connection."""
+IDLE_SECONDS: Final = 30.0
+"""How long a connection is kept for a next request."""
+HEADERS: Final[Mapping[str, str]] = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Restrictive headers for responses that no browser has to render."""
+
+
+def most_connections() -> int:
+    """Return how many connections a port may have in this process."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(4, min(MOST_CONNECTIONS, descriptors // DESCRIPTOR_SHARE))
+
+
+class Listener:
+    """Serves an application on the first free port of several. `start` and `stop` once each, in one loop.
+
+    `headers` are added to every response that does not set them itself.
+    """
+
+    def __init__(
+        self,
+        application: web.Application,
+        host: str,
+        ports: Iterable[int],
+        *,
+        headers: Mapping[str, str] = HEADERS,
+        connections: int | None = None,
+        header_seconds: float = HEADER_SECONDS,
+    ) -> None:
+        self._host = host
+        self._ports = list(ports)
+        self._headers = headers
+        self._most = most_connections() if connections is None else connections
+        self._header_seconds = header_seconds
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        application.middlewares.insert(0, _mark_request)
+        application.on_response_prepare.append(self._add_headers)
+        self._sockets: asyncio.Server | None = None
+        self._open: dict[_Connection, None] = {}
+
+    @property
+    def port(self) -> int | None:
+        """The port that is listened on; None before `start` and after `stop`."""
+        return None if self._sockets is None else int(self._sockets.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen on the first port that is free. Raises the `OSError` of the last one."""
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        for port in self._ports:
+            try:
+                self._sockets = await loop.create_server(self._connection, self._host, port, backlog=128)
+            except OSError:
+                if port == self._ports[-1]:
+                    await self._runner.cleanup()
+                    raise
+            else:
+                return
+
+    async def stop(self) -> None:
+        """Close the port; requests in flight get a second."""
+        sockets, self._sockets = self._sockets, None
+        if sockets is not None:
+            sockets.close()
+        await self._runner.cleanup()
+
+    def opened(self, connection: _Connection) -> bool:
+        """Count a connection; whether it may stay. In place of a new one, the oldest that has no request is closed.
+
+        A client that opens many and sends nothing so loses its own, and a probe of the platform still gets through.
+        """
+        if len(self._open) >= self._most:
+            idle = next((each for each in self._open if not each.in_request), None)
+            if idle is None:
+                return False
+            self.closed(idle)
+            idle.abort()
+        self._open[connection] = None
+        return True
+
+    def closed(self, connection: _Connection) -> None:
+        """Count a connection no more."""
+        self._open.pop(connection, None)
+
+    def _connection(self) -> _Connection:
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("the listener is not started")
+        return _Connection(server, self, self._headers, self._header_seconds)
+
+    async def _add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
+        _restrict(response, self._headers)
+
+
+class _Connection(web.RequestHandler):
+    """One connection of a client: closed if a request's header does not come in time."""
+
+    __slots__ = ("_deadline", "_headers", "_listener", "_seconds", "in_request")
+
+    def __init__(self, server: web.Server, listener: Listener, headers: Mapping[str, str], seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(server, loop=loop, access_log=None, keepalive_timeout=IDLE_SECONDS)  # type: ignore[arg-type]
+        self._listener = listener
+        self._headers = headers
+        self._seconds = seconds
+        self._deadline: asyncio.TimerHandle | None = None
+        self.in_request = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the time for the first header, or close what is too much."""
+        super().connection_made(transport)
+        if self._listener.opened(self):
+            self._wait_for_header()
+        else:
+            self.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Start the time for the next header with its first byte."""
+        if not self.in_request and self._deadline is None:
+            self._wait_for_header()
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Count the connection no more."""
+        self._listener.closed(self)
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def begin(self) -> None:
+        """Note that a header is complete."""
+        self.in_request = True
+        self._stop_waiting()
+
+    def end(self) -> None:
+        """Note that the response is ready."""
+        self.in_request = False
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Answer an error without details, and log one of ours without the request.
+
+        The base class logs a malformed request with its text, which may hold a token.
+        """
+        if request.writer.output_size > 0:
+            raise ConnectionError("part of the response is sent already")
+        if status >= 500:
+            log.error("port.failed", exc_info=exc, path=request.path)
+        text = "internal error" if status >= 500 else "malformed request"
+        response = web.json_response({"error": text}, status=status)
+        _restrict(response, self._headers)
+        response.force_close()
+        return response
+
+    def _wait_for_header(self) -> None:
+        self._deadline = asyncio.get_running_loop().call_later(self._seconds, self.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _restrict(response: web.StreamResponse, headers: Mapping[str, str]) -> None:
+    """Add the headers, and name no software: its version says what it is vulnerable to."""
+    for name, value in headers.items():
+        response.headers.setdefault(name, value)
+    response.headers["Server"] = "connector"
+
+
+@web.middleware
+async def _mark_request(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Tell the connection when a request's header is complete and when its response is ready."""
+    connection = request.protocol
+    if isinstance(connection, _Connection):
+        connection.begin()
+    try:
+        response: web.StreamResponse = await handler(request)
+        return response
+    finally:
+        if isinstance(connection, _Connection):
+            connection.end()
