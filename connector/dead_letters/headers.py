@@ -75,7 +75,7 @@ class ParsedDeadLetter(Struct, frozen=True, kw_only=True):
     edited: tuple[str, ...] = ()
     """Paths of the event that were edited for its replays; if there are any, the value is not the source record's."""
     left_out: tuple[str, ...] = ()
-    """Parts of the record that did not fit into the dead-letter topic; `value_bytes` and `value_sha256` are its value's."""
+    """Parts of the record that did not fit into the topic; `value_bytes` and `value_sha256` are its value's."""
     value_bytes: int | None = None
     value_sha256: str | None = None
 

@@ -129,7 +129,7 @@ def test_a_dead_letters_code_is_explained(capsys: pytest.CaptureFixture[str]) ->
     """The meaning and solution of the vendor's code follow its own text."""
     dead_letter = DeadLetter(RECORD, "refused", "4101", "不存在", 5.0, "dedup", vendor="jiguang", destination="a")
     stored = Record("dlq", 0, 1, 0, b"k", b"v", tuple(to_headers(dead_letter, group="g")))
-    found, _ = dead_letters_about(lambda: [stored], AT)
+    found, _ = dead_letters_about([stored], AT)
     show([explanation(dead_letters=tuple(found))])
     text = " ".join(capsys.readouterr().out.split())
     assert "The event does not exist at Jiguang. Create it there or correct eventName." in text
