@@ -1,61 +1,48 @@
 """Writes and reads the headers of a dead letter, in the format of `docs/dead-letters.md`. Pure.
 
 First come the record's own headers, byte for byte and in their order, then one block of the connector's, which begins
-with `dlq-version`. Only a whole block is the connector's: a user's own header whose name begins with `dlq-` comes
-before the block, so it belongs to the record and is kept.
+with `dlq-version`. Only a block that is exactly as this module writes it is the connector's: anyone may put `dlq-`
+headers on a record, so whatever else is found there belongs to the record and is kept as it came. What `parse` returns
+is therefore bounded and valid, whatever bytes it was given, and no reader has to check it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
+
+from msgspec import Struct
 
 from connector.records import NO_TIMESTAMP, DeadLetter, Headers, Position, Record, uuid5_text
 
 VERSION: Final = "1"
 MESSAGE_LIMIT: Final = 1024
 TEXT_LIMIT: Final = 256
+NAME_LIMIT: Final = 32_767
+"""Most bytes of a name (a group, a destination): as many as Kafka allows for a group id."""
+MOST_REPLAYS: Final = (1 << 31) - 1
 
 _VERSION: Final = "dlq-version"
+_ID: Final = "dlq-id"
 _REPLAYS: Final = "dlq-replays"
 _EDITED: Final = "dlq-edited"
-_NAMES: Final = frozenset(
-    {
-        _VERSION,
-        _REPLAYS,
-        "dlq-id",
-        "dlq-cause",
-        "dlq-code",
-        "dlq-field",
-        "dlq-message",
-        "dlq-vendor",
-        "dlq-destination",
-        "dlq-http-status",
-        "dlq-request-id",
-        "dlq-attempts",
-        "dlq-first-attempt",
-        "dlq-failed-at",
-        "dlq-origin-topic",
-        "dlq-origin-partition",
-        "dlq-origin-offset",
-        "dlq-origin-timestamp",
-        "dlq-dedup-id",
-        "dlq-group",
-        _EDITED,
-    }
-)
 RESOLVES: Final = "dlq-resolves"
 RESOLUTION: Final = "dlq-resolution"
 RESOLVED_AT: Final = "dlq-at"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
+_NUMBER: Final = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_CAUSE: Final = re.compile(r"[a-z_]{1,32}")
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedDeadLetter:
+class ParsedDeadLetter(Struct, frozen=True, kw_only=True):
     """What a dead letter's headers say. Times are epoch milliseconds; `original` are the record's own headers.
 
     `origin`, `origin_timestamp` and `dedup_id` are those of the first failure, `replays` counts the replays since;
@@ -64,14 +51,14 @@ class ParsedDeadLetter:
 
     id: str
     cause: str
-    message: str
     failed_at: int
     origin: Position
     dedup_id: str
     group: str
-    replays: int
-    attempts: int
     original: tuple[tuple[str, bytes | None], ...]
+    message: str = ""
+    replays: int = 0
+    attempts: int = 0
     origin_timestamp: int = NO_TIMESTAMP
     code: str | None = None
     field: str | None = None
@@ -105,7 +92,7 @@ def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes 
         replays, original, edited = before.replays, before.original, before.edited
     block = {
         _VERSION: VERSION,
-        "dlq-id": uuid5_text(f"{dedup_id}/{dead_letter.destination or ''}/{replays}"),
+        _ID: _dead_letter_id(dead_letter, group, origin, timestamp, replays),
         "dlq-cause": dead_letter.cause,
         "dlq-code": dead_letter.code and _cut(dead_letter.code, TEXT_LIMIT),
         "dlq-field": dead_letter.field and _cut(dead_letter.field, TEXT_LIMIT),
@@ -134,17 +121,28 @@ def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes 
 
 def parse(headers: Headers) -> ParsedDeadLetter | None:
     """Return what the headers of a dead letter or replayed record say; None without a whole block of ours."""
-    start = max((index for index, (name, _) in enumerate(headers) if name == _VERSION), default=None)
+    start = _start(headers)
     if start is None:
         return None
-    block = {name: value.decode(errors="replace") for name, value in headers[start:] if name in _NAMES and value}
-    original = (*headers[:start], *(header for header in headers[start:] if header[0] not in _NAMES))
-    if block.get(_VERSION) != VERSION:
-        return None
+    values: dict[str, Any] = {}
+    own = list(headers[:start])
     try:
-        return _parsed(block, original)
-    except (KeyError, ValueError, OverflowError):
+        for header in headers[start:]:
+            name, value = header
+            known = _FIELDS.get(name)
+            if known is None:
+                own.append(header)
+            elif value is None or known[0] in values:
+                return None
+            else:
+                values[known[0]] = known[1](value.decode())
+        origin = Position(values.pop("topic"), values.pop("partition"), values.pop("offset"))
+        del values["version"]
+    except (KeyError, ValueError):  # a UnicodeDecodeError is a ValueError
         return None
+    if not values.keys() >= _REQUIRED:
+        return None
+    return ParsedDeadLetter(origin=origin, original=tuple(own), **values)
 
 
 def dead_letter_id(headers: Headers) -> str | None:
@@ -154,10 +152,18 @@ def dead_letter_id(headers: Headers) -> str | None:
     """
     found: bytes | None = None
     for name, value in reversed(headers):
-        if name == "dlq-id" and found is None:
-            found = value or None
+        if name == _ID and found is None:
+            found = value
         elif name == _VERSION:
             return found.decode(errors="replace") if found and value == VERSION.encode() else None
+    return None
+
+
+def _start(headers: Headers) -> int | None:
+    """Return where the block begins: at the last `dlq-version`."""
+    for index in range(len(headers) - 1, -1, -1):
+        if headers[index][0] == _VERSION:
+            return index
     return None
 
 
@@ -170,8 +176,8 @@ def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, by
     dead_letter = parse(headers)
     if dead_letter is None:
         raise ValueError("the record is not a dead letter: it has no whole block of dlq- headers")
-    start = max(index for index, (name, _) in enumerate(headers) if name == _VERSION)
-    count = str(dead_letter.replays + 1).encode()
+    start = _start(headers) or 0
+    count = str(min(dead_letter.replays + 1, MOST_REPLAYS)).encode()
     paths = " ".join(dict.fromkeys((*dead_letter.edited, *(path.replace(" ", "%20") for path in edited))))
     kept = [header for index, header in enumerate(headers) if index < start or header[0] not in (_REPLAYS, _EDITED)]
     ours = [(_EDITED, _cut(paths, TEXT_LIMIT).encode())] if paths else []
@@ -184,30 +190,28 @@ def resolution(dead_letter: str, kind: str, at: int) -> list[tuple[str, bytes | 
     return [(name, value.encode(errors="replace")) for name, value in headers]
 
 
-def _parsed(block: Mapping[str, str], original: tuple[tuple[str, bytes | None], ...]) -> ParsedDeadLetter:
-    status, first = block.get("dlq-http-status"), block.get("dlq-first-attempt")
-    timestamp = block.get("dlq-origin-timestamp")
-    return ParsedDeadLetter(
-        id=block["dlq-id"],
-        cause=block["dlq-cause"],
-        message=block.get("dlq-message", ""),
-        failed_at=_millis(block["dlq-failed-at"]),
-        origin=Position(block["dlq-origin-topic"], int(block["dlq-origin-partition"]), int(block["dlq-origin-offset"])),
-        dedup_id=block["dlq-dedup-id"],
-        group=block["dlq-group"],
-        replays=int(block.get(_REPLAYS, "0")),
-        attempts=int(block.get("dlq-attempts", "0")),
-        original=original,
-        origin_timestamp=NO_TIMESTAMP if timestamp is None else _millis(timestamp),
-        code=block.get("dlq-code"),
-        field=block.get("dlq-field"),
-        vendor=block.get("dlq-vendor"),
-        destination=block.get("dlq-destination"),
-        http_status=None if status is None else int(status),
-        request_id=block.get("dlq-request-id"),
-        first_attempt=None if first is None else _millis(first),
-        edited=tuple(block.get(_EDITED, "").split()),
-    )
+def _dead_letter_id(dead_letter: DeadLetter, group: str, origin: Position, timestamp: int, replays: int) -> str:
+    """Return the id of one failure: of the group, the first origin, the destination and the number of replays.
+
+    A crash that writes a dead letter twice reads the record at the same position, so both copies have the same id. The
+    position counts where it is not the origin: a block that was copied to several records makes them no one failure.
+    """
+    position = dead_letter.record.position
+    read_at = () if position == origin else position
+    return uuid5_text(json.dumps([group, *origin, timestamp, dead_letter.destination, replays, *read_at]))
+
+
+def read_resolution(headers: Headers) -> tuple[str, str, str] | None:
+    """Return what the headers of a resolution record say: id, `replayed` or `discarded`, and the time as text.
+
+    None if they are not as `resolution` writes them; the time alone may be anything, and is then empty.
+    """
+    found = {name: value for name, value in headers if value is not None}
+    kind = {b"replayed": "replayed", b"discarded": "discarded"}.get(found.get(RESOLUTION, b""))
+    identity, at = (found.get(name, b"").decode(errors="replace") for name in (RESOLVES, RESOLVED_AT))
+    if kind is None or _UUID.fullmatch(identity) is None:
+        return None
+    return identity, kind, at if _TIME.fullmatch(at) else ""
 
 
 def _cut(text: str, limit: int) -> str:
@@ -225,7 +229,81 @@ def _time_text(millis: int) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _text(limit: int) -> Callable[[str], str]:
+    """Return a reader of text of 1 to `limit` bytes."""
+
+    def read(text: str) -> str:
+        # A character has at most 4 bytes, so most texts are short enough without being encoded.
+        if not text or (len(text) * 4 > limit and len(text.encode()) > limit):
+            raise ValueError
+        return text
+
+    return read
+
+
+def _form(pattern: re.Pattern[str]) -> Callable[[str], str]:
+    """Return a reader of text of one form."""
+
+    def read(text: str) -> str:
+        if pattern.fullmatch(text) is None:
+            raise ValueError
+        return text
+
+    return read
+
+
+def _whole_number(most: int, least: int = 0) -> Callable[[str], int]:
+    """Return a reader of whole numbers within bounds, written in the only way that `to_headers` writes them."""
+
+    def read(text: str) -> int:
+        if _NUMBER.fullmatch(text) is None or not least <= (number := int(text)) <= most:
+            raise ValueError
+        return number
+
+    return read
+
+
 def _millis(text: str) -> int:
-    if text.lstrip("-").isdecimal():
-        return int(text)
-    return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
+    """Return a time as epoch milliseconds: ISO 8601 in UTC, or a number that ISO 8601 cannot write."""
+    if _TIME.fullmatch(text) is not None:
+        return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
+    return _any_int64(text)
+
+
+def _version(text: str) -> str:
+    if text != VERSION:
+        raise ValueError
+    return text
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    return tuple(_text(TEXT_LIMIT)(text).split())
+
+
+_any_int64: Final = _whole_number((1 << 63) - 1, -(1 << 63))
+_FIELDS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    _VERSION: ("version", _version),
+    _ID: ("id", _form(_UUID)),
+    "dlq-cause": ("cause", _form(_CAUSE)),
+    "dlq-code": ("code", _text(TEXT_LIMIT)),
+    "dlq-field": ("field", _text(TEXT_LIMIT)),
+    "dlq-message": ("message", _text(MESSAGE_LIMIT)),
+    "dlq-vendor": ("vendor", _text(NAME_LIMIT)),
+    "dlq-destination": ("destination", _text(NAME_LIMIT)),
+    "dlq-http-status": ("http_status", _whole_number(999)),
+    "dlq-request-id": ("request_id", _text(TEXT_LIMIT)),
+    "dlq-attempts": ("attempts", _whole_number((1 << 63) - 1)),
+    "dlq-first-attempt": ("first_attempt", _millis),
+    "dlq-failed-at": ("failed_at", _millis),
+    "dlq-origin-topic": ("topic", _form(_TOPIC)),
+    "dlq-origin-partition": ("partition", _whole_number((1 << 31) - 1)),
+    "dlq-origin-offset": ("offset", _whole_number((1 << 63) - 1)),
+    "dlq-origin-timestamp": ("origin_timestamp", _millis),
+    "dlq-dedup-id": ("dedup_id", _text(NAME_LIMIT)),
+    "dlq-group": ("group", _text(NAME_LIMIT)),
+    _REPLAYS: ("replays", _whole_number(MOST_REPLAYS)),
+    _EDITED: ("edited", _paths),
+}
+"""Each header of the block, with its name in `ParsedDeadLetter` and the reader of its text (it raises `ValueError`)."""
+_REQUIRED: Final = {"id", "cause", "failed_at", "dedup_id", "group"}
+"""In addition to the version and the origin."""

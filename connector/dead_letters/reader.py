@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.headers import RESOLUTION, RESOLVED_AT, RESOLVES, ParsedDeadLetter, dead_letter_id, parse
+from connector.dead_letters.headers import ParsedDeadLetter, dead_letter_id, parse, read_resolution
 from connector.dead_letters.ids import IdSet, Sieve
 from connector.records import Record
 
@@ -85,11 +85,11 @@ def parse_resolution(record: Record) -> Resolution | None:
     """Return what a resolution record says; None for any other record. It has a null value and `dlq-resolves`."""
     if record.value is not None:
         return None
-    texts = {name: value.decode(errors="replace") for name, value in record.headers if value is not None}
-    identity, kind = texts.get(RESOLVES), texts.get(RESOLUTION)
-    if identity is None or kind not in ("replayed", "discarded"):
+    found = read_resolution(record.headers)
+    if found is None:
         return None
-    return Resolution(identity, "replayed" if kind == "replayed" else "discarded", texts.get(RESOLVED_AT, ""))
+    identity, kind, at = found
+    return Resolution(identity, "replayed" if kind == "replayed" else "discarded", at)
 
 
 def read_dead_letters(

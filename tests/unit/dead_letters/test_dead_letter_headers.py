@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from connector.dead_letters.export import facts_json, moment
 from connector.dead_letters.headers import (
     MESSAGE_LIMIT,
     TEXT_LIMIT,
@@ -14,8 +17,10 @@ from connector.dead_letters.headers import (
     dead_letter_id,
     parse,
     replayed,
+    resolution,
     to_headers,
 )
+from connector.dead_letters.reader import DeadLetterEntry, parse_resolution
 from connector.records import DeadLetter, Headers, Position, Record, uuid5_text
 
 GROUP = "growth-connector"
@@ -186,7 +191,7 @@ def test_the_format() -> None:
         ("trace", None),
         ("trace", b"\xff"),
         ("dlq-version", b"1"),
-        ("dlq-id", uuid5_text(f"{dedup_id}/jiguang-prod/0").encode()),
+        ("dlq-id", uuid5_text('["growth-connector", "orders", 3, 41, 1700000000123, "jiguang-prod", 0]').encode()),
         ("dlq-cause", b"refused"),
         ("dlq-code", b"4101"),
         ("dlq-message", b"the event does not exist"),
@@ -205,8 +210,8 @@ def test_the_format() -> None:
     ]
 
 
-def test_the_id_is_of_dedup_id_destination_and_replays() -> None:
-    """A letter written twice by a crash has one id; another destination or another replay has another."""
+def test_an_id_is_of_one_failure_of_one_record() -> None:
+    """A dead letter that a crash wrote twice has one id; another destination or another replay has another id."""
     once, again = (
         to_headers(dead_letter(), group=GROUP),
         to_headers(dead_letter(failed_at=9.0, message="other"), group=GROUP),
@@ -215,6 +220,98 @@ def test_the_id_is_of_dedup_id_destination_and_replays() -> None:
     other = read(to_headers(dead_letter(destination="qa"), group=GROUP)).id
     failed_again = read(to_headers(dead_letter(replayed(once)), group=GROUP)).id
     assert len({read(once).id, other, failed_again}) == 3
+
+
+@pytest.mark.parametrize("with_block", [False, True])
+@pytest.mark.parametrize(
+    "change", [{"offset": 42}, {"partition": 4}, {"topic": "clicks"}, {"timestamp": 1_700_000_000_124}]
+)
+def test_different_records_with_one_event_id_have_different_ids(*, with_block: bool, change: dict[str, int]) -> None:
+    """Records that share a dedup id, or even a copied block, are different dead letters; so are two groups'.
+
+    Kills: an id of the dedup id, and an id of the origin of a block that was copied to several records.
+    """
+    headers = to_headers(dead_letter(), group=GROUP) if with_block else []
+    first = dead_letter(headers)
+    second = dead_letter(headers, record=replace(first.record, **change))
+    ids = {read(to_headers(each, group=GROUP)).id for each in (first, second)}
+    assert len(ids) == (1 if with_block and "timestamp" in change else 2)
+    assert read(to_headers(first, group="other")).id not in ids
+
+
+WHOLE = to_headers(dead_letter(attempts=2, http_status=200, first_attempt=1.5, request_id="r", field="f"), group=GROUP)
+odd_values = st.one_of(
+    st.none(),
+    st.binary(max_size=30),
+    st.integers().map(lambda number: str(number).encode()),
+    st.integers(-(10**40), 10**40).map(lambda number: str(number).encode()),
+    st.datetimes().map(lambda time: time.isoformat().encode()),
+    st.datetimes(timezones=st.timezones()).map(lambda time: time.isoformat().encode()),
+    st.text(max_size=20).map(str.encode),
+    st.sampled_from(
+        [
+            *(b"-99999999999999999999", b"9" * 5000, b"1_000", b" 7 ", b"+1", b"007", b"\xef\xbc\x91", b"NaN", b"1e9"),
+            *(b"2026-11-21T09:30:00.250", b"2026-11-21", b"0000-00-00T00:00:00.000Z", b"9999-12-31T23:59:60.000Z"),
+            *(b"2026-W01-1T00:00:00.0000Z", b"\xff\xfe", b"\xed\xa0\x80", b"x" * 40_000, b"2147483648", b"\x1b[2J"),
+        ]
+    ),
+)
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> Headers:
+    """Draw a whole block of ours in which some values, names and places are changed."""
+    headers = list(draw(st.permutations(WHOLE)) if draw(st.booleans()) else WHOLE)
+    for index in draw(st.lists(st.integers(0, len(headers) - 1), max_size=3)):
+        headers[index] = (headers[index][0], draw(odd_values))
+    if draw(st.booleans()):
+        headers.append((draw(st.sampled_from([name for name, _ in WHOLE])), draw(odd_values)))
+    if draw(st.booleans()):
+        del headers[draw(st.integers(0, len(headers) - 1))]
+    return [*draw(originals), *headers, *draw(originals)]
+
+
+@pytest.mark.promise("P9")
+@given(blocks())
+def test_no_headers_break_the_reading_and_what_is_read_is_bounded(headers: Headers) -> None:
+    """Whatever bytes are there, `parse` returns bounded values or None, and a dead letter of the record can be written.
+
+    Kills: times without a zone, integers without bounds, text that is not UTF-8, a header of ours that comes twice.
+    """
+    parsed = parse(headers)
+    written = to_headers(dead_letter(headers), group=GROUP)
+    if parsed is None:
+        assert read(written).original == tuple(headers)
+        return
+    assert read(written).original == parsed.original
+    assert (read(written).origin, read(written).dedup_id) == (parsed.origin, parsed.dedup_id)
+    for number, most in (
+        *((parsed.replays, 2**31), (parsed.origin.partition, 2**31), (parsed.http_status or 0, 1000)),
+        *((parsed.origin.offset, 2**63), (parsed.attempts, 2**63)),
+    ):
+        assert 0 <= number < most
+    for time in (parsed.failed_at, parsed.origin_timestamp, parsed.first_attempt or 0):
+        assert -(2**63) <= time < 2**63
+        assert moment(time)
+    for text, limit in ((parsed.message, MESSAGE_LIMIT), (parsed.code, TEXT_LIMIT), (parsed.field, TEXT_LIMIT)):
+        assert len((text or "").encode()) <= limit
+    assert len(parsed.id) == 36
+    replayed_again = read(replayed(headers, ["a b"]))
+    assert (replayed_again.replays, replayed_again.id) == (min(parsed.replays + 1, 2**31 - 1), parsed.id)
+    json.dumps(facts_json(DeadLetterEntry(dead_letter(headers).record, parsed, "open")))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["dlq-resolves", "dlq-resolution", "dlq-at"]), odd_values), max_size=5))
+def test_no_headers_break_the_reading_of_a_resolution(headers: Headers) -> None:
+    """Whatever bytes are there, a resolution names an id of our form and a time of our form, or none is read."""
+    whole = resolution(read(WHOLE).id, "replayed", 5)
+    for each in (headers, [*whole, *headers]):
+        found = parse_resolution(Record("dlq", 0, 1, 0, None, None, tuple(each)))
+        if found is not None:
+            assert (len(found.dead_letter), found.kind in ("replayed", "discarded"), len(found.at) in (0, 24)) == (
+                *(36, True),
+                True,
+            )
 
 
 @pytest.mark.parametrize(
