@@ -89,7 +89,7 @@ def list_dead_letters(
         else:
             newest, count = archive.newest(wanted, limit or SHOWN, resolved=resolved)
             emit(newest, as_json, facts_json, lambda rows: show_dead_letters(rows, count))
-        _report_foreign(archive.survey.foreign)
+        _report_foreign(archive.foreign)
 
 
 @dlq.command()
@@ -109,7 +109,7 @@ def stats(
     wanted = read_filter(where, since, key, topic)
     with open_archive(begin(config).settings) as archive:
         emit(archive.stats(wanted, resolved=resolved), as_json, Count.as_json, show_stats)
-        _report_foreign(archive.survey.foreign)
+        _report_foreign(archive.foreign)
 
 
 @dlq.command()
@@ -168,7 +168,7 @@ def export(
             fail(f"{file} already exists; name another file", FAILED)
         except OSError as error:
             fail(f"cannot write {file}: {error.strerror or error}", FAILED)
-        _report_foreign(archive.survey.foreign)
+        _report_foreign(archive.foreign)
     say(f"{counted(count, 'dead letter')} written")
 
 
@@ -192,7 +192,7 @@ def open_archive(settings: Settings) -> Iterator[Archive]:
             yield from topic.records(lambda done, total: progress.update(task, completed=done, total=total))
             progress.remove_task(task)
 
-        yield Archive(records, topic.cluster_id)
+        yield Archive(records, lambda places: reader.at(settings.dead_letter_topic, places), topic.cluster_id)
 
 
 def read_filter(where: list[str] | None, since: str | None, key: str | None, topics: list[str] | None) -> Filter:

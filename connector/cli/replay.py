@@ -28,19 +28,21 @@ from connector.cli.common import (
     require_terminal,
     say,
 )
-from connector.cli.dlq import Key, Since, Topic, Where, open_archive, read_filter
+from connector.cli.dlq import Key, Since, Topic, Where, read_filter
 
 if TYPE_CHECKING:
     from connector.config.loader import Loaded
     from connector.dead_letters.filters import Filter
     from connector.dead_letters.replay import Edit, Order, Outcome, ReplayService, Step
 
-_ID_LENGTH: Final = 36
 _SHOWN_REASONS: Final = 20
 
 Ids = Annotated[
     list[str] | None,
     typer.Argument(metavar="ID", help="Only these dead letters: ids, or their first 8 characters."),
+]
+Everything = Annotated[
+    bool, typer.Option("--all", help="All unresolved dead letters. Needed where no id and no filter is given.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
@@ -59,6 +61,7 @@ def replay(  # noqa: PLR0913 -- each option is one of the command line
     since: Since = None,
     key: Key = None,
     topic: Topic = None,
+    everything: Everything = False,
     edits: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,8 +90,8 @@ def replay(  # noqa: PLR0913 -- each option is one of the command line
     from connector.dead_letters.replay import Order
 
     changes = _edits(edits or ())
+    wanted = _selection(ids, read_filter(where, since, key, topic), everything=everything)
     loaded = begin(config)
-    wanted = _with_ids(loaded, ids, read_filter(where, since, key, topic))
     order = Order(wanted, force=force, edits=changes, max_replays=max_replays, rate=rate)
     _carry_out(loaded, order, "replay", dry_run=dry_run, yes=yes, as_json=as_json)
 
@@ -101,6 +104,8 @@ def discard(  # noqa: PLR0913 -- each option is one of the command line
     since: Since = None,
     key: Key = None,
     topic: Topic = None,
+    everything: Everything = False,
+    force: Annotated[bool, typer.Option("--force", help="Include other groups' dead letters.")] = False,
     rate: Rate = 0.0,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -109,8 +114,9 @@ def discard(  # noqa: PLR0913 -- each option is one of the command line
     """Mark unresolved dead letters as discarded: hidden from now on and never replayed. They stay in the topic."""
     from connector.dead_letters.replay import Order
 
+    wanted = _selection(ids, read_filter(where, since, key, topic), everything=everything)
     loaded = begin(config)
-    order = Order(_with_ids(loaded, ids, read_filter(where, since, key, topic)), rate=rate)
+    order = Order(wanted, force=force, rate=rate)
     _carry_out(loaded, order, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
@@ -246,16 +252,13 @@ def outcome_json(outcome: Outcome, done: str) -> dict[str, Any]:
     }
 
 
-def _with_ids(loaded: Loaded, ids: Sequence[str] | None, wanted: Filter) -> Filter:
-    """Return the filter with whole ids for those given by their beginnings. Raises `DeadLetterNotFound`."""
-    if not ids:
-        return wanted
-    whole = {identity for identity in ids if len(identity) == _ID_LENGTH}
-    if len(whole) < len(ids):
-        with open_archive(loaded.settings) as archive:
-            whole.update(archive.find(prefix).dead_letter.facts.id for prefix in ids if prefix not in whole)
-    also = wanted.where.get("id")
-    return replace(wanted, where={**wanted.where, "id": frozenset(whole if also is None else whole & also)})
+def _selection(ids: Sequence[str] | None, wanted: Filter, *, everything: bool) -> Filter:
+    """Return the filter with the ids; exit with 2 if nothing selects dead letters and --all was not given."""
+    from connector.dead_letters.filters import Filter
+
+    if not ids and wanted == Filter() and not everything:
+        fail("Name dead letters by their ids or by a filter such as --where, or pass --all.", BAD_CONFIGURATION)
+    return replace(wanted, ids=frozenset(ids or ()))
 
 
 def _edits(texts: Sequence[str]) -> tuple[Edit, ...]:

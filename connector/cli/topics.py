@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from connector.cli.common import DEFAULT_FILE, File, Json, begin, emit, in_loop, print_table
+from connector.cli.common import DEFAULT_FILE, File, Json, begin, emit, in_loop, print_raw
 
 
 def topics(
@@ -27,7 +28,13 @@ def topics(
 
     found = in_loop(check_topics(begin(config), create=create, partitions=partitions))
     rows = [(topic.purpose, "created" if topic.created else "there", topic.name) for topic in found]
-    emit(rows, as_json, _topic_json, lambda shown: print_table(("purpose", "state", "topic"), shown))
+    emit(rows, as_json, _topic_json, _show)
+
+
+def _show(rows: Sequence[tuple[str, str, str]]) -> None:
+    """Print a line for each topic, plain enough for a job's log."""
+    for purpose, state, name in rows:
+        print_raw(f"{purpose:<12} {state:<8} {name}")
 
 
 def _topic_json(row: tuple[str, str, str]) -> dict[str, Any]:

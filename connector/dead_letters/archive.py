@@ -1,26 +1,30 @@
-"""The dead letters of a topic: listed, counted, and found by their ids."""
+"""The dead letters of a topic: listed, counted, and found by their ids, each in one pass over the topic."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from connector.dead_letters.export import moment
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.reader import DeadLetterEntry, Resolution, Survey, parse_resolution, read_dead_letters
-from connector.errors import ConnectorError
+from connector.dead_letters.headers import ParsedDeadLetter
+from connector.dead_letters.reader import (
+    DeadLetterEntry,
+    IdSearch,
+    Resolution,
+    Survey,
+    parse_resolution,
+    read_dead_letters,
+)
 from connector.records import Record
 
 Records = Callable[[str], Iterator[Record]]
+Fetch = Callable[[Sequence[tuple[int, int]]], Iterable[Record]]
 
-_NAMED: Final = 5
-_SHORTEST: Final = 8
-
-
-class DeadLetterNotFound(ConnectorError):
-    """No dead letter has the id, or several begin with it; the message says which."""
+_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,49 +61,56 @@ class DeadLetterHistory:
 
 
 class Archive:
-    """The dead letters of one topic. `records` starts a new reading of it each time; its argument says what for."""
+    """The dead letters of one topic, as it is now.
 
-    def __init__(self, records: Records, cluster_id: str) -> None:
+    `records` starts a new reading of it each time; its argument says what for. `fetch` returns the records at some
+    partitions and offsets: a pass keeps numbers only, and what is shown of it is fetched at its end.
+    """
+
+    def __init__(self, records: Records, fetch: Fetch, cluster_id: str) -> None:
         self._records = records
+        self._fetch = fetch
         self._cluster_id = cluster_id
-        self._survey: Survey | None = None
+        self._survey = Survey()
 
     @property
-    def survey(self) -> Survey:
-        """What the topic holds; read once, when first needed."""
-        if self._survey is None:
-            self._survey = Survey.of(self._records("reading resolved dead letters"))
-        return self._survey
+    def foreign(self) -> int:
+        """Records of the topic that are not the connector's, once it was read."""
+        return self._survey.foreign
 
     def dead_letters(self, wanted: Filter, *, resolved: bool = False) -> Iterator[DeadLetterEntry]:
-        """Yield the matching dead letters in the topic's order."""
-        survey = self.survey
+        """Yield the matching dead letters in the topic's order; this alone takes two passes."""
+        self._survey = survey = Survey.of(self._records("reading resolved dead letters"))
         return read_dead_letters(self._records("reading dead letters"), survey, wanted, resolved=resolved)
 
     def newest(self, wanted: Filter, limit: int, *, resolved: bool = False) -> tuple[list[DeadLetterEntry], int]:
         """Return the `limit` dead letters that failed last, the newest first, and how many match in all."""
-        heap: list[tuple[int, int, DeadLetterEntry]] = []
-        count = 0
-        for dead_letter in self.dead_letters(wanted, resolved=resolved):
-            count += 1
-            entry = (dead_letter.facts.failed_at, -count, dead_letter)
-            if len(heap) < limit:
-                heapq.heappush(heap, entry)
-            else:
-                heapq.heappushpop(heap, entry)
-        return [dead_letter for _, _, dead_letter in sorted(heap, reverse=True)], count
+        failed, matching = array("q"), bytearray()
+        for row, record, facts in self._pass():
+            _put(failed, row, facts.failed_at)
+            _put(matching, row, int(wanted.matches(facts, record.key)))
+        states = self._survey.states
+        rows = [row for row in states.rows(resolved=resolved) if matching[row]]
+        chosen = heapq.nlargest(limit, rows, key=lambda row: (failed[row], -row))
+        entries = self._entries(chosen)
+        return [entries[place] for place in map(states.place, chosen) if place in entries], len(rows)
 
     def stats(self, wanted: Filter, *, resolved: bool = False) -> list[Count]:
         """Return how many dead letters there are of each cause, code and destination, the most frequent first."""
-        counts: dict[tuple[str, str | None, str | None], list[int]] = {}
-        for dead_letter in self.dead_letters(wanted, resolved=resolved):
-            facts = dead_letter.facts
-            at = facts.failed_at
-            numbers = counts.setdefault((facts.cause, facts.code, facts.destination), [0, at, at])
-            numbers[0], numbers[1], numbers[2] = numbers[0] + 1, min(numbers[1], at), max(numbers[2], at)
-        found = [Count(*kind, *numbers) for kind, numbers in counts.items()]
+        failed, kind_of = array("q"), array("I")
+        kinds: dict[tuple[str, str | None, str | None] | None, int] = {None: 0}
+        for row, record, facts in self._pass():
+            kind = (facts.cause, facts.code, facts.destination) if wanted.matches(facts, record.key) else None
+            _put(failed, row, facts.failed_at)
+            _put(kind_of, row, kinds.setdefault(kind, len(kinds)))
+        numbers: dict[int, list[int]] = {}
+        for row in self._survey.states.rows(resolved=resolved):
+            at = failed[row]
+            found = numbers.setdefault(kind_of[row], [0, at, at])
+            found[0], found[1], found[2] = found[0] + 1, min(found[1], at), max(found[2], at)
+        counts = [Count(*kind, *numbers[number]) for kind, number in kinds.items() if kind and number in numbers]
         return sorted(
-            found, key=lambda count: (-count.dead_letters, count.cause, count.code or "", count.destination or "")
+            counts, key=lambda count: (-count.dead_letters, count.cause, count.code or "", count.destination or "")
         )
 
     def find(self, identity: str) -> DeadLetterHistory:
@@ -107,25 +118,49 @@ class Archive:
 
         Raises `DeadLetterNotFound`.
         """
-        found: dict[str, DeadLetterEntry] = {}
-        for dead_letter in self.dead_letters(Filter(), resolved=True):
-            if dead_letter.facts.id == identity:
-                found = {identity: dead_letter}
-                break
-            if len(identity) >= _SHORTEST and len(found) < _NAMED and dead_letter.facts.id.startswith(identity):
-                found[dead_letter.facts.id] = dead_letter
-        if len(found) != 1:
-            raise DeadLetterNotFound(
-                f"several dead letters have an id that begins with {identity}: {', '.join(found)}"
-                if found
-                else f"no dead letter has the id {identity}; `connector dlq list --all` shows all ids"
-            )
-        (dead_letter,) = found.values()
-        same = Filter({"dedup-id": frozenset({dead_letter.facts.dedup_id})})
-        related = sorted(self.dead_letters(same, resolved=True), key=lambda entry: entry.facts.failed_at)
-        ids = {entry.facts.id for entry in related}
-        resolutions = (parse_resolution(record) for record in self._records("reading its history"))
-        own = {
-            resolution: None for resolution in resolutions if resolution is not None and resolution.dead_letter in ids
-        }
-        return DeadLetterHistory(dead_letter, tuple(related), tuple(own), self._cluster_id)
+        search = IdSearch([identity])
+        events, closed = array("Q"), array("q")
+        for row, _, facts in self._pass(closed):
+            search.see(facts.id)
+            _put(events, row, hash(facts.dedup_id) & _MASK)
+        (whole,) = search.ids()
+        states = self._survey.states
+        event = events[states.row(whole) or 0]
+        related = {row for row, other in enumerate(events) if other == event}
+        entries = sorted(self._entries(related).values(), key=lambda entry: entry.facts.failed_at)
+        (dead_letter,) = (entry for entry in entries if entry.facts.id == whole)
+        same = tuple(entry for entry in entries if entry.facts.dedup_id == dead_letter.facts.dedup_id)
+        ids = {entry.facts.id for entry in same}
+        places = [(closed[at + 1], closed[at + 2]) for at in range(0, len(closed), 3) if closed[at] in related]
+        resolutions = (parse_resolution(record) for record in self._fetch(places))
+        own = {each: None for each in resolutions if each is not None and each.dead_letter in ids}
+        return DeadLetterHistory(dead_letter, same, tuple(own), self._cluster_id)
+
+    def _pass(self, closed: array[int] | None = None) -> Iterator[tuple[int, Record, ParsedDeadLetter]]:
+        """Read the topic once; yield each record that (now) stands for a dead letter, with its row.
+
+        A row comes again when its dead letter failed again after it was resolved. `closed` gets row, partition and
+        offset of each resolution.
+        """
+        self._survey = survey = Survey()
+        for record in self._records("reading dead letters"):
+            found = survey.take(record)
+            if found is not None:
+                yield found[0], record, found[1]
+            elif closed is not None and (resolution := parse_resolution(record)) is not None:
+                row = survey.states.row(resolution.dead_letter)
+                if row is not None:
+                    closed.extend((row, record.partition, record.offset))
+
+    def _entries(self, rows: Iterable[int]) -> dict[tuple[int, int], DeadLetterEntry]:
+        """Fetch dead letters; by partition and offset, without those that retention has deleted meanwhile."""
+        found = map(self._survey.entry, self._fetch(sorted(map(self._survey.states.place, rows))))
+        return {(entry.record.partition, entry.record.offset): entry for entry in found if entry is not None}
+
+
+def _put(column: array[int] | bytearray, row: int, value: int) -> None:
+    """Set a row's value in a column that grows by one row at a time."""
+    if row == len(column):
+        column.append(value)
+    else:
+        column[row] = value

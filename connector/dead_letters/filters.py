@@ -34,12 +34,16 @@ class Filter:
     key: bytes | None = None
     topics: frozenset[str] = frozenset()
     until: int | None = None
+    ids: frozenset[str] = frozenset()
+    """Ids, or beginnings of ids where the reader finds the whole ones; empty: any."""
 
     def matches(self, dead_letter: ParsedDeadLetter, key: bytes | None) -> bool:
         """Return whether a dead letter with this key matches. An absent field equals the empty string."""
         if self.since is not None and dead_letter.failed_at < self.since:
             return False
         if self.until is not None and dead_letter.failed_at > self.until:
+            return False
+        if self.ids and dead_letter.id not in self.ids:
             return False
         if self.key is not None and key != self.key:
             return False

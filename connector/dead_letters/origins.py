@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from connector.dead_letters.headers import ParsedDeadLetter, parse
-from connector.dead_letters.reader import DeadLetterEntry, Resolution, parse_resolution
+from connector.dead_letters.reader import DeadLetterEntry, Resolution, Survey, parse_resolution
 from connector.records import Position, Record
 
 _OFFSET: Final = "dlq-origin-offset"
@@ -22,18 +22,26 @@ def about(records: Iterable[Record], origin: Position) -> Iterator[tuple[Record,
                 yield record, facts
 
 
-def dead_letters_about(
-    records: Callable[[], Iterable[Record]], origin: Position
-) -> tuple[list[DeadLetterEntry], list[Resolution]]:
+def dead_letters_about(records: Iterable[Record], origin: Position) -> tuple[list[DeadLetterEntry], list[Resolution]]:
     """Return the dead letters of a record, each id once, the oldest first, and their resolutions.
 
-    `records` reads the part of the dead-letter topic to search; it is read twice if there is a dead letter.
+    `records` are those of the dead-letter topic that are to be searched.
     """
-    found = {facts.id: (record, facts) for record, facts in about(records(), origin)}
-    if not found:
-        return [], []
-    resolutions = (parse_resolution(record) for record in records())
-    own = list(dict.fromkeys(each for each in resolutions if each is not None and each.dead_letter in found))
-    states = {resolution.dead_letter: resolution.kind for resolution in own}
-    dead_letters = [DeadLetterEntry(record, facts, states.get(facts.id, "open")) for record, facts in found.values()]
-    return sorted(dead_letters, key=lambda entry: entry.facts.failed_at), own
+    survey = Survey()
+    found: dict[str, Record] = {}
+    own: dict[Resolution, None] = {}
+    for record in records:
+        resolution = parse_resolution(record)
+        if resolution is None:
+            for _, facts in about([record], origin):
+                if survey.take(record) is not None:
+                    found[facts.id] = record
+        elif resolution.dead_letter in found:
+            survey.take(record)
+            own[resolution] = None
+    entries = [
+        DeadLetterEntry(record, parsed, survey.states.state(row))
+        for identity, record in found.items()
+        if (row := survey.states.row(identity)) is not None and (parsed := parse(record.headers)) is not None
+    ]
+    return sorted(entries, key=lambda entry: entry.facts.failed_at), list(own)

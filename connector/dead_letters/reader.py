@@ -1,29 +1,40 @@
 """Reads the dead letters of a topic: each once, however often a crash wrote it, and whether it is resolved.
 
-A resolution may be anywhere behind its dead letter, and a copy that a crash wrote in any partition. So the topic is
-read twice: `Survey` collects the ids that are resolved or occur more than once, then `read_dead_letters` yields the
-dead letters, of which none is kept. This takes a fixed 18 MB and about 9 bytes for each of those ids.
+`Survey` takes the topic in once and knows the state of every dead letter at its end. What needs the dead letters
+themselves in the topic's order reads it again (`read_dead_letters`), because a resolution comes behind its dead letter;
+none of them is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import ParsedDeadLetter, dead_letter_id, parse, read_resolution
-from connector.dead_letters.ids import IdSet, Sieve
+from connector.dead_letters.states import State, States
+from connector.errors import ConnectorError
 from connector.records import Record
 
-State = Literal["open", "replayed", "discarded"]
+_NAMED: Final = 5
+SHORTEST_BEGINNING: Final = 8
+"""Fewest characters by which an id may be given."""
+
+
+class DeadLetterNotFound(ConnectorError):
+    """No dead letter has the id, or several begin with it; the message says which."""
 
 
 class DeadLetterEntry(NamedTuple):
-    """A dead letter: the record in the dead-letter topic, what its headers say, and its state."""
+    """A dead letter: the record in the dead-letter topic, what its headers say, and its state.
+
+    `other_partitions` have a further copy that is not resolved, which a crash wrote.
+    """
 
     record: Record
     facts: ParsedDeadLetter
     state: State
+    other_partitions: tuple[int, ...] = ()
 
 
 class Resolution(NamedTuple):
@@ -35,57 +46,87 @@ class Resolution(NamedTuple):
 
 
 class Survey:
-    """What the first pass over a topic found."""
+    """What a topic holds; complete once every record was taken in."""
 
     def __init__(self) -> None:
-        self.dead_letters = 0
-        """Dead letters, copies included."""
+        self.states = States()
         self.foreign = 0
         """Records that are neither dead letters nor resolutions: another program's."""
-        self.repeated = IdSet()
-        """Ids that occur more than once, and perhaps a few that do not."""
-        self._resolved: dict[State, IdSet] = {"replayed": IdSet(), "discarded": IdSet()}
-        self._sieve: Sieve | None = Sieve()
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Survey:
-        """Read all records of a topic."""
+        """Take in all records of a topic."""
         survey = cls()
-        survey.note(records)
-        survey.end()
+        for record in records:
+            survey.take(record)
         return survey
 
-    def note(self, records: Iterable[Record]) -> None:
-        """Take some more records in."""
-        if self._sieve is None:
-            raise ValueError("the survey has ended")
-        for record in records:
+    def take(self, record: Record) -> tuple[int, ParsedDeadLetter] | None:
+        """Take in a record; return row and facts of a dead letter that it now stands for.
+
+        The whole block is parsed: a record of another program that has only the id must not hide the dead letter.
+        """
+        if record.value is None:
             resolution = parse_resolution(record)
-            if resolution is not None:
-                self._resolved[resolution.kind].add(resolution.dead_letter)
-                continue
-            identity = dead_letter_id(record.headers)
-            if identity is None:
+            if resolution is None:
                 self.foreign += 1
-                continue
-            self.dead_letters += 1
-            if self._sieve.add(identity):
-                self.repeated.add(identity)
+            else:
+                self.states.resolve(resolution.dead_letter, record.partition, resolution.kind)
+            return None
+        facts = parse(record.headers)
+        if facts is None:
+            self.foreign += 1
+            return None
+        row, stands = self.states.note(facts.id, record.partition, record.offset)
+        return (row, facts) if stands else None
 
-    def end(self) -> None:
-        """Free what only the first pass needs."""
-        self._sieve = None
+    def entry(self, record: Record) -> DeadLetterEntry | None:
+        """Return the dead letter that a record stands for; None for any other record."""
+        identity = None if record.value is None else dead_letter_id(record.headers)
+        row = None if identity is None else self.states.row(identity)
+        if row is None or self.states.place(row) != (record.partition, record.offset):
+            return None
+        facts = parse(record.headers)
+        if facts is None:
+            return None
+        return DeadLetterEntry(record, facts, self.states.state(row), self.states.other_partitions(row))
 
-    def state(self, identity: str) -> State:
-        """Return the state of a dead letter."""
-        return next((kind for kind, ids in self._resolved.items() if identity in ids), "open")
+
+class IdSearch:
+    """Finds whole ids by their beginnings, all in one pass."""
+
+    def __init__(self, beginnings: Iterable[str]) -> None:
+        self._found: dict[str, dict[str, None]] = {beginning: {} for beginning in beginnings}
+        self._any = tuple(self._found)
+
+    def see(self, identity: str) -> bool:
+        """Compare an id; return whether it is wanted."""
+        if not identity.startswith(self._any):
+            return False
+        for beginning, found in self._found.items():
+            if identity.startswith(beginning) and len(found) < _NAMED:
+                found[identity] = None
+        return True
+
+    def ids(self) -> frozenset[str]:
+        """Return the only id of each beginning. Raises `DeadLetterNotFound` if one has none or several."""
+        for beginning, found in self._found.items():
+            if len(beginning) < SHORTEST_BEGINNING:
+                raise DeadLetterNotFound(f"give at least {SHORTEST_BEGINNING} characters of an id, not {beginning!r}")
+            if len(found) > 1:
+                raise DeadLetterNotFound(
+                    f"several dead letters have an id that begins with {beginning}: {', '.join(found)}"
+                )
+            if not found:
+                raise DeadLetterNotFound(
+                    f"no dead letter has the id {beginning}; `connector dlq list --all` shows all ids"
+                )
+        return frozenset(identity for found in self._found.values() for identity in found)
 
 
 def parse_resolution(record: Record) -> Resolution | None:
     """Return what a resolution record says; None for any other record. It has a null value and `dlq-resolves`."""
-    if record.value is not None:
-        return None
-    found = read_resolution(record.headers)
+    found = None if record.value is not None else read_resolution(record.headers)
     if found is None:
         return None
     identity, kind, at = found
@@ -93,24 +134,12 @@ def parse_resolution(record: Record) -> Resolution | None:
 
 
 def read_dead_letters(
-    records: Iterable[Record], survey: Survey, wanted: Filter, *, resolved: bool = False, seen: IdSet | None = None
+    records: Iterable[Record], survey: Survey, wanted: Filter, *, resolved: bool = False
 ) -> Iterator[DeadLetterEntry]:
-    """Yield the matching dead letters in the topic's order, each id once; `resolved` includes those that are resolved.
-
-    `seen` are the repeated ids that were yielded: pass the same set for each part of a topic that is read in parts.
-    """
-    seen = IdSet() if seen is None else seen
+    """Yield the matching dead letters in the topic's order, each id once; `resolved` includes the resolved ones."""
     for record in records:
-        identity = None if record.value is None else dead_letter_id(record.headers)
-        if identity is None:
+        entry = survey.entry(record)
+        if entry is None or (entry.state != "open" and not resolved):
             continue
-        state = survey.state(identity)
-        if state != "open" and not resolved:
-            continue
-        facts = parse(record.headers)
-        if facts is None or (facts.id in survey.repeated and not seen.add(facts.id)):
-            continue
-        # Only now: a copy may have another cause than the first one, and match where that does not.
-        if not wanted.matches(facts, record.key):
-            continue
-        yield DeadLetterEntry(record, facts, state)
+        if wanted.matches(entry.facts, record.key):
+            yield entry

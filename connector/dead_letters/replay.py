@@ -47,7 +47,8 @@ class Order:
     """Which dead letters to replay or discard, and how.
 
     `force` includes those that would fail again by today's rules, or are another group's. `max_replays` is the loop
-    guard. `rate` is dead letters a second, 0 for as fast as Kafka takes them. A discard uses `wanted` and `rate` only.
+    guard. `rate` is dead letters a second, 0 for as fast as Kafka takes them. A discard uses `wanted`, `rate`
+    and, for other groups' dead letters, `force`.
     """
 
     wanted: Filter = field(default_factory=Filter)
@@ -196,17 +197,18 @@ class Replayer:
         self, dead_letter: DeadLetterEntry, order: Order, kind: Kind
     ) -> tuple[DeadLetterEntry, Kept | None]:
         """Return the dead letter as it would be replayed, and why it is kept back."""
+        facts = dead_letter.facts
+        # Also before a discard: several groups may share the topic, and each answers for its own dead letters.
+        if facts.group != self.group and not order.force:
+            return dead_letter, Kept("group", f"it belongs to group {facts.group}: use that group's configuration")
         if kind == "discarded":
             return dead_letter, None
-        facts = dead_letter.facts
         if facts.replays >= order.max_replays:
             return dead_letter, Kept(
                 "loop_guard",
                 f"it was replayed {facts.replays} times and failed each time: pass --max-replays {facts.replays + 1} "
                 "to try once more, or discard it",
             )
-        if facts.group != self.group and not order.force:
-            return dead_letter, Kept("group", f"it belongs to group {facts.group}: use that group's configuration")
         if order.edits:
             edited = await self.examiner.edit(dead_letter, order.edits)
             if isinstance(edited, Kept):
@@ -263,8 +265,10 @@ class _Writer:
     def _records(self, dead_letter: DeadLetterEntry, sent: DeadLetterEntry) -> list[Outgoing]:
         stored, replay = dead_letter.record, sent.record
         headers = resolution(dead_letter.facts.id, self._kind, int(self._replayer.clock.wall() * 1000))
-        resolved = Outgoing(stored.topic, stored.partition, stored.key, None, headers)
+        # One for each partition that has a copy: a resolution closes only what is in front of it in its own partition.
+        partitions = (stored.partition, *dead_letter.other_partitions)
+        resolutions = [Outgoing(stored.topic, partition, stored.key, None, headers) for partition in partitions]
         if self._kind == "discarded":
-            return [resolved]
+            return resolutions
         carried = replayed(replay.headers, self._edited)
-        return [Outgoing(self._replayer.replay_topic, None, replay.key, replay.value, carried), resolved]
+        return [Outgoing(self._replayer.replay_topic, None, replay.key, replay.value, carried), *resolutions]

@@ -6,11 +6,11 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.ids import IdSet
-from connector.dead_letters.reader import DeadLetterEntry, Survey, read_dead_letters
+from connector.dead_letters.reader import DeadLetterEntry, IdSearch, Survey, read_dead_letters
 from connector.dead_letters.replay import Read
 from connector.records import Record
 
@@ -43,16 +43,26 @@ class DeadLetterStream:
         """What the topic holds; complete once the first dead letters came."""
 
     async def dead_letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
-        """Yield the matching unresolved dead letters, each once; the first pass yields progress only."""
+        """Yield the matching unresolved dead letters, each once; the first pass yields progress only.
+
+        Raises `DeadLetterNotFound` for an id that the topic does not have, before anything is yielded.
+        """
         self.survey = survey = Survey()
-        async with aclosing(self._pass(survey.note)) as first:
+        search = IdSearch(wanted.ids)
+
+        def take(records: list[Record]) -> None:
+            for record in records:
+                found = survey.take(record)
+                if found is not None:
+                    search.see(found[1].id)
+
+        async with aclosing(self._pass(take)) as first:
             async for _ in first:
                 yield Read((), self._done, 2 * self._total)
-        survey.end()
-        seen = IdSet()
+        whole = replace(wanted, ids=search.ids())
 
         def find(records: list[Record]) -> list[DeadLetterEntry]:
-            return list(read_dead_letters(records, survey, wanted, seen=seen))
+            return list(read_dead_letters(records, survey, whole))
 
         async with aclosing(self._pass(find)) as second:
             async for dead_letters in second:

@@ -78,7 +78,8 @@ def _dead_letters(
             before, passes = passes * topic.total, passes + 1
             return topic.records(lambda done, total: progress(before + done, 2 * total))
 
-        yield from Archive(records, topic.cluster_id).dead_letters(wanted, resolved=resolved)
+        archive = Archive(records, lambda places: reader.at(settings.dead_letter_topic, places), topic.cluster_id)
+        yield from archive.dead_letters(wanted, resolved=resolved)
 
 
 class _Rules:

@@ -184,7 +184,7 @@ class _Search:
 
 
 def _dead_letters(search: _Search, topic: str, origin: Position) -> tuple[list[DeadLetterEntry], list[Resolution]]:
-    return dead_letters_about(search.records(topic), origin)
+    return dead_letters_about(search.records(topic)(), origin)
 
 
 def _replays(search: _Search, topic: str, origin: Position) -> list[Position]:

@@ -116,13 +116,13 @@ def test_dead_letters_are_found_by_their_first_origin() -> None:
         DeadLetter(replace(RECORD, partition=1), "refused", "4101", "no", 5.0, "other", destination="a"), group="g"
     )
     stored = [Record("dlq", 0, n, 0, b"k", b"v", tuple(each)) for n, each in enumerate((other, headers, headers))]
-    (found, *_), _ = dead_letters_about(lambda: stored, AT)
+    (found, *_), _ = dead_letters_about(stored, AT)
     done = Record("dlq", 0, 9, 0, b"k", None, tuple(resolution(found.facts.id, "replayed", 6000)))
-    dead_letters, resolutions = dead_letters_about(lambda: [done, *stored, done], AT)
+    dead_letters, resolutions = dead_letters_about([*stored, done, done], AT)
     assert [(entry.facts.id, entry.state) for entry in dead_letters] == [(found.facts.id, "replayed")]
     assert len(resolutions) == 1
     assert [record.offset for record, _ in about(stored, AT)] == [1, 2]
-    assert dead_letters_about(lambda: stored, AT._replace(offset=13)) == ([], [])
+    assert dead_letters_about(stored, AT._replace(offset=13)) == ([], [])
 
 
 def test_an_unreachable_broker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

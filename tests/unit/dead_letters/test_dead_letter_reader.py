@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import tracemalloc
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 import fastavro
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from connector.dead_letters.archive import Archive, DeadLetterNotFound
+from connector.dead_letters.archive import Archive
 from connector.dead_letters.export import export, moment
 from connector.dead_letters.filters import FIELDS, Filter, parse_since, parse_where
 from connector.dead_letters.headers import replayed, to_headers
-from connector.dead_letters.reader import Survey, parse_resolution, read_dead_letters
+from connector.dead_letters.reader import DeadLetterNotFound, Survey, parse_resolution, read_dead_letters
+from connector.dead_letters.states import States
 from connector.records import DeadLetter, Headers, Record
 
 TOPIC = "group.dead-letters"
 EVERYTHING = Filter()
+PASSES: list[str] = []
+"""What topics were read for, in this process."""
 
 
 def dead(number: int, *, cause: str = "refused", code: str | None = "4103", **changes: object) -> Record:
@@ -58,17 +66,33 @@ def identity(dead_letter: Record) -> str:
 
 def archive(*records: Record) -> Archive:
     """Return an archive of these records."""
+    placed = at_their_places(records)
 
     def read(_what: str) -> Iterator[Record]:
-        return iter(records)
+        PASSES.append(_what)
+        return iter(placed)
 
-    return Archive(read, "cluster")
+    def fetch(places: Sequence[tuple[int, int]]) -> Iterator[Record]:
+        return (record for record in placed if (record.partition, record.offset) in places)
+
+    return Archive(read, fetch, "cluster")
+
+
+def at_their_places(records: Iterable[Record]) -> list[Record]:
+    """Return records with the offsets that they have when they are written in this order."""
+    ends: Counter[int] = Counter()
+    placed = []
+    for record in records:
+        placed.append(replace(record, offset=ends[record.partition]))
+        ends[record.partition] += 1
+    return placed
 
 
 def offsets(records: list[Record], wanted: Filter = EVERYTHING, *, resolved: bool = False) -> list[int]:
     """Return the origin offsets of the dead letters that are read."""
-    survey = Survey.of(records)
-    return [one.facts.origin.offset for one in read_dead_letters(records, survey, wanted, resolved=resolved)]
+    placed = at_their_places(records)
+    found = read_dead_letters(placed, Survey.of(placed), wanted, resolved=resolved)
+    return [entry.facts.origin.offset for entry in found]
 
 
 def test_a_dead_letter_that_a_crash_wrote_twice_counts_once() -> None:
@@ -84,22 +108,110 @@ def test_a_dead_letter_that_a_crash_wrote_twice_counts_once() -> None:
 def test_a_dead_letter_is_what_its_first_record_says() -> None:
     """A copy with another cause is not found where the first record does not match.
 
-    Kills: a letter that is shown, or replayed, under either of two causes.
+    Kills: a dead letter that is shown, or replayed, under either of two causes.
     """
     once, again = dead(1, cause="refused"), dead(1, cause="invalid")
-    records = [replace(once, offset=0), replace(again, offset=1)]
+    records = [once, again]
     assert offsets(records, Filter({"cause": frozenset({"refused"})})) == [1]
     assert offsets(records, Filter({"cause": frozenset({"invalid"})})) == []
 
 
 def test_a_resolution_hides_its_dead_letter_and_only_that() -> None:
-    """Resolved letters are hidden, wherever their resolution stands, and shown with what became of them on demand."""
+    """Resolved dead letters are hidden, and shown with their state on demand."""
     first, second, third = dead(1), dead(2), dead(3)
-    records = [resolution(first, "discarded"), first, second, third, resolution(third, "replayed")]
+    records = [first, resolution(first, "discarded"), second, third, resolution(third, "replayed")]
     assert offsets(records) == [2]
     assert offsets(records, resolved=True) == [1, 2, 3]
     dead_letters = archive(*records).dead_letters(Filter(), resolved=True)
     assert [one.state for one in dead_letters] == ["discarded", "open", "replayed"]
+
+
+def test_a_new_failure_is_not_hidden_by_an_old_resolution() -> None:
+    """A record that was discarded, read again from the earliest offset and refused again is open again.
+
+    Kills: a resolution that closes copies behind it.
+    """
+    first = dead(1)
+    records = [first, resolution(first, "discarded"), dead(1, cause="invalid"), dead(2)]
+    assert offsets(records) == [1, 2]
+    (again, _) = archive(*records).dead_letters(Filter())
+    assert (again.facts.cause, again.state) == ("invalid", "open")
+    assert [(count.cause, count.dead_letters) for count in archive(*records).stats(Filter())] == [
+        ("invalid", 1),
+        ("refused", 1),
+    ]
+    assert archive(*records).newest(Filter({"cause": frozenset({"invalid"})}), 5)[1] == 1
+    history = archive(*records).find(identity(first))
+    assert (history.dead_letter.state, len(history.resolutions)) == ("open", 1)
+
+
+steps = st.tuples(st.integers(0, 3), st.integers(0, 2), st.sampled_from(["copy", "copy", "replayed", "discarded"]))
+
+
+@given(st.lists(steps, max_size=25))
+def test_a_resolution_closes_the_copies_in_front_of_it_in_its_partition(topic: list[tuple[int, int, str]]) -> None:
+    """Whatever copies and resolutions are in which order in three partitions, exactly what none has closed is open.
+
+    Kills: a resolution that closes copies behind it, or in another partition, or only one of two copies in front of it.
+    """
+    records = []
+    for number, partition, kind in topic:
+        record = dead(number) if kind == "copy" else resolution(dead(number), kind)
+        records.append(replace(record, partition=partition))
+    records = at_their_places(records)
+    survey = Survey.of(records)
+    unresolved: dict[str, dict[int, int]] = {}
+    for record in records:
+        resolved = parse_resolution(record)
+        if resolved is None:
+            unresolved.setdefault(identity(record), {}).setdefault(record.partition, record.offset)
+        else:
+            unresolved.get(resolved.dead_letter, {}).pop(record.partition, None)
+    assert len(survey.states) == len(unresolved)
+    for whole, places in unresolved.items():
+        row = survey.states.row(whole)
+        assert row is not None
+        assert (survey.states.state(row) == "open") == bool(places)
+        if places:
+            partition, offset = survey.states.place(row)
+            assert places[partition] == offset
+            assert {partition, *survey.states.other_partitions(row)} == set(places)
+    found = list(read_dead_letters(records, survey, Filter()))
+    assert {entry.facts.id for entry in found} == {whole for whole, places in unresolved.items() if places}
+    assert len(found) == len({entry.facts.id for entry in found})
+
+
+def test_many_dead_letters_take_few_bytes() -> None:
+    """100,000 dead letters take at most 60 bytes each, growth included, and every one is found.
+
+    Kills: a table that loses rows when it grows.
+    """
+    ids = [str(uuid.UUID(int=number)) for number in range(100_000)]
+    tracemalloc.start()
+    states = States()
+    rows = [states.note(each, 0, number)[0] for number, each in enumerate(ids[:20])]
+    before = tracemalloc.get_traced_memory()[0]
+    for number, each in enumerate(ids):
+        states.note(each, 0, number)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (peak - before) / len(ids) < 60
+    assert rows == list(range(20))
+    assert [states.row(each) for each in ids] == list(range(len(ids)))
+    assert states.row(str(uuid.UUID(int=100_001))) is None
+
+
+def test_every_command_reads_the_topic_once() -> None:
+    """`stats`, the newest, and one dead letter with its history take one pass each."""
+    found = archive(dead(1), dead(2), resolution(dead(2), "replayed"))
+    for command in (
+        lambda: found.stats(Filter()),
+        lambda: found.newest(Filter(), 5),
+        lambda: found.find(identity(dead(2))),
+    ):
+        PASSES.clear()
+        command()
+        assert len(PASSES) == 1
 
 
 def test_a_dead_letter_that_failed_again_after_a_replay_is_open() -> None:
@@ -118,9 +230,9 @@ def test_what_is_no_dead_letter_is_counted_and_left_out() -> None:
     """Records without a whole block, and null values that resolve nothing, are foreign."""
     odd = [stored(0, b"k", b"v", [("dlq-cause", b"refused")]), stored(1, b"k", None, [("dlq-resolves", b"x")])]
     survey = Survey.of([*odd, dead(1)])
-    assert (survey.foreign, survey.dead_letters) == (2, 1)
+    assert (survey.foreign, len(survey.states)) == (2, 1)
     assert offsets([*odd, dead(1)]) == [1]
-    # A source record may carry such headers itself: its value tells that it is a letter.
+    # A source record may have such headers itself: its value shows that it is a dead letter.
     assert parse_resolution(replace(resolution(dead(1), "replayed"), value=b"")) is None
 
 
@@ -179,10 +291,13 @@ def test_a_dead_letter_is_found_by_its_id_or_an_unambiguous_beginning() -> None:
     """A whole id or eight characters of it finds a dead letter; anything else says what to do."""
     one, two = dead(1), dead(2)
     found = archive(one, two)
-    assert found.find(identity(two)).dead_letter.record == two
-    assert found.find(identity(one)[:8]).dead_letter.record == one
-    for wrong in ("", identity(one)[:7], "00000000"):
+    assert found.find(identity(two)).dead_letter.record == replace(two, offset=1)
+    assert found.find(identity(one)[:8]).dead_letter.record == replace(one, offset=0)
+    for wrong in ("00000000", identity(dead(3))):
         with pytest.raises(DeadLetterNotFound, match="no dead letter has the id"):
+            found.find(wrong)
+    for wrong in ("", identity(one)[:7]):
+        with pytest.raises(DeadLetterNotFound, match="at least 8 characters"):
             found.find(wrong)
 
 

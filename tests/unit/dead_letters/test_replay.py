@@ -15,13 +15,19 @@ from msgspec.structs import replace
 
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import parse
-from connector.dead_letters.reader import DeadLetterEntry, parse_resolution
+from connector.dead_letters.reader import (
+    DeadLetterEntry,
+    DeadLetterNotFound,
+    Survey,
+    parse_resolution,
+    read_dead_letters,
+)
 from connector.dead_letters.replay import CHUNK, Edit, Kept, Order, Read, RecordRefused, Replayer, Step
 from connector.dead_letters.stream import RECORDS, DeadLetterStream
 from connector.kafka.transactions import Outgoing
 from connector.records import Record
 from connector.testing.loop import LoopClock
-from tests.unit.dead_letters.test_dead_letter_reader import dead, identity, resolution
+from tests.unit.dead_letters.test_dead_letter_reader import at_their_places, dead, identity, resolution
 from tests.unit.delivery.delivery_rig import played
 
 BROKEN = Kept("model.rule", "breaks a rule")
@@ -212,7 +218,7 @@ def _source(records: Sequence[Record], passes: list[int]) -> Callable[[Callable[
 async def test_a_stream_gives_open_dead_letters_once_in_two_passes() -> None:
     """Copies are yielded once over all portions, resolved dead letters never, and progress never goes back."""
     some = [dead(number) for number in range(RECORDS + 50)]
-    records = [*some, resolution(some[3], "replayed"), some[7], some[RECORDS + 1]]
+    records = at_their_places([*some, resolution(some[3], "replayed"), some[7], some[RECORDS + 1]])
     passes: list[int] = []
     stream = DeadLetterStream(_source(records, passes))
     reads = [read async for read in stream.dead_letters(Filter())]
@@ -220,7 +226,36 @@ async def test_a_stream_gives_open_dead_letters_once_in_two_passes() -> None:
     assert found == [number for number in range(RECORDS + 50) if number != 3]
     assert passes == [len(records), len(records)]
     assert [read.read for read in reads] == sorted(read.read for read in reads)
-    assert stream.survey.dead_letters == len(records) - 1
+    assert len(stream.survey.states) == len(some)
+    same = {whole for read in reads for whole in (entry.facts.id for entry in read.dead_letters)}
+    begun = Filter(ids=frozenset({min(same)[:13], max(same)}))
+    found_by_id = [entry.facts.id async for read in stream.dead_letters(begun) for entry in read.dead_letters]
+    assert sorted(found_by_id) == [min(same), max(same)]
+    with pytest.raises(DeadLetterNotFound, match="no dead letter has the id 00000000-0000"):
+        _ = [read async for read in stream.dead_letters(Filter(ids=frozenset({min(same), f"00000000-{'0000' * 7}"})))]
+
+
+@played
+async def test_every_copy_of_a_dead_letter_is_resolved() -> None:
+    """The resolution is written into each partition that has a copy, in the transaction of the replay.
+
+    Kills: a resolution in the partition of one copy only, so that the other one is replayed again.
+    """
+    once = dead(1)
+    records = [once, replace(once, partition=2), replace(once, partition=1)]
+    (entry,) = read_dead_letters(records, Survey.of(records), Filter())
+    clock = LoopClock()
+    transactions = ModelTransactions(clock)
+    reader = ModelReader([])
+    reader._dead_letters = [entry]
+    replayer = Replayer(reader, ModelExaminer(), clock, "group", "group.replay")
+    _ = [step async for step in replayer.carry_out("replayed", Order(), transactions)]
+    (written,) = transactions.committed
+    resolved = [each.partition for each in written if each.value is None]
+    assert (sorted(partition or 0 for partition in resolved), len(written)) == ([0, 1, 2], 4)
+    behind = [Record(each.topic, each.partition or 0, 9, 0, each.key, None, each.headers) for each in written]
+    done = Survey.of([*records, *(record for record in behind if record.topic == once.topic)])
+    assert list(read_dead_letters(records, done, Filter())) == []
 
 
 async def test_a_stream_that_is_cancelled_ends_its_thread() -> None:
