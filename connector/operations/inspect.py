@@ -13,7 +13,8 @@ from msgspec import structs
 from connector import vendors
 from connector.clock import SystemClock
 from connector.codec import editing
-from connector.codec.codec import Decoder
+from connector.codec.codec import Decoder, SchemaKey
+from connector.codec.registry import NotRegistered
 from connector.codec.schemas import load_contracts
 from connector.config.loader import Loaded
 from connector.dead_letters.inspection import Inspection, Preparation
@@ -55,6 +56,7 @@ class DeadLetterExaminer:
             plain=settings.schemas.plain,
             keys=reads_keys(settings),
         )
+        self._unknown: dict[SchemaKey, str] = {}
         self._routes = RouteTable.compile(settings, kinds, known_schemas(own))
         self._vendors = {name: kinds[each.vendor].build(each) for name, each in settings.destinations.items()}
 
@@ -145,6 +147,7 @@ class DeadLetterExaminer:
         try:
             return self._decoder.event(record)
         except SchemaUnavailable as error:
+            await self._refuse_unknown(error.key)
             try:
                 await asyncio.wait_for(self._decoder.resolve(error.key), SCHEMA_SECONDS)
             except TimeoutError:
@@ -152,6 +155,27 @@ class DeadLetterExaminer:
                     f"the registry did not answer for schema {error.key} within {SCHEMA_SECONDS:g} s"
                 ) from None
         return self._decoder.event(record)
+
+    async def _refuse_unknown(self, key: object) -> None:
+        """Raise `Refusal` for a schema that the registry does not know.
+
+        A run waits for such a schema, because it may be registered a moment later. Here the record failed long ago: one
+        schema that is gone must not keep every other dead letter from its replay.
+        """
+        if self._registry is None or not isinstance(key, SchemaKey):
+            return
+        if key not in self._unknown:
+            try:
+                if isinstance(key.value, int):
+                    await asyncio.wait_for(self._registry.by_id(key.value), SCHEMA_SECONDS)
+                else:
+                    await asyncio.wait_for(self._registry.by_guid(str(key.value)), SCHEMA_SECONDS)
+            except NotRegistered as error:
+                self._unknown[key] = str(error)
+            except (ConnectorError, ValueError, TimeoutError):
+                return  # `resolve` asks again, and knows what to make of it
+        if key in self._unknown:
+            raise Refusal("decode", "decode.schema_unknown", self._unknown[key])
 
     def _routed(self, event: Event, dead_letter: DeadLetterEntry) -> Sequence[Routed]:
         first = dead_letter.facts.first_record(dead_letter.record)
