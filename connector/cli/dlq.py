@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -152,24 +153,44 @@ def export(
     resolved: All = False,
 ) -> None:
     """Write dead letters with key, value and headers, byte for byte, as JSON Lines or an Avro container file."""
-    from connector.dead_letters import export as dead_letter_export
+    from connector.dead_letters.export import export as write_dead_letters
 
     wanted = read_filter(where, since, key, topic)
     written = form or ("avro" if file.suffix == ".avro" else "jsonl")
     with open_archive(begin(config).settings) as archive:
         dead_letters = archive.dead_letters(wanted, resolved=resolved)
-        try:
-            if str(file) == "-":
-                count = dead_letter_export.export(dead_letters, sys.stdout.buffer, written)
-            else:
-                with file.open("xb") as out:
-                    count = dead_letter_export.export(dead_letters, out, written)
-        except FileExistsError:
-            fail(f"{file} already exists; name another file", FAILED)
-        except OSError as error:
-            fail(f"cannot write {file}: {error.strerror or error}", FAILED)
+        if str(file) == "-":
+            count = write_dead_letters(dead_letters, sys.stdout.buffer, written)
+        else:
+            count = _write_file(file, dead_letters, written)
         _report_foreign(archive.foreign)
     say(f"{counted(count, 'dead letter')} written")
+
+
+def _write_file(file: Path, dead_letters: Iterator[DeadLetterEntry], form: str) -> int:
+    """Write a new file that is there whole or not at all; exit with 1 if that is impossible.
+
+    Only its owner may read it, because it holds what the records hold. The part file keeps another export to the same
+    name from starting, and is linked rather than renamed to the name, because a link never replaces a file.
+    """
+    from connector.dead_letters.export import export as write_dead_letters
+
+    part = file.with_name(f"{file.name}.part")
+    if file.exists():
+        fail(f"{file} already exists; name another file", FAILED)
+    try:
+        with open(part, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
+            try:
+                count = write_dead_letters(dead_letters, out, form)
+                out.flush()
+                os.link(part, file)
+            finally:
+                part.unlink()
+    except FileExistsError as error:
+        fail(f"{error.filename2 or error.filename} already exists; name another file, or remove it", FAILED)
+    except OSError as error:
+        fail(f"cannot write {file}: {error.strerror or error}", FAILED)
+    return count
 
 
 @contextmanager

@@ -49,6 +49,13 @@ class Commands(TyperGroup):
             ctx.fail(f"There is no command '{args[0]}'. {self._suggest(args[0])}")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C ends it in one sentence."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("Interrupted.", FAILED)
+
     def _suggest(self, name: str) -> str:
         paths = {path.rsplit(" ", 1)[-1]: path for path in _paths(self)} | _OTHER_WORDS
         near = difflib.get_close_matches(name, paths, n=1, cutoff=0.6)
@@ -83,15 +90,27 @@ app = typer.Typer(
 def main() -> None:
     """Run the command of this process's arguments and exit with its code."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            # Here, where a failure can still be reported: Python itself would print a traceback when it exits.
+            sys.stdout.flush()
     except ConfigurationError as error:
         fail(f"The configuration has {counted(len(error.faults), 'fault')}:\n{error}", BAD_CONFIGURATION)
     except ConnectorError as error:
         fail(str(error), FAILED)
     except BrokenPipeError:
-        # The reader, such as `head`, has enough. What is still buffered must not fail again when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(FAILED) from None
+        _drop_output()
+        fail("The reader of the output has closed it.", FAILED)
+    except OSError as error:
+        _drop_output()
+        where = "" if error.filename is None else f" {error.filename}"
+        fail(f"Cannot read or write{where}: {error.strerror or error}", FAILED)
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere, so that it does not fail again when Python exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 -- typer's signature

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 import typer
@@ -25,6 +26,7 @@ from connector.cli.common import (
     in_loop,
     json_line,
     print_table,
+    refuse_unknown,
     require_terminal,
     say,
 )
@@ -33,7 +35,7 @@ from connector.cli.dlq import Key, Since, Topic, Where, read_filter
 if TYPE_CHECKING:
     from connector.config.loader import Loaded
     from connector.dead_letters.filters import Filter
-    from connector.dead_letters.replay import Edit, Order, Outcome, ReplayService, Step
+    from connector.dead_letters.replay import Edit, Order, Outcome, ReplayService, Step, Target
 
 _SHOWN_REASONS: Final = 20
 
@@ -70,6 +72,10 @@ def replay(  # noqa: PLR0913 -- each option is one of the command line
             help="Change the event first, such as properties.city=Berlin, in its own schema; repeatable.",
         ),
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Send them to this destination instead, if a route leads there."),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option("--force", help="Include what would fail again by today's rules, and other groups' dead letters."),
@@ -92,7 +98,7 @@ def replay(  # noqa: PLR0913 -- each option is one of the command line
     changes = _edits(edits or ())
     wanted = _selection(ids, read_filter(where, since, key, topic), everything=everything)
     loaded = begin(config)
-    order = Order(wanted, force=force, edits=changes, max_replays=max_replays, rate=rate)
+    order = Order(wanted, force=force, edits=changes, max_replays=max_replays, rate=rate, to=_target(loaded, to))
     _carry_out(loaded, order, "replay", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
@@ -120,8 +126,18 @@ def discard(  # noqa: PLR0913 -- each option is one of the command line
     _carry_out(loaded, order, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
+def _target(loaded: Loaded, to: str | None) -> Target | None:
+    """Return the destination of --to; exit with 2 if it is not configured."""
+    from connector.dead_letters.replay import Target
+
+    refuse_unknown(loaded, to)
+    return None if to is None else Target(to, loaded.settings.destinations[to].vendor)
+
+
 def _carry_out(loaded: Loaded, order: Order, action: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Plan, ask, and do it."""
+    if not isfinite(order.rate):
+        fail("--rate must be a number such as 100; 0: as fast as Kafka takes them", BAD_CONFIGURATION)
     from connector.operations.replay import KafkaReplayService
 
     service: ReplayService = KafkaReplayService(loaded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import isfinite
 from typing import Final
 
 from connector.config.models import parse_duration
@@ -71,16 +72,20 @@ def parse_since(text: str, now: int) -> int:
 
     Raises `ValueError` with what is allowed.
     """
+    # A bare number is a duration in the configuration; here it could as well be a year or a time.
     try:
-        seconds = parse_duration(text)
+        seconds = None if text.strip().replace(".", "").isdecimal() else parse_duration(text)
     except ValueError:
         seconds = None
-    if isinstance(seconds, float):
+    if isinstance(seconds, float) and isfinite(seconds):
         return now - int(seconds * 1000)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise ValueError("--since is a duration such as 30m, 2h or 3d, or a time with its zone: 2026-11-20T00:00:00Z")
+        raise ValueError(
+            f"--since must be a duration such as 30m, 2h or 3d, or a time with its zone such as 2026-11-20T00:00:00Z; "
+            f"not {text!r}"
+        )
     return int(moment.timestamp() * 1000)

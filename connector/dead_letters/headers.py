@@ -33,6 +33,7 @@ RESOLVES: Final = "dlq-resolves"
 RESOLUTION: Final = "dlq-resolution"
 RESOLVED_AT: Final = "dlq-at"
 
+_NOT_A_DEAD_LETTER: Final = "the record is not a dead letter: it has no whole block of dlq- headers"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
@@ -167,6 +168,16 @@ def _start(headers: Headers) -> int | None:
     return None
 
 
+def redirected(headers: Headers, destination: str, vendor: str) -> list[tuple[str, bytes | None]]:
+    """Return a dead letter's headers as those of another destination's; the id stays. See `replayed` for errors."""
+    if parse(headers) is None:
+        raise ValueError(_NOT_A_DEAD_LETTER)
+    start = _start(headers) or 0
+    ours = {"dlq-destination": destination.encode(), "dlq-vendor": vendor.encode()}
+    kept = [header for index, header in enumerate(headers) if index < start or header[0] not in ours]
+    return [*kept, *ours.items()]
+
+
 def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, bytes | None]]:
     """Return the headers of a dead letter's replay: the same, with `dlq-replays` increased by one.
 
@@ -175,7 +186,7 @@ def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, by
     """
     dead_letter = parse(headers)
     if dead_letter is None:
-        raise ValueError("the record is not a dead letter: it has no whole block of dlq- headers")
+        raise ValueError(_NOT_A_DEAD_LETTER)
     start = _start(headers) or 0
     count = str(min(dead_letter.replays + 1, MOST_REPLAYS)).encode()
     paths = " ".join(dict.fromkeys((*dead_letter.edited, *(path.replace(" ", "%20") for path in edited))))

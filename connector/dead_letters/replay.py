@@ -18,9 +18,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol
 
+from msgspec import structs
+
 from connector.clock import Clock
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.headers import replayed, resolution
+from connector.dead_letters.headers import redirected, replayed, resolution
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.errors import ConnectorError
 from connector.kafka.transactions import Outgoing
@@ -42,6 +44,13 @@ class Edit(NamedTuple):
     text: str
 
 
+class Target(NamedTuple):
+    """A destination, and its vendor."""
+
+    destination: str
+    vendor: str
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """Which dead letters to replay or discard, and how.
@@ -56,6 +65,8 @@ class Order:
     edits: tuple[Edit, ...] = ()
     max_replays: int = MAX_REPLAYS
     rate: float = 0.0
+    to: Target | None = None
+    """Where replays go instead of each dead letter's own destination, which may have another name by now."""
 
 
 class Kept(NamedTuple):
@@ -214,7 +225,18 @@ class Replayer:
             if isinstance(edited, Kept):
                 return dead_letter, edited
             dead_letter = edited
+        if order.to is not None:
+            dead_letter = _sent_to(dead_letter, order.to)
         return dead_letter, None if order.force else await self.examiner.judge(dead_letter)
+
+
+def _sent_to(dead_letter: DeadLetterEntry, target: Target) -> DeadLetterEntry:
+    """Return a dead letter as one of another destination."""
+    record, facts = dead_letter.record, dead_letter.facts
+    return dead_letter._replace(
+        record=structs.replace(record, headers=redirected(record.headers, *target)),
+        facts=structs.replace(facts, destination=target.destination, vendor=target.vendor),
+    )
 
 
 class _Writer:

@@ -57,7 +57,9 @@ def _settings(job: Job, destinations: Mapping[str, Any]) -> dict[str, Any]:
 
 def _replay(config: Path, *arguments: str) -> tuple[int, int]:
     """Run a replay and return how many letters were replayed and kept back."""
-    results = Counter(row["result"] for row in lines("replay", "-c", str(config), "--yes", "--rate", "0", *arguments))
+    results = Counter(
+        row["result"] for row in lines("replay", "-c", str(config), "--yes", "--rate", "0", *(arguments or ("--all",)))
+    )
     return results["replayed"], results["kept"]
 
 
@@ -141,7 +143,7 @@ def _backlog(job: Job, config: Path) -> int:
 
 @pytest.mark.promise("P13")
 def test_what_a_killed_replay_left_open_is_never_sent(kafka: Kafka, job: Job, vendor: Vendor) -> None:
-    """Records of a transaction that was never committed are not delivered, and their letters are replayed anew, once.
+    """Records of a transaction that was never committed are not delivered, and their letters are replayed again, once.
 
     Kills: reading uncommitted records, a replay that begins to read before it has fenced the one before.
     """
@@ -189,7 +191,7 @@ def test_a_record_that_is_refused_each_time_stays_with_its_count(job: Job, vendo
         )
         assert (row["dedup_id"], row["origin"]["offset"]) == (first.own["dlq-dedup-id"], 0)
         assert row["id"] != first.own["dlq-id"]
-    (kept,) = lines("replay", "-c", str(config), "--yes")
+    (kept,) = lines("replay", "-c", str(config), "--yes", "--all")
     assert (kept["result"], kept["code"], kept["replays"]) == ("kept", "loop_guard", 3)
     assert [one["replays"] for one in lines("list", "-c", str(config))] == [3]
     (shown,) = lines("show", row["id"], "-c", str(config))
@@ -207,14 +209,14 @@ def test_what_would_fail_again_is_kept_back_and_can_be_changed(job: Job, vendor:
     config = str(job.write(settings))
     value = single_object(datum_bytes(event(1, eventName="")))
     ids = write_dead_letters(job, [Told(n, value, "invalid", "x", DESTINATION, "jiguang") for n in range(3)])
-    (kept, *_) = rows = lines("replay", "-c", config, "--dry-run")
+    (kept, *_) = rows = lines("replay", "-c", config, "--dry-run", "--all")
     assert [row["result"] for row in rows] == ["kept"] * 3
     assert kept["code"].startswith("jiguang.eventName")
-    told = run_command("dlq", "replay", "-c", config, "--yes")
+    told = run_command("dlq", "replay", "-c", config, "--yes", "--all")
     assert told.returncode == 0
     assert kept["code"] in told.stdout
     assert "0 dead letters replayed, 3 kept back" in told.stderr
-    unasked = run_command("dlq", "discard", "-c", config)
+    unasked = run_command("dlq", "discard", "-c", config, "--all")
     assert (unasked.returncode, "pass --yes" in unasked.stderr) == (2, True)
 
     mend = ("--set", f"eventName={KNOWN_EVENT}", "--set", "properties.page=/mended")
@@ -265,7 +267,7 @@ def test_a_second_replay_takes_over_and_the_first_says_so(job: Job, vendor: Vend
     config = job.write(job.settings(vendor.destination))
     value = single_object(datum_bytes(event(1)))
     write_dead_letters(job, [Told(n, value, "refused", "4103", DESTINATION, "jiguang") for n in range(400)])
-    command = [*COMMAND, "dlq", "replay", "-c", str(config), "--yes", "--json", "--rate", "50"]
+    command = [*COMMAND, "dlq", "replay", "-c", str(config), "--yes", "--json", "--rate", "50", "--all"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stderr is not None

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from connector.cli.common import emit, say
+from connector.cli import main
+from connector.cli.common import emit, read_config, say
 from connector.cli.dlq import dead_letter_json, show_dead_letter, show_dead_letters, show_stats
 from connector.dead_letters.archive import Count, DeadLetterHistory
 from connector.dead_letters.headers import parse, to_headers
@@ -15,6 +23,12 @@ from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.reader import DeadLetterEntry, Resolution
 from connector.operations.inspect import plain
 from connector.records import DeadLetter, Record
+
+FILE = """
+kafka: {topics: [events], group_id: group, client: {bootstrap.servers: "localhost:9"}}
+destinations:
+  one: {vendor: mytracker, id_app: 666, token: hidden-token}
+"""
 
 
 def dead_letter(message: str = "event [bold]x[/bold] is unknown", key: bytes | None = b"user-1") -> DeadLetterEntry:
@@ -92,6 +106,91 @@ def test_stats_prints_counts_and_their_sum(capsys: pytest.CaptureFixture[str]) -
     assert "5 dead letters" in capsys.readouterr().out
     show_stats([])
     assert capsys.readouterr().out == "no matching dead letters\n"
+
+
+@pytest.fixture
+def archived(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Return what runs a `dlq` command on dead letters that are read from an iterator."""
+    config = tmp_path / "connector.yaml"
+    config.write_text(FILE, encoding="utf-8")
+
+    def run(dead_letters: Iterable[DeadLetterEntry], *arguments: str) -> tuple[int, str]:
+        class Stage:
+            """An archive of these dead letters."""
+
+            foreign = 0
+
+            def dead_letters(self, _wanted: object, *, resolved: bool) -> Iterator[DeadLetterEntry]:
+                """Yield them."""
+                yield from dead_letters
+
+        monkeypatch.setattr("connector.cli.dlq.open_archive", lambda _settings: nullcontext(Stage()))
+        monkeypatch.setattr("connector.cli.dlq.begin", read_config)
+        monkeypatch.setattr(sys, "argv", ["connector", "dlq", *arguments, "-c", str(config)])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        return int(ended.value.code or 0), str(config.parent)
+
+    return run
+
+
+def test_an_export_is_for_its_owner_and_replaces_nothing(
+    archived: Callable[..., tuple[int, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file is readable by its owner only, whatever the umask; one that exists stays as it is."""
+    file = tmp_path / "dead.jsonl"
+    before = os.umask(0)
+    try:
+        assert archived([dead_letter()], "export", str(file))[0] == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert json.loads(file.read_text(encoding="utf-8"))["cause"] == "refused"
+    assert "1 dead letter written" in capsys.readouterr().err
+    written = file.read_bytes()
+    assert archived([], "export", str(file))[0] == 1
+    assert f"{file} already exists" in capsys.readouterr().err
+    assert file.read_bytes() == written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["connector.yaml", "dead.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot write {}: No space left on device\n"),
+        (KeyboardInterrupt(), "Interrupted.\n"),
+    ],
+)
+def test_an_export_is_whole_or_not_there(
+    archived: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    said: str,
+) -> None:
+    """A full disk and Ctrl-C end in one sentence, and leave no file."""
+
+    def broken() -> Iterator[DeadLetterEntry]:
+        yield dead_letter()
+        raise error
+
+    file = tmp_path / "dead.jsonl"
+    assert archived(broken(), "export", str(file))[0] == 1
+    assert capsys.readouterr().err == said.format(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["connector.yaml"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--rate", "inf", "--all"], ["--to", "nope", "--all"]])
+def test_a_replay_that_selects_nothing_or_an_invalid_rate_is_2(
+    archived: Callable[..., tuple[int, str]], capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    """Without a filter --all is needed, so that nothing is replayed or discarded by an accident."""
+    assert archived([], "replay", "--yes", *arguments)[0] == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert any(part in said for part in ("pass --all", "--rate must be a number", "unknown destination 'nope'"))
+    if not arguments:
+        assert archived([], "discard", "--yes")[0] == 2
 
 
 def test_a_datum_is_converted_to_json_types() -> None:

@@ -22,7 +22,7 @@ from connector.dead_letters.reader import (
     parse_resolution,
     read_dead_letters,
 )
-from connector.dead_letters.replay import CHUNK, Edit, Kept, Order, Read, RecordRefused, Replayer, Step
+from connector.dead_letters.replay import CHUNK, Edit, Kept, Order, Read, RecordRefused, Replayer, Step, Target
 from connector.dead_letters.stream import RECORDS, DeadLetterStream
 from connector.kafka.transactions import Outgoing
 from connector.records import Record
@@ -197,11 +197,19 @@ async def test_an_edited_replay_is_marked_and_its_dead_letter_is_as_it_was() -> 
 
 @played
 async def test_a_discard_writes_resolutions_only() -> None:
-    """Nothing goes to the replay topic, and neither a rule nor the loop guard keeps a dead letter back."""
-    transactions, steps = await carried_out([dead(1, code="broken"), dead(2)], Order(), "discarded")
-    said = [parse_resolution(Record("", 0, 0, 0, None, one.value, one.headers)) for one in transactions.written]
-    assert [one and one.kind for one in said] == ["discarded", "discarded"]
-    assert set(outcomes(steps).values()) == {None}
+    """Nothing goes to the replay topic, and neither a rule nor the loop guard keeps a dead letter back.
+
+    Another group's dead letter is kept back unless it is forced, as by a replay. Kills: a discard of what is not ours.
+    """
+    foreign = dead(3)
+    headers = [(name, b"other" if name == "dlq-group" else value) for name, value in foreign.headers]
+    records = [dead(1, code="broken"), dead(2), replace(foreign, headers=headers)]
+    transactions, steps = await carried_out(records, Order(), "discarded")
+    found = [parse_resolution(Record("", 0, 0, 0, None, each.value, each.headers)) for each in transactions.written]
+    assert [each and each.kind for each in found] == ["discarded", "discarded"]
+    assert [kept and kept.code for kept in outcomes(steps).values()].count("group") == 1
+    transactions, steps = await carried_out(records, Order(force=True), "discarded")
+    assert (len(transactions.written), set(outcomes(steps).values())) == (3, {None})
 
 
 def _source(records: Sequence[Record], passes: list[int]) -> Callable[[Callable[[int, int], None]], Iterator[Record]]:
@@ -233,6 +241,24 @@ async def test_a_stream_gives_open_dead_letters_once_in_two_passes() -> None:
     assert sorted(found_by_id) == [min(same), max(same)]
     with pytest.raises(DeadLetterNotFound, match="no dead letter has the id 00000000-0000"):
         _ = [read async for read in stream.dead_letters(Filter(ids=frozenset({min(same), f"00000000-{'0000' * 7}"})))]
+
+
+@played
+async def test_a_replay_to_another_destination_names_it_and_its_vendor() -> None:
+    """The record goes to the other destination, its dead letter is resolved under its own id, and all else stays.
+
+    Kills: a resolution of another id, a replay that still names the old destination.
+    """
+    transactions, steps = await carried_out([dead(1)], Order(to=Target("new", "mytracker")))
+    (sent, resolved) = transactions.written
+    facts = parse(sent.headers)
+    before = parse(dead(1).headers)
+    assert facts is not None
+    assert before is not None
+    assert (facts.destination, facts.vendor, facts.replays) == ("new", "mytracker", 1)
+    assert (facts.dedup_id, facts.origin, facts.original) == (before.dedup_id, before.origin, before.original)
+    assert dict(resolved.headers)["dlq-resolves"] == before.id.encode()
+    assert list(outcomes(steps)) == [before.id]
 
 
 @played
