@@ -16,14 +16,16 @@ from typing import Final, Literal, NamedTuple
 
 from connector.console.table import KEY_LIMIT, STATES, Row, Table, packed
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.headers import parse
-from connector.dead_letters.ids import IdSet
+from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.dead_letters.reader import Resolution, parse_resolution
+from connector.dead_letters.states import States
 from connector.records import Record
 
 Name = Literal["cause", "code", "destination", "topic", "field", "vendor"]
 
 _SLACK: Final = 1.1
+_REPLACED: Final = len(STATES)
+"""The state of a row that another one stands for, until the rows are compacted."""
 
 
 class Kind(NamedTuple):
@@ -73,7 +75,7 @@ class DeadLetterIndex:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.RLock()
-        self._early = {kind: IdSet() for kind in STATES}
+        self._states = States()
         self.forgotten = 0
         """Open letters that were more than there is room for, the oldest."""
         self.foreign = 0
@@ -98,11 +100,11 @@ class DeadLetterIndex:
         with self._lock:
             for record, found in said:
                 if isinstance(found, Resolution):
-                    self._resolve(found)
+                    self._resolve(found, record.partition)
                 elif found is None or record.value is None:
                     self.foreign += 1
                 else:
-                    self._table.add(record, found, self._state(found.id))
+                    self._put(record, found)
             if len(self) > self._limit * _SLACK:
                 self._compact()
                 show = True
@@ -187,19 +189,27 @@ class DeadLetterIndex:
             rows = [row for row, one in enumerate(self._table.events) if one == event]
             return sorted(map(self._table.row, rows), key=lambda row: row.failed_at)
 
-    def _state(self, identity: str) -> int:
-        """Return what was said of a letter before it came."""
-        said = ((number, self._early[kind]) for number, kind in enumerate(STATES))
-        return next((number for number, ids in said if len(ids) and identity in ids), 0)
-
-    def _resolve(self, said: Resolution) -> None:
-        row = self._table.by_id.get(packed(said.dead_letter))
-        if row is None:
-            # It may stand before its letter, in another partition; or the letter was forgotten, and may come again.
-            self._early[said.kind].add(said.dead_letter)
+    def _put(self, record: Record, facts: ParsedDeadLetter) -> None:
+        """Add a dead letter, or reopen one that failed again after it was resolved; a copy changes nothing."""
+        _, stands = self._states.note(facts.id, record.partition, record.offset)
+        if not stands:
             return
-        self._table.states[row] = STATES.index(said.kind)
-        self._table.resolved[row] = _millis(said.at)
+        before = self._table.by_id.pop(packed(facts.id), None)
+        if before is not None:
+            self._table.states[before], self._table.events[before] = _REPLACED, b""
+        self._table.add(record, facts, 0)
+
+    def _resolve(self, resolution: Resolution, partition: int) -> None:
+        """Apply a resolution, which closes only the copies in front of it in its own partition."""
+        noted = self._states.resolve(resolution.dead_letter, partition, resolution.kind)
+        row = self._table.by_id.get(packed(resolution.dead_letter))
+        if noted is None or row is None:
+            return
+        self._table.partitions[row], self._table.offsets[row] = self._states.place(noted)
+        state = self._states.state(noted)
+        if state != "open":
+            self._table.states[row] = STATES.index(state)
+            self._table.resolved[row] = _millis(resolution.at)
 
     def _search(self, query: Query) -> list[int]:
         """Return the rows that are meant; each condition looks only at what the ones before have left."""
@@ -207,12 +217,12 @@ class DeadLetterIndex:
             self._order = sorted(range(len(self)), key=self._table.failed.__getitem__, reverse=True)
         begin = 0 if query.until is None else self._not_after(query.until)
         end = len(self) if query.since is None else self._not_after(query.since - 1)
-        rows: Sequence[int] = self._order[begin:end]
+        states = self._table.states
+        rows: Sequence[int] = [row for row in self._order[begin:end] if states[row] != _REPLACED]
         if query.ids:
             wanted = {row for one in query.ids if (row := self._table.by_id.get(packed(one))) is not None}
             rows = [row for row in rows if row in wanted]
         if not query.resolved:
-            states = self._table.states
             rows = [row for row in rows if not states[row]]
         for name, text in query.where:
             column = self._table.columns[name].rows
@@ -230,7 +240,10 @@ class DeadLetterIndex:
     def _compact(self) -> None:
         """Keep `limit` letters: open ones before resolved ones, then the newest."""
         old, table = self._table, Table()
-        kept = sorted(range(len(old)), key=lambda row: (old.states[row] != 0, -old.failed[row]))
+        kept = sorted(
+            (row for row, state in enumerate(old.states) if state != _REPLACED),
+            key=lambda row: (old.states[row] != 0, -old.failed[row]),
+        )
         self.forgotten += sum(not old.states[row] for row in kept[self._limit :])
         for row in sorted(kept[: self._limit]):
             table.put(old.row(row), old.events[row])

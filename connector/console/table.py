@@ -7,7 +7,7 @@ from array import array
 from typing import Final, NamedTuple
 
 from connector.dead_letters.headers import ParsedDeadLetter
-from connector.dead_letters.reader import State
+from connector.dead_letters.states import State
 from connector.records import Record
 
 NAMES: Final = ("cause", "code", "destination", "topic", "field", "vendor")

@@ -147,8 +147,8 @@ DELIVERY: Final = (
     Mutant(
         "give a dead letter another id each time",
         "connector/dead_letters/headers.py",
-        "uuid5_text(f\"{dedup_id}/{dead_letter.destination or ''}/{replays}\")",
-        "uuid5_text(f\"{dedup_id}/{dead_letter.destination or ''}/{dead_letter.failed_at}\")",
+        "_ID: _dead_letter_id(dead_letter, group, origin, timestamp, replays)",
+        "_ID: _dead_letter_id(dead_letter, group, origin, timestamp, int(dead_letter.failed_at * 1000))",
     ),
     Mutant(
         "leave the record's own headers out of its dead letter",

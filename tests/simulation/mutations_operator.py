@@ -89,7 +89,7 @@ OPERATOR: Final = (
     Mutant(
         "replay a dead letter as often as it was replayed before",
         "connector/dead_letters/headers.py",
-        "count = str(dead_letter.replays + 1).encode()",
+        "count = str(min(dead_letter.replays + 1, MOST_REPLAYS)).encode()",
         "count = str(dead_letter.replays).encode()",
     ),
 )
