@@ -126,7 +126,8 @@ def _fetch(
     first, end = reader.bounds((topic, partition))
     if offset < first:
         return None, f"{topic}[{partition}] begins at offset {first} now; retention has deleted offset {offset}"
-    found = _record_at(reader, position)
+    # Only below the end: librdkafka would read an offset beyond it as the partition's first one.
+    found = _record_at(reader, position) if offset < end else None
     if found is not None:
         return found, None
     with TopicReader(settings.kafka, uncommitted=True) as every:
@@ -147,10 +148,11 @@ def _fetch(
 
 
 def _record_at(reader: TopicReader, position: Position) -> Record | None:
-    """Return the record at an offset; None if there is none."""
+    """Return the record at an offset; None if there is none. The offset must be inside the partition."""
     topic, partition, offset = position
     with closing(reader.records({(topic, partition): OffsetSpan(offset, offset + 1)})) as records:
-        return next(records, None)
+        record = next(records, None)
+    return record if record is not None and record.offset == offset else None
 
 
 def _earliest(record: Record | None) -> int | None:

@@ -92,6 +92,7 @@ def test_what_was_never_there_is_said(job: Job, vendor: Vendor) -> None:
         ((f"{job.topic}-none", "0", "0"), "-none does not exist"),
         ((job.topic, "6", "0"), "has no partition 6; it has partitions 0 to 5"),
         ((job.topic, "0", "3"), "there is no record at offset 3 yet"),
+        ((job.topic, "0", "5000"), "there is no record at offset 5000 yet"),
     ):
         done = run_command("explain", *place, "-c", config)
         assert (done.returncode, done.stdout) == (1, "")
