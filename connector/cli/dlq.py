@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -53,26 +54,34 @@ Where = Annotated[
     typer.Option(
         metavar="NAME=VALUE",
         help="Only dead letters with this cause, code, field, vendor, destination, group, http-status, replays, "
-        "dedup-id or id; repeatable. The same name twice: either value; different names: all of them.",
+        "dedup-id, id, topic, partition, offset, header.NAME or event.PATH; repeatable. The same name twice: either "
+        "value; different names: all of them.",
     ),
 ]
 Since = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Only what failed in the last 30m, 2h or 3d, or since a time with its zone."),
 ]
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only what failed before: 30m, 2h or 3d ago, or a time with its zone."),
+]
+Contains = Annotated[str | None, typer.Option(metavar="TEXT", help="Only records with this text in key or value.")]
 Key = Annotated[str | None, typer.Option(metavar="TEXT", help="Only records with this key.")]
 Topic = Annotated[list[str] | None, typer.Option(metavar="TOPIC", help="Only records of this topic; repeatable.")]
 All = Annotated[bool, typer.Option("--all", help="Include replayed and discarded dead letters.")]
 
 
 @dlq.command("list")
-def list_dead_letters(
+def list_dead_letters(  # noqa: PLR0913 -- each option is one of the command line
     *,
     config: File = DEFAULT_FILE,
     where: Where = None,
     since: Since = None,
+    until: Until = None,
     key: Key = None,
     topic: Topic = None,
+    contains: Contains = None,
     resolved: All = False,
     limit: Annotated[
         int | None,
@@ -82,9 +91,11 @@ def list_dead_letters(
 ) -> None:
     """List dead letters: the newest in a table, or all of them as JSON Lines in the topic's order."""
     from connector.dead_letters.export import facts_json
+    from connector.operations.events import matching_events
 
-    wanted = read_filter(where, since, key, topic)
-    with open_archive(begin(config).settings) as archive:
+    wanted = read_filter(where, since, until, key, topic, contains)
+    loaded = begin(config)
+    with open_archive(loaded.settings) as archive, matching_events(loaded, wanted) as wanted:
         if as_json and limit is None:
             emit(archive.dead_letters(wanted, resolved=resolved), as_json, facts_json, lambda _: None)
         else:
@@ -94,21 +105,25 @@ def list_dead_letters(
 
 
 @dlq.command()
-def stats(
+def stats(  # noqa: PLR0913 -- each option is one of the command line
     *,
     config: File = DEFAULT_FILE,
     where: Where = None,
     since: Since = None,
+    until: Until = None,
     key: Key = None,
     topic: Topic = None,
+    contains: Contains = None,
     resolved: All = False,
     as_json: Json = False,
 ) -> None:
     """Count dead letters by cause, code and destination."""
     from connector.dead_letters.archive import Count
+    from connector.operations.events import matching_events
 
-    wanted = read_filter(where, since, key, topic)
-    with open_archive(begin(config).settings) as archive:
+    wanted = read_filter(where, since, until, key, topic, contains)
+    loaded = begin(config)
+    with open_archive(loaded.settings) as archive, matching_events(loaded, wanted) as wanted:
         emit(archive.stats(wanted, resolved=resolved), as_json, Count.as_json, show_stats)
         _report_foreign(archive.foreign)
 
@@ -138,7 +153,7 @@ def show(
 
 
 @dlq.command()
-def export(
+def export(  # noqa: PLR0913 -- each option is one of the command line
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file; - is standard output.")],
     *,
     config: File = DEFAULT_FILE,
@@ -148,16 +163,20 @@ def export(
     ] = None,
     where: Where = None,
     since: Since = None,
+    until: Until = None,
     key: Key = None,
     topic: Topic = None,
+    contains: Contains = None,
     resolved: All = False,
 ) -> None:
     """Write dead letters with key, value and headers, byte for byte, as JSON Lines or an Avro container file."""
     from connector.dead_letters.export import export as write_dead_letters
+    from connector.operations.events import matching_events
 
-    wanted = read_filter(where, since, key, topic)
+    wanted = read_filter(where, since, until, key, topic, contains)
     written = form or ("avro" if file.suffix == ".avro" else "jsonl")
-    with open_archive(begin(config).settings) as archive:
+    loaded = begin(config)
+    with open_archive(loaded.settings) as archive, matching_events(loaded, wanted) as wanted:
         dead_letters = archive.dead_letters(wanted, resolved=resolved)
         if str(file) == "-":
             count = write_dead_letters(dead_letters, sys.stdout.buffer, written)
@@ -216,16 +235,26 @@ def open_archive(settings: Settings) -> Iterator[Archive]:
         yield Archive(records, lambda places: reader.at(settings.dead_letter_topic, places), topic.cluster_id)
 
 
-def read_filter(where: list[str] | None, since: str | None, key: str | None, topics: list[str] | None) -> Filter:
+def read_filter(
+    where: list[str] | None,
+    since: str | None,
+    until: str | None,
+    key: str | None,
+    topics: list[str] | None,
+    contains: str | None,
+) -> Filter:
     """Return the filter of the options; exit with 2 if one is not valid."""
-    from connector.dead_letters.filters import Filter, parse_since, parse_where
+    from connector.dead_letters.filters import parse_time, parse_where
 
+    now = int(time.time() * 1000)
     try:
-        return Filter(
+        return replace(
             parse_where(where or ()),
-            None if since is None else parse_since(since, int(time.time() * 1000)),
-            None if key is None else key.encode(errors="surrogateescape"),
-            frozenset(topics or ()),
+            since=None if since is None else parse_time("--since", since, now),
+            until=None if until is None else parse_time("--until", until, now),
+            key=None if key is None else key.encode(errors="surrogateescape"),
+            topics=frozenset(topics or ()),
+            contains=None if contains is None else contains.encode(errors="surrogateescape"),
         )
     except ValueError as error:
         fail(str(error), BAD_CONFIGURATION)

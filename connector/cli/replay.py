@@ -30,7 +30,7 @@ from connector.cli.common import (
     require_terminal,
     say,
 )
-from connector.cli.dlq import Key, Since, Topic, Where, read_filter
+from connector.cli.dlq import Contains, Key, Since, Topic, Until, Where, read_filter
 
 if TYPE_CHECKING:
     from connector.config.loader import Loaded
@@ -61,8 +61,10 @@ def replay(  # noqa: PLR0913 -- each option is one of the command line
     config: File = DEFAULT_FILE,
     where: Where = None,
     since: Since = None,
+    until: Until = None,
     key: Key = None,
     topic: Topic = None,
+    contains: Contains = None,
     everything: Everything = False,
     edits: Annotated[
         list[str] | None,
@@ -94,12 +96,15 @@ def replay(  # noqa: PLR0913 -- each option is one of the command line
     as before. If a replay is interrupted or killed, run it again: nothing is sent twice.
     """
     from connector.dead_letters.replay import Order
+    from connector.operations.events import matching_events
 
     changes = _edits(edits or ())
-    wanted = _selection(ids, read_filter(where, since, key, topic), everything=everything)
+    wanted = _selection(ids, read_filter(where, since, until, key, topic, contains), everything=everything)
     loaded = begin(config)
-    order = Order(wanted, force=force, edits=changes, max_replays=max_replays, rate=rate, to=_target(loaded, to))
-    _carry_out(loaded, order, "replay", dry_run=dry_run, yes=yes, as_json=as_json)
+    target = _target(loaded, to)
+    with matching_events(loaded, wanted) as wanted:
+        order = Order(wanted, force=force, edits=changes, max_replays=max_replays, rate=rate, to=target)
+        _carry_out(loaded, order, "replay", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def discard(  # noqa: PLR0913 -- each option is one of the command line
@@ -108,8 +113,10 @@ def discard(  # noqa: PLR0913 -- each option is one of the command line
     config: File = DEFAULT_FILE,
     where: Where = None,
     since: Since = None,
+    until: Until = None,
     key: Key = None,
     topic: Topic = None,
+    contains: Contains = None,
     everything: Everything = False,
     force: Annotated[bool, typer.Option("--force", help="Include other groups' dead letters.")] = False,
     rate: Rate = 0.0,
@@ -119,11 +126,13 @@ def discard(  # noqa: PLR0913 -- each option is one of the command line
 ) -> None:
     """Mark unresolved dead letters as discarded: hidden from now on and never replayed. They stay in the topic."""
     from connector.dead_letters.replay import Order
+    from connector.operations.events import matching_events
 
-    wanted = _selection(ids, read_filter(where, since, key, topic), everything=everything)
+    wanted = _selection(ids, read_filter(where, since, until, key, topic, contains), everything=everything)
     loaded = begin(config)
-    order = Order(wanted, force=force, rate=rate)
-    _carry_out(loaded, order, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
+    with matching_events(loaded, wanted) as wanted:
+        order = Order(wanted, force=force, rate=rate)
+        _carry_out(loaded, order, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _target(loaded: Loaded, to: str | None) -> Target | None:

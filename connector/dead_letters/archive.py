@@ -88,7 +88,7 @@ class Archive:
         failed, matching = array("q"), bytearray()
         for row, record, facts in self._pass():
             _put(failed, row, facts.failed_at)
-            _put(matching, row, int(wanted.matches(facts, record.key)))
+            _put(matching, row, int(wanted.matches(facts, record)))
         states = self._survey.states
         rows = [row for row in states.rows(resolved=resolved) if matching[row]]
         chosen = heapq.nlargest(limit, rows, key=lambda row: (failed[row], -row))
@@ -100,7 +100,7 @@ class Archive:
         failed, kind_of = array("q"), array("I")
         kinds: dict[tuple[str, str | None, str | None] | None, int] = {None: 0}
         for row, record, facts in self._pass():
-            kind = (facts.cause, facts.code, facts.destination) if wanted.matches(facts, record.key) else None
+            kind = (facts.cause, facts.code, facts.destination) if wanted.matches(facts, record) else None
             _put(failed, row, facts.failed_at)
             _put(kind_of, row, kinds.setdefault(kind, len(kinds)))
         numbers: dict[int, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Selects dead letters: `--where`, `--since`, `--key`, `--topic`. Pure."""
+"""Selects dead letters: `--where`, `--since`, `--until`, `--key`, `--topic`, `--contains`. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 
 from connector.config.models import parse_duration
 from connector.dead_letters.headers import ParsedDeadLetter
+from connector.records import Record
 
 FIELDS: Final[Mapping[str, Callable[[ParsedDeadLetter], str | None]]] = {
     "cause": lambda dead_letter: dead_letter.cause,
@@ -22,8 +23,13 @@ FIELDS: Final[Mapping[str, Callable[[ParsedDeadLetter], str | None]]] = {
     "replays": lambda dead_letter: str(dead_letter.replays),
     "dedup-id": lambda dead_letter: dead_letter.dedup_id,
     "id": lambda dead_letter: dead_letter.id,
+    "topic": lambda dead_letter: dead_letter.origin.topic,
+    "partition": lambda dead_letter: str(dead_letter.origin.partition),
+    "offset": lambda dead_letter: str(dead_letter.origin.offset),
 }
-"""The names of `--where`: the headers' names without `dlq-`."""
+"""The names of `--where`: the headers' names without `dlq-`; topic, partition and offset are the origin's."""
+HEADER: Final = "header."
+EVENT: Final = "event."
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +41,64 @@ class Filter:
     key: bytes | None = None
     topics: frozenset[str] = frozenset()
     until: int | None = None
+    headers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Values of the record's own headers, by name."""
+    contains: bytes | None = None
+    """Bytes that the key or the value contains."""
+    events: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Values of the event, by path; `accept` decides them, because only a decoder knows the event."""
+    accept: Callable[[Record, ParsedDeadLetter], bool] | None = None
     ids: frozenset[str] = frozenset()
     """Ids, or beginnings of ids where the reader finds the whole ones; empty: any."""
 
-    def matches(self, dead_letter: ParsedDeadLetter, key: bytes | None) -> bool:
-        """Return whether a dead letter with this key matches. An absent field equals the empty string."""
+    def matches(self, dead_letter: ParsedDeadLetter, record: Record) -> bool:
+        """Return whether a dead letter, in this record, matches. An absent field equals the empty string."""
         if self.since is not None and dead_letter.failed_at < self.since:
             return False
         if self.until is not None and dead_letter.failed_at > self.until:
             return False
         if self.ids and dead_letter.id not in self.ids:
             return False
-        if self.key is not None and key != self.key:
+        if self.key is not None and record.key != self.key:
             return False
         if self.topics and dead_letter.origin.topic not in self.topics:
             return False
-        return all((FIELDS[name](dead_letter) or "") in values for name, values in self.where.items())
+        if not all((FIELDS[name](dead_letter) or "") in values for name, values in self.where.items()):
+            return False
+        if self.contains is not None and not any(self.contains in (part or b"") for part in (record.value, record.key)):
+            return False
+        if not all(_header(dead_letter, name) & values for name, values in self.headers.items()):
+            return False
+        # Last, because decoding is the most expensive step.
+        return self.accept is None or self.accept(record, dead_letter)
 
 
-def parse_where(conditions: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Return `NAME=VALUE` conditions as allowed values by name; a name given twice allows both values.
+def _header(dead_letter: ParsedDeadLetter, name: str) -> set[str]:
+    """Return the values of the record's own headers of this name; the empty string for a null and for none."""
+    found = {(value or b"").decode(errors="replace") for header, value in dead_letter.original if header == name}
+    return found or {""}
+
+
+def parse_where(conditions: Iterable[str]) -> Filter:
+    """Return a filter of `NAME=VALUE` conditions; a name given twice allows both values.
 
     Raises `ValueError` with what is allowed.
     """
-    where: dict[str, frozenset[str]] = {}
+    found: dict[str, dict[str, frozenset[str]]] = {"": {}, HEADER: {}, EVENT: {}}
     for condition in conditions:
         name, equals, value = condition.partition("=")
-        if not equals or name not in FIELDS:
-            raise ValueError(f"--where must be NAME=VALUE with one of the names {', '.join(FIELDS)}; not {condition!r}")
-        where[name] = where.get(name, frozenset()) | {value}
-    return where
+        kind = next((prefix for prefix in (HEADER, EVENT) if name.startswith(prefix)), "")
+        rest = name.removeprefix(kind)
+        if not equals or not rest or (not kind and name not in FIELDS):
+            raise ValueError(
+                f"--where must be NAME=VALUE with one of the names {', '.join(FIELDS)}, {HEADER}NAME or {EVENT}PATH; "
+                f"not {condition!r}"
+            )
+        found[kind][rest] = found[kind].get(rest, frozenset()) | {value}
+    return Filter(found[""], headers=found[HEADER], events=found[EVENT])
 
 
-def parse_since(text: str, now: int) -> int:
+def parse_time(option: str, text: str, now: int) -> int:
     """Return as epoch milliseconds a duration before `now` (epoch milliseconds), or a time with its zone.
 
     Raises `ValueError` with what is allowed.
@@ -85,7 +116,7 @@ def parse_since(text: str, now: int) -> int:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise ValueError(
-            f"--since must be a duration such as 30m, 2h or 3d, or a time with its zone such as 2026-11-20T00:00:00Z; "
+            f"{option} must be a duration such as 30m, 2h or 3d, or a time with its zone such as 2026-11-20T00:00:00Z; "
             f"not {text!r}"
         )
     return int(moment.timestamp() * 1000)

@@ -141,5 +141,5 @@ def read_dead_letters(
         entry = survey.entry(record)
         if entry is None or (entry.state != "open" and not resolved):
             continue
-        if wanted.matches(entry.facts, record.key):
+        if wanted.matches(entry.facts, record):
             yield entry

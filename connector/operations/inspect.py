@@ -139,6 +139,14 @@ class DeadLetterExaminer:
             return Kept("edit", str(error))
         return dead_letter._replace(record=structs.replace(dead_letter.record, value=value))
 
+    def event_of_known_schema(self, record: Record) -> Event:
+        """Return the event of a source record. Raises `Refusal` or `SchemaUnavailable`."""
+        return self._decoder.event(record)
+
+    async def event(self, record: Record) -> Event:
+        """Return the event of a source record. Raises `Refusal`, or `ConnectorError` if its schema is not known."""
+        return await self._decoded(record)
+
     async def _event(self, dead_letter: DeadLetterEntry) -> Event:
         """Return the event. Raises `Refusal`, or `ConnectorError` if its schema cannot be fetched."""
         return await self._decoded(dead_letter.facts.first_record(dead_letter.record))

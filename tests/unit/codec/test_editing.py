@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from pathlib import Path
@@ -138,3 +139,140 @@ def test_a_branch_of_a_union_stays_the_branch() -> None:
     nothing = encoded(ENVELOPE, {**outer, "body": None})
     with pytest.raises(ValueError, match="the present value has no x in it"):
         edit(nothing, 5, tree, [("body.x", "2")])
+
+
+WIDE: Final = {
+    "type": "record",
+    "name": "acme.Wide",
+    "fields": [
+        {"name": "price", "type": "float"},
+        {"name": "ratio", "type": "double"},
+        {"name": "mode", "type": ["string", {"type": "enum", "name": "acme.Mode", "symbols": ["A", "B"]}]},
+        {"name": "amount", "type": ["long", "double"]},
+        {
+            "name": "inner",
+            "type": [
+                "null",
+                {"type": "map", "values": "long"},
+                {"type": "record", "name": "acme.In", "fields": [{"name": "x", "type": "int"}]},
+            ],
+        },
+        {"name": "tags", "type": {"type": "map", "values": ["null", "string", "long", "float"]}},
+        {"name": "items", "type": {"type": "array", "items": ["float", "double"]}},
+        {"name": "raw", "type": {"type": "fixed", "name": "acme.Raw", "size": 2}},
+        {"name": "note", "type": "string"},
+    ],
+}
+WIDE_PARSED: Final = parse_schema(WIDE)
+WIDE_TREE: Final = read_schema(json.dumps(WIDE)).tree
+floats: Final = st.floats(width=32)
+data: Final = st.fixed_dictionaries(
+    {
+        "price": floats,
+        "ratio": st.floats(),
+        "mode": st.sampled_from([("string", "A"), ("string", ""), ("acme.Mode", "A"), ("acme.Mode", "B")]),
+        "amount": st.one_of(
+            st.tuples(st.just("long"), st.integers(-(2**63), 2**63 - 1)), st.tuples(st.just("double"), st.floats())
+        ),
+        "inner": st.one_of(
+            st.none(),
+            st.dictionaries(st.sampled_from(["x", "y"]), st.integers(-5, 5)),
+            st.tuples(st.just("acme.In"), st.fixed_dictionaries({"x": st.integers(-5, 5)})),
+        ),
+        "tags": st.dictionaries(
+            st.sampled_from(["a", "a.b", "b", ""]), st.one_of(st.none(), st.text(), st.integers(-(2**63), 2**63 - 1))
+        ),
+        "items": st.lists(st.one_of(st.tuples(st.just("float"), floats), st.tuples(st.just("double"), st.floats()))),
+        "raw": st.binary(min_size=2, max_size=2),
+        "note": st.text(),
+    }
+)
+
+
+def by_fastavro(datum: Any) -> bytes:
+    """Return a datum as fastavro encodes it, each union's value in the branch that a tuple names."""
+    return encoded(WIDE_PARSED, datum)
+
+
+@given(
+    datum=data,
+    text=st.text(),
+    price=st.floats(width=32, allow_nan=False),
+    raw=st.binary(min_size=2, max_size=2),
+)
+def test_an_edit_gives_the_bytes_of_an_independent_encoder(datum: Any, text: str, price: float, raw: bytes) -> None:
+    """Only the edited value's bytes change, whatever branches the other values are in, and NaN or not.
+
+    Kills: decoding and encoding the rest, which changes branches (enum to string, record to map, long to double).
+    """
+    before = by_fastavro(datum)
+    changes: list[tuple[str, str, dict[str, Any]]] = [
+        ("note", text, {"note": text}),
+        ("price", repr(price).replace("inf", "Infinity"), {"price": price}),
+        ("raw", base64.b64encode(raw).decode(), {"raw": raw}),
+        ("amount", "7", {"amount": ("long", 7)}),
+        ("amount", "7.5", {"amount": ("double", 7.5)}),
+        ("mode", '{"acme.Mode": "B"}', {"mode": ("acme.Mode", "B")}),
+        ("mode", "B", {"mode": ("string", "B")}),
+        ("inner", '{"acme.In": {"x": 3}}', {"inner": ("acme.In", {"x": 3})}),
+        ("inner", '{"x": 3}', {"inner": {"x": 3}}),
+    ]
+    for path, new, changed in changes:
+        assert edit(before, 5, WIDE_TREE, [(path, new)]) == by_fastavro({**datum, **changed})
+
+
+@given(datum=data, key=st.sampled_from(["a", "a.b", "c.d"]))
+def test_an_edit_of_a_map_changes_or_adds_one_entry(datum: Any, key: str) -> None:
+    """The other entries keep their bytes and their order, also in blocks that are written with their size."""
+    edited = edit(by_fastavro(datum), 5, WIDE_TREE, [(f"tags.{key}", "8")])
+    assert decoded(WIDE_PARSED, edited)["tags"] == {**datum["tags"], key: 8}
+    assert decoded(WIDE_PARSED, edited)["note"] == datum["note"]
+
+
+def test_a_block_with_a_size_keeps_a_right_size() -> None:
+    """Java's blocking encoder writes the bytes of a block in front of it; a reader that skips the map relies on it."""
+    tree = read_schema(
+        json.dumps(
+            {
+                "type": "record",
+                "name": "R",
+                "fields": [{"name": "m", "type": {"type": "map", "values": "string"}}, {"name": "n", "type": "int"}],
+            }
+        )
+    ).tree
+    entries = b"\x02a\x02x" + b"\x02b\x02y"
+    value = b"\x03" + bytes([2 * len(entries)]) + entries + b"\x00" + b"\x0e"
+    edited = edit(value, 0, tree, [("m.a", "longer"), ("m.b", "z"), ("n", "8")])
+    new = b"\x02a\x0clonger" + b"\x02b\x02z"
+    assert edited == b"\x03" + bytes([2 * len(new)]) + new + b"\x00" + b"\x10"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        *(
+            (field, text)
+            for field in ("amount", "price")
+            for text in ("1_000", " 7 ", "+1", "0x10", "1e", "007", "", "١")
+        ),
+        *(("amount", text) for text in ("9223372036854775808", "true", "NaN", '"7"', "null")),
+        *(("price", text) for text in ("1e39", "nan", "inf", "1e400")),
+        *(("raw", text) for text in ("AAA=x", "AA==", "")),
+        *(("inner", text) for text in ('{"acme.In": {"x": 3, "y": 4}}', '{"acme.In": {}}', '{"x": "3"}', "[]")),
+        ("inner.x.y", "1"),
+    ],
+)
+def test_a_text_of_another_type_is_refused(path: str, text: str) -> None:
+    """Values are read strictly by the field's type, so that a slip of the finger is no number."""
+    datum = {
+        "price": 1.0,
+        "ratio": 1.0,
+        "mode": "A",
+        "amount": 1,
+        "inner": {"x": 1},
+        "tags": {},
+        "items": [],
+        "raw": b"ab",
+    }
+    with pytest.raises(ValueError, match=path):
+        edit(by_fastavro({**datum, "note": ""}), 5, WIDE_TREE, [(path, text)])

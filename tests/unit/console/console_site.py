@@ -68,7 +68,7 @@ class CountingDesk:
         fit = [
             dead_letter
             for dead_letter in self.dead_letters
-            if order.wanted.matches(dead_letter.facts, dead_letter.record.key)
+            if order.wanted.matches(dead_letter.facts, dead_letter.record)
         ]
         yield Step(tuple(Outcome(dead_letter, None) for dead_letter in fit), 1, 1)
 
@@ -116,7 +116,7 @@ class Site:
 
         def dead_letters(wanted: Filter, _resolved: bool, progress: Progress) -> Iterator[DeadLetterEntry]:
             progress(1, 1)
-            yield from (one for one in self.dead_letters if wanted.matches(one.facts, one.record.key))
+            yield from (one for one in self.dead_letters if wanted.matches(one.facts, one.record))
 
         return Edges(
             tail=lambda: ListedTail(records),

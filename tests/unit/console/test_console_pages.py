@@ -73,6 +73,7 @@ def test_every_state_and_cause_of_the_connector_is_known() -> None:
         "gave_up",
         "unknown_outcome",
         "operator",
+        "internal",
     ]
     assert sorted(CAUSES) == sorted(documented)
     assert for_cause("of another release").action

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from connector.dead_letters.archive import Archive
 from connector.dead_letters.export import export, moment
-from connector.dead_letters.filters import FIELDS, Filter, parse_since, parse_where
+from connector.dead_letters.filters import FIELDS, Filter, parse_time, parse_where
 from connector.dead_letters.headers import replayed, to_headers
 from connector.dead_letters.reader import DeadLetterNotFound, Survey, parse_resolution, read_dead_letters
 from connector.dead_letters.states import States
@@ -244,17 +244,35 @@ def test_filters_take_what_they_name() -> None:
         dead(2, cause="decode", code=None, destination=None, vendor=None),
         dead(3, topic="other", http_status=400),
     ]
-    assert offsets(records, Filter(parse_where(["code=4103", "code=4101"]))) == [0, 1, 3]
-    assert offsets(records, Filter(parse_where(["code=4103", "http-status=400"]))) == [3]
-    assert offsets(records, Filter(parse_where(["code="]))) == [2]
+    assert offsets(records, parse_where(["code=4103", "code=4101"])) == [0, 1, 3]
+    assert offsets(records, parse_where(["code=4103", "http-status=400"])) == [3]
+    assert offsets(records, parse_where(["code="])) == [2]
     assert offsets(records, Filter(key=b"user-1")) == [1]
     assert offsets(records, Filter(topics=frozenset({"other"}))) == [3]
     assert offsets(records, Filter(since=1_700_000_002_000)) == [2, 3]
-    assert offsets(records, Filter(parse_where(["dedup-id=dedup-1"]))) == [1]
+    assert offsets(records, parse_where(["dedup-id=dedup-1"])) == [1]
+    assert offsets(records, Filter(until=1_700_000_001_000)) == [0, 1]
+    assert offsets(records, parse_where(["topic=events", "offset=1", "offset=2", "partition=0"])) == [1, 2]
     assert set(FIELDS) > {"cause", "code", "destination"}
 
 
-@pytest.mark.parametrize("wrong", ["code", "cod=1", "=1"])
+def test_filters_by_headers_and_by_text_in_key_and_value() -> None:
+    """A header's name and value are the record's own, an absent header is empty, and a text may be in key or value."""
+    own = [("trace", b"a"), ("trace", b"b"), ("none", None)]
+    traced = Record("events", 0, 5, 1_700_000_000_000, b"key-5", b"\x00caf\xc3\xa9\xff", own)
+    records = [dead(0), dead(5, record=traced)]
+    assert offsets(records, parse_where(["header.trace=b"])) == [5]
+    assert offsets(records, parse_where(["header.trace=", "header.dlq-cause="])) == [0]
+    assert offsets(records, parse_where(["header.none=", "header.trace=a"])) == [5]
+    assert offsets(records, Filter(contains="café".encode())) == [5]
+    assert offsets(records, Filter(contains=b"key-5")) == [5]
+    assert offsets(records, Filter(contains=b"nowhere")) == []
+    assert offsets(
+        records, Filter(accept=lambda record, facts: record.key == b"key-5" and facts.cause == "refused")
+    ) == [5]
+
+
+@pytest.mark.parametrize("wrong", ["code", "cod=1", "=1", "header.=1", "event.=1", "header.x"])
 def test_a_condition_that_means_nothing_is_refused(wrong: str) -> None:
     """The message names what is allowed."""
     with pytest.raises(ValueError, match="one of the names cause, code"):
@@ -263,11 +281,11 @@ def test_a_condition_that_means_nothing_is_refused(wrong: str) -> None:
 
 def test_since_is_a_duration_or_a_time() -> None:
     """Two hours before now, or a time with its zone; a time without a zone and a bare number are refused."""
-    assert parse_since("2h", 10_000_000) == 2_800_000
-    assert parse_since("1970-01-01T01:00:01+01:00", 0) == 1000
+    assert parse_time("--since", "2h", 10_000_000) == 2_800_000
+    assert parse_time("--since", "1970-01-01T01:00:01+01:00", 0) == 1000
     for wrong in ("yesterday", "2026-11-20T00:00:00", "h", "30", "2026", "1.5", "20261120", f"{'9' * 400}d", "inf", ""):
         with pytest.raises(ValueError, match="2h or 3d"):
-            parse_since(wrong, 0)
+            parse_time("--since", wrong, 0)
 
 
 def test_stats_group_by_cause_code_and_destination() -> None:

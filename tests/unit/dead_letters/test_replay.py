@@ -47,9 +47,7 @@ class ModelReader:
         yield Read((), 0, len(self._dead_letters))
         for first in range(0, len(self._dead_letters), self._size):
             some = self._dead_letters[first : first + self._size]
-            yield Read(
-                [one for one in some if wanted.matches(one.facts, one.record.key)], first, len(self._dead_letters)
-            )
+            yield Read([one for one in some if wanted.matches(one.facts, one.record)], first, len(self._dead_letters))
 
 
 class ModelExaminer:

@@ -8,10 +8,12 @@ import pytest
 
 from connector.codec.registry import NotRegistered, RegistryTrouble
 from connector.codec.schemas import Schema
+from connector.dead_letters.filters import parse_where
 from connector.dead_letters.headers import parse, to_headers
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.errors import StartupError
 from connector.operations import inspect
+from connector.operations.events import matching_events
 from connector.operations.inspect import DeadLetterExaminer
 from connector.records import DeadLetter, Record
 from tests.unit.operations.test_preview import configured, value
@@ -57,6 +59,30 @@ def dead(content: bytes, number: int = 0) -> DeadLetterEntry:
     facts = parse(headers)
     assert facts is not None
     return DeadLetterEntry(Record("g.dead-letters", 0, number, 0, b"k", content, headers), facts, "open")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "found"),
+    [
+        (["event.cuid=1"], True),
+        (["event.cuid=2"], False),
+        (["event.cuid=2", "event.cuid=1"], True),
+        (["event.eventName=see", "event.properties.n=1"], True),
+        (["event.eventName=see", "event.properties.m=1"], False),
+        (["event.properties.m=", "event.randomId="], True),
+        (["event.eventName.x="], True),
+        (["event.eventName.x=see"], False),
+    ],
+)
+def test_dead_letters_are_selected_by_fields_of_their_events(
+    tmp_path: Path, conditions: list[str], *, found: bool
+) -> None:
+    """The event is decoded as in a run; one that cannot be decoded never matches."""
+    entry = dead(value(1))
+    with matching_events(configured(tmp_path), parse_where(conditions)) as wanted:
+        assert wanted.matches(entry.facts, entry.record) is found
+        broken = dead(b"junk")
+        assert not wanted.matches(broken.facts, broken.record)
 
 
 async def test_an_unknown_schema_keeps_back_its_dead_letter_only(
