@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-
 from connector.records import NO_TIMESTAMP, DeadLetter, Headers, Position, Record, uuid5_text
 
 VERSION: Final = "1"
