@@ -13,7 +13,8 @@ from typing import Any, Final
 from benchmarks.workloads import event
 from connector import vendors
 from connector.clock import Clock
-from connector.codec.codec import Decoder, Encoder
+from connector.codec.codec import Decoder
+from connector.codec.encoder import Encoder
 from connector.codec.schemas import Contracts
 from connector.config.models import KafkaSettings, Settings
 from connector.pipeline.runner import AssignmentListener

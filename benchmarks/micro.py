@@ -31,7 +31,8 @@ from benchmarks.report import keep, table
 from benchmarks.workloads import WORKLOADS
 from connector import vendors
 from connector.clock import SystemClock
-from connector.codec.codec import SINGLE_LENGTH, Decoder, Encoder
+from connector.codec.codec import SINGLE_LENGTH, Decoder
+from connector.codec.encoder import Encoder
 from connector.codec.reader import reader_of
 from connector.codec.schemas import Contracts, load_contracts, without_logical_types
 from connector.config.models import KafkaSettings, Settings

@@ -36,6 +36,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "console.letters_unread": "The console could not read dead letters. It retries.",
     "console.sign_in_refused": "Someone entered a wrong token for the console.",
     "console.started": "The console is listening.",
+    "dead_letter.left_out": "A dead letter does not fit. It is written without its value, with its size and hash.",
     "dead_letter.failed": "Kafka does not accept dead letters (logged every 5 s). They are retried, uncommitted.",
     "destination.certificates_renewed": "Files of `http:` changed; new connections use the new certificates.",
     "destination.certificates_unreadable": "Files of `http:` changed and cannot be used; the old certificates stay.",

@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from rich.console import Console
 
 from connector.clock import SystemClock
-from connector.codec.codec import Encoder
+from connector.codec.encoder import Encoder
 from connector.codec.schemas import load_contracts
 from connector.config.loader import KafkaSettings, Loaded, load
 from connector.demo import scenario

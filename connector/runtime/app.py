@@ -17,7 +17,8 @@ import structlog
 
 from connector import __version__, vendors
 from connector.clock import Clock, SystemClock
-from connector.codec.codec import Decoder, Encoder
+from connector.codec.codec import Decoder
+from connector.codec.encoder import Encoder
 from connector.codec.registry import Registry
 from connector.codec.schemas import Schema, load_contracts
 from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings, secret_values
@@ -182,16 +183,7 @@ async def _run(
     producer = KafkaProducer(base.kafka)
     trouble = _RegistryTrouble()
     avro = _avro(loaded, own, passed_on(base, kinds), clock, trouble)
-    dead_letters = DeadLetterWriter(
-        producer,
-        base.dead_letter_topic,
-        base.kafka.group_id,
-        metrics=metrics,
-        clock=clock,
-        drain_timeout=base.limits.drain_timeout,
-        is_fatal=_is_fatal,
-        is_too_large=lambda error: isinstance(error, DeliveryFailed) and error.too_large,
-    )
+    dead_letters = _dead_letters(base, producer, metrics, clock)
     receipts = _receipts(base, avro, producer, group, metrics, clock)
     source, tracer = _source(base, group, clock), _tracer(base)
     counts = ChainMap(source.counts, dict(report.partitions))
@@ -233,6 +225,19 @@ async def _run(
         await avro.close()
         if tracer is not None:
             await tracer.close(1.0)
+
+
+def _dead_letters(settings: Settings, producer: KafkaProducer, metrics: Metrics, clock: Clock) -> DeadLetterWriter:
+    return DeadLetterWriter(
+        producer,
+        settings.dead_letter_topic,
+        settings.kafka.group_id,
+        metrics=metrics,
+        clock=clock,
+        drain_timeout=settings.limits.drain_timeout,
+        is_fatal=_is_fatal,
+        is_too_large=lambda error: isinstance(error, DeliveryFailed) and error.too_large,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,10 @@ from connector.codec.codec import (
     SCHEMA_HEADER,
     UNKNOWN_SECONDS,
     Decoder,
-    Encoder,
     SchemaKey,
     Unreadable,
-    compile_write,
 )
+from connector.codec.encoder import Encoder, compile_write
 from connector.codec.registry import MOST_QUESTIONS, Registry, RegistryTrouble, make_client
 from connector.codec.schemas import Contracts, load_contracts, read_schema
 from connector.config.loader import RegistrySettings

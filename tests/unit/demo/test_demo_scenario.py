@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from connector.clock import SystemClock
-from connector.codec.codec import Encoder
+from connector.codec.encoder import Encoder
 from connector.codec.schemas import load_contracts
 from connector.demo.check import DemoDeadLetter, Evidence, Place, faults
 from connector.demo.display import Display, Progress, dead_letters, summary

@@ -10,7 +10,7 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.codec.codec import Encoder
+from connector.codec.encoder import Encoder
 from connector.codec.schemas import load_contracts
 from connector.delivery.outcome import ranges_of
 from connector.kafka import receipts as module

@@ -1,0 +1,114 @@
+"""Encodes what the connector writes in its contract schemas: results and receipts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, Final
+
+import structlog
+from fastavro import parse_schema, schemaless_writer
+
+from connector.clock import Clock
+from connector.codec.codec import SINGLE_OBJECT, WIRE_MAGIC
+from connector.codec.registry import Registry, RegistryRefused, RegistryTrouble
+from connector.codec.schemas import Contracts, Schema
+from connector.errors import FatalError
+
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 15.0
+
+_log = structlog.get_logger()
+
+Trouble = Callable[[str | None], None]
+Write = Callable[[Any], bytes]
+
+
+def compile_write(schema: Any) -> Write:
+    """Return a function that encodes data of the schema. A field with a default may be missing.
+
+    Raises `ValueError` for a schema that Avro does not allow; the function raises it for a datum of another type.
+    """
+    try:
+        parsed = parse_schema(schema)
+    except Exception as error:  # noqa: BLE001 - fastavro lets KeyError and others through
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+    def write(datum: Any) -> bytes:
+        stream = BytesIO()
+        schemaless_writer(stream, parsed, datum, strict_allow_default=True)
+        return stream.getvalue()
+
+    return write
+
+
+class Encoder:
+    """Encodes what the connector writes in its contract schemas.
+
+    With a registry: Confluent's wire format, the schema registered as `<topic>-value`. Without: single-object encoding.
+    """
+
+    def __init__(
+        self,
+        contracts: Contracts,
+        *,
+        clock: Clock,
+        registry: Registry | None = None,
+        on_trouble: Trouble = lambda _message: None,
+    ) -> None:
+        self._contracts = contracts
+        self._registry = registry
+        self._clock = clock
+        self._on_trouble = on_trouble
+        self._writes: dict[str, tuple[bytes, Write]] = {}
+        self._ids: dict[tuple[str, str], int] = {}
+        self._registering = asyncio.Lock()
+
+    async def encode(self, topic: str, schema_name: str, datum: object) -> bytes:
+        """Return the value for a topic. Waits as long as the registry gives no usable answer.
+
+        Raises `FatalError` if the registry refuses the schema, `ValueError` for a datum that does not match it.
+        """
+        if self._registry is None:
+            return self.single_object(schema_name, datum)
+        schema_id = self._ids.get((topic, schema_name))
+        if schema_id is None:
+            # The first answers come by the hundred: one of them registers the schema for all.
+            async with self._registering:
+                schema_id = self._ids.get((topic, schema_name))
+                if schema_id is None:
+                    schema = self._contracts.schemas[schema_name]
+                    schema_id = await self._register(self._registry, f"{topic}-value", schema)
+                    self._ids[topic, schema_name] = schema_id
+        return WIRE_MAGIC + schema_id.to_bytes(4, "big") + self._datum(schema_name, datum)[1]
+
+    def single_object(self, schema_name: str, datum: object) -> bytes:
+        """Return the value in single-object encoding. Raises `ValueError` for a datum that does not match."""
+        fingerprint, body = self._datum(schema_name, datum)
+        return SINGLE_OBJECT + fingerprint + body
+
+    def _datum(self, schema_name: str, datum: object) -> tuple[bytes, bytes]:
+        found = self._writes.get(schema_name)
+        if found is None:
+            schema = self._contracts.schemas[schema_name]
+            found = self._writes[schema_name] = schema.fingerprint, compile_write(schema.tree)
+        return found[0], found[1](datum)
+
+    async def _register(self, registry: Registry, subject: str, schema: Schema) -> int:
+        pause, troubled = _FIRST_PAUSE, False
+        while True:
+            try:
+                schema_id = await registry.register(subject, schema)
+            except RegistryRefused as error:
+                raise FatalError(str(error)) from None
+            except RegistryTrouble as error:
+                troubled = True
+                _log.warning("registry.waiting", message=str(error))
+                self._on_trouble(str(error))
+                await self._clock.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                if troubled:
+                    self._on_trouble(None)
+                return schema_id
