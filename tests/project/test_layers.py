@@ -199,6 +199,7 @@ def test_third_party_imports_are_declared() -> None:
         "aiohttp",
         "confluent_kafka",
         "fastavro",
+        "jinja2",
         "msgspec",
         "orjson",
         "prometheus_client",
