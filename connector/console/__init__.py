@@ -1,5 +1,5 @@
-"""The page for the person on call: what is wrong, where, since when, what to do, and the dead letters to do it with.
+"""The pages for the person on call: what is wrong, where, since when, what to do, and the dead letters.
 
-What never enters: decisions about records, which the pipeline has made or the replayer makes, and anything of other
-hosts. All that is shown came from Kafka or from vendors and is text to be escaped, never markup.
+Decisions about records are made elsewhere, by the pipeline and by replays. Everything shown comes from Kafka or from
+vendors: it is text to be escaped, never markup. Nothing is loaded from other hosts.
 """

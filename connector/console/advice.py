@@ -1,16 +1,16 @@
-"""What a state or a cause means to the person on call, and what to do about it, in sentences. Pure."""
+"""What a state or a cause means to the person on call, and what to do about it. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-from connector.console.members import UNKNOWN, Destination
+from connector.console.members import UNKNOWN, DestinationView
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What it means, and what to do; `command` may be typed as it stands."""
+    """What it means and what to do; `command` can be copied and run."""
 
     meaning: str
     action: str
@@ -19,97 +19,113 @@ class Advice:
 
 CAUSES: Final = {
     "decode": Advice(
-        "The record could not be read: no Avro of a schema that is known here.",
-        "Ask who produces the topic what changed. Replay after the schema is registered; discard what is garbage.",
+        "The record is not Avro of a schema that is known here.",
+        "Register the missing schema, then replay. Discard what is garbage. Ask the topic's producer what changed.",
     ),
     "route": Advice(
-        "No destination was named for the event, or its fields could not be mapped.",
+        "No route names a destination for the event, or a field could not be mapped.",
         "Correct routes or destinations in the configuration, restart the members, then replay.",
     ),
     "invalid": Advice(
-        "The event breaks a rule that the vendor documents; it was never sent.",
-        "Have the producer correct the field. Replay with an edit, or discard. A rule that is wrong can be switched "
-        "off under rules: in the destination.",
+        "The event breaks a rule that the vendor documents. It was never sent.",
+        "Replay with an edit, or discard. Have the producer correct the field. Switch a wrong rule off under rules: in "
+        "the destination.",
     ),
     "refused": Advice(
-        "The vendor refused this very record, alone.",
-        "Read the vendor's answer. When the vendor's side is changed (an event or a user is registered there), replay.",
+        "The vendor refused this record when it was sent alone.",
+        "Read the vendor's answer and fix its cause there, for example register the event. Then replay.",
     ),
     "too_large": Advice(
-        "This record alone is larger than the vendor takes.",
-        "Have the producer send less. With a larger limit from the vendor set agreed_limits: and replay.",
+        "This record alone is larger than the vendor accepts.",
+        "Have the producer send less. If the vendor granted a larger limit, set agreed_limits: true and replay.",
     ),
     "expired": Advice(
-        "The event was too old for the vendor when it was its turn.",
-        "It cannot be delivered any more: discard it. If many expire, the connector lags or the producer is late.",
+        "The event was too old for the vendor when its turn came.",
+        "Discard it: it can no longer be delivered. If many expire, check the lag and the producer's timestamps.",
     ),
     "gave_up": Advice(
-        "It was tried for as long as retry.give_up_after allows, without an answer that counts.",
-        "When the vendor is well again, replay.",
+        "It was retried for as long as retry.give_up_after allows and never got a definite answer.",
+        "Replay when the vendor works again.",
     ),
     "unknown_outcome": Advice(
-        "The request was sent and nobody can say whether the vendor took it.",
-        "Look on the vendor's side for the dedup id. Replay sends it again with the same id.",
+        "The request was sent, but its answer is missing: the vendor may or may not have accepted it.",
+        "Search for the dedup id on the vendor's side. If it is missing, replay: the same id is sent again.",
     ),
     "internal": Advice(
         "The connector itself failed on this record.",
         "Please report the message. After an update, replay.",
     ),
     "operator": Advice(
-        "A person set this record aside.",
-        "Whoever skipped it knows why; the audit log names them. Replay when it is mended, or discard.",
+        "A person skipped this record.",
+        "Look up who skipped it in the audit log and ask why. Replay when the cause is fixed, or discard.",
+    ),
+    "internal": Advice(
+        "The connector failed with an unexpected error while it processed this record.",
+        "Report the message as a bug. Replay after the connector is upgraded.",
     ),
 }
 """By a dead letter's cause."""
 
-OTHER_CAUSE: Final = Advice("This release does not know the cause.", "Read the message; the record is kept as it came.")
+OTHER_CAUSE: Final = Advice(
+    "This version does not know the cause.", "Read the message. The record is kept unchanged, so it can be replayed."
+)
 
 _HELD: Final = {
     "misconfigured": Advice(
         "The vendor refuses the account: a credential, key, address or permission is wrong.",
-        "Mend the credential or the permission. A secret from a file is read again at the next probe; anything else "
-        "needs a restart. Records wait uncommitted, none is lost.",
+        "Correct the credential or the permission. A secret from a file is read again at the next probe; any other "
+        "change needs a restart. Records wait uncommitted, none is lost.",
     ),
     "outage": Advice(
         "The vendor does not answer as it documents.",
-        "Look at the vendor's status page or call them. It is probed and goes on by itself; records wait, none is "
-        "lost.",
+        "Check the vendor's status page or call the vendor. The destination is probed and resumes by itself. Records "
+        "wait, none is lost.",
     ),
     "storm": Advice(
-        "Far more records are refused than usual, so a setting is likelier wrong than the records.",
-        "Read the message: it names what is likely wrong. Mend it, or release the destination to let the refused "
-        "ones become dead letters.",
+        "Far more records than usual are refused, so a setting is more likely wrong than the records.",
+        "Correct the setting that the message names. To turn the refused records into dead letters instead, release "
+        "the destination.",
     ),
     "registry": Advice(
-        "The schema registry does not answer, so events cannot be read or prepared.",
-        "Look after the registry. It goes on by itself; records wait, none is lost.",
+        "The schema registry does not answer, so events cannot be decoded.",
+        "Repair the registry. The destination resumes by itself. Records wait, none is lost.",
     ),
     "operator": Advice(
-        "A person holds this destination, by hand or by hold: true in the configuration.",
-        "Release it when the reason is gone.",
+        "A person holds this destination: by hand, or by hold: true in the configuration.",
+        "Release it when the reason no longer applies.",
     ),
 }
+_RELEASED_BY_HAND: Final = ("operator", "storm")
 
 
-def for_destination(one: Destination, troubled: int) -> Advice:
-    """Return what a destination's state means; `troubled` is how many members do not answer."""
-    if one.state == UNKNOWN:
-        if troubled:
-            return Advice("No member tells of it: none answers.", "See whether the connector runs: connector run.")
+def for_destination(destination: DestinationView, unreachable: int) -> Advice:
+    """Return what a destination's state means; `unreachable` is how many members do not answer."""
+    if destination.state == UNKNOWN:
+        if unreachable:
+            return Advice(
+                "No member is reachable.", "Start the connector, or correct console.members.", "connector run"
+            )
         return Advice(
-            "No member tells of it.", "It is newer than the members' configuration, or they run other destinations."
+            "No member reports this destination.",
+            "Restart the members if it was added to the configuration since they started. They may also run with "
+            "--destination.",
         )
-    if one.state in ("held", "probing"):
-        advice = _HELD.get(one.cause or "", Advice("It is held.", "Read the message."))
-        release = f"connector release {one.name}" if one.cause in ("operator", "storm") else None
-        return Advice(advice.meaning, advice.action, release)
-    if one.state == "throttled":
-        return Advice("The vendor asked for patience.", "Nothing: it goes on by itself.")
-    if one.state == "retrying":
+    if destination.held:
+        return for_hold(destination.name, destination.cause)
+    if destination.state == "throttled":
+        return Advice("The vendor asked to slow down.", "Nothing. It resumes by itself.")
+    if destination.state == "retrying":
         return Advice(
-            "A request failed and is tried again.", "Nothing yet; after five failures in a row it is held as an outage."
+            "A request failed and is retried.", "Nothing yet. After five failures in a row it is held as an outage."
         )
     return Advice("Records are accepted.", "Nothing.")
+
+
+def for_hold(name: str, cause: str | None) -> Advice:
+    """Return what a hold of a destination means."""
+    advice = _HELD.get(cause or "", Advice("It is held.", "Read the message."))
+    command = f"connector release {name}" if cause in _RELEASED_BY_HAND else None
+    return Advice(advice.meaning, advice.action, command)
 
 
 def for_cause(cause: str) -> Advice:

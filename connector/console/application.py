@@ -1,4 +1,4 @@
-"""The console's server: listens, reads and samples, from `start` to `stop`."""
+"""The console's HTTP server: listens, reads dead letters and samples members, from `start` to `stop`."""
 
 from __future__ import annotations
 
@@ -9,47 +9,46 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from connector.config.loader import Settings
-from connector.console.door import Door
-from connector.console.frame import notice, page
-from connector.console.markup import tag
-from connector.console.pages import Pages
+from connector.console.action_routes import ActionRoutes
+from connector.console.auth_routes import AuthRoutes
+from connector.console.page_routes import PageRoutes
+from connector.console.rendering import html, render
 from connector.console.security import Handler, caller, demand_token
-from connector.console.state import Edges, State, html
-from connector.console.work import Work
+from connector.console.state import ConsolePorts, ConsoleState
 from connector.errors import ConnectorError, StartupError
 
 
 class Console:
-    """Serves the page. `start` and `stop` once each, in one loop.
+    """Serves the pages. Call `start` and `stop` once each, in one loop.
 
-    `members` are the addresses of the members' ports. Raises `StartupError` where the page would be open to other
-    machines without a token.
+    `members` are the addresses of the members' ports. Raises `StartupError` if other machines could reach the pages
+    without a token.
     """
 
-    def __init__(self, settings: Settings, members: Sequence[str], edges: Edges) -> None:
+    def __init__(self, settings: Settings, members: Sequence[str], ports: ConsolePorts) -> None:
         own = settings.console
         demand_token(own.host, own.token.get_secret_value() if own.token is not None else None)
         self._host, self._wanted = own.host, own.port
-        self._state = State(settings, members, edges)
+        self._state = ConsoleState(settings, members, ports)
         self._runner: web.AppRunner | None = None
         self._sampling: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
-        """The port that is listened on: also the real one where 0 was wanted."""
+        """The port that is listened on; the actual one where the configuration says 0."""
         if self._runner is None or not self._runner.addresses:
             return self._wanted
         port: int = self._runner.addresses[0][1]
         return port
 
     async def start(self) -> None:
-        """Listen, and begin to read. Raises `StartupError` where the address cannot be had."""
+        """Listen, and start to read. Raises `StartupError` if the address cannot be used."""
         state = self._state
         application = web.Application(
-            client_max_size=256 * 1024, middlewares=[state.guard.middleware, self._say_what_failed]
+            client_max_size=256 * 1024, middlewares=[state.guard.middleware, self._show_failures]
         )
-        for room in (Pages(state), Work(state), Door(state)):
-            application.router.add_routes(room.routes())
+        for part in (PageRoutes(state), ActionRoutes(state), AuthRoutes(state)):
+            application.router.add_routes(part.routes())
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -64,7 +63,7 @@ class Console:
         self._sampling = asyncio.create_task(state.sampler.run(), name="console-sampler")
 
     async def stop(self) -> None:
-        """Close the port, stop what is under way, and let go of the topic."""
+        """Close the port, stop running actions, and close the topic."""
         runner, self._runner = self._runner, None
         if runner is None:
             return
@@ -76,8 +75,8 @@ class Console:
         await asyncio.to_thread(self._state.feed.stop)
 
     @web.middleware
-    async def _say_what_failed(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Turn trouble with Kafka, and addresses that lead nowhere, into a page."""
+    async def _show_failures(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Turn a problem with Kafka, or an unknown address, into a page."""
         try:
             return await handler(request)
         except ConnectorError as error:
@@ -85,9 +84,9 @@ class Console:
         except web.HTTPNotFound:
             if caller() is None:
                 raise
-            title, why, status = "Nothing is here", "No page has this address.", 404
-        frame = self._state.frame()
-        return html(page(frame, title, "", tag("h1", title), notice("warn", why)), status)
+            title, why, status = "Not found", "No page has this address.", 404
+        page = self._state.page(title, "")
+        return html(render("message.html", page, message=why, kind="warn", back="/"), status)
 
 
-__all__ = ["Console", "Edges"]
+__all__ = ["Console", "ConsolePorts"]

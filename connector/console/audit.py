@@ -1,6 +1,6 @@
-"""Writes down who did what: a line of the log and, with `console.audit_topic`, a record that Kafka acknowledged.
+"""Records who did what: a line in the log and, with `console.audit_topic`, a record that Kafka acknowledged.
 
-An action is recorded before it begins: where the record cannot be written, the action does not happen.
+An action is recorded before it begins. If the record cannot be written, the action does not happen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _log = structlog.get_logger()
 
 
 class AuditTopic(Protocol):
-    """Where audit records go besides the log."""
+    """Where audit records go in addition to the log."""
 
     async def write(self, record: bytes) -> None:
         """Return when Kafka has the record. Raises `ConnectorError`."""
@@ -33,7 +33,7 @@ class Audit:
         self._clock = clock
 
     async def note(self, action: str, who: str, what: Mapping[str, Any]) -> None:
-        """Record an action. Raises `ConnectorError` where the audit topic does not take it."""
+        """Record an action. Raises `ConnectorError` if the audit topic does not accept it."""
         at = datetime.fromtimestamp(self._clock.wall(), UTC).isoformat(timespec="milliseconds")
         _log.info("console.action", action=action, who=who, **what)
         if self._topic is not None:

@@ -1,21 +1,20 @@
-"""Plots as SVG, drawn here and not in the browser: lines over time, and a histogram of dead letters by cause. Pure.
+"""Charts as SVG geometry, computed here and drawn by a template: lines over time, and bars by cause. Pure.
 
-Colours come by class from the style sheet, so that they fit light and dark; a plot says in words what it shows, for
-those who do not see it.
+Colours come by class from the style sheet, so that they match light and dark. Each chart has a label in words for
+people who do not see it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from connector.console.index import Histogram
-from connector.console.markup import Child, Html, tag
-from connector.console.words import moment, plural, short
+from connector.console.formatting import moment, plural, short
+from connector.console.index import TimeBuckets
 
-WIDTH: Final = 560
-HEIGHT: Final = 170
-WIDE: Final = (760, 130)
+LINE_SIZE: Final = (560, 170)
+BAR_SIZE: Final = (760, 130)
 _LEFT: Final = 44
 _RIGHT: Final = 8
 _TOP: Final = 10
@@ -28,6 +27,78 @@ Points = Sequence[tuple[float, float]]
 """Epoch seconds and a value, in the order of time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A text on an axis; `anchor` is the class that aligns it."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A line or an area: SVG path data and its classes."""
+
+    data: str
+    classes: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """One part of a bar."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    classes: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A stacked bar with its tooltip and, where it is a link, its address."""
+
+    title: str
+    href: str | None
+    parts: Sequence[Rectangle]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A whole chart; `grid` are the heights of its horizontal lines."""
+
+    label: str
+    width: int
+    height: int
+    left: int
+    right: int
+    grid: Sequence[float]
+    ticks: Sequence[Tick]
+    paths: Sequence[Path] = ()
+    bars: Sequence[Bar] = ()
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is a bar chart, which is as wide as the page."""
+        return (self.width, self.height) == BAR_SIZE
+
+    @property
+    def linked(self) -> bool:
+        """Whether its bars are links, so that it is a group of elements and not one image."""
+        return any(bar.href is not None for bar in self.bars)
+
+
+@dataclass(frozen=True, slots=True)
+class LegendEntry:
+    """A series or cause with its current value; `colour` is a class."""
+
+    name: str
+    value: str
+    colour: str
+
+
 def colour(number: int) -> str:
     """Return the class of the n-th series' colour; those after the seventh share one."""
     return f"c{min(number, _COLOURS - 1)}"
@@ -38,76 +109,90 @@ def colour_of(cause: str) -> str:
     return colour(_CAUSES.index(cause) if cause in _CAUSES else _COLOURS)
 
 
-def lines(series: Mapping[str, Points], start: float, end: float, *, label: str, gap: float) -> Html:
-    """Return one line for each series. Where two points are further apart than `gap` seconds the line is broken."""
-    top = _nice(max((value for points in series.values() for _, value in points), default=0.0))
-    across, down = _across(start, end, WIDTH), _down(top)
-    drawn: list[Child] = []
+def legend(names: Sequence[str], values: Sequence[str], *, causes: bool = False) -> list[LegendEntry]:
+    """Return what each colour means: by cause, or by the order of the series."""
+    return [
+        LegendEntry(name, value, colour_of(name) if causes else colour(number))
+        for number, (name, value) in enumerate(zip(names, values, strict=True))
+    ]
+
+
+def line_chart(series: Mapping[str, Points], start: float, end: float, *, label: str, gap: float) -> Chart:
+    """Return one line for each series. The line breaks where two points are more than `gap` seconds apart."""
+    top = _round_up(max((value for points in series.values() for _, value in points), default=0.0))
+    width, height = LINE_SIZE
+    across, down = _across(start, end, width), _down(top, height)
+    paths: list[Path] = []
     for number, points in enumerate(series.values()):
         for piece in _pieces(points, gap):
             path = "L".join(f"{across(at):.1f} {down(value):.1f}" for at, value in piece)
             if len(series) == 1 and len(piece) > 1:
                 base = down(0)
                 area = f"M{across(piece[0][0]):.1f} {base:.1f}L{path}L{across(piece[-1][0]):.1f} {base:.1f}Z"
-                drawn.append(tag("path", d=area, class_=f"area {colour(number)}"))
-            # A lone point is a dot: a line of no length with round ends.
-            end_ = "" if len(piece) > 1 else f"L{path}"
-            drawn.append(tag("path", d=f"M{path}{end_}", class_=f"line {colour(number)}"))
-    return _plot([*_axis(top, WIDTH), *_times(start, end, WIDTH), *drawn], label, (WIDTH, HEIGHT))
+                paths.append(Path(area, f"area {colour(number)}"))
+            # A single point becomes a dot: a line of no length with round ends.
+            close = "" if len(piece) > 1 else f"L{path}"
+            paths.append(Path(f"M{path}{close}", f"line {colour(number)}"))
+    return _chart(label, LINE_SIZE, top, (start, end), paths=paths)
 
 
-def histogram(data: Histogram, causes: Sequence[str], end: int, *, href: Callable[[int, int], str] | None) -> Html:
-    """Return stacked bars by cause, in the order of `causes`; `href` gives where a bar of some time leads."""
+def bar_chart(data: TimeBuckets, causes: Sequence[str], end: int, *, href: Callable[[int, int], str] | None) -> Chart:
+    """Return stacked bars by cause, in the order of `causes`; `href` returns the address for a bar's time range."""
     number = max((len(bins) for bins in data.counts.values()), default=0)
     sums = [sum(bins[at] for bins in data.counts.values()) for at in range(number)]
-    top = _nice(max(sums, default=0))
+    top = _round_up(max(sums, default=0))
     start_s, end_s = data.start / 1000, max(end, data.start + data.width * (number - 1) + 1) / 1000
-    width, height = WIDE
+    width, height = BAR_SIZE
     across, down = _across(start_s, end_s, width), _down(top, height)
-    bars: list[Child] = []
+    bars: list[Bar] = []
     for at, total in enumerate(sums):
         if not total:
             continue
         begin = data.start + at * data.width
         left, right = across(begin / 1000), across((begin + data.width) / 1000)
-        rects, floor = [], 0
+        parts, floor = [], 0
         for cause in causes:
             bins = data.counts.get(cause)
             if bins is None or not bins[at]:
                 continue
             y, base = down(floor + bins[at]), down(floor)
             floor += bins[at]
-            rects.append(
-                tag(
-                    "rect",
-                    x=round(left + 0.5, 1),
-                    y=round(y, 1),
-                    width=round(max(1.0, right - left - 1), 1),
-                    height=round(max(1.0, base - y), 1),
-                    class_=f"bar {colour_of(cause)}",
+            parts.append(
+                Rectangle(
+                    round(left + 0.5, 1),
+                    round(y, 1),
+                    round(max(1.0, right - left - 1), 1),
+                    round(max(1.0, base - y), 1),
+                    f"bar {colour_of(cause)}",
                 )
             )
-        said = ", ".join(f"{bins[at]:,} {cause}" for cause, bins in data.counts.items() if bins[at])
-        title = tag("title", f"{moment(begin / 1000, '%d %b %H:%M')} UTC: {said}")
-        group = tag("g", title, *rects)
-        bars.append(group if href is None else tag("a", group, href=href(begin, begin + data.width - 1)))
-    label = f"{plural(sum(sums), 'dead dead_letter')} over time, by cause"
-    content = [*_axis(top, width, height), *_times(start_s, end_s, width, height), *bars]
-    return _plot(content, label, WIDE, role="group" if href else "img")
+        shares = ", ".join(f"{bins[at]:,} {cause}" for cause, bins in data.counts.items() if bins[at])
+        title = f"{moment(begin / 1000, '%d %b %H:%M')} UTC: {shares}"
+        bars.append(Bar(title, None if href is None else href(begin, begin + data.width - 1), parts))
+    label = f"{plural(sum(sums), 'dead letter')} over time, by cause"
+    return _chart(label, BAR_SIZE, top, (start_s, end_s), bars=bars)
 
 
-def legend(names: Sequence[str], values: Sequence[str], colours: Callable[[str], str] | None = None) -> Html:
-    """Return what each colour means, with its value; `colours` gives them by name, without it they go by order."""
-    items = [
-        tag("li", tag("span", class_=f"key {colours(name) if colours else colour(number)}"), name, " ", tag("b", value))
-        for number, (name, value) in enumerate(zip(names, values, strict=True))
-    ]
-    return tag("ul", *items, class_="legend")
-
-
-def _plot(content: Sequence[Child], label: str, size: tuple[int, int], role: str = "img") -> Html:
-    class_ = "plot wide" if size == WIDE else "plot"
-    return tag("svg", *content, viewBox=f"0 0 {size[0]} {size[1]}", role=role, aria_label=label, class_=class_)
+def _chart(
+    label: str,
+    size: tuple[int, int],
+    top: float,
+    span: tuple[float, float],
+    *,
+    paths: Sequence[Path] = (),
+    bars: Sequence[Bar] = (),
+) -> Chart:
+    """Return a chart with its axes."""
+    width, height = size
+    down, across = _down(top, height), _across(*span, width)
+    values = [top * number / (_LINES - 1) for number in range(_LINES)]
+    ticks = [Tick(_LEFT - 6, round(down(value), 1) + 4, short(value), "end") for value in values]
+    start, end = span
+    form = "%H:%M" if end - start <= 26 * 3600 else "%d %b"
+    for at, anchor in ((start, "start"), ((start + end) / 2, "middle"), (end, "end")):
+        ticks.append(Tick(round(across(at)), height - 6, moment(at, form), anchor))
+    grid = [round(down(value), 1) for value in values]
+    return Chart(label, width, height, _LEFT, width - _RIGHT, grid, ticks, paths, bars)
 
 
 def _across(start: float, end: float, width: int) -> Callable[[float], float]:
@@ -115,30 +200,9 @@ def _across(start: float, end: float, width: int) -> Callable[[float], float]:
     return lambda at: _LEFT + (min(max(at, start), end) - start) * scale
 
 
-def _down(top: float, height: int = HEIGHT) -> Callable[[float], float]:
+def _down(top: float, height: int) -> Callable[[float], float]:
     scale = (height - _TOP - _BOTTOM) / top
     return lambda value: height - _BOTTOM - value * scale
-
-
-def _axis(top: float, width: int, height: int = HEIGHT) -> list[Child]:
-    """Return horizontal lines with their values."""
-    down = _down(top, height)
-    drawn: list[Child] = []
-    for number in range(_LINES):
-        value = top * number / (_LINES - 1)
-        y = round(down(value), 1)
-        drawn.append(tag("line", x1=_LEFT, x2=width - _RIGHT, y1=y, y2=y, class_="grid"))
-        drawn.append(tag("text", short(value), x=_LEFT - 6, y=y + 4, class_="tick end"))
-    return drawn
-
-
-def _times(start: float, end: float, width: int, height: int = HEIGHT) -> list[Child]:
-    """Return the times below: at the beginning, in the middle, at the end."""
-    form = "%H:%M" if end - start <= 26 * 3600 else "%d %b"
-    across = _across(start, end, width)
-    y = height - 6
-    places = ((start, "start"), ((start + end) / 2, "middle"), (end, "end"))
-    return [tag("text", moment(at, form), x=round(across(at)), y=y, class_=f"tick {where}") for at, where in places]
 
 
 def _pieces(points: Points, gap: float) -> list[list[tuple[float, float]]]:
@@ -152,8 +216,8 @@ def _pieces(points: Points, gap: float) -> list[list[tuple[float, float]]]:
     return pieces
 
 
-def _nice(value: float) -> float:
-    """Return a round number at or above a value, one at least."""
+def _round_up(value: float) -> float:
+    """Return a round number at or above a value, at least 1."""
     step = 1.0
     while True:
         for factor in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10):

@@ -1,4 +1,4 @@
-"""Letters as JSON Lines, without what `console.mask` names."""
+"""Dead letters as JSON Lines, without what `console.mask` names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from connector.console.dead_letter_page import Masked
-from connector.console.masking import HIDDEN, Mask
+from connector.console.masking import HIDDEN, Mask, Masked
 from connector.dead_letters.export import record_json
 from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
@@ -22,16 +21,17 @@ Inspect = Callable[[DeadLetterEntry], Awaitable[Inspection]]
 async def lines(
     dead_letters: Iterator[DeadLetterEntry], mask: Mask, inspect: Inspect
 ) -> AsyncGenerator[tuple[bytes, int], None]:
-    """Yield JSON Lines and how many they are; the letters are read in a thread of their own."""
+    """Yield JSON Lines and their number; the dead letters are read in a thread of their own."""
     while chunk := await asyncio.to_thread(lambda: list(islice(dead_letters, _CHUNK))):
         rows = [await row(dead_letter, mask, inspect) for dead_letter in chunk]
-        yield b"".join(json.dumps(one, ensure_ascii=False).encode(errors="replace") + b"\n" for one in rows), len(rows)
+        written = (json.dumps(each, ensure_ascii=False).encode(errors="replace") + b"\n" for each in rows)
+        yield b"".join(written), len(rows)
 
 
 async def row(dead_letter: DeadLetterEntry, mask: Mask, inspect: Inspect) -> dict[str, Any]:
-    """Return what is written of a letter: the record as `connector dlq export` does, or what the mask leaves of it.
+    """Return what is written of a dead letter: as `connector dlq export` writes it, or what the mask leaves of it.
 
-    With fields hidden there are no bytes, because they hold everything: the decoded event stands in their place.
+    With fields hidden the value is left out, because its bytes hold every field: the decoded event replaces it.
     """
     whole = record_json(dead_letter)
     if not mask:

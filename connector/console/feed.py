@@ -14,12 +14,12 @@ from connector.records import Record
 
 _AGAIN_SECONDS: Final = 5.0
 _UNSEEN: Final = 10_000
-"""Letters that are taken while the topic is read for the first time, before the page shows them."""
+"""Dead letters that are read, while the topic is read for the first time, before the page shows them."""
 _log = structlog.get_logger()
 
 
 class Tail(Protocol):
-    """Follows a topic. `read` blocks for half a second at most and returns what came."""
+    """Follows a topic. `read` blocks for half a second at most and returns new records."""
 
     @property
     def cluster_id(self) -> str:
@@ -28,39 +28,39 @@ class Tail(Protocol):
 
     @property
     def left(self) -> int:
-        """How much is still to be read of what there was when it was opened."""
+        """How many offsets are still to be read of those that existed when it was opened."""
         ...
 
     def read(self) -> Sequence[Record]:
-        """Return what came. Raises `ConnectorError` where the topic cannot be read."""
+        """Return new records. Raises `ConnectorError` if the topic cannot be read."""
         ...
 
     def close(self) -> None:
-        """Let go of the topic."""
+        """Close the topic."""
         ...
 
 
 class Feed:
-    """Reads letters into the index. `start` and `stop` once each; `stop` may block for a second."""
+    """Reads dead letters into the index. Call `start` and `stop` once each; `stop` may block for a second."""
 
     def __init__(self, index: DeadLetterIndex, open_tail: Callable[[], Tail]) -> None:
         self._index = index
         self._open = open_tail
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
-        self.trouble: str | None = "the dead-letter topic is not read yet"
-        """Why the topic cannot be read now; None where it can."""
+        self.trouble: str | None = "the dead-letter topic has not been read yet"
+        """Why the topic cannot be read now; None if it can."""
         self.left = 0
-        """Offsets that are still to be read of what there was at the start; 0 where the index is complete."""
+        """Offsets that are still to be read of those that existed at the start; 0 when the index is complete."""
         self.cluster_id = ""
         """The cluster's id, once it is known."""
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start to read."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End reading."""
+        """Stop reading."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -71,9 +71,9 @@ class Feed:
                 self._follow(self._open())
             except ConnectorError as error:
                 if self.trouble != str(error):
-                    _log.warning("console.letters_unread", message=str(error))
+                    _log.warning("console.dead_letters_unread", message=str(error))
                 self.trouble = str(error)
-                # The topic may be made later, by the first member that starts; letters taken twice count once.
+                # The first member that starts may create the topic later. A dead letter that is read again counts once.
                 self._stopping.wait(_AGAIN_SECONDS)
 
     def _follow(self, tail: Tail) -> None:

@@ -1,12 +1,14 @@
-"""What the console keeps of every dead letter: enough to count, filter and list them without asking Kafka again.
+"""What the console keeps of every dead letter: enough to count, filter and list them without reading Kafka again.
 
-About a kilobyte a letter: a hundred thousand are 100 MB and are searched in some hundredths of a second. Above its
-limit the index forgets resolved letters first, then the oldest, and says how many.
+The rows are columns: numbers in arrays, and each text that repeats once. Above its limit the index drops resolved dead
+letters first, then the oldest, and counts how many.
 """
 
 from __future__ import annotations
 
 import threading
+import uuid
+from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,22 +16,141 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
-from connector.console.table import KEY_LIMIT, STATES, Row, Table, packed
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import ParsedDeadLetter, parse
-from connector.dead_letters.reader import Resolution, parse_resolution
-from connector.dead_letters.states import States
+from connector.dead_letters.ids import IdSet
+from connector.dead_letters.reader import Resolution, State, parse_resolution
 from connector.records import Record
+
+NAMES: Final = ("cause", "code", "destination", "topic", "field", "vendor")
+"""What dead letters are counted by and, in addition to id and key, filtered by."""
+
+STATES: Final[tuple[State, ...]] = ("open", "replayed", "discarded")
+KEY_LIMIT: Final = 200
+"""Bytes of a key that are kept."""
 
 Name = Literal["cause", "code", "destination", "topic", "field", "vendor"]
 
 _SLACK: Final = 1.1
-_REPLACED: Final = len(STATES)
-"""The state of a row that another one stands for, until the rows are compacted."""
 
 
-class Kind(NamedTuple):
-    """How many letters have one cause, code and destination, and when the first and the last of them failed."""
+class DeadLetterRow(NamedTuple):
+    """One dead letter as a table shows it. Times are epoch milliseconds; `place` is its partition and offset."""
+
+    id: str
+    failed_at: int
+    cause: str
+    code: str
+    destination: str
+    topic: str
+    field: str
+    vendor: str
+    key: bytes | None
+    message: str
+    replays: int
+    state: State
+    resolved_at: int
+    place: tuple[int, int]
+
+
+class TextColumn:
+    """A column of texts that repeat: a number each, in an array."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.numbers: dict[str, int] = {}
+        self.rows = array("l")
+
+    def add(self, text: str) -> None:
+        """Add a row."""
+        number = self.numbers.get(text)
+        if number is None:
+            number = self.numbers[text] = len(self.texts)
+            self.texts.append(text)
+        self.rows.append(number)
+
+    def __getitem__(self, row: int) -> str:
+        """Return a row's text."""
+        return self.texts[self.rows[row]]
+
+
+class DeadLetterColumns:
+    """Dead letters in the order of arrival; each attribute has one entry for each."""
+
+    def __init__(self) -> None:
+        self.failed = array("q")
+        self.resolved = array("q")
+        self.partitions = array("l")
+        self.offsets = array("q")
+        self.replays = array("l")
+        self.states = bytearray()
+        self.columns: dict[str, TextColumn] = {name: TextColumn() for name in NAMES}
+        self.ids: list[bytes | str] = []
+        self.events: list[bytes | str] = []
+        self.keys: list[bytes | None] = []
+        self.messages: list[str] = []
+        self.by_id: dict[bytes | str, int] = {}
+        self._shared: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Return how many dead letters there are."""
+        return len(self.ids)
+
+    def add(self, record: Record, facts: ParsedDeadLetter, state: int) -> None:
+        """Add a dead letter; one that is already here is not added again."""
+        if packed(facts.id) in self.by_id:
+            return
+        key = None if record.key is None else record.key[:KEY_LIMIT]
+        row = DeadLetterRow(
+            facts.id,
+            max(-(1 << 62), min(1 << 62, facts.failed_at)),
+            *(facts.cause, facts.code or "", facts.destination or "", facts.origin.topic),
+            *(facts.field or "", facts.vendor or ""),
+            key,
+            facts.message,
+            min(facts.replays, 1 << 30),
+            STATES[state],
+            0,
+            (record.partition, record.offset),
+        )
+        self.put(row, packed(facts.dedup_id))
+
+    def put(self, row: DeadLetterRow, event: bytes | str) -> None:
+        """Add a row of the event with this packed id."""
+        identity = packed(row.id)
+        self.by_id[identity] = len(self.ids)
+        self.ids.append(identity)
+        self.events.append(event)
+        self.failed.append(row.failed_at)
+        self.resolved.append(row.resolved_at)
+        self.partitions.append(row.place[0])
+        self.offsets.append(row.place[1])
+        self.replays.append(row.replays)
+        self.states.append(STATES.index(row.state))
+        for name, column in self.columns.items():
+            column.add(getattr(row, name))
+        self.keys.append(row.key)
+        self.messages.append(self._shared.setdefault(row.message, row.message))
+
+    def row(self, number: int) -> DeadLetterRow:
+        """Return a dead letter."""
+        columns = self.columns
+        return DeadLetterRow(
+            unpacked(self.ids[number]),
+            self.failed[number],
+            *(columns["cause"][number], columns["code"][number], columns["destination"][number]),
+            *(columns["topic"][number], columns["field"][number], columns["vendor"][number]),
+            self.keys[number],
+            self.messages[number],
+            self.replays[number],
+            STATES[self.states[number]],
+            self.resolved[number],
+            (self.partitions[number], self.offsets[number]),
+        )
+
+
+class KindCount(NamedTuple):
+    """How many dead letters have one cause, code and destination, and when the first and the last of them failed."""
 
     cause: str
     code: str
@@ -41,7 +162,7 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which letters are meant: one value of each name in `where`, failed `since` and `until` (epoch milliseconds)."""
+    """Which dead letters are wanted: one value of each name in `where`, failed `since` to `until` (epoch ms)."""
 
     where: tuple[tuple[str, str], ...] = ()
     key: str | None = None
@@ -51,7 +172,7 @@ class Query:
     ids: frozenset[str] = frozenset()
 
     def as_filter(self) -> Filter:
-        """Return the same for those who read the topic itself."""
+        """Return the same as a filter for reading the topic itself."""
         where = {name: frozenset({value}) for name, value in self.where if name != "topic"}
         if self.ids:
             where["id"] = self.ids
@@ -61,8 +182,8 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Histogram:
-    """Letters over time: `counts[cause][n]` failed within `width` milliseconds from `start + n * width`."""
+class TimeBuckets:
+    """Dead letters over time: `counts[cause][n]` failed within `width` milliseconds from `start + n * width`."""
 
     start: int
     width: int
@@ -75,36 +196,37 @@ class DeadLetterIndex:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.RLock()
-        self._states = States()
+        self._early = {kind: IdSet() for kind in STATES}
         self.forgotten = 0
-        """Open letters that were more than there is room for, the oldest."""
+        """Unresolved dead letters that were dropped because there was no room for them, the oldest."""
         self.foreign = 0
-        """Records of the topic that are no letters of a connector."""
+        """Records of the topic that are not dead letters of a connector."""
         self.version = 0
         """Changes whenever the index does."""
-        self._table = Table()
+        self._columns = DeadLetterColumns()
         self._order: list[int] = []
         self._found: dict[Query, list[int]] = {}
         self._found_at = -1
 
     def __len__(self) -> int:
-        """Return how many letters there are, resolved ones included."""
-        return len(self._table)
+        """Return how many dead letters there are, including resolved ones."""
+        return len(self._columns)
 
     def take(self, records: Iterable[Record], *, show: bool = True) -> None:
-        """Put records of the dead-letter topic into the index: letters and resolutions, in the order of the topic.
+        """Put records of the dead-letter topic into the index: dead letters and resolutions, in the order of the topic.
 
-        Searches find them once something is shown again: whoever puts in many has not each of them searched for anew.
+        With `show` false, searches find them only after the next `show`: each change drops the cached searches, which
+        would make reading a large topic slow.
         """
-        said = [(record, parse_resolution(record) or parse(record.headers)) for record in records]
+        parsed = [(record, parse_resolution(record) or parse(record.headers)) for record in records]
         with self._lock:
-            for record, found in said:
+            for record, found in parsed:
                 if isinstance(found, Resolution):
-                    self._resolve(found, record.partition)
+                    self._resolve(found)
                 elif found is None or record.value is None:
                     self.foreign += 1
                 else:
-                    self._put(record, found)
+                    self._columns.add(record, found, self._state(found.id))
             if len(self) > self._limit * _SLACK:
                 self._compact()
                 show = True
@@ -116,7 +238,7 @@ class DeadLetterIndex:
             self.version += 1
 
     def rows(self, query: Query) -> list[int]:
-        """Return the numbers of the letters that are meant, the newest first. They hold until the version changes."""
+        """Return the row numbers of the wanted dead letters, newest first. Valid until the version changes."""
         with self._lock:
             if self._found_at != self.version:
                 self._found.clear()
@@ -128,126 +250,115 @@ class DeadLetterIndex:
                 found = self._found[query] = self._search(query)
             return found
 
-    def page(self, query: Query, first: int, count: int) -> tuple[list[Row], int]:
-        """Return `count` of the letters that are meant from `first` on, the newest first, and how many there are."""
+    def page(self, query: Query, first: int, count: int) -> tuple[list[DeadLetterRow], int]:
+        """Return `count` of the wanted dead letters from `first` on, newest first, and how many there are."""
         with self._lock:
             rows = self.rows(query)
-            return [self._table.row(row) for row in rows[first : first + count]], len(rows)
+            return [self._columns.row(row) for row in rows[first : first + count]], len(rows)
 
     def counts(self, query: Query, name: Name) -> list[tuple[str, int]]:
-        """Return how many of the letters that are meant have each value of a name, the most first."""
+        """Return how many of the wanted dead letters have each value of a name, most frequent first."""
         with self._lock:
-            column = self._table.columns[name]
+            column = self._columns.columns[name]
             numbers = Counter(map(column.rows.__getitem__, self.rows(query)))
             return [(column.texts[number], count) for number, count in numbers.most_common()]
 
-    def kinds(self, query: Query) -> list[Kind]:
-        """Return what is meant by cause, code and destination, the most first."""
+    def kinds(self, query: Query) -> list[KindCount]:
+        """Return the wanted dead letters by cause, code and destination, most frequent first."""
         with self._lock:
-            columns = [self._table.columns[name] for name in ("cause", "code", "destination")]
+            columns = [self._columns.columns[name] for name in ("cause", "code", "destination")]
             cause, code, to = (column.rows for column in columns)
             found: dict[tuple[int, int, int], list[int]] = {}
             for row in self.rows(query):
-                at = self._table.failed[row]
-                one = found.setdefault((cause[row], code[row], to[row]), [0, at, at])
-                one[0] += 1
-                one[1] = at  # rows come the newest first
+                at = self._columns.failed[row]
+                numbers = found.setdefault((cause[row], code[row], to[row]), [0, at, at])
+                numbers[0] += 1
+                numbers[1] = at  # rows come newest first
             texts = [column.texts for column in columns]
-            kinds = (Kind(texts[0][a], texts[1][b], texts[2][c], *numbers) for (a, b, c), numbers in found.items())
+            kinds = (KindCount(texts[0][a], texts[1][b], texts[2][c], *each) for (a, b, c), each in found.items())
             return sorted(kinds, key=lambda kind: (-kind.dead_letters, kind))
 
-    def histogram(self, query: Query, start: int, end: int, bars: int) -> Histogram:
-        """Return the letters that are meant between two times in at most `bars` bars of an equal, round width."""
+    def histogram(self, query: Query, start: int, end: int, bars: int) -> TimeBuckets:
+        """Return the wanted dead letters between two times in at most `bars` buckets of equal, round width."""
         width = round_width(max(1, end - start), bars)
         first = start // width * width
         number = (end - first) // width + 1
         with self._lock:
-            cause = self._table.columns["cause"]
+            cause = self._columns.columns["cause"]
             counts: dict[int, list[int]] = {}
             for row in self.rows(query):
-                at = (self._table.failed[row] - first) // width
+                at = (self._columns.failed[row] - first) // width
                 if 0 <= at < number:
                     counts.setdefault(cause.rows[row], [0] * number)[at] += 1
-            return Histogram(first, width, {cause.texts[one]: bins for one, bins in counts.items()})
+            return TimeBuckets(first, width, {cause.texts[number]: bins for number, bins in counts.items()})
 
     def span(self, query: Query) -> tuple[int, int] | None:
-        """Return when the first and the last of the letters that are meant failed; None where there are none."""
+        """Return when the first and the last of the wanted dead letters failed; None where there are none."""
         with self._lock:
             rows = self.rows(query)
-            return (self._table.failed[rows[-1]], self._table.failed[rows[0]]) if rows else None
+            return (self._columns.failed[rows[-1]], self._columns.failed[rows[0]]) if rows else None
 
-    def find(self, identity: str) -> Row | None:
-        """Return the letter with this id."""
+    def find(self, identity: str) -> DeadLetterRow | None:
+        """Return the dead letter with this id."""
         with self._lock:
-            row = self._table.by_id.get(packed(identity))
-            return None if row is None else self._table.row(row)
+            row = self._columns.by_id.get(packed(identity))
+            return None if row is None else self._columns.row(row)
 
-    def same_event(self, dedup_id: str) -> list[Row]:
-        """Return every letter of one event, the oldest first: for its other destinations, and after each replay."""
+    def same_event(self, dedup_id: str) -> list[DeadLetterRow]:
+        """Return every dead letter of one event, oldest first: for its other destinations, and after each replay."""
         event = packed(dedup_id)
         with self._lock:
-            rows = [row for row, one in enumerate(self._table.events) if one == event]
-            return sorted(map(self._table.row, rows), key=lambda row: row.failed_at)
+            rows = [row for row, other in enumerate(self._columns.events) if other == event]
+            return sorted(map(self._columns.row, rows), key=lambda row: row.failed_at)
 
-    def _put(self, record: Record, facts: ParsedDeadLetter) -> None:
-        """Add a dead letter, or reopen one that failed again after it was resolved; a copy changes nothing."""
-        _, stands = self._states.note(facts.id, record.partition, record.offset)
-        if not stands:
-            return
-        before = self._table.by_id.pop(packed(facts.id), None)
-        if before is not None:
-            self._table.states[before], self._table.events[before] = _REPLACED, b""
-        self._table.add(record, facts, 0)
+    def _state(self, identity: str) -> int:
+        """Return the state from a resolution that was read before its dead letter."""
+        early = ((number, self._early[kind]) for number, kind in enumerate(STATES))
+        return next((number for number, ids in early if len(ids) and identity in ids), 0)
 
-    def _resolve(self, resolution: Resolution, partition: int) -> None:
-        """Apply a resolution, which closes only the copies in front of it in its own partition."""
-        noted = self._states.resolve(resolution.dead_letter, partition, resolution.kind)
-        row = self._table.by_id.get(packed(resolution.dead_letter))
-        if noted is None or row is None:
+    def _resolve(self, resolution: Resolution) -> None:
+        row = self._columns.by_id.get(packed(resolution.dead_letter))
+        if row is None:
+            # It may come before its dead letter, from another partition, or the dead letter was dropped and may return.
+            self._early[resolution.kind].add(resolution.dead_letter)
             return
-        self._table.partitions[row], self._table.offsets[row] = self._states.place(noted)
-        state = self._states.state(noted)
-        if state != "open":
-            self._table.states[row] = STATES.index(state)
-            self._table.resolved[row] = _millis(resolution.at)
+        self._columns.states[row] = STATES.index(resolution.kind)
+        self._columns.resolved[row] = _millis(resolution.at)
 
     def _search(self, query: Query) -> list[int]:
-        """Return the rows that are meant; each condition looks only at what the ones before have left."""
+        """Return the wanted rows; each condition looks only at what the conditions before it left."""
         if len(self._order) != len(self):
-            self._order = sorted(range(len(self)), key=self._table.failed.__getitem__, reverse=True)
+            self._order = sorted(range(len(self)), key=self._columns.failed.__getitem__, reverse=True)
         begin = 0 if query.until is None else self._not_after(query.until)
         end = len(self) if query.since is None else self._not_after(query.since - 1)
-        states = self._table.states
-        rows: Sequence[int] = [row for row in self._order[begin:end] if states[row] != _REPLACED]
+        rows: Sequence[int] = self._order[begin:end]
         if query.ids:
-            wanted = {row for one in query.ids if (row := self._table.by_id.get(packed(one))) is not None}
+            wanted = {row for identity in query.ids if (row := self._columns.by_id.get(packed(identity))) is not None}
             rows = [row for row in rows if row in wanted]
         if not query.resolved:
+            states = self._columns.states
             rows = [row for row in rows if not states[row]]
         for name, text in query.where:
-            column = self._table.columns[name].rows
-            number = self._table.columns[name].numbers.get(text, -1)
+            column = self._columns.columns[name].rows
+            number = self._columns.columns[name].numbers.get(text, -1)
             rows = [row for row in rows if column[row] == number]
         if query.key is not None:
-            key, keys = query.key.encode(errors="surrogateescape")[:KEY_LIMIT], self._table.keys
+            key, keys = query.key.encode(errors="surrogateescape")[:KEY_LIMIT], self._columns.keys
             rows = [row for row in rows if keys[row] == key]
         return list(rows)
 
     def _not_after(self, time: int) -> int:
-        """Return where in the order, the newest first, what failed at `time` or before begins."""
-        return bisect_left(self._order, -time, key=lambda row: -self._table.failed[row])
+        """Return the first place in the order (newest first) of what failed at `time` or before."""
+        return bisect_left(self._order, -time, key=lambda row: -self._columns.failed[row])
 
     def _compact(self) -> None:
-        """Keep `limit` letters: open ones before resolved ones, then the newest."""
-        old, table = self._table, Table()
-        kept = sorted(
-            (row for row, state in enumerate(old.states) if state != _REPLACED),
-            key=lambda row: (old.states[row] != 0, -old.failed[row]),
-        )
+        """Keep `limit` dead letters: unresolved before resolved, then the newest."""
+        old, table = self._columns, DeadLetterColumns()
+        kept = sorted(range(len(old)), key=lambda row: (old.states[row] != 0, -old.failed[row]))
         self.forgotten += sum(not old.states[row] for row in kept[self._limit :])
         for row in sorted(kept[: self._limit]):
             table.put(old.row(row), old.events[row])
-        self._table, self._order = table, []
+        self._columns, self._order = table, []
 
 
 def round_width(span: int, bars: int) -> int:
@@ -273,3 +384,19 @@ def _millis(text: str) -> int:
         return int(datetime.fromisoformat(text).timestamp() * 1000)
     except (ValueError, OverflowError):
         return 0
+
+
+def packed(identity: str) -> bytes | str:
+    """Return a UUID as 16 bytes. Any other text, which another program may have written, stays as it is."""
+    if len(identity) != 36 or identity[8] + identity[13] + identity[18] + identity[23] != "----":
+        return identity
+    try:
+        found = bytes.fromhex(identity.replace("-", ""))
+    except ValueError:
+        return identity
+    return found if len(found) == 16 and identity == identity.lower() else identity
+
+
+def unpacked(identity: bytes | str) -> str:
+    """Return the id that `packed` was given."""
+    return identity if isinstance(identity, str) else str(uuid.UUID(bytes=identity))

@@ -1,4 +1,4 @@
-"""What people have the console do with letters: re-check, replay, discard, export; each can be watched and stopped."""
+"""Actions on dead letters: re-check, replay, discard, export. Each can be watched and stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from typing import Final, Literal
 import structlog
 
 from connector.clock import Clock
+from connector.console.dead_letter_list import ACTIONS
+from connector.console.formatting import duration, plural
 from connector.console.index import Query
+from connector.console.queries import LIST, address
 from connector.dead_letters.replay import Kept, Order, ReplayService, Step
 from connector.errors import ConnectorError
 
@@ -21,14 +24,16 @@ Action = Literal["recheck", "replay", "discard", "export"]
 State = Literal["running", "done", "failed", "stopped"]
 
 EXAMPLES: Final = 5
-"""Letters that are named for each reason for which some were kept back."""
+"""Dead letters that are named for each reason to keep some back."""
 _REMEMBERED: Final = 50
+_COLOUR: Final = {"running": "warn", "done": "good", "failed": "bad", "stopped": "calm"}
+_DONE: Final = {"recheck": "would be accepted", "replay": "replayed", "discard": "discarded", "export": "exported"}
 _log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class Reason:
-    """Why letters were kept back, how many, and the ids of some."""
+    """Why dead letters were kept back, how many, and the ids of some."""
 
     code: str
     reason: str
@@ -38,7 +43,7 @@ class Reason:
 
 @dataclass(slots=True)
 class Job:
-    """One action on some letters, and how far it is. Times are epoch seconds; `expected` is how many there were."""
+    """One action on some dead letters and its progress. Times are epoch seconds; `expected` is how many matched."""
 
     number: int
     action: Action
@@ -56,19 +61,29 @@ class Job:
     trouble: str | None = None
 
     @property
+    def name(self) -> str:
+        """What people call it: `Replay 3`."""
+        return f"{ACTIONS[self.action]} {self.number}"
+
+    @property
+    def colour(self) -> str:
+        """The class of its state's colour."""
+        return _COLOUR[self.state]
+
+    @property
     def kept_back(self) -> int:
-        """How many letters were kept back."""
+        """How many dead letters were kept back."""
         return sum(reason.dead_letters for reason in self.kept.values())
 
     @property
     def share(self) -> float | None:
-        """How much is done, 0 to 1; None where nobody can say yet."""
+        """How much is done, 0 to 1; None while that is unknown."""
         if self.state != "running":
             return 1.0
         return self.read / self.total if self.total else None
 
     def take(self, step: Step) -> None:
-        """Count what a step says."""
+        """Count the outcomes of a step."""
         self.read, self.total = step.read, step.total
         for outcome in step.outcomes:
             if outcome.kept is None:
@@ -84,14 +99,14 @@ class Job:
 
 
 class Busy(ConnectorError):
-    """A replay or discard is under way already."""
+    """A replay or discard is already running."""
 
 
 class Jobs:
-    """Every job of this process; the newest fifty are remembered."""
+    """The jobs of this process; the newest fifty are kept."""
 
-    def __init__(self, desk: ReplayService, clock: Clock) -> None:
-        self._desk = desk
+    def __init__(self, replays: ReplayService, clock: Clock) -> None:
+        self._replays = replays
         self._clock = clock
         self._numbers = itertools.count(1)
         self._jobs: OrderedDict[int, Job] = OrderedDict()
@@ -107,15 +122,18 @@ class Jobs:
         return self._jobs.get(number)
 
     def begin(self, action: Action, who: str, query: Query, order: Order, expected: int) -> Job:
-        """Make a job, which `run` starts. Raises `Busy` where it would take over from another one that writes."""
+        """Create a job, which `run` starts. Raises `Busy` if another job that writes is running.
+
+        Kafka would let the new one take over, and the other one would fail half-way.
+        """
         writes = ("replay", "discard")
         other = next((job for job in self._jobs.values() if job.state == "running" and job.action in writes), None)
         if action in writes and other is not None:
-            raise Busy(f"{other.action} {other.number} is under way; wait until it is done, or stop it")
+            raise Busy(f"{other.action} {other.number} is running; wait until it is done, or stop it")
         job = Job(next(self._numbers), action, who, query, order, expected, self._clock.wall())
         self._jobs[job.number] = job
         for number, old in list(self._jobs.items()):
-            # An export that nobody has fetched is under way for ever, and not worth remembering.
+            # An export that was never downloaded stays running for ever; it may be dropped.
             waits = old.action == "export" and number not in self._written
             if len(self._jobs) > _REMEMBERED and (old.state != "running" or waits):
                 del self._jobs[number]
@@ -125,23 +143,23 @@ class Jobs:
     def run(self, job: Job) -> None:
         """Start a job."""
         steps: dict[Action, Callable[[Order], AsyncIterator[Step]]] = {
-            "recheck": self._desk.plan,
-            "replay": self._desk.replay,
-            "discard": self._desk.discard,
+            "recheck": self._replays.plan,
+            "replay": self._replays.replay,
+            "discard": self._replays.discard,
         }
         task = asyncio.create_task(self._carry_out(job, steps[job.action](job.order)), name=f"job-{job.number}")
         self._tasks[job.number] = task
         task.add_done_callback(lambda _task: self._tasks.pop(job.number, None))
 
     def take_up(self, job: Job) -> bool:
-        """Return whether an export may be written now: once."""
+        """Return whether an export may be written now: only once."""
         if job.number in self._written:
             return False
         self._written.add(job.number)
         return True
 
     def end(self, job: Job, state: State, trouble: str | None = None) -> None:
-        """Note that a job is over."""
+        """Record that a job has ended."""
         job.state, job.trouble, job.ended = state, trouble, self._clock.wall()
         _log.info(
             "console.action_ended",
@@ -155,7 +173,7 @@ class Jobs:
         )
 
     def stop(self, job: Job) -> None:
-        """End a job early: what is committed stays so."""
+        """End a job early. What is committed stays committed."""
         task = self._tasks.get(job.number)
         if task is not None:
             task.cancel()
@@ -169,12 +187,41 @@ class Jobs:
 
     async def _carry_out(self, job: Job, steps: AsyncIterator[Step]) -> None:
         try:
-            async with aclosing(steps) as each:  # type: ignore[type-var]  # a desk's iterators are generators
+            async with aclosing(steps) as each:  # type: ignore[type-var]  # a replay service's iterators are generators
                 async for step in each:
                     job.take(step)
         except asyncio.CancelledError:
-            self.end(job, "stopped", "stopped by hand; what was committed before stays so")
+            self.end(job, "stopped", "stopped by hand; what was committed before stays committed")
         except ConnectorError as error:
             self.end(job, "failed", str(error))
         else:
             self.end(job, "done")
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One job as its page shows it: progress, result, and what was kept back and why."""
+
+    job: Job
+    share: str | None
+    result: str
+    took: str
+    download: bool
+    kept_title: str
+    kept: list[Reason]
+    back: str
+
+
+def job_view(job: Job, now: float) -> JobView:
+    """Return the view of one job."""
+    kept = f", {job.kept_back:,} kept back" if job.kept_back else ""
+    return JobView(
+        job=job,
+        share=None if job.share is None else f"{job.share:.3f}",
+        result=f"{job.done:,} of {plural(job.expected, 'dead letter')} {_DONE[job.action]}{kept}.",
+        took=duration((job.ended or now) - job.started),
+        download=job.action == "export" and job.state == "running" and not job.done,
+        kept_title="Would fail again" if job.action == "recheck" else "Kept back",
+        kept=sorted(job.kept.values(), key=lambda reason: -reason.dead_letters),
+        back=address(LIST, job.query),
+    )

@@ -1,7 +1,7 @@
 """Hides what `console.mask` names before anything is shown or exported. Pure.
 
-An event's own values are hidden by their path. The same values are then hidden wherever else they stand: in the
-fragment of a request, where a field may have another name, in the key, and in the words of a vendor who repeats them.
+An event's own values are hidden by their path. The same values are then hidden wherever else they occur: in the
+fragment of a request, where a field may have another name, in the key, and in a vendor's message that repeats them.
 """
 
 from __future__ import annotations
@@ -9,20 +9,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
+
+from connector.dead_letters.inspection import Inspection
 
 HIDDEN: Final = "•••"
 KEY: Final = "$key"
 HEADER: Final = "$header."
-VENDORS_WORDS: Final = frozenset({"refused", "too_large", "gave_up", "unknown_outcome"})
-"""Causes whose message may be a vendor's, which repeats what it likes; the connector's own never hold a value."""
+VENDOR_MESSAGES: Final = frozenset({"refused", "too_large", "gave_up", "unknown_outcome"})
+"""Causes whose message may come from a vendor and repeat any value; the connector's own messages hold no values."""
 _SHORTEST: Final = 3
-"""Characters from which a value is looked for in other texts: shorter ones would hide half of every line."""
+"""The least characters of a value that is searched for in other texts: shorter ones would hide half of every line."""
 
 
 class Mask:
-    """What is hidden. A path fits wherever an event has it: `properties.phone` also inside an envelope's body."""
+    """What is hidden. A path matches wherever an event has it: `properties.phone` also inside an envelope's body."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         names = list(names)
@@ -46,7 +49,7 @@ class Mask:
         return name.lower() in self._headers
 
     def names_field(self, field: str) -> bool:
-        """Whether a letter's `dlq-field` is about something hidden, so that its message may hold the value."""
+        """Whether a dead letter's `dlq-field` is hidden, so that its message may hold the value."""
         last = field.rpartition(".")[2].partition("[")[0].lower()
         return bool(last) and any(path[-1].lower() == last for path in self._paths)
 
@@ -58,7 +61,7 @@ class Mask:
         return shown, tuple(found)
 
     def _walk(self, value: Any, path: tuple[str, ...], hidden: set[str]) -> Any:
-        if path and any(path[-len(one) :] == one for one in self._paths):
+        if path and any(path[-len(names) :] == names for names in self._paths):
             hidden.update(_leaves(value))
             return HIDDEN
         if isinstance(value, Mapping):
@@ -68,15 +71,36 @@ class Mask:
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """An event as it may be shown, and the texts to hide elsewhere. `unread`: show nothing of the record's bytes."""
+
+    event: Any
+    hidden: tuple[str, ...]
+    unread: bool
+
+    @classmethod
+    def of(cls, inspection: Inspection | None, mask: Mask) -> Masked:
+        """Hide what the mask names. If the event cannot be decoded, its bytes may hold a hidden field anywhere."""
+        if inspection is None or inspection.schema is None:
+            return cls(None, (), mask.events)
+        event, hidden = mask.apply(inspection.event)
+        return cls(event, hidden, unread=False)
+
+    def text(self, text: str) -> str:
+        """Return a text without what is hidden."""
+        return cover(text, self.hidden)
+
+
 def cover(text: str, hidden: Sequence[str]) -> str:
-    """Return a text without the hidden ones, however JSON or a form writes them."""
+    """Return a text without the hidden ones, as JSON and forms write them too."""
     if not hidden:
         return text
-    written = {form for one in hidden for form in _forms(one)}
+    written = {form for value in hidden for form in _written(value)}
     return re.sub("|".join(map(re.escape, sorted(written, key=len, reverse=True))), HIDDEN, text)
 
 
-def _forms(text: str) -> Iterator[str]:
+def _written(text: str) -> Iterator[str]:
     yield text
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]
@@ -85,7 +109,7 @@ def _forms(text: str) -> Iterator[str]:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """Yield every single value as text; true, false and null say nothing."""
+    """Yield every single value as text, except true, false and null, which tell nothing."""
     if isinstance(value, Mapping):
         for child in value.values():
             yield from _leaves(child)

@@ -1,4 +1,8 @@
-"""What running members say on /status and /metrics, and what that makes of each destination together. Pure."""
+"""What running members report on /status, /readyz and /metrics, and what that makes of each destination. Pure.
+
+Another program may answer on a configured address, so everything is read into bounded values here: what is not of its
+kind is left out, and the pages that show the rest need no care.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 STATES: Final = ("held", "probing", "retrying", "throttled", "flowing")
-"""A destination's states, the worst first; after them stands `unknown`, of which no member speaks."""
+"""A destination's states, worst first; `unknown`, for one that no member reports, comes after them."""
 UNKNOWN: Final = "unknown"
 
 CONSUMED: Final = "connector_records_consumed_total"
@@ -17,30 +21,52 @@ DELIVERED: Final = "connector_records_delivered_total"
 DEAD_LETTERED: Final = "connector_records_dead_lettered_total"
 LAG: Final = "connector_partition_lag"
 COUNTERS: Final = {CONSUMED: "topic", DELIVERED: "destination", DEAD_LETTERED: "destination", LAG: "topic"}
-"""The metrics that are plotted, and the label by which they are added up."""
+"""The metrics that are plotted, and the label by which each is added up."""
 
 _LINE: Final = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 _LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_TEXT: Final = 1000
+"""Characters of a message that are kept."""
+_NAME: Final = 250
+_ITEMS: Final = 10_000
+"""Entries of a list, or of an object, that are read."""
+_MOST: Final = float(2**53)
+"""The largest number that a JSON reader and a float agree on; larger ones are not what a member writes."""
+_LAST_YEAR: Final = 253_402_300_800.0
+"""Epoch seconds at the end of the year 9999."""
 
 Counts = Mapping[tuple[str, str], float]
 """Totals by metric and label."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one member said, or why it said nothing (`trouble`)."""
+class DestinationReport:
+    """One destination as one member reports it. Times are epoch seconds."""
+
+    state: str = UNKNOWN
+    cause: str | None = None
+    code: str | None = None
+    message: str | None = None
+    since: float | None = None
+    next_probe: float | None = None
+    in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemberResponse:
+    """What one member reported, or why it could not be asked (`trouble`)."""
 
     address: str
-    status: Mapping[str, Any] = field(default_factory=dict)
+    destinations: Mapping[str, DestinationReport] = field(default_factory=dict)
     counts: Counts = field(default_factory=dict)
     trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class DestinationView:
     """One destination over all members: the worst of their states, and how many members are in it.
 
-    `since` and `next_probe` are epoch seconds; `members` speak of it, `affected` of them are in this state.
+    `since` and `next_probe` are epoch seconds; `members` report it, `affected` of them are in this state.
     """
 
     name: str
@@ -55,86 +81,129 @@ class Destination:
     affected: int = 0
 
     @property
+    def held(self) -> bool:
+        """Whether it sends nothing but probes."""
+        return self.state in ("held", "probing")
+
+    @property
     def ill(self) -> bool:
-        """Whether somebody may have to do something."""
-        return self.state in ("held", "probing", UNKNOWN)
+        """Whether a person may have to do something."""
+        return self.held or self.state == UNKNOWN
 
 
-def destinations(names: Iterable[str], answers: Sequence[Answer]) -> list[Destination]:
+def read_response(address: str, status: Any, metrics: str = "") -> MemberResponse:
+    """Return what /status (as decoded JSON) and /metrics (as text) report, each value bounded."""
+    found = {}
+    for name, entry in _entries(_mapping(status).get("destinations")):
+        if isinstance(entry, Mapping):
+            found[name[:_NAME]] = _destination(entry)
+    return MemberResponse(address, found, counts(metrics))
+
+
+def destinations(names: Iterable[str], responses: Sequence[MemberResponse]) -> list[DestinationView]:
     """Return every destination, the worst state first; `names` are the configured ones, which always appear."""
-    said: dict[str, list[Mapping[str, Any]]] = {name: [] for name in names}
-    for answer in answers:
-        for name, one in _mapping(answer.status.get("destinations")).items():
-            if isinstance(one, Mapping):
-                said.setdefault(str(name), []).append(one)
+    reports: dict[str, list[DestinationReport]] = {name: [] for name in names}
+    for response in responses:
+        for name, report in response.destinations.items():
+            reports.setdefault(name, []).append(report)
     order = {state: number for number, state in enumerate((*STATES, UNKNOWN))}
-    found = [_together(name, each) for name, each in said.items()]
-    return sorted(found, key=lambda one: (order.get(one.state, 0), one.name))
+    found = [_combined(name, each) for name, each in reports.items()]
+    return sorted(found, key=lambda destination: (order[destination.state], destination.name))
 
 
 def counts(text: str) -> dict[tuple[str, str], float]:
-    """Return the totals of `COUNTERS` on a page of metrics; lines that are none are passed over."""
+    """Return the totals of `COUNTERS` on a page of metrics; what is not a finite count from 0 on is left out."""
     totals: dict[tuple[str, str], float] = {}
     for line in text.splitlines():
         match = _LINE.match(line)
         if match is None or match[1] not in COUNTERS:
             continue
         labels = {found[1]: _unescaped(found[2]) for found in _LABEL.finditer(match[2] or "")}
-        key = (match[1], labels.get(COUNTERS[match[1]], ""))
-        try:
-            totals[key] = totals.get(key, 0.0) + float(match[3])
-        except ValueError:
-            continue
+        key = (match[1], labels.get(COUNTERS[match[1]], "")[:_NAME])
+        value = _number(match[3])
+        if value is not None and (key in totals or len(totals) < _ITEMS):
+            totals[key] = totals.get(key, 0.0) + value
     return totals
 
 
-def grown(before: Counts, now: Counts) -> dict[tuple[str, str], float]:
-    """Return by how much each counter grew; one that fell began anew with its process, so all of it is growth.
+def growth(before: Counts, now: Counts) -> dict[tuple[str, str], float]:
+    """Return by how much each counter grew. A counter that fell restarted with its process, so all of it is growth.
 
-    What a member had counted before it was asked for the first time is nobody's: then `before` is empty.
+    Without `before` there is no growth: what a member counted before it was first asked has no known duration.
     """
     if not before:
         return {}
     return {key: value - (old if (old := before.get(key, 0.0)) <= value else 0.0) for key, value in now.items()}
 
 
-def _together(name: str, said: Sequence[Mapping[str, Any]]) -> Destination:
-    if not said:
-        return Destination(name, UNKNOWN)
-    known = [str(one.get("state")) if one.get("state") in STATES else UNKNOWN for one in said]
-    worst = min(known, key=lambda state: STATES.index(state) if state in STATES else len(STATES))
-    those = [one for one, state in zip(said, known, strict=True) if state == worst]
-    told = next((one for one in those if one.get("message")), those[0])
-    since = [moment for one in those if (moment := seconds(one.get("since"))) is not None]
-    probes = [moment for one in those if (moment := seconds(one.get("next_probe"))) is not None]
-    return Destination(
-        name=name,
-        state=worst,
-        cause=_text(told.get("cause")),
-        code=_text(told.get("code")),
-        message=_text(told.get("message")),
-        since=min(since, default=None),
-        next_probe=min(probes, default=None),
-        in_flight=sum(one["in_flight"] for one in said if isinstance(one.get("in_flight"), int)),
-        members=len(said),
-        affected=len(those),
+def seconds(value: Any) -> float | None:
+    """Return ISO 8601 as epoch seconds, None where it is not a time from 1970 to 9999."""
+    try:
+        found = datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
+    except (ValueError, OverflowError, OSError):
+        return None
+    return found if found is not None and 0 <= found < _LAST_YEAR else None
+
+
+def _destination(entry: Mapping[Any, Any]) -> DestinationReport:
+    state = entry.get("state")
+    return DestinationReport(
+        state=state if isinstance(state, str) and state in STATES else UNKNOWN,
+        cause=_text(entry.get("cause"), _NAME),
+        code=_text(entry.get("code"), _NAME),
+        message=_text(entry.get("message")),
+        since=seconds(entry.get("since")),
+        next_probe=seconds(entry.get("next_probe")),
+        in_flight=_count(entry.get("in_flight")) or 0,
     )
 
 
-def seconds(value: Any) -> float | None:
-    """Return ISO 8601 as epoch seconds, None where it is none."""
-    try:
-        return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
-    except (ValueError, OverflowError):
-        return None
+def _combined(name: str, reports: Sequence[DestinationReport]) -> DestinationView:
+    """Return one destination from what its members report."""
+    if not reports:
+        return DestinationView(name, UNKNOWN)
+    worst = next((state for state in STATES if any(report.state == state for report in reports)), UNKNOWN)
+    affected = [report for report in reports if report.state == worst]
+    shown = next((report for report in affected if report.message), affected[0])
+    return DestinationView(
+        name=name,
+        state=worst,
+        cause=shown.cause,
+        code=shown.code,
+        message=shown.message,
+        since=min((report.since for report in affected if report.since is not None), default=None),
+        next_probe=min((report.next_probe for report in affected if report.next_probe is not None), default=None),
+        in_flight=sum(report.in_flight for report in reports),
+        members=len(reports),
+        affected=len(affected),
+    )
+
+
+def _entries(value: Any) -> Iterable[tuple[str, Any]]:
+    return [(str(key), entry) for key, entry in list(_mapping(value).items())[:_ITEMS]]
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _text(value: Any, limit: int = _TEXT) -> str | None:
+    """Return a text, cut at a limit; numbers and the like as text, objects and lists not at all."""
+    return str(value)[:limit] if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+
+
+def _count(value: Any) -> int | None:
+    found = None if isinstance(value, bool | str) else _number(value)
+    return None if found is None else int(found)
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number from 0 on, None for anything else."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if 0 <= found <= _MOST else None
 
 
 def _unescaped(text: str) -> str:

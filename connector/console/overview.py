@@ -1,4 +1,4 @@
-"""The first page: what is wrong, where, since when, what to do; then lag, throughput, dead letters over time. Pure."""
+"""The first page: what is wrong, where, since when, what to do; then figures over time. Pure."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ from dataclasses import dataclass
 from typing import Final
 
 from connector.console import charts
-from connector.console.advice import for_cause, for_destination
-from connector.console.frame import Frame, address, chip, code, notice, page, table, time_field
-from connector.console.index import Histogram, Kind, Query
-from connector.console.markup import Child, Html, tag
-from connector.console.members import UNKNOWN, Answer, Destination
-from connector.console.series import DAY, HOUR, Sample
-from connector.console.words import ago, count, duration, moment, plural, short, time_tag
+from connector.console.advice import Advice, for_cause, for_destination
+from connector.console.formatting import ago, count, duration, moment, plural, short
+from connector.console.index import KindCount, Query, TimeBuckets
+from connector.console.members import UNKNOWN, DestinationView, MemberResponse
+from connector.console.queries import LIST, address
+from connector.console.rendering import Notice
+from connector.console.sampling import DAY, HOUR, RateSample
 
 RANGES: Final = {"1h": HOUR, "24h": DAY, "7d": 7 * DAY}
 DEFAULT_RANGE: Final = "24h"
 KINDS: Final = 8
 """Kinds of dead letters that the first page lists."""
 SERIES: Final = 7
-"""Lines of one plot; the rest is added up to another one."""
+"""Lines of one chart; the rest is added up as `others`."""
 
-_KIND_OF: Final = {"held": "bad", "probing": "bad", "retrying": "warn", "throttled": "warn", "flowing": "good"}
+_COLOUR: Final = {"held": "bad", "probing": "bad", "retrying": "warn", "throttled": "warn", "flowing": "good"}
 _PLOT_LEAST: Final = 600.0
+_NAMED: Final = 3
+"""Names that a headline or notice lists before it only counts."""
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetters:
-    """What the first page tells of dead letters: the open ones by kind, and all of the range over time."""
+class DeadLetterSummary:
+    """Unresolved dead letters by kind, and those of the chosen range over time; `recent` failed in the last hour."""
 
-    kinds: Sequence[Kind]
-    histogram: Histogram
+    kinds: Sequence[KindCount]
+    buckets: TimeBuckets
     recent: int
     trouble: str | None = None
     left: int = 0
@@ -41,222 +43,283 @@ class DeadLetters:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Everything that the first page shows. `samples` are those of the range, the oldest first."""
+    """Everything known that the page is built from. `samples` are those of the range, the oldest first."""
 
-    destinations: Sequence[Destination]
+    now: float
+    destinations: Sequence[DestinationView]
     vendors: Mapping[str, str]
-    answers: Sequence[Answer]
-    samples: Sequence[Sample]
+    responses: Sequence[MemberResponse]
+    samples: Sequence[RateSample]
     interval: float
     range: str
-    dead_letters: DeadLetters
+    dead_letters: DeadLetterSummary
     kafka_trouble: str | None = None
     sampled_at: float | None = None
 
+    @property
+    def unreachable(self) -> list[MemberResponse]:
+        """The members that did not answer."""
+        return [response for response in self.responses if response.trouble is not None]
 
-def render(frame: Frame, at: Situation) -> str:
-    """Return the page."""
-    return page(
-        frame,
-        _title(at),
-        "/",
-        _verdict(frame, at),
-        *_troubles(at),
-        _destinations(frame, at),
-        _plots(frame, at),
-        _dead_letters(frame, at),
-        live=max(2, round(at.interval)),
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The sentence that is read first; `kind` is bad, warn, good or calm."""
+
+    kind: str
+    headline: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CardFact:
+    """One fact of a destination; `at` is a time (epoch seconds) shown before the text."""
+
+    name: str
+    text: str
+    at: float | None = None
+    code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A destination that needs a person."""
+
+    name: str
+    vendor: str
+    state: str
+    kind: str
+    facts: Sequence[CardFact]
+    message: str | None
+    advice: Advice
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationRow:
+    """A destination that works."""
+
+    name: str
+    vendor: str
+    state: str
+    kind: str
+    rate: str
+    in_flight: int
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart with its title and current value."""
+
+    name: str
+    value: str
+    unit: str
+    chart: charts.Chart
+    legend: Sequence[charts.LegendEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class KindRow:
+    """Unresolved dead letters of one kind."""
+
+    number: str
+    href: str
+    cause: str
+    code: str
+    destination: str
+    first: float
+    last: float
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettersPart:
+    """The part of the page about dead letters."""
+
+    total: str
+    chart: charts.Chart
+    legend: Sequence[charts.LegendEntry]
+    rows: Sequence[KindRow]
+    more: int
+    """How many kinds there are where not all are listed, otherwise 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverviewView:
+    """Everything that the page shows."""
+
+    title: str
+    verdict: Verdict
+    notices: Sequence[Notice]
+    cards: Sequence[Card]
+    rows: Sequence[DestinationRow]
+    figures: Sequence[Figure]
+    ranges: Sequence[str]
+    range: str
+    dead_letters: DeadLettersPart | None
+
+
+def overview_view(situation: Situation) -> OverviewView:
+    """Return the view of the first page."""
+    ill = [each for each in situation.destinations if each.ill and situation.sampled_at is not None]
+    return OverviewView(
+        title=f"({len(ill)}) Overview" if ill else "Overview",
+        verdict=_verdict(situation),
+        notices=_notices(situation),
+        cards=[_card(situation, each) for each in ill],
+        rows=[_row(situation, each) for each in situation.destinations if each not in ill],
+        figures=_figures(situation),
+        ranges=list(RANGES),
+        range=situation.range,
+        dead_letters=_dead_letters(situation),
     )
 
 
-def _silent(at: Situation) -> list[Answer]:
-    return [answer for answer in at.answers if answer.trouble is not None]
-
-
-def _title(at: Situation) -> str:
-    ill = sum(one.ill for one in at.destinations)
-    return f"({ill}) Overview" if ill else "Overview"
-
-
-def _verdict(frame: Frame, at: Situation) -> Html:
-    """Return the one sentence that is read first."""
-    held = [one for one in at.destinations if one.state in ("held", "probing")]
-    slow = [one for one in at.destinations if one.state in ("retrying", "throttled")]
-    opened = sum(kind.dead_letters for kind in at.dead_letters.kinds)
+def _verdict(situation: Situation) -> Verdict:
+    """Return the sentence that is read first: the worst problem, or that there is none."""
+    held = [each for each in situation.destinations if each.held]
+    slow = [each for each in situation.destinations if each.state in ("retrying", "throttled")]
+    unresolved = sum(kind.dead_letters for kind in situation.dead_letters.kinds)
+    recent = situation.dead_letters.recent
     dead_letters = (
-        f"{plural(opened, 'dead dead_letter')} open, {at.dead_letters.recent:,} of the last hour."
-        if opened
-        else "No dead letters."
+        f"{plural(unresolved, 'unresolved dead letter')}, {recent:,} of them from the last hour."
+        if unresolved
+        else "No unresolved dead letters."
     )
-    kind = "good"
-    if at.sampled_at is None:
-        kind, headline, detail = "calm", "Asking the members…", "The first answers come within seconds."
-    elif at.answers and len(_silent(at)) == len(at.answers):
-        kind, headline = "bad", "No member answers"
-        detail = "The connector does not run, or console.members does not lead to it. Records wait in Kafka."
-    elif held:
-        kind = "bad"
-        names = ", ".join(one.name for one in held[:3]) + (f" and {len(held) - 3} more" if len(held) > 3 else "")
-        verb = "is" if len(held) == 1 else "are"
-        first = min((one.since for one in held if one.since is not None), default=None)
-        since = "" if first is None else f" since {moment(first, '%H:%M')} UTC, for {duration(frame.now - first)}"
-        causes = ", ".join(dict.fromkeys(one.cause for one in held if one.cause))
-        headline = f"{names} {verb} held ({causes}){since}" if causes else f"{names} {verb} held{since}"
-        well = len(at.destinations) - len(held)
-        others = f"{plural(well, 'other destination')} {'goes' if well == 1 else 'go'} on. " if well else ""
-        detail = f"{others}Nothing is lost: its records wait uncommitted."
-    elif slow:
-        kind, headline = "warn", f"{', '.join(one.name for one in slow[:3])}: {slow[0].state}"
-        detail = "It goes on by itself."
-    else:
-        headline = f"All {plural(len(at.destinations), 'destination')} deliver"
-        if len(at.destinations) == 1:
-            headline = f"{at.destinations[0].name} delivers"
-        detail = "Nothing needs you now." if not at.dead_letters.recent else "The dead letters are below."
-    return tag("section", tag("h1", headline), tag("p", detail, " ", dead_letters), class_=f"verdict {kind}")
+    if situation.sampled_at is None:
+        return Verdict("calm", "Asking the members…", "The first answers arrive within seconds. " + dead_letters)
+    if situation.responses and len(situation.unreachable) == len(situation.responses):
+        detail = "Start the connector, or correct console.members. Records wait in Kafka. "
+        return Verdict("bad", "No member is reachable", detail + dead_letters)
+    if held:
+        return _held(situation, held, dead_letters)
+    if slow:
+        detail = "Nothing to do: it resumes by itself. "
+        names = ", ".join(each.name for each in slow[:_NAMED])
+        return Verdict("warn", f"{names}: {slow[0].state}", detail + dead_letters)
+    number = len(situation.destinations)
+    headline = f"All {plural(number, 'destination')} deliver"
+    if number == 1:
+        headline = f"{situation.destinations[0].name} delivers"
+    detail = "See the recent dead letters below. " if recent else "Nothing to do. "
+    return Verdict("good", headline, detail + dead_letters)
 
 
-def _troubles(at: Situation) -> list[Child]:
+def _held(situation: Situation, held: Sequence[DestinationView], dead_letters: str) -> Verdict:
+    names = ", ".join(each.name for each in held[:_NAMED])
+    names += f" and {len(held) - _NAMED} more" if len(held) > _NAMED else ""
+    verb = "is" if len(held) == 1 else "are"
+    first = min((each.since for each in held if each.since is not None), default=None)
+    since = ""
+    if first is not None:
+        since = f" since {moment(first, '%H:%M')} UTC, for {duration(situation.now - first)}"
+    causes = ", ".join(dict.fromkeys(each.cause for each in held if each.cause))
+    well = len(situation.destinations) - len(held)
+    others = f"{plural(well, 'other destination')} {'continues' if well == 1 else 'continue'}. " if well else ""
+    headline = f"{names} {verb} held ({causes}){since}" if causes else f"{names} {verb} held{since}"
+    return Verdict("bad", headline, f"{others}Nothing is lost: the records wait uncommitted. {dead_letters}")
+
+
+def _notices(situation: Situation) -> list[Notice]:
     """Return what the console itself cannot see."""
-    said: list[Child] = []
-    silent = _silent(at)
-    if silent and len(silent) < len(at.answers):
-        names = "; ".join(f"{one.address}: {one.trouble}" for one in silent[:3])
-        said.append(notice("warn", f"{len(silent)} of {plural(len(at.answers), 'member')} do not answer. {names}"))
-    elif silent:
-        said.append(notice("warn", "; ".join(f"{one.address}: {one.trouble}" for one in silent[:3])))
-    if at.kafka_trouble:
-        said.append(notice("warn", f"Kafka does not tell the backlog: {at.kafka_trouble}"))
-    if at.dead_letters.trouble:
-        said.append(notice("warn", f"Dead letters cannot be read: {at.dead_letters.trouble}"))
-    elif at.dead_letters.left:
-        said.append(notice("calm", f"Still reading dead letters: {at.dead_letters.read:,} so far."))
-    if at.dead_letters.forgotten:
-        said.append(
-            notice(
+    notices: list[Notice] = []
+    unreachable, members = situation.unreachable, len(situation.responses)
+    if unreachable:
+        names = "; ".join(f"{each.address}: {each.trouble}" for each in unreachable[:_NAMED])
+        verb = "does" if len(unreachable) == 1 else "do"
+        some = f"{len(unreachable)} of {plural(members, 'member')} {verb} not answer. "
+        notices.append(Notice("warn", (some if len(unreachable) < members else "") + names))
+    if situation.kafka_trouble:
+        notices.append(Notice("warn", f"The backlog is unknown: {situation.kafka_trouble}"))
+    summary = situation.dead_letters
+    if summary.trouble:
+        notices.append(Notice("warn", f"Dead letters cannot be read: {summary.trouble}"))
+    elif summary.left:
+        notices.append(Notice("calm", f"Still reading dead letters: {summary.read:,} so far."))
+    if summary.forgotten:
+        notices.append(
+            Notice(
                 "calm",
-                f"{at.dead_letters.forgotten:,} older unresolved dead letters are not counted here: console.letters is "
-                "smaller than their number. connector dlq sees them all.",
+                f"{summary.forgotten:,} older unresolved dead letters are not counted here, because console.letters is "
+                "smaller than their number. Run connector dlq to see all.",
             )
         )
-    return said
+    return notices
 
 
-def _destinations(frame: Frame, at: Situation) -> Html:
-    """Return those that need somebody in full, the others as a list."""
-    ill = [one for one in at.destinations if one.ill and at.sampled_at is not None]
-    well = [one for one in at.destinations if one not in ill]
-    cards = [_card(frame, at, one) for one in ill]
-    rows = [
-        tag(
-            "tr",
-            tag("th", one.name, tag("span", at.vendors.get(one.name, ""), class_="sub"), scope="row"),
-            tag("td", chip(one.state if at.sampled_at else "asking", _KIND_OF.get(one.state, "calm"))),
-            tag("td", _rate(at, one.name), class_="number"),
-            tag("td", f"{one.in_flight}", class_="number"),
-            tag("td", _note(frame, one)),
-        )
-        for one in well
-    ]
-    listed = None
-    if rows:
-        head = ["Destination", "State", "Accepted/s", "In flight", "What to do"]
-        listed = table(head, rows, label="Destinations that work", class_="quiet")
-    return tag("section", tag("h2", "Destinations"), *cards, listed)
-
-
-def _note(frame: Frame, one: Destination) -> Child:
-    advice = for_destination(one, 0)
-    if one.state == "flowing":
-        return tag("span", "Nothing.", class_="dim")
-    probe = "" if one.next_probe is None else f" Next try {ago(one.next_probe, frame.now)}."
-    said = (one.message or advice.meaning).rstrip(".")
-    return f"{said}. {advice.action}{probe}"
-
-
-def _card(frame: Frame, at: Situation, one: Destination) -> Html:
-    """Return a destination that is held, or of which nothing is known."""
-    advice = for_destination(one, len(_silent(at)))
-    facts: list[Child] = []
-    if one.since is not None:
-        since = tag("time", f"{moment(one.since, '%d %b %H:%M')} UTC", datetime=time_field(int(one.since * 1000)) + "Z")
-        facts.append(_fact("Since", since, f" · {duration(frame.now - one.since)}"))
-    facts.append(_fact("Cause", one.cause or "unknown"))
-    if one.code:
-        facts.append(_fact("Code", code(one.code)))
-    if one.state == "probing":
-        facts.append(_fact("Next probe", "under way now"))
-    elif one.next_probe is not None:
-        due = ago(one.next_probe, frame.now) if one.next_probe > frame.now else "due now"
-        facts.append(_fact("Next probe", due))
-    elif one.state == "held":
-        facts.append(_fact("Next probe", "none: it waits for a person"))
-    if one.members > 1:
-        facts.append(_fact("Members", f"{one.affected} of {one.members}"))
-    message = None if not one.message else tag("p", one.message, class_="said")
-    command = None if advice.command is None else tag("pre", advice.command, class_="command")
-    title = tag(
-        "h3", one.name, tag("span", at.vendors.get(one.name, ""), class_="sub"), " ", chip(one.state, _state_kind(one))
-    )
-    return tag(
-        "article",
-        title,
-        tag("dl", *facts, class_="facts"),
-        tag("p", advice.meaning),
-        message,
-        tag("div", tag("h4", "What to do"), tag("p", advice.action), command, class_="todo"),
-        class_=f"card {_state_kind(one)}",
+def _row(situation: Situation, destination: DestinationView) -> DestinationRow:
+    note = None
+    if destination.state != "flowing":
+        advice = for_destination(destination, 0)
+        probe = "" if destination.next_probe is None else f" Next try {ago(destination.next_probe, situation.now)}."
+        note = f"{(destination.message or advice.meaning).rstrip('.')}. {advice.action}{probe}"
+    last = situation.samples[-1] if situation.samples else None
+    rate = "–" if last is None or destination.name not in last.accepted else short(last.accepted[destination.name])
+    return DestinationRow(
+        name=destination.name,
+        vendor=situation.vendors.get(destination.name, ""),
+        state=destination.state if situation.sampled_at else "asking",
+        kind=_COLOUR.get(destination.state, "calm"),
+        rate=rate,
+        in_flight=destination.in_flight,
+        note=note,
     )
 
 
-def _state_kind(one: Destination) -> str:
-    return "warn" if one.state == UNKNOWN else "bad"
+def _card(situation: Situation, destination: DestinationView) -> Card:
+    """Return a destination that is held, or that no member reports."""
+    facts: list[CardFact] = []
+    if destination.since is not None:
+        for_how_long = duration(situation.now - destination.since)
+        facts.append(CardFact("Since", f" · {for_how_long}", at=destination.since))
+    facts.append(CardFact("Cause", destination.cause or "unknown"))
+    if destination.code:
+        facts.append(CardFact("Code", destination.code, code=True))
+    if destination.state == "probing":
+        facts.append(CardFact("Next probe", "under way now"))
+    elif destination.next_probe is not None:
+        due = ago(destination.next_probe, situation.now) if destination.next_probe > situation.now else "due now"
+        facts.append(CardFact("Next probe", due))
+    elif destination.state == "held":
+        facts.append(CardFact("Next probe", "none: it waits for a person"))
+    if destination.members > 1:
+        facts.append(CardFact("Members", f"{destination.affected} of {destination.members}"))
+    return Card(
+        name=destination.name,
+        vendor=situation.vendors.get(destination.name, ""),
+        state=destination.state,
+        kind="warn" if destination.state == UNKNOWN else "bad",
+        facts=facts,
+        message=destination.message,
+        advice=for_destination(destination, len(situation.unreachable)),
+    )
 
 
-def _fact(name: str, *value: Child) -> Html:
-    return tag("div", tag("dt", name), tag("dd", *value))
-
-
-def _rate(at: Situation, name: str) -> str:
-    last = at.samples[-1] if at.samples else None
-    return "–" if last is None or name not in last.accepted else short(last.accepted[name])
-
-
-def _plots(frame: Frame, at: Situation) -> Html:
+def _figures(situation: Situation) -> list[Figure]:
     """Return backlog and throughput over time."""
-    span = min(RANGES[at.range], DAY)
-    first = at.samples[0].at if at.samples else frame.now
-    start = max(frame.now - span, min(first, frame.now - _PLOT_LEAST))
-    gap = max(150.0 if frame.now - start > HOUR else 0.0, at.interval * 3 + 5)
-    backlog = _together([(one.at, one.backlog) for one in at.samples])
-    accepted = _together([(one.at, one.accepted) for one in at.samples])
+    now = situation.now
+    first = situation.samples[0].at if situation.samples else now
+    start = max(now - min(RANGES[situation.range], DAY), min(first, now - _PLOT_LEAST))
+    gap = max(150.0 if now - start > HOUR else 0.0, situation.interval * 3 + 5)
+    backlog = _series([(sample.at, sample.backlog) for sample in situation.samples])
+    accepted = _series([(sample.at, sample.accepted) for sample in situation.samples])
+
+    def figure(name: str, unit: str, series: Mapping[str, charts.Points], value: str) -> Figure:
+        chart = charts.line_chart(series, start, now, label=f"{name}: {value} {unit} now", gap=gap)
+        last = [short(points[-1][1]) for points in series.values()]
+        legend = charts.legend(list(series), last) if len(series) > 1 else []
+        return Figure(name, value if series else "–", unit, chart, legend)
+
     waiting = sum(points[-1][1] for points in backlog.values())
     rate = sum(points[-1][1] for points in accepted.values())
-    return tag(
-        "section",
-        tag("h2", "Over time", _ranges(at.range)),
-        tag(
-            "div",
-            _figure("Backlog", "records waiting", backlog, count(waiting), (start, frame.now, gap)),
-            _figure("Throughput", "accepted a second", accepted, short(rate), (start, frame.now, gap)),
-            class_="pair",
-        ),
-    )
+    return [
+        figure("Backlog", "records waiting", backlog, count(waiting)),
+        figure("Throughput", "records accepted a second", accepted, short(rate)),
+    ]
 
 
-def _figure(
-    name: str, unit: str, series: Mapping[str, charts.Points], now: str, over: tuple[float, float, float]
-) -> Html:
-    start, end, gap = over
-    head = tag("figcaption", tag("h3", name), tag("b", now if series else "–", class_="big"), " ", unit)
-    plot = charts.lines(series, start, end, label=f"{name}: {now} {unit} now", gap=gap)
-    last = [short(points[-1][1]) for points in series.values()]
-    below = charts.legend(list(series), last) if len(series) > 1 else None
-    return tag("figure", head, plot, below, class_="panel")
-
-
-def _together(samples: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str, list[tuple[float, float]]]:
-    """Return a line for each name, the largest first; those after the seventh are added up to `others`."""
+def _series(samples: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str, list[tuple[float, float]]]:
+    """Return a line for each name, the largest first; those after the seventh are added up as `others`."""
     sums: dict[str, float] = {}
     for _, values in samples:
         for name, value in values.items():
@@ -270,58 +333,37 @@ def _together(samples: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str,
     return lines
 
 
-def _ranges(current: str) -> Html:
-    links = [
-        tag("a", name, href=f"/?range={name}", aria_current="true" if name == current else None) for name in RANGES
-    ]
-    return tag("nav", *links, class_="ranges", aria_label="Range of time")
-
-
-def _dead_letters(frame: Frame, at: Situation) -> Html:
-    """Return open dead letters over time and by kind."""
-    kinds = at.dead_letters.kinds
+def _dead_letters(situation: Situation) -> DeadLettersPart | None:
+    """Return unresolved dead letters over time and by kind; None where there are none."""
+    kinds, buckets = situation.dead_letters.kinds, situation.dead_letters.buckets
     if not kinds:
-        return tag("section", tag("h2", "Dead letters"), tag("p", "None is open.", class_="empty"))
-    causes = list(dict.fromkeys(kind.cause for kind in kinds))
-    shown = [cause for cause in causes if cause in at.dead_letters.histogram.counts]
-    total = sum(sum(bins) for bins in at.dead_letters.histogram.counts.values())
-    href = lambda since, until: address("/letters", Query(since=since, until=until))  # noqa: E731
-    figure = tag(
-        "figure",
-        tag("figcaption", tag("b", count(total), class_="big"), f" failed in the last {at.range} and are open"),
-        charts.histogram(at.dead_letters.histogram, shown, int(frame.now * 1000), href=href),
-        charts.legend(
-            shown, [count(sum(at.dead_letters.histogram.counts[cause])) for cause in shown], charts.colour_of
-        ),
-        class_="panel",
+        return None
+    causes = [cause for cause in dict.fromkeys(kind.cause for kind in kinds) if cause in buckets.counts]
+    values = [count(sum(buckets.counts[cause])) for cause in causes]
+    chart = charts.bar_chart(
+        buckets,
+        causes,
+        int(situation.now * 1000),
+        href=lambda since, until: address(LIST, Query(since=since, until=until)),
     )
-    told: set[str] = set()
-    rows = [_kind(frame, kind, told) for kind in kinds[:KINDS]]
-    head = ["Letters", "Cause and code", "Destination", "First", "Last", "What to do"]
-    more = None
-    if len(kinds) > KINDS:
-        more = tag("p", tag("a", f"All {len(kinds)} kinds among the dead letters", href="/letters"))
-    return tag(
-        "section",
-        tag("h2", "Dead letters"),
-        figure,
-        table(head, rows, label="Open dead letters by kind", class_="kinds"),
-        more,
+    return DeadLettersPart(
+        total=count(sum(sum(bins) for bins in buckets.counts.values())),
+        chart=chart,
+        legend=charts.legend(causes, values, causes=True),
+        rows=[_kind(kind) for kind in kinds[:KINDS]],
+        more=len(kinds) if len(kinds) > KINDS else 0,
     )
 
 
-def _kind(frame: Frame, kind: Kind, told: set[str]) -> Html:
-    """Return one kind's row; what to do about a cause is told once."""
-    again = kind.cause in told
-    told.add(kind.cause)
-    where = tuple((name, getattr(kind, name)) for name in ("cause", "code", "destination"))
-    link = tag("a", count(kind.dead_letters), href=address("/letters", Query(where)))
-    return tag(
-        "tr",
-        tag("td", link, class_="number"),
-        tag("td", chip(kind.cause, "cause"), " ", code(kind.code) if kind.code else None),
-        tag("td", kind.destination or tag("span", "none yet", class_="dim")),
-        tag("td", time_tag(kind.first / 1000, frame.now, relative=True), class_="nowrap"),
-        tag("td", time_tag(kind.last / 1000, frame.now, relative=True), class_="nowrap"),
-        tag("td", "as above" if again else for_cause(kind.cause).action, class_="advice"),
+def _kind(kind: KindCount) -> KindRow:
+    where = (("cause", kind.cause), ("code", kind.code), ("destination", kind.destination))
+    return KindRow(
+        number=count(kind.dead_letters),
+        href=address(LIST, Query(where)),
+        cause=kind.cause,
+        code=kind.code,
+        destination=kind.destination,
+        first=kind.first / 1000,
+        last=kind.last / 1000,
+        action=for_cause(kind.cause).action,
     )

@@ -1,10 +1,10 @@
-"""Who may see the page and act on it: Host names, sign-in, CSRF tokens, and headers that tie a browser's hands.
+"""Who may see the pages and act: Host names, sign-in, CSRF tokens, and restrictive security headers.
 
-Theory of operation. A request passes four gates, in this order. Its Host must be an address, localhost or a configured
-name, so that a foreign name that resolves here (DNS rebinding) gets nothing. With a token, a person signs in once and
-holds a session cookie that no script reads and no other site sends; a program sends `Authorization: Bearer`. What
-changes anything is a POST, and must carry its session's CSRF token and no sign of another site. Every answer forbids
-the browser to run, load or frame anything that is not served here.
+Theory of operation. A request passes these checks in order. Its Host must be an address, localhost or a configured
+name, so that a foreign name that resolves to this address (DNS rebinding) gets nothing. With a token, a person signs in
+once and holds a session cookie that no script can read and no other site sends; a program sends `Authorization:
+Bearer`. Every change is a POST and must carry the CSRF token of its session and no sign of another site. Every answer
+forbids the browser to run, load or frame anything that is not served here.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class Session:
-    """A browser that was here. `name` is who signed in, as they called themselves; None: nobody yet."""
+    """A browser's session. `name` is what the person entered at sign-in; None before sign-in."""
 
     id: str
     until: float
@@ -60,7 +60,7 @@ class Session:
 
 
 def demand_token(host: str, token: str | None) -> None:
-    """Raise `StartupError` where the page would be open to other machines without a token."""
+    """Raise `StartupError` if other machines could reach the page without a token."""
     if token or is_loopback(host):
         return
     raise StartupError(
@@ -70,7 +70,7 @@ def demand_token(host: str, token: str | None) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -78,7 +78,7 @@ def is_loopback(host: str) -> bool:
 
 
 def host_allowed(header: str, names: Collection[str]) -> bool:
-    """Whether a Host header is an address, localhost, or one of the names; its port does not matter."""
+    """Whether a Host header is an address, localhost, or one of the names; any port is allowed."""
     try:
         host = urlsplit(f"//{header}").hostname or ""
         urlsplit(f"//{header}").port  # noqa: B018 -- raises where it is no port
@@ -95,7 +95,7 @@ def host_allowed(header: str, names: Collection[str]) -> bool:
 
 
 class Caller(NamedTuple):
-    """Who makes a request: a session, or a program that carries the token itself."""
+    """Who makes a request: a session, or a program that sends the token itself."""
 
     session: Session
     by_token: bool
@@ -105,12 +105,12 @@ _caller: Final[ContextVar[Caller | None]] = ContextVar("caller", default=None)
 
 
 def caller() -> Caller | None:
-    """Return who makes the request that is being handled; None before the gates are passed."""
+    """Return who makes the request that is being handled; None before it has passed the checks."""
     return _caller.get()
 
 
-class Guard:
-    """Keeps the gates. One for each process: sessions live as long as it does, and 12 hours at most."""
+class SignInGuard:
+    """Checks each request and keeps the sessions. One per process: sessions end with it, or after 12 hours."""
 
     def __init__(self, *, token: str | None, names: Collection[str], clock: Clock) -> None:
         self._token = token
@@ -126,18 +126,18 @@ class Guard:
         return self._token is not None
 
     def csrf(self, session: Session) -> str:
-        """Return the token that this session's forms carry."""
+        """Return the CSRF token of this session's forms."""
         return hmac.new(self._secret, session.id.encode(), sha256).hexdigest()
 
     def session(self, request: web.Request) -> Session:
-        """Return the request's session, a new one where it has none that counts."""
+        """Return the request's session, a new one if it has no valid one."""
         found = self._sessions.get(request.cookies.get(COOKIE, ""))
         if found is not None and found.until > self._clock.now():
             return found
         return self._begin(None)
 
     def bearer(self, request: web.Request) -> bool:
-        """Whether the request carries the token itself, as programs do."""
+        """Whether the request carries the token itself, as programs send it."""
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         return scheme.lower() == "bearer" and self.right(given.strip())
 
@@ -148,13 +148,13 @@ class Guard:
         )
 
     def may_try(self) -> bool:
-        """Whether a token may be tried now: after ten wrong ones within a minute everybody has to wait."""
+        """Whether a token may be tried now: after ten wrong ones within a minute everyone has to wait."""
         now = self._clock.now()
         self._wrong = [at for at in self._wrong if now - at < _TRIES_SECONDS]
         return len(self._wrong) < _TRIES
 
     def sign_in(self, given: str, name: str) -> Session | None:
-        """Return a new session for who gave the right token, None for any other."""
+        """Return a new session if the token is right, None otherwise."""
         if not self.right(given):
             self._wrong.append(self._clock.now())
             return None
@@ -165,25 +165,25 @@ class Guard:
         self._sessions.pop(session.id, None)
 
     def set_cookie(self, request: web.Request, response: web.StreamResponse, session: Session) -> None:
-        """Have the browser keep the session; no script and no other site gets it."""
-        # A proxy that ends TLS says so; who makes that header up only keeps the cookie from himself.
+        """Set the session cookie; no script can read it and no other site sends it."""
+        # A proxy that ends TLS sets this header. A caller who invents it only loses the cookie over plain HTTP.
         secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
         response.set_cookie(COOKIE, session.id, path="/", httponly=True, samesite="Strict", secure=secure)
 
     def form_fault(self, request: web.Request, session: Session, given: str) -> str | None:
-        """Return why a POST is not taken: from another site, or without its session's CSRF token."""
+        """Return why a POST is refused: from another site, or without its session's CSRF token. None if it is fine."""
         if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
             return "the request came from another site"
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
             return "the request came from another site"
         if not hmac.compare_digest(given.encode(errors="surrogateescape"), self.csrf(session).encode()):
-            return "the form is not of this session any more; go back, load the page again, and repeat"
+            return "the session of this form has ended; go back, reload the page and try again"
         return None
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let through what passes the gates, and put the headers on every answer."""
+        """Let through what passes the checks, and set the security headers on every answer."""
         try:
             response = await self._pass(request, handler)
         except web.HTTPException as answer:
@@ -194,11 +194,11 @@ class Guard:
         return response
 
     async def _pass(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        # A connection's requests are handled one after the other in one context.
+        # A connection's requests are handled one after the other in the same context.
         _caller.set(None)
         if not host_allowed(request.headers.get("Host", ""), self._names):
             raise web.HTTPMisdirectedRequest(
-                text="this page is not served under that name; add it to console.hosts if it is yours\n"
+                text="this page is not served under that name; if the name is yours, add it to console.hosts\n"
             )
         if request.path.startswith(OPEN_PATHS):
             return await handler(request)
@@ -218,7 +218,7 @@ class Guard:
         session = Session(secrets.token_urlsafe(24), self._clock.now() + SESSION_SECONDS, name)
         self._sessions[session.id] = session
         while len(self._sessions) > _MOST_SESSIONS:
-            # Browsers that never signed in go first: whoever knocks a thousand times must not sign others out.
-            strangers = (key for key, one in self._sessions.items() if one.name is None and key != session.id)
+            # Browsers that never signed in go first: a thousand visits must not sign a person out.
+            strangers = (key for key, other in self._sessions.items() if other.name is None and key != session.id)
             self._sessions.pop(next(strangers, next(iter(self._sessions))))
         return session

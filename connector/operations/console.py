@@ -11,7 +11,7 @@ import structlog
 
 from connector.clock import SystemClock
 from connector.config.loader import KafkaSettings, Loaded, Settings
-from connector.console.application import Console, Edges
+from connector.console.application import Console, ConsolePorts
 from connector.console.feed import Tail
 from connector.console.state import Progress
 from connector.dead_letters.archive import Archive
@@ -40,17 +40,17 @@ async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Conso
     rules, reader = _Rules(loaded), TopicReader(settings.kafka)
     backlog = _Backlog(settings)
     audit = None if settings.console.audit_topic is None else _AuditTopic(settings.kafka, settings.console.audit_topic)
-    edges = Edges(
+    ports = ConsolePorts(
         tail=lambda: rules.note_cluster(TopicTail(settings.kafka, settings.dead_letter_topic)),
         fetch=lambda places: list(reader.at(settings.dead_letter_topic, places)),
         dead_letters=lambda wanted, resolved, progress: _dead_letters(settings, wanted, progress, resolved=resolved),
         inspect=rules.inspect,
-        desk=KafkaReplayService(loaded),
+        replays=KafkaReplayService(loaded),
         backlog=backlog.read,
         audit=audit,
         clock=SystemClock(),
     )
-    console = Console(settings, members, edges)
+    console = Console(settings, members, ports)
     try:
         if audit is not None:
             await audit.open()

@@ -103,7 +103,12 @@ def test_a_person_finds_a_cause_opens_a_record_replays_it_and_sees_it_resolved(s
     assert tab.locator("tbody tr").count() == 2
     tab.locator("tbody tr", has_text="user-90001").get_by_role("link").click()
     page = tab.locator("main").inner_text()
-    for part in ("[4199] not known here", "The vendor refused this very record", '"cuid": 10090001', "4bf92f35"):
+    for part in (
+        "[4199] not known here",
+        "The vendor refused this record when it was sent alone",
+        '"cuid": 10090001',
+        "4bf92f35",
+    ):
         assert part in page
     fragment = json.loads(tab.get_by_label("The fragment of a request to jiguang-prod").inner_text())
     assert (fragment["cuid"], fragment["properties"]["page"]) == (10090001, "/90001")
@@ -111,14 +116,14 @@ def test_a_person_finds_a_cause_opens_a_record_replays_it_and_sees_it_resolved(s
 
     tab.get_by_role("link", name="Replay").click()
     assert tab.locator("h1").inner_text() == "Replay 1 dead letter?"
-    tab.get_by_role("button", name="Replay 1 letter").click()
-    tab.get_by_text("1 of 1 letter replayed").wait_for()
+    tab.get_by_role("button", name="Replay 1 dead letter").click()
+    tab.get_by_text("1 of 1 dead letter replayed").wait_for()
     tab.locator("h1 .chip", has_text="done").wait_for()
-    until_shown(tab, dead_letter, "This letter was replayed")
-    tab.goto(f"{site.url}/letters?code=4199")
+    until_shown(tab, dead_letter, "This dead letter was replayed")
+    tab.goto(f"{site.url}/dead-letters?code=4199")
     assert "user-90001" not in tab.content()
     assert "user-90002" in tab.content()
-    tab.goto(f"{site.url}/letters?code=4199&all=1")
+    tab.goto(f"{site.url}/dead-letters?code=4199&all=1")
     assert tab.locator("tr.resolved").count() == 1
     replayed = stage.read_topic(site.broker.bootstrap, REPLAYS)
     sent = [dict(message.headers()) for message in replayed if message.key() == b"user-90001"]
@@ -130,36 +135,36 @@ def test_what_would_fail_again_is_kept_back_with_its_reason(site: Site, tab: Pag
     broken = single_object(datum_bytes(event(91_000, eventName="")))
     good = [stage.dead_letter(91_001 + one, code="4198") for one in range(3)]
     site.add(*good, stage.dead_letter(91_000, code="4198", value=broken))
-    until_shown(tab, f"{site.url}/letters?code=4198", "1 to 4 of 4")
-    tab.locator(".group", has_text="All 4 that fit").get_by_role("link", name="Replay").click()
-    tab.get_by_role("button", name="Replay 4 letters").click()
-    tab.get_by_text("3 of 4 letters replayed, 1 kept back").wait_for()
+    until_shown(tab, f"{site.url}/dead-letters?code=4198", "1 to 4 of 4")
+    tab.locator(".group", has_text="All 4 matching").get_by_role("link", name="Replay").click()
+    tab.get_by_role("button", name="Replay 4 dead letters").click()
+    tab.get_by_text("3 of 4 dead letters replayed, 1 kept back").wait_for()
     assert "jiguang.eventName.required" in tab.locator("main").inner_text()
-    until_shown(tab, f"{site.url}/letters?code=4198", "1 to 1 of 1")
+    until_shown(tab, f"{site.url}/dead-letters?code=4198", "1 to 1 of 1")
 
 
 def test_discarded_dead_letters_are_hidden_and_exported_ones_are_whole(site: Site, tab: Page) -> None:
     """Ticked letters are discarded alone; an export of everything holds each record byte for byte, resolved or not."""
     mine = [stage.dead_letter(92_000 + one, code="4197") for one in range(3)]
     site.add(*mine)
-    until_shown(tab, f"{site.url}/letters?code=4197", "1 to 3 of 3")
+    until_shown(tab, f"{site.url}/dead-letters?code=4197", "1 to 3 of 3")
     tab.locator("tr", has_text="user-92001").get_by_role("checkbox").check()
-    tab.locator(".group", has_text="The ticked ones").get_by_role("button", name="Discard").click()
-    tab.get_by_role("button", name="Discard 1 letter").click()
-    tab.get_by_text("1 of 1 letter discarded").wait_for()
-    until_shown(tab, f"{site.url}/letters?code=4197", "1 to 2 of 2")
+    tab.locator(".group", has_text="Selected").get_by_role("button", name="Discard").click()
+    tab.get_by_role("button", name="Discard 1 dead letter").click()
+    tab.get_by_text("1 of 1 dead letter discarded").wait_for()
+    until_shown(tab, f"{site.url}/dead-letters?code=4197", "1 to 2 of 2")
 
-    tab.goto(f"{site.url}/letters?code=4197&all=1")
-    tab.locator(".group", has_text="All 3 that fit").get_by_role("link", name="Export").click()
+    tab.goto(f"{site.url}/dead-letters?code=4197&all=1")
+    tab.locator(".group", has_text="All 3 matching").get_by_role("link", name="Export").click()
     with tab.expect_download() as started:
-        tab.get_by_role("button", name="Export 3 letters").click()
+        tab.get_by_role("button", name="Export 3 dead letters").click()
     rows = [json.loads(line) for line in Path(started.value.path()).read_text(encoding="utf-8").splitlines()]
     assert {base64.b64decode(row["key"]): base64.b64decode(row["value"]) for row in rows} == {
         key: value for key, value, _ in mine
     }
     assert sorted(row["state"] for row in rows) == ["discarded", "open", "open"]
     assert all(row["headers"] == [{"name": "trace", "value": base64.b64encode(b"4bf92f35").decode()}] for row in rows)
-    tab.get_by_text("3 of 3 letters exported").wait_for()
+    tab.get_by_text("3 of 3 dead letters exported").wait_for()
 
 
 def test_a_payload_of_script_is_shown_and_never_run(site: Site, tab: Page) -> None:
@@ -178,12 +183,12 @@ def test_a_payload_of_script_is_shown_and_never_run(site: Site, tab: Page) -> No
     }
     site.add(stage.dead_letter(93_000, headers=((evil, evil.encode()),), request_id=evil, **given))
     until_shown(tab, f"{site.url}/", "4196")
-    for address in ("/", "/letters", "/letters?cause=refused"):
+    for address in ("/", "/dead-letters", "/dead-letters?cause=refused"):
         tab.goto(site.url + address)
         assert tab.locator("main script, main img").count() == 0
-    tab.goto(f"{site.url}/letters?field={evil.replace('<', '%3C').replace('=', '%3D')}")
+    tab.goto(f"{site.url}/dead-letters?field={evil.replace('<', '%3C').replace('=', '%3D')}")
     tab.locator("tbody a").first.click()
-    tab.get_by_role("heading", name="The record as it came").wait_for()
+    tab.get_by_role("heading", name="The original record").wait_for()
     assert tab.locator("main").inner_text().count(evil) >= 5
     assert tab.locator("script").count() == 1
     assert tab.locator("main img").count() == 0
@@ -192,11 +197,11 @@ def test_a_payload_of_script_is_shown_and_never_run(site: Site, tab: Page) -> No
 
 def test_a_wrong_token_shows_nothing_and_the_right_one_is_audited(site: Site, tab: Page) -> None:
     """Who has no token sees the form only, whatever they ask for; who has it acts by name, in log and audit topic."""
-    tab.goto(f"{site.guarded}/letters")
+    tab.goto(f"{site.guarded}/dead-letters")
     assert tab.url.endswith("/sign-in")
     sign_in(tab, site, "open-sesame-2025")
-    assert "That is not the token." in tab.content()
-    assert tab.context.request.get(f"{site.guarded}/letters", headers={"Sec-Fetch-Mode": "cors"}).status == 401
+    assert "Wrong token." in tab.content()
+    assert tab.context.request.get(f"{site.guarded}/dead-letters", headers={"Sec-Fetch-Mode": "cors"}).status == 401
     refused = tab.context.request.get(f"{site.guarded}/jobs", headers={"Authorization": "Bearer wrong-token"})
     assert "dead letter" not in refused.text()
     sign_in(tab, site)
@@ -224,19 +229,19 @@ def test_masked_fields_are_neither_shown_nor_exported(site: Site, tab: Page) -> 
     )
     site.add(hidden, broken)
     sign_in(tab, site)
-    until_shown(tab, f"{site.guarded}/letters?code=4195", "1 to 2 of 2")
+    until_shown(tab, f"{site.guarded}/dead-letters?code=4195", "1 to 2 of 2")
     assert "k-94000" not in tab.content()
     assert secret not in tab.content()
     for number in range(2):
-        tab.goto(f"{site.guarded}/letters?code=4195")
+        tab.goto(f"{site.guarded}/dead-letters?code=4195")
         tab.locator("tbody a").nth(number).click()
-        tab.get_by_role("heading", name="The record as it came").wait_for()
+        tab.get_by_role("heading", name="The original record").wait_for()
         shown = tab.content()
         for text in (secret, "k-94000", "k-94001", "13800000000", "+86%20138"):
             assert text not in shown
     tab.goto(f"{site.guarded}/confirm?action=export&code=4195")
     with tab.expect_download() as started:
-        tab.get_by_role("button", name="Export 2 letters").click()
+        tab.get_by_role("button", name="Export 2 dead letters").click()
     text = Path(started.value.path()).read_text(encoding="utf-8")
     for one in (
         secret,
@@ -254,7 +259,7 @@ def test_masked_fields_are_neither_shown_nor_exported(site: Site, tab: Page) -> 
 def test_everything_can_be_done_by_keyboard(site: Site, tab: Page) -> None:
     """Tab, space and enter are enough to tick a letter and have it re-checked, and the focus is always to be seen."""
     site.add(stage.dead_letter(95_000, code="4194"))
-    until_shown(tab, f"{site.url}/letters?code=4194", "1 to 1 of 1")
+    until_shown(tab, f"{site.url}/dead-letters?code=4194", "1 to 1 of 1")
     tab.keyboard.press("Tab")
     assert tab.evaluate("document.activeElement.textContent") == "Skip to the content"
     seen = []
@@ -269,10 +274,10 @@ def test_everything_can_be_done_by_keyboard(site: Site, tab: Page) -> None:
         tab.keyboard.press("Shift+Tab")
     tab.keyboard.press("Enter")
     tab.get_by_role("heading", name="Re-check 1 dead letter?").wait_for()
-    while tab.evaluate("document.activeElement.textContent") != "Re-check 1 letter":
+    while tab.evaluate("document.activeElement.textContent") != "Re-check 1 dead letter":
         tab.keyboard.press("Tab")
     tab.keyboard.press("Enter")
-    tab.get_by_text("1 of 1 letter would be accepted").wait_for()
+    tab.get_by_text("1 of 1 dead letter would be accepted").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -281,7 +286,7 @@ def test_it_is_readable_on_a_phone_in_light_and_dark(site: Site, browser: Browse
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
     try:
         page = context.new_page()
-        for address in ("/", "/letters", "/confirm?action=replay&cause=refused", "/jobs"):
+        for address in ("/", "/dead-letters", "/confirm?action=replay&cause=refused", "/jobs"):
             page.goto(site.url + address)
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, address
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")

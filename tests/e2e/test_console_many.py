@@ -40,14 +40,16 @@ def test_a_hundred_thousand_dead_letters_stay_usable(
         while "of 100,000" not in tab.content():
             assert time.monotonic() < deadline, tab.locator("main").inner_text()[:500]
             time.sleep(1.0)
-            tab.goto(f"{url}/letters")
+            tab.goto(f"{url}/dead-letters")
         seconds["overview"] = _seen(tab, f"{url}/", "table.kinds")
-        seconds["list"] = _seen(tab, f"{url}/letters", "table.letters")
+        seconds["list"] = _seen(tab, f"{url}/dead-letters", "table.dead-letters")
         assert tab.locator("tbody tr").count() == 50
         assert len(tab.content()) < 200_000
-        seconds["filter"] = _seen(tab, f"{url}/letters?cause=invalid&destination=tracker&since=6h", "table.letters")
+        seconds["filter"] = _seen(
+            tab, f"{url}/dead-letters?cause=invalid&destination=tracker&since=6h", "table.dead-letters"
+        )
         assert set(tab.locator("td .chip.cause").all_inner_texts()) == {"invalid"}
-        seconds["last page"] = _seen(tab, f"{url}/letters?page=2000", "table.letters")
+        seconds["last page"] = _seen(tab, f"{url}/dead-letters?page=2000", "table.dead-letters")
         assert "99,951 to 100,000 of 100,000" in tab.content()
         tab.locator("tbody a").first.click()
         address = tab.url

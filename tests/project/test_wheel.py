@@ -63,6 +63,21 @@ def test_wheel_contains_schemas_and_package_only(installed: Installed) -> None:
     assert {name.split("/")[0].split("-")[0] for name in names} == {"connector"}
 
 
+def test_the_wheel_holds_the_pages(installed: Installed) -> None:
+    """Templates and static files of the console are in the wheel, and it renders a page from them."""
+    names = set(zipfile.ZipFile(installed.wheel).namelist())
+    folder = ROOT / "connector" / "console"
+    files = [path for part in ("templates", "static") for path in (folder / part).iterdir()]
+    assert len(files) > 5
+    assert {str(path.relative_to(ROOT)) for path in files} <= names
+    code = (
+        "from connector.console.rendering import render; "
+        "print(render('sign_in.html', fault=None, csrf='x', group='growth', longest_name=40))"
+    )
+    done = installed.run(sys.executable, "-c", code)
+    assert "<h1>growth</h1>" in done.stdout, done.stderr
+
+
 def test_installed_command_runs_from_the_wheel(installed: Installed) -> None:
     """`connector --version` runs from the installed wheel and prints the version."""
     where = installed.run(sys.executable, "-c", "import connector; print(connector.__file__)")

@@ -1,4 +1,4 @@
-"""A console in this process, on fakes: a topic that is a list, a desk that counts, members that are not there."""
+"""A console in this process, on fakes: a topic that is a list, a replay service that counts, no members."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from connector.clock import SystemClock
 from connector.config.loader import ConsoleSettings, Settings
-from connector.console.application import Console, Edges
+from connector.console.application import Console, ConsolePorts
 from connector.console.state import Progress
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import parse
@@ -36,8 +36,8 @@ class ListedTail:
         """Do nothing."""
 
 
-class CountingDesk:
-    """Does with every letter that fits what is asked, and notes it."""
+class CountingReplays:
+    """Does what is asked with every matching dead letter, and records it."""
 
     def __init__(self, dead_letters: Sequence[DeadLetterEntry]) -> None:
         self.dead_letters = dead_letters
@@ -93,19 +93,19 @@ class Site:
     def __init__(self, records: Sequence[Record], **console: Any) -> None:
         found = ((record, parse(record.headers)) for record in records)
         self.dead_letters = [DeadLetterEntry(record, facts, "open") for record, facts in found if facts is not None]
-        self.desk = CountingDesk(self.dead_letters)
+        self.replays = CountingReplays(self.dead_letters)
         self.audit = ListedAudit()
         kafka = {"topics": ["events"], "group_id": "group", "client": {"bootstrap.servers": "unused"}}
         own = ConsoleSettings.model_validate({"port": 0, **console})
         self.settings = Settings.model_validate({"kafka": kafka, "destinations": {}, "console": own})
-        self.console = Console(self.settings, [], self._edges(records))
+        self.console = Console(self.settings, [], self._ports(records))
 
     @property
     def url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.console.port}"
 
-    def _edges(self, records: Sequence[Record]) -> Edges:
+    def _ports(self, records: Sequence[Record]) -> ConsolePorts:
         by_place = {(record.partition, record.offset): record for record in records}
 
         async def inspect(_dead_letter: DeadLetterEntry) -> Any:
@@ -116,14 +116,18 @@ class Site:
 
         def dead_letters(wanted: Filter, _resolved: bool, progress: Progress) -> Iterator[DeadLetterEntry]:
             progress(1, 1)
+<<<<<<< HEAD
             yield from (one for one in self.dead_letters if wanted.matches(one.facts, one.record))
+=======
+            yield from (each for each in self.dead_letters if wanted.fits(each.facts, each.record.key))
+>>>>>>> 5bb6cf8 (Draw the console's pages by Jinja2 templates over view models)
 
-        return Edges(
+        return ConsolePorts(
             tail=lambda: ListedTail(records),
             fetch=lambda places: [by_place[place] for place in places if place in by_place],
             dead_letters=dead_letters,
             inspect=inspect,
-            desk=self.desk,
+            replays=self.replays,
             backlog=backlog,
             audit=self.audit,
             clock=SystemClock(),

@@ -1,4 +1,4 @@
-"""What `console.mask` names is in nothing that is shown or written, whatever form it takes there."""
+"""What `console.mask` names appears in nothing that is shown or exported, in whatever form it is written."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from connector.console.dead_letter_page import Masked
 from connector.console.export import row
-from connector.console.masking import HIDDEN, Mask, cover
+from connector.console.masking import HIDDEN, Mask, Masked, cover
 from connector.dead_letters.headers import parse
 from connector.dead_letters.reader import DeadLetterEntry
 from tests.unit.dead_letters.test_dead_letter_reader import dead
@@ -59,12 +58,12 @@ def test_a_hidden_field_is_nowhere_in_what_is_shown(secret: str, around: tuple[s
     ],
 )
 def test_a_message_about_a_hidden_field_is_hidden_with_it(names: list[str], field: str, hidden: bool) -> None:
-    """Where a vendor's words are about a hidden field they may repeat its value, so a list does not show them."""
+    """A vendor's message about a hidden field may repeat its value, so the list does not show it."""
     assert Mask(names).names_field(field) is hidden
 
 
 def test_an_event_that_cannot_be_read_shows_none_of_its_bytes() -> None:
-    """Nobody can say where a hidden field stands in bytes that are no event."""
+    """In bytes that are not an event a hidden field may be anywhere."""
     broken: Any = SimpleNamespace(schema=None, event=None)
     assert Masked.of(broken, Mask(["phone"])).unread
     assert Masked.of(None, Mask(["phone"])).unread
@@ -72,7 +71,7 @@ def test_an_event_that_cannot_be_read_shows_none_of_its_bytes() -> None:
 
 
 def dead_letter(secret: str) -> DeadLetterEntry:
-    """Return a letter whose key, headers and message hold a secret."""
+    """Return a dead letter whose key, headers and message hold a secret."""
     record = dead(1, message=f"{secret} is refused")
     record = replace(
         record,

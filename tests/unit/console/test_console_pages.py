@@ -1,8 +1,9 @@
-"""What the pages say: which state needs whom, what the members told, and what an address asks for."""
+"""What the pages show: which state needs a person, what the members report, and what an address asks for."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from typing import Any
 
@@ -11,48 +12,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import MultiDict
 
-from connector.console import overview
 from connector.console.advice import CAUSES, for_cause, for_destination
-from connector.console.charts import histogram, lines
-from connector.console.frame import Frame, fields
-from connector.console.index import Histogram, Kind, Query
-from connector.console.markup import document, tag
-from connector.console.members import Answer, Destination, counts, destinations, grown
-from connector.console.requests import read_order, read_page, read_query
-from connector.console.series import DAY, History, Sample
-from connector.console.table import NAMES
-from connector.console.words import ago, duration, short
+from connector.console.charts import Chart, bar_chart, line_chart
+from connector.console.dead_letter_list import ListRow, ListView
+from connector.console.formatting import ago, duration, short
+from connector.console.index import NAMES, KindCount, Query, TimeBuckets
+from connector.console.members import DestinationView, MemberResponse, counts, destinations, growth, read_response
+from connector.console.overview import DeadLetterSummary, Figure, Situation, overview_view
+from connector.console.queries import query_fields, read_order, read_page_number, read_query
+from connector.console.rendering import Page, render
+from connector.console.sampling import DAY, RateSample, SampleHistory
 from connector.delivery.states import Cause, DestinationState
 from connector.telemetry.metrics import Metrics
 
 NOW = 1_700_000_000.0
-FRAME = Frame("growth", NOW, "csrf", None)
-NOTHING = overview.DeadLetters((), Histogram(0, 1000, {}), 0)
+PAGE = Page("growth", NOW, "csrf", None)
+NOTHING = DeadLetterSummary((), TimeBuckets(0, 1000, {}), 0)
 
 
-def situation(*answers: Answer, names: tuple[str, ...] = ("jg",), **more: Any) -> overview.Situation:
-    """Return what the first page shows of some members' answers."""
-    found = destinations(names, answers)
+def situation(*responses: MemberResponse, names: tuple[str, ...] = ("jg",), **more: Any) -> Situation:
+    """Return what the first page is built from, with some members' responses."""
+    found = destinations(names, responses)
     given: dict[str, Any] = {"samples": [], "interval": 5.0, "range": "24h", "dead_letters": NOTHING, "sampled_at": NOW}
-    return overview.Situation(found, {"jg": "jiguang"}, answers, **{**given, **more})
+    return Situation(NOW, found, {"jg": "jiguang"}, responses, **{**given, **more})
 
 
-def said(state: str, **more: Any) -> dict[str, Any]:
-    """Return what /status says of a destination."""
+def first_page(at: Situation) -> str:
+    """Return the first page as HTML."""
+    return render("overview.html", PAGE, overview_view(at))
+
+
+def reported(state: str, **more: Any) -> dict[str, Any]:
+    """Return what /status reports of a destination."""
     return {"state": state, "cause": None, "code": None, "message": None, "since": None, "next_probe": None, **more}
 
 
-def member(address: str = "http://a", **told: dict[str, Any]) -> Answer:
-    """Return a member's answer."""
-    return Answer(address, {"destinations": told})
+def member(address: str = "http://a", **found: dict[str, Any]) -> MemberResponse:
+    """Return a member's response."""
+    return read_response(address, {"destinations": found})
 
 
 @pytest.mark.parametrize("cause", list(Cause))
 def test_each_hold_says_what_to_do(cause: Cause) -> None:
-    """Whatever holds a destination, the page says in words what it means, since when, and what to do."""
-    hold = said("held", cause=str(cause), code="2002", message="no entry", since="2023-11-14T20:13:20+00:00")
-    text = unescape(re.sub("<[^>]*>", " ", overview.render(FRAME, situation(member(jg=hold)))))
-    advice = for_destination(Destination("jg", "held", str(cause)), 0)
+    """Whatever holds a destination, the page shows in words what it means, since when, and what to do."""
+    hold = reported("held", cause=str(cause), code="2002", message="no entry", since="2023-11-14T20:13:20+00:00")
+    text = unescape(re.sub("<[^>]*>", " ", first_page(situation(member(jg=hold)))))
+    advice = for_destination(DestinationView("jg", "held", str(cause)), 0)
     assert f"jg is held ({cause}) since 20:13 UTC, for 2 h" in text
     for part in ("What to do", advice.meaning, advice.action, "no entry", "2002"):
         assert part in text
@@ -62,7 +67,7 @@ def test_each_hold_says_what_to_do(cause: Cause) -> None:
 def test_every_state_and_cause_of_the_connector_is_known() -> None:
     """No state and no documented cause of a dead letter is without words."""
     for state in DestinationState:
-        assert for_destination(Destination("jg", str(state), "outage"), 0).action
+        assert for_destination(DestinationView("jg", str(state), "outage"), 0).action
     documented = [
         "decode",
         "route",
@@ -81,24 +86,28 @@ def test_every_state_and_cause_of_the_connector_is_known() -> None:
 
 def test_the_worst_state_of_all_members_counts() -> None:
     """One member's hold is the destination's, with how many are in it, and the earliest time."""
-    hold = said("held", cause="outage", since="2023-11-14T20:00:00+00:00")
-    later = said("held", cause="outage", since="2023-11-14T21:00:00+00:00")
-    answers = [member("http://a", jg=said("flowing", in_flight=2)), member("http://b", jg=later), member("c", jg=hold)]
+    hold = reported("held", cause="outage", since="2023-11-14T20:00:00+00:00")
+    later = reported("held", cause="outage", since="2023-11-14T21:00:00+00:00")
+    answers = [
+        member("http://a", jg=reported("flowing", in_flight=2)),
+        member("http://b", jg=later),
+        member("c", jg=hold),
+    ]
     (found,) = destinations(["jg"], answers)
     assert (found.state, found.affected, found.members, found.in_flight) == ("held", 2, 3, 2)
     assert found.since == 1_699_992_000.0
-    assert [one.state for one in destinations(["jg", "mt"], [])] == ["unknown", "unknown"]
+    assert [each.state for each in destinations(["jg", "mt"], [])] == ["unknown", "unknown"]
 
 
-def test_members_that_do_not_answer_are_said() -> None:
+def test_members_that_do_not_answer_are_shown() -> None:
     """None answering is an alarm of its own; some, a line."""
-    silent = Answer("http://b", trouble="connection refused")
-    alone = overview.render(FRAME, situation(silent))
-    assert "No member answers" in alone
+    silent = MemberResponse("http://b", trouble="connection refused")
+    alone = first_page(situation(silent))
+    assert "No member is reachable" in alone
     assert "connection refused" in alone
-    some = overview.render(FRAME, situation(member(jg=said("flowing")), silent))
+    some = first_page(situation(member(jg=reported("flowing")), silent))
     assert "jg delivers" in some
-    assert "1 of 2 members do not answer" in some
+    assert "1 of 2 members does not answer" in some
 
 
 @given(
@@ -115,11 +124,11 @@ def test_members_that_do_not_answer_are_said() -> None:
 def test_no_answer_of_a_member_breaks_the_page(destination: dict[str, Any]) -> None:
     """Whatever another program answers on a configured address, the page is drawn."""
     for status in ({"destinations": {"jg": destination}}, {"destinations": destination}, destination):
-        assert "growth" in overview.render(FRAME, situation(Answer("http://a", status)))
+        assert "growth" in first_page(situation(read_response("http://a", status)))
 
 
 def test_counters_are_read_as_the_connector_writes_them() -> None:
-    """What /metrics shows of the connector's own registry is read with names that hold quotes and braces."""
+    """What /metrics writes of the connector's own registry is read, also with names that hold quotes and braces."""
     metrics = Metrics()
     name = 'a"b\\c}\nd'
     metrics.records_delivered.labels(name).inc(7)
@@ -131,20 +140,20 @@ def test_counters_are_read_as_the_connector_writes_them() -> None:
 
 
 def test_growth_survives_a_restart() -> None:
-    """A counter that fell began anew; a member seen for the first time has no growth."""
-    assert grown({}, {("a", ""): 5.0}) == {}
-    assert grown({("a", ""): 5.0}, {("a", ""): 7.0, ("b", ""): 1.0}) == {("a", ""): 2.0, ("b", ""): 1.0}
-    assert grown({("a", ""): 5.0}, {("a", ""): 2.0}) == {("a", ""): 2.0}
+    """A counter that fell restarted; a member seen for the first time has no growth."""
+    assert growth({}, {("a", ""): 5.0}) == {}
+    assert growth({("a", ""): 5.0}, {("a", ""): 7.0, ("b", ""): 1.0}) == {("a", ""): 2.0, ("b", ""): 1.0}
+    assert growth({("a", ""): 5.0}, {("a", ""): 2.0}) == {("a", ""): 2.0}
 
 
 @given(st.integers(1, 4000), st.sampled_from([1.0, 5.0, 60.0]))
 def test_a_day_of_samples_is_kept_in_bounded_memory(number: int, interval: float) -> None:
     """However long it runs, the history holds a day at most, in the order of time, the newest always in it."""
-    history = History(interval)
+    history = SampleHistory(interval)
     for at in range(number):
-        history.add(Sample(NOW + at * interval, {"t": at}))
+        history.add(RateSample(NOW + at * interval, {"t": at}))
     found = history.since(NOW + number * interval - DAY)
-    assert [one.at for one in found] == sorted(one.at for one in found)
+    assert [sample.at for sample in found] == sorted(sample.at for sample in found)
     assert found[-1] is history.last
     assert len(found) <= 3600 / interval + 2 + 1442
 
@@ -164,8 +173,8 @@ queries = st.builds(
 
 @given(queries)
 def test_a_query_comes_back_from_its_own_address(query: Query) -> None:
-    """What a link or a form carries means the same letters when it is read."""
-    read = read_query(MultiDict(fields(query)), NOW)
+    """What a link or a form carries means the same dead letters when it is read."""
+    read = read_query(MultiDict(query_fields(query)), NOW)
     assert (sorted(read.where), read.key, read.since, read.until, read.resolved, read.ids) == (
         sorted(query.where),
         query.key,
@@ -179,9 +188,9 @@ def test_a_query_comes_back_from_its_own_address(query: Query) -> None:
 @pytest.mark.parametrize(
     "given", [{"since": "yesterday"}, {"until": "2026"}, {"since": "12:00"}, {"since": "9" * 400 + "d"}]
 )
-def test_a_time_that_means_nothing_is_said(given: dict[str, str]) -> None:
+def test_a_time_that_means_nothing_is_refused(given: dict[str, str]) -> None:
     """A filter that cannot be read is refused with what is allowed, not ignored."""
-    with pytest.raises(ValueError, match="a time is such as"):
+    with pytest.raises(ValueError, match="a time must be like"):
         read_query(MultiDict(given), NOW)
 
 
@@ -192,19 +201,29 @@ def test_orders_are_read_with_their_options() -> None:
     assert [tuple(edit) for edit in order.edits] == [("a.b", "c=d"), ("e", " f")]
     assert (order.rate, order.force, order.max_replays) == (50.0, True, 7)
     for wrong in ({"edits": "nonsense"}, {"rate": "-1"}, {"rate": "nan"}, {"max_replays": "0"}):
-        with pytest.raises(ValueError, match="field=value|from 0 on|once at least"):
+        with pytest.raises(ValueError, match="field=value|from 0 on|1 or more"):
             read_order(MultiDict(wrong), Query())
-    assert [read_page({"page": text}) for text in ("2", "0", "-1", "x", "9" * 20, "²")] == [2, 1, 1, 1, 1, 1]
+    assert [read_page_number({"page": text}) for text in ("2", "0", "-1", "x", "9" * 20, "²")] == [2, 1, 1, 1, 1, 1]
 
 
 @given(st.text(), st.text())
 def test_no_text_becomes_markup(text: str, value: str) -> None:
-    """Whatever is put into an element or an attribute comes back as that text and nothing else."""
-    made = tag("p", text, title=value)
-    match = re.fullmatch(r'<p title="([^"]*)">([^<]*)</p>', made, re.DOTALL)
-    assert match is not None
-    assert (unescape(match[1]), unescape(match[2])) == (value, text)
-    assert document("t", None, text).count("<body") == 0
+    """Whatever a view model puts into an element or an attribute comes back as that text and nothing else."""
+    row = ListRow(value, NOW, text, value, text, "", value, text, 0, "open")
+    view = ListView(None, [], [], [(text, value)], False, None, [], [row], 1, [], "", "", None, None)
+    made = render("dead_letters.html", PAGE, view)
+    hidden = re.search(r'<input type="hidden" name="([^"]*)" value="([^"]*)">\n<label class="tick">', made)
+    key = re.search(r'<td class="key">([^<]*)</td>\n  <td class="message">([^<]*)</td>', made)
+    assert hidden is not None
+    assert key is not None
+    assert [unescape(each) for each in (*hidden.groups(), *key.groups())] == [text, value, value, text]
+
+
+def drawn(chart: Chart) -> str:
+    """Return a chart as SVG."""
+    figure = Figure("x", "1", "y", chart, [])
+    view = replace(overview_view(situation(member(jg=reported("flowing")))), figures=[figure])
+    return render("overview.html", PAGE, view)
 
 
 @given(
@@ -213,12 +232,13 @@ def test_no_text_becomes_markup(text: str, value: str) -> None:
 )
 def test_plots_stay_in_their_frame(points: list[tuple[float, float]], bins: list[int]) -> None:
     """No point, bar or label lies outside, whatever the values."""
-    plot = lines({"a": sorted(points)}, 0.0, 1e6, label="x", gap=1e5)
-    bars = histogram(Histogram(0, 1000, {"refused": bins}), ["refused"], 1000 * len(bins), href=None)
-    for markup, width, height in ((plot, 560, 170), (bars, 760, 130)):
+    plot = line_chart({"a": sorted(points)}, 0.0, 1e6, label="x", gap=1e5)
+    bars = bar_chart(TimeBuckets(0, 1000, {"refused": bins}), ["refused"], 1000 * len(bins), href=None)
+    for chart, width, height in ((plot, 560, 170), (bars, 760, 130)):
+        markup = drawn(chart)
         assert "nan" not in markup
         for name, most in (("x", width), ("y", height), ("x1", width), ("y1", height)):
-            assert all(0 <= float(one) <= most for one in re.findall(rf' {name}="(-?[\d.e+]+)"', markup))
+            assert all(0 <= float(number) <= most for number in re.findall(rf' {name}="(-?[\d.e+]+)"', markup))
 
 
 @pytest.mark.parametrize(
@@ -237,10 +257,10 @@ def test_numbers_and_times_read_well() -> None:
 
 def test_kinds_lead_to_their_dead_letters() -> None:
     """A kind's number is a link whose address means exactly these letters, also where code and destination are none."""
-    kind = Kind("route", "", "", 3, int(NOW * 1000), int(NOW * 1000))
-    dead_letters = overview.DeadLetters((kind,), Histogram(int(NOW * 1000), 1000, {"route": [3]}), 3)
-    text = overview.render(FRAME, situation(member(jg=said("flowing")), dead_letters=dead_letters))
-    (href,) = re.findall(r'href="/letters\?(cause=[^"]*)"', text)
+    kind = KindCount("route", "", "", 3, int(NOW * 1000), int(NOW * 1000))
+    dead_letters = DeadLetterSummary((kind,), TimeBuckets(int(NOW * 1000), 1000, {"route": [3]}), 3)
+    text = first_page(situation(member(jg=reported("flowing")), dead_letters=dead_letters))
+    (href,) = re.findall(r'href="/dead-letters\?(cause=[^"]*)"', text)
     pairs = [part.split("=") for part in unescape(href).split("&")]
     assert read_query(MultiDict([(name, value) for name, value in pairs]), NOW).where == (
         ("cause", "route"),

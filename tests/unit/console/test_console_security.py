@@ -1,4 +1,4 @@
-"""Nobody acts on the console without its token, its form and its name, and every action is in the audit log first."""
+"""No action without token, form and name, and every action is in the audit log before it begins."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOKEN = "open-sesame-2026"
 
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
-    """An open console with three letters."""
+    """An open console with three dead letters."""
     async with running(Site([dead(number) for number in range(3)])) as started:
         yield started
 
@@ -72,11 +72,11 @@ async def test_a_form_without_its_token_is_refused_and_nothing_is_done(
         {**fields, "csrf": strange["csrf"]},
         {name: value for name, value in fields.items() if name != "csrf"},
     ]
-    for one in wrong:
-        assert (await post(browser, site, one))[0] == 403
+    for form in wrong:
+        assert (await post(browser, site, form))[0] == 403
     assert (await post(browser, site, fields, Origin="http://evil.example"))[0] == 403
     assert (await post(browser, site, fields, **{"Sec-Fetch-Site": "cross-site"}))[0] == 403
-    assert site.desk.orders == []
+    assert site.replays.orders == []
     assert site.audit.records == []
     assert (await post(browser, site, fields, Origin=site.url))[0] == 303
 
@@ -89,28 +89,28 @@ async def test_what_cannot_be_audited_is_not_done(site: Site, browser: aiohttp.C
     site.audit.broken = True
     fields = await question(browser, site)
     status, text = await post(browser, site, fields)
-    assert (status, "the audit topic is gone" in text, site.desk.orders) == (503, True, [])
+    assert (status, "the audit topic is gone" in text, site.replays.orders) == (503, True, [])
     site.audit.broken = False
     assert (await post(browser, site, fields))[0] == 303
     (record,) = map(json.loads, site.audit.records)
-    assert (record["action"], record["letters"], record["who"]) == ("discard", 3, "somebody (127.0.0.1)")
+    assert (record["action"], record["dead_letters"], record["who"]) == ("discard", 3, "anonymous (127.0.0.1)")
     assert {"at", "job", "filter", "force", "edited"} <= record.keys()
 
 
 async def test_the_number_that_was_confirmed_is_the_number_that_is_meant(
     site: Site, browser: aiohttp.ClientSession
 ) -> None:
-    """Where more or fewer letters fit by now the question is asked again."""
+    """If more or fewer dead letters match by now, the question is asked again."""
     fields = await question(browser, site)
     status, text = await post(browser, site, {**fields, "expected": "2"})
-    assert (status, "has changed since you were asked" in text, site.desk.orders) == (200, True, [])
+    assert (status, "has changed since the question" in text, site.replays.orders) == (200, True, [])
 
 
 async def test_a_foreign_name_gets_nothing(guarded: Site, browser: aiohttp.ClientSession) -> None:
     """A Host that is neither an address nor a configured name is refused, whatever else is right (DNS rebinding)."""
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for host, status in (("rebound.example", 421), ("console.example.com", 200), ("127.0.0.1:1", 200)):
-        async with browser.get(f"{guarded.url}/letters", headers={**bearer, "Host": host}) as answer:
+        async with browser.get(f"{guarded.url}/dead-letters", headers={**bearer, "Host": host}) as answer:
             assert (answer.status, "Dead letters" in await answer.text()) == (status, status == 200), host
 
 
@@ -128,7 +128,9 @@ def test_names_by_which_the_page_may_be_reached(header: str, allowed: bool) -> N
     assert host_allowed(header, ["console.example.com"]) is allowed
 
 
-@pytest.mark.parametrize("path", ["/", "/letters", "/letters/x", "/jobs", "/jobs/1", "/confirm?action=replay", "/nope"])
+@pytest.mark.parametrize(
+    "path", ["/", "/dead-letters", "/dead-letters/x", "/jobs", "/jobs/1", "/confirm?action=replay", "/nope"]
+)
 async def test_without_the_token_every_page_is_the_form(
     guarded: Site, browser: aiohttp.ClientSession, path: str
 ) -> None:
@@ -168,13 +170,13 @@ async def test_every_answer_ties_the_browsers_hands(site: Site, browser: aiohttp
     """Pages, files, refusals and what is not there carry the same strict headers, and no inline script or style."""
     for path in (
         "/",
-        "/letters",
+        "/dead-letters",
         "/static/console.js",
         "/static/nope",
         "/healthz",
         "/nope",
         "/jobs/7",
-        "/letters?since=x",
+        "/dead-letters?since=x",
     ):
         async with browser.get(site.url + path) as answer:
             text = await answer.text()
@@ -197,7 +199,7 @@ async def test_the_session_cookie_is_of_no_use_to_others(guarded: Site, browser:
     async with browser.post(f"{guarded.url}/sign-in", data=form, allow_redirects=False) as answer:
         assert answer.status == 303
         assert answer.cookies["connector-console"].value != before.value
-    async with browser.get(f"{guarded.url}/letters") as answer:
+    async with browser.get(f"{guarded.url}/dead-letters") as answer:
         assert "Sign out Noor" in await answer.text()
 
 

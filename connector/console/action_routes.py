@@ -1,4 +1,4 @@
-"""The addresses that set something off: a question first, then a job with its CSRF token, audited before it begins."""
+"""Routes that act: first a question, then a job with its CSRF token, recorded in the audit log before it begins."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from connector.console import dead_letters_page, export, jobs_page
-from connector.console.frame import ACTIONS, fields, notice, page
+from connector.console import export
+from connector.console.dead_letter_list import ACTIONS, question
+from connector.console.formatting import moment
 from connector.console.index import Query
-from connector.console.jobs import Action, Busy, Job
-from connector.console.markup import tag
-from connector.console.requests import read_order, read_query
+from connector.console.jobs import Action, Busy, Job, job_view
+from connector.console.queries import LIST, query_fields, read_order, read_query
+from connector.console.rendering import html, render
 from connector.console.security import CSRF, HEADERS
-from connector.console.state import State, html
-from connector.console.words import moment
+from connector.console.state import ConsoleState
 from connector.dead_letters.replay import Order
 from connector.errors import ConnectorError
 
@@ -30,14 +30,14 @@ _ACTIONS: Final[Mapping[str, Action]] = {
 }
 
 
-class Work:
-    """Re-checks, replays, discards and exports letters."""
+class ActionRoutes:
+    """Re-checks, replays, discards and exports dead letters."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: ConsoleState) -> None:
         self._state = state
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the addresses."""
+        """Return the routes."""
         number = r"/jobs/{number:\d{1,9}}"
         return [
             web.get("/confirm", self._confirm),
@@ -58,59 +58,60 @@ class Work:
         if action is None:
             return self._refuse(f"allowed actions: {', '.join(ACTIONS)}", 400)
         if request.query.get("ticked") and not query.ids:
-            return self._refuse("Tick the letters that you mean first, or use the buttons for all that fit.", 400)
+            return self._refuse("Select dead letters first, or use the buttons for all that match.", 400)
         return await self._question(request, action, query)
 
     async def _question(
         self, request: web.Request, action: Action, query: Query, fault: str | None = None
     ) -> web.Response:
         state = self._state
-        # Only open letters are acted on; an export may hold the others too. What fails from now on is not meant.
+        # Actions apply to unresolved dead letters; an export may include others. What fails later is left out.
         meant = query if action == "export" else replace(query, resolved=False)
         span = await asyncio.to_thread(state.index.span, meant)
         if span is not None and meant.until is None:
             meant = replace(meant, until=span[1])
         kinds = await asyncio.to_thread(state.index.kinds, meant)
-        return html(dead_letters_page.confirm(state.frame(), action, meant, kinds, fault))
+        page = state.page(ACTIONS[action], LIST)
+        return html(render("confirm.html", page, question(action, meant, kinds, fault)))
 
     async def _begin(self, request: web.Request) -> web.Response:
-        """Begin what was confirmed."""
+        """Start what was confirmed."""
         state = self._state
         form = await request.post()
-        fault = state.fault(request, form.get(CSRF))
+        fault = state.form_fault(request, form.get(CSRF))
         if fault is not None:
             return self._refuse(fault, 403)
         action = _ACTIONS.get(str(form.get("action", "")))
         if action is None:
             return self._refuse(f"allowed actions: {', '.join(ACTIONS)}", 400)
         try:
-            query = read_query(form, state.clock.wall())  # type: ignore[arg-type]  # files are no texts and left out
+            query = read_query(form, state.clock.wall())  # type: ignore[arg-type]  # files are not texts and are left out
             order = read_order(form, query)  # type: ignore[arg-type]  # as above
         except ValueError as error:
             return self._refuse(str(error), 400)
         expected = len(await asyncio.to_thread(state.index.rows, query))
         if str(expected) != form.get("expected", str(expected)):
-            fault = "Their number has changed since you were asked. Look again."
+            fault = "Check again: the number of dead letters has changed since the question."
             return await self._question(request, action, query, fault)
         try:
             job = await self._audited(request, action, query, order, expected)
         except Busy as error:
             return await self._question(request, action, query, str(error))
         except ConnectorError as error:
-            return self._refuse(f"Nothing was done, because it cannot be written to the audit topic: {error}", 503)
+            return self._refuse(f"The action cannot be recorded in the audit topic: {error}", 503)
         if action != "export":
             state.jobs.run(job)
         raise web.HTTPSeeOther(f"/jobs/{job.number}")
 
     async def _audited(self, request: web.Request, action: Action, query: Query, order: Order, expected: int) -> Job:
-        """Return a new job once the audit log has it. Raises `Busy`, and `ConnectorError` where the log has not."""
+        """Return a new job once it is in the audit log. Raises `Busy`, and `ConnectorError` if the log fails."""
         state = self._state
         job = state.jobs.begin(action, state.who(request), query, order, expected)
         what: dict[str, Any] = {
             "job": job.number,
-            "letters": expected,
+            "dead_letters": expected,
             "filter": [
-                f"{name}={'•••' if name == 'key' and state.mask.key else value}" for name, value in fields(query)
+                f"{name}={'•••' if name == 'key' and state.mask.key else value}" for name, value in query_fields(query)
             ],
             "force": order.force,
             "edited": [edit.path for edit in order.edits],
@@ -123,21 +124,24 @@ class Work:
         return job
 
     async def _jobs(self, request: web.Request) -> web.Response:
-        """Show what was done."""
-        return html(jobs_page.render_all(self._state.frame(), self._state.jobs.all()))
+        """Show all actions."""
+        jobs = self._state.jobs.all()
+        live = 2 if any(job.state == "running" for job in jobs) else None
+        return html(render("actions.html", self._state.page("Actions", "/jobs", live), jobs))
 
     async def _job(self, request: web.Request) -> web.Response:
-        """Show how far something is."""
+        """Show the progress of one action."""
         job = self._state.jobs.get(int(request.match_info["number"]))
         if job is None:
-            return self._refuse("there is no such action here; the console may have been started anew", 404)
-        return html(jobs_page.render(self._state.frame(), job))
+            return self._refuse("There is no such action. The console may have been restarted since.", 404)
+        page = self._state.page(job.name, "/jobs", 1 if job.state == "running" else None)
+        return html(render("action.html", page, job_view(job, page.now)))
 
     async def _stop(self, request: web.Request) -> web.Response:
         """End a job early."""
         state = self._state
         form = await request.post()
-        fault = state.fault(request, form.get(CSRF))
+        fault = state.form_fault(request, form.get(CSRF))
         if fault is not None:
             return self._refuse(fault, 403)
         job = state.jobs.get(int(request.match_info["number"]))
@@ -147,11 +151,11 @@ class Work:
         raise web.HTTPSeeOther(f"/jobs/{request.match_info['number']}")
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        """Write an export to who asked for it; once, because it was confirmed and audited once."""
+        """Write an export; only once, because it was confirmed and audited once."""
         state = self._state
         job = state.jobs.get(int(request.match_info["number"]))
         if job is None or job.action != "export" or not state.jobs.take_up(job):
-            return self._refuse("this export was written already, or is none; ask for a new one", 410)
+            return self._refuse("Start a new export: this one was already downloaded, or does not exist.", 410)
         name = f"dead-letters-{moment(job.started, '%Y%m%dT%H%M%SZ')}.jsonl"
         response = web.StreamResponse(
             headers={
@@ -166,11 +170,11 @@ class Work:
         except ConnectorError as error:
             state.jobs.end(job, "failed", str(error))
             if request.transport is not None:
-                # A file that ends in the middle must not look whole: without its last chunk the browser says so.
+                # A file that ends in the middle must not look complete: without the last chunk the browser reports it.
                 request.transport.abort()
             return response
         except (ConnectionError, asyncio.CancelledError):
-            state.jobs.end(job, "stopped", "the download was broken off")
+            state.jobs.end(job, "stopped", "the download was interrupted")
             raise
         state.jobs.end(job, "done")
         await response.write_eof()
@@ -182,15 +186,12 @@ class Work:
         def progress(done: int, total: int) -> None:
             job.read, job.total = done, total
 
-        dead_letters = state.edges.dead_letters(job.order.wanted, job.query.resolved, progress)
-        async with aclosing(export.lines(dead_letters, state.mask, state.edges.inspect)) as chunks:
+        dead_letters = state.ports.dead_letters(job.order.wanted, job.query.resolved, progress)
+        async with aclosing(export.lines(dead_letters, state.mask, state.ports.inspect)) as chunks:
             async for text, count in chunks:
                 await response.write(text)
                 job.done += count
 
     def _refuse(self, why: str, status: int) -> web.Response:
-        back = tag("p", tag("a", "Back to the dead letters", href="/letters"))
-        frame = self._state.frame()
-        return html(
-            page(frame, "Not done", "/letters", tag("h1", "Nothing was done"), notice("warn", why), back), status
-        )
+        page = self._state.page("Nothing was done", LIST)
+        return html(render("message.html", page, message=why, kind="warn", back=LIST), status)

@@ -1,11 +1,9 @@
-"""Times, durations and numbers as a person reads them at night. Pure."""
+"""Times, durations and numbers in human-readable form. Pure."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
-
-from connector.console.markup import Html, tag
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -16,10 +14,10 @@ def duration(seconds: float) -> str:
     left = max(0, round(seconds))
     parts: list[str] = []
     for length, unit in _UNITS:
-        count, left = divmod(left, length)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count} {unit}")
-        if parts and (len(parts) == 2 or not count):
+        number, left = divmod(left, length)
+        if number or (unit == "s" and not parts):
+            parts.append(f"{number} {unit}")
+        if parts and (len(parts) == 2 or not number):
             break
     return " ".join(parts)
 
@@ -30,8 +28,8 @@ def ago(at: float, now: float) -> str:
     if abs(away) < 1:
         return "now"
     length, unit = next((each for each in _UNITS if abs(away) >= each[0]), _UNITS[-1])
-    count = int(abs(away) // length)
-    return f"{count} {unit} ago" if away > 0 else f"in {count} {unit}"
+    number = int(abs(away) // length)
+    return f"{number} {unit} ago" if away > 0 else f"in {number} {unit}"
 
 
 def moment(seconds: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
@@ -42,16 +40,13 @@ def moment(seconds: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
         return f"{seconds:.0f}"
 
 
-def time_tag(seconds: float, now: float, *, relative: bool = False) -> Html:
-    """Return a `time` element: the moment in UTC, or how long ago it was with the moment as its title."""
-    exact = moment(seconds)
-    shown = ago(seconds, now) if relative else exact
-    stamp = moment(seconds, "%Y-%m-%dT%H:%M:%SZ")
-    return tag("time", shown, datetime=stamp, title=f"{exact} UTC" if relative else f"UTC; {ago(seconds, now)}")
+def iso(seconds: float) -> str:
+    """Return epoch seconds as ISO 8601 in UTC, for the `datetime` attribute of an element."""
+    return moment(seconds, "%Y-%m-%dT%H:%M:%SZ")
 
 
 def count(number: float) -> str:
-    """Return a whole number with its thousands parted."""
+    """Return a whole number with thousands separators."""
     return f"{round(number):,}"
 
 
@@ -63,6 +58,6 @@ def short(number: float) -> str:
     return f"{number:.2g}" if abs(number) < 10 else f"{number:.0f}"
 
 
-def plural(number: int, one: str, many: str | None = None) -> str:
-    """Return a number with its noun: `1 letter`, `12 letters`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def plural(number: int, noun: str, many: str | None = None) -> str:
+    """Return a number with its noun: `1 record`, `12 records`."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"

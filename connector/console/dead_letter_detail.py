@@ -1,0 +1,208 @@
+"""One dead letter in full: why, what to do, the event, what would be sent today, what happened before. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from connector.console.advice import Advice, for_cause
+from connector.console.dead_letter_list import ACTIONS
+from connector.console.formatting import plural
+from connector.console.index import DeadLetterRow
+from connector.console.masking import HIDDEN, VENDOR_MESSAGES, Mask, Masked
+from connector.dead_letters.headers import ParsedDeadLetter
+from connector.dead_letters.inspection import Inspection, Preparation
+from connector.dead_letters.reader import DeadLetterEntry
+
+_DUMPED: Final = 4096
+"""Bytes of a record's value that the page shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A dead letter with everything known of it; `dead_letter` is None if Kafka no longer keeps its record."""
+
+    row: DeadLetterRow
+    dead_letter: DeadLetterEntry | None
+    inspection: Inspection | None
+    trouble: str | None
+    same_event: Sequence[DeadLetterRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One fact by name: a text, a code, or a time (epoch seconds), perhaps with a text in front of the time."""
+
+    name: str
+    text: str = ""
+    code: bool = False
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparationView:
+    """What one destination would be sent by today's rules; `reason` is None if it would be sent."""
+
+    destination: str
+    rule: str | None
+    reason: str | None
+    fragment: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLine:
+    """One line of an event's history; `own`: it is about the dead letter of this page."""
+
+    at: float
+    before: str
+    id: str
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DetailView:
+    """Everything that the page shows."""
+
+    id: str
+    cause: str
+    code: str
+    destination: str
+    state: str
+    resolved_at: float | None
+    message: str
+    advice: Advice
+    actions: Sequence[tuple[str, str]]
+    facts: Sequence[Fact]
+    trouble: str | None
+    schema: str | None
+    event: str | None
+    fault: str | None
+    preparations: Sequence[PreparationView]
+    history: Sequence[HistoryLine]
+    has_record: bool
+    headers: Sequence[tuple[str, str | None]]
+    value_size: str
+    value: str | None
+
+
+def detail_view(found: Found, mask: Mask) -> DetailView:
+    """Return the view of one dead letter."""
+    row, masked = found.row, Masked.of(found.inspection, mask)
+    inspection, dead_letter = found.inspection, found.dead_letter
+    decoded = inspection is not None and inspection.schema is not None
+    value = b"" if dead_letter is None else dead_letter.record.value or b""
+    return DetailView(
+        id=row.id,
+        cause=row.cause,
+        code=row.code,
+        destination=row.destination,
+        state=row.state,
+        resolved_at=row.resolved_at / 1000 if row.resolved_at else None,
+        message=_message(row, mask, masked),
+        advice=for_cause(row.cause),
+        actions=list(ACTIONS.items()) if row.state == "open" else [],
+        facts=_facts(found, mask, masked),
+        trouble=found.trouble,
+        schema=inspection.schema if inspection is not None else None,
+        event=json.dumps(masked.event, ensure_ascii=False, indent=2) if decoded else None,
+        fault=masked.text(inspection.fault) if inspection is not None and inspection.fault is not None else None,
+        preparations=[_preparation(each, masked) for each in (inspection.preparations if inspection else ())],
+        history=_history(found),
+        has_record=dead_letter is not None,
+        headers=[
+            (name, _header(name, text, mask, masked))
+            for name, text in (dead_letter.facts.original if dead_letter else ())
+        ],
+        value_size=plural(len(value), "byte"),
+        value=None if mask.events else _dump(value),
+    )
+
+
+def _message(row: DeadLetterRow, mask: Mask, masked: Masked) -> str:
+    if mask.names_field(row.field) and not masked.hidden:
+        return f"hidden, because it may hold the value of {row.field}"
+    if masked.unread and row.cause in VENDOR_MESSAGES:
+        return "hidden: the event cannot be decoded, so the vendor's message may hold a field of console.mask"
+    return masked.text(row.message or "no message")
+
+
+def _facts(found: Found, mask: Mask, masked: Masked) -> list[Fact]:
+    """Return what the dead letter's headers report."""
+    row = found.row
+    facts = [Fact("Failed at", at=row.failed_at / 1000), Fact("Destination", row.destination or "none yet")]
+    if row.vendor:
+        facts.append(Fact("Vendor", row.vendor))
+    if row.field:
+        facts.append(Fact("Field", row.field, code=True))
+    if found.dead_letter is not None:
+        facts += _record_facts(found.dead_letter.facts)
+    facts.append(Fact("Id", row.id, code=True))
+    facts.append(_key(found, mask, masked))
+    return facts
+
+
+def _record_facts(parsed: ParsedDeadLetter) -> list[Fact]:
+    """Return the facts that only the record itself has."""
+    origin = parsed.origin
+    facts = [Fact("Origin", f"{origin.topic}, partition {origin.partition}, offset {origin.offset}")]
+    if parsed.http_status is not None:
+        facts.append(Fact("Vendor's answer", f"HTTP {parsed.http_status}"))
+    if parsed.request_id:
+        facts.append(Fact("Vendor's request id", parsed.request_id, code=True))
+    if parsed.attempts:
+        times = plural(parsed.attempts, "time")
+        if parsed.first_attempt is None:
+            facts.append(Fact("Sent", times))
+        else:
+            facts.append(Fact("Sent", f"{times}, first at ", at=parsed.first_attempt / 1000))
+    facts.append(Fact("Replayed before", plural(parsed.replays, "time")))
+    facts.append(Fact("Dedup id", parsed.dedup_id, code=True))
+    return facts
+
+
+def _key(found: Found, mask: Mask, masked: Masked) -> Fact:
+    key = found.row.key if found.dead_letter is None else found.dead_letter.record.key
+    if key is None:
+        return Fact("Key", "none")
+    return Fact("Key", HIDDEN if mask.key else masked.text(key.decode(errors="backslashreplace")), code=not mask.key)
+
+
+def _preparation(preparation: Preparation, masked: Masked) -> PreparationView:
+    return PreparationView(
+        preparation.destination,
+        preparation.rule,
+        None if preparation.reason is None else masked.text(preparation.reason),
+        None if preparation.fragment is None else masked.text(preparation.fragment),
+    )
+
+
+def _history(found: Found) -> list[HistoryLine]:
+    """Return every dead letter of the same event, and how each was resolved, in the order of time."""
+    lines: list[HistoryLine] = []
+    for row in found.same_event:
+        own = row.id == found.row.id
+        where = f" for {row.destination}" if row.destination else ""
+        lines.append(HistoryLine(row.failed_at / 1000, f"dead-lettered{where}: {row.cause} {row.code}", row.id, own))
+        if row.state != "open":
+            lines.append(HistoryLine((row.resolved_at or row.failed_at) / 1000, row.state, row.id, own))
+    return sorted(lines, key=lambda line: line.at)
+
+
+def _header(name: str, value: bytes | None, mask: Mask, masked: Masked) -> str | None:
+    if value is None:
+        return None
+    return HIDDEN if mask.header(name) else masked.text(value.decode(errors="backslashreplace"))
+
+
+def _dump(value: bytes) -> str:
+    """Return bytes as a hexadecimal dump."""
+    lines = []
+    for at in range(0, min(len(value), _DUMPED), 16):
+        row = value[at : at + 16]
+        characters = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        lines.append(f"{at:06x}  {row.hex(' '):<47}  {characters}")
+    if len(value) > _DUMPED:
+        lines.append(f"… {len(value) - _DUMPED:,} more bytes; run connector dlq export to see all")
+    return "\n".join(lines)

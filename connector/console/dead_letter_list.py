@@ -1,0 +1,254 @@
+"""The list of dead letters with its filters, and the question before an action on some of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from connector.console import charts
+from connector.console.advice import for_cause
+from connector.console.formatting import count, plural
+from connector.console.index import DeadLetterRow, KindCount, Query, TimeBuckets
+from connector.console.masking import HIDDEN, VENDOR_MESSAGES, Mask
+from connector.console.queries import ANY, LIST, RATE, address, query_fields, time_field
+from connector.console.rendering import Notice
+from connector.dead_letters.replay import MAX_REPLAYS
+
+PAGE_SIZE: Final = 50
+"""Dead letters on one page."""
+FILTERS: Final = {"cause": "Cause", "destination": "Destination", "code": "Code", "topic": "Topic"}
+"""The filters that offer the values that occur."""
+CHOICES: Final = 200
+"""Values that one filter offers, at most."""
+ACTIONS: Final = {"recheck": "Re-check", "replay": "Replay", "discard": "Discard", "export": "Export"}
+"""What can be done with dead letters, and the label of its button."""
+
+_MEANING: Final = {
+    "recheck": "Each one is decoded, routed and checked by today's rules. Nothing is sent and nothing changes.",
+    "replay": "Each one is checked by today's rules first. Those that would fail again are kept back, with the reason. "
+    "The others go to the group's replay topic, for the destination that failed, with the same dedup id. The same "
+    "Kafka transaction marks them as replayed.",
+    "discard": "Each one is marked as discarded and no longer shown. Nothing is deleted: “also resolved” shows them "
+    "for as long as Kafka keeps the topic.",
+    "export": "Keys, values and headers are written as JSON Lines, without what console.mask names.",
+}
+_MOST_KINDS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One page of what the index found: `first` is its first row's number, `total` how many match in all."""
+
+    query: Query
+    rows: Sequence[DeadLetterRow]
+    first: int
+    total: int
+    choices: Mapping[str, Sequence[tuple[str, int]]]
+    buckets: TimeBuckets | None
+    trouble: str | None = None
+    left: int = 0
+    read: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A filter with the values it offers: value, label, whether it is chosen."""
+
+    name: str
+    title: str
+    options: Sequence[tuple[str, str, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class ListRow:
+    """One dead letter in the list. `key` is None for a record without a key."""
+
+    id: str
+    failed_at: float
+    cause: str
+    code: str
+    destination: str
+    topic: str
+    key: str | None
+    message: str
+    replays: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListView:
+    """Everything that the list shows."""
+
+    notice: Notice | None
+    choices: Sequence[Choice]
+    fields: Sequence[tuple[str, str, str, str]]
+    """Name, title, value and type of each filter that is typed."""
+    other_filters: Sequence[tuple[str, str]]
+    resolved: bool
+    chart: charts.Chart | None
+    legend: Sequence[charts.LegendEntry]
+    rows: Sequence[ListRow]
+    total: int
+    actions: Sequence[tuple[str, str, str]]
+    """Action, label, and address for all that match."""
+    empty: str
+    range: str
+    newer: str | None
+    older: str | None
+
+
+def list_view(listing: Listing, mask: Mask) -> ListView:
+    """Return the view of one page."""
+    query, where = listing.query, dict(listing.query.where)
+    chart, legend = _chart(listing)
+    last, number = listing.first + len(listing.rows), listing.first // PAGE_SIZE
+    return ListView(
+        notice=_notice(listing),
+        choices=[
+            _choice(name, title, listing.choices.get(name, ()), where.get(name)) for name, title in FILTERS.items()
+        ],
+        fields=[
+            ("key", "Key", query.key or "", "search"),
+            ("since", "From (UTC)", _second(query.since), "datetime-local"),
+            ("until", "To (UTC)", _second(query.until), "datetime-local"),
+        ],
+        other_filters=[(name, value) for name, value in query.where if name not in FILTERS],
+        resolved=query.resolved,
+        chart=chart,
+        legend=legend,
+        rows=[_row(row, mask) for row in listing.rows],
+        total=listing.total,
+        actions=[(action, name, address("/confirm", query, action=action)) for action, name in ACTIONS.items()],
+        empty="No unresolved dead letters." if query == Query() else "No matching dead letters.",
+        range=f"{listing.first + 1:,} to {last:,} of {listing.total:,}",
+        newer=address(LIST, query, page=number) if number else None,
+        older=address(LIST, query, page=number + 2) if last < listing.total else None,
+    )
+
+
+def _notice(listing: Listing) -> Notice | None:
+    if listing.trouble:
+        return Notice("warn", f"Dead letters cannot be read: {listing.trouble}")
+    if listing.left:
+        return Notice("calm", f"Still reading: {listing.read:,} so far. Reload the page to see all.")
+    return None
+
+
+def _choice(name: str, title: str, offered: Sequence[tuple[str, int]], chosen: str | None) -> Choice:
+    values = list(offered[:CHOICES])
+    if chosen is not None and chosen not in dict(values):
+        values.append((chosen, 0))
+    options = [(value, f"{value or 'none'} ({number:,})", value == chosen) for value, number in values]
+    return Choice(name, title, [(ANY, "any", False), *options])
+
+
+def _second(millis: int | None) -> str:
+    return "" if millis is None else time_field(millis // 1000 * 1000)
+
+
+def _chart(listing: Listing) -> tuple[charts.Chart | None, list[charts.LegendEntry]]:
+    data = listing.buckets
+    if data is None or not data.counts:
+        return None, []
+    causes = sorted(data.counts, key=lambda cause: (-sum(data.counts[cause]), cause))
+    number = len(data.counts[causes[0]])
+
+    def href(since: int, until: int) -> str:
+        query = listing.query
+        return address(LIST, Query(query.where, query.key, since, until, query.resolved))
+
+    chart = charts.bar_chart(data, causes, data.start + data.width * number, href=href if number > 1 else None)
+    return chart, charts.legend(causes, [count(sum(data.counts[cause])) for cause in causes], causes=True)
+
+
+def _row(row: DeadLetterRow, mask: Mask) -> ListRow:
+    return ListRow(
+        id=row.id,
+        failed_at=row.failed_at / 1000,
+        cause=row.cause,
+        code=row.code,
+        destination=row.destination,
+        topic=row.topic,
+        key=key_text(row.key, mask),
+        message=message_text(row, mask),
+        replays=row.replays,
+        state=row.state,
+    )
+
+
+def key_text(key: bytes | None, mask: Mask) -> str | None:
+    """Return a record's key as it may be shown."""
+    if key is None:
+        return None
+    return HIDDEN if mask.key else key.decode(errors="backslashreplace")
+
+
+def message_text(row: DeadLetterRow, mask: Mask) -> str:
+    """Return the message, unless it may repeat the value of a hidden field: here no event is decoded to compare."""
+    if mask.names_field(row.field):
+        return f"hidden, because it may hold the value of {row.field}"
+    if mask.events and row.cause in VENDOR_MESSAGES:
+        return "open the dead letter to see the vendor's message"
+    return row.message
+
+
+@dataclass(frozen=True, slots=True)
+class KindRow:
+    """Dead letters of one kind in the question."""
+
+    number: int
+    cause: str
+    code: str
+    destination: str
+    first: float
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The question before an action: what, with how many, of which kinds."""
+
+    action: str
+    name: str
+    total: int
+    fault: str | None
+    meaning: str
+    kinds: Sequence[KindRow]
+    fields: Sequence[tuple[str, str]]
+    back: str
+    options: bool
+    rate: str
+    max_replays: int
+
+    @property
+    def button(self) -> str:
+        """The label of the button that starts it."""
+        return f"{self.name} {plural(self.total, 'dead letter')}"
+
+
+def question(action: str, query: Query, kinds: Sequence[KindCount], fault: str | None = None) -> Question:
+    """Return the question for an action on the dead letters that a query finds."""
+    return Question(
+        action=action,
+        name=ACTIONS[action],
+        total=sum(kind.dead_letters for kind in kinds),
+        fault=fault,
+        meaning=_MEANING[action],
+        kinds=[
+            KindRow(
+                kind.dead_letters,
+                kind.cause,
+                kind.code,
+                kind.destination,
+                kind.first / 1000,
+                for_cause(kind.cause).meaning,
+            )
+            for kind in kinds[:_MOST_KINDS]
+        ],
+        fields=query_fields(query),
+        back=address(LIST, query),
+        options=action in ("replay", "recheck"),
+        rate=f"{RATE:g}",
+        max_replays=MAX_REPLAYS,
+    )

@@ -1,0 +1,72 @@
+"""Renders pages: Jinja2 templates that show view models.
+
+Autoescape is on, so every text is escaped where it is put in. A name that a template misspells is an error, not a gap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final
+
+from aiohttp import web
+from jinja2 import DictLoader, Environment, StrictUndefined
+
+from connector.console import formatting
+
+_FOLDER: Final = files("connector.console") / "templates"
+# Read once at import: a page never waits for a disk, and a wheel inside an archive works too.
+_SOURCES: Final = {file.name: file.read_text(encoding="utf-8") for file in _FOLDER.iterdir()}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What every page shows around its content. `now` is epoch seconds, `live` the seconds between refreshes.
+
+    `held`, `unresolved` and `running` are the numbers in the navigation: destinations, dead letters, actions. `who` is
+    the person who signed in, None where the console needs no token. `may_act` is false for a session that only looks.
+    """
+
+    group: str
+    now: float
+    csrf: str
+    who: str | None
+    held: int = 0
+    unresolved: int = 0
+    running: int = 0
+    title: str = ""
+    section: str = ""
+    live: int | None = None
+    may_act: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A line that reports a problem; `kind` is bad, warn, good or calm and gives its colour."""
+
+    kind: str
+    text: str
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=DictLoader(_SOURCES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    for name in ("ago", "count", "duration", "iso", "moment", "plural", "short"):
+        environment.filters[name] = getattr(formatting, name)
+    for name in _SOURCES:
+        environment.get_template(name)  # compiled now, not while a person waits
+    return environment
+
+
+_ENVIRONMENT: Final = _environment()
+
+
+def render(template: str, page: Page | None = None, view: object = None, **more: Any) -> str:
+    """Return a template's text for a view model."""
+    return _ENVIRONMENT.get_template(template).render(page=page, view=view, **more)
+
+
+def html(text: str, status: int = 200) -> web.Response:
+    """Return a response with a page."""
+    return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")

@@ -1,0 +1,249 @@
+"""Asks the members and Kafka for their state at an interval, and keeps the answers and their history for the pages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+import structlog
+from yarl import URL
+
+from connector.clock import Clock
+from connector.console.members import (
+    CONSUMED,
+    DEAD_LETTERED,
+    DELIVERED,
+    LAG,
+    Counts,
+    DestinationView,
+    MemberResponse,
+    destinations,
+    growth,
+    read_response,
+)
+from connector.errors import ConnectorError
+
+HOUR: Final = 3600.0
+DAY: Final = 24 * HOUR
+MINUTE: Final = 60.0
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)
+_MEMBERS: Final = 64
+"""Members that are asked, at most."""
+_BODY: Final = 8 << 20
+"""Bytes of one answer that are read, at most."""
+_log = structlog.get_logger()
+
+Backlog = Callable[[], Awaitable[Mapping[str, float] | None]]
+"""Returns the unfinished records by topic, from Kafka; None for a group that has committed nothing.
+
+Raises `ConnectorError`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RateSample:
+    """Backlog and rates at one time (`at`, epoch seconds). Unknown values are left out.
+
+    `backlog` is unfinished records by topic. `accepted` and `dead` are records a second by destination (dead letters
+    without a destination under an empty name), `consumed` records a second in all.
+    """
+
+    at: float
+    backlog: Mapping[str, float] = field(default_factory=dict)
+    accepted: Mapping[str, float] = field(default_factory=dict)
+    dead: Mapping[str, float] = field(default_factory=dict)
+    consumed: float | None = None
+
+
+class SampleHistory:
+    """The samples of a day in bounded memory: every sample of the last hour, and one mean a minute before it."""
+
+    def __init__(self, interval: float) -> None:
+        self._fine: deque[RateSample] = deque(maxlen=int(HOUR / interval) + 2)
+        self._coarse: deque[RateSample] = deque(maxlen=int(DAY / MINUTE) + 2)
+        self._minute: list[RateSample] = []
+
+    def add(self, sample: RateSample) -> None:
+        """Add a sample; samples come in the order of time."""
+        self._fine.append(sample)
+        if self._minute and sample.at // MINUTE != self._minute[0].at // MINUTE:
+            self._coarse.append(mean(self._minute))
+            self._minute = []
+        self._minute.append(sample)
+
+    @property
+    def last(self) -> RateSample | None:
+        """The newest sample."""
+        return self._fine[-1] if self._fine else None
+
+    def since(self, at: float) -> list[RateSample]:
+        """Return the samples from a time (epoch seconds) on: all of the last hour, means of minutes before it."""
+        begin = self._fine[0].at if self._fine else float("inf")
+        older = (sample for sample in self._coarse if sample.at < begin)
+        return [sample for sample in (*older, *self._fine) if sample.at >= at]
+
+
+def mean(samples: Iterable[RateSample]) -> RateSample:
+    """Return the mean of some samples, at the time of the first."""
+    samples = list(samples)
+    consumed = [sample.consumed for sample in samples if sample.consumed is not None]
+    return RateSample(
+        samples[0].at,
+        _mean_by_name([sample.backlog for sample in samples]),
+        _mean_by_name([sample.accepted for sample in samples]),
+        _mean_by_name([sample.dead for sample in samples]),
+        sum(consumed) / len(consumed) if consumed else None,
+    )
+
+
+def _mean_by_name(values: list[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for each in values for name in each)
+    found = {name: [each[name] for each in values if name in each] for name in names}
+    return {name: sum(each) / len(each) for name, each in found.items()}
+
+
+class Sampler:
+    """The current state of members, destinations and backlog, and its history. `run` until it is cancelled."""
+
+    def __init__(
+        self, members: Sequence[str], names: Sequence[str], backlog: Backlog, *, interval: float, clock: Clock
+    ) -> None:
+        self._members = [URL(member) for member in members]
+        self._names = names
+        self._backlog = backlog
+        self._interval = interval
+        self._clock = clock
+        self._before: dict[str, tuple[float, Counts]] = {}
+        self.history = SampleHistory(interval)
+        """The charts' data."""
+        self.responses: list[MemberResponse] = []
+        """What each member reported last."""
+        self.destinations: list[DestinationView] = destinations(names, [])
+        """Every destination, those in the worst state first."""
+        self.sampled_at: float | None = None
+        """When this was sampled, epoch seconds; None before the first time."""
+        self.kafka_trouble: str | None = None
+        """Why the backlog cannot be read from Kafka."""
+
+    async def run(self) -> None:
+        """Sample at every interval."""
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False) as session:
+            while True:
+                began = self._clock.now()
+                await self.sample(session)
+                await self._clock.sleep(self._interval - (self._clock.now() - began))
+
+    async def sample(self, session: aiohttp.ClientSession) -> None:
+        """Ask every member and Kafka once."""
+        addresses = [each for member in self._members for each in await _addresses(member)][:_MEMBERS]
+        asking = asyncio.gather(*(_ask(session, member, host) for member, host in addresses))
+        backlog, responses = await asyncio.gather(self._ask_kafka(), asking)
+        total = self._rates(responses)
+        lag: dict[str, float] = {}
+        for response in responses:
+            for (metric, topic), value in response.counts.items():
+                if metric == LAG:
+                    lag[topic] = lag.get(topic, 0.0) + value
+        answered = any(response.trouble is None for response in responses)
+        self.responses = responses
+        self.destinations = destinations(self._names, responses)
+        self.sampled_at = self._clock.wall()
+        self.history.add(
+            RateSample(
+                self.sampled_at,
+                lag if backlog is None else backlog,
+                _of_metric(total, DELIVERED),
+                _of_metric(total, DEAD_LETTERED),
+                sum(_of_metric(total, CONSUMED).values()) if answered else None,
+            )
+        )
+
+    def _rates(self, responses: Sequence[MemberResponse]) -> dict[tuple[str, str], float]:
+        """Return the growth of each counter a second, over all members, since each was asked before."""
+        now = self._clock.now()
+        asked = {response.address for response in responses}
+        self._before = {address: seen for address, seen in self._before.items() if address in asked}
+        total: dict[tuple[str, str], float] = {}
+        for response in responses:
+            if response.trouble is None:
+                then, before = self._before.get(response.address, (now, {}))
+                self._before[response.address] = (now, response.counts)
+                seconds = max(now - then, 0.001)
+                for key, count in growth(before, response.counts).items():
+                    total[key] = total.get(key, 0.0) + count / seconds
+        return total
+
+    async def _ask_kafka(self) -> Mapping[str, float] | None:
+        try:
+            found = await self._backlog()
+        except ConnectorError as error:
+            if self.kafka_trouble is None:
+                _log.warning("console.backlog_unknown", message=str(error))
+            self.kafka_trouble = str(error)
+            return None
+        self.kafka_trouble = None
+        return found
+
+
+def _of_metric(total: Counts, metric: str) -> dict[str, float]:
+    return {label: value for (name, label), value in total.items() if name == metric}
+
+
+async def _addresses(member: URL) -> list[tuple[URL, str | None]]:
+    """Return the member's URL for each address of its name: a headless service names every member at once."""
+    host = member.host or ""
+    if member.scheme != "http":
+        # A certificate is issued for the name, so the name itself is asked.
+        return [(member, None)]
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, member.port or 80, type=socket.SOCK_STREAM)
+    except OSError:
+        return [(member, None)]
+    # A member that listens on both kinds of address is one member.
+    first = [info for info in found if info[0] == socket.AF_INET] or found
+    addresses = sorted({str(info[4][0]) for info in first})
+    if len(addresses) <= 1:
+        return [(member, None)]
+    return [(member.with_host(address), host) for address in addresses]
+
+
+async def _ask(session: aiohttp.ClientSession, member: URL, host: str | None) -> MemberResponse:
+    """Return what a member reports of itself."""
+    address = str(member.origin())
+    headers = {} if host is None else {"Host": host}
+    try:
+        status = await _json(session, member / "status", headers)
+        async with session.get(member / "metrics", headers=headers, allow_redirects=False) as response:
+            metrics = (await _body(response)).decode(errors="replace")
+    except TimeoutError:
+        return MemberResponse(address, trouble=f"no answer within {_TIMEOUT.total:g} s")
+    except (aiohttp.ClientError, ValueError, RecursionError, OSError) as error:
+        return MemberResponse(address, trouble=str(error)[:300] or type(error).__name__)
+    if not isinstance(status, dict):
+        return MemberResponse(address, trouble="/status is not a JSON object; is this a connector's port?")
+    return read_response(address, status, metrics)
+
+
+async def _json(session: aiohttp.ClientSession, address: URL, headers: Mapping[str, str]) -> Any:
+    """Return the JSON of an answer. Raises `ValueError` for any other answer."""
+    async with session.get(address, headers=headers, allow_redirects=False) as response:
+        if response.status != 200:
+            raise ValueError(f"{address.path} answered HTTP {response.status}; is this a connector's port?")
+        return json.loads(await _body(response))
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """Return an answer's body. Raises `ValueError` where it is larger than any member's."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _BODY:
+            raise ValueError(f"an answer of more than {_BODY >> 20} MiB; is this a connector's port?")
+    return bytes(body)
