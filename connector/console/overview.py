@@ -251,7 +251,7 @@ def _row(situation: Situation, destination: DestinationView) -> DestinationRow:
     note = None
     if destination.state != "flowing":
         advice = for_destination(destination, 0)
-        probe = "" if destination.next_probe is None else f" Next try {ago(destination.next_probe, situation.now)}."
+        probe = f" Next try: {_due(destination.next_probe, situation.now)}." if destination.next_probe else ""
         note = f"{(destination.message or advice.meaning).rstrip('.')}. {advice.action}{probe}"
     last = situation.samples[-1] if situation.samples else None
     rate = "–" if last is None or destination.name not in last.accepted else short(last.accepted[destination.name])
@@ -278,8 +278,7 @@ def _card(situation: Situation, destination: DestinationView) -> Card:
     if destination.state == "probing":
         facts.append(CardFact("Next probe", "under way now"))
     elif destination.next_probe is not None:
-        due = ago(destination.next_probe, situation.now) if destination.next_probe > situation.now else "due now"
-        facts.append(CardFact("Next probe", due))
+        facts.append(CardFact("Next probe", _due(destination.next_probe, situation.now)))
     elif destination.state == "held":
         facts.append(CardFact("Next probe", "none: it waits for a person"))
     if destination.members > 1:
@@ -293,6 +292,10 @@ def _card(situation: Situation, destination: DestinationView) -> Card:
         message=destination.message,
         advice=for_destination(destination, len(situation.unreachable)),
     )
+
+
+def _due(at: float, now: float) -> str:
+    return ago(at, now) if at > now else "due now"
 
 
 def _figures(situation: Situation) -> list[Figure]:
