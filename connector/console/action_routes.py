@@ -15,6 +15,7 @@ from connector.console.dead_letter_list import ACTIONS, question
 from connector.console.formatting import moment
 from connector.console.index import Query
 from connector.console.jobs import Action, Busy, Job, job_view
+from connector.console.masking import HIDDEN
 from connector.console.queries import LIST, query_fields, read_order, read_query
 from connector.console.rendering import html, render
 from connector.console.security import CSRF, HEADERS
@@ -111,7 +112,7 @@ class ActionRoutes:
             "job": job.number,
             "dead_letters": expected,
             "filter": [
-                f"{name}={'•••' if name == 'key' and state.mask.key else value}" for name, value in query_fields(query)
+                f"{name}={HIDDEN if name == 'key' and state.mask else value}" for name, value in query_fields(query)
             ],
             "force": order.force,
             "edited": [edit.path for edit in order.edits],
@@ -135,7 +136,7 @@ class ActionRoutes:
         if job is None:
             return self._refuse("There is no such action. The console may have been restarted since.", 404)
         page = self._state.page(job.name, "/jobs", 1 if job.state == "running" else None)
-        return html(render("action.html", page, job_view(job, page.now)))
+        return html(render("action.html", page, job_view(job, page.now, self._state.mask)))
 
     async def _stop(self, request: web.Request) -> web.Response:
         """End a job early."""

@@ -11,7 +11,7 @@ from connector.console.advice import Advice, for_cause
 from connector.console.dead_letter_list import ACTIONS
 from connector.console.formatting import plural
 from connector.console.index import DeadLetterRow
-from connector.console.masking import HIDDEN, VENDOR_MESSAGES, Mask, Masked
+from connector.console.masking import Mask, MaskedRecord
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.reader import DeadLetterEntry
@@ -89,8 +89,8 @@ class DetailView:
 
 def detail_view(found: Found, mask: Mask) -> DetailView:
     """Return the view of one dead letter."""
-    row, masked = found.row, Masked.of(found.inspection, mask)
-    inspection, dead_letter = found.inspection, found.dead_letter
+    row, inspection, dead_letter = found.row, found.inspection, found.dead_letter
+    masked = MaskedRecord.of(dead_letter, inspection, mask)
     decoded = inspection is not None and inspection.schema is not None
     value = b"" if dead_letter is None else dead_letter.record.value or b""
     return DetailView(
@@ -100,35 +100,26 @@ def detail_view(found: Found, mask: Mask) -> DetailView:
         destination=row.destination,
         state=row.state,
         resolved_at=row.resolved_at / 1000 if row.resolved_at else None,
-        message=_message(row, mask, masked),
+        message=masked.message(row.cause, row.field, row.message or "no message"),
         advice=for_cause(row.cause),
         actions=list(ACTIONS.items()) if row.state == "open" else [],
-        facts=_facts(found, mask, masked),
+        facts=_facts(found, masked),
         trouble=found.trouble,
         schema=inspection.schema if inspection is not None else None,
         event=json.dumps(masked.event, ensure_ascii=False, indent=2) if decoded else None,
-        fault=masked.text(inspection.fault) if inspection is not None and inspection.fault is not None else None,
+        fault=masked.fault(inspection.fault) if inspection is not None and inspection.fault is not None else None,
         preparations=[_preparation(each, masked) for each in (inspection.preparations if inspection else ())],
         history=_history(found),
         has_record=dead_letter is not None,
         headers=[
-            (name, _header(name, text, mask, masked))
-            for name, text in (dead_letter.facts.original if dead_letter else ())
+            (name, masked.header(name, text)) for name, text in (dead_letter.facts.original if dead_letter else ())
         ],
         value_size=plural(len(value), "byte"),
-        value=None if mask.events else _dump(value),
+        value=_dump(value) if masked.raw else None,
     )
 
 
-def _message(row: DeadLetterRow, mask: Mask, masked: Masked) -> str:
-    if mask.names_field(row.field) and not masked.hidden:
-        return f"hidden, because it may hold the value of {row.field}"
-    if masked.unread and row.cause in VENDOR_MESSAGES:
-        return "hidden: the event cannot be decoded, so the vendor's message may hold a field of console.mask"
-    return masked.text(row.message or "no message")
-
-
-def _facts(found: Found, mask: Mask, masked: Masked) -> list[Fact]:
+def _facts(found: Found, masked: MaskedRecord) -> list[Fact]:
     """Return what the dead letter's headers report."""
     row = found.row
     facts = [Fact("Failed at", at=row.failed_at / 1000), Fact("Destination", row.destination or "none yet")]
@@ -139,7 +130,7 @@ def _facts(found: Found, mask: Mask, masked: Masked) -> list[Fact]:
     if found.dead_letter is not None:
         facts += _record_facts(found.dead_letter.facts)
     facts.append(Fact("Id", row.id, code=True))
-    facts.append(_key(found, mask, masked))
+    facts.append(_key(found, masked))
     return facts
 
 
@@ -162,14 +153,12 @@ def _record_facts(parsed: ParsedDeadLetter) -> list[Fact]:
     return facts
 
 
-def _key(found: Found, mask: Mask, masked: Masked) -> Fact:
-    key = found.row.key if found.dead_letter is None else found.dead_letter.record.key
-    if key is None:
-        return Fact("Key", "none")
-    return Fact("Key", HIDDEN if mask.key else masked.text(key.decode(errors="backslashreplace")), code=not mask.key)
+def _key(found: Found, masked: MaskedRecord) -> Fact:
+    key = masked.key(found.row.key if found.dead_letter is None else found.dead_letter.record.key)
+    return Fact("Key", "none") if key is None else Fact("Key", key, code=True)
 
 
-def _preparation(preparation: Preparation, masked: Masked) -> PreparationView:
+def _preparation(preparation: Preparation, masked: MaskedRecord) -> PreparationView:
     return PreparationView(
         preparation.destination,
         preparation.rule,
@@ -188,12 +177,6 @@ def _history(found: Found) -> list[HistoryLine]:
         if row.state != "open":
             lines.append(HistoryLine((row.resolved_at or row.failed_at) / 1000, row.state, row.id, own))
     return sorted(lines, key=lambda line: line.at)
-
-
-def _header(name: str, value: bytes | None, mask: Mask, masked: Masked) -> str | None:
-    if value is None:
-        return None
-    return HIDDEN if mask.header(name) else masked.text(value.decode(errors="backslashreplace"))
 
 
 def _dump(value: bytes) -> str:

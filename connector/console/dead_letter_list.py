@@ -10,7 +10,7 @@ from connector.console import charts
 from connector.console.advice import for_cause
 from connector.console.formatting import count, plural
 from connector.console.index import DeadLetterRow, KindCount, Query, TimeBuckets
-from connector.console.masking import HIDDEN, VENDOR_MESSAGES, Mask
+from connector.console.masking import Mask
 from connector.console.queries import ANY, LIST, RATE, address, query_fields, time_field
 from connector.console.rendering import Notice
 from connector.dead_letters.replay import MAX_REPLAYS
@@ -170,27 +170,11 @@ def _row(row: DeadLetterRow, mask: Mask) -> ListRow:
         code=row.code,
         destination=row.destination,
         topic=row.topic,
-        key=key_text(row.key, mask),
-        message=message_text(row, mask),
+        key=mask.listed_key(row.key),
+        message=mask.listed_message(row.cause, row.field, row.message),
         replays=row.replays,
         state=row.state,
     )
-
-
-def key_text(key: bytes | None, mask: Mask) -> str | None:
-    """Return a record's key as it may be shown."""
-    if key is None:
-        return None
-    return HIDDEN if mask.key else key.decode(errors="backslashreplace")
-
-
-def message_text(row: DeadLetterRow, mask: Mask) -> str:
-    """Return the message, unless it may repeat the value of a hidden field: here no event is decoded to compare."""
-    if mask.names_field(row.field):
-        return f"hidden, because it may hold the value of {row.field}"
-    if mask.events and row.cause in VENDOR_MESSAGES:
-        return "open the dead letter to see the vendor's message"
-    return row.message
 
 
 @dataclass(frozen=True, slots=True)

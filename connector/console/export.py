@@ -8,10 +8,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from connector.console.masking import HIDDEN, Mask, Masked
+from connector.console.masking import HIDDEN, Mask, MaskedRecord
 from connector.dead_letters.export import record_json
 from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
+from connector.errors import ConnectorError
 
 _CHUNK: Final = 200
 
@@ -31,25 +32,32 @@ async def lines(
 async def row(dead_letter: DeadLetterEntry, mask: Mask, inspect: Inspect) -> dict[str, Any]:
     """Return what is written of a dead letter: as `connector dlq export` writes it, or what the mask leaves of it.
 
-    With fields hidden the value is left out, because its bytes hold every field: the decoded event replaces it.
+    With a mask the value is left out, because its bytes hold every field: the decoded event replaces it. Keys and
+    headers that may be shown are written as they are.
     """
     whole = record_json(dead_letter)
     if not mask:
         return whole
-    masked = Masked.of(await inspect(dead_letter) if mask.events else None, mask)
-    key = dead_letter.record.key
+    try:
+        inspection = await inspect(dead_letter)
+    except ConnectorError:
+        inspection = None  # without its event nothing of the record is known to be harmless
+    masked = MaskedRecord.of(dead_letter, inspection, mask)
+    record, facts = dead_letter.record, dead_letter.facts
     headers = [
-        {**written, "value": HIDDEN} if mask.header(name) or _holds(value, masked) else written
-        for written, (name, value) in zip(whole["headers"], dead_letter.facts.original, strict=True)
+        written if _shown(value, masked.header(name, value)) else {**written, "value": HIDDEN}
+        for written, (name, value) in zip(whole["headers"], facts.original, strict=True)
     ]
-    shown = {**whole, "key": HIDDEN if mask.key or _holds(key, masked) else whole["key"], "headers": headers}
-    if not mask.events:
-        return shown
-    message = HIDDEN if masked.unread else masked.text(dead_letter.facts.message)
-    return {**shown, "value": None, "event": masked.event, "message": message}
+    return {
+        **whole,
+        "key": whole["key"] if _shown(record.key, masked.key(record.key)) else HIDDEN,
+        "headers": headers,
+        "value": None,
+        "event": masked.event,
+        "message": masked.message(facts.cause, facts.field or "", facts.message),
+    }
 
 
-def _holds(value: bytes | None, masked: Masked) -> bool:
-    """Whether bytes hold one of the texts that are hidden."""
-    text = "" if value is None else value.decode(errors="backslashreplace")
-    return masked.text(text) != text
+def _shown(value: bytes | None, shown: str | None) -> bool:
+    """Whether a page would show all of these bytes."""
+    return value is None or value.decode(errors="backslashreplace") == shown

@@ -7,7 +7,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import structlog
@@ -16,6 +16,7 @@ from connector.clock import Clock
 from connector.console.dead_letter_list import ACTIONS
 from connector.console.formatting import duration, plural
 from connector.console.index import Query
+from connector.console.masking import Mask
 from connector.console.queries import LIST, address
 from connector.dead_letters.replay import Kept, Order, ReplayService, Step
 from connector.errors import ConnectorError
@@ -212,7 +213,7 @@ class JobView:
     back: str
 
 
-def job_view(job: Job, now: float) -> JobView:
+def job_view(job: Job, now: float, mask: Mask) -> JobView:
     """Return the view of one job."""
     kept = f", {job.kept_back:,} kept back" if job.kept_back else ""
     return JobView(
@@ -222,6 +223,9 @@ def job_view(job: Job, now: float) -> JobView:
         took=duration((job.ended or now) - job.started),
         download=job.action == "export" and job.state == "running" and not job.done,
         kept_title="Would fail again" if job.action == "recheck" else "Kept back",
-        kept=sorted(job.kept.values(), key=lambda reason: -reason.dead_letters),
+        kept=[
+            replace(reason, reason=mask.kept_reason(reason.code, reason.reason))
+            for reason in sorted(job.kept.values(), key=lambda reason: -reason.dead_letters)
+        ],
         back=address(LIST, job.query),
     )

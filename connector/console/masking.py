@@ -1,27 +1,38 @@
 """Hides what `console.mask` names before anything is shown or exported. Pure.
 
-An event's own values are hidden by their path. The same values are then hidden wherever else they occur: in the
-fragment of a request, where a field may have another name, in the key, and in a vendor's message that repeats them.
+Three rules. What the mask names is hidden by its name: a field by its path, the key, a header. The same values are then
+hidden wherever else they occur: in the fragment of a request, where a field may have another name, in the key, in the
+headers, and in a message that repeats them. And what cannot be known to be harmless is hidden whole: raw bytes, which
+hold every field; everything of a record whose event cannot be decoded; and, where no event is at hand to compare with,
+keys and any message that may repeat a value.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 from connector.dead_letters.inspection import Inspection
+from connector.dead_letters.reader import DeadLetterEntry
 
 HIDDEN: Final = "•••"
 KEY: Final = "$key"
 HEADER: Final = "$header."
-VENDOR_MESSAGES: Final = frozenset({"refused", "too_large", "gave_up", "unknown_outcome"})
-"""Causes whose message may come from a vendor and repeat any value; the connector's own messages hold no values."""
+HARMLESS_MESSAGES: Final = frozenset({"invalid", "expired"})
+"""Causes whose message comes from a local rule, which names the field and never a value. Any other message may hold
+the words of a vendor, a codec or an exception, and those repeat what they like."""
+_VALUES_IN_REASON: Final = frozenset({"", "decode", "edit", "route"})
+"""What the codes begin with under which a replay keeps records back for reasons that may repeat a value."""
 _SHORTEST: Final = 3
-"""The least characters of a value that is searched for in other texts: shorter ones would hide half of every line."""
+"""Characters from which a value is searched for inside words; a shorter one is hidden only where it is a whole word,
+or it would hide half of every line."""
 
 
 class Mask:
@@ -39,11 +50,6 @@ class Mask:
         """Whether anything is hidden."""
         return bool(self.names)
 
-    @property
-    def events(self) -> bool:
-        """Whether fields of events are hidden, so that an event that cannot be read cannot be shown at all."""
-        return bool(self._paths)
-
     def header(self, name: str) -> bool:
         """Whether a record's header of this name is hidden."""
         return name.lower() in self._headers
@@ -53,12 +59,28 @@ class Mask:
         last = field.rpartition(".")[2].partition("[")[0].lower()
         return bool(last) and any(path[-1].lower() == last for path in self._paths)
 
-    def apply(self, event: Any) -> tuple[Any, tuple[str, ...]]:
-        """Return the event without what is hidden, and the texts that were hidden, the longest first."""
+    def apply(self, event: Any) -> tuple[Any, set[str]]:
+        """Return the event without what is hidden by its path, and the texts that were hidden."""
         hidden: set[str] = set()
-        shown = self._walk(event, (), hidden)
-        found = sorted((text for text in hidden if len(text) >= _SHORTEST), key=len, reverse=True)
-        return shown, tuple(found)
+        return self._walk(event, (), hidden), hidden
+
+    def listed_key(self, key: bytes | None) -> str | None:
+        """Return a key for a list, where no event is decoded: it may be the value of a hidden field."""
+        if key is None or not self:
+            return None if key is None else key.decode(errors="backslashreplace")
+        return HIDDEN
+
+    def listed_message(self, cause: str, field: str, message: str) -> str:
+        """Return a message for a list, where no event is decoded: it may repeat the value of a hidden field."""
+        if self.names_field(field):
+            return f"hidden, because it may hold the value of {field}"
+        if self and cause not in HARMLESS_MESSAGES:
+            return "open the dead letter to see the message"
+        return message
+
+    def kept_reason(self, code: str, reason: str) -> str:
+        """Return why a dead letter was kept back; only the rules of vendors and of replays hold no values."""
+        return HIDDEN if self and code.partition(".")[0] in _VALUES_IN_REASON else reason
 
     def _walk(self, value: Any, path: tuple[str, ...], hidden: set[str]) -> Any:
         if path and any(path[-len(names) :] == names for names in self._paths):
@@ -72,49 +94,160 @@ class Mask:
 
 
 @dataclass(frozen=True, slots=True)
-class Masked:
-    """An event as it may be shown, and the texts to hide elsewhere. `unread`: show nothing of the record's bytes."""
+class MaskedRecord:
+    """A dead letter as it may be shown: its event, and its texts without what is hidden.
 
+    `decoded` is false where there is no event to compare with; then, with a mask, nothing of the record is shown.
+    """
+
+    mask: Mask
     event: Any
     hidden: tuple[str, ...]
-    unread: bool
+    decoded: bool
 
     @classmethod
-    def of(cls, inspection: Inspection | None, mask: Mask) -> Masked:
-        """Hide what the mask names. If the event cannot be decoded, its bytes may hold a hidden field anywhere."""
+    def of(cls, dead_letter: DeadLetterEntry | None, inspection: Inspection | None, mask: Mask) -> MaskedRecord:
+        """Hide what the mask names, and its values wherever else they occur."""
         if inspection is None or inspection.schema is None:
-            return cls(None, (), mask.events)
-        event, hidden = mask.apply(inspection.event)
-        return cls(event, hidden, unread=False)
+            return cls(mask, None, (), decoded=False)
+        event, found = mask.apply(inspection.event)
+        if dead_letter is not None:
+            if mask.key and dead_letter.record.key is not None:
+                found.update(_leaves(_text(dead_letter.record.key)))
+            for name, value in dead_letter.facts.original:
+                if mask.header(name) and value is not None:
+                    found.update(_leaves(_text(value)))
+        hidden = tuple(sorted((text for text in found if text.strip()), key=len, reverse=True))
+        return cls(mask, _cover_event(event, hidden) if hidden else event, hidden, decoded=True)
+
+    @property
+    def raw(self) -> bool:
+        """Whether the record's bytes may be shown: not with a mask, because they hold every field."""
+        return not self.mask
+
+    @property
+    def _hides_all(self) -> bool:
+        return bool(self.mask) and not self.decoded
 
     def text(self, text: str) -> str:
-        """Return a text without what is hidden."""
-        return cover(text, self.hidden)
+        """Return a text of the record, its request or its vendor as it may be shown."""
+        return HIDDEN if self._hides_all else cover(text, self.hidden)
+
+    def fault(self, fault: str) -> str:
+        """Return why there is no event, or no destination, as it may be shown."""
+        if self._hides_all:
+            return "The event cannot be decoded. console.mask hides why, because the reason may hold a value."
+        return self.text(fault)
+
+    def encoded(self, value: bytes) -> str:
+        """Return a key or a header's value as it may be shown; with a mask only where it is readable text."""
+        text = _text(value)
+        if self.mask and not _readable(value):
+            return HIDDEN
+        return self.text(text)
+
+    def key(self, key: bytes | None) -> str | None:
+        """Return the record's key as it may be shown; None where it has none."""
+        if key is None:
+            return None
+        return HIDDEN if self.mask.key else self.encoded(key)
+
+    def header(self, name: str, value: bytes | None) -> str | None:
+        """Return a header's value as it may be shown; None for null."""
+        if value is None:
+            return None
+        return HIDDEN if self.mask.header(name) else self.encoded(value)
+
+    def message(self, cause: str, field: str, message: str) -> str:
+        """Return why the record failed as it may be shown."""
+        if self.mask.names_field(field) and not self.hidden:
+            return f"hidden, because it may hold the value of {field}"
+        if self._hides_all and cause not in HARMLESS_MESSAGES:
+            return "hidden: the event cannot be decoded, so the message may hold a value that console.mask hides"
+        return cover(message, self.hidden)
 
 
-def cover(text: str, hidden: Sequence[str]) -> str:
-    """Return a text without the hidden ones, as JSON and forms write them too."""
-    if not hidden:
-        return text
-    written = {form for value in hidden for form in _written(value)}
-    return re.sub("|".join(map(re.escape, sorted(written, key=len, reverse=True))), HIDDEN, text)
+def cover(text: str, hidden: tuple[str, ...]) -> str:
+    """Return a text without the hidden ones, also as JSON, forms, base64 and hexadecimal write them."""
+    return _pattern(hidden).sub(HIDDEN, text) if hidden else text
+
+
+@lru_cache(maxsize=64)
+def _pattern(hidden: tuple[str, ...]) -> re.Pattern[str]:
+    written = sorted({form for value in hidden for form in _written(value)}, key=len, reverse=True)
+    parts = [re.escape(form) if len(form) >= _SHORTEST else rf"(?<!\w){re.escape(form)}(?!\w)" for form in written]
+    return re.compile("|".join(parts), re.IGNORECASE)
+
+
+def _cover_event(value: Any, hidden: tuple[str, ...]) -> Any:
+    """Return an event whose other fields, and names in maps, do not repeat what is hidden."""
+    if isinstance(value, Mapping):
+        return {cover(str(key), hidden): _cover_event(child, hidden) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_cover_event(child, hidden) for child in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return cover(value, hidden)
+    return HIDDEN if cover(str(value), hidden) != str(value) else value
 
 
 def _written(text: str) -> Iterator[str]:
+    """Yield a text as formats write it."""
     yield text
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]
     yield quote(text, safe="")
     yield quote_plus(text)
+    data = text.encode(errors="surrogatepass")
+    if len(data) >= _SHORTEST:
+        # The last character depends on what follows the value, so it is left out.
+        whole = len(data) * 8 // 6
+        yield base64.b64encode(data).decode()[:whole]
+        yield base64.urlsafe_b64encode(data).decode()[:whole]
+        yield data.hex()
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """Yield every single value as text, except true, false and null, which tell nothing."""
+    """Yield every single value as text, times in each form; true, false and null tell nothing and are left out."""
     if isinstance(value, Mapping):
         for child in value.values():
             yield from _leaves(child)
     elif isinstance(value, list):
         for child in value:
             yield from _leaves(child)
-    elif value is not None and not isinstance(value, bool):
+    elif isinstance(value, bool) or value is None:
+        return
+    else:
         yield str(value)
+        if isinstance(value, float) and value.is_integer():
+            yield str(int(value))
+        yield from _times(value)
+
+
+def _times(value: Any) -> Iterator[str]:
+    """Yield a time in seconds and milliseconds: an event holds it as one of them, and a request as another."""
+    seconds: float | None = None
+    if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value):
+        try:
+            time = datetime.fromisoformat(value)
+            seconds = (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
+            return
+    elif isinstance(value, int) and 10**8 <= value < 10**14:
+        seconds = value / 1000 if value >= 10**11 else float(value)
+    if seconds is not None:
+        yield str(int(seconds))
+        yield str(int(seconds * 1000))
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="backslashreplace")
+
+
+def _readable(value: bytes) -> bool:
+    """Whether bytes are text and nothing else: in any other encoding a hidden value could not be found."""
+    try:
+        return all(character.isprintable() or character in "\t\r\n" for character in value.decode())
+    except UnicodeDecodeError:
+        return False
