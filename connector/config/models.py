@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Final, Literal
+from ipaddress import ip_network
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 _HTTP: Final = ("http", "https")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -373,13 +383,62 @@ class ServerSettings(Model):
         return range(int(first), int(last or first) + 1)
 
 
+class ConsoleTokens(Model):
+    """One token for each role of the console. `look` sees every page, `act` also starts actions."""
+
+    look: SecretStr | None = Field(default=None, min_length=8, description="Signs in to look at every page.")
+    act: SecretStr | None = Field(default=None, min_length=8, description="Signs in to look and to act.")
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        """One token cannot stand for two roles."""
+        if self.look is not None and self.look == self.act:
+            raise ValueError("look and act must be different tokens")
+        return self
+
+
+class ConsoleProxy(Model):
+    """Sign-in by a proxy in front of the console, such as one for single sign-on. It must overwrite `user_header`."""
+
+    addresses: list[str] = Field(
+        min_length=1, description="Where the proxy connects from: addresses or networks such as 10.0.0.0/28."
+    )
+    user_header: str = Field(
+        min_length=1, description="The header in which the proxy names the person, such as X-Forwarded-User."
+    )
+    act: list[str] = Field(default=[], description="The people who may also act; everyone else only looks.")
+
+    @field_validator("addresses")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        """Accept addresses and networks."""
+        for network in value:
+            ip_network(network)
+        return value
+
+
 class ConsoleSettings(Model):
+<<<<<<< HEAD
     """The web page that `connector console` serves."""
 
     host: str = Field(default="127.0.0.1", description="The address to listen on; any but loopback requires a token.")
     port: int = Field(default=8090, ge=0, le=65535, description="The port to listen on; 0: any free port.")
     token: SecretStr | None = Field(
         default=None, min_length=8, description="The token to sign in with; once set, every visitor needs it."
+=======
+    """The pages for the person on call, which `connector console` serves."""
+
+    host: str = Field(
+        default="127.0.0.1", description="The address to listen on; any other than a loopback one demands a token."
+    )
+    port: int = Field(default=8090, ge=0, le=65535, description="The port to listen on; 0: any free one.")
+    tokens: ConsoleTokens = Field(
+        default=ConsoleTokens(), description="What people and programs sign in with. With one set, everyone has to."
+    )
+    token: SecretStr | None = Field(default=None, min_length=8, description="The older name of tokens.act.")
+    proxy: ConsoleProxy | None = Field(
+        default=None, description="Sign-in by a proxy in front of the console. Unset: no header signs anyone in."
+>>>>>>> b8ca55b (Limit sign-in to the console per source, and give it two roles)
     )
     hosts: list[str] = Field(
         default=[],
@@ -400,6 +459,20 @@ class ConsoleSettings(Model):
         "$header.name.",
     )
     audit_topic: str | None = Field(default=None, description="Where to record each action, in addition to the log.")
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        """`token` and `tokens.act` are the same setting."""
+        if self.token is not None and self.tokens.act is not None:
+            raise ValueError("token is the older name of tokens.act; set only tokens.act")
+        return self
+
+    @property
+    def roles(self) -> dict[Literal["look", "act"], str]:
+        """The token of each role that has one."""
+        act = self.tokens.act or self.token
+        found: dict[Literal["look", "act"], SecretStr | None] = {"look": self.tokens.look, "act": act}
+        return {role: token.get_secret_value() for role, token in found.items() if token is not None}
 
     @field_validator("members")
     @classmethod

@@ -27,7 +27,7 @@ class Console:
 
     def __init__(self, settings: Settings, members: Sequence[str], ports: ConsolePorts) -> None:
         own = settings.console
-        demand_token(own.host, own.token.get_secret_value() if own.token is not None else None)
+        demand_token(own.host, own.roles, proxy=own.proxy is not None)
         self._host, self._wanted = own.host, own.port
         self._state = ConsoleState(settings, members, ports)
         self._runner: web.AppRunner | None = None

@@ -5,11 +5,10 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Final
 
-import structlog
 from aiohttp import web
 
 from connector.console.rendering import html, render
-from connector.console.security import CSRF, HEADERS, SIGN_IN
+from connector.console.security import CSRF, HEADERS, SIGN_IN, SIGN_OUT
 from connector.console.state import ConsoleState
 from connector.errors import ConnectorError
 
@@ -17,7 +16,6 @@ _STATIC: Final = {"console.css": "text/css", "console.js": "text/javascript", "i
 _FILES: Final = {name: (files("connector.console") / "static" / name).read_bytes() for name in _STATIC}
 _NAME: Final = 40
 """Characters of a person's name that are kept."""
-_log = structlog.get_logger()
 
 
 class AuthRoutes:
@@ -33,7 +31,7 @@ class AuthRoutes:
             web.get("/static/{name}", self._static),
             web.get(SIGN_IN, self._ask),
             web.post(SIGN_IN, self._sign_in),
-            web.post("/sign-out", self._sign_out),
+            web.post(SIGN_OUT, self._sign_out),
         ]
 
     async def _health(self, _request: web.Request) -> web.Response:
@@ -61,20 +59,20 @@ class AuthRoutes:
     async def _sign_in(self, request: web.Request) -> web.Response:
         """Sign a person in who has the token."""
         state = self._state
+        source = state.guard.source(request)
         form = await request.post()
         fault = state.form_fault(request, form.get(CSRF))
         if fault is not None:
             return self._form(fault, 403)
-        if not state.guard.may_try():
+        if not state.guard.may_try(source):
             return self._form("Too many wrong tokens. Wait a minute, then try again.", 429)
         name = " ".join(str(form.get("name", "")).split())[:_NAME] or "anonymous"
-        session = state.guard.sign_in(str(form.get("token", "")), name)
+        session = state.guard.sign_in(source, str(form.get("token", "")), name)
         if session is None:
-            _log.warning("console.sign_in_refused", remote=request.remote)
             return self._form("Wrong token.", 401)
         state.guard.sign_out(state.session())
         try:
-            await state.audit.note("sign_in", f"{name} ({request.remote})", {})
+            await state.audit.note("sign_in", f"{name} ({source})", {"role": session.role})
         except ConnectorError as error:
             state.guard.sign_out(session)
             return self._form(f"Sign-in failed, because it cannot be recorded in the audit topic: {error}", 503)

@@ -1,25 +1,32 @@
-"""Who may see the pages and act: Host names, sign-in, CSRF tokens, and restrictive security headers.
+"""Who may see the pages and act: Host names, sign-in, roles, CSRF tokens, and restrictive security headers.
 
 Theory of operation. A request passes these checks in order. Its Host must be an address, localhost or a configured
 name, so that a foreign name that resolves to this address (DNS rebinding) gets nothing. With a token, a person signs in
 once and holds a session cookie that no script can read and no other site sends; a program sends `Authorization:
-Bearer`. Every change is a POST and must carry the CSRF token of its session and no sign of another site. Every answer
-forbids the browser to run, load or frame anything that is not served here.
+Bearer`; a trusted proxy may name the person in a header. A token stands for a role: `look` sees every page, `act` also
+starts actions. Every change is a POST and must carry the CSRF token of its session and no sign of another site. Every
+answer forbids the browser to run, load or frame anything that is not served here.
+
+Wrong tokens are counted for each source, whether they come by form or by header: after ten within a minute that source
+waits, and no other one does. Memory is taken by signed-in sessions only. A browser that has not signed in keeps a
+random id in its cookie, and its CSRF token is computed from that id, so visits cannot crowd out sessions.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+import structlog
 from aiohttp import web
 
 from connector.clock import Clock
@@ -30,6 +37,9 @@ CSRF: Final = "csrf"
 SESSION_SECONDS: Final = 12 * 3600.0
 OPEN_PATHS: Final = ("/healthz", "/static/")
 SIGN_IN: Final = "/sign-in"
+SIGN_OUT: Final = "/sign-out"
+_NAME: Final = 60
+"""Characters of a person's name, or of an address, that are kept."""
 
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -46,26 +56,66 @@ HEADERS: Final[Mapping[str, str]] = {
 _MOST_SESSIONS: Final = 1000
 _TRIES: Final = 10
 _TRIES_SECONDS: Final = 60.0
+_MOST_SOURCES: Final = 10_000
+"""Sources whose wrong tokens are counted; the ones that failed longest ago are dropped first."""
+_COOKIE_ID: Final = re.compile(r"[\w-]{32}")
+_FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via")
 
+Role = Literal["look", "act"]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_log = structlog.get_logger()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Session:
-    """A browser's session. `name` is what the person entered at sign-in; None before sign-in."""
+    """A browser's session. `name` is what the person entered at sign-in, or the proxy's name; None before sign-in."""
 
     id: str
     until: float
     name: str | None = None
+    role: Role = "look"
 
 
-def demand_token(host: str, token: str | None) -> None:
+class ProxySignIn:
+    """Sign-in by a trusted proxy: who is named in a header, believed from the proxy's addresses only."""
+
+    def __init__(self, addresses: Iterable[str], user_header: str, act: Collection[str]) -> None:
+        self._networks = [ipaddress.ip_network(address) for address in addresses]
+        self._header = user_header
+        self._act = act
+
+    def trusts(self, request: web.Request) -> bool:
+        """Whether the request comes from the proxy."""
+        try:
+            address = ipaddress.ip_address(request.remote or "")
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
+
+    def person(self, request: web.Request) -> tuple[str, Role] | None:
+        """Return who the proxy says the person is, and the role; None for any other request."""
+        name = " ".join(request.headers.get(self._header, "").split())[:_NAME]
+        if not name or not self.trusts(request):
+            return None
+        return name, "act" if name in self._act else "look"
+
+
+def _source(address: str) -> str:
+    """Return what wrong tokens are counted for: the address, of IPv6 the network, of which a host has every address."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:_NAME]
+    return str(ipaddress.ip_network((ip, 64), strict=False)) if ip.version == 6 else str(ip)
+
+
+def demand_token(host: str, roles: Mapping[Role, str], *, proxy: bool = False) -> None:
     """Raise `StartupError` if other machines could reach the page without a token."""
-    if token or is_loopback(host):
+    if roles or proxy or is_loopback(host):
         return
     raise StartupError(
-        f"console.host is {host}, which other machines can reach, and there is no console.token: set one, such as "
-        "${file:/run/secrets/console-token}, or listen on 127.0.0.1"
+        f"console.host is {host}, which other machines can reach, and console.tokens has no token: set one, such as "
+        "act: ${file:/run/secrets/console-token}, or listen on 127.0.0.1"
     )
 
 
@@ -95,10 +145,11 @@ def host_allowed(header: str, names: Collection[str]) -> bool:
 
 
 class Caller(NamedTuple):
-    """Who makes a request: a session, or a program that sends the token itself."""
+    """Who makes a request: a session, or a program that sends the token itself; and what the caller may do."""
 
     session: Session
     by_token: bool
+    role: Role
 
 
 _caller: Final[ContextVar[Caller | None]] = ContextVar("caller", default=None)
@@ -112,53 +163,56 @@ def caller() -> Caller | None:
 class SignInGuard:
     """Checks each request and keeps the sessions. One per process: sessions end with it, or after 12 hours."""
 
-    def __init__(self, *, token: str | None, names: Collection[str], clock: Clock) -> None:
-        self._token = token
+    def __init__(
+        self, *, roles: Mapping[Role, str], names: Collection[str], clock: Clock, proxy: ProxySignIn | None = None
+    ) -> None:
+        self._roles = roles
         self._names = names
         self._clock = clock
+        self._proxy = proxy
         self._secret = secrets.token_bytes(32)
         self._sessions: OrderedDict[str, Session] = OrderedDict()
-        self._wrong: list[float] = []
+        self._wrong: OrderedDict[str, list[float]] = OrderedDict()
+        self.wrong_tokens = 0
+        """Wrong tokens since the start, from every source."""
 
     @property
     def needs_token(self) -> bool:
         """Whether people have to sign in."""
-        return self._token is not None
+        return bool(self._roles) or self._proxy is not None
 
     def csrf(self, session: Session) -> str:
         """Return the CSRF token of this session's forms."""
         return hmac.new(self._secret, session.id.encode(), sha256).hexdigest()
 
-    def session(self, request: web.Request) -> Session:
-        """Return the request's session, a new one if it has no valid one."""
-        found = self._sessions.get(request.cookies.get(COOKIE, ""))
-        if found is not None and found.until > self._clock.now():
-            return found
-        return self._begin(None)
+    def source(self, request: web.Request) -> str:
+        """Return where a request comes from: its address, or the one that a trusted proxy reports."""
+        address = request.remote or "unknown"
+        if self._proxy is not None and self._proxy.trusts(request):
+            # The proxy appends to the header, so only the last entry is its own.
+            address = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip() or address
+        return _source(address)
 
-    def bearer(self, request: web.Request) -> bool:
-        """Whether the request carries the token itself, as programs send it."""
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and self.right(given.strip())
+    def role_of(self, given: str) -> Role | None:
+        """Return the role that a token stands for, None for a wrong one. Compares each token in constant time."""
+        data = given.encode(errors="surrogateescape")
+        found: Role | None = None
+        for role, token in self._roles.items():
+            if hmac.compare_digest(data, token.encode(errors="surrogateescape")):
+                found = role
+        return found
 
-    def right(self, given: str) -> bool:
-        """Whether this is the token."""
-        return self._token is not None and hmac.compare_digest(
-            given.encode(errors="surrogateescape"), self._token.encode(errors="surrogateescape")
-        )
+    def may_try(self, source: str) -> bool:
+        """Whether a source may try a token now: after ten wrong ones within a minute it has to wait."""
+        return len(self._recent(source)) < _TRIES
 
-    def may_try(self) -> bool:
-        """Whether a token may be tried now: after ten wrong ones within a minute everyone has to wait."""
-        now = self._clock.now()
-        self._wrong = [at for at in self._wrong if now - at < _TRIES_SECONDS]
-        return len(self._wrong) < _TRIES
-
-    def sign_in(self, given: str, name: str) -> Session | None:
+    def sign_in(self, source: str, given: str, name: str) -> Session | None:
         """Return a new session if the token is right, None otherwise."""
-        if not self.right(given):
-            self._wrong.append(self._clock.now())
+        role = self.role_of(given)
+        if role is None:
+            self._count_wrong(source, "form")
             return None
-        return self._begin(name)
+        return self._begin(name, role)
 
     def sign_out(self, session: Session) -> None:
         """End a session."""
@@ -202,23 +256,72 @@ class SignInGuard:
             )
         if request.path.startswith(OPEN_PATHS):
             return await handler(request)
-        by_token = self.needs_token and self.bearer(request)
-        session = Session("", 0.0, "bearer") if by_token else self.session(request)
-        _caller.set(Caller(session, by_token))
-        if self.needs_token and session.name is None and request.path != SIGN_IN:
+        found = self._identify(request)
+        _caller.set(found)
+        if found.session.name is None and self.needs_token and request.path != SIGN_IN:
             if request.method != "GET" or request.headers.get("Sec-Fetch-Mode", "navigate") != "navigate":
                 raise web.HTTPUnauthorized(text="sign in first\n")
             raise web.HTTPSeeOther(SIGN_IN)
+        if request.method not in ("GET", "HEAD") and found.role != "act" and request.path not in (SIGN_IN, SIGN_OUT):
+            raise web.HTTPForbidden(text="your token may look but not act; sign in with the token of the role act\n")
         response = await handler(request)
-        if not by_token and not response.prepared and COOKIE not in response.cookies:
-            self.set_cookie(request, response, session)
+        if not found.by_token and not response.prepared and COOKIE not in response.cookies:
+            self.set_cookie(request, response, found.session)
         return response
 
-    def _begin(self, name: str | None) -> Session:
-        session = Session(secrets.token_urlsafe(24), self._clock.now() + SESSION_SECONDS, name)
+    def _identify(self, request: web.Request) -> Caller:
+        """Return who makes a request. Raises an HTTP answer for a source that tries too many tokens."""
+        if not self.needs_token:
+            if any(name in request.headers for name in _FORWARDED):
+                # Whoever reaches the proxy would act as if sitting at this machine.
+                raise web.HTTPForbidden(text="behind a proxy the console needs console.tokens or console.proxy\n")
+            return Caller(self._stranger(request), by_token=False, role="act")
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            role = self._bearer(self.source(request), given.strip())
+            if role is not None:
+                return Caller(Session("", 0.0, "bearer", role), by_token=True, role=role)
+        session = self._sessions.get(request.cookies.get(COOKIE, ""))
+        if session is not None and session.until <= self._clock.now():
+            session = None
+        person = None if self._proxy is None else self._proxy.person(request)
+        if person is not None and (session is None or (session.name, session.role) != person):
+            session = self._begin(*person)
+        found = session or self._stranger(request)
+        return Caller(found, by_token=False, role=found.role)
+
+    def _bearer(self, source: str, given: str) -> Role | None:
+        """Return the role of a program's token, None for a wrong one, which is counted."""
+        if not self.may_try(source):
+            raise web.HTTPTooManyRequests(text="too many wrong tokens; wait a minute\n")
+        role = self.role_of(given)
+        if role is None:
+            self._count_wrong(source, "header")
+        return role
+
+    def _count_wrong(self, source: str, by: str) -> None:
+        """Count and log a wrong token."""
+        self.wrong_tokens += 1
+        tries = [*self._recent(source), self._clock.now()]
+        self._wrong[source] = tries
+        self._wrong.move_to_end(source)
+        while len(self._wrong) > _MOST_SOURCES:
+            self._wrong.popitem(last=False)
+        _log.warning("console.sign_in_refused", remote=source, by=by, tries=len(tries), total=self.wrong_tokens)
+
+    def _recent(self, source: str) -> list[float]:
+        now = self._clock.now()
+        return [at for at in self._wrong.get(source, ()) if now - at < _TRIES_SECONDS]
+
+    def _stranger(self, request: web.Request) -> Session:
+        """Return a session that nothing keeps: its id is the cookie's, or a new one."""
+        given = request.cookies.get(COOKIE, "")
+        known = _COOKIE_ID.fullmatch(given) and given not in self._sessions
+        return Session(given if known else secrets.token_urlsafe(24), 0.0)
+
+    def _begin(self, name: str, role: Role) -> Session:
+        session = Session(secrets.token_urlsafe(24), self._clock.now() + SESSION_SECONDS, name, role)
         self._sessions[session.id] = session
         while len(self._sessions) > _MOST_SESSIONS:
-            # Browsers that never signed in go first: a thousand visits must not sign a person out.
-            strangers = (key for key, other in self._sessions.items() if other.name is None and key != session.id)
-            self._sessions.pop(next(strangers, next(iter(self._sessions))))
+            self._sessions.popitem(last=False)
         return session

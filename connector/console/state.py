@@ -16,7 +16,7 @@ from connector.console.jobs import Jobs
 from connector.console.masking import Mask
 from connector.console.rendering import Page
 from connector.console.sampling import Backlog, Sampler
-from connector.console.security import Session, SignInGuard, caller
+from connector.console.security import ProxySignIn, Session, SignInGuard, caller
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
@@ -50,12 +50,14 @@ class ConsoleState:
 
     def __init__(self, settings: Settings, members: Sequence[str], ports: ConsolePorts) -> None:
         own = settings.console
-        token = own.token.get_secret_value() if own.token is not None else None
+        proxy = None
+        if own.proxy is not None:
+            proxy = ProxySignIn(own.proxy.addresses, own.proxy.user_header, own.proxy.act)
         self.settings = settings
         self.ports = ports
         self.clock = ports.clock
         self.mask = Mask(own.mask)
-        self.guard = SignInGuard(token=token, names=own.hosts, clock=ports.clock)
+        self.guard = SignInGuard(roles=own.roles, names=own.hosts, clock=ports.clock, proxy=proxy)
         self.index = DeadLetterIndex(own.letters)
         self.feed = Feed(self.index, ports.tail)
         self.sampler = Sampler(
@@ -76,9 +78,15 @@ class ConsoleState:
         found = caller()
         return found is not None and found.by_token
 
+    @property
+    def may_act(self) -> bool:
+        """Whether the caller of this request may start actions."""
+        found = caller()
+        return found is not None and found.role == "act"
+
     def who(self, request: web.Request) -> str:
         """Return who asks, for the audit log: the name of the session, and the address."""
-        return f"{self.session().name or 'anonymous'} ({request.remote or 'unknown'})"
+        return f"{self.session().name or 'anonymous'} ({self.guard.source(request)})"
 
     def page(self, title: str, section: str, live: int | None = None) -> Page:
         """Return what a page shows around its content; see `Page`."""
@@ -95,6 +103,7 @@ class ConsoleState:
             title=title,
             section=section,
             live=live,
+            may_act=self.may_act,
         )
 
     def form_fault(self, request: web.Request, given: object) -> str | None:

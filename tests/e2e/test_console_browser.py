@@ -82,7 +82,7 @@ def sign_in(tab: Page, site: Site, token: str = TOKEN) -> None:
     """Fill in the form of the guarded console."""
     tab.goto(f"{site.guarded}/")
     tab.get_by_label("Your name, for the audit log").fill("Noor")
-    tab.get_by_label("Token (console.token)").fill(token)
+    tab.get_by_label("Token").fill(token)
     tab.get_by_role("button", name="Sign in").click()
 
 

@@ -153,17 +153,106 @@ async def test_a_program_with_the_token_needs_no_form(guarded: Site, browser: ai
     assert json.loads(guarded.audit.records[0])["who"] == "bearer (127.0.0.1)"
 
 
-async def test_wrong_tokens_are_tried_ten_times_a_minute(guarded: Site, browser: aiohttp.ClientSession) -> None:
-    """After ten wrong tokens even the right one has to wait, so that nobody guesses by force."""
-    async with browser.get(f"{guarded.url}/sign-in") as answer:
+async def sign_in(browser: aiohttp.ClientSession, site: Site, token: str, **headers: str) -> int:
+    """Fill in the form, and return the status of its answer."""
+    async with browser.get(f"{site.url}/sign-in", headers=headers) as answer:
         found = re.search(r'name="csrf" value="(\w+)"', await answer.text())
     assert found is not None
-    statuses = []
-    for token in [*["wrong-token"] * 10, TOKEN]:
-        form = {"csrf": found[1], "token": token, "name": "Noor"}
-        async with browser.post(f"{guarded.url}/sign-in", data=form, allow_redirects=False) as answer:
-            statuses.append(answer.status)
-    assert statuses == [*[401] * 10, 429]
+    form = {"csrf": found[1], "token": token, "name": "Noor"}
+    url = f"{site.url}/sign-in"
+    async with browser.post(url, data=form, headers=headers, allow_redirects=False) as answer:
+        return answer.status
+
+
+BEHIND_PROXY = {"proxy": {"addresses": ["127.0.0.1"], "user_header": "X-User", "act": ["noor"]}}
+"""A console behind a proxy at this machine, which reports who asks and from where."""
+
+
+async def test_wrong_tokens_of_one_source_stop_that_source_only(browser: aiohttp.ClientSession) -> None:
+    """After ten wrong tokens, by form or by header, the right one has to wait; another source signs in at once.
+
+    Kills: a limit that everyone shares, guesses by header that are not counted.
+    """
+    async with running(Site([dead(1)], token=TOKEN, **BEHIND_PROXY)) as site:
+        for number in range(5):
+            guess = {"Authorization": f"Bearer wrong-{number}", "X-Forwarded-For": "10.0.0.9"}
+            async with browser.get(f"{site.url}/", headers={**guess, "Sec-Fetch-Mode": "cors"}) as answer:
+                assert answer.status == 401
+        bad = {"X-Forwarded-For": "10.9.9.9, 10.0.0.9"}
+        assert [await sign_in(browser, site, "wrong-token", **bad) for _ in range(5)] == [401] * 5
+        assert await sign_in(browser, site, TOKEN, **bad) == 429
+        right = {"Authorization": f"Bearer {TOKEN}", **bad}
+        async with browser.get(f"{site.url}/", headers=right) as answer:
+            assert answer.status == 429
+        assert site.console._state.guard.wrong_tokens == 10
+        assert await sign_in(browser, site, TOKEN, **{"X-Forwarded-For": "10.0.0.8"}) == 303
+
+
+async def test_visits_do_not_end_a_session(guarded: Site, browser: aiohttp.ClientSession) -> None:
+    """A thousand visits without a token keep nothing, so a person who signs in stays signed in.
+
+    Kills: a session that is kept for each visit.
+    """
+    assert await sign_in(browser, guarded, TOKEN) == 303
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as stranger:
+        for _ in range(40):
+            async with stranger.get(f"{guarded.url}/sign-in") as answer:
+                assert answer.status == 200
+    assert len(guarded.console._state.guard._sessions) == 1
+    async with browser.get(f"{guarded.url}/dead-letters") as answer:
+        assert "Sign out Noor" in await answer.text()
+
+
+async def test_who_may_only_look_cannot_act(browser: aiohttp.ClientSession) -> None:
+    """The token of the role `look` shows every page without its buttons, and whatever it asks to be done is refused.
+
+    Kills: a role that only hides the buttons.
+    """
+    tokens = {"look": "look-look-look", "act": "act-act-act-act"}
+    async with running(Site([dead(1)], tokens=tokens)) as site:
+        assert await sign_in(browser, site, tokens["look"]) == 303
+        async with browser.get(f"{site.url}/dead-letters") as answer:
+            text = await answer.text()
+            assert "Dead letters" in text
+            assert "Discard" not in text
+        async with browser.get(f"{site.url}/confirm?action=discard") as answer:
+            assert answer.status == 403
+        bearer = {"Authorization": f"Bearer {tokens['look']}"}
+        for headers in ({}, bearer):
+            async with browser.post(f"{site.url}/jobs", data={"action": "discard"}, headers=headers) as answer:
+                assert answer.status == 403
+        assert site.replays.orders == []
+        bearer = {"Authorization": f"Bearer {tokens['act']}"}
+        url = f"{site.url}/jobs"
+        async with browser.post(url, data={"action": "discard"}, headers=bearer, allow_redirects=False) as answer:
+            assert answer.status == 303
+
+
+async def test_a_trusted_proxy_signs_people_in(browser: aiohttp.ClientSession) -> None:
+    """The proxy's header names the person, and the configuration who of them may act; without it nobody is in."""
+    async with running(Site([dead(1)], **BEHIND_PROXY)) as site:
+        for name, button in (("noor", True), ("kim", False)):
+            async with browser.get(f"{site.url}/dead-letters", headers={"X-User": name}) as answer:
+                text = await answer.text()
+                assert (f"Sign out {name}" in text, "Discard" in text) == (True, button)
+    async with running(Site([dead(1)], **BEHIND_PROXY)) as site, aiohttp.ClientSession() as other:
+        answer = await other.get(f"{site.url}/dead-letters")
+        assert str(answer.url).endswith("/sign-in")
+
+
+async def test_the_header_of_any_other_address_signs_nobody_in(browser: aiohttp.ClientSession) -> None:
+    """Only the proxy's own addresses are believed, and without `console.proxy` no header is."""
+    elsewhere = {"proxy": {"addresses": ["10.1.0.0/16"], "user_header": "X-User", "act": ["noor"]}}
+    for settings in (elsewhere, {"token": TOKEN}):
+        async with running(Site([dead(1)], **settings)) as site:
+            answer = await browser.get(f"{site.url}/dead-letters", headers={"X-User": "noor"})
+            assert str(answer.url).endswith("/sign-in")
+
+
+async def test_an_open_console_is_closed_behind_a_proxy(site: Site, browser: aiohttp.ClientSession) -> None:
+    """Without a token the console serves this machine, not whoever reaches a proxy on it."""
+    async with browser.get(f"{site.url}/", headers={"X-Forwarded-For": "10.0.0.9"}) as answer:
+        assert answer.status == 403
 
 
 async def test_every_answer_ties_the_browsers_hands(site: Site, browser: aiohttp.ClientSession) -> None:
@@ -206,17 +295,17 @@ async def test_the_session_cookie_is_of_no_use_to_others(guarded: Site, browser:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "console.internal"])
 def test_no_other_machine_gets_a_page_without_a_token(host: str) -> None:
     """Any address but this machine's own demands a token, with a sentence that says how to set one."""
-    with pytest.raises(StartupError, match="there is no console.token: set one"):
-        demand_token(host, None)
+    with pytest.raises(StartupError, match="console.tokens has no token: set one"):
+        demand_token(host, {})
     with pytest.raises(StartupError, match="other machines can reach"):
         Site([], host=host)
-    demand_token(host, TOKEN)
+    demand_token(host, {"look": TOKEN})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
 def test_this_machine_needs_none(host: str) -> None:
     """Loopback is open to whoever is on this machine."""
-    demand_token(host, None)
+    demand_token(host, {})
 
 
 def test_a_short_token_is_refused() -> None:
