@@ -116,11 +116,7 @@ class Site:
 
         def dead_letters(wanted: Filter, _resolved: bool, progress: Progress) -> Iterator[DeadLetterEntry]:
             progress(1, 1)
-<<<<<<< HEAD
-            yield from (one for one in self.dead_letters if wanted.matches(one.facts, one.record))
-=======
-            yield from (each for each in self.dead_letters if wanted.fits(each.facts, each.record.key))
->>>>>>> 5bb6cf8 (Draw the console's pages by Jinja2 templates over view models)
+            yield from (each for each in self.dead_letters if wanted.matches(each.facts, each.record))
 
         return ConsolePorts(
             tail=lambda: ListedTail(records),
