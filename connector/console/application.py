@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import traceback
 from collections.abc import Sequence
 
+import structlog
 from aiohttp import web
 
 from connector.config.loader import Settings
@@ -16,6 +18,8 @@ from connector.console.rendering import html, render
 from connector.console.security import Handler, caller, demand_token
 from connector.console.state import ConsolePorts, ConsoleState
 from connector.errors import ConnectorError, StartupError
+
+_log = structlog.get_logger()
 
 
 class Console:
@@ -85,6 +89,15 @@ class Console:
             if caller() is None:
                 raise
             title, why, status = "Not found", "No page has this address.", 404
+        except web.HTTPException:
+            raise
+        except Exception as error:  # noqa: BLE001 -- the last place where a failure can still become a page
+            # Where it failed, not its message: that may hold what a record held.
+            frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+            where = f"{frame.f_code.co_filename}:{line}"
+            _log.error("console.page_failed", path=request.path, error=type(error).__name__, where=where)
+            title, status = "This page failed", 500
+            why = "Report this as a bug, with the line console.page_failed of the log. The other pages still work."
         page = self._state.page(title, "")
         return html(render("message.html", page, message=why, kind="warn", back="/"), status)
 

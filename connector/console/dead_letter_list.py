@@ -49,6 +49,7 @@ class Listing:
     trouble: str | None = None
     left: int = 0
     read: int = 0
+    foreign: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,9 @@ def _notice(listing: Listing) -> Notice | None:
         return Notice("warn", f"Dead letters cannot be read: {listing.trouble}")
     if listing.left:
         return Notice("calm", f"Still reading: {listing.read:,} so far. Reload the page to see all.")
+    if listing.foreign:
+        is_or_are = "is not a dead letter" if listing.foreign == 1 else "are not dead letters"
+        return Notice("calm", f"{plural(listing.foreign, 'record')} of the topic {is_or_are} and not shown.")
     return None
 
 

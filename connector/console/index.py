@@ -28,6 +28,12 @@ NAMES: Final = ("cause", "code", "destination", "topic", "field", "vendor")
 STATES: Final[tuple[State, ...]] = ("open", "replayed", "discarded")
 KEY_LIMIT: Final = 200
 """Bytes of a key that are kept."""
+MESSAGE_LIMIT: Final = 300
+"""Characters of a message that are kept; the page of a dead letter reads the whole one from Kafka."""
+TEXT_LIMIT: Final = 256
+"""Characters of a cause, code, field or name that are kept."""
+_FAR: Final = 1 << 53
+"""Milliseconds from 1970 beyond which a time is not kept: no calendar reaches it."""
 
 Name = Literal["cause", "code", "destination", "topic", "field", "vendor"]
 
@@ -103,12 +109,12 @@ class DeadLetterColumns:
         key = None if record.key is None else record.key[:KEY_LIMIT]
         row = DeadLetterRow(
             facts.id,
-            max(-(1 << 62), min(1 << 62, facts.failed_at)),
-            *(facts.cause, facts.code or "", facts.destination or "", facts.origin.topic),
-            *(facts.field or "", facts.vendor or ""),
+            max(-_FAR, min(_FAR, facts.failed_at)),
+            *(_cut(facts.cause), _cut(facts.code), _cut(facts.destination), _cut(facts.origin.topic)),
+            *(_cut(facts.field), _cut(facts.vendor)),
             key,
-            facts.message,
-            min(facts.replays, 1 << 30),
+            facts.message[:MESSAGE_LIMIT],
+            max(0, min(facts.replays, 1 << 30)),
             STATES[state],
             0,
             (record.partition, record.offset),
@@ -200,7 +206,7 @@ class DeadLetterIndex:
         self.forgotten = 0
         """Unresolved dead letters that were dropped because there was no room for them, the oldest."""
         self.foreign = 0
-        """Records of the topic that are not dead letters of a connector."""
+        """Records of the topic that are not dead letters of a connector, or not readable as such."""
         self.version = 0
         """Changes whenever the index does."""
         self._columns = DeadLetterColumns()
@@ -218,7 +224,7 @@ class DeadLetterIndex:
         With `show` false, searches find them only after the next `show`: each change drops the cached searches, which
         would make reading a large topic slow.
         """
-        parsed = [(record, parse_resolution(record) or parse(record.headers)) for record in records]
+        parsed = [(record, _parsed(record)) for record in records]
         with self._lock:
             for record, found in parsed:
                 if isinstance(found, Resolution):
@@ -361,6 +367,18 @@ class DeadLetterIndex:
         self._columns, self._order = table, []
 
 
+def _parsed(record: Record) -> Resolution | ParsedDeadLetter | None:
+    """Return what a record of the topic is; None for one that is not ours or cannot be read."""
+    try:
+        return parse_resolution(record) or parse(record.headers)
+    except Exception:  # noqa: BLE001 -- anyone may write to the topic: no record may end the thread that reads it
+        return None
+
+
+def _cut(text: str | None) -> str:
+    return (text or "")[:TEXT_LIMIT]
+
+
 def round_width(span: int, bars: int) -> int:
     """Return the least round number of milliseconds, a second or more, of which `bars` cover `span`."""
     return next((width for width in _WIDTHS if width * bars >= span), -(-span // bars))
@@ -382,7 +400,7 @@ def _millis(text: str) -> int:
     """Return ISO 8601 as epoch milliseconds, 0 where it is none."""
     try:
         return int(datetime.fromisoformat(text).timestamp() * 1000)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):
         return 0
 
 

@@ -36,7 +36,7 @@ class PageRoutes:
         return [
             web.get("/", self._overview),
             web.get(LIST, self._dead_letters),
-            web.get(LIST + "/{id}", self._dead_letter),
+            web.get(LIST + "/{id:.+}", self._dead_letter),
         ]
 
     async def _overview(self, request: web.Request) -> web.Response:
@@ -113,6 +113,7 @@ class PageRoutes:
             trouble=feed.trouble,
             left=feed.left,
             read=len(index),
+            foreign=index.foreign,
         )
 
     async def _dead_letter(self, request: web.Request) -> web.Response:
@@ -132,8 +133,17 @@ class PageRoutes:
                 trouble = f"It cannot be decoded or checked now: {error}"
             same = await asyncio.to_thread(state.index.same_event, dead_letter.facts.dedup_id)
         page = state.page(f"Dead letter {row.id[:8]}", LIST)
-        view = detail_view(Found(row, dead_letter, inspection, trouble, same), state.mask)
-        return html(render("dead_letter.html", page, view))
+        try:
+            text = render(
+                "dead_letter.html", page, detail_view(Found(row, dead_letter, inspection, trouble, same), state.mask)
+            )
+        except (ValueError, TypeError, RecursionError) as error:
+            # An event may be what JSON cannot hold, such as one nested too deep. The rest of the page is still of use.
+            trouble = f"The event cannot be shown: {type(error).__name__}. Export the dead letter to see it."
+            text = render(
+                "dead_letter.html", page, detail_view(Found(row, dead_letter, None, trouble, same), state.mask)
+            )
+        return html(text)
 
     async def _fetch(self, row: DeadLetterRow) -> tuple[DeadLetterEntry | None, str | None]:
         """Return a dead letter's record from Kafka, or why there is none."""

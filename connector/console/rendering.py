@@ -69,4 +69,6 @@ def render(template: str, page: Page | None = None, view: object = None, **more:
 
 def html(text: str, status: int = 200) -> web.Response:
     """Return a response with a page."""
-    return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
+    # Half of a surrogate pair, which JSON may hold, has no bytes in UTF-8: it must not cost the page.
+    body = text.encode(errors="replace")
+    return web.Response(body=body, status=status, content_type="text/html", charset="utf-8")

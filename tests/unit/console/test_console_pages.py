@@ -114,7 +114,7 @@ def test_members_that_do_not_answer_are_shown() -> None:
     st.dictionaries(
         st.text(max_size=8),
         st.recursive(
-            st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
             lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
             max_leaves=8,
         ),
@@ -125,6 +125,20 @@ def test_no_answer_of_a_member_breaks_the_page(destination: dict[str, Any]) -> N
     """Whatever another program answers on a configured address, the page is drawn."""
     for status in ({"destinations": {"jg": destination}}, {"destinations": destination}, destination):
         assert "growth" in first_page(situation(read_response("http://a", status)))
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "-1", "99999999999999999999", "1e400", "x", "0x1p3"])
+def test_a_count_that_is_none_is_left_out(value: str) -> None:
+    """A sample that is not a finite number from 0 on changes no total, and the pages after it are drawn.
+
+    Kills: a NaN that is summed up and cannot be rounded on any page for an hour.
+    """
+    metrics = f'connector_partition_lag{{topic="events"}} {value}\nconnector_partition_lag{{topic="events"}} 3\n'
+    assert counts(metrics) == {("connector_partition_lag", "events"): 3.0}
+    status = {"destinations": {"jg": reported("flowing", in_flight=float("nan"))}}
+    response = read_response("http://a", status, metrics)
+    samples = [RateSample(NOW, {"events": sum(response.counts.values())})]
+    assert "jg delivers" in first_page(situation(response, samples=samples))
 
 
 def test_counters_are_read_as_the_connector_writes_them() -> None:
