@@ -418,27 +418,16 @@ class ConsoleProxy(Model):
 
 
 class ConsoleSettings(Model):
-<<<<<<< HEAD
     """The web page that `connector console` serves."""
 
     host: str = Field(default="127.0.0.1", description="The address to listen on; any but loopback requires a token.")
     port: int = Field(default=8090, ge=0, le=65535, description="The port to listen on; 0: any free port.")
-    token: SecretStr | None = Field(
-        default=None, min_length=8, description="The token to sign in with; once set, every visitor needs it."
-=======
-    """The pages for the person on call, which `connector console` serves."""
-
-    host: str = Field(
-        default="127.0.0.1", description="The address to listen on; any other than a loopback one demands a token."
-    )
-    port: int = Field(default=8090, ge=0, le=65535, description="The port to listen on; 0: any free one.")
     tokens: ConsoleTokens = Field(
-        default=ConsoleTokens(), description="What people and programs sign in with. With one set, everyone has to."
+        default=ConsoleTokens(), description="The tokens to sign in with; once one is set, every visitor needs one."
     )
     token: SecretStr | None = Field(default=None, min_length=8, description="The older name of tokens.act.")
     proxy: ConsoleProxy | None = Field(
         default=None, description="Sign-in by a proxy in front of the console. Unset: no header signs anyone in."
->>>>>>> b8ca55b (Limit sign-in to the console per source, and give it two roles)
     )
     hosts: list[str] = Field(
         default=[],
@@ -458,7 +447,20 @@ class ConsoleSettings(Model):
         description="What is never shown or exported: properties.phone (wherever an event has this path), $key, "
         "$header.name.",
     )
+    links: dict[Literal["topic", "partition", "record"], str] = Field(
+        default={},
+        description="Addresses on your own Kafka page, with {topic}, {partition} and {offset} to fill in.",
+    )
     audit_topic: str | None = Field(default=None, description="Where to record each action, in addition to the log.")
+
+    @field_validator("links")
+    @classmethod
+    def _addresses(cls, value: dict[Literal["topic", "partition", "record"], str]) -> dict[Any, str]:
+        """Accept web addresses only: a page links to them."""
+        for link in value.values():
+            if urlsplit(link).scheme not in {"http", "https"}:
+                raise ValueError("must be an address such as https://kafka.example.com/topics/{topic}")
+        return value
 
     @model_validator(mode="after")
     def _one_name(self) -> Self:

@@ -13,6 +13,7 @@ from aiohttp import web
 from connector.config.loader import Settings
 from connector.console.action_routes import ActionRoutes
 from connector.console.auth_routes import AuthRoutes
+from connector.console.member_routes import MemberRoutes
 from connector.console.page_routes import PageRoutes
 from connector.console.rendering import html, render
 from connector.console.security import Handler, caller, demand_token
@@ -51,7 +52,7 @@ class Console:
         application = web.Application(
             client_max_size=256 * 1024, middlewares=[state.guard.middleware, self._show_failures]
         )
-        for part in (PageRoutes(state), ActionRoutes(state), AuthRoutes(state)):
+        for part in (PageRoutes(state), MemberRoutes(state), ActionRoutes(state), AuthRoutes(state)):
             application.router.add_routes(part.routes())
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()

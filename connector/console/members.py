@@ -24,12 +24,16 @@ COUNTERS: Final = {CONSUMED: "topic", DELIVERED: "destination", DEAD_LETTERED: "
 """The metrics that are plotted, and the label by which each is added up."""
 
 _LINE: Final = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+_GAUGE: Final = re.compile(r"^(process_resident_memory_bytes|process_start_time_seconds) (\S+)", re.MULTILINE)
 _LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _TEXT: Final = 1000
 """Characters of a message that are kept."""
 _NAME: Final = 250
 _ITEMS: Final = 10_000
 """Entries of a list, or of an object, that are read."""
+_REASONS: Final = 20
+_HOLDS: Final = 20
+_WAITING: Final = 1000
 _MOST: Final = float(2**53)
 """The largest number that a JSON reader and a float agree on; larger ones are not what a member writes."""
 _LAST_YEAR: Final = 253_402_300_800.0
@@ -37,6 +41,45 @@ _LAST_YEAR: Final = 253_402_300_800.0
 
 Counts = Mapping[tuple[str, str], float]
 """Totals by metric and label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One hold of a destination, as one member or several report it. Times are epoch seconds.
+
+    `set_aside` is how many records wait apart for its cause; None where that is unknown.
+    """
+
+    cause: str | None = None
+    code: str | None = None
+    message: str | None = None
+    since: float | None = None
+    next_probe: float | None = None
+    set_aside: int | None = None
+    members: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRecord:
+    """A record that waits alone, because it fails again and again while others are accepted."""
+
+    topic: str
+    partition: int
+    offset: int
+    since: float | None = None
+    attempts: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionReport:
+    """One partition as the member that owns it reports it; `map_used` is a share from 0 to 1."""
+
+    topic: str
+    partition: int
+    watermark: int | None = None
+    position: int | None = None
+    map_used: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +93,28 @@ class DestinationReport:
     since: float | None = None
     next_probe: float | None = None
     in_flight: int = 0
+    holds: tuple[Hold, ...] = ()
+    waiting: tuple[WaitingRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class MemberResponse:
-    """What one member reported, or why it could not be asked (`trouble`)."""
+    """What one member reported, or why it could not be asked (`trouble`).
+
+    `ready` is what /readyz answered, None where it did not, with its `reasons`. `partitions` is None where it is not
+    reported. `memory` is in bytes, `started` epoch seconds.
+    """
 
     address: str
     destinations: Mapping[str, DestinationReport] = field(default_factory=dict)
     counts: Counts = field(default_factory=dict)
     trouble: str | None = None
+    partitions: tuple[PartitionReport, ...] | None = None
+    ready: bool | None = None
+    reasons: tuple[str, ...] = ()
+    version: str | None = None
+    memory: float | None = None
+    started: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +134,8 @@ class DestinationView:
     in_flight: int = 0
     members: int = 0
     affected: int = 0
+    holds: tuple[Hold, ...] = ()
+    waiting: tuple[WaitingRecord, ...] = ()
 
     @property
     def held(self) -> bool:
@@ -88,16 +145,28 @@ class DestinationView:
     @property
     def ill(self) -> bool:
         """Whether a person may have to do something."""
-        return self.held or self.state == UNKNOWN
+        return self.held or self.state == UNKNOWN or bool(self.waiting)
 
 
-def read_response(address: str, status: Any, metrics: str = "") -> MemberResponse:
-    """Return what /status (as decoded JSON) and /metrics (as text) report, each value bounded."""
+def read_response(address: str, status: Any, metrics: str = "", ready: Any = None) -> MemberResponse:
+    """Return what /status and /readyz (as decoded JSON) and /metrics (as text) report, each value bounded."""
+    status, ready = _mapping(status), _mapping(ready)
     found = {}
-    for name, entry in _entries(_mapping(status).get("destinations")):
+    for name, entry in _entries(status.get("destinations")):
         if isinstance(entry, Mapping):
             found[name[:_NAME]] = _destination(entry)
-    return MemberResponse(address, found, counts(metrics))
+    gauges = {name: _number(value) for name, value in _GAUGE.findall(metrics)}
+    return MemberResponse(
+        address,
+        found,
+        counts(metrics),
+        partitions=tuple(_partitions(status["partitions"])) if "partitions" in status else None,
+        ready=ready["ok"] if isinstance(ready.get("ok"), bool) else None,
+        reasons=tuple(text for reason in _list(ready.get("reasons"))[:_REASONS] if (text := _text(reason))),
+        version=_text(status.get("version"), _NAME),
+        memory=gauges.get("process_resident_memory_bytes"),
+        started=gauges.get("process_start_time_seconds"),
+    )
 
 
 def destinations(names: Iterable[str], responses: Sequence[MemberResponse]) -> list[DestinationView]:
@@ -155,7 +224,44 @@ def _destination(entry: Mapping[Any, Any]) -> DestinationReport:
         since=seconds(entry.get("since")),
         next_probe=seconds(entry.get("next_probe")),
         in_flight=_count(entry.get("in_flight")) or 0,
+        holds=tuple(_hold(hold) for hold in _list(entry.get("holds"))[:_HOLDS] if isinstance(hold, Mapping)),
+        waiting=tuple(_waiting(entry.get("waiting"))),
     )
+
+
+def _hold(entry: Mapping[Any, Any]) -> Hold:
+    return Hold(
+        _text(entry.get("cause"), _NAME),
+        _text(entry.get("code"), _NAME),
+        _text(entry.get("message")),
+        seconds(entry.get("since")),
+        seconds(entry.get("next_probe")),
+        _count(entry.get("set_aside")),
+    )
+
+
+def _waiting(value: Any) -> Iterable[WaitingRecord]:
+    """Yield the records that wait alone; one without a place is left out."""
+    for entry in _list(value)[:_WAITING]:
+        found = _mapping(entry)
+        topic, partition, offset = (
+            _text(found.get("topic")),
+            _count(found.get("partition")),
+            _count(found.get("offset")),
+        )
+        if topic and partition is not None and offset is not None:
+            since, attempts = seconds(found.get("since")), _count(found.get("attempts"))
+            yield WaitingRecord(topic, partition, offset, since, attempts, _text(found.get("reason")))
+
+
+def _partitions(value: Any) -> Iterable[PartitionReport]:
+    """Yield the partitions that a member owns; one without a name and number is left out."""
+    for entry in _list(value):
+        found = _mapping(entry)
+        topic, partition = _text(found.get("topic"), _NAME), _count(found.get("partition"))
+        if topic and partition is not None:
+            watermark, position = _count(found.get("watermark")), _count(found.get("position"))
+            yield PartitionReport(topic, partition, watermark, position, _number(found.get("map_used")))
 
 
 def _combined(name: str, reports: Sequence[DestinationReport]) -> DestinationView:
@@ -176,7 +282,39 @@ def _combined(name: str, reports: Sequence[DestinationReport]) -> DestinationVie
         in_flight=sum(report.in_flight for report in reports),
         members=len(reports),
         affected=len(affected),
+        holds=_holds(affected) if worst in ("held", "probing") else (),
+        waiting=tuple(
+            sorted((each for report in reports for each in report.waiting), key=lambda each: each.since or _LAST_YEAR)
+        ),
     )
+
+
+def _holds(reports: Sequence[DestinationReport]) -> tuple[Hold, ...]:
+    """Return the holds of all members, those with the same cause and code as one, in the order of the first member.
+
+    An older member reports only its worst hold, as the destination's own cause.
+    """
+    together: dict[tuple[str | None, str | None], list[Hold]] = {}
+    for report in reports:
+        own = Hold(report.cause, report.code, report.message, report.since, report.next_probe)
+        for hold in report.holds or (own,):
+            together.setdefault((hold.cause, hold.code), []).append(hold)
+    return tuple(
+        Hold(
+            cause,
+            code,
+            next((hold.message for hold in holds if hold.message), None),
+            min((hold.since for hold in holds if hold.since is not None), default=None),
+            min((hold.next_probe for hold in holds if hold.next_probe is not None), default=None),
+            sum(aside) if (aside := [hold.set_aside for hold in holds if hold.set_aside is not None]) else None,
+            len(holds),
+        )
+        for (cause, code), holds in together.items()
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value[:_ITEMS] if isinstance(value, list) else []
 
 
 def _entries(value: Any) -> Iterable[tuple[str, Any]]:

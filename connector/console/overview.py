@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from connector.console import charts
-from connector.console.advice import Advice, for_cause, for_destination
+from connector.console.advice import Advice, for_cause, for_destination, for_hold
 from connector.console.formatting import ago, count, duration, moment, plural, short
 from connector.console.index import KindCount, Query, TimeBuckets
-from connector.console.members import UNKNOWN, DestinationView, MemberResponse
-from connector.console.queries import LIST, address
+from connector.console.links import NO_LINKS, Links
+from connector.console.members import DestinationView, Hold, MemberResponse, WaitingRecord
+from connector.console.queries import LIST, address, member_action
 from connector.console.rendering import Notice
 from connector.console.sampling import DAY, HOUR, RateSample
 
@@ -25,6 +26,9 @@ SERIES: Final = 7
 _COLOUR: Final = {"held": "bad", "probing": "bad", "retrying": "warn", "throttled": "warn", "flowing": "good"}
 _PLOT_LEAST: Final = 600.0
 _NAMED: Final = 3
+_OLD_SECONDS: Final = 30.0
+"""Age of the last sample from which the page says that it is old."""
+_WAITING_SHOWN: Final = 5
 """Names that a headline or notice lists before it only counts."""
 
 
@@ -55,6 +59,7 @@ class Situation:
     dead_letters: DeadLetterSummary
     kafka_trouble: str | None = None
     sampled_at: float | None = None
+    links: Links = NO_LINKS
 
     @property
     def unreachable(self) -> list[MemberResponse]:
@@ -82,16 +87,41 @@ class CardFact:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldView:
+    """One hold of a destination."""
+
+    facts: Sequence[CardFact]
+    advice: Advice
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingView:
+    """A record that waits alone: where, since when, why, and how to skip it (as a command, and as a page)."""
+
+    place: str
+    link: str | None
+    since: float | None
+    attempts: str | None
+    reason: str | None
+    command: str
+    skip: str
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
-    """A destination that needs a person."""
+    """A destination that needs a person; `advice` and `message` are for one without holds."""
 
     name: str
     vendor: str
     state: str
     kind: str
-    facts: Sequence[CardFact]
+    advice: Advice | None
     message: str | None
-    advice: Advice
+    holds: Sequence[HoldView]
+    waiting: Sequence[WaitingView]
+    more_waiting: int
+    action: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +206,7 @@ def overview_view(situation: Situation) -> OverviewView:
 
 
 def _verdict(situation: Situation) -> Verdict:
-    """Return the sentence that is read first: the worst problem, or that there is none."""
-    held = [each for each in situation.destinations if each.held]
-    slow = [each for each in situation.destinations if each.state in ("retrying", "throttled")]
+    """Return the sentence that is read first: the worst problem and the names of the others, or that there is none."""
     unresolved = sum(kind.dead_letters for kind in situation.dead_letters.kinds)
     recent = situation.dead_letters.recent
     dead_letters = (
@@ -187,25 +215,74 @@ def _verdict(situation: Situation) -> Verdict:
         else "No unresolved dead letters."
     )
     if situation.sampled_at is None:
-        return Verdict("calm", "Asking the members…", "The first answers arrive within seconds. " + dead_letters)
-    if situation.responses and len(situation.unreachable) == len(situation.responses):
-        detail = "Start the connector, or correct console.members. Records wait in Kafka. "
-        return Verdict("bad", "No member is reachable", detail + dead_letters)
-    if held:
-        return _held(situation, held, dead_letters)
-    if slow:
-        detail = "Nothing to do: it resumes by itself. "
-        names = ", ".join(each.name for each in slow[:_NAMED])
-        return Verdict("warn", f"{names}: {slow[0].state}", detail + dead_letters)
+        return Verdict("calm", "Asking the members…", f"The first answers arrive within seconds. {dead_letters}")
+    problems = [*_member_problems(situation), *_destination_problems(situation)]
+    if problems:
+        worst, *others = problems
+        also = f" Also: {'; '.join(other.headline for other in others[:_NAMED])}." if others else ""
+        return Verdict(worst.kind, worst.headline, f"{worst.detail}{also} {dead_letters}")
     number = len(situation.destinations)
     headline = f"All {plural(number, 'destination')} deliver"
     if number == 1:
         headline = f"{situation.destinations[0].name} delivers"
-    detail = "See the recent dead letters below. " if recent else "Nothing to do. "
-    return Verdict("good", headline, detail + dead_letters)
+    detail = "See the recent dead letters below." if recent else "Nothing to do."
+    return Verdict("good", headline, f"{detail} {dead_letters}")
 
 
-def _held(situation: Situation, held: Sequence[DestinationView], dead_letters: str) -> Verdict:
+def _member_problems(situation: Situation) -> Iterator[Verdict]:
+    """Yield what is wrong with members and Kafka, the worst first."""
+    responses, unreachable = situation.responses, situation.unreachable
+    age = situation.now - (situation.sampled_at or situation.now)
+    if age > max(_OLD_SECONDS, 4 * situation.interval):
+        yield Verdict("bad", f"This page is {duration(age)} old", "Restart the console: it no longer gets samples.")
+    if responses and len(unreachable) == len(responses):
+        detail = "Start the connector, or correct console.members. Records wait in Kafka."
+        yield Verdict("bad", "No member is reachable", detail)
+        return
+    reachable = [response for response in responses if response.trouble is None]
+    unready = [response for response in reachable if response.ready is False]
+    if unready:
+        reasons = "; ".join(dict.fromkeys(reason for response in unready for reason in response.reasons))
+        detail = f"Records wait in Kafka, none is lost. {reasons or 'No reason is given'}."
+        number = f"{len(unready)} of {plural(len(reachable), 'member')}"
+        headline = f"{number} {'is' if len(unready) == 1 else 'are'} not ready"
+        if len(unready) == len(reachable):
+            down = situation.kafka_trouble is not None or "broker" in reasons
+            headline = "Kafka is not reachable: nothing is delivered" if down else "No member is ready"
+        yield Verdict("bad", headline, detail)
+    owned = [response.partitions for response in reachable]
+    if owned and not any(owned) and None not in owned and not unready:
+        detail = "Check that the topics exist and that the group is not rebalancing."
+        yield Verdict("bad", "No member owns a partition: nothing is read", detail)
+    if situation.kafka_trouble and not unready:
+        detail = f"The members still report that they work. {situation.kafka_trouble}."
+        yield Verdict("warn", "Kafka does not answer the console", detail)
+    if unreachable:
+        verb = "does" if len(unreachable) == 1 else "do"
+        headline = f"{len(unreachable)} of {plural(len(responses), 'member')} {verb} not answer"
+        yield Verdict("warn", headline, "The others take over its partitions. Check why it is down.")
+
+
+def _destination_problems(situation: Situation) -> Iterator[Verdict]:
+    """Yield what is wrong with destinations, the worst first."""
+    held = [each for each in situation.destinations if each.held]
+    waiting = [each for each in situation.destinations if each.waiting]
+    slow = [each for each in situation.destinations if each.state in ("retrying", "throttled") and not each.waiting]
+    if held:
+        yield _held(situation, held)
+    if waiting:
+        first = waiting[0].waiting[0]
+        number = sum(len(each.waiting) for each in waiting)
+        names = ", ".join(each.name for each in waiting[:_NAMED])
+        for_how_long = "" if first.since is None else f", for {duration(situation.now - first.since)}"
+        headline = f"{plural(number, 'record')} of {names} {'waits' if number == 1 else 'wait'} alone{for_how_long}"
+        yield Verdict("warn", headline, "Read why below, then fix the cause or skip it. Other records are delivered.")
+    if slow:
+        names = ", ".join(each.name for each in slow[:_NAMED])
+        yield Verdict("warn", f"{names}: {slow[0].state}", "Nothing to do: it resumes by itself.")
+
+
+def _held(situation: Situation, held: Sequence[DestinationView]) -> Verdict:
     names = ", ".join(each.name for each in held[:_NAMED])
     names += f" and {len(held) - _NAMED} more" if len(held) > _NAMED else ""
     verb = "is" if len(held) == 1 else "are"
@@ -213,22 +290,24 @@ def _held(situation: Situation, held: Sequence[DestinationView], dead_letters: s
     since = ""
     if first is not None:
         since = f" since {moment(first, '%H:%M')} UTC, for {duration(situation.now - first)}"
-    causes = ", ".join(dict.fromkeys(each.cause for each in held if each.cause))
+    causes = ", ".join(dict.fromkeys(hold.cause for each in held for hold in each.holds if hold.cause))
     well = len(situation.destinations) - len(held)
     others = f"{plural(well, 'other destination')} {'continues' if well == 1 else 'continue'}. " if well else ""
     headline = f"{names} {verb} held ({causes}){since}" if causes else f"{names} {verb} held{since}"
-    return Verdict("bad", headline, f"{others}Nothing is lost: the records wait uncommitted. {dead_letters}")
+    return Verdict("bad", headline, f"{others}Nothing is lost: the records wait uncommitted.")
 
 
 def _notices(situation: Situation) -> list[Notice]:
     """Return what the console itself cannot see."""
     notices: list[Notice] = []
-    unreachable, members = situation.unreachable, len(situation.responses)
+    unreachable = situation.unreachable
     if unreachable:
         names = "; ".join(f"{each.address}: {each.trouble}" for each in unreachable[:_NAMED])
-        verb = "does" if len(unreachable) == 1 else "do"
-        some = f"{len(unreachable)} of {plural(members, 'member')} {verb} not answer. "
-        notices.append(Notice("warn", (some if len(unreachable) < members else "") + names))
+        notices.append(Notice("warn", f"No answer from {names}"))
+    idle = [each for each in situation.responses if each.trouble is None and each.partitions == ()]
+    if idle and len(idle) < len(situation.responses) - len(unreachable):
+        verb = "owns" if len(idle) == 1 else "own"
+        notices.append(Notice("calm", f"{plural(len(idle), 'member')} {verb} no partition and stands by."))
     if situation.kafka_trouble:
         notices.append(Notice("warn", f"The backlog is unknown: {situation.kafka_trouble}"))
     summary = situation.dead_letters
@@ -267,30 +346,55 @@ def _row(situation: Situation, destination: DestinationView) -> DestinationRow:
 
 
 def _card(situation: Situation, destination: DestinationView) -> Card:
-    """Return a destination that is held, or that no member reports."""
-    facts: list[CardFact] = []
-    if destination.since is not None:
-        for_how_long = duration(situation.now - destination.since)
-        facts.append(CardFact("Since", f" · {for_how_long}", at=destination.since))
-    facts.append(CardFact("Cause", destination.cause or "unknown"))
-    if destination.code:
-        facts.append(CardFact("Code", destination.code, code=True))
-    if destination.state == "probing":
-        facts.append(CardFact("Next probe", "under way now"))
-    elif destination.next_probe is not None:
-        facts.append(CardFact("Next probe", _due(destination.next_probe, situation.now)))
-    elif destination.state == "held":
-        facts.append(CardFact("Next probe", "none: it waits for a person"))
-    if destination.members > 1:
-        facts.append(CardFact("Members", f"{destination.affected} of {destination.members}"))
+    """Return a destination that is held, that no member reports, or of which a record waits alone."""
+    holds = [_hold(situation, destination, hold) for hold in destination.holds]
+    advice = None if holds else for_destination(destination, len(situation.unreachable))
+    kind = "bad" if destination.held else "warn"
     return Card(
         name=destination.name,
         vendor=situation.vendors.get(destination.name, ""),
         state=destination.state,
-        kind="warn" if destination.state == UNKNOWN else "bad",
-        facts=facts,
-        message=destination.message,
-        advice=for_destination(destination, len(situation.unreachable)),
+        kind=kind,
+        advice=advice,
+        message=destination.message if advice is not None else None,
+        holds=holds,
+        waiting=[_waiting(situation, destination, record) for record in destination.waiting[:_WAITING_SHOWN]],
+        more_waiting=max(0, len(destination.waiting) - _WAITING_SHOWN),
+        action="release" if destination.held else "hold",
+    )
+
+
+def _hold(situation: Situation, destination: DestinationView, hold: Hold) -> HoldView:
+    """Return one hold with its own time, cause and advice."""
+    facts: list[CardFact] = []
+    if hold.since is not None:
+        facts.append(CardFact("Since", f" · {duration(situation.now - hold.since)}", at=hold.since))
+    facts.append(CardFact("Cause", hold.cause or "unknown"))
+    if hold.code:
+        facts.append(CardFact("Code", hold.code, code=True))
+    if destination.state == "probing" and len(destination.holds) == 1:
+        facts.append(CardFact("Next probe", "under way now"))
+    elif hold.next_probe is not None:
+        facts.append(CardFact("Next probe", _due(hold.next_probe, situation.now)))
+    else:
+        facts.append(CardFact("Next probe", "none: it waits for a person"))
+    if hold.set_aside is not None:
+        facts.append(CardFact("Set aside", plural(hold.set_aside, "record")))
+    if destination.members > 1:
+        facts.append(CardFact("Members", f"{hold.members} of {destination.members}"))
+    return HoldView(facts, for_hold(destination.name, hold.cause), hold.message)
+
+
+def _waiting(situation: Situation, destination: DestinationView, record: WaitingRecord) -> WaitingView:
+    where = f"{record.topic} {record.partition} {record.offset}"
+    return WaitingView(
+        place=f"{record.topic}[{record.partition}]@{record.offset}",
+        link=situation.links.record(record.topic, record.partition, record.offset),
+        since=record.since,
+        attempts=None if record.attempts is None else plural(record.attempts, "attempt"),
+        reason=record.reason,
+        command=f"connector skip {where} --destination {destination.name}",
+        skip=member_action("skip", destination.name, record),
     )
 
 

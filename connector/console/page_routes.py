@@ -58,6 +58,7 @@ class PageRoutes:
                 dead_letters=await asyncio.to_thread(self._summary, now, RANGES[chosen]),
                 kafka_trouble=sampler.kafka_trouble,
                 sampled_at=sampler.sampled_at,
+                links=state.links,
             )
         )
         page = state.page(view.title, "/", live=max(2, round(interval)))

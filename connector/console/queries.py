@@ -10,10 +10,13 @@ from urllib.parse import urlencode
 from connector.config.models import parse_duration
 from connector.console.formatting import moment
 from connector.console.index import NAMES, Query
+from connector.console.members import WaitingRecord
 from connector.dead_letters.replay import MAX_REPLAYS, Edit, Order
 
 LIST: Final = "/dead-letters"
 """The address of the list of dead letters."""
+MEMBERS: Final = "/members"
+"""The address of the page of members and partitions."""
 ANY: Final = "*"
 """A filter field with this text accepts every value; an empty text asks for dead letters without one."""
 RATE: Final = 1000.0
@@ -75,6 +78,15 @@ def read_page_number(given: Mapping[str, str]) -> int:
 def address(path: str, query: Query, **more: str | int | None) -> str:
     """Return a path with a query's filters."""
     return f"{path}?{urlencode([*query_fields(query), *((key, str(value)) for key, value in more.items() if value)])}"
+
+
+def member_action(action: str, destination: str, record: WaitingRecord | None = None) -> str:
+    """Return the address of the question before an action on running members."""
+    fields: list[tuple[str, str]] = [("action", action), ("destination", destination)]
+    if record is not None:
+        place = ("topic", record.topic), ("partition", str(record.partition)), ("offset", str(record.offset))
+        fields += place
+    return f"{MEMBERS}/confirm?{urlencode(fields)}"
 
 
 def query_fields(query: Query) -> list[tuple[str, str]]:

@@ -23,7 +23,8 @@ _SOURCES: Final = {file.name: file.read_text(encoding="utf-8") for file in _FOLD
 class Page:
     """What every page shows around its content. `now` is epoch seconds, `live` the seconds between refreshes.
 
-    `held`, `unresolved` and `running` are the numbers in the navigation: destinations, dead letters, actions. `who` is
+    `held`, `unresolved`, `unready` and `running` are the numbers in the navigation: destinations, dead letters, members
+    that are not ready or not reachable, actions. `who` is
     the person who signed in, None where the console needs no token. `may_act` is false for a session that only looks.
     """
 
@@ -34,6 +35,7 @@ class Page:
     held: int = 0
     unresolved: int = 0
     running: int = 0
+    unready: int = 0
     title: str = ""
     section: str = ""
     live: int | None = None

@@ -6,9 +6,9 @@ import asyncio
 import json
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 import structlog
@@ -40,8 +40,22 @@ _BODY: Final = 8 << 20
 """Bytes of one answer that are read, at most."""
 _log = structlog.get_logger()
 
-Backlog = Callable[[], Awaitable[Mapping[str, float] | None]]
-"""Returns the unfinished records by topic, from Kafka; None for a group that has committed nothing.
+_KAFKA_PATIENCE: Final = 2.0
+"""Seconds that a sample waits for Kafka; then it goes on with the members, so that the page does not get old."""
+_KAFKA_SILENT: Final = 6.0
+"""Seconds after which Kafka's silence is reported as a problem."""
+
+
+class PartitionBacklog(NamedTuple):
+    """What is unfinished in one partition, computed from the group's commit; None for what is unknown."""
+
+    committed: int | None
+    end: int | None
+    records: float
+
+
+Backlog = Callable[[], Awaitable[Mapping[tuple[str, int], PartitionBacklog] | None]]
+"""Returns the unfinished records by topic and partition, from Kafka; None for a group that has committed nothing.
 
 Raises `ConnectorError`.
 """
@@ -129,22 +143,34 @@ class Sampler:
         """Every destination, those in the worst state first."""
         self.sampled_at: float | None = None
         """When this was sampled, epoch seconds; None before the first time."""
+        self.partitions: Mapping[tuple[str, int], PartitionBacklog] = {}
+        """What Kafka reported last of each partition."""
+        self.targets: dict[str, tuple[URL, str | None]] = {}
+        """Each member's port by its address, with the Host header to send."""
+        self._asking: asyncio.Task[Mapping[tuple[str, int], PartitionBacklog] | None] | None = None
+        self._asked_at = 0.0
         self.kafka_trouble: str | None = None
         """Why the backlog cannot be read from Kafka."""
 
     async def run(self) -> None:
         """Sample at every interval."""
-        async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False) as session:
-            while True:
-                began = self._clock.now()
-                await self.sample(session)
-                await self._clock.sleep(self._interval - (self._clock.now() - began))
+        try:
+            async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False) as session:
+                while True:
+                    began = self._clock.now()
+                    await self.sample(session)
+                    await self._clock.sleep(self._interval - (self._clock.now() - began))
+        finally:
+            if self._asking is not None:
+                self._asking.cancel()
+                await asyncio.gather(self._asking, return_exceptions=True)
 
     async def sample(self, session: aiohttp.ClientSession) -> None:
         """Ask every member and Kafka once."""
         addresses = [each for member in self._members for each in await _addresses(member)][:_MEMBERS]
         asking = asyncio.gather(*(_ask(session, member, host) for member, host in addresses))
-        backlog, responses = await asyncio.gather(self._ask_kafka(), asking)
+        known, responses = await asyncio.gather(self._ask_kafka(), asking)
+        self.targets = {str(member.origin()): (member, host) for member, host in addresses}
         total = self._rates(responses)
         lag: dict[str, float] = {}
         for response in responses:
@@ -158,7 +184,7 @@ class Sampler:
         self.history.add(
             RateSample(
                 self.sampled_at,
-                lag if backlog is None else backlog,
+                self._backlog_by_topic() if known else lag,
                 _of_metric(total, DELIVERED),
                 _of_metric(total, DEAD_LETTERED),
                 sum(_of_metric(total, CONSUMED).values()) if answered else None,
@@ -180,16 +206,35 @@ class Sampler:
                     total[key] = total.get(key, 0.0) + count / seconds
         return total
 
-    async def _ask_kafka(self) -> Mapping[str, float] | None:
-        try:
-            found = await self._backlog()
-        except ConnectorError as error:
-            if self.kafka_trouble is None:
-                _log.warning("console.backlog_unknown", message=str(error))
-            self.kafka_trouble = str(error)
-            return None
-        self.kafka_trouble = None
+    def _backlog_by_topic(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for (topic, _), backlog in self.partitions.items():
+            found[topic] = found.get(topic, 0.0) + backlog.records
         return found
+
+    async def _ask_kafka(self) -> bool:
+        """Ask Kafka for the backlog, and wait a little; return whether it is known now."""
+        if self._asking is None:
+            self._asking, self._asked_at = asyncio.ensure_future(self._backlog()), self._clock.now()
+        await asyncio.wait({self._asking}, timeout=_KAFKA_PATIENCE)
+        if not self._asking.done():
+            silent = self._clock.now() - self._asked_at
+            if silent >= _KAFKA_SILENT:
+                self._kafka_fails(f"Kafka has not answered for {silent:.0f} s")
+            return bool(self.partitions) and self.kafka_trouble is None
+        asking, self._asking = self._asking, None
+        try:
+            found = asking.result()
+        except ConnectorError as error:
+            self._kafka_fails(str(error))
+            return False
+        self.kafka_trouble, self.partitions = None, found or {}
+        return found is not None
+
+    def _kafka_fails(self, why: str) -> None:
+        if self.kafka_trouble is None:
+            _log.warning("console.backlog_unknown", message=why)
+        self.kafka_trouble = why
 
 
 def _of_metric(total: Counts, metric: str) -> dict[str, float]:
@@ -220,6 +265,7 @@ async def _ask(session: aiohttp.ClientSession, member: URL, host: str | None) ->
     headers = {} if host is None else {"Host": host}
     try:
         status = await _json(session, member / "status", headers)
+        ready = await _readiness(session, member / "readyz", headers)
         async with session.get(member / "metrics", headers=headers, allow_redirects=False) as response:
             metrics = (await _body(response)).decode(errors="replace")
     except TimeoutError:
@@ -228,13 +274,23 @@ async def _ask(session: aiohttp.ClientSession, member: URL, host: str | None) ->
         return MemberResponse(address, trouble=str(error)[:300] or type(error).__name__)
     if not isinstance(status, dict):
         return MemberResponse(address, trouble="/status is not a JSON object; is this a connector's port?")
-    return read_response(address, status, metrics)
+    return read_response(address, status, metrics, ready)
 
 
-async def _json(session: aiohttp.ClientSession, address: URL, headers: Mapping[str, str]) -> Any:
+async def _readiness(session: aiohttp.ClientSession, address: URL, headers: Mapping[str, str]) -> Any:
+    """Return the JSON of /readyz, None where it answers anything else: the rest of the report is still of use."""
+    try:
+        return await _json(session, address, headers, allowed=(200, 503))
+    except ValueError:
+        return None
+
+
+async def _json(
+    session: aiohttp.ClientSession, address: URL, headers: Mapping[str, str], allowed: Collection[int] = (200,)
+) -> Any:
     """Return the JSON of an answer. Raises `ValueError` for any other answer."""
     async with session.get(address, headers=headers, allow_redirects=False) as response:
-        if response.status != 200:
+        if response.status not in allowed:
             raise ValueError(f"{address.path} answered HTTP {response.status}; is this a connector's port?")
         return json.loads(await _body(response))
 

@@ -13,6 +13,7 @@ from connector.console.audit import Audit, AuditTopic
 from connector.console.feed import Feed, Tail
 from connector.console.index import DeadLetterIndex, Query
 from connector.console.jobs import Jobs
+from connector.console.links import Links
 from connector.console.masking import Mask
 from connector.console.rendering import Page
 from connector.console.sampling import Backlog, Sampler
@@ -57,6 +58,7 @@ class ConsoleState:
         self.ports = ports
         self.clock = ports.clock
         self.mask = Mask(own.mask)
+        self.links = Links(own.links)
         self.guard = SignInGuard(roles=own.roles, names=own.hosts, clock=ports.clock, proxy=proxy)
         self.index = DeadLetterIndex(own.letters)
         self.feed = Feed(self.index, ports.tail)
@@ -99,6 +101,7 @@ class ConsoleState:
             who=session.name if signed_in else None,
             held=sum(destination.held for destination in self.sampler.destinations),
             unresolved=len(self.index.rows(Query())),
+            unready=sum(each.trouble is not None or each.ready is False for each in self.sampler.responses),
             running=sum(job.state == "running" for job in self.jobs.all()),
             title=title,
             section=section,

@@ -13,6 +13,7 @@ from connector.clock import SystemClock
 from connector.config.loader import KafkaSettings, Loaded, Settings
 from connector.console.application import Console, ConsolePorts
 from connector.console.feed import Tail
+from connector.console.sampling import PartitionBacklog
 from connector.console.state import Progress
 from connector.dead_letters.archive import Archive
 from connector.dead_letters.filters import Filter
@@ -108,7 +109,7 @@ class _Rules:
 
 
 class _Backlog:
-    """A group's unfinished records by topic, computed from its committed offsets."""
+    """A group's unfinished records by partition, computed from its committed offsets."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -116,13 +117,13 @@ class _Backlog:
         self._offsets: CommittedOffsets | None = None
         self._clock = SystemClock()
         self._read_at: float | None = None
-        self._last: Mapping[str, float] | None = None
+        self._last: Mapping[tuple[str, int], PartitionBacklog] | None = None
 
-    async def read(self) -> Mapping[str, float] | None:
-        """Return the unfinished records by topic; None if the group has never committed."""
+    async def read(self) -> Mapping[tuple[str, int], PartitionBacklog] | None:
+        """Return the unfinished records by partition; None if the group has never committed."""
         now = self._clock.now()
         if self._read_at is None or now - self._read_at >= BACKLOG_SECONDS:
-            self._last = await asyncio.to_thread(self._backlog_by_topic)
+            self._last = await asyncio.to_thread(self._backlog_by_partition)
             self._read_at = now
         return self._last
 
@@ -131,15 +132,15 @@ class _Backlog:
         if self._offsets is not None:
             await asyncio.to_thread(self._offsets.close)
 
-    def _backlog_by_topic(self) -> Mapping[str, float] | None:
+    def _backlog_by_partition(self) -> Mapping[tuple[str, int], PartitionBacklog] | None:
         if self._offsets is None:
             self._offsets = CommittedOffsets(self._settings.kafka, self._settings.kafka.group_id)
         partitions = self._offsets.partitions(self._selection, [self._settings.replay_topic])
         committed = self._offsets.committed(partitions)
-        found: dict[str, float] = {}
+        found: dict[tuple[str, int], PartitionBacklog] = {}
         for partition in partitions:
             state = offsets.state_of(partition, committed.get(partition), self._offsets.bounds(partition))
-            found[partition[0]] = found.get(partition[0], 0.0) + (state.backlog or 0)
+            found[partition] = PartitionBacklog(state.committed, state.end, float(state.backlog or 0))
         return found if committed else None
 
 

@@ -101,18 +101,26 @@ def read_topic(bootstrap: str, topic: str) -> list[Any]:
         consumer.close()
 
 
+OWNED: Final = [{"topic": "user-events", "partition": 0, "watermark": 100, "position": 120, "map_used": 0.05}]
+
+
 class Members:
     """A member's port: /status and /metrics as a test sets them."""
 
     def __init__(self) -> None:
         self.destinations: dict[str, dict[str, Any]] = {}
+        self.reasons: list[str] = []
         self.metrics = ""
         members = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status = {"destinations": members.destinations, "partitions": [], "group": GROUP, "version": "0"}
-                body = json.dumps(status).encode() if self.path == "/status" else members.metrics.encode()
+                status = {"destinations": members.destinations, "partitions": OWNED, "group": GROUP, "version": "0"}
+                body = members.metrics.encode()
+                if self.path == "/status":
+                    body = json.dumps(status).encode()
+                elif self.path == "/readyz":
+                    body = json.dumps({"ok": not members.reasons, "reasons": members.reasons}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

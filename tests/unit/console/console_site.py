@@ -90,14 +90,15 @@ class ListedAudit:
 class Site:
     """A console that listens, and the fakes behind it."""
 
-    def __init__(self, records: Sequence[Record], **console: Any) -> None:
+    def __init__(self, records: Sequence[Record], *, server_token: str | None = None, **console: Any) -> None:
         found = ((record, parse(record.headers)) for record in records)
         self.dead_letters = [DeadLetterEntry(record, facts, "open") for record, facts in found if facts is not None]
         self.replays = CountingReplays(self.dead_letters)
         self.audit = ListedAudit()
         kafka = {"topics": ["events"], "group_id": "group", "client": {"bootstrap.servers": "unused"}}
         own = ConsoleSettings.model_validate({"port": 0, **console})
-        self.settings = Settings.model_validate({"kafka": kafka, "destinations": {}, "console": own})
+        server = {"token": server_token}
+        self.settings = Settings.model_validate({"kafka": kafka, "destinations": {}, "console": own, "server": server})
         self.console = Console(self.settings, [], self._ports(records))
 
     @property

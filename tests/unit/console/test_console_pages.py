@@ -17,11 +17,13 @@ from connector.console.charts import Chart, bar_chart, line_chart
 from connector.console.dead_letter_list import ListRow, ListView
 from connector.console.formatting import ago, duration, short
 from connector.console.index import NAMES, KindCount, Query, TimeBuckets
+from connector.console.links import Links
+from connector.console.member_pages import members_view, release_question
 from connector.console.members import DestinationView, MemberResponse, counts, destinations, growth, read_response
 from connector.console.overview import DeadLetterSummary, Figure, Situation, overview_view
 from connector.console.queries import query_fields, read_order, read_page_number, read_query
 from connector.console.rendering import Page, render
-from connector.console.sampling import DAY, RateSample, SampleHistory
+from connector.console.sampling import DAY, PartitionBacklog, RateSample, SampleHistory
 from connector.delivery.states import Cause, DestinationState
 from connector.telemetry.metrics import Metrics
 
@@ -106,8 +108,175 @@ def test_members_that_do_not_answer_are_shown() -> None:
     assert "No member is reachable" in alone
     assert "connection refused" in alone
     some = first_page(situation(member(jg=reported("flowing")), silent))
-    assert "jg delivers" in some
-    assert "1 of 2 members does not answer" in some
+    assert "<h1>1 of 2 members does not answer</h1>" in some
+    assert "No answer from http://b: connection refused" in some
+
+
+DOWN = {"ok": False, "reasons": ["broker: all brokers are down"]}
+OWNED = [{"topic": "orders", "partition": 1, "watermark": 7, "position": 9, "map_used": 0.25}]
+WAITS = {
+    "topic": "orders",
+    "partition": 1,
+    "offset": 1204,
+    "since": "2023-11-14T20:13:20+00:00",
+    "attempts": 9,
+    "reason": "HTTP 500",
+}
+
+
+def verdict(at: Situation) -> tuple[str, str]:
+    """Return the colour of the first sentence, and the sentence."""
+    found = overview_view(at).verdict
+    return found.kind, found.headline
+
+
+def status(partitions: Any = OWNED, **found: dict[str, Any]) -> dict[str, Any]:
+    """Return a whole /status."""
+    return {"destinations": found, "partitions": partitions}
+
+
+def test_page_is_not_green_while_kafka_is_down() -> None:
+    """Destinations that still say that they deliver are no good news while nothing can be read.
+
+    Kills: a verdict that looks at destinations only.
+    """
+    flowing = status(jg=reported("flowing"))
+    ready = read_response("http://a", flowing, ready={"ok": True, "reasons": []})
+    unready = read_response("http://b", flowing, ready=DOWN)
+    assert verdict(situation(ready)) == ("good", "jg delivers")
+    down = situation(unready, kafka_trouble="no broker answers")
+    assert verdict(down) == ("bad", "Kafka is not reachable: nothing is delivered")
+    assert "all brokers are down" in first_page(down)
+    assert verdict(situation(ready, unready)) == ("bad", "1 of 2 members is not ready")
+    assert verdict(situation(ready, kafka_trouble="no broker answers"))[0] == "warn"
+
+
+def test_page_that_gets_no_samples_says_that_it_is_old() -> None:
+    """A sample of minutes ago says nothing about now."""
+    assert verdict(situation(member(jg=reported("flowing")), sampled_at=NOW - 300)) == ("bad", "This page is 5 min old")
+
+
+def test_members_without_partitions_are_shown() -> None:
+    """A group that owns nothing reads nothing; one member without partitions beside others stands by."""
+    idle = read_response("http://a", status([], jg=reported("flowing")))
+    busy = read_response("http://b", status(jg=reported("flowing")))
+    assert verdict(situation(idle)) == ("bad", "No member owns a partition: nothing is read")
+    both = situation(idle, busy)
+    assert verdict(both) == ("good", "jg delivers")
+    assert "1 member owns no partition and stands by." in first_page(both)
+
+
+def test_worst_problem_comes_first_and_names_the_others() -> None:
+    """Of several troubles at once the headline is the worst, and the others are named after it."""
+    held = reported("held", cause="misconfigured")
+    waiting = reported("flowing", waiting=[WAITS])
+    at = situation(
+        read_response("http://a", status(jg=held, mt=waiting), ready=DOWN),
+        names=("jg", "mt"),
+        kafka_trouble="no broker answers",
+    )
+    found = overview_view(at).verdict
+    assert found.headline == "Kafka is not reachable: nothing is delivered"
+    assert "Also: jg is held (misconfigured); 1 record of mt waits alone, for 2 h." in found.detail
+
+
+def test_record_that_waits_alone_keeps_its_place() -> None:
+    """The page shows where it is, since when, how often, why, and the command to skip it; also beside a hold.
+
+    Kills: a record that is shown only while the destination's own message is about it.
+    """
+    for state in ("flowing", "held"):
+        cause = "outage" if state == "held" else None
+        destination = reported(state, cause=cause, message="HTTP 502", waiting=[WAITS])
+        text = first_page(situation(read_response("http://a", status(jg=destination))))
+        for part in (
+            "orders[1]@1204",
+            "9 attempts",
+            "HTTP 500",
+            "connector skip orders 1 1204 --destination jg",
+            "/members/confirm?action=skip&amp;destination=jg&amp;topic=orders&amp;partition=1&amp;offset=1204",
+        ):
+            assert part in text, (state, part)
+    alone = situation(read_response("http://a", status(jg=reported("flowing", waiting=[WAITS]))))
+    assert verdict(alone) == ("warn", "1 record of jg waits alone, for 2 h")
+
+
+def test_every_hold_has_its_own_time_cause_and_probe() -> None:
+    """Two holds are two blocks with their own advice, and the same hold of two members is one.
+
+    Kills: a page that shows the destination's worst hold only.
+    """
+    wrong = {"cause": "misconfigured", "code": "2002", "message": "no such key", "since": "2023-11-14T20:13:20+00:00"}
+    storm = {
+        "cause": "storm",
+        "code": "4103",
+        "message": "90 % refused",
+        "since": "2023-11-14T22:03:20+00:00",
+        "next_probe": "2023-11-14T22:14:20+00:00",
+        "set_aside": 250,
+    }
+    one = reported("held", cause="misconfigured", holds=[wrong, storm])
+    other = reported("held", cause="storm", holds=[{**storm, "set_aside": 50}])
+    at = situation(read_response("http://a", status(jg=one)), read_response("http://b", status(jg=other)))
+    (destination,) = at.destinations
+    assert [(hold.cause, hold.set_aside, hold.members) for hold in destination.holds] == [
+        ("misconfigured", None, 1),
+        ("storm", 300, 2),
+    ]
+    text = first_page(at)
+    for part in (
+        "no such key",
+        "90 % refused",
+        "300 records",
+        "connector release jg",
+        "in 1 min",
+        " · 2 h",
+        " · 10 min",
+    ):
+        assert part in text
+    assert "held (misconfigured, storm)" in text
+    question = release_question(destination)
+    assert "300 records that were set aside are sent again." in " ".join(question.meaning)
+
+
+def test_older_member_without_holds_still_shows_its_hold() -> None:
+    """A member of an earlier version reports one cause and no list."""
+    (destination,) = destinations(["jg"], [member(jg=reported("held", cause="outage", code="500"))])
+    assert [(hold.cause, hold.code) for hold in destination.holds] == [("outage", "500")]
+
+
+def test_members_page_shows_every_partition_with_its_owner() -> None:
+    """Owned or not, a partition is a row; members show readiness, version, memory and how long they run."""
+    metrics = "process_resident_memory_bytes 9.437184e+07\nprocess_start_time_seconds 1.69999280e+09\n"
+    report = {**status(jg=reported("flowing", waiting=[WAITS])), "version": "1.2.3"}
+    response = read_response("http://a", report, metrics, {"ok": True, "reasons": []})
+    kafka = {("orders", 0): PartitionBacklog(5, 12, 7.0), ("orders", 1): PartitionBacklog(7, 9, 2.0)}
+    links = Links(
+        {"topic": "https://kafka.example.com/{topic}", "partition": "https://k.example.com/{topic}/{partition}"}
+    )
+    view = members_view([response], destinations(["jg"], [response]), kafka, links, NOW)
+    text = render("members.html", PAGE, view)
+    assert [(row.name, row.owner, row.end) for row in view.partitions] == [
+        ("orders[0]", "", "12"),
+        ("orders[1]", "http://a", "9"),
+    ]
+    for part in (
+        "1.2.3",
+        "90 MiB",
+        "2 h",
+        "25%",
+        "orders[1]@1204 for jg",
+        "HTTP 500",
+        "https://k.example.com/orders/0",
+    ):
+        assert part in text
+
+
+def test_link_is_filled_in_and_nothing_else() -> None:
+    """A topic's name cannot leave its place in an address, and a template cannot reach into the program."""
+    links = Links({"record": "https://k.example.com/{topic}/{partition}?at={offset}&x={topic.__class__}"})
+    assert links.record("a/b?c", 3, 9) == "https://k.example.com/a%2Fb%3Fc/3?at=9&x={topic.__class__}"
+    assert Links({}).record("a", 3, 9) is None
 
 
 @given(

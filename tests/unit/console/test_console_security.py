@@ -164,7 +164,7 @@ async def sign_in(browser: aiohttp.ClientSession, site: Site, token: str, **head
         return answer.status
 
 
-BEHIND_PROXY = {"proxy": {"addresses": ["127.0.0.1"], "user_header": "X-User", "act": ["noor"]}}
+BEHIND_PROXY: dict[str, Any] = {"proxy": {"addresses": ["127.0.0.1"], "user_header": "X-User", "act": ["noor"]}}
 """A console behind a proxy at this machine, which reports who asks and from where."""
 
 
@@ -242,7 +242,7 @@ async def test_a_trusted_proxy_signs_people_in(browser: aiohttp.ClientSession) -
 
 async def test_the_header_of_any_other_address_signs_nobody_in(browser: aiohttp.ClientSession) -> None:
     """Only the proxy's own addresses are believed, and without `console.proxy` no header is."""
-    elsewhere = {"proxy": {"addresses": ["10.1.0.0/16"], "user_header": "X-User", "act": ["noor"]}}
+    elsewhere: dict[str, Any] = {"proxy": {"addresses": ["10.1.0.0/16"], "user_header": "X-User", "act": ["noor"]}}
     for settings in (elsewhere, {"token": TOKEN}):
         async with running(Site([dead(1)], **settings)) as site:
             answer = await browser.get(f"{site.url}/dead-letters", headers={"X-User": "noor"})
