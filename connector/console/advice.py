@@ -51,10 +51,6 @@ CAUSES: Final = {
         "The request was sent, but its answer is missing: the vendor may or may not have accepted it.",
         "Search for the dedup id on the vendor's side. If it is missing, replay: the same id is sent again.",
     ),
-    "internal": Advice(
-        "The connector itself failed on this record.",
-        "Please report the message. After an update, replay.",
-    ),
     "operator": Advice(
         "A person skipped this record.",
         "Look up who skipped it in the audit log and ask why. Replay when the cause is fixed, or discard.",
