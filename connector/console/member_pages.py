@@ -32,6 +32,7 @@ class MemberRow:
     memory: str
     partitions: str
     in_flight: str
+    rate: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,11 @@ def members_view(
     responses: Sequence[MemberResponse],
     destinations: Sequence[DestinationView],
     kafka: Mapping[tuple[str, int], PartitionBacklog],
+    rates: Mapping[str, float],
     links: Links,
     now: float,
 ) -> MembersView:
-    """Return the tables; `kafka` is what Kafka reports of each partition, owned or not."""
+    """Return the tables; `kafka` is what Kafka reports of each partition, owned or not, `rates` are by address."""
     owned: dict[tuple[str, int], tuple[str, PartitionReport]] = {}
     for response in responses:
         for partition in response.partitions or ():
@@ -90,10 +92,10 @@ def members_view(
                 oldest[record.topic, record.partition] = row
     places = sorted({*owned, *kafka, *oldest}, key=lambda place: (-_backlog(kafka.get(place)), place))
     rows = [_partition(place, owned.get(place), kafka.get(place), oldest.get(place), links) for place in places[:_ROWS]]
-    return MembersView([_member(response, now) for response in responses], rows, max(0, len(places) - _ROWS))
+    return MembersView([_member(response, rates, now) for response in responses], rows, max(0, len(places) - _ROWS))
 
 
-def _member(response: MemberResponse, now: float) -> MemberRow:
+def _member(response: MemberResponse, rates: Mapping[str, float], now: float) -> MemberRow:
     state, kind = "ready", "good"
     if response.trouble is not None:
         state, kind = "unreachable", "bad"
@@ -113,6 +115,7 @@ def _member(response: MemberResponse, now: float) -> MemberRow:
         memory=_UNKNOWN if response.memory is None else f"{response.memory / (1 << 20):.0f} MiB",
         partitions=_UNKNOWN if partitions is None else count(len(partitions)),
         in_flight=count(sum(each.in_flight for each in response.destinations.values())) if reachable else _UNKNOWN,
+        rate=short(rates[response.address]) if response.address in rates else _UNKNOWN,
     )
 
 

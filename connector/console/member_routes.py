@@ -51,7 +51,9 @@ class MemberRoutes:
         """Show the tables of members and partitions."""
         state, sampler = self._state, self._state.sampler
         page = state.page("Members", MEMBERS, live=max(2, round(state.settings.console.interval)))
-        view = members_view(sampler.responses, sampler.destinations, sampler.partitions, state.links, page.now)
+        view = members_view(
+            sampler.responses, sampler.destinations, sampler.partitions, sampler.rates, state.links, page.now
+        )
         return html(render("members.html", page, view))
 
     async def _confirm(self, request: web.Request) -> web.Response:

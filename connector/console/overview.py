@@ -8,7 +8,7 @@ from typing import Final
 
 from connector.console import charts
 from connector.console.advice import Advice, for_cause, for_destination, for_hold
-from connector.console.formatting import ago, count, duration, moment, plural, short
+from connector.console.formatting import ago, count, duration, plural, short
 from connector.console.index import KindCount, Query, TimeBuckets
 from connector.console.links import NO_LINKS, Links
 from connector.console.members import DestinationView, Hold, MemberResponse, WaitingRecord
@@ -69,11 +69,12 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The sentence that is read first; `kind` is bad, warn, good or calm."""
+    """The sentence that is read first; `kind` is bad, warn, good or calm, `since` epoch seconds."""
 
     kind: str
     headline: str
     detail: str
+    since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ def _verdict(situation: Situation) -> Verdict:
     if problems:
         worst, *others = problems
         also = f" Also: {'; '.join(other.headline for other in others[:_NAMED])}." if others else ""
-        return Verdict(worst.kind, worst.headline, f"{worst.detail}{also} {dead_letters}")
+        return Verdict(worst.kind, worst.headline, f"{worst.detail}{also} {dead_letters}", worst.since)
     number = len(situation.destinations)
     headline = f"All {plural(number, 'destination')} deliver"
     if number == 1:
@@ -287,14 +288,11 @@ def _held(situation: Situation, held: Sequence[DestinationView]) -> Verdict:
     names += f" and {len(held) - _NAMED} more" if len(held) > _NAMED else ""
     verb = "is" if len(held) == 1 else "are"
     first = min((each.since for each in held if each.since is not None), default=None)
-    since = ""
-    if first is not None:
-        since = f" since {moment(first, '%H:%M')} UTC, for {duration(situation.now - first)}"
     causes = ", ".join(dict.fromkeys(hold.cause for each in held for hold in each.holds if hold.cause))
     well = len(situation.destinations) - len(held)
     others = f"{plural(well, 'other destination')} {'continues' if well == 1 else 'continue'}. " if well else ""
-    headline = f"{names} {verb} held ({causes}){since}" if causes else f"{names} {verb} held{since}"
-    return Verdict("bad", headline, f"{others}Nothing is lost: the records wait uncommitted.")
+    headline = f"{names} {verb} held ({causes})" if causes else f"{names} {verb} held"
+    return Verdict("bad", headline, f"{others}Nothing is lost: the records wait uncommitted.", first)
 
 
 def _notices(situation: Situation) -> list[Notice]:

@@ -54,11 +54,8 @@ class PartitionBacklog(NamedTuple):
     records: float
 
 
-Backlog = Callable[[], Awaitable[Mapping[tuple[str, int], PartitionBacklog] | None]]
-"""Returns the unfinished records by topic and partition, from Kafka; None for a group that has committed nothing.
-
-Raises `ConnectorError`.
-"""
+Backlog = Callable[[], Awaitable[Mapping[tuple[str, int], PartitionBacklog]]]
+"""Returns what Kafka knows of each partition. Raises `ConnectorError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +144,9 @@ class Sampler:
         """What Kafka reported last of each partition."""
         self.targets: dict[str, tuple[URL, str | None]] = {}
         """Each member's port by its address, with the Host header to send."""
-        self._asking: asyncio.Task[Mapping[tuple[str, int], PartitionBacklog] | None] | None = None
+        self.rates: dict[str, float] = {}
+        """Records a second that each member delivered, by its address."""
+        self._asking: asyncio.Task[Mapping[tuple[str, int], PartitionBacklog]] | None = None
         self._asked_at = 0.0
         self.kafka_trouble: str | None = None
         """Why the backlog cannot be read from Kafka."""
@@ -197,13 +196,16 @@ class Sampler:
         asked = {response.address for response in responses}
         self._before = {address: seen for address, seen in self._before.items() if address in asked}
         total: dict[tuple[str, str], float] = {}
+        self.rates = {}
         for response in responses:
             if response.trouble is None:
                 then, before = self._before.get(response.address, (now, {}))
                 self._before[response.address] = (now, response.counts)
                 seconds = max(now - then, 0.001)
-                for key, count in growth(before, response.counts).items():
+                grown = growth(before, response.counts)
+                for key, count in grown.items():
                     total[key] = total.get(key, 0.0) + count / seconds
+                self.rates[response.address] = sum(_of_metric(grown, DELIVERED).values()) / seconds
         return total
 
     def _backlog_by_topic(self) -> dict[str, float]:
@@ -213,7 +215,10 @@ class Sampler:
         return found
 
     async def _ask_kafka(self) -> bool:
-        """Ask Kafka for the backlog, and wait a little; return whether it is known now."""
+        """Ask Kafka for the backlog, and wait a little; return whether it is known now.
+
+        In a group that never committed it is not: then the members' own lag is all there is.
+        """
         if self._asking is None:
             self._asking, self._asked_at = asyncio.ensure_future(self._backlog()), self._clock.now()
         await asyncio.wait({self._asking}, timeout=_KAFKA_PATIENCE)
@@ -221,15 +226,18 @@ class Sampler:
             silent = self._clock.now() - self._asked_at
             if silent >= _KAFKA_SILENT:
                 self._kafka_fails(f"Kafka has not answered for {silent:.0f} s")
-            return bool(self.partitions) and self.kafka_trouble is None
+            return self._committed() and self.kafka_trouble is None
         asking, self._asking = self._asking, None
         try:
-            found = asking.result()
+            self.partitions = asking.result()
         except ConnectorError as error:
             self._kafka_fails(str(error))
             return False
-        self.kafka_trouble, self.partitions = None, found or {}
-        return found is not None
+        self.kafka_trouble = None
+        return self._committed()
+
+    def _committed(self) -> bool:
+        return any(each.committed is not None for each in self.partitions.values())
 
     def _kafka_fails(self, why: str) -> None:
         if self.kafka_trouble is None:

@@ -117,10 +117,10 @@ class _Backlog:
         self._offsets: CommittedOffsets | None = None
         self._clock = SystemClock()
         self._read_at: float | None = None
-        self._last: Mapping[tuple[str, int], PartitionBacklog] | None = None
+        self._last: Mapping[tuple[str, int], PartitionBacklog] = {}
 
-    async def read(self) -> Mapping[tuple[str, int], PartitionBacklog] | None:
-        """Return the unfinished records by partition; None if the group has never committed."""
+    async def read(self) -> Mapping[tuple[str, int], PartitionBacklog]:
+        """Return the unfinished records by partition."""
         now = self._clock.now()
         if self._read_at is None or now - self._read_at >= BACKLOG_SECONDS:
             self._last = await asyncio.to_thread(self._backlog_by_partition)
@@ -132,7 +132,7 @@ class _Backlog:
         if self._offsets is not None:
             await asyncio.to_thread(self._offsets.close)
 
-    def _backlog_by_partition(self) -> Mapping[tuple[str, int], PartitionBacklog] | None:
+    def _backlog_by_partition(self) -> Mapping[tuple[str, int], PartitionBacklog]:
         if self._offsets is None:
             self._offsets = CommittedOffsets(self._settings.kafka, self._settings.kafka.group_id)
         partitions = self._offsets.partitions(self._selection, [self._settings.replay_topic])
@@ -141,7 +141,7 @@ class _Backlog:
         for partition in partitions:
             state = offsets.state_of(partition, committed.get(partition), self._offsets.bounds(partition))
             found[partition] = PartitionBacklog(state.committed, state.end, float(state.backlog or 0))
-        return found if committed else None
+        return found
 
 
 class _AuditTopic:

@@ -280,13 +280,32 @@ def test_everything_can_be_done_by_keyboard(site: Site, tab: Page) -> None:
     tab.get_by_text("1 of 1 dead letter would be accepted").wait_for()
 
 
+def test_times_are_shown_in_the_readers_zone_on_demand(site: Site, browser: Browser) -> None:
+    """One button turns every time into the reader's own zone, on each page, and back; UTC is what comes first."""
+    context = browser.new_context(timezone_id="Asia/Shanghai")
+    try:
+        page = context.new_page()
+        page.goto(f"{site.url}/dead-letters")
+        times = page.locator("table time.at")
+        before = times.first.inner_text()
+        assert before.endswith(" UTC")
+        page.get_by_role("button", name="Local time").click()
+        assert all(text.endswith(" +08:00") for text in times.all_inner_texts())
+        page.goto(f"{site.url}/")
+        assert re.search(r"since \d\d:\d\d \+08:00, for 2 h", page.locator("h1").inner_text())
+        page.get_by_role("button", name="UTC").click()
+        assert re.search(r"since \d\d:\d\d UTC, for 2 h", page.locator("h1").inner_text())
+    finally:
+        context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_readable_on_a_phone_in_light_and_dark(site: Site, browser: Browser, scheme: Any) -> None:
     """On a phone no page is wider than the screen, and the colours follow the system's."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
     try:
         page = context.new_page()
-        for address in ("/", "/dead-letters", "/confirm?action=replay&cause=refused", "/jobs"):
+        for address in ("/", "/dead-letters", "/confirm?action=replay&cause=refused", "/jobs", "/members"):
             page.goto(site.url + address)
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, address
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")

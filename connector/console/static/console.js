@@ -27,6 +27,7 @@
           if (header && !document.querySelector("body > header").contains(document.activeElement)) {
             document.querySelector("body > header").replaceWith(document.adoptNode(header));
           }
+          zone();
           document.title = page.title;
           document.body.classList.remove("stale");
         }
@@ -43,6 +44,34 @@
     if (live) setTimeout(refresh, live * 1000);
   }
 
+  // Times are UTC, as in the logs; on demand they are shown in the reader's own zone, which the browser remembers.
+  function zone() {
+    const local = localStorage.getItem("zone") === "local";
+    const button = document.getElementById("zone");
+    if (button) {
+      button.hidden = false;
+      button.textContent = local ? "UTC" : "Local time";
+      button.setAttribute("aria-pressed", String(local));
+    }
+    for (const time of document.querySelectorAll("time.at")) {
+      const at = new Date(time.dateTime);
+      time.dataset.utc ??= time.textContent;
+      if (!local || Number.isNaN(at.getTime())) { time.textContent = time.dataset.utc; continue; }
+      const two = (number) => String(number).padStart(2, "0");
+      const away = -at.getTimezoneOffset();
+      const sign = `${away < 0 ? "-" : "+"}${two(Math.floor(Math.abs(away) / 60))}:${two(Math.abs(away) % 60)}`;
+      const date = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} `;
+      const clock = [at.getHours(), at.getMinutes(), at.getSeconds()].map(two);
+      const [whole, short] = [time.dataset.utc.length > 12, time.dataset.utc.length < 12];
+      time.textContent = `${whole ? date : ""}${clock.slice(0, short ? 2 : 3).join(":")} ${sign}`;
+    }
+  }
+  document.addEventListener("click", (event) => {
+    if (event.target.id !== "zone") return;
+    localStorage.setItem("zone", localStorage.getItem("zone") === "local" ? "utc" : "local");
+    zone();
+  });
+
   // One box ticks all of its table.
   document.addEventListener("change", (event) => {
     if (!(event.target instanceof HTMLInputElement) || !event.target.hasAttribute("data-all")) return;
@@ -58,5 +87,6 @@
 
   // A download that was confirmed begins without another click.
   document.querySelector("[data-go]")?.click();
+  zone();
   schedule();
 })();

@@ -112,8 +112,8 @@ class Site:
         async def inspect(_dead_letter: DeadLetterEntry) -> Any:
             raise StartupError("there are no rules here")
 
-        async def backlog() -> None:
-            return None
+        async def backlog() -> dict[Any, Any]:
+            return {}
 
         def dead_letters(wanted: Filter, _resolved: bool, progress: Progress) -> Iterator[DeadLetterEntry]:
             progress(1, 1)

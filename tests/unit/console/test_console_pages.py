@@ -58,7 +58,7 @@ def member(address: str = "http://a", **found: dict[str, Any]) -> MemberResponse
 def test_each_hold_says_what_to_do(cause: Cause) -> None:
     """Whatever holds a destination, the page shows in words what it means, since when, and what to do."""
     hold = reported("held", cause=str(cause), code="2002", message="no entry", since="2023-11-14T20:13:20+00:00")
-    text = unescape(re.sub("<[^>]*>", " ", first_page(situation(member(jg=hold)))))
+    text = unescape(re.sub("<[^>]*>", "", first_page(situation(member(jg=hold)))))
     advice = for_destination(DestinationView("jg", "held", str(cause)), 0)
     assert f"jg is held ({cause}) since 20:13 UTC, for 2 h" in text
     for part in ("What to do", advice.meaning, advice.action, "no entry", "2002"):
@@ -254,7 +254,7 @@ def test_members_page_shows_every_partition_with_its_owner() -> None:
     links = Links(
         {"topic": "https://kafka.example.com/{topic}", "partition": "https://k.example.com/{topic}/{partition}"}
     )
-    view = members_view([response], destinations(["jg"], [response]), kafka, links, NOW)
+    view = members_view([response], destinations(["jg"], [response]), kafka, {"http://a": 12.0}, links, NOW)
     text = render("members.html", PAGE, view)
     assert [(row.name, row.owner, row.end) for row in view.partitions] == [
         ("orders[0]", "", "12"),
