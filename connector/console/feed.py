@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -29,6 +29,11 @@ class Tail(Protocol):
     @property
     def left(self) -> int:
         """How many offsets are still to be read of those that existed when it was opened."""
+        ...
+
+    @property
+    def beginnings(self) -> Mapping[int, int]:
+        """The first offset of each partition, as it was lately: what is in front of it Kafka has deleted."""
         ...
 
     def read(self) -> Sequence[Record]:
@@ -82,6 +87,7 @@ class Feed:
             self.left = tail.left
             self.trouble = None
             unseen = 0
+            beginnings: dict[int, int] = {}
             while not self._stopping.is_set():
                 records = tail.read()
                 behind, self.left = self.left, tail.left
@@ -92,5 +98,8 @@ class Feed:
                 elif behind and show:
                     self._index.show()
                 unseen = 0 if show else unseen
+                if tail.beginnings != beginnings:
+                    beginnings = dict(tail.beginnings)
+                    self._index.drop_before(beginnings)
         finally:
             tail.close()

@@ -1,7 +1,9 @@
 """What the console keeps of every dead letter: enough to count, filter and list them without reading Kafka again.
 
-The rows are columns: numbers in arrays, and each text that repeats once. Above its limit the index drops resolved dead
-letters first, then the oldest, and counts how many.
+The rows are columns, and nothing of a row is a Python object of its own: numbers are in arrays, ids in sixteen bytes
+each, keys and messages end to end in one buffer, and each text that repeats is kept once. So a dead letter takes about
+150 bytes with short keys and messages that repeat, and at most ROW_BYTES whatever is written into it. Above its limit
+the index drops resolved dead letters first, then the oldest, and counts how many.
 """
 
 from __future__ import annotations
@@ -14,26 +16,35 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import ParsedDeadLetter, parse
-from connector.dead_letters.ids import IdSet
-from connector.dead_letters.reader import Resolution, State, parse_resolution
+from connector.dead_letters.reader import Resolution, parse_resolution
+from connector.dead_letters.states import STATES, State, States
 from connector.records import Record
 
 NAMES: Final = ("cause", "code", "destination", "topic", "field", "vendor")
 """What dead letters are counted by and, in addition to id and key, filtered by."""
 
-STATES: Final[tuple[State, ...]] = ("open", "replayed", "discarded")
 KEY_LIMIT: Final = 200
 """Bytes of a key that are kept."""
 MESSAGE_LIMIT: Final = 300
-"""Characters of a message that are kept; the page of a dead letter reads the whole one from Kafka."""
+"""Bytes of a message that are kept; the page of a dead letter reads the whole one from Kafka."""
 TEXT_LIMIT: Final = 256
 """Characters of a cause, code, field or name that are kept."""
+MOST_TEXTS: Final = 10_000
+"""Different texts of one column that are kept; whatever a program writes into codes, the rest is OTHER."""
+OTHER: Final = "(other)"
+ROW_BYTES: Final = 1000
+"""Bytes of memory that one dead letter takes at most, in an index of ten thousand or more."""
 _FAR: Final = 1 << 53
 """Milliseconds from 1970 beyond which a time is not kept: no calendar reaches it."""
+_GONE: Final = len(STATES)
+"""The state of a row that is no longer shown: another row replaced it, or Kafka deleted its record."""
+_RECENT: Final = 4096
+"""Byte strings that are looked up before one is written again."""
 
 Name = Literal["cause", "code", "destination", "topic", "field", "vendor"]
 
@@ -65,19 +76,83 @@ class TextColumn:
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.numbers: dict[str, int] = {}
-        self.rows = array("l")
+        self.rows = array("I")
 
     def add(self, text: str) -> None:
         """Add a row."""
         number = self.numbers.get(text)
         if number is None:
-            number = self.numbers[text] = len(self.texts)
-            self.texts.append(text)
+            if len(self.texts) >= MOST_TEXTS:
+                text = OTHER
+            number = self.numbers.setdefault(text, len(self.texts))
+            if number == len(self.texts):
+                self.texts.append(text)
         self.rows.append(number)
 
     def __getitem__(self, row: int) -> str:
         """Return a row's text."""
         return self.texts[self.rows[row]]
+
+
+class BytesColumn:
+    """A column of byte strings of up to 64 KiB, end to end; one that was written lately is not written again."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._places = array("Q")
+        self._recent: dict[bytes, int] = {}
+
+    def add(self, value: bytes) -> None:
+        """Add a row."""
+        place = self._recent.get(value)
+        if place is None:
+            place = len(self._data) << 16 | len(value)
+            self._data += value
+            if len(self._recent) >= _RECENT:
+                self._recent.clear()
+            self._recent[value] = place
+        self._places.append(place)
+
+    def __getitem__(self, row: int) -> bytes:
+        """Return a row's bytes."""
+        start, length = divmod(self._places[row], 1 << 16)
+        return bytes(self._data[start : start + length])
+
+
+class IdColumn:
+    """A column of ids: UUIDs in sixteen bytes; of any other text, which another program may have written, its hash."""
+
+    def __init__(self, *, keep: bool) -> None:
+        self._data = bytearray()
+        self._others: dict[int, str] | None = {} if keep else None
+
+    def add(self, identity: str) -> None:
+        """Add a row."""
+        if self._others is not None and not is_uuid(identity):
+            self._others[len(self._data) >> 4] = identity
+        self._data += packed(identity)
+
+    def __getitem__(self, row: int) -> str:
+        """Return a row's id as it was; of a column that does not keep other texts, UUIDs only."""
+        other = None if self._others is None else self._others.get(row)
+        return other if other is not None else str(uuid.UUID(bytes=bytes(self._data[row << 4 : (row + 1) << 4])))
+
+    def packed(self, row: int) -> bytes:
+        """Return a row's sixteen bytes."""
+        return bytes(self._data[row << 4 : (row + 1) << 4])
+
+    def add_packed(self, identity: bytes) -> None:
+        """Add a row by its sixteen bytes."""
+        self._data += identity
+
+    def rows_of(self, identity: bytes) -> list[int]:
+        """Return the rows with these sixteen bytes."""
+        rows, at = [], self._data.find(identity)
+        while at >= 0:
+            if not at & 15:
+                rows.append(at >> 4)
+            at = self._data.find(identity, at + 1)
+        return rows
 
 
 class DeadLetterColumns:
@@ -86,68 +161,71 @@ class DeadLetterColumns:
     def __init__(self) -> None:
         self.failed = array("q")
         self.resolved = array("q")
-        self.partitions = array("l")
+        self.partitions = array("i")
         self.offsets = array("q")
-        self.replays = array("l")
+        self.replays = array("I")
         self.states = bytearray()
+        self.noted = array("I")
+        """The row of `States` that a dead letter has."""
         self.columns: dict[str, TextColumn] = {name: TextColumn() for name in NAMES}
-        self.ids: list[bytes | str] = []
-        self.events: list[bytes | str] = []
-        self.keys: list[bytes | None] = []
-        self.messages: list[str] = []
-        self.by_id: dict[bytes | str, int] = {}
-        self._shared: dict[str, str] = {}
+        self.ids = IdColumn(keep=True)
+        self.events = IdColumn(keep=False)
+        self.keys = BytesColumn()
+        self.keyless = bytearray()
+        """1 for a record without a key, which is not the same as an empty one."""
+        self.messages = BytesColumn()
 
     def __len__(self) -> int:
         """Return how many dead letters there are."""
-        return len(self.ids)
+        return len(self.states)
 
-    def add(self, record: Record, facts: ParsedDeadLetter, state: int) -> None:
-        """Add a dead letter; one that is already here is not added again."""
-        if packed(facts.id) in self.by_id:
-            return
-        key = None if record.key is None else record.key[:KEY_LIMIT]
+    def add(self, record: Record, facts: ParsedDeadLetter, noted: int) -> None:
+        """Add an unresolved dead letter."""
         row = DeadLetterRow(
             facts.id,
             max(-_FAR, min(_FAR, facts.failed_at)),
             *(_cut(facts.cause), _cut(facts.code), _cut(facts.destination), _cut(facts.origin.topic)),
             *(_cut(facts.field), _cut(facts.vendor)),
-            key,
-            facts.message[:MESSAGE_LIMIT],
+            record.key,
+            facts.message,
             max(0, min(facts.replays, 1 << 30)),
-            STATES[state],
+            "open",
             0,
             (record.partition, record.offset),
         )
-        self.put(row, packed(facts.dedup_id))
+        self.put(row, packed(facts.dedup_id), noted)
 
-    def put(self, row: DeadLetterRow, event: bytes | str) -> None:
+    def put(self, row: DeadLetterRow, event: bytes, noted: int) -> None:
         """Add a row of the event with this packed id."""
-        identity = packed(row.id)
-        self.by_id[identity] = len(self.ids)
-        self.ids.append(identity)
-        self.events.append(event)
+        self.ids.add(row.id)
+        self.events.add_packed(event)
         self.failed.append(row.failed_at)
         self.resolved.append(row.resolved_at)
         self.partitions.append(row.place[0])
         self.offsets.append(row.place[1])
         self.replays.append(row.replays)
         self.states.append(STATES.index(row.state))
+        self.noted.append(noted)
         for name, column in self.columns.items():
             column.add(getattr(row, name))
-        self.keys.append(row.key)
-        self.messages.append(self._shared.setdefault(row.message, row.message))
+        self.keys.add((row.key or b"")[:KEY_LIMIT])
+        self.keyless.append(row.key is None)
+        self.messages.add(row.message.encode(errors="replace")[:MESSAGE_LIMIT])
+
+    def key(self, row: int) -> bytes | None:
+        """Return the beginning of a dead letter's key, None where it has none."""
+        return None if self.keyless[row] else self.keys[row]
 
     def row(self, number: int) -> DeadLetterRow:
         """Return a dead letter."""
         columns = self.columns
         return DeadLetterRow(
-            unpacked(self.ids[number]),
+            self.ids[number],
             self.failed[number],
             *(columns["cause"][number], columns["code"][number], columns["destination"][number]),
             *(columns["topic"][number], columns["field"][number], columns["vendor"][number]),
-            self.keys[number],
-            self.messages[number],
+            self.key(number),
+            self.messages[number].decode(errors="ignore"),  # it may be cut within a character
             self.replays[number],
             STATES[self.states[number]],
             self.resolved[number],
@@ -202,7 +280,10 @@ class DeadLetterIndex:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.RLock()
-        self._early = {kind: IdSet() for kind in STATES}
+        self._states = States()
+        self._row_of = array("i")
+        """The row of each dead letter that `States` has noted; -1 where it was dropped."""
+        self._gone = 0
         self.forgotten = 0
         """Unresolved dead letters that were dropped because there was no room for them, the oldest."""
         self.foreign = 0
@@ -210,13 +291,13 @@ class DeadLetterIndex:
         self.version = 0
         """Changes whenever the index does."""
         self._columns = DeadLetterColumns()
-        self._order: list[int] = []
-        self._found: dict[Query, list[int]] = {}
+        self._order = array("I")
+        self._found: dict[Query, array[int]] = {}
         self._found_at = -1
 
     def __len__(self) -> int:
         """Return how many dead letters there are, including resolved ones."""
-        return len(self._columns)
+        return len(self._columns) - self._gone
 
     def take(self, records: Iterable[Record], *, show: bool = True) -> None:
         """Put records of the dead-letter topic into the index: dead letters and resolutions, in the order of the topic.
@@ -228,22 +309,46 @@ class DeadLetterIndex:
         with self._lock:
             for record, found in parsed:
                 if isinstance(found, Resolution):
-                    self._resolve(found)
+                    self._resolve(found, record.partition)
                 elif found is None or record.value is None:
                     self.foreign += 1
                 else:
-                    self._columns.add(record, found, self._state(found.id))
-            if len(self) > self._limit * _SLACK:
+                    self._put(record, found)
+            if len(self) > self._limit * _SLACK or self._gone > max(1000, len(self)):
                 self._compact()
                 show = True
             self.version += show
+
+    def drop_before(self, beginnings: Mapping[int, int]) -> int:
+        """Drop the dead letters that Kafka deleted: those in front of their partition's first offset.
+
+        Returns how many. A dead letter with a further copy in another partition stays, at the place of that copy.
+        """
+        with self._lock:
+            columns, dropped = self._columns, 0
+            for row, state in enumerate(columns.states):
+                partition = columns.partitions[row]
+                if state == _GONE or columns.offsets[row] >= beginnings.get(partition, 0):
+                    continue
+                noted = columns.noted[row]
+                if state == STATES.index("open"):
+                    self._states.resolve(columns.ids[row], partition, "discarded")
+                    if self._states.state(noted) == "open":
+                        columns.partitions[row], columns.offsets[row] = self._states.place(noted)
+                        continue
+                self._forget(row)
+                dropped += 1
+            if self._gone > max(1000, len(self)):
+                self._compact()
+            self.version += bool(dropped)
+            return dropped
 
     def show(self) -> None:
         """Let searches find everything that was taken."""
         with self._lock:
             self.version += 1
 
-    def rows(self, query: Query) -> list[int]:
+    def rows(self, query: Query) -> Sequence[int]:
         """Return the row numbers of the wanted dead letters, newest first. Valid until the version changes."""
         with self._lock:
             if self._found_at != self.version:
@@ -253,7 +358,7 @@ class DeadLetterIndex:
             if found is None:
                 if len(self._found) > 8:
                     self._found.clear()
-                found = self._found[query] = self._search(query)
+                found = self._found[query] = array("I", self._search(query))
             return found
 
     def page(self, query: Query, first: int, count: int) -> tuple[list[DeadLetterRow], int]:
@@ -307,51 +412,74 @@ class DeadLetterIndex:
     def find(self, identity: str) -> DeadLetterRow | None:
         """Return the dead letter with this id."""
         with self._lock:
-            row = self._columns.by_id.get(packed(identity))
+            row = self._row(identity)
             return None if row is None else self._columns.row(row)
 
     def same_event(self, dedup_id: str) -> list[DeadLetterRow]:
         """Return every dead letter of one event, oldest first: for its other destinations, and after each replay."""
-        event = packed(dedup_id)
         with self._lock:
-            rows = [row for row, other in enumerate(self._columns.events) if other == event]
+            rows = [row for row in self._columns.events.rows_of(packed(dedup_id)) if self._columns.states[row] != _GONE]
             return sorted(map(self._columns.row, rows), key=lambda row: row.failed_at)
 
-    def _state(self, identity: str) -> int:
-        """Return the state from a resolution that was read before its dead letter."""
-        early = ((number, self._early[kind]) for number, kind in enumerate(STATES))
-        return next((number for number, ids in early if len(ids) and identity in ids), 0)
+    def _row(self, identity: str) -> int | None:
+        """Return the row of an id; None for one that is not here, or is here under a hash that two ids share."""
+        noted = self._states.row(identity)
+        row = -1 if noted is None else self._row_of[noted]
+        return row if row >= 0 and self._columns.ids.packed(row) == packed(identity) else None
 
-    def _resolve(self, resolution: Resolution) -> None:
-        row = self._columns.by_id.get(packed(resolution.dead_letter))
-        if row is None:
-            # It may come before its dead letter, from another partition, or the dead letter was dropped and may return.
-            self._early[resolution.kind].add(resolution.dead_letter)
+    def _put(self, record: Record, facts: ParsedDeadLetter) -> None:
+        """Add a dead letter, or reopen one that failed again after it was resolved; a copy changes nothing."""
+        noted, stands = self._states.note(facts.id, record.partition, record.offset)
+        if not stands:
             return
-        self._columns.states[row] = STATES.index(resolution.kind)
-        self._columns.resolved[row] = _millis(resolution.at)
+        if noted == len(self._row_of):
+            self._row_of.append(-1)
+        elif self._row_of[noted] >= 0:
+            self._forget(self._row_of[noted])
+        self._row_of[noted] = len(self._columns)
+        self._columns.add(record, facts, noted)
 
-    def _search(self, query: Query) -> list[int]:
+    def _forget(self, row: int) -> None:
+        """Show a row no longer."""
+        self._columns.states[row] = _GONE
+        self._row_of[self._columns.noted[row]] = -1
+        self._gone += 1
+
+    def _resolve(self, resolution: Resolution, partition: int) -> None:
+        """Apply a resolution, which closes only the copies in front of it in its own partition."""
+        noted = self._states.resolve(resolution.dead_letter, partition, resolution.kind)
+        row = -1 if noted is None else self._row_of[noted]
+        if noted is None or row < 0:
+            return
+        self._columns.partitions[row], self._columns.offsets[row] = self._states.place(noted)
+        state = self._states.state(noted)
+        if state != "open":
+            self._columns.states[row] = STATES.index(state)
+            self._columns.resolved[row] = _millis(resolution.at)
+
+    def _search(self, query: Query) -> Iterable[int]:
         """Return the wanted rows; each condition looks only at what the conditions before it left."""
-        if len(self._order) != len(self):
-            self._order = sorted(range(len(self)), key=self._columns.failed.__getitem__, reverse=True)
+        columns = self._columns
+        if len(self._order) != len(columns):
+            # Almost in order already, so sorting it again is quick.
+            rows = [*range(len(columns) - 1, len(self._order) - 1, -1), *self._order]
+            self._order = array("I", sorted(rows, key=columns.failed.__getitem__, reverse=True))
         begin = 0 if query.until is None else self._not_after(query.until)
-        end = len(self) if query.since is None else self._not_after(query.since - 1)
-        rows: Sequence[int] = self._order[begin:end]
+        end = len(self._order) if query.since is None else self._not_after(query.since - 1)
+        most = _GONE if query.resolved else 1
+        states = columns.states
+        found = [row for row in self._order[begin:end] if states[row] < most]
         if query.ids:
-            wanted = {row for identity in query.ids if (row := self._columns.by_id.get(packed(identity))) is not None}
-            rows = [row for row in rows if row in wanted]
-        if not query.resolved:
-            states = self._columns.states
-            rows = [row for row in rows if not states[row]]
+            wanted = {row for identity in query.ids if (row := self._row(identity)) is not None}
+            found = [row for row in found if row in wanted]
         for name, text in query.where:
-            column = self._columns.columns[name].rows
-            number = self._columns.columns[name].numbers.get(text, -1)
-            rows = [row for row in rows if column[row] == number]
+            column = columns.columns[name].rows
+            number = columns.columns[name].numbers.get(text, -1)
+            found = [row for row in found if column[row] == number]
         if query.key is not None:
-            key, keys = query.key.encode(errors="surrogateescape")[:KEY_LIMIT], self._columns.keys
-            rows = [row for row in rows if keys[row] == key]
-        return list(rows)
+            key = query.key.encode(errors="surrogateescape")[:KEY_LIMIT]
+            found = [row for row in found if columns.key(row) == key]
+        return found
 
     def _not_after(self, time: int) -> int:
         """Return the first place in the order (newest first) of what failed at `time` or before."""
@@ -359,12 +487,18 @@ class DeadLetterIndex:
 
     def _compact(self) -> None:
         """Keep `limit` dead letters: unresolved before resolved, then the newest."""
-        old, table = self._columns, DeadLetterColumns()
-        kept = sorted(range(len(old)), key=lambda row: (old.states[row] != 0, -old.failed[row]))
+        old, new = self._columns, DeadLetterColumns()
+        kept = sorted(
+            (row for row, state in enumerate(old.states) if state != _GONE),
+            key=lambda row: (old.states[row] != 0, -old.failed[row]),
+        )
         self.forgotten += sum(not old.states[row] for row in kept[self._limit :])
+        for row in kept[self._limit :]:
+            self._row_of[old.noted[row]] = -1
         for row in sorted(kept[: self._limit]):
-            table.put(old.row(row), old.events[row])
-        self._columns, self._order = table, []
+            self._row_of[old.noted[row]] = len(new)
+            new.put(old.row(row), old.events.packed(row), old.noted[row])
+        self._columns, self._order, self._gone = new, array("I"), 0
 
 
 def _parsed(record: Record) -> Resolution | ParsedDeadLetter | None:
@@ -404,17 +538,18 @@ def _millis(text: str) -> int:
         return 0
 
 
-def packed(identity: str) -> bytes | str:
-    """Return a UUID as 16 bytes. Any other text, which another program may have written, stays as it is."""
-    if len(identity) != 36 or identity[8] + identity[13] + identity[18] + identity[23] != "----":
-        return identity
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID in the one form in which it comes back from its bytes."""
+    if len(text) != 36 or text[8] + text[13] + text[18] + text[23] != "----" or text != text.lower():
+        return False
     try:
-        found = bytes.fromhex(identity.replace("-", ""))
+        return str(uuid.UUID(text)) == text
     except ValueError:
-        return identity
-    return found if len(found) == 16 and identity == identity.lower() else identity
+        return False
 
 
-def unpacked(identity: bytes | str) -> str:
-    """Return the id that `packed` was given."""
-    return identity if isinstance(identity, str) else str(uuid.UUID(bytes=identity))
+def packed(identity: str) -> bytes:
+    """Return a UUID as its sixteen bytes, and of any other text a hash of sixteen bytes."""
+    if is_uuid(identity):
+        return bytes.fromhex(identity.replace("-", ""))
+    return blake2b(identity.encode(errors="surrogatepass"), digest_size=16).digest()

@@ -194,6 +194,8 @@ class TopicTail:
         self._consumer = _consumer(settings, "tail")
         self._behind: dict[int, int] = {}
         self._next: dict[int, int] = {}
+        self.beginnings: dict[int, int] = {}
+        """The first offset of each partition when it was last looked at: Kafka has deleted what is in front of it."""
         self._looked = time.monotonic()
         try:
             self.cluster_id = self._look()
@@ -236,16 +238,19 @@ class TopicTail:
         self._consumer.close()
 
     def _look(self) -> str:
-        """Add partitions that are new, each from its beginning, and return the cluster's id."""
+        """Add partitions that are new, note where each begins now, and return the cluster's id."""
         try:
             found = self._consumer.list_topics(self._topic, timeout=_TIMEOUT)
-            new = sorted(found.topics[self._topic].partitions.keys() - self._next.keys())
+            numbers = sorted(found.topics[self._topic].partitions)
+            new = [number for number in numbers if number not in self._next]
             if not new and not self._next:
                 raise StartupError(f"topic {self._topic} does not exist yet")
-            for number in new:
+            for number in numbers:
                 partition = PartitionOffset(self._topic, number)
                 first, end = self._consumer.get_watermark_offsets(partition, timeout=_TIMEOUT)
-                self._next[number], self._behind[number] = first, end
+                self.beginnings[number] = first
+                if number in new:
+                    self._next[number], self._behind[number] = first, end
             if new:
                 starts = [PartitionOffset(self._topic, number, self._next[number]) for number in new]
                 self._consumer.incremental_assign(starts)

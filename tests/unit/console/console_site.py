@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 from connector.clock import SystemClock
@@ -23,6 +24,7 @@ class ListedTail:
 
     cluster_id = "cluster"
     left = 0
+    beginnings: Mapping[int, int] = MappingProxyType({})
 
     def __init__(self, records: Sequence[Record]) -> None:
         self._records = list(records)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from connector.console.feed import Feed
-from connector.console.index import DeadLetterIndex, Query, packed, round_width, unpacked
+from connector.console.index import (
+    MOST_TEXTS,
+    OTHER,
+    ROW_BYTES,
+    BytesColumn,
+    DeadLetterIndex,
+    IdColumn,
+    Query,
+    TextColumn,
+    packed,
+    round_width,
+)
 from connector.dead_letters.reader import DeadLetterEntry, Survey, read_dead_letters
 from connector.records import Record
-from tests.unit.dead_letters.test_dead_letter_reader import TOPIC, dead, identity, resolution
+from tests.unit.dead_letters.test_dead_letter_reader import TOPIC, at_their_places, dead, identity, resolution
 
 CAUSES = ("refused", "invalid", "decode")
 NOW = 1_700_000_000_000
@@ -44,16 +59,19 @@ queries = st.builds(
 
 
 def topic_of(made: list[tuple[int, str, str | None, str | None, str]], done: list[int], first: bool) -> list[Record]:
-    """Return a topic of dead letters, some of them resolved by records before or after them."""
+    """Return a topic of letters, of which some are resolved, by records before or behind them."""
     records = []
-    for number, cause, code, destination, topic in made:
-        # Ids are real ones, so that the same event for the same destination is the same dead letter.
+    for number, _, _, destination, topic in made:
+        # Ids are real ones, so that the same event for the same destination is the same letter.
         dedup = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
         more = {"destination": destination, "topic": topic, "dedup_id": dedup}
-        records.append(dead(number, cause=cause, code=code, **more))
-    records = [replace(record, offset=at) for at, record in enumerate(records)]
+        # Copies say the same; which of two that differ counts is the business of the last test.
+        records.append(dead(number, cause=CAUSES[number % 3], code=("4103", None)[number % 2], **more))
     resolved = [resolution(records[at % len(records)], "replayed") for at in done] if records else []
-    return [*resolved, *records] if first else [*records, *resolved]
+    middle = len(records) // 2 if first else len(records)
+    # Each partition has its own copies and resolutions, as after a crash with a null key.
+    mixed = [*records[:middle], *resolved, *records[middle:]]
+    return at_their_places(replace(record, partition=at % 3 % 2) for at, record in enumerate(mixed))
 
 
 def by_reading(records: list[Record], query: Query) -> list[DeadLetterEntry]:
@@ -93,8 +111,9 @@ def test_above_its_limit_the_index_keeps_what_matters() -> None:
     """Unresolved dead letters stay before resolved ones, new before old; what is dropped is counted."""
     records = [dead(number, dedup_id=str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))) for number in range(150)]
     index = DeadLetterIndex(100)
+    index.take(records[100:140])
     index.take(resolution(record, "discarded") for record in records[100:140])
-    index.take(records)
+    index.take([*records[:100], *records[140:]])
     rows, total = index.page(Query(), 0, 200)
     assert (len(index), total, index.forgotten) == (100, 100, 10)
     assert {row.failed_at for row in rows} == {NOW + 1000 * number for number in (*range(10, 100), *range(140, 150))}
@@ -112,6 +131,23 @@ def test_dead_letters_of_one_event_are_found_together() -> None:
     assert [row.destination for row in index.same_event("same")] == ["jg", "mt"]
 
 
+def test_a_new_failure_is_not_hidden_by_an_old_resolution() -> None:
+    """A dead letter that failed again after it was discarded is open again, once, with its new cause.
+
+    Kills: a resolution that hides later copies, two rows for one dead letter.
+    """
+    first = dead(1)
+    topic = at_their_places([first, resolution(first, "discarded"), dead(1, cause="invalid"), dead(1)])
+    index = DeadLetterIndex(100)
+    index.take(topic)
+    (row,), total = index.page(Query(), 0, 10)
+    assert (row.cause, row.state, row.place, total) == ("invalid", "open", (0, 2), 1)
+    assert [(kind.cause, kind.dead_letters) for kind in index.kinds(Query(resolved=True))] == [("invalid", 1)]
+    assert [row.cause for row in index.same_event("dedup-1")] == ["invalid"]
+    index.take([replace(resolution(first, "replayed"), offset=4)])
+    assert index.page(Query(), 0, 10) == ([], 0)
+
+
 def test_a_foreign_record_is_no_dead_letter() -> None:
     """What another program wrote to the topic is counted and not shown."""
     index = DeadLetterIndex(100)
@@ -121,8 +157,92 @@ def test_a_foreign_record_is_no_dead_letter() -> None:
 
 @given(st.one_of(st.uuids().map(str), st.text(max_size=40), st.uuids().map(lambda each: str(each).upper())))
 def test_every_id_comes_back_as_it_was(text: str) -> None:
-    """Ids are kept in sixteen bytes where they are UUIDs, and no two different ones become the same."""
-    assert unpacked(packed(text)) == text
+    """A UUID is kept in sixteen bytes, any other text in full as well, and each is found by its sixteen bytes."""
+    column = IdColumn(keep=True)
+    for each in (str(uuid.UUID(int=1)), text):
+        column.add(each)
+    assert column[1] == text
+    assert column.rows_of(packed(text))[-1] == 1
+    assert len(column.packed(1)) == 16
+
+
+@given(st.lists(st.binary(max_size=40), max_size=50))
+def test_every_key_comes_back_as_it_was(values: list[bytes]) -> None:
+    """Byte strings end to end in one buffer are what was put in, also those that repeat."""
+    column = BytesColumn()
+    for value in values:
+        column.add(value)
+    assert [column[row] for row in range(len(values))] == values
+
+
+def test_texts_of_a_column_are_bounded() -> None:
+    """A program that writes a new code into each record fills one column's texts and no more; the rest is one text."""
+    column = TextColumn()
+    for number in range(MOST_TEXTS + 50):
+        column.add(str(number))
+    assert (len(column.texts), column[MOST_TEXTS - 1], column[MOST_TEXTS]) == (MOST_TEXTS + 1, "9999", OTHER)
+
+
+@pytest.mark.parametrize(("worst", "most"), [(False, 200), (True, ROW_BYTES)])
+def test_memory_of_a_dead_letter_is_bounded(worst: bool, most: int) -> None:
+    """Ten thousand dead letters with texts of their own, of any length, stay within the stated bytes each.
+
+    Kills: a message, key or code that is kept whole, an id that is an object of its own.
+    """
+    made = []
+    for number in range(10_000):
+        text = f"{number:05} " + "\u4e8b" * 2000 if worst else "cuid is not known to this app"
+        record = dead(number, message=text, code=text[:300] if worst else "4103", dedup_id=str(uuid.uuid4()))
+        made.append(replace(record, key=text.encode() if worst else b"user-%d" % number))
+    index = DeadLetterIndex(20_000)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for at in range(0, len(made), 500):
+            index.take(made[at : at + 500])
+        index.rows(Query())
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    texts = MOST_TEXTS * 1200 if worst else 0  # one column's texts, however many rows there are
+    assert (taken - texts) / len(made) < most
+
+
+def test_dead_letters_that_kafka_deleted_are_dropped() -> None:
+    """What is in front of its partition's first offset is gone, resolved or not; a copy elsewhere stays.
+
+    Kills: a page that shows thirty where ten are in the topic, a first offset that is applied to every partition.
+    """
+    index = DeadLetterIndex(100)
+    made = [
+        replace(dead(number, dedup_id=str(uuid.uuid4())), partition=number % 2, offset=number) for number in range(8)
+    ]
+    copy = replace(made[0], partition=1, offset=20)
+    index.take([*made, copy, replace(resolution(made[2], "discarded"), partition=0, offset=30)])
+    assert index.drop_before({0: 5, 1: 4}) == 4
+    rows, total = index.page(Query(resolved=True), 0, 100)
+    assert total == len(index) == 4
+    assert {row.place for row in rows} == {(0, 6), (1, 5), (1, 7), (1, 20)}
+    assert index.find(identity(made[1])) is None
+    assert [row.id for row in index.same_event(made_dedup(made[3]))] == []
+    assert index.drop_before({0: 5, 1: 4}) == 0
+    index.take([replace(made[1], offset=40)])
+    assert index.find(identity(made[1])) is not None
+
+
+def made_dedup(record: Record) -> str:
+    """Return a dead letter's dedup id."""
+    return next((value or b"").decode() for name, value in record.headers if name == "dlq-dedup-id")
+
+
+def test_dropped_rows_give_their_memory_back() -> None:
+    """Once more rows are gone than are left the columns are written again, and everything left is still found."""
+    index = DeadLetterIndex(10_000)
+    made = [dead(number, dedup_id=str(uuid.uuid4())) for number in range(2500)]
+    index.take(made)
+    assert index.drop_before({0: 2000}) == 2000
+    assert len(index._columns) == len(index) == 500
+    assert all((row := index.find(identity(record))) and row.place == (0, record.offset) for record in made[2000:])
 
 
 @given(st.integers(0, 10**13), st.integers(1, 200))
@@ -137,6 +257,7 @@ class Tail:
     """A topic that comes in chunks and then ends."""
 
     cluster_id = "cluster"
+    beginnings: Mapping[int, int] = MappingProxyType({})
 
     def __init__(self, chunks: list[list[Record]], feed: list[Feed]) -> None:
         self._chunks = chunks
@@ -169,3 +290,21 @@ def test_the_feed_shows_everything_when_it_has_caught_up() -> None:
     feeds[0].start()
     feeds[0]._thread.join(10)
     assert (len(index.rows(Query())), feeds[0].left, feeds[0].trouble, tail.closed) == (20, 0, None, True)
+
+
+def test_the_feed_follows_the_beginning_of_each_partition() -> None:
+    """When Kafka deletes the first records of a partition while the console runs, it shows the rest only."""
+    index = DeadLetterIndex(1000)
+    feeds: list[Feed] = []
+
+    class Deleting(Tail):
+        def read(self) -> list[Record]:
+            records = super().read()
+            self.beginnings = {} if self._chunks else {0: 15}
+            return records
+
+    tail = Deleting([[dead(number)] for number in range(20)], feeds)
+    feeds.append(Feed(index, lambda: tail))
+    feeds[0].start()
+    feeds[0]._thread.join(10)
+    assert sorted(row.place for row in index.page(Query(), 0, 100)[0]) == [(0, number) for number in range(15, 20)]
