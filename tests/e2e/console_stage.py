@@ -254,7 +254,8 @@ def mixed(count: int, seconds: float = 86_400.0) -> Iterator[tuple[bytes | None,
     chosen = random.choices(made, (50, 14, 18, 8, 6, 4), k=count)
     for number, kind in enumerate(chosen):
         _, value, headers = kind[number % len(kind)]
-        failed = datetime.fromtimestamp(now - seconds * random.random() ** 4, UTC).isoformat(timespec="milliseconds")
+        at = datetime.fromtimestamp(now - seconds * random.random() ** 4, UTC)
+        failed = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         own = {
             "dlq-id": b"7d1f0c2a-0000-5000-9000-%012x" % number,
             "dlq-dedup-id": b"5f2c1b6e-0000-5000-9000-%012x" % number,
