@@ -65,6 +65,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "member.moving": "What `member.stuck` reported is over.",
     "member.stuck": "Nothing moves; shows where each thread and task is. `/healthz` fails until `member.moving`.",
     "member.without_partitions": "The member has had no partitions for 15 s; has the reason.",
+    "offsets.taken_back": "The combined group took over what a destination delivered in its own group.",
+    "offsets.waiting": "The other side (all destinations, or one alone) still has members; the start waits for them.",
     "offsets.adopted": "A destination's own group started with the combined group's offsets and its part of the map.",
     "offsets.foreign_metadata": "Commit metadata of another program is ignored. Some records are sent again.",
     "partitions.assigned": "This member now processes these partitions.",

@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from operator import methodcaller
 from typing import Any, Final, Self, TypeVar
 
 import structlog
@@ -77,6 +78,14 @@ _NO_TOKEN: Final = ("invalid_client", "invalid_grant", "invalid_scope", "unautho
 # A broker refuses a client's certificate with an alert; under TLS 1.3 it comes after the handshake, as an error of the
 # transport.
 _CERTIFICATE_ALERTS: Final = ("alert certificate", "alert unknown ca", "alert bad certificate", "certificate required")
+
+_HEADERS_OF: Final = methodcaller("headers")
+"""Calls `headers()` in a way that notices an error.
+
+`headers()` of confluent-kafka 2.16 sets an error for a name that is not UTF-8, and returns a result all the same. A
+plain call raises `SystemError` for that only until CPython has specialised it (after some 100 calls); then the result
+is used, and the error appears at an unrelated place.
+"""
 
 _QUIET_SECONDS: Final = 30.0
 
@@ -261,7 +270,7 @@ def record_of(message: Message) -> Record:
     """Return a consumed message that is not an error as a record."""
     headers: Any
     try:
-        headers = message.headers() or ()
+        headers = _HEADERS_OF(message) or ()
     except SystemError:
         # confluent-kafka 2.16 fails so for a name that is not UTF-8. Asked again it returns tuples with a null pointer
         # as the name, which must not be touched. The decoder refuses the record, so that it is neither lost nor sent

@@ -27,7 +27,7 @@ import base64
 import binascii
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -110,6 +110,21 @@ class Runs:
                 bounds += (first, last)
         return Runs(tuple(bounds))
 
+    def both(self, other: Runs) -> Runs:
+        """Return the offsets that are in both."""
+        return self._where(other, lambda mine, theirs: mine and theirs)
+
+    def without(self, other: Runs) -> Runs:
+        """Return the offsets that are not in `other`."""
+        return self._where(other, lambda mine, theirs: mine and not theirs)
+
+    def _where(self, other: Runs, keep: Callable[[bool, bool], bool]) -> Runs:
+        bounds: list[int] = []
+        for bound in sorted({*self.bounds, *other.bounds}):
+            if keep(self.contains(bound), other.contains(bound)) is (len(bounds) % 2 == 0):
+                bounds.append(bound)
+        return Runs(tuple(bounds))
+
 
 def _pairs(bounds: tuple[int, ...]) -> Iterable[tuple[int, int]]:
     return zip(bounds[::2], bounds[1::2], strict=True)
@@ -168,6 +183,17 @@ def part_of(base: int, finished: FinishedMap, destination: str) -> tuple[int, Fi
     done = finished.done(destination)
     watermark = done.bounds[1] if done.bounds and done.bounds[0] <= base else base
     return watermark, FinishedMap(done.above(watermark))
+
+
+def combined(progress: Mapping[str, Runs]) -> tuple[int, FinishedMap]:
+    """Return the watermark and the map of a group that serves several, from what each one has finished from 0 on."""
+    everyone = list(progress.values())
+    whole = everyone[0]
+    for runs in everyone[1:]:
+        whole = whole.both(runs)
+    watermark = whole.bounds[1] if whole.bounds and whole.bounds[0] == 0 else 0
+    parts = {name: runs.without(whole).above(watermark) for name, runs in progress.items()}
+    return watermark, FinishedMap(whole.above(watermark), parts)
 
 
 class ForeignMetadata(ValueError):

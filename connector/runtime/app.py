@@ -24,17 +24,16 @@ from connector.codec.schemas import Schema, load_contracts
 from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
-from connector.errors import ConfigurationError, ConnectorError, StartupError
+from connector.errors import ConfigurationError, ConnectorError
 from connector.kafka.consumer import KafkaSource
 from connector.kafka.groups import Groups
 from connector.kafka.membership import GroupMembership
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.kafka.receipts import ReceiptWriter, ResultsWriter
 from connector.kafka.topics import TopicCheck, TopicReport
-from connector.pipeline import offset_map as metadata
-from connector.records import Commit
 from connector.routing.compiler import passed_on, reads_keys
 from connector.runtime.checks import check_routes, known_schemas, open_registry, own_schemas, own_topics
+from connector.runtime.handover import take_over
 from connector.runtime.http import Server
 from connector.runtime.member import Member
 from connector.runtime.pipeline import QUEUE_SHARE, Edges, build
@@ -106,9 +105,9 @@ async def serve(
             on_ready(server.port)
         log.info("connector.started", version=__version__, group=group, port=server.port)
         report = await _reach(settings, clock, member, stop)
-        if report is not None and destination is not None:
+        if report is not None:
             async with Groups(settings.kafka) as groups:
-                await _adopt_offsets(groups, settings, destination, group)
+                await take_over(groups, settings, destination, clock)
         if report is not None:
             await _run(loaded, destination, group, report, member, metrics, clock, stop)
     finally:
@@ -133,39 +132,6 @@ async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio
                 task.cancel()
             await asyncio.gather(waiting, stopped, return_exceptions=True)
         return await check.check(settings.kafka.topics, own_topics(settings))
-
-
-async def _adopt_offsets(groups: Groups, settings: Settings, destination: str, group: str) -> None:
-    """At the first start of a destination's own group, copy the combined group's offsets and its part of the map.
-
-    Without them it would start over and send everything again, so it refuses, unless `kafka.start` is set.
-    """
-    if await groups.committed(group):
-        return
-    base = settings.kafka.group_id
-    adopted = []
-    for commit in await groups.committed(base):
-        try:
-            finished = metadata.decode(commit.offset, commit.metadata)
-        except metadata.ForeignMetadata as error:
-            log.warning("offsets.foreign_metadata", topic=commit.topic, partition=commit.partition, message=str(error))
-            finished = metadata.FinishedMap()
-        watermark, part = metadata.part_of(commit.offset, finished, destination)
-        adopted.append(Commit(commit.topic, commit.partition, watermark, metadata.encode(watermark, part).text))
-    if not adopted:
-        if settings.kafka.start is not None:
-            return
-        raise StartupError(
-            f"group {group} has no offsets yet and group {base} has none to copy: set kafka.start, or run the combined "
-            f"group first"
-        )
-    try:
-        await groups.commit(group, adopted)
-    except StartupError:
-        # Another member of the new group may have been first; then its offsets are there.
-        if not await groups.committed(group):
-            raise
-    log.info("offsets.adopted", group=group, base=base, partitions=len(adopted))
 
 
 async def _run(

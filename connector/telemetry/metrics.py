@@ -203,7 +203,7 @@ DEFINITIONS: Final = tuple(
             "offset_map_used_ratio",
             "gauge",
             ("topic", "partition"),
-            "Share of the commit metadata that is used for finished deliveries above the watermark.",
+            "Share of the commit metadata used for deliveries finished above the watermark; 1 while reading waits.",
             "ratio",
         ),
         ("commits_total", "counter", ("result",), "Commits of offsets.", "commits", (), ("ok", "failed")),

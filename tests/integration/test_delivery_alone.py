@@ -100,3 +100,60 @@ def test_without_offsets_it_refuses_and_with_a_start_it_skips_what_is_for_others
         assert vendors["jiguang"].cuids.total() == COUNT
         assert vendors["mytracker"].served == []
         assert job.dead_letters() == []
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.timeout(180)
+def test_a_split_and_the_way_back_repeat_nothing(job: Job) -> None:
+    """Combined, alone, combined, alone again: whoever starts knows what the other side has delivered.
+
+    Kills: offsets that are copied at the first split only, and a way back without the own groups' progress.
+    """
+    with accounts(*VENDORS) as vendors:
+        given = settings(job, vendors)
+        # Old offsets of the other side would otherwise hide behind a quick start at the end.
+        for turn, arguments in enumerate(((), ("--destination", "jiguang"), (), ("--destination", "jiguang"), ())):
+            job.produce(good(range(turn * 100, turn * 100 + 100)))
+            vendors["mytracker"].arm(Fault("credential"))
+            write = Writer(contract("MyTrackerEvent"))
+            job.produce([Message(write(mytracker(turn * 100 + number)), b"user") for number in range(100)])
+            member = job.start(given, *arguments)
+            every = (turn + 1) * 100
+            member.wait(lambda every=every: len(vendors["jiguang"].accepted) >= every, f"{every} events")  # type: ignore[misc]
+            assert member.stop() == 0
+            assert vendors["jiguang"].cuids == dict.fromkeys((FIRST_CUID + number for number in range(every)), 1), turn
+        vendors["mytracker"].mend()
+        member = job.start(given)
+        until_done(job, member, job.group)
+        assert member.stop() == 0
+        users = [event["customUserId"] for event in vendors["mytracker"].accepted]
+        assert sorted(users) == sorted(f"u{number}" for number in range(500))
+        assert vendors["jiguang"].cuids == dict.fromkeys((FIRST_CUID + number for number in range(500)), 1)
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.timeout(120)
+def test_neither_side_starts_while_the_other_has_members(job: Job) -> None:
+    """A run of all and a run of one would both deliver every record: the second ends and names the group.
+
+    Kills: two groups that deliver everything twice.
+    """
+    with accounts(*VENDORS) as vendors:
+        given = settings(job, vendors)
+        given["limits"] = {"drain_timeout": "3s"}
+        for destination in given["destinations"].values():
+            destination["timeout"] = "1s"
+        job.produce(good(range(100)))
+        combined = job.start(given)
+        combined.wait(lambda: len(vendors["jiguang"].accepted) == 100, "100 events")
+        alone = job.start(given, "--destination", "jiguang")
+        assert alone.exit_code(40) == 1
+        assert f"group {job.group} has running members" in alone.text
+        assert combined.stop() == 0
+        alone = job.start(given, "--destination", "jiguang")
+        until_done(job, alone, f"{job.group}.jiguang")
+        combined = job.start(given)
+        assert combined.exit_code(40) == 1
+        assert f"group {job.group}.jiguang has running members" in combined.text
+        assert alone.stop() == 0
+        assert vendors["jiguang"].cuids == dict.fromkeys((FIRST_CUID + number for number in range(100)), 1)

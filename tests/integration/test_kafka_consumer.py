@@ -18,7 +18,8 @@ from connector.clock import SystemClock
 from connector.config.loader import KafkaSettings
 from connector.errors import FatalError
 from connector.kafka.consumer import KafkaSource
-from connector.records import Assigned, Commit, Record, TopicPartition
+from connector.records import UNREADABLE_HEADERS, Assigned, Commit, Record, TopicPartition
+from tests.integration import raw_records
 from tools.servers import Kafka
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -471,3 +472,21 @@ async def test_the_count_of_partitions_is_fresh_when_an_assignment_comes(
     await member.until(lambda: bool(other.assigned) and 5 in seen, [other])
     assert seen[0] == 2
     assert seen[-1] == 5
+
+
+@pytest.mark.promise("P1")
+async def test_a_header_name_that_is_not_utf8_loses_no_record(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
+    """Such records come with unreadable headers, and those between them as they are.
+
+    Kills: an error of the client library for which the whole batch is lost.
+    """
+    kafka.create_topic(topic_name)
+    # CPython specialises a call that is made often; from then on it does not check what the library returns.
+    for number in range(100):
+        raw_records.produce(kafka.bootstrap, topic_name, 0, b"%d" % number, [(b"name", b"\xff")])
+        raw_records.produce(kafka.bootstrap, topic_name, 0, b"bad", [(b"\xff\xfe", b"2"), (b"name", b"3")])
+    member = await cluster.join([topic_name], topic_name)
+    await member.until(lambda: len(member.records) == 200)
+    assert [record.value for record in member.records[::2]] == [b"%d" % number for number in range(100)]
+    assert all(list(record.headers) == [("name", b"\xff")] for record in member.records[::2])
+    assert all(record.headers is UNREADABLE_HEADERS for record in member.records[1::2])

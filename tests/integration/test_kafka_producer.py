@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from os import urandom
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -65,13 +66,25 @@ async def test_a_record_that_is_too_large_says_so(kafka: Kafka, topic_name: str)
     kafka.create_topic(topic_name, 1, {"max.message.bytes": "20000"})
     async with _producer(kafka.bootstrap) as producer:
         answers = await asyncio.gather(
-            *(producer.send(topic_name, key=None, value=b"x" * size) for size in (9_000, 30_000, 9_000, 9_000)),
+            *(producer.send(topic_name, key=None, value=urandom(size)) for size in (9_000, 30_000, 9_000, 9_000)),
             return_exceptions=True,
         )
         failed = answers.pop(1)
         assert isinstance(failed, DeliveryFailed)
         assert (failed.code, failed.topic, failed.fatal) == ("MSG_SIZE_TOO_LARGE", topic_name, False)
+        assert failed.too_large
         assert answers == [(0, 0), (0, 1), (0, 2)]
+
+
+@pytest.mark.promise("P1")
+async def test_a_record_that_fits_only_compressed_is_written(kafka: Kafka, topic_name: str) -> None:
+    """A source record of 3 MB in a compressed topic fits into a dead-letter topic with the usual limit of 1 MiB.
+
+    Kills: a producer without compression, whose dead letter is refused for ever.
+    """
+    kafka.create_topic(topic_name)
+    async with _producer(kafka.bootstrap) as producer:
+        assert await producer.send(topic_name, key=None, value=b'{"a":"b"}' * 350_000) == (0, 0)
 
 
 async def test_a_record_over_the_clients_own_limit_says_so_at_once(kafka: Kafka, topic_name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from os import urandom
 
 import pytest
 
@@ -49,6 +50,6 @@ async def test_a_record_that_is_too_large_leaves_the_writer_whole(kafka: Kafka, 
     settings = _settings(kafka, name)
     async with TransactionalProducer(settings, name) as writer:
         with pytest.raises(RecordTooLarge, match="MSG_SIZE_TOO_LARGE"):
-            await writer.commit([Outgoing(topic, 0, None, b"small", ()), Outgoing(topic, 0, None, b"x" * 5000, ())])
+            await writer.commit([Outgoing(topic, 0, None, b"small", ()), Outgoing(topic, 0, None, urandom(5000), ())])
         await writer.commit([Outgoing(topic, 0, None, b"after", ())])
     assert _values(settings, topic) == [b"after"]

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.pipeline.offset_map import MAX_TEXT, FinishedMap, ForeignMetadata, Runs, decode, encode
+from connector.pipeline.offset_map import (
+    MAX_TEXT,
+    FinishedMap,
+    ForeignMetadata,
+    Runs,
+    combined,
+    decode,
+    encode,
+    part_of,
+)
 
 LENGTHS = st.sampled_from([1, 1, 1, 2, 3, 7, 8, 9, 127, 128, 129, 5_000, 2**20, 2**35])
 
@@ -183,6 +192,23 @@ def test_runs_are_sets_of_offsets(one: set[int], other: set[int], cut: int) -> N
     assert left.above(cut) == Runs.of(sorted(n for n in one if n >= cut))
     assert left.below(cut) == Runs.of(sorted(n for n in one if n < cut))
     assert Runs.complement(0, 41, sorted(one)) == Runs.of(sorted(set(range(41)) - one))
+    assert left.both(right) == Runs.of(sorted(one & other))
+    assert left.without(right) == Runs.of(sorted(one - other))
     assert left.count() == len(one)
     assert [n for n in range(42) if left.contains(n)] == sorted(one)
     assert left.end == max(one, default=-1) + 1
+
+
+@pytest.mark.promise("P3")
+@given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.sets(st.integers(0, 25)), min_size=1))
+def test_the_progress_of_several_destinations_becomes_one_map(finished: dict[str, set[int]]) -> None:
+    """Watermark and map claim exactly what each destination has finished, and its part of them is that again.
+
+    Kills: a watermark that passes what one destination has not finished.
+    """
+    watermark, joined = combined({name: Runs.of(sorted(offsets)) for name, offsets in finished.items()})
+    for name, offsets in finished.items():
+        for offset in range(27):
+            assert (offset < watermark or joined.done(name).contains(offset)) == (offset in offsets)
+        base, part = part_of(watermark, joined, name)
+        assert {offset for offset in range(27) if offset < base or part.whole.contains(offset)} == offsets

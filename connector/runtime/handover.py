@@ -1,0 +1,171 @@
+"""Hands a group's progress over between a run of all destinations and runs of one destination.
+
+`run --destination NAME` has its own group, `<group_id>.NAME`. Whoever starts next must know what the other side has
+delivered: otherwise the second split, or the way back, delivers it again. So:
+
+- A destination's own group begins with the combined group's offsets and its own part of the map.
+- The combined group begins with what every destination has finished, in its own group or in the combined one. Then it
+  marks the own groups' offsets as handed over, and the next split begins with the combined group's progress again.
+- An own group that is not marked is the newer side. Its offsets are used as they are, so `connector offsets reset` of
+  the group that runs is respected.
+- While the other side has members nothing starts: both would deliver every record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from connector.clock import Clock
+from connector.config.loader import Settings
+from connector.errors import StartupError
+from connector.kafka.groups import Groups
+from connector.pipeline import offset_map as metadata
+from connector.pipeline.offset_map import FinishedMap, Runs
+from connector.records import Commit
+
+HANDED_OVER: Final = "connector:handed-over"
+"""The metadata of an own group's offsets that the combined group has taken over."""
+LEAVE_SECONDS: Final = 10.0
+"""How long, beyond `limits.drain_timeout`, members of the other side may take to leave."""
+_PAUSE: Final = 1.0
+
+log = structlog.get_logger()
+
+
+async def take_over(groups: Groups, settings: Settings, destination: str | None, clock: Clock) -> None:
+    """Give the group that starts now the progress of the other side. Raises `StartupError`."""
+    if destination is None:
+        await _join(groups, settings, clock)
+    else:
+        await _split(groups, settings, destination, clock)
+
+
+async def _split(groups: Groups, settings: Settings, destination: str, clock: Clock) -> None:
+    """Begin a destination's own group with the combined group's offsets, unless it is the newer side.
+
+    Without offsets it would start over and send everything again, so it refuses, unless `kafka.start` is set.
+    """
+    base = settings.kafka.group_id
+    group = f"{base}.{destination}"
+    await _until_left(groups, [base], settings, clock)
+    own = {(commit.topic, commit.partition): commit for commit in await groups.committed(group)}
+    if own and not any(_is_handed_over(commit) for commit in own.values()):
+        return
+    adopted = []
+    for commit in await groups.committed(base):
+        at = own.get((commit.topic, commit.partition))
+        if at is None or _is_handed_over(at):
+            watermark, part = metadata.part_of(commit.offset, finished_of(commit), destination)
+            text = metadata.encode(watermark, part).text
+            adopted.append(Commit(commit.topic, commit.partition, watermark, text))
+    if not adopted:
+        if own or settings.kafka.start is not None:
+            return
+        raise StartupError(
+            f"group {group} has no offsets yet and group {base} has none to copy: set kafka.start, or run the combined "
+            f"group first"
+        )
+    await _commit(groups, group, adopted)
+    log.info("offsets.adopted", group=group, base=base, partitions=len(adopted))
+
+
+async def _join(groups: Groups, settings: Settings, clock: Clock) -> None:
+    """Begin the combined group with what each destination has finished, if one has run alone since the last time."""
+    base = settings.kafka.group_id
+    own = {name: f"{base}.{name}" for name in settings.destinations}
+    found = await asyncio.gather(*(_committed(groups, group) for group in own.values()))
+    alone = {
+        name: {(commit.topic, commit.partition): commit for commit in commits if not _is_handed_over(commit)}
+        for name, commits in zip(own, found, strict=True)
+    }
+    if not any(alone.values()):
+        return
+    await _until_left(groups, [own[name] for name, commits in alone.items() if commits], settings, clock)
+    if await groups.members(base):
+        return
+    before = {(commit.topic, commit.partition): commit for commit in await groups.committed(base)}
+    wanted = {partition for commits in alone.values() for partition in commits} & await groups.partitions()
+    bounds = await groups.bounds(sorted(wanted))
+    joined = []
+    for partition in sorted(wanted):
+        newer = {name: commits[partition] for name, commits in alone.items() if partition in commits}
+        progress = progress_of(settings.destinations, before.get(partition), newer, bounds[partition][0])
+        watermark, finished = metadata.combined(progress)
+        joined.append(Commit(*partition, watermark, metadata.encode(watermark, finished).text))
+    await _commit(groups, base, joined)
+    for name, commits in alone.items():
+        if commits:
+            await groups.commit(own[name], [commit._replace(metadata=HANDED_OVER) for commit in commits.values()])
+            log.info("offsets.taken_back", group=base, own=own[name], partitions=len(commits))
+
+
+def progress_of(
+    destinations: Iterable[str], combined: Commit | None, alone: Mapping[str, Commit], first: int
+) -> dict[str, Runs]:
+    """Return what each destination has finished of a partition, from offset 0 on.
+
+    `combined` is the combined group's commit, `alone` are those of own groups; `first` is the first offset there is.
+    """
+    start = Runs((0, first)) if first else Runs()
+    progress = dict.fromkeys(destinations, start)
+    if combined is not None:
+        finished = finished_of(combined)
+        below = _below(combined)
+        progress = {name: runs.union(below).union(finished.done(name)) for name, runs in progress.items()}
+    for name, commit in alone.items():
+        progress[name] = progress[name].union(_below(commit)).union(finished_of(commit).whole)
+    return progress
+
+
+def finished_of(commit: Commit) -> FinishedMap:
+    """Return the map of a commit, empty if it is not one."""
+    try:
+        return metadata.decode(commit.offset, commit.metadata)
+    except metadata.ForeignMetadata as error:
+        log.warning("offsets.foreign_metadata", topic=commit.topic, partition=commit.partition, message=str(error))
+        return FinishedMap()
+
+
+async def _until_left(groups: Groups, others: Sequence[str], settings: Settings, clock: Clock) -> None:
+    """Return once none of these groups has members. Raises `StartupError` if one still has some after a drain."""
+    deadline = clock.now() + settings.limits.drain_timeout + LEAVE_SECONDS
+    for group in others:
+        while await groups.members(group):
+            if clock.now() >= deadline:
+                raise StartupError(
+                    f"group {group} has running members. A run of all destinations and a run of one (--destination) "
+                    f"would both deliver every record; stop the members of {group} first"
+                )
+            log.warning("offsets.waiting", group=group, message="the other side still has members; waiting for them")
+            await clock.sleep(_PAUSE)
+
+
+async def _committed(groups: Groups, group: str) -> list[Commit]:
+    """Return what an own group has committed, nothing if this client may not read it."""
+    try:
+        return await groups.committed(group)
+    except StartupError as error:
+        if "GROUP_AUTHORIZATION_FAILED" not in str(error):
+            raise
+        return []
+
+
+async def _commit(groups: Groups, group: str, commits: Sequence[Commit]) -> None:
+    try:
+        await groups.commit(group, commits)
+    except StartupError:
+        # Another member of this group may have started first and done the same.
+        if not await groups.members(group):
+            raise
+
+
+def _is_handed_over(commit: Commit) -> bool:
+    return commit.metadata == HANDED_OVER
+
+
+def _below(commit: Commit) -> Runs:
+    return Runs((0, commit.offset)) if commit.offset else Runs()
