@@ -5,7 +5,7 @@ sends one answer too many would so confirm records that it never read. Three che
 
 - A reused connection that received anything or was closed while idle is not used. Nothing was written on it yet, so the
   request goes out on another one. The socket itself is asked, because bytes may wait there that no callback has seen.
-- For a request with a body this is checked again in the same step that writes the body.
+- For a request with a body this is checked in the same step that writes its first byte.
 - An answer that begins before its request was written whole is marked `early`; it is never a success.
 
 The seams are aiohttp's `request_class`, its payloads, and a subclass of its protocol. A test fails where a version of
@@ -30,6 +30,7 @@ from aiohttp.connector import Connection
 
 # aiohttp warns about raw bytes above this size; larger bodies are written piece by piece.
 ONE_WRITE: Final = 2**20
+_PIECE: Final = 2**18
 _INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1\d\d[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n")
 
 
@@ -50,10 +51,16 @@ class Exchange:
     ended: bool = False
 
     def begin(self, protocol: WatchedProtocol, *, has_body: bool) -> None:
-        """Take the connection for this request. Raises `StaleConnectionError` where it cannot be reused."""
+        """Take the connection for this request. Raises `StaleConnectionError` where it cannot be reused.
+
+        With a body the socket is asked in the step that writes it: the head goes out with its first bytes.
+        """
         self.protocol = protocol
         self.reused = protocol.exchange is not None
-        self.check()
+        if self.reused and protocol.has_surplus():
+            raise StaleConnectionError
+        if not has_body:
+            self.check()
         # On a new connection the server spoke first: whatever it said, it is no answer to this request.
         self.early = self.answered = protocol.has_spoken_first()
         protocol.exchange = self
@@ -63,10 +70,21 @@ class Exchange:
         """Note that the whole answer was received."""
         self.ended = True
 
+    def abort(self) -> None:
+        """Break the connection off at once; closing it would first send what still waits.
+
+        A request that is incomplete then cannot have been acted on, so its outcome is not unknown.
+        """
+        protocol = self.protocol
+        if protocol is not None:
+            if not self.written or _has_unsent(protocol.transport):
+                self.body_begun = False
+            protocol.abort()
+
     def check(self) -> None:
         """Raise `StaleConnectionError` where the connection was used before and received anything or was closed."""
         protocol = self.protocol
-        if protocol is not None and self.reused and protocol.is_stale():
+        if protocol is not None and self.reused and (self.answered or protocol.is_stale()):
             raise StaleConnectionError
 
 
@@ -84,9 +102,12 @@ class WatchedProtocol(ResponseHandler):
     def is_stale(self) -> bool:
         """Return whether a next request must not use the connection."""
         transport = self.transport
-        if transport is None or transport.is_closing() or self.surplus or self.should_close:
-            return True
-        return _is_readable(transport)
+        return self.has_surplus() or transport is None or _is_readable(transport)
+
+    def has_surplus(self) -> bool:
+        """Return whether the loop has delivered bytes that belong to no request, or the connection's end."""
+        transport = self.transport
+        return transport is None or transport.is_closing() or self.surplus or self.should_close
 
     def has_spoken_first(self) -> bool:
         """Return whether the server sent anything before the first request."""
@@ -151,27 +172,36 @@ class _WatchedBytes(aiohttp.BytesPayload):
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Write the body."""
         _begin_body(self.exchange)
-        await super().write_with_length(writer, content_length)
+        # Set before the write returns: that may wait until the socket has room, and the vendor may answer meanwhile.
+        # What waits in the transport then is seen by `_has_unsent`.
         self.exchange.written = True
+        await super().write_with_length(writer, content_length)
 
 
 class _WatchedPieces(aiohttp.BytesIOPayload):
-    """A body that is written piece by piece."""
+    """A body that is written piece by piece; aiohttp's own way yields between the last piece and its return."""
 
     exchange: Exchange
+    body: bytes
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Write the body."""
         _begin_body(self.exchange)
-        await super().write_with_length(writer, content_length)
-        self.exchange.written = True
+        view = memoryview(self.body)
+        for start in range(0, len(view), _PIECE):
+            self.exchange.written = start + _PIECE >= len(view)
+            await writer.write(view[start : start + _PIECE])
 
 
 def watched_body(body: bytes, exchange: Exchange) -> aiohttp.Payload:
     """Return a body that notes in the exchange when its first byte is about to be written, and its last one was."""
-    payload = _WatchedBytes(body) if len(body) <= ONE_WRITE else _WatchedPieces(io.BytesIO(body))
-    payload.exchange = exchange
-    return payload
+    if len(body) <= ONE_WRITE:
+        whole = _WatchedBytes(body)
+        whole.exchange = exchange
+        return whole
+    pieces = _WatchedPieces(io.BytesIO(body))
+    pieces.exchange, pieces.body = exchange, body
+    return pieces
 
 
 def _begin_body(exchange: Exchange) -> None:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from aiohttp.http_writer import StreamWriter
 
 from connector.config.loader import HttpSettings
-from connector.delivery.exchange import Exchange, WatchedProtocol
+from connector.delivery.exchange import Exchange, StaleConnectionError, WatchedProtocol, watched_body
 from connector.delivery.transport import HttpTransport
 from connector.vendors.base import Request
 from tests.unit.delivery.raw_server import Peer, Script, Server, failure, post, serving, transport
@@ -208,23 +209,52 @@ async def test_a_server_that_speaks_first_has_answered_nothing(delivered: bool) 
 @pytest.mark.promise("P1", "P15")
 @pytest.mark.parametrize("tls", ["plain", "tls"])
 async def test_an_answer_before_the_body_was_written_is_no_success(tls: str, tmp_path: Path) -> None:
-    """A 200 to a request whose body the vendor has not read whole counts as unknown, and the connection ends.
+    """A 200 to a request whose body the vendor has not read whole is no success, and the connection is broken off.
 
-    Kills: `Exchange.written` set before the body was written; ignoring bytes that wait under TLS.
+    The rest of the body is never sent, so the vendor cannot have acted on it.
     """
+    received = 0
 
     async def script(peer: Peer) -> None:
+        nonlocal received
         await peer.head()
         await peer.answer(b'{"code": 0}')
-        await peer.reader.read(1)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1)
+        while piece := await peer.reader.read(65536):
+            received += len(piece)
 
     async with wire(script, f"POST {tls} direct 1.1", tmp_path) as at:
         request = Request("POST", at.request(0).url, {}, LARGE)
         error = await failure(at.transport, request)
-        assert error.unknown_outcome
+        assert not error.unknown_outcome
         assert "answered before the request was sent whole" in error.reason
         await at.server.ended.wait()
+        assert received < len(LARGE)
+
+
+async def test_bytes_that_wait_to_be_sent_make_an_answer_early() -> None:
+    """A body that was written but waits in the transport has not reached the vendor.
+
+    Kills: taking a body that was handed to the transport for one that was sent.
+    """
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    protocol = WatchedProtocol(loop)
+    connection, _ = await loop.create_connection(lambda: protocol, sock=ours)
+    for body, early in ((b"x", False), (bytes(8_000_000), True)):
+        exchange = Exchange()
+        exchange.begin(protocol, has_body=True)
+        connection.write(body)
+        exchange.written = True
+        theirs.send(b"HTTP/1.1 200 OK\r\n")
+        await asyncio.sleep(0.01)
+        assert exchange.early is early
+        protocol.exchange = None
+        protocol.spoke_first = False
+    connection.abort()
+    theirs.close()
+    await asyncio.sleep(0)
 
 
 async def test_an_early_refusal_on_a_new_connection_counts() -> None:
@@ -252,7 +282,24 @@ async def test_an_early_refusal_on_a_reused_connection_does_not_count() -> None:
     async with serving(script) as server, transport() as made:
         await made.send(post(server), 10.0)
         error = await failure(made, post(server, LARGE))
-        assert error.unknown_outcome
+        assert "answered before the request was sent whole" in error.reason
+
+
+@pytest.mark.parametrize("tls", ["plain", "tls"])
+@pytest.mark.parametrize("size", [2, 70_000, 2**20, 2**20 + 1, 3_000_000])
+async def test_an_answer_that_follows_the_body_at_once_counts(tls: str, size: int, tmp_path: Path) -> None:
+    """However fast the vendor answers after the last byte, its answer is not early."""
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.answer(b'{"code": 0}')
+
+    async with wire(script, f"POST {tls} direct 1.1", tmp_path) as at:
+        request = Request("POST", at.request(0).url, {}, bytes(size))
+        for _ in range(10):
+            assert (await at.transport.send(request, 10.0)).body == b'{"code": 0}'
+        assert at.server.connections == 1
 
 
 async def test_interim_answers_are_not_early() -> None:
@@ -288,6 +335,27 @@ async def test_what_waits_in_the_socket_is_seen_before_the_next_request(closed: 
         theirs.send(b"HTTP/1.1 200 OK\r\n")
     assert protocol.is_stale()
     assert not protocol.surplus
+    connection.abort()
+    theirs.close()
+    await asyncio.sleep(0)
+
+
+async def test_the_socket_is_asked_in_the_step_that_writes_the_body() -> None:
+    """Bytes that arrive after the connection was taken, and before the body is written, keep the body back.
+
+    Kills: asking only when the connection is taken.
+    """
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    protocol = WatchedProtocol(loop)
+    connection, _ = await loop.create_connection(lambda: protocol, sock=ours)
+    protocol.exchange = Exchange(ended=True)
+    exchange = Exchange()
+    exchange.begin(protocol, has_body=True)
+    theirs.send(b"HTTP/1.1 200 OK\r\n")
+    with pytest.raises(StaleConnectionError):
+        await watched_body(b"[]", exchange).write_with_length(StreamWriter(protocol, loop), 2)
+    assert not exchange.body_begun
     connection.abort()
     theirs.close()
     await asyncio.sleep(0)
