@@ -34,6 +34,9 @@ def check(
         bool,
         typer.Option("--online", help="Also ask Kafka, the registry and the vendors: topics, limits, credentials."),
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse what is insecure: no TLS, short tokens, secrets in the file.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Validate the configuration and print it, with defaults filled in and secrets masked."""
@@ -46,6 +49,12 @@ def check(
         if as_json:
             sys.stdout.write(json_line(faults_json(error.faults)))
         raise
+    if strict and loaded.warnings:
+        if as_json:
+            sys.stdout.write(json_line(faults_json(loaded.warnings)))
+        raise ConfigurationError(loaded.warnings)
+    for warning in loaded.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
     faults = _online_faults(loaded) if online else []
     if as_json:
         sys.stdout.write(json_line(settings_json(loaded.settings, faults, online=online)))

@@ -54,6 +54,7 @@ from connector.config.models import (
     TracingSettings,
 )
 from connector.config.secrets import redacted, secret_values
+from connector.config.warnings import insecure
 from connector.config.yaml import Resolver, join, parse, read_text
 from connector.errors import ConfigFault, ConfigurationError
 
@@ -99,6 +100,12 @@ class Loaded:
     path: Path
     _reader: _Reader
     _raw: Mapping[str, Any]
+    _lines: Mapping[str, int]
+
+    @property
+    def warnings(self) -> list[ConfigFault]:
+        """What is insecure about the configuration, though it is valid."""
+        return [_with_line(fault, self._lines) for fault in insecure(self.settings, self._raw)]
 
     @property
     def folder(self) -> Path:
@@ -146,7 +153,7 @@ def load(path: str | Path, kinds: Kinds, env: Mapping[str, str] | None = None, r
     if settings is None or reader.faults:
         faults = [_with_line(resolver.hide(fault), lines) for fault in dict.fromkeys(reader.faults)]
         raise ConfigurationError(faults)
-    return Loaded(settings, path, reader, tree)
+    return Loaded(settings, path, reader, tree, lines)
 
 
 def _with_line(fault: ConfigFault, lines: Mapping[str, int]) -> ConfigFault:

@@ -18,7 +18,8 @@ from connector.errors import StartupError
 from connector.kafka.client import error_text
 from connector.kafka.groups import Groups
 
-_SECONDS: Final = 5.0
+_SECONDS: Final = 2.0
+"""A question that is under way delays the end of a stop by so much."""
 
 
 class GroupMembership(Groups):

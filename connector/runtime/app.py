@@ -8,10 +8,11 @@ import gc
 import os
 import signal
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -173,18 +174,10 @@ async def _run(
     trouble.listener = pipeline.holds.registry_trouble
     await producer.start()
     member.running(pipeline, dead_letters, lambda: source.troubles)
-    groups = GroupMembership(base.kafka)
-    background: Supervisor[None] = Supervisor(stop.set)
-    background.start(_leave(source, stop), "leave", None)
-    background.start(restarted(lambda: member.summarize(metrics), "summary", clock), "summary", None)
-    membership = lambda: member.watch_membership(lambda: groups.why_unassigned(group, counts))  # noqa: E731
-    background.start(restarted(membership, "membership", clock), "membership", None)
     try:
-        await pipeline.run(stop)
-        background.check()
+        async with _background(base, group, source, counts, member, metrics, stop):
+            await pipeline.run(stop)
     finally:
-        await background.close()
-        await groups.close()
         if receipts is not None:
             await receipts.close(1.0)
         await producer.close(2.0)
@@ -204,6 +197,34 @@ def _dead_letters(settings: Settings, producer: KafkaProducer, metrics: Metrics,
         is_fatal=_is_fatal,
         is_too_large=lambda error: isinstance(error, DeliveryFailed) and error.too_large,
     )
+
+
+@asynccontextmanager
+async def _background(
+    settings: Settings,
+    group: str,
+    source: KafkaSource,
+    counts: Mapping[str, int],
+    member: Member,
+    metrics: Metrics,
+    stop: asyncio.Event,
+) -> AsyncIterator[None]:
+    """Run what goes on beside the pipeline. Raises the exception of a task that failed; it has ended the run."""
+    clock = SystemClock()
+    async with GroupMembership(settings.kafka) as groups:
+
+        def watch() -> Coroutine[Any, Any, None]:
+            return member.watch_membership(lambda: groups.why_unassigned(group, counts))
+
+        tasks: Supervisor[None] = Supervisor(stop.set)
+        tasks.start(_leave(source, stop), "leave", None)
+        tasks.start(restarted(lambda: member.summarize(metrics), "summary", clock), "summary", None)
+        tasks.start(restarted(watch, "membership", clock), "membership", None)
+        try:
+            yield
+            tasks.check()
+        finally:
+            await tasks.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def test_a_file_that_is_not_there_or_no_yaml_ends_with_2(tmp_path: Path) -> None
     """Exit 2 and one clear line for a file that cannot be read, and for one that is no YAML."""
     broken = tmp_path / "broken.yaml"
     broken.write_text("kafka: [", encoding="utf-8")
-    for path, says in ((tmp_path / "absent.yaml", "absent.yaml: cannot be read"), (broken, "not YAML")):
+    for path, says in ((tmp_path / "absent.yaml", "absent.yaml: cannot be read"), (broken, "invalid YAML")):
         done = run_command("run", "-c", str(path))
         assert done.returncode == 2
         assert says in done.stderr

@@ -118,6 +118,19 @@ def test_check_prints_the_configuration(
     assert "hidden" not in ended.out + ended.err
 
 
+def test_check_warns_and_strict_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    """A secret in the file is a warning on standard error, and with `--strict` a fault: exit 2."""
+    ended = command(monkeypatch, capsys, "check", "-c", file)
+    assert ended.code == 0
+    assert "warning: kafka.client.sasl.password: the secret is in the file" in ended.err
+    ended = command(monkeypatch, capsys, "check", "--strict", "-c", file)
+    assert (ended.code, ended.out) == (2, "")
+    assert "kafka.client.sasl.password: the secret is in the file" in ended.err
+    assert "hidden" not in ended.err
+
+
 def test_check_of_the_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The example's four destinations, its route and results topic are shown."""
     ended = command(monkeypatch, capsys, "check", "-c", str(EXAMPLE))

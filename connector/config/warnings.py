@@ -1,0 +1,77 @@
+"""What a configuration allows and a careful operator would not: secrets in the clear, on the wire or in the file.
+
+Nothing here stops a run; `check` shows it, and `check --strict` refuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, SecretStr
+
+from connector.config.models import Settings
+from connector.config.secrets import is_secret
+from connector.config.yaml import join
+from connector.errors import ConfigFault
+
+SHORTEST_TOKEN: Final = 16
+_LOCAL: Final = ("localhost", "127.0.0.1", "::1")
+_OFF: Final = ("false", "0", "none")
+
+
+def insecure(settings: Settings, written: Mapping[str, Any]) -> Iterator[ConfigFault]:
+    """Yield what is insecure. `written` is the file before its references were resolved."""
+    for name, destination in settings.destinations.items():
+        if _in_the_clear(destination.base_url):
+            yield ConfigFault(
+                f"destinations.{name}.base_url", "events and credentials are sent unencrypted; use https://"
+            )
+    yield from _kafka(settings.kafka.client)
+    registry = settings.schema_registry
+    if registry is not None and _in_the_clear(registry.url):
+        yield ConfigFault("schema_registry.url", "schemas and credentials are sent unencrypted; use https://")
+    for path, token in (("server.token", settings.server.token), ("console.token", settings.console.token)):
+        if token is not None and len(token.get_secret_value()) < SHORTEST_TOKEN:
+            yield ConfigFault(path, f"is shorter than {SHORTEST_TOKEN} characters and can be guessed")
+    for path in _written_secrets("", settings, written):
+        yield ConfigFault(path, "the secret is in the file; write ${NAME} or ${file:PATH} instead")
+
+
+def _in_the_clear(url: str) -> bool:
+    """Whether requests leave this machine without TLS."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in _LOCAL
+
+
+def _kafka(client: Mapping[str, object]) -> Iterator[ConfigFault]:
+    """Yield what is insecure about the connections to Kafka."""
+    if str(client.get("security.protocol", "")).lower() == "sasl_plaintext":
+        yield ConfigFault("kafka.client.security.protocol", "events and credentials are sent unencrypted; use SASL_SSL")
+    for key in ("enable.ssl.certificate.verification", "ssl.endpoint.identification.algorithm"):
+        if key in client and str(client[key]).lower() in _OFF:
+            yield ConfigFault(f"kafka.client.{key}", "the broker's certificate is not verified; leave it on")
+
+
+def _written_secrets(path: str, settings: Any, written: Any, section: str = "") -> Iterator[str]:
+    """Yield the paths of secrets whose text is in the file itself."""
+    if isinstance(settings, BaseModel) and isinstance(written, Mapping):
+        for name, field in type(settings).model_fields.items():
+            key = field.alias or name
+            if key in written:
+                yield from _written_secrets(join(path, key), getattr(settings, name), written[key], key)
+    elif isinstance(settings, Mapping) and isinstance(written, Mapping):
+        for key, value in settings.items():
+            if key in written:
+                below = written[key]
+                if isinstance(below, Mapping):
+                    yield from _written_secrets(join(path, key), value, below, section)
+                elif section in ("client", "headers") and is_secret(section, str(key)) and _is_text(below):
+                    yield join(path, key)
+    elif isinstance(settings, SecretStr) and _is_text(written):
+        yield path
+
+
+def _is_text(written: Any) -> bool:
+    return isinstance(written, str | int | float) and not isinstance(written, bool) and "${" not in str(written)
