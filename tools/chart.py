@@ -1,7 +1,7 @@
-"""Writes helm/values.schema.json and helm/README.md.
+"""Writes helm/values.schema.json, helm/README.md and helm/templates/_secrets.tpl.
 
 The schema takes the chart's own values from this file and `config` from the connector's models. The README takes its
-table from the comments of values.yaml.
+table from the comments of values.yaml. The template has the connector's own lists of what is secret.
 
 `make docs` runs it, and a test checks that it was run. Helm validates values with it before it renders.
 """
@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from connector.config.reference import json_schema
+from connector.config.secrets import HARMLESS_PROPERTIES, HARMLESS_REGISTRY_PROPERTIES
+from connector.telemetry import redaction
 from connector.vendors import kinds
 
 CHART: Final = Path(__file__).resolve().parent.parent / "helm"
 SCHEMA: Final = CHART / "values.schema.json"
 README: Final = CHART / "README.md"
+SECRETS: Final = CHART / "templates" / "_secrets.tpl"
 
 Schema = dict[str, Any]
 
@@ -244,8 +247,41 @@ def readme() -> str:
     return _HEAD + "\n".join(rows) + "\n"
 
 
+def _secret_fields(schema: Any, name: str = "") -> Iterator[str]:
+    """Yield the names of the keys whose values are secret by their type."""
+    if isinstance(schema, dict):
+        if schema.get("writeOnly"):
+            yield name
+        for key, child in schema.items():
+            if key in ("properties", "$defs") and isinstance(child, dict):
+                for own, grandchild in child.items():
+                    yield from _secret_fields(grandchild, own)
+            else:
+                yield from _secret_fields(child, name)
+    elif isinstance(schema, list):
+        for child in schema:
+            yield from _secret_fields(child, name)
+
+
+def secrets() -> str:
+    """Return the template that tells the chart what is secret."""
+    harmless = sorted(HARMLESS_PROPERTIES | HARMLESS_REGISTRY_PROPERTIES)
+    fields = sorted(
+        set(_secret_fields(values_schema()["properties"]["config"])) | set(_secret_fields(values_schema()["$defs"]))
+    )
+    parts = {
+        "connector.harmless": json.dumps(harmless),
+        "connector.secretFields": json.dumps(fields),
+        "connector.secretName": f"(?i){redaction.SECRET_NAME.pattern}",
+        "connector.notSecretName": f"(?i){redaction.NOT_SECRET_NAME.pattern}",
+    }
+    defined = "\n".join(f'{{{{- define "{name}" -}}}}{content}{{{{- end -}}}}' for name, content in parts.items())
+    return "{{/* Written by make docs from the connector's own lists. */}}\n" + defined + "\n"
+
+
 def main() -> None:
-    """Write both files."""
+    """Write the files."""
+    SECRETS.write_text(secrets(), encoding="utf-8")
     SCHEMA.write_text(text(), encoding="utf-8")
     README.write_text(readme(), encoding="utf-8")
 

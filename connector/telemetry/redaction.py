@@ -14,12 +14,12 @@ import orjson
 
 HIDDEN: Final = "***"
 
-_SECRET_NAME: Final = re.compile(
+SECRET_NAME: Final = re.compile(
     r"secret|passw|token|authorization|credential|cookie|signature|auth\.user\.info|"
     r"(?:^|[._-])(?:pw|jaas|app_?key|api_?key|access_?key|private_?key|key_pem|key\.pem|keystore\.pem|auth)$",
     re.IGNORECASE,
 )
-_NOT_SECRET: Final = re.compile(r"(?:endpoint\.url|_url|location|timeout\.ms|\.type|_file|scope)$", re.IGNORECASE)
+NOT_SECRET_NAME: Final = re.compile(r"(?:endpoint\.url|_url|location|timeout\.ms|\.type|_file|scope)$", re.IGNORECASE)
 _URL: Final = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:(?P<user>[^/\s?#]*)@)?(?P<place>[^\s?#,\"']*)(?P<query>[?#][^\s,\"'<>)]*)?"
 )
@@ -33,7 +33,7 @@ _SHORTEST_NUMBER: Final = 5
 
 def names_secret(name: str) -> bool:
     """Whether a key or a header of this name holds a secret."""
-    return bool(_SECRET_NAME.search(name)) and not _NOT_SECRET.search(name)
+    return bool(SECRET_NAME.search(name)) and not NOT_SECRET_NAME.search(name)
 
 
 def mask_urls(text: str) -> str:

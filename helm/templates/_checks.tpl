@@ -17,17 +17,20 @@
 {{- divf (mulf $number $size) 1048576.0 -}}
 {{- end -}}
 
-{{/* Refuses secrets in plain text, and whole numbers that Helm has rounded: {path, name, value}. */}}
+{{/* Refuses secrets in plain text, and whole numbers that Helm has rounded: {path, name, value, private}. A value is secret by its name, by its
+     type, or by its place: everything under `client` and `headers` is, unless its name is on the list of harmless ones. */}}
 {{- define "connector.checkValue" -}}
 {{- $path := .path -}}
+{{- $private := .private -}}
 {{- if kindIs "map" .value -}}
+{{- $below := or $private (has .name (list "client" "headers")) -}}
 {{- range $name, $value := .value -}}
-{{- include "connector.checkValue" (dict "path" (printf "%s.%s" $path $name) "name" $name "value" $value) -}}
+{{- include "connector.checkValue" (dict "path" (printf "%s.%s" $path $name) "name" $name "value" $value "private" $below) -}}
 {{- end -}}
 {{- else if kindIs "slice" .value -}}
 {{- $name := .name -}}
 {{- range $index, $value := .value -}}
-{{- include "connector.checkValue" (dict "path" (printf "%s[%d]" $path $index) "name" $name "value" $value) -}}
+{{- include "connector.checkValue" (dict "path" (printf "%s[%d]" $path $index) "name" $name "value" $value "private" $private) -}}
 {{- end -}}
 {{- else if or (kindIs "string" .value) (kindIs "float64" .value) (kindIs "int64" .value) (kindIs "int" .value) -}}
 {{- if not (kindIs "string" .value) -}}
@@ -36,14 +39,19 @@
 {{- end -}}
 {{- end -}}
 {{- $text := toString .value -}}
-{{- $secret := regexMatch "(?i)secret|passw|token|authorization|credential|cookie|signature|auth\\.user\\.info|(^|[._-])(pw|jaas|app_?key|api_?key|access_?key|private_?key|key_pem|key\\.pem|keystore\\.pem|auth)$" .name -}}
-{{- $about := regexMatch "(?i)(endpoint\\.url|_url|location|timeout\\.ms|\\.type|_file|scope)$" .name -}}
+{{- $harmless := has .name (include "connector.harmless" . | fromJsonArray) -}}
+{{- $named := and (regexMatch (include "connector.secretName" .) .name) (not (regexMatch (include "connector.notSecretName" .) .name)) -}}
+{{- $typed := has .name (include "connector.secretFields" . | fromJsonArray) -}}
+{{- $secret := ternary (not $harmless) (or $named $typed) (eq (toString $private) "true") -}}
 {{- $reference := regexMatch "^\\s*([^\\s:${}]*:)?\\$\\{(file:[^}]+|[A-Za-z_][A-Za-z0-9_]*)\\}\\s*$" $text -}}
-{{- if and $secret (not $about) (ne $text "") (not $reference) -}}
-{{- fail (printf "%s contains a secret. Values are stored in a ConfigMap and in Helm's history. Put it into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
+{{- if and $secret (ne $text "") (not $reference) -}}
+{{- fail (printf "%s contains a secret, or is not known to be harmless. Values are stored in a ConfigMap and in Helm's history. Put it into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
 {{- end -}}
-{{- if regexMatch "://[^/@\\s$]*:[^/@\\s$]+@" $text -}}
-{{- fail (printf "%s contains a password in its address. Put the address into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
+{{- if regexMatch "://[^/?#@\\s$]+@" $text -}}
+{{- fail (printf "%s contains credentials in its address. Put the address into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
+{{- end -}}
+{{- if regexMatch "://[^?\\s]*\\?[^\\s]*=[^&\\s$]" $text -}}
+{{- fail (printf "%s contains a query in its address, which may be a secret. Put the address into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -80,10 +88,10 @@
 {{- define "connector.check" -}}
 {{- $values := .Values -}}
 {{- $config := include "connector.given" . | fromJson -}}
-{{- include "connector.checkValue" (dict "path" "config" "name" "config" "value" (default $config $values.config)) -}}
+{{- include "connector.checkValue" (dict "path" "config" "name" "config" "value" (default $config $values.config) "private" false) -}}
 {{- range $index, $variable := $values.env -}}
 {{- if hasKey $variable "value" -}}
-{{- include "connector.checkValue" (dict "path" (printf "env[%d].value (%s)" $index $variable.name) "name" $variable.name "value" $variable.value) -}}
+{{- include "connector.checkValue" (dict "path" (printf "env[%d].value (%s)" $index $variable.name) "name" $variable.name "value" $variable.value "private" false) -}}
 {{- end -}}
 {{- end -}}
 {{- $drain := toString (default "22s" (dig "limits" "drain_timeout" "22s" $config)) -}}
