@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from connector.dead_letters.dialects import NAMES as DIALECT_NAMES
+from connector.dead_letters.dialects import Dialect, dialect_headers
 from connector.records import NO_TIMESTAMP, DeadLetter, Headers, Position, Record, uuid5_text
 
 VERSION: Final = "1"
@@ -77,8 +79,10 @@ class ParsedDeadLetter(Struct, frozen=True, kw_only=True):
         return Record(*self.origin, self.origin_timestamp, record.key, record.value, self.original)
 
 
-def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes | None]]:
-    """Return the headers of the dead-letter record.
+def to_headers(
+    dead_letter: DeadLetter, *, group: str, dialect: Dialect | None = None
+) -> list[tuple[str, bytes | None]]:
+    """Return the headers of the dead-letter record, with those of another tool's dialect if one is given.
 
     A record that already has a block (it was replayed, and failed again) keeps that block's origin, dedup id and
     number of replays; the rest of the block is replaced. Untrusted texts are cut: the message at 1 KiB, others at 256
@@ -117,7 +121,21 @@ def to_headers(dead_letter: DeadLetter, *, group: str) -> list[tuple[str, bytes 
         _REPLAYS: replays,
         _EDITED: _cut(" ".join(edited), TEXT_LIMIT),
     }
-    ours = [(name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")]
+    ours: list[tuple[str, bytes | None]] = [
+        (name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")
+    ]
+    if dialect is not None:
+        texts = (block["dlq-cause"], block["dlq-code"], block["dlq-message"])
+        cause, code, message = (None if text is None else str(text) for text in texts)
+        ours += dialect_headers(
+            dialect,
+            origin=origin,
+            timestamp=timestamp,
+            group=group,
+            cause=cause or "",
+            code=code,
+            message=message or "",
+        )
     return [*original, *ours]
 
 
@@ -133,7 +151,8 @@ def parse(headers: Headers) -> ParsedDeadLetter | None:
             name, value = header
             known = _FIELDS.get(name)
             if known is None:
-                own.append(header)
+                if name not in DIALECT_NAMES:
+                    own.append(header)
             elif value is None or known[0] in values:
                 return None
             else:

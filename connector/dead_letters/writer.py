@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from connector.clock import Clock
+from connector.dead_letters.dialects import Dialect
 from connector.dead_letters.headers import to_headers
 from connector.errors import ConnectorError
 from connector.records import DeadLetter, Headers
@@ -45,11 +46,13 @@ class DeadLetterWriter:
         metrics: Metrics,
         clock: Clock,
         drain_timeout: float,
+        dialect: Dialect | None = None,
         is_fatal: Callable[[ConnectorError], bool] = lambda _error: False,
     ) -> None:
         self._producer = producer
         self._topic = topic
         self._group = group
+        self._dialect = dialect
         self._metrics = metrics
         self._clock = clock
         self._is_fatal = is_fatal
@@ -66,7 +69,7 @@ class DeadLetterWriter:
         the record again, and a dead letter from here would only be a copy. Raises only errors after which the producer
         cannot be used: then the record stays uncommitted.
         """
-        headers = to_headers(dead_letter, group=self._group)
+        headers = to_headers(dead_letter, group=self._group, dialect=self._dialect)
         wait = min(_FIRST_WAIT, self._longest_wait)
         while is_ours():
             try:

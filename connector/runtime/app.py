@@ -186,6 +186,7 @@ async def _run(
         metrics=metrics,
         clock=clock,
         drain_timeout=base.limits.drain_timeout,
+        dialect=base.dead_letters.dialect,
         is_fatal=_is_fatal,
     )
     receipts = _receipts(base, avro, producer, group, metrics, clock)

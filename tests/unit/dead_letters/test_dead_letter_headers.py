@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from connector.dead_letters.dialects import NAMES, Dialect
 from connector.dead_letters.export import facts_json, moment
 from connector.dead_letters.headers import (
     MESSAGE_LIMIT,
@@ -223,6 +224,58 @@ def test_an_id_is_of_one_failure_of_one_record() -> None:
     other = read(to_headers(dead_letter(destination="qa"), group=GROUP)).id
     failed_again = read(to_headers(dead_letter(replayed(once)), group=GROUP)).id
     assert len({read(once).id, other, failed_again}) == 3
+
+
+@pytest.mark.parametrize("dialect", ["connect", "spring"])
+@given(first=dead_letters, second=dead_letters, own=originals)
+def test_a_dialect_adds_headers_and_changes_no_other(
+    first: DeadLetter, second: DeadLetter, own: Headers, *, dialect: Dialect
+) -> None:
+    """What the connector reads is the same with and without a dialect, and a second failure replaces its headers.
+
+    Kills: a dialect's headers that become the record's own, and grow with each failure.
+    """
+    plain, more = (to_headers(first, group=GROUP, dialect=each) for each in (None, dialect))
+    assert more[: len(plain)] == plain
+    assert {name for name, _ in more[len(plain) :]} <= NAMES
+    assert read(more) == read(plain)
+    failed = replace(second.record, topic="growth-connector.replay", headers=replayed(more))
+    again = to_headers(replace_record(second, failed), group=GROUP, dialect=dialect)
+    assert read(again).original == tuple(first.record.headers)
+    assert sum(name in NAMES for name, _ in again) - sum(name in NAMES for name, _ in first.record.headers) <= 9
+
+
+def replace_record(dead: DeadLetter, record: Record) -> DeadLetter:
+    """Return a dead letter of another record."""
+    return DeadLetter(record, dead.cause, dead.code, dead.message, dead.failed_at, dead.dedup_id)
+
+
+def test_the_dialects() -> None:
+    """The documented headers of Kafka Connect and of Spring Kafka, to the byte."""
+    dead = dead_letter()
+    connect = dict(to_headers(dead, group=GROUP, dialect="connect"))
+    assert {name: value for name, value in connect.items() if name.startswith("__connect")} == {
+        "__connect.errors.topic": b"orders",
+        "__connect.errors.partition": b"3",
+        "__connect.errors.offset": b"41",
+        "__connect.errors.connector.name": b"growth-connector",
+        "__connect.errors.task.id": b"0",
+        "__connect.errors.stage": b"TASK_PUT",
+        "__connect.errors.class.name": b"connector",
+        "__connect.errors.exception.class.name": b"refused: 4101",
+        "__connect.errors.exception.message": b"the event does not exist",
+    }
+    spring = dict(to_headers(dead, group=GROUP, dialect="spring"))
+    assert {name: value for name, value in spring.items() if name.startswith("kafka_dlt")} == {
+        "kafka_dlt-original-topic": b"orders",
+        "kafka_dlt-original-partition": b"\x00\x00\x00\x03",
+        "kafka_dlt-original-offset": b"\x00\x00\x00\x00\x00\x00\x00\x29",
+        "kafka_dlt-original-timestamp": (1_700_000_000_123).to_bytes(8, "big"),
+        "kafka_dlt-original-timestamp-type": b"CREATE_TIME",
+        "kafka_dlt-original-consumer-group": b"growth-connector",
+        "kafka_dlt-exception-fqcn": b"refused: 4101",
+        "kafka_dlt-exception-message": b"the event does not exist",
+    }
 
 
 @pytest.mark.parametrize("with_block", [False, True])
