@@ -293,7 +293,7 @@ class DeadLetterSettings(Model):
     replay_topic: str | None = Field(default=None, description="Where replayed records go. Unset: <group_id>.replay.")
     dialect: Literal["connect", "spring"] | None = Field(
         default=None,
-        description="Adds the error headers of Kafka Connect or Spring Kafka to dead letters, for tools that read them.",
+        description="Adds the error headers of Kafka Connect or Spring Kafka to dead letters, for other tools.",
     )
 
 
