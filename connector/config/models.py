@@ -341,6 +341,10 @@ class DeadLetterSettings(Model):
 
     topic: str | None = Field(default=None, description="Where dead letters go. Unset: <group_id>.dead-letters.")
     replay_topic: str | None = Field(default=None, description="Where replayed records go. Unset: <group_id>.replay.")
+    dialect: Literal["connect", "spring"] | None = Field(
+        default=None,
+        description="Adds the error headers of Kafka Connect or Spring Kafka to dead letters, for other tools.",
+    )
 
 
 class ReceiptSettings(Model):

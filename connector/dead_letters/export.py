@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import IO, Any, Final
+
+import orjson
 
 from connector.codec.container_file import write_dead_letters
 from connector.dead_letters.headers import ParsedDeadLetter
@@ -66,7 +67,7 @@ def export(dead_letters: Iterable[DeadLetterEntry], out: IO[bytes], form: str) -
         write_dead_letters(out, (_avro(dead_letter) for dead_letter in counting()))
     else:
         for dead_letter in counting():
-            out.write(json.dumps(record_json(dead_letter), ensure_ascii=False).encode(errors="replace") + b"\n")
+            out.write(orjson.dumps(record_json(dead_letter)) + b"\n")
     return count
 
 

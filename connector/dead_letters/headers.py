@@ -12,11 +12,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
 from msgspec import Struct
 
+from connector.dead_letters.dialects import NAMES as DIALECT_NAMES
+from connector.dead_letters.dialects import Dialect, dialect_headers
 from connector.records import NO_TIMESTAMP, DeadLetter, Headers, Position, Record, uuid5_text
 
 VERSION: Final = "1"
@@ -83,8 +86,12 @@ class ParsedDeadLetter(Struct, frozen=True, kw_only=True):
         return Record(*self.origin, self.origin_timestamp, record.key, record.value, self.original)
 
 
-def to_headers(dead_letter: DeadLetter, *, group: str, left_out: Sequence[str] = ()) -> list[tuple[str, bytes | None]]:
-    """Return the headers of the dead-letter record; `left_out` are its parts that do not fit (`value`, `headers`, …).
+def to_headers(
+    dead_letter: DeadLetter, *, group: str, left_out: Sequence[str] = (), dialect: Dialect | None = None
+) -> list[tuple[str, bytes | None]]:
+    """Return the headers of the dead-letter record, with those of another tool's dialect if one is given.
+
+    `left_out` are the record's parts that do not fit (`value`, `headers`, …).
 
     A record that already has a block (it was replayed, and failed again) keeps that block's origin, dedup id and
     number of replays; the rest of the block is replaced. Untrusted texts are cut: the message at 1 KiB, others at 256
@@ -131,7 +138,21 @@ def to_headers(dead_letter: DeadLetter, *, group: str, left_out: Sequence[str] =
         "dlq-value-bytes": len(value) if left_out else None,
         "dlq-value-sha256": sha256(value).hexdigest() if left_out else None,
     }
-    ours = [(name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")]
+    ours: list[tuple[str, bytes | None]] = [
+        (name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")
+    ]
+    if dialect is not None:
+        texts = (block["dlq-cause"], block["dlq-code"], block["dlq-message"])
+        cause, code, message = (None if text is None else str(text) for text in texts)
+        ours += dialect_headers(
+            dialect,
+            origin=origin,
+            timestamp=timestamp,
+            group=group,
+            cause=cause or "",
+            code=code,
+            message=message or "",
+        )
     return [*original, *ours]
 
 
@@ -147,11 +168,12 @@ def parse(headers: Headers) -> ParsedDeadLetter | None:
             name, value = header
             known = _FIELDS.get(name)
             if known is None:
-                own.append(header)
+                if name not in DIALECT_NAMES:
+                    own.append(header)
             elif value is None or known[0] in values:
                 return None
             else:
-                values[known[0]] = known[1](value.decode())
+                values[known[0]] = known[1](value)
         origin = Position(values.pop("topic"), values.pop("partition"), values.pop("offset"))
         del values["version"]
     except (KeyError, ValueError):  # a UnicodeDecodeError is a ValueError
@@ -292,7 +314,7 @@ def _whole_number(most: int, least: int = 0) -> Callable[[str], int]:
 def _millis(text: str) -> int:
     """Return a time as epoch milliseconds: ISO 8601 in UTC, or a number that ISO 8601 cannot write."""
     if _TIME.fullmatch(text) is not None:
-        return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
+        return round(datetime.fromisoformat(text).timestamp() * 1000)
     return _any_int64(text)
 
 
@@ -307,32 +329,44 @@ def _paths(text: str) -> tuple[str, ...]:
 
 
 _any_int64: Final = _whole_number((1 << 63) - 1, -(1 << 63))
-_FIELDS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
-    _VERSION: ("version", _version),
-    _ID: ("id", _form(_UUID)),
-    "dlq-cause": ("cause", _form(_CAUSE)),
-    "dlq-code": ("code", _text(TEXT_LIMIT)),
-    "dlq-field": ("field", _text(TEXT_LIMIT)),
-    "dlq-message": ("message", _text(MESSAGE_LIMIT)),
-    "dlq-vendor": ("vendor", _text(NAME_LIMIT)),
-    "dlq-destination": ("destination", _text(NAME_LIMIT)),
-    "dlq-http-status": ("http_status", _whole_number(999)),
-    "dlq-request-id": ("request_id", _text(TEXT_LIMIT)),
-    "dlq-attempts": ("attempts", _whole_number((1 << 63) - 1)),
-    "dlq-first-attempt": ("first_attempt", _millis),
-    "dlq-failed-at": ("failed_at", _millis),
-    "dlq-origin-topic": ("topic", _form(_TOPIC)),
-    "dlq-origin-partition": ("partition", _whole_number((1 << 31) - 1)),
-    "dlq-origin-offset": ("offset", _whole_number((1 << 63) - 1)),
-    "dlq-origin-timestamp": ("origin_timestamp", _millis),
-    "dlq-dedup-id": ("dedup_id", _text(NAME_LIMIT)),
-    "dlq-group": ("group", _text(NAME_LIMIT)),
-    _REPLAYS: ("replays", _whole_number(MOST_REPLAYS)),
-    _EDITED: ("edited", _paths),
-    _LEFT_OUT: ("left_out", _paths),
-    "dlq-value-bytes": ("value_bytes", _whole_number((1 << 31) - 1)),
-    "dlq-value-sha256": ("value_sha256", _form(_SHA256)),
+
+
+def _often(read: Callable[[str], Any]) -> Callable[[bytes], Any]:
+    """Return a reader of UTF-8 that remembers values: most headers of a topic have one of a few."""
+    return lru_cache(maxsize=1024)(_once(read))
+
+
+def _once(read: Callable[[str], Any]) -> Callable[[bytes], Any]:
+    """Return a reader of UTF-8 for values that hardly repeat."""
+    return lambda value: read(value.decode())
+
+
+_FIELDS: Final[Mapping[str, tuple[str, Callable[[bytes], Any]]]] = {
+    _VERSION: ("version", _often(_version)),
+    _ID: ("id", _once(_form(_UUID))),
+    "dlq-cause": ("cause", _often(_form(_CAUSE))),
+    "dlq-code": ("code", _often(_text(TEXT_LIMIT))),
+    "dlq-field": ("field", _often(_text(TEXT_LIMIT))),
+    "dlq-message": ("message", _often(_text(MESSAGE_LIMIT))),
+    "dlq-vendor": ("vendor", _often(_text(NAME_LIMIT))),
+    "dlq-destination": ("destination", _often(_text(NAME_LIMIT))),
+    "dlq-http-status": ("http_status", _often(_whole_number(999))),
+    "dlq-request-id": ("request_id", _once(_text(TEXT_LIMIT))),
+    "dlq-attempts": ("attempts", _often(_whole_number((1 << 63) - 1))),
+    "dlq-first-attempt": ("first_attempt", _once(_millis)),
+    "dlq-failed-at": ("failed_at", _once(_millis)),
+    "dlq-origin-topic": ("topic", _often(_form(_TOPIC))),
+    "dlq-origin-partition": ("partition", _often(_whole_number((1 << 31) - 1))),
+    "dlq-origin-offset": ("offset", _once(_whole_number((1 << 63) - 1))),
+    "dlq-origin-timestamp": ("origin_timestamp", _once(_millis)),
+    "dlq-dedup-id": ("dedup_id", _once(_text(NAME_LIMIT))),
+    "dlq-group": ("group", _often(_text(NAME_LIMIT))),
+    _REPLAYS: ("replays", _often(_whole_number(MOST_REPLAYS))),
+    _EDITED: ("edited", _often(_paths)),
+    _LEFT_OUT: ("left_out", _often(_paths)),
+    "dlq-value-bytes": ("value_bytes", _once(_whole_number((1 << 31) - 1))),
+    "dlq-value-sha256": ("value_sha256", _once(_form(_SHA256))),
 }
-"""Each header of the block, with its name in `ParsedDeadLetter` and the reader of its text (it raises `ValueError`)."""
+"""Each header of the block: its name in `ParsedDeadLetter`, and the reader of its value (it raises `ValueError`)."""
 _REQUIRED: Final = {"id", "cause", "failed_at", "dedup_id", "group"}
 """In addition to the version and the origin."""

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from connector.clock import Clock
+from connector.dead_letters.dialects import Dialect
 from connector.dead_letters.headers import to_headers
 from connector.errors import ConnectorError
 from connector.records import DeadLetter, Headers
@@ -53,12 +54,14 @@ class DeadLetterWriter:
         metrics: Metrics,
         clock: Clock,
         drain_timeout: float,
+        dialect: Dialect | None = None,
         is_fatal: Callable[[ConnectorError], bool] = lambda _error: False,
         is_too_large: Callable[[ConnectorError], bool] = lambda _error: False,
     ) -> None:
         self._producer = producer
         self._topic = topic
         self._group = group
+        self._dialect = dialect
         self._metrics = metrics
         self._clock = clock
         self._is_fatal = is_fatal
@@ -105,10 +108,12 @@ class DeadLetterWriter:
     def _forms(self, dead_letter: DeadLetter) -> Iterator[_Form]:
         """Yield the dead letter as it should be, then smaller."""
         record = dead_letter.record
-        yield _Form(record.key, record.value, to_headers(dead_letter, group=self._group))
-        yield _Form(record.key, b"", to_headers(dead_letter, group=self._group, left_out=("value",)))
-        left_out = ("value", "key", "headers")
-        yield _Form(None, b"", to_headers(dead_letter, group=self._group, left_out=left_out))
+        yield _Form(record.key, record.value, self._headers(dead_letter))
+        yield _Form(record.key, b"", self._headers(dead_letter, "value"))
+        yield _Form(None, b"", self._headers(dead_letter, "value", "key", "headers"))
+
+    def _headers(self, dead_letter: DeadLetter, *left_out: str) -> list[tuple[str, bytes | None]]:
+        return to_headers(dead_letter, group=self._group, left_out=left_out, dialect=self._dialect)
 
     def _log_left_out(self, dead_letter: DeadLetter, error: ConnectorError) -> None:
         record = dead_letter.record

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from operator import methodcaller
 from typing import Any, Final, Self, TypeVar
 
@@ -41,6 +41,22 @@ ALL_BROKERS_DOWN: Final = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - as FAIL
 SSL: Final = KafkaError._SSL  # noqa: SLF001 - as FAIL
 TRANSPORT: Final = KafkaError._TRANSPORT  # noqa: SLF001 - as FAIL
 
+_TRANSIENT: Final = frozenset(
+    {
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+    }
+)
+"""Errors of a cluster that is still starting, or moves its leaders: the same question is answered a moment later."""
+_REPEAT_SECONDS: Final = 15.0
+_REPEAT_PAUSE: Final = 0.2
 _RESET: Final = "auto.offset.reset"
 _ALIASES: Final = {
     "earliest": "earliest",
@@ -167,6 +183,38 @@ class ErrorStates:
     def __bool__(self) -> bool:
         """Whether any error lasts."""
         return bool(self._current)
+
+
+def until_answered(call: Callable[[], T], sleep: Callable[[float], object] = time.sleep) -> T:
+    """Return what a blocking call returns; repeat it while its error is transient, for at most `_REPEAT_SECONDS`.
+
+    `run` waits for such a cluster as long as it takes. A command is for a person who waits, so it has a deadline.
+    """
+    deadline = time.monotonic() + _REPEAT_SECONDS
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            if not _is_transient(error) or time.monotonic() > deadline:
+                raise
+        sleep(_REPEAT_PAUSE)
+
+
+async def until_resolved(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return what the admin client answers; ask again as `until_answered` does."""
+    deadline = time.monotonic() + _REPEAT_SECONDS
+    while True:
+        try:
+            return await ask()
+        except KafkaException as error:
+            if not _is_transient(error) or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_REPEAT_PAUSE)
+
+
+def _is_transient(error: KafkaException) -> bool:
+    fault = kafka_error(error)
+    return fault.code() in _TRANSIENT or fault.retriable()
 
 
 def start_of(settings: KafkaSettings) -> str | int:

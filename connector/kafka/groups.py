@@ -13,7 +13,16 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it
 
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
-from connector.kafka.client import Admin, LibrdkafkaLog, admin_config, construct, consumer_config, error_text
+from connector.kafka.client import (
+    Admin,
+    LibrdkafkaLog,
+    admin_config,
+    construct,
+    consumer_config,
+    error_text,
+    until_answered,
+    until_resolved,
+)
 from connector.kafka.topics import TopicSelection
 from connector.records import Commit, TopicPartition
 
@@ -46,10 +55,13 @@ class Groups(Admin):
         """Set a group's offsets. Raises `StartupError`, also where the group has members."""
         partitions = [PartitionOffset(*commit) for commit in commits]
         try:
-            futures = self.client.alter_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group, partitions)], request_timeout=_TIMEOUT
+            result = await until_resolved(
+                lambda: asyncio.wrap_future(
+                    self.client.alter_consumer_group_offsets(
+                        [ConsumerGroupTopicPartitions(group, partitions)], request_timeout=_TIMEOUT
+                    )[group]
+                )
             )
-            result = await asyncio.wrap_future(futures[group])
         except KafkaException as error:
             raise StartupError(f"cannot set the offsets of group {group}: {error_text(error)}") from None
         faults = [
@@ -63,8 +75,12 @@ class Groups(Admin):
     async def members(self, group: str) -> int:
         """Return how many members a group has now, 0 for a group that Kafka does not know. Raises `StartupError`."""
         try:
-            futures = self.client.describe_consumer_groups([group], request_timeout=_TIMEOUT)
-            return len((await asyncio.wrap_future(futures[group])).members)
+            found = await until_resolved(
+                lambda: asyncio.wrap_future(
+                    self.client.describe_consumer_groups([group], request_timeout=_TIMEOUT)[group]
+                )
+            )
+            return len(found.members)
         except KafkaException as error:
             raise StartupError(f"cannot read the members of group {group}: {error_text(error)}") from None
 
@@ -101,7 +117,8 @@ class Groups(Admin):
         if not partitions:
             return {}
         question = {PartitionOffset(*partition): spec for partition in partitions}
-        try:
+
+        async def ask() -> dict[TopicPartition, int]:
             futures = self.client.list_offsets(
                 question, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_TIMEOUT
             )
@@ -109,6 +126,9 @@ class Groups(Admin):
                 (asked.topic, asked.partition): int((await asyncio.wrap_future(future)).offset)
                 for asked, future in futures.items()
             }
+
+        try:
+            return await until_resolved(ask)
         except KafkaException as error:
             raise StartupError(f"cannot read the offsets of the topics: {error_text(error)}") from None
 
@@ -140,7 +160,7 @@ class CommittedOffsets:
     def partitions(self, selection: TopicSelection, more: Iterable[str] = ()) -> list[TopicPartition]:
         """Return every partition of the selected topics, and of `more`, that exists."""
         try:
-            topics = self._consumer.list_topics(timeout=_ANSWER_SECONDS).topics
+            topics = until_answered(lambda: self._consumer.list_topics(timeout=_ANSWER_SECONDS)).topics
         except KafkaException as error:
             raise StartupError(f"cannot list the topics: {error_text(error)}") from None
         names = {*selection.names, *selection.matching(topics), *more}
@@ -152,7 +172,7 @@ class CommittedOffsets:
         if not asked:
             return {}
         try:
-            found = self._consumer.committed(asked, timeout=_ANSWER_SECONDS)
+            found = until_answered(lambda: self._consumer.committed(asked, timeout=_ANSWER_SECONDS))
         except KafkaException as error:
             raise StartupError(f"cannot read the group's offsets: {error_text(error)}") from None
         return {
@@ -166,7 +186,8 @@ class CommittedOffsets:
     def bounds(self, partition: TopicPartition) -> tuple[int, int]:
         """Return the first offset of a partition that exists, and its end."""
         try:
-            first, end = self._consumer.get_watermark_offsets(PartitionOffset(*partition), timeout=_ANSWER_SECONDS)
+            where = PartitionOffset(*partition)
+            first, end = until_answered(lambda: self._consumer.get_watermark_offsets(where, timeout=_ANSWER_SECONDS))
         except KafkaException as error:
             raise StartupError(f"cannot read the offsets of the topics: {error_text(error)}") from None
         return first, end

@@ -18,7 +18,7 @@ from confluent_kafka import TopicPartition as PartitionOffset
 
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
-from connector.kafka.client import LibrdkafkaLog, construct, consumer_config, error_text, record_of
+from connector.kafka.client import LibrdkafkaLog, construct, consumer_config, error_text, record_of, until_answered
 from connector.records import Record, TopicPartition
 
 _TIMEOUT: Final = 10.0
@@ -74,7 +74,7 @@ class TopicReader:
     def topics(self) -> tuple[str, dict[str, int]]:
         """Return the cluster's id, and the number of partitions of each topic."""
         try:
-            found = self._consumer.list_topics(timeout=_TIMEOUT)
+            found = until_answered(lambda: self._consumer.list_topics(timeout=_TIMEOUT))
         except KafkaException as error:
             raise StartupError(f"no Kafka broker at {self._servers} answers: {error_text(error)}") from None
         return str(found.cluster_id), {name: len(topic.partitions) for name, topic in found.topics.items()}
@@ -82,7 +82,8 @@ class TopicReader:
     def bounds(self, partition: TopicPartition) -> tuple[int, int]:
         """Return the first offset and the end of a partition that exists."""
         try:
-            first, end = self._consumer.get_watermark_offsets(PartitionOffset(*partition), timeout=_TIMEOUT)
+            where = PartitionOffset(*partition)
+            first, end = until_answered(lambda: self._consumer.get_watermark_offsets(where, timeout=_TIMEOUT))
         except KafkaException as error:
             raise StartupError(f"cannot read the offsets of {_name(partition)}: {error_text(error)}") from None
         return first, end
@@ -90,7 +91,8 @@ class TopicReader:
     def since(self, partition: TopicPartition, millis: int) -> int | None:
         """Return the offset of the first record at or after `millis` (epoch milliseconds), None if there is none."""
         try:
-            (found,) = self._consumer.offsets_for_times([PartitionOffset(*partition, millis)], timeout=_TIMEOUT)
+            where = [PartitionOffset(*partition, millis)]
+            (found,) = until_answered(lambda: self._consumer.offsets_for_times(where, timeout=_TIMEOUT))
         except KafkaException as error:
             raise StartupError(f"cannot read the offsets of {_name(partition)}: {error_text(error)}") from None
         return found.offset if found.offset >= 0 else None
@@ -98,7 +100,7 @@ class TopicReader:
     def whole(self, topic: str) -> WholeTopic:
         """Return a topic as it is now, from first to last record. Raises `StartupError` if it does not exist."""
         try:
-            found = self._consumer.list_topics(topic, timeout=_TIMEOUT)
+            found = until_answered(lambda: self._consumer.list_topics(topic, timeout=_TIMEOUT))
         except KafkaException as error:
             raise StartupError(f"topic {topic} cannot be read: {error_text(error)}") from None
         numbers = found.topics[topic].partitions

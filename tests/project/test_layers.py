@@ -51,7 +51,10 @@ PURE_MODULES = (
     "connector.delivery.lane",
     "connector.delivery.pacing",
     "connector.pipeline.storms",
+    "connector.dead_letters.dialects",
+    "connector.dead_letters.filters",
     "connector.dead_letters.headers",
+    "connector.dead_letters.states",
 )
 """Modules that decide without I/O, in packages that also do I/O."""
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from connector.dead_letters.dialects import NAMES, Dialect
 from connector.dead_letters.export import facts_json, moment
 from connector.dead_letters.headers import (
     MESSAGE_LIMIT,
@@ -222,6 +226,58 @@ def test_an_id_is_of_one_failure_of_one_record() -> None:
     assert len({read(once).id, other, failed_again}) == 3
 
 
+@pytest.mark.parametrize("dialect", ["connect", "spring"])
+@given(first=dead_letters, second=dead_letters, own=originals)
+def test_a_dialect_adds_headers_and_changes_no_other(
+    first: DeadLetter, second: DeadLetter, own: Headers, *, dialect: Dialect
+) -> None:
+    """What the connector reads is the same with and without a dialect, and a second failure replaces its headers.
+
+    Kills: a dialect's headers that become the record's own, and grow with each failure.
+    """
+    plain, more = (to_headers(first, group=GROUP, dialect=each) for each in (None, dialect))
+    assert more[: len(plain)] == plain
+    assert {name for name, _ in more[len(plain) :]} <= NAMES
+    assert read(more) == read(plain)
+    failed = replace(second.record, topic="growth-connector.replay", headers=replayed(more))
+    again = to_headers(replace_record(second, failed), group=GROUP, dialect=dialect)
+    assert read(again).original == tuple(first.record.headers)
+    assert sum(name in NAMES for name, _ in again) - sum(name in NAMES for name, _ in first.record.headers) <= 9
+
+
+def replace_record(dead: DeadLetter, record: Record) -> DeadLetter:
+    """Return a dead letter of another record."""
+    return DeadLetter(record, dead.cause, dead.code, dead.message, dead.failed_at, dead.dedup_id)
+
+
+def test_the_dialects() -> None:
+    """The documented headers of Kafka Connect and of Spring Kafka, to the byte."""
+    dead = dead_letter()
+    connect = dict(to_headers(dead, group=GROUP, dialect="connect"))
+    assert {name: value for name, value in connect.items() if name.startswith("__connect")} == {
+        "__connect.errors.topic": b"orders",
+        "__connect.errors.partition": b"3",
+        "__connect.errors.offset": b"41",
+        "__connect.errors.connector.name": b"growth-connector",
+        "__connect.errors.task.id": b"0",
+        "__connect.errors.stage": b"TASK_PUT",
+        "__connect.errors.class.name": b"connector",
+        "__connect.errors.exception.class.name": b"refused: 4101",
+        "__connect.errors.exception.message": b"the event does not exist",
+    }
+    spring = dict(to_headers(dead, group=GROUP, dialect="spring"))
+    assert {name: value for name, value in spring.items() if name.startswith("kafka_dlt")} == {
+        "kafka_dlt-original-topic": b"orders",
+        "kafka_dlt-original-partition": b"\x00\x00\x00\x03",
+        "kafka_dlt-original-offset": b"\x00\x00\x00\x00\x00\x00\x00\x29",
+        "kafka_dlt-original-timestamp": (1_700_000_000_123).to_bytes(8, "big"),
+        "kafka_dlt-original-timestamp-type": b"CREATE_TIME",
+        "kafka_dlt-original-consumer-group": b"growth-connector",
+        "kafka_dlt-exception-fqcn": b"refused: 4101",
+        "kafka_dlt-exception-message": b"the event does not exist",
+    }
+
+
 @pytest.mark.parametrize("with_block", [False, True])
 @pytest.mark.parametrize(
     "change", [{"offset": 42}, {"partition": 4}, {"topic": "clicks"}, {"timestamp": 1_700_000_000_124}]
@@ -258,17 +314,95 @@ odd_values = st.one_of(
 )
 
 
+TIME = re.compile(rb"-?[0-9]{1,19}|[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}\.[0-9]{3}Z")
+FORMS: dict[str, tuple[re.Pattern[bytes], int]] = {
+    "dlq-version": (re.compile(rb"1"), 0),
+    "dlq-id": (re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), 0),
+    "dlq-cause": (re.compile(rb"[a-z_]{1,32}"), 0),
+    "dlq-origin-topic": (re.compile(rb"[A-Za-z0-9._-]{1,249}"), 0),
+    "dlq-http-status": (re.compile(rb"0|[1-9][0-9]*"), 999),
+    "dlq-attempts": (re.compile(rb"0|[1-9][0-9]*"), 2**63 - 1),
+    "dlq-origin-partition": (re.compile(rb"0|[1-9][0-9]*"), 2**31 - 1),
+    "dlq-origin-offset": (re.compile(rb"0|[1-9][0-9]*"), 2**63 - 1),
+    "dlq-replays": (re.compile(rb"0|[1-9][0-9]*"), 2**31 - 1),
+    **dict.fromkeys(("dlq-first-attempt", "dlq-failed-at", "dlq-origin-timestamp"), (TIME, 2**63 - 1)),
+}
+TEXTS = {"dlq-message": MESSAGE_LIMIT, "dlq-vendor": 32_767, "dlq-destination": 32_767} | {
+    **dict.fromkeys(("dlq-code", "dlq-field", "dlq-request-id", "dlq-edited"), TEXT_LIMIT),
+    **dict.fromkeys(("dlq-dedup-id", "dlq-group"), 32_767),
+}
+REQUIRED = {"dlq-id", "dlq-cause", "dlq-failed-at", "dlq-dedup-id", "dlq-group"} | {
+    f"dlq-origin-{name}" for name in ("topic", "partition", "offset")
+}
+
+
+def is_ours(headers: Headers) -> bool:
+    """Return whether the headers end with a whole block, by the words of docs/dead-letters.md."""
+    names = [name for name, _ in headers]
+    if "dlq-version" not in names:
+        return False
+    start = len(names) - 1 - names[::-1].index("dlq-version")
+    block = [(name, value) for name, value in headers[start:] if name in FORMS or name in TEXTS]
+    if len(dict(block)) < len(block) or not dict(block).keys() >= REQUIRED:
+        return False
+    return all(value is not None and in_its_form(name, value) for name, value in block)
+
+
+def in_its_form(name: str, value: bytes) -> bool:
+    """Return whether a value is as the connector writes it."""
+    if name in TEXTS:
+        try:
+            return 0 < len(value) <= TEXTS[name] and bool(value.decode())
+        except UnicodeDecodeError:
+            return False
+    form, most = FORMS[name]
+    if form.fullmatch(value) is None:
+        return False
+    if value.endswith(b"Z"):
+        try:
+            return datetime.fromisoformat(value.decode()).tzinfo is not None
+        except ValueError:
+            return False
+    number = value.lstrip(b"-")
+    if (most and (number != b"0" and number.startswith(b"0"))) or value == b"-0":
+        return False
+    return not most or (-most - 1 if form is TIME else 0) <= int(value) <= most
+
+
+def near_values(value: bytes) -> Iterator[bytes]:
+    """Yield values that differ a little from a right one."""
+    yield from (value[:-1], value[1:], value + b" ", b" " + value, value + b"\n", value + b"\xff", value.upper())
+    yield from (b"0" + value, b"+" + value, b"-" + value, value + b"_0", value + b"0" * 12, value + b"0" * 30)
+    yield from (value.replace(b"Z", b"+00:00"), value.replace(b"Z", b"+01:00"), value.replace(b"T", b" "))
+    yield from (value.replace(b".", b","), value.replace(b"-", b""), value * 40, value * 1000)
+
+
 @st.composite
 def blocks(draw: st.DrawFn) -> Headers:
     """Draw a whole block of ours in which some values, names and places are changed."""
-    headers = list(draw(st.permutations(WHOLE)) if draw(st.booleans()) else WHOLE)
-    for index in draw(st.lists(st.integers(0, len(headers) - 1), max_size=3)):
-        headers[index] = (headers[index][0], draw(odd_values))
-    if draw(st.booleans()):
-        headers.append((draw(st.sampled_from([name for name, _ in WHOLE])), draw(odd_values)))
-    if draw(st.booleans()):
+    headers = [WHOLE[0], *(draw(st.permutations(WHOLE[1:])) if draw(st.booleans()) else WHOLE[1:])]
+    for index in draw(st.lists(st.integers(0, len(headers) - 1), max_size=2)):
+        name, value = headers[index]
+        near = st.sampled_from(list(near_values(value or b"")))
+        headers[index] = (name, draw(st.one_of(near, near, odd_values)))
+    what = draw(st.sampled_from(["as it is", "as it is", "repeat", "leave out", "more behind"]))
+    if what == "repeat":
+        headers.append(draw(st.sampled_from(headers)))
+    elif what == "leave out":
         del headers[draw(st.integers(0, len(headers) - 1))]
-    return [*draw(originals), *headers, *draw(originals)]
+    behind = originals if what == "more behind" else st.lists(st.tuples(st.text(max_size=5), values), max_size=2)
+    return [*draw(originals), *headers, *draw(behind)]
+
+
+@pytest.mark.parametrize("name", [name for name, _ in WHOLE])
+def test_a_value_that_differs_a_little_is_not_ours(name: str) -> None:
+    """Each value of the block counts only in the form in which it is written.
+
+    Kills: times without a zone or in another one, numbers with a sign, a space or a leading zero, text not in UTF-8.
+    """
+    for near in near_values(dict(WHOLE)[name] or b""):
+        headers = [(each, near if each == name else value) for each, value in WHOLE]
+        assert (parse(headers) is not None) == is_ours(headers), near
 
 
 @pytest.mark.promise("P9")
@@ -276,9 +410,10 @@ def blocks(draw: st.DrawFn) -> Headers:
 def test_no_headers_break_the_reading_and_what_is_read_is_bounded(headers: Headers) -> None:
     """Whatever bytes are there, `parse` returns bounded values or None, and a dead letter of the record can be written.
 
-    Kills: times without a zone, integers without bounds, text that is not UTF-8, a header of ours that comes twice.
+    Kills: integers without bounds, a header of ours that comes twice.
     """
     parsed = parse(headers)
+    assert (parsed is not None) == is_ours(headers)
     written = to_headers(dead_letter(headers), group=GROUP)
     if parsed is None:
         assert read(written).original == tuple(headers)
