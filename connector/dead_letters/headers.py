@@ -143,7 +143,7 @@ def to_headers(
     ]
     if dialect is not None:
         texts = (block["dlq-cause"], block["dlq-code"], block["dlq-message"])
-        cause, code, message = (None if text is None else str(text) for text in texts)
+        cause, code, told = (None if text is None else str(text) for text in texts)
         ours += dialect_headers(
             dialect,
             origin=origin,
@@ -151,7 +151,7 @@ def to_headers(
             group=group,
             cause=cause or "",
             code=code,
-            message=message or "",
+            message=told or "",
         )
     return [*original, *ours]
 

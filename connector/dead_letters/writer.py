@@ -11,6 +11,7 @@ from connector.clock import Clock
 from connector.dead_letters.dialects import Dialect
 from connector.dead_letters.headers import to_headers
 from connector.errors import ConnectorError
+from connector.kafka.producer import DeliveryFailed
 from connector.records import DeadLetter, Headers
 from connector.telemetry.metrics import Metrics
 
@@ -56,7 +57,6 @@ class DeadLetterWriter:
         drain_timeout: float,
         dialect: Dialect | None = None,
         is_fatal: Callable[[ConnectorError], bool] = lambda _error: False,
-        is_too_large: Callable[[ConnectorError], bool] = lambda _error: False,
     ) -> None:
         self._producer = producer
         self._topic = topic
@@ -65,7 +65,6 @@ class DeadLetterWriter:
         self._metrics = metrics
         self._clock = clock
         self._is_fatal = is_fatal
-        self._is_too_large = is_too_large
         self._longest_wait = min(_LONGEST_WAIT, drain_timeout / _TRIES_IN_A_DRAIN)
         self._logged: dict[tuple[str | None, str, str | None], float] = {}
         self._troubled_at = float("-inf")
@@ -91,7 +90,7 @@ class DeadLetterWriter:
             except ConnectorError as error:
                 if self._is_fatal(error):
                     raise
-                if self._is_too_large(error) and (smaller := next(forms, None)) is not None:
+                if isinstance(error, DeliveryFailed) and error.too_large and (smaller := next(forms, None)) is not None:
                     form = smaller
                     self._log_left_out(dead_letter, error)
                     continue

@@ -196,7 +196,6 @@ def _dead_letters(settings: Settings, producer: KafkaProducer, metrics: Metrics,
         drain_timeout=settings.limits.drain_timeout,
         dialect=settings.dead_letters.dialect,
         is_fatal=_is_fatal,
-        is_too_large=lambda error: isinstance(error, DeliveryFailed) and error.too_large,
     )
 
 

@@ -6,10 +6,12 @@ import asyncio
 from hashlib import sha256
 
 import pytest
+from confluent_kafka import KafkaError
 
 from connector.dead_letters.headers import parse
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.errors import ConnectorError
+from connector.kafka.producer import DeliveryFailed
 from connector.records import DeadLetter, Headers, Record
 from connector.telemetry.metrics import Metrics
 from connector.testing.loop import LoopClock, run_virtual
@@ -93,7 +95,7 @@ class Narrow:
         """Refuse what is too large."""
         size = len(key or b"") + len(value or b"") + sum(len(name) + len(content or b"") for name, content in headers)
         if size > self._limit:
-            raise ConnectorError("MSG_SIZE_TOO_LARGE")
+            raise DeliveryFailed(topic, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
         self.taken.append((key, value, headers))
         return None
 
@@ -117,7 +119,6 @@ def test_a_dead_letter_that_does_not_fit_is_written_without_its_value(
             metrics=Metrics(),
             clock=LoopClock(),
             drain_timeout=22.0,
-            is_too_large=lambda error: str(error) == "MSG_SIZE_TOO_LARGE",
         )
         key, value, header = (bytes(size) for size in sizes)
         record = Record("t", 3, 12, -1, key, value, (("h", header),))
