@@ -5,7 +5,7 @@ sends one answer too many would so confirm records that it never read. Three che
 
 - A reused connection that received anything or was closed while idle is not used. Nothing was written on it yet, so the
   request goes out on another one. The socket itself is asked, because bytes may wait there that no callback has seen.
-- For a request with a body this is checked again in the same step that writes the body.
+- For a request with a body this is checked in the same step that writes its first byte.
 - An answer that begins before its request was written whole is marked `early`; it is never a success.
 
 The seams are aiohttp's `request_class`, its payloads, and a subclass of its protocol. A test fails where a version of
@@ -50,10 +50,16 @@ class Exchange:
     ended: bool = False
 
     def begin(self, protocol: WatchedProtocol, *, has_body: bool) -> None:
-        """Take the connection for this request. Raises `StaleConnectionError` where it cannot be reused."""
+        """Take the connection for this request. Raises `StaleConnectionError` where it cannot be reused.
+
+        With a body the socket is asked in the step that writes it: the head goes out with its first bytes.
+        """
         self.protocol = protocol
         self.reused = protocol.exchange is not None
-        self.check()
+        if self.reused and protocol.has_surplus():
+            raise StaleConnectionError
+        if not has_body:
+            self.check()
         # On a new connection the server spoke first: whatever it said, it is no answer to this request.
         self.early = self.answered = protocol.has_spoken_first()
         protocol.exchange = self
@@ -66,7 +72,7 @@ class Exchange:
     def check(self) -> None:
         """Raise `StaleConnectionError` where the connection was used before and received anything or was closed."""
         protocol = self.protocol
-        if protocol is not None and self.reused and protocol.is_stale():
+        if protocol is not None and self.reused and (self.answered or protocol.is_stale()):
             raise StaleConnectionError
 
 
@@ -84,9 +90,12 @@ class WatchedProtocol(ResponseHandler):
     def is_stale(self) -> bool:
         """Return whether a next request must not use the connection."""
         transport = self.transport
-        if transport is None or transport.is_closing() or self.surplus or self.should_close:
-            return True
-        return _is_readable(transport)
+        return self.has_surplus() or transport is None or _is_readable(transport)
+
+    def has_surplus(self) -> bool:
+        """Return whether the loop has delivered bytes that belong to no request, or the connection's end."""
+        transport = self.transport
+        return transport is None or transport.is_closing() or self.surplus or self.should_close
 
     def has_spoken_first(self) -> bool:
         """Return whether the server sent anything before the first request."""

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from aiohttp.http_writer import StreamWriter
 
 from connector.config.loader import HttpSettings
-from connector.delivery.exchange import Exchange, WatchedProtocol
+from connector.delivery.exchange import Exchange, StaleConnectionError, WatchedProtocol, watched_body
 from connector.delivery.transport import HttpTransport
 from connector.vendors.base import Request
 from tests.unit.delivery.raw_server import Peer, Script, Server, failure, post, serving, transport
@@ -288,6 +289,27 @@ async def test_what_waits_in_the_socket_is_seen_before_the_next_request(closed: 
         theirs.send(b"HTTP/1.1 200 OK\r\n")
     assert protocol.is_stale()
     assert not protocol.surplus
+    connection.abort()
+    theirs.close()
+    await asyncio.sleep(0)
+
+
+async def test_the_socket_is_asked_in_the_step_that_writes_the_body() -> None:
+    """Bytes that arrive after the connection was taken, and before the body is written, keep the body back.
+
+    Kills: asking only when the connection is taken.
+    """
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    protocol = WatchedProtocol(loop)
+    connection, _ = await loop.create_connection(lambda: protocol, sock=ours)
+    protocol.exchange = Exchange(ended=True)
+    exchange = Exchange()
+    exchange.begin(protocol, has_body=True)
+    theirs.send(b"HTTP/1.1 200 OK\r\n")
+    with pytest.raises(StaleConnectionError):
+        await watched_body(b"[]", exchange).write_with_length(StreamWriter(protocol, loop), 2)
+    assert not exchange.body_begun
     connection.abort()
     theirs.close()
     await asyncio.sleep(0)
