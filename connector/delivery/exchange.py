@@ -30,6 +30,7 @@ from aiohttp.connector import Connection
 
 # aiohttp warns about raw bytes above this size; larger bodies are written piece by piece.
 ONE_WRITE: Final = 2**20
+_PIECE: Final = 2**18
 _INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1\d\d[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n")
 
 
@@ -160,27 +161,36 @@ class _WatchedBytes(aiohttp.BytesPayload):
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Write the body."""
         _begin_body(self.exchange)
-        await super().write_with_length(writer, content_length)
+        # Set before the write returns: that may wait until the socket has room, and the vendor may answer meanwhile.
+        # What waits in the transport then is seen by `_has_unsent`.
         self.exchange.written = True
+        await super().write_with_length(writer, content_length)
 
 
 class _WatchedPieces(aiohttp.BytesIOPayload):
-    """A body that is written piece by piece."""
+    """A body that is written piece by piece; aiohttp's own way yields between the last piece and its return."""
 
     exchange: Exchange
+    body: bytes
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Write the body."""
         _begin_body(self.exchange)
-        await super().write_with_length(writer, content_length)
-        self.exchange.written = True
+        view = memoryview(self.body)
+        for start in range(0, len(view), _PIECE):
+            self.exchange.written = start + _PIECE >= len(view)
+            await writer.write(view[start : start + _PIECE])
 
 
 def watched_body(body: bytes, exchange: Exchange) -> aiohttp.Payload:
     """Return a body that notes in the exchange when its first byte is about to be written, and its last one was."""
-    payload = _WatchedBytes(body) if len(body) <= ONE_WRITE else _WatchedPieces(io.BytesIO(body))
-    payload.exchange = exchange
-    return payload
+    if len(body) <= ONE_WRITE:
+        whole = _WatchedBytes(body)
+        whole.exchange = exchange
+        return whole
+    pieces = _WatchedPieces(io.BytesIO(body))
+    pieces.exchange, pieces.body = exchange, body
+    return pieces
 
 
 def _begin_body(exchange: Exchange) -> None:

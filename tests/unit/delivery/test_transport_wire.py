@@ -256,6 +256,23 @@ async def test_an_early_refusal_on_a_reused_connection_does_not_count() -> None:
         assert error.unknown_outcome
 
 
+@pytest.mark.parametrize("tls", ["plain", "tls"])
+@pytest.mark.parametrize("size", [2, 70_000, 2**20, 2**20 + 1, 3_000_000])
+async def test_an_answer_that_follows_the_body_at_once_counts(tls: str, size: int, tmp_path: Path) -> None:
+    """However fast the vendor answers after the last byte, its answer is not early."""
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.answer(b'{"code": 0}')
+
+    async with wire(script, f"POST {tls} direct 1.1", tmp_path) as at:
+        request = Request("POST", at.request(0).url, {}, bytes(size))
+        for _ in range(10):
+            assert (await at.transport.send(request, 10.0)).body == b'{"code": 0}'
+        assert at.server.connections == 1
+
+
 async def test_interim_answers_are_not_early() -> None:
     """100 and 103 may come before the body was written; the final answer counts."""
 
