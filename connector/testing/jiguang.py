@@ -49,7 +49,7 @@ class JiguangApi:
     `events` maps each event that exists to its attributes and their types (`string`, `number`, `bool`, `datetime`,
     `list`); None: every event exists and attributes are not looked up. An attribute that is not an event's is ignored,
     as the document says, unless `ignore_unknown_attributes` is off; one in `disabled`, a set of (event, attribute), is
-    always 4102. `knows_cuid` tells whether a user exists. With `empty_success` a success is an empty 200, as the
+    always 4102. `knows_cuid` returns whether a user exists. With `empty_success` a success is an empty 200, as the
     document allows. `lengths` are the longest strings (4003) and lists (4002) by field or attribute name.
     """
 

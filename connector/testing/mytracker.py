@@ -144,7 +144,7 @@ class MyTrackerApi:
         if len(body) > LARGEST_BATCH or not all(self._is_valid(method, each) for each in body):
             return _error_reply(400, "Bad Request", "refused", records=len(body))
         events = [AcceptedEvent({"method": method, **each}) for each in body]
-        # The first letter is the Cyrillic one, as in the document.
+        # The O is Cyrillic, as in the document.
         return json_reply(200, {"message": "ОK"}, "accepted", events=events, records=len(body))
 
     def _may(self, call: Call) -> bool:

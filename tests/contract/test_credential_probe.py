@@ -1,4 +1,4 @@
-"""What `check --online` asks of a vendor: a refused credential is told, no event is sent, others are not asked."""
+"""`check --online`: a refused credential is reported, no event is sent, other vendors are not called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Connect = Callable[..., Awaitable[Any]]
 
 
 async def test_mytrackers_token_is_probed_without_an_event(connect: Connect) -> None:
-    """A right token is no fault, a wrong one is one that tells nothing of it; no event arrives."""
+    """A valid token is no fault; an invalid one is a fault that does not show it; no event arrives."""
     wire = await connect("mytracker")
     assert await probe("tracker", wire.settings, kinds()) is None
     wrong = await connect("mytracker", token="not-the-token")

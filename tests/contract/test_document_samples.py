@@ -27,7 +27,7 @@ async def served(wire: Any, body: Any) -> None:
 
 
 async def test_jiguangs_report_arrives_as_it_was_written(connect: Connect, sample: Sample) -> None:
-    """Both sample events are accepted unchanged, but for the randomId that the second one lacks."""
+    """Both sample events are accepted unchanged, except the randomId that the second one lacks."""
     report = sample("jiguang-report.json")
     wire = await connect("jiguang", wall=JUNE_2022, app_key=report["appKey"], account={"app_key": report["appKey"]})
     assert isinstance(await wire.deliver(*report["data"]), Accepted)

@@ -129,7 +129,7 @@ async def test_each_mytracker_error(fault: Fault, kind: type[Any], documented: b
 
 
 async def test_a_wrong_mytracker_set_refuses_the_batch_without_a_detail(connect: Connect) -> None:
-    """A rule that the module does not know of refuses the whole batch and names nobody."""
+    """A rule that the module does not know refuses the whole batch and names no suspect."""
     wire = await connect("mytracker", rules={"mytracker.lvid.length": "off"})
     sets = [{"method": "login", "customUserId": str(n), "lvid": "0" * (31 + (n != 5))} for n in range(20)]
     verdict = await wire.deliver(*sets)
@@ -228,7 +228,7 @@ async def test_jpushs_internal_error_and_its_limit(connect: Connect) -> None:
 
 
 async def test_each_jpush_question_gets_its_answer(connect: Connect) -> None:
-    """Equal ids are asked once and answered to each; an id that the vendor leaves out is told as missing."""
+    """Equal ids are asked once and answered to each; an id that the vendor leaves out is `missing`."""
     wire = await connect("jpush_report", account={"missing": {2}})
     verdict = await wire.deliver(*(question("Received", msg_id=n) for n in (1, 2, 1, 3)))
     assert isinstance(verdict, Accepted)

@@ -100,7 +100,7 @@ QUICK_AUDIENCE: Final = {
 
 
 async def test_quick_audiences_form_is_one_for_aiohttp(server: Server) -> None:
-    """Both fields come out as text, whatever the events hold, and nothing stands beside them."""
+    """The form has both fields as text, whatever the events contain, and no other field."""
     server.reads_forms = True
     await send(server, "quick_audience", QUICK_AUDIENCE, QUICK_AUDIENCE)
     (form,) = server.forms

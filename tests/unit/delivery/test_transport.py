@@ -88,7 +88,7 @@ async def test_a_vendor_that_hangs_is_left_after_the_time_out(script: Script) ->
 
 
 async def test_a_refused_connection_has_no_unknown_outcome() -> None:
-    """A port where nobody listens: the vendor cannot have seen the request."""
+    """A port where nothing listens: the vendor cannot have seen the request."""
     async with serving(accept_all) as server:
         pass
     async with transport() as made:
@@ -98,7 +98,7 @@ async def test_a_refused_connection_has_no_unknown_outcome() -> None:
 
 
 async def test_a_name_that_does_not_resolve_has_no_unknown_outcome() -> None:
-    """A host name nobody has, by the rule of the reserved top-level name `invalid`."""
+    """A host name under the reserved top-level domain `invalid` never resolves."""
     async with transport() as made:
         error = await failure(made, Request("POST", f"http://vendor.invalid/?{SECRET}", {}, b"[]"))
         assert not error.unknown_outcome

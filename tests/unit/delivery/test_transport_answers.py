@@ -92,7 +92,7 @@ async def test_a_body_arrives_whole_and_with_its_length(size: int) -> None:
 
 
 async def test_the_url_and_headers_go_out_as_they_are() -> None:
-    """A signed URL must not be encoded anew, and no header is added that says more than who asks."""
+    """A signed URL is not encoded again, and no header is added except those that identify the client."""
     path = "/a%2Fb?sign=%2b%20x&t=1%252"
     async with serving(accept_all) as server, transport() as made:
         await made.send(Request("POST", server.url(path), {"Authorization": "token", "X-One": "1"}, b"[]"), 10.0)
@@ -132,7 +132,7 @@ async def test_a_proxy_gets_the_request() -> None:
 
 
 def test_unusable_files_are_faults_of_the_configuration(tmp_path: Path) -> None:
-    """A missing CA file, or one that is no PEM file, is told at start with its path in the file."""
+    """A missing CA file, or one that is not a PEM file, is a fault at the start, with the path of its key."""
     with pytest.raises(ConfigurationError, match=r"destinations\.vendor\.http\.ca_file: the file cannot be read"):
         HttpTransport("vendor", HttpSettings(ca_file=str(tmp_path / "none.pem")), 1)
     text = tmp_path / "text.pem"

@@ -1,4 +1,4 @@
-"""The transport over TLS: an authority of one's own, a client certificate, and what is told when they do not fit."""
+"""The transport over TLS: a private authority, a client certificate, renewal, and the errors when they do not match."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_an_authority_and_a_client_certificate_of_ones_own(strict: ssl.SSL
 
 
 async def test_a_server_that_is_not_trusted_gets_nothing(strict: ssl.SSLContext, stranger: HttpTransport) -> None:
-    """A certificate nobody vouches for ends before the request: said as such, and no unknown outcome."""
+    """An untrusted certificate ends the connection before the request: an own message, and no unknown outcome."""
     async with serving(accept_all, strict) as server:
         error = await failure(stranger, Request("POST", f"https://127.0.0.1:{server.port}/", {}, b"[]"))
         await stranger.close()

@@ -44,7 +44,7 @@ def perfect(records: list[Planned]) -> Evidence:
 
 
 def test_the_plan_shows_every_vendor_and_every_kind_of_fault(records: list[Planned]) -> None:
-    """Each vendor has its good events, told apart by identity, and each cause of a dead letter occurs."""
+    """Each vendor has its good events, distinct by identity, and each cause of a dead letter occurs."""
     assert set(GOOD) == set(kinds())
     for vendor, count in GOOD.items():
         identities = [each.identity for each in records if each.destination == vendor and each.identity is not None]

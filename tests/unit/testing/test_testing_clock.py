@@ -1,4 +1,4 @@
-"""The manual clock: time passes when told to, in the order in which it would."""
+"""The manual clock: time passes when the test says so, in the usual order."""
 
 import asyncio
 

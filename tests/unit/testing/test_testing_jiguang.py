@@ -60,7 +60,7 @@ def refusal(reply: Reply) -> list[tuple[int, str]]:
 def test_one_wrong_field_is_one_error_and_refuses_the_whole_batch(
     wrong: dict[str, Any], error: tuple[int, str]
 ) -> None:
-    """A single error is answered in the single form, and the good event beside it is not accepted."""
+    """A single error is answered in the single form, and the good event next to it is not accepted."""
     reply = ask(JiguangApi(), [event(), event(**wrong)])
     assert refusal(reply) == [error]
     assert json.loads(reply.body)["code"] == error[0]

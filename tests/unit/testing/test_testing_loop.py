@@ -57,7 +57,7 @@ def test_a_program_that_can_never_go_on_is_stuck() -> None:
 
 
 def test_a_task_left_behind_is_a_fault() -> None:
-    """A program that forgets a task is told which."""
+    """A program that leaves a task running gets an error that names the task."""
 
     async def forgotten() -> None:
         await asyncio.sleep(1e9)

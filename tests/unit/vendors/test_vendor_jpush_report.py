@@ -245,7 +245,7 @@ def test_a_push_that_the_answer_leaves_out_is_missing() -> None:
 
 
 def test_nested_figures_have_dotted_names() -> None:
-    """Messages are told by platform, users by time."""
+    """Figures of messages are named by platform, those of users by time."""
     told = data(read(200, [{"msg_id": "9", "ios": {"click": None, "target": 10}}], ask("Messages", msg_id=9)))
     assert told[0]["answer"] == {"msg_id": "9", "ios.click": None, "ios.target": 10}
     body = {
@@ -260,7 +260,7 @@ def test_nested_figures_have_dotted_names() -> None:
 
 
 def test_devices_are_answered_to_the_question_that_named_them() -> None:
-    """Each question has its own devices; one that is absent is told as missing, all absent is a missing result."""
+    """Each question gets its own devices; an absent one is `missing`, and so is the result if all are absent."""
     body = {"a": {"status": 2}, "b": {"status": 0}}
     found = data(read(200, body, status("a", "x", name="1"), status("b", "a", name="2"), status("y", name="3")))
     assert [(each["query_id"], each["status"], each["answer"]) for each in found] == [
@@ -272,7 +272,7 @@ def test_devices_are_answered_to_the_question_that_named_them() -> None:
 
 
 def test_an_abnormal_status_is_asked_again_three_times() -> None:
-    """Questions with a status 4 are named for another request, then told as they are; others are told at once."""
+    """Questions with a status 4 are asked again, then answered unchanged; the others are answered at once."""
     body = {"a": {"status": 4}, "b": {"status": 1}}
     for asked in range(3):
         verdict = read(200, body, status("a", "b"), status("b", name="r"), asked=asked)
@@ -325,7 +325,7 @@ def test_a_refused_status_interface_holds_the_endpoint() -> None:
 
 
 def test_a_question_that_ends_without_an_answer_has_a_result() -> None:
-    """Too large or given up: whoever asked learns of it."""
+    """A question that is too large or given up gets a `refused` result."""
     report, _, items = prepared(ask("Received", "q", msg_id=1))
     answer = report.ended(items[0], "http_413", "too large")
     assert answer is not None
@@ -367,7 +367,7 @@ def test_a_status_answer_of_another_form_is_no_answer(body: object) -> None:
     ],
 )
 def test_each_error_code_has_its_verdict(http: int, code: int, expected: type) -> None:
-    """The documented codes decide before the status, but for a server error."""
+    """The documented codes decide before the status, except for a server error."""
     assert isinstance(read(http, {"error": {"code": code, "message": "m"}}, ask("Received", msg_id=1)), expected)
 
 
@@ -423,7 +423,7 @@ def test_a_wrong_address_and_a_wait() -> None:
 def test_a_question_that_breaks_a_rule_has_its_refused_result(
     question: VendorEvent, endpoint: str, msg_id: int | None, code: str
 ) -> None:
-    """Who asked learns of the refusal on the results topic, not only whoever reads the dead letters."""
+    """A local refusal is written to the results topic, and not only to the dead letters."""
     report = vendor()
     with pytest.raises(Refusal) as caught:
         report.encode(question, NOW)

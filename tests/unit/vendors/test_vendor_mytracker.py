@@ -116,7 +116,7 @@ def test_superfluous_parameters_are_dropped_and_counted(given: VendorEvent, drop
 
 
 def test_an_empty_user_alone_is_refused() -> None:
-    """Without a device there is nobody the event could be about."""
+    """Without a device id the event identifies no one."""
     with pytest.raises(Refusal, match="customUserId"):
         sent(event(customUserId=""))
 

@@ -67,7 +67,7 @@ def test_its_rules_refuse(vendor: Vendor) -> None:
 
 
 def test_it_reads_its_answers(vendor: Vendor) -> None:
-    """Success, a refused line, a wrong token and a page of a proxy are told apart."""
+    """Success, a refused line, a wrong token and a proxy's page have different verdicts."""
     item = vendor.encode(VendorEvent({"name": "a"}, "x"), 0)
     answers = [(200, b'{"ok":true}'), (422, b'{"ok":false,"line":1,"why":"no"}'), (401, b""), (200, b"<html>")]
     verdicts = [vendor.read(Response(status, {}, body), None, [item, item], 0) for status, body in answers]
