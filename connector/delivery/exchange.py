@@ -70,6 +70,17 @@ class Exchange:
         """Note that the whole answer was received."""
         self.ended = True
 
+    def abort(self) -> None:
+        """Break the connection off at once; closing it would first send what still waits.
+
+        A request that is incomplete then cannot have been acted on, so its outcome is not unknown.
+        """
+        protocol = self.protocol
+        if protocol is not None:
+            if not self.written or _has_unsent(protocol.transport):
+                self.body_begun = False
+            protocol.abort()
+
     def check(self) -> None:
         """Raise `StaleConnectionError` where the connection was used before and received anything or was closed."""
         protocol = self.protocol

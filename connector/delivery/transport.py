@@ -245,6 +245,7 @@ def _check_early(exchange: Exchange, status: int) -> None:
     it may belong to an earlier request.
     """
     if exchange.early and (exchange.reused or status < 300):
+        exchange.abort()
         raise _EarlyAnswerError
 
 
