@@ -212,8 +212,6 @@ async def test_an_answer_before_the_body_was_written_is_no_success(tls: str, tmp
     """A 200 to a request whose body the vendor has not read whole is no success, and the connection is broken off.
 
     The rest of the body is never sent, so the vendor cannot have acted on it.
-
-    Kills: ignoring bytes that wait to be sent.
     """
     received = 0
 
@@ -232,6 +230,31 @@ async def test_an_answer_before_the_body_was_written_is_no_success(tls: str, tmp
         assert "answered before the request was sent whole" in error.reason
         await at.server.ended.wait()
         assert received < len(LARGE)
+
+
+async def test_bytes_that_wait_to_be_sent_make_an_answer_early() -> None:
+    """A body that was written but waits in the transport has not reached the vendor.
+
+    Kills: taking a body that was handed to the transport for one that was sent.
+    """
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    protocol = WatchedProtocol(loop)
+    connection, _ = await loop.create_connection(lambda: protocol, sock=ours)
+    for body, early in ((b"x", False), (bytes(8_000_000), True)):
+        exchange = Exchange()
+        exchange.begin(protocol, has_body=True)
+        connection.write(body)
+        exchange.written = True
+        theirs.send(b"HTTP/1.1 200 OK\r\n")
+        await asyncio.sleep(0.01)
+        assert exchange.early is early
+        protocol.exchange = None
+        protocol.spoke_first = False
+    connection.abort()
+    theirs.close()
+    await asyncio.sleep(0)
 
 
 async def test_an_early_refusal_on_a_new_connection_counts() -> None:
