@@ -89,7 +89,7 @@ def blind_bound(count: int, bad: int) -> int:
     return 2 * bad * (count - 1).bit_length()
 
 
-COUNTS = st.sampled_from([1, 2, 3, 5, 31, 33, 63, 64, 65, 99, 100, 129, 1000])
+COUNTS = st.sampled_from([1, 2, 3, 5, 31, 33, 63, 64, 65, 99, 100, 129])
 
 
 @pytest.mark.promise("P5", "P17")
@@ -109,7 +109,7 @@ def test_exactly_the_bad_are_left_alone(count: int, picks: set[int], hinted: boo
 
 
 @pytest.mark.promise("P5", "P17")
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(
     count=COUNTS,
     bad=st.sets(st.integers(0, 999), min_size=1, max_size=12),
