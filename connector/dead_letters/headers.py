@@ -138,22 +138,14 @@ def to_headers(
         "dlq-value-bytes": len(value) if left_out else None,
         "dlq-value-sha256": sha256(value).hexdigest() if left_out else None,
     }
-    ours: list[tuple[str, bytes | None]] = [
-        (name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")
-    ]
-    if dialect is not None:
-        texts = (block["dlq-cause"], block["dlq-code"], block["dlq-message"])
-        cause, code, told = (None if text is None else str(text) for text in texts)
-        ours += dialect_headers(
-            dialect,
-            origin=origin,
-            timestamp=timestamp,
-            group=group,
-            cause=cause or "",
-            code=code,
-            message=told or "",
-        )
-    return [*original, *ours]
+    ours = [(name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")]
+    if dialect is None:
+        return [*original, *ours]
+    cause, code, told = (str(block[name] or "") for name in ("dlq-cause", "dlq-code", "dlq-message"))
+    theirs = dialect_headers(
+        dialect, origin=origin, timestamp=timestamp, group=group, cause=cause, code=code or None, message=told
+    )
+    return [*original, *ours, *theirs]
 
 
 def parse(headers: Headers) -> ParsedDeadLetter | None:
