@@ -145,6 +145,36 @@ DELIVERY: Final = (
         "[lane(2, ordered=True) for _ in range(max_in_flight)] if ordered else [lane(max_in_flight + 1)]",
     ),
     Mutant(
+        "give up what has no known outcome while nothing is accepted",
+        "connector/delivery/outcome.py",
+        "if asked and not self._destination.evidence.is_outage and self._destination.holds.get(Kind.OUTAGE) is None:",
+        "if asked:",
+    ),
+    Mutant(
+        "take a 403 for one record for a wrong credential",
+        "connector/delivery/outcome.py",
+        "return self._destination.evidence.blames_records(batch, probing=bool(probe))",
+        "return False",
+    ),
+    Mutant(
+        "let a record that always fails keep its lane back",
+        "connector/delivery/lanes.py",
+        "        if self.ordered and not delivery.replayed and delivery not in self._apart:\n",
+        "        if self.ordered and not delivery.replayed and len(self._apart) > 99:\n",
+    ),
+    Mutant(
+        "believe a vendor that asks for no wait",
+        "connector/delivery/pacing.py",
+        "return own if wish is None else max(own, min(wish, settings.max))",
+        "return own if wish is None else min(max(wish, 0.0), settings.max)",
+    ),
+    Mutant(
+        "keep the key of a record back after its outcome",
+        "connector/delivery/lanes.py",
+        "            self._apart.pop(delivery).unpark(delivery)\n",
+        "            self._apart.pop(delivery)\n",
+    ),
+    Mutant(
         "give a dead letter another id each time",
         "connector/dead_letters/headers.py",
         "_ID: _dead_letter_id(dead_letter, group, origin, timestamp, replays)",

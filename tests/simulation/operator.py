@@ -82,7 +82,7 @@ class Operator:
         chosen: dict[tuple[int, int], bool] = {}
         for id_ in open_[: self._random.choice((1, 3, 20))]:
             planned, dead_letter = stored[id_]
-            if planned.kind == "odd" and not self._scenario.alone:
+            if planned.kind in ("odd", "walled") and not self._scenario.alone:
                 # A member that has nothing but replays may never see the acceptance that is the evidence.
                 continue
             destination = dead_letter.facts.destination

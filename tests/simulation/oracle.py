@@ -13,6 +13,7 @@ from typing import Literal, NoReturn
 
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.dead_letters.reader import DeadLetterEntry
+from connector.delivery.evidence import OUTAGE_AFTER
 from connector.pipeline.batching import FIXED_CHARGE
 from connector.pipeline.offset_map import FinishedMap, ForeignMetadata, decode
 from connector.records import Commit, Headers, Record, TopicPartition
@@ -56,6 +57,8 @@ class Oracle:
     """What an operator asked to be skipped."""
     replays: Replays = field(default_factory=Replays)
     """The letters that are stored, and those that came again."""
+    given_up: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By member and destination: records given up for an unknown outcome since the vendor last judged anything."""
     repeats: int = 0
     broken: str | None = None
 
@@ -199,7 +202,7 @@ class Oracle:
     def _waits(self, planned: Planned, destination: str) -> bool:
         """Whether a delivery waits for its outcome, also because nobody can say yet what its refusal means."""
         fate = planned.fates.get(destination)
-        odd = fate == REFUSE and planned.kind == "odd" and (planned.serial, destination) not in self.begun
+        odd = fate == REFUSE and planned.kind in ("odd", "walled") and (planned.serial, destination) not in self.begun
         return (odd or fate == ACCEPT) and not self.is_done(planned, destination)
 
     def _judge_repeat(self, planned: Planned, destination: str, epoch: Epoch, what: str) -> None:
@@ -310,6 +313,8 @@ class Oracle:
             innocent = planned.fates.get(parsed.destination) != REFUSE
             if parsed.cause in self.scenario.waivers(parsed.destination):
                 self._judge_waiver(planned.serial, parsed.destination, parsed.cause, source.name, what, now)
+                if parsed.cause == "unknown_outcome":
+                    self._judge_drain(source.name, parsed.destination)
                 innocent = False
             elif parsed.cause == "refused" and (planned.serial, parsed.destination) in self.blamed:
                 innocent = False
@@ -349,6 +354,34 @@ class Oracle:
         patience = self.scenario.destinations[destination].retry.give_up_after
         if cause == "gave_up" and now - self.sent[member, serial, destination][0][0] < (patience or 0.0) - INSTANT:
             self.fail(f"{what}: before {patience} s were over")
+
+    def _judge_drain(self, member: str, destination: str) -> None:
+        """Raise where more is given up in a row than the batches that it takes to see an outage.
+
+        Twice as many, because letters are written while others are judged.
+        """
+        self.given_up[member, destination] += 1
+        settings = self.scenario.destinations[destination]
+        most = 2 * (OUTAGE_AFTER - 1) * (settings.batch.records or settings.documented.records)
+        if self.given_up[member, destination] > most:
+            self.fail(f"{member} gives up more than {most} records of {destination} although it accepts nothing")
+
+    def judge_waiting(self, written_before: float) -> None:
+        """Raise where a good record waits for a bad one that always fails, but for a record of its own key."""
+        poison = [
+            (planned, name)
+            for planned in self.plan.values()
+            if planned.kind == "poison"
+            for name in self.unfinished(planned)
+        ]
+        for planned in self.plan.values():
+            if planned.kind not in ("good", "tracked") or planned.written >= written_before:
+                continue
+            for name in self.unfinished(planned):
+                ordered = self.scenario.destinations[name].order == "key"
+                behind = any(other.lane == planned.lane and at == name for other, at in poison)
+                if not (ordered and behind):
+                    self.fail(f"{planned.where} waits for {name}, which takes it, and only bad records are left")
 
     def judge_storms(self) -> None:
         """Raise where a member dead-lettered more records in a row for one reason than a storm lets pass."""

@@ -26,9 +26,10 @@ STEPS: Final = (
 """What a member does that others can see; a crash before and after each of them is a crash anywhere."""
 FOREIGN: Final = ("text", "empty", "version", "checksum", "moved")
 """Metadata that is no map: somebody's words; none; a map that claims all, of another version or with a bit flipped."""
-WINDOWS: Final = ("down", "credential", "throttle", "hang", "garbage", "baffling", "blaming")
+_DRAWN_WINDOWS: Final = ("down", "credential", "throttle", "hang", "garbage", "baffling", "blaming")
+WINDOWS: Final = (*_DRAWN_WINDOWS, "gateway")
 """What a vendor may do for a while. `baffling`: every record is refused by a code that no document knows; `blaming`:
-by one that the vendor documents as the record's fault, as where a setting is wrong."""
+by one that the vendor documents as the record's fault, as where a setting is wrong; `gateway`: 502 for everything."""
 HARD_STOP: Final = 900.0
 """Virtual seconds after the faults in which everything has to be finished."""
 
@@ -46,6 +47,8 @@ class Planned:
     topic: str = TOPIC
     partition: int = 0
     offset: int = -1
+    written: float = 0.0
+    """When it was written (loop seconds)."""
     value: bytes | None = None
     first: Planned | None = None
     """The record that came first, where this one is a replay."""
@@ -70,6 +73,11 @@ class Planned:
             replays=self.replays + 1,
             asked=destination,
         )
+
+    @property
+    def lane(self) -> object:
+        """What its order is about: its key, or its partition where it has none."""
+        return self.partition if self.key is None else self.key
 
     @property
     def where(self) -> str:
@@ -124,6 +132,8 @@ class Scenario:
     """Partitions of the replay topic; where it is empty for ever it is left out."""
     server_limit: int = 2**20
     keys: int = 5
+    poison: float = 0.0
+    """How many records, of those that nothing else is wrong with, get a 403 or a 5xx for every request they are in."""
     destinations: dict[str, DestinationSettings] = field(default_factory=dict)
 
     @property
@@ -183,12 +193,13 @@ def draw(seed: int) -> Scenario:
         bad=random.choice((0.0, 0.1, 0.4)),
         hints=random.random() < 0.5,
         foreign=random.choice(FOREIGN) if random.random() < 0.2 else None,
-        weather=_weather(random, faults_end, list(settings.destinations), calm=calm),
+        weather=_gateways(seed, _weather(random, faults_end, list(settings.destinations), calm=calm), settings),
         crashes=tuple(crashes),
         events=tuple(sorted([*events, *asked])),
         replays=replays,
         server_limit=random.choice((2**20, 2**20, 700)),
         keys=random.choice((1, 5, 40)),
+        poison=Random(f"poison {seed}").choice((0.0, 0.0, 0.02, 0.1)),
         destinations=dict(settings.destinations),
     )
 
@@ -214,7 +225,7 @@ def _weather(random: Random, end: float, names: list[str], *, calm: bool) -> Wea
     windows = []
     for _ in range(random.choice((0, 1, 2, 3))):
         begin = random.uniform(0.0, random.choice((end, 1.0)))
-        kind = random.choice((*WINDOWS, *("baffling", "blaming") * 2))
+        kind = random.choice((*_DRAWN_WINDOWS, *("baffling", "blaming") * 2))
         until = random.choice((end, random.uniform(begin, end)))
         windows.append((begin, until, random.choice(names), kind))
     return Weather(
@@ -225,6 +236,17 @@ def _weather(random: Random, end: float, names: list[str], *, calm: bool) -> Wea
         random.choice((0.0, 0.02, 0.2)),
         tuple(windows),
     )
+
+
+def _gateways(seed: int, weather: Weather, settings: Settings) -> Weather:
+    """Add times in which a gateway answers for a vendor; of another source of randomness, as `_asked`."""
+    random = Random(f"gateway {seed}")
+    windows = list(weather.windows)
+    for name, destination in settings.destinations.items():
+        likely = 0.6 if destination.on_unknown_outcome == "dead_letter" else 0.1
+        if weather.windows and random.random() < likely:
+            windows.append((0.0, random.uniform(1.0, 20.0), name, "gateway"))
+    return replace(weather, windows=tuple(windows))
 
 
 def _settings(random: Random, buffer: int, *, doubtful: bool) -> Settings:
@@ -300,6 +322,9 @@ def draw_record(scenario: Scenario, random: Random, serial: int, *, good: bool =
             kind = "broken"
     if good and kind == "good" and serial % 2 and "tracker" in names:
         kind = "tracked"
+    mood = Random(f"poison {scenario.seed} {serial}")
+    if not good and kind == "good" and scenario.roomy and mood.random() < scenario.poison:
+        kind = mood.choice(("walled", "poison"))
     fates: dict[str, str]
     whole = ACCEPT
     if kind in ("broken", "empty", "unrouted", "strange"):
@@ -313,7 +338,7 @@ def draw_record(scenario: Scenario, random: Random, serial: int, *, good: bool =
     elif kind == "unknown_event":
         fates = {name: REFUSE if name == "alpha" else ACCEPT for name in both}
     else:
-        fates = dict.fromkeys(both, ACCEPT if kind == "good" else REFUSE)
+        fates = dict.fromkeys(both, ACCEPT if kind in ("good", "poison") else REFUSE)
     headers = (("trace", b"%d" % serial),) if serial % 3 == 0 else ()
     partition = 0 if kind == "strange" else random.randrange(scenario.partitions)
     return Planned(serial, kind, key, fates, whole, headers, TOPIC, partition)
@@ -353,7 +378,8 @@ def datum_of(planned: Planned, random: Random) -> tuple[str, dict[str, Any]]:
     if planned.kind in ("tracked", "tracked_invalid", "tracked_refused"):
         user = {"tracked": "u", "tracked_refused": "bad"}.get(planned.kind, "u" * 1024) + str(planned.serial)
         return "connector.events.MyTrackerEvent", {"method": method_of(planned), "customUserId": user}
-    name = {"unknown_event": "missing", "odd": "odd"}.get(planned.kind, "open")
+    names = {"unknown_event": "missing", "odd": "odd", "walled": "walled", "poison": "poison"}
+    name = names.get(planned.kind, "open")
     cuid = planned.serial + (10**9 if planned.kind == "no_user" else 0)
     itime = int(WALL * 1000) + (10**9 if planned.kind == "invalid" else 0)
     # An answer that names the attribute names those that have it: most of them innocent.

@@ -48,6 +48,7 @@ FAULTS = (
     *("revoked", "revoked in the middle of something", "lost", "expelled", "a partition came back"),
     *(f"answer: {kind}" for kind in VENDOR_FAULTS),
     *(f"window: {kind}" for kind in WINDOWS),
+    *("403 for one record", "5xx for one record"),
     *("slow answer", "accepted after the time-out", "a refused batch", "registry down"),
     *("a letter failed", "a letter's acknowledgement was lost", "commit did not arrive", "commit's answer was lost"),
     *("a full map", "foreign metadata", "a resumed partition went back"),

@@ -30,6 +30,9 @@ STRANGERS: Final = 10**9
 QUIET: Final = 1.0
 """Seconds for which a vendor that throttles wants to be left alone; no destination caps a wait below it."""
 
+ODD_WISHES: Final = ("0", "-1", "-0000", "0.0", "soon", "", "Thu, 01 Jan 1970 00:00:00 GMT", "1 Jan 1970 00:00 -0000")
+"""Values of `Retry-After` that ask for no wait, or are none."""
+
 VENDOR_FAULTS: Final = (
     *("unconnected", "cut", "cut_after", "hang", "hang_after", "late"),
     *("status_500", "status_503", "status_504", "status_502_after", "throttled", "garbage", "garbage_after"),
@@ -63,15 +66,18 @@ class ModelVendor:
     now: Callable[[], float]
     stormy: bool = True
     """Whether faults still happen."""
+    poisonous: bool = True
+    """Whether what is poison still fails."""
     sent: list[Sent] = field(default_factory=list)
     api: Api = field(init=False)
+    _wishes: int = 0
 
     def __post_init__(self) -> None:
         """Open the account."""
         if self.settings.vendor == "mytracker":
             self.api = MyTrackerApi(largest_body=min(10_000, self.scenario.server_limit * 2))
         else:
-            known: dict[str, dict[str, str]] = {"open": {"note": "string"}, "odd": {"note": "string"}}
+            known = {name: {"note": "string"} for name in ("open", "odd", "walled", "poison")}
             if self.name != "alpha":
                 known["missing"] = {"note": "string"}
             self.api = JiguangApi(
@@ -90,9 +96,11 @@ class ModelVendor:
                 continue
             if name == self.name and begin <= now < end:
                 self.oracle.saw(f"window: {kind}")
-                return {"down": self.random.choice(("unconnected", "status_503")), "throttle": "throttled"}.get(
-                    kind, kind
-                )
+                return {
+                    "down": self.random.choice(("unconnected", "status_503")),
+                    "throttle": "throttled",
+                    "gateway": "status_502",
+                }.get(kind, kind)
         if self.random.random() >= self.scenario.weather.request:
             return None
         kind = self.random.choice(VENDOR_FAULTS)
@@ -123,6 +131,12 @@ class ModelVendor:
             return self._blaming()
         if b'"eventName":"odd"' in body:
             return Reply(200, b'{"code": 4999, "msg": "?"}', "refused")
+        if b'"eventName":"walled"' in body:
+            self.oracle.saw("403 for one record")
+            return Reply(403, b"<html>Forbidden</html>", "refused", content_type="text/html")
+        if self.poisonous and b'"eventName":"poison"' in body:
+            self.oracle.saw("5xx for one record")
+            return Reply(500, b"", "failed", headers={"Retry-After": self._wish()})
         if b'"customUserId":"bad' in body:
             return Reply(400, b'{"error": "Bad Request"}', "refused")
         reply = self.api.answer(call)
@@ -132,9 +146,10 @@ class ModelVendor:
 
     def failed(self, kind: str) -> Response:
         """Return the answer to a failure of the network or of the vendor itself."""
-        reply = {"throttled": lambda: self.api.throttled(f"{QUIET:g}"), "credential": self.api.refused_credential}.get(
-            kind
-        )
+        reply = {
+            "throttled": lambda: self.api.throttled(self._wish()),
+            "credential": self.api.refused_credential,
+        }.get(kind)
         if reply is not None:
             return answer_of(reply())
         if kind == "baffling":
@@ -144,6 +159,12 @@ class ModelVendor:
         if kind.startswith("garbage"):
             return Response(200, {"content-type": "text/html"}, b"<html>hello</html>")
         return answer_of(self.api.failed(int(kind.split("_")[1])))
+
+    def _wish(self) -> str:
+        """Return how long the vendor wants to be left alone; half of the time in a form that says nothing of use."""
+        self._wishes += 1
+        odd = Random(f"{self.scenario.seed} {self.name} {self._wishes}")
+        return odd.choice(ODD_WISHES) if odd.random() < 0.5 else f"{QUIET:g}"
 
     def take(
         self, events: Sequence[AcceptedEvent], meant: Meant, late: bool = False
@@ -173,6 +194,8 @@ class ModelTransport:
         self._source = source
         self._step = step
         self._quiet_until = 0.0
+        self._throttled = 0
+        self._throttled_since = vendor.now()
         self.in_flight = 0
 
     async def send(self, request: Request, timeout: float) -> Response:
@@ -264,9 +287,24 @@ class ModelTransport:
                 one.answered = vendor.now()
                 if planned.first is None:
                     vendor.oracle.settled[self._source.name, vendor.name].append((at, None))
-        if response.status == 429:
-            self._quiet_until = vendor.now() + QUIET
+        self._judge_throttle(response)
+        if fault in (None, "blaming", "baffling"):
+            oracle = vendor.oracle
+            oracle.given_up.pop((self._source.name, vendor.name), None)
         return response
+
+    def _judge_throttle(self, response: Response) -> None:
+        """Raise where a vendor that throttles everything is asked again and again, whatever it says of the wait."""
+        vendor, now = self._vendor, self._vendor.now()
+        if response.status != 429:
+            self._throttled_since, self._throttled = now, 0
+            return
+        if response.headers.get("retry-after") == f"{QUIET:g}":
+            self._quiet_until = now + QUIET
+        self._throttled += 1
+        rounds = 12 + 8 * (now - self._throttled_since) / vendor.settings.retry.max
+        if self._throttled > vendor.settings.max_in_flight * rounds:
+            vendor.oracle.fail(f"{vendor.name}: {self._throttled} requests in a row while it throttles")
 
     async def _answer(self, fault: str | None, reply: Reply | None) -> Response:
         if fault is not None and fault.startswith("hang"):

@@ -52,7 +52,7 @@ class Workload:
         stamp = int((WALL + self._clock.now() - START) * 1000)
 
         def make(offset: int) -> Record:
-            planned.offset = offset
+            planned.offset, planned.written = offset, self._clock.now()
             made = Record(planned.topic, planned.partition, offset, stamp, planned.key, planned.value, headers)
             self.largest = max(self.largest, charge_of(made))
             return made

@@ -33,6 +33,8 @@ STOPPING: Final = 5.0
 """Seconds beside the drain within which a member has to end (design: `run` stops within `drain_timeout` + 5 s)."""
 LARGEST_ITEM: Final = 1500
 """Bytes that no vendor's item of these records passes."""
+BAD_ALONE: Final = 300.0
+"""Seconds in which all is finished that does not fail by itself or wait for its key; half of it for a late record."""
 LET_GO: Final = 120.0
 """Seconds after which nothing may be under way any more when everything is done."""
 
@@ -281,9 +283,15 @@ class World:
     async def _finish(self) -> None:
         """Feed good records until everything has its outcome and is committed."""
         end = self.clock.now() + HARD_STOP
+        judged_at = self.clock.now() + BAD_ALONE
         while True:
             await self._watch(5.0)
             left = self.oracle.left()
+            if self.clock.now() > judged_at and any(vendor.poisonous for vendor in self.vendors.values()):
+                if self.scenario.roomy:
+                    self.oracle.judge_waiting(self.clock.now() - BAD_ALONE / 2)
+                for vendor in self.vendors.values():
+                    vendor.poisonous = False
             if not left and self._all_committed():
                 break
             if self.clock.now() > end:
