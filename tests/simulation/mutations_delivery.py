@@ -163,12 +163,6 @@ DELIVERY: Final = (
         "        if self.ordered and not delivery.replayed and len(self._apart) > 99:\n",
     ),
     Mutant(
-        "believe a vendor that asks for no wait",
-        "connector/delivery/pacing.py",
-        "return own if wish is None else max(own, min(wish, settings.max))",
-        "return own if wish is None else min(max(wish, 0.0), settings.max)",
-    ),
-    Mutant(
         "keep the key of a record back after its outcome",
         "connector/delivery/lanes.py",
         "            self._apart.pop(delivery).unpark(delivery)\n",
