@@ -117,7 +117,7 @@ async def test_a_denied_endpoint_blames_no_record_though_others_are_accepted() -
         rig.offer(range(20), group="vip")
         for first in range(100, 1000, 10):
             rig.offer(range(first, first + 10), group="free")
-            await rig.clock.sleep(2)
+            await rig.clock.sleep(0.3)
         assert rig.destination.holds.get(scope="vip") is not None
         assert len(rig.transport.accepted) == 900
         rig.transport.behave = lambda _call: OK
@@ -159,6 +159,30 @@ def test_a_record_that_always_fails_keeps_no_other_key_back(order: str, flight: 
         assert order != "key" or same == sorted(same)
         assert rig.sent_once()
         assert rig.metrics.total(rig.metrics.record_waiting) == 0
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_one_record_that_fails_is_no_outage_however_often(order: str) -> None:
+    """Where nothing else comes a failing record only waits alone, so that the first good one is sent at once.
+
+    Kills: counting the failures of one record as those of the destination.
+    """
+
+    async def play() -> None:
+        rig = Rig(failing(0), order=order, max_in_flight=1)
+        seen = set()
+        async with rig.running(all_done=False):
+            rig.offer([0], key=key_of)
+            for _ in range(600):
+                await rig.clock.sleep(1)
+                seen.add(rig.worker.condition().state)
+            assert len(rig.transport.calls) > 10
+            assert not seen.intersection(HELD)
+            rig.offer([1], key=key_of)
+            await rig.until(lambda: rig.transport.accepted == [1], within=1)
 
     run_virtual(play())
 
