@@ -5,15 +5,15 @@ mean anything: a wrong setting, an outage with a strange face. It is believed on
 events (monotonic times):
 
     1. the record is refused alone
-    2. a request of the same group that was sent after 1 is accepted: the vendor works, and takes such records
+    2. a request to the same endpoint that was sent after 1 is accepted: it works, and takes such records
     3. the record is sent after that acceptance was known, and refused alone again by the same code
 
 Why not simply "others were accepted meanwhile"? Requests overlap: an acceptance may be of a request from before the
 trouble began, and a second refusal may be of one sent before the acceptance. Neither says anything. So a misunderstood
-answer can never drain a topic: while nothing is accepted, nothing is believed. And why of the same group? A group is an
-endpoint: one that is switched off, or misread, proves nothing about the records of another.
+answer can never drain a topic: while nothing is accepted, nothing is believed. And why to the same
+endpoint? One that is switched off, or misread, proves nothing about the records of another.
 
-Denied access (401, 403) is the same question. If a batch is denied again after others of its group were sent and
+Denied access (401, 403) is the same question. If a batch is denied again after others were sent to its endpoint and
 accepted, the credential is not the reason: the batch is isolated as if it were refused by an undocumented code.
 """
 
@@ -23,6 +23,7 @@ from collections.abc import Hashable, Iterable
 from typing import Final
 
 from connector.pipeline.batching import Batch, Delivery
+from connector.vendors.base import endpoint_of
 
 OUTAGE_AFTER: Final = 5
 """Batches that failed, none accepted between them, after which a destination is held as an outage."""
@@ -33,7 +34,7 @@ DOUBT_AFTER: Final = 10
 DENIED_OFTEN: Final = 3
 """Denials of one batch, none accepted between, after which it is halved; of a lone record, the destination is held."""
 _DENIED_BATCHES: Final = 2
-"""Batches of a group that are denied, none accepted between, which show that no record is the reason."""
+"""Batches of an endpoint that are denied, none accepted between, which show that no record is the reason."""
 _NEVER: Final = float("-inf")
 
 
@@ -54,19 +55,19 @@ class Evidence:
     def sending(self, batch: Batch, now: float) -> None:
         """Note that a batch is sent at `now` (monotonic seconds), and what was known by then."""
         batch.sent_at = now
-        batch.vouched_at = self._accepted_sent_at.get(batch.group, _NEVER)
+        batch.vouched_at = self._accepted_sent_at.get(endpoint_of(batch.group), _NEVER)
         if batch.first_sent_at is None:
             batch.first_sent_at = now
 
     def accepted(self, batch: Batch, count: int) -> None:
         """Note that `count` records of a batch were accepted."""
         self._accepted += count
-        group = batch.group
-        self._accepted_sent_at[group] = max(self._accepted_sent_at.get(group, _NEVER), batch.sent_at)
+        endpoint = endpoint_of(batch.group)
+        self._accepted_sent_at[endpoint] = max(self._accepted_sent_at.get(endpoint, _NEVER), batch.sent_at)
         self._doubted = 0
         self._failing.clear()
         if self._denied:
-            self._denied.pop(group, None)
+            self._denied.pop(endpoint, None)
 
     def answered(self) -> None:
         """Note that the vendor judged a request: it is up."""
@@ -91,7 +92,7 @@ class Evidence:
     def halved(self, batch: Batch) -> None:
         """Note that a batch is taken apart: its parts fail or not in its place."""
         self._failing.discard(batch)
-        self._denied.get(batch.group, set()).discard(batch)
+        self._denied.get(endpoint_of(batch.group), set()).discard(batch)
 
     @property
     def is_outage(self) -> bool:
@@ -103,7 +104,7 @@ class Evidence:
         batch.denials += 1
         if batch.denied_at is None:
             batch.denied_at = batch.sent_at
-        denied = self._denied.setdefault(batch.group, set())
+        denied = self._denied.setdefault(endpoint_of(batch.group), set())
         if len(denied) < _DENIED_BATCHES:
             denied.add(batch)
         alone = len(batch.deliveries) == 1 and batch.denials >= DENIED_OFTEN
@@ -115,7 +116,7 @@ class Evidence:
         For a batch that is `probing` a hold, only if the hold is for its own sake.
         """
         others_accepted = batch.denied_at is not None and batch.vouched_at > batch.denied_at
-        return others_accepted and not (probing and self._denied.get(batch.group, set()) - {batch})
+        return others_accepted and not (probing and self._denied.get(endpoint_of(batch.group), set()) - {batch})
 
     def refused(self, deliveries: Iterable[Delivery], code: str, now: float) -> None:
         """Note when this code refused records first; what another code showed before is no evidence."""

@@ -288,7 +288,9 @@ class Outcomes:
     def _try_again(self, batch: Batch, verdict: Retry) -> None:
         """Put a failed batch back: whole, in halves where it failed often, alone where it is one record."""
         destination, evidence = self._destination, self._destination.evidence
-        if batch.failures >= HALVE_AFTER and len(batch.deliveries) > 1 and not destination.holds.blocking(batch.group):
+        # In an ordered lane everything behind the batch waits, so it is halved sooner.
+        halve_after = 2 if destination.lanes.ordered else HALVE_AFTER
+        if batch.failures >= halve_after and len(batch.deliveries) > 1 and not destination.holds.blocking(batch.group):
             parts = halves(batch)
             evidence.halved(batch)
             for part in parts:
