@@ -67,7 +67,7 @@ class ModelVendor:
     stormy: bool = True
     """Whether faults still happen."""
     poisonous: bool = True
-    """Whether what is poison still fails."""
+    """Whether what is poison still fails, and what a firewall dislikes is still denied."""
     sent: list[Sent] = field(default_factory=list)
     api: Api = field(init=False)
     _wishes: int = 0
@@ -131,7 +131,7 @@ class ModelVendor:
             return self._blaming()
         if b'"eventName":"odd"' in body:
             return Reply(200, b'{"code": 4999, "msg": "?"}', "refused")
-        if b'"eventName":"walled"' in body:
+        if self.poisonous and b'"eventName":"walled"' in body:
             self.oracle.saw("403 for one record")
             return Reply(403, b"<html>Forbidden</html>", "refused", content_type="text/html")
         if self.poisonous and b'"eventName":"poison"' in body:

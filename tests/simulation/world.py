@@ -287,11 +287,7 @@ class World:
         while True:
             await self._watch(5.0)
             left = self.oracle.left()
-            if self.clock.now() > judged_at and any(vendor.poisonous for vendor in self.vendors.values()):
-                if self.scenario.roomy:
-                    self.oracle.judge_waiting(self.clock.now() - BAD_ALONE / 2)
-                for vendor in self.vendors.values():
-                    vendor.poisonous = False
+            self._end_poison(judged_at)
             if not left and self._all_committed():
                 break
             if self.clock.now() > end:
@@ -309,6 +305,15 @@ class World:
                 used = {member.name: member.pipeline.budget.used for member in holding}
                 self.oracle.fail(f"bytes are still held when everything is done: {used}")
             await self._watch(1.0)
+
+    def _end_poison(self, judged_at: float) -> None:
+        """From `judged_at` on, judge that nothing but bad records is left, and let those pass from then on."""
+        if self.clock.now() <= judged_at or not any(vendor.poisonous for vendor in self.vendors.values()):
+            return
+        if self.scenario.roomy:
+            self.oracle.judge_waiting(self.clock.now() - BAD_ALONE / 2)
+        for vendor in self.vendors.values():
+            vendor.poisonous = False
 
     def _stuck(self, left: list[str]) -> None:
         for member in self.members:
