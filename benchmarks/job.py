@@ -18,7 +18,7 @@ from connector.codec.encoder import Encoder
 from connector.codec.schemas import Contracts
 from connector.config.models import KafkaSettings, Settings
 from connector.pipeline.runner import AssignmentListener
-from connector.records import Assigned, Commit, DeadLetter, Record, TopicPartition
+from connector.records import Assigned, Commit, DeadLetter, Position, Record, TopicPartition
 from connector.routing.compiler import passed_on
 from connector.runtime.pipeline import Edges, build
 from connector.telemetry.metrics import Metrics
@@ -80,6 +80,10 @@ class MemorySource:
     async def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """Fail: nothing here is slow enough to pause."""
         raise AssertionError("the job fits into the buffer")
+
+    async def read_again(self, positions: Sequence[Position]) -> list[Record]:
+        """Fail: nothing here is refused."""
+        raise AssertionError(positions)
 
     async def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """Do nothing."""

@@ -29,7 +29,10 @@ def hold(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
 
 
 def release(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
-    """Resume a held destination in one running member."""
+    """Resume a held destination in one running member.
+
+    Records that a storm has set aside are taken in again. Those that are refused again become dead letters.
+    """
     _act("release", name, config, url)
 
 
@@ -62,10 +65,15 @@ def _act(action: str, name: str, config: Path, url: str | None) -> None:
     from connector.operations import member
 
     address, token = _member(config, name, url)
-    state = member.act(action, name, address, token)
+    state, released = member.act(action, name, address, token)
     done = {"hold": "held", "release": "released"}[action]
     now = "" if state is None or state == done else f"; its state is now {visible(state)}"
-    sys.stdout.write(f"{name} is {done}{now}\n")
+    again = (
+        f"; {released} {'record' if released == 1 else 'records'} set aside by a storm will be tried again"
+        if released
+        else ""
+    )
+    sys.stdout.write(f"{name} is {done}{again}{now}\n")
 
 
 def _member(config: Path, destination: str | None, url: str | None) -> tuple[str, SecretStr | None]:

@@ -12,7 +12,7 @@ The worker decides from them what to send, and `outcome` tells them what an answ
     bytes held, and outcomes          `buffer`: `Buffer`
     what waits to be sent, in order   `lanes`: `Lanes`
     what waits to be sent again       `waiting`: `Waiting`
-    refusals of the last records      `storm`: `StormGuard`
+    refusals, and what is set aside   `storms`: `Storms`
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from connector.delivery.states import Cause, DestinationState, Event, Kind
 from connector.delivery.waiting import Waiting
 from connector.pipeline.batching import Offer
 from connector.pipeline.flow import Budget
-from connector.pipeline.storms import StormGuard
+from connector.pipeline.storms import Storms, StormStatus
 from connector.records import Answer, DeadLetter, Receipt
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import DESTINATION, Limits, Vendor
@@ -102,7 +102,9 @@ class Destination:
         self.throttle = Throttle(self.backoff)
         self.limits = LearnedLimits(self._documented_limits, ports.clock.now)
         self.buffer = Buffer(ports.budget)
-        self.storm = StormGuard(settings.storm)
+        self.storms = Storms(settings.storm, ports.clock, scope={"destination": name}, wait=self.backoff.probe)
+        self.topic_storms: Callable[[], Iterable[StormStatus]] = tuple
+        """Returns the storms of the topics whose records come here."""
         self.lanes = Lanes(
             self.limits.of,
             settings.batch.linger,
@@ -146,13 +148,13 @@ class Destination:
         now = self.ports.clock.now()
         self._ended(self.holds.apply(event, group, probe, now=now, scope=scope, message=message, wish=wish))
 
-    def release(self) -> None:
-        """End every hold, because a person says so."""
+    def release(self) -> int:
+        """End every hold and storm, because a person says so; return how many records a storm had set aside."""
         self._ended(self.holds.release())
-        self.storm.reset()
+        return self.storms.release()
 
     def hold_intake(self, cause: Cause | None, message: str = "") -> None:
-        """Show that records for this destination wait before they reach it (registry, storm of a topic)."""
+        """Show that records for this destination wait before they reach it, for their schemas."""
         self.holds.set_intake(cause, message, self.ports.clock.wall())
         self.note()
 
@@ -163,7 +165,19 @@ class Destination:
     def shown_holds(self) -> list[Condition]:
         """Return every hold as a person sees it, the worst first."""
         clock = self.ports.clock
-        return self.holds.shown(now=clock.now(), wall=clock.wall())
+        storms = [
+            Condition(
+                DestinationState.HELD,
+                Cause.STORM,
+                storm.code,
+                storm.message,
+                storm.since,
+                storm.next_probe,
+                storm.set_aside,
+            )
+            for storm in (*self.storms.status(), *self.topic_storms())
+        ]
+        return [*self.holds.shown(now=clock.now(), wall=clock.wall()), *storms]
 
     def condition(self) -> Condition:
         """Return the state as a person sees it."""
@@ -197,10 +211,9 @@ class Destination:
 
     def _condition(self) -> Condition:
         """Return the state; `since` is set only where a hold knows it."""
-        now, wall = self.ports.clock.now(), self.ports.clock.wall()
-        holds = self.holds.shown(now=now, wall=wall)
-        if holds:
+        if holds := self.shown_holds():
             return holds[0]
+        now, wall = self.ports.clock.now(), self.ports.clock.wall()
         left = self.throttle.until - now
         if left > 0:
             return Condition(DestinationState.THROTTLED, message="the vendor asked us to wait", next_probe=wall + left)
@@ -211,8 +224,6 @@ class Destination:
         if not holds:
             return
         self.evidence.answered()
-        if any(hold.kind is Kind.STORM for hold in holds):
-            self.storm.reset()
         self.lanes.hurry(self.ports.clock.now())
 
     def _documented_limits(self, group: Hashable) -> Limits:

@@ -76,6 +76,11 @@ class Lanes:
             self._apart.pop(delivery).unpark(delivery)
         return bool(over)
 
+    def let_pass(self, delivery: Delivery) -> None:
+        """Let what follows a record in its key go on, because a storm sets the record aside."""
+        if (lane := self._apart.pop(delivery, None)) is not None:
+            lane.unpark(delivery)
+
     def take_out(self, delivery: Delivery) -> Batch | None:
         """Take one delivery out, as a batch of one that knows how often it was sent; None where it is in no lane."""
         for lane in self.all:

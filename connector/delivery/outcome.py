@@ -21,6 +21,7 @@ from connector.delivery.states import Event, Kind
 from connector.delivery.waiting import skip_command
 from connector.errors import Refusal
 from connector.pipeline.batching import Batch, Delivery
+from connector.pipeline.storms import Place
 from connector.records import NO_TIMESTAMP, Answer, DeadLetter, OffsetRange, Receipt, uuid5_text
 from connector.telemetry.logs import sample
 from connector.telemetry.redaction import hide_record_values
@@ -100,9 +101,6 @@ class Outcomes:
         event = _EVENTS[type(verdict)]
         if isinstance(verdict, Refused) and not verdict.documented:
             event = Event.BAFFLING
-        elif event is Event.ACCEPTED and batch.deliveries and all(delivery.replayed for delivery in batch.deliveries):
-            # A replayed record was fixed on its own: that it passes shows nothing about a storm of today's records.
-            event = Event.JUDGED
         scope = verdict.scope if isinstance(verdict, Misconfigured) else DESTINATION
         message, wish = (verdict.reason, verdict.after) if isinstance(verdict, Retry | Throttled) else (None, None)
         self._destination.apply(event, batch.group, probe, scope=scope, message=message, wish=wish)
@@ -112,7 +110,7 @@ class Outcomes:
         destination.evidence.accepted(batch, len(batch.deliveries) - len(verdict.again))
         destination.throttle.answered()
         # Replayed records are outside its window.
-        destination.storm.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))
+        destination.storms.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))
         if verdict.rate is not None and verdict.rate.remaining <= 0:
             destination.bucket.wait_until(self._ports.clock.now() + destination.backoff.wait(1, verdict.rate.reset))
         done = batch.deliveries
@@ -121,6 +119,8 @@ class Outcomes:
             self._ask_again(batch, verdict.again)
         if verdict.answers:
             await self._write_answers(done, verdict.answers)
+        if destination.storms:
+            destination.storms.passed(map(_place_of, done))
         destination.buffer.finish(done)
         self._count_delivered(done)
         if sample.on:
@@ -169,34 +169,35 @@ class Outcomes:
     async def _refused_alone(
         self, batch: Batch, cause: str, verdict: Refused | TooLarge, response: Response | None
     ) -> None:
-        """Dead-letter a record by its own fault, or hold the destination where too many have gone that way."""
-        destination = self._destination
-        if not batch.deliveries[0].replayed and destination.storm.refused(cause, verdict.code):
-            self._put_back(batch)
-            destination.hold(
-                Kind.STORM,
-                verdict.code,
-                f"too many of the last records were refused with {verdict.code} ({verdict.reason}): probably a setting "
-                "of this destination or of its routes is wrong, or the vendor does not know these events yet; fix it, "
-                "or set storm: off to dead-letter them",
-            )
+        """Dead-letter a record by its own fault, or set it aside where too many have gone that way."""
+        why = (
+            f"too many of the last records are refused with {verdict.code} ({verdict.reason}). Probable cause: a "
+            "setting of this destination or its routes is wrong, or the vendor does not know the events. Fix it, run "
+            "`connector release`, or set storm: off to dead-letter them"
+        )
+        if self._sets_aside(batch.deliveries[0], cause, verdict.code, why):
             return
         answered = isinstance(verdict, Refused) and bool(verdict.answers)
         if isinstance(verdict, Refused) and verdict.answers:
             await self._write_answers(batch.deliveries, verdict.answers)
         await self.dead_letter(batch, cause, verdict.code, batch.said, response, verdict.request_id, answered=answered)
 
-    def storm_of_invalid(self, delivery: Delivery, refusal: Refusal) -> bool:
-        """Count a record that breaks a rule; return True, and hold the destination, where too many did."""
-        destination = self._destination
-        if delivery.replayed or not destination.storm.refused(refusal.cause, refusal.code):
-            return False
-        destination.hold(
-            Kind.STORM,
-            refusal.code,
-            f"too many of the last records break {refusal.code} ({refusal.message}): probably a mapping under routes: "
-            "is wrong; if the vendor accepts such values, switch the rule off under rules:",
+    def sets_aside_invalid(self, delivery: Delivery, refusal: Refusal) -> bool:
+        """Count a record that breaks a rule before it is sent; return True where it is set aside."""
+        why = (
+            f"too many of the last records break {refusal.code} ({refusal.message}). Probable cause: a mapping under "
+            "routes: is wrong. If the vendor accepts such values, switch the rule off under rules:. Or run `connector "
+            "release`, or set storm: off to dead-letter them"
         )
+        return self._sets_aside(delivery, refusal.cause, refusal.code, why)
+
+    def _sets_aside(self, delivery: Delivery, cause: str, code: str, why: str) -> bool:
+        """Count a refusal; return True where a storm keeps the record back. Then it holds no memory."""
+        destination = self._destination
+        if delivery.replayed or not destination.storms.refused(cause, code, why, _place_of(delivery)):
+            return False
+        destination.buffer.forget([delivery])
+        destination.lanes.let_pass(delivery)
         return True
 
     async def refuse_locally(self, delivery: Delivery, refusal: Refusal) -> None:
@@ -438,6 +439,10 @@ class Outcomes:
         if NO_TIMESTAMP in times:
             times = [time for time in times if time >= 0]
         metrics.delivery_delay.labels(name).observe_since(times, self._ports.clock.wall())
+
+
+def _place_of(delivery: Delivery) -> Place:
+    return Place(delivery.tracker, delivery.record.offset, delivery.bit)
 
 
 def receipt_of(

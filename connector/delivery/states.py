@@ -1,6 +1,6 @@
 """The states of a destination, and what moves it from one to another: a table. Pure.
 
-Theory of operation. A destination flows until something holds it. There are five kinds of hold. Each is a small
+Theory of operation. A destination flows until something holds it. There are four kinds of hold. Each is a small
 machine in each scope (the whole destination, or one group of it): it is FREE, HELD, or PROBING while one request tries
 whether it can end. Several may hold at once; each has its own since, cause, message and next probe. A batch is sent
 only when no hold of its scopes is left, and as a probe only when the probes of all of them are due. One answer is an
@@ -14,12 +14,12 @@ then batches that are being retried.
     DENIED     a credential, address or permission is wrong           a probe that is accepted, or judged in any way
     DOUBT      records are refused by a code that is not documented   a probe that is accepted, or refused by a
                                                                       documented code: the vendor does judge records
-    STORM      too many records are refused for one reason            a probe that is accepted
     OUTAGE     batches fail, and none is accepted between             any answer at all, also a late one
 
 A probe carries one record, another one each time: a whole batch would be denied, or fail, for the sake of a single bad
 record in it. A probe that does not end its hold puts the next one further off; but where it was a record that had been
 tried before, the first new record may probe at once, because it did nothing to wait for. A release ends every hold.
+A storm is shown as a hold too, the last one, but holds only its cause: see `pipeline.storms`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ class Kind(Enum):
     OPERATOR = auto()
     DENIED = auto()
     DOUBT = auto()
-    STORM = auto()
     OUTAGE = auto()
 
     @property
@@ -68,7 +67,6 @@ _CAUSES: Final = {
     Kind.OPERATOR: Cause.OPERATOR,
     Kind.DENIED: Cause.MISCONFIGURED,
     Kind.DOUBT: Cause.MISCONFIGURED,
-    Kind.STORM: Cause.STORM,
     Kind.OUTAGE: Cause.OUTAGE,
 }
 
@@ -150,19 +148,19 @@ _ALL_KINDS: Final[Mapping[Event, _Cells]] = {
     Event.ENDED: (None, None, _LATER),
     Event.RELEASED: (_KEEP, _END, _END),
 }
-_BY_KIND: Final[Mapping[Event, tuple[_Cells, _Cells, _Cells, _Cells]]] = {
-    # event            DENIED       DOUBT        STORM     OUTAGE
-    Event.ACCEPTED: (_PROBE_ENDS, _PROBE_ENDS, _PROBE_ENDS, _ANY_ENDS),
-    Event.JUDGED: (_PROBE_ENDS, _PROBE_ENDS, _LASTS, _ANY_ENDS),
-    Event.BAFFLING: (_PROBE_ENDS, _LASTS, _LASTS, _ANY_ENDS),
-    Event.TOO_LARGE: (_PROBE_ENDS, _LASTS, _LASTS, _ANY_ENDS),
-    Event.THROTTLED: (_LASTS, _LASTS, _LASTS, _LASTS),
-    Event.FAILED: (_LASTS, _LASTS, _LASTS, _LASTS),
-    Event.DENIED: (_LASTS, _LASTS, _LASTS, _ANY_ENDS),
-    Event.NARROWER: (_PROBE_ENDS, _LASTS, _LASTS, _ANY_ENDS),
-    Event.WIDER: (_LASTS, _LASTS, _LASTS, _ANY_ENDS),
+_BY_KIND: Final[Mapping[Event, tuple[_Cells, _Cells, _Cells]]] = {
+    # event            DENIED       DOUBT        OUTAGE
+    Event.ACCEPTED: (_PROBE_ENDS, _PROBE_ENDS, _ANY_ENDS),
+    Event.JUDGED: (_PROBE_ENDS, _PROBE_ENDS, _ANY_ENDS),
+    Event.BAFFLING: (_PROBE_ENDS, _LASTS, _ANY_ENDS),
+    Event.TOO_LARGE: (_PROBE_ENDS, _LASTS, _ANY_ENDS),
+    Event.THROTTLED: (_LASTS, _LASTS, _LASTS),
+    Event.FAILED: (_LASTS, _LASTS, _LASTS),
+    Event.DENIED: (_LASTS, _LASTS, _ANY_ENDS),
+    Event.NARROWER: (_PROBE_ENDS, _LASTS, _ANY_ENDS),
+    Event.WIDER: (_LASTS, _LASTS, _ANY_ENDS),
 }
-_PROBED_KINDS: Final = (Kind.DENIED, Kind.DOUBT, Kind.STORM, Kind.OUTAGE)
+_PROBED_KINDS: Final = (Kind.DENIED, Kind.DOUBT, Kind.OUTAGE)
 
 
 def _cells(kind: Kind, event: Event) -> _Cells:

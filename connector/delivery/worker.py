@@ -22,8 +22,9 @@ from connector.delivery.request import Requests, Tracer, Transport
 from connector.delivery.states import Kind
 from connector.errors import ConnectorError, Refusal
 from connector.pipeline.batching import Batch, Delivery, Offer
-from connector.pipeline.offsets import PartitionTracker
+from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip, Skips
+from connector.pipeline.storms import Place
 from connector.vendors.base import VERDICTS, Accepted, Vendor
 
 log = structlog.get_logger()
@@ -53,8 +54,6 @@ class Worker:
         self._waits_since: float | None = None
         self._error: BaseException | None = None
         self._skips = Skips()
-        self._suspended: list[tuple[Delivery, Refusal]] = []
-        """Records that break a rule while too many do: neither sent nor dead-lettered until the storm is over."""
         self.in_flight = 0
         self.answered = 0
         """How many requests have ended, in any way."""
@@ -83,13 +82,16 @@ class Worker:
     def offer(self, offer: Offer) -> None:
         """Take deliveries in. Non-blocking: the caller checks the budget."""
         self._destination.add(offer)
+        if self._skips and [None for delivery in offer.deliveries if self._skips.came(delivery)]:
+            self._take_skipped()
         self._changed.set()
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
         """Take in a record that breaks a rule of the vendor before it is sent: it becomes a dead letter."""
         self._destination.buffer.take(delivery.charge)
-        if self._outcomes.storm_of_invalid(delivery, refusal):
-            self._suspended.append((delivery, refusal))
+        if self._skips.came(delivery):
+            self._write_skipped(self._skips.take_from(Batch(None, [delivery])))
+        elif self._outcomes.sets_aside_invalid(delivery, refusal):
             self._changed.set()
         else:
             self._start(self._outcomes.refuse_locally(delivery, refusal), Batch(None, [delivery]))
@@ -102,7 +104,6 @@ class Worker:
             if self._error is not None:
                 raise self._error
             started = self._clock.now()
-            self._resume_suspended()
             delay = self._dispatch()
             unsettled = self._destination.note()
             if unsettled is not None:
@@ -124,10 +125,11 @@ class Worker:
         self._destination.hold(Kind.OPERATOR, None, message)
         self._changed.set()
 
-    def release(self) -> None:
-        """End every hold, because an operator says so."""
-        self._destination.release()
+    def release(self) -> int:
+        """End every hold and storm, because an operator says so; return how many records a storm had set aside."""
+        released = self._destination.release()
         self._changed.set()
+        return released
 
     def skip(self, tracker: PartitionTracker, offset: int) -> Skip | None:
         """Dead-letter a record by hand: where it waits at once, else when its answer says that it was not accepted.
@@ -137,15 +139,15 @@ class Worker:
         waiting = [
             delivery for lane in self._destination.lanes for batch in lane.batches() for delivery in batch.deliveries
         ]
-        suspended = [delivery for delivery, _ in self._suspended]
         under_way = [delivery for batch in self._tasks.values() for delivery in batch.deliveries]
-        for delivery in (*waiting, *suspended, *under_way):
+        for delivery in (*waiting, *under_way):
             if delivery.tracker is tracker and delivery.record.offset == offset:
                 skip = self._skips.want(delivery)
                 self._take_skipped()
                 self._changed.set()
                 return skip
-        return None
+        place = Place(tracker, offset, destination_bit(tracker.destinations.index(self.name)))
+        return self._skips.want_later(place) if self._destination.storms.take_out(place) else None
 
     def set_share(self, share: float) -> None:
         """Change which part of the group's rate limit is this member's."""
@@ -164,8 +166,7 @@ class Worker:
     def drop(self) -> None:
         """Drop everything unsent whose partition is leaving: it stays uncommitted."""
         self._destination.drop()
-        self._destination.buffer.forget(delivery for delivery, _ in self._suspended if not delivery.tracker.open)
-        self._suspended = [entry for entry in self._suspended if entry[0].tracker.open]
+        self._destination.storms.forget()
 
     async def drain(self, timeout: float) -> bool:
         """Drop what leaving partitions have unsent, and wait for their requests and dead letters in flight.
@@ -190,26 +191,15 @@ class Worker:
 
     def _take_skipped(self) -> None:
         """Dead-letter what an operator skips and what waits here."""
-        suspended = Batch(None, [delivery for delivery, _ in self._suspended])
         for delivery in self._skips:
             if (batch := self._destination.lanes.take_out(delivery)) is not None:
                 self._write_skipped([self._skips.take(batch)])
-        self._write_skipped(self._skips.take_from(suspended))
-        self._suspended = [entry for entry in self._suspended if entry[0] in suspended.deliveries]
 
     def _write_skipped(self, batches: Iterable[Batch]) -> None:
         """Write the dead letters of what an operator skips; apart, so that a drain waits for them."""
         for batch in batches:
             message = f"{MESSAGE}; before that: {batch.reason}" if batch.reason else MESSAGE
             self._start(self._outcomes.dead_letter(batch, CAUSE, CODE, message), batch)
-
-    def _resume_suspended(self) -> None:
-        if not self._suspended or self._stopping or self._destination.holds.get() is not None:
-            return
-        waiting, self._suspended = self._suspended, []
-        for delivery, refusal in waiting:
-            self._destination.buffer.take(-delivery.charge)
-            self.refuse(delivery, refusal)
 
     def _dispatch(self) -> float | None:
         """Send all that may go now; return the seconds until time alone changes that, or None."""

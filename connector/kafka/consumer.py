@@ -15,6 +15,7 @@ out of it loses or repeats records.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
@@ -40,9 +41,10 @@ from connector.kafka.client import (
     record_of,
     start_of,
 )
+from connector.kafka.position_reader import read_positions
 from connector.kafka.starts import PARTITION_EOF, Ends, Starts
 from connector.kafka.topics import TopicIds, TopicSelection
-from connector.records import Assigned, Commit, FinalFault, Record, TopicPartition
+from connector.records import Assigned, Commit, FinalFault, Position, Record, TopicPartition
 
 MAX_RECORDS: Final = 500
 """The most records that one poll returns."""
@@ -126,6 +128,8 @@ class KafkaSource:
         queue_bytes: int,
         clock: Clock,
     ) -> None:
+        self._settings = settings
+        self._stop_reading = threading.Event()
         self._config = consumer_config(settings, group_id, queue_bytes)
         self._poll_size = PollSize(queue_bytes // 2)
         self._starts = Starts(start_of(settings), own_topics)
@@ -179,6 +183,13 @@ class KafkaSource:
             raise
         task, self._polling = self._polling, None
         return task.result()
+
+    async def read_again(self, positions: Sequence[Position]) -> list[Record]:
+        """Return the records at these positions, by a client of its own, so that it disturbs no `poll`.
+
+        A record that is deleted is left out. Raises `StartupError` where Kafka does not answer.
+        """
+        return await asyncio.to_thread(read_positions, self._settings, positions, self._stop_reading)
 
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Commit offsets with their metadata, and return the errors by partition: `{}` if all are stored.
@@ -255,6 +266,7 @@ class KafkaSource:
         if self._closed:
             return
         self._closed = True
+        self._stop_reading.set()
         # While the consumer closes, a request for a new assignment would never be answered.
         self.leave()
         if self._polling is not None:

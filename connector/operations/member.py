@@ -7,7 +7,7 @@ import json
 import urllib.error
 import urllib.request
 from http import HTTPMethod
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from pydantic import SecretStr
@@ -23,13 +23,21 @@ class ActionRefused(ConnectorError):
     """The member refused the action or could not be reached; the message says why."""
 
 
-def act(action: str, name: str, url: str, token: SecretStr | None) -> str | None:
-    """Ask the member at `url` to `hold` or `release` a destination; return the destination's state after that.
+class ActionResult(NamedTuple):
+    """A destination's state after an action, and how many records a release takes in again from storms."""
+
+    state: str | None
+    released: int
+
+
+def act(action: str, name: str, url: str, token: SecretStr | None) -> ActionResult:
+    """Ask the member at `url` to `hold` or `release` a destination; return what came of it.
 
     The token is sent only if there is one. Raises `ActionRefused`.
     """
-    state = _post(url, f"/destinations/{quote(name, safe='')}/{action}", token).get("state")
-    return str(state) if state is not None else None
+    answer = _post(url, f"/destinations/{quote(name, safe='')}/{action}", token)
+    state, released = answer.get("state"), answer.get("released")
+    return ActionResult(None if state is None else str(state), released if isinstance(released, int) else 0)
 
 
 def skip(position: Position, destination: str | None, url: str, token: SecretStr | None) -> str:

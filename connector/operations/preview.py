@@ -247,6 +247,10 @@ class _Source:
         """Keep back these partitions' records."""
         self._paused.update(partitions)
 
+    async def read_again(self, positions: Sequence[Position]) -> list[Record]:
+        """Fail: a preview has no storms, so nothing is set aside."""
+        raise AssertionError(positions)
+
     async def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """Return their records again."""
         self._paused.difference_update(partitions)
@@ -357,7 +361,6 @@ class _Tally:
             self._early[dead_letter.record.topic, f"{dead_letter.cause} {dead_letter.code}"] += 1
         elif self._guards[dead_letter.destination].refused(dead_letter.cause, dead_letter.code or ""):
             self.sent[dead_letter.destination].storm = dead_letter.code or dead_letter.cause
-            self._guards[dead_letter.destination].reset()
 
     def result(self, sample: RecordSample, metrics: Metrics, seconds: float, took: float) -> Preview:
         """Return what was counted."""

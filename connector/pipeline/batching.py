@@ -10,16 +10,17 @@ from typing import Final
 
 from msgspec import Struct
 
+from connector.errors import Refusal
 from connector.pipeline.offsets import PartitionTracker
 from connector.records import Headers, Item, Record, uuid5_text
 from connector.vendors.base import Limits
 
 FIXED_CHARGE: Final = 768
-"""Bytes charged for each buffered delivery beside its payload: its objects' own size, measured."""
+"""Bytes charged for each buffered delivery in addition to its payload: its objects' own size, measured."""
 
 
 HEADER_CHARGE: Final = 160
-"""Bytes charged for each header beside its value: the pair, the name, the value's object."""
+"""Bytes charged for each header in addition to its value: the pair, the name, the value's object."""
 
 
 def charge_of(record: Record, body: bytes = b"") -> int:
@@ -126,7 +127,7 @@ class Batch:
         """How often it may still be halved (`isolation`); None where it was not taken apart yet."""
         self.reason = ""
         self.said = ""
-        """The vendor's last words in full, values included: for dead letters only."""
+        """The vendor's last message in full, values included: for dead letters only."""
 
     @property
     def items(self) -> list[Item]:
@@ -211,3 +212,10 @@ class OpenBatch:
 def size_alone(item: Item, limits: Limits) -> int:
     """Return the size of a body that holds this item only."""
     return limits.overhead + len(item.body)
+
+
+def too_large(item: Item, limits: Limits) -> Refusal:
+    """Return the refusal of an item that no request can hold."""
+    size = size_alone(item, limits)
+    message = f"the event alone makes a request body of {size} bytes, the limit is {limits.bytes}"
+    return Refusal("too_large", "batch.bytes", message)

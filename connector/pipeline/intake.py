@@ -8,7 +8,7 @@ A record leaves in one of four ways:
 
 - prepared: it waits at a destination, which ends it;
 - refused: it cannot be decoded or routed, or raises an unexpected exception, which is a fault of ours and must not end
-  the run. It becomes a dead letter, or waits where its topic is in a storm;
+  the run. It becomes a dead letter, or is set aside where its topic is in a storm for that reason (`storms`);
 - parked: its schema is not known yet. What follows it in its partition is parked behind it, so that nothing overtakes
   it, and all of it goes on once the decoder has an answer;
 - done: it has no value, is for another destination, or matches no route where that is a skip.
@@ -22,7 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Final, Protocol
 
 import structlog
@@ -30,14 +30,14 @@ import structlog
 from connector.clock import Clock
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable
-from connector.pipeline.batching import Delivery, Offer, charge_of, size_alone
+from connector.pipeline.batching import Delivery, Offer, charge_of, too_large
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip
-from connector.pipeline.storms import Storms, Suspended
+from connector.pipeline.storms import Place, TopicStorms
 from connector.records import DeadLetter, Event, Item, Record, TopicPartition, uuid5_text
 from connector.routing.table import Routed, RouteTable, position_identity, reroute
-from connector.tasks import Supervisor, place_of
+from connector.tasks import Supervisor, internal_refusal
 from connector.telemetry.logs import sample
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import Vendor
@@ -80,11 +80,6 @@ class Deliverer(Protocol):
     """One destination, as intake sees it. Neither method blocks, and every delivery eventually gets an outcome."""
 
     @property
-    def name(self) -> str:
-        """The destination's name."""
-        ...
-
-    @property
     def vendor(self) -> Vendor:
         """What prepares its items."""
         ...
@@ -102,10 +97,7 @@ class DeadLetters(Protocol):
     """Where refused records go."""
 
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
-        """Return once Kafka has acknowledged the dead letter, or its partition is ours no longer.
-
-        Never raises but by cancellation.
-        """
+        """Return once Kafka has acknowledged the dead letter, or its partition is ours no longer; never else."""
         ...
 
 
@@ -120,7 +112,7 @@ class Services:
     budget: Budget
     metrics: Metrics
     clock: Clock
-    storms: Storms
+    storms: TopicStorms
     cluster_id: str
 
 
@@ -147,18 +139,15 @@ class Intake:
         self._skips: dict[tuple[str, int, int], Skip] = {}
         """Records that are skipped when they are read."""
 
-    def blocked(self, assigned: Iterable[TopicPartition]) -> set[TopicPartition]:
-        """Return the partitions to pause: their next record waits for its schema, or their topic is in a storm."""
-        blocked = set(self._parked)
-        if self._services.storms:
-            topics = self._services.storms.blocked(self._services.clock.now())
-            blocked.update(partition for partition in assigned if partition[0] in topics)
-        return blocked
+    @property
+    def budget(self) -> Budget:
+        """The bytes that records without an outcome may hold."""
+        return self._services.budget
 
-    def release(self) -> None:
-        """End every topic's storm: the operator says that it can go on."""
-        for topic in self._services.storms.topics():
-            self._resume(self._services.storms.release(topic))
+    @property
+    def parked(self) -> frozenset[TopicPartition]:
+        """The partitions to pause, because their next record waits for its schema."""
+        return frozenset(self._parked)
 
     def take(self, records: Sequence[Record], tracker_of: TrackerOf) -> None:
         """Take consumed records. Those of partitions that have left are ignored: they stay uncommitted."""
@@ -220,6 +209,54 @@ class Intake:
             if tracker is not None and tracker.open:
                 self._process([(tracker, list(records))])
 
+    def take_again(
+        self, destination: str | None, records: Sequence[tuple[PartitionTracker, Record]]
+    ) -> list[tuple[PartitionTracker, Record]]:
+        """Take records in again that a storm had set aside: that of one `destination`, or that of their topic if None.
+
+        Returns those that have to come once more, because their schema is not known now.
+        """
+        unknown: list[tuple[PartitionTracker, Record]] = []
+        for tracker, group in groupby(records, itemgetter(0)):
+            run = [record for _, record in group]
+            if not tracker.open:
+                continue
+            if destination is not None:
+                unknown += [(tracker, record) for record in self._prepare_again(destination, tracker, run)]
+            elif left := [record for record in run if not self._skips_again(record, tracker)]:
+                self._process([(tracker, left)])
+        return unknown
+
+    def _prepare_again(self, destination: str, tracker: PartitionTracker, records: list[Record]) -> list[Record]:
+        """Prepare records for one destination only: the others have them, or have had them."""
+        routes, cluster_id = self._services.routes, self._services.cluster_id
+        known: list[tuple[Record, Routed]] = []
+        unknown: list[Record] = []
+        for record, outcome in zip(records, self._decoded(records), strict=True):
+            if isinstance(outcome, SchemaUnavailable):
+                self._resolve(outcome.key)
+                unknown.append(record)
+                continue
+            try:
+                if isinstance(outcome, Refusal):
+                    raise outcome
+                routed = routes.route(outcome, record, cluster_id)
+                known += [(record, delivery) for delivery in routed if delivery.destination == destination]
+            except Refusal as refusal:
+                known.append((record, Routed(destination, refusal, position_identity(cluster_id, record))))
+        run = Run(self._services, self._bits)
+        run.prepare_again(tracker, destination, known)
+        run.offer()
+        return unknown
+
+    def _skips_again(self, record: Record, tracker: PartitionTracker) -> bool:
+        """Dead-letter a record that was set aside if an operator skips it now."""
+        skip = self._skips.pop(record.position, None)
+        if skip is not None:
+            self._services.budget.add(charge_of(record))
+            self._skip(record, tracker, skip)
+        return skip is not None
+
     def forget(self, partitions: Sequence[TopicPartition]) -> None:
         """Let go of waiting records whose partition leaves."""
         gone = set(partitions)
@@ -227,8 +264,8 @@ class Intake:
         for partition in partitions:
             for record in self._parked.pop(partition, ()):
                 self._services.budget.release(charge_of(record))
-        for record in self._services.storms.forget(partitions):
-            self._services.budget.release(charge_of(record))
+        for storms in self._services.storms.values():
+            storms.forget()
 
     def skip(self, tracker: PartitionTracker, offset: int) -> Skip:
         """Dead-letter a record that no destination has yet by hand: where it waits here at once, else when it is read.
@@ -237,10 +274,10 @@ class Intake:
         """
         position = (tracker.topic, tracker.partition, offset)
         skip = self._skips.get(position) or Skip()
-        record = self._services.storms.take_out(*position) or self._take_parked(*position)
+        record = self._take_parked(*position)
         if record is not None:
             self._skip(record, tracker, skip)
-        elif offset >= tracker.position:
+        elif offset >= tracker.position or self._services.storms[tracker.topic].take_out(Place(tracker, offset, WHOLE)):
             self._skips[position] = skip
         return skip
 
@@ -317,7 +354,7 @@ class Intake:
             return self._services.decoder.decode([self._first(record) for record in records] if replayed else records)
         except Exception as error:  # noqa: BLE001 - no content of a record may end a run
             if len(records) == 1:
-                return [_internal(error, "decoded")]
+                return [internal_refusal(error, "decoded")]
             return [outcome for record in records for outcome in self._decoded([record])]
 
     def _prepare(self, decoded: Sequence[_Events]) -> None:
@@ -331,8 +368,10 @@ class Intake:
             else:
                 for record, each in routed:
                     run.prepare(tracker, [record], {delivery.destination: [delivery] for delivery in each})
-            if routed:
-                self._resume(self._services.storms.accepted(tracker.topic, len(routed)))
+            if routed and tracker.topic in self._services.storms and tracker.topic != self._replay_topic:
+                storms = self._services.storms[tracker.topic]
+                storms.accepted(len(routed))
+                storms.passed(Place(tracker, record.offset, WHOLE) for record, _ in routed)
         run.offer()
 
     def _route(
@@ -357,7 +396,7 @@ class Intake:
             except ConnectorError:
                 raise
             except Exception as error:  # noqa: BLE001 - no content of a record may end a run
-                self._refuse(record, tracker, _internal(error, "routed"))
+                self._refuse(record, tracker, internal_refusal(error, "routed"))
             else:
                 routed.append((record, deliveries))
         return routed
@@ -408,9 +447,10 @@ class Intake:
             self._answered = True
 
     def _refuse(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
-        self._services.budget.add(charge_of(record))
-        replayed = record.topic == self._replay_topic
-        if replayed or not self._services.storms.suspends(record, tracker, refusal, self._services.clock.now()):
+        """Dead-letter a record that cannot be decoded or routed, or set it aside in a storm: then nothing is held."""
+        place = Place(tracker, record.offset, WHOLE)
+        if record.topic == self._replay_topic or not self._services.storms.refused(refusal, place):
+            self._services.budget.add(charge_of(record))
             self._write(record, tracker, refusal)
 
     def _skip(self, record: Record, tracker: PartitionTracker, skip: Skip) -> None:
@@ -421,13 +461,6 @@ class Intake:
     def _write(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
         """Write a dead letter of a record that is charged already."""
         self._tasks.start(self._dead_letter(record, tracker, refusal), "dead letter", tracker)
-
-    def _resume(self, suspended: Sequence[Suspended]) -> None:
-        """Refuse again what a storm kept back; there may be a next storm among them."""
-        for waiting in suspended:
-            self._services.budget.release(charge_of(waiting.record))
-            if waiting.tracker.open:
-                self._refuse(waiting.record, waiting.tracker, waiting.refusal)
 
     async def _dead_letter(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
         before = self._replayed(record)
@@ -497,6 +530,13 @@ class Run:
         for leg, theirs in legs:
             self._add(leg, tracker, zip(records, theirs, left, strict=True))
 
+    def prepare_again(
+        self, tracker: PartitionTracker, destination: str, routed: Sequence[tuple[Record, Routed]]
+    ) -> None:
+        """Prepare for one destination what was routed to it before and still needs its outcome there."""
+        leg = self._legs[destination]
+        self._add(leg, tracker, [(record, delivery, tracker.left(record.offset) or 0) for record, delivery in routed])
+
     def _add(self, leg: _Leg, tracker: PartitionTracker, run: Iterable[tuple[Record, Routed, int]]) -> None:
         """Prepare one partition's deliveries for one destination."""
         vendor, now, bit = leg.vendor, self._now, leg.bit
@@ -515,13 +555,13 @@ class Run:
                 self._refuse(leg, record, tracker, routed, refusal)
                 continue
             except Exception as error:  # noqa: BLE001 - no content of a record may end a run
-                self._refuse(leg, record, tracker, routed, _internal(error, "prepared"))
+                self._refuse(leg, record, tracker, routed, internal_refusal(error, "prepared"))
                 continue
             if offer is None or group is not offer.group:
                 offer, limits = leg.offer_of(group), vendor.limits(group)
                 room = limits.bytes - limits.overhead
             if len(item.body) > room:
-                self._refuse(leg, record, tracker, routed, _too_large(size_alone(item, limits), limits.bytes))
+                self._refuse(leg, record, tracker, routed, too_large(item, limits))
                 continue
             charge = charge_of(record, item.body)
             offer.charge += charge
@@ -557,15 +597,3 @@ def _log_sampled(decoded: Sequence[_Events]) -> None:
                 schema=event.schema,
                 bytes=len(record.value or b""),
             )
-
-
-def _internal(error: Exception, step: str) -> Refusal:
-    """Return the refusal of a record that showed a fault of ours: it blocks nothing, and can be replayed later."""
-    message = f"unexpected {place_of(error)} while the record was {step}: a fault of the connector, please report it"
-    return Refusal("internal", f"internal.{type(error).__name__}", message)
-
-
-def _too_large(size: int, limit: int) -> Refusal:
-    return Refusal(
-        "too_large", "batch.bytes", f"the event alone makes a request body of {size} bytes, the limit is {limit}"
-    )

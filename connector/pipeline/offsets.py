@@ -1,8 +1,23 @@
 """Which records of a partition are done, and so how far it may be committed. Pure.
 
-A tracker belongs to one assignment of one partition (an epoch). It remembers only what is unfinished: everything it
-has read and does not remember is done. So a partition whose head is stuck while millions pass behind it costs nothing,
-and offsets that are no records (compaction, transaction markers) never block.
+Theory of operation. A tracker belongs to one assignment of one partition (an epoch). It remembers only what is
+unfinished: everything it has read and does not remember is done. So a partition whose head is stuck while millions
+pass behind it costs nothing, and offsets that are no records (compaction, transaction markers) never block.
+
+The **watermark** is the lowest unfinished offset, or the position if there is none. It is what is committed. Why not
+the highest finished offset? Everything below a committed offset is never read again, so one unfinished record below
+it would be lost.
+
+What is finished above the watermark goes with the commit as the **offset map**, per destination. Example: 10 and 12
+are delivered to `a` and `b`, 11 to `a` only, and `b` is held.
+
+    unfinished         {11: b}
+    committed offset   11
+    map                whole: 12      a: 11
+
+After a restart the next epoch starts at 11 with that map, sends 11 to `b` only, and passes over 12. A claim of the
+map is kept until its record is read and routed again: routing may come much later, and a commit in between repeats
+the claim.
 """
 
 from __future__ import annotations
@@ -56,6 +71,7 @@ class PartitionTracker:
         "open",
         "partition",
         "position",
+        "set_aside",
         "topic",
         "widest",
     )
@@ -80,6 +96,8 @@ class PartitionTracker:
         self.widest = 1
         """The most claims that a record needed so far: what the next one may need."""
         self._fans_out = False
+        self.set_aside = 0
+        """How many of its deliveries a storm has set aside."""
         self._pending: dict[int, int] = {}
         self._partial: dict[int, int] = {}
         self._restored = restored if restored is not None and not restored.is_empty() else None

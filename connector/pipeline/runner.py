@@ -1,7 +1,24 @@
 """The one task that owns the consumer: it polls, hands records to intake, pauses and resumes, commits, and drains.
 
-The runner knows neither Kafka nor HTTP. It states the protocols it needs; `connector.runtime.app` passes the real ones,
-and the simulation passes a model of a broker.
+Theory of operation. One turn: pause or resume what has to be, poll, take parked records and storms' records further,
+hand what was polled to intake slice by slice, commit when the interval is over. Nothing else calls the consumer,
+because a call from another task would wait out the running poll.
+
+A partition's life here is one epoch, from `on_assign` to the end of `on_revoke` or `on_lost`:
+
+    OPEN      new work begins; progress is committed at intervals
+    DRAINING  nothing new begins; requests in flight and dead letters being written are awaited up to `drain_timeout`;
+              then the last commit, repeated for a moment where the group's new generation refuses it
+    CLOSED    work that finishes late changes nothing and is never committed: another member may have the partition
+
+Why the epoch, and not simply "is it assigned"? A partition can leave and come back while a request of the first
+assignment is still in flight. Its answer belongs to the first epoch's tracker, which is closed by then.
+
+Intake of a partition pauses for three reasons: the buffer is full (all partitions), its next record waits for its
+schema, or its offset map, or what storms have set aside of it, takes so much that reading on could not be remembered.
+
+The runner knows neither Kafka nor HTTP. It states the protocols it needs; `runtime.app` passes the real ones, and the
+simulation passes a model of a broker.
 """
 
 from __future__ import annotations
@@ -15,16 +32,22 @@ import structlog
 
 from connector.clock import Clock
 from connector.pipeline import offset_map as metadata
-from connector.pipeline.flow import Budget, Flow, MapRoom
+from connector.pipeline.flow import Flow, MapRoom
 from connector.pipeline.intake import Intake
 from connector.pipeline.offsets import PartitionTracker, Phase
-from connector.records import Assigned, Commit, FinalFault, Record, TopicPartition
+from connector.pipeline.rereading import Rereader
+from connector.records import Assigned, Commit, FinalFault, Position, Record, TopicPartition
 from connector.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
 SLICE: Final = 100
 """Records prepared in one go, about 2 ms: what a request may be late because of them."""
+POSITION_BYTES: Final = 200
+"""Bytes that one position set aside takes: in the tracker, and in its storm (measured)."""
+SET_ASIDE_SHARE: Final = 0.5
+"""The part of the buffer's size that positions set aside may take, beside the buffer."""
+
 
 LAST_COMMIT_PAUSE: Final = 0.2
 """Seconds before the last commit is repeated for the first time; it doubles up to `LONGEST_COMMIT_PAUSE`."""
@@ -32,18 +55,18 @@ LONGEST_COMMIT_PAUSE: Final = 1.0
 
 
 class AssignmentListener(Protocol):
-    """What a source tells about partitions, from inside `poll` or `close`."""
+    """What a source reports about partitions, from inside `poll` or `close`."""
 
     async def on_assign(self, partitions: Sequence[Assigned]) -> None:
         """Take partitions over; their first record comes after this returned."""
         ...
 
     async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
-        """Finish what is under way for partitions and commit it; they belong to somebody else once this returns."""
+        """Finish what is under way for partitions and commit it; they belong to another member once this returns."""
         ...
 
     async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
-        """Forget partitions that belong to somebody else already: nothing may be committed for them."""
+        """Forget partitions that belong to another member already: nothing may be committed for them."""
         ...
 
 
@@ -56,6 +79,10 @@ class RecordSource(Protocol):
 
     async def poll(self) -> list[Record]:
         """Return the next records, none after a few milliseconds. Never cancelled. Raises `FatalError`."""
+        ...
+
+    async def read_again(self, positions: Sequence[Position]) -> list[Record]:
+        """Return records by their positions, as `rereading.PositionReader` does."""
         ...
 
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
@@ -128,22 +155,24 @@ class Runner:
         intake: Intake,
         destinations: Sequence[tuple[str, Drainable]],
         *,
-        budget: Budget,
         metrics: Metrics,
         clock: Clock,
         timing: Timing,
+        rereader: Rereader,
         on_assignment: Callable[[frozenset[TopicPartition]], None] = lambda _partitions: None,
     ) -> None:
         self._source = source
         self._intake = intake
         self._names = [name for name, _ in destinations]
         self._destinations = [destination for _, destination in destinations]
-        self._budget = budget
+        self._budget = intake.budget
         self._metrics = metrics
         self._time = metrics.time_seconds
         self._clock = clock
         self._timing = timing
         self._on_assignment = on_assignment
+        self._rereader = rereader
+        self._logged_full: set[TopicPartition] = set()
         self._flow = Flow()
         self._trackers: dict[TopicPartition, PartitionTracker] = {}
         self._rooms: dict[TopicPartition, MapRoom] = {}
@@ -176,18 +205,20 @@ class Runner:
 
     async def on_assign(self, partitions: Sequence[Assigned]) -> None:
         """Begin an epoch for each partition, with what the committed map says is finished."""
-        for one in partitions:
-            partition = (one.topic, one.partition)
+        for assigned in partitions:
+            partition = (assigned.topic, assigned.partition)
             self._trackers[partition] = PartitionTracker(
-                one.topic, one.partition, one.start, self._names, _restored(one)
+                assigned.topic, assigned.partition, assigned.start, self._names, _restored(assigned)
             )
-            self._rooms[partition] = MapRoom(self._trackers[partition], self._timing.map_limit, len(one.metadata))
-            self._moved[partition] = (one.start, self._clock.now())
-        self._flow.forget((one.topic, one.partition) for one in partitions)
+            self._rooms[partition] = MapRoom(self._trackers[partition], self._timing.map_limit, len(assigned.metadata))
+            self._moved[partition] = (assigned.start, self._clock.now())
+        self._flow.forget((assigned.topic, assigned.partition) for assigned in partitions)
         self.joining_since = None
         self._metrics.rebalances.labels("assigned").inc()
         self._on_assignment(self.assigned)
-        log.info("partitions.assigned", partitions=_names((one.topic, one.partition) for one in partitions))
+        log.info(
+            "partitions.assigned", partitions=_names((assigned.topic, assigned.partition) for assigned in partitions)
+        )
 
     async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
         """Drain the partitions, commit them, and end their epochs."""
@@ -255,6 +286,7 @@ class Runner:
         now = self.polled_at = self._clock.now()
         self._time.rest("poll" if records else waits_for, now)
         self._intake.take_parked(self._trackers.get)
+        self._rereader.turn()
         for start in range(0, len(records), SLICE):
             self._intake.take(records[start : start + SLICE], self._trackers.get)
             self._time.rest("prepare", self._clock.now())
@@ -269,7 +301,9 @@ class Runner:
     async def _pause_and_resume(self) -> str:
         """Pause and resume partitions; return the part of the time to which a poll without records belongs."""
         crowded = {partition for partition, room in self._rooms.items() if room.full}
-        blocked = self._intake.blocked(self._trackers)
+        blocked = self._intake.parked
+        crowded |= self._full_of_set_aside()
+        self._log_full({partition for partition in crowded if self._trackers[partition].set_aside})
         full = self._budget.full
         change = self._flow.change(self._trackers, blocked | crowded, all_blocked=full)
         if change.pause:
@@ -277,6 +311,33 @@ class Runner:
         if change.resume:
             await self._source.resume(change.resume)
         return "deliver" if full or crowded else "decode" if blocked else "idle"
+
+    def _full_of_set_aside(self) -> set[TopicPartition]:
+        """Return the partitions of which so much is set aside that intake has to pause.
+
+        Usually the offset map is the bound. But where nearly all records are set aside they are one run in the map, and
+        their positions alone would fill the memory: so the members' positions may take a part of the buffer's size.
+        """
+        total = sum([tracker.set_aside for tracker in self._trackers.values()])
+        if total * POSITION_BYTES < self._budget.limit * SET_ASIDE_SHARE:
+            return set()
+        return {
+            partition
+            for partition, tracker in self._trackers.items()
+            if tracker.set_aside * len(self._trackers) >= total
+        }
+
+    def _log_full(self, full: set[TopicPartition]) -> None:
+        """Log each partition whose intake pauses because of what is set aside, once."""
+        for partition in full - self._logged_full:
+            log.warning(
+                "storm.partition_full",
+                topic=partition[0],
+                partition=partition[1],
+                records=self._trackers[partition].set_aside,
+                message="a storm has set aside as much of this partition as can be kept track of; its intake pauses",
+            )
+        self._logged_full = full
 
     async def _commit(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
         """Commit what moved since the last commit; return the partitions whose commit failed and may succeed later."""
@@ -358,22 +419,23 @@ class Runner:
         for destination in self._destinations:
             destination.stop()
         await self._leave(list(self._trackers))
+        await self._rereader.close()
         await self._intake.close()
         await self._source.close()
 
 
-def _restored(one: Assigned) -> metadata.FinishedMap | None:
+def _restored(assigned: Assigned) -> metadata.FinishedMap | None:
     """Return the committed map, or None where there is none that can be read: sending again beats losing."""
-    if one.committed is None or one.committed != one.start:
+    if assigned.committed is None or assigned.committed != assigned.start:
         return None
     try:
-        return metadata.decode(one.committed, one.metadata)
+        return metadata.decode(assigned.committed, assigned.metadata)
     except metadata.ForeignMetadata as error:
         log.warning(
             "offsets.foreign_metadata",
-            topic=one.topic,
-            partition=one.partition,
-            offset=one.committed,
+            topic=assigned.topic,
+            partition=assigned.partition,
+            offset=assigned.committed,
             message=f"the committed metadata is ignored: {error}; what was finished above the offset is sent again",
         )
         return None

@@ -19,6 +19,7 @@ import structlog
 from connector.clock import Clock
 from connector.pipeline.batching import Batch, Delivery
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
+from connector.pipeline.storms import Place
 from connector.records import Position, TopicPartition
 
 CAUSE: Final = "operator"
@@ -56,10 +57,12 @@ class Skips:
 
     def __init__(self) -> None:
         self._wanted: dict[Delivery, Skip] = {}
+        self._later: dict[Place, Skip] = {}
+        """Records that a storm has set aside: they are read again first."""
 
     def __bool__(self) -> bool:
         """Whether something is to be skipped."""
-        return bool(self._wanted)
+        return bool(self._wanted or self._later)
 
     def __iter__(self) -> Iterator[Delivery]:
         """Iterate over the deliveries to skip."""
@@ -68,6 +71,17 @@ class Skips:
     def want(self, delivery: Delivery) -> Skip:
         """Note that a delivery is to be skipped. Idempotent."""
         return self._wanted.setdefault(delivery, Skip())
+
+    def want_later(self, place: Place) -> Skip:
+        """Note that a record is to be skipped once it has been read again. Idempotent."""
+        return self._later.setdefault(place, Skip())
+
+    def came(self, delivery: Delivery) -> bool:
+        """Return whether a delivery that comes in is to be skipped."""
+        skip = self._later.pop(Place(delivery.tracker, delivery.record.offset, delivery.bit), None)
+        if skip is not None:
+            self._wanted[delivery] = skip
+        return skip is not None
 
     def take(self, batch: Batch) -> Batch:
         """Note that this batch of one was taken out of where it waited, and return it."""
@@ -87,6 +101,7 @@ class Skips:
             for delivery, skip in self._wanted.items()
             if delivery.tracker.open and delivery.tracker.is_pending(delivery.record.offset, delivery.bit)
         }
+        self._later = {place: skip for place, skip in self._later.items() if place.pending}
 
 
 class PartitionOwner(Protocol):

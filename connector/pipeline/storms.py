@@ -1,12 +1,25 @@
-"""Keeps a topic from being drained into the dead-letter topic where a setting is at fault. Pure.
+"""Storms: many records refused for one reason. The cause is held, not the topic or destination. Decides only, no I/O.
 
-One bad record is the record's fault; half of all records refused for the same reason is a setting's fault. A guard
-counts the last `records` outcomes, of a destination or of a topic, and trips when one cause and code has more than its
-share of the whole window.
+Theory of operation. One bad record is the record's fault. Half of all records refused for the same reason is rather a
+setting's fault: a route, a mapping, a schema, an account that does not know the event yet. Then nothing may be drained
+into the dead-letter topic, and no good record may wait. Each scope (a destination; for decoding and routing a topic)
+has one `Storms`, and in it each reason (cause and code) is in one of three phases:
 
-A topic of which too many records cannot be decoded or routed is in a storm: its refused records wait instead of
-becoming dead letters, and intake pauses but for a few records at growing intervals. The first record that can be
-decoded and routed ends the storm, and a new window begins.
+    phase    a record refused for this reason       leaves the phase when
+    -------  -------------------------------------  -----------------------------------------------------------------
+    calm     is counted, and becomes a dead letter  the reason would have more than its share of the last records
+    storm    is set aside                           a record that was set aside passes on a probe, or by `release`
+    open     is counted, and becomes a dead letter  (only after `release`) a window later, once the share is below
+                                                    the limit again
+
+Set aside means: only the position is kept. The record stays unfinished in its tracker, so its offset is not committed
+past, and after a restart or a rebalance it simply comes again. Its bytes are let go of and read again from Kafka later
+(`rereading`): one at a time as a probe, all of them when the storm ends.
+
+Why only a record that was set aside can end a storm: a good record says nothing about the bad ones. Ended by any
+acceptance, a topic of which 5 % is good drains the other 95 %, one window after each good record.
+
+Probes back off, and a storm that comes back soon after its end goes on where its probes were.
 """
 
 from __future__ import annotations
@@ -14,28 +27,73 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
+import structlog
+
+from connector.clock import Clock
 from connector.config.loader import StormSettings
 from connector.errors import Refusal
 from connector.pipeline.offsets import PartitionTracker
-from connector.records import Record, TopicPartition
+from connector.records import Position
 
-_FIRST_PROBE: Final = 1.0
-_LONGEST_PROBE: Final = 60.0
+Reason = tuple[str, str]
+"""A dead letter's cause and code."""
+
+FIRST_PROBE: Final = 1.0
+LONGEST_PROBE: Final = 60.0
+CALM: Final = 600.0
+"""Seconds after a storm's end after which its next one is a new one, whose probes begin soon again."""
+
+log = structlog.get_logger()
+
+
+class Place(NamedTuple):
+    """One delivery that has no outcome yet, by where its record is; `bit` is its bit in the tracker."""
+
+    tracker: PartitionTracker
+    offset: int
+    bit: int
+
+    @property
+    def position(self) -> Position:
+        """The record's position."""
+        return Position(self.tracker.topic, self.tracker.partition, self.offset)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the delivery still needs an outcome here."""
+        return self.tracker.open and self.tracker.is_pending(self.offset, self.bit)
+
+
+@dataclass(frozen=True, slots=True)
+class StormStatus:
+    """One storm as a person sees it. `since` and `next_probe` are epoch seconds, None while a probe is under way."""
+
+    cause: str
+    code: str
+    message: str
+    since: float
+    next_probe: float | None
+    set_aside: int
 
 
 class StormGuard:
-    """Counts refusals by cause and code over a window of outcomes; `off` never trips."""
+    """Counts refusals by reason over a window of outcomes; `off` never trips.
+
+    It trips when one reason would have more than its share of the whole window, full or not.
+    """
 
     def __init__(self, settings: StormSettings | str) -> None:
         self._settings = settings if isinstance(settings, StormSettings) else None
-        self._window: deque[tuple[str, str] | None] = deque()
-        self._refused: Counter[tuple[str, str]] = Counter()
+        self._window: deque[Reason | None] = deque()
+        self._refused: Counter[Reason] = Counter()
+        self._open: dict[Reason, int] = {}
+        """Reasons that a release lets through, and how many outcomes have to come before their share counts again."""
 
     def accepted(self, count: int) -> None:
         """Count accepted records. Cheap while nothing was refused."""
-        if self._settings is None or not self._refused:
+        if self._settings is None or not (self._refused or self._open):
             return
         for _ in range(min(count, self._settings.records)):
             self._push(None)
@@ -45,130 +103,254 @@ class StormGuard:
         if self._settings is None:
             return False
         reason = (cause, code)
-        if self._refused[reason] + 1 > self._settings.share * self._settings.records:
+        if reason not in self._open and self._refused[reason] + 1 > self._settings.share * self._settings.records:
             return True
         self._refused[reason] += 1
         self._push(reason)
         return False
 
-    def reset(self) -> None:
-        """Start a new window: the first acceptance after a storm."""
-        self._window.clear()
-        self._refused.clear()
+    def clear(self, reason: Reason) -> None:
+        """Forget the refusals for a reason: its storm is over."""
+        self._window = deque(None if counted == reason else counted for counted in self._window)
+        del self._refused[reason]
 
-    def _push(self, reason: tuple[str, str] | None) -> None:
+    def open(self, reason: Reason) -> None:
+        """Let a reason through until its share, a whole window later, is below the limit."""
+        self.clear(reason)
+        if self._settings is not None:
+            self._open[reason] = self._settings.records
+
+    def _push(self, counted: Reason | None) -> None:
         if self._settings is None:
             return
-        self._window.append(reason)
+        self._window.append(counted)
         if len(self._window) > self._settings.records:
             gone = self._window.popleft()
             if gone is not None:
                 self._refused[gone] -= 1
                 if not self._refused[gone]:
                     del self._refused[gone]
-
-
-@dataclass(frozen=True, slots=True)
-class Suspended:
-    """A refused record that waits for the storm to end."""
-
-    record: Record
-    tracker: PartitionTracker
-    refusal: Refusal
+        for reason, left in list(self._open.items()):
+            self._open[reason] = left - 1
+            if left <= 1 and self._refused[reason] <= self._settings.share * self._settings.records:
+                del self._open[reason]
 
 
 @dataclass(slots=True)
 class _Storm:
+    message: str
+    since: float
     next_probe: float
-    probes: int = 0
-    waiting: list[Suspended] = field(default_factory=list)
+    probes: int
+    aside: dict[Place, None] = field(default_factory=dict)
+    """In the order in which they were set aside; a probe takes the first, and puts it last where it fails."""
+    probing: Place | None = None
 
 
 class Storms:
-    """The storms of all topics. `on_change` is told a topic and why it is held, or None when it flows again."""
+    """The storms of one scope, by reason. `scope` is what a log line says of it, such as `{"topic": "orders"}`.
 
-    def __init__(self, guard: Callable[[str], StormGuard], on_change: Callable[[str, str | None], None]) -> None:
-        self._guard_of = guard
+    `wait` gives the seconds until the next probe after so many; `on_change` is called when a storm begins or ends.
+    """
+
+    def __init__(
+        self,
+        settings: StormSettings | str,
+        clock: Clock,
+        *,
+        scope: dict[str, str],
+        wait: Callable[[int], float] = lambda probes: min(LONGEST_PROBE, FIRST_PROBE * 2.0 ** min(probes, 16)),
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._guard = StormGuard(settings)
+        self._clock = clock
+        self._scope = scope
+        self._wait = wait
         self._on_change = on_change
-        self._guards: dict[str, StormGuard] = {}
-        self._storms: dict[str, _Storm] = {}
+        self._storms: dict[Reason, _Storm] = {}
+        self._past: dict[Reason, tuple[int, float]] = {}
+        self._let_go: deque[Place] = deque()
 
     def __bool__(self) -> bool:
-        """Whether some topic is in a storm."""
+        """Whether anything is in a storm."""
         return bool(self._storms)
 
-    def suspends(self, record: Record, tracker: PartitionTracker, refusal: Refusal, now: float) -> bool:
-        """Count a refused record; return True where it has to wait instead of becoming a dead letter."""
-        topic = record.topic
-        storm = self._storms.get(topic)
+    def accepted(self, count: int) -> None:
+        """Count records that were not refused."""
+        self._guard.accepted(count)
+
+    def refused(self, cause: str, code: str, why: str, place: Place) -> bool:
+        """Count a refusal; return True where the record is set aside instead of becoming a dead letter.
+
+        `why` is what a person is shown where this is one too many.
+        """
+        reason = (cause, code)
+        self._probe_ended(place)
+        storm = self._storms.get(reason)
         if storm is None:
-            guard = self._guards.get(topic)
-            if guard is None:
-                guard = self._guards[topic] = self._guard_of(topic)
-            if not guard.refused(refusal.cause, refusal.code):
+            if not self._guard.refused(cause, code):
                 return False
-            storm = self._storms[topic] = _Storm(now + _FIRST_PROBE)
-            self._on_change(topic, _why(topic, refusal))
-        elif storm.next_probe <= now:
-            storm.probes += 1
-            storm.next_probe = now + min(_LONGEST_PROBE, _FIRST_PROBE * 2.0 ** min(storm.probes, 16))
-        storm.waiting.append(Suspended(record, tracker, refusal))
+            storm = self._begin(reason, why)
+        if place.tracker.open:  # else the next owner of the partition comes to it
+            storm.aside[place] = None
+            place.tracker.set_aside += 1
         return True
 
-    def accepted(self, topic: str, count: int) -> list[Suspended]:
-        """Count records that were decoded and routed; return those to refuse anew where this ends a storm."""
-        guard = self._guards.get(topic)
-        if guard is None:
-            return []
-        if topic not in self._storms:
-            guard.accepted(count)
-            return []
-        return self.release(topic)
+    def passed(self, places: Iterable[Place]) -> None:
+        """Note records that were not refused: where one was a probe, its storm is over."""
+        probes = {storm.probing: reason for reason, storm in self._storms.items() if storm.probing is not None}
+        if not probes:
+            return
+        for place in places:
+            if (reason := probes.get(place)) is not None:
+                storm = self._end(reason)
+                self._past[reason] = (storm.probes + 1, self._clock.now())
+                self._guard.clear(reason)
+                log.info("storm.ended", **self._scope, cause=reason[0], code=reason[1], records=len(storm.aside))
 
-    def release(self, topic: str) -> list[Suspended]:
-        """End a topic's storm and return the records to refuse anew."""
-        storm = self._storms.pop(topic, None)
-        if storm is None:
-            return []
-        self._guards[topic].reset()
-        self._on_change(topic, None)
-        return storm.waiting
+    def release(self) -> int:
+        """Let all go that is set aside, as dead letters where they are refused again; return how many they are."""
+        released = 0
+        for reason in list(self._storms):
+            storm = self._end(reason)
+            self._guard.open(reason)
+            released += len(storm.aside) + (storm.probing is not None)
+        if released:
+            log.warning("storm.released", **self._scope, records=released)
+        return released
 
-    def topics(self) -> list[str]:
-        """Return the topics in a storm."""
-        return list(self._storms)
-
-    def blocked(self, now: float) -> frozenset[str]:
-        """Return the topics whose intake pauses: those in a storm, but while a probe is due."""
-        return frozenset(topic for topic, storm in self._storms.items() if storm.next_probe > now)
-
-    def take_out(self, topic: str, partition: int, offset: int) -> Record | None:
-        """Let go of one waiting record and return it; None where it does not wait here."""
-        storm = self._storms.get(topic)
-        if storm is None:
-            return None
-        found = next((one for one in storm.waiting if one.record.position == (topic, partition, offset)), None)
-        if found is None:
-            return None
-        storm.waiting.remove(found)
-        return found.record
-
-    def forget(self, partitions: Iterable[TopicPartition]) -> list[Record]:
-        """Let go of waiting records whose partition leaves, and return them."""
-        gone = set(partitions)
-        forgotten: list[Record] = []
+    def take_out(self, place: Place) -> bool:
+        """Let one record go that is set aside; return whether it was."""
         for storm in self._storms.values():
-            forgotten += [one.record for one in storm.waiting if (one.record.topic, one.record.partition) in gone]
-            storm.waiting = [one for one in storm.waiting if (one.record.topic, one.record.partition) not in gone]
-        return forgotten
+            if place in storm.aside:
+                self._remove(storm, place)
+                self._let_go.appendleft(place)
+                self._end_empty()
+                return True
+        return place in self._let_go
+
+    def forget(self) -> None:
+        """Forget the records whose partition is leaving."""
+        for storm in self._storms.values():
+            for place in [place for place in storm.aside if not place.tracker.open]:
+                self._remove(storm, place)
+            if storm.probing is not None and not storm.probing.tracker.open:
+                self._probe_later(storm)
+        self._let_go = deque(place for place in self._let_go if place.tracker.open)
+        self._end_empty()
+
+    def probes(self, now: float) -> list[Place]:
+        """Return a record for each storm whose probe is due; it is no longer set aside."""
+        for storm in self._storms.values():
+            if storm.probing is not None and not storm.probing.pending:
+                # It had another outcome, such as a skip: that shows nothing.
+                self._probe_later(storm)
+        self._end_empty()
+        due = []
+        for storm in self._storms.values():
+            if storm.probing is None and storm.aside and storm.next_probe <= now:
+                storm.probing = next(iter(storm.aside))
+                self._remove(storm, storm.probing)
+                due.append(storm.probing)
+        return due
+
+    def let_go(self, most: int) -> list[Place]:
+        """Return records to take in again because their storm is over."""
+        return [self._let_go.popleft() for _ in range(min(most, len(self._let_go)))]
+
+    def put_back(self, places: Iterable[Place]) -> None:
+        """Take back what could not be read again now."""
+        for place in places:
+            storm = next((storm for storm in self._storms.values() if storm.probing == place), None)
+            if storm is None:
+                self._let_go.append(place)
+            else:
+                self._probe_later(storm)
+                storm.aside[place] = None
+                place.tracker.set_aside += 1
+
+    def kept(self) -> list[Place]:
+        """Return every record of which only the position is kept."""
+        return [*self._let_go, *(place for storm in self._storms.values() for place in storm.aside)]
+
+    def status(self) -> list[StormStatus]:
+        """Return every storm, the longest first."""
+        now, wall = self._clock.now(), self._clock.wall()
+        return [
+            StormStatus(
+                *reason,
+                storm.message,
+                storm.since,
+                None if storm.probing is not None else wall + max(0.0, storm.next_probe - now),
+                len(storm.aside) + (storm.probing is not None),
+            )
+            for reason, storm in self._storms.items()
+        ]
+
+    def _begin(self, reason: Reason, why: str) -> _Storm:
+        now = self._clock.now()
+        probes, ended = self._past.pop(reason, (0, now))
+        probes = probes if now - ended < CALM else 0
+        storm = self._storms[reason] = _Storm(why, self._clock.wall(), now + self._wait(probes), probes)
+        log.warning("storm.began", **self._scope, cause=reason[0], code=reason[1], message=why)
+        self._on_change()
+        return storm
+
+    def _end(self, reason: Reason) -> _Storm:
+        storm = self._storms.pop(reason)
+        for place in storm.aside:
+            place.tracker.set_aside -= 1
+        self._let_go.extend(storm.aside)
+        self._on_change()
+        return storm
+
+    def _end_empty(self) -> None:
+        """End storms that have nothing set aside. The window stays: the next such refusal begins it again, at once."""
+        for reason in [reason for reason, storm in self._storms.items() if not storm.aside and storm.probing is None]:
+            storm = self._end(reason)
+            self._past[reason] = (storm.probes, self._clock.now())
+
+    def _remove(self, storm: _Storm, place: Place) -> None:
+        del storm.aside[place]
+        place.tracker.set_aside -= 1
+
+    def _probe_ended(self, place: Place) -> None:
+        for storm in self._storms.values():
+            if storm.probing == place:
+                self._probe_later(storm)
+
+    def _probe_later(self, storm: _Storm) -> None:
+        storm.probing = None
+        storm.probes += 1
+        storm.next_probe = self._clock.now() + self._wait(storm.probes)
+
+
+class TopicStorms(dict[str, Storms]):
+    """The storms of decoding and routing, by topic; `of` makes those of a topic when it is first asked for."""
+
+    def __init__(self, of: Callable[[str], Storms]) -> None:
+        super().__init__()
+        self._of = of
+
+    def __missing__(self, topic: str) -> Storms:
+        """Make the storms of a topic."""
+        storms = self[topic] = self._of(topic)
+        return storms
+
+    def refused(self, refusal: Refusal, place: Place) -> bool:
+        """Count a record that cannot be decoded or routed; return True where it is set aside."""
+        topic = place.tracker.topic
+        return self[topic].refused(refusal.cause, refusal.code, _why(topic, refusal), place)
 
 
 def _why(topic: str, refusal: Refusal) -> str:
     if refusal.cause == "decode":
-        likely = "kafka.topics names a topic of another format, or schema_registry or schemas do not fit its producers"
+        likely = "kafka.topics names a topic of another format, or schema_registry or schemas do not match it"
+    elif refusal.cause == "internal":
+        likely = "a fault of this release; update it"
     else:
         likely = "a route is missing or does not match"
     return (
-        f"too many of the last records of topic {topic} were refused with {refusal.code} ({refusal.message}): likely "
-        f"{likely}; mend it, or set storm: off to let them go"
+        f"too many of the last records of topic {topic} are refused with {refusal.code} ({refusal.message}); probable "
+        f"cause: {likely}. Fix it, run `connector release`, or set storm: off to dead-letter them"
     )

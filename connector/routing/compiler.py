@@ -51,11 +51,11 @@ class CompiledRoute:
     entity: bool
 
     def is_for(self, topic: str, schema: str) -> bool:
-        """Tell whether the route is for events of the schema in the topic, its `where` apart."""
+        """Whether the route is for events of the schema in the topic, apart from its `where`."""
         return (self.schema is None or self.schema == schema) and (self.topics is None or self.topics.matches(topic))
 
     def matches(self, event: Event, record: Record) -> bool:
-        """Tell whether every entry of `where` is met."""
+        """Whether every entry of `where` matches."""
         return all(condition(event, record) for condition in self.conditions)
 
 
@@ -93,7 +93,7 @@ def _sources(route: RouteSettings) -> list[str]:
 
 
 class _Compiler:
-    """Compiles route by route and collects what is wrong, so that one start tells everything."""
+    """Compiles route by route and collects what is wrong, so that one start reports every fault."""
 
     def __init__(self, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any]) -> None:
         self.destinations = destinations
@@ -122,7 +122,7 @@ class _Compiler:
         name = route.schema_name
         known = {ENVELOPE, *(kind.schema for kind in self.destinations.values())}
         if name and name.startswith(_NAMESPACE) and name not in known:
-            self._fault(f"{path}.schema", f"no destination takes this schema of ours; {suggest(name, known)}")
+            self._fault(f"{path}.schema", f"no destination takes this contract schema; {suggest(name, known)}")
 
     def _topics(self, path: str, route: RouteSettings) -> TopicPattern | None:
         if route.topics is None:

@@ -155,7 +155,7 @@ def to_epoch(value: Any, wanted: Unit, unit: Unit) -> Any:
         return None
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise Unfit("local_time", "a local time without a zone is no point in time")
+            raise Unfit("local_time", "a local time without a zone is not a point in time")
         millis = (value - _EPOCH) // _MILLISECOND
         return millis if wanted == "ms" else millis // 1000
     if kind is float:

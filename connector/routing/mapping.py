@@ -40,9 +40,9 @@ _KEY: Final = "$key."
 class Source:
     """A compiled source: `get(event, record)` returns the value, null where there is none.
 
-    `path` is set for a dotted path only. `is_text` tells that values come from bytes outside the event (`$key`,
+    `path` is set for a dotted path only. `is_text`: values come from bytes outside the event (`$key`,
     `$header.NAME`); `get` raises `Unfit` with rule `utf8` for a header and `key` for a key that is not UTF-8 text.
-    `is_time` tells that the value is the record's timestamp in epoch milliseconds.
+    `is_time`: the value is the record's timestamp in epoch milliseconds.
     """
 
     text: str
@@ -53,7 +53,7 @@ class Source:
 
 
 def compile_source(text: str) -> Source:
-    """Return the source that `text` names; raise `ValueError` with what is allowed where it names none."""
+    """Return the source that `text` names. Raises `ValueError` with what is allowed if it names none."""
     if text == "$key":
         return Source(text, _key, is_text=True)
     if text.startswith(_KEY) and all(parts := tuple(text[len(_KEY) :].split("."))):
@@ -63,11 +63,13 @@ def compile_source(text: str) -> Source:
     if text.startswith(_HEADER) and len(text) > len(_HEADER):
         return Source(text, _header_getter(text[len(_HEADER) :]), is_text=True)
     if text.startswith("$"):
-        raise ValueError(f"{text} is no source; use $key, $key.FIELD, $timestamp, $header.NAME or a dotted path")
+        raise ValueError(
+            f"{text} is not a valid source; use $key, $key.FIELD, $timestamp, $header.NAME or a dotted path"
+        )
     parts = tuple(text.split("."))
     if not all(parts):
         raise ValueError(
-            f"'{text}' is no dotted path; write field names with single dots between them, such as user.id"
+            f"'{text}' is not a dotted path; write field names with single dots between them, such as user.id"
         )
     return Source(text, _path_getter(parts), path=parts)
 
@@ -163,7 +165,7 @@ def path_fault(parts: tuple[str, ...], schema: Any) -> str | None:
         if not level:
             where = f"the record at {'.'.join(parts[:index])}" if index else "the record"
             if not known:
-                return f"{'.'.join(parts[:index])} is no record or map, so '{part}' is not in it"
+                return f"{'.'.join(parts[:index])} is not a record or map, so '{part}' is not in it"
             return f"{where} has no field '{part}'; {suggest(part, {field['name'] for field in known})}"
     return None
 
@@ -211,12 +213,12 @@ class TopicPattern:
     """Names of topics, or patterns that begin with `^` and match as Kafka's subscriptions do: from the start on."""
 
     def __init__(self, topics: Sequence[str]) -> None:
-        """Compile `topics`; raises `ValueError` for a pattern that is no regular expression."""
+        """Compile `topics`; raises `ValueError` for a pattern that is not a regular expression."""
         self.names = frozenset(topic for topic in topics if not topic.startswith("^"))
         self._patterns = tuple(_compiled(topic) for topic in topics if topic.startswith("^"))
 
     def matches(self, topic: str) -> bool:
-        """Tell whether the topic is named, or matched by a pattern."""
+        """Whether the topic is named, or matched by a pattern."""
         return topic in self.names or any(pattern.match(topic) for pattern in self._patterns)
 
 
@@ -224,21 +226,21 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as fault:
-        raise ValueError(f"{pattern} is no regular expression: {fault}") from None
+        raise ValueError(f"{pattern} is not a regular expression: {fault}") from None
 
 
 def compile_condition(source: Source, wanted: object) -> Condition:
     """Return a test for one entry of `where`: the source's value is `wanted`, or one of its values where it is a list.
 
-    Raises `ValueError` for a wanted value that can never be met. Null is met by null and by what is not there;
-    bytes, lists, records and maps meet nothing, nor does a key or header that is not UTF-8 text.
+    Raises `ValueError` for a wanted value that can never match. Null matches null and what is not there. Bytes,
+    lists, records and maps never match, nor does a key or header that is not UTF-8 text.
     """
     options = wanted if isinstance(wanted, list) else [wanted]
     if not options:
-        raise ValueError("an empty list is met by nothing; give a value or a list of values")
+        raise ValueError("an empty list never matches; give a value or a list of values")
     for option in options:
         if option is not None and not isinstance(option, _SCALARS):
-            raise ValueError(f"{kind(option)} is no value to compare with; give text, numbers, true or false")
+            raise ValueError(f"{kind(option)} cannot be compared; give text, numbers, true or false")
     accepted = _texts(options) if source.is_text else frozenset(map(_comparable, options))
     get = source.get
 
@@ -359,18 +361,18 @@ def _compile_field(name: str, entry: Any, wanted: FieldKind, schema: Any) -> _St
         if set(entry) == {"const"}:
             return _constant(entry["const"], wanted)
         if "path" not in entry or not set(entry) <= {"path", "unit"}:
-            raise ValueError(f"keys {', '.join(map(str, entry)) or 'none'} are not understood; write {_ALLOWED}")
+            raise ValueError(f"keys {', '.join(map(str, entry)) or 'none'} are unknown; write {_ALLOWED}")
         text, unit = entry["path"], _unit(entry, wanted)
     if not isinstance(text, str):
-        raise ValueError(f"{kind(text)} is no source; write {_ALLOWED}")
+        raise ValueError(f"{kind(text)} is not a valid source; write {_ALLOWED}")
     source = compile_source(text)
     if source.is_text and wanted.type in _NEVER_TEXT:
-        raise ValueError(f"{text} is a text and the field wants a {wanted.type}; map a field of the event")
+        raise ValueError(f"{text} is text, and the field wants a {wanted.type}; map a field of the event")
     if source.is_time:
         if unit is not None:
             raise ValueError("$timestamp needs no unit: it is known to be milliseconds")
         if wanted.type in (*_NEVER_TEXT, "boolean"):
-            raise ValueError(f"$timestamp is a time and the field wants a {wanted.type}; map a field of the event")
+            raise ValueError(f"$timestamp is a time, and the field wants a {wanted.type}; map a field of the event")
         unit = "ms"
     if source.path is not None and schema is not None:
         fault = path_fault(source.path, schema)
@@ -386,14 +388,14 @@ def _unit(entry: Mapping[str, Any], wanted: FieldKind) -> Unit | None:
         raise ValueError(f"a unit belongs to a time, and the field wants a {wanted.type}; leave the unit out")
     unit = entry["unit"]
     if unit not in _UNITS:
-        raise ValueError("unit is ms or s")
+        raise ValueError("unit must be ms or s")
     return "ms" if unit == "ms" else "s"
 
 
 def _constant(value: Any, wanted: FieldKind) -> _Constant:
     if value is None:
-        raise ValueError("a constant null says nothing; leave the field out")
+        raise ValueError("a constant null has no effect; leave the field out")
     try:
         return _Constant(converter(wanted.type, None)(value))
     except Unfit as unfit:
-        raise ValueError(f"the constant does not fit a {wanted.type}: {unfit.why}") from None
+        raise ValueError(f"the constant cannot be a {wanted.type}: {unfit.why}") from None

@@ -47,7 +47,7 @@ class Routed(Struct, frozen=True, gc=False):
 
 
 def position_identity(cluster_id: str, position: Position | Record) -> str:
-    """Return the identity of a record whose event has no id of its own: where it stands, for ever."""
+    """Return the identity of a record whose event has no id of its own: its position, which never changes."""
     return f"{cluster_id}/{position.topic}/{position.partition}/{position.offset}"
 
 
@@ -112,7 +112,7 @@ class RouteTable:
         return frozenset(self.destinations)
 
     def may_reach(self, destination: str, topic: str, schema: str) -> bool:
-        """Tell whether some event of the schema in the topic may go to the destination.
+        """Whether some event of the schema in the topic may go to the destination.
 
         False lets a run for this destination alone skip such records without decoding them.
         """
@@ -182,7 +182,9 @@ class RouteTable:
             message = f"target is vendor {target}, which has {len(names)} destinations; name one: {', '.join(names)}"
             raise Refusal("route", "route.ambiguous", message, field="target")
         known = ", ".join(self.destinations)
-        message = f"target is neither a destination nor a vendor with one; destinations are {known}"
+        message = (
+            f"the target is neither a destination nor a vendor with exactly one destination; destinations: {known}"
+        )
         raise Refusal("route", "route.unknown_target", message, field="target")
 
     def _unrouted(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
@@ -215,7 +217,7 @@ def reroute(
         routed = [delivery for delivery in routed if delivery.destination == wanted]
         if not routed:
             if wanted not in routes.destinations:
-                raise Refusal("route", "route.destination", f"destination {wanted} is configured no more")
+                raise Refusal("route", "route.destination", f"destination {wanted} is no longer configured")
             raise Refusal("route", "route.unrouted", f"no route sends such an event to {wanted} today")
     return [_kept(delivery, dead_letter.dedup_id) for delivery in routed]
 
@@ -306,7 +308,7 @@ def _mismatch(destination: str, schema: str, body: Any) -> Refusal:
 
 
 def _ambiguous(schema: str, names: list[str]) -> Plan:
-    message = f"schema {schema} has {len(names)} destinations ({', '.join(names)}), and no route says which"
+    message = f"schema {schema} has {len(names)} destinations ({', '.join(names)}), and no route chooses one"
 
     def refuse(_event: Event, _record: Record, _cluster_id: str) -> list[Routed]:
         raise Refusal("route", "route.ambiguous", message)

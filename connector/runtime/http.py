@@ -151,16 +151,19 @@ class Server:
         key = "error" if result.state == "refused" else "message"
         return _json_response({"state": result.state, key: result.message}, _SKIP_STATUS[result.state])
 
-    async def _act(self, request: web.Request, action: Callable[[str], Awaitable[None]]) -> web.Response:
+    async def _act(self, request: web.Request, action: Callable[[str], Awaitable[int | None]]) -> web.Response:
         """Take an action if the caller may, and return the destination's new status."""
         if not self._may_act(request):
             return self._forbidden()
         name = request.match_info["name"]
         try:
-            await action(name)
+            released = await action(name)
         except KeyError:
             return self._unknown(name)
-        return _json_response({"destination": name, **self._member.status().get("destinations", {}).get(name, {})})
+        count = {} if released is None else {"released": released}
+        return _json_response(
+            {"destination": name, **count, **self._member.status().get("destinations", {}).get(name, {})}
+        )
 
     def _unknown(self, name: str) -> web.Response:
         """Return that this member has no such destination."""

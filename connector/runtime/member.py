@@ -169,11 +169,16 @@ class Member:
         """Hold a destination until it is released. Raises `KeyError` for an unknown name."""
         self._workers[name].hold("held by an operator")
 
-    async def release(self, name: str) -> None:
-        """End a destination's holds, and every topic's storm. Raises `KeyError` for an unknown name."""
-        self._workers[name].release()
+    async def release(self, name: str) -> int:
+        """End a destination's holds and storms, and its topics' storms. Raises KeyError for an unknown name.
+
+        Returns how many records a storm had set aside: they are taken in again, and become dead letters if they are
+        refused again.
+        """
+        released = self._workers[name].release()
         if self._pipeline is not None:
-            self._pipeline.intake.release()
+            released += sum(storms.release() for storms in self._pipeline.holds.topics.values())
+        return released
 
     async def skip(self, position: Position, destination: str | None) -> Skipped:
         """Make a record a dead letter, for one destination or for all. Raises `KeyError` for an unknown destination."""

@@ -18,8 +18,9 @@ from connector.delivery.worker import Worker
 from connector.pipeline.flow import Budget
 from connector.pipeline.intake import EventDecoder, Intake, Services
 from connector.pipeline.offset_map import MAX_TEXT
+from connector.pipeline.rereading import Rereader
 from connector.pipeline.runner import RecordSource, Runner, Timing
-from connector.pipeline.storms import StormGuard, Storms
+from connector.pipeline.storms import Storms, TopicStorms
 from connector.records import TopicPartition
 from connector.routing.table import RouteTable
 from connector.telemetry.metrics import Metrics
@@ -143,7 +144,7 @@ def build(
         for name, one in settings.destinations.items()
         if only is None or name == only
     }
-    holds = IntakeHolds(routes, workers)
+    holds = IntakeHolds(settings, routes, workers, metrics, edges.clock)
     intake = Intake(
         Services(
             decoder=edges.decoder,
@@ -153,7 +154,7 @@ def build(
             budget=budget,
             metrics=metrics,
             clock=edges.clock,
-            storms=Storms(lambda topic: _topic_guard(settings, routes.reaches(topic)), holds.storm),
+            storms=holds.topics,
             cluster_id=edges.cluster_id,
         ),
         list(workers),
@@ -165,10 +166,10 @@ def build(
         edges.source,
         intake,
         list(workers.items()),
-        budget=budget,
         metrics=metrics,
         clock=edges.clock,
         timing=Timing(settings.limits.commit_interval, settings.limits.drain_timeout, edges.map_limit),
+        rereader=Rereader(edges.source, intake, holds.scopes, budget=budget, metrics=metrics, clock=edges.clock),
         on_assignment=shares.apply,
     )
     return Pipeline(runner, workers, intake, holds, budget)
@@ -190,49 +191,60 @@ def _worker(
     return Worker(destination, edges.transport(name, settings), timeout=settings.timeout, tracer=edges.tracer)
 
 
-def _topic_guard(settings: Settings, reached: frozenset[str]) -> StormGuard:
-    """Return the guard of a topic: the most patient of the destinations it reaches, off where all of them are."""
-    guards = [one.storm for name, one in settings.destinations.items() if name in reached]
-    on = [guard for guard in guards if isinstance(guard, StormSettings)]
-    return StormGuard(max(on, key=lambda guard: guard.share * guard.records) if on else "off")
+def _topic_storm(settings: Settings, reached: frozenset[str]) -> StormSettings | str:
+    """Return when a topic is in a storm: as its most patient destination says, `off` where all of them are."""
+    storms = [one.storm for name, one in settings.destinations.items() if name in reached]
+    on = [storm for storm in storms if isinstance(storm, StormSettings)]
+    return max(on, key=lambda storm: storm.share * storm.records) if on else "off"
 
 
 class IntakeHolds:
     """Shows on the destinations why records do not reach them: the registry is in trouble, or a topic in a storm."""
 
-    def __init__(self, routes: RouteTable, workers: Mapping[str, Worker]) -> None:
-        self._routes = routes
+    def __init__(
+        self, settings: Settings, routes: RouteTable, workers: Mapping[str, Worker], metrics: Metrics, clock: Clock
+    ) -> None:
         self._workers = workers
-        self._storms: dict[str, str] = {}
+        self._gauge = metrics.records_set_aside
+        metrics.on_scrape(self._update_gauge)
         self.registry: str | None = None
+        self.topics = TopicStorms(
+            lambda topic: Storms(
+                _topic_storm(settings, routes.reaches(topic)), clock, scope={"topic": topic}, on_change=self._note
+            )
+        )
+        for name, worker in workers.items():
+            worker.destination.topic_storms = lambda name=name: [  # type: ignore[misc]
+                storm
+                for topic, storms in self.topics.items()
+                if name in routes.reaches(topic)
+                for storm in storms.status()
+            ]
 
-    @property
-    def stormy(self) -> bool:
-        """Whether the storm of any topic holds it."""
-        return bool(self._storms)
-
-    def storm(self, topic: str, message: str | None) -> None:
-        """Note that a topic is held by its storm, or flows again."""
-        if message is None:
-            self._storms.pop(topic, None)
-        else:
-            self._storms[topic] = message
-        self._show()
+    def scopes(self) -> list[tuple[str | None, Storms]]:
+        """Return the storms of every destination, and of every topic with None."""
+        destinations = [(name, worker.destination.storms) for name, worker in self._workers.items()]
+        return [*destinations, *((None, storms) for storms in self.topics.values())]
 
     def registry_trouble(self, message: str | None) -> None:
         """Note that records wait for their schemas, or do so no longer."""
         self.registry = message
-        self._show()
+        for worker in self._workers.values():
+            worker.destination.hold_intake(None if message is None else Cause.REGISTRY, message or "")
 
-    def _show(self) -> None:
-        for name, worker in self._workers.items():
-            storms = [message for topic, message in self._storms.items() if name in self._routes.reaches(topic)]
-            if self.registry is not None:
-                worker.destination.hold_intake(Cause.REGISTRY, self.registry)
-            elif storms:
-                worker.destination.hold_intake(Cause.STORM, storms[0])
-            else:
-                worker.destination.hold_intake(None)
+    def _update_gauge(self) -> None:
+        """Set how many records are set aside, by destination (none for topics) and cause."""
+        counts = Counter({("", cause): 0 for cause in ("decode", "route", "internal")})
+        counts.update({(name, cause): 0 for name in self._workers for cause in ("invalid", "refused", "too_large")})
+        for name, storms in self.scopes():
+            for storm in storms.status():
+                counts[name or "", storm.cause] += storm.set_aside
+        for labels, count in counts.items():
+            self._gauge.labels(*labels).set(count)
+
+    def _note(self) -> None:
+        for worker in self._workers.values():
+            worker.destination.note()
 
 
 @dataclass(frozen=True, slots=True)

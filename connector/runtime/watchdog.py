@@ -212,7 +212,7 @@ class StuckJudge:
         pipeline = self._pipeline
         buffered = sum(worker.destination.buffer.bytes for worker in pipeline.workers.values())
         left = pipeline.budget.used - buffered
-        waits = pipeline.holds.registry is not None or pipeline.holds.stormy
+        waits = pipeline.holds.registry is not None
         return None if left <= 0 or waits else left
 
 

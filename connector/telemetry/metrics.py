@@ -81,7 +81,7 @@ DEFINITIONS: Final = tuple(
             "Records that this member did not have to deliver.",
             "records",
             (),
-            ("null_value", "unrouted", "other_destination", "finished_before"),
+            ("null_value", "unrouted", "other_destination", "finished_before", "deleted"),
         ),
         (
             "requests_total",
@@ -173,6 +173,15 @@ DEFINITIONS: Final = tuple(
             "How long a ready batch waited for the rate limit.",
             "seconds",
             _WAITS,
+        ),
+        (
+            "records_set_aside",
+            "gauge",
+            ("destination", "cause"),
+            "Records that a storm keeps back, uncommitted; those not decoded or routed without a destination.",
+            "records",
+            (),
+            ("decode", "route", "internal", "invalid", "refused", "too_large"),
         ),
         ("buffer_bytes", "gauge", (), "Memory charged for records in progress.", "bytes"),
         ("buffer_limit_bytes", "gauge", (), "Upper limit of buffer_bytes, from limits.buffer.", "bytes"),
@@ -382,6 +391,7 @@ class Metrics:
         self.destination_in_flight = self._gauge("destination_in_flight")
         self.record_waiting = self._gauge("record_waiting_seconds")
         self.rate_limit_wait = self._histogram("rate_limit_wait_seconds")
+        self.records_set_aside = self._gauge("records_set_aside")
         self.buffer_bytes = self._gauge("buffer_bytes")
         self.buffer_limit_bytes = self._gauge("buffer_limit_bytes")
         self.partition_lag = self._gauge("partition_lag")

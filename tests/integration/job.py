@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -86,6 +87,12 @@ class Vendor:
     def cuids(self) -> Counter[int]:
         """How often it accepted the event of each user."""
         return Counter(event["cuid"] for event in self.accepted)
+
+    def learn(self, name: str) -> None:
+        """Know one more event from now on."""
+        api = self._simulator.api
+        if isinstance(api, JiguangApi) and isinstance(api.events, dict):
+            self._in_loop(partial(api.events.update, {name: ATTRIBUTES}))
 
     @property
     def account(self) -> dict[str, Any]:

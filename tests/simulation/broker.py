@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal, Protocol
 
-from connector.errors import FatalError
+from connector.errors import FatalError, StartupError
 from connector.pipeline.offset_map import MAX_TEXT, FinishedMap, ForeignMetadata, Runs, decode, encode
 from connector.pipeline.runner import AssignmentListener
-from connector.records import Assigned, Commit, Record, TopicPartition
+from connector.records import Assigned, Commit, Position, Record, TopicPartition
 from tests.simulation.facts import Epoch
 
 Step = Callable[[str], bool]
@@ -262,6 +262,17 @@ class ModelSource:
             if epoch is not None and (commit.topic, commit.partition) not in faults:
                 epoch.faulty_commit = False
         return faults
+
+    async def read_again(self, positions: Sequence[Position]) -> list[Record]:
+        """Return these records; now and then Kafka does not answer."""
+        await asyncio.sleep(self._latency)
+        if self._broker.random.random() < self._broker.faults.commit:
+            self._broker.judge.saw("records could not be read again")
+            raise StartupError("Kafka did not answer")
+        self._broker.judge.saw("records were read again")
+        wanted = set(positions)
+        found = {position[:2] for position in positions}
+        return [record for at in sorted(found) for record in self._broker.logs[at].records if record.position in wanted]
 
     async def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """Return no records of these partitions."""

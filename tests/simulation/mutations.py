@@ -236,10 +236,11 @@ PIPELINE: Final = (
     Mutant(
         "dead-letter what waits for the registry",
         "connector/pipeline/intake.py",
-        "            if isinstance(outcome, SchemaUnavailable):\n",
+        "            if isinstance(outcome, SchemaUnavailable):\n                self._resolve(outcome.key)\n"
+        "                parked = True\n",
         "            if isinstance(outcome, SchemaUnavailable):\n"
         '                outcome = Refusal("decode", "decode.schema", "unknown")\n'
-        "            elif False:\n",
+        "            elif False:\n                parked = True\n",
     ),
     Mutant(
         "let others overtake what waits for the registry",
@@ -320,5 +321,56 @@ PIPELINE: Final = (
         "connector/pipeline/offset_map.py",
         "        if _checksum(base, content) != frame[3:7]:",
         "        if False:",
+    ),
+    Mutant(
+        "end a storm at any record that passes",
+        "connector/pipeline/storms.py",
+        "        probes = {storm.probing: reason for reason, storm in self._storms.items() if storm.probing is not"
+        " None}\n        if not probes:\n            return\n        for place in places:\n"
+        "            if (reason := probes.get(place)) is not None:\n",
+        "        for reason in list(self._storms) if [*places] else ():\n            if True:\n",
+    ),
+    Mutant(
+        "dead-letter a probe that is refused again",
+        "connector/pipeline/storms.py",
+        "        self._probe_ended(place)\n",
+        "        if [self._probe_ended(place) for storm in self._storms.values() if storm.probing == place]:\n"
+        "            return False\n",
+    ),
+    Mutant(
+        "keep the bytes of a record that is set aside",
+        "connector/delivery/outcome.py",
+        "        destination.buffer.forget([delivery])\n        destination.lanes.let_pass(delivery)\n",
+        "        destination.lanes.let_pass(delivery)\n",
+    ),
+    Mutant(
+        "forget what a storm set aside when it ends",
+        "connector/pipeline/storms.py",
+        "        self._let_go.extend(storm.aside)\n",
+        "",
+    ),
+    Mutant(
+        "forget what could not be read again",
+        "connector/pipeline/rereading.py",
+        "            self._put_back(storms, [place for _, place in wanted])\n            return\n",
+        "            return\n",
+    ),
+    Mutant(
+        "prepare a record for every destination when it is read again for one",
+        "connector/pipeline/intake.py",
+        "known += [(record, delivery) for delivery in routed if delivery.destination == destination]",
+        "known += [(record, delivery) for delivery in routed]",
+    ),
+    Mutant(
+        "finish a record that a storm sets aside",
+        "connector/delivery/outcome.py",
+        "        destination.buffer.forget([delivery])\n        destination.lanes.let_pass(delivery)\n",
+        "        destination.buffer.finish([delivery])\n",
+    ),
+    Mutant(
+        "write dead letters through a storm of a topic",
+        "connector/pipeline/intake.py",
+        "if record.topic == self._replay_topic or not self._services.storms.refused(refusal, place):",
+        "if self._services.storms.refused(refusal, place) or True:",
     ),
 )

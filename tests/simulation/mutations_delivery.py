@@ -117,8 +117,8 @@ DELIVERY: Final = (
     Mutant(
         "drain a storm into the dead letters",
         "connector/delivery/outcome.py",
-        "if not batch.deliveries[0].replayed and destination.storm.refused(cause, verdict.code):",
-        "if False:",
+        "if delivery.replayed or not destination.storms.refused(cause, code, why, _place_of(delivery)):",
+        "if True:",
     ),
     Mutant(
         "give up at the first failure",

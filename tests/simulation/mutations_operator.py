@@ -28,8 +28,8 @@ OPERATOR: Final = (
     Mutant(
         "skip the record behind the one that is meant",
         "connector/pipeline/intake.py",
-        "self._skips.pop(record.position, None)",
-        "self._skips.pop((record.topic, record.partition, record.offset - 1), None)",
+        "elif (skip := self._skips.pop(record.position, None)) is not None:",
+        "elif (skip := self._skips.pop((record.topic, record.partition, record.offset - 1), None)) is not None:",
     ),
     Mutant(
         "skip a record for every destination",
@@ -46,8 +46,9 @@ OPERATOR: Final = (
     Mutant(
         "skip a record whose bytes nobody counted",
         "connector/pipeline/intake.py",
-        "            self._services.budget.add(charge_of(record))\n            self._skip(",
-        "            self._skip(",
+        "            self._services.budget.add(charge_of(record))\n            self._skip(record, tracker, skip)\n"
+        "            return True\n",
+        "            self._skip(record, tracker, skip)\n            return True\n",
     ),
     Mutant(
         "leave behind what waited for the schema of a skipped record",

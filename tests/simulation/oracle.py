@@ -6,10 +6,11 @@ commit is judged at the moment at which it is stored, every acceptance at the mo
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import Final, Literal, NoReturn
 
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.dead_letters.reader import DeadLetterEntry
@@ -22,12 +23,19 @@ from tests.simulation.replays import Replays
 from tests.simulation.scenario import ACCEPT, DROP, LETTER, REFUSE, Planned, Scenario
 from tests.simulation.wishes import Wishes
 
+OVER: Final = "~"
+"""Stands for the end of a storm, behind every reason of the same moment."""
+
 
 @dataclass(slots=True)
 class Oracle:
     """Judges one world. `now` is set by whoever tells it something."""
 
     scenario: Scenario
+    set_aside: Callable[[str], Collection[tuple[str, int, int]]] = lambda _member: ()
+    """Which records of a member hold no memory, because a storm has set them aside."""
+    storms_since: Callable[[str, ParsedDeadLetter], Sequence[float]] = lambda _member, _dead_letter: ()
+    """Since when (epoch seconds) a member has had a storm of a dead letter's own reason."""
     plan: dict[tuple[str, int, int], Planned] = field(default_factory=dict)
     offsets: dict[TopicPartition, list[int]] = field(default_factory=lambda: defaultdict(list))
     accepted: dict[tuple[int, str], list[Acceptance]] = field(default_factory=lambda: defaultdict(list))
@@ -38,8 +46,13 @@ class Oracle:
     passed: dict[TopicPartition, int] = field(default_factory=dict)
     written: dict[tuple[int, str | None], list[Acceptance]] = field(default_factory=lambda: defaultdict(list))
     """Dead letters that are stored, by record and destination."""
-    settled: dict[tuple[str, str], list[tuple[int, str | None]]] = field(default_factory=lambda: defaultdict(list))
-    """By member and destination: when (epoch milliseconds) a record was accepted (None) or refused (cause and code)."""
+    settled: dict[tuple[str, str], list[tuple[float, str | None]]] = field(default_factory=lambda: defaultdict(list))
+    """By member and destination: when (epoch milliseconds) a record was accepted (None) or refused (cause and code).
+
+    `OVER` is where a storm ended, from which on it counts again from nothing.
+    """
+    released: dict[tuple[str, str], float] = field(default_factory=dict)
+    """By member and destination: when (epoch milliseconds) a storm was released first."""
     failed: set[tuple[int, str, int]] = field(default_factory=set)
     held: dict[str, dict[int, tuple[Planned, Epoch]]] = field(default_factory=lambda: defaultdict(dict))
     """By member: what it has read in the assignments that it still has."""
@@ -191,10 +204,15 @@ class Oracle:
             if self._waits(other, destination) and not wished and (other.serial, destination) not in self.blamed:
                 self.fail(f"{what}: before {other.where}, which has the same key")
 
-    def begins(self, headers: Headers) -> None:
+    def begins(self, member: str, headers: Headers) -> None:
         """Take note that a member begins to write a letter: it has decided."""
         if (parsed := parse(headers)) is not None:
             self.begun.add((self.plan[parsed.origin].serial, parsed.destination))
+            if parsed.replays or parsed.cause == "operator":
+                return
+            for since in self.storms_since(member, parsed):
+                if parsed.failed_at > since * 1000 + 2:
+                    self.fail(f"a dead letter for {parsed.code} while its storm lasts: {parsed.origin}")
 
     def _waits(self, planned: Planned, destination: str) -> bool:
         """Whether a delivery waits for its outcome, also because nobody can say yet what its refusal means."""
@@ -351,21 +369,30 @@ class Oracle:
             self.fail(f"{what}: before {patience} s were over")
 
     def judge_storms(self) -> None:
-        """Raise where a member dead-lettered more records in a row for one reason than a storm lets pass."""
+        """Raise where a member dead-lettered more of its last records for one reason than a storm lets pass."""
         for (member, destination), outcomes in self.settled.items():
             storm = self.scenario.destinations[destination].storm
             if isinstance(storm, str):
                 continue
             row: deque[str] = deque(maxlen=storm.records)
-            accepted = {at for at, reason in outcomes if reason is None}
-            for at, reason in sorted((at, reason or "") for at, reason in outcomes):
-                if at in accepted:
+            over = [at for at, reason in outcomes if reason == OVER]
+            end = self.released.get((member, destination), float("inf")) - 2
+            for at, reason in sorted((at, reason or "") for at, reason in outcomes if at < end):
+                if any(abs(at - other) < 2 for other in over):
                     # Within a millisecond nobody knows what came first.
                     row.clear()
                     continue
                 row.append(reason)
-                if row.count(reason) > storm.share * storm.records:
-                    self.fail(f"{member} dead-letters {row.count(reason)} records of {destination} in a row: {reason}")
+                if reason and row.count(reason) > storm.share * storm.records:
+                    self.fail(f"{member} dead-letters {row.count(reason)} of {destination}'s last records: {reason}")
+
+    def storm_is_over(self, member: str, destination: str | None, *, released: bool = False) -> None:
+        """Take note that a storm of a member's destination ended now; one that is `released` may drain from now on."""
+        if destination is not None:
+            at = (asyncio.get_running_loop().time() - START + WALL) * 1000
+            self.settled[member, destination].append((at, OVER))
+            if released:
+                self.released.setdefault((member, destination), at)
 
     def judge_read(self, member: str, records: Sequence[Record], epochs: Mapping[TopicPartition, Epoch]) -> None:
         """Raise where a member reads on although what it has read and not ended fills its buffer."""
@@ -373,7 +400,11 @@ class Oracle:
         for serial, (planned, epoch) in list(held.items()):
             if epochs.get((planned.topic, planned.partition)) is not epoch or not self.unfinished(planned):
                 del held[serial]
-        size = sum(FIXED_CHARGE + len(planned.value or b"") for planned, _ in held.values())
+        aside = self.set_aside(member)
+        inside = [
+            planned for planned, _ in held.values() if (planned.topic, planned.partition, planned.offset) not in aside
+        ]
+        size = sum(FIXED_CHARGE + len(planned.value or b"") for planned in inside)
         if size >= self.scenario.settings.limits.buffer:
             self.fail(f"{member} reads on, holding {size} bytes in {len(held)} records")
         for planned, epoch in held.values():
@@ -383,12 +414,13 @@ class Oracle:
             planned = self.plan[record.topic, record.partition, record.offset]
             held[planned.serial] = planned, epochs[record.topic, record.partition]
 
-    def left(self) -> list[str]:
-        """Return every delivery that has no outcome."""
+    def left(self, *, good: bool = False) -> list[str]:
+        """Return every delivery that has no outcome, or of these the `good` ones only, which a vendor takes."""
         return [
             f"{planned.where} for {name or 'anybody'}"
             for planned in self.plan.values()
             for name in self.unfinished(planned)
+            if not good or planned.fates.get(name) == ACCEPT
         ]
 
     def end_epoch(self, epoch: Epoch, now: float, *, clean: bool) -> None:

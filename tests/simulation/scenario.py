@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from connector import vendors
-from connector.config.loader import DestinationSettings, Settings
+from connector.config.loader import DestinationSettings, Settings, StormSettings
 from connector.testing.jiguang import JiguangApi
 from connector.testing.loop import WALL
 from connector.testing.mytracker import MyTrackerApi
@@ -16,7 +17,7 @@ ACCEPT, REFUSE, LETTER, DROP = "accept", "refuse", "letter", "drop"
 """Fates: the vendor takes it; it ends as a dead letter, unless the vendor took it; a dead letter; nothing happens."""
 
 KINDS: Final = vendors.kinds()
-TOPIC: Final = "events"
+TOPICS: Final = ("events", "orders")
 REPLAYS: Final = "g.replay"
 """The group's replay topic."""
 STEPS: Final = (
@@ -43,7 +44,7 @@ class Planned:
     fates: dict[str, str]
     whole: str = ACCEPT
     headers: tuple[tuple[str, bytes | None], ...] = ()
-    topic: str = TOPIC
+    topic: str = TOPICS[0]
     partition: int = 0
     offset: int = -1
     value: bytes | None = None
@@ -113,13 +114,17 @@ class Scenario:
     map_limit: int
     chunk: int
     bad: float
+    bad_kinds: tuple[str, ...]
+    """Where not empty, what is wrong with all bad records: one or a few causes, so that a storm can come of it."""
+    topics: int
     hints: bool
     foreign: str | None
     """The commit metadata that another program left behind, of `FOREIGN`."""
     weather: Weather
     crashes: tuple[Crash, ...]
     events: tuple[tuple[float, str], ...]
-    """When, and which of `rebalance`, `back`, `lost`, `join`, `stop`, `cancel`, `crash`, `skip`, `replay`."""
+    """When, and which of `rebalance`, `back`, `lost`, `join`, `stop`, `cancel`, `crash`, `skip`, `replay`, `release`.
+    """
     replays: int = 0
     """Partitions of the replay topic; where it is empty for ever it is left out."""
     server_limit: int = 2**20
@@ -165,6 +170,9 @@ def draw(seed: int) -> Scenario:
     ends = (faults_end, 3.0, 1.0)
     events = [(random.uniform(0.05, random.choice(ends)), random.choice(happenings)) for _ in range(count)]
     asked, replays = _asked(seed, faults_end)
+    storms = _storms(seed, faults_end, list(settings.destinations))
+    if storms.bad is not None and buffer == 10**6 and map_limit == 4095:
+        settings = _guarded(settings)
     crashes = [
         Crash(random.choice(STEPS), random.choice((1, 1, 1, 2, 3, 8, 20)))
         for _ in range(0 if calm else random.choice((0, 1, 2, 3)))
@@ -180,12 +188,14 @@ def draw(seed: int) -> Scenario:
         settings=settings,
         map_limit=map_limit,
         chunk=random.choice((1, 7, 50, 500)),
-        bad=random.choice((0.0, 0.1, 0.4)),
+        bad=storms.bad if storms.bad is not None else random.choice((0.0, 0.1, 0.4)),
+        bad_kinds=storms.kinds,
+        topics=storms.topics,
         hints=random.random() < 0.5,
         foreign=random.choice(FOREIGN) if random.random() < 0.2 else None,
         weather=_weather(random, faults_end, list(settings.destinations), calm=calm),
         crashes=tuple(crashes),
-        events=tuple(sorted([*events, *asked])),
+        events=tuple(sorted([*events, *asked, *storms.releases])),
         replays=replays,
         server_limit=random.choice((2**20, 2**20, 700)),
         keys=random.choice((1, 5, 40)),
@@ -205,6 +215,35 @@ def _asked(seed: int, end: float) -> tuple[list[tuple[float, str]], int]:
     if partitions:
         asked += [(random.uniform(0.3, end), "replay") for _ in range(random.choice((1, 3, 8)))]
     return asked, partitions
+
+
+def _guarded(settings: Settings) -> Settings:
+    """Return the settings with a storm guard that trips soon."""
+    soon = StormSettings(share=0.5, records=10)
+    destinations = {name: one.model_copy(update={"storm": soon}) for name, one in settings.destinations.items()}
+    return settings.model_copy(update={"destinations": destinations})
+
+
+class _Storms(NamedTuple):
+    bad: float | None
+    kinds: tuple[str, ...]
+    topics: int
+    releases: list[tuple[float, str]]
+
+
+def _storms(seed: int, end: float, names: Sequence[str]) -> _Storms:
+    """Return a share of bad records, from nearly none to nearly all, by cause, and when an operator releases.
+
+    It is of another source of randomness, so that nothing else depends on it.
+    """
+    random = Random(f"storms {seed}")
+    topics = random.choice((1, 1, 2))
+    if random.random() < 0.6:
+        return _Storms(None, (), topics, [])
+    kinds = [kind for kind in _STORMY if "tracker" in names or not kind.startswith("tracked")]
+    releases = [(random.uniform(0.3, end), "release") for _ in range(random.choice((0, 0, 1, 3)))]
+    bad = random.choice((0.01, 0.3, 0.6, 0.9, 0.95, 0.99, 0.999))
+    return _Storms(bad, tuple(random.sample(kinds, random.choice((1, 1, 2, 3)))), topics, releases)
 
 
 def _weather(random: Random, end: float, names: list[str], *, calm: bool) -> Weather:
@@ -239,7 +278,7 @@ def _settings(random: Random, buffer: int, *, doubtful: bool) -> Settings:
     both = [name for name in destinations if name != "tracker"]
     return Settings.model_validate(
         {
-            "kafka": {"topics": [TOPIC], "group_id": "g", "client": {"bootstrap.servers": "model:1"}},
+            "kafka": {"topics": list(TOPICS), "group_id": "g", "client": {"bootstrap.servers": "model:1"}},
             "destinations": destinations,
             # One destination needs no route: what has one schema goes there as it is, a run of records at once.
             "routes": [{"schema": "connector.events.JiguangUserEvent", "to": both}] if len(both) > 1 else [],
@@ -292,7 +331,7 @@ def draw_record(scenario: Scenario, random: Random, serial: int, *, good: bool =
     if "tracker" in names and random.random() < 0.3:
         kind = "tracked"
     if not good and random.random() < scenario.bad:
-        kind = random.choice(_BAD if "tracker" in names else _BAD[:-2])
+        kind = random.choice(scenario.bad_kinds or (_BAD if "tracker" in names else _BAD[:-2]))
         if kind == "odd" and not scenario.roomy:
             kind = "no_user"
         if kind == "strange" and (scenario.partitions == 1 or not scenario.alone):
@@ -316,9 +355,12 @@ def draw_record(scenario: Scenario, random: Random, serial: int, *, good: bool =
         fates = dict.fromkeys(both, ACCEPT if kind == "good" else REFUSE)
     headers = (("trace", b"%d" % serial),) if serial % 3 == 0 else ()
     partition = 0 if kind == "strange" else random.randrange(scenario.partitions)
-    return Planned(serial, kind, key, fates, whole, headers, TOPIC, partition)
+    topic = TOPICS[serial % scenario.topics]
+    return Planned(serial, kind, key, fates, whole, headers, topic, partition)
 
 
+_STORMY: Final = ("unknown_event", "bad_note", "invalid", "no_user", "broken", "unrouted", "tracked_invalid")
+"""What may be wrong with most records."""
 _BAD: Final = (
     "unknown_event",
     "bad_note",

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from connector.pipeline.runner import RecordSource
-from connector.records import Assigned, Commit, Record, TopicPartition
+from connector.records import Assigned, Commit, Position, Record, TopicPartition
 
 
 class ContractMember:
@@ -202,6 +202,36 @@ async def the_ends_become_known(world: World) -> None:
     await member.source.close()
 
 
+async def records_are_read_again_by_position(world: World) -> None:
+    """Chosen records come while polling goes on, and nothing moves: neither what is read next nor what is committed.
+
+    A position that holds no record is left out.
+    """
+    for partition in (0, 1):
+        world.produce(20, partition)
+    member = await world.join()
+    await member.until(lambda: len(member.records) == 40)
+    await member.source.pause([(world.topic, 0)])
+    wanted = [
+        Position(world.topic, partition, offset) for partition, offset in ((1, 3), (0, 7), (0, 8), (1, 19), (0, 99))
+    ]
+    reading = asyncio.create_task(member.source.read_again(wanted))
+    await member.until(reading.done)
+    found = reading.result()
+    assert sorted(record.position for record in found) == sorted(wanted[:-1])
+    assert {record.position: record.value for record in found}.items() <= {
+        record.position: record.value for record in member.records
+    }.items()
+    await member.source.resume([(world.topic, 0)])
+    for partition in (0, 1):
+        world.produce(1, partition)
+    await member.until(lambda: len(member.records) == 42)
+    assert [record.offset for record in member.records[40:]] == [20, 20]
+    member.done.clear()
+    await member.source.close()
+    assert world.committed(0) is None
+
+
 CHECKS: Final[tuple[Callable[[World], Awaitable[None]], ...]] = (
     a_restart_goes_on_where_the_commit_was,
     nothing_is_committed_by_itself,
@@ -212,4 +242,5 @@ CHECKS: Final[tuple[Callable[[World], Awaitable[None]], ...]] = (
     the_broker_takes_a_commit_that_goes_back,
     the_broker_takes_a_commit_for_what_is_another_members,
     the_ends_become_known,
+    records_are_read_again_by_position,
 )

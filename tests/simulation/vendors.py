@@ -27,6 +27,8 @@ from tests.simulation.scenario import Planned, Scenario, method_of
 STRANGERS: Final = 10**9
 """Users from this number on do not exist at the vendor."""
 
+BLAMED: Final = "4105"
+"""The code of a vendor that blames every record for a while; what any other code refuses never passes."""
 QUIET: Final = 1.0
 """Seconds for which a vendor that throttles wants to be left alone; no destination caps a wait below it."""
 
@@ -110,7 +112,7 @@ class ModelVendor:
         """Refuse everything by a code that the vendor documents as the record's fault."""
         if self.settings.vendor == "mytracker":
             return Reply(400, b'{"error": "Bad Request"}', "refused")
-        return Reply(200, b'{"code": 4105, "msg": "?"}', "refused")
+        return Reply(200, b'{"code": %s, "msg": "?"}' % BLAMED.encode(), "refused")
 
     def judge(self, request: Request, number: int, kind: str | None = None) -> Reply:
         """Return the account's answer to a request's content; `kind` is a fault of `fault` that judges."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, cast
@@ -14,7 +15,9 @@ import structlog
 
 from connector.codec.codec import Decoder
 from connector.codec.registry import Client, Registry
+from connector.dead_letters.headers import ParsedDeadLetter
 from connector.dead_letters.writer import DeadLetterWriter
+from connector.records import Position
 from connector.routing.compiler import passed_on
 from connector.runtime.pipeline import Edges, Pipeline, build
 from connector.telemetry.metrics import Metrics
@@ -24,10 +27,12 @@ from tests.simulation.edges import CONTRACTS, ModelProducer, ModelRegistry, Quic
 from tests.simulation.facts import Broken, Report
 from tests.simulation.operator import Operator
 from tests.simulation.oracle import Oracle
-from tests.simulation.scenario import HARD_STOP, KINDS, REPLAYS, TOPIC, Crash, Scenario, draw
-from tests.simulation.vendors import ModelTransport, ModelVendor, judge_rate
+from tests.simulation.scenario import HARD_STOP, KINDS, REPLAYS, TOPICS, Crash, Scenario, draw
+from tests.simulation.vendors import BLAMED, ModelTransport, ModelVendor, judge_rate
 from tests.simulation.workload import Workload
 
+MEMBER: Final = ContextVar("MEMBER", default="")
+"""The member whose task is running."""
 CLUSTER: Final = "model-cluster"
 STOPPING: Final = 5.0
 """Seconds beside the drain within which a member has to end (design: `run` stops within `drain_timeout` + 5 s)."""
@@ -82,8 +87,10 @@ class World:
         self.scenario = scenario
         self.random = Random(scenario.seed * 31 + 7)
         self.clock = LoopClock()
-        self.oracle = Oracle(scenario)
-        self.partitions = {TOPIC: scenario.partitions} | ({REPLAYS: scenario.replays} if scenario.replays else {})
+        self.oracle = Oracle(scenario, self._set_aside, self._storms_since)
+        self.partitions = dict.fromkeys(TOPICS[: scenario.topics], scenario.partitions) | (
+            {REPLAYS: scenario.replays} if scenario.replays else {}
+        )
         self.broker = ModelBroker(self.partitions, self.random, self.oracle, eager=scenario.eager)
         self.broker.crowded_from = 0.75 * scenario.map_limit
         self.workload = Workload(scenario, self.broker, self.oracle, self.clock, self.random)
@@ -100,6 +107,23 @@ class World:
             name: ModelVendor(name, one, scenario, self.oracle, self.records, self.random, self.clock.now)
             for name, one in scenario.destinations.items()
         }
+
+    def _set_aside(self, name: str) -> set[Position]:
+        """Return the records of a member that hold no memory, because a storm has set them aside."""
+        members = [member for member in self.members if member.name == name]
+        scopes = [storms for member in members for _, storms in member.pipeline.holds.scopes()]
+        return {place.position for storms in scopes for place in storms.kept()}
+
+    def _storms_since(self, name: str, parsed: ParsedDeadLetter) -> list[float]:
+        """Return since when (epoch seconds) a member has had a storm of a dead letter's own reason."""
+        found = []
+        for member in self.members:
+            if member.name == name:
+                holds = member.pipeline.holds
+                named = member.pipeline.workers.get(parsed.destination or "")
+                storms = named.destination.storms if named is not None else holds.topics[parsed.origin.topic]
+                found += [one.since for one in storms.status() if (one.cause, one.code) == (parsed.cause, parsed.code)]
+        return found
 
     def note(self, what: str, /, **fields: object) -> None:
         """Add a line to the trace."""
@@ -165,8 +189,18 @@ class World:
                 self.operator.skip(alive)
             elif what == "replay":
                 self.operator.replay()
+            elif what == "release":
+                self._release(alive)
             elif alive:
                 self._befall(self.random.choice(alive), what)
+
+    def _release(self, members: Sequence[Member]) -> None:
+        """Let go what storms have set aside, as `connector release` does for every destination."""
+        for member in members:
+            for name, storms in member.pipeline.holds.scopes():
+                if storms.release():
+                    self.oracle.saw("a storm was released")
+                    self.oracle.storm_is_over(member.name, name, released=True)
 
     def _befall(self, member: Member, what: str) -> None:
         if what == "back":
@@ -240,6 +274,7 @@ class World:
 
     async def _live(self, member: Member, decoder: Decoder) -> None:
         """Run a member to its end; where it ends before the world does, another one takes its place."""
+        MEMBER.set(member.name)
         try:
             await member.pipeline.run(member.stop)
         except asyncio.CancelledError:
@@ -279,9 +314,12 @@ class World:
             self.oracle.broken = f"{member.name} held {member.most} bytes, the limit is {member.pipeline.budget.limit}"
 
     async def _finish(self) -> None:
-        """Feed good records until everything has its outcome and is committed."""
+        """Feed good records until everything has its outcome and is committed; at last let storms go."""
+        if self.scenario.roomy:
+            await self._finish_good()
         end = self.clock.now() + HARD_STOP
         while True:
+            self._release([member for member in self.members if not member.dead])
             await self._watch(5.0)
             left = self.oracle.left()
             if not left and self._all_committed():
@@ -292,6 +330,18 @@ class World:
                 for _ in range(2):
                     self.workload.add(good=True)
         await self._let_go()
+
+    async def _finish_good(self) -> None:
+        """Feed good records until all of them are accepted, whatever storms have set aside, which holds no memory."""
+        end = self.clock.now() + HARD_STOP
+        while left := self.oracle.left(good=True):
+            if self.clock.now() > end:
+                self._stuck(left)
+            for _ in range(2):
+                self.workload.add(good=True)
+            await self._watch(5.0)
+        if any(storms for member in self.members for _, storms in member.pipeline.holds.scopes()):
+            self.oracle.saw("good records flowed through a storm")
 
     async def _let_go(self) -> None:
         """Wait until no member holds a byte: what was lost may still be under way."""
@@ -346,6 +396,11 @@ def run(seed: int, scenario: Scenario | None = None, begun: Callable[[World], No
 
     def logged(_logger: object, method: str, event: MutableMapping[str, Any]) -> str:
         name = event.pop("event", "")
+        if name == "storm.ended":
+            destination, code = event.get("destination"), event["code"]
+            if destination != "tracker" and code != BLAMED:
+                world.oracle.broken = world.oracle.broken or f"a storm of {code} ended, and nothing refused so can pass"
+            world.oracle.storm_is_over(MEMBER.get(), destination)
         world.note(f"{method} {name}", **event)
         raise structlog.DropEvent
 

@@ -15,7 +15,7 @@ import orjson
 from connector.config.loader import DestinationSettings, DocumentedLimits
 from connector.delivery.destination import Destination, Ports
 from connector.delivery.worker import Worker
-from connector.errors import TransportError
+from connector.errors import Refusal, TransportError
 from connector.pipeline.batching import Delivery, Offer, charge_of
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import PartitionTracker, destination_bit
@@ -232,6 +232,8 @@ class Rig:
         self.token = "good"
         self.reloads = 0
         self.trackers: dict[int, PartitionTracker] = {}
+        self.invalid: set[int] = set()
+        """Records that break a rule before they are sent."""
         ports = Ports(self.clock, Random(7), self.dead_letters, self.answers, self.metrics, self.budget)
 
         def reload() -> ModelVendor:
@@ -261,7 +263,18 @@ class Rig:
         tracker, bit = self.tracker(partition), destination_bit(0)
         assert tracker.begin((number,))
         tracker.route((number,), bit)
-        record = Record("t", partition, number, -1, key, b"v", ())
+        return self._made(number, tracker, key, expires_at, dedup_id)
+
+    def _made(
+        self,
+        number: int,
+        tracker: PartitionTracker,
+        key: bytes | None = None,
+        expires_at: int | None = None,
+        dedup_id: str | None = None,
+    ) -> Delivery:
+        bit = destination_bit(0)
+        record = Record("t", tracker.partition, number, -1, key, b"v", ())
         item = Item(str(number).encode(), expires_at=expires_at)
         charge = charge_of(record, item.body)
         self.budget.add(charge)
@@ -281,6 +294,32 @@ class Rig:
     def take(self, deliveries: list[Delivery], group: str = "g") -> None:
         """Offer these deliveries."""
         self.worker.offer(Offer(group, deliveries, sum(delivery.charge for delivery in deliveries)))
+
+    def refuse(self, numbers: Iterable[int]) -> None:
+        """Hand over records that break a rule."""
+        for number in numbers:
+            self.invalid.add(number)
+            self._give(self.delivery(number))
+
+    def _give(self, delivery: Delivery) -> None:
+        if delivery.record.offset in self.invalid:
+            self.worker.refuse(delivery, Refusal("invalid", "model.n", "no number"))
+        else:
+            self.take([delivery])
+
+    async def _read_again(self) -> None:
+        """Take in again what storms have set aside, as the rereader does."""
+        storms = self.destination.storms
+        while True:
+            await asyncio.sleep(0.05)
+            for place in (*storms.probes(self.clock.now()), *storms.let_go(500)):
+                if place.pending:
+                    self._give(self._made(place.offset, place.tracker))
+
+    @property
+    def set_aside(self) -> int:
+        """How many records storms have set aside."""
+        return sum(storm.set_aside for storm in self.destination.storms.status())
 
     @property
     def unfinished(self) -> int:
@@ -302,10 +341,12 @@ class Rig:
     async def running(self, *, all_done: bool = True) -> AsyncIterator[Rig]:
         """Run the worker; where all is done at the end, no byte of the budget may be left and nothing sent twice."""
         task = asyncio.create_task(self.worker.run())
+        reading = asyncio.create_task(self._read_again())
         try:
             yield self
         finally:
             task.cancel()
+            reading.cancel()
             ended = (await asyncio.gather(task, return_exceptions=True))[0]
             await self.worker.close()
         assert isinstance(ended, asyncio.CancelledError), repr(ended)

@@ -15,7 +15,7 @@ from connector.delivery.pacing import Backoff
 from connector.delivery.states import Cause, DestinationState, Event, Kind
 from connector.vendors.base import DESTINATION
 
-PROBED = (Kind.DENIED, Kind.DOUBT, Kind.STORM, Kind.OUTAGE)
+PROBED = (Kind.DENIED, Kind.DOUBT, Kind.OUTAGE)
 
 
 def free() -> Holds:
@@ -128,7 +128,7 @@ def test_a_renewed_hold_counts_from_its_newest_code() -> None:
 
 def test_a_probe_that_ends_without_an_answer_is_over() -> None:
     """A hold whose probe ended without an event of its own is probed again, later."""
-    holds = held(Kind.STORM)
+    holds = held(Kind.DOUBT)
     probe = holds.start_probe("g")
     holds.end_probe(probe, 200.0)
     assert state(holds, 200.0) is DestinationState.HELD

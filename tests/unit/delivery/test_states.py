@@ -6,7 +6,7 @@ import pytest
 
 from connector.delivery.states import TABLE, Action, Event, Kind, Phase
 
-PROBED = (Kind.DENIED, Kind.DOUBT, Kind.STORM, Kind.OUTAGE)
+PROBED = (Kind.DENIED, Kind.DOUBT, Kind.OUTAGE)
 IMPOSSIBLE = {
     *((kind, phase, Event.PROBED) for kind in Kind for phase in (Phase.FREE, Phase.PROBING)),
     *((kind, phase, Event.ENDED) for kind in Kind for phase in (Phase.FREE, Phase.HELD)),
@@ -16,7 +16,7 @@ IMPOSSIBLE = {
 """What cannot happen: a probe that ends before it began, two probes at once, a probe of what a person holds."""
 
 ENDS_A_PROBE = {
-    Event.ACCEPTED: {Kind.DENIED, Kind.DOUBT, Kind.STORM, Kind.OUTAGE},
+    Event.ACCEPTED: {Kind.DENIED, Kind.DOUBT, Kind.OUTAGE},
     Event.JUDGED: {Kind.DENIED, Kind.DOUBT, Kind.OUTAGE},
     Event.BAFFLING: {Kind.DENIED, Kind.OUTAGE},
     Event.TOO_LARGE: {Kind.DENIED, Kind.OUTAGE},

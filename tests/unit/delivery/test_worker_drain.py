@@ -150,15 +150,17 @@ async def test_a_stopped_worker_starts_nothing() -> None:
 
 
 @played
-async def test_suspended_records_of_a_leaving_partition_are_let_go() -> None:
-    """Records that wait for the end of a storm are dropped with their partition and hold no memory."""
+async def test_records_set_aside_are_forgotten_with_their_partition() -> None:
+    """Records that a storm has set aside leave with their partition: their next owner reads them again."""
     rig = Rig(storm={"records": 10})
     async with rig.running(all_done=False):
-        for n in range(50):
-            rig.worker.refuse(rig.delivery(n), Refusal("invalid", "model.n", "no number"))
-        await rig.clock.sleep(1)
+        rig.refuse(range(50))
+        await rig.clock.sleep(0.5)
+        assert rig.set_aside == 45
         rig.tracker().phase = Phase.DRAINING
         assert await rig.worker.drain(5.0)
+        assert rig.set_aside == 0
+        assert rig.destination.shown_holds() == []
         rig.tracker().phase = Phase.CLOSED
     assert rig.budget.used == 0
     assert len(rig.dead_letters.dead_letters) == 5

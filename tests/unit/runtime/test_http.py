@@ -51,10 +51,11 @@ class FakeMember(Member):
         {"one": None}[name]
         self.state = "held"
 
-    async def release(self, name: str) -> None:
+    async def release(self, name: str) -> int:
         """Release the destination; any other name is a KeyError."""
         {"one": None}[name]
         self.state = "flowing"
+        return 7
 
     async def skip(self, position: Position, destination: str | None) -> Skipped:
         """Skip offset 1, promise to skip 2, and refuse any other; a destination but `one` is a KeyError."""
@@ -143,6 +144,7 @@ async def test_actions_from_this_machine(open_server: Server, member: FakeMember
     assert (status, json.loads(body)["state"], member.state) == (200, "held", "held")
     status, body, _ = await ask(open_server, "POST", "/destinations/one/release")
     assert (status, json.loads(body)["state"], member.state) == (200, "flowing", "flowing")
+    assert json.loads(body)["released"] == 7
 
 
 async def test_a_configured_token_is_demanded_from_everyone(server: Server, member: FakeMember) -> None:
@@ -351,8 +353,8 @@ async def test_stopped_twice(server: Server) -> None:
 async def test_the_callers_half(server: Server, member: FakeMember) -> None:
     """`act` takes an action at a running member and says the state; what is refused is told in the member's words."""
     url = f"http://127.0.0.1:{server.port}/"
-    assert await asyncio.to_thread(act, "hold", "one", url, TOKEN_TEXT) == "held"
-    assert await asyncio.to_thread(act, "release", "one", url, TOKEN_TEXT) == "flowing"
+    assert await asyncio.to_thread(act, "hold", "one", url, TOKEN_TEXT) == ("held", 0)
+    assert await asyncio.to_thread(act, "release", "one", url, TOKEN_TEXT) == ("flowing", 7)
     assert member.state == "flowing"
     assert await asyncio.to_thread(skip, Position("t/x", 0, 1), "one", url, TOKEN_TEXT) == "offset 1"
     assert await asyncio.to_thread(skip, Position("t", 0, 2), None, url, TOKEN_TEXT) == "offset 2"

@@ -108,7 +108,7 @@ class Scene:
         self.runner = SimpleNamespace(polled_at=None)
         self.troubles: dict[str | None, str] = {}
         self.dead_letters = SimpleNamespace(trouble=None)
-        self.holds = SimpleNamespace(registry=None, stormy=False)
+        self.holds = SimpleNamespace(registry=None)
         pipeline = SimpleNamespace(
             runner=self.runner, workers={"d": self.rig.worker}, budget=self.rig.budget, holds=self.holds
         )

@@ -1,0 +1,111 @@
+"""Reads the records that storms have set aside again from Kafka: one at a time as a probe, all when a storm is over.
+
+The consumer's own position does not move: the source reads these positions beside it. So neither a paused intake nor a
+full buffer or offset map keeps a probe back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from connector.clock import Clock
+from connector.errors import ConnectorError
+from connector.pipeline.flow import Budget
+from connector.pipeline.intake import Intake
+from connector.pipeline.storms import Place, Storms
+from connector.records import Position, Record
+from connector.tasks import Supervisor
+from connector.telemetry.metrics import Metrics
+
+CHUNK: Final = 500
+"""Records that are read again at once."""
+RETRY_SECONDS: Final = 2.0
+
+log = structlog.get_logger()
+
+
+class PositionReader(Protocol):
+    """What reads chosen records."""
+
+    async def read_again(self, positions: Sequence[Position]) -> list[Record]:
+        """Return the records at these positions, in the order of each partition; one that is deleted is left out.
+
+        May be called while `poll` goes on. Raises `ConnectorError` where Kafka does not answer.
+        """
+        ...
+
+
+class Rereader:
+    """Takes in again what storms have set aside. `scopes` gives each destination's storms, with None the topics'."""
+
+    def __init__(
+        self,
+        reader: PositionReader,
+        intake: Intake,
+        scopes: Callable[[], Iterable[tuple[str | None, Storms]]],
+        *,
+        budget: Budget,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._reader = reader
+        self._intake = intake
+        self._scopes = scopes
+        self._budget = budget
+        self._metrics = metrics
+        self._clock = clock
+        self._tasks: Supervisor[None] = Supervisor()
+        self._not_before = float("-inf")
+
+    def turn(self) -> None:
+        """Begin to read what is due. Non-blocking; one read at a time. Raises what the last one raised unexpectedly."""
+        self._tasks.check()
+        now = self._clock.now()
+        if self._tasks.running or now < self._not_before:
+            return
+        for destination, storms in self._scopes():
+            if places := storms.probes(now):
+                self._start(destination, storms, places)
+                return
+        if self._budget.full:
+            return
+        for destination, storms in self._scopes():
+            if places := storms.let_go(CHUNK):
+                self._start(destination, storms, places)
+                return
+
+    async def close(self) -> None:
+        """Cancel a read that is under way."""
+        await self._tasks.close()
+
+    def _start(self, destination: str | None, storms: Storms, places: list[Place]) -> None:
+        self._tasks.start(self._read(destination, storms, places), "read again", None)
+
+    async def _read(self, destination: str | None, storms: Storms, places: list[Place]) -> None:
+        wanted = sorted({place.position: place for place in places if place.pending}.items())
+        try:
+            records = await self._reader.read_again([position for position, _ in wanted])
+        except ConnectorError as error:
+            log.warning("storm.unread", destination=destination, message=str(error))
+            self._put_back(storms, [place for _, place in wanted])
+            return
+        found = {record.position: record for record in records}
+        for position, place in wanted:
+            if position not in found and place.pending:
+                # Kafka has deleted it: after a restart it would not come again either.
+                place.tracker.finish((place.offset,), place.bit)
+                self._metrics.records_skipped.labels("deleted").inc()
+                log.warning(
+                    "storm.record_deleted", topic=position.topic, partition=position.partition, offset=place.offset
+                )
+        again = [(place.tracker, found[position]) for position, place in wanted if position in found and place.pending]
+        unknown = {record.position for _, record in self._intake.take_again(destination, again)}
+        self._put_back(storms, [place for position, place in wanted if position in unknown])
+
+    def _put_back(self, storms: Storms, places: list[Place]) -> None:
+        if places:
+            storms.put_back(places)
+            self._not_before = self._clock.now() + RETRY_SECONDS
