@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from connector.clock import Clock
+from connector.errors import Refusal
 
 T = TypeVar("T")
 
@@ -102,3 +103,9 @@ def place_of(error: BaseException) -> str:
         return type(error).__name__
     frame, line = (ours or frames)[-1]
     return f"{type(error).__name__} at line {line} of {frame.f_globals.get('__name__')}"
+
+
+def internal_refusal(error: Exception, step: str) -> Refusal:
+    """Return the refusal of a record that showed a fault of ours: it blocks nothing, and can be replayed later."""
+    message = f"unexpected {place_of(error)} while the record was {step}: a fault of the connector, please report it"
+    return Refusal("internal", f"internal.{type(error).__name__}", message)

@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from connector.errors import Refusal
 from connector.pipeline.offsets import PartitionTracker
 from connector.records import Headers, Item, Record, uuid5_text
 from connector.vendors.base import Limits
@@ -211,3 +212,10 @@ class OpenBatch:
 def size_alone(item: Item, limits: Limits) -> int:
     """Return the size of a body that holds this item only."""
     return limits.overhead + len(item.body)
+
+
+def too_large(item: Item, limits: Limits) -> Refusal:
+    """Return the refusal of an item that no request can hold."""
+    size = size_alone(item, limits)
+    message = f"the event alone makes a request body of {size} bytes, the limit is {limits.bytes}"
+    return Refusal("too_large", "batch.bytes", message)

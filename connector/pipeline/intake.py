@@ -30,14 +30,14 @@ import structlog
 from connector.clock import Clock
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable
-from connector.pipeline.batching import Delivery, Offer, charge_of, size_alone
+from connector.pipeline.batching import Delivery, Offer, charge_of, too_large
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Place, TopicStorms
 from connector.records import DeadLetter, Event, Item, Record, TopicPartition, uuid5_text
 from connector.routing.table import Routed, RouteTable, position_identity, reroute
-from connector.tasks import Supervisor, place_of
+from connector.tasks import Supervisor, internal_refusal
 from connector.telemetry.logs import sample
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import Vendor
@@ -80,11 +80,6 @@ class Deliverer(Protocol):
     """One destination, as intake sees it. Neither method blocks, and every delivery eventually gets an outcome."""
 
     @property
-    def name(self) -> str:
-        """The destination's name."""
-        ...
-
-    @property
     def vendor(self) -> Vendor:
         """What prepares its items."""
         ...
@@ -102,10 +97,7 @@ class DeadLetters(Protocol):
     """Where refused records go."""
 
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
-        """Return once Kafka has acknowledged the dead letter, or its partition is ours no longer.
-
-        Never raises but by cancellation.
-        """
+        """Return once Kafka has acknowledged the dead letter, or its partition is ours no longer; never else."""
         ...
 
 
@@ -362,7 +354,7 @@ class Intake:
             return self._services.decoder.decode([self._first(record) for record in records] if replayed else records)
         except Exception as error:  # noqa: BLE001 - no content of a record may end a run
             if len(records) == 1:
-                return [_internal(error, "decoded")]
+                return [internal_refusal(error, "decoded")]
             return [outcome for record in records for outcome in self._decoded([record])]
 
     def _prepare(self, decoded: Sequence[_Events]) -> None:
@@ -404,7 +396,7 @@ class Intake:
             except ConnectorError:
                 raise
             except Exception as error:  # noqa: BLE001 - no content of a record may end a run
-                self._refuse(record, tracker, _internal(error, "routed"))
+                self._refuse(record, tracker, internal_refusal(error, "routed"))
             else:
                 routed.append((record, deliveries))
         return routed
@@ -563,13 +555,13 @@ class Run:
                 self._refuse(leg, record, tracker, routed, refusal)
                 continue
             except Exception as error:  # noqa: BLE001 - no content of a record may end a run
-                self._refuse(leg, record, tracker, routed, _internal(error, "prepared"))
+                self._refuse(leg, record, tracker, routed, internal_refusal(error, "prepared"))
                 continue
             if offer is None or group is not offer.group:
                 offer, limits = leg.offer_of(group), vendor.limits(group)
                 room = limits.bytes - limits.overhead
             if len(item.body) > room:
-                self._refuse(leg, record, tracker, routed, _too_large(size_alone(item, limits), limits.bytes))
+                self._refuse(leg, record, tracker, routed, too_large(item, limits))
                 continue
             charge = charge_of(record, item.body)
             offer.charge += charge
@@ -605,15 +597,3 @@ def _log_sampled(decoded: Sequence[_Events]) -> None:
                 schema=event.schema,
                 bytes=len(record.value or b""),
             )
-
-
-def _internal(error: Exception, step: str) -> Refusal:
-    """Return the refusal of a record that showed a fault of ours: it blocks nothing, and can be replayed later."""
-    message = f"unexpected {place_of(error)} while the record was {step}: a fault of the connector, please report it"
-    return Refusal("internal", f"internal.{type(error).__name__}", message)
-
-
-def _too_large(size: int, limit: int) -> Refusal:
-    return Refusal(
-        "too_large", "batch.bytes", f"the event alone makes a request body of {size} bytes, the limit is {limit}"
-    )
