@@ -70,7 +70,7 @@ class Order:
 
 
 class Kept(NamedTuple):
-    """Why a dead letter is kept back: a rule's id or `loop_guard`, `group`, `edit` or `size`, and the reason."""
+    """Why a dead letter is kept back: a rule, `loop_guard`, `group`, `left_out`, `edit` or `size`; and the reason."""
 
     code: str
     reason: str
@@ -219,6 +219,14 @@ class Replayer:
                 "loop_guard",
                 f"it was replayed {facts.replays} times and failed each time: pass --max-replays {facts.replays + 1} "
                 "to try once more, or discard it",
+            )
+        if facts.left_out:
+            # Not even by force: what would be sent is not what was written.
+            place = f"{facts.origin.topic} {facts.origin.partition} {facts.origin.offset}"
+            return dead_letter, Kept(
+                "left_out",
+                f"it did not fit into the dead-letter topic and has no {', '.join(facts.left_out)}: produce the record "
+                f"again from its source ({place})",
             )
         if order.edits:
             edited = await self.examiner.edit(dead_letter, order.edits)

@@ -181,6 +181,20 @@ async def test_the_loop_guard_and_other_groups_are_kept_back() -> None:
 
 
 @played
+async def test_a_dead_letter_without_its_value_is_never_replayed() -> None:
+    """Not even by force: an empty value is not what was written. A discard closes it. Kills: an empty event sent."""
+    whole = dead(1)
+    headers = [*whole.headers, ("dlq-left-out", b"value"), ("dlq-value-bytes", b"9"), ("dlq-value-sha256", b"0" * 64)]
+    cut = replace(whole, value=b"", headers=headers)
+    for order in (Order(), Order(force=True)):
+        transactions, steps = await carried_out([cut], order)
+        (kept,) = outcomes(steps).values()
+        assert kept is not None
+        assert kept.code == "left_out"
+        assert transactions.written == []
+
+
+@played
 async def test_an_edited_replay_is_marked_and_its_dead_letter_is_as_it_was() -> None:
     """The changed value goes to the replay topic with the paths in `dlq-edited`; an invalid path keeps it back."""
     transactions, _ = await carried_out([dead(1)], Order(edits=(Edit("properties.city", "x"), Edit("a b", "y"))))
