@@ -212,6 +212,8 @@ async def test_an_answer_before_the_body_was_written_is_no_success(tls: str, tmp
     """A 200 to a request whose body the vendor has not read whole is no success, and the connection is broken off.
 
     The rest of the body is never sent, so the vendor cannot have acted on it.
+
+    Kills: an answer that counts although its request was never complete.
     """
     received = 0
 
