@@ -317,10 +317,10 @@ class World:
 
     async def _finish(self) -> None:
         """Feed good records until everything has its outcome and is committed; at last let storms go."""
-        if self.scenario.roomy:
-            await self._finish_good()
-        end = self.clock.now() + HARD_STOP
         judged_at = self.clock.now() + BAD_ALONE
+        if self.scenario.roomy:
+            await self._finish_good(judged_at)
+        end = self.clock.now() + HARD_STOP
         while True:
             self._release([member for member in self.members if not member.dead])
             await self._watch(5.0)
@@ -335,7 +335,7 @@ class World:
                     self.workload.add(good=True)
         await self._let_go()
 
-    async def _finish_good(self) -> None:
+    async def _finish_good(self, judged_at: float) -> None:
         """Feed good records until all of them are accepted, whatever storms have set aside, which holds no memory."""
         end = self.clock.now() + HARD_STOP
         judged_at = self.clock.now() + BAD_ALONE
