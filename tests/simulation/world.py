@@ -338,7 +338,6 @@ class World:
     async def _finish_good(self, judged_at: float) -> None:
         """Feed good records until all of them are accepted, whatever storms have set aside, which holds no memory."""
         end = self.clock.now() + HARD_STOP
-        judged_at = self.clock.now() + BAD_ALONE
         while left := self.oracle.left(good=True):
             self._end_poison(judged_at)
             if self.clock.now() > end:
