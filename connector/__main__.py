@@ -6,7 +6,6 @@ nothing is left undone: `run` ends with 0.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -16,9 +15,6 @@ from typing import Final
 STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LEVEL: Final = (signal.SIGUSR2, signal.SIGUSR1)
 """Change the log level once `run` is up; before that they would end the process."""
-
-
-FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def handle_early_signals(arguments: Sequence[str]) -> None:
@@ -54,20 +50,9 @@ def main() -> None:
     """Run the command of this process's arguments and exit with its code."""
     handle_early_signals(sys.argv[1:])
     open_closed_streams()
-    try:
-        try:
-            from connector.cli.main import main as run_command  # noqa: PLC0415 -- the imports that take long
+    from connector.cli.main import main as run_command  # noqa: PLC0415 -- the imports that take long
 
-            run_command()
-        finally:
-            # Here, and not while the interpreter ends: there a full disk is a traceback.
-            sys.stdout.flush()
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        sys.stderr.write(f"The output cannot be written: {os.strerror(error.errno)}.\n")
-        sys.stderr.flush()
-        os._exit(1)
+    run_command()
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def test_built_environment_runs_like_the_image(environment: Path, tmp_path: Path
     entry, command = json.loads(_all("run", "ENTRYPOINT")[0]), json.loads(_all("run", "CMD")[0])
     assert sorted(path.name for path in (environment / "lib/python3.11/site-packages").glob("pip*")) == []
     assert list((environment / "lib/python3.11/site-packages").glob("hatchling*")) == []
-    assert list((environment / "lib/python3.11/site-packages/connector/kafka").glob("reader.*.so")) != []
+    assert list((environment / "lib/python3.11/site-packages/connector/codec").glob("reader.*.so")) != []
     port, broker = free_ports(2)
     settings = yaml.safe_load((ROOT / "connector.example.yaml").read_text(encoding="utf-8"))
     settings["kafka"]["client"]["bootstrap.servers"] = f"127.0.0.1:{broker}"

@@ -26,7 +26,7 @@ def test_a_restart_behind_a_record_without_an_answer_repeats_nothing(job: Job, v
     stuck = FIRST_CUID + 1234
     job.produce(good(range(COUNT)))
     vendor.arm(Fault("hang", containing=f'"cuid":{stuck},'))
-    settings = job.settings({**vendor.destination, "timeout": "500ms"}, limits={"drain_timeout": "4s"})
+    settings = job.settings({**vendor.destination, "timeout": "1s"}, limits={"drain_timeout": "4s"})
     member = job.start(settings)
     member.wait(lambda: vendor.cuids.total() >= COUNT - 1, "all but the record without an answer")
     assert member.stop() == 0

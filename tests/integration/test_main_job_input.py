@@ -50,7 +50,7 @@ EXPECTED: Final = {
     "truncated_single_object": Expected("decode", "decode.payload", ("JiguangUserEvent",)),
     "left_over": Expected("decode", "decode.trailing_bytes", ("3 bytes are left",)),
     "incompatible": Expected("decode", "decode.schema_mismatch", ("cannot be read",)),
-    "no_record": Expected("decode", "decode.schema_mismatch", ("no record",)),
+    "no_record": Expected("decode", "decode.schema_mismatch", ("not a record",)),
     "other_schema": Expected("route", "route.unrouted", ("com.example.Other", "add a route")),
     "nested too deep": Expected("decode", "decode.payload", ("Nest", "deeper than 64")),
     "endless_nulls": Expected("decode", "decode.payload", ("com.example.Nulls",)),

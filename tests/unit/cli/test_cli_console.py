@@ -34,7 +34,7 @@ def _logging_is_put_back() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("more", "arguments", "code", "words"),
     [
-        ("console: {host: 0.0.0.0}", [], 1, "there is no console.token: set one"),
+        ("console: {host: 0.0.0.0}", [], 1, "console.tokens"),
         ("console: {token: short}", [], 2, "console.token"),
         ("console: {members: [ftp://x]}", [], 2, "console.members"),
         ("console: {members: ['http://u:p@x']}", [], 2, "must not contain credentials"),

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from connector.codec.editing import edit
@@ -224,6 +224,8 @@ def test_an_edit_gives_the_bytes_of_an_independent_encoder(datum: Any, text: str
 @given(datum=data, key=st.sampled_from(["a", "a.b", "c.d"]))
 def test_an_edit_of_a_map_changes_or_adds_one_entry(datum: Any, key: str) -> None:
     """The other entries keep their bytes and their order, also in blocks that are written with their size."""
+    # A path is read with its first part as the key, if there is one: `a.b` beside `a` is no entry that a path names.
+    assume(key in datum["tags"] or not any(key.startswith(f"{other}.") for other in datum["tags"]))
     edited = edit(by_fastavro(datum), 5, WIDE_TREE, [(f"tags.{key}", "8")])
     assert decoded(WIDE_PARSED, edited)["tags"] == {**datum["tags"], key: 8}
     assert decoded(WIDE_PARSED, edited)["note"] == datum["note"]
