@@ -24,6 +24,7 @@ from tools.servers import ROOT, free_ports
 SECRETS: Final = "/run/secrets/connector"
 MAY_BE_EMPTY: Final = {
     "Dead letters and skipped",
+    "Dropped parameters",
     "Extra requests and unknown outcomes",
     "Receipts",
     "Waiting for the rate limit",
