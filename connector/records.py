@@ -59,7 +59,7 @@ class LogicalType(NamedTuple):
 class LogicalValue(Struct, frozen=True, gc=False):
     """A value of a logical type as it was written: a number, or bytes.
 
-    It is converted where a mapping asks for it: a value out of range harms nobody in a field that no route uses.
+    It is converted where a mapping asks for it: a value out of range does no harm in a field that no route uses.
     """
 
     type: LogicalType

@@ -471,7 +471,7 @@ class Decoder:
                 read = reader_of(tree, reader, tagged=True, as_json=self._as_json, logical=False)
         except Mismatch as error:
             return Unreadable("decode.schema_mismatch", f"{name} cannot be read with the connector's schema: {error}")
-        except Exception as error:  # noqa: BLE001 - a schema of the registry may have anything in it, and ends nobody
+        except Exception as error:  # noqa: BLE001 - a schema of the registry may have any content
             return Unreadable("decode.schema_invalid", f"schema {name} is not valid Avro: {type(error).__name__}")
         return Writer(name, read, tree)
 

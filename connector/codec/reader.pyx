@@ -6,7 +6,7 @@ against the payload's end. The reader is strict: an index, a length or a number 
 payload, never another value. fastavro is the reference in tests, on good payloads and on broken ones.
 
 - Logical types stay as written: a node gives a `LogicalValue`, which is converted only where a mapping asks for it. So a
-  value out of range harms nobody in a field that no route uses.
+  value out of range does no harm in a field that no route uses.
 - A writer's schema that differs from the reader's is resolved while the tree is built ("Schema Resolution" of the Avro
   specification); reading stays one pass.
 - Work is counted. A payload may take `STEPS`, and `STEPS_A_BYTE` more for each of its bytes: five bytes can claim 30

@@ -273,7 +273,7 @@ class SignInGuard:
         """Return who makes a request. Raises an HTTP answer for a source that tries too many tokens."""
         if not self.needs_token:
             if any(name in request.headers for name in _FORWARDED):
-                # Whoever reaches the proxy would act as if sitting at this machine.
+                # A caller of the proxy would count as a local caller.
                 raise web.HTTPForbidden(text="behind a proxy the console needs console.tokens or console.proxy\n")
             return Caller(self._stranger(request), by_token=False, role="act")
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")

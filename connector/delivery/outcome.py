@@ -316,7 +316,7 @@ class Outcomes:
         return "gave_up" if self._tried_for_long(batch) else None
 
     def _tried_for_long(self, batch: Batch) -> bool:
-        """Whether a batch was tried for as long as the user asked; by the monotonic clock, which nobody sets."""
+        """Whether a batch was tried for as long as the user asked; by the monotonic clock, which cannot be set."""
         limit, since = self._destination.settings.retry.give_up_after, batch.first_sent_at
         return limit is not None and since is not None and self._ports.clock.now() - since >= limit
 
@@ -374,7 +374,7 @@ class Outcomes:
         self._destination.lanes.of(batch).put_parts(parts)
 
     async def _answer_ended(self, batch: Batch, code: str | None, message: str) -> None:
-        """Write a result for each question that ends without an answer, so that whoever asked learns of it."""
+        """Write a result for each question that ends without an answer, so that the caller sees it."""
         vendor = self._destination.vendor
         if not isinstance(vendor, Answering) or self._ports.answers is None:
             return

@@ -278,7 +278,7 @@ def producer_config(settings: KafkaSettings) -> dict[str, Any]:
         # The broker refuses a batch over the topic's max.message.bytes whole, with the innocent records in it. So a
         # batch of several records stays below any sensible limit of a topic.
         "batch.size": 16_384,
-        # The default of Java clients, so that a key has the same partition whoever writes.
+        # The default of Java clients, so that every producer writes a key to the same partition.
         "partitioner": "murmur2_random",
         # A record that only fits into its topic compressed must fit into the dead-letter topic too.
         **({} if "compression.codec" in settings.client else {"compression.type": "zstd"}),

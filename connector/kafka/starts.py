@@ -38,7 +38,7 @@ class Starts:
     first assignment. Their records came while the group was at work, and Kafka may take minutes to announce them, so
     starting at their end would lose them.
 
-    So whoever resolves `latest` in a topic where the group has committed nothing commits the ends of all its
+    So the member that resolves `latest` in a topic where the group has committed nothing commits the ends of all its
     partitions, those of other members included. Otherwise another member of a new group would take its own partitions,
     which have no offset yet, for added ones, and read them from their beginning.
     """

@@ -55,7 +55,7 @@ class KafkaReplayService:
     async def _carrying_out(self, kind: Kind, order: Order) -> AsyncIterator[AsyncGenerator[Step, None]]:
         """Take the transactional id over, then start to read.
 
-        In this order: whoever had the id is fenced first, so everything that it committed is read.
+        In this order: the former owner of the id is fenced first, so everything that it committed is read.
         """
         kafka = self.loaded.settings.kafka
         async with AsyncExitStack() as stack:

@@ -53,7 +53,7 @@ class Skipped(NamedTuple):
 
 
 class Skips:
-    """The deliveries of one destination that are to be skipped. Whoever takes one out writes its dead letter."""
+    """The deliveries of one destination that are to be skipped. The caller that takes one writes its dead letter."""
 
     def __init__(self) -> None:
         self._wanted: dict[Delivery, Skip] = {}

@@ -1,7 +1,7 @@
 """Hands a group's progress over between a run of all destinations and runs of one destination.
 
-`run --destination NAME` has its own group, `<group_id>.NAME`. Whoever starts next must know what the other side has
-delivered: otherwise the second split, or the way back, delivers it again. So:
+`run --destination NAME` has its own group, `<group_id>.NAME`. The side that starts next must know what the other side
+has delivered: otherwise the second split, or the way back, delivers it again. So:
 
 - A destination's own group begins with the combined group's offsets and its own part of the map.
 - The combined group begins with what every destination has finished, in its own group or in the combined one. Then it
