@@ -34,9 +34,13 @@ def main() -> None:
     runtime = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     lock("runtime", runtime, upgrade)
     pins = f"-c {ROOT / 'requirements' / 'runtime.txt'}"
-    extras = [item for extra in project["project"]["optional-dependencies"].values() for item in extra]
-    lock("otel", [pins, *runtime, *extras], upgrade)
-    lock("dev", [pins, *runtime, *extras, *project["dependency-groups"]["dev"]], upgrade)
+    optional = project["project"]["optional-dependencies"]
+    groups = project["dependency-groups"]
+    for name, extra in optional.items():
+        lock(name, [pins, *runtime, *extra], upgrade)
+    extras = [item for extra in optional.values() for item in extra]
+    lock("dev", [pins, *runtime, *extras, *groups["dev"]], upgrade)
+    lock("docs", [pins, *groups["docs"]], upgrade)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def test_no_file_contains_leftovers(what: str) -> None:
 def test_requirements_are_pinned_and_hashed() -> None:
     """Each requirement has one version and at least one hash, and development uses the runtime versions."""
     pins: dict[str, set[str]] = {}
-    for name in ("runtime", "otel", "dev"):
+    for name in ("runtime", "expressions", "otel", "dev", "docs"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
         entries = [line for line in text.splitlines() if line and not line.startswith(("#", " "))]
         assert entries
