@@ -4,7 +4,7 @@ The worker decides from them what to send, and `outcome` tells them what an answ
 
     piece of state                    owner
     --------------------------------  -------------------------
-    what holds it, and its probes     `holds`: `holds.Holds`
+    what holds it, and its probes     `holds`: `Holds`
     what answers have proved          `evidence`: `Evidence`
     the rate limit                    `bucket`: `TokenBucket`
     a 429's pause                     `throttle`: `Throttle`
@@ -17,7 +17,8 @@ The worker decides from them what to send, and `outcome` tells them what an answ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Protocol
@@ -26,23 +27,62 @@ import structlog
 
 from connector.clock import Clock
 from connector.config.loader import DestinationSettings
-from connector.delivery.buffer import Buffer
-from connector.delivery.condition_log import ConditionLog
-from connector.delivery.evidence import Evidence
-from connector.delivery.holds import Condition, Hold, Holds, Probe
-from connector.delivery.lanes import Lanes
-from connector.delivery.limits import LearnedLimits
-from connector.delivery.pacing import Backoff, Throttle, TokenBucket
-from connector.delivery.states import Cause, DestinationState, Event, Kind
-from connector.delivery.waiting import Waiting
-from connector.pipeline.batching import Offer
+from connector.delivery.isolation import Evidence
+from connector.delivery.lane import Lanes, Waiting
+from connector.delivery.pacing import Backoff, LearnedLimits, Throttle, TokenBucket
+from connector.delivery.states import Cause, Condition, ConditionLog, DestinationState, Event, Hold, Holds, Kind, Probe
+from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.flow import Budget
+from connector.pipeline.offsets import PartitionTracker
 from connector.pipeline.storms import Storms, StormStatus
 from connector.records import Answer, DeadLetter, Receipt
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import DESTINATION, Limits, Vendor
 
 log = structlog.get_logger()
+
+
+class Buffer:
+    """What a destination holds of the shared `budget`, which was charged when the deliveries were prepared."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.bytes = 0
+        """Bytes charged for the deliveries that this destination holds."""
+
+    def take(self, charge: int) -> None:
+        """Note that deliveries with this charge came in."""
+        self.bytes += charge
+
+    def finish(self, deliveries: Sequence[Delivery]) -> None:
+        """Note the outcome of deliveries: their trackers know, their bytes are free."""
+        done: defaultdict[PartitionTracker, list[int]] = defaultdict(list)
+        for delivery in deliveries:
+            done[delivery.tracker].append(delivery.record.offset)
+        for tracker, offsets in done.items():
+            # A destination has the same bit in every partition.
+            tracker.finish(offsets, deliveries[0].bit)
+        self._free(sum([delivery.charge for delivery in deliveries]))
+
+    def forget(self, deliveries: Iterable[Delivery]) -> None:
+        """Let go of deliveries whose partition has left; they have no outcome here."""
+        self._free(sum(delivery.charge for delivery in deliveries))
+
+    def kept(self, batch: Batch) -> Batch | None:
+        """Return what of a batch may still be worked on: the part whose partitions are ours. The rest is let go.
+
+        Whatever puts a batch back asks this first. Why not simply wait for the drain? It drops what the lanes hold, and
+        a batch in flight is in none: put back after the drain it would be sent for a partition that another member has.
+        """
+        left = [delivery for delivery in batch.deliveries if delivery.tracker.open]
+        if len(left) != len(batch.deliveries):
+            self.forget(delivery for delivery in batch.deliveries if not delivery.tracker.open)
+            batch.deliveries = left
+        return batch if left else None
+
+    def _free(self, charge: int) -> None:
+        self.bytes -= charge
+        self._budget.release(charge)
 
 
 class DeadLetterSink(Protocol):

@@ -6,12 +6,19 @@ in flight each, and what failed stays in front of what came later.
 
 Why not one queue per key? Keys are unbounded and mostly seen once; a lane per key would send batches of one. A lane is
 a fixed share of all keys, so its batches fill, and one request in flight for it keeps the order of every key in it.
+
+With `order: key` each key has one of `max_in_flight` lanes. Two more lanes without order hold what must not keep a
+lane back: replayed records, and parked ones. A record is parked when it cannot be sent for a reason of its own (the
+vendor fails on it, or its refusal is not believed yet): it waits in the lane for parked records, what follows it in
+its key waits in its own lane, and every other key passes.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+import shlex
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import chain, count
@@ -19,9 +26,9 @@ from operator import is_
 from typing import Final
 from zlib import crc32
 
-from connector.delivery.limits import cut
-from connector.pipeline.batching import Batch, Delivery, OpenBatch
-from connector.records import Record
+from connector.delivery.pacing import cut
+from connector.pipeline.batching import Batch, Delivery, Offer, OpenBatch
+from connector.records import Position, Record
 from connector.vendors.base import Limits
 
 Allowed = Callable[[Hashable], bool]
@@ -302,3 +309,168 @@ def _refilled(filling: OpenBatch, deliveries: list[Delivery]) -> OpenBatch:
 
 def _any(_group: Hashable) -> bool:
     return True
+
+
+class Lanes:
+    """The lanes of one destination. `limits` gives those of a group, `linger` is in seconds."""
+
+    def __init__(
+        self, limits: Callable[[Hashable], Limits], linger: float, *, max_in_flight: int, ordered: bool
+    ) -> None:
+        def lane(concurrency: int, *, ordered: bool = False) -> Lane:
+            return Lane(limits, linger, concurrency=concurrency, ordered=ordered)
+
+        self.ordered = ordered
+        self._keyed = [lane(1, ordered=True) for _ in range(max_in_flight)] if ordered else [lane(max_in_flight)]
+        self._replayed = lane(1) if ordered else self._keyed[0]
+        self._parked = lane(1) if ordered else self._keyed[0]
+        self._apart: dict[Delivery, Lane] = {}
+        """Parked records, each with the lane of its key."""
+        self.all = [*self._keyed, self._replayed, self._parked] if ordered else self._keyed
+        """Every lane; the one for parked records is the last."""
+
+    def __iter__(self) -> Iterator[Lane]:
+        """Iterate over the lanes."""
+        return iter(self.all)
+
+    def offer(self, offer: Offer, now: float) -> None:
+        """Add deliveries, each to its lane."""
+        if not self.ordered:
+            self._keyed[0].offer(offer.deliveries, offer.group, now)
+            return
+        by_lane: defaultdict[Lane, list[Delivery]] = defaultdict(list)
+        for delivery in offer.deliveries:
+            by_lane[self._lane(delivery)].append(delivery)
+        for lane, deliveries in by_lane.items():
+            lane.offer(deliveries, offer.group, now)
+
+    def of(self, batch: Batch) -> Lane:
+        """Return the lane of a batch."""
+        return self._lane(batch.deliveries[0]) if self.ordered else self._keyed[0]
+
+    def put_alone(self, batch: Batch, due: float) -> None:
+        """Put a lone record back to be sent again at `due`; with order it is parked, so that only its key waits."""
+        (delivery,) = batch.deliveries
+        if self.ordered and not delivery.replayed and delivery not in self._apart:
+            lane = self._lane(delivery)
+            lane.park(delivery)
+            self._apart[delivery] = lane
+        self.of(batch).put_waiting(batch, due)
+
+    def unpark(self) -> bool:
+        """Let what follows in its key go on, for each parked record that has its outcome or whose partition left.
+
+        Returns whether there was one.
+        """
+        over = [
+            delivery
+            for delivery in self._apart
+            if not (delivery.tracker.open and delivery.tracker.is_pending(delivery.record.offset, delivery.bit))
+        ]
+        for delivery in over:
+            self._apart.pop(delivery).unpark(delivery)
+        return bool(over)
+
+    def let_pass(self, delivery: Delivery) -> None:
+        """Let what follows a record in its key go on, because a storm sets the record aside."""
+        if (lane := self._apart.pop(delivery, None)) is not None:
+            lane.unpark(delivery)
+
+    def take_out(self, delivery: Delivery) -> Batch | None:
+        """Take one delivery out, as a batch of one that knows how often it was sent; None where it is in no lane."""
+        for lane in self.all:
+            if (batch := lane.take_out(delivery)) is not None:
+                return batch
+        return None
+
+    def drop(self, gone: Callable[[Delivery], bool]) -> list[Delivery]:
+        """Take out every delivery that is `gone`, and return them."""
+        return [delivery for lane in self.all for delivery in lane.drop(gone)]
+
+    def hurry(self, now: float) -> None:
+        """Make every waiting batch due now, because what they waited for is over."""
+        for lane in self.all:
+            lane.hurry(now)
+
+    def _lane(self, delivery: Delivery) -> Lane:
+        if delivery.replayed:
+            # Replayed records are outside key order: none of them may keep back what came later.
+            return self._replayed
+        if delivery in self._apart:
+            return self._parked
+        return self._keyed[lane_of(delivery.record, len(self._keyed))]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRecord:
+    """One record that waits alone. `since` is its first attempt (epoch seconds)."""
+
+    position: Position
+    since: float | None
+    attempts: int
+    reason: str
+
+    @property
+    def command(self) -> str:
+        """The command that makes a dead letter of it."""
+        return skip_command(self.position)
+
+
+class Waiting:
+    """What of one destination failed before and has no outcome yet: in its lanes, or in flight again."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._in_flight: list[Batch] = []
+
+    def sent_again(self, batch: Batch) -> None:
+        """Note that a batch that failed before is in flight: it waits still, because nothing has changed yet."""
+        self._in_flight.append(batch)
+
+    def answered(self, batch: Batch) -> None:
+        """Note that such a batch is no longer in flight."""
+        self._in_flight.remove(batch)
+
+    def message(self) -> str | None:
+        """Describe one batch that waits; None where none does."""
+        for batch in (*self._in_flight, *[lane.retrying for lane in self._lanes if lane.tried]):
+            if batch is not None and batch.deliveries:
+                return _describe(batch)
+        return None
+
+    def records(self) -> list[WaitingRecord]:
+        """Return every record that waits alone."""
+        return [
+            WaitingRecord(batch.deliveries[0].record.position, batch.first_attempt, batch.attempts, batch.reason)
+            for batch in self._lone()
+        ]
+
+    def longest(self, now: float) -> float:
+        """Return for how many seconds the record that has waited longest alone has waited; 0 without one."""
+        return max(
+            (now - batch.first_sent_at for batch in self._lone() if batch.first_sent_at is not None), default=0.0
+        )
+
+    def _lone(self) -> list[Batch]:
+        return [batch for batch in self._batches() if len(batch.deliveries) == 1 and batch.troubled]
+
+    def _batches(self) -> Iterable[Batch]:
+        yield from self._in_flight
+        for lane in self._lanes:
+            if lane.tried:
+                yield from lane.batches()
+
+
+def skip_command(position: Position) -> str:
+    """Return the command that makes a dead letter of a record that waits."""
+    return shlex.join(["connector", "skip", position.topic, str(position.partition), str(position.offset)])
+
+
+def _describe(batch: Batch) -> str:
+    """Describe a batch that waits; a lone record by its place."""
+    count = len(batch.deliveries)
+    times = "" if not batch.failures else "failed once: " if batch.failures == 1 else f"failed {batch.failures} times: "
+    if count != 1:
+        return f"{count} records wait to be sent again, {times}{batch.reason}"
+    topic, partition, offset = batch.deliveries[0].record.position
+    return f"the record {topic}[{partition}]@{offset} waits alone, {times}{batch.reason}"

@@ -13,12 +13,10 @@ from typing import Any, Final
 import structlog
 
 from connector.delivery.destination import Destination
-from connector.delivery.evidence import DENIED_OFTEN, HALVE_AFTER
-from connector.delivery.holds import Probe
-from connector.delivery.isolation import halves, take_apart
+from connector.delivery.isolation import DENIED_OFTEN, HALVE_AFTER, halves, take_apart
+from connector.delivery.lane import skip_command
 from connector.delivery.request import follow_delivered
-from connector.delivery.states import Event, Kind
-from connector.delivery.waiting import skip_command
+from connector.delivery.states import Event, Kind, Probe
 from connector.errors import Refusal
 from connector.pipeline.batching import Batch, Delivery
 from connector.pipeline.storms import Place

@@ -15,11 +15,10 @@ from typing import Any
 import structlog
 
 from connector.delivery.destination import Destination
-from connector.delivery.holds import Condition, Probe
 from connector.delivery.lane import Lane
 from connector.delivery.outcome import Outcomes
 from connector.delivery.request import Requests, Tracer, Transport
-from connector.delivery.states import Kind
+from connector.delivery.states import Condition, Kind, Probe
 from connector.errors import ConnectorError, Refusal
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.offsets import PartitionTracker, destination_bit

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.config.loader import RetrySettings
-from connector.delivery.holds import Holds
 from connector.delivery.pacing import Backoff
-from connector.delivery.states import Cause, DestinationState, Event, Kind
+from connector.delivery.states import Cause, DestinationState, Event, Holds, Kind
 from connector.vendors.base import DESTINATION
 
 PROBED = (Kind.DENIED, Kind.DOUBT, Kind.OUTAGE)
