@@ -44,7 +44,7 @@ class _Watched(job.MemorySource):
             return await self.nothing()
         found = await super().poll()
         self._polled += len(found)
-        if self._polled == self.records:
+        if found and self._polled == self.records:
             sys.setprofile(self._note)
         return found
 
