@@ -31,7 +31,8 @@ from connector.pipeline.batching import Batch, Delivery, Offer, OpenBatch
 from connector.records import Position, Record
 from connector.vendors.base import Limits
 
-Allowed = Callable[[Hashable], bool]
+Allowed = Callable[[Hashable], bool] | None
+"""Whether a group may be sent now; None where all may."""
 _AT_ONCE: Final = float("-inf")
 _NEVER: Final = float("inf")
 
@@ -90,11 +91,12 @@ class Lane:
         """Return the next batch to send, or None where a slot, a due time, the linger or a hold says wait."""
         if self.due > now or self.in_flight >= self.concurrency:
             return None
-        batch = self._take_front(now, allowed)
+        batch = self._take_front(now, allowed) if self._front else None
         if batch is None and not (self._ordered and (self._front or self._waiting)):
-            batch = self._take_waiting(now, allowed) or self._take_ready(allowed) or self._take_open(now, allowed)
+            batch = self._take_waiting(now, allowed) if self._waiting else None
+            batch = batch or (self._take_ready(allowed) if self._ready else None) or self._take_open(now, allowed)
         if batch is None:
-            due = self.wake_at(_any)
+            due = self.wake_at(None)
             self.due = _NEVER if due is None else due
         return batch
 
@@ -174,13 +176,13 @@ class Lane:
         if self._ordered and (self._front or self._ready):
             # The head alone decides: what is behind it waits, allowed or not.
             head = self._front[0] if self._front else self._ready[0]
-            return head.due if allowed(head.group) else None
-        times = [batch.due for batch in self._front if allowed(batch.group)]
-        if self._ready and any(allowed(batch.group) for batch in self._ready):
+            return head.due if allowed is None or allowed(head.group) else None
+        if self._ready and (allowed is None or any(allowed(batch.group) for batch in self._ready)):
             return _AT_ONCE
-        times.extend(due for due, _, batch in self._waiting if allowed(batch.group))
-        times.extend(batch.opened_at + self._linger for batch in self._open.values() if allowed(batch.group))
-        return min(times, default=None)
+        times = [(batch.due, batch.group) for batch in self._front]
+        times += [(due, batch.group) for due, _, batch in self._waiting]
+        times += [(batch.opened_at + self._linger, group) for group, batch in self._open.items()]
+        return min([due for due, group in times if allowed is None or allowed(group)], default=None)
 
     @property
     def retrying(self) -> Batch | None:
@@ -249,7 +251,7 @@ class Lane:
 
     def _take_front(self, now: float, allowed: Allowed) -> Batch | None:
         for index, batch in enumerate(self._front):
-            if batch.due <= now and allowed(batch.group):
+            if batch.due <= now and (allowed is None or allowed(batch.group)):
                 del self._front[index]
                 return batch
             if self._ordered:
@@ -272,7 +274,7 @@ class Lane:
         found = None
         while self._waiting and self._waiting[0][0] <= now:
             entry = heappop(self._waiting)
-            if allowed(entry[2].group):
+            if allowed is None or allowed(entry[2].group):
                 found = entry[2]
                 break
             skipped.append(entry)
@@ -282,7 +284,7 @@ class Lane:
 
     def _take_ready(self, allowed: Allowed) -> Batch | None:
         for index, batch in enumerate(self._ready):
-            if allowed(batch.group):
+            if allowed is None or allowed(batch.group):
                 del self._ready[index]
                 return batch
             if self._ordered:
@@ -294,7 +296,7 @@ class Lane:
             return None
         for group, batch in self._open.items():
             # The same sum as in `wake_at`: another rounding would wake too early, or never.
-            if batch.opened_at + self._linger <= now and allowed(group):
+            if batch.opened_at + self._linger <= now and (allowed is None or allowed(group)):
                 del self._open[group]
                 return batch.close("linger")
         return None
@@ -305,10 +307,6 @@ def _refilled(filling: OpenBatch, deliveries: list[Delivery]) -> OpenBatch:
     refilled = OpenBatch(filling.group, filling.limits, filling.opened_at)
     refilled.fill(deliveries)
     return refilled
-
-
-def _any(_group: Hashable) -> bool:
-    return True
 
 
 class Lanes:
@@ -324,7 +322,7 @@ class Lanes:
         self._keyed = [lane(1, ordered=True) for _ in range(max_in_flight)] if ordered else [lane(max_in_flight)]
         self._replayed = lane(1) if ordered else self._keyed[0]
         self._parked = lane(1) if ordered else self._keyed[0]
-        self._apart: dict[Delivery, Lane] = {}
+        self.apart: dict[Delivery, Lane] = {}
         """Parked records, each with the lane of its key."""
         self.all = [*self._keyed, self._replayed, self._parked] if ordered else self._keyed
         """Every lane; the one for parked records is the last."""
@@ -351,10 +349,10 @@ class Lanes:
     def put_alone(self, batch: Batch, due: float) -> None:
         """Put a lone record back to be sent again at `due`; with order it is parked, so that only its key waits."""
         (delivery,) = batch.deliveries
-        if self.ordered and not delivery.replayed and delivery not in self._apart:
+        if self.ordered and not delivery.replayed and delivery not in self.apart:
             lane = self._lane(delivery)
             lane.park(delivery)
-            self._apart[delivery] = lane
+            self.apart[delivery] = lane
         self.of(batch).put_waiting(batch, due)
 
     def unpark(self) -> bool:
@@ -364,16 +362,16 @@ class Lanes:
         """
         over = [
             delivery
-            for delivery in self._apart
+            for delivery in self.apart
             if not (delivery.tracker.open and delivery.tracker.is_pending(delivery.record.offset, delivery.bit))
         ]
         for delivery in over:
-            self._apart.pop(delivery).unpark(delivery)
+            self.apart.pop(delivery).unpark(delivery)
         return bool(over)
 
     def let_pass(self, delivery: Delivery) -> None:
         """Let what follows a record in its key go on, because a storm sets the record aside."""
-        if (lane := self._apart.pop(delivery, None)) is not None:
+        if (lane := self.apart.pop(delivery, None)) is not None:
             lane.unpark(delivery)
 
     def take_out(self, delivery: Delivery) -> Batch | None:
@@ -396,7 +394,7 @@ class Lanes:
         if delivery.replayed:
             # Replayed records are outside key order: none of them may keep back what came later.
             return self._replayed
-        if delivery in self._apart:
+        if delivery in self.apart:
             return self._parked
         return self._keyed[lane_of(delivery.record, len(self._keyed))]
 

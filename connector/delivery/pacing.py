@@ -32,11 +32,8 @@ class TokenBucket:
         self._share = 1.0
         self._next = float("-inf")
         self._taken: deque[float] = deque()
-
-    @property
-    def rate(self) -> float | None:
+        self.rate = limit
         """The requests a second that this member may make now, or None where nothing limits it."""
-        return None if self._limit is None else self._limit * self._share
 
     def delay(self, now: float) -> float:
         """Return the seconds until a request may go out; infinite while this member's share is nothing."""
@@ -74,6 +71,7 @@ class TokenBucket:
         pause = CATCH_UP if share < self._share else max(CATCH_UP, 1.0 / (self._limit * share * PACE))
         self._next = max(self._next, now + pause)
         self._share = share
+        self.rate = self._limit * share
         self._taken.clear()
 
     def wait_until(self, moment: float) -> None:
@@ -160,11 +158,12 @@ class LearnedLimits:
     def __init__(self, documented: Callable[[Hashable], Limits], now: Callable[[], float]) -> None:
         self._documented = documented
         self._now = now
-        self._learned: dict[Hashable, _Learned] = {}
+        self.learned: dict[Hashable, _Learned] = {}
+        """By group; empty while the documented limits hold."""
 
     def of(self, group: Hashable) -> Limits:
         """Return the vendor's limits, or the smaller ones that its answers have taught."""
-        learned = self._learned.get(group)
+        learned = self.learned.get(group)
         documented = self._documented(group)
         if learned is None:
             return documented
@@ -178,7 +177,7 @@ class LearnedLimits:
             learned.raise_at += learned.interval
             learned.raised = True
             if learned.limits == documented:
-                del self._learned[group]
+                del self.learned[group]
                 break
         return learned.limits
 
@@ -194,16 +193,16 @@ class LearnedLimits:
             limits = replace(limits, records=max(1, min(limits.records, weight // 2)))
         else:
             limits = replace(limits, bytes=max(limits.overhead + 1, min(limits.bytes, size // 2)))
-        before = self._learned.get(batch.group)
+        before = self.learned.get(batch.group)
         interval = RAISE_AFTER if before is None else before.interval
         if before is not None and before.raised:
             interval = min(RAISE_AT_MOST, interval * 2)
-        self._learned[batch.group] = _Learned(limits, self._now() + interval, interval)
+        self.learned[batch.group] = _Learned(limits, self._now() + interval, interval)
         return weight, size
 
     def fit(self, batch: Batch) -> list[Batch]:
         """Return a batch that is about to be sent, cut where it was closed before a smaller limit was learned."""
-        return cut(batch, self.of(batch.group)) if batch.group in self._learned else [batch]
+        return cut(batch, self.of(batch.group)) if batch.group in self.learned else [batch]
 
 
 def cut(batch: Batch, limits: Limits) -> list[Batch]:

@@ -232,24 +232,21 @@ class Holds:
 
     def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff
-        self._holds: list[Hold] = []
+        self.active: list[Hold] = []
+        """Every hold. Where there is none, no batch is kept back."""
         self._intake: Condition | None = None
-
-    def __bool__(self) -> bool:
-        """Whether any batch may be kept back."""
-        return bool(self._holds)
 
     def get(self, kind: Kind | None = None, scope: Hashable = DESTINATION) -> Hold | None:
         """Return the hold of a kind and scope; without a kind the worst one of the scope."""
-        found = (hold for hold in self._holds if hold.scope == scope and kind in (None, hold.kind))
+        found = (hold for hold in self.active if hold.scope == scope and kind in (None, hold.kind))
         return min(found, key=_badness, default=None)
 
     def blocking(self, group: Hashable) -> Probe:
         """Return the holds that keep a group's batches back: its own, and the whole destination's."""
-        if not self._holds:
+        if not self.active:
             return ()
         scopes = (DESTINATION, group, endpoint_of(group))
-        return tuple(hold for hold in sorted(self._holds, key=_badness) if hold.scope in scopes)
+        return tuple(hold for hold in sorted(self.active, key=_badness) if hold.scope in scopes)
 
     def begin(
         self,
@@ -266,7 +263,7 @@ class Holds:
         step = TABLE[kind, Phase.FREE if hold is None else hold.phase, Event.BEGUN]
         if step.action is Action.BEGIN:
             next_probe = None if kind is Kind.OPERATOR else now + self._backoff.probe(0)
-            self._holds.append(Hold(kind, scope, code, message, wall, next_probe))
+            self.active.append(Hold(kind, scope, code, message, wall, next_probe))
         elif hold is not None:
             hold.since = hold.since if hold.code == code else wall
             hold.code, hold.message = code, message
@@ -287,7 +284,7 @@ class Holds:
         `probe` is what the batch probed. `scope` is what a DENIED answer is about, `wish` the wait that the vendor asks
         for (seconds).
         """
-        if not self._holds:
+        if not self.active:
             return []
         ended = []
         for hold in self.blocking(group):
@@ -298,7 +295,7 @@ class Holds:
             phase = Phase.PROBING if hold in probe and hold.phase is Phase.PROBING else Phase.HELD
             action = TABLE[hold.kind, phase, what].action
             if action is Action.END:
-                self._holds.remove(hold)
+                self.active.remove(hold)
                 ended.append(hold)
             elif action is Action.LATER:
                 if message is not None and hold.kind is Kind.OUTAGE:
@@ -322,7 +319,7 @@ class Holds:
 
     def lasts(self, probe: Probe) -> bool:
         """Whether any hold of a probe still holds."""
-        return any(hold in self._holds for hold in probe)
+        return any(hold in self.active for hold in probe)
 
     def probe_is_due(self, group: Hashable, now: float, *, fresh: bool = False) -> bool:
         """Whether a batch of this group is kept back, and may go out as a probe now; `fresh`: if it was never sent."""
@@ -335,12 +332,12 @@ class Holds:
 
         One that is due already waits for a batch or a slot.
         """
-        times = [_due(self.blocking(scope)) for scope in {hold.scope for hold in self._holds}]
+        times = [_due(self.blocking(scope)) for scope in {hold.scope for hold in self.active}]
         return min((time for time in times if time is not None and time > now), default=None)
 
     def release(self) -> list[Hold]:
         """End every hold, because a person says so, and return them."""
-        released, self._holds = self._holds, []
+        released, self.active = self.active, []
         for hold in released:
             hold.phase = TABLE[hold.kind, hold.phase, Event.RELEASED].phase
         return released
@@ -354,7 +351,7 @@ class Holds:
 
     def shown(self, *, now: float, wall: float) -> list[Condition]:
         """Return every hold as a person sees it, the worst first."""
-        holds = [_shown(hold, now, wall) for hold in sorted(self._holds, key=_badness)]
+        holds = [_shown(hold, now, wall) for hold in sorted(self.active, key=_badness)]
         return holds if self._intake is None else [*holds, self._intake]
 
     def _probe_later(self, hold: Hold, now: float, wish: float | None) -> None:

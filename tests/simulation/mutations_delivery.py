@@ -159,14 +159,14 @@ DELIVERY: Final = (
     Mutant(
         "let a record that always fails keep its lane back",
         "connector/delivery/lane.py",
-        "        if self.ordered and not delivery.replayed and delivery not in self._apart:\n",
-        "        if self.ordered and not delivery.replayed and len(self._apart) > 99:\n",
+        "        if self.ordered and not delivery.replayed and delivery not in self.apart:\n",
+        "        if self.ordered and not delivery.replayed and len(self.apart) > 99:\n",
     ),
     Mutant(
         "keep the key of a record back after its outcome",
         "connector/delivery/lane.py",
-        "            self._apart.pop(delivery).unpark(delivery)\n",
-        "            self._apart.pop(delivery)\n",
+        "            self.apart.pop(delivery).unpark(delivery)\n",
+        "            self.apart.pop(delivery)\n",
     ),
     Mutant(
         "give a dead letter another id each time",
