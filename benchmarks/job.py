@@ -13,7 +13,7 @@ from typing import Any, Final
 from benchmarks.workloads import event
 from connector import vendors
 from connector.clock import Clock
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder
 from connector.codec.schemas import Contracts
 from connector.config.models import KafkaSettings, Settings
@@ -48,9 +48,9 @@ def records(count: int, clock: Clock, contracts: Contracts, partitions: int = 4)
 class MemorySource:
     """Returns the records in polls, and stores the last commit of each partition."""
 
-    def __init__(self, made: Sequence[Record], partitions: int = 4) -> None:
-        self._chunks = [list(made[start : start + CHUNK]) for start in range(0, len(made), CHUNK)][::-1]
-        self._partitions, self._records = partitions, len(made)
+    def __init__(self, made: Sequence[Record], partitions: int = 4, chunk: int = CHUNK) -> None:
+        self._chunks = [list(made[start : start + chunk]) for start in range(0, len(made), chunk)][::-1]
+        self._partitions, self.records = partitions, len(made)
         self._listener: AssignmentListener | None = None
         self.committed: dict[TopicPartition, int] = {}
         self.done = asyncio.Event()
@@ -65,15 +65,17 @@ class MemorySource:
         listener, self._listener = self._listener, None
         if listener is not None:
             await listener.on_assign([Assigned(TOPIC, number, 0, None, "") for number in range(self._partitions)])
-        if not self._chunks:
-            await asyncio.sleep(0.01)
-            return []
-        return self._chunks.pop()
+        return self._chunks.pop() if self._chunks else await self.nothing()
+
+    async def nothing(self) -> list[Record]:
+        """Return no records, after a moment."""
+        await asyncio.sleep(0.01)
+        return []
 
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Store the commits."""
         self.committed.update({(commit.topic, commit.partition): commit.offset for commit in commits})
-        if sum(self.committed.values()) == self._records:
+        if sum(self.committed.values()) == self.records:
             self.done.set()
         return {}
 
@@ -128,10 +130,9 @@ def _settings() -> Settings:
     )
 
 
-async def play(made: Sequence[Record], clock: Clock, contracts: Contracts) -> Mapping[TopicPartition, int]:
-    """Run all records through the pipeline and return what was committed."""
+async def play(source: MemorySource, clock: Clock, contracts: Contracts) -> Mapping[TopicPartition, int]:
+    """Run all records of the source through the pipeline and return what was committed."""
     settings, kinds = _settings(), vendors.kinds()
-    source = MemorySource(made)
 
     def reload(name: str) -> Vendor:
         return kinds["jiguang"].build(settings.destinations[name])

@@ -13,7 +13,7 @@ from msgspec import structs
 from connector import vendors
 from connector.clock import SystemClock
 from connector.codec import editing
-from connector.codec.codec import Decoder, SchemaKey
+from connector.codec.decoder import Decoder, SchemaKey
 from connector.codec.registry import NotRegistered
 from connector.codec.schemas import load_contracts
 from connector.config.loader import Loaded

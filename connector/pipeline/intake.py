@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 from typing import Final, Protocol
@@ -30,17 +30,17 @@ import structlog
 from connector.clock import Clock
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable
-from connector.pipeline.batching import Delivery, Offer, charge_of, too_large
+from connector.pipeline.batching import FIXED_CHARGE, Delivery, Offer, charge_of, too_large
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Place, TopicStorms
-from connector.records import DeadLetter, Event, Item, Record, TopicPartition, uuid5_text
+from connector.records import DeadLetter, Event, Item, Position, Record, TopicPartition, uuid5_text
 from connector.routing.table import Routed, RouteTable, position_identity, reroute
 from connector.tasks import Supervisor, internal_refusal
 from connector.telemetry.logs import sample
 from connector.telemetry.metrics import Metrics
-from connector.vendors.base import Vendor
+from connector.vendors.base import Shape, Shaped, Vendor
 
 NO_ITEM: Final = Item(b"")
 """The item of a delivery that is refused before it is sent."""
@@ -52,8 +52,19 @@ log = structlog.get_logger()
 Decoded = Event | Refusal | SchemaUnavailable
 """What became of one record: its event, why it is broken, or which schema has to be resolved first."""
 TrackerOf = Callable[[TopicPartition], PartitionTracker | None]
-_Events = tuple[PartitionTracker, list[tuple[Record, Event]]]
-"""Records of one partition with their events."""
+
+
+class PlainWriter(Protocol):
+    """A writer's schema whose plain values compiled code may turn into items."""
+
+    @property
+    def name(self) -> str:
+        """The schema's full name."""
+        ...
+
+    def maker(self, shape: Shape) -> Callable[..., list[Delivery]] | None:
+        """Return what makes deliveries of a vendor's shape from records (`codec/items.pxi`), None where it cannot."""
+        ...
 
 
 class EventDecoder(Protocol):
@@ -61,6 +72,10 @@ class EventDecoder(Protocol):
 
     def decode(self, records: list[Record]) -> list[Decoded]:
         """Return what became of each record, in their order. Never waits."""
+        ...
+
+    def plain(self, record: Record) -> tuple[bytes, PlainWriter] | None:
+        """Return what the record's value begins with, and the schema that this names; None where more has a say."""
         ...
 
     def peek(self, record: Record) -> str | None:
@@ -130,7 +145,8 @@ class Intake:
         self._only = only
         self._replay_topic = replay_topic
         self._elsewhere: dict[tuple[str, str], bool] = {}
-        self._bits = {name: destination_bit(index) for index, name in enumerate(names)}
+        bits = {name: destination_bit(index) for index, name in enumerate(names)}
+        self._legs = {name: Leg(bits[name], deliverer) for name, deliverer in services.deliverers.items()}
         self._parked: dict[TopicPartition, deque[Record]] = {}
         self._resolving: set[object] = set()
         self._tasks: Supervisor[PartitionTracker | None] = Supervisor()
@@ -244,7 +260,7 @@ class Intake:
                 known += [(record, delivery) for delivery in routed if delivery.destination == destination]
             except Refusal as refusal:
                 known.append((record, Routed(destination, refusal, position_identity(cluster_id, record))))
-        run = Run(self._services, self._bits)
+        run = Run(self._services, self._legs)
         run.prepare_again(tracker, destination, known)
         run.offer()
         return unknown
@@ -315,14 +331,67 @@ class Intake:
         return record if dead_letter is None else dead_letter.first_record(record)
 
     def _process(self, runs: Sequence[tuple[PartitionTracker, list[Record]]]) -> None:
-        now = self._services.clock.now
+        """Make deliveries of what was read: plain records at once in compiled code, the others step by step."""
+        run = Run(self._services, self._legs)
+        for tracker, records in runs:
+            left = records
+            while made := self._make_at_once(run, tracker, left):
+                # The record that ended it is not plain, and perhaps the only one.
+                self._make(run, tracker, left[made : made + 1])
+                left = left[made + 1 :]
+            self._make(run, tracker, left)
+        run.offer()
+
+    def _make_at_once(self, run: Run, tracker: PartitionTracker, records: list[Record]) -> int:
+        """Make deliveries of the first records that are plain, without their events; return how many that were.
+
+        Plain is a value of the vendor's contract schema that goes to one destination whatever it holds, and that has
+        the vendor's shape. Where anything else has a say (a replay, a storm, what was finished before), none is.
+        """
+        topic, services = tracker.topic, self._services
+        found = services.decoder.plain(records[0]) if records else None
+        if found is None or tracker.partial or topic == self._replay_topic or topic in services.storms or sample.on:
+            return 0
+        if self._parked and (topic, tracker.partition) in self._parked:
+            return 0
+        prefix, writer = found
+        leg = self._legs.get(services.routes.only_destination(topic, writer.name) or "")
+        if leg is None or leg.shaped is None or (maker := writer.maker(leg.shaped.shape)) is None:
+            return 0
+        limits = leg.vendor.limits(None)
+        # A record's offset ends its identity: what goes before is the same for all of them.
+        identity = position_identity(services.cluster_id, Position(topic, tracker.partition, 0))[:-1].encode()
+        deliveries = maker(
+            records,
+            prefix,
+            identity,
+            run.now + leg.shaped.clock_ahead,
+            leg.shaped.clock_ahead,
+            limits.bytes - limits.overhead,
+            FIXED_CHARGE,
+            Item,
+            Delivery,
+            tracker,
+            leg.bit,
+        )
+        if deliveries:
+            tracker.route([delivery.record.offset for delivery in deliveries], leg.bit)
+            offer = leg.offer_of(None)
+            offer.deliveries += deliveries
+            offer.charge += sum([delivery.charge for delivery in deliveries])
+        return len(deliveries)
+
+    def _make(self, run: Run, tracker: PartitionTracker, records: list[Record]) -> None:
+        """Decode, route and prepare records one after the other."""
+        if not records:
+            return
+        now, time = self._services.clock.now, self._services.metrics.time_seconds
         started = now()
-        decoded = [(tracker, self._decode(tracker, records)) for tracker, records in runs]
+        events = self._decode(tracker, records)
         if sample.on:
-            _log_sampled(decoded)
+            _log_sampled(events)
         between = now()
-        self._prepare(decoded)
-        time = self._services.metrics.time_seconds
+        self._prepare(run, tracker, events)
         time.add("decode", between - started)
         time.add("prepare", now() - between)
 
@@ -357,22 +426,19 @@ class Intake:
                 return [internal_refusal(error, "decoded")]
             return [outcome for record in records for outcome in self._decoded([record])]
 
-    def _prepare(self, decoded: Sequence[_Events]) -> None:
-        """Route and prepare events, and offer them to their destinations."""
-        run = Run(self._services, self._bits)
-        for tracker, events in decoded:
-            routed = self._route(tracker, events)
-            if (destination := self._only_destination(tracker.topic, events)) is not None:
-                records, deliveries = [record for record, _ in routed], [delivery for _, (delivery,) in routed]
-                run.prepare(tracker, records, {destination: deliveries})
-            else:
-                for record, each in routed:
-                    run.prepare(tracker, [record], {delivery.destination: [delivery] for delivery in each})
-            if routed and tracker.topic in self._services.storms and tracker.topic != self._replay_topic:
-                storms = self._services.storms[tracker.topic]
-                storms.accepted(len(routed))
-                storms.passed(Place(tracker, record.offset, WHOLE) for record, _ in routed)
-        run.offer()
+    def _prepare(self, run: Run, tracker: PartitionTracker, events: Sequence[tuple[Record, Event]]) -> None:
+        """Route and prepare events."""
+        routed = self._route(tracker, events)
+        if (destination := self._only_destination(tracker.topic, events)) is not None:
+            records, deliveries = [record for record, _ in routed], [delivery for _, (delivery,) in routed]
+            run.prepare(tracker, records, {destination: deliveries})
+        else:
+            for record, each in routed:
+                run.prepare(tracker, [record], {delivery.destination: [delivery] for delivery in each})
+        if routed and tracker.topic in self._services.storms and tracker.topic != self._replay_topic:
+            storms = self._services.storms[tracker.topic]
+            storms.accepted(len(routed))
+            storms.passed(Place(tracker, record.offset, WHOLE) for record, _ in routed)
 
     def _route(
         self, tracker: PartitionTracker, events: Sequence[tuple[Record, Event]]
@@ -484,14 +550,21 @@ class Intake:
             self._services.budget.release(charge_of(record))
 
 
-@dataclass(slots=True)
-class _Leg:
-    """One destination of a run: the bit of its deliveries, and those that are prepared."""
+class Leg:
+    """One destination, as a run sees it: the bit of its deliveries, and those that are prepared."""
 
-    bit: int
-    deliverer: Deliverer
-    vendor: Vendor
-    offers: list[Offer] = field(default_factory=list)
+    __slots__ = ("bit", "deliverer", "offers", "shaped", "vendor")
+
+    def __init__(self, bit: int, deliverer: Deliverer) -> None:
+        self.bit = bit
+        self.deliverer = deliverer
+        self.offers: list[Offer] = []
+        self.take_vendor(deliverer.vendor)
+
+    def take_vendor(self, vendor: Vendor) -> None:
+        """Use the vendor as it is built now; its secrets, and so its settings, may have been read again."""
+        self.vendor = vendor
+        self.shaped = vendor if isinstance(vendor, Shaped) else None
 
     def offer_of(self, group: Hashable) -> Offer:
         """Return what the group's next delivery is added to: the last offer, or a new one where that is another's."""
@@ -503,14 +576,16 @@ class _Leg:
 class Run:
     """The deliveries of the records that were read together, offered at once to each destination."""
 
-    __slots__ = ("_legs", "_now", "_services")
+    __slots__ = ("_legs", "_services", "now")
 
-    def __init__(self, services: Services, bits: Mapping[str, int]) -> None:
+    def __init__(self, services: Services, legs: Mapping[str, Leg]) -> None:
         self._services = services
-        self._now = int(services.clock.wall() * 1000)
-        self._legs = {
-            name: _Leg(bits[name], deliverer, deliverer.vendor) for name, deliverer in services.deliverers.items()
-        }
+        self._legs = legs
+        self.now = int(services.clock.wall() * 1000)
+        """Epoch milliseconds, for the vendors' rules about time."""
+        for leg in legs.values():
+            if leg.deliverer.vendor is not leg.vendor:
+                leg.take_vendor(leg.deliverer.vendor)
 
     def prepare(
         self, tracker: PartitionTracker, records: Sequence[Record], routed: Mapping[str, Sequence[Routed]]
@@ -537,9 +612,9 @@ class Run:
         leg = self._legs[destination]
         self._add(leg, tracker, [(record, delivery, tracker.left(record.offset) or 0) for record, delivery in routed])
 
-    def _add(self, leg: _Leg, tracker: PartitionTracker, run: Iterable[tuple[Record, Routed, int]]) -> None:
+    def _add(self, leg: Leg, tracker: PartitionTracker, run: Iterable[tuple[Record, Routed, int]]) -> None:
         """Prepare one partition's deliveries for one destination."""
-        vendor, now, bit = leg.vendor, self._now, leg.bit
+        vendor, now, bit = leg.vendor, self.now, leg.bit
         offer: Offer | None = None
         room = 0
         for record, routed, left in run:
@@ -569,7 +644,7 @@ class Run:
                 Delivery(record, tracker, bit, item, routed.identity, charge, routed.first_dedup_id)
             )
 
-    def _refuse(self, leg: _Leg, record: Record, tracker: PartitionTracker, routed: Routed, refusal: Refusal) -> None:
+    def _refuse(self, leg: Leg, record: Record, tracker: PartitionTracker, routed: Routed, refusal: Refusal) -> None:
         """Hand over a delivery that breaks a rule before it is sent."""
         charge = charge_of(record)
         self._services.budget.add(charge)
@@ -579,15 +654,16 @@ class Run:
     def offer(self) -> None:
         """Hand over what was prepared."""
         for leg in self._legs.values():
-            for offer in leg.offers:
+            offers, leg.offers = leg.offers, []
+            for offer in offers:
                 if offer.deliveries:
                     self._services.budget.add(offer.charge)
                     leg.deliverer.offer(offer)
 
 
-def _log_sampled(decoded: Sequence[_Events]) -> None:
+def _log_sampled(events: Sequence[tuple[Record, Event]]) -> None:
     """Log the records that the sample took: what they are, and no value that is in them."""
-    for record, event in chain.from_iterable(events for _, events in decoded):
+    for record, event in events:
         if sample.takes(record.topic, record.partition, record.offset):
             log.debug(
                 "record.decoded",

@@ -62,13 +62,13 @@ class PartitionTracker:
         "_absent",
         "_changed",
         "_fans_out",
-        "_partial",
         "_pending",
         "_phase",
         "_restored",
         "claims",
         "destinations",
         "open",
+        "partial",
         "partition",
         "position",
         "set_aside",
@@ -99,7 +99,8 @@ class PartitionTracker:
         self.set_aside = 0
         """How many of its deliveries a storm has set aside."""
         self._pending: dict[int, int] = {}
-        self._partial: dict[int, int] = {}
+        self.partial: dict[int, int] = {}
+        """By offset, the bits for which a record is finished while others are left."""
         self._restored = restored if restored is not None and not restored.is_empty() else None
         claims = {} if restored is None else restored.parts
         self._absent = {name: runs for name, runs in claims.items() if runs.bounds and name not in self.destinations}
@@ -168,7 +169,7 @@ class PartitionTracker:
                 # Kept from now on: routing may come much later, and until then the map would forget these claims.
                 done = self._restored_mask(offset)
                 if done:
-                    self._partial[offset] = done
+                    self.partial[offset] = done
         self._pending[offset] = WHOLE
         return True
 
@@ -185,7 +186,7 @@ class PartitionTracker:
         """
         if mask & (mask - 1):
             self._widen(mask, len(offsets))
-        partial = self._partial
+        partial = self.partial
         if not partial:
             self._pending.update(dict.fromkeys(offsets, mask))
             return [mask] * len(offsets)
@@ -202,7 +203,7 @@ class PartitionTracker:
         if self._phase is Phase.CLOSED:
             return
         self._changed = True
-        pending, partial = self._pending, self._partial
+        pending, partial = self._pending, self.partial
         if len(offsets) > 1 and not partial and set(map(pending.__getitem__, offsets)) == {bit}:
             # Nothing else is left to do for any of them: they go in one sweep.
             deque(map(pending.pop, offsets), maxlen=0)
@@ -245,7 +246,7 @@ class PartitionTracker:
         watermark = self.watermark
         whole = Runs.complement(watermark, self.position, self._pending)
         parts: dict[str, list[int]] = {}
-        for offset, done in self._partial.items():
+        for offset, done in self.partial.items():
             for index, name in enumerate(self.destinations):
                 if done & (WHOLE << (index + 1)):
                     parts.setdefault(name, []).append(offset)
@@ -264,7 +265,7 @@ class PartitionTracker:
 
     def names_of_parts(self) -> tuple[str, ...]:
         """Return the destinations for which the map may claim a record that is not done; none if all have one."""
-        if not self._fans_out and not self._partial and self._restored is None and not self._absent:
+        if not self._fans_out and not self.partial and self._restored is None and not self._absent:
             return ()
         return (*self.destinations, *self._absent)
 

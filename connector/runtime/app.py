@@ -18,7 +18,7 @@ import structlog
 
 from connector import __version__, vendors
 from connector.clock import Clock, SystemClock
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder
 from connector.codec.registry import Registry
 from connector.codec.schemas import Schema, load_contracts

@@ -46,7 +46,7 @@ PURE_MODULES = (
     "connector.pipeline.flow",
     "connector.pipeline.offset_map",
     "connector.pipeline.offsets",
-    "connector.delivery.holds",
+    "connector.delivery.states",
     "connector.delivery.isolation",
     "connector.delivery.lane",
     "connector.delivery.pacing",

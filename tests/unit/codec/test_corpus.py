@@ -14,7 +14,7 @@ from fastavro import parse_schema, schemaless_reader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.reader import reader_of
 from connector.codec.schemas import Contracts, read_schema, without_logical_types
 from connector.errors import Refusal

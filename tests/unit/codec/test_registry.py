@@ -11,7 +11,7 @@ from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from structlog.testing import capture_logs
 
-from connector.codec.codec import (
+from connector.codec.decoder import (
     SCHEMA_HEADER,
     UNKNOWN_SECONDS,
     Decoder,

@@ -37,7 +37,7 @@ def count(records: list[Record]) -> Counter[str]:
     async def play() -> None:
         sys.setprofile(note)
         try:
-            committed = await job.play(records, LoopClock(), load_contracts())
+            committed = await job.play(job.MemorySource(records), LoopClock(), load_contracts())
         finally:
             sys.setprofile(None)
         assert sum(committed.values()) == len(records)

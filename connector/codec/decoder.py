@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import structlog
 
 from connector.clock import Clock
-from connector.codec.reader import Broken, Mismatch, read_run, reader_of
+from connector.codec.reader import Broken, Mismatch, items_of, read_run, reader_of
 from connector.codec.registry import NotRegistered, Registry, RegistryTrouble
 from connector.codec.schemas import (
     RECORDS,
@@ -34,6 +34,7 @@ from connector.codec.schemas import (
 )
 from connector.errors import Refusal, SchemaUnavailable, StartupError
 from connector.records import UNREADABLE_HEADERS, DecodedKey, Event, Record
+from connector.vendors.base import Shape
 
 WIRE_MAGIC: Final = b"\x00"
 SINGLE_OBJECT: Final = b"\xc3\x01"
@@ -79,6 +80,7 @@ _LOOKS: Final = {ord("{"): ", like JSON text", ord("["): ", like JSON text", ord
 _log = structlog.get_logger()
 
 Trouble = Callable[[str | None], None]
+ItemMaker = Callable[..., list[Any]]
 Read = Callable[[bytes, int], tuple[Any, int]]
 """Decodes the payload at an index; returns the datum and the index after it. Raises anything."""
 
@@ -145,6 +147,13 @@ class Writer:
     name: str
     read: Read
     tree: Any
+    _makers: dict[Shape, ItemMaker | None] = field(default_factory=dict)
+
+    def maker(self, shape: Shape) -> ItemMaker | None:
+        """Return what makes items of a vendor's shape from plain values, None where the schema does not allow it."""
+        if shape not in self._makers:
+            self._makers[shape] = items_of(self.read, shape)
+        return self._makers[shape]
 
 
 class Unreadable(NamedTuple):
@@ -228,6 +237,16 @@ class Decoder:
             except (Refusal, SchemaUnavailable) as error:
                 decoded.append(error)
         return decoded
+
+    def plain(self, record: Record) -> tuple[bytes, Writer] | None:
+        """Return what a record's value begins with, and the writer that this names; None where more has a say."""
+        value = record.value or b""
+        if record.headers or record.topic in self._plain:
+            return None
+        for length in (WIRE_LENGTH, SINGLE_LENGTH):
+            if (writer := self._by_prefix.get(value[:length])) is not None:
+                return value[:length], writer
+        return None
 
     def event(self, record: Record) -> Event:
         """Return the event in a record whose value is not null.
