@@ -408,3 +408,24 @@ async def test_a_hold_and_its_end_are_logged_at_once_unless_they_go_to_and_fro()
                 await rig.clock.sleep(0.1)
     states = [line["state"] for line in lines if line["event"] == "destination.state"]
     assert states == ["held", "flowing"] * 3
+
+
+@pytest.mark.promise("P5")
+def test_records_that_always_fail_leave_half_of_a_low_rate_limit_to_others() -> None:
+    """Twenty records that always get 500 do not use up two requests a second: every other record is delivered.
+
+    Kills: sending whatever is due again before anything new.
+    """
+
+    async def play() -> None:
+        retry = {"initial": 0.05, "max": 0.5}
+        rig = Rig(failing(*range(20)), requests_per_second=2, batch={"records": 1}, max_in_flight=1, retry=retry)
+        async with rig.running():
+            rig.offer(range(60))
+            await rig.clock.sleep(120)
+            accepted = {number for call in rig.transport.calls for number in call.numbers}
+            assert set(range(20, 60)) <= accepted
+            rig.transport.behave = lambda _call: OK
+            await rig.done(within=600)
+
+    run_virtual(play())
