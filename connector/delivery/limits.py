@@ -8,12 +8,15 @@ from math import ceil
 from typing import Final, Literal
 
 from connector.pipeline.batching import Batch, OpenBatch
+from connector.recent import Recent
 from connector.vendors.base import Limits
 
 RAISE_AFTER: Final = 60.0
 """Seconds after which a learned limit is raised for the first time; each time that this was too much, twice as long."""
 RAISE_AT_MOST: Final = 3600.0
 RAISE_BY: Final = 1.25
+_GROUPS: Final = 1000
+"""For how many groups a limit is remembered: a group may be named by what a record holds."""
 
 
 @dataclass(slots=True)
@@ -36,7 +39,7 @@ class LearnedLimits:
     def __init__(self, documented: Callable[[Hashable], Limits], now: Callable[[], float]) -> None:
         self._documented = documented
         self._now = now
-        self._learned: dict[Hashable, _Learned] = {}
+        self._learned: Recent[Hashable, _Learned] = Recent(_GROUPS)
 
     def of(self, group: Hashable) -> Limits:
         """Return the vendor's limits, or the smaller ones that its answers have taught."""
@@ -54,7 +57,7 @@ class LearnedLimits:
             learned.raise_at += learned.interval
             learned.raised = True
             if learned.limits == documented:
-                del self._learned[group]
+                self._learned.pop(group)
                 break
         return learned.limits
 
@@ -74,7 +77,7 @@ class LearnedLimits:
         interval = RAISE_AFTER if before is None else before.interval
         if before is not None and before.raised:
             interval = min(RAISE_AT_MOST, interval * 2)
-        self._learned[batch.group] = _Learned(limits, self._now() + interval, interval)
+        self._learned.put(batch.group, _Learned(limits, self._now() + interval, interval))
         return weight, size
 
     def fit(self, batch: Batch) -> list[Batch]:

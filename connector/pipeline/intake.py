@@ -35,6 +35,7 @@ from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Place, TopicStorms
+from connector.recent import Recent
 from connector.records import DeadLetter, Event, Item, Record, TopicPartition, uuid5_text
 from connector.routing.table import Routed, RouteTable, position_identity, reroute
 from connector.tasks import Supervisor, internal_refusal
@@ -45,6 +46,8 @@ from connector.vendors.base import Vendor
 NO_ITEM: Final = Item(b"")
 """The item of a delivery that is refused before it is sent."""
 
+_SCHEMAS: Final = 1000
+"""For how many schemas it is remembered whether they are for another destination."""
 _PARTITION: Final = attrgetter("topic", "partition")
 
 log = structlog.get_logger()
@@ -129,7 +132,7 @@ class Intake:
         self._services = services
         self._only = only
         self._replay_topic = replay_topic
-        self._elsewhere: dict[tuple[str, str], bool] = {}
+        self._elsewhere: Recent[tuple[str, str], bool] = Recent(_SCHEMAS)
         self._bits = {name: destination_bit(index) for index, name in enumerate(names)}
         self._parked: dict[TopicPartition, deque[Record]] = {}
         self._resolving: set[object] = set()
@@ -302,7 +305,7 @@ class Intake:
         known = self._elsewhere.get((record.topic, schema))
         if known is None:
             known = not self._services.routes.may_reach(only, record.topic, schema)
-            self._elsewhere[record.topic, schema] = known
+            self._elsewhere.put((record.topic, schema), known)
         return known
 
     def _replayed(self, record: Record) -> ParsedDeadLetter | None:
