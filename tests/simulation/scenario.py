@@ -359,7 +359,7 @@ def draw_record(scenario: Scenario, random: Random, serial: int, *, good: bool =
         if kind == "strange" and (scenario.partitions == 1 or not scenario.alone):
             # Where all that a member reads waits behind it, no known schema can tell that it is the right registry.
             kind = "broken"
-    if good and kind == "good" and serial % 2 and "tracker" in names:
+    if good and kind == "good" and serial // len(TOPICS) % 2 and "tracker" in names:
         kind = "tracked"
     mood = Random(f"poison {scenario.seed} {serial}")
     if not good and kind == "good" and scenario.roomy and mood.random() < scenario.poison:

@@ -203,6 +203,9 @@ class ModelTransport:
     async def send(self, request: Request, timeout: float) -> Response:
         """Bring a request to the vendor, or not; return its answer, or not."""
         vendor, oracle = self._vendor, self._vendor.oracle
+        if not self._step("alive"):
+            # Nothing that a dead member sends reaches anybody, so nothing of it is judged.
+            raise TransportError("dead", unknown_outcome=True)
         body = request.body or b""
         serials = vendor.serials(body)
         meant = self._check(serials, body)
