@@ -424,6 +424,7 @@ class Outcomes:
                 request_id=request_id,
                 attempts=batch.attempts,
                 first_attempt=batch.first_attempt,
+                replayed=delivery.replayed,
             )
             for delivery in batch.deliveries
         )

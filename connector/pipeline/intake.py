@@ -479,6 +479,7 @@ class Intake:
                     field=refusal.field,
                     vendor=None if before is None else before.vendor,
                     destination=None if before is None else before.destination,
+                    replayed=before is not None,
                 ),
                 tracker.is_ours,
             )
