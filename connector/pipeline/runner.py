@@ -186,6 +186,8 @@ class Runner:
         """When the consumer was polled last (monotonic seconds); None before that."""
         self.joining_since: float | None = None
         """Since when the group has told this member nothing (monotonic seconds); None once it has."""
+        self.lost_at = float("-inf")
+        """When the group took partitions away without a rebalance (monotonic seconds)."""
 
     @property
     def assigned(self) -> frozenset[TopicPartition]:
@@ -239,7 +241,8 @@ class Runner:
         """End the epochs without a commit: another member has the partitions already."""
         self._metrics.rebalances.labels("lost").inc()
         gone = self._take_trackers(partitions, Phase.CLOSED)
-        self.joining_since = None if self._trackers else self._clock.now()
+        self.lost_at = self._clock.now()
+        self.joining_since = None if self._trackers else self.lost_at
         self._intake.forget(list(gone))
         for destination in self._destinations:
             destination.drop()

@@ -232,6 +232,10 @@ class Storms:
                 return True
         return place in self._let_go
 
+    def is_probe(self, place: Place) -> bool:
+        """Whether a record is a storm's probe now, perhaps not read again yet."""
+        return any(storm.probing == place for storm in self._storms.values())
+
     def forget(self) -> None:
         """Forget the records whose partition is leaving."""
         for storm in self._storms.values():
