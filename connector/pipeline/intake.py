@@ -200,17 +200,41 @@ class Intake:
         return True
 
     def take_parked(self, tracker_of: TrackerOf) -> None:
-        """Go on with parked records whose schema has an answer now. Raises what a background task has raised."""
+        """Go on with parked records whose schema has an answer now, as far as the budget has room.
+
+        A record that goes to several destinations is charged once while it is parked, and then for each of them.
+        Raises what a background task has raised.
+        """
         self._tasks.check()
         if not self._answered:
             return
         self._answered = False
+        budget = self._services.budget
         for partition in list(self._parked):
             tracker = tracker_of(partition)
-            records = self._parked.pop(partition)
-            self._services.budget.release(sum(charge_of(record) for record in records))
-            if tracker is not None and tracker.open:
-                self._process([(tracker, list(records))])
+            waiting = self._parked.pop(partition)
+            while waiting:
+                records = self._take_portion(waiting)
+                if tracker is not None and tracker.open:
+                    self._process([(tracker, records)])
+                is_full = budget.used > budget.limit
+                if waiting and (is_full or partition in self._parked):
+                    self._parked.setdefault(partition, deque()).extend(waiting)
+                    self._answered |= is_full
+                    break
+
+    def _take_portion(self, waiting: deque[Record]) -> list[Record]:
+        """Take out as many parked records as there is room for at all destinations, one at least."""
+        budget, legs = self._services.budget, 1 + len(self._services.deliverers)
+        portion: list[Record] = []
+        cost = 0
+        while waiting and (not portion or budget.used + cost < budget.limit):
+            record = waiting.popleft()
+            charge = charge_of(record)
+            budget.release(charge)
+            cost += legs * charge
+            portion.append(record)
+        return portion
 
     def take_again(
         self, destination: str | None, records: Sequence[tuple[PartitionTracker, Record]]
