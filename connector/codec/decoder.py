@@ -33,6 +33,7 @@ from connector.codec.schemas import (
     self_contained,
 )
 from connector.errors import Refusal, SchemaUnavailable, StartupError
+from connector.recent import Recent
 from connector.records import UNREADABLE_HEADERS, DecodedKey, Event, Record
 from connector.vendors.base import Shape
 
@@ -55,8 +56,8 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
 _CROWD: Final = 16
 """How many schemas may be resolved at once before each is asked for less often."""
-_MOST_UNREADABLE: Final = 1000
-"""How many schemas that cannot be used are remembered: any bytes after a zero look like an id."""
+_MOST_KNOWN: Final = 500
+"""How many answers of the registry are remembered at least, and half of how many at most; one takes about 14 kB."""
 _SHOWN: Final = 300
 
 _GUID_MAGIC: Final = 1
@@ -202,22 +203,26 @@ class Decoder:
         self._registry = registry
         self._clock = clock
         self._keys = keys
-        self._key_reads: dict[SchemaKey, Read] = {}
+        self._key_reads: Recent[SchemaKey, Read] = Recent(_MOST_KNOWN)
         self._plain = dict(plain or {})
         self._as_json = frozenset(as_json)
         self._on_trouble = on_trouble
         self._known: dict[SchemaKey, Writer | Choice | Unreadable] = {}
+        """The schemas that are known from the start; for ever."""
+        self._answers: Recent[SchemaKey, Writer | Choice | Unreadable] = Recent(_MOST_KNOWN, self._forget_prefixes)
+        """What the registry has answered; any bytes after a zero look like an id, so there may be millions."""
         self._by_prefix: dict[bytes, Writer] = {}
+        """What a value's first bytes are enough for: what is known, and the answers of the young generation."""
         self._flights: dict[SchemaKey, asyncio.Task[None]] = {}
         self._troubles: dict[SchemaKey, str] = {}
         self._registry_proven = False
-        self._asked_in_vain: set[SchemaKey] = set()
-        self._unreadable: dict[SchemaKey, None] = {}
+        self._asked_in_vain: Recent[SchemaKey, float] = Recent(_MOST_KNOWN)
         for schema in (*contracts.schemas.values(), *schemas):
             writer = self._found(schema)
-            self._know(SchemaKey("fingerprint", schema.fingerprint), writer)
+            self._known[SchemaKey("fingerprint", schema.fingerprint)] = writer
             if schema.name is not None:
-                self._know(SchemaKey("name", schema.name), writer)
+                self._known[SchemaKey("name", schema.name)] = writer
+        self._forget_prefixes()
         for topic, name in self._plain.items():
             if SchemaKey("name", name) not in self._known:
                 raise StartupError(f"schemas.plain.{topic}: unknown schema {name}; add its file to schemas.files")
@@ -301,17 +306,18 @@ class Decoder:
         """Return what decodes keys of a schema, which need not be a record's. Raises as `event` does for a value's."""
         read = self._key_reads.get(name)
         if read is None:
-            found = self._known.get(name)
+            found = self._answer(name)
             if found is None or found.tree is None:
                 raise self._no_schema(name, found if isinstance(found, Unreadable) else None)
-            read = self._key_reads[name] = reader_of(found.tree)
+            read = reader_of(found.tree)
+            self._key_reads.put(name, read)
         return read
 
     def peek(self, record: Record) -> str | None:
         """Return the full name of a record's schema without decoding, None if it is not known or there is none."""
         try:
             key, start = frame(record, self._plain)
-            found = self._known.get(key)
+            found = self._answer(key)
             if isinstance(found, Choice):
                 found, _ = _chosen(found, record.value or b"", start, key)
         except Refusal:
@@ -362,28 +368,35 @@ class Decoder:
             if writer is not None:
                 return writer, SINGLE_LENGTH
         key, start = frame(record, self._plain)
-        found = self._known.get(key)
+        found = self._answer(key)
         if isinstance(found, Choice):
             return _chosen(found, value, start, key)
         if isinstance(found, Writer):
+            self._know_prefix(key, found)
             return found, start
         raise self._no_schema(key, found)
 
+    def _answer(self, key: SchemaKey) -> Writer | Choice | Unreadable | None:
+        """Return what is known of a schema, None where the registry has to be asked."""
+        return self._known.get(key) or self._answers.get(key)
+
     def _know(self, key: SchemaKey, found: Writer | Choice | Unreadable) -> None:
-        self._known[key] = found
-        if isinstance(found, Unreadable):
-            self._unreadable[key] = None
-            while len(self._unreadable) > _MOST_UNREADABLE:
-                oldest = next(iter(self._unreadable))
-                del self._unreadable[oldest], self._known[oldest]
-                self._asked_in_vain.discard(oldest)
-        else:
-            self._unreadable.pop(key, None)
+        """Remember an answer of the registry."""
+        self._answers.put(key, found)
+        self._key_reads.pop(key)
+
+    def _know_prefix(self, key: SchemaKey, found: Writer | Choice | Unreadable) -> None:
         if isinstance(found, Writer):
             if isinstance(key.value, int):
                 self._by_prefix[WIRE_MAGIC + key.value.to_bytes(4, "big")] = found
             elif isinstance(key.value, bytes):
                 self._by_prefix[SINGLE_OBJECT + key.value] = found
+
+    def _forget_prefixes(self) -> None:
+        """Forget which first bytes stand for an answer: each is looked up again, which keeps those in use."""
+        self._by_prefix.clear()
+        for key, found in self._known.items():
+            self._know_prefix(key, found)
 
     def _no_schema(self, key: SchemaKey, found: Unreadable | None) -> Refusal | SchemaUnavailable:
         """Return what is raised for a key that no schema is known for."""
@@ -430,7 +443,7 @@ class Decoder:
             self._tell(key, str(trouble))
             return None
         self._registry_proven = True
-        self._asked_in_vain.discard(key)
+        self._asked_in_vain.pop(key)
         return self._found(schema)
 
     def _unknown(self, key: SchemaKey, message: str, began: float) -> Unreadable | None:
@@ -444,7 +457,7 @@ class Decoder:
         if not self._registry_proven:
             self._tell(key, f"{message}, nor any other id so far; check schema_registry.url")
             return None
-        self._asked_in_vain.add(key)
+        self._asked_in_vain.put(key, now)
         # It may be registered later, so one record asks again once in `_FORGET_SECONDS`.
         return Unreadable("decode.schema_unknown", message, now + _FORGET_SECONDS)
 

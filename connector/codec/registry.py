@@ -27,6 +27,8 @@ _CREDENTIAL_REFUSED: Final = (401, 403)
 MOST_QUESTIONS: Final = 4
 """How many questions the registry is asked at once."""
 _MAX_REFERENCES: Final = 200
+_CLEAR_AFTER: Final = 500
+"""Answers after which the client's own memory of schemas, which has no bound, is cleared."""
 _SHOWN: Final = 200
 # Signs of a TLS fault, and the key of schema_registry.client that fixes it.
 _TLS_KEYS: Final = (
@@ -98,6 +100,7 @@ class Registry:
         self._client = client
         self._renew = renew
         self._slots = asyncio.Semaphore(MOST_QUESTIONS)
+        self._answers = 0
         parts = urlsplit(url)
         self.where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -163,6 +166,9 @@ class Registry:
         except Exception as error:  # noqa: BLE001 - the answer of a proxy breaks the client in many ways
             # None of them says anything about the schema.
             raise RegistryTrouble(self._trouble(error)) from None
+        self._answers += 1
+        if self._answers % _CLEAR_AFTER == 0 and (clear := getattr(self._client, "clear_caches", None)) is not None:
+            await clear()
         schema = answer.schema if isinstance(answer, RegisteredSchema) else answer
         if not isinstance(schema.schema_str, str):
             raise RegistryTrouble(f"{self.where} does not answer like a schema registry: no schema in the answer")

@@ -70,6 +70,8 @@ class Lane:
         """No batch is due before this moment (monotonic seconds). Cheap to check before `take`."""
         self.tried = False
         """Whether batches that were sent before may wait here. Cheap to check before `retrying`."""
+        self._retried = False
+        """Whether the last batch taken was one that had waited."""
 
     def offer(self, deliveries: Sequence[Delivery], group: Hashable, now: float) -> None:
         """Add deliveries of one group to the batch that fills for it, and to the next where that is full."""
@@ -93,8 +95,7 @@ class Lane:
             return None
         batch = self._take_front(now, allowed) if self._front else None
         if batch is None and not (self._ordered and (self._front or self._waiting)):
-            batch = self._take_waiting(now, allowed) if self._waiting else None
-            batch = batch or (self._take_ready(allowed) if self._ready else None) or self._take_open(now, allowed)
+            batch = self._take_by_turns(now, allowed)
         if batch is None:
             due = self.wake_at(None)
             self.due = _NEVER if due is None else due
@@ -268,6 +269,18 @@ class Lane:
         else:
             behind.append(Batch(group, [delivery], "group"))
         return True
+
+    def _take_by_turns(self, now: float, allowed: Allowed) -> Batch | None:
+        """Return a batch that waited until it was due, or a new one: by turns where there are both.
+
+        Otherwise a few records that always fail take every token of a low rate limit, and no new record is sent.
+        """
+        if self._retried and (batch := self._take_ready(allowed) or self._take_open(now, allowed)) is not None:
+            self._retried = False
+            return batch
+        batch = self._take_waiting(now, allowed)
+        self._retried = batch is not None
+        return batch or self._take_ready(allowed) or self._take_open(now, allowed)
 
     def _take_waiting(self, now: float, allowed: Allowed) -> Batch | None:
         skipped = []

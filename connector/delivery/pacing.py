@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from connector.config.loader import RetrySettings
 from connector.pipeline.batching import Batch, OpenBatch
+from connector.recent import Recent
 from connector.vendors.base import Limits
 
 PACE: Final = 0.985
@@ -136,6 +137,8 @@ RAISE_AFTER: Final = 60.0
 """Seconds after which a learned limit is raised for the first time; each time that this was too much, twice as long."""
 RAISE_AT_MOST: Final = 3600.0
 RAISE_BY: Final = 1.25
+_GROUPS: Final = 1000
+"""For how many groups a limit is remembered: a group may be named by what a record holds."""
 
 
 @dataclass(slots=True)

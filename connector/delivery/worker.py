@@ -138,7 +138,8 @@ class Worker:
                 self._changed.set()
                 return skip
         place = Place(tracker, offset, destination_bit(tracker.destinations.index(self.name)))
-        return self._skips.want_later(place) if self._destination.storms.take_out(place) else None
+        storms = self._destination.storms
+        return self._skips.want_later(place) if storms.take_out(place) or storms.is_probe(place) else None
 
     def set_share(self, share: float) -> None:
         """Change which part of the group's rate limit is this member's."""
@@ -185,6 +186,8 @@ class Worker:
         for delivery in self._skips:
             if (batch := self._destination.lanes.take_out(delivery)) is not None:
                 self._write_skipped([self._skips.take(batch)])
+            elif self._destination.storms.take_out(Place(delivery.tracker, delivery.record.offset, delivery.bit)):
+                self._skips.put_off(delivery)
 
     def _write_skipped(self, batches: Iterable[Batch]) -> None:
         """Write the dead letters of what an operator skips; apart, so that a drain waits for them."""

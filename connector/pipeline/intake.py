@@ -35,6 +35,7 @@ from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Place, TopicStorms
+from connector.recent import Recent
 from connector.records import DeadLetter, Event, Item, Position, Record, TopicPartition, uuid5_text
 from connector.routing.table import Routed, RouteTable, position_identity, reroute
 from connector.tasks import Supervisor, internal_refusal
@@ -45,6 +46,8 @@ from connector.vendors.base import Shape, Shaped, Vendor
 NO_ITEM: Final = Item(b"")
 """The item of a delivery that is refused before it is sent."""
 
+_SCHEMAS: Final = 1000
+"""For how many schemas it is remembered whether they are for another destination."""
 _PARTITION: Final = attrgetter("topic", "partition")
 
 log = structlog.get_logger()
@@ -144,7 +147,7 @@ class Intake:
         self._services = services
         self._only = only
         self._replay_topic = replay_topic
-        self._elsewhere: dict[tuple[str, str], bool] = {}
+        self._elsewhere: Recent[tuple[str, str], bool] = Recent(_SCHEMAS)
         bits = {name: destination_bit(index) for index, name in enumerate(names)}
         self._legs = {name: Leg(bits[name], deliverer) for name, deliverer in services.deliverers.items()}
         self._parked: dict[TopicPartition, deque[Record]] = {}
@@ -213,17 +216,41 @@ class Intake:
         return True
 
     def take_parked(self, tracker_of: TrackerOf) -> None:
-        """Go on with parked records whose schema has an answer now. Raises what a background task has raised."""
+        """Go on with parked records whose schema has an answer now, as far as the budget has room.
+
+        A record that goes to several destinations is charged once while it is parked, and then for each of them.
+        Raises what a background task has raised.
+        """
         self._tasks.check()
         if not self._answered:
             return
         self._answered = False
+        budget = self._services.budget
         for partition in list(self._parked):
             tracker = tracker_of(partition)
-            records = self._parked.pop(partition)
-            self._services.budget.release(sum(charge_of(record) for record in records))
-            if tracker is not None and tracker.open:
-                self._process([(tracker, list(records))])
+            waiting = self._parked.pop(partition)
+            while waiting:
+                records = self._take_portion(waiting)
+                if tracker is not None and tracker.open:
+                    self._process([(tracker, records)])
+                is_full = budget.used > budget.limit
+                if waiting and (is_full or partition in self._parked):
+                    self._parked.setdefault(partition, deque()).extend(waiting)
+                    self._answered |= is_full
+                    break
+
+    def _take_portion(self, waiting: deque[Record]) -> list[Record]:
+        """Take out as many parked records as there is room for at all destinations, one at least."""
+        budget, legs = self._services.budget, 1 + len(self._services.deliverers)
+        portion: list[Record] = []
+        cost = 0
+        while waiting and (not portion or budget.used + cost < budget.limit):
+            record = waiting.popleft()
+            charge = charge_of(record)
+            budget.release(charge)
+            cost += legs * charge
+            portion.append(record)
+        return portion
 
     def take_again(
         self, destination: str | None, records: Sequence[tuple[PartitionTracker, Record]]
@@ -318,7 +345,7 @@ class Intake:
         known = self._elsewhere.get((record.topic, schema))
         if known is None:
             known = not self._services.routes.may_reach(only, record.topic, schema)
-            self._elsewhere[record.topic, schema] = known
+            self._elsewhere.put((record.topic, schema), known)
         return known
 
     def _replayed(self, record: Record) -> ParsedDeadLetter | None:
@@ -542,6 +569,7 @@ class Intake:
                     field=refusal.field,
                     vendor=None if before is None else before.vendor,
                     destination=None if before is None else before.destination,
+                    replayed=before is not None,
                 ),
                 tracker.is_ours,
             )

@@ -37,6 +37,7 @@ from connector.pipeline.intake import Intake
 from connector.pipeline.offsets import PartitionTracker, Phase
 from connector.pipeline.rereading import Rereader
 from connector.records import Assigned, Commit, FinalFault, Position, Record, TopicPartition
+from connector.tasks import Supervisor
 from connector.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -173,6 +174,9 @@ class Runner:
         self._on_assignment = on_assignment
         self._rereader = rereader
         self._logged_full: set[TopicPartition] = set()
+        self._tasks: Supervisor[None] = Supervisor()
+        self._stop_by = float("inf")
+        """By when a stop has to be over (monotonic seconds)."""
         self._flow = Flow()
         self._trackers: dict[TopicPartition, PartitionTracker] = {}
         self._rooms: dict[TopicPartition, MapRoom] = {}
@@ -182,6 +186,8 @@ class Runner:
         """When the consumer was polled last (monotonic seconds); None before that."""
         self.joining_since: float | None = None
         """Since when the group has told this member nothing (monotonic seconds); None once it has."""
+        self.lost_at = float("-inf")
+        """When the group took partitions away without a rebalance (monotonic seconds)."""
 
     @property
     def assigned(self) -> frozenset[TopicPartition]:
@@ -197,11 +203,16 @@ class Runner:
         self._committed_at = self._clock.now()
         self.joining_since = self._committed_at
         self._time.begin(self._committed_at)
+        self._tasks.start(self._begin_stop(stop), "stop", None)
         try:
             while not stop.is_set():
                 await self._turn()
         finally:
-            await self._stop()
+            try:
+                await self._stop()
+            finally:
+                await self._tasks.close()
+        self._tasks.check()
 
     async def on_assign(self, partitions: Sequence[Assigned]) -> None:
         """Begin an epoch for each partition, with what the committed map says is finished."""
@@ -230,7 +241,8 @@ class Runner:
         """End the epochs without a commit: another member has the partitions already."""
         self._metrics.rebalances.labels("lost").inc()
         gone = self._take_trackers(partitions, Phase.CLOSED)
-        self.joining_since = None if self._trackers else self._clock.now()
+        self.lost_at = self._clock.now()
+        self.joining_since = None if self._trackers else self.lost_at
         self._intake.forget(list(gone))
         for destination in self._destinations:
             destination.drop()
@@ -389,8 +401,9 @@ class Runner:
             self._trackers[partition].phase = Phase.DRAINING
         self._on_assignment(frozenset(p for p, tracker in self._trackers.items() if tracker.open))
         self._intake.forget(leaving)
-        timeout = self._timing.drain_timeout
-        deadline = self._clock.now() + timeout
+        now = self._clock.now()
+        deadline = min(now + self._timing.drain_timeout, self._stop_by)
+        timeout = max(0.0, deadline - now)
         drains = [self._intake.drain(timeout), *(destination.drain(timeout) for destination in self._destinations)]
         in_time = all(await asyncio.gather(*drains))
         self._time.rest("deliver", self._clock.now())
@@ -398,7 +411,7 @@ class Runner:
             log.warning(
                 "drain.missed",
                 partitions=_names(leaving),
-                seconds=timeout,
+                seconds=round(timeout, 3),
                 message="requests were under way when limits.drain_timeout ended; their records may be delivered again",
             )
         await self._commit_last(leaving, deadline)
@@ -414,6 +427,16 @@ class Runner:
             self._metrics.forget_partition(*partition)
         self._flow.forget(gone)
         return gone
+
+    async def _begin_stop(self, stop: asyncio.Event) -> None:
+        """Begin to drain everything at once on a stop, also while a rebalance is being drained.
+
+        Otherwise the stop's own drain would begin after that of the rebalance, and take as long again.
+        """
+        await stop.wait()
+        self._stop_by = self._clock.now() + self._timing.drain_timeout
+        for destination in self._destinations:
+            destination.stop()
 
     async def _stop(self) -> None:
         for destination in self._destinations:

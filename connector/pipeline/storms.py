@@ -35,6 +35,7 @@ from connector.clock import Clock
 from connector.config.loader import StormSettings
 from connector.errors import Refusal
 from connector.pipeline.offsets import PartitionTracker
+from connector.recent import Recent
 from connector.records import Position
 
 Reason = tuple[str, str]
@@ -42,6 +43,8 @@ Reason = tuple[str, str]
 
 FIRST_PROBE: Final = 1.0
 LONGEST_PROBE: Final = 60.0
+_REASONS: Final = 100
+"""Of how many storms that are over the probes are remembered: the codes are the vendor's."""
 CALM: Final = 600.0
 """Seconds after a storm's end after which its next one is a new one, whose probes begin soon again."""
 
@@ -168,7 +171,7 @@ class Storms:
         self._wait = wait
         self._on_change = on_change
         self._storms: dict[Reason, _Storm] = {}
-        self._past: dict[Reason, tuple[int, float]] = {}
+        self._past: Recent[Reason, tuple[int, float]] = Recent(_REASONS)
         self._let_go: deque[Place] = deque()
 
     def __bool__(self) -> bool:
@@ -204,7 +207,7 @@ class Storms:
         for place in places:
             if (reason := probes.get(place)) is not None:
                 storm = self._end(reason)
-                self._past[reason] = (storm.probes + 1, self._clock.now())
+                self._past.put(reason, (storm.probes + 1, self._clock.now()))
                 self._guard.clear(reason)
                 log.info("storm.ended", **self._scope, cause=reason[0], code=reason[1], records=len(storm.aside))
 
@@ -228,6 +231,10 @@ class Storms:
                 self._end_empty()
                 return True
         return place in self._let_go
+
+    def is_probe(self, place: Place) -> bool:
+        """Whether a record is a storm's probe now, perhaps not read again yet."""
+        return any(storm.probing == place for storm in self._storms.values())
 
     def forget(self) -> None:
         """Forget the records whose partition is leaving."""
@@ -289,7 +296,7 @@ class Storms:
 
     def _begin(self, reason: Reason, why: str) -> _Storm:
         now = self._clock.now()
-        probes, ended = self._past.pop(reason, (0, now))
+        probes, ended = self._past.get(reason) or (0, now)
         probes = probes if now - ended < CALM else 0
         storm = self._storms[reason] = _Storm(why, self._clock.wall(), now + self._wait(probes), probes)
         log.warning("storm.began", **self._scope, cause=reason[0], code=reason[1], message=why)
@@ -308,7 +315,7 @@ class Storms:
         """End storms that have nothing set aside. The window stays: the next such refusal begins it again, at once."""
         for reason in [reason for reason, storm in self._storms.items() if not storm.aside and storm.probing is None]:
             storm = self._end(reason)
-            self._past[reason] = (storm.probes, self._clock.now())
+            self._past.put(reason, (storm.probes, self._clock.now()))
 
     def _remove(self, storm: _Storm, place: Place) -> None:
         del storm.aside[place]

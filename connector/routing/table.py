@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from connector.config.loader import Settings
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.errors import ConfigurationError, FatalError, Refusal
+from connector.recent import Recent
 from connector.records import Event, LogicalValue, Position, Record
 from connector.routing.compiler import ENVELOPE, CompiledRoute, Leg, compile_routes
 from connector.routing.conversions import Unfit, exact
@@ -29,6 +30,8 @@ from connector.vendors.base import VendorEvent, VendorKind
 Plan = Callable[[Event, Record, str], "list[Routed]"]
 
 _IDS: Final = (str, int, UUID)
+_SCHEMAS: Final = 1000
+"""For how many schemas in topics it is remembered what routes their events."""
 
 
 class Routed(Struct, frozen=True, gc=False):
@@ -63,8 +66,8 @@ class RouteTable:
     routes: tuple[CompiledRoute, ...]
     destinations: Mapping[str, VendorKind]
     unrouted: str
-    _plans: dict[tuple[str, str], Plan] = field(default_factory=dict)
-    _only: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    _plans: Recent[tuple[str, str], Plan] = field(default_factory=lambda: Recent(_SCHEMAS))
+    _only: Recent[tuple[str, str], tuple[str | None]] = field(default_factory=lambda: Recent(_SCHEMAS))
 
     @classmethod
     def compile(
@@ -93,16 +96,19 @@ class RouteTable:
         """Return what routes the events of a schema in a topic, as `route` does; for callers that have many of them."""
         plan = self._plans.get((topic, schema))
         if plan is None:
-            plan = self._plans[topic, schema] = self._plan(topic, schema)
+            plan = self._plan(topic, schema)
+            self._plans.put((topic, schema), plan)
         return plan
 
     def only_destination(self, topic: str, schema: str) -> str | None:
         """Return where every event of a schema in a topic goes as it is; None where a route or a target has a say."""
-        if (topic, schema) not in self._only:
+        known = self._only.get((topic, schema))
+        if known is None:
             names = self._by_schema(schema)
             plain = schema != ENVELOPE and len(names) == 1 and not self._matching(topic, schema)
-            self._only[topic, schema] = names[0] if plain else None
-        return self._only[topic, schema]
+            known = (names[0] if plain else None,)
+            self._only.put((topic, schema), known)
+        return known[0]
 
     def reaches(self, topic: str) -> frozenset[str]:
         """Return every destination that some record of the topic may go to, whatever its schema."""

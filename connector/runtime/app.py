@@ -49,6 +49,8 @@ log = structlog.get_logger()
 
 GC_THRESHOLD: Final = 20_000
 """Net new objects before the collector looks at the youngest; Python's default is 700."""
+SESSION_MS: Final = 45_000
+"""The session time-out of Kafka's clients and, under KIP-848, of its brokers."""
 STOP_MARGIN: Final = 5.0
 """Seconds beyond `limits.drain_timeout` after which a stopping process has ended."""
 _LAST_RESORT: Final = 1.0
@@ -89,7 +91,8 @@ async def serve(
     topics = [topic for topic in settings.kafka.topics if not topic.startswith("^")]
     metrics.begin(names, [*topics, settings.replay_topic])
     group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
-    member = Member(group, clock, settings.limits.drain_timeout)
+    session = float(settings.kafka.client.get("session.timeout.ms", SESSION_MS)) / 1000
+    member = Member(group, clock, settings.limits.drain_timeout, session_timeout=session)
     metrics.on_scrape(member.update_gauges)
     server = Server(
         host=settings.server.host,

@@ -32,6 +32,7 @@ FLOORS = (
     "telemetry",
     "records",
     "tasks",
+    "recent",
     "clock",
     "listener",
     "errors",
