@@ -226,7 +226,7 @@ class Decoder:
             try:
                 decoded.append(self.event(record))
             except (Refusal, SchemaUnavailable) as error:
-                decoded.append(error)
+                decoded.append(error.bare())
         return decoded
 
     def event(self, record: Record) -> Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -71,6 +72,24 @@ async def test_a_dead_letter_of_intake_has_the_record_as_it_came() -> None:
     assert (dead_letter.record.key, dead_letter.record.value) == (b"k", b"broken")
     assert (dead_letter.cause, dead_letter.code, dead_letter.destination) == ("decode", "decode.model", None)
     assert dead_letter.dedup_id
+
+
+@pytest.mark.promise("P12")
+@played
+async def test_a_dead_letter_that_waits_for_kafka_keeps_no_other_record() -> None:
+    """What waits knows the refusal and not where it was raised: those frames hold all records that were read with it.
+
+    Kills: a refusal that is kept with its traceback.
+    """
+    rig = PipelineRig(filled(b"?", b"d"))
+    rig.dead_letters.gate.clear()
+    async with rig.running():
+        await rig.until(lambda: rig.to["d"].done)
+        (waiting,) = [task for task in asyncio.all_tasks() if task.get_name() == "dead letter"]
+        refusal = waiting.get_coro().cr_frame.f_locals["refusal"]  # type: ignore[union-attr]
+        assert refusal.code == "route.model"
+        assert refusal.__traceback__ is None
+        rig.dead_letters.gate.set()
 
 
 @pytest.mark.promise("P10")
