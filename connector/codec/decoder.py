@@ -240,7 +240,7 @@ class Decoder:
             try:
                 decoded.append(self.event(record))
             except (Refusal, SchemaUnavailable) as error:
-                decoded.append(error)
+                decoded.append(error.bare())
         return decoded
 
     def plain(self, record: Record) -> tuple[bytes, Writer] | None:

@@ -544,7 +544,7 @@ class Intake:
         place = Place(tracker, record.offset, WHOLE)
         if record.topic == self._replay_topic or not self._services.storms.refused(refusal, place):
             self._services.budget.add(charge_of(record))
-            self._write(record, tracker, refusal)
+            self._write(record, tracker, refusal.bare())
 
     def _skip(self, record: Record, tracker: PartitionTracker, skip: Skip) -> None:
         """Dead-letter a record by hand; it is charged already."""
@@ -677,7 +677,7 @@ class Run:
         charge = charge_of(record)
         self._services.budget.add(charge)
         delivery = Delivery(record, tracker, leg.bit, NO_ITEM, routed.identity, charge, routed.first_dedup_id)
-        leg.deliverer.refuse(delivery, refusal)
+        leg.deliverer.refuse(delivery, refusal.bare())
 
     def offer(self) -> None:
         """Hand over what was prepared."""

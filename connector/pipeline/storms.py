@@ -226,7 +226,7 @@ class Storms:
         """Let one record go that is set aside; return whether it was."""
         for storm in self._storms.values():
             if place in storm.aside:
-                self._remove(storm, place)
+                del storm.aside[place]
                 self._let_go.appendleft(place)
                 self._end_empty()
                 return True
@@ -262,8 +262,11 @@ class Storms:
         return due
 
     def let_go(self, most: int) -> list[Place]:
-        """Return records to take in again because their storm is over."""
-        return [self._let_go.popleft() for _ in range(min(most, len(self._let_go)))]
+        """Return records to take in again because their storm is over. Until then they count as set aside."""
+        places = [self._let_go.popleft() for _ in range(min(most, len(self._let_go)))]
+        for place in places:
+            place.tracker.set_aside -= 1
+        return places
 
     def put_back(self, places: Iterable[Place]) -> None:
         """Take back what could not be read again now."""
@@ -274,7 +277,7 @@ class Storms:
             else:
                 self._probe_later(storm)
                 storm.aside[place] = None
-                place.tracker.set_aside += 1
+            place.tracker.set_aside += 1
 
     def kept(self) -> list[Place]:
         """Return every record of which only the position is kept."""
@@ -305,8 +308,6 @@ class Storms:
 
     def _end(self, reason: Reason) -> _Storm:
         storm = self._storms.pop(reason)
-        for place in storm.aside:
-            place.tracker.set_aside -= 1
         self._let_go.extend(storm.aside)
         self._on_change()
         return storm
