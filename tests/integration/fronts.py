@@ -23,13 +23,21 @@ _OWN_HEADERS: Final = {"connection", "host", "proxy-authorization", "transfer-en
 class Front:
     """Passes requests on to `backend`, a port of this machine; `requests` are the lines of those it passed on.
 
-    `tls` makes it speak TLS. `account` (`user:password`) is asked for by basic authentication; 401 without.
+    `tls` makes it speak TLS. `account` (`user:password`) is asked for by basic authentication; 401 without. With
+    `redirect`, a path, it sends every caller there instead.
     """
 
     challenge = (401, "Authorization", "WWW-Authenticate")
 
-    def __init__(self, backend: int, tls: ssl.SSLContext | None = None, account: str | None = None) -> None:
+    def __init__(
+        self,
+        backend: int,
+        tls: ssl.SSLContext | None = None,
+        account: str | None = None,
+        redirect: str | None = None,
+    ) -> None:
         self.backend = backend
+        self.redirect = redirect
         self.requests: list[str] = []
         self.refused = 0
         self.expected = account and f"Basic {base64.b64encode(account.encode()).decode()}"
@@ -131,6 +139,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._allowed():
             return
         self.front.requests.append(self.requestline)
+        if self.front.redirect is not None:
+            self._answer(301, {"Location": f"http://127.0.0.1:{self.front.port}{self.front.redirect}"}, b"moved")
+            return
         target = urlsplit(self.path)
         backend = http.client.HTTPConnection("127.0.0.1", target.port or self.front.backend, timeout=_SECONDS)
         try:
