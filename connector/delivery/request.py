@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from connector.delivery.codes import apply_codes
+from connector.delivery.codes import apply_codes, explain_code
 from connector.delivery.destination import Destination
 from connector.errors import TransportError
 from connector.pipeline.batching import Batch, Delivery
@@ -115,7 +115,8 @@ class Requests:
         if response is not None:
             self._compare_clocks(response)
             read = vendor.read(response, batch.group, items, batch.asked)
-            verdict = apply_codes(self._destination.settings.codes, read, response)
+            settings = destination.settings
+            verdict = explain_code(settings.vendor, apply_codes(settings.codes, read, response))
             self._time.add("deliver", clock.now() - answered)
         if sample.on and sample.takes_next():
             self._follow(batch, verdict, response, size, answered - started)
