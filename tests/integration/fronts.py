@@ -11,6 +11,7 @@ import selectors
 import socket
 import ssl
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ class Front:
     """Passes requests on to `backend`, a port of this machine; `requests` are the lines of those it passed on.
 
     `tls` makes it speak TLS. `account` (`user:password`) is asked for by basic authentication; 401 without. With
-    `redirect`, a path, it sends every caller there instead.
+    `redirect`, a path, it sends every caller there instead. `aliases` are paths under other names.
     """
 
     challenge = (401, "Authorization", "WWW-Authenticate")
@@ -35,8 +36,10 @@ class Front:
         tls: ssl.SSLContext | None = None,
         account: str | None = None,
         redirect: str | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self.backend = backend
+        self.aliases = aliases or {}
         self.redirect = redirect
         self.requests: list[str] = []
         self.refused = 0
@@ -147,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _OWN_HEADERS}
-            path = target._replace(scheme="", netloc="").geturl()
+            path = self.front.aliases.get(target.path) or target._replace(scheme="", netloc="").geturl()
             backend.request(self.command, path, body or None, headers)
             answer = backend.getresponse()
             self._answer(answer.status, dict(answer.getheaders()), answer.read())
