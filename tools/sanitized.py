@@ -70,7 +70,9 @@ def main(arguments: list[str]) -> int:
             "PYTHONMALLOC": "malloc",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", *arguments]
+        # What a sanitizer reports goes to the process's own stderr, which pytest would keep.
+        options = ("-n", "0", "-q", "-p", "no:cacheprovider", "--capture=sys")
+        command = [sys.executable, "-m", "pytest", *options, *arguments]
         return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
 
 
