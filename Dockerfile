@@ -40,7 +40,7 @@ COPY --from=build /opt/connector /opt/connector
 ENV PATH=/opt/connector/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    HEALTH_URL=http://127.0.0.1:8080/healthz
+    HEALTH_URL=http://localhost:8080/healthz
 # A number, because Kubernetes cannot verify runAsNonRoot with a name.
 USER 10001:10001
 WORKDIR /etc/connector

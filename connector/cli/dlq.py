@@ -342,17 +342,13 @@ def dead_letter_json(history: DeadLetterHistory, inspection: Inspection) -> dict
 def _header_lines(dead_letter: DeadLetterEntry) -> Iterator[tuple[str, str]]:
     """Yield what the dead letter's headers say, in words."""
     from connector.dead_letters.export import moment
-    from connector.vendors import code_meaning
+    from connector.vendors import explained
 
     facts = dead_letter.facts
     yield "id", facts.id
     yield "state", dead_letter.state
     yield "cause", facts.cause if facts.code is None else f"{facts.cause}, {facts.code}"
-    yield "reason", facts.message
-    explained = code_meaning(facts.vendor, facts.code, facts.message)
-    if explained is not None:
-        yield "meaning", explained.meaning
-        yield "solution", explained.solution
+    yield "reason", explained(facts.vendor, facts.code, facts.message)
     if facts.field is not None:
         yield "field", facts.field
     if facts.destination is not None:

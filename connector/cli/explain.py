@@ -154,7 +154,7 @@ def _outcome_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
 
 def _dead_letter_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
     from connector.dead_letters.export import moment
-    from connector.vendors import code_meaning
+    from connector.vendors import explained
 
     resolutions = {resolution.dead_letter: resolution for resolution in explanation.resolutions}
     for dead_letter in explanation.dead_letters:
@@ -167,10 +167,7 @@ def _dead_letter_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
             else f"{resolution.kind} {resolution.at}"
         )
         yield "dead letter", f"{facts.id}{where}, {moment(facts.failed_at)}: {facts.cause}{code}, {state}"
-        yield "", facts.message
-        explained = code_meaning(facts.vendor, facts.code, facts.message)
-        if explained is not None:
-            yield "", f"{explained.meaning} {explained.solution}"
+        yield "", explained(facts.vendor, facts.code, facts.message)
     if not explanation.dead_letters:
         yield "dead letters", "none"
 

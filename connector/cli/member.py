@@ -88,5 +88,5 @@ def _member(config: Path, destination: str | None, url: str | None) -> tuple[str
 
 def server_url(host: str, port: int) -> str:
     """Return the address of a member that listens on `host`, as seen from its own machine."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 -- read, not bound
+    reached = {"0.0.0.0": "127.0.0.1", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 -- read, not bound
     return f"http://{reached}:{port}"

@@ -180,6 +180,14 @@ class StormSettings(Model):
     records: int = Field(default=500, ge=10, description="How many of the last records the share is computed from.")
 
 
+def _http_proxy(value: str) -> str:
+    """Return the address of an HTTP proxy. Raises `ValueError` without the value, which may have a password."""
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be the address of an HTTP proxy, such as http://proxy.example.com:3128")
+    return value
+
+
 class HttpSettings(Model):
     """How to reach the vendor: a proxy, a private CA, a client certificate (PEM files)."""
 
@@ -195,10 +203,7 @@ class HttpSettings(Model):
     @classmethod
     def _proxy(cls, value: str | None) -> str | None:
         """Take an HTTP proxy only: another protocol would be spoken to as one, and never answer."""
-        parts = urlsplit(value or "http://none")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("must be the address of an HTTP proxy, such as http://proxy.example.com:3128")
-        return value
+        return value if value is None else _http_proxy(value)
 
 
 class DocumentedLimits(Model):
@@ -304,6 +309,17 @@ class RegistrySettings(Model):
         default={}, description="Further properties of confluent-kafka's registry client, such as basic.auth.user.info."
     )
 
+    @field_validator("client")
+    @classmethod
+    def _proxy(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Take the same proxies as destinations do."""
+        if (proxy := value.get("proxy")) is not None:
+            try:
+                _http_proxy(str(proxy))
+            except ValueError as error:
+                raise ValueError(f"proxy {error}") from None
+        return value
+
 
 class SchemaSettings(Model):
     """Writer schemas that are known without a registry."""
@@ -366,7 +382,11 @@ class LimitSettings(Model):
 class ServerSettings(Model):
     """Where /metrics, /healthz, /readyz and /status are served."""
 
-    host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    host: str = Field(
+        default="127.0.0.1",
+        description="The address to listen on; `::`: every address, IPv4 and IPv6. The default is `::1` on a host "
+        "without IPv4.",
+    )
     port: Ports = Field(
         default=8080, description="The port to listen on; 0: any free port; a range: the first free port of it."
     )

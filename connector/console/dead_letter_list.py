@@ -14,6 +14,7 @@ from connector.console.masking import Mask
 from connector.console.queries import ANY, LIST, RATE, address, query_fields, time_field
 from connector.console.rendering import Notice
 from connector.dead_letters.replay import MAX_REPLAYS
+from connector.vendors import explained
 
 PAGE_SIZE: Final = 50
 """Dead letters on one page."""
@@ -175,7 +176,7 @@ def _row(row: DeadLetterRow, mask: Mask) -> ListRow:
         destination=row.destination,
         topic=row.topic,
         key=mask.listed_key(row.key),
-        message=mask.listed_message(row.cause, row.field, row.message),
+        message=mask.listed_message(row.cause, row.field, explained(row.vendor, row.code, row.message)),
         replays=row.replays,
         state=row.state,
     )

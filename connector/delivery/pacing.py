@@ -161,7 +161,7 @@ class LearnedLimits:
     def __init__(self, documented: Callable[[Hashable], Limits], now: Callable[[], float]) -> None:
         self._documented = documented
         self._now = now
-        self.learned: dict[Hashable, _Learned] = {}
+        self.learned: Recent[Hashable, _Learned] = Recent(_GROUPS)
         """By group; empty while the documented limits hold."""
 
     def of(self, group: Hashable) -> Limits:
@@ -180,7 +180,7 @@ class LearnedLimits:
             learned.raise_at += learned.interval
             learned.raised = True
             if learned.limits == documented:
-                del self.learned[group]
+                self.learned.pop(group)
                 break
         return learned.limits
 
@@ -200,7 +200,7 @@ class LearnedLimits:
         interval = RAISE_AFTER if before is None else before.interval
         if before is not None and before.raised:
             interval = min(RAISE_AT_MOST, interval * 2)
-        self.learned[batch.group] = _Learned(limits, self._now() + interval, interval)
+        self.learned.put(batch.group, _Learned(limits, self._now() + interval, interval))
         return weight, size
 
     def fit(self, batch: Batch) -> list[Batch]:

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from connector.delivery.codes import apply_codes
+from connector.delivery.codes import apply_codes, explain_code
 from connector.delivery.destination import Destination
 from connector.errors import TransportError
 from connector.pipeline.batching import Batch, Delivery
@@ -117,6 +117,7 @@ class Requests:
                 verdict = vendor.read(response, batch.group, items, batch.asked)
                 if self._settings.codes:
                     verdict = apply_codes(self._settings.codes, verdict, response)
+                verdict = explain_code(self._settings.vendor, verdict)
                 self._time.add("deliver", clock.now() - answered)
             ended = verdict
         finally:

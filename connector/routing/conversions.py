@@ -30,6 +30,8 @@ _LONG: Final = 2**63
 _DAY_MICROS: Final = 86_400_000_000
 _A_SECOND: Final = {"timestamp-millis": 1_000, "timestamp-micros": 1_000_000, "timestamp-nanos": 1_000_000_000}
 """How many units a second has, by logical type; a local time has no place among them."""
+_YEARS: Final = range(-62_135_596_800, 253_402_300_800)
+"""Epoch seconds of the years 1 to 9999."""
 
 
 class Unfit(Exception):
@@ -145,8 +147,10 @@ def to_epoch(value: Any, wanted: Unit, unit: Unit) -> Any:
     if type(value) is LogicalValue:
         parts = _A_SECOND.get(value.type.name)
         if parts is not None and isinstance(value.raw, int):
-            # Straight from the number: a timestamp may be out of the years that `datetime` knows.
-            return value.raw * (1000 if wanted == "ms" else 1) // parts
+            seconds = value.raw // parts
+            if seconds not in _YEARS:  # such as PostgreSQL's infinity
+                raise Unfit("range", "the time is not in the years 1 to 9999")
+            return seconds if wanted == "s" else value.raw * 1000 // parts
         value = exact(value)
     if type(value) is str:
         value = int(value) if _DIGITS.fullmatch(value) else _parsed(value)

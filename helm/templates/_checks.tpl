@@ -64,7 +64,7 @@
 {{- if not $own.token -}}
 {{- fail "console.enabled is true and config.console.token is empty: everyone who reaches the page could read dead letters. Put a token into a Secret, set existingSecret to its name, and set config.console.token to ${file:/run/secrets/connector/KEY}." -}}
 {{- end -}}
-{{- if has (toString (default "0.0.0.0" $own.host)) (list "127.0.0.1" "localhost" "::1") -}}
+{{- if has (toString (default "::" $own.host)) (list "127.0.0.1" "localhost" "::1") -}}
 {{- fail "config.console.host is a loopback address, which the console's Service cannot reach: remove it." -}}
 {{- end -}}
 {{- if and (hasKey $own "port") (or (contains "${" (toString $own.port)) (lt (int $own.port) 1024)) -}}
@@ -126,7 +126,7 @@
 {{- end -}}
 {{- end -}}
 {{- $server := default dict $config.server -}}
-{{- if has (toString (default "0.0.0.0" $server.host)) (list "127.0.0.1" "localhost" "::1") -}}
+{{- if has (toString (default "::" $server.host)) (list "127.0.0.1" "localhost" "::1") -}}
 {{- fail "config.server.host is a loopback address, which probes and Prometheus cannot reach: remove it." -}}
 {{- end -}}
 {{- if and (hasKey $server "port") (or (contains "${" (toString $server.port)) (lt (int $server.port) 1024)) -}}
@@ -234,7 +234,7 @@ connector.yaml: |
 {{/* The configuration file. JSON is valid YAML, and keeps whole numbers whole. */}}
 {{- define "connector.config" -}}
 {{- $config := include "connector.given" . | fromJson -}}
-{{- $_ := set $config "server" (merge (dict) (default dict $config.server) (dict "host" "0.0.0.0" "port" 8080)) -}}
+{{- $_ := set $config "server" (merge (dict) (default dict $config.server) (dict "host" "::" "port" 8080)) -}}
 {{- if .Values.staticMembership -}}
 {{- $_ := set $config.kafka.client "group.instance.id" "${POD_NAME}" -}}
 {{- end -}}
@@ -242,7 +242,7 @@ connector.yaml: |
 {{- $ingress := .Values.console.ingress -}}
 {{- $service := include "connector.consoleName" . -}}
 {{- $names := list $service (printf "%s.%s" $service .Release.Namespace) (printf "%s.%s.svc" $service .Release.Namespace) -}}
-{{- $own := dict "host" "0.0.0.0" "port" 8090 "hosts" (ternary (concat (prepend $ingress.extraHosts $ingress.host) $names) $names $ingress.enabled) -}}
+{{- $own := dict "host" "::" "port" 8090 "hosts" (ternary (concat (prepend $ingress.extraHosts $ingress.host) $names) $names $ingress.enabled) -}}
 {{- $_ := set $own "members" (list (printf "http://%s:%s" (include "connector.fullname" .) (include "connector.port" .))) -}}
 {{- $_ := set $config "console" (merge (dict) (default dict $config.console) $own) -}}
 {{- end -}}

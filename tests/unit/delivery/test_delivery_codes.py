@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from connector.delivery.codes import apply_codes
+from connector.delivery.codes import apply_codes, explain_code
 from connector.delivery.states import Cause
 from connector.testing.loop import run_virtual
 from connector.vendors.base import (
@@ -62,6 +62,21 @@ def test_an_answer_without_a_code_goes_by_its_status() -> None:
     """`http_<status>` is the key where the vendor's answer has no code of its own."""
     assert isinstance(apply_codes({"http_418": "hold"}, Retry("why"), ANSWER), Misconfigured)
     assert apply_codes({"http_418": "hold"}, Retry("why", code="7"), ANSWER) == Retry("why", code="7")
+
+
+def test_a_verdict_says_what_its_code_means() -> None:
+    """Every verdict but an acceptance carries the document's words, so each log, hold and dead letter has them."""
+    for verdict in (
+        Refused("4101", "code 4101: 不存在"),
+        Misconfigured("4100", "code 4100: 不存在"),
+        Retry("x", code="4001"),
+    ):
+        said = explain_code("jiguang", verdict)
+        assert not isinstance(said, Accepted)
+        assert said.reason.startswith(f"{verdict.code}: ")
+        assert said.reason.endswith(f"The vendor's text: {verdict.reason.rpartition(' ')[2]}")
+    for other in (Accepted(), Retry("why"), Refused("9", "why")):
+        assert explain_code("jiguang", other) == other
 
 
 @pytest.mark.parametrize("error", ["Bad json", "Empty post data", "Bad api version"])
