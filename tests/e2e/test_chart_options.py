@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
-from tests.e2e.chart import CHART, Manifest, configuration, container, of_kind, pod, pods, render, selected
+import yaml
+
+from tests.e2e.chart import (
+    CHART,
+    KUBERNETES,
+    Manifest,
+    configuration,
+    container,
+    helm,
+    of_kind,
+    pod,
+    pods,
+    render,
+    selected,
+)
 
 
 def test_console_is_separate_from_members() -> None:
@@ -50,9 +65,54 @@ def test_console_is_reachable_through_its_ingress() -> None:
     assert own["host"] == "0.0.0.0"
     assert {rule["host"], other["host"]} <= set(own["hosts"])
     assert own["members"] == ["http://r-connector:8080"]
-    assert own["token"] == "${file:/run/secrets/connector/console-token}"
+    assert own["tokens"] == {role: f"${{file:/run/secrets/connector/console-{role}}}" for role in ("look", "act")}
     assert own["mask"] == ["customUserId"]
     assert "console" not in json.loads(configuration(render(CHART / "values.yaml"))["connector.yaml"])
+
+
+def test_members_answer_to_the_names_of_their_service() -> None:
+    """/status is read under NAME and NAME.NAMESPACE; hosts of the configuration are kept."""
+    own = json.loads(configuration(render(CHART / "values.yaml"))["connector.yaml"])["server"]
+    assert own["hosts"] == ["r-connector", "r-connector.default"]
+    tuned = json.loads(configuration(render(CHART / "ci" / "tuned-values.yaml"))["connector.yaml"])["server"]
+    assert tuned["hosts"] == ["connector.example.com", "deliveries", "deliveries.default"]
+
+
+def test_console_needs_no_token_behind_a_trusted_proxy(tmp_path: Path) -> None:
+    """`console.proxy` is a way to sign in, so the chart accepts it, and the notes name its header."""
+    file = tmp_path / "values.yaml"
+    proxy = {"addresses": ["10.0.0.7"], "user_header": "X-Forwarded-User"}
+    kafka = {"topics": ["events"], "group_id": "group", "client": {"bootstrap.servers": "kafka:9092"}}
+    config = {
+        "kafka": kafka,
+        "destinations": {"tracker": {"vendor": "mytracker", "id_app": 1, "token": "${TOKEN}"}},
+        "console": {"proxy": proxy},
+    }
+    file.write_text(json.dumps({"console": {"enabled": True}, "config": config}), encoding="utf-8")
+    assert json.loads(configuration(render(file))["connector.yaml"])["console"]["proxy"] == proxy
+    said = notes(tmp_path, file)
+    assert "signs people in by its header X-Forwarded-User" in said
+    assert "tokens.act" not in said
+    assert "config.console.tokens.act to act, or with tokens.look" in notes(tmp_path, CHART / "ci/console-values.yaml")
+
+
+def notes(folder: Path, values: Path) -> str:
+    """Return the chart's notes for a values file. Helm prints them for a cluster only, so here they are a manifest."""
+    chart = folder / "chart"
+    if not chart.exists():
+        shutil.copytree(CHART, chart)
+    text = (CHART / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    manifest = (
+        'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\ndata:\n  text: {{ include "notes" . | toJson }}'
+    )
+    (chart / "templates" / "notes.yaml").write_text(
+        f'{{{{- define "notes" -}}}}\n{text}\n{{{{- end -}}}}\n{manifest}\n', encoding="utf-8"
+    )
+    done = helm("template", "r", str(chart), "--kube-version", KUBERNETES, "--values", str(values))
+    assert done.returncode == 0, done.stderr
+    (found,) = (each for each in yaml.safe_load_all(done.stdout) if each and each["metadata"]["name"] == "notes")
+    said: str = found["data"]["text"]
+    return said
 
 
 def test_topics_job_runs_first() -> None:
