@@ -102,16 +102,14 @@ def notes(folder: Path, values: Path) -> str:
     if not chart.exists():
         shutil.copytree(CHART, chart)
     text = (CHART / "templates" / "NOTES.txt").read_text(encoding="utf-8")
-    manifest = (
-        'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\ndata:\n  text: {{ include "notes" . | toJson }}'
-    )
+    manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\ndata: {x: {{ include `notes` . | toJson }}}"
     (chart / "templates" / "notes.yaml").write_text(
         f'{{{{- define "notes" -}}}}\n{text}\n{{{{- end -}}}}\n{manifest}\n', encoding="utf-8"
     )
     done = helm("template", "r", str(chart), "--kube-version", KUBERNETES, "--values", str(values))
     assert done.returncode == 0, done.stderr
     (found,) = (each for each in yaml.safe_load_all(done.stdout) if each and each["metadata"]["name"] == "notes")
-    said: str = found["data"]["text"]
+    said: str = found["data"]["x"]
     return said
 
 
