@@ -19,7 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from connector.config.loader import Loaded, load, secret_values
-from connector.telemetry.terminal import visible, visible_json
+from connector.telemetry.terminal import visible as visible  # noqa: PLC0414 -- commands import it from here
+from connector.telemetry.terminal import visible_json
 
 FAILED: Final = 1
 BAD_CONFIGURATION: Final = 2

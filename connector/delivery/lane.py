@@ -47,7 +47,7 @@ class Lane:
         self, limits: Callable[[Hashable], Limits], linger: float, *, concurrency: int, ordered: bool = False
     ) -> None:
         self._limits = limits
-        self._linger = linger
+        self.linger = linger
         self.concurrency = concurrency
         self._ordered = ordered
         self._front: deque[Batch] = deque()
@@ -73,7 +73,7 @@ class Lane:
                 if self._ordered and self._open:
                     self._close(next(iter(self._open)), "group")
                 self._open[group] = batch = OpenBatch(group, self._limits(group), now)
-                self.due = min(self.due, now + self._linger)
+                self.due = min(self.due, now + self.linger)
             added = batch.fill(deliveries)
             deliveries = deliveries[added:]
             if batch.full or deliveries:
@@ -172,7 +172,7 @@ class Lane:
         if self._ready and any(allowed(batch.group) for batch in self._ready):
             return _AT_ONCE
         times.extend(due for due, _, batch in self._waiting if allowed(batch.group))
-        times.extend(batch.opened_at + self._linger for batch in self._open.values() if allowed(batch.group))
+        times.extend(batch.opened_at + self.linger for batch in self._open.values() if allowed(batch.group))
         return min(times, default=None)
 
     @property
@@ -287,7 +287,7 @@ class Lane:
             return None
         for group, batch in self._open.items():
             # The same sum as in `wake_at`: another rounding would wake too early, or never.
-            if batch.opened_at + self._linger <= now and allowed(group):
+            if batch.opened_at + self.linger <= now and allowed(group):
                 del self._open[group]
                 return batch.close("linger")
         return None

@@ -34,6 +34,11 @@ class Lanes:
         self.all = [*self._keyed, self._replayed, self._parked] if ordered else self._keyed
         """Every lane; the one for parked records is the last."""
 
+    def set_linger(self, linger: float) -> None:
+        """Change how long the first record of a batch waits for more (seconds)."""
+        for lane in self.all:
+            lane.linger = linger
+
     def __iter__(self) -> Iterator[Lane]:
         """Iterate over the lanes."""
         return iter(self.all)

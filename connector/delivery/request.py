@@ -61,7 +61,7 @@ class Requests:
     ) -> None:
         self._destination = destination
         self._transport = transport
-        self._timeout = timeout
+        self.timeout = timeout
         self._tracer = tracer
         self._clock = destination.ports.clock
         self._clocks_differ = False
@@ -106,7 +106,7 @@ class Requests:
         response: Response | None = None
         verdict: Verdict
         try:
-            response = await self._transport.send(request, self._timeout)
+            response = await self._transport.send(request, self.timeout)
         except TransportError as error:
             verdict = Retry(error.reason, unknown_outcome=error.unknown_outcome)
         finally:

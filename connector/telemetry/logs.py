@@ -136,6 +136,12 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
     _apply(choice.level)
 
 
+def reconfigure(choice: LogChoice) -> None:
+    """Use another configured level and sample from now on; the form of lines stays."""
+    _state.configured = choice.level
+    set_level(choice.level, choice.sample)
+
+
 def level() -> str:
     """Return the current level."""
     return _state.current

@@ -31,7 +31,7 @@ async def listening(
     served: web.Application, *, ports: Iterable[int] = (0,), connections: int = 5, **seconds: float
 ) -> AsyncIterator[int]:
     """Serve an application and give its port."""
-    port = Listener(served, "127.0.0.1", ports, connections=connections, **seconds)
+    port = Listener(served, "127.0.0.1", ports, connections=connections, **seconds)  # type: ignore[arg-type]  # the bounds in seconds
     await port.start()
     try:
         yield port.port or 0
