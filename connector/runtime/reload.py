@@ -40,9 +40,9 @@ log = structlog.get_logger()
 LOOK_SECONDS: Final = 5.0
 """How often files are looked at where `reload.watch` is on."""
 _FILE: Final = re.compile(r"\$\{file:([^}]+)\}")
-_FIXED: Final = ("vendor", "order", "max_in_flight", "http", "traceparent", "results_topic")
+FIXED: Final = ("vendor", "order", "max_in_flight", "http", "traceparent", "results_topic")
 """Keys of a destination that need a restart: connections, lanes and producers are built with them."""
-_LIVE: Final = ("log.level", "log.sample", "server.token", "server.hosts")
+LIVE: Final = ("log.level", "log.sample", "server.token", "server.hosts")
 
 
 class LooksInto(Protocol):
@@ -164,7 +164,7 @@ def _build(loaded: Loaded, start: Settings, *, only: str | None) -> _Built:
     for name in new.destinations:
         before, after = start.destinations.get(name), new.destinations[name]
         if before is not None and before.vendor == after.vendor and only in (None, name):
-            kept: dict[str, Any] = {key: getattr(before, key) for key in _FIXED if key in type(before).model_fields}
+            kept: dict[str, Any] = {key: getattr(before, key) for key in FIXED if key in type(before).model_fields}
             settings = after.model_copy(update=kept)
             found[name] = (settings, kinds[settings.vendor].build(settings))
     return _Built(routes, found)
@@ -205,8 +205,8 @@ def _is_live(path: str, start: Settings, new: Settings) -> bool:
         keys = rest[len(name) + 1 :]
         before, after = start.destinations.get(name), new.destinations.get(name)
         is_same = before is not None and after is not None and before.vendor == after.vendor
-        return is_same and bool(keys) and keys.partition(".")[0] not in _FIXED
-    return path in _LIVE
+        return is_same and bool(keys) and keys.partition(".")[0] not in FIXED
+    return path in LIVE
 
 
 def _same_destinations(start: Settings, new: Settings) -> bool:

@@ -232,6 +232,22 @@ connector.yaml: |
 {{- printf "%s%s" (include "connector.config" .) (toJson .Values.files) | sha256sum -}}
 {{- end -}}
 
+{{/* Changes with what members need a restart for. What a reload applies is left out: they read the mounted file again. */}}
+{{- define "connector.restartChecksum" -}}
+{{- $config := include "connector.config" . | fromJson -}}
+{{- if $config.reload.watch -}}
+{{- $fixed := dict -}}
+{{- range $name, $destination := $config.destinations -}}
+{{- $_ := set $fixed $name (pick $destination "vendor" "order" "max_in_flight" "http" "traceparent" "results_topic") -}}
+{{- end -}}
+{{- $events := dig "console" "events_topic" "" $config -}}
+{{- $config = merge (dict "destinations" $fixed "events" $events) (omit $config "destinations" "routes" "unrouted" "console") -}}
+{{- $_ := set $config "server" (omit $config.server "token" "hosts") -}}
+{{- $_ := set $config "log" (omit (default dict $config.log) "level" "sample") -}}
+{{- end -}}
+{{- printf "%s%s" (toJson $config) (toJson .Values.files) | sha256sum -}}
+{{- end -}}
+
 {{/* The configuration file. JSON is valid YAML, and keeps whole numbers whole. */}}
 {{- define "connector.config" -}}
 {{- $config := include "connector.given" . | fromJson -}}
@@ -240,6 +256,8 @@ connector.yaml: |
 {{- $full := include "connector.fullname" . -}}
 {{- $hosts := concat (default list $config.server.hosts) (list $full (printf "%s.%s" $full .Release.Namespace)) -}}
 {{- $_ := set $config.server "hosts" (uniq $hosts) -}}
+{{- /* Not by merge, which takes false for missing. */}}
+{{- $_ := set $config "reload" (ternary (default dict $config.reload) (dict "watch" true) (hasKey (default dict $config.reload) "watch")) -}}
 {{- if .Values.staticMembership -}}
 {{- $_ := set $config.kafka.client "group.instance.id" "${POD_NAME}" -}}
 {{- end -}}

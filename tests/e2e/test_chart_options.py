@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from connector.runtime.reload import FIXED
 from tests.e2e.chart import (
     CHART,
     KUBERNETES,
@@ -76,6 +78,52 @@ def test_members_answer_to_the_names_of_their_service() -> None:
     assert own["hosts"] == ["r-connector", "r-connector.default"]
     tuned = json.loads(configuration(render(CHART / "ci" / "tuned-values.yaml"))["connector.yaml"])["server"]
     assert tuned["hosts"] == ["connector.example.com", "deliveries", "deliveries.default"]
+
+
+def _checksums(folder: Path, **changes: Any) -> dict[str, str]:
+    """Return the checksum of the pods of each Deployment, for a changed configuration."""
+    config = yaml.safe_load((CHART / "ci" / "console-values.yaml").read_text(encoding="utf-8"))["config"]
+    destination = {**config["destinations"]["tracker"], **changes.pop("tracker", {})}
+    file = folder / "values.yaml"
+    config = {**config, **changes, "destinations": {"tracker": destination}}
+    file.write_text(json.dumps({"console": {"enabled": True}, "config": config}), encoding="utf-8")
+    return {
+        container(each)["name"]: each["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+        for each in of_kind(render(file), "Deployment")
+    }
+
+
+def test_members_restart_only_for_what_a_reload_leaves(tmp_path: Path) -> None:
+    """What a reload applies changes the file and not the pods; the console, which reads it at its start, restarts.
+
+    Kills: a restart for a rate; a change of connections or lanes that no pod notices.
+    """
+    before = _checksums(tmp_path)
+    live: list[dict[str, Any]] = [
+        {"tracker": {"requests_per_second": 7}},
+        {"tracker": {"batch": {"records": 7}, "codes": {"5": "retry"}, "storm": False, "hold": True}},
+        {"routes": [{"topics": ["user-events"], "to": ["tracker"]}]},
+        {"unrouted": "skip"},
+        {"log": {"level": "debug"}},
+        {"server": {"token": "${TOKEN}"}},
+    ]
+    for changes in live:
+        after = _checksums(tmp_path, **changes)
+        assert (after["connector"], after["console"] != before["console"]) == (before["connector"], True), changes
+    fixed: dict[str, Any] = {
+        "order": "key",
+        "max_in_flight": 3,
+        "http": {"proxy": "http://p"},
+        "traceparent": True,
+        "results_topic": "r",
+    }
+    assert {*fixed, "vendor"} == set(FIXED)
+    del fixed["results_topic"]  # MyTracker has none
+    for key, value in fixed.items():
+        assert _checksums(tmp_path, tracker={key: value})["connector"] != before["connector"], key
+    assert _checksums(tmp_path, limits={"buffer": "20MiB"})["connector"] != before["connector"]
+    off = _checksums(tmp_path, reload={"watch": False})
+    assert off["connector"] != _checksums(tmp_path, reload={"watch": False}, unrouted="skip")["connector"]
 
 
 def test_console_needs_no_token_behind_a_trusted_proxy(tmp_path: Path) -> None:
