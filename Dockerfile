@@ -8,10 +8,10 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 # The compiler is needed for the decoder, and is not in the final image.
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
-COPY requirements/runtime.txt requirements/runtime.txt
+COPY requirements/expressions.txt requirements/expressions.txt
 # --copies, because links into this stage would be broken in the next one. The hashed file includes the build backend.
 RUN python -m venv --copies /opt/connector
-RUN /opt/connector/bin/pip install --require-hashes --only-binary :all: -r requirements/runtime.txt
+RUN /opt/connector/bin/pip install --require-hashes --only-binary :all: -r requirements/expressions.txt
 COPY pyproject.toml hatch_build.py README.md LICENSE CHANGELOG.md ./
 COPY avro avro
 COPY connector connector

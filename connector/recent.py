@@ -44,6 +44,10 @@ class Recent(Generic[K, V]):
         self._young.pop(key, None)
         self._old.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._young, self._old = {}, {}
+
     def __contains__(self, key: object) -> bool:
         """Whether a key is remembered."""
         return key in self._young or key in self._old

@@ -24,6 +24,8 @@ _NAME: Final = re.compile(r"[a-z_]+(\.[a-z_]+)*")
 MEANINGS: Final[Mapping[str, str]] = {
     "batch.too_large": "The vendor refused a batch as too large (413). It is split, and the smaller limit is kept.",
     "commit.failed": "Kafka did not store an offset. The next commit includes it again.",
+    "config.reload_failed": "The configuration could not be read again; the old one is still used. Has the reason.",
+    "config.reloaded": "The configuration was read again; has the paths applied, and those left until a restart.",
     "connector.aborted": "A second signal ended the process at once.",
     "connector.overdue": "The stop exceeded its time limit and was ended. What was in flight is delivered again.",
     "connector.started": "The port is open. Connecting to Kafka follows.",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from connector.config.loader import Loaded, load, secret_values
+from connector.telemetry.terminal import visible as visible  # noqa: PLC0414 -- commands import it from here
+from connector.telemetry.terminal import visible_json
 
 FAILED: Final = 1
 BAD_CONFIGURATION: Final = 2
@@ -31,11 +32,6 @@ T = TypeVar("T")
 File = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
 DEFAULT_FILE: Final = Path("connector.yaml")
-
-# Control characters (C0 but for the line feed, DEL, C1), and the marks and overrides of bidirectional text.
-_UNSAFE: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# In JSON the C0 controls are escaped already.
-_UNSAFE_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -122,8 +118,7 @@ def emit(
 
 def json_line(row: Mapping[str, Any]) -> str:
     """Return a row as one JSON line, in which nothing can command a terminal."""
-    text = json.dumps(row, ensure_ascii=False)
-    return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+    return visible_json(json.dumps(row, ensure_ascii=False)) + "\n"
 
 
 def stdout_console() -> Console:
@@ -174,15 +169,6 @@ def print_raw(text: str) -> None:
 def safe(text: str) -> str:
     """Return untrusted text for a table or a sentence: markup in it is only text, and so are control characters."""
     return escape(visible(text))
-
-
-def visible(text: str) -> str:
-    r"""Return text with control and bidirectional characters escaped (`\x1b`, `\u202e`); line ends stay."""
-    return _UNSAFE.sub(lambda found: _escaped(ord(found[0])), text)
-
-
-def _escaped(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

@@ -24,6 +24,7 @@ from connector.cli.explain import explain
 from connector.cli.member import hold, release, skip
 from connector.cli.offsets import offsets
 from connector.cli.preview import preview
+from connector.cli.reload import reload
 from connector.cli.replay import discard, replay
 from connector.cli.run import run
 from connector.cli.simulate import simulate
@@ -132,7 +133,7 @@ def _options(
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     *(run, check, preview, explain, offsets, topics),
-    *(hold, release, skip, console, simulate, demo),
+    *(hold, release, skip, reload, console, simulate, demo),
 )
 for command in _COMMANDS:
     app.command()(command)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
 
 import typer
 from pydantic import SecretStr
@@ -84,6 +86,47 @@ def _member(config: Path, destination: str | None, url: str | None) -> tuple[str
     if url is None and server.ports[0] == 0:
         fail("server.port is 0, so the member's port is unknown: pass --url", BAD_CONFIGURATION)
     return url or server_url(server.host, server.ports[0]), server.token
+
+
+class Members(NamedTuple):
+    """The ports of running members, and the token for actions."""
+
+    addresses: list[str]
+    token: SecretStr | None
+
+
+def members(config: Path, urls: list[str] | None) -> Members:
+    """Return the members to ask: the given ones, else those of the configured ports that answer.
+
+    The rest of the file may be faulty: `connector reload` is to tell the member so.
+    """
+    from connector.config.loader import server_settings
+    from connector.errors import ConfigurationError
+
+    try:
+        server = server_settings(config)
+    except ConfigurationError:
+        if not urls:
+            raise
+        return Members(urls, None)
+    if urls:
+        return Members(urls, server.token)
+    if server.ports[0] == 0:
+        fail("server.port is 0, so the member's port is unknown: pass --url", BAD_CONFIGURATION)
+    addresses = [server_url(server.host, port) for port in server.ports]
+    if len(addresses) > 1:
+        addresses = [each for each in addresses if is_open(each)] or addresses[:1]
+    return Members(addresses, server.token)
+
+
+def is_open(address: str) -> bool:
+    """Whether something listens at an address such as http://127.0.0.1:8080."""
+    parts = urlsplit(address)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 80), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def server_url(host: str, port: int) -> str:

@@ -248,6 +248,19 @@ class Decoder:
             if SchemaKey("name", name) not in self._known:
                 raise StartupError(f"schemas.plain.{topic}: unknown schema {name}; add its file to schemas.files")
 
+    def look_into(self, as_json: Iterable[tuple[str, str]], *, keys: bool) -> None:
+        """Decode from now on for other routes; `as_json` and `keys` are those of the constructor."""
+        self._keys = keys
+        if frozenset(as_json) == self._as_json:
+            return
+        self._as_json = frozenset(as_json)
+        self._by_prefix.clear()
+        for key, found in list(self._known.items()):
+            if isinstance(found, Writer):
+                self._know(key, self._writer(found.name, found.tree))
+            elif isinstance(found, Choice):
+                self._know(key, self._choice(found.tree))
+
     def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
         """Return what became of each record: what `event` returns or raises.
 
@@ -503,8 +516,11 @@ class Decoder:
             return self._writer(schema.name, schema.tree)
         if not isinstance(schema.tree, list):
             return Unreadable("decode.schema_mismatch", _NOT_A_RECORD, tree=schema.tree)
-        types = named_types(schema.tree)
-        return Choice(tuple(self._branch(branch, types) for branch in schema.tree), schema.tree)
+        return self._choice(schema.tree)
+
+    def _choice(self, tree: Any) -> Choice:
+        types = named_types(tree)
+        return Choice(tuple(self._branch(branch, types) for branch in tree), tree)
 
     def _branch(self, branch: Any, types: Mapping[str, Any]) -> Writer | Unreadable:
         tree = self_contained(branch, types)

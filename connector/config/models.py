@@ -451,6 +451,11 @@ class ConsoleSettings(Model):
         description="Addresses on your own Kafka page, with {topic}, {partition} and {offset} to fill in.",
     )
     audit_topic: str | None = Field(default=None, description="Where to record each action, in addition to the log.")
+    events_topic: str | None = Field(
+        default=None,
+        description="Where members and the console write what happens (holds, restarts, rebalances, storms, skips), so "
+        "that the timeline outlasts them. Unset: it is kept in memory only.",
+    )
 
     @field_validator("links")
     @classmethod
@@ -519,6 +524,16 @@ class TracingSettings(Model):
     )
 
 
+class ReloadSettings(Model):
+    """When a running member reads this file again. `connector reload` works always."""
+
+    watch: bool = Field(
+        default=False,
+        description="Reads the configuration again when the file, or a secret file that it names, has changed. What "
+        "cannot change while the member runs is logged and left.",
+    )
+
+
 class Settings(Model):
     """The whole file."""
 
@@ -538,6 +553,7 @@ class Settings(Model):
     server: ServerSettings = Field(default=ServerSettings(), description="The HTTP port of `run`.")
     console: ConsoleSettings = Field(default=ConsoleSettings(), description="The page of `connector console`.")
     log: LogSettings = Field(default=LogSettings(), description="What is logged, and how.")
+    reload: ReloadSettings = Field(default=ReloadSettings(), description="When the file is read again.")
     tracing: TracingSettings = Field(default=TracingSettings(), description="Traces by OpenTelemetry.")
 
     @property
@@ -559,5 +575,6 @@ class Settings(Model):
     @property
     def own_topics(self) -> frozenset[str]:
         """Every topic that the connector writes to; a pattern in `kafka.topics` never matches one of them."""
-        others = {topic for topic in (self.receipts.topic, self.console.audit_topic) if topic}
+        audit = (self.console.audit_topic, self.console.events_topic)
+        others = {topic for topic in (self.receipts.topic, *audit) if topic}
         return frozenset({self.dead_letter_topic, self.replay_topic, *self.results_topics.values(), *others})

@@ -16,9 +16,10 @@ from connector.console.auth_routes import AuthRoutes
 from connector.console.member_routes import MemberRoutes
 from connector.console.page_routes import PageRoutes
 from connector.console.rendering import html, render
-from connector.console.security import Handler, caller, demand_token
+from connector.console.security import HEADERS, Handler, caller, demand_token
 from connector.console.state import ConsolePorts, ConsoleState
 from connector.errors import ConnectorError, StartupError
+from connector.listener import Listener
 
 _log = structlog.get_logger()
 
@@ -35,16 +36,14 @@ class Console:
         demand_token(own.host, own.roles, proxy=own.proxy is not None)
         self._host, self._wanted = own.host, own.port
         self._state = ConsoleState(settings, members, ports)
-        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
         self._sampling: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
         """The port that is listened on; the actual one where the configuration says 0."""
-        if self._runner is None or not self._runner.addresses:
-            return self._wanted
-        port: int = self._runner.addresses[0][1]
-        return port
+        found = None if self._listener is None else self._listener.port
+        return self._wanted if found is None else found
 
     async def start(self) -> None:
         """Listen, and start to read. Raises `StartupError` if the address cannot be used."""
@@ -54,25 +53,23 @@ class Console:
         )
         for part in (PageRoutes(state), MemberRoutes(state), ActionRoutes(state), AuthRoutes(state)):
             application.router.add_routes(part.routes())
-        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await runner.setup()
+        listener = Listener(application, self._host, [self._wanted], headers=HEADERS)
         try:
-            await web.TCPSite(runner, self._host, self._wanted).start()
+            await listener.start()
         except OSError as error:
-            await runner.cleanup()
             used = error.errno == errno.EADDRINUSE
             why = "is in use by another process; choose another port" if used else error.strerror or str(error)
             raise StartupError(f"console.port: {self._host}:{self._wanted} {why}") from error
-        self._runner = runner
+        self._listener = listener
         state.feed.start()
         self._sampling = asyncio.create_task(state.sampler.run(), name="console-sampler")
 
     async def stop(self) -> None:
         """Close the port, stop running actions, and close the topic."""
-        runner, self._runner = self._runner, None
-        if runner is None:
+        listener, self._listener = self._listener, None
+        if listener is None:
             return
-        await runner.cleanup()
+        await listener.stop()
         await self._state.jobs.close()
         if self._sampling is not None:
             self._sampling.cancel()

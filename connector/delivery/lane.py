@@ -55,7 +55,7 @@ class Lane:
         self, limits: Callable[[Hashable], Limits], linger: float, *, concurrency: int, ordered: bool = False
     ) -> None:
         self._limits = limits
-        self._linger = linger
+        self.linger = linger
         self.concurrency = concurrency
         self._ordered = ordered
         self._front: deque[Batch] = deque()
@@ -83,7 +83,7 @@ class Lane:
                 if self._ordered and self._open:
                     self._close(next(iter(self._open)), "group")
                 self._open[group] = batch = OpenBatch(group, self._limits(group), now)
-                self.due = min(self.due, now + self._linger)
+                self.due = min(self.due, now + self.linger)
             added = batch.fill(deliveries)
             deliveries = deliveries[added:]
             if batch.full or deliveries:
@@ -182,7 +182,7 @@ class Lane:
             return _AT_ONCE
         times = [(batch.due, batch.group) for batch in self._front]
         times += [(due, batch.group) for due, _, batch in self._waiting]
-        times += [(batch.opened_at + self._linger, group) for group, batch in self._open.items()]
+        times += [(batch.opened_at + self.linger, group) for group, batch in self._open.items()]
         return min([due for due, group in times if allowed is None or allowed(group)], default=None)
 
     @property
@@ -309,7 +309,7 @@ class Lane:
             return None
         for group, batch in self._open.items():
             # The same sum as in `wake_at`: another rounding would wake too early, or never.
-            if batch.opened_at + self._linger <= now and (allowed is None or allowed(group)):
+            if batch.opened_at + self.linger <= now and (allowed is None or allowed(group)):
                 del self._open[group]
                 return batch.close("linger")
         return None
@@ -339,6 +339,11 @@ class Lanes:
         """Parked records, each with the lane of its key."""
         self.all = [*self._keyed, self._replayed, self._parked] if ordered else self._keyed
         """Every lane; the one for parked records is the last."""
+
+    def set_linger(self, linger: float) -> None:
+        """Change how long the first record of a batch waits for more (seconds)."""
+        for lane in self.all:
+            lane.linger = linger
 
     def __iter__(self) -> Iterator[Lane]:
         """Iterate over the lanes."""

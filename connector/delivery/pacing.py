@@ -61,6 +61,16 @@ class TokenBucket:
             taken.popleft()
         taken.append(now)
 
+    def set_limit(self, limit: float | None, now: float) -> None:
+        """Change the group's limit. The bucket starts empty, and what was taken by the old limit counts no more."""
+        if limit == self._limit:
+            return
+        self._limit = limit
+        self._taken.clear()
+        rate = self.rate
+        if rate:
+            self._next = max(self._next, now + 1.0 / (rate * PACE))
+
     def set_share(self, share: float, now: float) -> None:
         """Change which part of the group's limit is this member's (0 to 1).
 
@@ -86,6 +96,10 @@ class Backoff:
     def __init__(self, settings: RetrySettings, random: Random) -> None:
         self._settings = settings
         self._random = random
+
+    def use(self, settings: RetrySettings) -> None:
+        """Wait by other settings from now on."""
+        self._settings = settings
 
     def wait(self, failures: int, wish: float | None = None) -> float:
         """Return the seconds to wait after the `failures`-th failure in a row (1 is the first).

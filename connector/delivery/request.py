@@ -61,9 +61,8 @@ class Requests:
     ) -> None:
         self._destination = destination
         self._name = name = destination.name
-        self._settings = destination.settings
         self._transport = transport
-        self._timeout = timeout
+        self.timeout = timeout
         self._tracer = tracer
         self._clock = destination.ports.clock
         self._compared: str | None = None
@@ -79,7 +78,9 @@ class Requests:
     async def send(self, batch: Batch) -> tuple[Verdict, Response | None]:
         """Send the batch and return what the answer means."""
         vendor, items, clock, metrics = self._destination.vendor, batch.items, self._clock, self._metrics
-        span = None if self._tracer is None else self._tracer.begin(self._name, self._settings.vendor, batch)
+        span = (
+            None if self._tracer is None else self._tracer.begin(self._name, self._destination.settings.vendor, batch)
+        )
         verdict: Verdict
         ended: Verdict | None = None
         response: Response | None = None
@@ -105,7 +106,7 @@ class Requests:
             self._destination.evidence.sending(batch, started)
             self._time.add("deliver", started - prepared)
             try:
-                response = await self._transport.send(request, self._timeout)
+                response = await self._transport.send(request, self.timeout)
             except TransportError as error:
                 verdict = Retry(error.reason, unknown_outcome=error.unknown_outcome)
             finally:
@@ -115,9 +116,9 @@ class Requests:
                 if response.headers.get("date") != self._compared:
                     self._compare_clocks(response)
                 verdict = vendor.read(response, batch.group, items, batch.asked)
-                if self._settings.codes:
-                    verdict = apply_codes(self._settings.codes, verdict, response)
-                verdict = explain_code(self._settings.vendor, verdict)
+                if self._destination.settings.codes:
+                    verdict = apply_codes(self._destination.settings.codes, verdict, response)
+                verdict = explain_code(self._destination.settings.vendor, verdict)
                 self._time.add("deliver", clock.now() - answered)
             ended = verdict
         finally:

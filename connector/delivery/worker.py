@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from connector.config.loader import DestinationSettings
 from connector.delivery.destination import Destination
 from connector.delivery.lane import Lane
 from connector.delivery.outcome import Outcomes
@@ -121,6 +122,18 @@ class Worker:
         released = self._destination.release()
         self._changed.set()
         return released
+
+    def probe_now(self) -> bool:
+        """Probe what holds the destination as soon as a record can go out; return whether anything holds it."""
+        probed = self._destination.probe_now()
+        self._changed.set()
+        return probed
+
+    def use(self, settings: DestinationSettings, vendor: Vendor) -> None:
+        """Go on with other settings of the same account; requests in flight end as they began."""
+        self._destination.use(settings, vendor)
+        self._requests.timeout = settings.timeout
+        self._changed.set()
 
     def skip(self, tracker: PartitionTracker, offset: int) -> Skip | None:
         """Dead-letter a record by hand: where it waits at once, else when its answer says that it was not accepted.

@@ -1,4 +1,4 @@
-"""Actions of a running member, asked for over its HTTP port: hold, release and skip."""
+"""Actions of a running member, asked for over its HTTP port: hold, release, skip and reload."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from http import HTTPMethod
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -46,6 +47,19 @@ def skip(position: Position, destination: str | None, url: str, token: SecretStr
     query = "" if destination is None else f"?destination={quote(destination, safe='')}"
     answer = _post(url, f"/records/{quote(topic, safe='')}/{partition}/{offset}/skip{query}", token)
     return str(answer.get("message"))
+
+
+class ReloadResult(NamedTuple):
+    """The paths of the configuration that a member applied, and those that it left until a restart."""
+
+    applied: Sequence[str]
+    left: Sequence[str]
+
+
+def reload(url: str, token: SecretStr | None) -> ReloadResult:
+    """Ask the member at `url` to read its configuration again; return what came of it. Raises `ActionRefused`."""
+    answer = _post(url, "/reload", token)
+    return ReloadResult(*([str(path) for path in answer.get(key, ())] for key in ReloadResult._fields))
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -215,6 +215,10 @@ class Intake:
         tracker.finish((record.offset,), WHOLE)
         return True
 
+    def rerouted(self) -> None:
+        """Forget what was concluded from routes: they have changed."""
+        self._elsewhere.clear()
+
     def take_parked(self, tracker_of: TrackerOf) -> None:
         """Go on with parked records whose schema has an answer now, as far as the budget has room.
 

@@ -94,6 +94,13 @@ class StormGuard:
         self._open: dict[Reason, int] = {}
         """Reasons that a release lets through, and how many outcomes have to come before their share counts again."""
 
+    def use(self, settings: StormSettings | str) -> None:
+        """Judge by other settings from now on; the newest outcomes that are counted still count."""
+        self._settings = settings if isinstance(settings, StormSettings) else None
+        most = 0 if self._settings is None else self._settings.records
+        while len(self._window) > most:
+            self._drop_oldest()
+
     def accepted(self, count: int) -> None:
         """Count accepted records. Cheap while nothing was refused."""
         if self._settings is None or not (self._refused or self._open):
@@ -128,15 +135,18 @@ class StormGuard:
             return
         self._window.append(counted)
         if len(self._window) > self._settings.records:
-            gone = self._window.popleft()
-            if gone is not None:
-                self._refused[gone] -= 1
-                if not self._refused[gone]:
-                    del self._refused[gone]
+            self._drop_oldest()
         for reason, left in list(self._open.items()):
             self._open[reason] = left - 1
             if left <= 1 and self._refused[reason] <= self._settings.share * self._settings.records:
                 del self._open[reason]
+
+    def _drop_oldest(self) -> None:
+        gone = self._window.popleft()
+        if gone is not None:
+            self._refused[gone] -= 1
+            if not self._refused[gone]:
+                del self._refused[gone]
 
 
 @dataclass(slots=True)
@@ -176,6 +186,19 @@ class Storms:
 
     def __bool__(self) -> bool:
         """Whether anything is in a storm."""
+        return bool(self._storms)
+
+    def use(self, settings: StormSettings | str) -> None:
+        """Judge by other settings from now on. `off` ends the storms; other settings may have mended their cause."""
+        self._guard.use(settings)
+        if not isinstance(settings, StormSettings):
+            self.release()
+        self.probe_now()
+
+    def probe_now(self) -> bool:
+        """Let a record of each storm be tried at once; return whether there is a storm."""
+        for storm in self._storms.values():
+            storm.next_probe = self._clock.now()
         return bool(self._storms)
 
     def accepted(self, count: int) -> None:

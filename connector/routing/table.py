@@ -68,7 +68,7 @@ def event_identity(event_id: str) -> str:
     return f"id:{event_id}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RouteTable:
     """All routes, compiled. `route` is called for every record; what it learns of a (topic, schema) is kept."""
 
@@ -92,6 +92,12 @@ class RouteTable:
         if faults:
             raise ConfigurationError(faults)
         return cls(routes, destinations, settings.unrouted)
+
+    def become(self, other: RouteTable) -> None:
+        """Route as another table from now on, for all that hold this one."""
+        self.routes, self.destinations, self.unrouted = other.routes, other.destinations, other.unrouted
+        self._plans.clear()
+        self._only.clear()
 
     def route(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
         """Return the deliveries to be made of one event; an empty list is a deliberate skip (`Skipped`).

@@ -38,6 +38,7 @@ from connector.runtime.handover import take_over
 from connector.runtime.http import Server
 from connector.runtime.member import Member
 from connector.runtime.pipeline import QUEUE_SHARE, Edges, build
+from connector.runtime.reload import Configuration
 from connector.tasks import Supervisor, restarted
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
@@ -102,6 +103,8 @@ async def serve(
         metrics=metrics,
         member=member,
     )
+    configuration = Configuration(loaded, metrics, destination, server.use)
+    member.reload = configuration.reload
     await server.start()
     member.watchdog.start()
     try:
@@ -113,7 +116,7 @@ async def serve(
             async with Groups(settings.kafka) as groups:
                 await take_over(groups, settings, destination, clock)
         if report is not None:
-            await _run(loaded, destination, group, report, member, metrics, clock, stop)
+            await _run(configuration, destination, group, report, member, metrics, clock, stop)
     finally:
         member.watchdog.stop()
         await server.stop()
@@ -139,7 +142,7 @@ async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio
 
 
 async def _run(
-    loaded: Loaded,
+    configuration: Configuration,
     destination: str | None,
     group: str,
     report: TopicReport,
@@ -149,10 +152,11 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     """Run one pipeline on real Kafka and HTTP."""
+    loaded = configuration.loaded
     base, kinds, own = loaded.settings, vendors.kinds(), own_schemas(loaded)
     producer = KafkaProducer(base.kafka)
     trouble = _RegistryTrouble()
-    avro = _avro(loaded, own, passed_on(base, kinds), clock, trouble)
+    avro = _avro(configuration, own, passed_on(base, kinds), clock, trouble)
     dead_letters = _dead_letters(base, producer, metrics, clock)
     receipts = _receipts(base, avro, producer, group, metrics, clock)
     source, tracer = _source(base, group, clock), _tracer(base)
@@ -166,7 +170,7 @@ async def _run(
             name: ResultsWriter(avro.encoder, producer, topic, clock) for name, topic in base.results_topics.items()
         },
         transport=lambda name, account: HttpTransport(name, account.http, account.max_in_flight),
-        reload=lambda name: kinds[base.destinations[name].vendor].build(_reloaded(loaded, name)),
+        reload=lambda name: kinds[base.destinations[name].vendor].build(_reloaded(configuration, name)),
         clock=clock,
         random=Random(),
         cluster_id=report.cluster_id,
@@ -175,10 +179,11 @@ async def _run(
     )
     pipeline = build(base, kinds, metrics, edges, only=destination, schemas=known_schemas(own))
     trouble.listener = pipeline.holds.registry_trouble
+    configuration.running(pipeline, avro.decoder)
     await producer.start()
     member.running(pipeline, dead_letters, lambda: source.troubles)
     try:
-        async with _background(base, group, source, counts, member, metrics, stop):
+        async with _background(configuration, group, source, counts, member, metrics, stop):
             await pipeline.run(stop)
     finally:
         if receipts is not None:
@@ -204,7 +209,7 @@ def _dead_letters(settings: Settings, producer: KafkaProducer, metrics: Metrics,
 
 @asynccontextmanager
 async def _background(
-    settings: Settings,
+    configuration: Configuration,
     group: str,
     source: KafkaSource,
     counts: Mapping[str, int],
@@ -213,7 +218,7 @@ async def _background(
     stop: asyncio.Event,
 ) -> AsyncIterator[None]:
     """Run what goes on beside the pipeline. Raises the exception of a task that failed; it has ended the run."""
-    clock = SystemClock()
+    clock, settings = SystemClock(), configuration.loaded.settings
     async with GroupMembership(settings.kafka) as groups:
 
         def watch() -> Coroutine[Any, Any, None]:
@@ -223,6 +228,8 @@ async def _background(
         tasks.start(_leave(source, stop), "leave", None)
         tasks.start(restarted(lambda: member.summarize(metrics), "summary", clock), "summary", None)
         tasks.start(restarted(watch, "membership", clock), "membership", None)
+        if settings.reload.watch:
+            tasks.start(restarted(lambda: configuration.watch(clock), "reload", clock), "reload", None)
         try:
             yield
             tasks.check()
@@ -246,16 +253,16 @@ class _Avro:
 
 
 def _avro(
-    loaded: Loaded,
+    configuration: Configuration,
     own: Sequence[Schema],
     as_json: Iterable[tuple[str, str]],
     clock: Clock,
     trouble: _RegistryTrouble,
 ) -> _Avro:
-    settings = loaded.settings
+    settings = configuration.loaded.settings
     registry = None
     if settings.schema_registry is not None:
-        registry = open_registry(settings.schema_registry, lambda: _reloaded_registry(loaded))
+        registry = open_registry(settings.schema_registry, lambda: _reloaded_registry(configuration.loaded))
     contracts, report = load_contracts(), trouble.report
     plain = settings.schemas.plain
     decoder = Decoder(
@@ -311,9 +318,9 @@ async def _leave(source: KafkaSource, stop: asyncio.Event) -> None:
     source.leave()
 
 
-def _reloaded(loaded: Loaded, name: str) -> DestinationSettings:
+def _reloaded(configuration: Configuration, name: str) -> DestinationSettings:
     """Read a destination's secrets again and hide the new ones in logs before anything can show them."""
-    settings = loaded.reload(name)
+    settings = configuration.destination(name)
     logs.register_secrets(secret_values(settings))
     return settings
 

@@ -6,6 +6,7 @@
     GET  /status                        the state of every destination and partition
     POST /destinations/NAME/hold        hold a destination in this member; answers with its status
     POST /destinations/NAME/release     resume it
+    POST /reload                        read the configuration again; answers what is applied and what is left
     POST /log/LEVEL[?sample=N]          set the log level: debug, info, warning, error
     POST /records/TOPIC/PARTITION/OFFSET/skip[?destination=NAME]
                                         make a record a dead letter: 200 done, 202 it will be, 409 it cannot be
@@ -65,8 +66,7 @@ class Server:
     ) -> None:
         self._host = host
         self._ports = ports
-        self._token = token.get_secret_value() if token is not None else None
-        self._hosts = frozenset(name.lower() for name in (*hosts, host, socket.gethostname()))
+        self.use(token, hosts)
         self._metrics = metrics
         self._member = member
         self._listener: Listener | None = None
@@ -76,6 +76,11 @@ class Server:
         """The port that is listened on; before that, the first one that is wanted."""
         found = None if self._listener is None else self._listener.port
         return self._ports[0] if found is None else found
+
+    def use(self, token: SecretStr | None, hosts: Collection[str]) -> None:
+        """Demand this token, and serve /status under these names, from now on."""
+        self._token = token.get_secret_value() if token is not None else None
+        self._hosts = frozenset(name.lower() for name in (*hosts, self._host, socket.gethostname()))
 
     async def start(self) -> None:
         """Listen. Raises `StartupError` if no address can be had."""
@@ -87,6 +92,7 @@ class Server:
         application.router.add_post("/destinations/{name}/hold", self._hold)
         application.router.add_post("/destinations/{name}/release", self._release)
         application.router.add_post(r"/records/{topic}/{partition:\d{1,9}}/{offset:\d{1,19}}/skip", self._skip)
+        application.router.add_post("/reload", self._reload)
         application.router.add_post("/log/{level}", self._log)
         listener = Listener(application, self._host, self._ports)
         try:
@@ -126,6 +132,15 @@ class Server:
     async def _release(self, request: web.Request) -> web.Response:
         """Release a destination."""
         return await self._act(request, self._member.release)
+
+    async def _reload(self, request: web.Request) -> web.Response:
+        """Read the configuration again."""
+        if not self._may_act(request):
+            return self._forbidden()
+        result = await self._member.reload("port")
+        if result.error is not None:
+            return _json_response({"error": result.error}, 422)
+        return _json_response({"applied": list(result.applied), "left": list(result.left)})
 
     async def _log(self, request: web.Request) -> web.Response:
         """Change the log level until the process ends."""

@@ -17,6 +17,7 @@ from connector.errors import ConnectorError
 from connector.pipeline.skips import Skipped, Skipper
 from connector.records import Position
 from connector.runtime.pipeline import Pipeline
+from connector.runtime.reload import Reloaded
 from connector.runtime.watchdog import StuckJudge, Watchdog
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
@@ -64,6 +65,8 @@ class Member:
         self._dead_letters: DeadLetterWriter | None = None
         self._troubles: Callable[[], Mapping[str | None, str]] = dict
         self._assigned_at: float | None = None
+        self.reload: Callable[[str], Awaitable[Reloaded]] = _no_reload
+        """Reads the configuration again; its argument says what asked for it."""
         self._unassigned: str | None = JOINING
         """Why the group has given this member no partitions; None: it is a member, and there are none left for it."""
 
@@ -265,6 +268,10 @@ class Member:
             "limit": budget.limit,
             "filled_by": fullest[0] if fullest is not None and budget.full else None,
         }
+
+
+async def _no_reload(_by: str) -> Reloaded:
+    return Reloaded(error="this member cannot read its configuration again")
 
 
 def _iso_time(moment: float | None) -> str | None:

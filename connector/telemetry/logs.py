@@ -21,6 +21,7 @@ from structlog.types import EventDict, Processor, WrappedLogger
 
 from connector.telemetry.log_writer import LogWriter
 from connector.telemetry.redaction import HIDDEN, Redactor, names_secret
+from connector.telemetry.terminal import visible, visible_json
 
 _LEVELS: Final[Mapping[str, int]] = {
     "debug": logging.DEBUG,
@@ -107,7 +108,9 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: Processor = structlog.dev.ConsoleRenderer(colors=stream.isatty()) if terminal else _json
+    renderers: list[Processor] = [_json]
+    if terminal:
+        renderers = [_visible, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.PositionalArgumentsFormatter(), *shared, _logger_name],
         processors=[
@@ -115,7 +118,7 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
             redact,
-            renderer,
+            *renderers,
         ],
     )
     structlog.configure(
@@ -131,6 +134,12 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
     sample.every = choice.sample
     _state.configured = choice.level
     _apply(choice.level)
+
+
+def reconfigure(choice: LogChoice) -> None:
+    """Use another configured level and sample from now on; the form of lines stays."""
+    _state.configured = choice.level
+    set_level(choice.level, choice.sample)
 
 
 def level() -> str:
@@ -230,13 +239,18 @@ def _logger_name(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     return event
 
 
+def _visible(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what could command the terminal. Values inside lists and mappings are written by repr, which does it."""
+    return {visible(key): visible(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
 def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """Return one JSON line; time, level and event name come first."""
     first = ("timestamp", "level", "event")
     ordered: dict[str, Any] = {key: event[key] for key in first if key in event}
     ordered.update(event)
     try:
-        return orjson.dumps(ordered).decode()
+        return visible_json(orjson.dumps(ordered).decode())
     except TypeError:
         # Numbers above 64 bits and broken surrogates are rare, and no reason to lose the line.
         return json.dumps(ordered)

@@ -206,6 +206,22 @@ DEFINITIONS: Final = tuple(
             "Share of the commit metadata used for deliveries finished above the watermark; 1 while reading waits.",
             "ratio",
         ),
+        (
+            "config_reloads_total",
+            "counter",
+            ("result",),
+            "Attempts to read the configuration again while the member runs.",
+            "reloads",
+            (),
+            ("ok", "failed"),
+        ),
+        (
+            "config_reload_failed",
+            "gauge",
+            (),
+            "1 while the last attempt to read the configuration again failed: the old one is still used.",
+            "1",
+        ),
         ("commits_total", "counter", ("result",), "Commits of offsets.", "commits", (), ("ok", "failed")),
         (
             "rebalances_total",
@@ -398,6 +414,8 @@ class Metrics:
         self.partition_lag = self._gauge("partition_lag")
         self.partition_watermark_age = self._gauge("partition_watermark_age_seconds")
         self.offset_map_used = self._gauge("offset_map_used_ratio")
+        self.config_reloads = self._counter("config_reloads_total")
+        self.config_reload_failed = self._gauge("config_reload_failed")
         self.commits = self._counter("commits_total")
         self.rebalances = self._counter("rebalances_total")
         self.time_seconds = TimeParts(self._counter("time_seconds_total"))

@@ -114,7 +114,7 @@ def test_every_package_is_hashed() -> None:
     fetching = [text for text in installs if "--no-index" not in text]
     assert len(installs) == 2
     assert len(fetching) == 1
-    assert "--require-hashes --only-binary :all: -r requirements/runtime.txt" in fetching[0]
+    assert "--require-hashes --only-binary :all: -r requirements/expressions.txt" in fetching[0]
 
 
 def test_labels_use_standard_names() -> None:
