@@ -14,9 +14,10 @@ from multidict import MultiDict
 
 from connector.console.advice import CAUSES, for_cause, for_destination
 from connector.console.charts import Chart, bar_chart, line_chart
+from connector.console.columns import NAMES
 from connector.console.dead_letter_list import ListRow, ListView
 from connector.console.formatting import ago, duration, short
-from connector.console.index import NAMES, KindCount, Query, TimeBuckets
+from connector.console.index import KindCount, Query, TimeBuckets
 from connector.console.links import Links
 from connector.console.member_pages import members_view, release_question
 from connector.console.members import DestinationView, MemberResponse, counts, destinations, growth, read_response
