@@ -85,8 +85,8 @@ clean:  ## Remove the environment and everything that was fetched or built
 	$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-# The package itself; compiling the reader needs a C compiler. Repeated when its source changes.
-.venv/.compiled: .venv/.stamp pyproject.toml hatch_build.py connector/codec/reader.pyx connector/codec/items.pxi
+# The package itself; compiling needs a C compiler. Repeated when a compiled source changes.
+.venv/.compiled: .venv/.stamp pyproject.toml hatch_build.py connector/codec/reader.pyx connector/codec/items.pxi connector/dead_letters/block.pyx
 	echo "Building the compiled parts: half a minute."
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

@@ -132,7 +132,7 @@ def show_inspection(inspection: Inspection) -> None:
 
 def _record_lines(record: Record) -> Iterator[tuple[str, str]]:
     """Yield what the record is, as text where it is text."""
-    from connector.dead_letters.export import moment
+    from connector.dead_letters.block import time_text as moment
 
     yield "key", bytes_text(record.key)
     yield "timestamp", "none" if record.timestamp == NO_TIMESTAMP else moment(record.timestamp)
@@ -153,7 +153,7 @@ def _outcome_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
 
 
 def _dead_letter_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    from connector.dead_letters.export import moment
+    from connector.dead_letters.block import time_text as moment
     from connector.vendors import explained
 
     resolutions = {resolution.dead_letter: resolution for resolution in explanation.resolutions}
@@ -173,7 +173,7 @@ def _dead_letter_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
 
 
 def _receipt_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    from connector.dead_letters.export import moment
+    from connector.dead_letters.block import time_text as moment
 
     if explanation.receipts is None:
         yield "receipts", "not written: receipts.topic is not set"
@@ -237,7 +237,7 @@ def _groups_of(explanation: Explanation, destination: str) -> list[Finished]:
 
 
 def _record_json(record: Record) -> dict[str, Any]:
-    from connector.dead_letters.export import moment
+    from connector.dead_letters.block import time_text as moment
 
     return {
         "timestamp": None if record.timestamp == NO_TIMESTAMP else moment(record.timestamp),
@@ -249,7 +249,7 @@ def _record_json(record: Record) -> dict[str, Any]:
 
 def _receipt_json(receipt: FoundReceipt) -> dict[str, Any]:
     """Return a receipt in its schema's fields, times as ISO 8601, and the position by which it names the record."""
-    from connector.dead_letters.export import moment
+    from connector.dead_letters.block import time_text as moment
 
     times = {name: receipt.datum[name] for name in ("delivered_at", "first_attempt")}
     shown = {name: None if time is None else moment(time) for name, time in times.items()}

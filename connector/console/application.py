@@ -74,6 +74,7 @@ class Console:
         if self._sampling is not None:
             self._sampling.cancel()
             await asyncio.gather(self._sampling, return_exceptions=True)
+        await asyncio.to_thread(self._state.searches.stop)
         await asyncio.to_thread(self._state.feed.stop)
 
     @web.middleware

@@ -17,6 +17,7 @@ from connector.console.links import Links
 from connector.console.masking import Mask
 from connector.console.rendering import Page
 from connector.console.sampling import Backlog, Sampler
+from connector.console.search import Searches, SearchPorts
 from connector.console.security import ProxySignIn, Session, SignInGuard, caller
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.inspection import Inspection
@@ -33,13 +34,16 @@ class ConsolePorts:
 
     `tail` follows the dead-letter topic, `fetch` returns its records at some partitions and offsets, and `dead_letters`
     reads those that match a filter (with True the resolved ones too) and reports its progress. `inspect` decodes and
-    prepares a dead letter by today's rules. All raise `ConnectorError` if they cannot.
+    prepares a dead letter by today's rules; `decode` only decodes it. `search` reads for searches. All raise
+    `ConnectorError` if they cannot.
     """
 
     tail: Callable[[], Tail]
     fetch: Callable[[Sequence[tuple[int, int]]], Sequence[Record]]
     dead_letters: Callable[[Filter, bool, Progress], Iterator[DeadLetterEntry]]
     inspect: Callable[[DeadLetterEntry], Awaitable[Inspection]]
+    decode: Callable[[DeadLetterEntry], Awaitable[Inspection]]
+    search: SearchPorts
     replays: ReplayService
     backlog: Backlog
     audit: AuditTopic | None
@@ -62,6 +66,7 @@ class ConsoleState:
         self.guard = SignInGuard(roles=own.roles, names=own.hosts, clock=ports.clock, proxy=proxy)
         self.index = DeadLetterIndex(own.letters)
         self.feed = Feed(self.index, ports.tail)
+        self.searches = Searches(self.index, ports.search)
         self.sampler = Sampler(
             members, list(settings.destinations), ports.backlog, interval=own.interval, clock=ports.clock
         )

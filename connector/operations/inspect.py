@@ -90,6 +90,14 @@ class DeadLetterExaminer:
             return Inspection(event.schema, shown, None, (Preparation(destination, reason=refusal.message),))
         return Inspection(event.schema, shown, None, tuple(map(self._prepared, routed)))
 
+    async def decode(self, dead_letter: DeadLetterEntry) -> Inspection:
+        """Return a dead letter's event only, or the fault that hides it."""
+        try:
+            event = await self._event(dead_letter)
+        except ConnectorError as error:
+            return Inspection(None, None, str(error), ())
+        return Inspection(event.schema, plain(event.datum), None, ())
+
     async def inspect_record(self, record: Record) -> Inspection:
         """Return the event of a source record, and what each of its destinations would be sent today.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from connector.clock import SystemClock
 from connector.config.loader import Loaded
@@ -13,6 +13,7 @@ from connector.dead_letters.replay import Kind, Order, RecordRefused, Replayer, 
 from connector.dead_letters.stream import DeadLetterStream
 from connector.kafka.topic_reader import TopicReader
 from connector.kafka.transactions import Fenced, Outgoing, RecordTooLarge, TransactionalProducer
+from connector.operations.events import matching_events
 from connector.operations.inspect import DeadLetterExaminer
 
 
@@ -29,13 +30,13 @@ class KafkaReplayService:
 
     async def plan(self, order: Order) -> AsyncGenerator[Step, None]:
         """Yield what `replay` would do."""
-        async with self._replayer() as replayer, aclosing(replayer.plan(order)) as steps:
+        async with self._planning("replayed", order) as steps:
             async for step in steps:
                 yield step
 
     async def plan_discard(self, order: Order) -> AsyncGenerator[Step, None]:
         """Yield what `discard` would do."""
-        async with self._replayer() as replayer, aclosing(replayer.plan(order, kind="discarded")) as steps:
+        async with self._planning("discarded", order) as steps:
             async for step in steps:
                 yield step
 
@@ -52,6 +53,13 @@ class KafkaReplayService:
                 yield step
 
     @asynccontextmanager
+    async def _planning(self, kind: Kind, order: Order) -> AsyncIterator[AsyncGenerator[Step, None]]:
+        async with AsyncExitStack() as stack:
+            order = await stack.enter_async_context(_applied(self.loaded, order))
+            replayer = await stack.enter_async_context(self._replayer())
+            yield await stack.enter_async_context(aclosing(replayer.plan(order, kind)))
+
+    @asynccontextmanager
     async def _carrying_out(self, kind: Kind, order: Order) -> AsyncIterator[AsyncGenerator[Step, None]]:
         """Take the transactional id over, then start to read.
 
@@ -59,6 +67,7 @@ class KafkaReplayService:
         """
         kafka = self.loaded.settings.kafka
         async with AsyncExitStack() as stack:
+            order = await stack.enter_async_context(_applied(self.loaded, order))
             producer = await stack.enter_async_context(TransactionalProducer(kafka, transactional_id(kafka.group_id)))
             replayer = await stack.enter_async_context(self._replayer(sending=kind == "replayed"))
             yield await stack.enter_async_context(aclosing(replayer.carry_out(kind, order, _Transactions(producer))))
@@ -80,6 +89,18 @@ class KafkaReplayService:
                 settings.kafka.group_id,
                 settings.replay_topic,
             )
+
+
+@asynccontextmanager
+async def _applied(loaded: Loaded, order: Order) -> AsyncIterator[Order]:
+    """Return the order with its conditions on events applied."""
+    matching = matching_events(loaded, order.wanted)
+    wanted = await asyncio.to_thread(matching.__enter__)
+    try:
+        yield replace(order, wanted=wanted)
+    finally:
+        # In a thread: it runs a loop of its own, and this one is running.
+        await asyncio.to_thread(matching.__exit__, None, None, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from connector.dead_letters.block import time_text as moment
 from connector.dead_letters.dialects import NAMES, Dialect
-from connector.dead_letters.export import facts_json, moment
+from connector.dead_letters.export import facts_json
 from connector.dead_letters.headers import (
     MESSAGE_LIMIT,
     TEXT_LIMIT,
