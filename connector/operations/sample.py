@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from connector.clock import SystemClock
 from connector.codec.codec import Decoder
-from connector.codec.schemas import load_contracts
+from connector.codec.schemas import known_schemas, load_contracts, own_schemas
 from connector.config.loader import Loaded, Settings
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable, StartupError
 from connector.kafka.client import start_of
@@ -19,7 +19,7 @@ from connector.kafka.topic_reader import OffsetSpan, TopicReader
 from connector.kafka.topics import TopicSelection
 from connector.records import NO_TIMESTAMP, Assigned, Event, Record, TopicPartition
 from connector.routing.compiler import reads_keys
-from connector.runtime.checks import known_schemas, open_registry, own_schemas
+from connector.runtime.checks import open_registry
 
 SCHEMA_SECONDS: Final = 15.0
 """How long the registry is asked for a schema; it is asked again for an unknown id in the first ten of them."""
