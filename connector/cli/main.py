@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -21,12 +21,14 @@ from connector.cli.console import console
 from connector.cli.demo import demo
 from connector.cli.dlq import dlq
 from connector.cli.explain import explain
+from connector.cli.map import map_event
 from connector.cli.member import hold, release, skip
 from connector.cli.offsets import offsets
 from connector.cli.preview import preview
 from connector.cli.replay import discard, replay
 from connector.cli.run import run
 from connector.cli.simulate import simulate
+from connector.cli.test import run_tests
 from connector.cli.topics import topics
 from connector.errors import ConfigurationError, ConnectorError
 
@@ -130,12 +132,24 @@ def _options(
     """Define the options before a command."""
 
 
-_COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    *(run, check, preview, explain, offsets, topics),
-    *(hold, release, skip, console, simulate, demo),
-)
-for command in _COMMANDS:
-    app.command()(command)
+_COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
+    "run": run,
+    "check": check,
+    "test": run_tests,
+    "map": map_event,
+    "preview": preview,
+    "explain": explain,
+    "offsets": offsets,
+    "topics": topics,
+    "hold": hold,
+    "release": release,
+    "skip": skip,
+    "console": console,
+    "simulate": simulate,
+    "demo": demo,
+}
+for name, command in _COMMANDS.items():
+    app.command(name)(command)
 dlq.command()(replay)
 dlq.command()(discard)
 app.add_typer(dlq)
