@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +20,7 @@ from connector.cli.common import (
     fail,
     print_line,
     print_raw,
+    read_event_file,
 )
 from connector.cli.completion import complete_destination, complete_topic
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from connector.operations.offline import WrittenEvent
 
 
-def map_event(  # noqa: PLR0913 -- the command's options
+def map_event(  # noqa: PLR0913 -- each option is one of the command line
     *,
     event: Annotated[
         str,
@@ -63,7 +62,7 @@ def map_event(  # noqa: PLR0913 -- the command's options
     from connector.operations.offline import EventFault, Offline, load_offline, read_events
 
     try:
-        given = read_events(_text(event), "standard input" if event == "-" else event)
+        given = read_events(read_event_file(event, "--event"), "standard input" if event == "-" else event)
         given = [_completed(each, schema, topic, key, header or (), time) for each in given]
         loaded = load_offline(config, os.environ)
         if destination is not None and destination not in loaded.settings.destinations:
@@ -79,18 +78,6 @@ def map_event(  # noqa: PLR0913 -- the command's options
     refused = [each for each in found if each.fault or any(prepared.rule for prepared in each.preparations)]
     if fail_on_refused and refused:
         raise SystemExit(FAILED)
-
-
-def _text(event: str) -> str:
-    """Return the text of the event's file."""
-    if event == "-":
-        return sys.stdin.read()
-    try:
-        return Path(event).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        fail(f"{event} is not UTF-8 text; write the event as JSON", BAD_CONFIGURATION)
-    except OSError as error:
-        fail(f"--event {event} cannot be read: {error.strerror}", BAD_CONFIGURATION)
 
 
 def _completed(

@@ -26,6 +26,7 @@ from connector.records import LogicalType
 
 _INTEGERS: Final = {"int": 31, "long": 63}
 _FLOATS: Final = {"float": "<f", "double": "<d"}
+_MOST_DIGITS: Final = 1000
 _WORDS: Final = {
     "boolean": "true or false",
     "enum": "a symbol",
@@ -223,12 +224,16 @@ def _decimal(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
         return value
     try:
-        number = Decimal(repr(value) if isinstance(value, float) else value)
-        scaled = number.scaleb(wanted.scale)
-        whole = int(scaled)
-    except (InvalidOperation, ValueError, OverflowError):
+        sign, digits, exponent = Decimal(repr(value) if isinstance(value, float) else value).as_tuple()
+    except InvalidOperation:
         return value
-    if whole != scaled:
+    if not isinstance(exponent, int) or abs(exponent) > _MOST_DIGITS:
+        return value
+    # By hand: arithmetic on decimals rounds to the context's precision.
+    whole, rest = int("".join(map(str, digits))), exponent + wanted.scale
+    whole, cut = (whole * 10**rest, 0) if rest >= 0 else divmod(whole, 10**-rest)
+    whole = -whole if sign else whole
+    if cut:
         raise JsonFault(f"{path}: has more than {wanted.scale} digits after the point")
     if kind == "fixed":
         size = node["size"]

@@ -17,6 +17,7 @@ from connector.kafka.client import start_of
 from connector.kafka.groups import Groups
 from connector.kafka.topic_reader import OffsetSpan, TopicReader
 from connector.kafka.topics import TopicSelection
+from connector.operations.offline import CLUSTER, Offline, WrittenEvent
 from connector.records import NO_TIMESTAMP, Assigned, Event, Record, TopicPartition
 from connector.routing.compiler import reads_keys
 from connector.runtime.checks import open_registry
@@ -94,6 +95,18 @@ async def read(loaded: Loaded, request: SampleRequest) -> RecordSample:
     assigned = tuple(_assigned(at, span, committed.get(at)) for at, span in spans.items())
     left = sum(span.end - span.first for span in spans.values()) - len(records)
     return RecordSample(cluster_id, topics, assigned, records, max(0, left), decoder, unreadable, known_schemas(own))
+
+
+def of_events(loaded: Loaded, offline: Offline, events: Sequence[WrittenEvent]) -> RecordSample:
+    """Return written events as a sample. Raises `EventFault`."""
+    records = tuple(offline.records(events))
+    topics = dict.fromkeys((record.topic for record in records), 1)
+    decoder = Decoder(
+        load_contracts(), clock=SystemClock(), schemas=own_schemas(loaded), keys=reads_keys(loaded.settings)
+    )
+    assigned = tuple(Assigned(topic, 0, 0, None, "") for topic in topics)
+    known = {name: schema.tree for name, schema in offline.schemas.items()}
+    return RecordSample(CLUSTER, topics, assigned, records, 0, decoder, {}, known)
 
 
 def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Record]]:
