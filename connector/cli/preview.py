@@ -27,6 +27,7 @@ from connector.cli.common import (
     print_table,
     read_event_file,
 )
+from connector.cli.completion import complete_topic
 
 if TYPE_CHECKING:
     from connector.config.loader import Loaded
@@ -45,16 +46,21 @@ def preview(  # noqa: PLR0913 -- each option is one of the command line
         str,
         typer.Option(
             "--from",
-            metavar="group|earliest|newest|TIME",
-            help="group: the group's committed offsets, else kafka.start; newest: the last N; a time needs its zone.",
+            metavar="START",
+            help="group: the group's committed offsets, else kafka.start; earliest; newest: the last N; or a time "
+            "with its zone.",
         ),
     ] = "group",
-    topic: Annotated[list[str] | None, typer.Option(metavar="TOPIC", help="Only this topic; repeatable.")] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOPIC", help="Only this topic; repeatable.", autocompletion=complete_topic),
+    ] = None,
     speed: Annotated[
         str,
         typer.Option(
-            metavar="topic|backlog|RATE",
-            help="How fast records arrive: at their own timestamps, all at once, or RATE a second.",
+            metavar="SPEED",
+            help="How fast records arrive. topic: at their own timestamps; backlog: all at once; or a number of "
+            "records a second.",
         ),
     ] = "topic",
     latency: Annotated[
