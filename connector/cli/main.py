@@ -72,7 +72,8 @@ def _suggest(context: Any, name: str) -> str:
     root = context.find_root()
     own = {path.rsplit(" ", 1)[-1]: f"{context.command_path} {path}" for path in _paths(context.command)}
     every = {path.rsplit(" ", 1)[-1]: path for path in _paths(root.command)} | _OTHER_WORDS
-    for known in (own, {word: f"{root.command_path} {path}" for word, path in every.items()}):
+    every = {word: f"{root.command_path} {path}" for word, path in every.items()}
+    for known in ({name: every[name]} if name in every and name not in own else {}, own, every):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         if near:
             return f"Did you mean `{known[near[0]]}`?"

@@ -77,6 +77,9 @@ def test_schema_is_that_of_the_repository(monkeypatch: pytest.MonkeyPatch, capsy
     ("wrong", "right"),
     [
         (["replay"], "connector dlq replay"),
+        (["discrad"], "connector dlq discard"),
+        (["start"], "connector run"),
+        (["offset"], "connector offsets"),
         (["stat"], "connector dlq stats"),
         (["chek"], "connector check"),
         (["validate"], "connector check"),
