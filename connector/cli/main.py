@@ -30,6 +30,7 @@ from connector.cli.replay import discard, replay
 from connector.cli.run import run
 from connector.cli.schema import schema
 from connector.cli.simulate import simulate
+from connector.cli.tap import tap
 from connector.cli.test import run_tests
 from connector.cli.topics import topics
 from connector.errors import ConfigurationError, ConnectorError
@@ -45,6 +46,8 @@ _OTHER_WORDS: Final = {
     "lag": "offsets",
     "reset": "offsets reset",
     "dry-run": "preview",
+    "tail": "tap",
+    "follow": "tap",
     "simulator": "simulate",
 }
 """Commands of other tools, and ours for the same purpose."""
@@ -151,6 +154,7 @@ _COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "test": run_tests,
     "map": map_event,
     "preview": preview,
+    "tap": tap,
     "explain": explain,
     "offsets": offsets,
     "topics": topics,

@@ -74,7 +74,7 @@ async def read(loaded: Loaded, request: SampleRequest) -> RecordSample:
         committed = {(commit.topic, commit.partition): (commit.offset, commit.metadata) for commit in commits}
     with TopicReader(settings.kafka) as reader:
         cluster_id, known = await asyncio.to_thread(reader.topics)
-        topics = {name: known[name] for name in _wanted(settings, request.topics, known)}
+        topics = {name: known[name] for name in wanted_topics(settings, request.topics, known)}
         spans = await asyncio.to_thread(_spans, settings, reader, topics, request, committed)
         records = await asyncio.to_thread(lambda: tuple(reader.records(spans)))
     registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
@@ -109,6 +109,22 @@ def of_events(loaded: Loaded, offline: Offline, events: Sequence[WrittenEvent]) 
     return RecordSample(CLUSTER, topics, assigned, records, 0, decoder, {}, known)
 
 
+def wanted_topics(settings: Settings, only: Collection[str], known: Collection[str]) -> list[str]:
+    """Return the topics to read. Raises `StartupError` for a named topic that does not exist."""
+    selection = TopicSelection(settings.kafka.topics, settings.own_topics)
+    names = {*selection.names, *selection.matching(known)}
+    if foreign := sorted(set(only) - names):
+        raise StartupError(
+            f"--topic: {', '.join(foreign)} is not in kafka.topics, which are {', '.join(sorted(names))}"
+        )
+    wanted = sorted(names & set(only) if only else names)
+    if missing := [name for name in wanted if name not in known]:
+        raise StartupError(f"topic {', '.join(missing)} does not exist: create it, or correct kafka.topics")
+    if not wanted:
+        raise StartupError(f"no topic matches kafka.topics: {', '.join(settings.kafka.topics)}")
+    return wanted
+
+
 def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Record]]:
     """Return when each record arrives, in seconds after the first, in the order of arrival.
 
@@ -139,22 +155,6 @@ def shares(available: Mapping[TopicPartition, int], wanted: int) -> dict[TopicPa
         taken[at] = min(count, math.ceil(left / (len(available) - number)))
         left -= taken[at]
     return taken
-
-
-def _wanted(settings: Settings, only: Collection[str], known: Collection[str]) -> list[str]:
-    """Return the topics to read. Raises `StartupError` for a named topic that does not exist."""
-    selection = TopicSelection(settings.kafka.topics, settings.own_topics)
-    names = {*selection.names, *selection.matching(known)}
-    if foreign := sorted(set(only) - names):
-        raise StartupError(
-            f"--topic: {', '.join(foreign)} is not in kafka.topics, which are {', '.join(sorted(names))}"
-        )
-    wanted = sorted(names & set(only) if only else names)
-    if missing := [name for name in wanted if name not in known]:
-        raise StartupError(f"topic {', '.join(missing)} does not exist: create it, or correct kafka.topics")
-    if not wanted:
-        raise StartupError(f"no topic matches kafka.topics: {', '.join(settings.kafka.topics)}")
-    return wanted
 
 
 def _spans(
