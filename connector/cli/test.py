@@ -49,7 +49,7 @@ def run_tests(
         if not found:
             fail(
                 f"There are no tests: no file ends with .test.yaml in {config.absolute().parent} or its tests/. "
-                "docs/routing.md shows how to write them.",
+                "docs/mapping-tests.md shows how to write them.",
                 BAD_CONFIGURATION,
             )
         results = [result for file in found for result in run(file, config)]

@@ -1,6 +1,6 @@
 """Mapping tests: events with what each destination must be sent of them, run offline.
 
-A file ends with `.test.yaml`. Its keys are those of `TestFile`; `docs/routing.md` explains them.
+A file ends with `.test.yaml`. Its keys are those of `TestFile`; `docs/mapping-tests.md` explains them.
 """
 
 from __future__ import annotations
