@@ -21,6 +21,7 @@ from connector.cli.console import console
 from connector.cli.demo import demo
 from connector.cli.dlq import dlq
 from connector.cli.explain import explain
+from connector.cli.init import init
 from connector.cli.list import listing
 from connector.cli.map import map_event
 from connector.cli.member import hold, release, skip
@@ -46,6 +47,9 @@ _OTHER_WORDS: Final = {
     "lag": "offsets",
     "reset": "offsets reset",
     "dry-run": "preview",
+    "new": "init",
+    "scaffold": "init",
+    "generate": "init",
     "tail": "tap",
     "follow": "tap",
     "simulator": "simulate",
@@ -151,6 +155,7 @@ def _options(
 _COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "run": run,
     "check": check,
+    "init": init,
     "test": run_tests,
     "map": map_event,
     "preview": preview,
