@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from connector.config.base import Model
 from connector.config.checks import (
     OWNED_PROPERTIES,
     START_ALIASES,
@@ -40,12 +41,10 @@ from connector.config.models import (
     KafkaSettings,
     LimitSettings,
     LogSettings,
-    Model,
     Off,
     ReceiptSettings,
     RegistrySettings,
     RetrySettings,
-    RouteSettings,
     SchemaSettings,
     ServerSettings,
     Settings,
@@ -53,6 +52,7 @@ from connector.config.models import (
     StormSettings,
     TracingSettings,
 )
+from connector.config.routes import RouteSettings
 from connector.config.secrets import redacted, secret_values
 from connector.config.warnings import insecure
 from connector.config.yaml import Resolver, join, parse, read_text

@@ -13,15 +13,16 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
+
+from connector.config.base import Model
+from connector.config.routes import RouteSettings
 
 _HTTP: Final = ("http", "https")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -145,12 +146,6 @@ Ports = Annotated[
     ),
 ]
 Off = Annotated[Literal["off"], BeforeValidator(_off), WithJsonSchema({"enum": ["off", False], "x-kind": "off"})]
-
-
-class Model(BaseModel):
-    """Base of all settings: frozen, unknown keys are refused, and a number is accepted for a string (ids)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True)
 
 
 class BatchSettings(Model):
@@ -313,26 +308,6 @@ class SchemaSettings(Model):
     )
     plain: dict[str, str] = Field(
         default={}, description="For topics with plain Avro values (no header): topic to the full name of its schema."
-    )
-
-
-class RouteSettings(Model):
-    """Which events go to which destinations, and how their fields are mapped."""
-
-    topics: list[str] | None = Field(default=None, description="Only events of these topics (names or ^ patterns).")
-    schema_name: str | None = Field(
-        default=None, alias="schema", description="Only events written with the schema of this full name."
-    )
-    where: dict[str, Any] = Field(
-        default={}, description="Only events with these values: dotted path or $header.name to a value or a list."
-    )
-    to: list[str] = Field(min_length=1, description="The destinations, by name.")
-    id: str | None = Field(default=None, description="Dotted path of the event's own id.")
-    entity: bool = Field(default=False, description="The events are about non-human entities (Quick Audience).")
-    fields: dict[str, dict[str, Any]] = Field(
-        default={},
-        description="Per vendor, for each of its fields: a dotted path, $key, $timestamp, $header.name, {const: …} or "
-        "{path: …, unit: ms}.",
     )
 
 

@@ -36,7 +36,7 @@ from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Place, TopicStorms
 from connector.records import DeadLetter, Event, Item, Record, TopicPartition, uuid5_text
-from connector.routing.table import Routed, RouteTable, position_identity, reroute
+from connector.routing.table import Routed, RouteTable, Skipped, position_identity, reroute
 from connector.tasks import Supervisor, internal_refusal
 from connector.telemetry.logs import sample
 from connector.telemetry.metrics import Metrics
@@ -367,6 +367,9 @@ class Intake:
                 run.prepare(tracker, records, {destination: deliveries})
             else:
                 for record, each in routed:
+                    if isinstance(each, Skipped):
+                        run.skip(tracker, record, each.reason)
+                        continue
                     run.prepare(tracker, [record], {delivery.destination: [delivery] for delivery in each})
             if routed and tracker.topic in self._services.storms and tracker.topic != self._replay_topic:
                 storms = self._services.storms[tracker.topic]
@@ -517,18 +520,22 @@ class Run:
     ) -> None:
         """Prepare records of one partition that all go to the same destinations, except for what is finished.
 
-        `routed` has, by destination, one delivery for each record. Records that go nowhere are skipped.
+        `routed` has, by destination, one delivery for each record.
         """
         offsets = [record.offset for record in records]
         legs = [(self._legs[name], theirs) for name, theirs in routed.items() if name in self._legs]
         if not legs:
             tracker.finish(offsets, WHOLE)
-            reason = "other_destination" if routed else "unrouted"
-            self._services.metrics.records_skipped.labels(reason).inc(len(records))
+            self._services.metrics.records_skipped.labels("other_destination").inc(len(records))
             return
         left = tracker.route(offsets, sum([leg.bit for leg, _ in legs]))
         for leg, theirs in legs:
             self._add(leg, tracker, zip(records, theirs, left, strict=True))
+
+    def skip(self, tracker: PartitionTracker, record: Record, reason: str) -> None:
+        """End a record that goes nowhere, because the user's rules say so."""
+        tracker.finish((record.offset,), WHOLE)
+        self._services.metrics.records_skipped.labels(reason).inc()
 
     def prepare_again(
         self, tracker: PartitionTracker, destination: str, routed: Sequence[tuple[Record, Routed]]
