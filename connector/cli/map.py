@@ -21,6 +21,7 @@ from connector.cli.common import (
     print_line,
     print_raw,
     read_event_file,
+    skipped_text,
 )
 from connector.cli.completion import complete_destination, complete_topic
 
@@ -117,7 +118,8 @@ def _show(found: Sequence[Inspection], destination: str | None) -> None:
         if each.fault is not None:
             print_line(f"{each.schema}: refused with {each.code}: {each.fault}")
         elif not each.preparations:
-            print_line(f"{each.schema}: nothing is sent{'' if destination is None else f' to {destination}'}.")
+            why = f" ({skipped_text(each.skipped)})" if each.skipped is not None else ""
+            print_line(f"{each.schema}: nothing is sent{'' if destination is None else f' to {destination}'}{why}.")
         for prepared in each.preparations:
             _show_prepared(each, prepared)
 
@@ -140,6 +142,7 @@ def _show_prepared(found: Inspection, prepared: Preparation) -> None:
 def _json(found: Inspection) -> Mapping[str, Any]:
     return {
         "schema": found.schema,
+        "skipped": found.skipped,
         "refused": None if found.fault is None else {"code": found.code, "message": found.fault},
         "destinations": [
             {

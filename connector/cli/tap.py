@@ -23,6 +23,7 @@ from connector.cli.common import (
     print_raw,
     refuse_unknown,
     say,
+    skipped_text,
 )
 from connector.cli.completion import complete_destination, complete_topic
 
@@ -130,7 +131,8 @@ class _Printer:
         if found.fault is not None:
             yield f"{head}: refused, {found.code or 'not decoded'}: {masked.fault(found.fault)}"
             return
-        yield f"{head} {found.schema}{'' if found.preparations else ': nothing is sent'}"
+        why = "" if found.skipped is None else f" ({skipped_text(found.skipped)})"
+        yield f"{head} {found.schema}{'' if found.preparations else f': nothing is sent{why}'}"
         for each in found.preparations:
             by = "by schema or target" if each.route is None else f"by routes[{each.route}]"
             if each.rule is not None:
@@ -164,7 +166,7 @@ class _Printer:
             }
             for each in found.preparations
         ]
-        return {**shown, "schema": found.schema, "refused": fault, "destinations": ways}
+        return {**shown, "schema": found.schema, "skipped": found.skipped, "refused": fault, "destinations": ways}
 
 
 def _time(millis: int) -> str:

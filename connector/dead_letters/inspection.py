@@ -25,7 +25,8 @@ class Preparation:
 class Inspection:
     """What a record holds: its event in JSON's types, or the fault that hides it, and its destinations.
 
-    `code` is that of the fault, where it refuses the record.
+    `code` is that of the fault, where it refuses the record. `skipped` is why nothing is sent on purpose: `unrouted`,
+    `sample`, or the route that drops the record.
     """
 
     schema: str | None
@@ -33,3 +34,4 @@ class Inspection:
     fault: str | None
     preparations: tuple[Preparation, ...]
     code: str | None = None
+    skipped: str | None = None

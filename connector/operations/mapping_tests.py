@@ -15,9 +15,9 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
+from connector.config.base import Model
 from connector.config.errors import faults_of, kind, suggest
 from connector.config.loader import Loaded
-from connector.config.models import Model
 from connector.config.yaml import Document, parse, read_text
 from connector.dead_letters.inspection import Inspection, Preparation
 from connector.errors import ConfigFault, ConfigurationError, ConnectorError

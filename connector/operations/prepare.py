@@ -16,7 +16,7 @@ from connector.dead_letters.inspection import Inspection, Preparation
 from connector.errors import FatalError, Refusal
 from connector.records import Event, LogicalValue, Record
 from connector.routing.conversions import Unfit, exact
-from connector.routing.table import Routed, RouteTable
+from connector.routing.table import Routed, RouteTable, Skipped
 
 
 class Preparer:
@@ -41,6 +41,8 @@ class Preparer:
             return Inspection(event.schema, shown, refusal.message, (), refusal.code)
         except FatalError as error:
             return Inspection(event.schema, shown, str(error), (), "route.unrouted")
+        if isinstance(routed, Skipped):
+            return Inspection(event.schema, shown, None, (), skipped=routed.reason)
         found = tuple(replace(self.prepared(each, now), route=each.route) for each in routed)
         return Inspection(event.schema, shown, None, found)
 

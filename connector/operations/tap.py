@@ -17,8 +17,11 @@ from connector.errors import ConnectorError
 from connector.kafka.topic_reader import TopicReader, TopicTail
 from connector.operations.inspect import DeadLetterExaminer
 from connector.operations.sample import wanted_topics
-from connector.records import Record
-from connector.routing.mapping import Condition, compile_condition, compile_source
+from connector.records import Event, Record
+from connector.routing.conditions import Condition, compile_condition
+from connector.routing.conversions import Unfit
+from connector.routing.expressions import Expressions
+from connector.routing.sources import SourceCompiler
 
 _READ_SECONDS = 0.4
 
@@ -42,8 +45,9 @@ class Wanted:
         values: dict[str, list[Any]] = {}
         for source, text in where:
             values.setdefault(source, []).extend(_values(text))
+        sources = SourceCompiler(Expressions(), [])
         self._conditions: list[Condition] = [
-            compile_condition(compile_source(source), wanted) for source, wanted in values.items()
+            compile_condition(sources.path(source), wanted) for source, wanted in values.items()
         ]
         self._destination = destination
 
@@ -56,7 +60,7 @@ class Wanted:
                 event = await examiner.event(record)
             except ConnectorError:
                 return None
-            if not all(condition(event, record) for condition in self._conditions):
+            if not self._met(event, record):
                 return None
         found = await examiner.inspect_record(record)
         if self._destination is not None:
@@ -65,6 +69,12 @@ class Wanted:
                 return None
             found = replace(found, preparations=own)
         return Tapped(record, found)
+
+    def _met(self, event: Event, record: Record) -> bool:
+        try:
+            return all(met(event, record) for _, met in self._conditions)
+        except Unfit:
+            return False
 
 
 def _values(text: str) -> list[Any]:
