@@ -57,7 +57,7 @@ tests:
   - name: another source
     schema: acme.Order
     event: {id: a, at: 1795168800000}
-    refused: route.unrouted
+    refused: route.unmet
 """
 
 
@@ -126,8 +126,8 @@ def test_tests_next_to_the_configuration_pass_without_secrets(connector: Shell) 
         ("      two: {part: {cuid: 7, eventName: order}}\n", "", ["two: an event is sent, and the test does not"]),
         ("two: {part: {cuid: 7, eventName: order}}", "two: {refused: x}", ["two: expected a refusal with x; an event"]),
         ("jiguang.cuid.required", "jiguang.cuid.range", ["it is refused with jiguang.cuid.required"]),
-        ("refused: route.unrouted", "refused: route.other", ["expected the record to be refused with route.other"]),
-        ("refused: route.unrouted", "expect: nothing", ["the record is refused with route.unrouted"]),
+        ("refused: route.unmet", "refused: route.other", ["expected the record to be refused with route.other"]),
+        ("refused: route.unmet", "expect: nothing", ["the record is refused with route.unmet"]),
         ("{id: a, at: 1795168800000}\n    refused", "{id: 1, at: 1}\n    refused", ["not an event of acme.Order: id:"]),
     ],
 )
@@ -223,7 +223,7 @@ def test_map_shows_refusals(connector: Shell) -> None:
     assert connector("map", "--event", "-", "--fail-on-refused", stdin=event).code == 1
     ended = connector("map", "--event", "-", "--fail-on-refused", stdin=EVENT)
     assert ended.code == 1
-    assert "acme.Order: refused with route.unrouted" in ended.out
+    assert "acme.Order: refused with route.unmet" in ended.out
 
 
 def test_map_takes_several_events(connector: Shell) -> None:
@@ -247,7 +247,7 @@ def test_preview_reads_a_file(connector: Shell) -> None:
     connector.write("events.json", json.dumps([event, {**event, "headers": {}}]))
     ended = connector("preview", "--file", "events.json", "--fail-on-refused", "--show", "0")
     assert ended.code == 1
-    assert "route.unrouted" in ended.out
+    assert "route.unmet" in ended.out
     assert "customUserId" not in ended.out
 
 
