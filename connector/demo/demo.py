@@ -269,9 +269,10 @@ async def _evidence(show: _Show) -> Evidence:
     settings = show.loaded.settings
     bootstrap = show.broker.bootstrap
     dead_letters = [
-        _dead_letter(message) for message in await asyncio.to_thread(_read, bootstrap, settings.dead_letter_topic)
+        dead_letter_of(message)
+        for message in await asyncio.to_thread(read_topic, bootstrap, settings.dead_letter_topic)
     ]
-    results = [message.key() or b"" for message in await asyncio.to_thread(_read, bootstrap, scenario.RESULTS)]
+    results = [message.key() or b"" for message in await asyncio.to_thread(read_topic, bootstrap, scenario.RESULTS)]
     ends: Counter[int] = Counter()
     for partition, _ in show.produced:
         ends[partition] += 1
@@ -287,7 +288,7 @@ def _consumer(bootstrap: str, group: str) -> Consumer:
     return Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "log_level": 3})
 
 
-def _read(bootstrap: str, topic: str) -> list[Message]:
+def read_topic(bootstrap: str, topic: str) -> list[Message]:
     """Return every record of a topic. Blocks."""
     consumer = _consumer(bootstrap, "demo-reader")
     try:
@@ -318,7 +319,8 @@ def _committed(bootstrap: str, ends: Mapping[int, int]) -> dict[int, int]:
         consumer.close()
 
 
-def _dead_letter(message: Message) -> DemoDeadLetter:
+def dead_letter_of(message: Message) -> DemoDeadLetter:
+    """Return a record of the dead-letter topic as a dead letter."""
     found: Any = message.headers() or []
     headers = {name: value.decode() for name, value in found if value is not None}
     return DemoDeadLetter(

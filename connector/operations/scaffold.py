@@ -325,7 +325,10 @@ def _destination(name: str, kind: VendorKind) -> Iterator[str]:
     yield f"  {name}: # docs/vendors.md; limits: connector list vendors"
     yield f"    vendor: {kind.name}"
     for key, field in kind.settings.model_fields.items():
-        if field.is_required() and key != "vendor":
+        if key == "base_url" and not field.is_required():
+            address = f"${{{kind.name.upper()}_BASE_URL:-{field.default}}}"
+            yield f"    base_url: {_scalar(address)} # to try it: connector simulate {kind.name}"
+        elif field.is_required() and key != "vendor":
             variable = f"{kind.name}_{key}".upper()
             secret = field.annotation is SecretStr
             file = f" # or ${{file:/run/secrets/{variable.lower()}}}" if secret else " # or the value itself"
