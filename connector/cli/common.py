@@ -72,6 +72,18 @@ def begin(file: Path) -> Loaded:
     return loaded
 
 
+def read_event_file(name: str, option: str) -> str:
+    """Return the text of an event file, or of standard input for `-`; exits with 2 if it cannot be read."""
+    if name == "-":
+        return sys.stdin.read()
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        fail(f"{option} {name} is not UTF-8 text; write the events as JSON", BAD_CONFIGURATION)
+    except OSError as error:
+        fail(f"{option} {name} cannot be read: {error.strerror}", BAD_CONFIGURATION)
+
+
 def refuse_unknown(loaded: Loaded, destination: str | None) -> None:
     """Exit with 2 if the configuration has no destination of this name; None is allowed."""
     from connector.config.errors import suggest
@@ -177,6 +189,12 @@ def safe(text: str) -> str:
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """Return a count with its noun, such as `1 dead letter` and `2,000 dead letters`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def skipped_text(reason: str) -> str:
+    """Return why a record goes nowhere on purpose, as a phrase."""
+    known = {"unrouted": "no route matches, and unrouted is skip", "sample": "not in the route's sample"}
+    return known.get(reason, f"{reason} drops it")
 
 
 def bytes_text(data: bytes | None) -> str:

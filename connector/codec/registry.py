@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, RegisteredSchema
@@ -123,6 +123,11 @@ class Registry:
     async def by_guid(self, guid: str) -> Schema:
         """Return the schema with this GUID; raises as `by_id`."""
         return await self._resolved(f"GUID {guid}", lambda client: client.get_schema_by_guid(guid))
+
+    async def latest(self, subject: str) -> Schema:
+        """Return the newest schema of a subject; raises as `by_id`, `RegistryTrouble` also for an unknown subject."""
+        newest: Any = "latest"  # the client takes the word, though its type is a number
+        return await self._resolved(f"{subject}, latest version", lambda client: _version(subject, newest, client))
 
     async def register(self, subject: str, schema: Schema) -> int:
         """Register the schema under the subject and return its id. Raises `RegistryRefused` or `RegistryTrouble`."""

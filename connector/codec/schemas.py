@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple
 
 from fastavro.schema import fingerprint as fastavro_fingerprint
 
-from connector.errors import StartupError
+from connector.config.loader import Loaded
+from connector.errors import ConfigFault, ConfigurationError, StartupError
 
 MAX_DEPTH: Final = 64
 
@@ -308,6 +309,29 @@ def load_contracts() -> Contracts:
     if not texts:
         raise StartupError("the contract schemas (connector/_avro) are missing; the installation is broken")
     return Contracts({schema.name: schema for schema in _assembled(texts) if schema.name is not None})
+
+
+def own_schemas(loaded: Loaded) -> list[Schema]:
+    """Return the schemas in the files that `schemas.files` names.
+
+    Raises `ConfigurationError` for a pattern that matches no file, `StartupError` for a file that is no schema.
+    """
+    found: list[Path] = []
+    faults = []
+    for index, pattern in enumerate(loaded.settings.schemas.files):
+        absolute = Path(pattern).is_absolute()
+        matches = [Path(pattern)] if absolute else sorted(loaded.folder.glob(pattern))
+        if not matches:
+            faults.append(ConfigFault(f"schemas.files[{index}]", f"{pattern} matches no file in {loaded.folder}"))
+        found.extend(matches)
+    if faults:
+        raise ConfigurationError(faults)
+    return load_schema_files(found)
+
+
+def known_schemas(own: list[Schema]) -> dict[str, Any]:
+    """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win."""
+    return {schema.name: schema.tree for schema in (*own, *load_contracts().schemas.values()) if schema.name}
 
 
 def load_schema_files(paths: Iterable[Path]) -> list[Schema]:

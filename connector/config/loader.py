@@ -139,11 +139,19 @@ class Loaded:
         return RegistrySettings.model_validate(resolved)
 
 
-def load(path: str | Path, kinds: Kinds, env: Mapping[str, str] | None = None, rules: Rules | None = None) -> Loaded:
+def load(
+    path: str | Path,
+    kinds: Kinds,
+    env: Mapping[str, str] | None = None,
+    rules: Rules | None = None,
+    *,
+    missing: str | None = None,
+) -> Loaded:
     """Read the file at `path` and return its settings.
 
     `kinds` gives the settings model of each vendor and `rules`, where given, the ids of its local rules. `env` is what
-    `${NAME}` reads, the process's environment unless given. Raises `ConfigurationError` with every fault found.
+    `${NAME}` reads, the process's environment unless given. `missing` stands for variables and files that are not
+    there, where secrets are not needed. Raises `ConfigurationError` with every fault found.
     """
     path = Path(path)
     try:
@@ -153,7 +161,7 @@ def load(path: str | Path, kinds: Kinds, env: Mapping[str, str] | None = None, r
     if not isinstance(tree, dict):
         problem = f"the file must be a mapping with kafka and destinations, not {kind(tree)}"
         raise ConfigurationError(faults or [ConfigFault("", problem)])
-    resolver = Resolver(os.environ if env is None else env, path.absolute().parent)
+    resolver = Resolver(os.environ if env is None else env, path.absolute().parent, missing)
     reader = _Reader(kinds, rules or {}, resolver, faults)
     settings = reader.settings(tree)
     if settings is None or reader.faults:

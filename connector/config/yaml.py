@@ -223,11 +223,12 @@ class Resolver:
     """Resolves `${NAME}`, `${NAME:-default}` and `${file:PATH}`; `$${` stands for `${`.
 
     As in a shell, the default is used where the variable is unset or empty. A file's path is relative to `folder`; the
-    newline at its end is dropped.
+    newline at its end is dropped. `missing`, if given, stands for what is not there.
     """
 
     env: Mapping[str, str]
     folder: Path
+    missing: str | None = None
     _resolved: dict[str, str] = field(default_factory=dict)
 
     def resolve(self, value: Any, path: str, faults: list[ConfigFault]) -> Any:
@@ -278,6 +279,8 @@ class Resolver:
         found = self.env.get(name)
         if has_default:
             return found or default
+        if found is None and self.missing is not None:
+            return self.missing
         if found is None:
             return self._problem(f"the environment variable {name} is not set", problems)
         return found
@@ -287,6 +290,8 @@ class Resolver:
         try:
             text = read_text(self.folder / name)
         except ValueError as error:
+            if self.missing is not None:
+                return self.missing
             # A path with a null byte is a ValueError of the system call itself.
             reason = "cannot be read: not a valid path" if "\0" in name else error
             return self._problem(f"the file {name} {reason}", problems)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from connector import vendors
 from connector.clock import SystemClock
 from connector.codec.registry import Client, Registry, make_client
-from connector.codec.schemas import Schema, load_contracts, load_schema_files
+from connector.codec.schemas import known_schemas, own_schemas
 from connector.config.loader import DestinationSettings, KafkaSettings, Loaded, RegistrySettings, Settings
 from connector.delivery.transport import HttpTransport, file_stamps
 from connector.errors import ConfigFault, ConfigurationError, ConnectorError, StartupError, TransportError
@@ -23,29 +22,6 @@ TOPICS_TIMEOUT: Final = 30.0
 """Seconds that `topics` waits for a broker."""
 REACH_TIMEOUT: Final = 10.0
 """Seconds that `check --online` gives each of those it asks."""
-
-
-def own_schemas(loaded: Loaded) -> list[Schema]:
-    """Return the schemas in the files that `schemas.files` names.
-
-    Raises `ConfigurationError` for a pattern that matches no file, `StartupError` for a file that is no schema.
-    """
-    found: list[Path] = []
-    faults = []
-    for index, pattern in enumerate(loaded.settings.schemas.files):
-        absolute = Path(pattern).is_absolute()
-        matches = [Path(pattern)] if absolute else sorted(loaded.folder.glob(pattern))
-        if not matches:
-            faults.append(ConfigFault(f"schemas.files[{index}]", f"{pattern} matches no file in {loaded.folder}"))
-        found.extend(matches)
-    if faults:
-        raise ConfigurationError(faults)
-    return load_schema_files(found)
-
-
-def known_schemas(own: list[Schema]) -> dict[str, Any]:
-    """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win."""
-    return {schema.name: schema.tree for schema in (*own, *load_contracts().schemas.values()) if schema.name}
 
 
 def tracing_faults(settings: Settings) -> list[ConfigFault]:

@@ -21,12 +21,26 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+def fetched(url: str) -> str:
+    """Return a page."""
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def heights(page: str) -> list[str]:
+    """Return the vertical position of every point of the page's line plots."""
+    return [y for path in re.findall(r'<path d="([^"]+)"', page) for y in re.findall(r"[ML]?[\d.]+[ ,]([\d.]+)", path)]
+
+
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.promise("P1")
 @pytest.mark.promise("P5")
 @pytest.mark.promise("P9")
 def test_demo_totals_are_right_and_console_stays_open() -> None:
     """`connector demo --keep` shows every cause of a dead letter, its totals are right, and so is the console's page.
+
+    The console is open from the first line on, and its plots move while the demo runs.
 
     Kills: an event dropped after a lost answer, a whole refused batch dead-lettered, a dead letter of re-encoded bytes.
     """
@@ -37,12 +51,14 @@ def test_demo_totals_are_right_and_console_stays_open() -> None:
     ending.start()
     said = ""
     try:
+        said = demo.stdout.readline()
+        found = re.fullmatch(r"The console for the person on call: (http://\S+)\n", said)
+        assert found is not None, said
+        first = fetched(found[1])
         for line in demo.stdout:
             said += line
-            found = re.search(r"for the person on call: (http://\S+)", said)
-            if found is not None:
-                with urllib.request.urlopen(found[1], timeout=20) as answer:
-                    page = answer.read().decode()
+            if "Running until you press Ctrl+C" in line:
+                page = fetched(found[1])
                 break
         demo.send_signal(signal.SIGINT)
         rest, faults = demo.communicate(timeout=60)
@@ -51,6 +67,8 @@ def test_demo_totals_are_right_and_console_stays_open() -> None:
         demo.kill()
         demo.communicate()
     assert demo.returncode == 0, said + rest + faults
+    assert "<h2>Destinations" in first
+    assert len(set(heights(page))) > 5 > len(set(heights(first)))
     sums = re.search(r"([\d,]+) records produced = ([\d,]+) accepted \+ (\d+) dead-lettered \+ (\d+)", said)
     assert sums is not None, said
     produced, *parts = (int(number.replace(",", "")) for number in sums.groups())
