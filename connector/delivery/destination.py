@@ -58,11 +58,13 @@ class Buffer:
         for tracker, offsets in done.items():
             # A destination has the same bit in every partition.
             tracker.finish(offsets, deliveries[0].bit)
-        self._free(sum([delivery.charge for delivery in deliveries]))
+        self.forget(deliveries)
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:
         """Let go of deliveries whose partition has left; they have no outcome here."""
-        self._free(sum(delivery.charge for delivery in deliveries))
+        charge = sum([delivery.charge for delivery in deliveries])
+        self.bytes -= charge
+        self._budget.release(charge)
 
     def kept(self, batch: Batch) -> Batch | None:
         """Return what of a batch may still be worked on: the part whose partitions are ours. The rest is let go.
@@ -75,10 +77,6 @@ class Buffer:
             self.forget(delivery for delivery in batch.deliveries if not delivery.tracker.open)
             batch.deliveries = left
         return batch if left else None
-
-    def _free(self, charge: int) -> None:
-        self.bytes -= charge
-        self._budget.release(charge)
 
 
 class DeadLetterSink(Protocol):
