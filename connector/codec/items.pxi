@@ -185,7 +185,7 @@ def items_of(read, shape):
     return items
 
 
-cdef uint32_t left(uint32_t value, int bits) noexcept:
+cdef inline uint32_t left(uint32_t value, int bits) noexcept:
     return (value << bits) | (value >> (32 - bits))
 
 
@@ -199,17 +199,18 @@ cdef void sha1_block(uint32_t* state, const unsigned char* data) noexcept:
                 | <uint32_t>data[4 * t + 2] << 8 | <uint32_t>data[4 * t + 3])
     for t in range(16, 80):
         w[t] = left(w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16], 1)
-    for t in range(80):
-        if t < 20:
-            mixed = ((b & c) | (~b & d)) + 0x5A827999U
-        elif t < 40:
-            mixed = (b ^ c ^ d) + 0x6ED9EBA1U
-        elif t < 60:
-            mixed = ((b & c) | (b & d) | (c & d)) + 0x8F1BBCDCU
-        else:
-            mixed = (b ^ c ^ d) + 0xCA62C1D6U
-        mixed += left(a, 5) + e + w[t]
-        e, d, c, b, a = d, c, left(b, 30), a, mixed
+    for t in range(20):
+        mixed = left(a, 5) + (d ^ (b & (c ^ d))) + e + w[t] + 0x5A827999U
+        e = d; d = c; c = left(b, 30); b = a; a = mixed
+    for t in range(20, 40):
+        mixed = left(a, 5) + (b ^ c ^ d) + e + w[t] + 0x6ED9EBA1U
+        e = d; d = c; c = left(b, 30); b = a; a = mixed
+    for t in range(40, 60):
+        mixed = left(a, 5) + ((b & c) | (d & (b | c))) + e + w[t] + 0x8F1BBCDCU
+        e = d; d = c; c = left(b, 30); b = a; a = mixed
+    for t in range(60, 80):
+        mixed = left(a, 5) + (b ^ c ^ d) + e + w[t] + 0xCA62C1D6U
+        e = d; d = c; c = left(b, 30); b = a; a = mixed
     state[0] += a
     state[1] += b
     state[2] += c
