@@ -33,9 +33,10 @@ from connector.delivery.pacing import Backoff, LearnedLimits, Throttle, TokenBuc
 from connector.delivery.states import Cause, Condition, ConditionLog, DestinationState, Event, Hold, Holds, Kind, Probe
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.flow import Budget
+from connector.pipeline.intake import DeadLetterSink
 from connector.pipeline.offsets import PartitionTracker
 from connector.pipeline.storms import Storms, StormStatus
-from connector.records import Answer, DeadLetter, Receipt
+from connector.records import Answer, Receipt
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import DESTINATION, Vendor
 
@@ -77,17 +78,6 @@ class Buffer:
             self.forget(delivery for delivery in batch.deliveries if not delivery.tracker.open)
             batch.deliveries = left
         return batch if left else None
-
-
-class DeadLetterSink(Protocol):
-    """Where refused records go."""
-
-    async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
-        """Return once Kafka has acknowledged the dead letter, or its partition is no longer ours.
-
-        Retries by itself. May be cancelled; raises nothing else.
-        """
-        ...
 
 
 class AnswerSink(Protocol):

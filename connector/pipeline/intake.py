@@ -108,11 +108,14 @@ class Deliverer(Protocol):
         ...
 
 
-class DeadLetters(Protocol):
+class DeadLetterSink(Protocol):
     """Where refused records go."""
 
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
-        """Return once Kafka has acknowledged the dead letter, or its partition is ours no longer; never else."""
+        """Return once Kafka has acknowledged the dead letter, or its partition is no longer ours.
+
+        Retries by itself. May be cancelled; raises nothing else.
+        """
         ...
 
 
@@ -123,7 +126,7 @@ class Services:
     decoder: EventDecoder
     routes: RouteTable
     deliverers: Mapping[str, Deliverer]
-    dead_letters: DeadLetters
+    dead_letters: DeadLetterSink
     budget: Budget
     metrics: Metrics
     clock: Clock

@@ -42,7 +42,7 @@ from connector.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 SLICE: Final = 500
-"""Records prepared in one go, 1 to 4 ms: what a request may be late because of them."""
+"""Records prepared in one go, 1 to 6 ms: what a request may be late because of them."""
 POSITION_BYTES: Final = 200
 """Bytes that one position set aside takes: in the tracker, and in its storm (measured)."""
 SET_ASIDE_SHARE: Final = 0.5
