@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
@@ -36,7 +36,6 @@ from connector.codec.schemas import (
 from connector.errors import Refusal, SchemaUnavailable, StartupError
 from connector.recent import Recent
 from connector.records import UNREADABLE_HEADERS, DecodedKey, Event, Record
-from connector.vendors.base import Shape
 
 WIRE_MAGIC: Final = b"\x00"
 SINGLE_OBJECT: Final = b"\xc3\x01"
@@ -169,10 +168,10 @@ class Writer:
     name: str
     read: Read
     tree: Any
-    _makers: dict[Shape, ItemMaker | None] = field(default_factory=dict)
+    _makers: dict[Hashable, ItemMaker | None] = field(default_factory=dict)
 
-    def maker(self, shape: Shape) -> ItemMaker | None:
-        """Return what makes items of a vendor's shape from plain values, None where the schema does not allow it."""
+    def maker(self, shape: Hashable) -> ItemMaker | None:
+        """Return what makes items of a vendor's `Shape` from plain values, None where the schema does not allow it."""
         if shape not in self._makers:
             self._makers[shape] = items_of(self.read, shape)
         return self._makers[shape]

@@ -13,13 +13,15 @@ cdef enum:
     LONG = 1
     TEXT = 2
     JSON = 3
+    EMPTY = 4
     NEEDED = 0  # what a missing or empty value means: it is not plain,
     LEFT_OUT = 1  # the field is left out,
-    DEDUP_ID = 2  # or the dedup id is sent
+    DEDUP_ID = 2  # the dedup id is sent,
+    DEFAULT = 3  # or a default
     ID_SIZE = 38  # a UUID as JSON text
 
-_KINDS = {"long": LONG, "text": TEXT, "json": JSON}
-_MISSING = {"needed": NEEDED, "left_out": LEFT_OUT, "dedup_id": DEDUP_ID}
+_KINDS = {"long": LONG, "text": TEXT, "json": JSON, "empty": EMPTY}
+_MISSING = {"needed": NEEDED, "left_out": LEFT_OUT, "dedup_id": DEDUP_ID, "default": DEFAULT}
 
 
 cdef class Items:
@@ -27,13 +29,15 @@ cdef class Items:
 
     cdef list nodes  # the fields as they were written
     cdef list heads  # the fields as they are sent: `"name":`
+    cdef list defaults  # of these, as JSON
+    cdef list choices  # of these, as JSON; None where any string will do
     cdef int[MOST_FIELDS] place  # of each written field: its place among those that are sent, or -1
     cdef int[MOST_FIELDS] kind
     cdef int[MOST_FIELDS] missing
     cdef int fields, timed
     cdef int64_t past, future
     cdef bint expires
-    cdef Py_ssize_t heads_size
+    cdef Py_ssize_t heads_size, room
 
     def __call__(self, list records not None, bytes prefix not None, bytes identity not None, int64_t now,
                  int64_t ahead, Py_ssize_t room, int64_t charge, item, make, tracker, bit):
@@ -59,7 +63,7 @@ cdef class Items:
                 break
             if cursor.end > LARGEST_JSON:
                 break
-            needed = GROWTH * cursor.end + ROOM * MOST_FIELDS
+            needed = GROWTH * cursor.end + self.room
             if len(scratch) < needed:
                 scratch = bytearray(needed)
             cursor.at, cursor.out, cursor.size = start, <unsigned char*>scratch, 0
@@ -83,7 +87,7 @@ cdef class Items:
         cdef int index, place
         cdef Py_ssize_t total = 2 + self.heads_size
         cdef Node node
-        cdef bytes body, head
+        cdef bytes body, head, default
         cdef unsigned char* out
         spend(cursor, 1 + len(self.nodes))
         for place in range(self.fields):
@@ -103,6 +107,10 @@ cdef class Items:
             if sizes[place] == 0 and self.missing[place] == DEDUP_ID:
                 starts[place], sizes[place] = cursor.size, ID_SIZE
                 put_id(cursor, identity)
+            elif sizes[place] == 0 and self.missing[place] == DEFAULT:
+                default = <bytes>self.defaults[place]
+                starts[place], sizes[place] = cursor.size, PyBytes_GET_SIZE(default)
+                put_all(cursor, PyBytes_AS_STRING(default), PyBytes_GET_SIZE(default))
             if sizes[place]:
                 total += sizes[place] + 1
             elif self.missing[place] == NEEDED:
@@ -153,11 +161,13 @@ cdef class Items:
             put_text(cursor)
             if cursor.size == start + 2:
                 cursor.size = start
-            return 1
+                return self.missing[place] != LEFT_OUT
+            choices = self.choices[place]
+            return choices is None or <bytes>cursor.out[start:cursor.size] in choices
         if cursor.at < cursor.end and cursor.data[cursor.at] == 0:
             cursor.at += 1
             return 1
-        return type(node) is _JsonMap and node.json(cursor)
+        return kind == JSON and type(node) is _JsonMap and node.json(cursor)
 
 
 def items_of(read, shape):
@@ -174,7 +184,11 @@ def items_of(read, shape):
     if any(value not in (None, {}) for name, value in defaults.items() if name in places):
         return None
     items.nodes, items.heads = list(record.fields), [b'"%b":' % field.name.encode() for field in shape.fields]
+    items.defaults = [dumps(field.default) for field in shape.fields]
+    items.choices = [frozenset(map(dumps, field.choices)) or None for field in shape.fields]
     items.heads_size, items.fields = sum(map(len, items.heads)), len(places)
+    # Next to the longest JSON of the values: what is sent where there are none.
+    items.room = ROOM * MOST_FIELDS + sum(map(len, items.defaults))
     items.timed, items.past, items.future, items.expires = -1, shape.past, shape.future, shape.expires
     for place, field in enumerate(shape.fields):
         items.kind[place], items.missing[place] = _KINDS[field.kind], _MISSING[field.missing]
@@ -185,7 +199,7 @@ def items_of(read, shape):
     return items
 
 
-cdef uint32_t left(uint32_t value, int bits) noexcept:
+cdef inline uint32_t left(uint32_t value, int bits) noexcept:
     return (value << bits) | (value >> (32 - bits))
 
 
@@ -199,17 +213,18 @@ cdef void sha1_block(uint32_t* state, const unsigned char* data) noexcept:
                 | <uint32_t>data[4 * t + 2] << 8 | <uint32_t>data[4 * t + 3])
     for t in range(16, 80):
         w[t] = left(w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16], 1)
-    for t in range(80):
-        if t < 20:
-            mixed = ((b & c) | (~b & d)) + 0x5A827999U
-        elif t < 40:
-            mixed = (b ^ c ^ d) + 0x6ED9EBA1U
-        elif t < 60:
-            mixed = ((b & c) | (b & d) | (c & d)) + 0x8F1BBCDCU
-        else:
-            mixed = (b ^ c ^ d) + 0xCA62C1D6U
-        mixed += left(a, 5) + e + w[t]
-        e, d, c, b, a = d, c, left(b, 30), a, mixed
+    for t in range(20):
+        mixed = left(a, 5) + (d ^ (b & (c ^ d))) + e + w[t] + 0x5A827999U
+        e = d; d = c; c = left(b, 30); b = a; a = mixed
+    for t in range(20, 40):
+        mixed = left(a, 5) + (b ^ c ^ d) + e + w[t] + 0x6ED9EBA1U
+        e = d; d = c; c = left(b, 30); b = a; a = mixed
+    for t in range(40, 60):
+        mixed = left(a, 5) + ((b & c) | (d & (b | c))) + e + w[t] + 0x8F1BBCDCU
+        e = d; d = c; c = left(b, 30); b = a; a = mixed
+    for t in range(60, 80):
+        mixed = left(a, 5) + (b ^ c ^ d) + e + w[t] + 0xCA62C1D6U
+        e = d; d = c; c = left(b, 30); b = a; a = mixed
     state[0] += a
     state[1] += b
     state[2] += c

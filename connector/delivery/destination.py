@@ -33,9 +33,10 @@ from connector.delivery.pacing import Backoff, LearnedLimits, Throttle, TokenBuc
 from connector.delivery.states import Cause, Condition, ConditionLog, DestinationState, Event, Hold, Holds, Kind, Probe
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.flow import Budget
+from connector.pipeline.intake import DeadLetterSink
 from connector.pipeline.offsets import PartitionTracker
 from connector.pipeline.storms import Storms, StormStatus
-from connector.records import Answer, DeadLetter, Receipt
+from connector.records import Answer, Receipt
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import DESTINATION, Vendor
 
@@ -60,11 +61,13 @@ class Buffer:
         for tracker, offsets in done.items():
             # A destination has the same bit in every partition.
             tracker.finish(offsets, deliveries[0].bit)
-        self._free(sum([delivery.charge for delivery in deliveries]))
+        self.forget(deliveries)
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:
         """Let go of deliveries whose partition has left; they have no outcome here."""
-        self._free(sum(delivery.charge for delivery in deliveries))
+        charge = sum([delivery.charge for delivery in deliveries])
+        self.bytes -= charge
+        self._budget.release(charge)
 
     def kept(self, batch: Batch) -> Batch | None:
         """Return what of a batch may still be worked on: the part whose partitions are ours. The rest is let go.
@@ -77,21 +80,6 @@ class Buffer:
             self.forget(delivery for delivery in batch.deliveries if not delivery.tracker.open)
             batch.deliveries = left
         return batch if left else None
-
-    def _free(self, charge: int) -> None:
-        self.bytes -= charge
-        self._budget.release(charge)
-
-
-class DeadLetterSink(Protocol):
-    """Where refused records go."""
-
-    async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
-        """Return once Kafka has acknowledged the dead letter, or its partition is no longer ours.
-
-        Retries by itself. May be cancelled; raises nothing else.
-        """
-        ...
 
 
 class AnswerSink(Protocol):

@@ -110,8 +110,9 @@ class Outcomes:
         destination = self._destination
         destination.evidence.accepted(batch, len(batch.deliveries) - len(verdict.again))
         destination.throttle.answered()
-        # Replayed records are outside its window.
-        destination.storms.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))
+        if not destination.storms.quiet:
+            # Replayed records are outside its window.
+            destination.storms.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))
         if verdict.rate is not None and verdict.rate.remaining <= 0:
             destination.bucket.wait_until(self._ports.clock.now() + destination.backoff.wait(1, verdict.rate.reset))
         done = batch.deliveries
@@ -120,7 +121,7 @@ class Outcomes:
             self._ask_again(batch, verdict.again)
         if verdict.answers:
             await self._write_answers(done, verdict.answers)
-        if destination.storms:
+        if not destination.storms.quiet:
             destination.storms.passed(map(_place_of, done))
         destination.buffer.finish(done)
         self._records_delivered.inc(len(done))

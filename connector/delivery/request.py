@@ -13,7 +13,7 @@ from connector.errors import TransportError
 from connector.pipeline.batching import Batch, Delivery
 from connector.telemetry.logs import sample
 from connector.vendors.answers import sent_at
-from connector.vendors.base import VERDICTS, Dropping, Request, Response, Retry, Timed, Verdict
+from connector.vendors.base import VERDICTS, Dropping, Request, Response, Retry, Timed, Vendor, Verdict
 
 log = structlog.get_logger()
 
@@ -66,6 +66,7 @@ class Requests:
         self._tracer = tracer
         self._clock = destination.ports.clock
         self._compared: str | None = None
+        self._take_vendor(destination.vendor)
         self._clocks_differ = False
         self._metrics = metrics = destination.ports.metrics
         self._time = metrics.time_seconds
@@ -95,8 +96,10 @@ class Requests:
             if span is not None:
                 request = span.carried(request)
             size = len(request.body or b"")
-            if isinstance(vendor, Dropping):
-                for parameter, count in vendor.take_dropped().items():
+            if vendor is not self._vendor:
+                self._take_vendor(vendor)
+            if self._dropping is not None:
+                for parameter, count in self._dropping.take_dropped().items():
                     metrics.parameters_dropped.labels(self._name, parameter).inc(count)
             self._batch_records.observe(len(items))
             self._batch_bytes.observe(size)
@@ -113,8 +116,8 @@ class Requests:
                 answered = clock.now()
                 self._request_seconds.observe(answered - started)
             if response is not None:
-                if response.headers.get("date") != self._compared:
-                    self._compare_clocks(response)
+                if self._timed is not None and response.headers.get("date") != self._compared:
+                    self._compare_clocks(self._timed, response)
                 verdict = vendor.read(response, batch.group, items, batch.asked)
                 if self._destination.settings.codes:
                     verdict = apply_codes(self._destination.settings.codes, verdict, response)
@@ -129,14 +132,21 @@ class Requests:
             self._follow(batch, verdict, response, size, answered - started)
         return verdict, response
 
-    def _compare_clocks(self, response: Response) -> None:
+    def _take_vendor(self, vendor: Vendor) -> None:
+        """Take note of what a vendor can do besides; asking that costs as much as building a request."""
+        self._vendor = vendor
+        self._dropping = vendor if isinstance(vendor, Dropping) else None
+        self._timed = vendor if isinstance(vendor, Timed) else None
+        self._compared = None
+
+    def _compare_clocks(self, vendor: Timed, response: Response) -> None:
         """Give the vendor its own clock where ours differs by more than a minute, and warn once for each difference.
 
         A rule about the present time is the vendor's: with a wrong clock here it would condemn good events.
         """
-        vendor, sent = self._destination.vendor, sent_at(response.headers)
+        sent = sent_at(response.headers)
         self._compared = response.headers.get("date")
-        if sent is None or not isinstance(vendor, Timed):
+        if sent is None:
             return
         ahead = sent - int(self._clock.wall() * 1000)
         differs = abs(ahead) > CLOCKS_DIFFER_MS

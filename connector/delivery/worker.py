@@ -217,7 +217,7 @@ class Worker:
                 return self._wait_for_token(now, wait)
             if self.in_flight >= self._destination.settings.max_in_flight:
                 return None
-            batch, probe = self._next(now)
+            batch, lane, probe = self._next(now)
             if batch is None:
                 return self._idle_for(now)
             if self._destination.limits.learned:
@@ -226,7 +226,6 @@ class Worker:
             if self._waits_since is not None:
                 self._destination.ports.metrics.rate_limit_wait.labels(self.name).observe(now - self._waits_since)
                 self._waits_since = None
-            lane = self._destination.lanes.of(batch)
             lane.in_flight += 1
             self.in_flight += 1
             self._start(self._deliver(batch, lane, probe), batch)
@@ -239,8 +238,8 @@ class Worker:
             self._waits_since = now
         return wait if wait != float("inf") else None
 
-    def _next(self, now: float) -> tuple[Batch | None, Probe]:
-        """Return the next batch to send, and the holds that it probes."""
+    def _next(self, now: float) -> tuple[Batch | None, Lane, Probe]:
+        """Return the next batch to send, its lane, and the holds that it probes."""
         lanes, held = self._destination.lanes.all, self._destination.holds.active
         count = len(lanes)
         due = min([lane.due for lane in lanes]) <= now
@@ -249,11 +248,11 @@ class Worker:
             lane = lanes[index]
             if lane.due <= now and (batch := lane.take(now, self._may_send if held else None)) is not None:
                 self._turn = index + 1
-                return batch, ()
-        return self._next_probe(now) if held else (None, ())
+                return batch, lane, ()
+        return self._next_probe(now) if held else (None, lanes[0], ())
 
-    def _next_probe(self, now: float) -> tuple[Batch | None, Probe]:
-        """Return the next record to probe with, and the holds that it probes."""
+    def _next_probe(self, now: float) -> tuple[Batch | None, Lane, Probe]:
+        """Return the next record to probe with, its lane, and the holds that it probes."""
         lanes, holds = self._destination.lanes.all, self._destination.holds
         count = len(lanes)
         # Parked records come last: what is known to fail proves nothing.
@@ -265,8 +264,8 @@ class Worker:
                 batch = lane.take_new(lambda group: holds.probe_is_due(group, now, fresh=True))
             if batch is not None:
                 self._turn = index + 1
-                return self._as_probe(batch)
-        return None, ()
+                return self._as_probe(batch, lane)
+        return None, lanes[0], ()
 
     def _fit(self, batch: Batch) -> Batch:
         """Return as much of a batch as the vendor is known to take now; the rest stays in front."""
@@ -278,19 +277,19 @@ class Worker:
     def _may_send(self, group: Hashable) -> bool:
         return not self._destination.holds.blocking(group)
 
-    def _as_probe(self, batch: Batch) -> tuple[Batch, Probe]:
+    def _as_probe(self, batch: Batch, lane: Lane) -> tuple[Batch, Lane, Probe]:
         """Take one record, and read the secrets again first where they may be the reason."""
         destination = self._destination
         probe = destination.holds.start_probe(batch.group, fresh=not batch.attempts)
         if len(batch.deliveries) > 1:
-            destination.lanes.of(batch).put_parts([batch.part(batch.deliveries[1:])])
+            lane.put_parts([batch.part(batch.deliveries[1:])])
             batch = batch.part(batch.deliveries[:1])
         if any(hold.kind in (Kind.DENIED, Kind.DOUBT) for hold in probe):
             try:
                 destination.reload()
             except (ConnectorError, OSError, ValueError) as error:
                 log.warning("destination.secrets_unreadable", destination=self.name, message=str(error))
-        return batch, probe
+        return batch, lane, probe
 
     def _idle_for(self, now: float) -> float | None:
         holds = self._destination.holds

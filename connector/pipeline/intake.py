@@ -111,11 +111,14 @@ class Deliverer(Protocol):
         ...
 
 
-class DeadLetters(Protocol):
+class DeadLetterSink(Protocol):
     """Where refused records go."""
 
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
-        """Return once Kafka has acknowledged the dead letter, or its partition is ours no longer; never else."""
+        """Return once Kafka has acknowledged the dead letter, or its partition is no longer ours.
+
+        Retries by itself. May be cancelled; raises nothing else.
+        """
         ...
 
 
@@ -126,7 +129,7 @@ class Services:
     decoder: EventDecoder
     routes: RouteTable
     deliverers: Mapping[str, Deliverer]
-    dead_letters: DeadLetters
+    dead_letters: DeadLetterSink
     budget: Budget
     metrics: Metrics
     clock: Clock
@@ -150,11 +153,13 @@ class Intake:
         self._elsewhere: Recent[tuple[str, str], bool] = Recent(_SCHEMAS)
         bits = {name: destination_bit(index) for index, name in enumerate(names)}
         self._legs = {name: Leg(bits[name], deliverer) for name, deliverer in services.deliverers.items()}
-        self._parked: dict[TopicPartition, deque[Record]] = {}
+        self.parked: dict[TopicPartition, deque[Record]] = {}
+        """By partition to pause, its records from the next one on, which waits for its schema."""
         self._resolving: set[object] = set()
-        self._tasks: Supervisor[PartitionTracker | None] = Supervisor()
+        self._tasks: Supervisor[PartitionTracker | None] = Supervisor(self._wake)
         """Dead letters that are being written, each about its partition, and schemas that are being resolved."""
-        self._answered = False
+        self.answered = False
+        """Whether `take_parked` has something to do."""
         self._skips: dict[tuple[str, int, int], Skip] = {}
         """Records that are skipped when they are read."""
 
@@ -162,11 +167,6 @@ class Intake:
     def budget(self) -> Budget:
         """The bytes that records without an outcome may hold."""
         return self._services.budget
-
-    @property
-    def parked(self) -> frozenset[TopicPartition]:
-        """The partitions to pause, because their next record waits for its schema."""
-        return frozenset(self._parked)
 
     def take(self, records: Sequence[Record], tracker_of: TrackerOf) -> None:
         """Take consumed records. Those of partitions that have left are ignored: they stay uncommitted."""
@@ -226,21 +226,21 @@ class Intake:
         Raises what a background task has raised.
         """
         self._tasks.check()
-        if not self._answered:
+        if not self.answered:
             return
-        self._answered = False
+        self.answered = False
         budget = self._services.budget
-        for partition in list(self._parked):
+        for partition in list(self.parked):
             tracker = tracker_of(partition)
-            waiting = self._parked.pop(partition)
+            waiting = self.parked.pop(partition)
             while waiting:
                 records = self._take_portion(waiting)
                 if tracker is not None and tracker.open:
                     self._process([(tracker, records)])
                 is_full = budget.used > budget.limit
-                if waiting and (is_full or partition in self._parked):
-                    self._parked.setdefault(partition, deque()).extend(waiting)
-                    self._answered |= is_full
+                if waiting and (is_full or partition in self.parked):
+                    self.parked.setdefault(partition, deque()).extend(waiting)
+                    self.answered |= is_full
                     break
 
     def _take_portion(self, waiting: deque[Record]) -> list[Record]:
@@ -309,7 +309,7 @@ class Intake:
         gone = set(partitions)
         self._skips = {position: skip for position, skip in self._skips.items() if position[:2] not in gone}
         for partition in partitions:
-            for record in self._parked.pop(partition, ()):
+            for record in self.parked.pop(partition, ()):
                 self._services.budget.release(charge_of(record))
         for storms in self._services.storms.values():
             storms.forget()
@@ -368,9 +368,11 @@ class Intake:
             left = records
             while made := self._make_at_once(run, tracker, left):
                 # The record that ended it is not plain, and perhaps the only one.
-                self._make(run, tracker, left[made : made + 1])
+                if len(left) > made:
+                    self._make(run, tracker, left[made : made + 1])
                 left = left[made + 1 :]
-            self._make(run, tracker, left)
+            if left:
+                self._make(run, tracker, left)
         run.offer()
 
     def _make_at_once(self, run: Run, tracker: PartitionTracker, records: list[Record]) -> int:
@@ -383,7 +385,7 @@ class Intake:
         found = services.decoder.plain(records[0]) if records else None
         if found is None or tracker.partial or topic == self._replay_topic or topic in services.storms or sample.on:
             return 0
-        if self._parked and (topic, tracker.partition) in self._parked:
+        if self.parked and (topic, tracker.partition) in self.parked:
             return 0
         prefix, writer = found
         leg = self._legs.get(services.routes.only_destination(topic, writer.name) or "")
@@ -414,8 +416,6 @@ class Intake:
 
     def _make(self, run: Run, tracker: PartitionTracker, records: list[Record]) -> None:
         """Decode, route and prepare records one after the other."""
-        if not records:
-            return
         now, time = self._services.clock.now, self._services.metrics.time_seconds
         started = now()
         events = self._decode(tracker, records)
@@ -433,7 +433,7 @@ class Intake:
         resolved another one, and where a whole partition waits behind the unknown id, that may be one of these.
         """
         outcomes = self._decoded(records)
-        parked = bool(self._parked) and (tracker.topic, tracker.partition) in self._parked
+        parked = bool(self.parked) and (tracker.topic, tracker.partition) in self.parked
         decoded: list[tuple[Record, Event]] = []
         for record, outcome in zip(records, outcomes, strict=True):
             if isinstance(outcome, SchemaUnavailable):
@@ -509,23 +509,23 @@ class Intake:
         return self._services.routes.only_destination(topic, schemas.pop())
 
     def _park(self, record: Record) -> None:
-        self._parked.setdefault((record.topic, record.partition), deque()).append(record)
+        self.parked.setdefault((record.topic, record.partition), deque()).append(record)
         self._services.budget.add(charge_of(record))
 
     def _take_parked(self, topic: str, partition: int, offset: int) -> Record | None:
         """Take out a parked record, still charged; what waited behind it goes on."""
-        parked = self._parked.get((topic, partition), ())
+        parked = self.parked.get((topic, partition), ())
         record = next((waiting for waiting in parked if waiting.offset == offset), None)
         if record is None:
             return None
         left = deque(waiting for waiting in parked if waiting is not record)
         if left:
-            self._parked[topic, partition] = left
+            self.parked[topic, partition] = left
         else:
-            del self._parked[topic, partition]
-        self._answered = True
+            del self.parked[topic, partition]
+        self.answered = True
         key = self._waits_for(record)
-        if key is not None and all(self._waits_for(other) != key for other in chain(*self._parked.values())):
+        if key is not None and all(self._waits_for(other) != key for other in chain(*self.parked.values())):
             self._services.decoder.abandon(key)
         return record
 
@@ -544,7 +544,10 @@ class Intake:
             await self._services.decoder.resolve(key)
         finally:
             self._resolving.discard(key)
-            self._answered = True
+            self._wake()
+
+    def _wake(self) -> None:
+        self.answered = True
 
     def _refuse(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
         """Dead-letter a record that cannot be decoded or routed, or set it aside in a storm: then nothing is held."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from connector.pipeline.offset_map import FinishedMap, Runs
 
@@ -39,6 +39,10 @@ class Phase(Enum):
     OPEN = "open"
     DRAINING = "draining"
     CLOSED = "closed"
+
+
+NOTHING: Final = FinishedMap()
+"""The map where everything that was read is done: it is not encoded."""
 
 
 class Snapshot(NamedTuple):
@@ -65,13 +69,14 @@ class PartitionTracker:
         "_pending",
         "_phase",
         "_restored",
+        "_set_aside",
         "claims",
         "destinations",
         "open",
         "partial",
         "partition",
         "position",
-        "set_aside",
+        "stormy",
         "topic",
         "widest",
     )
@@ -96,8 +101,9 @@ class PartitionTracker:
         self.widest = 1
         """The most claims that a record needed so far: what the next one may need."""
         self._fans_out = False
-        self.set_aside = 0
-        """How many of its deliveries a storm has set aside."""
+        self._set_aside = 0
+        self.stormy = False
+        """Whether a storm has ever set a record of it aside."""
         self._pending: dict[int, int] = {}
         self.partial: dict[int, int] = {}
         """By offset, the bits for which a record is finished while others are left."""
@@ -115,6 +121,15 @@ class PartitionTracker:
     def phase(self, phase: Phase) -> None:
         self._phase = phase
         self.open = phase is Phase.OPEN
+
+    @property
+    def set_aside(self) -> int:
+        """How many of its deliveries a storm has set aside."""
+        return self._set_aside
+
+    @set_aside.setter
+    def set_aside(self, count: int) -> None:
+        self._set_aside, self.stormy = count, True
 
     def is_ours(self) -> bool:
         """Whether the assignment is not over: what is finished now can still be committed."""
@@ -243,6 +258,8 @@ class PartitionTracker:
 
     def peek(self) -> Snapshot:
         """Return the same without taking note that it was taken."""
+        if not self._pending and self._restored is None:
+            return Snapshot(self.position, NOTHING)
         watermark = self.watermark
         whole = Runs.complement(watermark, self.position, self._pending)
         parts: dict[str, list[int]] = {}
@@ -267,6 +284,11 @@ class PartitionTracker:
         """Return the destinations for which the map may claim a record that is not done; none if all have one."""
         if not self._fans_out and not self.partial and self._restored is None and not self._absent:
             return ()
+        return self.names
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every destination for which the map may claim anything."""
         return (*self.destinations, *self._absent)
 
     @property

@@ -101,9 +101,14 @@ class StormGuard:
         while len(self._window) > most:
             self._drop_oldest()
 
+    @property
+    def counting(self) -> bool:
+        """Whether acceptances count: something was refused, or a reason is let through."""
+        return self._settings is not None and bool(self._refused or self._open)
+
     def accepted(self, count: int) -> None:
-        """Count accepted records. Cheap while nothing was refused."""
-        if self._settings is None or not (self._refused or self._open):
+        """Count accepted records."""
+        if self._settings is None or not self.counting:
             return
         for _ in range(min(count, self._settings.records)):
             self._push(None)
@@ -183,6 +188,8 @@ class Storms:
         self._storms: dict[Reason, _Storm] = {}
         self._past: Recent[Reason, tuple[int, float]] = Recent(_REASONS)
         self._let_go: deque[Place] = deque()
+        self.quiet = True
+        """Whether nothing was refused lately, so that no acceptance has to be counted."""
 
     def __bool__(self) -> bool:
         """Whether anything is in a storm."""
@@ -204,6 +211,7 @@ class Storms:
     def accepted(self, count: int) -> None:
         """Count records that were not refused."""
         self._guard.accepted(count)
+        self.quiet = not (self._storms or self._guard.counting)
 
     def refused(self, cause: str, code: str, why: str, place: Place) -> bool:
         """Count a refusal; return True where the record is set aside instead of becoming a dead letter.
@@ -211,11 +219,14 @@ class Storms:
         `why` is what a person is shown where this is one too many.
         """
         reason = (cause, code)
+        self.quiet = False
         self._probe_ended(place)
         storm = self._storms.get(reason)
         if storm is None:
             if not self._guard.refused(cause, code):
                 return False
+            if not place.tracker.open:
+                return True  # a storm begins with a record that is set aside
             storm = self._begin(reason, why)
         if place.tracker.open:  # else the next owner of the partition comes to it
             storm.aside[place] = None

@@ -202,14 +202,17 @@ class Vendor(Protocol):
 class ShapeField(NamedTuple):
     """One field of a shape, named alike in the contract schema and in the vendor's JSON.
 
-    `kind`: a whole number of 64 bits, a string, or a map of the `as_json` kind. `missing` is what null and an empty
-    string or map mean: the event is not plain, the field is left out, or the dedup id is sent. `timed` marks the time
-    that `past` and `future` are about.
+    `kind`: a whole number of 64 bits, a string, a map of the `as_json` kind, or a list that a plain event has empty.
+    `missing` is what null or an empty map means: the event is not plain, the field is left out, or the dedup id or
+    `default` is sent. An empty string means the same, except that no plain event has one in a field to be left out.
+    `choices` are the only strings of a plain event. `timed` marks the time that `past` and `future` are about.
     """
 
     name: str
-    kind: Literal["long", "text", "json"]
-    missing: Literal["needed", "left_out", "dedup_id"] = "needed"
+    kind: Literal["long", "text", "json", "empty"]
+    missing: Literal["needed", "left_out", "dedup_id", "default"] = "needed"
+    default: str = ""
+    choices: tuple[str, ...] = ()
     timed: bool = False
 
 

@@ -42,8 +42,8 @@ PIPELINE: Final = (
     Mutant(
         "commit without a map",
         "connector/pipeline/runner.py",
-        "commits.append(Commit(*partition, snapshot.watermark, encoded.text))",
-        'commits.append(Commit(*partition, snapshot.watermark, ""))',
+        "commits.append(Commit(*partition, watermark, text))",
+        'commits.append(Commit(*partition, watermark, ""))',
     ),
     Mutant(
         "let a map grow over the limit",

@@ -27,7 +27,16 @@ NOW: Final = int(datetime(2026, 11, 22, tzinfo=UTC).timestamp() * 1000)
 DAY: Final = 24 * 3600 * 1000
 CONTRACTS: Final = load_contracts()
 BIT: Final = destination_bit(0)
-ACCOUNTS: Final[dict[str, dict[str, Any]]] = {"jiguang": {"project_id": "p", "project_secret": "s", "app_key": "k"}}
+ACCOUNTS: Final[dict[str, dict[str, Any]]] = {
+    "jiguang": {"project_id": "p", "project_secret": "s", "app_key": "k"},
+    "quick_audience": {
+        "base_url": "https://qa.example",
+        "access_id": 'a"礼',
+        "access_key": "k",
+        "access_secret": "s",
+        "app_id": "i",
+    },
+}
 KINDS: Final = {name: kind for name, kind in vendors.kinds().items() if name in ACCOUNTS}
 TEXTS: Final = st.text(max_size=12) | st.sampled_from(["", '"', "\\", "\n", "\x00", "\x7f", "é", "礼", "\u2028", "😀"])
 LONGS: Final = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([0, -1, 9, 10, -(2**63), 2**63 - 1])
@@ -44,10 +53,37 @@ EVENTS: Final[dict[str, st.SearchStrategy[dict[str, Any]]]] = {
             "randomId": st.none() | TEXTS,
             "properties": st.dictionaries(st.text("abc", min_size=1, max_size=2) | TEXTS, VALUES, max_size=6),
         }
-    )
+    ),
+    "quick_audience": st.fixed_dictionaries(
+        {
+            "customerId": TEXTS | st.just("c"),
+            "eventCode": TEXTS | st.just("e"),
+            "eventTime": LONGS,
+            **dict.fromkeys(
+                ("organizationId", "workspaceId", "entityId", "comeFrom", "eventChannel"), st.none() | TEXTS
+            ),
+            "isOrder": st.none() | st.sampled_from(["0", "1", "", "2", "01"]),
+            "extendAttributes": st.dictionaries(st.text("abc", min_size=1, max_size=2) | TEXTS, TEXTS, max_size=6),
+            "customerIdList": st.just([])
+            | st.lists(st.fixed_dictionaries({"customerId": TEXTS, "idMapping": TEXTS}), max_size=1),
+        }
+    ),
 }
 PLAIN: Final[dict[str, dict[str, Any]]] = {
-    "jiguang": {"cuid": 1, "eventName": "order", "itime": NOW, "randomId": None, "properties": {"a": 1.5, "b": ["c"]}}
+    "jiguang": {"cuid": 1, "eventName": "order", "itime": NOW, "randomId": None, "properties": {"a": 1.5, "b": ["c"]}},
+    "quick_audience": {
+        "customerId": "c",
+        "eventCode": "e",
+        "eventTime": NOW,
+        "organizationId": None,
+        "workspaceId": "w",
+        "entityId": None,
+        "isOrder": "1",
+        "comeFrom": None,
+        "eventChannel": None,
+        "extendAttributes": {"a": "b"},
+        "customerIdList": [],
+    },
 }
 """An event of each vendor that compiled code has to write."""
 
