@@ -135,6 +135,7 @@ class Intake:
         self._elsewhere: Recent[tuple[str, str], bool] = Recent(_SCHEMAS)
         self._bits = {name: destination_bit(index) for index, name in enumerate(names)}
         self._parked: dict[TopicPartition, deque[Record]] = {}
+        self._parked_bytes = 0
         self._resolving: set[object] = set()
         self._tasks: Supervisor[PartitionTracker | None] = Supervisor()
         """Dead letters that are being written, each about its partition, and schemas that are being resolved."""
@@ -206,10 +207,11 @@ class Intake:
         Raises what a background task has raised.
         """
         self._tasks.check()
-        if not self._answered:
+        budget = self._services.budget
+        if not self._answered or budget.used > max(budget.limit, self._parked_bytes):
+            # Where only parked records fill the budget, nothing else makes room.
             return
         self._answered = False
-        budget = self._services.budget
         for partition in list(self._parked):
             tracker = tracker_of(partition)
             waiting = self._parked.pop(partition)
@@ -231,7 +233,7 @@ class Intake:
         while waiting and (not portion or budget.used + cost < budget.limit):
             record = waiting.popleft()
             charge = charge_of(record)
-            budget.release(charge)
+            self._charge_parked(-charge)
             cost += legs * charge
             portion.append(record)
         return portion
@@ -290,7 +292,7 @@ class Intake:
         self._skips = {position: skip for position, skip in self._skips.items() if position[:2] not in gone}
         for partition in partitions:
             for record in self._parked.pop(partition, ()):
-                self._services.budget.release(charge_of(record))
+                self._charge_parked(-charge_of(record))
         for storms in self._services.storms.values():
             storms.forget()
 
@@ -437,7 +439,11 @@ class Intake:
 
     def _park(self, record: Record) -> None:
         self._parked.setdefault((record.topic, record.partition), deque()).append(record)
-        self._services.budget.add(charge_of(record))
+        self._charge_parked(charge_of(record))
+
+    def _charge_parked(self, charge: int) -> None:
+        self._services.budget.add(charge)
+        self._parked_bytes += charge
 
     def _take_parked(self, topic: str, partition: int, offset: int) -> Record | None:
         """Take out a parked record, still charged; what waited behind it goes on."""
@@ -445,6 +451,7 @@ class Intake:
         record = next((waiting for waiting in parked if waiting.offset == offset), None)
         if record is None:
             return None
+        self._parked_bytes -= charge_of(record)
         left = deque(waiting for waiting in parked if waiting is not record)
         if left:
             self._parked[topic, partition] = left
