@@ -41,12 +41,6 @@ UNUSUAL: Final = (
         "        if not any(_checksum(at, content) == frame[3:7] for at in (base, 10**6)):",
     ),
     Mutant(
-        "read on until the map that is needed now is full",
-        "connector/pipeline/flow.py",
-        "        claims = tracker.claims - self._claims + more * tracker.widest",
-        "        claims = 0",
-    ),
-    Mutant(
         "try the last commit once",
         "connector/pipeline/runner.py",
         "        while failed and not late:",
@@ -63,12 +57,6 @@ UNUSUAL: Final = (
         "connector/pipeline/runner.py",
         "            late = self._clock.now() >= deadline\n",
         "            late = self._clock.now() >= deadline\n            if late:\n                break\n",
-    ),
-    Mutant(
-        "begin the drain of a stop only after that of a rebalance",
-        "connector/pipeline/runner.py",
-        "        deadline = min(now + self._timing.drain_timeout, self._stop_by)",
-        "        deadline = now + self._timing.drain_timeout",
     ),
     Mutant(
         "give up by the clock on the wall",
