@@ -155,6 +155,7 @@ class Intake:
         self._legs = {name: Leg(bits[name], deliverer) for name, deliverer in services.deliverers.items()}
         self.parked: dict[TopicPartition, deque[Record]] = {}
         """By partition to pause, its records from the next one on, which waits for its schema."""
+        self._parked_bytes = 0
         self._resolving: set[object] = set()
         self._tasks: Supervisor[PartitionTracker | None] = Supervisor(self._wake)
         """Dead letters that are being written, each about its partition, and schemas that are being resolved."""
@@ -226,10 +227,11 @@ class Intake:
         Raises what a background task has raised.
         """
         self._tasks.check()
-        if not self.answered:
+        budget = self._services.budget
+        if not self.answered or budget.used > max(budget.limit, self._parked_bytes):
+            # Where only parked records fill the budget, nothing else makes room.
             return
         self.answered = False
-        budget = self._services.budget
         for partition in list(self.parked):
             tracker = tracker_of(partition)
             waiting = self.parked.pop(partition)
@@ -251,7 +253,7 @@ class Intake:
         while waiting and (not portion or budget.used + cost < budget.limit):
             record = waiting.popleft()
             charge = charge_of(record)
-            budget.release(charge)
+            self._charge_parked(-charge)
             cost += legs * charge
             portion.append(record)
         return portion
@@ -310,7 +312,7 @@ class Intake:
         self._skips = {position: skip for position, skip in self._skips.items() if position[:2] not in gone}
         for partition in partitions:
             for record in self.parked.pop(partition, ()):
-                self._services.budget.release(charge_of(record))
+                self._charge_parked(-charge_of(record))
         for storms in self._services.storms.values():
             storms.forget()
 
@@ -510,7 +512,11 @@ class Intake:
 
     def _park(self, record: Record) -> None:
         self.parked.setdefault((record.topic, record.partition), deque()).append(record)
-        self._services.budget.add(charge_of(record))
+        self._charge_parked(charge_of(record))
+
+    def _charge_parked(self, charge: int) -> None:
+        self._services.budget.add(charge)
+        self._parked_bytes += charge
 
     def _take_parked(self, topic: str, partition: int, offset: int) -> Record | None:
         """Take out a parked record, still charged; what waited behind it goes on."""
@@ -518,6 +524,7 @@ class Intake:
         record = next((waiting for waiting in parked if waiting.offset == offset), None)
         if record is None:
             return None
+        self._parked_bytes -= charge_of(record)
         left = deque(waiting for waiting in parked if waiting is not record)
         if left:
             self.parked[topic, partition] = left
