@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
@@ -45,6 +45,8 @@ from connector.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from connector.runtime.tracing import OtelTracer
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -111,10 +113,7 @@ async def serve(
         if on_ready is not None:
             on_ready(server.port)
         log.info("connector.started", version=__version__, group=group, port=server.port)
-        report = await _reach(settings, clock, member, stop)
-        if report is not None:
-            async with Groups(settings.kafka) as groups:
-                await take_over(groups, settings, destination, clock)
+        report = await _unless_stopped(_prepare(settings, destination, clock, member), stop)
         if report is not None:
             await _run(configuration, destination, group, report, member, metrics, clock, stop)
     finally:
@@ -124,21 +123,26 @@ async def serve(
     return 0
 
 
-async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio.Event) -> TopicReport | None:
-    """Wait for a broker and check the topics; None if it was stopped meanwhile."""
+async def _prepare(settings: Settings, destination: str | None, clock: Clock, member: Member) -> TopicReport:
+    """Wait for a broker, check the topics, and take over the other side's progress."""
     async with TopicCheck(settings.kafka, clock=clock) as check:
-        waiting = asyncio.create_task(check.wait(member.waiting))
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                return None
-            await waiting
-        finally:
-            for task in (waiting, stopped):
-                task.cancel()
-            await asyncio.gather(waiting, stopped, return_exceptions=True)
-        return await check.check(settings.kafka.topics, own_topics(settings))
+        await check.wait(member.waiting)
+        report = await check.check(settings.kafka.topics, own_topics(settings))
+    async with Groups(settings.kafka) as groups:
+        await take_over(groups, settings, destination, clock)
+    return report
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """Return what `work` returns; None if `stop` came first: then it is cancelled."""
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        for task in (working, stopped):
+            task.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
 
 
 async def _run(
