@@ -277,7 +277,9 @@ def test_a_schema_with_an_encryption_rule_holds_its_records(job: Job) -> None:
     Kills: ciphertext sent as a user's id.
     """
     rule = {"name": "hide-pii", "kind": "TRANSFORM", "mode": "WRITEREAD", "type": "ENCRYPT", "tags": ["PII"]}
-    schemas = {1: {"schema": json.dumps(VALUE)}, 2: {"schema": json.dumps(KEYED), "ruleSet": {"domainRules": [rule]}}}
+    rules = {"domainRules": [rule]}
+    schemas: dict[int, dict[str, Any]] = {1: {"schema": json.dumps(VALUE)}}
+    schemas[2] = {"schema": json.dumps(KEYED), "ruleSet": rules}
     routes = [route(name, customerId="$key", eventTime="at") for name in ("v.Event", "v.Keyed")]
     with Vendor(QuickAudienceApi()) as vendor, registry_of(schemas) as url:
         job.produce([Message(wire(2, long_bytes(NOW)), b"secret", partition=0)])
