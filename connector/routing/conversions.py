@@ -46,8 +46,9 @@ class Unfit(Exception):
 def exact(value: LogicalValue) -> Any:
     """Return a value of a logical type as Python's own: `Decimal`, `date`, `time`, `datetime` or `UUID`.
 
-    Nothing is rounded, but what is finer than a microsecond: Python's times end there. Raises `Unfit` for a value that
-    the logical type does not allow, or that Python's types do not hold (years 1 to 9999).
+    Nothing is rounded, but what is finer than a microsecond: Python's times end there, and `_nanos_text` is its text.
+    Raises `Unfit` for a value that the logical type does not allow, or that Python's types do not hold (years 1 to
+    9999).
     """
     raw = value.raw
     name = value.type.name
@@ -76,6 +77,14 @@ def _decimal(unscaled: int, scale: int) -> Decimal:
     return Decimal((int(unscaled < 0), digits, -scale))
 
 
+def _nanos_text(value: LogicalValue) -> str | None:
+    """Return a time that has nanoseconds as text; None if it has none."""
+    if not value.type.name.endswith("nanos") or not isinstance(value.raw, int) or value.raw % 1000 == 0:
+        return None
+    seconds = exact(value).replace(microsecond=0, tzinfo=None).isoformat()
+    return f"{seconds}.{value.raw % 10**9:09d}{'' if value.type.name.startswith('local-') else 'Z'}"
+
+
 def _micros(raw: int, name: str) -> int:
     if name.endswith("millis"):
         return raw * 1000
@@ -85,7 +94,7 @@ def _micros(raw: int, name: str) -> int:
 def to_string(value: Any) -> Any:
     """Return text: numbers in decimal, booleans as true and false, times as ISO 8601 (UTC with Z where zoned)."""
     if type(value) is LogicalValue:
-        value = exact(value)
+        value = _nanos_text(value) or exact(value)
     kind = type(value)
     if kind is str or value is None:
         return value
@@ -190,7 +199,8 @@ def to_json(value: Any) -> Any:
     if kind is orjson.Fragment:
         return value  # a map that was decoded as the JSON that it becomes
     if kind is LogicalValue:
-        return to_json(exact(value)) if value.type.name not in _A_SECOND else to_epoch(value, "ms", "ms")
+        zoned = value.type.name in _A_SECOND
+        return to_epoch(value, "ms", "ms") if zoned else _nanos_text(value) or to_json(exact(value))
     if isinstance(value, Decimal):
         return _json_number(value)
     if isinstance(value, UUID):

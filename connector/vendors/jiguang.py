@@ -132,6 +132,8 @@ _RECORD_FAULTS: Final = frozenset(CODES) - {"4000", "4100", "empty_200"}
 # More errors, or longer messages, say nothing more: hints only save requests, and reading them must stay cheap.
 _MOST_ERRORS: Final = 200
 _MOST_EMPTY: Final = 3
+_MOST_BLANK: Final = 16
+"""Bytes of white space that count as an empty body. An endless body is cut, and its end is not known."""
 _MOST_SEARCHES: Final = 50_000
 _MESSAGE_LIMIT: Final = 300
 
@@ -298,7 +300,7 @@ class Jiguang:
             return verdict
         rid = request_id(response.headers)
         if code is None:
-            if response.status == 200 and not response.body.strip():
+            if response.status == 200 and len(response.body) <= _MOST_BLANK and not response.body.strip():
                 return self._verdict_of_empty_200(rid)
             return verdict_of_unknown_body(response, self._log_text)
         if code == 0:

@@ -24,7 +24,7 @@ from tests.unit.codec.corpus import FILES, long_bytes, tree_of, written
 EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "600"))
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "1"))
 MOST_SECONDS: Final = 2.0
-"""For one payload of at most a few KiB, on a busy machine and with sanitizers; idle it is a hundredth of that."""
+"""Of the processor, for one payload of at most 4 KiB, with sanitizers; without them it is a hundredth of that."""
 BYTES_OF_A_STEP: Final = 200
 """A step is at most one small object and its place in a container."""
 STEPS: Final = 65_536
@@ -92,13 +92,13 @@ def payloads(draw: st.DrawFn, name: str) -> bytes:
 
 def outcome(read: Read, payload: bytes) -> object:
     """Return the datum and its end, or the reader's own refusal. Anything else is a fault, and so is a late end."""
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         datum, end = read(payload, 0)
     except (Broken, Mismatch, UnicodeDecodeError) as refusal:
         datum, end = repr(refusal), 0
     assert end <= len(payload)
-    assert time.perf_counter() - began < MOST_SECONDS
+    assert time.process_time() - began < MOST_SECONDS
     return repr(datum), end
 
 
@@ -121,6 +121,7 @@ def test_any_bytes_are_a_datum_or_a_refusal(data: st.DataObject) -> None:
     assert found[1] == 0
 
 
+@pytest.mark.timeout(0)
 @settings(max_examples=EXAMPLES // 4)
 @given(st.data())
 def test_any_bytes_cost_a_bounded_amount_of_memory(data: st.DataObject) -> None:

@@ -20,7 +20,7 @@ from connector.vendors.base import (
     Verdict,
 )
 from connector.vendors.mytracker import MyTracker, MyTrackerSettings
-from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig
+from tests.unit.delivery.delivery_rig import OK, WORDS, Call, Reply, Rig
 
 ANSWER = Response(418, {}, b"")
 VERDICTS: list[Verdict] = [
@@ -146,6 +146,20 @@ def test_the_worker_applies_codes(action: str, cause: Cause | None) -> None:
             await rig.done()
         assert rig.dead_letters.dead_letters == []
         assert {len(call.numbers) for call in rig.transport.calls} <= ({100} if cause is None else {100, 99, 1})
+
+    run_virtual(play())
+
+
+def test_a_dead_letter_has_the_words_of_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What delivery writes and logs is the explained text. Kills: an explanation that no verdict passes through."""
+    monkeypatch.setattr("connector.delivery.codes.explained", lambda _vendor, code, text: f"{code} means; {text}")
+
+    async def play() -> None:
+        rig = Rig(lambda call: Reply(400, {"code": "B1"}) if 5 in call.numbers else OK, storm="off")
+        async with rig.running():
+            rig.offer(range(10))
+            await rig.done()
+        assert [dead_letter.message for dead_letter in rig.dead_letters.dead_letters] == [f"B1 means; {WORDS}"]
 
     run_virtual(play())
 

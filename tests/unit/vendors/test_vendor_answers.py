@@ -199,6 +199,15 @@ def test_reading_hints_is_linear(errors: int, events: int, attributes: int, odd:
     assert calls <= 2_000 + 700 * errors + 60 * events + 12 * events * attributes
 
 
+def test_searching_for_odd_names_ends_with_its_budget() -> None:
+    """Names that are no words and share one have to be searched for. After 50,000 searches the rest is no hint.
+
+    Kills: 300,000 searches for one answer, which block the loop.
+    """
+    verdict, _ = read_errors(100, 100, 25, lambda number, index: f"shared_word-{number}-{index}")
+    assert 0 < len(verdict.suspects) <= 50_000 // 2_500 + 1
+
+
 def test_every_documented_code_has_its_meaning_and_solution() -> None:
     """Each is a sentence; an unknown vendor or code has none."""
     for name, kind in kinds(()).items():
