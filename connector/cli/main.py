@@ -20,6 +20,7 @@ from connector.cli.common import BAD_CONFIGURATION, FAILED, counted, fail
 from connector.cli.console import console
 from connector.cli.demo import demo
 from connector.cli.dlq import dlq
+from connector.cli.events import events
 from connector.cli.explain import explain
 from connector.cli.member import hold, release, skip
 from connector.cli.offsets import offsets
@@ -133,7 +134,7 @@ def _options(
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     *(run, check, preview, explain, offsets, topics),
-    *(hold, release, skip, reload, console, simulate, demo),
+    *(hold, release, skip, reload, events, console, simulate, demo),
 )
 for command in _COMMANDS:
     app.command()(command)

@@ -12,6 +12,7 @@ import typer
 from pydantic import SecretStr
 
 from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, File, fail, read_config, refuse_unknown, visible
+from connector.config.loader import Loaded
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination.")]
 Url = Annotated[
@@ -102,6 +103,7 @@ def members(config: Path, urls: list[str] | None) -> Members:
     """
     from connector.config.loader import server_settings
     from connector.errors import ConfigurationError
+    from connector.operations.member import each_address
 
     try:
         server = server_settings(config)
@@ -110,7 +112,22 @@ def members(config: Path, urls: list[str] | None) -> Members:
             raise
         return Members(urls, None)
     if urls:
-        return Members(urls, server.token)
+        return Members(each_address(urls), server.token)
+    if server.ports[0] == 0:
+        fail("server.port is 0, so the member's port is unknown: pass --url", BAD_CONFIGURATION)
+    addresses = [server_url(server.host, port) for port in server.ports]
+    if len(addresses) > 1:
+        addresses = [each for each in addresses if is_open(each)] or addresses[:1]
+    return Members(addresses, server.token)
+
+
+def members_of(loaded: Loaded, urls: list[str] | None) -> Members:
+    """Return every running member: the given ones, else `console.members`, else the configured ports that answer."""
+    from connector.operations.member import each_address
+
+    server, named = loaded.settings.server, loaded.settings.console.members
+    if urls or named:
+        return Members(each_address([*(urls or named or ())]), server.token)
     if server.ports[0] == 0:
         fail("server.port is 0, so the member's port is unknown: pass --url", BAD_CONFIGURATION)
     addresses = [server_url(server.host, port) for port in server.ports]

@@ -21,6 +21,7 @@ from connector.runtime.reload import Reloaded
 from connector.runtime.watchdog import StuckJudge, Watchdog
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
+from connector.telemetry.timeline import Timeline
 
 log = structlog.get_logger()
 
@@ -52,12 +53,14 @@ class Member:
     Everything except the actions is quick, so that the port can answer while the loop is busy.
     """
 
-    def __init__(self, group: str, clock: Clock, drain_timeout: float) -> None:
+    def __init__(self, group: str, clock: Clock, drain_timeout: float, *, writes_events: bool = False) -> None:
         self._group = group
         self._clock = clock
         self._drain_timeout = drain_timeout
         self._judge: StuckJudge | None = None
         self.watchdog = Watchdog(self.stuck)
+        self.timeline = Timeline(written=writes_events)
+        """What happened lately."""
         self._waiting: str | None = "starting"
         self._pipeline: Pipeline | None = None
         self._workers: Mapping[str, Worker] = {}
@@ -197,8 +200,9 @@ class Member:
         if self._pipeline is not None:
             self._pipeline.runner.update_gauges()
 
-    async def summarize(self, metrics: Metrics) -> None:
-        """Log one summary line per interval. Runs until cancelled."""
+    async def summarize(self, metrics: Metrics, replay_topic: str) -> None:
+        """Log one summary line per interval, and how many replayed records were read. Runs until cancelled."""
+        replayed = 0.0
         counters = {
             "consumed": metrics.records_consumed,
             "delivered": metrics.records_delivered,
@@ -217,6 +221,10 @@ class Member:
                 destinations={name: str(worker.condition().state) for name, worker in self._workers.items()},
             )
             before = totals
+            read = metrics.consumed_from(replay_topic)
+            if read > replayed:
+                log.info("replay.read", records=int(read - replayed), seconds=SUMMARY_INTERVAL)
+            replayed = read
 
     @staticmethod
     def _destination(worker: Worker) -> dict[str, Any]:

@@ -430,6 +430,11 @@ class Metrics:
         samples = (sample for family in metric.collect() for sample in family.samples)
         return sum(sample.value for sample in samples)
 
+    def consumed_from(self, topic: str) -> float:
+        """Return how many records of a topic were consumed."""
+        found = (sample for family in self.records_consumed.collect() for sample in family.samples)
+        return sum(sample.value for sample in found if sample.labels.get("topic") == topic)
+
     def begin(self, destinations: Collection[str], topics: Collection[str]) -> None:
         """Create every series whose labels are known, at 0: an increase from nothing to 60 is none to Prometheus."""
         known = {"destination": destinations, "topic": topics}

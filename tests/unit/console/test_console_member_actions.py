@@ -58,9 +58,9 @@ async def browser() -> AsyncIterator[aiohttp.ClientSession]:
 
 def know(site: Site, *members: Member, owner: Member) -> None:
     """Have the console know these members, all with two destinations; one of them owns orders[1]."""
-    sampling, sampler = site.console._sampling, site.console._state.sampler
-    assert sampling is not None
-    sampling.cancel()
+    sampler = site.console._state.sampler
+    for task in site.console._tasks:
+        task.cancel()
     flowing = {name: {"state": "flowing"} for name in ("jg", "away")}
     for each in members:
         partition = {"topic": "orders/eu", "partition": 1}
