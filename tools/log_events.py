@@ -34,6 +34,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "console.action": "Someone used the console: who, what, and on what.",
     "console.action_ended": "An action of the console is done or was stopped.",
     "console.backlog_unknown": "The console cannot read the group's backlog from Kafka.",
+    "console.events_unread": "The console cannot read the topic of events now. It retries.",
     "console.kafka": "The console's reader of the dead-letter topic has a problem with Kafka.",
     "console.dead_letters_unread": "The console could not read dead letters. It retries.",
     "console.member_action_ended": "Has each member's answer to a hold, release or skip by the console.",

@@ -63,7 +63,7 @@ def test_the_timeline_does_not_depend_on_the_log_level(level: str) -> None:
 
 
 def test_a_ring_is_bounded_and_its_ids_are_unique() -> None:
-    """Of more events than fit the oldest are dropped; long texts and lists are cut; unwritten ones only for a writer."""
+    """Of more events than fit the oldest are dropped; long texts and lists are cut; only a writer gets a queue."""
     timeline = Timeline("m")
     for number in range(MOST + 10):
         timeline.note({"event": "storm.began", "message": "x" * 5000, "partitions": list(range(500)), "number": number})
@@ -79,23 +79,20 @@ def test_a_ring_is_bounded_and_its_ids_are_unique() -> None:
 async def test_events_that_kafka_does_not_take_are_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, each once, after the trouble. Kills: an event that is dropped by one failed write."""
     monkeypatch.setattr(writing, "LOOK_SECONDS", 0.01)
-    timeline, taken, failures = Timeline("m", written=True), list[bytes](), [2]
+    timeline, taken, failures = Timeline("m", written=True), asyncio.Queue[bytes](), [2]
 
     async def write(record: bytes) -> None:
         if failures[0]:
             failures[0] -= 1
             raise StartupError("no broker")
-        taken.append(record)
+        taken.put_nowait(record)
 
     for number in range(3):
         timeline.note({"event": "storm.ended", "number": number})
     task = asyncio.create_task(write_events(timeline, write, SystemClock()))
     async with asyncio.timeout(5):
-        while len(taken) < 3:
-            await asyncio.sleep(0.01)
-    timeline.note({"event": "storm.ended", "number": 3})
-    async with asyncio.timeout(5):
-        while len(taken) < 4:
-            await asyncio.sleep(0.01)
+        found = [json.loads(await taken.get())["number"] for _ in range(3)]
+        timeline.note({"event": "storm.ended", "number": 3})
+        found.append(json.loads(await taken.get())["number"])
     task.cancel()
-    assert [json.loads(record)["number"] for record in taken] == [0, 1, 2, 3]
+    assert (found, taken.empty()) == ([0, 1, 2, 3], True)
