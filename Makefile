@@ -4,7 +4,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 SEEDS ?= 20000
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test soak mutants faults check format tools bench docs lock audit sbom clean
+.PHONY: help setup demo fast test soak mutants faults check format tools bench docs site lock audit sbom clean
 .SILENT:
 
 help:  ## Show this list
@@ -44,6 +44,7 @@ tools: .venv/.compiled  ## Fetch test servers into .tools/: Kafka, registry (Mav
 	tools/install_faults.sh
 	tools/install_chart.sh
 	tools/install_browser.sh
+	$(MAKE) .venv/.site
 
 bench: .venv/.compiled tools  ## Measure throughput, latency, rate, memory and single steps (5 minutes; ARGS=micro for one of them)
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -53,6 +54,9 @@ docs: .venv/.compiled  ## Update the parts of documents and chart that are gener
 	$(BIN)/python -m tools.reference
 	$(BIN)/python -m tools.chart
 	$(BIN)/python -m tools.log_events
+
+site: .venv/.site  ## Build the documents as a site into build/site (half a minute; ARGS=serve to look at it while you write)
+	$(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
 
 lock:  ## Resolve the requirements again (ARGS=--upgrade for the newest versions)
 	test -d .tools/lock || $(PYTHON) -m venv .tools/lock
@@ -68,7 +72,7 @@ sbom: .venv/.compiled  ## Write build/sbom.cdx.json: every package of the runtim
 clean:  ## Remove the environment and everything that was fetched or built
 	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis connector/*.so connector/*/*.so
 
-.venv/.stamp: requirements/dev.txt pyproject.toml
+.venv/.stamp: requirements/dev.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is required: make PYTHON=...")'
 	echo "Creating .venv and installing the dependencies: 1 to 3 minutes, once."
 	$(PYTHON) -m venv --clear .venv
@@ -76,7 +80,12 @@ clean:  ## Remove the environment and everything that was fetched or built
 	touch $@
 
 # The package itself; compiling the reader needs a C compiler. Repeated when its source changes.
-.venv/.compiled: .venv/.stamp hatch_build.py connector/codec/reader.pyx
+.venv/.compiled: .venv/.stamp pyproject.toml hatch_build.py connector/codec/reader.pyx
 	echo "Building the compiled parts: half a minute."
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# What the site needs besides: the same versions where both need a package.
+.venv/.site: .venv/.compiled requirements/docs.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
 	touch $@

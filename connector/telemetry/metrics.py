@@ -284,7 +284,7 @@ class Observations:
 
 
 class Histogram(Collector):
-    """A histogram that counts a whole batch at once; prometheus_client's costs twenty times as much (decision 0013)."""
+    """A histogram that counts a whole batch at once; prometheus_client's costs twenty times as much (decision 0014)."""
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
