@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from connector import __version__
 from connector.cli.check import check
-from connector.cli.common import BAD_CONFIGURATION, FAILED, counted, fail
+from connector.cli.common import BAD_CONFIGURATION, FAILED, counted, escape_unprintable, fail
 from connector.cli.console import console
 from connector.cli.demo import demo
 from connector.cli.dlq import dlq
@@ -29,6 +29,7 @@ from connector.cli.reload import reload
 from connector.cli.replay import discard, replay
 from connector.cli.run import run
 from connector.cli.simulate import simulate
+from connector.cli.status import status
 from connector.cli.topics import topics
 from connector.errors import ConfigurationError, ConnectorError
 
@@ -91,6 +92,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command of this process's arguments and exit with its code."""
+    escape_unprintable()
     try:
         try:
             app()
@@ -134,7 +136,7 @@ def _options(
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     *(run, check, preview, explain, offsets, topics),
-    *(hold, release, skip, reload, events, console, simulate, demo),
+    *(hold, release, skip, reload, status, events, console, simulate, demo),
 )
 for command in _COMMANDS:
     app.command()(command)

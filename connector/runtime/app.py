@@ -95,7 +95,8 @@ async def serve(
     events_topic = settings.console.events_topic
     member = Member(group, clock, settings.limits.drain_timeout, writes_events=events_topic is not None)
     logs.listen(member.timeline.note)
-    metrics.on_scrape(member.update_gauges)
+    metrics.watch_process()
+    metrics.on_scrape(lambda: member.update_gauges(metrics))
     server = Server(
         host=settings.server.host,
         ports=settings.server.ports,
@@ -184,7 +185,7 @@ async def _run(
     trouble.listener = pipeline.holds.registry_trouble
     configuration.running(pipeline, avro.decoder)
     await producer.start()
-    member.running(pipeline, dead_letters, lambda: source.troubles)
+    member.running(pipeline, dead_letters, lambda: source.troubles, lambda: source.is_refused)
     try:
         async with _background(configuration, group, source, counts, member, metrics, producer, stop):
             await pipeline.run(stop)

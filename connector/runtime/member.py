@@ -66,6 +66,7 @@ class Member:
         self._workers: Mapping[str, Worker] = {}
         self._dead_letters: DeadLetterWriter | None = None
         self._troubles: Callable[[], Mapping[str | None, str]] = dict
+        self._is_refused: Callable[[], bool] = lambda: False
         self._assigned_at: float | None = None
         self.reload: Callable[[str], Awaitable[Reloaded]] = _no_reload
         """Reads the configuration again; its argument says what asked for it."""
@@ -77,10 +78,17 @@ class Member:
         self._waiting = reason
 
     def running(
-        self, pipeline: Pipeline, dead_letters: DeadLetterWriter, troubles: Callable[[], Mapping[str | None, str]]
+        self,
+        pipeline: Pipeline,
+        dead_letters: DeadLetterWriter,
+        troubles: Callable[[], Mapping[str | None, str]],
+        is_refused: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Note that the pipeline runs. `troubles` gives what keeps its source from Kafka, by topic or under None."""
-        self._troubles = troubles
+        """Note that the pipeline runs. `troubles` gives what keeps its source from Kafka, by topic or under None.
+
+        `is_refused` tells whether that is a refusal, which a person has to end.
+        """
+        self._troubles, self._is_refused = troubles, is_refused
         self._pipeline, self._dead_letters = pipeline, dead_letters
         self._workers = pipeline.workers
         self._judge = StuckJudge(pipeline, dead_letters, troubles, self._drain_timeout, self._clock.now())
@@ -195,9 +203,12 @@ class Member:
             return Skipped("refused", f"this member does not consume yet: {self._waiting}")
         return await Skipper(pipeline.runner, pipeline.intake, self._workers, self._clock).skip(position, destination)
 
-    def update_gauges(self) -> None:
+    def update_gauges(self, metrics: Metrics) -> None:
         """Update every gauge before a scrape."""
+        metrics.member_ready.set(self.readiness().ok)
+        metrics.kafka_refused.set(self._is_refused())
         if self._pipeline is not None:
+            metrics.assigned_partitions.set(len(self._pipeline.runner.assigned))
             self._pipeline.runner.update_gauges()
 
     async def summarize(self, metrics: Metrics, replay_topic: str) -> None:
