@@ -182,8 +182,12 @@ def print_raw(text: str) -> None:
 
 
 def safe(text: str) -> str:
-    """Return untrusted text for a table or a sentence: markup in it is only text, and so are control characters."""
-    return escape(visible(text))
+    """Return untrusted text for a table or a sentence: markup in it is only text, and so are control characters.
+
+    What the output's encoding does not have is escaped here, before the width is known.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return escape(visible(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

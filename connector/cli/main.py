@@ -22,7 +22,7 @@ from connector.cli.demo import demo
 from connector.cli.dlq import dlq
 from connector.cli.events import events
 from connector.cli.explain import explain
-from connector.cli.member import hold, release, skip
+from connector.cli.member import hold, probe, release, skip
 from connector.cli.offsets import offsets
 from connector.cli.preview import preview
 from connector.cli.reload import reload
@@ -136,7 +136,7 @@ def _options(
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     *(run, check, preview, explain, offsets, topics),
-    *(hold, release, skip, reload, status, events, console, simulate, demo),
+    *(hold, release, probe, skip, reload, status, events, console, simulate, demo),
 )
 for command in _COMMANDS:
     app.command()(command)

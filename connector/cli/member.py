@@ -39,6 +39,14 @@ def release(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
     _act("release", name, config, url)
 
 
+def probe(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
+    """Try a held destination now, in place of waiting for its next probe. A hold by an operator is not probed.
+
+    One record is sent. If the vendor accepts it, the hold ends; otherwise the next probe comes later.
+    """
+    _act("probe", name, config, url)
+
+
 def skip(
     topic: Topic,
     partition: Partition,
@@ -69,7 +77,7 @@ def _act(action: str, name: str, config: Path, url: str | None) -> None:
 
     address, token = _member(config, name, url)
     state, released = member.act(action, name, address, token)
-    done = {"hold": "held", "release": "released"}[action]
+    done = {"hold": "held", "release": "released", "probe": "probed"}[action]
     now = "" if state is None or state == done else f"; its state is now {visible(state)}"
     again = (
         f"; {released} {'record' if released == 1 else 'records'} set aside by a storm will be tried again"

@@ -32,15 +32,17 @@ _log = structlog.get_logger()
 class Console:
     """Serves the pages. Call `start` and `stop` once each, in one loop.
 
-    `members` are the addresses of the members' ports. Raises `StartupError` if other machines could reach the pages
-    without a token.
+    `members` are the addresses of the members' ports; `sparse`: those of a range, of which some may be free. Raises
+    `StartupError` if other machines could reach the pages without a token.
     """
 
-    def __init__(self, settings: Settings, members: Sequence[str], ports: ConsolePorts) -> None:
+    def __init__(
+        self, settings: Settings, members: Sequence[str], ports: ConsolePorts, *, sparse: bool = False
+    ) -> None:
         own = settings.console
         demand_token(own.host, own.roles, proxy=own.proxy is not None)
         self._host, self._wanted = own.host, own.port
-        self._state = ConsoleState(settings, members, ports)
+        self._state = ConsoleState(settings, members, ports, sparse=sparse)
         self._listener: Listener | None = None
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -125,6 +125,7 @@ class Card:
     waiting: Sequence[WaitingView]
     more_waiting: int
     action: str
+    probed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +364,7 @@ def _card(situation: Situation, destination: DestinationView) -> Card:
         waiting=[_waiting(situation, destination, record) for record in destination.waiting[:_WAITING_SHOWN]],
         more_waiting=max(0, len(destination.waiting) - _WAITING_SHOWN),
         action="release" if destination.held else "hold",
+        probed=any(hold.next_probe is not None for hold in destination.holds),
     )
 
 

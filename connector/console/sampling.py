@@ -35,6 +35,8 @@ DAY: Final = 24 * HOUR
 MINUTE: Final = 60.0
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)
+GONE_SECONDS: Final = 600.0
+"""How long a port of a range that answered before is shown as unreachable."""
 _MEMBERS: Final = 64
 """Members that are asked, at most."""
 _BODY: Final = 8 << 20
@@ -135,6 +137,7 @@ class Sampler:
         interval: float,
         clock: Clock,
         chronicle: Chronicle | None = None,
+        sparse: bool = False,
     ) -> None:
         self._members = [URL(member) for member in members]
         self._names = names
@@ -143,6 +146,8 @@ class Sampler:
         self._clock = clock
         self._chronicle = Chronicle() if chronicle is None else chronicle
         self._events_since: dict[str, float] = {}
+        self._sparse = sparse
+        self._answered_at: dict[str, float] = {}
         self._before: dict[str, tuple[float, Counts]] = {}
         self.history = SampleHistory(interval)
         """The charts' data."""
@@ -189,7 +194,7 @@ class Sampler:
                 if metric == LAG:
                     lag[topic] = lag.get(topic, 0.0) + value
         answered = any(response.trouble is None for response in responses)
-        self.responses = responses
+        responses = self.responses = self._there(responses)
         self.destinations = destinations(self._names, responses)
         self.sampled_at = self._clock.wall()
         self.history.add(
@@ -212,6 +217,18 @@ class Sampler:
                 self._events_since[response.address] = now - _OVERLAP
                 self._chronicle.add(events, now)
         return response
+
+    def _there(self, responses: list[MemberResponse]) -> list[MemberResponse]:
+        """Return the members that there are: of a range of ports most may be free, and none of them is a member.
+
+        One that answered lately is missing if it no longer does.
+        """
+        now = self._clock.now()
+        self._answered_at.update({each.address: now for each in responses if each.trouble is None})
+        if not self._sparse:
+            return responses
+        gone = now - GONE_SECONDS
+        return [each for each in responses if self._answered_at.get(each.address, gone) > gone] or responses[:1]
 
     def _rates(self, responses: Sequence[MemberResponse]) -> dict[tuple[str, str], float]:
         """Return the growth of each counter a second, over all members, since each was asked before."""

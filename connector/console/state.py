@@ -54,7 +54,9 @@ class ConsolePorts:
 class ConsoleState:
     """One console's memory; created once, before it listens."""
 
-    def __init__(self, settings: Settings, members: Sequence[str], ports: ConsolePorts) -> None:
+    def __init__(
+        self, settings: Settings, members: Sequence[str], ports: ConsolePorts, *, sparse: bool = False
+    ) -> None:
         own = settings.console
         proxy = None
         if own.proxy is not None:
@@ -75,6 +77,7 @@ class ConsoleState:
             interval=own.interval,
             clock=ports.clock,
             chronicle=self.chronicle,
+            sparse=sparse,
         )
         self.jobs = Jobs(ports.replays, ports.clock)
         self.audit = Audit(ports.audit, ports.clock)

@@ -39,8 +39,8 @@ _log = structlog.get_logger()
 
 
 @asynccontextmanager
-async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Console]:
-    """Serve the console of a configuration. Raises `StartupError`."""
+async def serving(loaded: Loaded, members: Sequence[str], *, sparse: bool = False) -> AsyncIterator[Console]:
+    """Serve the console of a configuration; `sparse` as `Console` says. Raises `StartupError`."""
     settings = loaded.settings
     rules, reader = _Rules(loaded), TopicReader(settings.kafka)
     backlog = _Backlog(settings)
@@ -61,7 +61,7 @@ async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Conso
         own_events=timeline.events,
         past_events=None if past is None else past.since,
     )
-    console = Console(settings, members, ports)
+    console = Console(settings, members, ports, sparse=sparse)
     writing = None if topic is None else asyncio.create_task(_write_events(settings.kafka, topic, timeline, clock))
     try:
         if audit is not None:

@@ -55,7 +55,7 @@ def each_address(urls: Sequence[str]) -> list[str]:
 
 
 def act(action: str, name: str, url: str, token: SecretStr | None) -> ActionResult:
-    """Ask the member at `url` to `hold` or `release` a destination; return what came of it.
+    """Ask the member at `url` to `hold`, `release` or `probe` a destination; return what came of it.
 
     The token is sent only if there is one. Raises `ActionRefused`.
     """

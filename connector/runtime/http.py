@@ -7,6 +7,7 @@
     GET  /events[?since=SECONDS]        what happened lately, the oldest first; since: epoch seconds
     POST /destinations/NAME/hold        hold a destination in this member; answers with its status
     POST /destinations/NAME/release     resume it
+    POST /destinations/NAME/probe       let what holds it be tried at once, in place of its next probe
     POST /reload                        read the configuration again; answers what is applied and what is left
     POST /log/LEVEL[?sample=N]          set the log level: debug, info, warning, error
     POST /records/TOPIC/PARTITION/OFFSET/skip[?destination=NAME]
@@ -95,6 +96,7 @@ class Server:
         application.router.add_get("/events", self._events)
         application.router.add_post("/destinations/{name}/hold", self._hold)
         application.router.add_post("/destinations/{name}/release", self._release)
+        application.router.add_post("/destinations/{name}/probe", self._probe)
         application.router.add_post(r"/records/{topic}/{partition:\d{1,9}}/{offset:\d{1,19}}/skip", self._skip)
         application.router.add_post("/reload", self._reload)
         application.router.add_post("/log/{level}", self._log)
@@ -148,6 +150,10 @@ class Server:
     async def _release(self, request: web.Request) -> web.Response:
         """Release a destination."""
         return await self._act(request, self._member.release)
+
+    async def _probe(self, request: web.Request) -> web.Response:
+        """Probe a destination."""
+        return await self._act(request, self._member.probe)
 
     async def _reload(self, request: web.Request) -> web.Response:
         """Read the configuration again."""

@@ -194,6 +194,13 @@ class Member:
             released += sum(storms.release() for storms in self._pipeline.holds.topics.values())
         return released
 
+    async def probe(self, name: str) -> None:
+        """Probe what holds a destination as soon as a record can go out. Raises `KeyError` for an unknown name."""
+        self._workers[name].probe_now()
+        if self._pipeline is not None:
+            for storms in self._pipeline.holds.topics.values():
+                storms.probe_now()
+
     async def skip(self, position: Position, destination: str | None) -> Skipped:
         """Make a record a dead letter, for one destination or for all. Raises `KeyError` for an unknown destination."""
         if destination is not None:

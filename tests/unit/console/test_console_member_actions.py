@@ -97,6 +97,18 @@ async def test_hold_reaches_every_member_after_it_is_audited(browser: aiohttp.Cl
         assert (record["action"], record["destination"], record["who"]) == ("hold", "jg", "anonymous (127.0.0.1)")
 
 
+async def test_probe_reaches_the_members_after_a_question(browser: aiohttp.ClientSession) -> None:
+    """The question says what is sent; the form is audited and goes to every member of the destination."""
+    site = Site([])
+    async with member() as one, running(site):
+        know(site, one, owner=one)
+        fields = await confirm(browser, site, {"action": "probe", "destination": "jg"})
+        assert (await post(browser, site, fields))[0] == 200
+        assert [path for _, path, _ in one.asked] == ["/destinations/jg/probe"]
+        (record,) = map(json.loads, site.audit.records)
+        assert (record["action"], record["destination"]) == ("probe", "jg")
+
+
 async def test_skip_asks_the_owner_only(browser: aiohttp.ClientSession) -> None:
     """The member that owns the partition is asked, and its refusal is shown in its own words.
 
