@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ FAILED: Final = 1
 BAD_CONFIGURATION: Final = 2
 PIPE_WIDTH: Final = 200
 """Columns where the output is not a terminal, so that a row stays one line for grep."""
+MOST_COLUMNS: Final = 10_000
 
 T = TypeVar("T")
 
@@ -136,9 +139,21 @@ def json_line(row: Mapping[str, Any]) -> str:
     return visible_json(json.dumps(row, ensure_ascii=False)) + "\n"
 
 
+def escape_unprintable() -> None:
+    """Escape what the encoding of the output does not have, such as Chinese on cp1252, instead of failing at it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def stdout_console() -> Console:
-    """Return a console on standard output: as wide as the terminal, or `PIPE_WIDTH`."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    """Return a console on standard output: as wide as the terminal; elsewhere as `COLUMNS` says, or `PIPE_WIDTH`."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _pipe_width(), highlight=False)
+
+
+def _pipe_width() -> int:
+    given = os.environ.get("COLUMNS", "")
+    return int(given) if given.isascii() and given.isdigit() and 0 < int(given) <= MOST_COLUMNS else PIPE_WIDTH
 
 
 def print_table(
@@ -182,8 +197,12 @@ def print_raw(text: str) -> None:
 
 
 def safe(text: str) -> str:
-    """Return untrusted text for a table or a sentence: markup in it is only text, and so are control characters."""
-    return escape(visible(text))
+    """Return untrusted text for a table or a sentence: markup in it is only text, and so are control characters.
+
+    What the output's encoding does not have is escaped here, before the width is known.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return escape(visible(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, File, fail, read_config, refuse_unknown, visible
 from connector.cli.completion import complete_destination, complete_topic
+from connector.config.loader import Loaded
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination.", autocompletion=complete_destination)]
 Url = Annotated[
@@ -37,6 +38,14 @@ def release(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
     Records that a storm has set aside are taken in again. Those that are refused again become dead letters.
     """
     _act("release", name, config, url)
+
+
+def probe(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
+    """Try a held destination now, in place of waiting for its next probe. A hold by an operator is not probed.
+
+    One record is sent. If the vendor accepts it, the hold ends; otherwise the next probe comes later.
+    """
+    _act("probe", name, config, url)
 
 
 def skip(
@@ -69,7 +78,7 @@ def _act(action: str, name: str, config: Path, url: str | None) -> None:
 
     address, token = _member(config, name, url)
     state, released = member.act(action, name, address, token)
-    done = {"hold": "held", "release": "released"}[action]
+    done = {"hold": "held", "release": "released", "probe": "probed"}[action]
     now = "" if state is None or state == done else f"; its state is now {visible(state)}"
     again = (
         f"; {released} {'record' if released == 1 else 'records'} set aside by a storm will be tried again"
@@ -103,6 +112,7 @@ def members(config: Path, urls: list[str] | None) -> Members:
     """
     from connector.config.loader import server_settings
     from connector.errors import ConfigurationError
+    from connector.operations.member import each_address
 
     try:
         server = server_settings(config)
@@ -111,7 +121,22 @@ def members(config: Path, urls: list[str] | None) -> Members:
             raise
         return Members(urls, None)
     if urls:
-        return Members(urls, server.token)
+        return Members(each_address(urls), server.token)
+    if server.ports[0] == 0:
+        fail("server.port is 0, so the member's port is unknown: pass --url", BAD_CONFIGURATION)
+    addresses = [server_url(server.host, port) for port in server.ports]
+    if len(addresses) > 1:
+        addresses = [each for each in addresses if is_open(each)] or addresses[:1]
+    return Members(addresses, server.token)
+
+
+def members_of(loaded: Loaded, urls: list[str] | None) -> Members:
+    """Return every running member: the given ones, else `console.members`, else the configured ports that answer."""
+    from connector.operations.member import each_address
+
+    server, named = loaded.settings.server, loaded.settings.console.members
+    if urls or named:
+        return Members(each_address([*(urls or named or ())]), server.token)
     if server.ports[0] == 0:
         fail("server.port is 0, so the member's port is unknown: pass --url", BAD_CONFIGURATION)
     addresses = [server_url(server.host, port) for port in server.ports]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
@@ -18,8 +19,12 @@ from connector.console.page_routes import PageRoutes
 from connector.console.rendering import html, render
 from connector.console.security import HEADERS, Handler, caller, demand_token
 from connector.console.state import ConsolePorts, ConsoleState
+from connector.console.timeline import DAY, read_events
 from connector.errors import ConnectorError, StartupError
 from connector.listener import Listener
+
+EVENTS_SECONDS: Final = 60.0
+"""How often the topic of events is read."""
 
 _log = structlog.get_logger()
 
@@ -27,17 +32,19 @@ _log = structlog.get_logger()
 class Console:
     """Serves the pages. Call `start` and `stop` once each, in one loop.
 
-    `members` are the addresses of the members' ports. Raises `StartupError` if other machines could reach the pages
-    without a token.
+    `members` are the addresses of the members' ports; `sparse`: those of a range, of which some may be free. Raises
+    `StartupError` if other machines could reach the pages without a token.
     """
 
-    def __init__(self, settings: Settings, members: Sequence[str], ports: ConsolePorts) -> None:
+    def __init__(
+        self, settings: Settings, members: Sequence[str], ports: ConsolePorts, *, sparse: bool = False
+    ) -> None:
         own = settings.console
         demand_token(own.host, own.roles, proxy=own.proxy is not None)
         self._host, self._wanted = own.host, own.port
-        self._state = ConsoleState(settings, members, ports)
+        self._state = ConsoleState(settings, members, ports, sparse=sparse)
         self._listener: Listener | None = None
-        self._sampling: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def port(self) -> int:
@@ -62,7 +69,9 @@ class Console:
             raise StartupError(f"console.port: {self._host}:{self._wanted} {why}") from error
         self._listener = listener
         state.feed.start()
-        self._sampling = asyncio.create_task(state.sampler.run(), name="console-sampler")
+        self._tasks = [asyncio.create_task(state.sampler.run(), name="console-sampler")]
+        if state.ports.past_events is not None:
+            self._tasks.append(asyncio.create_task(self._read_events(state.ports.past_events), name="console-events"))
 
     async def stop(self) -> None:
         """Close the port, stop running actions, and close the topic."""
@@ -71,11 +80,27 @@ class Console:
             return
         await listener.stop()
         await self._state.jobs.close()
-        if self._sampling is not None:
-            self._sampling.cancel()
-            await asyncio.gather(self._sampling, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._state.searches.stop)
         await asyncio.to_thread(self._state.feed.stop)
+
+    async def _read_events(self, past_events: Callable[[float], Sequence[Mapping[str, Any]]]) -> None:
+        """Read the topic of events: all of the last day first, then what members wrote that are gone by now."""
+        clock, since, is_failing = self._state.clock, 0.0, False
+        while True:
+            now = clock.wall()
+            try:
+                found = await asyncio.to_thread(past_events, max(since, now - DAY))
+            except ConnectorError as error:
+                if not is_failing:
+                    _log.warning("console.events_unread", message=str(error))
+                is_failing = True
+            else:
+                self._state.chronicle.add(read_events(list(found)), now)
+                since, is_failing = now - EVENTS_SECONDS, False
+            await clock.sleep(EVENTS_SECONDS)
 
     @web.middleware
     async def _show_failures(self, request: web.Request, handler: Handler) -> web.StreamResponse:

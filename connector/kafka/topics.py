@@ -79,7 +79,7 @@ class OwnTopic:
     """A topic that the connector writes, and its purpose."""
 
     name: str
-    purpose: Literal["dead-letter", "replay", "results", "receipts", "audit"]
+    purpose: Literal["dead-letter", "replay", "results", "receipts", "audit", "events"]
 
     @property
     def holds_originals(self) -> bool:

@@ -124,6 +124,10 @@ class StormGuard:
         self._push(reason)
         return False
 
+    def refusals(self, reason: Reason) -> int:
+        """Return how many of the last outcomes are refusals for a reason, each a dead letter."""
+        return self._refused[reason]
+
     def clear(self, reason: Reason) -> None:
         """Forget the refusals for a reason: its storm is over."""
         self._window = deque(None if counted == reason else counted for counted in self._window)
@@ -336,7 +340,14 @@ class Storms:
         probes, ended = self._past.get(reason) or (0, now)
         probes = probes if now - ended < CALM else 0
         storm = self._storms[reason] = _Storm(why, self._clock.wall(), now + self._wait(probes), probes)
-        log.warning("storm.began", **self._scope, cause=reason[0], code=reason[1], message=why)
+        log.warning(
+            "storm.began",
+            **self._scope,
+            cause=reason[0],
+            code=reason[1],
+            dead_letters=self._guard.refusals(reason),
+            message=why,
+        )
         self._on_change()
         return storm
 

@@ -11,6 +11,7 @@ from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -34,6 +35,7 @@ from connector.kafka.receipts import ReceiptWriter, ResultsWriter
 from connector.kafka.topics import TopicCheck, TopicReport
 from connector.routing.compiler import passed_on, reads_keys
 from connector.runtime.checks import check_routes, open_registry, own_topics
+from connector.runtime.events import write_events
 from connector.runtime.handover import take_over
 from connector.runtime.http import Server
 from connector.runtime.member import Member
@@ -95,8 +97,17 @@ async def serve(
     metrics.begin(names, [*topics, settings.replay_topic])
     group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
     session = float(settings.kafka.client.get("session.timeout.ms", SESSION_MS)) / 1000
-    member = Member(group, clock, settings.limits.drain_timeout, session_timeout=session)
-    metrics.on_scrape(member.update_gauges)
+    events_topic = settings.console.events_topic
+    member = Member(
+        group,
+        clock,
+        settings.limits.drain_timeout,
+        session_timeout=session,
+        writes_events=events_topic is not None,
+    )
+    logs.listen(member.timeline.note)
+    metrics.watch_process()
+    metrics.on_scrape(lambda: member.update_gauges(metrics))
     server = Server(
         host=settings.server.host,
         ports=settings.server.ports,
@@ -110,6 +121,7 @@ async def serve(
     await server.start()
     member.watchdog.start()
     try:
+        member.timeline.member += f":{server.port}"
         if on_ready is not None:
             on_ready(server.port)
         log.info("connector.started", version=__version__, group=group, port=server.port)
@@ -119,6 +131,7 @@ async def serve(
     finally:
         member.watchdog.stop()
         await server.stop()
+        logs.listen(None)
     log.info("connector.stopped", group=group)
     return 0
 
@@ -185,9 +198,9 @@ async def _run(
     trouble.listener = pipeline.holds.registry_trouble
     configuration.running(pipeline, avro.decoder)
     await producer.start()
-    member.running(pipeline, dead_letters, lambda: source.troubles)
+    member.running(pipeline, dead_letters, lambda: source.troubles, lambda: source.is_refused)
     try:
-        async with _background(configuration, group, source, counts, member, metrics, stop):
+        async with _background(configuration, group, source, counts, member, metrics, producer, stop):
             await pipeline.run(stop)
     finally:
         if receipts is not None:
@@ -219,6 +232,7 @@ async def _background(
     counts: Mapping[str, int],
     member: Member,
     metrics: Metrics,
+    producer: KafkaProducer,
     stop: asyncio.Event,
 ) -> AsyncIterator[None]:
     """Run what goes on beside the pipeline. Raises the exception of a task that failed; it has ended the run."""
@@ -230,7 +244,12 @@ async def _background(
 
         tasks: Supervisor[None] = Supervisor(stop.set)
         tasks.start(_leave(source, stop), "leave", None)
-        tasks.start(restarted(lambda: member.summarize(metrics), "summary", clock), "summary", None)
+        tasks.start(
+            restarted(lambda: member.summarize(metrics, settings.replay_topic), "summary", clock), "summary", None
+        )
+        if topic := settings.console.events_topic:
+            write = partial(_write_event, producer, topic)
+            tasks.start(restarted(lambda: write_events(member.timeline, write, clock), "events", clock), "events", None)
         tasks.start(restarted(watch, "membership", clock), "membership", None)
         if settings.reload.watch:
             tasks.start(restarted(lambda: configuration.watch(clock), "reload", clock), "reload", None)
@@ -239,6 +258,10 @@ async def _background(
             tasks.check()
         finally:
             await tasks.close()
+
+
+async def _write_event(producer: KafkaProducer, topic: str, record: bytes) -> None:
+    await producer.send(topic, key=None, value=record)
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,8 @@ def own_topics(settings: Settings) -> list[OwnTopic]:
     topics.extend(OwnTopic(topic, "results") for topic in settings.results_topics.values())
     if settings.receipts.topic:
         topics.append(OwnTopic(settings.receipts.topic, "receipts"))
+    if settings.console.events_topic:
+        topics.append(OwnTopic(settings.console.events_topic, "events"))
     return topics
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TextIO
 
 import orjson
@@ -86,6 +86,8 @@ class _State:
     def __init__(self) -> None:
         self.current = self.configured = "info"
         self.writer: LogWriter | None = None
+        self.listener: Callable[[EventDict], None] | None = None
+        self.least = logging.INFO
 
 
 sample: Final = LogSample()
@@ -95,6 +97,11 @@ _state: Final = _State()
 def register_secrets(secrets: Iterable[str]) -> None:
     """Hide these texts in every line from now on."""
     _redactor.register(secrets)
+
+
+def listen(listener: Callable[[EventDict], None] | None) -> None:
+    """Pass every event from level info on to `listener`, whatever is written; it must be quick. None: to no one."""
+    _state.listener = listener
 
 
 def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
@@ -122,7 +129,7 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
         ],
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, _tell, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=lambda *_: logging.getLogger(_OURS),
         cache_logger_on_first_use=False,
     )
@@ -218,9 +225,20 @@ def _apply(wanted: str) -> None:
     _state.current = wanted
     least = _LEVELS[wanted]
     sample.on = wanted == "debug"
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(least))
+    _state.least = least
+    # Events of level info reach the listener at every level; `_tell` drops them then.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(min(least, logging.INFO)))
     logging.getLogger(_OURS).setLevel(least)
     logging.getLogger().setLevel(max(least, logging.WARNING))
+
+
+def _tell(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Pass the event to the listener, and drop it where its level is not written."""
+    if _state.listener is not None:
+        _state.listener(redact(logger, method, dict(event)))
+    if _LEVELS.get(event.get("level", ""), logging.ERROR) < _state.least:
+        raise structlog.DropEvent
+    return event
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
