@@ -89,7 +89,7 @@ clean:  ## Remove the environment and everything that was fetched or built
 	touch $@
 
 # The package itself; compiling needs a C compiler. Repeated when a compiled source changes.
-.venv/.compiled: .venv/.stamp pyproject.toml hatch_build.py connector/codec/reader.pyx connector/codec/items.pxi connector/dead_letters/block.pyx
+.venv/.compiled: .venv/.stamp pyproject.toml hatch_build.py $(wildcard connector/*/*.pyx connector/*/*.pxi)
 	echo "Building the compiled parts: half a minute."
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

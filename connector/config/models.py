@@ -439,7 +439,9 @@ class ConsoleSettings(Model):
     )
     interval: Duration = Field(default=5.0, ge=1, description="How often to query members and Kafka.")
     letters: int = Field(
-        default=200_000, ge=100, description="How many dead letters to keep in memory, the newest, at about 1 kB each."
+        default=1_000_000,
+        ge=100,
+        description="How many dead letters to keep in memory, the newest: about 0.2 kB each, 256 MiB at most.",
     )
     mask: list[str] = Field(
         default=[],

@@ -24,6 +24,8 @@ MOST_TEXTS: Final = 10_000
 OTHER: Final = "(other)"
 _FAR: Final = 1 << 53
 """Milliseconds from 1970 beyond which a time is not kept: no calendar reaches it."""
+_ROW: Final = 160
+"""Bytes of a row without its key and message."""
 _RECENT: Final = 4096
 """Byte strings that are looked up before one is written again."""
 
@@ -53,7 +55,7 @@ class TextColumn:
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.numbers: dict[str, int] = {}
-        self.rows = array("I")
+        self.rows = array("H")
 
     def add(self, text: str) -> None:
         """Add a row."""
@@ -65,6 +67,13 @@ class TextColumn:
             if number == len(self.texts):
                 self.texts.append(text)
         self.rows.append(number)
+
+    def keep(self, rows: array[int]) -> None:
+        """Keep these rows only, and the texts that they have."""
+        old, self.texts, self.numbers = self.texts, [], {}
+        old_rows, self.rows = self.rows, array("H")
+        for row in rows:
+            self.add(old[old_rows[row]])
 
     def __getitem__(self, row: int) -> str:
         """Return a row's text."""
@@ -90,6 +99,18 @@ class BytesColumn:
             self._recent[value] = place
         self._places.append(place)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all the different values."""
+        return len(self._data)
+
+    def keep(self, rows: array[int]) -> None:
+        """Keep these rows only, and their bytes."""
+        kept = BytesColumn()
+        for row in rows:
+            kept.add(self[row])
+        self.__dict__.update(kept.__dict__)
+
     def __getitem__(self, row: int) -> bytes:
         """Return a row's bytes."""
         start, length = divmod(self._places[row], 1 << 16)
@@ -108,6 +129,12 @@ class IdColumn:
         if self._others is not None and not is_uuid(identity):
             self._others[len(self._data) >> 4] = identity
         self._data += packed(identity)
+
+    def keep(self, rows: array[int]) -> None:
+        """Keep these rows only."""
+        if self._others:
+            self._others = {at: self._others[row] for at, row in enumerate(rows) if row in self._others}
+        self._data = bytearray(b"".join(map(self.packed, rows)))
 
     def __getitem__(self, row: int) -> str:
         """Return a row's id as it was; of a column that does not keep other texts, UUIDs only."""
@@ -154,6 +181,11 @@ class DeadLetterColumns:
         """1 for a record without a key, which is not the same as an empty one."""
         self.messages = BytesColumn()
 
+    @property
+    def size(self) -> int:
+        """Bytes of memory, about."""
+        return len(self) * _ROW + self.keys.size + self.messages.size
+
     def __len__(self) -> int:
         """Return how many dead letters there are."""
         return len(self.states)
@@ -192,6 +224,20 @@ class DeadLetterColumns:
         self.keys.add((row.key or b"")[:KEY_LIMIT])
         self.keyless.append(row.key is None)
         self.messages.add(row.message.encode(errors="replace")[:MESSAGE_LIMIT])
+
+    def keep(self, rows: array[int]) -> None:
+        """Keep these rows only, in their order; one column after the other, so that little is in memory twice."""
+        for name, numbers in vars(self).items():
+            if isinstance(numbers, array):
+                setattr(self, name, array(numbers.typecode, map(numbers.__getitem__, rows)))
+        self.states = bytearray(map(self.states.__getitem__, rows))
+        self.keyless = bytearray(map(self.keyless.__getitem__, rows))
+        for texts in self.columns.values():
+            texts.keep(rows)
+        for ids in (self.ids, self.events):
+            ids.keep(rows)
+        self.keys.keep(rows)
+        self.messages.keep(rows)
 
     def key(self, row: int) -> bytes | None:
         """Return the beginning of a dead letter's key, None where it has none."""

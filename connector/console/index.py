@@ -2,8 +2,8 @@
 
 The rows are columns, and nothing of a row is a Python object of its own: numbers are in arrays, ids in sixteen bytes
 each, keys and messages end to end in one buffer, and each text that repeats is kept once. So a dead letter takes about
-150 bytes with short keys and messages that repeat, and at most ROW_BYTES whatever is written into it. Above its limit
-the index drops resolved dead letters first, then the oldest, and counts how many.
+200 bytes with short keys and messages, and at most ROW_BYTES whatever is written into it. Above its limit, and above
+MOST_BYTES, the index drops resolved dead letters first, then the oldest, and counts how many.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 from array import array
 from bisect import bisect_left
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
+from connector.console import scan
 from connector.console.columns import KEY_LIMIT, DeadLetterColumns, DeadLetterRow, packed
 from connector.dead_letters.filters import Filter, parse_where
 from connector.dead_letters.headers import ParsedDeadLetter, parse
@@ -40,6 +41,8 @@ _SEARCHES: Final = 8
 """Searches whose verdicts are kept, a byte for each dead letter."""
 
 _SLACK: Final = 1.1
+MOST_BYTES: Final = 256 << 20
+"""Bytes of memory that all of them take at most, about: a pod's memory is limited whatever keys and messages hold."""
 
 
 class KindCount(NamedTuple):
@@ -141,7 +144,8 @@ class DeadLetterIndex:
                     self.foreign += 1
                 else:
                     self._put(record, found)
-            if len(self) > self._limit * _SLACK or self._gone > max(1000, len(self)):
+            full = len(self) > self._limit * _SLACK or self._columns.size > MOST_BYTES
+            if full or self._gone > max(1000, len(self)):
                 self._compact()
                 show = True
             self.version += show
@@ -175,7 +179,7 @@ class DeadLetterIndex:
         with self._lock:
             self.version += 1
 
-    def rows(self, query: Query) -> Sequence[int]:
+    def rows(self, query: Query) -> array[int]:
         """Return the row numbers of the wanted dead letters, newest first. Valid until the version changes."""
         with self._lock:
             if self._found_at != self.version:
@@ -185,7 +189,7 @@ class DeadLetterIndex:
             if found is None:
                 if len(self._found) > 8:
                     self._found.clear()
-                found = self._found[query] = array("I", self._search(query))
+                found = self._found[query] = self._search(query)
             return found
 
     def page(self, query: Query, first: int, count: int) -> tuple[list[DeadLetterRow], int]:
@@ -198,22 +202,18 @@ class DeadLetterIndex:
         """Return how many of the wanted dead letters have each value of a name, most frequent first."""
         with self._lock:
             column = self._columns.columns[name]
-            numbers = Counter(map(column.rows.__getitem__, self.rows(query)))
-            return [(column.texts[number], count) for number, count in numbers.most_common()]
+            numbers = scan.tally(self.rows(query), column.rows, len(column.texts))
+            found = [(text, number) for text, number in zip(column.texts, numbers, strict=True) if number]
+            return sorted(found, key=lambda each: -each[1])
 
     def kinds(self, query: Query) -> list[KindCount]:
         """Return the wanted dead letters by cause, code and destination, most frequent first."""
         with self._lock:
             columns = [self._columns.columns[name] for name in ("cause", "code", "destination")]
             cause, code, to = (column.rows for column in columns)
-            found: dict[tuple[int, int, int], list[int]] = {}
-            for row in self.rows(query):
-                at = self._columns.failed[row]
-                numbers = found.setdefault((cause[row], code[row], to[row]), [0, at, at])
-                numbers[0] += 1
-                numbers[1] = at  # rows come newest first
+            found = scan.kinds(self.rows(query), self._columns.failed, cause, code, to)
             texts = [column.texts for column in columns]
-            kinds = (KindCount(texts[0][a], texts[1][b], texts[2][c], *each) for (a, b, c), each in found.items())
+            kinds = (KindCount(texts[0][a], texts[1][b], texts[2][c], *each) for (a, b, c), each in found)
             return sorted(kinds, key=lambda kind: (-kind.dead_letters, kind))
 
     def histogram(self, query: Query, start: int, end: int, bars: int) -> TimeBuckets:
@@ -223,12 +223,8 @@ class DeadLetterIndex:
         number = (end - first) // width + 1
         with self._lock:
             cause = self._columns.columns["cause"]
-            counts: dict[int, list[int]] = {}
-            for row in self.rows(query):
-                at = (self._columns.failed[row] - first) // width
-                if 0 <= at < number:
-                    counts.setdefault(cause.rows[row], [0] * number)[at] += 1
-            return TimeBuckets(first, width, {cause.texts[number]: bins for number, bins in counts.items()})
+            found = scan.bins(self.rows(query), self._columns.failed, cause.rows, first, width, number)
+            return TimeBuckets(first, width, {cause.texts[each]: counts.tolist() for each, counts in found.items()})
 
     def span(self, query: Query) -> tuple[int, int] | None:
         """Return when the first and the last of the wanted dead letters failed; None where there are none."""
@@ -242,8 +238,8 @@ class DeadLetterIndex:
             return []
         with self._lock:
             rows = self.rows(replace(query, conditions=(), contains=None))
-            verdicts, columns = self._verdict(query.searched), self._columns
-            left = [row for row in rows if not verdicts[columns.noted[row]]]
+            columns = self._columns
+            left = scan.judged(rows, columns.noted, self._verdict(query.searched), 0)
             return [(columns.partitions[row], columns.offsets[row]) for row in left]
 
     def judge(self, searched: Searched, looked: Iterable[tuple[str, bool]]) -> None:
@@ -312,21 +308,21 @@ class DeadLetterIndex:
             self._columns.states[row] = STATES.index(state)
             self._columns.resolved[row] = _millis(resolution.at)
 
-    def _search(self, query: Query) -> Iterable[int]:
+    def _search(self, query: Query) -> array[int]:
         """Return the wanted rows; each condition looks only at what the conditions before it left."""
         columns = self._columns
         if len(self._order) != len(columns):
-            # Almost in order already, so sorting it again is quick.
-            rows = [*range(len(columns) - 1, len(self._order) - 1, -1), *self._order]
-            self._order = array("I", sorted(rows, key=columns.failed.__getitem__, reverse=True))
+            fresh = sorted(
+                range(len(columns) - 1, len(self._order) - 1, -1), key=columns.failed.__getitem__, reverse=True
+            )
+            self._order = scan.merged(self._order, array("I", fresh), columns.failed)
         begin = 0 if query.until is None else self._not_after(query.until)
         end = len(self._order) if query.since is None else self._not_after(query.since - 1)
         most = _GONE if query.resolved else 1
-        states = columns.states
-        found = [row for row in self._order[begin:end] if states[row] < most]
+        found = scan.below(self._order, begin, end, columns.states, most)
         if query.ids:
             wanted = {row for identity in query.ids if (row := self._row(identity)) is not None}
-            found = [row for row in found if row in wanted]
+            found = array("I", (row for row in found if row in wanted))
         for name, text in query.where:
             if name in PLACE:
                 numbers = columns.origin_partitions if name == "partition" else columns.origin_offsets
@@ -334,13 +330,12 @@ class DeadLetterIndex:
             else:
                 numbers = columns.columns[name].rows
                 number = columns.columns[name].numbers.get(text, -1)
-            found = [row for row in found if numbers[row] == number]
+            found = scan.equal(found, numbers, number)
         if query.key is not None:
             key = query.key.encode(errors="surrogateescape")[:KEY_LIMIT]
-            found = [row for row in found if columns.key(row) == key]
+            found = array("I", (row for row in found if columns.key(row) == key))
         if query.searched is not None:
-            verdicts, noted = self._verdict(query.searched), columns.noted
-            found = [row for row in found if verdicts[noted[row]] == _MATCHES]
+            found = scan.judged(found, columns.noted, self._verdict(query.searched), _MATCHES)
         return found
 
     def _verdict(self, searched: Searched) -> bytearray:
@@ -357,20 +352,22 @@ class DeadLetterIndex:
         return bisect_left(self._order, -time, key=lambda row: -self._columns.failed[row])
 
     def _compact(self) -> None:
-        """Keep `limit` dead letters: unresolved before resolved, then the newest."""
-        old, new = self._columns, DeadLetterColumns()
+        """Keep as many dead letters as there is room for: unresolved before resolved, then the newest."""
+        old = self._columns
+        room = self._limit
+        if old.size > MOST_BYTES:
+            room = min(room, int(len(old) * MOST_BYTES / old.size / _SLACK))
         kept = sorted(
             (row for row, state in enumerate(old.states) if state != _GONE),
             key=lambda row: (old.states[row] != 0, -old.failed[row]),
         )
-        self.forgotten += sum(not old.states[row] for row in kept[self._limit :])
-        for row in kept[self._limit :]:
+        self.forgotten += sum(not old.states[row] for row in kept[room:])
+        for row in kept[room:]:
             self._row_of[old.noted[row]] = -1
-        for row in sorted(kept[: self._limit]):
-            self._row_of[old.noted[row]] = len(new)
-            origin = old.origin_partitions[row], old.origin_offsets[row]
-            new.put(old.row(row), old.events.packed(row), old.noted[row], origin)
-        self._columns, self._order, self._gone = new, array("I"), 0
+        old.keep(array("I", sorted(kept[:room])))
+        for row, noted in enumerate(old.noted):
+            self._row_of[noted] = row
+        self._order, self._gone = array("I"), 0
 
 
 def _parsed(record: Record) -> Resolution | ParsedDeadLetter | None:

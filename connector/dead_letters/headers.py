@@ -172,6 +172,15 @@ def redirected(headers: Headers, destination: str, vendor: str) -> list[tuple[st
     return [*kept, *ours.items()]
 
 
+def restored(headers: Headers, original: Headers) -> list[tuple[str, bytes | None]]:
+    """Return a dead letter's headers as if nothing were left out, with the record's own. See `replayed` for errors."""
+    if parse(headers) is None:
+        raise ValueError(_NOT_A_DEAD_LETTER)
+    block = headers[start_of(headers, _VERSION) :]
+    gone = (_LEFT_OUT, "dlq-value-bytes", "dlq-value-sha256")
+    return [*original, *(header for header in block if header[0] in _FORMS and header[0] not in gone)]
+
+
 def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, bytes | None]]:
     """Return the headers of a dead letter's replay: the same, with `dlq-replays` increased by one.
 
