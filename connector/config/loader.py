@@ -7,7 +7,7 @@ The models are defined in `models` and exported here too. A vendor's own setting
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,13 +139,13 @@ def load(
     env: Mapping[str, str] | None = None,
     rules: Rules | None = None,
     *,
-    missing: str | None = None,
+    missing: Callable[[str], str] | None = None,
 ) -> Loaded:
     """Read the file at `path` and return its settings.
 
     `kinds` gives the settings model of each vendor and `rules`, where given, the ids of its local rules. `env` is what
-    `${NAME}` reads, the process's environment unless given. `missing` stands for variables and files that are not
-    there, where secrets are not needed. Raises `ConfigurationError` with every fault found.
+    `${NAME}` reads, the process's environment unless given. `missing` returns by the path what stands for a
+    variable or file that is not there, for use without secrets. Raises `ConfigurationError` with every fault found.
     """
     path = Path(path)
     try:
