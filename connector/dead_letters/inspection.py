@@ -29,3 +29,5 @@ class Inspection:
     event: Any
     fault: str | None
     preparations: tuple[Preparation, ...]
+    hidden: tuple[str, ...] = ()
+    """Texts that routes hash, and that are shown nowhere."""

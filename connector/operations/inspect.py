@@ -16,7 +16,8 @@ from connector.codec import editing
 from connector.codec.codec import Decoder, SchemaKey
 from connector.codec.registry import NotRegistered
 from connector.codec.schemas import load_contracts
-from connector.config.loader import Loaded
+from connector.config.loader import Loaded, Settings
+from connector.console.masking import Mask, MaskedRecord, cover
 from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.dead_letters.replay import Edit, Kept
@@ -32,9 +33,29 @@ SCHEMA_SECONDS: Final = 15.0
 
 
 async def inspect(loaded: Loaded, dead_letter: DeadLetterEntry, cluster_id: str) -> Inspection:
-    """Inspect one dead letter; see `DeadLetterExaminer.inspect`."""
+    """Inspect one dead letter for a person; see `DeadLetterExaminer.inspect` and `without_hashed`."""
     async with DeadLetterExaminer(loaded, cluster_id) as examiner:
-        return await examiner.inspect(dead_letter)
+        return without_hashed(await examiner.inspect(dead_letter), loaded.settings, dead_letter.record)
+
+
+def without_hashed(inspection: Inspection, settings: Settings, record: Record) -> Inspection:
+    """Return the inspection without the plain values of what some route hashes, wherever they occur."""
+    mask = Mask(settings.hashed_paths)
+    if not mask or inspection.schema is None:
+        return inspection
+    shown = MaskedRecord.of(None, inspection, mask)
+    texts = [bytes_of for name, bytes_of in record.headers if bytes_of is not None and mask.header(name)]
+    texts += [record.key] if mask.key and record.key is not None else []
+    hidden = (*shown.hidden, *(text.decode(errors="backslashreplace") for text in texts))
+    return replace(
+        inspection,
+        event=shown.event,
+        fault=inspection.fault and cover(inspection.fault, hidden),
+        preparations=tuple(
+            replace(each, fragment=each.fragment and cover(each.fragment, hidden)) for each in inspection.preparations
+        ),
+        hidden=hidden,
+    )
 
 
 class DeadLetterExaminer:
