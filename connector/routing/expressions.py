@@ -61,7 +61,6 @@ _TOKEN: Final = re.compile(
 )
 _COUNTED: Final = re.compile(r"\{(\d*),?(\d*)\}")
 _MOST_COPIES: Final = 100
-_OPERATION: Final = re.compile(r"Unsupported operation: (\w+ \S+ \w+)\.")
 
 Getter = Callable[[Event, Record], Any]
 
@@ -205,7 +204,7 @@ class Expressions:
             if index + 1 < len(tokens) and tokens[index + 1].text in ("(", ":"):
                 continue
             chain = _chain(tokens, index)
-            if token.text not in VARIABLES and token.text not in bound and ".".join(chain[:2]) not in known:
+            if token.text not in VARIABLES and token.text not in bound and token.text != "math":
                 raise ValueError(f"there is no variable {token.text}; {suggest(token.text, VARIABLES, 'variables')}")
             if token.text == "event" and "event" not in bound and schema is not None and len(chain) > 1:
                 schema.follow(parse_path(".".join(chain[1:])))
@@ -422,10 +421,8 @@ def _reason(error: BaseException) -> str:
             return "a name that is not there (test it with has(…), or use a default)"
         case IndexError():
             return "an index past the end of a list"
-        case TypeError() if found := _OPERATION.match(str(error)):
-            return f"{found[1]} is not possible; convert with int(…), double(…) or string(…)"
         case TypeError():
-            return "types that do not go together"
+            return "types that do not go together (convert with int(…), double(…) or string(…))"
         case ZeroDivisionError():
             return "a division by zero"
         case OverflowError():
