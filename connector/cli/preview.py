@@ -145,12 +145,12 @@ def show(preview: Preview, speed: Speed) -> None:
         right=numbers,
         whole=("destination",),
     )
-    numbers = ("requests/s", "peak", "limit")
+    pace = ("requests/s", "peak", "limit")
     print_table(
-        ("destination", *numbers, "batches closed by"),
+        ("destination", *pace, "batches closed by"),
         map(_pace_cells, preview.sent),
         title="How fast",
-        right=numbers,
+        right=pace,
         whole=("destination",),
     )
     if preview.refused:

@@ -231,12 +231,15 @@ class Resolver:
     missing: Callable[[str], str] | None = None
     _resolved: dict[str, str] = field(default_factory=dict)
 
-    def resolve(self, value: Any, path: str, faults: list[ConfigFault]) -> Any:
-        """Return `value` with every reference in its texts resolved; add to `faults` what is missing."""
+    def resolve(self, value: Any, path: str, faults: list[ConfigFault], *, missing: str | None = None) -> Any:
+        """Return `value` with every reference in its texts resolved; add to `faults` what is missing.
+
+        A text with something `missing` becomes that.
+        """
         if isinstance(value, dict):
-            return {key: self.resolve(child, join(path, key), faults) for key, child in value.items()}
+            return {key: self.resolve(child, join(path, key), faults, missing=missing) for key, child in value.items()}
         if isinstance(value, list):
-            return [self.resolve(child, join(path, index), faults) for index, child in enumerate(value)]
+            return [self.resolve(each, join(path, index), faults, missing=missing) for index, each in enumerate(value)]
         if not isinstance(value, str) or "${" not in value:
             return value
         problems: list[str] = []
@@ -252,7 +255,7 @@ class Resolver:
         text = _REFERENCE.sub(lookup, value)
         faults.extend(ConfigFault(path, problem) for problem in problems)
         self._resolved[path] = text
-        return None if problems else text
+        return missing if problems else text
 
     def hide(self, fault: ConfigFault) -> ConfigFault:
         """Return a fault without the text that a reference at its path stands for: it may be a misplaced secret."""

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from connector import vendors
 from connector.codec.reader import Broken, reader_of
 from connector.codec.schemas import load_contracts, without_logical_types
-from connector.config.models import KafkaSettings, RouteSettings, Settings
+from connector.config.models import KafkaSettings, Settings
+from connector.config.routes import RouteSettings
 from connector.errors import Refusal
 from connector.records import uuid5_text
 from connector.routing.compiler import passed_on
