@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from connector.config.loader import Loaded, load, secret_values
+from connector.config.loader import Further, Loaded, load, secret_values
 from connector.telemetry.terminal import visible as visible  # noqa: PLC0414 -- commands import it from here
 from connector.telemetry.terminal import visible_json
 
@@ -49,8 +49,8 @@ def say(message: str) -> None:
     sys.stderr.write(visible(message) + "\n")
 
 
-def read_config(file: Path) -> Loaded:
-    """Read the configuration with the installed vendors, and hide its secrets in logs."""
+def read_config(file: Path, further: Further | None = None) -> Loaded:
+    """Read the configuration with the installed vendors, and hide its secrets in logs; `further` as in `load`."""
     from connector.telemetry.logs import register_secrets
     from connector.vendors import kinds
 
@@ -59,6 +59,7 @@ def read_config(file: Path) -> Loaded:
         file,
         {name: vendor.settings for name, vendor in known.items()},
         rules={name: vendor.rules for name, vendor in known.items()},
+        further=further,
     )
     register_secrets(secret_values(loaded.settings))
     return loaded

@@ -64,7 +64,8 @@ def init(  # noqa: PLR0913 -- each option is one of the command line
 
     kinds = _kinds(vendor)
     found = _from_file(schema, record) if schema is not None else _from_registry(topic, registry, bootstrap)
-    file = schema if schema is not None else config.with_name(f"{(found.name or topic).rpartition('.')[2]}.avsc")
+    own = config.with_name(f"{(found.name or topic).rpartition('.')[2]}.avsc")
+    file = schema if schema is not None and record is None else own
     plan = scaffold.plan(
         topic,
         found,
@@ -74,7 +75,7 @@ def init(  # noqa: PLR0913 -- each option is one of the command line
         registry=registry,
     )
     contents = {config.with_name("connector.schema.json"): _json_schema(), config: scaffold.configuration(plan)}
-    if schema is None:
+    if file is own:
         contents[file] = json.dumps(found.tree, ensure_ascii=False, indent=2) + "\n"
     test = config.with_name(f"{topic}.test.yaml")
     _ask([*contents, test], yes=yes)

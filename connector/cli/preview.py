@@ -137,23 +137,27 @@ def show(preview: Preview, speed: Speed) -> None:
         print_line(line)
     if not any(preview.read.values()):
         return
-    numbers = ("records", "requests", "records each", "bytes each", "requests/s", "limit")
+    numbers = ("records", "requests", "records each", "bytes each")
     print_table(
-        ("destination", *numbers[:4], "closed by", *numbers[4:]),
+        ("destination", *numbers),
         map(_sent_cells, preview.sent),
         title="Would be sent",
         right=numbers,
+        whole=("destination",),
+    )
+    pace = ("requests/s", "peak", "limit")
+    print_table(
+        ("destination", *pace, "batches closed by"),
+        map(_pace_cells, preview.sent),
+        title="How fast",
+        right=pace,
+        whole=("destination",),
     )
     if preview.refused:
-        print_table(
-            ("records", "destination", "cause", "code", "reason, and the first record"),
-            (
-                (refused.records, refused.destination, refused.cause, refused.code, _example(refused))
-                for refused in preview.refused
-            ),
-            title="Would become dead letters",
-            right=("records",),
-        )
+        print_heading("Would become dead letters")
+    for refused in preview.refused:
+        for line in _refused_lines(refused):
+            print_line(line)
     for line in _warnings(preview, speed):
         print_line(f"Note: {line}")
     for sent in preview.sent:
@@ -201,18 +205,21 @@ def _warnings(preview: Preview, speed: Speed) -> Iterator[str]:
 
 
 def _sent_cells(sent: Sent) -> tuple[object, ...]:
-    """Return a destination's row."""
+    """Return a destination's row of what is sent."""
     records = [count for _, count, _ in sent.requests]
     sizes = [size for _, _, size in sent.requests]
+    return sent.destination, sent.records, len(records), _mean_and_most(records), _mean_and_most(sizes)
+
+
+def _pace_cells(sent: Sent) -> tuple[object, ...]:
+    """Return a destination's row of how fast it is sent, and why batches are closed."""
+    count = len(sent.requests)
     return (
         sent.destination,
-        sent.records,
-        len(records),
-        _mean_and_most(records),
-        _mean_and_most(sizes),
-        ", ".join(f"{by} {count}" for by, count in sorted(sent.closed_by.items())) or "-",
-        f"{len(records) / max(sent.seconds, 1.0):.1f}, peak {sent.peak}" if records else "-",
+        f"{count / max(sent.seconds, 1.0):.1f}" if count else "-",
+        sent.peak or "-",
         "none" if sent.limit is None else f"{sent.limit:g}/s",
+        ", ".join(f"{by} {number}" for by, number in sorted(sent.closed_by.items())) or "-",
     )
 
 
@@ -220,9 +227,13 @@ def _mean_and_most(values: list[int]) -> str:
     return f"{sum(values) / len(values):.1f}, most {max(values)}" if values else "-"
 
 
-def _example(refused: RefusedSummary) -> str:
-    place = f"{refused.example.topic}[{refused.example.partition}]@{refused.example.offset}"
-    return f"{refused.message} ({place}{'' if refused.field is None else f', field {refused.field}'})"
+def _refused_lines(refused: RefusedSummary) -> Iterator[str]:
+    """Yield how many records are refused, by which rule and for which destination, and why."""
+    code = refused.cause if refused.code is None else f"{refused.code} ({refused.cause})"
+    where = "" if refused.destination is None else f" for {refused.destination}"
+    first = f"{refused.example.topic}[{refused.example.partition}]@{refused.example.offset}"
+    yield f"{counted(refused.records, 'record')}{where}: {code}, the first is {first}"
+    yield f"  {refused.message}"
 
 
 def _duration(seconds: float) -> str:

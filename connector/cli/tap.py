@@ -62,7 +62,7 @@ def tap(
 ) -> None:
     """Follow the live topics and show the way of each record: its route, bytes and refusals.
 
-    It joins no group; nothing is sent or committed. What console.mask names is hidden.
+    It joins no group; nothing is sent or committed. What console.mask names or a route hashes is hidden.
     """
     from connector.operations.tap import Wanted
 
@@ -104,7 +104,7 @@ class _Printer:
     def __init__(self, loaded: Loaded, *, sent: bool, as_json: bool) -> None:
         from connector.console.masking import Mask
 
-        self._mask = Mask(loaded.settings.console.mask)
+        self._mask = Mask([*loaded.settings.console.mask, *loaded.settings.hashed_paths])
         self._sent = sent
         self._as_json = as_json
 

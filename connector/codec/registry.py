@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, RegisteredSchema
@@ -65,6 +65,14 @@ class Client(Protocol):
 
     async def get_version(self, subject_name: str, version: int) -> RegisteredSchema:
         """Return a subject's version."""
+        ...
+
+    async def get_subjects(self) -> list[str]:
+        """Return all subjects."""
+        ...
+
+    async def get_latest_version(self, subject_name: str) -> RegisteredSchema:
+        """Return a subject's newest version."""
         ...
 
     async def register_schema(self, subject_name: str, schema: RegistrySchema) -> int:
@@ -124,10 +132,18 @@ class Registry:
         """Return the schema with this GUID; raises as `by_id`."""
         return await self._resolved(f"GUID {guid}", lambda client: client.get_schema_by_guid(guid))
 
+    async def subjects(self) -> list[str]:
+        """Return the subjects for values. Raises `RegistryTrouble`."""
+        try:
+            async with self._slots:
+                found = await self._client.get_subjects()
+        except Exception as error:  # noqa: BLE001 - as in _asked
+            raise RegistryTrouble(self._trouble(error)) from None
+        return [subject for subject in found if not subject.endswith("-key")]
+
     async def latest(self, subject: str) -> Schema:
-        """Return the newest schema of a subject; raises as `by_id`, `RegistryTrouble` also for an unknown subject."""
-        newest: Any = "latest"  # the client takes the word, though its type is a number
-        return await self._resolved(f"{subject}, latest version", lambda client: _version(subject, newest, client))
+        """Return the newest schema of a subject; raises as `by_id`."""
+        return await self._resolved(f"of subject {subject}", lambda client: client.get_latest_version(subject))
 
     async def register(self, subject: str, schema: Schema) -> int:
         """Register the schema under the subject and return its id. Raises `RegistryRefused` or `RegistryTrouble`."""

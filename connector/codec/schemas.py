@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from fastavro.schema import fingerprint as fastavro_fingerprint
 
-from connector.config.loader import Loaded
+from connector.config.loader import Loaded, Settings
 from connector.errors import ConfigFault, ConfigurationError, StartupError
 
 MAX_DEPTH: Final = 64
@@ -316,13 +316,18 @@ def own_schemas(loaded: Loaded) -> list[Schema]:
 
     Raises `ConfigurationError` for a pattern that matches no file, `StartupError` for a file that is no schema.
     """
+    return schemas_of(loaded.settings, loaded.folder)
+
+
+def schemas_of(settings: Settings, folder: Path) -> list[Schema]:
+    """Return the schemas of settings whose relative paths start in `folder`; raises as `own_schemas`."""
     found: list[Path] = []
     faults = []
-    for index, pattern in enumerate(loaded.settings.schemas.files):
+    for index, pattern in enumerate(settings.schemas.files):
         absolute = Path(pattern).is_absolute()
-        matches = [Path(pattern)] if absolute else sorted(loaded.folder.glob(pattern))
+        matches = [Path(pattern)] if absolute else sorted(folder.glob(pattern))
         if not matches:
-            faults.append(ConfigFault(f"schemas.files[{index}]", f"{pattern} matches no file in {loaded.folder}"))
+            faults.append(ConfigFault(f"schemas.files[{index}]", f"{pattern} matches no file in {folder}"))
         found.extend(matches)
     if faults:
         raise ConfigurationError(faults)
@@ -330,8 +335,19 @@ def own_schemas(loaded: Loaded) -> list[Schema]:
 
 
 def known_schemas(own: list[Schema]) -> dict[str, Any]:
-    """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win."""
-    return {schema.name: schema.tree for schema in (*own, *load_contracts().schemas.values()) if schema.name}
+    """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win.
+
+    Of a union at the top, these are the schemas of its records.
+    """
+    found: dict[str, Any] = {}
+    for schema in (*own, *load_contracts().schemas.values()):
+        if schema.name is not None:
+            found[schema.name] = schema.tree
+        elif isinstance(schema.tree, list):
+            types = named_types(schema.tree)
+            branches = [self_contained(branch, types) for branch in schema.tree]
+            found |= {tree["name"]: tree for tree in branches if isinstance(tree, dict) and tree["type"] in RECORDS}
+    return found
 
 
 def load_schema_files(paths: Iterable[Path]) -> list[Schema]:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from connector.config.base import Model
-from connector.config.routes import RouteSettings
+from connector.config.routes import RouteSettings, hashed
 
 _HTTP: Final = ("http", "https")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -573,6 +573,12 @@ class Settings(Model):
         """The results topics, by the name of the destination whose settings have a `results_topic`."""
         found = ((name, getattr(settings, "results_topic", None)) for name, settings in self.destinations.items())
         return {name: topic for name, topic in found if topic}
+
+    @property
+    def hashed_paths(self) -> list[str]:
+        """What some route hashes, as `console.mask` names it."""
+        sources = [each for route in self.routes for fields in route.fields.values() for each in fields.values()]
+        return list(dict.fromkeys(path for source in sources for path in hashed(source)))
 
     @property
     def own_topics(self) -> frozenset[str]:

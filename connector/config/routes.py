@@ -6,6 +6,8 @@ a condition matches is compiled in `routing`; here is checked what one mapping s
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
@@ -203,6 +205,28 @@ class RouteSettings(Model):
         "{const: …}, {path: …, default: …, case: …, hash: …, key: …, unit: …}, {map: …, base: …, omit: …}, "
         "{list: …}, {json: …} or {cel: …}.",
     )
+
+
+_HASHED: Final = re.compile(r"sha256\(\s*(?:string\()?\s*event((?:\.[A-Za-z_]\w*)+)")
+_STEPS: Final = re.compile(r"\[[0-9]*\]")
+
+
+def hashed(source: Source) -> Iterator[str]:
+    """Yield what a source hashes, as `console.mask` names it: the plain value is never to be shown."""
+    match source:
+        case PathSource() if source.hash is not None:
+            path = _STEPS.sub("", source.path)
+            yield "$key" if path.startswith("$key") else path
+        case MapSource():
+            for entry in source.entries.values():
+                yield from hashed(entry)
+        case ListSource():
+            for each in source.sources:
+                yield from hashed(each)
+        case JsonSource():
+            yield from hashed(source.source)
+        case CelSource():
+            yield from (path.removeprefix(".") for path in _HASHED.findall(source.cel))
 
 
 for _model in (MapSource, ListSource, JsonSource, Condition, RouteSettings):

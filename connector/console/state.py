@@ -68,7 +68,7 @@ class ConsoleState:
         self.settings = settings
         self.ports = ports
         self.clock = ports.clock
-        self.mask = Mask(own.mask)
+        self.mask = Mask([*own.mask, *settings.hashed_paths])
         self.links = Links(own.links)
         self.guard = SignInGuard(roles=own.roles, names=own.hosts, clock=ports.clock, proxy=proxy)
         self.index = DeadLetterIndex(own.letters)

@@ -35,3 +35,5 @@ class Inspection:
     preparations: tuple[Preparation, ...]
     code: str | None = None
     skipped: str | None = None
+    hidden: tuple[str, ...] = ()
+    """Texts that routes hash, and that are shown nowhere."""

@@ -22,7 +22,7 @@ from connector.kafka.groups import Groups
 from connector.kafka.receipts import SCHEMA
 from connector.kafka.topic_reader import OffsetSpan, TopicReader
 from connector.operations import offsets
-from connector.operations.inspect import DeadLetterExaminer
+from connector.operations.inspect import DeadLetterExaminer, without_hashed
 from connector.operations.offsets import PartitionState
 from connector.operations.prepare import plain
 from connector.records import NO_TIMESTAMP, Position, Record
@@ -107,6 +107,7 @@ async def explain(loaded: Loaded, position: Position, *, everything: bool = Fals
                 if facts is None
                 else examiner.inspect(DeadLetterEntry(record, facts, "open"))
             )
+        inspection = without_hashed(inspection, settings, record)
     finished = await _finished(settings, position)
     notes = tuple(f"topic {name} does not exist, so it was not searched" for name in search.absent)
     return Explanation(

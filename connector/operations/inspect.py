@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Self
 
 from msgspec import structs
@@ -13,7 +14,8 @@ from connector.codec import editing
 from connector.codec.decoder import Decoder, SchemaKey
 from connector.codec.registry import NotRegistered
 from connector.codec.schemas import known_schemas, load_contracts, own_schemas
-from connector.config.loader import Loaded
+from connector.config.loader import Loaded, Settings
+from connector.console.masking import Mask, MaskedRecord, cover
 from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.dead_letters.replay import Edit, Kept
@@ -29,9 +31,27 @@ SCHEMA_SECONDS: Final = 15.0
 
 
 async def inspect(loaded: Loaded, dead_letter: DeadLetterEntry, cluster_id: str) -> Inspection:
-    """Inspect one dead letter; see `DeadLetterExaminer.inspect`."""
+    """Inspect one dead letter for a person; see `DeadLetterExaminer.inspect` and `without_hashed`."""
     async with DeadLetterExaminer(loaded, cluster_id) as examiner:
-        return await examiner.inspect(dead_letter)
+        return without_hashed(await examiner.inspect(dead_letter), loaded.settings, dead_letter.record)
+
+
+def without_hashed(inspection: Inspection, settings: Settings, record: Record) -> Inspection:
+    """Return the inspection without the plain values of what some route hashes, wherever they occur."""
+    mask = Mask(settings.hashed_paths)
+    if not mask or inspection.schema is None:
+        return inspection
+    shown = MaskedRecord.of(None, inspection, mask, record)
+    hidden = shown.hidden
+    return replace(
+        inspection,
+        event=shown.event,
+        fault=inspection.fault and cover(inspection.fault, hidden),
+        preparations=tuple(
+            replace(each, fragment=each.fragment and cover(each.fragment, hidden)) for each in inspection.preparations
+        ),
+        hidden=hidden,
+    )
 
 
 class DeadLetterExaminer:

@@ -60,8 +60,12 @@ def load_offline(path: Path, env: Mapping[str, str]) -> Loaded:
         {name: vendor.settings for name, vendor in known.items()},
         env,
         {name: vendor.rules for name, vendor in known.items()},
-        missing=PLACEHOLDER,
+        missing=_placeholder,
     )
+
+
+def _placeholder(path: str) -> str:
+    return "http://localhost" if path.endswith("url") else PLACEHOLDER
 
 
 def read_events(text: str, place: str) -> list[WrittenEvent]:

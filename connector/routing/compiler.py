@@ -91,18 +91,18 @@ def compile_routes(
     """
     compiler = _Compiler(destinations, schemas or {})
     if schemas is not None and settings.schema_registry is None:
-        compiler.faults += unknown_schemas(settings, schemas)
+        compiler.faults += [fault for fault, _ in unknown_schemas(settings, schemas)]
     routes = tuple(compiler.route(index, route) for index, route in enumerate(settings.routes))
     return routes, compiler.faults
 
 
-def unknown_schemas(settings: Settings, schemas: Mapping[str, Any]) -> Iterator[ConfigFault]:
-    """Yield the routes whose schema is none of those that are known."""
+def unknown_schemas(settings: Settings, schemas: Mapping[str, Any]) -> Iterator[tuple[ConfigFault, str]]:
+    """Yield the fault and the schema of each route whose schema is none of those that are known."""
     for index, route in enumerate(settings.routes):
         name = route.schema_name
         if name and name not in schemas and not name.startswith(_NAMESPACE):
             known = [each for each in schemas if not each.startswith(_NAMESPACE)] or schemas
-            yield ConfigFault(f"routes[{index}].schema", f"no known schema is {name}; {suggest(name, known)}")
+            yield ConfigFault(f"routes[{index}].schema", f"no known schema is {name}; {suggest(name, known)}"), name
 
 
 def passed_on(settings: Settings, kinds: Mapping[str, VendorKind]) -> frozenset[tuple[str, str]]:

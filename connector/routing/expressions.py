@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import importlib
+import logging
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -50,6 +52,7 @@ _LIBRARY: Final = frozenset(
     """.split()  # noqa: SIM905 -- as above
 )
 """Functions of the interpreter's library whose cost and result are bounded by their arguments."""
+_SILENT: Final = logging.CRITICAL + 1
 _WORDS: Final = frozenset(["true", "false", "null", "in"])
 _TOKEN: Final = re.compile(
     r"(?P<text>[rRbB]{0,2}(?:'''(?:\\.|[^\\])*?'''|\"\"\"(?:\\.|[^\\])*?\"\"\"|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"))"
@@ -58,7 +61,6 @@ _TOKEN: Final = re.compile(
 )
 _COUNTED: Final = re.compile(r"\{(\d*),?(\d*)\}")
 _MOST_COPIES: Final = 100
-_OPERATION: Final = re.compile(r"Unsupported operation: (\w+ \S+ \w+)\.")
 
 Getter = Callable[[Event, Record], Any]
 
@@ -72,11 +74,15 @@ class _Token(NamedTuple):
 
 
 class _Loop(NamedTuple):
-    """A macro: the loops around it, whether it grows a list, and whether its body reads variables."""
+    """A macro: the loops around it, whether it grows a list, and whether its body reads variables.
+
+    `copies` is how often its body reads the element, which its result may hold as often.
+    """
 
     depth: int
     grows: bool
     wide: bool
+    copies: int
 
 
 class _Size(NamedTuple):
@@ -98,6 +104,7 @@ class _Cost(NamedTuple):
     loops: tuple[_Loop, ...]
     reads: int
     additions: int
+    outer_additions: int
     splits: bool
     matches: tuple[int, ...]
     literals: int
@@ -106,12 +113,13 @@ class _Cost(NamedTuple):
         """Return the estimated cost of an evaluation, in units of about a microsecond at most."""
         additions = 1 + self.additions
         found = self.reads * size.weight + additions * additions * size.characters / 2000
-        length = max(size.length, self.literals, size.characters if self.splits else 0)
+        length = max(size.length, self.literals, size.characters if self.splits else 0) * (1 + self.outer_additions)
+        copies = math.prod(max(1, loop.copies) for loop in self.loops if loop.grows)
         for depth in self.matches:
             found += length**depth * (50 + _MOST_COPIES * size.characters / 1000)
         for loop in self.loops:
             turns = float(length) ** (loop.depth + 1)
-            heaviest = size.weight * additions if loop.wide else max(1.0, size.element)
+            heaviest = copies * (size.weight * additions if loop.wide else max(1.0, size.element))
             found += turns * (1 + (size.weight if loop.wide else 0))
             found += turns * length / 2 * heaviest if loop.grows else 0
         return found
@@ -139,6 +147,8 @@ class Expressions:
             cel = importlib.import_module("cel")
         except ImportError:
             raise ValueError(f"an expression {MISSING}") from None
+        # It logs what its functions were called with, and the arguments are a record's values.
+        logging.getLogger("cel").setLevel(_SILENT)
         tokens = _tokens(text)
         names = _names(tokens)
         self._check(tokens, schema)
@@ -194,7 +204,7 @@ class Expressions:
             if index + 1 < len(tokens) and tokens[index + 1].text in ("(", ":"):
                 continue
             chain = _chain(tokens, index)
-            if token.text not in VARIABLES and token.text not in bound and ".".join(chain[:2]) not in known:
+            if token.text not in VARIABLES and token.text not in bound and token.text != "math":
                 raise ValueError(f"there is no variable {token.text}; {suggest(token.text, VARIABLES, 'variables')}")
             if token.text == "event" and "event" not in bound and schema is not None and len(chain) > 1:
                 schema.follow(parse_path(".".join(chain[1:])))
@@ -362,11 +372,13 @@ def _cost(tokens: Sequence[_Token], names: set[str]) -> _Cost:
         if token.kind == "name" and token.text in _MACROS and tokens[index + 1].text == "(":
             body = tokens[index + 2 : _end(tokens, index + 1)]
             wide = any(each.kind == "name" and each.text in {*names, *_MACROS} for each in body)
-            loops.append(_Loop(token.depth, token.text in _GROWING, wide))
+            copies = sum(each.kind == "name" and each.text == body[0].text for each in body[1:]) if body else 0
+            loops.append(_Loop(token.depth, token.text in _GROWING, wide, copies))
     return _Cost(
         loops=tuple(loops),
         reads=sum(token.kind == "name" and token.text in VARIABLES for token in tokens),
         additions=sum(token.text == "+" for token in tokens),
+        outer_additions=sum(token.text == "+" and token.depth == 0 for token in tokens),
         splits=any(token.text == "split" for token in tokens),
         matches=tuple(token.depth for token in tokens if token.text == "matches"),
         literals=sum(token.text == "," for token in tokens),
@@ -409,10 +421,8 @@ def _reason(error: BaseException) -> str:
             return "a name that is not there (test it with has(…), or use a default)"
         case IndexError():
             return "an index past the end of a list"
-        case TypeError() if found := _OPERATION.match(str(error)):
-            return f"{found[1]} is not possible; convert with int(…), double(…) or string(…)"
         case TypeError():
-            return "types that do not go together"
+            return "types that do not go together (convert with int(…), double(…) or string(…))"
         case ZeroDivisionError():
             return "a division by zero"
         case OverflowError():

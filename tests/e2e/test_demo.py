@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +80,40 @@ def test_demo_totals_are_right_and_console_stays_open() -> None:
     assert "Traceback" not in faults
     assert "<h2>Destinations" in page
     assert "demo" in page
+
+
+CONFIG = """
+kafka: {topics: [orders], group_id: g, client: {bootstrap.servers: "${NOT_SET}", security.protocol: ssl}}
+schema_registry: {url: http://127.0.0.1:1}
+schemas: {files: [order.avsc]}
+destinations:
+  tracker: {vendor: mytracker, id_app: "${NOT_SET_APP}", token: "${file:/nowhere/token}"}
+  qa: {vendor: quick_audience, base_url: "${NOT_SET_URL}", app_id: a, access_key: b, access_secret: c, access_id: d}
+routes:
+  - schema: acme.Order
+    to: [tracker, qa]
+    fields:
+      mytracker: {method: {const: customEvent}, customEventName: {const: order}, customUserId: user}
+      quick_audience: {customerId: user, eventCode: {const: order}, eventTime: $timestamp}
+"""
+SCHEMA = {"type": "record", "name": "acme.Order", "fields": [{"name": "user", "type": "string"}]}
+
+
+def test_own_events_are_delivered_by_the_own_configuration(tmp_path: Path) -> None:
+    """`demo --events` needs no Kafka, registry or secret, shows what arrived, and exits with 1 for a refused event."""
+    (tmp_path / "connector.yaml").write_text(CONFIG, encoding="utf-8")
+    (tmp_path / "order.avsc").write_text(json.dumps(SCHEMA), encoding="utf-8")
+    (tmp_path / "events.jsonl").write_text('{"user": "ann"}\n{"user": "bob"}\n', encoding="utf-8")
+    command = [sys.executable, "-m", "connector", "demo", "--events"]
+    done = subprocess.run([*command, "events.jsonl"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "2 events produced to an embedded broker." in done.stdout
+    assert "tracker accepted 2:" in done.stdout
+    assert "qa accepted 2:" in done.stdout
+    assert '"customUserId": "bob"' in done.stdout
+    done = subprocess.run(
+        [*command, "-"], cwd=tmp_path, input='{"user": ""}', capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "qa accepted 0." in done.stdout
+    assert "mytracker.customUserId.length" in done.stdout

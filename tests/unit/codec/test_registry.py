@@ -74,6 +74,15 @@ class FakeClient:
         """Count how often it is told to forget what it keeps."""
         self.cleared += 1
 
+    async def get_subjects(self) -> list[str]:
+        """Answer with every subject that has a newest version."""
+        return [key.removeprefix("latest ") for key in self.answers if str(key).startswith("latest ")]
+
+    async def get_latest_version(self, subject_name: str) -> RegisteredSchema:
+        """Answer for a subject's newest version."""
+        schema = await self._answer(f"latest {subject_name}")
+        return RegisteredSchema(subject=subject_name, version=1, schema_id=1, guid=None, schema=schema)
+
     async def register_schema(self, subject_name: str, schema: RegistrySchema) -> int:
         """Register under the id that the answers give for the subject."""
         found: int = await self._answer(subject_name)
