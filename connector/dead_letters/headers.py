@@ -91,7 +91,7 @@ def to_headers(
     1 KiB, others at 256 bytes. So whatever a vendor answers, the block is under 3 KiB plus the names of topic, group
     and destination.
     """
-    record = dead_letter.record
+    record, first = dead_letter.record, dead_letter.first_attempt
     before = parse(record.headers) if dead_letter.replayed else None
     origin, timestamp, dedup_id, replays = record.position, record.timestamp, dead_letter.dedup_id, 0
     original: Headers = record.headers
@@ -116,9 +116,7 @@ def to_headers(
         "dlq-http-status": dead_letter.http_status,
         "dlq-request-id": dead_letter.request_id and _cut(dead_letter.request_id, TEXT_LIMIT),
         "dlq-attempts": dead_letter.attempts or None,
-        "dlq-first-attempt": None
-        if dead_letter.first_attempt is None
-        else time_text(int(dead_letter.first_attempt * 1000)),
+        "dlq-first-attempt": None if first is None else time_text(int(first * 1000)),
         "dlq-failed-at": time_text(int(dead_letter.failed_at * 1000)),
         "dlq-origin-topic": origin.topic,
         "dlq-origin-partition": origin.partition,

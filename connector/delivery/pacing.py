@@ -67,9 +67,9 @@ class TokenBucket:
             return
         self._limit = limit
         self._taken.clear()
-        rate = self.rate
-        if rate:
-            self._next = max(self._next, now + 1.0 / (rate * PACE))
+        self.rate = None if limit is None else limit * self._share
+        if self.rate:
+            self._next = max(self._next, now + 1.0 / (self.rate * PACE))
 
     def set_share(self, share: float, now: float) -> None:
         """Change which part of the group's limit is this member's (0 to 1).

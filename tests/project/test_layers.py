@@ -170,6 +170,7 @@ def test_vendors_import_values_and_settings_only(name: str) -> None:
                 "connector.console",
                 "connector.testing",
                 "connector.demo",
+                "connector.operations.status",
             ),
         ),
         ("yaml", ("connector.config.yaml", "connector.demo")),
