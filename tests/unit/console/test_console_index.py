@@ -182,7 +182,7 @@ def memory_of(made: list[Record], patch: pytest.MonkeyPatch) -> tuple[int, int]:
     What all rows share is made smaller here, so that few records show what each of them takes.
     """
     patch.setattr("connector.console.columns.MOST_TEXTS", 1000)
-    patch.setattr("connector.console.index._RECENT", 100)
+    patch.setattr("connector.console.columns._RECENT", 100)
     index, taken = DeadLetterIndex(1_000_000), []
     tracemalloc.start()
     try:
