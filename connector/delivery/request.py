@@ -88,6 +88,7 @@ class Requests:
         prepared = clock.now()
         try:
             wall = clock.wall()
+            # Counted at the first attempt only: a retry is no new batch.
             if batch.first_attempt is None:
                 batch.first_attempt = wall
                 metrics.batch_closed.labels(self._name, batch.closed_by).inc()
@@ -105,11 +106,13 @@ class Requests:
             if batch.isolating:
                 metrics.isolation_requests.labels(self._name).inc()
             started = clock.now()
+            # In the same step as the send: nothing can be accepted in between.
             self._destination.evidence.sending(batch, started)
             self._time.add("deliver", started - prepared)
             try:
                 response = await self._transport.send(request, self._timeout)
             except TransportError as error:
+                # Whether the vendor has the batch is not known if the body was begun; the transport alone can tell.
                 verdict = Retry(error.reason, unknown_outcome=error.unknown_outcome)
             finally:
                 answered = clock.now()
@@ -121,6 +124,7 @@ class Requests:
                 if self._settings.codes:
                     verdict = apply_codes(self._settings.codes, verdict, response)
                 self._time.add("deliver", clock.now() - answered)
+            # A span ends also where sending is cancelled, and then without a verdict.
             ended = verdict
         finally:
             if span is not None:
