@@ -252,6 +252,23 @@ def test_an_item_expires_by_the_vendors_clock(rules: dict[str, str], past: int |
     assert delivery.item.expires_at == (None if past is None else NOW + 400_000 + past - 120_000)
 
 
+def test_a_branch_that_the_contract_does_not_have_is_left_to_the_slow_way() -> None:
+    """An empty string where the contract has a map is a mismatch. Kills: a zero byte taken for an empty map."""
+    contract = CONTRACTS.schemas["connector.events.JiguangUserEvent"].tree
+    fields = [
+        {**field, "type": ["string", field["type"]]} if field["name"] == "properties" else field
+        for field in contract["fields"]
+    ]
+    schema = read_schema(json.dumps({"type": "record", "name": contract["name"], "fields": fields}))
+    decoder = Decoder(CONTRACTS, clock=SystemClock(), schemas=[schema], as_json={(contract["name"], "properties")})
+    tree = without_logical_types(schema.tree)
+    records = [
+        record_of(number, written(tree, PLAIN["jiguang"] | {"properties": properties}, schema.fingerprint))
+        for number, properties in enumerate(({"a": 1}, {}, ""))
+    ]
+    assert assert_same(vendor_of("jiguang"), decoder, records) == 2
+
+
 def test_a_writer_of_another_version_is_written_in_the_same_order() -> None:
     """Fields in another order, of another type, new and missing ones. Kills: bodies in the order of the writer."""
     name, contract = "jiguang", CONTRACTS.schemas["connector.events.JiguangUserEvent"].tree
