@@ -168,7 +168,7 @@ def test_plain_records_are_written_at_once(name: str) -> None:
     assert assert_same(vendor_of(name), decoder_of(name), records) == 3
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(sorted(KINDS)).flatmap(lambda name: st.tuples(st.just(name), st.lists(EVENTS[name], max_size=4))),
     st.integers(0, 2**62),
@@ -182,7 +182,7 @@ def test_an_item_written_at_once_is_what_encode_makes(drawn: tuple[str, list[dic
     assert assert_same(vendor_of(name), decoder_of(name), records) >= 1
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(sorted(KINDS)).flatmap(lambda name: st.tuples(st.just(name), EVENTS[name])), st.data())
 def test_a_spoiled_record_is_never_taken_for_another(drawn: tuple[str, dict[str, Any]], data: st.DataObject) -> None:
     """A cut or changed value is left to the slow way, or is the same item. Kills: a read past the value's end."""
