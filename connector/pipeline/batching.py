@@ -184,10 +184,12 @@ class OpenBatch:
         for delivery in deliveries:
             item = delivery.item
             key = item.merge_key
+            # Example: two JPush questions about one push are one msg_id in the URL, so the second adds nothing.
             if key is None or key not in keys:
                 larger, heavier = size + len(item.body), weight + item.weight
                 if held:
                     larger += separator
+                    # Tested before it is added: a body over the limit is never made, not even for a moment.
                     if larger > largest or heavier > most:
                         break
                 size, weight = larger, heavier
@@ -195,6 +197,7 @@ class OpenBatch:
                     keys.add(key)
             held.append(delivery)
         self.size, self.weight = size, weight
+        # Exactly full closes at once. Otherwise the batch would wait for an item that cannot fit.
         self.full = weight >= most or size >= largest
         return len(held) - before
 
