@@ -109,10 +109,7 @@ async def serve(
             on_ready(server.port)
         log.info("connector.started", version=__version__, group=group, port=server.port)
         report = await _reach(settings, clock, member, stop)
-        if report is not None:
-            async with Groups(settings.kafka) as groups:
-                await take_over(groups, settings, destination, clock)
-        if report is not None:
+        if report is not None and await _taken_over(settings, destination, clock, stop):
             await _run(loaded, destination, group, report, member, metrics, clock, stop)
     finally:
         member.watchdog.stop()
@@ -124,18 +121,33 @@ async def serve(
 async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio.Event) -> TopicReport | None:
     """Wait for a broker and check the topics; None if it was stopped meanwhile."""
     async with TopicCheck(settings.kafka, clock=clock) as check:
-        waiting = asyncio.create_task(check.wait(member.waiting))
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                return None
-            await waiting
-        finally:
-            for task in (waiting, stopped):
-                task.cancel()
-            await asyncio.gather(waiting, stopped, return_exceptions=True)
+        if not await _done_before(stop, check.wait(member.waiting)):
+            return None
         return await check.check(settings.kafka.topics, own_topics(settings))
+
+
+async def _taken_over(settings: Settings, destination: str | None, clock: Clock, stop: asyncio.Event) -> bool:
+    """Begin the group where the other side stopped, which may wait for its members; False if it was stopped meanwhile.
+
+    Between two commits nothing is half done: a stop before the last of them is as if it had not begun.
+    """
+    async with Groups(settings.kafka) as groups:
+        return await _done_before(stop, take_over(groups, settings, destination, clock))
+
+
+async def _done_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Return whether the work ended before `stop` was set, which cancels it. Raises what the work raises."""
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            return False
+        await working
+    finally:
+        for task in (working, stopped):
+            task.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
+    return True
 
 
 async def _run(
