@@ -301,6 +301,8 @@ class KafkaSource:
         if self._changed or self._reseek:
             records = await self._of_this_epoch(records)
         await self._ends.read(self._consumer, self._assigned, now)
+        if self._errors:
+            self._errors.settle()
         if self._errors.of_client:
             await self._probe(now, alive=bool(records))
         return records
