@@ -91,7 +91,8 @@ class PollSize:
         if not records:
             return
         total = sum([len(record.key or b"") + len(record.value or b"") for record in records])
-        total += sum([len(content or b"") for record in records if record.headers for _, content in record.headers])
+        headers = [header for record in records if record.headers for header in record.headers]
+        total += sum([len(name) + len(content or b"") for name, content in headers])
         affordable = self._limit * len(records) // max(1, total)
         self.records = max(1, min(MAX_RECORDS, 2 * self.records, affordable))
 
