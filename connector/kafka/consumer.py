@@ -254,6 +254,11 @@ class KafkaSource:
         """The errors that last, by topic, None for the client as a whole; each was logged as `kafka.trouble`."""
         return self._errors.texts
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether one of the lasting errors is a refusal: waiting does not end it."""
+        return self._errors.is_refused
+
     async def cluster_id(self) -> str:
         """Return the cluster's id. Raises `StartupError` if no broker answers within 5 s."""
         try:

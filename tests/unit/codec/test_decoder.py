@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from connector.codec.codec import Decoder, SchemaKey
+from connector.codec.decoder import Decoder, SchemaKey
 from connector.codec.encoder import Encoder, compile_write
 from connector.codec.schemas import Contracts, Schema, load_contracts, read_schema, without_logical_types
 from connector.errors import Refusal, SchemaUnavailable, StartupError

@@ -57,6 +57,9 @@ class ModelDecoder:
                 return SchemaUnavailable(name)
         return Event("model.Event", {"to": text, "n": record.offset})
 
+    def plain(self, record: Record) -> None:
+        """Leave every record to `decode`."""
+
     def peek(self, record: Record) -> str | None:
         """Tell nothing without decoding."""
         return None

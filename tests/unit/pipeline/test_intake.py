@@ -343,3 +343,26 @@ async def test_an_event_too_large_alone_is_refused_before_it_is_sent() -> None:
     async with rig.running():
         await rig.until(lambda: len(rig.to["d"].done) == 2)
     assert rig.to["d"].refused == [(1, "batch.bytes")]
+
+
+@pytest.mark.promise("P12")
+@played
+async def test_parked_records_go_on_only_as_far_as_there_is_room() -> None:
+    """Records that fan out cost more once they are routed: they go on by portions, in order, and none stays behind.
+
+    Kills: letting all go at once when their schema is known, so that three destinations take three times the buffer.
+    """
+    source = filled(*[b"schema:x:def"] * 300)
+    rig = PipelineRig(source, names="def", budget=400_000, latency=None)
+    async with rig.running():
+        await rig.until(lambda: rig.budget.used > 200_000)
+        rig.decoder.answer("x")
+        while source.committed.get(("t", 0), (0, ""))[0] < 300:
+            await rig.clock.sleep(0.1)
+            assert rig.budget.used < 405_000
+            for name in "def":
+                for one in rig.to[name].waiting[:5]:
+                    rig.to[name].waiting.remove(one)
+                    rig.to[name].fly(one, 0.01)
+    for name in "def":
+        assert [offset for _, offset in rig.to[name].taken] == list(range(300))
