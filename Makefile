@@ -6,7 +6,7 @@ SEEDS ?= 20000
 FUZZ_SECONDS ?= 60
 FUZZ_EXAMPLES ?= 5000
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test soak mutants faults fuzz check format tools bench docs lock audit sbom clean
+.PHONY: help setup demo fast test soak mutants faults fuzz cluster check format tools bench docs site wheel lock audit sbom clean
 .SILENT:
 
 help:  ## Show this list
@@ -50,6 +50,7 @@ tools: .venv/.compiled  ## Fetch test servers into .tools/: Kafka, registry (Mav
 	tools/install_faults.sh
 	tools/install_chart.sh
 	tools/install_browser.sh
+	$(MAKE) .venv/.site
 
 bench: .venv/.compiled tools  ## Measure throughput, latency, rate, memory and single steps (5 minutes; ARGS=micro for one of them)
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -59,6 +60,12 @@ docs: .venv/.compiled  ## Update the parts of documents and chart that are gener
 	$(BIN)/python -m tools.reference
 	$(BIN)/python -m tools.chart
 	$(BIN)/python -m tools.log_events
+
+site: .venv/.site  ## Build the documents as a site into build/site (half a minute; ARGS=serve to look at it while you write)
+	$(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
+
+wheel: .venv/.compiled  ## Build dist/connector-*.whl, which installs without a compiler (half a minute)
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 lock:  ## Resolve the requirements again (ARGS=--upgrade for the newest versions)
 	test -d .tools/lock || $(PYTHON) -m venv .tools/lock
@@ -74,15 +81,20 @@ sbom: .venv/.compiled  ## Write build/sbom.cdx.json: every package of the runtim
 clean:  ## Remove the environment and everything that was fetched or built
 	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis connector/*.so connector/*/*.so
 
-.venv/.stamp: requirements/dev.txt pyproject.toml
+.venv/.stamp: requirements/dev.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is required: make PYTHON=...")'
 	echo "Creating .venv and installing the dependencies: 1 to 3 minutes, once."
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-# The package itself; compiling the reader needs a C compiler. Repeated when its source changes.
-.venv/.compiled: .venv/.stamp hatch_build.py connector/codec/reader.pyx
+# The package itself; compiling needs a C compiler. Repeated when a compiled source changes.
+.venv/.compiled: .venv/.stamp pyproject.toml hatch_build.py $(wildcard connector/*/*.pyx connector/*/*.pxi)
 	echo "Building the compiled parts: half a minute."
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# What the site needs besides: the same versions where both need a package.
+.venv/.site: .venv/.compiled requirements/docs.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
 	touch $@

@@ -1,4 +1,4 @@
-"""An HTTP port with bounds: connections, the time for a request's header, and headers that every response has.
+"""An HTTP port with bounds: connections, the time for a request's header and body, and headers of every response.
 
 The member's port and the console's share it, because both must survive clients that never finish a request: without
 bounds a few hundred half-open connections take the descriptors that deliveries need.
@@ -22,6 +22,8 @@ DESCRIPTOR_SHARE: Final = 8
 """At most one in so many of the process's descriptors is for the port's connections; the rest is for deliveries."""
 HEADER_SECONDS: Final = 10.0
 """How long a client may take for the header of a request, counted from its first byte or from the connection."""
+BODY_SECONDS: Final = 20.0
+"""How long a client may take for the body of a request, counted from its header."""
 IDLE_SECONDS: Final = 30.0
 """How long a connection is kept for a next request."""
 HEADERS: Final[Mapping[str, str]] = {
@@ -62,12 +64,13 @@ class Listener:
         headers: Mapping[str, str] = HEADERS,
         connections: int | None = None,
         header_seconds: float = HEADER_SECONDS,
+        body_seconds: float = BODY_SECONDS,
     ) -> None:
         self._host = host
         self._ports = list(ports)
         self._headers = headers
         self._most = most_connections() if connections is None else connections
-        self._header_seconds = header_seconds
+        self._seconds = (header_seconds, body_seconds)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         application.middlewares.insert(0, _mark_request)
         application.on_response_prepare.append(self._add_headers)
@@ -148,7 +151,7 @@ class Listener:
         server = self._runner.server
         if server is None:
             raise RuntimeError("the listener is not started")
-        return _Connection(server, self, self._headers, self._header_seconds)
+        return _Connection(server, self, self._headers, *self._seconds)
 
     async def _add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
         _restrict(response, self._headers)
@@ -159,16 +162,24 @@ def _port_of(server: asyncio.Server) -> int:
 
 
 class _Connection(web.RequestHandler):
-    """One connection of a client: closed if a request's header does not come in time."""
+    """One connection of a client: closed if a request's header or body does not come in time."""
 
-    __slots__ = ("_deadline", "_headers", "_listener", "_seconds", "in_request")
+    __slots__ = ("_body_seconds", "_deadline", "_header_seconds", "_headers", "_listener", "in_request")
 
-    def __init__(self, server: web.Server, listener: Listener, headers: Mapping[str, str], seconds: float) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        listener: Listener,
+        headers: Mapping[str, str],
+        header_seconds: float,
+        body_seconds: float,
+    ) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(server, loop=loop, access_log=None, keepalive_timeout=IDLE_SECONDS)  # type: ignore[arg-type]
         self._listener = listener
         self._headers = headers
-        self._seconds = seconds
+        self._header_seconds = header_seconds
+        self._body_seconds = body_seconds
         self._deadline: asyncio.TimerHandle | None = None
         self.in_request = False
 
@@ -197,14 +208,17 @@ class _Connection(web.RequestHandler):
         if self.transport is not None:
             self.transport.abort()
 
-    def begin(self) -> None:
-        """Note that a header is complete."""
+    def begin(self, request: web.Request) -> None:
+        """Note that a request's header is complete, and start the time for its body."""
         self.in_request = True
         self._stop_waiting()
+        if not request.content.is_eof():
+            self._deadline = asyncio.get_running_loop().call_later(self._body_seconds, self._end_late, request)
 
     def end(self) -> None:
         """Note that the response is ready."""
         self.in_request = False
+        self._stop_waiting()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -224,7 +238,11 @@ class _Connection(web.RequestHandler):
         return response
 
     def _wait_for_header(self) -> None:
-        self._deadline = asyncio.get_running_loop().call_later(self._seconds, self.abort)
+        self._deadline = asyncio.get_running_loop().call_later(self._header_seconds, self.abort)
+
+    def _end_late(self, request: web.Request) -> None:
+        if not request.content.is_eof():
+            self.abort()
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
@@ -244,7 +262,7 @@ async def _mark_request(request: web.Request, handler: Any) -> web.StreamRespons
     """Tell the connection when a request's header is complete and when its response is ready."""
     connection = request.protocol
     if isinstance(connection, _Connection):
-        connection.begin()
+        connection.begin(request)
     try:
         response: web.StreamResponse = await handler(request)
         return response

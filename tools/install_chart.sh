@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Puts the programs for the chart's tests into .tools/bin: Helm built with Go; promtool and Prometheus unpacked from Debian's package.
+# Puts the programs for the chart's tests into .tools/bin: Helm and actionlint (for the workflows) built with Go; promtool and Prometheus unpacked from Debian's package.
 # Idempotent. If a program cannot be fetched, it prints a message and the tests are skipped; without Helm they fail if CI=true.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$PWD/.tools/bin
 helm=v3.22.0
+actionlint=v1.7.7
 mkdir -p "$bin"
 
 if [ "$(cat "$bin/helm.stamp" 2> /dev/null)" != "$helm" ]; then
@@ -17,6 +18,12 @@ if [ "$(cat "$bin/helm.stamp" 2> /dev/null)" != "$helm" ]; then
             || { tail -n 20 "$bin/helm.log" >&2; echo "tools: Helm cannot be built, see above" >&2; exit 1; }
         echo "$helm" > "$bin/helm.stamp"
     fi
+fi
+
+if [ "$(cat "$bin/actionlint.stamp" 2> /dev/null)" != "$actionlint" ] && command -v go > /dev/null; then
+    GOBIN=$bin go install "github.com/rhysd/actionlint/cmd/actionlint@$actionlint" > "$bin/actionlint.log" 2>&1 \
+        || { tail -n 20 "$bin/actionlint.log" >&2; echo "tools: actionlint cannot be built, see above" >&2; exit 1; }
+    echo "$actionlint" > "$bin/actionlint.stamp"
 fi
 
 lacking=""

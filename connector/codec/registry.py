@@ -26,6 +26,8 @@ _INCOMPATIBLE: Final = (409, 422)
 MOST_QUESTIONS: Final = 4
 """How many questions the registry is asked at once."""
 _MAX_REFERENCES: Final = 200
+_CLEAR_AFTER: Final = 500
+"""Answers after which the client's own memory of schemas, which has no bound, is cleared."""
 _SHOWN: Final = 200
 # Signs of a TLS fault, and the key of schema_registry.client that fixes it.
 _TLS_KEYS: Final = (
@@ -65,6 +67,14 @@ class Client(Protocol):
         """Return a subject's version."""
         ...
 
+    async def get_subjects(self) -> list[str]:
+        """Return all subjects."""
+        ...
+
+    async def get_latest_version(self, subject_name: str) -> RegisteredSchema:
+        """Return a subject's newest version."""
+        ...
+
     async def register_schema(self, subject_name: str, schema: RegistrySchema) -> int:
         """Register a schema, or find it, and return its id."""
         ...
@@ -102,6 +112,7 @@ class Registry:
         self._client = client
         self._renew = renew
         self._slots = asyncio.Semaphore(MOST_QUESTIONS)
+        self._answers = 0
         self.where = ", ".join(map(_without_account, url.split(",")))
         if proxy is not None:
             self.where += f" (through the proxy {_without_account(proxy)})"
@@ -120,6 +131,19 @@ class Registry:
     async def by_guid(self, guid: str) -> Schema:
         """Return the schema with this GUID; raises as `by_id`."""
         return await self._resolved(f"GUID {guid}", lambda client: client.get_schema_by_guid(guid))
+
+    async def subjects(self) -> list[str]:
+        """Return the subjects for values. Raises `RegistryTrouble`."""
+        try:
+            async with self._slots:
+                found = await self._client.get_subjects()
+        except Exception as error:  # noqa: BLE001 - as in _asked
+            raise RegistryTrouble(self._trouble(error)) from None
+        return [subject for subject in found if not subject.endswith("-key")]
+
+    async def latest(self, subject: str) -> Schema:
+        """Return the newest schema of a subject; raises as `by_id`."""
+        return await self._resolved(f"of subject {subject}", lambda client: client.get_latest_version(subject))
 
     async def register(self, subject: str, schema: Schema) -> int:
         """Register the schema under the subject and return its id. Raises `RegistryRefused` or `RegistryTrouble`."""
@@ -166,6 +190,9 @@ class Registry:
         except Exception as error:  # noqa: BLE001 - the answer of a proxy breaks the client in many ways
             # None of them says anything about the schema.
             raise await self._trouble(error) from None
+        self._answers += 1
+        if self._answers % _CLEAR_AFTER == 0 and (clear := getattr(self._client, "clear_caches", None)) is not None:
+            await clear()
         schema = answer.schema if isinstance(answer, RegisteredSchema) else answer
         if not isinstance(schema.schema_str, str):
             raise RegistryTrouble(f"{self.where} does not answer like a schema registry: no schema in the answer")

@@ -13,15 +13,16 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
+
+from connector.config.base import Model
+from connector.config.routes import RouteSettings, hashed
 
 _HTTP: Final = ("http", "https")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -145,12 +146,6 @@ Ports = Annotated[
     ),
 ]
 Off = Annotated[Literal["off"], BeforeValidator(_off), WithJsonSchema({"enum": ["off", False], "x-kind": "off"})]
-
-
-class Model(BaseModel):
-    """Base of all settings: frozen, unknown keys are refused, and a number is accepted for a string (ids)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True)
 
 
 class BatchSettings(Model):
@@ -332,26 +327,6 @@ class SchemaSettings(Model):
     )
 
 
-class RouteSettings(Model):
-    """Which events go to which destinations, and how their fields are mapped."""
-
-    topics: list[str] | None = Field(default=None, description="Only events of these topics (names or ^ patterns).")
-    schema_name: str | None = Field(
-        default=None, alias="schema", description="Only events written with the schema of this full name."
-    )
-    where: dict[str, Any] = Field(
-        default={}, description="Only events with these values: dotted path or $header.name to a value or a list."
-    )
-    to: list[str] = Field(min_length=1, description="The destinations, by name.")
-    id: str | None = Field(default=None, description="Dotted path of the event's own id.")
-    entity: bool = Field(default=False, description="The events are about non-human entities (Quick Audience).")
-    fields: dict[str, dict[str, Any]] = Field(
-        default={},
-        description="Per vendor, for each of its fields: a dotted path, $key, $timestamp, $header.name, {const: …} or "
-        "{path: …, unit: ms}.",
-    )
-
-
 class DeadLetterSettings(Model):
     """The dead-letter and replay topics; unset: `<group_id>.dead-letters` and `<group_id>.replay`."""
 
@@ -464,7 +439,9 @@ class ConsoleSettings(Model):
     )
     interval: Duration = Field(default=5.0, ge=1, description="How often to query members and Kafka.")
     letters: int = Field(
-        default=200_000, ge=100, description="How many dead letters to keep in memory, the newest, at about 1 kB each."
+        default=1_000_000,
+        ge=100,
+        description="How many dead letters to keep in memory, the newest: about 0.2 kB each, 256 MiB at most.",
     )
     mask: list[str] = Field(
         default=[],
@@ -476,6 +453,11 @@ class ConsoleSettings(Model):
         description="Addresses on your own Kafka page, with {topic}, {partition} and {offset} to fill in.",
     )
     audit_topic: str | None = Field(default=None, description="Where to record each action, in addition to the log.")
+    events_topic: str | None = Field(
+        default=None,
+        description="Where members and the console write what happens (holds, restarts, rebalances, storms, skips), so "
+        "that the timeline outlasts them. Unset: it is kept in memory only.",
+    )
 
     @field_validator("links")
     @classmethod
@@ -544,6 +526,16 @@ class TracingSettings(Model):
     )
 
 
+class ReloadSettings(Model):
+    """When a running member reads this file again. `connector reload` works always."""
+
+    watch: bool = Field(
+        default=False,
+        description="Reads the configuration again when the file, or a secret file that it names, has changed. What "
+        "cannot change while the member runs is logged and left.",
+    )
+
+
 class Settings(Model):
     """The whole file."""
 
@@ -563,6 +555,7 @@ class Settings(Model):
     server: ServerSettings = Field(default=ServerSettings(), description="The HTTP port of `run`.")
     console: ConsoleSettings = Field(default=ConsoleSettings(), description="The page of `connector console`.")
     log: LogSettings = Field(default=LogSettings(), description="What is logged, and how.")
+    reload: ReloadSettings = Field(default=ReloadSettings(), description="When the file is read again.")
     tracing: TracingSettings = Field(default=TracingSettings(), description="Traces by OpenTelemetry.")
 
     @property
@@ -582,7 +575,14 @@ class Settings(Model):
         return {name: topic for name, topic in found if topic}
 
     @property
+    def hashed_paths(self) -> list[str]:
+        """What some route hashes, as `console.mask` names it."""
+        sources = [each for route in self.routes for fields in route.fields.values() for each in fields.values()]
+        return list(dict.fromkeys(path for source in sources for path in hashed(source)))
+
+    @property
     def own_topics(self) -> frozenset[str]:
         """Every topic that the connector writes to; a pattern in `kafka.topics` never matches one of them."""
-        others = {topic for topic in (self.receipts.topic, self.console.audit_topic) if topic}
+        audit = (self.console.audit_topic, self.console.events_topic)
+        others = {topic for topic in (self.receipts.topic, *audit) if topic}
         return frozenset({self.dead_letter_topic, self.replay_topic, *self.results_topics.values(), *others})

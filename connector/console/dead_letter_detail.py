@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from connector.console.advice import Advice, for_cause
+from connector.console.columns import DeadLetterRow
 from connector.console.dead_letter_list import ACTIONS
 from connector.console.formatting import plural
-from connector.console.index import DeadLetterRow
 from connector.console.masking import Mask, MaskedRecord
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.dead_letters.inspection import Inspection, Preparation

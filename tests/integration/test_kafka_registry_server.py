@@ -11,7 +11,7 @@ from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, SchemaRef
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 
 from connector.clock import SystemClock
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder, compile_write
 from connector.codec.registry import NotRegistered, RegistryRefused, RegistryTrouble, make_client
 from connector.codec.registry import Registry as SchemaRegistry

@@ -36,10 +36,10 @@ async def listening(
     host: str = "127.0.0.1",
     ports: Iterable[int] = (0,),
     connections: int = 5,
-    header_seconds: float = 5.0,
+    **seconds: float,
 ) -> AsyncIterator[int]:
     """Serve an application and give its port."""
-    port = Listener(served, host, ports, connections=connections, header_seconds=header_seconds)
+    port = Listener(served, host, ports, connections=connections, **seconds)  # type: ignore[arg-type]  # the bounds in seconds
     await port.start()
     try:
         yield port.port or 0
@@ -127,10 +127,28 @@ async def test_a_header_that_does_not_come_closes_the_connection(sent: bytes) ->
         await dripping
 
 
+async def test_a_body_that_does_not_come_closes_the_connection() -> None:
+    """Requests without their bodies keep no connection, so they cannot take all of them. Kills: no time for a body."""
+    served = web.Application()
+
+    async def read(request: web.Request) -> web.Response:
+        return web.Response(text=await request.text())
+
+    served.router.add_post("/", read)
+    async with listening(served, connections=2, body_seconds=0.3) as port:
+        crowd = [await opened(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc") for _ in range(2)]
+        assert [await is_closed(ends, 2.0) for ends in crowd] == [True, True]
+        for _, writer in crowd:
+            writer.close()
+        whole = await opened(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc")
+        assert (await whole[0].read()).endswith(b"abc")
+        whole[1].close()
+
+
 async def test_a_slow_response_is_not_cut() -> None:
     """The time for a header ends with it."""
     gate = asyncio.Event()
-    async with listening(application(gate), header_seconds=0.1) as port:
+    async with listening(application(gate), header_seconds=0.1, body_seconds=0.1) as port:
         reader, writer = await opened(port, REQUEST)
         await asyncio.sleep(0.3)
         gate.set()

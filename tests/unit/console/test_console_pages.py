@@ -14,10 +14,11 @@ from multidict import MultiDict
 
 from connector.console.advice import CAUSES, for_cause, for_destination
 from connector.console.charts import Chart, bar_chart, line_chart
+from connector.console.columns import NAMES, DeadLetterRow
 from connector.console.dead_letter_detail import Found, detail_view
 from connector.console.dead_letter_list import Listing, ListRow, ListView, list_view
 from connector.console.formatting import ago, duration, short
-from connector.console.index import NAMES, DeadLetterRow, KindCount, Query, TimeBuckets
+from connector.console.index import KindCount, Query, TimeBuckets
 from connector.console.links import Links
 from connector.console.masking import Mask
 from connector.console.member_pages import members_view, release_question

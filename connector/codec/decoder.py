@@ -1,0 +1,588 @@
+"""Decodes records to events, in every form in which a value can name its schema.
+
+- Confluent's wire format: 0, the schema's id (4 bytes, big-endian), the datum.
+- Confluent's header form: header `__value_schema_id` with 0 and an id, or 1 and a GUID (16 bytes); the value is the
+  datum.
+- Apicurio's header form: header `apicurio.value.contentId` with the id (8 bytes, big-endian); the value is the datum.
+- Avro's single-object encoding: C3 01, the schema's CRC-64-AVRO fingerprint (8 bytes, little-endian), the datum.
+- Plain Avro: the datum alone; the configuration names the topic's schema.
+
+`decode` is the hot path and never waits: if a writer's schema is not known yet, it raises `SchemaUnavailable`, and
+`resolve` asks the registry. Every fault of a payload becomes a `Refusal`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
+
+import structlog
+
+from connector.clock import Clock
+from connector.codec.reader import Broken, Mismatch, items_of, read_run, reader_of
+from connector.codec.registry import NotRegistered, Registry, RegistryTrouble
+from connector.codec.schemas import (
+    RECORDS,
+    Contracts,
+    Schema,
+    SchemaFault,
+    canonical_form,
+    named_types,
+    self_contained,
+)
+from connector.errors import Refusal, SchemaUnavailable, StartupError
+from connector.recent import Recent
+from connector.records import UNREADABLE_HEADERS, DecodedKey, Event, Record
+
+WIRE_MAGIC: Final = b"\x00"
+SINGLE_OBJECT: Final = b"\xc3\x01"
+SCHEMA_HEADER: Final = "__value_schema_id"
+KEY_HEADER: Final = "__key_schema_id"
+APICURIO_HEADER: Final = "apicurio.value.contentId"
+APICURIO_KEY_HEADER: Final = "apicurio.key.contentId"
+_APICURIO_GLOBAL: Final = "apicurio.value.globalId"
+_SCHEMA_HEADERS: Final = frozenset({SCHEMA_HEADER, APICURIO_HEADER, _APICURIO_GLOBAL})
+_KEY_HEADERS: Final = frozenset({KEY_HEADER, APICURIO_KEY_HEADER})
+
+WIRE_LENGTH: Final = 5
+"""Bytes before the datum in the wire format."""
+
+SINGLE_LENGTH: Final = 10
+"""Bytes before the datum in single-object encoding."""
+
+UNKNOWN_SECONDS: Final = 10.0
+"""How long the registry is asked again for an id that it does not know: its replicas may lag behind."""
+
+_FORGET_SECONDS: Final = 60.0
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 15.0
+_CROWD: Final = 16
+"""How many schemas may be resolved at once before each is asked for less often."""
+_MOST_KNOWN: Final = 500
+"""How many answers of the registry are remembered at least, and half of how many at most; one takes about 14 kB."""
+_SHOWN: Final = 300
+
+_GUID_MAGIC: Final = 1
+_MOST_ID: Final = 2**31 - 1
+"""Ids of the registry are positive numbers of 32 bits."""
+
+_SECONDS: Final = {"connector.events.MyTrackerEvent": "eventTimestamp"}
+"""Fields of the contract that hold seconds as a plain number."""
+
+_NOT_A_RECORD: Final = "the schema is not a record, so its values are not events"
+_ACCEPTED: Final = (
+    "accepted: Confluent's wire format (0 and a schema id), a schema id in header __value_schema_id or "
+    "apicurio.value.contentId, Avro single-object encoding (C3 01), and plain Avro if schemas.plain names the topic's "
+    "schema"
+)
+_UNREADABLE: Final = (
+    "the headers cannot be read, because the name of one is not UTF-8; the dead letter has the key and the value, but "
+    "not the headers"
+)
+_EIGHT_BYTES: Final = (
+    "this looks like an id of 8 bytes ({}), which Apicurio's serializers write with DefaultIdHandler or "
+    "Legacy8ByteIdHandler: set apicurio.registry.id-handler to the handler of 4 bytes (Default4ByteIdHandler; in "
+    "version 2 apicurio.registry.as-confluent: true), or apicurio.registry.headers.enabled: true"
+)
+_GLOBAL_ID: Final = (
+    "header apicurio.value.globalId names the schema by Apicurio's global id, which its Confluent API does not have: "
+    "set apicurio.registry.use-id to contentId in the producer"
+)
+_LOOKS: Final = {ord("{"): ", like JSON text", ord("["): ", like JSON text", ord("O"): ", like an Avro file"}
+
+_log = structlog.get_logger()
+
+Trouble = Callable[[str | None], None]
+ItemMaker = Callable[..., list[Any]]
+Read = Callable[[bytes, int], tuple[Any, int]]
+"""Decodes the payload at an index; returns the datum and the index after it. Raises anything."""
+
+
+class SchemaKey(NamedTuple):
+    """The name of a writer's schema: its id or GUID in the registry, its fingerprint, or its full name."""
+
+    kind: Literal["id", "guid", "fingerprint", "name"]
+    value: int | str | bytes
+
+    def __str__(self) -> str:
+        """Return the key as messages show it."""
+        value = self.value.hex() if isinstance(self.value, bytes) else self.value
+        return f"{self.kind} {value}"
+
+
+def frame(record: Record, plain: Mapping[str, str]) -> tuple[SchemaKey, int]:
+    """Return the schema that a value was written with, and the index of its datum.
+
+    A header takes precedence over the value's first bytes, and the settings (`plain`, by topic) over both. Raises
+    `Refusal` (`decode.empty`, `decode.frame`) for a value that names no schema.
+    """
+    value = record.value or b""
+    if name := plain.get(record.topic):
+        return SchemaKey("name", name), 0
+    for header, content in record.headers:
+        if header in _SCHEMA_HEADERS:
+            return _header_key(header, content or b""), 0
+    if not value:
+        raise Refusal("decode", "decode.empty", f"the value is empty; {_ACCEPTED}")
+    if value[:1] == WIRE_MAGIC and len(value) >= WIRE_LENGTH:
+        return _by_id(value[1:WIRE_LENGTH], value[WIRE_LENGTH : WIRE_LENGTH + 4]), WIRE_LENGTH
+    if value[:2] == SINGLE_OBJECT and len(value) >= SINGLE_LENGTH:
+        return SchemaKey("fingerprint", value[2:SINGLE_LENGTH]), SINGLE_LENGTH
+    found = f"the value has {len(value)} bytes and begins with {value[0]:#04x}{_LOOKS.get(value[0], '')}"
+    raise Refusal("decode", "decode.frame", f"{found}; {_ACCEPTED}")
+
+
+def _by_id(content: bytes, rest: bytes = b"") -> SchemaKey:
+    """Return the key of a registry's id. Garbage that begins with 0 has any number there, so the range is checked."""
+    schema_id = int.from_bytes(content, "big")
+    if 0 < schema_id <= _MOST_ID:
+        return SchemaKey("id", schema_id)
+    looks = int.from_bytes(rest, "big") if schema_id == 0 and len(rest) == 4 else 0
+    hint = f"; {_EIGHT_BYTES.format(looks)}" if looks else ""
+    raise Refusal("decode", "decode.frame", f"the schema id is {schema_id}; ids are 1 to {_MOST_ID}{hint}")
+
+
+def _header_key(header: str, content: bytes) -> SchemaKey:
+    if header == _APICURIO_GLOBAL:
+        raise Refusal("decode", "decode.frame", _GLOBAL_ID)
+    if header in (APICURIO_HEADER, APICURIO_KEY_HEADER):
+        if len(content) == 8 and content[:4] == bytes(4):
+            return _by_id(content[4:])
+        allowed = "an id of 8 bytes, which is a positive number of 31 bits"
+    else:
+        if len(content) == WIRE_LENGTH and content[:1] == WIRE_MAGIC:
+            return _by_id(content[1:])
+        if len(content) == 1 + 16 and content[0] == _GUID_MAGIC:
+            return SchemaKey("guid", str(UUID(bytes=content[1:])))
+        allowed = "0 and an id (4 bytes), or 1 and a GUID (16 bytes)"
+    raise Refusal("decode", "decode.frame", f"header {header} has {len(content)} bytes; allowed: {allowed}")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A writer's schema, ready to decode."""
+
+    name: str
+    read: Read
+    tree: Any
+    _makers: dict[Hashable, ItemMaker | None] = field(default_factory=dict)
+
+    def maker(self, shape: Hashable) -> ItemMaker | None:
+        """Return what makes items of a vendor's `Shape` from plain values, None where the schema does not allow it."""
+        if shape not in self._makers:
+            self._makers[shape] = items_of(self.read, shape)
+        return self._makers[shape]
+
+
+class Unreadable(NamedTuple):
+    """A schema that no event has; from `until` (monotonic seconds) on the registry may be asked again.
+
+    `tree` is set if it is a schema all the same: a key may have it.
+    """
+
+    code: str
+    message: str
+    until: float | None = None
+    tree: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A writer's schema that is a union at its top: several types of events in one topic."""
+
+    branches: tuple[Writer | Unreadable, ...]
+    tree: Any
+
+
+class Decoder:
+    """Decodes values of every accepted form.
+
+    `schemas` are known without a registry, in addition to the contract's. `plain` names, by topic, the schema of plain
+    values; the constructor raises `StartupError` if it is unknown. `as_json` are fields, as (full name of the schema,
+    field), whose values no route reads: their maps may come as `orjson.Fragment`. `keys`: a route reads the records'
+    keys, so a key that names a schema is decoded too. `on_trouble` receives the reason while the registry gives no
+    usable answer, and None once it does again.
+    """
+
+    def __init__(
+        self,
+        contracts: Contracts,
+        *,
+        clock: Clock,
+        registry: Registry | None = None,
+        schemas: Iterable[Schema] = (),
+        plain: Mapping[str, str] | None = None,
+        as_json: Iterable[tuple[str, str]] = (),
+        keys: bool = False,
+        on_trouble: Trouble = lambda _message: None,
+    ) -> None:
+        self._contracts = contracts
+        self._registry = registry
+        self._clock = clock
+        self._keys = keys
+        self._key_reads: Recent[SchemaKey, Read] = Recent(_MOST_KNOWN)
+        self._plain = dict(plain or {})
+        self._as_json = frozenset(as_json)
+        self._on_trouble = on_trouble
+        self._known: dict[SchemaKey, Writer | Choice | Unreadable] = {}
+        """The schemas that are known from the start; for ever."""
+        self._answers: Recent[SchemaKey, Writer | Choice | Unreadable] = Recent(_MOST_KNOWN, self._forget_prefixes)
+        """What the registry has answered; any bytes after a zero look like an id, so there may be millions."""
+        self._by_prefix: dict[bytes, Writer] = {}
+        """What a value's first bytes are enough for: what is known, and the answers of the young generation."""
+        self._flights: dict[SchemaKey, asyncio.Task[None]] = {}
+        self._troubles: dict[SchemaKey, str] = {}
+        self._registry_proven = False
+        self._asked_in_vain: Recent[SchemaKey, float] = Recent(_MOST_KNOWN)
+        for schema in (*contracts.schemas.values(), *schemas):
+            writer = self._found(schema)
+            self._known[SchemaKey("fingerprint", schema.fingerprint)] = writer
+            if schema.name is not None:
+                self._known[SchemaKey("name", schema.name)] = writer
+        self._forget_prefixes()
+        for topic, name in self._plain.items():
+            if SchemaKey("name", name) not in self._known:
+                raise StartupError(f"schemas.plain.{topic}: unknown schema {name}; add its file to schemas.files")
+
+    def look_into(self, as_json: Iterable[tuple[str, str]], *, keys: bool) -> None:
+        """Decode from now on for other routes; `as_json` and `keys` are those of the constructor."""
+        self._keys = keys
+        if frozenset(as_json) == self._as_json:
+            return
+        self._as_json = frozenset(as_json)
+        self._by_prefix.clear()
+        for key, found in list(self._known.items()):
+            if isinstance(found, Writer):
+                self._know(key, self._writer(found.name, found.tree))
+            elif isinstance(found, Choice):
+                self._know(key, self._choice(found.tree))
+
+    def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
+        """Return what became of each record: what `event` returns or raises.
+
+        The first ones that are what nearly all are go through compiled code at once.
+        """
+        events = [] if self._plain else read_run(records, self._by_prefix, Event)
+        decoded: list[Event | Refusal | SchemaUnavailable] = [*events]
+        if self._keys:
+            decoded = [self._with_key(record, event) for record, event in zip(records, events, strict=False)]
+        for record in records[len(decoded) :]:
+            try:
+                decoded.append(self.event(record))
+            except (Refusal, SchemaUnavailable) as error:
+                decoded.append(error.bare())
+        return decoded
+
+    def plain(self, record: Record) -> tuple[bytes, Writer] | None:
+        """Return what a record's value begins with, and the writer that this names; None where more has a say."""
+        value = record.value or b""
+        if record.headers or record.topic in self._plain:
+            return None
+        for length in (WIRE_LENGTH, SINGLE_LENGTH):
+            if (writer := self._by_prefix.get(value[:length])) is not None:
+                return value[:length], writer
+        return None
+
+    def event(self, record: Record) -> Event:
+        """Return the event in a record whose value is not null.
+
+        Raises `Refusal` for a fault of the record or of its writer's schema, and `SchemaUnavailable` if that schema is
+        not known yet: `resolve` its key, then decode again.
+        """
+        value = record.value or b""
+        writer, start = self._find(record, value)
+        try:
+            datum, end = writer.read(value, start)
+        except Exception as error:  # noqa: BLE001 - a broken payload raises anything
+            raise _refusal(error, writer.name, frame(record, self._plain)[0]) from None
+        if end != len(value):
+            raise Refusal(
+                "decode",
+                "decode.trailing_bytes",
+                f"{len(value) - end} bytes are left after {writer.name}; perhaps another schema wrote the value",
+            )
+        event = Event(writer.name, datum)
+        return self._keyed(record, event) if self._keys else event
+
+    def _with_key(self, record: Record, event: Event) -> Event | SchemaUnavailable:
+        try:
+            return self._keyed(record, event)
+        except SchemaUnavailable as error:
+            return error
+
+    def _keyed(self, record: Record, event: Event) -> Event:
+        """Return the event with its decoded key, if the key names a schema. Raises `SchemaUnavailable` as `event` does.
+
+        A fault of the key is kept with it: only a route that reads the key refuses the record.
+        """
+        key = record.key
+        name, header = next((each for each in record.headers if each[0] in _KEY_HEADERS), ("", None))
+        if key is None or (header is None and (key[:1] != WIRE_MAGIC or len(key) < WIRE_LENGTH)):
+            return event
+        try:
+            schema = _by_id(key[1:WIRE_LENGTH]) if header is None else _header_key(name, header)
+            datum, end = self._key_read(schema)(key, WIRE_LENGTH if header is None else 0)
+        except Refusal as refusal:
+            found = DecodedKey(None, f"the key cannot be decoded: {refusal.message}")
+        except (Broken, UnicodeDecodeError):
+            found = DecodedKey(None, f"the key is not valid Avro for schema {schema}")
+        else:
+            rest = len(key) - end
+            fault = f"{rest} bytes are left after the key; perhaps another schema wrote it" if rest else None
+            found = DecodedKey(datum, fault)
+        return Event(event.schema, event.datum, found)
+
+    def _key_read(self, name: SchemaKey) -> Read:
+        """Return what decodes keys of a schema, which need not be a record's. Raises as `event` does for a value's."""
+        read = self._key_reads.get(name)
+        if read is None:
+            found = self._answer(name)
+            if found is None or found.tree is None:
+                raise self._no_schema(name, found if isinstance(found, Unreadable) else None)
+            read = reader_of(found.tree)
+            self._key_reads.put(name, read)
+        return read
+
+    def peek(self, record: Record) -> str | None:
+        """Return the full name of a record's schema without decoding, None if it is not known or there is none."""
+        try:
+            key, start = frame(record, self._plain)
+            found = self._answer(key)
+            if isinstance(found, Choice):
+                found, _ = _chosen(found, record.value or b"", start, key)
+        except Refusal:
+            return None
+        return found.name if isinstance(found, Writer) else None
+
+    def schema_of(self, record: Record) -> tuple[Any, int]:
+        """Return the writer's schema of a record (parsed JSON) and the index of its datum. Raises as `decode` does."""
+        writer, start = self._find(record, record.value or b"")
+        return writer.tree, start
+
+    async def resolve(self, key: object) -> None:
+        """Return once `decode` has an answer for the key of a `SchemaUnavailable`, be it a refusal.
+
+        Waits as long as the registry gives no usable answer. Concurrent callers share one request. May be cancelled.
+        """
+        if not isinstance(key, SchemaKey) or self._registry is None:
+            raise TypeError(f"{key!r} is not a key of this decoder")
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.create_task(self._fly(self._registry, key))
+            self._flights[key] = flight
+            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        await asyncio.shield(flight)
+
+    def abandon(self, key: object) -> None:
+        """Stop asking for a schema: a pending `resolve` of it is cancelled. No effect if there is none."""
+        if isinstance(key, SchemaKey) and (flight := self._flights.get(key)) is not None:
+            flight.cancel()
+
+    async def close(self) -> None:
+        """Stop asking the registry."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    def _find(self, record: Record, value: bytes) -> tuple[Writer, int]:
+        """Return a record's writer and the index of its datum; by the value's first bytes if those are enough."""
+        headers = record.headers
+        if headers is UNREADABLE_HEADERS:
+            raise Refusal("decode", "decode.headers", _UNREADABLE)
+        if not (headers and any(name in _SCHEMA_HEADERS for name, _ in headers)) and record.topic not in self._plain:
+            writer = self._by_prefix.get(value[:WIRE_LENGTH])
+            if writer is not None:
+                return writer, WIRE_LENGTH
+            writer = self._by_prefix.get(value[:SINGLE_LENGTH])
+            if writer is not None:
+                return writer, SINGLE_LENGTH
+        key, start = frame(record, self._plain)
+        found = self._answer(key)
+        if isinstance(found, Choice):
+            return _chosen(found, value, start, key)
+        if isinstance(found, Writer):
+            self._know_prefix(key, found)
+            return found, start
+        raise self._no_schema(key, found)
+
+    def _answer(self, key: SchemaKey) -> Writer | Choice | Unreadable | None:
+        """Return what is known of a schema, None where the registry has to be asked."""
+        return self._known.get(key) or self._answers.get(key)
+
+    def _know(self, key: SchemaKey, found: Writer | Choice | Unreadable) -> None:
+        """Remember an answer of the registry."""
+        self._answers.put(key, found)
+        self._key_reads.pop(key)
+
+    def _know_prefix(self, key: SchemaKey, found: Writer | Choice | Unreadable) -> None:
+        if isinstance(found, Writer):
+            if isinstance(key.value, int):
+                self._by_prefix[WIRE_MAGIC + key.value.to_bytes(4, "big")] = found
+            elif isinstance(key.value, bytes):
+                self._by_prefix[SINGLE_OBJECT + key.value] = found
+
+    def _forget_prefixes(self) -> None:
+        """Forget which first bytes stand for an answer: each is looked up again, which keeps those in use."""
+        self._by_prefix.clear()
+        for key, found in self._known.items():
+            self._know_prefix(key, found)
+
+    def _no_schema(self, key: SchemaKey, found: Unreadable | None) -> Refusal | SchemaUnavailable:
+        """Return what is raised for a key that no schema is known for."""
+        if found is not None and (found.until is None or self._clock.now() < found.until):
+            return Refusal("decode", found.code, found.message)
+        if key.kind == "fingerprint":
+            where = "list the files of schemas for single-object encoding in schemas.files"
+            return Refusal("decode", "decode.schema_unknown", f"no known schema has {key}; {where}")
+        if self._registry is None:
+            message = f"the value names schema {key}, but no schema_registry is configured"
+            return Refusal("decode", "decode.schema_unknown", message)
+        return SchemaUnavailable(key)
+
+    async def _fly(self, registry: Registry, key: SchemaKey) -> None:
+        """Ask until there is an answer, with exponential back-off."""
+        began = self._clock.now()
+        pause = _FIRST_PAUSE
+        try:
+            while (answer := await self._ask(registry, key, began)) is None:
+                left = began + UNKNOWN_SECONDS - self._clock.now()
+                if pause == _FIRST_PAUSE and key not in self._troubles:
+                    _log.info("registry.unknown_schema", schema=str(key), seconds=UNKNOWN_SECONDS)
+                # Of many unknown ids at once, as a topic of another format has, each is asked again at the end only.
+                wait = left if len(self._flights) > _CROWD else min(pause, left)
+                await self._clock.sleep(wait if left > 0 else pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            self._know(key, answer)
+        finally:
+            self._tell(key, None)
+
+    async def _ask(self, registry: Registry, key: SchemaKey, began: float) -> Writer | Choice | Unreadable | None:
+        """Return what the registry's answer means for the key, None if it has to be asked again."""
+        try:
+            if isinstance(key.value, int):
+                schema = await registry.by_id(key.value)
+            else:
+                schema = await registry.by_guid(str(key.value))
+        except SchemaFault as fault:
+            self._registry_proven = True
+            return Unreadable(fault.code, f"schema {key}: {fault}")
+        except NotRegistered as unknown:
+            return self._unknown(key, str(unknown), began)
+        except RegistryTrouble as trouble:
+            self._tell(key, str(trouble))
+            return None
+        self._registry_proven = True
+        self._asked_in_vain.pop(key)
+        return self._found(schema)
+
+    def _unknown(self, key: SchemaKey, message: str, began: float) -> Unreadable | None:
+        """Refuse an unknown id only after `UNKNOWN_SECONDS`, and only if this registry has resolved another one.
+
+        Otherwise it may be the wrong registry, and every record would be refused.
+        """
+        now = self._clock.now()
+        if now - began < UNKNOWN_SECONDS and key not in self._asked_in_vain:
+            return None
+        if not self._registry_proven:
+            self._tell(key, f"{message}, nor any other id so far; check schema_registry.url")
+            return None
+        self._asked_in_vain.put(key, now)
+        # It may be registered later, so one record asks again once in `_FORGET_SECONDS`.
+        return Unreadable("decode.schema_unknown", message, now + _FORGET_SECONDS)
+
+    def _tell(self, key: SchemaKey, message: str | None) -> None:
+        """Report a change of what is wrong with the registry, over all keys that are being resolved."""
+        before = next(iter(self._troubles.values()), None)
+        if message is None:
+            self._troubles.pop(key, None)
+        else:
+            self._troubles[key] = message
+        after = next(iter(self._troubles.values()), None)
+        if after != before:
+            if after is None:
+                _log.info("registry.recovered")
+            else:
+                _log.warning("registry.waiting", message=after)
+            self._on_trouble(after)
+
+    def _found(self, schema: Schema) -> Writer | Choice | Unreadable:
+        """Return what decodes a schema's values: a record's, or those of the records in a top-level union."""
+        if schema.name is not None:
+            return self._writer(schema.name, schema.tree)
+        if not isinstance(schema.tree, list):
+            return Unreadable("decode.schema_mismatch", _NOT_A_RECORD, tree=schema.tree)
+        return self._choice(schema.tree)
+
+    def _choice(self, tree: Any) -> Choice:
+        types = named_types(tree)
+        return Choice(tuple(self._branch(branch, types) for branch in tree), tree)
+
+    def _branch(self, branch: Any, types: Mapping[str, Any]) -> Writer | Unreadable:
+        tree = self_contained(branch, types)
+        if isinstance(tree, dict) and tree["type"] in RECORDS:
+            return self._writer(tree["name"], tree)
+        return Unreadable("decode.schema_mismatch", "the value is a branch of its schema that is not a record")
+
+    def _writer(self, name: str, tree: Any) -> Writer | Unreadable:
+        contract = self._contracts.schemas.get(name)
+        try:
+            if contract is None:
+                read = reader_of(tree, as_json=self._as_json)
+            else:
+                # Logical types of our own schemas stay numbers: vendors want epoch numbers, and objects are slow.
+                wanted = _with_seconds(name, contract.tree)
+                reader = None if _reads_alike(tree, contract.tree) else wanted
+                read = reader_of(tree, reader, tagged=True, as_json=self._as_json, logical=False)
+        except Mismatch as error:
+            return Unreadable("decode.schema_mismatch", f"{name} cannot be read with the connector's schema: {error}")
+        except Exception as error:  # noqa: BLE001 - a schema of the registry may have any content
+            return Unreadable("decode.schema_invalid", f"schema {name} is not valid Avro: {type(error).__name__}")
+        return Writer(name, read, tree)
+
+
+def _chosen(choice: Choice, value: bytes, start: int, key: SchemaKey) -> tuple[Writer, int]:
+    """Return the record that a value of a top-level union is, and the index of its datum."""
+    try:
+        index, start = _BRANCH(value, start)
+        found = choice.branches[index if index >= 0 else len(choice.branches)]
+    except (Broken, IndexError):
+        message = f"not valid Avro for schema {key}: a branch that does not exist"
+        raise Refusal("decode", "decode.payload", message) from None
+    if isinstance(found, Unreadable):
+        raise Refusal("decode", found.code, f"schema {key}: {found.message}")
+    return found, start
+
+
+_BRANCH: Final[Read] = reader_of("long")
+
+
+def _reads_alike(tree: Any, contract: Any) -> bool:
+    return canonical_form(tree, also=("logicalType",)) == canonical_form(contract, also=("logicalType",))
+
+
+def _with_seconds(name: str, tree: Any) -> Any:
+    """Return a contract's tree with plain numbers of seconds marked, so that a writer's timestamp is converted."""
+    seconds = _SECONDS.get(name)
+    if seconds is None:
+        return tree
+    marked = ["null", {"type": "long", "logicalType": "seconds"}]
+    fields = [{**field, "type": marked} if field["name"] == seconds else field for field in tree["fields"]]
+    return {**tree, "fields": fields}
+
+
+def _refusal(error: Exception, name: str, key: SchemaKey) -> Refusal:
+    """Return the refusal for a decoding error, without a value: the reader's own texts hold none."""
+    if isinstance(error, Mismatch):
+        message = f"{name} ({key}) cannot be read with the connector's schema of that name: {str(error)[:_SHOWN]}"
+        return Refusal("decode", "decode.schema_mismatch", message)
+    if isinstance(error, Broken):
+        reason = str(error)
+    elif isinstance(error, UnicodeDecodeError):
+        reason = "a string is not UTF-8"
+    else:
+        reason = f"{type(error).__name__} while decoding"
+    return Refusal("decode", "decode.payload", f"not valid Avro for {name} ({key}): {reason}")
