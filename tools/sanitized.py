@@ -36,7 +36,7 @@ def build(folder: Path) -> None:
     for name in _COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "reader.*.so"))
         else:
             shutil.copy(source, folder / name)
     # Cython would take the package's name from its folder; setuptools would read pyproject.toml.
