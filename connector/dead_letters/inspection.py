@@ -29,5 +29,7 @@ class Inspection:
     event: Any
     fault: str | None
     preparations: tuple[Preparation, ...]
+    skipped: str | None = None
+    """Why it goes nowhere on purpose."""
     hidden: tuple[str, ...] = ()
     """Texts that routes hash, and that are shown nowhere."""

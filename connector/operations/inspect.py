@@ -25,7 +25,7 @@ from connector.errors import ConnectorError, FatalError, Refusal, SchemaUnavaila
 from connector.records import Event, LogicalValue, Record
 from connector.routing.compiler import reads_keys
 from connector.routing.conversions import Unfit, exact
-from connector.routing.table import Routed, RouteTable, reroute
+from connector.routing.table import Routed, RouteTable, Skipped, reroute, why_skipped
 from connector.runtime.checks import known_schemas, open_registry, own_schemas
 
 SCHEMA_SECONDS: Final = 15.0
@@ -109,7 +109,7 @@ class DeadLetterExaminer:
             if destination is None:
                 return Inspection(event.schema, shown, str(refusal), ())
             return Inspection(event.schema, shown, None, (Preparation(destination, reason=refusal.message),))
-        return Inspection(event.schema, shown, None, tuple(map(self._prepared, routed)))
+        return Inspection(event.schema, shown, None, tuple(map(self._prepared, routed)), _why_skipped(routed))
 
     async def inspect_record(self, record: Record) -> Inspection:
         """Return the event of a source record, and what each of its destinations would be sent today.
@@ -125,9 +125,8 @@ class DeadLetterExaminer:
             routed = self._routes.route(event, record, self._cluster_id)
         except (Refusal, FatalError) as error:
             return Inspection(event.schema, shown, str(error), ())
-        return Inspection(
-            event.schema, shown, None, tuple(replace(self._prepared(each), route=each.route) for each in routed)
-        )
+        prepared = tuple(replace(self._prepared(each), route=each.route) for each in routed)
+        return Inspection(event.schema, shown, None, prepared, _why_skipped(routed))
 
     async def judge(self, dead_letter: DeadLetterEntry) -> Kept | None:
         """Return why a dead letter would fail again; None if at least one destination would be sent something.
@@ -140,7 +139,7 @@ class DeadLetterExaminer:
             return Kept(refusal.code, refusal.message)
         found = [self._prepared(each) for each in routed]
         if not found:
-            return Kept("route.skipped", "no route matches it today, so it would be skipped (unrouted: skip)")
+            return Kept("route.skipped", f"it would be skipped today: {_why_skipped(routed)}")
         if any(preparation.reason is None for preparation in found):
             return None
         return Kept(found[0].rule or "", found[0].reason or "")
@@ -225,6 +224,10 @@ class DeadLetterExaminer:
             return Preparation(routed.destination, routed.event.dedup_id, text)
         reason = f"a request with it alone would be larger than the {limits.bytes} bytes that the vendor allows"
         return Preparation(routed.destination, routed.event.dedup_id, text, "too_large", reason)
+
+
+def _why_skipped(routed: Sequence[Routed]) -> str | None:
+    return why_skipped(routed.reason) if isinstance(routed, Skipped) else None
 
 
 def plain(value: Any) -> Any:
