@@ -22,7 +22,19 @@ LOCAL = datetime(2026, 11, 21, 9, 30)  # noqa: DTZ001 - a local timestamp has no
 IDENTIFIER = UUID("12345678-1234-5678-1234-567812345678")
 
 # Each row: the value, then what each kind makes of it; a text in angle brackets is the rule that refuses it.
-KINDS = ("string", "long", "boolean", "millis", "seconds", "map", "strings", "string_map", "records", "any")
+KINDS = (
+    "string",
+    "long",
+    "boolean",
+    "millis",
+    "seconds",
+    "map",
+    "strings",
+    "string_map",
+    "records",
+    "string_records",
+    "any",
+)
 TABLE: list[tuple[Any, ...]] = [
     (None, None, None, None, None, None, None, None, None, None, None),
     ("ios", "ios", "<type>", "<type>", "<type>", "<type>", "<type>", "<type>", "<type>", "<type>", "ios"),
