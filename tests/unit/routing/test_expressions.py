@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -230,10 +231,8 @@ def test_no_expression_runs_away(text: str, count: int, length: int) -> None:
     datum = {"items": [{"sku": "s" * 20, "qty": each} for each in range(count)], "text": "x" * length}
     evaluate = Expressions().compile(text)
     began = time.process_time()
-    try:
+    with contextlib.suppress(Unfit):
         evaluate(Event("x", datum), RECORD)
-    except Unfit:
-        pass
     assert time.process_time() - began < 1
 
 
