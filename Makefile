@@ -4,7 +4,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 SEEDS ?= 20000
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test soak mutants faults check format tools bench docs site lock audit sbom clean
+.PHONY: help setup demo fast test soak mutants faults check format tools bench docs site wheel lock audit sbom clean
 .SILENT:
 
 help:  ## Show this list
@@ -57,6 +57,9 @@ docs: .venv/.compiled  ## Update the parts of documents and chart that are gener
 
 site: .venv/.site  ## Build the documents as a site into build/site (half a minute; ARGS=serve to look at it while you write)
 	$(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
+
+wheel: .venv/.compiled  ## Build dist/connector-*.whl, which installs without a compiler (half a minute)
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 lock:  ## Resolve the requirements again (ARGS=--upgrade for the newest versions)
 	test -d .tools/lock || $(PYTHON) -m venv .tools/lock

@@ -74,6 +74,18 @@ def begin(file: Path) -> Loaded:
     return loaded
 
 
+def read_event_file(name: str, option: str) -> str:
+    """Return the text of an event file, or of standard input for `-`; exits with 2 if it cannot be read."""
+    if name == "-":
+        return sys.stdin.read()
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        fail(f"{option} {name} is not UTF-8 text; write the events as JSON", BAD_CONFIGURATION)
+    except OSError as error:
+        fail(f"{option} {name} cannot be read: {error.strerror}", BAD_CONFIGURATION)
+
+
 def refuse_unknown(loaded: Loaded, destination: str | None) -> None:
     """Exit with 2 if the configuration has no destination of this name; None is allowed."""
     from connector.config.errors import suggest

@@ -10,12 +10,13 @@ import typer
 from pydantic import SecretStr
 
 from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, File, fail, read_config, refuse_unknown, visible
+from connector.cli.completion import complete_destination, complete_topic
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination.", autocompletion=complete_destination)]
 Url = Annotated[
     str | None, typer.Option(metavar="URL", help="The port of a running member. Default: the configured one.")
 ]
-Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="The record's topic.")]
+Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="The record's topic.", autocompletion=complete_topic)]
 Partition = Annotated[int, typer.Argument(metavar="PARTITION", min=0, help="Its partition.")]
 Offset = Annotated[int, typer.Argument(metavar="OFFSET", min=0, help="Its offset.")]
 

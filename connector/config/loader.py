@@ -144,12 +144,15 @@ def load(
     env: Mapping[str, str] | None = None,
     rules: Rules | None = None,
     further: Further | None = None,
+    *,
+    missing: Callable[[str], str] | None = None,
 ) -> Loaded:
     """Read the file at `path` and return its settings.
 
     `kinds` gives the settings model of each vendor and `rules`, where given, the ids of its local rules. `env` is what
     `${NAME}` reads, the process's environment unless given. `further` is a check of what this package does not know; it
-    is called with what could be read, so that its faults come with the others. Raises `ConfigurationError` with every
+    is called with what could be read, so that its faults come with the others. `missing` returns by the path what
+    stands for a variable or file that is not there, for use without secrets. Raises `ConfigurationError` with every
     fault found.
     """
     path = Path(path)
@@ -160,7 +163,7 @@ def load(
     if not isinstance(tree, dict):
         problem = f"the file must be a mapping with kafka and destinations, not {kind(tree)}"
         raise ConfigurationError(faults or [ConfigFault("", problem)])
-    resolver = Resolver(os.environ if env is None else env, path.absolute().parent)
+    resolver = Resolver(os.environ if env is None else env, path.absolute().parent, missing)
     reader = _Reader(kinds, rules or {}, resolver, faults, further)
     settings = reader.settings(tree)
     if settings is None or reader.faults:

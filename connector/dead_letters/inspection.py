@@ -23,7 +23,10 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a record holds: its event in JSON's types, or the fault that hides it, and its destinations."""
+    """What a record holds: its event in JSON's types, or the fault that hides it, and its destinations.
+
+    `code` is that of the fault, where it refuses the record.
+    """
 
     schema: str | None
     event: Any
@@ -31,5 +34,6 @@ class Inspection:
     preparations: tuple[Preparation, ...]
     skipped: str | None = None
     """Why it goes nowhere on purpose."""
+    code: str | None = None
     hidden: tuple[str, ...] = ()
     """Texts that routes hash, and that are shown nowhere."""

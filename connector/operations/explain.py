@@ -22,8 +22,9 @@ from connector.kafka.groups import Groups
 from connector.kafka.receipts import SCHEMA
 from connector.kafka.topic_reader import OffsetSpan, TopicReader
 from connector.operations import offsets
-from connector.operations.inspect import DeadLetterExaminer, plain, without_hashed
+from connector.operations.inspect import DeadLetterExaminer, without_hashed
 from connector.operations.offsets import PartitionState
+from connector.operations.prepare import plain
 from connector.records import NO_TIMESTAMP, Position, Record
 from connector.runtime.checks import open_registry
 

@@ -21,7 +21,7 @@ from connector.clock import Clock, SystemClock
 from connector.codec.codec import Decoder
 from connector.codec.encoder import Encoder
 from connector.codec.registry import Registry
-from connector.codec.schemas import Schema, load_contracts
+from connector.codec.schemas import Schema, known_schemas, load_contracts, own_schemas
 from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
@@ -33,7 +33,7 @@ from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.kafka.receipts import ReceiptWriter, ResultsWriter
 from connector.kafka.topics import TopicCheck, TopicReport
 from connector.routing.compiler import passed_on, reads_keys
-from connector.runtime.checks import check_routes, known_schemas, open_registry, own_schemas, own_topics
+from connector.runtime.checks import check_routes, open_registry, own_topics
 from connector.runtime.handover import take_over
 from connector.runtime.http import Server
 from connector.runtime.member import Member

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,15 +12,7 @@ from typing import Any, Final, NamedTuple
 from connector import vendors
 from connector.clock import SystemClock
 from connector.codec.registry import Client, Registry, make_client
-from connector.codec.schemas import (
-    RECORDS,
-    Schema,
-    SchemaFault,
-    load_contracts,
-    load_schema_files,
-    named_types,
-    self_contained,
-)
+from connector.codec.schemas import SchemaFault, by_name, known_schemas, own_schemas, schemas_of
 from connector.config.loader import DestinationSettings, KafkaSettings, Loaded, RegistrySettings, Settings
 from connector.delivery.transport import HttpTransport
 from connector.errors import ConfigFault, ConfigurationError, ConnectorError, StartupError, TransportError
@@ -39,46 +31,6 @@ _NEARLY: Final = 0.85
 """How alike two names of schemas are, of which one is very likely a misspelling of the other."""
 MOST_SUBJECTS: Final = 200
 """How many subjects `check --online` asks the registry for."""
-
-
-def own_schemas(loaded: Loaded) -> list[Schema]:
-    """Return the schemas in the files that `schemas.files` names.
-
-    Raises `ConfigurationError` for a pattern that matches no file, `StartupError` for a file that is no schema.
-    """
-    return _schemas_of(loaded.settings, loaded.folder)
-
-
-def _schemas_of(settings: Settings, folder: Path) -> list[Schema]:
-    found: list[Path] = []
-    faults = []
-    for index, pattern in enumerate(settings.schemas.files):
-        absolute = Path(pattern).is_absolute()
-        matches = [Path(pattern)] if absolute else sorted(folder.glob(pattern))
-        if not matches:
-            faults.append(ConfigFault(f"schemas.files[{index}]", f"{pattern} matches no file in {folder}"))
-        found.extend(matches)
-    if faults:
-        raise ConfigurationError(faults)
-    return load_schema_files(found)
-
-
-def known_schemas(own: list[Schema]) -> dict[str, Any]:
-    """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win."""
-    return _by_name([*own, *load_contracts().schemas.values()])
-
-
-def _by_name(schemas: Iterable[Schema]) -> dict[str, Any]:
-    """Return the schemas of records by full name, also of those in a union at the top."""
-    found: dict[str, Any] = {}
-    for schema in schemas:
-        if schema.name is not None:
-            found[schema.name] = schema.tree
-        elif isinstance(schema.tree, list):
-            types = named_types(schema.tree)
-            branches = [self_contained(branch, types) for branch in schema.tree]
-            found |= {tree["name"]: tree for tree in branches if isinstance(tree, dict) and tree["type"] in RECORDS}
-    return found
 
 
 def tracing_faults(settings: Settings) -> list[ConfigFault]:
@@ -116,7 +68,7 @@ def route_faults(settings: Settings, used: Mapping[str, str], folder: Path) -> l
     faults = tracing_faults(settings)
     schemas: dict[str, Any] | None = None
     try:
-        schemas = known_schemas(_schemas_of(settings, folder))
+        schemas = known_schemas(schemas_of(settings, folder))
     except ConfigurationError as error:
         faults += error.faults
     except StartupError as error:
@@ -182,7 +134,7 @@ async def registry_schemas(settings: Settings) -> dict[str, Any] | None:
             ]
             for subject in subjects[:MOST_SUBJECTS]:
                 with suppress(ConnectorError, SchemaFault):
-                    found |= _by_name([await registry.latest(subject)])
+                    found |= by_name([await registry.latest(subject)])
         finally:
             await registry.close()
     except ConnectorError:

@@ -45,7 +45,17 @@ from connector.vendors.base import (
     VendorKind,
     Verdict,
 )
-from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, epoch_millis, json_bytes, rule_ids, scalar, type_name
+from connector.vendors.checks import (
+    LONG_MAX,
+    LONG_MIN,
+    Rules,
+    epoch_millis,
+    json_bytes,
+    rule_ids,
+    rule_texts,
+    scalar,
+    type_name,
+)
 
 PAST_MS: Final = 366 * 24 * 3600 * 1000
 """How old an event may be: the vendor's limit is one year."""
@@ -521,4 +531,5 @@ KIND: Final = VendorKind(
         "properties": FieldKind("map"),
     },
     rules=rule_ids("jiguang", RULES),
+    rule_texts=rule_texts("jiguang", RULES),
 )

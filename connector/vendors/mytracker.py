@@ -31,7 +31,7 @@ from connector.vendors.base import (
     VendorKind,
     Verdict,
 )
-from connector.vendors.checks import Rules, epoch_millis, json_bytes, rule_ids, scalar_or_same, type_name
+from connector.vendors.checks import Rules, epoch_millis, json_bytes, rule_ids, rule_texts, scalar_or_same, type_name
 
 METHODS: Final = ("registration", "login", "customEvent")
 DEVICES: Final = ("instanceId", "lvid", "gaid", "androidId", "appSetId", "idfa", "iosVendorId")
@@ -301,4 +301,5 @@ KIND: Final = VendorKind(
         "customEventParams": FieldKind("string_map"),
     },
     rules=rule_ids("mytracker", RULES),
+    rule_texts=rule_texts("mytracker", RULES),
 )

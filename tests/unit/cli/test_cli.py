@@ -373,25 +373,6 @@ def test_the_module_is_the_command() -> None:
         assert done.stdout == f"connector {__version__}\n{expected}"
 
 
-@pytest.mark.parametrize(
-    ("name", "suggestion"),
-    [
-        ("replay", "dlq replay"),
-        ("discrad", "dlq discard"),
-        ("start", "run"),
-        ("offset", "offsets"),
-        ("lst", "dlq list"),
-    ],
-)
-def test_a_wrong_command_suggests_the_right_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, suggestion: str
-) -> None:
-    """A misspelt command, and a command of a group that was left out, are suggested whole."""
-    ended = command(monkeypatch, capsys, name)
-    assert ended.code == 2
-    assert f"Did you mean `connector {suggestion}`?" in " ".join(ended.err.split())
-
-
 def test_help_is_not_ragged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The paragraphs of a command's help are wrapped as wide as the terminal, not where the source breaks them."""
     monkeypatch.setenv("COLUMNS", "200")
