@@ -18,8 +18,8 @@ import pytest
 
 from connector import vendors
 from connector.clock import SystemClock
-from connector.codec.codec import Decoder
-from connector.codec.schemas import Schema, load_contracts
+from connector.codec.decoder import Decoder
+from connector.codec.schemas import Schema, known_schemas, load_contracts, own_schemas
 from connector.config.loader import Loaded, load
 from connector.errors import Refusal
 from connector.records import Record
@@ -86,8 +86,8 @@ def configured(name: str) -> Loaded:
 def ready(name: str) -> tuple[Loaded, Schema, RouteTable, Mapping[str, VendorKind]]:
     """Return an example with its schema and its routes."""
     loaded, kinds = configured(name), vendors.kinds()
-    (schema,) = checks.own_schemas(loaded)
-    return loaded, schema, RouteTable.compile(loaded.settings, kinds, checks.known_schemas([schema])), kinds
+    (schema,) = own_schemas(loaded)
+    return loaded, schema, RouteTable.compile(loaded.settings, kinds, known_schemas([schema])), kinds
 
 
 def sent(
