@@ -151,6 +151,8 @@ def build(
     them. Raises `ConfigurationError` for routes that cannot be.
     """
     routes = RouteTable.compile(settings, kinds, schemas)
+    for reason in routes.drop_reasons:
+        metrics.records_skipped.labels(reason)
     budget = Budget(int(settings.limits.buffer * BUDGET_SHARE))
     workers = {
         name: _worker(name, one, kinds[one.vendor], edges, metrics, budget)

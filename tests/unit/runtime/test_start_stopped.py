@@ -7,15 +7,18 @@ import asyncio
 import pytest
 
 from connector.errors import StartupError
-from connector.runtime.app import _done_before
+from connector.runtime.app import _unless_stopped
 
 
 async def test_a_stop_ends_what_a_start_waits_for() -> None:
-    """The work is cancelled at once, and the start is told; without a stop it is done. What it raises is raised.
+    """The work is cancelled at once; without a stop its result comes. What it raises is raised.
 
     Kills: a start that waits for the members of another group, deaf to SIGTERM, until a drain time is over.
     """
     ended = []
+
+    async def works() -> str:
+        return "report"
 
     async def waits() -> None:
         try:
@@ -27,9 +30,9 @@ async def test_a_stop_ends_what_a_start_waits_for() -> None:
         raise StartupError("group g has running members")
 
     stop = asyncio.Event()
-    assert await _done_before(stop, asyncio.sleep(0))
+    assert await _unless_stopped(works(), stop) == "report"
     with pytest.raises(StartupError):
-        await _done_before(stop, fails())
+        await _unless_stopped(fails(), stop)
     asyncio.get_running_loop().call_soon(stop.set)
-    assert not await asyncio.wait_for(_done_before(stop, waits()), 1.0)
+    assert await asyncio.wait_for(_unless_stopped(waits(), stop), 1.0) is None
     assert ended == ["cancelled"]
