@@ -16,21 +16,24 @@ from typer.core import TyperGroup
 
 from connector import __version__
 from connector.cli.check import check
-from connector.cli.common import BAD_CONFIGURATION, FAILED, counted, fail
+from connector.cli.common import BAD_CONFIGURATION, FAILED, counted, escape_unprintable, fail
 from connector.cli.console import console
 from connector.cli.demo import demo
 from connector.cli.dlq import dlq
+from connector.cli.events import events
 from connector.cli.explain import explain
 from connector.cli.init import init
 from connector.cli.list import listing
 from connector.cli.map import map_event
-from connector.cli.member import hold, release, skip
+from connector.cli.member import hold, probe, release, skip
 from connector.cli.offsets import offsets
 from connector.cli.preview import preview
+from connector.cli.reload import reload
 from connector.cli.replay import discard, replay
 from connector.cli.run import run
 from connector.cli.schema import schema
 from connector.cli.simulate import simulate
+from connector.cli.status import status
 from connector.cli.tap import tap
 from connector.cli.test import run_tests
 from connector.cli.topics import topics
@@ -111,6 +114,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command of this process's arguments and exit with its code."""
+    escape_unprintable()
     try:
         try:
             app(prog_name="connector")
@@ -165,7 +169,11 @@ _COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "topics": topics,
     "hold": hold,
     "release": release,
+    "probe": probe,
     "skip": skip,
+    "reload": reload,
+    "status": status,
+    "events": events,
     "console": console,
     "schema": schema,
     "simulate": simulate,

@@ -44,6 +44,7 @@ from connector.config.models import (
     Off,
     ReceiptSettings,
     RegistrySettings,
+    ReloadSettings,
     RetrySettings,
     SchemaSettings,
     ServerSettings,
@@ -75,6 +76,7 @@ __all__ = [
     "Off",
     "ReceiptSettings",
     "RegistrySettings",
+    "ReloadSettings",
     "RetrySettings",
     "RouteSettings",
     "SchemaSettings",
@@ -116,6 +118,10 @@ class Loaded:
     def folder(self) -> Path:
         """The folder of the configuration; relative paths start there."""
         return self._reader.resolver.folder
+
+    def read_again(self) -> Loaded:
+        """Return the configuration as the file is now, by the same vendors and variables. Raises as `load`."""
+        return load(self.path, self._reader.kinds, self._reader.resolver.env, self._reader.rules)
 
     def reload(self, name: str) -> DestinationSettings:
         """Return a destination's settings with `${…}` resolved again, so that a rotated secret is used.
@@ -170,6 +176,30 @@ def load(
         faults = [_with_line(resolver.hide(fault), lines) for fault in dict.fromkeys(reader.faults)]
         raise ConfigurationError(faults)
     return Loaded(settings, path, reader, tree, lines)
+
+
+def server_settings(path: str | Path, env: Mapping[str, str] | None = None) -> ServerSettings:
+    """Return the section `server` of a file whose other sections may be faulty.
+
+    Raises `ConfigurationError` where that section is, or the file is not YAML.
+    """
+    path = Path(path)
+    try:
+        tree, faults, _ = parse(read_text(path))
+    except ValueError as error:
+        raise ConfigurationError([ConfigFault(str(path), str(error))]) from None
+    raw = tree.get("server", {}) if isinstance(tree, dict) else {}
+    if faults and not isinstance(tree, dict):
+        raise ConfigurationError(faults)
+    faults = []
+    resolved = Resolver(os.environ if env is None else env, path.absolute().parent).resolve(raw, "server", faults)
+    try:
+        settings = ServerSettings.model_validate(resolved)
+    except ValidationError as error:
+        raise ConfigurationError(faults or faults_of(error, ServerSettings, resolved, "server")) from None
+    if faults:
+        raise ConfigurationError(faults)
+    return settings
 
 
 def _with_line(fault: ConfigFault, lines: Mapping[str, int]) -> ConfigFault:

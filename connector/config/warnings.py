@@ -33,7 +33,9 @@ def insecure(settings: Settings, written: Mapping[str, Any]) -> Iterator[ConfigF
     registry = settings.schema_registry
     if registry is not None and _in_the_clear(registry.url):
         yield ConfigFault("schema_registry.url", "schemas and credentials are sent unencrypted; use https://")
-    for path, token in (("server.token", settings.server.token), ("console.token", settings.console.token)):
+    console = settings.console
+    tokens = {"console.tokens.look": console.tokens.look, "console.tokens.act": console.tokens.act}
+    for path, token in {"server.token": settings.server.token, "console.token": console.token, **tokens}.items():
         if token is not None and len(token.get_secret_value()) < SHORTEST_TOKEN:
             yield ConfigFault(path, f"is shorter than {SHORTEST_TOKEN} characters and can be guessed")
     for path in _written_secrets("", settings, written):

@@ -19,6 +19,8 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+from connector.dead_letters.filters import EVENT
+from connector.dead_letters.filters import HEADER as _HEADER
 from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.records import Headers, Record
@@ -64,6 +66,22 @@ class Mask:
         """Return the event without what is hidden by its path, and the texts that were hidden."""
         hidden: set[str] = set()
         return self._walk(event, (), hidden), hidden
+
+    def check_search(self, conditions: Iterable[str], contains: str | None) -> None:
+        """Refuse a search that would find hidden values by guessing. Raises `ValueError` that says which."""
+        if contains is not None and self:
+            raise ValueError("text in the payload cannot be searched for, because console.mask hides fields of it")
+        for condition in conditions:
+            name = condition.partition("=")[0]
+            path = tuple(name.removeprefix(EVENT).split(".")) if name.startswith(EVENT) else ()
+            if self._hides(path) or (name.startswith(_HEADER) and self.header(name.removeprefix(_HEADER))):
+                raise ValueError(f"{name} cannot be searched for, because console.mask hides it")
+
+    def _hides(self, path: tuple[str, ...]) -> bool:
+        """Whether a value, what it is in, or something in it may be hidden."""
+        beginnings = [path[:count] for count in range(1, len(path) + 1)]
+        inside = any(names[:count] == path[-count:] for names in self._paths for count in range(1, len(names)))
+        return inside or any(each[-len(names) :] == names for each in beginnings for names in self._paths)
 
     def listed_key(self, key: bytes | None) -> str | None:
         """Return a key for a list, where no event is decoded: it may be the value of a hidden field."""

@@ -162,9 +162,10 @@ class TopicReader:
                 first, end = self.bounds((topic, number))
                 # An offset outside of the partition would be read as its first one, again and again.
                 there = [offset for offset in offsets if first <= offset < end]
+                asked = frozenset(there)
                 for span in _near(there):
                     for record in self.records({(topic, number): span}):
-                        if record.offset in there:
+                        if record.offset in asked:
                             yield record
 
 

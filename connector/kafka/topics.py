@@ -68,13 +68,18 @@ class TopicSelection:
             and any(pattern.match(topic) for pattern in self.patterns)
         }
 
+    def kin(self, topic: str, topics: Iterable[str]) -> set[str]:
+        """Return those of `topics` that a pattern matches which also matches `topic`."""
+        patterns = [pattern for pattern in self.patterns if pattern.match(topic)]
+        return {other for other in self.matching(topics) if any(pattern.match(other) for pattern in patterns)}
+
 
 @dataclass(frozen=True, slots=True)
 class OwnTopic:
     """A topic that the connector writes, and its purpose."""
 
     name: str
-    purpose: Literal["dead-letter", "replay", "results", "receipts", "audit"]
+    purpose: Literal["dead-letter", "replay", "results", "receipts", "audit", "events"]
 
     @property
     def holds_originals(self) -> bool:

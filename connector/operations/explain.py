@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Final
 
 from connector.clock import SystemClock
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.schemas import load_contracts
 from connector.config.loader import Loaded, Settings
 from connector.dead_letters.headers import ParsedDeadLetter, parse

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from connector.clock import SystemClock
 from connector.codec import editing
-from connector.codec.codec import Decoder, SchemaKey
+from connector.codec.decoder import Decoder, SchemaKey
 from connector.codec.registry import NotRegistered
 from connector.codec.schemas import known_schemas, load_contracts, own_schemas
 from connector.config.loader import Loaded, Settings
@@ -106,6 +106,14 @@ class DeadLetterExaminer:
             return Inspection(event.schema, shown, None, (Preparation(destination, reason=refusal.message),))
         prepared = tuple(self._preparer.prepared(each, _now()) for each in routed)
         return Inspection(event.schema, shown, None, prepared, skipped=skip_reason(routed))
+
+    async def decode(self, dead_letter: DeadLetterEntry) -> Inspection:
+        """Return a dead letter's event only, or the fault that hides it."""
+        try:
+            event = await self._event(dead_letter)
+        except ConnectorError as error:
+            return Inspection(None, None, str(error), ())
+        return Inspection(event.schema, plain(event.datum), None, ())
 
     async def inspect_record(self, record: Record) -> Inspection:
         """Return the event of a source record, and what each of its destinations would be sent today.

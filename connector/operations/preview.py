@@ -191,6 +191,9 @@ class _Decoder:
         except Refusal as refusal:
             return refusal
 
+    def plain(self, record: Record) -> None:
+        """Return nothing: what a preview shows is made step by step."""
+
     def peek(self, record: Record) -> str | None:
         """Return the schema's name if it is known."""
         return self._sample.decoder.peek(record)

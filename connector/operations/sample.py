@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from connector.clock import SystemClock
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.schemas import known_schemas, load_contracts, own_schemas
 from connector.config.loader import Loaded, Settings
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable, StartupError

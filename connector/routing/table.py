@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from connector.config.loader import Settings
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.errors import ConfigurationError, FatalError, Refusal
+from connector.recent import Recent
 from connector.records import Event, LogicalValue, Position, Record, uuid5_text
 from connector.routing.compiler import ENVELOPE, CompiledRoute, Leg, compile_routes
 from connector.routing.conversions import Unfit, exact
@@ -33,6 +34,8 @@ SAMPLED: Final = "sample"
 Plan = Callable[[Event, Record, str], "list[Routed]"]
 
 _IDS: Final = (str, int, UUID)
+_SCHEMAS: Final = 1000
+"""For how many schemas in topics it is remembered what routes their events."""
 
 
 class Skipped(list["Routed"]):
@@ -75,15 +78,15 @@ def event_identity(event_id: str) -> str:
     return f"id:{event_id}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RouteTable:
     """All routes, compiled. `route` is called for every record; what it learns of a (topic, schema) is kept."""
 
     routes: tuple[CompiledRoute, ...]
     destinations: Mapping[str, VendorKind]
     unrouted: str
-    _plans: dict[tuple[str, str], Plan] = field(default_factory=dict)
-    _only: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    _plans: Recent[tuple[str, str], Plan] = field(default_factory=lambda: Recent(_SCHEMAS))
+    _only: Recent[tuple[str, str], tuple[str | None]] = field(default_factory=lambda: Recent(_SCHEMAS))
 
     @classmethod
     def compile(
@@ -105,6 +108,12 @@ class RouteTable:
         """The reasons of `Skipped` for the routes that drop what they match."""
         return [f"routes[{route.index}]" for route in self.routes if route.drops]
 
+    def become(self, other: RouteTable) -> None:
+        """Route as another table from now on, for all that hold this one."""
+        self.routes, self.destinations, self.unrouted = other.routes, other.destinations, other.unrouted
+        self._plans.clear()
+        self._only.clear()
+
     def route(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
         """Return the deliveries to be made of one event; an empty list is a deliberate skip (`Skipped`).
 
@@ -117,16 +126,19 @@ class RouteTable:
         """Return what routes the events of a schema in a topic, as `route` does; for callers that have many of them."""
         plan = self._plans.get((topic, schema))
         if plan is None:
-            plan = self._plans[topic, schema] = self._plan(topic, schema)
+            plan = self._plan(topic, schema)
+            self._plans.put((topic, schema), plan)
         return plan
 
     def only_destination(self, topic: str, schema: str) -> str | None:
         """Return where every event of a schema in a topic goes as it is; None where a route or a target has a say."""
-        if (topic, schema) not in self._only:
+        known = self._only.get((topic, schema))
+        if known is None:
             names = self._by_schema(schema)
             plain = schema != ENVELOPE and len(names) == 1 and not self._matching(topic, schema)
-            self._only[topic, schema] = names[0] if plain else None
-        return self._only[topic, schema]
+            known = (names[0] if plain else None,)
+            self._only.put((topic, schema), known)
+        return known[0]
 
     def reaches(self, topic: str) -> frozenset[str]:
         """Return every destination that some record of the topic may go to, whatever its schema."""

@@ -14,7 +14,7 @@ from connector.clock import SystemClock
 from connector.codec.registry import Client, Registry, make_client
 from connector.codec.schemas import SchemaFault, by_name, known_schemas, own_schemas, schemas_of
 from connector.config.loader import DestinationSettings, KafkaSettings, Loaded, RegistrySettings, Settings
-from connector.delivery.transport import HttpTransport
+from connector.delivery.transport import HttpTransport, file_stamps
 from connector.errors import ConfigFault, ConfigurationError, ConnectorError, StartupError, TransportError
 from connector.kafka.membership import GroupMembership, may_not_read
 from connector.kafka.topics import OwnTopic, TopicCheck
@@ -238,25 +238,41 @@ def own_topics(settings: Settings) -> list[OwnTopic]:
     topics.extend(OwnTopic(topic, "results") for topic in settings.results_topics.values())
     if settings.receipts.topic:
         topics.append(OwnTopic(settings.receipts.topic, "receipts"))
+    if settings.console.events_topic:
+        topics.append(OwnTopic(settings.console.events_topic, "events"))
     return topics
 
 
 def open_registry(settings: RegistrySettings, reload: Callable[[], RegistrySettings] | None = None) -> Registry:
     """Return a registry's client. Raises `StartupError` where its settings are not the client's.
 
-    `reload` reads the settings again, with secrets that were rotated; without it they stay as they are.
+    `reload` reads the settings again, with secrets that were rotated; without it they stay as they are. Certificates
+    are read again when their files have changed; while those cannot be used, the old ones are.
     """
-    current = settings
+    current = settings, _certificates(settings)
 
     def renew() -> Client | None:
         nonlocal current
-        again = current if reload is None else reload()
-        if again == current:
+        again = current[0] if reload is None else reload()
+        found = again, _certificates(again)
+        if found == current:
             return None
-        current = again
-        return make_client(again)
+        try:
+            client = make_client(again)
+        except OSError:  # a file that is only half written
+            return None
+        current = found
+        return client
 
     try:
-        return Registry(make_client(settings), settings.url, renew)
+        return Registry(make_client(settings), settings.url, renew, settings.client.get("proxy"))
+    except OSError as error:
+        raise StartupError(f"schema_registry.client: a certificate's file cannot be used: {error}") from None
     except ValueError as error:
         raise StartupError(f"schema_registry.client: {error}") from None
+
+
+def _certificates(settings: RegistrySettings) -> list[tuple[int, int, int] | None]:
+    """Return what changes with the content of the registry's certificates."""
+    keys = ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location")
+    return file_stamps([path for key in keys if isinstance(path := settings.client.get(key), str)])

@@ -30,6 +30,8 @@ from connector.vendors.base import (
     Request,
     Response,
     Retry,
+    Shape,
+    ShapeField,
     VendorEvent,
     VendorKind,
     Verdict,
@@ -109,6 +111,23 @@ class QuickAudience:
         self._log_text = LogText(self._secret, settings.access_key)
         self._url = f"{settings.base_url.rstrip('/')}/openapi/cloud/event/detail/receive"
         prefix, suffix = form_parts(settings.access_id, "0" * 2 * _BOUNDARY_BYTES)
+        self.clock_ahead = 0
+        self.shape = Shape(
+            (
+                ShapeField("organizationId", "text", "default", self._organization),
+                *(
+                    ShapeField(
+                        name, "text", "needed" if required or (name == "entityId" and settings.entity) else "left_out"
+                    )
+                    for name, required in STRINGS
+                    if name != "organizationId"
+                ),
+                ShapeField("eventTime", "long"),
+                ShapeField("isOrder", "text", "left_out", choices=("0", "1")),
+                ShapeField("extendAttributes", "json", "left_out"),
+                ShapeField("customerIdList", "empty", "left_out"),
+            )
+        )
         self._limits = Limits(
             batch.records or documented.records,
             batch.bytes or documented.bytes,

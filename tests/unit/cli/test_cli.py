@@ -349,7 +349,7 @@ def test_a_wrong_option_of_a_simulator_is_2(
     [
         ("127.0.0.1", "http://127.0.0.1:80"),
         ("0.0.0.0", "http://127.0.0.1:80"),
-        ("::", "http://[::1]:80"),
+        ("::", "http://localhost:80"),
         ("::1", "http://[::1]:80"),
         ("connector.local", "http://connector.local:80"),
     ],

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from connector import vendors
 from connector.cli.preview import preview_rows, show
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder
 from connector.codec.schemas import load_contracts
 from connector.config.loader import Loaded, load
