@@ -20,9 +20,10 @@ async def test_a_stop_ends_what_a_start_waits_for() -> None:
     async def works() -> str:
         return "report"
 
-    async def waits() -> None:
+    async def waits() -> str:
         try:
             await asyncio.Event().wait()
+            return "never"
         finally:
             ended.append("cancelled")
 
