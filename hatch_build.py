@@ -1,4 +1,4 @@
-"""Compiles the Avro reader by Cython while the package is built. It needs a C compiler."""
+"""Compiles the Cython modules while the package is built. It needs a C compiler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-MODULES = (Path("connector/codec/reader.pyx"),)
+MODULES = (
+    Path("connector/codec/reader.pyx"),
+    Path("connector/dead_letters/block.pyx"),
+    Path("connector/console/scan.pyx"),
+)
 
 
 class CompileHook(BuildHookInterface[Any]):

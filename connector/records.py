@@ -125,6 +125,8 @@ class DeadLetter:
     request_id: str | None = None
     attempts: int = 0
     first_attempt: float | None = None
+    replayed: bool = False
+    """Whether the record is a replay, so that a block of dead-letter headers on it is ours; anyone can write others."""
 
 
 class OffsetRange(NamedTuple):

@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -41,6 +41,8 @@ from connector.telemetry.metrics import Metrics
 from connector.vendors.base import DESTINATION, Vendor
 
 log = structlog.get_logger()
+
+HELD_BY_CONFIGURATION: Final = "held by the configuration (hold: true)"
 
 
 class Buffer:
@@ -151,7 +153,7 @@ class Destination:
         self._reload = reload
         self._log = ConditionLog(ports.clock.wall())
         if settings.hold:
-            self.hold(Kind.OPERATOR, None, "held by the configuration (hold: true)")
+            self.hold(Kind.OPERATOR, None, HELD_BY_CONFIGURATION)
         ports.metrics.set_state(name, self._log.seen.state)
         ports.metrics.record_waiting.labels(name).set_function(lambda: self.waiting.longest(ports.clock.now()))
 
@@ -201,6 +203,26 @@ class Destination:
     def reload(self) -> None:
         """Read the destination's secrets again, so that a rotated one ends a hold."""
         self.vendor = self._reload()
+
+    def use(self, settings: DestinationSettings, vendor: Vendor) -> None:
+        """Go on with other settings of the same account; what holds it is probed at once, because they may mend it."""
+        now, before = self.ports.clock.now(), self.settings
+        self.settings, self.vendor = settings, vendor
+        self.backoff.use(settings.retry)
+        self.bucket.set_limit(settings.rate, now)
+        self.lanes.set_linger(settings.batch.linger)
+        if settings.storm != before.storm:
+            self.storms.use(settings.storm)
+        if settings.hold and not before.hold:
+            self.hold(Kind.OPERATOR, None, HELD_BY_CONFIGURATION)
+        elif before.hold and not settings.hold:
+            self._ended(self.holds.release(Kind.OPERATOR))
+        self.probe_now()
+
+    def probe_now(self) -> bool:
+        """Probe every hold and storm as soon as a record can go out; return whether there is anything to probe."""
+        probed = self.holds.probe_now(self.ports.clock.now())
+        return self.storms.probe_now() or probed
 
     def shown_holds(self) -> list[Condition]:
         """Return every hold as a person sees it, the worst first."""

@@ -55,7 +55,7 @@ class Lane:
         self, limits: Callable[[Hashable], Limits], linger: float, *, concurrency: int, ordered: bool = False
     ) -> None:
         self._limits = limits
-        self._linger = linger
+        self.linger = linger
         self.concurrency = concurrency
         self._ordered = ordered
         self._front: deque[Batch] = deque()
@@ -70,6 +70,8 @@ class Lane:
         """No batch is due before this moment (monotonic seconds). Cheap to check before `take`."""
         self.tried = False
         """Whether batches that were sent before may wait here. Cheap to check before `retrying`."""
+        self._retried = False
+        """Whether the last batch taken was one that had waited."""
 
     def offer(self, deliveries: Sequence[Delivery], group: Hashable, now: float) -> None:
         """Add deliveries of one group to the batch that fills for it, and to the next where that is full."""
@@ -85,7 +87,7 @@ class Lane:
                 self._open[group] = batch = OpenBatch(group, self._limits(group), now)
                 # `due` may be too early, never too late: a look too many costs little, a batch that is overlooked waits
                 # for ever.
-                self.due = min(self.due, now + self._linger)
+                self.due = min(self.due, now + self.linger)
             added = batch.fill(deliveries)
             deliveries = deliveries[added:]
             if batch.full or deliveries:
@@ -98,8 +100,7 @@ class Lane:
         batch = self._take_front(now, allowed) if self._front else None
         # With order, what failed is in front and everything behind it waits.
         if batch is None and not (self._ordered and (self._front or self._waiting)):
-            batch = self._take_waiting(now, allowed) if self._waiting else None
-            batch = batch or (self._take_ready(allowed) if self._ready else None) or self._take_open(now, allowed)
+            batch = self._take_by_turns(now, allowed)
         if batch is None:
             due = self.wake_at(None)
             self.due = _NEVER if due is None else due
@@ -190,7 +191,7 @@ class Lane:
             return _AT_ONCE
         times = [(batch.due, batch.group) for batch in self._front]
         times += [(due, batch.group) for due, _, batch in self._waiting]
-        times += [(batch.opened_at + self._linger, group) for group, batch in self._open.items()]
+        times += [(batch.opened_at + self.linger, group) for group, batch in self._open.items()]
         return min([due for due, group in times if allowed is None or allowed(group)], default=None)
 
     @property
@@ -278,6 +279,18 @@ class Lane:
             behind.append(Batch(group, [delivery], "group"))
         return True
 
+    def _take_by_turns(self, now: float, allowed: Allowed) -> Batch | None:
+        """Return a batch that waited until it was due, or a new one: by turns where there are both.
+
+        Otherwise a few records that always fail take every token of a low rate limit, and no new record is sent.
+        """
+        if self._retried and (batch := self._take_ready(allowed) or self._take_open(now, allowed)) is not None:
+            self._retried = False
+            return batch
+        batch = self._take_waiting(now, allowed)
+        self._retried = batch is not None
+        return batch or self._take_ready(allowed) or self._take_open(now, allowed)
+
     def _take_waiting(self, now: float, allowed: Allowed) -> Batch | None:
         skipped = []
         found = None
@@ -305,7 +318,7 @@ class Lane:
             return None
         for group, batch in self._open.items():
             # The same sum as in `wake_at`: another rounding would wake too early, or never.
-            if batch.opened_at + self._linger <= now and (allowed is None or allowed(group)):
+            if batch.opened_at + self.linger <= now and (allowed is None or allowed(group)):
                 del self._open[group]
                 return batch.close("linger")
         return None
@@ -335,6 +348,11 @@ class Lanes:
         """Parked records, each with the lane of its key."""
         self.all = [*self._keyed, self._replayed, self._parked] if ordered else self._keyed
         """Every lane; the one for parked records is the last."""
+
+    def set_linger(self, linger: float) -> None:
+        """Change how long the first record of a batch waits for more (seconds)."""
+        for lane in self.all:
+            lane.linger = linger
 
     def __iter__(self) -> Iterator[Lane]:
         """Iterate over the lanes."""

@@ -324,10 +324,11 @@ class Outcomes:
     def _given_up(self, batch: Batch, verdict: Retry) -> str | None:
         """Return the cause for which the user asked to dead-letter a failed batch; None where it is tried again.
 
-        `on_unknown_outcome` does not apply in an outage: what fails for every batch would drain a topic.
+        `on_unknown_outcome` does not apply in an outage or while a hold lasts: what fails for every batch would drain a
+        topic, and so would the probes of a hold, one record each.
         """
         asked = verdict.unknown_outcome and self._destination.settings.on_unknown_outcome == "dead_letter"
-        if asked and not self._destination.evidence.is_outage and self._destination.holds.get(Kind.OUTAGE) is None:
+        if asked and not self._destination.evidence.is_outage and not self._destination.holds.blocking(batch.group):
             return "unknown_outcome"
         return "gave_up" if self._tried_for_long(batch) else None
 
@@ -439,6 +440,7 @@ class Outcomes:
                 request_id=request_id,
                 attempts=batch.attempts,
                 first_attempt=batch.first_attempt,
+                replayed=delivery.replayed,
             )
             for delivery in batch.deliveries
         )

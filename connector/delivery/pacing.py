@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from connector.config.loader import RetrySettings
 from connector.pipeline.batching import Batch, OpenBatch
+from connector.recent import Recent
 from connector.vendors.base import Limits
 
 PACE: Final = 0.985
@@ -63,6 +64,16 @@ class TokenBucket:
             taken.popleft()
         taken.append(now)
 
+    def set_limit(self, limit: float | None, now: float) -> None:
+        """Change the group's limit. The bucket starts empty, and what was taken by the old limit counts no more."""
+        if limit == self._limit:
+            return
+        self._limit = limit
+        self._taken.clear()
+        self.rate = None if limit is None else limit * self._share
+        if self.rate:
+            self._next = max(self._next, now + 1.0 / (self.rate * PACE))
+
     def set_share(self, share: float, now: float) -> None:
         """Change which part of the group's limit is this member's (0 to 1).
 
@@ -88,6 +99,10 @@ class Backoff:
     def __init__(self, settings: RetrySettings, random: Random) -> None:
         self._settings = settings
         self._random = random
+
+    def use(self, settings: RetrySettings) -> None:
+        """Wait by other settings from now on."""
+        self._settings = settings
 
     def wait(self, failures: int, wish: float | None = None) -> float:
         """Return the seconds to wait after the `failures`-th failure in a row (1 is the first).
@@ -141,6 +156,8 @@ RAISE_AFTER: Final = 60.0
 """Seconds after which a learned limit is raised for the first time; each time that this was too much, twice as long."""
 RAISE_AT_MOST: Final = 3600.0
 RAISE_BY: Final = 1.25
+_GROUPS: Final = 1000
+"""For how many groups a limit is remembered: a group may be named by what a record holds."""
 
 
 @dataclass(slots=True)
@@ -163,7 +180,7 @@ class LearnedLimits:
     def __init__(self, documented: Callable[[Hashable], Limits], now: Callable[[], float]) -> None:
         self._documented = documented
         self._now = now
-        self.learned: dict[Hashable, _Learned] = {}
+        self.learned: Recent[Hashable, _Learned] = Recent(_GROUPS)
         """By group; empty while the documented limits hold."""
 
     def of(self, group: Hashable) -> Limits:
@@ -182,7 +199,7 @@ class LearnedLimits:
             learned.raise_at += learned.interval
             learned.raised = True
             if learned.limits == documented:
-                del self.learned[group]
+                self.learned.pop(group)
                 break
         return learned.limits
 
@@ -203,7 +220,7 @@ class LearnedLimits:
         interval = RAISE_AFTER if before is None else before.interval
         if before is not None and before.raised:
             interval = min(RAISE_AT_MOST, interval * 2)
-        self.learned[batch.group] = _Learned(limits, self._now() + interval, interval)
+        self.learned.put(batch.group, _Learned(limits, self._now() + interval, interval))
         return weight, size
 
     def fit(self, batch: Batch) -> list[Batch]:

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from connector.delivery.codes import apply_codes
+from connector.delivery.codes import apply_codes, explain_code
 from connector.delivery.destination import Destination
 from connector.errors import TransportError
 from connector.pipeline.batching import Batch, Delivery
@@ -61,9 +61,8 @@ class Requests:
     ) -> None:
         self._destination = destination
         self._name = name = destination.name
-        self._settings = destination.settings
         self._transport = transport
-        self._timeout = timeout
+        self.timeout = timeout
         self._tracer = tracer
         self._clock = destination.ports.clock
         self._compared: str | None = None
@@ -80,7 +79,9 @@ class Requests:
     async def send(self, batch: Batch) -> tuple[Verdict, Response | None]:
         """Send the batch and return what the answer means."""
         vendor, items, clock, metrics = self._destination.vendor, batch.items, self._clock, self._metrics
-        span = None if self._tracer is None else self._tracer.begin(self._name, self._settings.vendor, batch)
+        span = (
+            None if self._tracer is None else self._tracer.begin(self._name, self._destination.settings.vendor, batch)
+        )
         verdict: Verdict
         ended: Verdict | None = None
         response: Response | None = None
@@ -110,7 +111,7 @@ class Requests:
             self._destination.evidence.sending(batch, started)
             self._time.add("deliver", started - prepared)
             try:
-                response = await self._transport.send(request, self._timeout)
+                response = await self._transport.send(request, self.timeout)
             except TransportError as error:
                 # Whether the vendor has the batch is not known if the body was begun; the transport alone can tell.
                 verdict = Retry(error.reason, unknown_outcome=error.unknown_outcome)
@@ -121,8 +122,9 @@ class Requests:
                 if self._timed is not None and response.headers.get("date") != self._compared:
                     self._compare_clocks(self._timed, response)
                 verdict = vendor.read(response, batch.group, items, batch.asked)
-                if self._settings.codes:
-                    verdict = apply_codes(self._settings.codes, verdict, response)
+                if self._destination.settings.codes:
+                    verdict = apply_codes(self._destination.settings.codes, verdict, response)
+                verdict = explain_code(self._destination.settings.vendor, verdict)
                 self._time.add("deliver", clock.now() - answered)
             # A span ends also where sending is cancelled, and then without a verdict.
             ended = verdict

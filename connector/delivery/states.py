@@ -337,9 +337,17 @@ class Holds:
         times = [_due(self.blocking(scope)) for scope in {hold.scope for hold in self.active}]
         return min((time for time in times if time is not None and time > now), default=None)
 
-    def release(self) -> list[Hold]:
-        """End every hold, because a person says so, and return them."""
-        released, self.active = self.active, []
+    def probe_now(self, now: float) -> bool:
+        """Make a probe of every hold due that is ever probed; return whether there is one."""
+        probed = [hold for hold in self.active if hold.next_probe is not None]
+        for hold in probed:
+            hold.next_probe = now
+        return bool(probed)
+
+    def release(self, kind: Kind | None = None) -> list[Hold]:
+        """End every hold, or those of a kind, because a person says so, and return them."""
+        released = [hold for hold in self.active if kind in (None, hold.kind)]
+        self.active = [hold for hold in self.active if hold not in released]
         for hold in released:
             hold.phase = TABLE[hold.kind, hold.phase, Event.RELEASED].phase
         return released

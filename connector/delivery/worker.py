@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from connector.config.loader import DestinationSettings
 from connector.delivery.destination import Destination
 from connector.delivery.lane import Lane
 from connector.delivery.outcome import Outcomes
@@ -124,6 +125,18 @@ class Worker:
         self._changed.set()
         return released
 
+    def probe_now(self) -> bool:
+        """Probe what holds the destination as soon as a record can go out; return whether anything holds it."""
+        probed = self._destination.probe_now()
+        self._changed.set()
+        return probed
+
+    def use(self, settings: DestinationSettings, vendor: Vendor) -> None:
+        """Go on with other settings of the same account; requests in flight end as they began."""
+        self._destination.use(settings, vendor)
+        self._requests.timeout = settings.timeout
+        self._changed.set()
+
     def skip(self, tracker: PartitionTracker, offset: int) -> Skip | None:
         """Dead-letter a record by hand: where it waits at once, else when its answer says that it was not accepted.
 
@@ -140,7 +153,8 @@ class Worker:
                 self._changed.set()
                 return skip
         place = Place(tracker, offset, destination_bit(tracker.destinations.index(self.name)))
-        return self._skips.want_later(place) if self._destination.storms.take_out(place) else None
+        storms = self._destination.storms
+        return self._skips.want_later(place) if storms.take_out(place) or storms.is_probe(place) else None
 
     def set_share(self, share: float) -> None:
         """Change which part of the group's rate limit is this member's."""
@@ -189,6 +203,8 @@ class Worker:
         for delivery in self._skips:
             if (batch := self._destination.lanes.take_out(delivery)) is not None:
                 self._write_skipped([self._skips.take(batch)])
+            elif self._destination.storms.take_out(Place(delivery.tracker, delivery.record.offset, delivery.bit)):
+                self._skips.put_off(delivery)
 
     def _write_skipped(self, batches: Iterable[Batch]) -> None:
         """Write the dead letters of what an operator skips; apart, so that a drain waits for them."""

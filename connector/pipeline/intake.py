@@ -35,8 +35,9 @@ from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Place, TopicStorms
+from connector.recent import Recent
 from connector.records import DeadLetter, Event, Item, Position, Record, TopicPartition, uuid5_text
-from connector.routing.table import Routed, RouteTable, position_identity, reroute
+from connector.routing.table import Routed, RouteTable, Skipped, position_identity, reroute
 from connector.tasks import Supervisor, internal_refusal
 from connector.telemetry.logs import sample
 from connector.telemetry.metrics import Metrics
@@ -45,6 +46,8 @@ from connector.vendors.base import Shape, Shaped, Vendor
 NO_ITEM: Final = Item(b"")
 """The item of a delivery that is refused before it is sent."""
 
+_SCHEMAS: Final = 1000
+"""For how many schemas it is remembered whether they are for another destination."""
 _PARTITION: Final = attrgetter("topic", "partition")
 
 log = structlog.get_logger()
@@ -147,11 +150,12 @@ class Intake:
         self._services = services
         self._only = only
         self._replay_topic = replay_topic
-        self._elsewhere: dict[tuple[str, str], bool] = {}
+        self._elsewhere: Recent[tuple[str, str], bool] = Recent(_SCHEMAS)
         bits = {name: destination_bit(index) for index, name in enumerate(names)}
         self._legs = {name: Leg(bits[name], deliverer) for name, deliverer in services.deliverers.items()}
         self.parked: dict[TopicPartition, deque[Record]] = {}
         """By partition to pause, its records from the next one on, which waits for its schema."""
+        self._parked_bytes = 0
         self._resolving: set[object] = set()
         self._tasks: Supervisor[PartitionTracker | None] = Supervisor(self._wake)
         """Dead letters that are being written, each about its partition, and schemas that are being resolved."""
@@ -215,17 +219,48 @@ class Intake:
         tracker.finish((record.offset,), WHOLE)
         return True
 
+    def rerouted(self) -> None:
+        """Forget what was concluded from routes: they have changed."""
+        self._elsewhere.clear()
+
     def take_parked(self, tracker_of: TrackerOf) -> None:
-        """Go on with parked records whose schema has an answer now. Raises what a background task has raised."""
+        """Go on with parked records whose schema has an answer now, as far as the budget has room.
+
+        A record that goes to several destinations is charged once while it is parked, and then for each of them.
+        Raises what a background task has raised.
+        """
         self._tasks.check()
+        budget = self._services.budget
+        if not self.answered or budget.used > max(budget.limit, self._parked_bytes):
+            # Where only parked records fill the budget, nothing else makes room.
+            return
         # Reset before the work: what is answered during it, or fails in it, sets it again.
         self.answered = False
         for partition in list(self.parked):
             tracker = tracker_of(partition)
-            records = self.parked.pop(partition)
-            self._services.budget.release(sum(charge_of(record) for record in records))
-            if tracker is not None and tracker.open:
-                self._process([(tracker, list(records))])
+            waiting = self.parked.pop(partition)
+            while waiting:
+                records = self._take_portion(waiting)
+                if tracker is not None and tracker.open:
+                    self._process([(tracker, records)])
+                is_full = budget.used > budget.limit
+                if waiting and (is_full or partition in self.parked):
+                    self.parked.setdefault(partition, deque()).extend(waiting)
+                    self.answered |= is_full
+                    break
+
+    def _take_portion(self, waiting: deque[Record]) -> list[Record]:
+        """Take out as many parked records as there is room for at all destinations, one at least."""
+        budget, legs = self._services.budget, 1 + len(self._services.deliverers)
+        portion: list[Record] = []
+        cost = 0
+        while waiting and (not portion or budget.used + cost < budget.limit):
+            record = waiting.popleft()
+            charge = charge_of(record)
+            self._charge_parked(-charge)
+            cost += legs * charge
+            portion.append(record)
+        return portion
 
     def take_again(
         self, destination: str | None, records: Sequence[tuple[PartitionTracker, Record]]
@@ -282,7 +317,7 @@ class Intake:
         self._skips = {position: skip for position, skip in self._skips.items() if position[:2] not in gone}
         for partition in partitions:
             for record in self.parked.pop(partition, ()):
-                self._services.budget.release(charge_of(record))
+                self._charge_parked(-charge_of(record))
         for storms in self._services.storms.values():
             storms.forget()
 
@@ -321,7 +356,7 @@ class Intake:
         known = self._elsewhere.get((record.topic, schema))
         if known is None:
             known = not self._services.routes.may_reach(only, record.topic, schema)
-            self._elsewhere[record.topic, schema] = known
+            self._elsewhere.put((record.topic, schema), known)
         return known
 
     def _replayed(self, record: Record) -> ParsedDeadLetter | None:
@@ -441,6 +476,9 @@ class Intake:
             run.prepare(tracker, records, {destination: deliveries})
         else:
             for record, each in routed:
+                if isinstance(each, Skipped):
+                    run.skip(tracker, record, each.reason)
+                    continue
                 run.prepare(tracker, [record], {delivery.destination: [delivery] for delivery in each})
         if routed and tracker.topic in self._services.storms and tracker.topic != self._replay_topic:
             storms = self._services.storms[tracker.topic]
@@ -485,7 +523,11 @@ class Intake:
 
     def _park(self, record: Record) -> None:
         self.parked.setdefault((record.topic, record.partition), deque()).append(record)
-        self._services.budget.add(charge_of(record))
+        self._charge_parked(charge_of(record))
+
+    def _charge_parked(self, charge: int) -> None:
+        self._services.budget.add(charge)
+        self._parked_bytes += charge
 
     def _take_parked(self, topic: str, partition: int, offset: int) -> Record | None:
         """Take out a parked record, still charged; what waited behind it goes on."""
@@ -493,6 +535,7 @@ class Intake:
         record = next((waiting for waiting in parked if waiting.offset == offset), None)
         if record is None:
             return None
+        self._parked_bytes -= charge_of(record)
         left = deque(waiting for waiting in parked if waiting is not record)
         if left:
             self.parked[topic, partition] = left
@@ -530,7 +573,7 @@ class Intake:
         # A replayed record was judged before, and a person asked for it: it counts in no storm.
         if record.topic == self._replay_topic or not self._services.storms.refused(refusal, place):
             self._services.budget.add(charge_of(record))
-            self._write(record, tracker, refusal)
+            self._write(record, tracker, refusal.bare())
 
     def _skip(self, record: Record, tracker: PartitionTracker, skip: Skip) -> None:
         """Dead-letter a record by hand; it is charged already."""
@@ -555,6 +598,7 @@ class Intake:
                     field=refusal.field,
                     vendor=None if before is None else before.vendor,
                     destination=None if before is None else before.destination,
+                    replayed=before is not None,
                 ),
                 tracker.is_ours,
             )
@@ -605,18 +649,22 @@ class Run:
     ) -> None:
         """Prepare records of one partition that all go to the same destinations, except for what is finished.
 
-        `routed` has, by destination, one delivery for each record. Records that go nowhere are skipped.
+        `routed` has, by destination, one delivery for each record.
         """
         offsets = [record.offset for record in records]
         legs = [(self._legs[name], theirs) for name, theirs in routed.items() if name in self._legs]
         if not legs:
             tracker.finish(offsets, WHOLE)
-            reason = "other_destination" if routed else "unrouted"
-            self._services.metrics.records_skipped.labels(reason).inc(len(records))
+            self._services.metrics.records_skipped.labels("other_destination").inc(len(records))
             return
         left = tracker.route(offsets, sum([leg.bit for leg, _ in legs]))
         for leg, theirs in legs:
             self._add(leg, tracker, zip(records, theirs, left, strict=True))
+
+    def skip(self, tracker: PartitionTracker, record: Record, reason: str) -> None:
+        """End a record that goes nowhere, because the user's rules say so."""
+        tracker.finish((record.offset,), WHOLE)
+        self._services.metrics.records_skipped.labels(reason).inc()
 
     def prepare_again(
         self, tracker: PartitionTracker, destination: str, routed: Sequence[tuple[Record, Routed]]
@@ -664,7 +712,7 @@ class Run:
         charge = charge_of(record)
         self._services.budget.add(charge)
         delivery = Delivery(record, tracker, leg.bit, NO_ITEM, routed.identity, charge, routed.first_dedup_id)
-        leg.deliverer.refuse(delivery, refusal)
+        leg.deliverer.refuse(delivery, refusal.bare())
 
     def offer(self) -> None:
         """Hand over what was prepared."""

@@ -37,6 +37,7 @@ from connector.pipeline.intake import Intake
 from connector.pipeline.offsets import NOTHING, PartitionTracker, Phase
 from connector.pipeline.rereading import Rereader
 from connector.records import Assigned, Commit, FinalFault, Position, Record, TopicPartition
+from connector.tasks import Supervisor
 from connector.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -173,6 +174,9 @@ class Runner:
         self._on_assignment = on_assignment
         self._rereader = rereader
         self._logged_full: set[TopicPartition] = set()
+        self._tasks: Supervisor[None] = Supervisor()
+        self._stop_by = float("inf")
+        """By when a stop has to be over (monotonic seconds)."""
         self._flow = Flow()
         self._stormy = False
         self._trackers: dict[TopicPartition, PartitionTracker] = {}
@@ -183,6 +187,8 @@ class Runner:
         """When the consumer was polled last (monotonic seconds); None before that."""
         self.joining_since: float | None = None
         """Since when the group has told this member nothing (monotonic seconds); None once it has."""
+        self.lost_at = float("-inf")
+        """When the group took partitions away without a rebalance (monotonic seconds)."""
 
     @property
     def assigned(self) -> frozenset[TopicPartition]:
@@ -198,11 +204,16 @@ class Runner:
         self._committed_at = self._clock.now()
         self.joining_since = self._committed_at
         self._time.begin(self._committed_at)
+        self._tasks.start(self._begin_stop(stop), "stop", None)
         try:
             while not stop.is_set():
                 await self._turn()
         finally:
-            await self._stop()
+            try:
+                await self._stop()
+            finally:
+                await self._tasks.close()
+        self._tasks.check()
 
     async def on_assign(self, partitions: Sequence[Assigned]) -> None:
         """Begin an epoch for each partition, with what the committed map says is finished."""
@@ -232,7 +243,8 @@ class Runner:
         self._metrics.rebalances.labels("lost").inc()
         # No drain and no commit: the new owner may have committed already, and ours would move the group backwards.
         gone = self._take_trackers(partitions, Phase.CLOSED)
-        self.joining_since = None if self._trackers else self._clock.now()
+        self.lost_at = self._clock.now()
+        self.joining_since = None if self._trackers else self.lost_at
         self._intake.forget(list(gone))
         for destination in self._destinations:
             destination.drop()
@@ -407,8 +419,9 @@ class Runner:
         # The share of the rate limit goes before the drain: the next owner may send as soon as it has the partition.
         self._on_assignment(frozenset(p for p, tracker in self._trackers.items() if tracker.open))
         self._intake.forget(leaving)
-        timeout = self._timing.drain_timeout
-        deadline = self._clock.now() + timeout
+        now = self._clock.now()
+        deadline = min(now + self._timing.drain_timeout, self._stop_by)
+        timeout = max(0.0, deadline - now)
         # Side by side: one after the other, a slow vendor would use up the time of all others.
         drains = [self._intake.drain(timeout), *(destination.drain(timeout) for destination in self._destinations)]
         in_time = all(await asyncio.gather(*drains))
@@ -417,7 +430,7 @@ class Runner:
             log.warning(
                 "drain.missed",
                 partitions=_names(leaving),
-                seconds=timeout,
+                seconds=round(timeout, 3),
                 message="requests were under way when limits.drain_timeout ended; their records may be delivered again",
             )
         # Also where the drain was missed: what has finished by now must not be sent again.
@@ -435,6 +448,16 @@ class Runner:
             self._metrics.forget_partition(*partition)
         self._flow.forget(gone)
         return gone
+
+    async def _begin_stop(self, stop: asyncio.Event) -> None:
+        """Begin to drain everything at once on a stop, also while a rebalance is being drained.
+
+        Otherwise the stop's own drain would begin after that of the rebalance, and take as long again.
+        """
+        await stop.wait()
+        self._stop_by = self._clock.now() + self._timing.drain_timeout
+        for destination in self._destinations:
+            destination.stop()
 
     async def _stop(self) -> None:
         # No retry, no probe and no half of a batch starts during the last drain.

@@ -83,6 +83,10 @@ class Skips:
             self._wanted[delivery] = skip
         return skip is not None
 
+    def put_off(self, delivery: Delivery) -> None:
+        """Note that a storm has set a delivery aside that is to be skipped: it is read again first."""
+        self._later[Place(delivery.tracker, delivery.record.offset, delivery.bit)] = self._wanted.pop(delivery)
+
     def take(self, batch: Batch) -> Batch:
         """Note that this batch of one was taken out of where it waited, and return it."""
         self._wanted[batch.deliveries[0]].taken = True

@@ -296,8 +296,8 @@ class VendorKind:
 
     `settings` is its settings model; `build` makes a vendor from them. `schema` is the full name of its contract
     schema. `fields` are the fields that a route may map, with the type of each. `rules` are the ids of the local
-    checks, each of which `rules:` can switch off. `codes` explains the vendor's documented codes to people; a key is a
-    code, or a code, a space and words of the vendor's message.
+    checks, each of which `rules:` can switch off; `rule_texts` says what each allows. `codes` explains the vendor's
+    documented codes to people; a key is a code, or a code, a space and words of the vendor's message.
 
     `as_json` are map fields of the schema that `encode` also accepts as an `orjson.Fragment`: JSON text of at least one
     named string, boolean, finite number or list of strings. A field arrives in this form where no route reads it, which
@@ -312,6 +312,7 @@ class VendorKind:
     rules: frozenset[str] = field(default_factory=frozenset)
     codes: Mapping[str, CodeMeaning] = field(default_factory=dict)
     as_json: frozenset[str] = frozenset()
+    rule_texts: Mapping[str, str] = field(default_factory=dict)
 
 
 class CodeMeaning(NamedTuple):

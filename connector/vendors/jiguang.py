@@ -47,7 +47,17 @@ from connector.vendors.base import (
     VendorKind,
     Verdict,
 )
-from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, epoch_millis, json_bytes, rule_ids, scalar, type_name
+from connector.vendors.checks import (
+    LONG_MAX,
+    LONG_MIN,
+    Rules,
+    epoch_millis,
+    json_bytes,
+    rule_ids,
+    rule_texts,
+    scalar,
+    type_name,
+)
 
 PAST_MS: Final = 366 * 24 * 3600 * 1000
 """How old an event may be: the vendor's limit is one year."""
@@ -122,6 +132,8 @@ _RECORD_FAULTS: Final = frozenset(CODES) - {"4000", "4100", "empty_200"}
 # More errors, or longer messages, say nothing more: hints only save requests, and reading them must stay cheap.
 _MOST_ERRORS: Final = 200
 _MOST_EMPTY: Final = 3
+_MOST_BLANK: Final = 16
+"""Bytes of white space that count as an empty body. An endless body is cut, and its end is not known."""
 _MOST_SEARCHES: Final = 50_000
 _MESSAGE_LIMIT: Final = 300
 
@@ -288,7 +300,7 @@ class Jiguang:
             return verdict
         rid = request_id(response.headers)
         if code is None:
-            if response.status == 200 and not response.body.strip():
+            if response.status == 200 and len(response.body) <= _MOST_BLANK and not response.body.strip():
                 return self._verdict_of_empty_200(rid)
             return verdict_of_unknown_body(response, self._log_text)
         if code == 0:
@@ -530,4 +542,5 @@ KIND: Final = VendorKind(
         "properties": FieldKind("map"),
     },
     rules=rule_ids("jiguang", RULES),
+    rule_texts=rule_texts("jiguang", RULES),
 )

@@ -36,7 +36,16 @@ from connector.vendors.base import (
     VendorKind,
     Verdict,
 )
-from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, rule_ids, scalar_or_same, type_name
+from connector.vendors.checks import (
+    LONG_MAX,
+    LONG_MIN,
+    Rules,
+    json_bytes,
+    rule_ids,
+    rule_texts,
+    scalar_or_same,
+    type_name,
+)
 
 OPTIONAL: Final = ("organizationId", "workspaceId", "entityId", "comeFrom", "eventChannel")
 REQUIRED: Final = ("customerId", "eventCode")
@@ -292,4 +301,5 @@ KIND: Final = VendorKind(
         "customerIdList": FieldKind("records"),
     },
     rules=rule_ids("quick_audience", RULES),
+    rule_texts=rule_texts("quick_audience", RULES),
 )

@@ -218,14 +218,14 @@ PIPELINE: Final = (
     Mutant(
         "drain for no time",
         "connector/pipeline/runner.py",
-        "        timeout = self._timing.drain_timeout\n",
-        "        timeout = 0.0\n",
+        "        deadline = min(now + self._timing.drain_timeout, self._stop_by)\n",
+        "        deadline = now\n",
     ),
     Mutant(
         "drain for ever",
         "connector/pipeline/runner.py",
-        "        timeout = self._timing.drain_timeout\n",
-        "        timeout = 1e9\n",
+        "        deadline = min(now + self._timing.drain_timeout, self._stop_by)\n",
+        "        deadline = now + 1e9\n",
     ),
     Mutant(
         "let a null value block its partition",

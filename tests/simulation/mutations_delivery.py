@@ -147,7 +147,7 @@ DELIVERY: Final = (
     Mutant(
         "give up what has no known outcome while nothing is accepted",
         "connector/delivery/outcome.py",
-        "if asked and not self._destination.evidence.is_outage and self._destination.holds.get(Kind.OUTAGE) is None:",
+        "if asked and not self._destination.evidence.is_outage and not self._destination.holds.blocking(batch.group):",
         "if asked:",
     ),
     Mutant(

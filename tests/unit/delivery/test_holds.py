@@ -153,4 +153,4 @@ def test_a_group_is_blocked_by_its_own_hold_and_the_destinations(scopes: list[st
         holds.begin(Kind.DENIED, "c", "why", now=0.0, wall=0.0, scope=scope)
     for group in ("vip", "free", "other"):
         assert bool(holds.blocking(group)) == (group in scopes or DESTINATION in scopes)
-    assert bool(holds) == bool(scopes)
+    assert bool(holds.active) == bool(scopes)

@@ -88,7 +88,7 @@ def test_every_record_is_sent_or_refused_or_skipped(tmp_path: Path) -> None:
         ("jg", "invalid", 3, 250),
         (None, "decode", 1, 253),
     ]
-    assert json.loads(sent.example or "")["cuid"] == 0
+    assert json.loads(sent.examples[0])["cuid"] == 0
     assert sum(found.read.values()) == 255 == sent.records + 3 + 1 + 1
 
 

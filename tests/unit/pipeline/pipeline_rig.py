@@ -146,6 +146,7 @@ class ModelDestination:
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
         """Take note of a broken rule, and end the delivery."""
+        assert refusal.__traceback__ is None, "its frames keep every record of the run"
         self.refused.append((delivery.record.offset, refusal.code))
         self.fly(delivery, 0.0)
 
