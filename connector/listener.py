@@ -7,6 +7,7 @@ bounds a few hundred half-open connections take the descriptors that deliveries 
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -34,6 +35,9 @@ HEADERS: Final[Mapping[str, str]] = {
     "X-Frame-Options": "DENY",
 }
 """Restrictive headers for responses that no browser has to render."""
+_HOSTS: Final = {"::": ("::", "0.0.0.0"), "127.0.0.1": ("127.0.0.1", "::1")}  # noqa: S104 -- only where configured
+"""What an address stands for: `::` is every address of both families, and loopback is that of the family there is."""
+_NO_SUCH_FAMILY: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def most_connections() -> int:
@@ -47,7 +51,8 @@ def most_connections() -> int:
 class Listener:
     """Serves an application on the first free port of several. `start` and `stop` once each, in one loop.
 
-    `headers` are added to every response that does not set them itself.
+    Host `::` serves IPv4 and IPv6; on a host with one family only, that one is served. `headers` are added to every
+    response that does not set them itself.
     """
 
     def __init__(
@@ -69,34 +74,60 @@ class Listener:
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         application.middlewares.insert(0, _mark_request)
         application.on_response_prepare.append(self._add_headers)
-        self._sockets: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._open: dict[_Connection, None] = {}
 
     @property
     def port(self) -> int | None:
         """The port that is listened on; None before `start` and after `stop`."""
-        return None if self._sockets is None else int(self._sockets.sockets[0].getsockname()[1])
+        return _port_of(self._servers[0]) if self._servers else None
 
     async def start(self) -> None:
         """Listen on the first port that is free. Raises the `OSError` of the last one."""
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
         for port in self._ports:
             try:
-                self._sockets = await loop.create_server(self._connection, self._host, port, backlog=self._most)
+                await self._open_servers(port)
             except OSError:
+                self._close_servers()
                 if port == self._ports[-1]:
                     await self._runner.cleanup()
                     raise
             else:
                 return
 
+    async def _open_servers(self, port: int) -> None:
+        """Listen on the port of each family that the host stands for. Raises `OSError` where none can be had."""
+        hosts = _HOSTS.get(self._host, (self._host,))
+        loop = asyncio.get_running_loop()
+        missing: OSError | None = None
+        for host in hosts:
+            try:
+                # Two sockets instead of one for both: an IPv4 client keeps its own address.
+                server = await loop.create_server(self._connection, host, port, backlog=128)
+            except OSError as error:
+                if error.errno not in _NO_SUCH_FAMILY:
+                    raise
+                missing = error
+                continue
+            if not server.sockets:  # asyncio passes over a family that the system does not have
+                continue
+            self._servers.append(server)
+            port = _port_of(server)
+            if self._host != "::":
+                return
+        if not self._servers:
+            raise missing or OSError(errno.EAFNOSUPPORT, "no such address on this host")
+
     async def stop(self) -> None:
         """Close the port; requests in flight get a second."""
-        sockets, self._sockets = self._sockets, None
-        if sockets is not None:
-            sockets.close()
+        self._close_servers()
         await self._runner.cleanup()
+
+    def _close_servers(self) -> None:
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
 
     def opened(self, connection: _Connection) -> bool:
         """Count a connection; whether it may stay. In place of a new one, the oldest that has no request is closed.
@@ -124,6 +155,10 @@ class Listener:
 
     async def _add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
         _restrict(response, self._headers)
+
+
+def _port_of(server: asyncio.Server) -> int:
+    return int(server.sockets[0].getsockname()[1])
 
 
 class _Connection(web.RequestHandler):

@@ -7,6 +7,7 @@ what it shows. Everything that a command prints goes through this module.
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from connector.config.loader import Loaded, load, secret_values
+from connector.config.loader import Further, Loaded, load, secret_values
 from connector.telemetry.terminal import visible as visible  # noqa: PLC0414 -- commands import it from here
 from connector.telemetry.terminal import visible_json
 
@@ -48,8 +49,8 @@ def say(message: str) -> None:
     sys.stderr.write(visible(message) + "\n")
 
 
-def read_config(file: Path) -> Loaded:
-    """Read the configuration with the installed vendors, and hide its secrets in logs."""
+def read_config(file: Path, further: Further | None = None) -> Loaded:
+    """Read the configuration with the installed vendors, and hide its secrets in logs; `further` as in `load`."""
     from connector.telemetry.logs import register_secrets
     from connector.vendors import kinds
 
@@ -58,6 +59,7 @@ def read_config(file: Path) -> Loaded:
         file,
         {name: vendor.settings for name, vendor in known.items()},
         rules={name: vendor.rules for name, vendor in known.items()},
+        further=further,
     )
     register_secrets(secret_values(loaded.settings))
     return loaded
@@ -69,7 +71,21 @@ def begin(file: Path) -> Loaded:
 
     loaded = read_config(file)
     configure(loaded.settings.log)
+    # Headers are many small tuples that form no cycles: at Python's 700 the collector takes a quarter of a reading.
+    gc.set_threshold(20_000, 20, 100)
     return loaded
+
+
+def read_event_file(name: str, option: str) -> str:
+    """Return the text of an event file, or of standard input for `-`; exits with 2 if it cannot be read."""
+    if name == "-":
+        return sys.stdin.read()
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        fail(f"{option} {name} is not UTF-8 text; write the events as JSON", BAD_CONFIGURATION)
+    except OSError as error:
+        fail(f"{option} {name} cannot be read: {error.strerror}", BAD_CONFIGURATION)
 
 
 def refuse_unknown(loaded: Loaded, destination: str | None) -> None:
@@ -193,6 +209,12 @@ def safe(text: str) -> str:
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """Return a count with its noun, such as `1 dead letter` and `2,000 dead letters`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def skipped_text(reason: str) -> str:
+    """Return why a record goes nowhere on purpose, as a phrase."""
+    known = {"unrouted": "no route matches, and unrouted is skip", "sample": "not in the route's sample"}
+    return known.get(reason, f"{reason} drops it")
 
 
 def bytes_text(data: bytes | None) -> str:

@@ -12,13 +12,14 @@ import typer
 from pydantic import SecretStr
 
 from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, File, fail, read_config, refuse_unknown, visible
+from connector.cli.completion import complete_destination, complete_topic
 from connector.config.loader import Loaded
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination.", autocompletion=complete_destination)]
 Url = Annotated[
     str | None, typer.Option(metavar="URL", help="The port of a running member. Default: the configured one.")
 ]
-Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="The record's topic.")]
+Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="The record's topic.", autocompletion=complete_topic)]
 Partition = Annotated[int, typer.Argument(metavar="PARTITION", min=0, help="Its partition.")]
 Offset = Annotated[int, typer.Argument(metavar="OFFSET", min=0, help="Its offset.")]
 
@@ -156,5 +157,5 @@ def is_open(address: str) -> bool:
 
 def server_url(host: str, port: int) -> str:
     """Return the address of a member that listens on `host`, as seen from its own machine."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 -- read, not bound
+    reached = {"0.0.0.0": "127.0.0.1", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 -- read, not bound
     return f"http://{reached}:{port}"

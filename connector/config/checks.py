@@ -9,16 +9,16 @@ from typing import Final
 
 from pydantic import SecretStr, ValidationError
 
+from connector.config.base import Model
 from connector.config.errors import suggest
 from connector.config.models import (
     BatchSettings,
     DestinationSettings,
     DocumentedLimits,
     KafkaSettings,
-    Model,
-    RouteSettings,
     Settings,
 )
+from connector.config.routes import RouteSettings
 from connector.config.yaml import join
 from connector.errors import ConfigFault
 

@@ -83,6 +83,7 @@ class Console:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._state.searches.stop)
         await asyncio.to_thread(self._state.feed.stop)
 
     async def _read_events(self, past_events: Callable[[float], Sequence[Mapping[str, Any]]]) -> None:

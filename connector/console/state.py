@@ -18,6 +18,7 @@ from connector.console.links import Links
 from connector.console.masking import Mask
 from connector.console.rendering import Page
 from connector.console.sampling import Backlog, Sampler
+from connector.console.search import Searches, SearchPorts
 from connector.console.security import ProxySignIn, Session, SignInGuard, caller
 from connector.console.timeline import Chronicle, Happening, read_events
 from connector.dead_letters.filters import Filter
@@ -35,14 +36,17 @@ class ConsolePorts:
 
     `tail` follows the dead-letter topic, `fetch` returns its records at some partitions and offsets, and `dead_letters`
     reads those that match a filter (with True the resolved ones too) and reports its progress. `inspect` decodes and
-    prepares a dead letter by today's rules. All raise `ConnectorError` if they cannot. `own_events` is what this
-    process did; `past_events` blocks, and returns what the topic of events has from a time (epoch seconds) on.
+    prepares a dead letter by today's rules; `decode` only decodes it. `search` reads for searches. All raise
+    `ConnectorError` if they cannot. `own_events` is what this process did; `past_events` blocks, and returns what the
+    topic of events has from a time (epoch seconds) on.
     """
 
     tail: Callable[[], Tail]
     fetch: Callable[[Sequence[tuple[int, int]]], Sequence[Record]]
     dead_letters: Callable[[Filter, bool, Progress], Iterator[DeadLetterEntry]]
     inspect: Callable[[DeadLetterEntry], Awaitable[Inspection]]
+    decode: Callable[[DeadLetterEntry], Awaitable[Inspection]]
+    search: SearchPorts
     replays: ReplayService
     backlog: Backlog
     audit: AuditTopic | None
@@ -64,11 +68,12 @@ class ConsoleState:
         self.settings = settings
         self.ports = ports
         self.clock = ports.clock
-        self.mask = Mask(own.mask)
+        self.mask = Mask([*own.mask, *settings.hashed_paths])
         self.links = Links(own.links)
         self.guard = SignInGuard(roles=own.roles, names=own.hosts, clock=ports.clock, proxy=proxy)
         self.index = DeadLetterIndex(own.letters)
         self.feed = Feed(self.index, ports.tail)
+        self.searches = Searches(self.index, ports.search)
         self.chronicle = Chronicle()
         self.sampler = Sampler(
             members,

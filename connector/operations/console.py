@@ -14,6 +14,7 @@ from connector.config.loader import KafkaSettings, Loaded, Settings
 from connector.console.application import Console, ConsolePorts
 from connector.console.feed import Tail
 from connector.console.sampling import PartitionBacklog
+from connector.console.search import SearchPorts
 from connector.console.state import Progress
 from connector.dead_letters.archive import Archive
 from connector.dead_letters.filters import Filter
@@ -24,6 +25,7 @@ from connector.kafka.producer import KafkaProducer
 from connector.kafka.topic_reader import TopicReader, TopicTail
 from connector.kafka.topics import OwnTopic, TopicCheck, TopicSelection
 from connector.operations import offsets
+from connector.operations.events import matching_events
 from connector.operations.inspect import DeadLetterExaminer
 from connector.operations.replay import KafkaReplayService
 from connector.operations.timeline import PastEvents
@@ -52,8 +54,14 @@ async def serving(loaded: Loaded, members: Sequence[str], *, sparse: bool = Fals
     ports = ConsolePorts(
         tail=lambda: rules.note_cluster(TopicTail(settings.kafka, settings.dead_letter_topic)),
         fetch=lambda places: list(reader.at(settings.dead_letter_topic, places)),
-        dead_letters=lambda wanted, resolved, progress: _dead_letters(settings, wanted, progress, resolved=resolved),
+        dead_letters=lambda wanted, resolved, progress: _dead_letters(loaded, wanted, progress, resolved=resolved),
         inspect=rules.inspect,
+        decode=rules.decode,
+        search=SearchPorts(
+            records=lambda progress: _records(settings, progress),
+            fetch=lambda places: list(reader.at(settings.dead_letter_topic, places)),
+            matching=lambda wanted: matching_events(loaded, wanted),
+        ),
         replays=KafkaReplayService(loaded),
         backlog=backlog.read,
         audit=audit,
@@ -94,11 +102,16 @@ async def _write_events(settings: KafkaSettings, topic: str, timeline: Timeline,
         await producer.close(1.0)
 
 
-def _dead_letters(
-    settings: Settings, wanted: Filter, progress: Progress, *, resolved: bool
-) -> Iterator[DeadLetterEntry]:
-    """Read the topic twice: once for what is resolved, once for the dead letters."""
+def _records(settings: Settings, progress: Progress) -> Iterator[Record]:
+    """Read the topic once."""
     with TopicReader(settings.kafka) as reader:
+        yield from reader.whole(settings.dead_letter_topic).records(progress)
+
+
+def _dead_letters(loaded: Loaded, wanted: Filter, progress: Progress, *, resolved: bool) -> Iterator[DeadLetterEntry]:
+    """Read the topic twice: once for what is resolved, once for the dead letters."""
+    settings = loaded.settings
+    with TopicReader(settings.kafka) as reader, matching_events(loaded, wanted) as applied:
         topic, passes = reader.whole(settings.dead_letter_topic), 0
 
         def records(_what: str) -> Iterator[Record]:
@@ -107,7 +120,7 @@ def _dead_letters(
             return topic.records(lambda done, total: progress(before + done, 2 * total))
 
         archive = Archive(records, lambda places: reader.at(settings.dead_letter_topic, places), topic.cluster_id)
-        yield from archive.dead_letters(wanted, resolved=resolved)
+        yield from archive.dead_letters(applied, resolved=resolved)
 
 
 class _Rules:
@@ -125,9 +138,16 @@ class _Rules:
 
     async def inspect(self, dead_letter: DeadLetterEntry) -> Inspection:
         """Return what a dead letter holds, and what would be sent."""
+        return await self._opened().inspect(dead_letter)
+
+    async def decode(self, dead_letter: DeadLetterEntry) -> Inspection:
+        """Return what a dead letter holds."""
+        return await self._opened().decode(dead_letter)
+
+    def _opened(self) -> DeadLetterExaminer:
         if self._examiner is None:
             self._examiner = DeadLetterExaminer(self._loaded, self._cluster_id)
-        return await self._examiner.inspect(dead_letter)
+        return self._examiner
 
     async def close(self) -> None:
         """Close the registry client."""

@@ -35,6 +35,7 @@ from connector.clock import Clock
 from connector.config.loader import StormSettings
 from connector.errors import Refusal
 from connector.pipeline.offsets import PartitionTracker
+from connector.recent import Recent
 from connector.records import Position
 
 Reason = tuple[str, str]
@@ -42,6 +43,8 @@ Reason = tuple[str, str]
 
 FIRST_PROBE: Final = 1.0
 LONGEST_PROBE: Final = 60.0
+_REASONS: Final = 100
+"""Of how many storms that are over the probes are remembered: the codes are the vendor's."""
 CALM: Final = 600.0
 """Seconds after a storm's end after which its next one is a new one, whose probes begin soon again."""
 
@@ -98,9 +101,14 @@ class StormGuard:
         while len(self._window) > most:
             self._drop_oldest()
 
+    @property
+    def counting(self) -> bool:
+        """Whether acceptances count: something was refused, or a reason is let through."""
+        return self._settings is not None and bool(self._refused or self._open)
+
     def accepted(self, count: int) -> None:
-        """Count accepted records. Cheap while nothing was refused."""
-        if self._settings is None or not (self._refused or self._open):
+        """Count accepted records."""
+        if self._settings is None or not self.counting:
             return
         for _ in range(min(count, self._settings.records)):
             self._push(None)
@@ -182,8 +190,10 @@ class Storms:
         self._wait = wait
         self._on_change = on_change
         self._storms: dict[Reason, _Storm] = {}
-        self._past: dict[Reason, tuple[int, float]] = {}
+        self._past: Recent[Reason, tuple[int, float]] = Recent(_REASONS)
         self._let_go: deque[Place] = deque()
+        self.quiet = True
+        """Whether nothing was refused lately, so that no acceptance has to be counted."""
 
     def __bool__(self) -> bool:
         """Whether anything is in a storm."""
@@ -205,6 +215,7 @@ class Storms:
     def accepted(self, count: int) -> None:
         """Count records that were not refused."""
         self._guard.accepted(count)
+        self.quiet = not (self._storms or self._guard.counting)
 
     def refused(self, cause: str, code: str, why: str, place: Place) -> bool:
         """Count a refusal; return True where the record is set aside instead of becoming a dead letter.
@@ -212,11 +223,14 @@ class Storms:
         `why` is what a person is shown where this is one too many.
         """
         reason = (cause, code)
+        self.quiet = False
         self._probe_ended(place)
         storm = self._storms.get(reason)
         if storm is None:
             if not self._guard.refused(cause, code):
                 return False
+            if not place.tracker.open:
+                return True  # a storm begins with a record that is set aside
             storm = self._begin(reason, why)
         if place.tracker.open:  # else the next owner of the partition comes to it
             storm.aside[place] = None
@@ -231,7 +245,7 @@ class Storms:
         for place in places:
             if (reason := probes.get(place)) is not None:
                 storm = self._end(reason)
-                self._past[reason] = (storm.probes + 1, self._clock.now())
+                self._past.put(reason, (storm.probes + 1, self._clock.now()))
                 self._guard.clear(reason)
                 log.info("storm.ended", **self._scope, cause=reason[0], code=reason[1], records=len(storm.aside))
 
@@ -250,11 +264,15 @@ class Storms:
         """Let one record go that is set aside; return whether it was."""
         for storm in self._storms.values():
             if place in storm.aside:
-                self._remove(storm, place)
+                del storm.aside[place]
                 self._let_go.appendleft(place)
                 self._end_empty()
                 return True
         return place in self._let_go
+
+    def is_probe(self, place: Place) -> bool:
+        """Whether a record is a storm's probe now, perhaps not read again yet."""
+        return any(storm.probing == place for storm in self._storms.values())
 
     def forget(self) -> None:
         """Forget the records whose partition is leaving."""
@@ -282,8 +300,11 @@ class Storms:
         return due
 
     def let_go(self, most: int) -> list[Place]:
-        """Return records to take in again because their storm is over."""
-        return [self._let_go.popleft() for _ in range(min(most, len(self._let_go)))]
+        """Return records to take in again because their storm is over. Until then they count as set aside."""
+        places = [self._let_go.popleft() for _ in range(min(most, len(self._let_go)))]
+        for place in places:
+            place.tracker.set_aside -= 1
+        return places
 
     def put_back(self, places: Iterable[Place]) -> None:
         """Take back what could not be read again now."""
@@ -294,7 +315,7 @@ class Storms:
             else:
                 self._probe_later(storm)
                 storm.aside[place] = None
-                place.tracker.set_aside += 1
+            place.tracker.set_aside += 1
 
     def kept(self) -> list[Place]:
         """Return every record of which only the position is kept."""
@@ -316,7 +337,7 @@ class Storms:
 
     def _begin(self, reason: Reason, why: str) -> _Storm:
         now = self._clock.now()
-        probes, ended = self._past.pop(reason, (0, now))
+        probes, ended = self._past.get(reason) or (0, now)
         probes = probes if now - ended < CALM else 0
         storm = self._storms[reason] = _Storm(why, self._clock.wall(), now + self._wait(probes), probes)
         log.warning(
@@ -332,8 +353,6 @@ class Storms:
 
     def _end(self, reason: Reason) -> _Storm:
         storm = self._storms.pop(reason)
-        for place in storm.aside:
-            place.tracker.set_aside -= 1
         self._let_go.extend(storm.aside)
         self._on_change()
         return storm
@@ -342,7 +361,7 @@ class Storms:
         """End storms that have nothing set aside. The window stays: the next such refusal begins it again, at once."""
         for reason in [reason for reason, storm in self._storms.items() if not storm.aside and storm.probing is None]:
             storm = self._end(reason)
-            self._past[reason] = (storm.probes, self._clock.now())
+            self._past.put(reason, (storm.probes, self._clock.now()))
 
     def _remove(self, storm: _Storm, place: Place) -> None:
         del storm.aside[place]

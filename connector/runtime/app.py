@@ -13,16 +13,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
 from connector import __version__, vendors
 from connector.clock import Clock, SystemClock
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder
 from connector.codec.registry import Registry
-from connector.codec.schemas import Schema, load_contracts
+from connector.codec.schemas import Schema, known_schemas, load_contracts, own_schemas
 from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
@@ -34,7 +34,7 @@ from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.kafka.receipts import ReceiptWriter, ResultsWriter
 from connector.kafka.topics import TopicCheck, TopicReport
 from connector.routing.compiler import passed_on, reads_keys
-from connector.runtime.checks import check_routes, known_schemas, open_registry, own_schemas, own_topics
+from connector.runtime.checks import check_routes, open_registry, own_topics
 from connector.runtime.events import write_events
 from connector.runtime.handover import take_over
 from connector.runtime.http import Server
@@ -48,10 +48,14 @@ from connector.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from connector.runtime.tracing import OtelTracer
 
+T = TypeVar("T")
+
 log = structlog.get_logger()
 
 GC_THRESHOLD: Final = 20_000
 """Net new objects before the collector looks at the youngest; Python's default is 700."""
+SESSION_MS: Final = 45_000
+"""The session time-out of Kafka's clients and, under KIP-848, of its brokers."""
 STOP_MARGIN: Final = 5.0
 """Seconds beyond `limits.drain_timeout` after which a stopping process has ended."""
 _LAST_RESORT: Final = 1.0
@@ -92,8 +96,15 @@ async def serve(
     topics = [topic for topic in settings.kafka.topics if not topic.startswith("^")]
     metrics.begin(names, [*topics, settings.replay_topic])
     group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
+    session = float(settings.kafka.client.get("session.timeout.ms", SESSION_MS)) / 1000
     events_topic = settings.console.events_topic
-    member = Member(group, clock, settings.limits.drain_timeout, writes_events=events_topic is not None)
+    member = Member(
+        group,
+        clock,
+        settings.limits.drain_timeout,
+        session_timeout=session,
+        writes_events=events_topic is not None,
+    )
     logs.listen(member.timeline.note)
     metrics.watch_process()
     metrics.on_scrape(lambda: member.update_gauges(metrics))
@@ -114,10 +125,7 @@ async def serve(
         if on_ready is not None:
             on_ready(server.port)
         log.info("connector.started", version=__version__, group=group, port=server.port)
-        report = await _reach(settings, clock, member, stop)
-        if report is not None:
-            async with Groups(settings.kafka) as groups:
-                await take_over(groups, settings, destination, clock)
+        report = await _unless_stopped(_prepare(settings, destination, clock, member), stop)
         if report is not None:
             await _run(configuration, destination, group, report, member, metrics, clock, stop)
     finally:
@@ -128,21 +136,26 @@ async def serve(
     return 0
 
 
-async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio.Event) -> TopicReport | None:
-    """Wait for a broker and check the topics; None if it was stopped meanwhile."""
+async def _prepare(settings: Settings, destination: str | None, clock: Clock, member: Member) -> TopicReport:
+    """Wait for a broker, check the topics, and take over the other side's progress."""
     async with TopicCheck(settings.kafka, clock=clock) as check:
-        waiting = asyncio.create_task(check.wait(member.waiting))
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                return None
-            await waiting
-        finally:
-            for task in (waiting, stopped):
-                task.cancel()
-            await asyncio.gather(waiting, stopped, return_exceptions=True)
-        return await check.check(settings.kafka.topics, own_topics(settings))
+        await check.wait(member.waiting)
+        report = await check.check(settings.kafka.topics, own_topics(settings))
+    async with Groups(settings.kafka) as groups:
+        await take_over(groups, settings, destination, clock)
+    return report
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """Return what `work` returns; None if `stop` came first: then it is cancelled."""
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        for task in (working, stopped):
+            task.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
 
 
 async def _run(

@@ -30,8 +30,8 @@ ASK_SECONDS: Final = 5.0
 """How often the group is asked whether it has this member, while the member has no partitions."""
 REBALANCE_SECONDS: Final = 10.0
 """How long a member that had partitions may have none before it is no longer ready: rebalances take seconds."""
-SESSION_SECONDS: Final = 60.0
-"""Above the session time-out, within which a group still counts a member that is gone; Kafka's default is 45 s."""
+SESSION_MARGIN: Final = 5.0
+"""Seconds beyond the session time-out within which a group may still count a member that is gone."""
 SILENT_SECONDS: Final = 15.0
 """How long a member may have no partitions before that is logged, with the reason."""
 
@@ -53,8 +53,17 @@ class Member:
     Everything except the actions is quick, so that the port can answer while the loop is busy.
     """
 
-    def __init__(self, group: str, clock: Clock, drain_timeout: float, *, writes_events: bool = False) -> None:
+    def __init__(
+        self,
+        group: str,
+        clock: Clock,
+        drain_timeout: float,
+        *,
+        session_timeout: float = 45.0,
+        writes_events: bool = False,
+    ) -> None:
         self._group = group
+        self._session_timeout = session_timeout
         self._clock = clock
         self._drain_timeout = drain_timeout
         self._judge: StuckJudge | None = None
@@ -135,7 +144,7 @@ class Member:
         """
         since, is_logged = self._clock.now(), False
         while True:
-            if self._has_partitions():
+            if self._pipeline is not None and self._pipeline.runner.assigned:
                 self._unassigned, since, is_logged = JOINING, self._clock.now(), False
             else:
                 self._unassigned = await self._ask(why_unassigned)
@@ -150,10 +159,11 @@ class Member:
             reason = await why_unassigned()
         except ConnectorError as error:
             return str(error)
-        if reason is None and self._assigned_at is not None:
-            # Its own session of a moment ago still counts as a member: it may be waiting for itself.
-            is_recent = self._clock.now() - self._assigned_at < SESSION_SECONDS
-            return JOINING if is_recent else None
+        if reason is None and self._pipeline is not None:
+            # Its own session of a moment ago still counts as a member, so it may be waiting for itself. Not so where
+            # its partitions were revoked: then others have them.
+            lost_since = self._clock.now() - self._pipeline.runner.lost_at
+            return JOINING if lost_since < self._session_timeout + SESSION_MARGIN else None
         return reason
 
     def status(self) -> Mapping[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any, Final, TypeVar
 
 from connector.clock import Clock
 from connector.config.loader import DestinationSettings, Settings, StormSettings
-from connector.delivery.destination import AnswerSink, DeadLetterSink, Destination, Ports, ReceiptSink
+from connector.delivery.destination import AnswerSink, Destination, Ports, ReceiptSink
 from connector.delivery.request import Tracer, Transport
 from connector.delivery.states import Cause
 from connector.delivery.worker import Worker
 from connector.pipeline.flow import Budget
-from connector.pipeline.intake import EventDecoder, Intake, Services
+from connector.pipeline.intake import DeadLetterSink, EventDecoder, Intake, Services
 from connector.pipeline.offset_map import MAX_TEXT
 from connector.pipeline.rereading import Rereader
 from connector.pipeline.runner import RecordSource, Runner, Timing

@@ -25,11 +25,11 @@ from pydantic import BaseModel, SecretStr
 
 from connector import vendors
 from connector.clock import Clock
+from connector.codec.schemas import known_schemas, own_schemas
 from connector.config.loader import DestinationSettings, Loaded, Settings, secret_values
 from connector.errors import ConnectorError
 from connector.routing.compiler import passed_on, reads_keys
 from connector.routing.table import RouteTable
-from connector.runtime.checks import known_schemas, own_schemas
 from connector.runtime.pipeline import Pipeline
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics

@@ -398,6 +398,7 @@ class Metrics:
         self.registry.register(self._refresh)
         self._definitions = {definition.name: definition for definition in DEFINITIONS}
         self._metrics: dict[str, Counter | Gauge | Histogram] = {}
+        self._destinations: frozenset[str] | None = None
         self.records_consumed = self._counter("records_consumed_total")
         self.records_delivered = self._counter("records_delivered_total")
         self.records_dead_lettered = self._counter("records_dead_lettered_total")
@@ -453,6 +454,7 @@ class Metrics:
 
     def begin(self, destinations: Collection[str], topics: Collection[str]) -> None:
         """Create every series whose labels are known, at 0: an increase from nothing to 60 is none to Prometheus."""
+        self._destinations = frozenset(destinations)
         known = {"destination": destinations, "topic": topics}
         for definition in DEFINITIONS:
             values = known | ({definition.labels[-1]: definition.values} if definition.values else {})
@@ -462,6 +464,14 @@ class Metrics:
                         self._metrics[definition.name].labels(*labels)
         for cause in UNROUTED_CAUSES:
             self.records_dead_lettered.labels("", cause)
+
+    def count_dead_letter(self, destination: str | None, cause: str) -> None:
+        """Count a dead letter; one for a destination that is not configured counts as one without a destination.
+
+        That name may come from a replayed record's headers, which can hold any number of names.
+        """
+        known = self._destinations is None or destination in self._destinations
+        self.records_dead_lettered.labels((destination if known else None) or "", cause).inc()
 
     def set_state(self, destination: str, state: str) -> None:
         """Set which of `STATES` a destination is in."""

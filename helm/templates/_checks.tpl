@@ -65,7 +65,7 @@
 {{- if not (or $tokens.look $tokens.act $own.token $own.proxy) -}}
 {{- fail "console.enabled is true, and config.console has neither tokens nor a proxy: everyone who reaches the page could read dead letters. Put a token into a Secret, set existingSecret to its name, and set config.console.tokens.act to ${file:/run/secrets/connector/KEY}; tokens.look only looks. Or set config.console.proxy for sign-in by a trusted proxy." -}}
 {{- end -}}
-{{- if has (toString (default "0.0.0.0" $own.host)) (list "127.0.0.1" "localhost" "::1") -}}
+{{- if has (toString (default "::" $own.host)) (list "127.0.0.1" "localhost" "::1") -}}
 {{- fail "config.console.host is a loopback address, which the console's Service cannot reach: remove it." -}}
 {{- end -}}
 {{- if and (hasKey $own "port") (not (regexMatch "^(102[4-9]|10[3-9][0-9]|1[1-9][0-9]{2}|[2-9][0-9]{3}|[1-9][0-9]{4})$" (toString $own.port))) -}}
@@ -127,7 +127,7 @@
 {{- end -}}
 {{- end -}}
 {{- $server := default dict $config.server -}}
-{{- if has (toString (default "0.0.0.0" $server.host)) (list "127.0.0.1" "localhost" "::1") -}}
+{{- if has (toString (default "::" $server.host)) (list "127.0.0.1" "localhost" "::1") -}}
 {{- fail "config.server.host is a loopback address, which probes and Prometheus cannot reach: remove it." -}}
 {{- end -}}
 {{- if and (hasKey $server "port") (not (regexMatch "^(102[4-9]|10[3-9][0-9]|1[1-9][0-9]{2}|[2-9][0-9]{3}|[1-9][0-9]{4})$" (toString $server.port))) -}}
@@ -251,7 +251,7 @@ connector.yaml: |
 {{/* The configuration file. JSON is valid YAML, and keeps whole numbers whole. */}}
 {{- define "connector.config" -}}
 {{- $config := include "connector.given" . | fromJson -}}
-{{- $_ := set $config "server" (merge (dict) (default dict $config.server) (dict "host" "0.0.0.0" "port" 8080)) -}}
+{{- $_ := set $config "server" (merge (dict) (default dict $config.server) (dict "host" "::" "port" 8080)) -}}
 {{- /* A browser or a person in the cluster may ask by the Service's name; NAME.NAMESPACE could also be a public domain. */}}
 {{- $full := include "connector.fullname" . -}}
 {{- $hosts := concat (default list $config.server.hosts) (list $full (printf "%s.%s" $full .Release.Namespace)) -}}
@@ -265,7 +265,7 @@ connector.yaml: |
 {{- $ingress := .Values.console.ingress -}}
 {{- $service := include "connector.consoleName" . -}}
 {{- $names := list $service (printf "%s.%s" $service .Release.Namespace) (printf "%s.%s.svc" $service .Release.Namespace) -}}
-{{- $own := dict "host" "0.0.0.0" "port" 8090 "hosts" (ternary (concat (prepend $ingress.extraHosts $ingress.host) $names) $names $ingress.enabled) -}}
+{{- $own := dict "host" "::" "port" 8090 "hosts" (ternary (concat (prepend $ingress.extraHosts $ingress.host) $names) $names $ingress.enabled) -}}
 {{- $_ := set $own "members" (list (printf "http://%s:%s" (include "connector.fullname" .) (include "connector.port" .))) -}}
 {{- $_ := set $config "console" (merge (dict) (default dict $config.console) $own) -}}
 {{- end -}}

@@ -122,7 +122,7 @@ def test_connector_accepts_the_rendered_configuration(
     models, rules = {n: kind.settings for n, kind in known.items()}, {n: kind.rules for n, kind in known.items()}
     assert load(path, models, variables, rules).settings.destinations
     server = json.loads(content)["server"]
-    assert server["host"] == "0.0.0.0"
+    assert server["host"] == "::"
     assert member["ports"] == [{"name": "http", "containerPort": server["port"]}]
     probes = {probe: member[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")}
     assert probes == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}

@@ -64,7 +64,7 @@ def test_console_is_reachable_through_its_ingress() -> None:
     backend = rule["http"]["paths"][0]["backend"]["service"]
     assert backend == {"name": "r-connector-console", "port": {"name": "console"}}
     own = json.loads(configuration(manifests)["connector.yaml"])["console"]
-    assert own["host"] == "0.0.0.0"
+    assert own["host"] == "::"
     assert {rule["host"], other["host"]} <= set(own["hosts"])
     assert own["members"] == ["http://r-connector:8080"]
     assert own["tokens"] == {role: f"${{file:/run/secrets/connector/console-{role}}}" for role in ("look", "act")}

@@ -12,18 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from connector.console.columns import MOST_TEXTS, OTHER, BytesColumn, IdColumn, TextColumn, packed
 from connector.console.feed import Feed
-from connector.console.index import (
-    MOST_TEXTS,
-    OTHER,
-    BytesColumn,
-    DeadLetterIndex,
-    IdColumn,
-    Query,
-    TextColumn,
-    packed,
-    round_width,
-)
+from connector.console.index import DeadLetterIndex, Query, round_width
 from connector.dead_letters.reader import DeadLetterEntry, Survey, read_dead_letters
 from connector.records import Record
 from tests.unit.dead_letters.test_dead_letter_reader import TOPIC, at_their_places, dead, identity, resolution
@@ -190,8 +181,8 @@ def memory_of(made: list[Record], patch: pytest.MonkeyPatch) -> tuple[int, int]:
 
     What all rows share is made smaller here, so that few records show what each of them takes.
     """
-    patch.setattr("connector.console.index.MOST_TEXTS", 1000)
-    patch.setattr("connector.console.index._RECENT", 100)
+    patch.setattr("connector.console.columns.MOST_TEXTS", 1000)
+    patch.setattr("connector.console.columns._RECENT", 100)
     index, taken = DeadLetterIndex(1_000_000), []
     tracemalloc.start()
     try:

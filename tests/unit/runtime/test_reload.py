@@ -12,9 +12,8 @@ import yaml
 
 from connector import vendors
 from connector.config.loader import Loaded, RetrySettings, StormSettings, load
-from connector.delivery.holds import Holds
 from connector.delivery.pacing import Backoff, TokenBucket
-from connector.delivery.states import Event, Kind
+from connector.delivery.states import Event, Holds, Kind
 from connector.errors import ConfigurationError
 from connector.pipeline.storms import StormGuard
 from connector.runtime.reload import Configuration, sorted_out, stamps
