@@ -20,6 +20,7 @@ from connector.cli.common import BAD_CONFIGURATION, FAILED, counted, fail
 from connector.cli.console import console
 from connector.cli.demo import demo
 from connector.cli.dlq import dlq
+from connector.cli.erase import erase
 from connector.cli.explain import explain
 from connector.cli.member import hold, release, skip
 from connector.cli.offsets import offsets
@@ -138,4 +139,5 @@ for command in _COMMANDS:
     app.command()(command)
 dlq.command()(replay)
 dlq.command()(discard)
+dlq.command()(erase)
 app.add_typer(dlq)
