@@ -52,7 +52,8 @@ class CompileHook(BuildHookInterface[Any]):
             package = self.folder / module.parent
             package.mkdir(parents=True, exist_ok=True)
             (package / "__init__.py").touch()
-            shutil.copy(Path(self.root) / module, package)
+            for source in (Path(self.root) / module, *(Path(self.root) / module.parent).glob("*.pxi")):
+                shutil.copy(source, package)
         command = [sys.executable, "-m", "Cython.Build.Cythonize", "--inplace", "-3", *map(str, MODULES)]
         done = subprocess.run(  # noqa: S603 -- this interpreter, on our own files
             command, cwd=self.folder, capture_output=True, text=True, check=False

@@ -312,7 +312,7 @@ def show_stats(counts: Sequence[Count]) -> None:
 
 def show_dead_letter(history: DeadLetterHistory, inspection: Inspection) -> None:
     """Print one dead letter in full: why, where from, the event, what would be sent today, and its history."""
-    print_pairs(_header_lines(history.dead_letter))
+    print_pairs(_header_lines(history.dead_letter, inspection.hidden))
     show_inspection(inspection)
     print_heading("History")
     for when, what in _history_lines(history):
@@ -351,20 +351,17 @@ def dead_letter_json(history: DeadLetterHistory, inspection: Inspection) -> dict
     }
 
 
-def _header_lines(dead_letter: DeadLetterEntry) -> Iterator[tuple[str, str]]:
-    """Yield what the dead letter's headers say, in words."""
+def _header_lines(dead_letter: DeadLetterEntry, hidden: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield what the dead letter's headers say, in words, without what is `hidden`."""
+    from connector.console.masking import cover
     from connector.dead_letters.block import time_text as moment
-    from connector.vendors import code_meaning
+    from connector.vendors import explained
 
     facts = dead_letter.facts
     yield "id", facts.id
     yield "state", dead_letter.state
     yield "cause", facts.cause if facts.code is None else f"{facts.cause}, {facts.code}"
-    yield "reason", facts.message
-    explained = code_meaning(facts.vendor, facts.code, facts.message)
-    if explained is not None:
-        yield "meaning", explained.meaning
-        yield "solution", explained.solution
+    yield "reason", explained(facts.vendor, facts.code, facts.message)
     if facts.field is not None:
         yield "field", facts.field
     if facts.destination is not None:
@@ -381,7 +378,7 @@ def _header_lines(dead_letter: DeadLetterEntry) -> Iterator[tuple[str, str]]:
     if facts.edited:
         yield "edited", " ".join(facts.edited)
     if dead_letter.record.key is not None:
-        yield "key", bytes_text(dead_letter.record.key)
+        yield "key", cover(bytes_text(dead_letter.record.key), hidden)
 
 
 def _history_lines(history: DeadLetterHistory) -> Iterator[tuple[str, str]]:

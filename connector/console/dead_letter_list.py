@@ -17,6 +17,7 @@ from connector.console.rendering import Notice
 from connector.console.search import Search
 from connector.dead_letters.export import FORMATS
 from connector.dead_letters.replay import MAX_REPLAYS
+from connector.vendors import explained
 
 PAGE_SIZE: Final = 50
 """Dead letters on one page."""
@@ -205,7 +206,7 @@ def _row(row: DeadLetterRow, mask: Mask) -> ListRow:
         destination=row.destination,
         topic=row.topic,
         key=mask.listed_key(row.key),
-        message=mask.listed_message(row.cause, row.field, row.message),
+        message=mask.listed_message(row.cause, row.field, explained(row.vendor, row.code, row.message)),
         replays=row.replays,
         state=row.state,
     )

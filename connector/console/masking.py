@@ -23,6 +23,7 @@ from connector.dead_letters.filters import EVENT
 from connector.dead_letters.filters import HEADER as _HEADER
 from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
+from connector.records import Headers, Record
 
 HIDDEN: Final = "•••"
 KEY: Final = "$key"
@@ -124,17 +125,26 @@ class MaskedRecord:
     decoded: bool
 
     @classmethod
-    def of(cls, dead_letter: DeadLetterEntry | None, inspection: Inspection | None, mask: Mask) -> MaskedRecord:
-        """Hide what the mask names, and its values wherever else they occur."""
+    def of(
+        cls,
+        dead_letter: DeadLetterEntry | None,
+        inspection: Inspection | None,
+        mask: Mask,
+        record: Record | None = None,
+    ) -> MaskedRecord:
+        """Hide what the mask names, and its values wherever else they occur; `record` is one that is no dead letter."""
+        key: bytes | None = None if record is None else record.key
+        headers: Headers = () if record is None else record.headers
+        if dead_letter is not None:
+            key, headers = dead_letter.record.key, dead_letter.facts.original
         if inspection is None or inspection.schema is None:
             return cls(mask, None, (), decoded=False)
         event, found = mask.apply(inspection.event)
-        if dead_letter is not None:
-            if mask.key and dead_letter.record.key is not None:
-                found.update(_leaves(_text(dead_letter.record.key)))
-            for name, value in dead_letter.facts.original:
-                if mask.header(name) and value is not None:
-                    found.update(_leaves(_text(value)))
+        if mask.key and key is not None:
+            found.update(_leaves(_text(key)))
+        for name, value in headers:
+            if mask.header(name) and value is not None:
+                found.update(_leaves(_text(value)))
         hidden = tuple(sorted((text for text in found if text.strip()), key=len, reverse=True))
         return cls(mask, _cover_event(event, hidden) if hidden else event, hidden, decoded=True)
 

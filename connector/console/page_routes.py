@@ -13,7 +13,7 @@ from connector.console.dead_letter_detail import Found, detail_view
 from connector.console.dead_letter_list import FILTERS, PAGE_SIZE, Listing, list_view
 from connector.console.index import Query
 from connector.console.overview import DEFAULT_RANGE, RANGES, DeadLetterSummary, Situation, overview_view
-from connector.console.queries import LIST, read_page_number, read_query
+from connector.console.queries import LIST, TIMELINE, read_page_number, read_query
 from connector.console.rendering import html, render
 from connector.console.sampling import HOUR
 from connector.console.state import ConsoleState
@@ -21,6 +21,10 @@ from connector.dead_letters.headers import parse
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.errors import ConnectorError
 
+HAPPENINGS: Final = 8
+"""Events that the first page lists."""
+ROWS: Final = 1000
+"""Events that the timeline's page lists."""
 BUCKETS: Final = 60
 """Bars of a chart, at most."""
 
@@ -37,6 +41,7 @@ class PageRoutes:
         """Return the routes."""
         return [
             web.get("/", self._overview),
+            web.get(TIMELINE, self._timeline),
             web.get(LIST, self._dead_letters),
             web.get(LIST + "/{id:.+}", self._dead_letter),
         ]
@@ -61,10 +66,18 @@ class PageRoutes:
                 kafka_trouble=sampler.kafka_trouble,
                 sampled_at=sampler.sampled_at,
                 links=state.links,
+                happenings=state.happenings()[:HAPPENINGS],
             )
         )
         page = state.page(view.title, "/", live=max(2, round(interval)))
         return html(render("overview.html", page, view))
+
+    async def _timeline(self, _request: web.Request) -> web.Response:
+        """Show what happened in the last 24 hours."""
+        state = self._state
+        page = state.page("Timeline", TIMELINE, live=max(2, round(state.settings.console.interval)))
+        kept = state.settings.console.events_topic is not None
+        return html(render("timeline.html", page, state.happenings()[:ROWS], kept=kept))
 
     def _summary(self, now: float, span: float) -> DeadLetterSummary:
         """Return what the overview shows of dead letters. Searches all of them, so it may take a moment."""

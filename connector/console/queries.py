@@ -19,6 +19,7 @@ from connector.dead_letters.replay import MAX_REPLAYS, Edit, Order
 LIST: Final = "/dead-letters"
 """The address of the list of dead letters."""
 MEMBERS: Final = "/members"
+TIMELINE: Final = "/timeline"
 """The address of the page of members and partitions."""
 ANY: Final = "*"
 """A filter field with this text accepts every value; an empty text asks for dead letters without one."""

@@ -86,12 +86,13 @@ def to_headers(
 
     `left_out` are the record's parts that do not fit (`value`, `headers`, …).
 
-    A record that already has a block (it was replayed, and failed again) keeps that block's origin, dedup id and
-    number of replays; the rest of the block is replaced. Untrusted texts are cut: the message at 1 KiB, others at 256
-    bytes. So whatever a vendor answers, the block is under 3 KiB plus the names of topic, group and destination.
+    A replay that failed again keeps its block's origin, dedup id and number of replays; the rest of the block is
+    replaced. A block on any other record is the record's own, whoever wrote it. Untrusted texts are cut: the message at
+    1 KiB, others at 256 bytes. So whatever a vendor answers, the block is under 3 KiB plus the names of topic, group
+    and destination.
     """
-    record = dead_letter.record
-    before = parse(record.headers)
+    record, first = dead_letter.record, dead_letter.first_attempt
+    before = parse(record.headers) if dead_letter.replayed else None
     origin, timestamp, dedup_id, replays = record.position, record.timestamp, dead_letter.dedup_id, 0
     original: Headers = record.headers
     edited: tuple[str, ...] = ()
@@ -115,9 +116,7 @@ def to_headers(
         "dlq-http-status": dead_letter.http_status,
         "dlq-request-id": dead_letter.request_id and _cut(dead_letter.request_id, TEXT_LIMIT),
         "dlq-attempts": dead_letter.attempts or None,
-        "dlq-first-attempt": None
-        if dead_letter.first_attempt is None
-        else time_text(int(dead_letter.first_attempt * 1000)),
+        "dlq-first-attempt": None if first is None else time_text(int(first * 1000)),
         "dlq-failed-at": time_text(int(dead_letter.failed_at * 1000)),
         "dlq-origin-topic": origin.topic,
         "dlq-origin-partition": origin.partition,

@@ -12,6 +12,7 @@ from connector.dead_letters.dialects import Dialect
 from connector.dead_letters.headers import to_headers
 from connector.errors import ConnectorError
 from connector.kafka.producer import DeliveryFailed
+from connector.recent import Recent
 from connector.records import DeadLetter, Headers
 from connector.telemetry.metrics import Metrics
 
@@ -25,6 +26,8 @@ _TROUBLE_QUIET: Final = 5.0
 """Seconds in which write failures are logged once: a batch that is given up has a thousand dead letters."""
 _QUIET: Final = 60.0
 """Seconds in which a destination's dead letters of one cause and code are logged once; the metrics count all."""
+_KINDS: Final = 1000
+"""How many of these kinds are remembered: the codes are the vendor's."""
 
 
 class Producer(Protocol):
@@ -66,7 +69,7 @@ class DeadLetterWriter:
         self._clock = clock
         self._is_fatal = is_fatal
         self._longest_wait = min(_LONGEST_WAIT, drain_timeout / _TRIES_IN_A_DRAIN)
-        self._logged: dict[tuple[str | None, str, str | None], float] = {}
+        self._logged: Recent[tuple[str | None, str, str | None], float] = Recent(_KINDS)
         self._troubled_at = float("-inf")
         self.trouble: str | None = None
         """Why dead letters cannot be written now, or None."""
@@ -98,7 +101,7 @@ class DeadLetterWriter:
                 await self._clock.sleep(wait)
                 wait = min(wait * 2, self._longest_wait)
             else:
-                self._metrics.records_dead_lettered.labels(dead_letter.destination or "", dead_letter.cause).inc()
+                self._metrics.count_dead_letter(dead_letter.destination, dead_letter.cause)
                 self._log(dead_letter)
                 break
         # Writes that still fail set it again at their next retry.
@@ -143,9 +146,10 @@ class DeadLetterWriter:
     def _log(self, dead_letter: DeadLetter) -> None:
         kind = (dead_letter.destination, dead_letter.cause, dead_letter.code)
         now = self._clock.now()
-        if now - self._logged.get(kind, float("-inf")) < _QUIET:
+        logged = self._logged.get(kind)
+        if logged is not None and now - logged < _QUIET:
             return
-        self._logged[kind] = now
+        self._logged.put(kind, now)
         record = dead_letter.record
         log.warning(
             "record.dead_lettered",

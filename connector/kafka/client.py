@@ -57,6 +57,10 @@ _TRANSIENT: Final = frozenset(
 """Errors of a cluster that is still starting, or moves its leaders: the same question is answered a moment later."""
 _REPEAT_SECONDS: Final = 15.0
 _REPEAT_PAUSE: Final = 0.2
+_LEAST_FETCH: Final = 16 << 10
+_FETCH_SHARE: Final = 24
+"""A fetch asks for this part of the queue: 64 KiB of 1.5 MiB (measured, see docs/delivery.md)."""
+_LEAST_MESSAGE: Final = 1000
 _RESET: Final = "auto.offset.reset"
 _ALIASES: Final = {
     "earliest": "earliest",
@@ -88,6 +92,11 @@ _PRODUCER_ONLY: Final = frozenset(
 )
 
 _REFUSALS: Final = (AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+_FORBIDDEN: Final = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+)
 _TOKEN: Final = "failed to acquire sasl oauthbearer token"  # noqa: S105 - librdkafka's message
 # Answers of a token endpoint that refuses the client: RFC 6749, section 5.2.
 _NO_TOKEN: Final = ("invalid_client", "invalid_grant", "invalid_scope", "unauthorized_client", "unsupported_grant_type")
@@ -171,6 +180,11 @@ class ErrorStates:
         return {topic: error_text(error) for (topic, _), error in ranked}
 
     @property
+    def is_refused(self) -> bool:
+        """Whether any error is a refusal of the credential, the certificate, or a permission."""
+        return any(is_final(error) or code in _FORBIDDEN for (_, code), error in self._current.items())
+
+    @property
     def of_client(self) -> bool:
         """Whether an error concerns the client as a whole."""
         return any(topic is None for topic, _ in self._current)
@@ -242,11 +256,12 @@ def is_incremental(client: Mapping[str, Any]) -> bool:
 def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) -> dict[str, Any]:
     """Return the consumer's properties.
 
-    librdkafka's own queue holds at most about `queue_bytes`, plus one fetch (1 MiB, or one larger record).
+    librdkafka's own queue holds at most about `queue_bytes`, plus one fetch (a 24th of it, or one larger record).
     """
     client = _common(settings, _PRODUCER_ONLY)
     client.pop(_RESET, None)
     kbytes = max(64, queue_bytes // 1024)
+    fetch = max(_LEAST_FETCH, queue_bytes // _FETCH_SHARE)
     kip_848 = client.get("group.protocol") == "consumer"
     return {
         # With KIP-848 the broker assigns, and librdkafka refuses a strategy in addition.
@@ -254,9 +269,12 @@ def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) ->
         # With a small queue the fetcher would otherwise back off for a second each time the queue is full.
         "fetch.queue.backoff.ms": 10,
         # The queue may exceed its limit by one fetch; a record larger than these limits comes alone (KIP-74).
-        "fetch.max.bytes": 1 << 20,
-        "fetch.message.max.bytes": 256 << 10,
+        # Both count compressed bytes, which unpack to a hundred times as many, so they are far below the queue's.
+        "fetch.max.bytes": fetch,
+        "fetch.message.max.bytes": fetch // 2,
         **client,
+        # librdkafka takes no fetch below this; to a consumer it means nothing else.
+        "message.max.bytes": _LEAST_MESSAGE,
         "queued.max.messages.kbytes": kbytes,
         # A replay that was killed half-way leaves uncommitted records; read, they would be sent twice.
         "isolation.level": "read_committed",

@@ -9,8 +9,8 @@ from typing import Final
 
 import structlog
 
-from connector.clock import SystemClock
-from connector.config.loader import Loaded, Settings
+from connector.clock import Clock, SystemClock
+from connector.config.loader import KafkaSettings, Loaded, Settings
 from connector.console.application import Console, ConsolePorts
 from connector.console.feed import Tail
 from connector.console.sampling import PartitionBacklog
@@ -21,6 +21,7 @@ from connector.dead_letters.filters import Filter
 from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.kafka.groups import CommittedOffsets
+from connector.kafka.producer import KafkaProducer
 from connector.kafka.topic_reader import TopicReader, TopicTail
 from connector.kafka.topics import TopicSelection
 from connector.operations import offsets
@@ -28,7 +29,11 @@ from connector.operations.audit import AuditTopic
 from connector.operations.events import matching_events
 from connector.operations.inspect import DeadLetterExaminer
 from connector.operations.replay import KafkaReplayService
+from connector.operations.timeline import PastEvents
 from connector.records import Record
+from connector.runtime.events import write_events
+from connector.telemetry import logs
+from connector.telemetry.timeline import Timeline
 
 BACKLOG_SECONDS: Final = 5.0
 """Kafka is asked for the backlog at most this often, however often members are asked."""
@@ -37,12 +42,16 @@ _log = structlog.get_logger()
 
 
 @asynccontextmanager
-async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Console]:
-    """Serve the console of a configuration. Raises `StartupError`."""
+async def serving(loaded: Loaded, members: Sequence[str], *, sparse: bool = False) -> AsyncIterator[Console]:
+    """Serve the console of a configuration; `sparse` as `Console` says. Raises `StartupError`."""
     settings = loaded.settings
     rules, reader = _Rules(loaded), TopicReader(settings.kafka)
     backlog = _Backlog(settings)
     audit = None if settings.console.audit_topic is None else AuditTopic(settings.kafka, settings.console.audit_topic)
+    topic, clock = settings.console.events_topic, SystemClock()
+    timeline = Timeline("console", written=topic is not None)
+    logs.listen(timeline.note)
+    past = None if topic is None else PastEvents(settings.kafka, topic)
     ports = ConsolePorts(
         tail=lambda: rules.note_cluster(TopicTail(settings.kafka, settings.dead_letter_topic)),
         fetch=lambda places: list(reader.at(settings.dead_letter_topic, places)),
@@ -57,9 +66,12 @@ async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Conso
         replays=KafkaReplayService(loaded),
         backlog=backlog.read,
         audit=audit,
-        clock=SystemClock(),
+        clock=clock,
+        own_events=timeline.events,
+        past_events=None if past is None else past.since,
     )
-    console = Console(settings, members, ports)
+    console = Console(settings, members, ports, sparse=sparse)
+    writing = None if topic is None else asyncio.create_task(_write_events(settings.kafka, topic, timeline, clock))
     try:
         if audit is not None:
             await audit.open()
@@ -67,12 +79,28 @@ async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Conso
         _log.info("console.started", host=settings.console.host, port=console.port, members=list(members))
         yield console
     finally:
+        logs.listen(None)
         await console.stop()
+        if writing is not None:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+        if past is not None:
+            await asyncio.to_thread(past.close)
         await rules.close()
         await backlog.close()
         await asyncio.to_thread(reader.close)
         if audit is not None:
             await audit.close()
+
+
+async def _write_events(settings: KafkaSettings, topic: str, timeline: Timeline, clock: Clock) -> None:
+    """Write what the console does to the topic of events until cancelled."""
+    producer = KafkaProducer(settings)
+    await producer.start()
+    try:
+        await write_events(timeline, lambda record: producer.send(topic, key=None, value=record), clock)
+    finally:
+        await producer.close(1.0)
 
 
 def _records(settings: Settings, progress: Progress) -> Iterator[Record]:

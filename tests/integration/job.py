@@ -311,9 +311,10 @@ class Job:
         self._members.append(member)
         return member
 
-    def produce(self, messages: Iterable[Message]) -> list[Sent]:
-        """Write messages and return them, in their order, with their places."""
-        producer = Producer({"bootstrap.servers": self.kafka.bootstrap, "linger.ms": 5, "acks": "all"})
+    def produce(self, messages: Iterable[Message], **client: str | int) -> list[Sent]:
+        """Write messages and return them, in their order, with their places; `client` are properties, `_` for `.`."""
+        given = {name.replace("_", "."): value for name, value in client.items()}
+        producer = Producer({"bootstrap.servers": self.kafka.bootstrap, "linger.ms": 5, "acks": "all", **given})
         sent: dict[int, Sent] = {}
 
         def delivered(number: int, message: Message) -> Callable[[object, KafkaMessage], None]:

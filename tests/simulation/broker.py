@@ -13,19 +13,21 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Literal, Protocol
+from typing import Literal, NoReturn, Protocol
 
 from connector.errors import FatalError, StartupError
 from connector.pipeline.offset_map import MAX_TEXT, FinishedMap, ForeignMetadata, Runs, decode, encode
 from connector.pipeline.runner import AssignmentListener
 from connector.records import Assigned, Commit, Position, Record, TopicPartition
-from tests.simulation.facts import Epoch
+from tests.simulation.facts import INSTANT, Epoch, MemberClock
 
 Step = Callable[[str], bool]
 SLOW = 1.0
 """Seconds from which on a drain is called slow."""
 AWAY = 10**6
 """The offset of a map that was copied to another one."""
+HANGS = (0.5, 5.0)
+"""Seconds for which a commit waits for the end of a rebalance, before it is refused because its generation is over."""
 IDLE = (0.01, 0.25)
 """Seconds that an empty poll takes at first, and after many empty ones: virtual time costs real turns of the loop."""
 
@@ -51,6 +53,10 @@ class Judge(Protocol):
         """Count a fault that happened."""
         ...
 
+    def fail(self, message: str) -> NoReturn:
+        """Raise for a broken promise."""
+        ...
+
 
 @dataclass(slots=True)
 class Faults:
@@ -58,6 +64,8 @@ class Faults:
 
     commit: float = 0.0
     slow: float = 0.0
+    hanging: float = 0.0
+    """How likely a commit of a leaving partition waits for the rebalance and is refused then."""
     again: float = 0.0
     """How likely a resumed partition is read again from a little before."""
 
@@ -97,6 +105,11 @@ class ModelBroker:
         self.eager = eager
         self.metadata_limit = MAX_TEXT
         self.crowded_from = 0.75 * MAX_TEXT
+        self.drain_timeout = 0.0
+        """Seconds for which the last commit of a leaving partition has to be repeated; 0: it is not judged."""
+        self.hangs = Random("hangs")
+        self.grown = 0
+        """How often partitions were added."""
         self._waiting: dict[asyncio.Future[bool], None] = {}
         self.doubles: list[tuple[float, float]] = []
         """When a member worked on that had been put out: in the middle of a drain it does not notice."""
@@ -174,6 +187,16 @@ class ModelBroker:
                 member.leaving.update(member.assignment)
         self.wake()
 
+    def grow(self, counts: dict[str, int]) -> None:
+        """Add a partition to every topic of `counts`, which says how many there are."""
+        for topic, count in counts.items():
+            self.logs[topic, count] = Log()
+            self.owner[topic, count] = self.target[topic, count] = None
+            counts[topic] = count + 1
+        self.grown += 1
+        self.judge.saw("a partition was added")
+        self.rebalance()
+
     def store(self, member: ModelSource, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Store a member's commits and return the faults: as the real client, that of one partition for all."""
         if member not in self.members:
@@ -206,6 +229,11 @@ class ModelSource:
         self.epochs: dict[TopicPartition, Epoch] = {}
         self.past: dict[TopicPartition, Epoch] = {}
         self.stopped_at: float | None = None
+        self.cancelled = False
+        self.held: set[str] = set()
+        """The destinations that an operator holds here."""
+        self.clock = MemberClock()
+        self.counted = broker.grown
         self.notices_at = self.put_out_at = 0.0
         self._broker = broker
         self._step = step
@@ -213,7 +241,7 @@ class ModelSource:
         self._latency = latency
         self._paused: set[TopicPartition] = set()
         self._idle = IDLE[0]
-        self._closed = self._fresh = False
+        self._closed = self._fresh = self._rebalancing = False
         self._turn = 0
 
     async def start(self, listener: AssignmentListener) -> None:
@@ -247,6 +275,10 @@ class ModelSource:
                 epoch.crowded = len(commit.metadata) >= broker.crowded_from
         if not self._step("commit"):
             return {(c.topic, c.partition): "dead" for c in commits}
+        if self._rebalancing and broker.faults.hanging and broker.hangs.random() < broker.faults.hanging:
+            broker.judge.saw("a commit hung through a rebalance")
+            await asyncio.sleep(broker.hangs.uniform(*HANGS))
+            return {(c.topic, c.partition): "the generation is over" for c in commits}
         await asyncio.sleep(self._latency)
         roll = broker.random.random()
         if roll < broker.faults.commit / 2:
@@ -331,8 +363,13 @@ class ModelSource:
             await self._revoke(leaving)
             if self not in broker.members:
                 return
+        if self.counted != broker.grown:
+            # Every member hears of a rebalance, with nothing assigned anew where it only keeps what it has.
+            self.counted = broker.grown
+            await self._listener.on_assign([])
+            broker.wake()
         coming = [p for p, target in broker.target.items() if target is self and broker.owner[p] is None]
-        if coming:
+        if coming and all(member.counted == broker.grown for member in broker.members):
             for partition in coming:
                 broker.owner[partition] = self
             await self._assign(coming)
@@ -367,15 +404,32 @@ class ModelSource:
             self.epochs[partition].drain_began = loop.time() if self.stopped_at is None else self.stopped_at
         self._step("revoke")
         began = loop.time()
-        await self._listener.on_revoke(partitions)
+        self._rebalancing = True
+        try:
+            await self._listener.on_revoke(partitions)
+        finally:
+            self._rebalancing = False
         self._broker.judge.saw("revoked in the middle of something" if loop.time() - began > SLOW else "revoked")
-        self._step("revoked")
+        if self._step("revoked"):
+            self._judge_last_commit(partitions)
         for partition in partitions:
             owns = self._broker.owner[partition] is self
             self._forget(partition, clean=owns)
             if owns:
                 self._broker.owner[partition] = None
         self._broker.wake()
+
+    def _judge_last_commit(self, partitions: Sequence[TopicPartition]) -> None:
+        """Raise where a member gives up its last commit before the time for a drain is over."""
+        limit = self._broker.drain_timeout
+        if not limit or self.cancelled or self not in self._broker.members:
+            return
+        for epoch in (self.epochs[partition] for partition in partitions):
+            tried, began = epoch.last_commit, epoch.drain_began
+            if not epoch.faulty_commit or epoch.expelled or tried is None or began is None:
+                continue
+            if tried < began + limit - INSTANT:
+                self._broker.judge.fail(f"{self.name} gives up the last commit of {epoch.partition} too early")
 
     async def _lose(self) -> None:
         self._broker.doubles.append((self.put_out_at, asyncio.get_running_loop().time()))

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from connector.codec.codec import Decoder, Unreadable, Writer
+from connector.codec.decoder import Decoder, Unreadable, Writer
 from connector.codec.encoder import Encoder
 from connector.codec.schemas import Contracts, Schema, load_contracts
-from connector.errors import ConnectorError
-from connector.records import Headers
+from connector.errors import ConnectorError, Refusal, SchemaUnavailable
+from connector.records import Event, Headers, Item, Record
 from connector.testing.loop import LoopClock
+from connector.vendors.base import Vendor, VendorEvent, VendorKind
 from tests.simulation.facts import Epochs
 from tests.simulation.oracle import Oracle
+from tests.simulation.unusual import BUG
 
 USED: Final = ("JiguangUserEvent", "MyTrackerEvent", "QuickAudienceEvent")
 
@@ -54,6 +57,30 @@ class QuickDecoder(Decoder):
         if writer is None:
             writer = _WRITERS[known] = super()._writer(name, tree)
         return writer
+
+    def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
+        """Decode, and raise what nobody expects where one of the records is made for that."""
+        if any(name == BUG for record in records for name, _ in record.headers):
+            raise ZeroDivisionError
+        return super().decode(records)
+
+
+def with_bug(kind: VendorKind) -> VendorKind:
+    """Return a vendor whose preparation of one event raises what nobody expects."""
+
+    def built(settings: Any) -> Vendor:
+        vendor: Any = kind.build(settings)
+        encode = vendor.encode
+
+        def encode_or_raise(event: VendorEvent, now: int) -> Item:
+            if event.fields.get("eventName") == BUG:
+                raise ZeroDivisionError
+            return cast("Item", encode(event, now))
+
+        vendor.encode = encode_or_raise
+        return cast("Vendor", vendor)
+
+    return replace(kind, build=built)
 
 
 class ModelRegistry:

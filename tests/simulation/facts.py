@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from connector.pipeline.offset_map import FinishedMap
 from connector.records import TopicPartition
+from connector.testing.loop import START, WALL, LoopClock
 
 INSTANT = 1e-6
 """Seconds within which the order of two steps is left open."""
@@ -68,10 +69,30 @@ class Acceptance:
     answered: float | None = None
 
 
+class MemberClock(LoopClock):
+    """One machine's clock: its wall clock is `off` by some seconds, and from `forward_at` on by `forward` more."""
+
+    def __init__(self, off: float = 0.0, forward: float = 0.0, forward_at: float = float("inf")) -> None:
+        super().__init__()
+        self._off = off
+        self._forward = forward
+        self._forward_at = forward_at
+
+    def wall(self) -> float:
+        """Return what the machine takes for epoch seconds."""
+        return super().wall() + self._off + (self._forward if self.now() >= self._forward_at else 0.0)
+
+    def moment(self, wall: float) -> float:
+        """Return at which of the loop's seconds the machine showed this time."""
+        moment = wall - WALL + START - self._off
+        return moment if moment < self._forward_at else moment - self._forward
+
+
 class Epochs(Protocol):
     """A member, as far as it matters here."""
 
     name: str
+    clock: MemberClock
 
     def epoch_of(self, partition: TopicPartition) -> Epoch:
         """Return the present epoch of a partition, or its last one."""

@@ -19,8 +19,9 @@ from typing import Final
 from tests.simulation.mutations import PIPELINE, Mutant
 from tests.simulation.mutations_delivery import DELIVERY
 from tests.simulation.mutations_operator import OPERATOR
+from tests.simulation.mutations_unusual import UNUSUAL
 
-MUTANTS: Final = (*PIPELINE, *DELIVERY, *OPERATOR)
+MUTANTS: Final = (*PIPELINE, *DELIVERY, *OPERATOR, *UNUSUAL)
 ROOT: Final = Path(__file__).parents[2]
 SECONDS: Final = 600
 SOUND: Final = "0-29"

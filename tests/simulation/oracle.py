@@ -14,7 +14,7 @@ from typing import Final, Literal, NoReturn
 
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.dead_letters.reader import DeadLetterEntry
-from connector.delivery.evidence import OUTAGE_AFTER
+from connector.delivery.isolation import OUTAGE_AFTER
 from connector.pipeline.batching import FIXED_CHARGE
 from connector.pipeline.offset_map import FinishedMap, ForeignMetadata, decode
 from connector.records import Commit, Headers, Record, TopicPartition
@@ -22,8 +22,13 @@ from connector.testing.loop import START, WALL
 from tests.simulation.facts import INSTANT, MILLISECOND, Acceptance, Broken, Epoch, Epochs
 from tests.simulation.replays import Replays
 from tests.simulation.scenario import ACCEPT, DROP, LETTER, REFUSE, Planned, Scenario
+from tests.simulation.unusual import BUGS
 from tests.simulation.wishes import Wishes
 
+HINTED: Final = 3
+"""Requests more that the suspects of a hint may cost (design §5)."""
+MOST_PROBED: Final = 10
+"""Requests in which a record of a storm may be refused alone, before its probes have backed off."""
 OVER: Final = "~"
 """Stands for the end of a storm, behind every reason of the same moment."""
 
@@ -72,6 +77,8 @@ class Oracle:
     """The letters that are stored, and those that came again."""
     given_up: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By member and destination: records given up for an unknown outcome since the vendor last judged anything."""
+    refusals: Counter[tuple[int, int, str, bool]] = field(default_factory=Counter)
+    """By epoch, record and destination: requests refused for its sake, in which it was alone or not."""
     repeats: int = 0
     broken: str | None = None
 
@@ -84,6 +91,24 @@ class Oracle:
     def saw(self, what: str) -> None:
         """Count a fault that happened."""
         self.faults[what] += 1
+
+    def refuses(self, planned: Planned, destination: str, epoch: Epoch, *, alone: bool) -> None:
+        """Judge that the vendor refuses a request now for the sake of a bad record in it."""
+        settings = self.scenario.destinations[destination]
+        self.refusals[epoch.number, planned.serial, destination, alone] += 1
+        most = settings.batch.records or settings.documented.records
+        bound = 1 + (most - 1).bit_length() + HINTED
+        if alone:
+            # Probes wait for 75 % of `retry.max` at least once they have backed off.
+            probes = (asyncio.get_running_loop().time() - epoch.began) / (0.75 * settings.retry.max)
+            bound = 1 if settings.storm == "off" else MOST_PROBED + int(probes)
+        doubted = planned.kind in ("odd", "walled")
+        count = self.refusals[epoch.number, planned.serial, destination, alone]
+        if count > bound and not doubted:
+            # What a storm has set aside is sent in a batch again whenever the storm ends.
+            bound *= 1 + sum(reason == OVER for _, reason in self.settled[epoch.member, destination])
+        if count > bound and not doubted:
+            self.fail(f"{planned.where} was in more than {bound} refused requests of {destination}")
 
     def wrote(self, topic: str, partition: int, offset: int, planned: Planned) -> None:
         """Take note of a record that was written to its partition."""
@@ -247,7 +272,7 @@ class Oracle:
         """Whether the epoch's end had to commit the acceptance: it was answered before the drain's end."""
         epoch, answered = acceptance.epoch, acceptance.answered
         began = epoch.drain_began if epoch.drain_began is not None else epoch.ended
-        if answered is None or began is None or self.scenario.map_limit < 1000:
+        if answered is None or began is None or (self.scenario.map_limit < 1000 and not self.scenario.unusual.tight):
             return False
         if epoch.last_commit is not None and answered < epoch.last_commit - INSTANT:
             return True
@@ -284,6 +309,10 @@ class Oracle:
         if planned is not first:
             self.saw("a replay was dead-lettered")
         what = f"dead letter of record {planned.serial} ({planned.where}) for {parsed.destination}: {parsed.cause}"
+        if parsed.cause == "internal":
+            self.saw(f"our own code raised while it {'decoded' if parsed.destination is None else 'prepared'}")
+            if planned.kind not in BUGS:
+                self.fail(f"{what}: {parsed.message}")
         if (key, value, parsed.original) != (planned.key, planned.value, planned.headers):
             self.fail(f"{what}: key, value or headers differ")
         if self.dedup.setdefault(first.serial, parsed.dedup_id) != parsed.dedup_id:
@@ -296,7 +325,7 @@ class Oracle:
             Record("letters", 0, len(self.replays.stored), -1, key, value, headers), parsed, "open"
         )
         self.replays.stored.setdefault(parsed.id, (planned, dead_letter))
-        failed = parsed.failed_at / 1000 - WALL + START
+        failed = source.clock.moment(parsed.failed_at / 1000)
         if parsed.cause == "operator":
             epoch = self._judge_skip(planned, parsed.destination, source, what, failed)
         else:
@@ -339,8 +368,9 @@ class Oracle:
             # A letter whose acknowledgement was lost is written twice and counts once.
             again = (planned.serial, parsed.destination, parsed.failed_at) in self.failed
             self.failed.add((planned.serial, parsed.destination, parsed.failed_at))
-            if planned.first is None and parsed.cause in ("invalid", "refused", "too_large") and not again:
-                outcome = (parsed.failed_at, f"{parsed.cause} {parsed.code}")
+            if planned.first is None and parsed.cause in ("invalid", "refused", "too_large", "internal") and not again:
+                failed = (source.clock.moment(parsed.failed_at / 1000) - START + WALL) * 1000
+                outcome = (failed, f"{parsed.cause} {parsed.code}")
                 self.settled[source.name, parsed.destination].append(outcome)
         if innocent:
             self.fail(f"{what} {parsed.code}: nothing is wrong with it ({parsed.message})")

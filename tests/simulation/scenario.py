@@ -9,9 +9,11 @@ from typing import Any, Final, NamedTuple
 
 from connector import vendors
 from connector.config.loader import DestinationSettings, Settings, StormSettings
+from connector.records import Headers
 from connector.testing.jiguang import JiguangApi
 from connector.testing.loop import WALL
 from connector.testing.mytracker import MyTrackerApi
+from tests.simulation.unusual import BUG, BUGS, Unusual, draw_unusual, odd_headers
 
 ACCEPT, REFUSE, LETTER, DROP = "accept", "refuse", "letter", "drop"
 """Fates: the vendor takes it; it ends as a dead letter, unless the vendor took it; a dead letter; nothing happens."""
@@ -31,6 +33,8 @@ _DRAWN_WINDOWS: Final = ("down", "credential", "throttle", "hang", "garbage", "b
 WINDOWS: Final = (*_DRAWN_WINDOWS, "gateway")
 """What a vendor may do for a while. `baffling`: every record is refused by a code that no document knows; `blaming`:
 by one that the vendor documents as the record's fault, as where a setting is wrong; `gateway`: 502 for everything."""
+TIGHT: Final = 220
+"""Characters of a map that the records of one seed may come to need."""
 HARD_STOP: Final = 900.0
 """Virtual seconds after the faults in which everything has to be finished."""
 
@@ -44,7 +48,7 @@ class Planned:
     key: bytes | None
     fates: dict[str, str]
     whole: str = ACCEPT
-    headers: tuple[tuple[str, bytes | None], ...] = ()
+    headers: Headers = ()
     topic: str = TOPICS[0]
     partition: int = 0
     offset: int = -1
@@ -131,8 +135,8 @@ class Scenario:
     weather: Weather
     crashes: tuple[Crash, ...]
     events: tuple[tuple[float, str], ...]
-    """When, and which of `rebalance`, `back`, `lost`, `join`, `stop`, `cancel`, `crash`, `skip`, `replay`, `release`.
-    """
+    """When, and which of `rebalance`, `back`, `lost`, `join`, `stop`, `cancel`, `crash`, `skip`, `replay`, `release`,
+    or of those of `Unusual.events`."""
     replays: int = 0
     """Partitions of the replay topic; where it is empty for ever it is left out."""
     server_limit: int = 2**20
@@ -140,6 +144,7 @@ class Scenario:
     poison: float = 0.0
     """How many records, of those that nothing else is wrong with, get a 403 or a 5xx for every request they are in."""
     destinations: dict[str, DestinationSettings] = field(default_factory=dict)
+    unusual: Unusual = field(default_factory=Unusual)
 
     @property
     def roomy(self) -> bool:
@@ -183,11 +188,12 @@ def draw(seed: int) -> Scenario:
     storms = _storms(seed, faults_end, list(settings.destinations))
     if storms.bad is not None and buffer == 10**6 and map_limit == 4095:
         settings = _guarded(settings)
+    unusual = Unusual() if calm else draw_unusual(seed, faults_end, list(settings.destinations))
     crashes = [
         Crash(random.choice(STEPS), random.choice((1, 1, 1, 2, 3, 8, 20)))
         for _ in range(0 if calm else random.choice((0, 1, 2, 3)))
     ]
-    return Scenario(
+    scenario = Scenario(
         seed=seed,
         partitions=random.choice((1, 2, 4)),
         members=members,
@@ -205,13 +211,17 @@ def draw(seed: int) -> Scenario:
         foreign=random.choice(FOREIGN) if random.random() < 0.2 else None,
         weather=_gateways(seed, _weather(random, faults_end, list(settings.destinations), calm=calm), settings),
         crashes=tuple(crashes),
-        events=tuple(sorted([*events, *asked, *storms.releases])),
+        events=tuple(sorted([*events, *asked, *storms.releases, *unusual.events])),
         replays=replays,
         server_limit=random.choice((2**20, 2**20, 700)),
         keys=random.choice((1, 5, 40)),
         poison=Random(f"poison {seed}").choice((0.0, 0.0, 0.02, 0.1)),
         destinations=dict(settings.destinations),
+        unusual=unusual,
     )
+    if unusual.tight:
+        return replace(scenario, map_limit=TIGHT, partitions=1, chunk=min(7, scenario.chunk))
+    return scenario
 
 
 def _asked(seed: int, end: float) -> tuple[list[tuple[float, str]], int]:
@@ -359,14 +369,17 @@ def draw_record(scenario: Scenario, random: Random, serial: int, *, good: bool =
         if kind == "strange" and (scenario.partitions == 1 or not scenario.alone):
             # Where all that a member reads waits behind it, no known schema can tell that it is the right registry.
             kind = "broken"
-    if good and kind == "good" and serial % 2 and "tracker" in names:
+    if good and kind == "good" and serial // len(TOPICS) % 2 and "tracker" in names:
         kind = "tracked"
     mood = Random(f"poison {scenario.seed} {serial}")
     if not good and kind == "good" and scenario.roomy and mood.random() < scenario.poison:
         kind = mood.choice(("walled", "poison"))
+    odd = Random(f"unusual {scenario.seed} {serial}")
+    if not good and kind == "good" and odd.random() < scenario.unusual.bugs:
+        kind = odd.choice(BUGS)
     fates: dict[str, str]
     whole = ACCEPT
-    if kind in ("broken", "empty", "unrouted", "strange"):
+    if kind in ("broken", "empty", "unrouted", "strange", BUGS[0]):
         fates, whole = {}, LETTER
     elif kind == "null":
         fates, whole = {}, DROP
@@ -378,7 +391,11 @@ def draw_record(scenario: Scenario, random: Random, serial: int, *, good: bool =
         fates = {name: REFUSE if name == "alpha" else ACCEPT for name in both}
     else:
         fates = dict.fromkeys(both, ACCEPT if kind in ("good", "poison") else REFUSE)
-    headers = (("trace", b"%d" % serial),) if serial % 3 == 0 else ()
+    headers: Headers = (("trace", b"%d" % serial),) if serial % 3 == 0 else ()
+    if odd.random() < scenario.unusual.forged:
+        headers = (*headers, *odd_headers(odd))
+    if kind == BUGS[0]:
+        headers = (*headers, (BUG, b""))
     partition = 0 if kind == "strange" else random.randrange(scenario.partitions)
     topic = TOPICS[serial % scenario.topics]
     return Planned(serial, kind, key, fates, whole, headers, topic, partition)
@@ -420,7 +437,7 @@ def datum_of(planned: Planned, random: Random) -> tuple[str, dict[str, Any]]:
     if planned.kind in ("tracked", "tracked_invalid", "tracked_refused"):
         user = {"tracked": "u", "tracked_refused": "bad"}.get(planned.kind, "u" * 1024) + str(planned.serial)
         return "connector.events.MyTrackerEvent", {"method": method_of(planned), "customUserId": user}
-    names = {"unknown_event": "missing", "odd": "odd", "walled": "walled", "poison": "poison"}
+    names = {"unknown_event": "missing", "odd": "odd", "walled": "walled", "poison": "poison", BUGS[1]: BUG}
     name = names.get(planned.kind, "open")
     cuid = planned.serial + (10**9 if planned.kind == "no_user" else 0)
     itime = int(WALL * 1000) + (10**9 if planned.kind == "invalid" else 0)

@@ -48,7 +48,9 @@ FAULTS = (
     *("revoked", "revoked in the middle of something", "lost", "expelled", "a partition came back"),
     *(f"answer: {kind}" for kind in VENDOR_FAULTS),
     *(f"window: {kind}" for kind in WINDOWS),
-    *("403 for one record", "5xx for one record"),
+    *("403 for one record", "5xx for one record", "a slow destination", "a rotated secret"),
+    *("a partition was added", "a destination was held", "a commit hung through a rebalance"),
+    *("forged headers", "our own code raised while it decoded", "our own code raised while it prepared"),
     *("slow answer", "accepted after the time-out", "a refused batch", "registry down"),
     *("a letter failed", "a letter's acknowledgement was lost", "commit did not arrive", "commit's answer was lost"),
     *("a full map", "foreign metadata", "a resumed partition went back"),
@@ -57,7 +59,7 @@ FAULTS = (
     "skip of what is routed: pending",
     *(
         f"replay: {cause}"
-        for cause in ("decode", "route", "invalid", "refused", "gave_up", "unknown_outcome", "operator")
+        for cause in ("decode", "route", "invalid", "refused", "gave_up", "unknown_outcome", "operator", "internal")
     ),
     *("a replay was accepted", "a replay was dead-lettered"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
-from typing import Literal
+from typing import Literal, NoReturn
 
 import pytest
 
@@ -29,6 +29,10 @@ class Lenient:
 
     def saw(self, what: str) -> None:
         """Count nothing."""
+
+    def fail(self, message: str) -> NoReturn:
+        """Raise."""
+        raise AssertionError(message)
 
     def end_epoch(self, epoch: Epoch, now: float, *, clean: bool) -> None:
         """Take no note."""

@@ -22,7 +22,7 @@ from connector.vendors.base import Request, Response
 from tests.simulation.broker import ModelSource
 from tests.simulation.facts import INSTANT, Acceptance, Epoch
 from tests.simulation.oracle import Oracle
-from tests.simulation.scenario import Planned, Scenario, method_of
+from tests.simulation.scenario import REFUSE, Planned, Scenario, method_of
 
 STRANGERS: Final = 10**9
 """Users from this number on do not exist at the vendor."""
@@ -32,11 +32,19 @@ BLAMED: Final = "4105"
 QUIET: Final = 1.0
 """Seconds for which a vendor that throttles wants to be left alone; no destination caps a wait below it."""
 
-ODD_WISHES: Final = ("0", "-1", "-0000", "0.0", "soon", "", "Thu, 01 Jan 1970 00:00:00 GMT", "1 Jan 1970 00:00 -0000")
+ODD_WISHES: Final = (
+    *("0", "-1", "-0000", "0.0", "soon", "", "NaN", "inf", "1e9", "99999999999999999999", "+0", "0x10", "２"),
+    *(
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "1 Jan 1970 00:00 -0000",
+        "Thu, 01 Jan 1970 00:00:00",
+        "Thu, 01 Jan 2099 00:00:00 GMT",
+    ),
+)
 """Values of `Retry-After` that ask for no wait, or are none."""
 
 VENDOR_FAULTS: Final = (
-    *("unconnected", "cut", "cut_after", "hang", "hang_after", "late"),
+    *("unconnected", "cut", "cut_after", "surplus_after", "hang", "hang_after", "late"),
     *("status_500", "status_503", "status_504", "status_502_after", "throttled", "garbage", "garbage_after"),
 )
 """What may go wrong with one request; `_after` is after the vendor accepted it."""
@@ -72,10 +80,14 @@ class ModelVendor:
     """Whether what is poison still fails, and what a firewall dislikes is still denied."""
     sent: list[Sent] = field(default_factory=list)
     api: Api = field(init=False)
+    secrets: int = 0
+    """How often the account's secrets were rotated."""
     _wishes: int = 0
+    _slowness: Random = field(init=False)
 
     def __post_init__(self) -> None:
         """Open the account."""
+        self._slowness = Random(f"slow {self.scenario.seed} {self.name}")
         if self.settings.vendor == "mytracker":
             self.api = MyTrackerApi(largest_body=min(10_000, self.scenario.server_limit * 2))
         else:
@@ -111,6 +123,9 @@ class ModelVendor:
 
     def latency(self) -> float:
         """Return how long the vendor takes to judge a request, or to answer."""
+        if self.stormy and self.scenario.unusual.slow == self.name:
+            self.oracle.saw("a slow destination")
+            return self._slowness.uniform(1.0, 4.0)
         if self.stormy and self.random.random() < self.scenario.weather.slow:
             self.oracle.saw("slow answer")
             return self.random.uniform(0.5, 30.0)
@@ -191,8 +206,11 @@ class ModelVendor:
 class ModelTransport:
     """One member's way to one vendor. `step` says whether the member still lives."""
 
-    def __init__(self, vendor: ModelVendor, source: ModelSource, step: Callable[[str], bool]) -> None:
+    def __init__(
+        self, vendor: ModelVendor, source: ModelSource, step: Callable[[str], bool], secrets: Callable[[], int]
+    ) -> None:
         self._vendor = vendor
+        self._secrets = secrets
         self._source = source
         self._step = step
         self._quiet_until = 0.0
@@ -203,6 +221,9 @@ class ModelTransport:
     async def send(self, request: Request, timeout: float) -> Response:
         """Bring a request to the vendor, or not; return its answer, or not."""
         vendor, oracle = self._vendor, self._vendor.oracle
+        if not self._step("alive"):
+            # Nothing that a dead member sends reaches anybody, so nothing of it is judged.
+            raise TransportError("dead", unknown_outcome=True)
         body = request.body or b""
         serials = vendor.serials(body)
         meant = self._check(serials, body)
@@ -236,6 +257,8 @@ class ModelTransport:
     def _check(self, serials: Sequence[int], body: bytes) -> Meant:
         """Judge what is sent; return which records it is, and for which epochs."""
         vendor, limits = self._vendor, self._vendor.settings.batch
+        if vendor.name in self._source.held:
+            vendor.oracle.fail(f"{vendor.name}: a request although an operator holds it")
         documented = vendor.settings.documented
         if self._quiet_until - QUIET + INSTANT < vendor.now() < self._quiet_until - INSTANT:
             vendor.oracle.fail(f"{vendor.name}: a request comes sooner than the vendor asked for")
@@ -260,6 +283,9 @@ class ModelTransport:
     async def _exchange(self, request: Request, meant: Meant, timeout: float) -> Response:
         vendor = self._vendor
         fault = vendor.fault()
+        if self._secrets() != vendor.secrets:
+            vendor.oracle.saw("a rotated secret")
+            fault = "credential"
         await asyncio.sleep(vendor.latency())
         if not self._step("send"):
             raise TransportError("dead", unknown_outcome=True)
@@ -283,6 +309,10 @@ class ModelTransport:
         response = await self._answer(fault, reply)
         if not self._step("answered"):
             raise TransportError("dead", unknown_outcome=True)
+        if fault is None and reply is not None and reply.verdict == "refused":
+            for planned, epoch in meant.values():
+                if planned.fates.get(vendor.name) == REFUSE:
+                    vendor.oracle.refuses(planned, vendor.name, epoch, alone=len(meant) == 1)
         if fault is None:
             at = int((vendor.now() - START + WALL) * 1000)
             for planned, one in taken:
@@ -312,7 +342,7 @@ class ModelTransport:
         if fault is not None and fault.startswith("hang"):
             await asyncio.Event().wait()
         await asyncio.sleep(self._vendor.latency())
-        if fault is not None and fault.startswith("cut"):
+        if fault is not None and fault.startswith(("cut", "surplus")):
             raise TransportError("the connection broke", unknown_outcome=True)
         return answer_of(reply) if fault in (None, "blaming") and reply is not None else self._vendor.failed(str(fault))
 

@@ -43,6 +43,12 @@ class Workload:
     def add(self, *, good: bool = False) -> None:
         """Write the next record, sometimes after offsets that are no records."""
         planned = draw_record(self._scenario, self._random, len(self.records), good=good)
+        if any(name.startswith("dlq-") for name, _ in planned.headers):
+            self._oracle.saw("forged headers")
+        count = sum(topic == planned.topic for topic, _ in self._broker.logs)
+        mood = Random(f"grown {self._scenario.seed} {planned.serial}")
+        if count > self._scenario.partitions and planned.kind != "strange" and mood.random() < 0.5:
+            planned.partition = mood.randrange(count)
         planned.value = self._value(planned)
         gap = self._random.choice((0, 0, 0, 0, 1, 30))
         self.append(planned, planned.headers, gap=gap, marker=self._random.random() < 0.1)

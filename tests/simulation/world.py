@@ -13,27 +13,37 @@ from typing import Any, Final, cast
 
 import structlog
 
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.registry import Client, Registry
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.dead_letters.writer import DeadLetterWriter
+from connector.pipeline import flow
 from connector.records import Position
 from connector.routing.compiler import passed_on
+from connector.runtime.member import ASK_SECONDS, REBALANCE_SECONDS
+from connector.runtime.member import Member as Port
 from connector.runtime.pipeline import Edges, Pipeline, build
 from connector.telemetry.metrics import Metrics
 from connector.testing.loop import START, LoopClock, run_virtual
+from connector.vendors.base import Vendor
 from tests.simulation.broker import ModelBroker, ModelSource
-from tests.simulation.edges import CONTRACTS, ModelProducer, ModelRegistry, QuickDecoder
-from tests.simulation.facts import Broken, Report
+from tests.simulation.edges import CONTRACTS, ModelProducer, ModelRegistry, QuickDecoder, with_bug
+from tests.simulation.facts import Broken, MemberClock, Report
 from tests.simulation.operator import Operator
 from tests.simulation.oracle import Oracle
 from tests.simulation.scenario import HARD_STOP, KINDS, REPLAYS, TOPICS, Crash, Scenario, draw
+from tests.simulation.unusual import CLOCKS, FORWARD
 from tests.simulation.vendors import BLAMED, ModelTransport, ModelVendor, judge_rate
 from tests.simulation.workload import Workload
 
 MEMBER: Final = ContextVar("MEMBER", default="")
 """The member whose task is running."""
 CLUSTER: Final = "model-cluster"
+BUGGY: Final = {name: with_bug(kind) for name, kind in KINDS.items()}
+SESSION: Final = 10.0
+"""The members' session time-out: as long the group may count one that is gone."""
+NOTICES: Final = REBALANCE_SECONDS + ASK_SECONDS + 1.0
+"""Seconds in which a member's readiness follows what became of its partitions."""
 STOPPING: Final = 5.0
 """Seconds beside the drain within which a member has to end (design: `run` stops within `drain_timeout` + 5 s)."""
 LARGEST_ITEM: Final = 1500
@@ -57,8 +67,12 @@ class Member:
     cancelled: bool = False
     source: ModelSource = field(init=False)
     pipeline: Pipeline = field(init=False)
+    port: Port = field(init=False)
     task: asyncio.Task[None] = field(init=False)
     most: int = 0
+    idle_since: float | None = None
+    secrets: dict[str, int] = field(default_factory=dict)
+    """Which secrets of each destination it has read."""
 
     def step(self, name: str) -> bool:
         """Count a step; return whether the member lives on after it."""
@@ -95,6 +109,9 @@ class World:
         )
         self.broker = ModelBroker(self.partitions, self.random, self.oracle, eager=scenario.eager)
         self.broker.crowded_from = 0.75 * scenario.map_limit
+        self.broker.drain_timeout = scenario.drain_timeout
+        self.broker.hangs = Random(f"hangs {scenario.seed}")
+        self.clocks = Random(f"clocks {scenario.seed}")
         self.workload = Workload(scenario, self.broker, self.oracle, self.clock, self.random)
         self.records = self.workload.records
         self.stormy = True
@@ -104,6 +121,8 @@ class World:
         self.operator = Operator(self.oracle, self.broker, self.workload, self.clock, mood)
         self.crashes = list(scenario.crashes)
         self.ending = False
+        self._vacant_since: float | None = None
+        self._full_since: float | None = None
         self._numbers = itertools.count()
         self.vendors = {
             name: ModelVendor(name, one, scenario, self.oracle, self.records, self.random, self.clock.now)
@@ -139,6 +158,7 @@ class World:
         scenario, weather = self.scenario, self.scenario.weather
         self.broker.faults.commit = weather.commit
         self.broker.faults.again = 0.3 if weather.commit else 0.0
+        self.broker.faults.hanging = scenario.unusual.hanging
         if scenario.foreign:
             self.broker.leave_behind(scenario.foreign)
         for _ in range(scenario.members):
@@ -150,7 +170,8 @@ class World:
             await asyncio.gather(writing, happening)
             self.stormy = False
             self.note("faults end")
-            self.broker.faults.commit = self.broker.faults.again = 0.0
+            self.broker.faults.commit = self.broker.faults.again = self.broker.faults.hanging = 0.0
+            self._unhold()
             for vendor in self.vendors.values():
                 vendor.stormy = False
             await self._finish()
@@ -167,12 +188,43 @@ class World:
         if self.oracle.broken is None:
             self.oracle.broken = f"unhandled: {context.get('message')} {context.get('exception')!r}"
 
+    async def _why_unassigned(self) -> str | None:
+        """Return what the group's coordinator would say of partitions that no member has."""
+        left = sum(owner is None for owner in self.broker.owner.values())
+        return f"joining the group: {left} of its partitions have no member" if left else None
+
     async def _watch(self, seconds: float) -> None:
         """Let virtual time pass; end early when a promise is broken."""
         end = self.clock.now() + seconds
         while (left := end - self.clock.now()) > 0:
             await asyncio.sleep(min(left, 0.5))
+            self._judge_readiness()
             self._raise()
+
+    def _judge_readiness(self) -> None:
+        """Raise where a member says that it is ready and can do no work, or that it is not although it can."""
+        now = self.clock.now()
+        if any(owner is None for owner in self.broker.owner.values()):
+            self._vacant_since = self._vacant_since if self._vacant_since is not None else now
+            self._full_since = None
+        else:
+            self._full_since = self._full_since if self._full_since is not None else now
+            self._vacant_since = None
+        for member in self.members:
+            if member.dead or member.cancelled or member.stop.is_set():
+                continue
+            ready, _ = member.port.readiness()
+            if member.pipeline.runner.assigned:
+                member.idle_since = None
+                if not ready:
+                    self.oracle.fail(f"{member.name} has partitions, and is not ready")
+                continue
+            member.idle_since = member.idle_since if member.idle_since is not None else now
+            if ready and self._vacant_since is not None and now - max(self._vacant_since, member.idle_since) > NOTICES:
+                self.oracle.fail(f"{member.name} is ready, although it has nothing while partitions have no member")
+            idle = now - max(self._full_since or now, member.idle_since)
+            if not ready and idle > SESSION + NOTICES:
+                self.oracle.fail(f"{member.name} is not ready, although others have all partitions")
 
     def _raise(self) -> None:
         if self.oracle.broken is not None:
@@ -193,6 +245,14 @@ class World:
                 self.operator.replay()
             elif what == "release":
                 self._release(alive)
+            elif what == "grow":
+                self.broker.grow(self.partitions)
+            elif what == "rotate":
+                self.vendors[self.random.choice(list(self.vendors))].secrets += 1
+            elif what == "unhold":
+                self._unhold()
+            elif what == "hold" and alive:
+                self._hold(self.random.choice(alive))
             elif alive:
                 self._befall(self.random.choice(alive), what)
 
@@ -200,9 +260,28 @@ class World:
         """Let go what storms have set aside, as `connector release` does for every destination."""
         for member in members:
             for name, storms in member.pipeline.holds.scopes():
-                if storms.release():
+                lasted = bool(storms)
+                storms.release()
+                if lasted:
                     self.oracle.saw("a storm was released")
                     self.oracle.storm_is_over(member.name, name, released=True)
+
+    def _hold(self, member: Member) -> None:
+        """Hold a destination in one member, as `connector hold` does."""
+        name = self.random.choice(list(member.pipeline.workers))
+        member.pipeline.workers[name].hold("held by an operator")
+        member.source.held.add(name)
+        self.oracle.saw("a destination was held")
+
+    def _unhold(self) -> None:
+        """Release what was held, with its storms, as `connector release` does."""
+        for member in self.members:
+            for name in member.source.held:
+                worker = member.pipeline.workers[name]
+                if worker.destination.storms:
+                    self.oracle.storm_is_over(member.name, name, released=True)
+                worker.release()
+            member.source.held.clear()
 
     def _befall(self, member: Member, what: str) -> None:
         if what == "back":
@@ -222,7 +301,7 @@ class World:
         """Cancel a member's run, which is a stop; a second time it ends without its drain."""
         if member.source.stopped_at is None:
             member.source.stopped_at = self.clock.now()
-        member.cancelled = True
+        member.cancelled = member.source.cancelled = True
         member.task.cancel()
 
     def _start(self) -> None:
@@ -233,6 +312,10 @@ class World:
         member.source = ModelSource(
             self.broker, member.name, member.step, chunk=scenario.chunk, latency=self.random.choice((0.001, 0.1))
         )
+        if scenario.unusual.clocks:
+            member.source.clock = self._clock()
+        clock = member.source.clock
+        member.secrets = {name: vendor.secrets for name, vendor in self.vendors.items()}
         metrics, weather = Metrics(), scenario.weather
         registry = Registry(
             cast(
@@ -248,35 +331,47 @@ class World:
             member.step,
             lambda: self._fails(weather.dead_letter),
         )
+        dead_letters = DeadLetterWriter(
+            producer, "letters", "g", metrics=metrics, clock=clock, drain_timeout=scenario.drain_timeout
+        )
         as_json = passed_on(scenario.settings, KINDS)
-        decoder = QuickDecoder(CONTRACTS, clock=self.clock, registry=registry, as_json=as_json)
+        decoder = QuickDecoder(CONTRACTS, clock=clock, registry=registry, as_json=as_json)
         edges = Edges(
             source=member.source,
             decoder=decoder,
-            dead_letters=DeadLetterWriter(
-                producer,
-                "letters",
-                "g",
-                metrics=metrics,
-                clock=self.clock,
-                drain_timeout=scenario.settings.limits.drain_timeout,
-            ),
+            dead_letters=dead_letters,
             answers={},
-            transport=lambda name, _one: ModelTransport(self.vendors[name], member.source, member.step),
-            reload=lambda name: KINDS[scenario.destinations[name].vendor].build(scenario.destinations[name]),
-            clock=self.clock,
+            transport=lambda name, _one: ModelTransport(
+                self.vendors[name], member.source, member.step, lambda: member.secrets[name]
+            ),
+            reload=lambda name: self._reload(member, name),
+            clock=clock,
             random=Random(self.random.random()),
             cluster_id=CLUSTER,
             partitions=self.partitions,
             map_limit=scenario.map_limit,
         )
-        member.pipeline = build(scenario.settings, KINDS, metrics, edges)
+        member.pipeline = build(scenario.settings, BUGGY, metrics, edges)
+        member.port = Port("g", clock, scenario.drain_timeout, session_timeout=SESSION)
+        member.port.running(member.pipeline, dead_letters, dict)
         member.task = asyncio.create_task(self._live(member, decoder), name=member.name)
         self.members.append(member)
+
+    def _clock(self) -> MemberClock:
+        """Return the clock of a machine that is off by minutes, and perhaps set forward soon."""
+        at = START + self.clocks.uniform(0.0, 20.0) if self.clocks.random() < 0.3 else float("inf")
+        return MemberClock(self.clocks.uniform(-CLOCKS, CLOCKS), FORWARD, at)
+
+    def _reload(self, member: Member, name: str) -> Vendor:
+        """Return a destination's vendor with the secrets of now."""
+        member.secrets[name] = self.vendors[name].secrets
+        settings = self.scenario.destinations[name]
+        return BUGGY[settings.vendor].build(settings)
 
     async def _live(self, member: Member, decoder: Decoder) -> None:
         """Run a member to its end; where it ends before the world does, another one takes its place."""
         MEMBER.set(member.name)
+        watching = asyncio.create_task(member.port.watch_membership(self._why_unassigned))
         try:
             await member.pipeline.run(member.stop)
         except asyncio.CancelledError:
@@ -286,6 +381,7 @@ class World:
             if not member.dead and self.oracle.broken is None:
                 self.oracle.broken = f"{member.name} ended with {error!r}"
         finally:
+            watching.cancel()
             try:
                 await decoder.close()
             finally:
@@ -419,6 +515,9 @@ def run(seed: int, scenario: Scenario | None = None, begun: Callable[[World], No
         raise structlog.DropEvent
 
     structlog.configure(processors=[logged], cache_logger_on_first_use=False)
+    poll_records = flow.POLL_RECORDS
+    if scenario.unusual.tight:
+        vars(flow)["POLL_RECORDS"] = scenario.chunk
     try:
         run_virtual(world.run(begun))
     except Broken:
@@ -426,6 +525,7 @@ def run(seed: int, scenario: Scenario | None = None, begun: Callable[[World], No
     except Exception as error:  # noqa: BLE001 - whatever ends a world is a finding
         world.oracle.broken = world.oracle.broken or repr(error)
     finally:
+        vars(flow)["POLL_RECORDS"] = poll_records
         structlog.configure(**old)
     counts = {
         "records": len(world.records),

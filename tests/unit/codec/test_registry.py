@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import uuid
 from typing import Any
 
@@ -11,7 +12,7 @@ from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from structlog.testing import capture_logs
 
-from connector.codec.codec import (
+from connector.codec.decoder import (
     SCHEMA_HEADER,
     UNKNOWN_SECONDS,
     Decoder,
@@ -38,7 +39,7 @@ class FakeClient:
         self.answers = answers
         self.asked: list[Any] = []
         self.registered: list[str] = []
-        self.now = self.most = 0
+        self.now = self.most = self.cleared = 0
         self.gate: asyncio.Event | None = None
 
     async def _answer(self, key: Any) -> Any:
@@ -68,6 +69,19 @@ class FakeClient:
         """Answer for a subject's version."""
         schema = await self._answer((subject_name, version))
         return RegisteredSchema(subject=subject_name, version=version, schema_id=1, guid=None, schema=schema)
+
+    async def clear_caches(self) -> None:
+        """Count how often it is told to forget what it keeps."""
+        self.cleared += 1
+
+    async def get_subjects(self) -> list[str]:
+        """Answer with every subject that has a newest version."""
+        return [key.removeprefix("latest ") for key in self.answers if str(key).startswith("latest ")]
+
+    async def get_latest_version(self, subject_name: str) -> RegisteredSchema:
+        """Answer for a subject's newest version."""
+        schema = await self._answer(f"latest {subject_name}")
+        return RegisteredSchema(subject=subject_name, version=1, schema_id=1, guid=None, schema=schema)
 
     async def register_schema(self, subject_name: str, schema: RegistrySchema) -> int:
         """Register under the id that the answers give for the subject."""
@@ -214,12 +228,35 @@ async def test_many_unknown_ids_cost_few_questions_and_little_memory() -> None:
     assert len(bench.client.asked) - asked <= 2 * 500 + 20
     for number in range(502, 2502):
         bench.decoder._know(SchemaKey("id", number), Unreadable("decode.schema_unknown", "", None))
-    assert len(bench.decoder._known) <= 1001 + 1
+    assert len(bench.decoder._answers) <= 1000
     assert len(bench.decoder._asked_in_vain) <= 1000
 
 
+async def test_thousands_of_schemas_are_not_all_remembered() -> None:
+    """Of 3,000 schemas, of values and of keys, 1,000 at most are kept; one in use all the time is asked for once.
+
+    Kills: schemas that are kept for ever, 14 kB each; forgetting by age instead of by use; a client that keeps all.
+    """
+    bench = Bench({number: _avro() for number in range(1, 3001)})
+    decoder = Decoder(Contracts({}), clock=bench.clock, registry=bench.registry, keys=True)
+    bench.decoder = decoder
+    for number in range(2, 3001):
+        for schema_id in (1, number):
+            value = _record(schema_id).value
+            event = await bench.settle(Record("events", 0, 0, 0, value, value, ()))
+            assert (event.datum, event.key.datum) == ({"n": 1}, {"n": 1})
+    assert (len(decoder._known), len(decoder._by_prefix) <= 500) == (0, True)
+    assert len(decoder._answers) <= 1000
+    assert len(decoder._key_reads) <= 1000
+    assert bench.client.asked.count(1) == 1
+    assert len(bench.client.asked) == 3000
+    assert bench.client.cleared == 3000 // 500
+    assert (await bench.settle(_record(2))).datum == {"n": 1}
+    assert bench.client.asked.count(2) == 2
+
+
 async def test_a_rotated_password_of_the_registry_is_read_again() -> None:
-    """A refused credential has the secrets read again; with new ones the next question is asked by a new client.
+    """After a question that failed the secrets are read again; with new ones the next is asked by a new client.
 
     Kills: a registry that stays refused until the member is restarted.
     """
@@ -427,3 +464,50 @@ async def test_a_proxy_comes_from_the_configuration_only(monkeypatch: pytest.Mon
         await client._rest_client.session.aclose()  # type: ignore[attr-defined]
     server.close()
     assert [head.split(b" ")[1].partition(b"schemas")[0] for head in asked] == [b"/", b"http://registry.invalid/"]
+
+
+async def test_tokens_are_fetched_without_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client that fetches OAuth tokens for the registry ignores HTTP_PROXY too.
+
+    Kills: one of the registry's clients that reads the environment.
+    """
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        body = b'{"access_token": "t", "token_type": "Bearer", "expires_in": 60}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n")
+        writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    oauth = {"credentials.source": "OAUTHBEARER", "client.id": "i", "client.secret": "s", "scope": "a"}
+    oauth |= {"issuer.endpoint.url": f"{url}/token", "logical.cluster": "c"}
+    settings = RegistrySettings(url=url, client={f"bearer.auth.{key}": value for key, value in oauth.items()})
+    client = await asyncio.to_thread(make_client, settings)
+    await client.get_schema(7)
+    server.close()
+    rest = client._rest_client  # type: ignore[attr-defined]
+    await rest.session.aclose()
+    await rest.bearer_field_provider.client.aclose()
+    assert [head.split(b" ")[1].partition(b"?")[0] for head in asked] == [b"/token", b"/schemas/ids/7"]
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "where"),
+    [
+        ("http://u:p@a:8081/x", None, "http://a:8081/x"),
+        ("http://u:p@a,https://u:p@b/y", None, "http://a, https://b/y"),
+        ("http://a", "http://u:p@proxy:3128", "http://a (through the proxy http://proxy:3128)"),
+    ],
+)
+async def test_messages_name_the_registry_and_its_proxy(url: str, proxy: str | None, where: str) -> None:
+    """Each address is named, with the proxy that is used, and no password is.
+
+    Kills: the second address of a list shown with its password; a refused connection without its proxy.
+    """
+    registry = Registry(FakeClient({1: OSError("refused")}), url, proxy=proxy)
+    with pytest.raises(RegistryTrouble, match=re.escape(f"the registry at {where} gives no usable answer")):
+        await registry.by_id(1)

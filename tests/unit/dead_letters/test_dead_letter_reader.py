@@ -219,7 +219,7 @@ def test_a_dead_letter_that_failed_again_after_a_replay_is_open() -> None:
     """The next failure of a replayed record is a new dead letter, and the history has both."""
     first = dead(1)
     origin = replace(stored(5, first.key, first.value, replayed(first.headers)), topic="group.replay")
-    second = dead(1, record=origin, failed_at=1_700_000_500)
+    second = dead(1, record=origin, failed_at=1_700_000_500, replayed=True)
     records = [first, resolution(first, "replayed"), second]
     assert offsets(records) == [1]
     history = archive(*records).find(identity(second))

@@ -142,3 +142,38 @@ def test_a_dead_letter_that_does_not_fit_is_written_without_its_value(
         assert facts.original == (record.headers if left_out == "value" else ())
 
     run_virtual(play())
+
+
+def test_thousands_of_codes_and_destinations_leave_nothing_behind() -> None:
+    """Codes are the vendor's, and a replayed record's headers can name any destination: neither grows memory or series.
+
+    Kills: a time kept for every code that was ever logged; a series for every destination that a header names.
+    """
+
+    async def play() -> None:
+        clock, metrics = LoopClock(), Metrics()
+        metrics.begin(["known"], ["t"])
+        producer = Broken(clock)
+        producer.fixed = 0.0
+        writer = DeadLetterWriter(producer, "letters", "g", metrics=metrics, clock=clock, drain_timeout=22.0)
+        series = metrics.render().count(b"\n")
+        for number in range(5000):
+            await writer.write(
+                DeadLetter(
+                    record=Record("t", 0, number, -1, b"k", b"v", ()),
+                    cause="operator",
+                    code=f"code {number}",
+                    message="m",
+                    failed_at=0.0,
+                    dedup_id="d",
+                    destination="known" if number % 2 else f"name {number}",
+                ),
+                lambda: True,
+            )
+        assert len(writer._logged) <= 2000
+        assert metrics.render().count(b"\n") == series
+        written = metrics.records_dead_lettered
+        assert written.labels("known", "operator")._value.get() == 2500
+        assert written.labels("", "operator")._value.get() == 2500
+
+    run_virtual(play())

@@ -19,6 +19,7 @@ from connector.errors import Refusal, TransportError
 from connector.pipeline.batching import Delivery, Offer, charge_of
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import PartitionTracker, destination_bit
+from connector.pipeline.storms import Place
 from connector.records import Answer, DeadLetter, Item, Record
 from connector.telemetry.metrics import Metrics
 from connector.testing.loop import LoopClock, run_virtual
@@ -232,6 +233,8 @@ class Rig:
         self.token = "good"
         self.reloads = 0
         self.trackers: dict[int, PartitionTracker] = {}
+        self.rereads = True
+        """Whether what storms have set aside is read again."""
         self.invalid: set[int] = set()
         """Records that break a rule before they are sent."""
         ports = Ports(self.clock, Random(7), self.dead_letters, self.answers, self.metrics, self.budget)
@@ -312,9 +315,13 @@ class Rig:
         storms = self.destination.storms
         while True:
             await asyncio.sleep(0.05)
-            for place in (*storms.probes(self.clock.now()), *storms.let_go(500)):
-                if place.pending:
-                    self._give(self._made(place.offset, place.tracker))
+            for place in (*storms.probes(self.clock.now()), *storms.let_go(500)) if self.rereads else ():
+                self.give_again(place)
+
+    def give_again(self, place: Place) -> None:
+        """Take in again what a storm had set aside."""
+        if place.pending:
+            self._give(self._made(place.offset, place.tracker))
 
     @property
     def set_aside(self) -> int:

@@ -50,6 +50,29 @@ def test_an_outage_is_held_before_unknown_outcomes_drain_a_topic(flight: int) ->
     run_virtual(play())
 
 
+@pytest.mark.promise("P6")
+def test_probes_of_a_hold_with_an_unknown_outcome_drain_nothing() -> None:
+    """While a wrong credential holds the destination, a probe that a gateway answers with 504 is no dead letter.
+
+    Kills: asking only whether an outage holds the destination before an unknown outcome becomes a dead letter.
+    """
+
+    async def play() -> None:
+        answers = iter([401] * 5 + [504, 401] * 2000)
+        rig = Rig(lambda _call: Reply(next(answers)), on_unknown_outcome="dead_letter", max_in_flight=1)
+        async with rig.running():
+            rig.offer(range(300))
+            await rig.clock.sleep(3600)
+            assert rig.worker.condition().cause is Cause.MISCONFIGURED
+            assert rig.dead_letters.dead_letters == []
+            rig.transport.behave = lambda _call: OK
+            await rig.done(within=600)
+        assert rig.dead_letters.dead_letters == []
+        assert rig.sent_once()
+
+    run_virtual(play())
+
+
 @pytest.mark.promise("P5")
 @pytest.mark.promise("P6")
 @pytest.mark.parametrize("status", [401, 403])
@@ -385,3 +408,24 @@ async def test_a_hold_and_its_end_are_logged_at_once_unless_they_go_to_and_fro()
                 await rig.clock.sleep(0.1)
     states = [line["state"] for line in lines if line["event"] == "destination.state"]
     assert states == ["held", "flowing"] * 3
+
+
+@pytest.mark.promise("P5")
+def test_records_that_always_fail_leave_half_of_a_low_rate_limit_to_others() -> None:
+    """Twenty records that always get 500 do not use up two requests a second: every other record is delivered.
+
+    Kills: sending whatever is due again before anything new.
+    """
+
+    async def play() -> None:
+        retry = {"initial": 0.05, "max": 0.5}
+        rig = Rig(failing(*range(20)), requests_per_second=2, batch={"records": 1}, max_in_flight=1, retry=retry)
+        async with rig.running():
+            rig.offer(range(60))
+            await rig.clock.sleep(120)
+            accepted = {number for call in rig.transport.calls for number in call.numbers}
+            assert set(range(20, 60)) <= accepted
+            rig.transport.behave = lambda _call: OK
+            await rig.done(within=600)
+
+    run_virtual(play())

@@ -9,6 +9,8 @@ import pytest
 
 from connector.delivery.states import Cause, DestinationState
 from connector.errors import ConfigFault, ConfigurationError
+from connector.pipeline.offsets import destination_bit
+from connector.pipeline.storms import Place
 from connector.testing.loop import run_virtual
 from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig, played, refusing
 
@@ -292,6 +294,36 @@ async def test_records_that_break_a_rule_in_a_storm_are_set_aside_until_a_releas
         await rig.done(within=5)
         assert rig.worker.condition().state is DestinationState.FLOWING
     assert rig.dead_letters.numbers == list(range(50))
+
+
+@played
+async def test_a_record_that_is_skipped_while_it_is_a_storms_probe_becomes_a_dead_letter() -> None:
+    """Refused again, it is set aside again, and skipped as soon as it was read once more.
+
+    Kills: a skip that is forgotten because the record that it names is set aside.
+    """
+    rig = Rig(refusing(range(50)), storm={"records": 10}, batch={"records": 1})
+    rig.transport.latency = 0.2
+    storms = rig.destination.storms
+    async with rig.running(all_done=False):
+        rig.offer(range(50))
+        await rig.until(lambda: rig.set_aside == 45 and rig.budget.used == 0)
+        await rig.until(lambda: storms.status()[0].next_probe is None and rig.worker.in_flight)
+        (probed,) = (n for n in range(50) if storms.is_probe(Place(rig.trackers[0], n, destination_bit(0))))
+        assert rig.worker.skip(rig.trackers[0], probed) is not None
+        await rig.clock.sleep(5)
+        skipped = [one.record.offset for one in rig.dead_letters.dead_letters if one.cause == "operator"]
+        assert skipped == [probed]
+        # A record whose probe is not sent yet is skipped when it comes.
+        await rig.until(lambda: storms.status()[0].next_probe is not None)
+        rig.rereads = False
+        await rig.clock.sleep(60)
+        (place,) = storms.probes(rig.clock.now())
+        assert rig.worker.skip(place.tracker, place.offset) is not None
+        rig.give_again(place)
+        await rig.clock.sleep(1)
+        assert rig.dead_letters.dead_letters[-1].record.offset == place.offset
+        assert rig.dead_letters.dead_letters[-1].cause == "operator"
 
 
 @played

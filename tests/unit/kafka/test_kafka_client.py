@@ -45,7 +45,13 @@ def test_the_producer_is_idempotent_whatever_the_user_says() -> None:
 
 def test_each_client_gets_what_it_knows() -> None:
     """A property of one kind of client does not reach the others, one that all know reaches all."""
-    settings = _settings(session_timeout_ms=7000, linger_ms=3, sasl_mechanism="PLAIN", fetch_wait_max_ms=7)
+    settings = _settings(
+        session_timeout_ms=7000,
+        linger_ms=3,
+        message_max_bytes=5_000_000,
+        sasl_mechanism="PLAIN",
+        fetch_wait_max_ms=7,
+    )
     consumer, producer, admin = (
         consumer_config(settings, "g", 1 << 20),
         producer_config(settings),
@@ -56,6 +62,7 @@ def test_each_client_gets_what_it_knows() -> None:
     assert consumer["isolation.level"] == "read_committed"
     assert producer["linger.ms"] == 3
     assert not {"linger.ms"} & consumer.keys()
+    assert consumer["message.max.bytes"] <= consumer["fetch.max.bytes"] < producer["message.max.bytes"]
     assert not {"session.timeout.ms", "fetch.wait.max.ms", "isolation.level", "auto.offset.reset"} & producer.keys()
     assert not {"session.timeout.ms", "linger.ms"} & admin.keys()
     assert {c["sasl.mechanism"] for c in (consumer, producer, admin)} == {"PLAIN"}

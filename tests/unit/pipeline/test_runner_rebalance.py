@@ -62,6 +62,35 @@ async def test_a_revoke_drains_what_is_under_way_and_then_commits() -> None:
         await rig.until(lambda: source.committed.get(("t", 1)) == (100, ""))
 
 
+@pytest.mark.promise("P3")
+@played
+async def test_a_stop_within_a_rebalance_takes_one_drain_time_and_loses_nothing() -> None:
+    """A stop that comes while a partition drains lets the others finish meanwhile, and ends in one `drain_timeout`.
+
+    Kills: a drain of the stop that only begins after that of the rebalance, so that it takes twice as long; a stop
+    whose second drain has no time left for what was in flight.
+    """
+    source = two_partitions()
+    rig = PipelineRig(source, latency=None, drain_timeout=10.0)
+    source.failing.add(("t", 0))
+    async with rig.running(0, 1):
+        await rig.until(lambda: len(rig.to["d"].waiting) == 200)
+        for one in list(rig.to["d"].waiting):
+            rig.to["d"].waiting.remove(one)
+            hangs = one.record.partition == 1 and one.record.offset >= 50
+            rig.to["d"].fly(one, 40.0 if hangs else 9.0)
+        source.revoke(0)
+        await rig.clock.sleep(1.0)
+        rig.stop.set()
+        stopped = rig.clock.now()
+        await rig.clock.sleep(0.1)
+        assert rig.to["d"].stopped
+        await rig.until(lambda: source.closed)
+        assert rig.clock.now() - stopped < 12.5
+        assert source.committed == {("t", 1): (50, "")}
+        await rig.clock.sleep(40.0)  # so that what hangs gives its bytes back
+
+
 @pytest.mark.promise("P2")
 @played
 async def test_what_misses_the_drain_never_commits() -> None:

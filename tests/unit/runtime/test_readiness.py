@@ -17,7 +17,7 @@ from connector.runtime.member import (
     IDLE,
     JOINING,
     REBALANCE_SECONDS,
-    SESSION_SECONDS,
+    SESSION_MARGIN,
     SILENT_SECONDS,
     Member,
 )
@@ -30,14 +30,18 @@ REFUSED = "cannot read group g: GROUP_AUTHORIZATION_FAILED"
 
 def _member(clock: ManualClock) -> tuple[Member, SimpleNamespace, dict[str | None, str]]:
     """Return a member that runs, its runner and its source's troubles."""
-    runner = SimpleNamespace(assigned=frozenset())
+    runner = SimpleNamespace(assigned=frozenset(), lost_at=float("-inf"))
     pipeline = SimpleNamespace(runner=runner, workers={}, holds=SimpleNamespace(registry=None))
     troubles: dict[str | None, str] = {}
-    member = Member("g", clock, 22.0)
+    member = Member("g", clock, 22.0, session_timeout=6.0)
     assert not member.readiness().ok
     dead_letters = cast("DeadLetterWriter", SimpleNamespace(trouble=None))
     member.running(cast("Pipeline", pipeline), dead_letters, lambda: troubles)
     return member, runner, troubles
+
+
+async def _none_left() -> str | None:
+    return None
 
 
 async def _watched(
@@ -106,18 +110,32 @@ async def test_a_member_that_lost_its_partitions_is_reported() -> None:
     member, runner, _ = _member(clock)
     runner.assigned = PARTITIONS
     assert member.readiness().ok
-    runner.assigned = frozenset()
+    runner.assigned, runner.lost_at = frozenset(), clock.now()
     assert member.readiness().ok
 
-    async def none_left() -> str | None:
-        return None
-
     with capture_logs() as logged:
-        await _watched(member, clock, none_left, REBALANCE_SECONDS + SILENT_SECONDS + 2 * ASK_SECONDS)
+        await _watched(member, clock, _none_left, REBALANCE_SECONDS + 0.5)
         assert member.readiness() == (False, [JOINING])
-        assert [line["event"] for line in logged] == ["member.without_partitions"]
-        await _watched(member, clock, none_left, SESSION_SECONDS)
-    assert member.readiness() == (True, [IDLE])
+        await _watched(member, clock, _none_left, 6.0 + SESSION_MARGIN + ASK_SECONDS - REBALANCE_SECONDS)
+        assert member.readiness() == (True, [IDLE])
+        await _watched(member, clock, _none_left, SILENT_SECONDS + 2 * ASK_SECONDS)
+    assert [line["event"] for line in logged] == ["member.without_partitions"]
+
+
+async def test_a_member_whose_partitions_were_revoked_stays_ready() -> None:
+    """The group gave them to others and says so: the member is idle for a good reason, from the first moment on.
+
+    Kills: a member that is not ready for a minute after each rebalance that leaves it without partitions.
+    """
+    clock = ManualClock()
+    member, runner, _ = _member(clock)
+    runner.assigned = PARTITIONS
+    assert member.readiness().ok
+    await _watched(member, clock, _none_left, 60)
+    runner.assigned = frozenset()
+    for _ in range(30):
+        await _watched(member, clock, _none_left, 1)
+        assert member.readiness().ok
 
 
 def test_a_trouble_of_one_topic_is_reported_and_fails_nothing() -> None:

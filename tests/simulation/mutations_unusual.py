@@ -1,0 +1,129 @@
+"""The changes to what seeds seldom reach that `mutants` makes, one at a time; the simulation notices each."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.mutations import Mutant
+
+UNUSUAL: Final = (
+    Mutant(
+        "end the run over a record that cannot be decoded",
+        "connector/pipeline/intake.py",
+        "        except Exception as error:  # noqa: BLE001 - no content of a record may end a run\n"
+        "            if len(records) == 1:",
+        "        except KeyError as error:\n            if len(records) == 1:",
+    ),
+    Mutant(
+        "end the run over a record that cannot be prepared",
+        "connector/pipeline/intake.py",
+        "            except Exception as error:  # noqa: BLE001 - no content of a record may end a run\n"
+        '                self._refuse(leg, record, tracker, routed, internal_refusal(error, "prepared"))',
+        "            except KeyError as error:\n"
+        '                self._refuse(leg, record, tracker, routed, internal_refusal(error, "prepared"))',
+    ),
+    Mutant(
+        "refuse a whole run for one record over which the decoder raises",
+        "connector/pipeline/intake.py",
+        "            return [outcome for record in records for outcome in self._decoded([record])]",
+        '            return [internal_refusal(error, "decoded")] * len(records)',
+    ),
+    Mutant(
+        "take any block of headers for that of a dead letter",
+        "connector/dead_letters/headers.py",
+        "    before = parse(record.headers) if dead_letter.replayed else None",
+        "    before = parse(record.headers)",
+    ),
+    Mutant(
+        "believe a map under any offset",
+        "connector/pipeline/offset_map.py",
+        "        if _checksum(base, content) != frame[3:7]:",
+        "        if not any(_checksum(at, content) == frame[3:7] for at in (base, 10**6)):",
+    ),
+    Mutant(
+        "try the last commit once",
+        "connector/pipeline/runner.py",
+        "        while failed and not late:",
+        "        while False:",
+    ),
+    Mutant(
+        "repeat the last commit for two seconds",
+        "connector/pipeline/runner.py",
+        "        await self._commit_last(leaving, deadline)",
+        "        await self._commit_last(leaving, min(deadline, now + 2.0))",
+    ),
+    Mutant(
+        "never try the last commit after the deadline",
+        "connector/pipeline/runner.py",
+        "            late = self._clock.now() >= deadline\n",
+        "            late = self._clock.now() >= deadline\n            if late:\n                break\n",
+    ),
+    Mutant(
+        "give up by the clock on the wall",
+        "connector/delivery/outcome.py",
+        "batch.first_sent_at\n"
+        "        return limit is not None and since is not None and self._ports.clock.now() - since >= limit",
+        "batch.first_attempt\n"
+        "        return limit is not None and since is not None and self._ports.clock.wall() - since >= limit",
+    ),
+    Mutant(
+        "send although an operator holds the destination",
+        "connector/delivery/holds.py",
+        "return tuple(hold for hold in sorted(self._holds, key=_badness) if hold.scope in scopes)",
+        "return tuple(hold for hold in self._holds if hold.scope in scopes and hold.next_probe is not None)",
+    ),
+    Mutant(
+        "never read rotated secrets",
+        "connector/delivery/worker.py",
+        "                destination.reload()\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "wait only as long as the vendor asks",
+        "connector/delivery/pacing.py",
+        "return own if wish is None else max(own, min(wish, settings.max))",
+        "return own if wish is None else min(wish, settings.max)",
+    ),
+    Mutant(
+        "send a lone refused record again before it is believed bad",
+        "connector/delivery/outcome.py",
+        "        elif verdict.documented or destination.evidence.believes(batch):",
+        "        elif destination.evidence.believes(batch):",
+    ),
+    Mutant(
+        "isolate one record at a time",
+        "connector/delivery/isolation.py",
+        "    middle = (len(batch.deliveries) + 1) // 2\n",
+        "    middle = 1\n",
+    ),
+    Mutant(
+        "let parked records go on whatever room there is",
+        "connector/pipeline/intake.py",
+        "        while waiting and (not portion or budget.used + cost < budget.limit):",
+        "        while waiting:",
+    ),
+    Mutant(
+        "call a member ready that has nothing",
+        "connector/runtime/member.py",
+        "        is_joined = self._has_partitions() or self._unassigned is None",
+        "        is_joined = True",
+    ),
+    Mutant(
+        "call a member ready again only after a minute",
+        "connector/runtime/member.py",
+        "            return JOINING if lost_since < self._session_timeout + SESSION_MARGIN else None",
+        "            return JOINING if lost_since < 60.0 else None",
+    ),
+    Mutant(
+        "count a storm's records by nothing",
+        "connector/pipeline/storms.py",
+        "        self._refused[reason] += 1\n",
+        "",
+    ),
+    Mutant(
+        "probe a storm without pause",
+        "connector/pipeline/storms.py",
+        "        storm.next_probe = self._clock.now() + self._wait(storm.probes)",
+        "        storm.next_probe = self._clock.now()",
+    ),
+)
