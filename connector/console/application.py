@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import structlog
 from aiohttp import web
 
+from connector.clock import SystemClock
 from connector.config.loader import Settings
 from connector.console.action_routes import ActionRoutes
 from connector.console.auth_routes import AuthRoutes
@@ -19,6 +20,7 @@ from connector.console.rendering import html, render
 from connector.console.security import Handler, caller, demand_token
 from connector.console.state import ConsolePorts, ConsoleState
 from connector.errors import ConnectorError, StartupError
+from connector.tasks import restarted
 
 _log = structlog.get_logger()
 
@@ -65,7 +67,8 @@ class Console:
             raise StartupError(f"console.port: {self._host}:{self._wanted} {why}") from error
         self._runner = runner
         state.feed.start()
-        self._sampling = asyncio.create_task(state.sampler.run(), name="console-sampler")
+        sampling = restarted(state.sampler.run, "console-sampler", SystemClock())
+        self._sampling = asyncio.create_task(sampling, name="console-sampler")
 
     async def stop(self) -> None:
         """Close the port, stop running actions, and close the topic."""
