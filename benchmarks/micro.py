@@ -37,6 +37,7 @@ from connector.codec.encoder import Encoder
 from connector.codec.reader import reader_of
 from connector.codec.schemas import Contracts, load_contracts, without_logical_types
 from connector.config.models import KafkaSettings, Settings
+from connector.config.routes import RouteSettings
 from connector.pipeline.batching import FIXED_CHARGE, Delivery, OpenBatch
 from connector.pipeline.offset_map import FinishedMap, Runs, decode, encode
 from connector.pipeline.offsets import PartitionTracker, destination_bit
@@ -120,6 +121,50 @@ def preparing(contracts: Contracts, made: Sequence[Record]) -> list[Step]:
         ready = [event for event in routed if isinstance(event, VendorEvent)]
         assert len(ready) == len(made)
         steps.append((f"encode: {vendor}", len(made), _encoding(built.group, built.encode, ready, now)))
+    return steps
+
+
+def mapping(made: Sequence[Record]) -> list[Step]:
+    """Return routing and mapping events of a foreign schema: plain paths, values that are changed, and expressions."""
+    kinds = vendors.kinds()
+    account: Mapping[str, Any] = {"vendor": "jiguang", "base_url": "http://sink", **WORKLOADS["jiguang"].account}
+    plain = {"cuid": "user.id", "eventName": "name", "itime": "at", "properties": "attributes"}
+    skus = {"map": {"skus": "items[].sku", "platform": "platform"}}
+    forms: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+        "plain paths": (plain, {"platform": ["ios", "android"]}),
+        "a map of parts": ({**plain, "properties": skus}, {"platform": {"in": ["ios"]}}),
+        "a hash": ({**plain, "randomId": {"path": "user.email", "hash": "sha256"}}, {"at": {"gt": 0}}),
+        "an expression": ({**plain, "randomId": {"cel": "event.name + ':' + event.platform"}}, {}),
+        "a second expression": (
+            {**plain, "randomId": {"cel": "event.name + ':' + event.platform"}},
+            {"cel": "event.platform in ['ios', 'android']"},
+        ),
+        "a sum over a list": ({**plain, "properties": {"map": {"n": {"cel": "sum(event.items.map(i, i.qty))"}}}}, {}),
+    }
+    events = [
+        Event(
+            "com.acme.Order",
+            {
+                "user": {"id": number, "email": f"user-{number}@example.com"},
+                "name": "see",
+                "at": 1_700_000_000_000 + number,
+                "platform": "ios",
+                "attributes": {"page": "home", "n": number, "new": True},
+                "items": [{"sku": "tea", "qty": number}, {"sku": "cup", "qty": 1}],
+            },
+        )
+        for number, _ in enumerate(made)
+    ]
+    steps: list[Step] = []
+    for name, (fields, where) in forms.items():
+        route = {"schema": "com.acme.Order", "where": where, "to": [job.NAME], "fields": {"jiguang": fields}}
+        settings = Settings(
+            kafka=KafkaSettings(topics=(job.TOPIC,), group_id="micro", client={"bootstrap.servers": "none"}),
+            destinations={job.NAME: kinds["jiguang"].settings(**account)},
+            routes=[RouteSettings.model_validate(route)],
+        )
+        plan = RouteTable.compile(settings, kinds).plan(job.TOPIC, "com.acme.Order")
+        steps.append((f"map: {name}", len(made), _routing(plan, events, made)))
     return steps
 
 
@@ -272,6 +317,7 @@ def main() -> None:
         *decoding(contracts, made),
         *preparing(contracts, made),
         *at_once(contracts),
+        *mapping(made),
         *small(made),
         *batching(made),
         *tracking(),

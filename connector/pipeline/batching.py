@@ -6,6 +6,7 @@ A limit is tested before an item is added, never after, and a body's size is com
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from sys import getsizeof
 from typing import Final
 
 from msgspec import Struct
@@ -20,7 +21,7 @@ FIXED_CHARGE: Final = 768
 
 
 HEADER_CHARGE: Final = 160
-"""Bytes charged for each header in addition to its value: the pair, the name, the value's object."""
+"""Bytes charged for each header in addition to its name and value: the pair, the objects."""
 
 
 def charge_of(record: Record, body: bytes = b"") -> int:
@@ -31,7 +32,7 @@ def charge_of(record: Record, body: bytes = b"") -> int:
 
 def headers_charge(headers: Headers) -> int:
     """Return the bytes that holding a record's headers is charged with."""
-    return sum([HEADER_CHARGE + len(value or b"") for _, value in headers])
+    return sum([HEADER_CHARGE + getsizeof(name) + len(value or b"") for name, value in headers])
 
 
 class Delivery(Struct, eq=False, gc=False):

@@ -315,6 +315,8 @@ class Runner:
             self._trackers[partition].reach(offset)
         if now - self._committed_at >= self._timing.commit_interval:
             await self._commit(list(self._trackers))
+            # It may have shown that partitions were added, which no rebalance of this member's tells.
+            self._on_assignment(self.assigned)
 
     async def _pause_and_resume(self) -> str:
         """Pause and resume partitions; return the part of the time to which a poll without records belongs."""
