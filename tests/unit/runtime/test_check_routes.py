@@ -237,3 +237,26 @@ def test_a_check_creates_no_topic(*, create: bool) -> None:
     else:
         with pytest.raises(StartupError, match="missing topics"):
             asyncio.run(topics.check(["orders"], own, dry=True))
+
+
+def test_the_command_asks_for_no_topic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check --online` of a configuration that creates topics leaves that to `run`."""
+    topics = ModelTopics(create_topics=True)
+
+    async def nothing(*_: Any) -> Any:
+        return None
+
+    monkeypatch.setattr(ModelTopics, "__aenter__", nothing_but, raising=False)
+    monkeypatch.setattr(ModelTopics, "__aexit__", nothing, raising=False)
+    monkeypatch.setattr(topics, "wait", nothing)
+    monkeypatch.setattr(checks, "TopicCheck", lambda *_, **__: topics)
+    monkeypatch.setattr(checks, "_group_faults", lambda _settings: nothing_but([]))
+    monkeypatch.setattr(checks, "probe", nothing)
+    loaded = read(written(tmp_path, [{"schema": "com.shop.Order", "to": []}]))
+    assert asyncio.run(checks.check_online(loaded)) == []
+    assert topics.created == []
+
+
+async def nothing_but(value: Any) -> Any:
+    """Return the value."""
+    return value
