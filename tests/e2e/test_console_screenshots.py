@@ -151,7 +151,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def _events() -> Iterator[dict[str, Any]]:
     """Yield what happened in a night."""
-    told = (
+    told: tuple[tuple[int, str, dict[str, Any]], ...] = (
         (9000, "connector.started", {"version": "0.1.0"}),
         (8990, "partitions.assigned", {"partitions": ["user-events[0]", "user-events[1]", "user-events[2]"]}),
         (5400, "destination.state", {"destination": "jiguang-prod", "state": "held", "cause": "misconfigured",
