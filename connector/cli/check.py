@@ -78,7 +78,8 @@ def _online_faults(loaded: Loaded) -> list[str]:
     from connector.telemetry.logs import configure
 
     configure(loaded.settings.log)
-    faults = in_loop(checks.check_registry(loaded))
+    found = in_loop(checks.registry_schemas(loaded.settings))
+    faults = [] if found is None else checks.registry_faults(loaded, found)
     outside = in_loop(checks.check_online(loaded))
     if faults:
         raise ConfigurationError([*faults, *(ConfigFault("", text) for text in outside)])

@@ -211,12 +211,6 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def skipped_text(reason: str) -> str:
-    """Return why a record goes nowhere on purpose, as a phrase."""
-    known = {"unrouted": "no route matches, and unrouted is skip", "sample": "not in the route's sample"}
-    return known.get(reason, f"{reason} drops it")
-
-
 def bytes_text(data: bytes | None) -> str:
     """Return a key or header as text; bytes that are not UTF-8 are escaped."""
     return "null" if data is None else data.decode(errors="backslashreplace")

@@ -107,7 +107,8 @@ def show(explanations: Sequence[Explanation]) -> None:
     if explanation.inspection is not None:
         show_inspection(explanation.inspection)
         if explanation.inspection.fault is None and not explanation.inspection.preparations:
-            print_line("By today's rules: no route matches, so the record is skipped (unrouted: skip).")
+            why = explanation.inspection.skipped or "it goes nowhere"
+            print_line(f"By today's rules the record is skipped: {why}.")
     print_heading("What became of it")
     print_pairs(_outcome_lines(explanation))
     for note in explanation.notes:

@@ -21,7 +21,6 @@ from connector.cli.common import (
     print_line,
     print_raw,
     read_event_file,
-    skipped_text,
 )
 from connector.cli.completion import complete_destination, complete_topic
 
@@ -118,7 +117,7 @@ def _show(found: Sequence[Inspection], destination: str | None) -> None:
         if each.fault is not None:
             print_line(f"{each.schema}: refused with {each.code}: {each.fault}")
         elif not each.preparations:
-            why = f" ({skipped_text(each.skipped)})" if each.skipped is not None else ""
+            why = f" ({each.skipped})" if each.skipped is not None else ""
             print_line(f"{each.schema}: nothing is sent{'' if destination is None else f' to {destination}'}{why}.")
         for prepared in each.preparations:
             _show_prepared(each, prepared)

@@ -23,7 +23,6 @@ from connector.cli.common import (
     print_raw,
     refuse_unknown,
     say,
-    skipped_text,
 )
 from connector.cli.completion import complete_destination, complete_topic
 
@@ -131,7 +130,7 @@ class _Printer:
         if found.fault is not None:
             yield f"{head}: refused, {found.code or 'not decoded'}: {masked.fault(found.fault)}"
             return
-        why = "" if found.skipped is None else f" ({skipped_text(found.skipped)})"
+        why = "" if found.skipped is None else f" ({found.skipped})"
         yield f"{head} {found.schema}{'' if found.preparations else f': nothing is sent{why}'}"
         for each in found.preparations:
             by = "by schema or target" if each.route is None else f"by routes[{each.route}]"

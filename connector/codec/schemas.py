@@ -335,12 +335,14 @@ def schemas_of(settings: Settings, folder: Path) -> list[Schema]:
 
 
 def known_schemas(own: list[Schema]) -> dict[str, Any]:
-    """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win.
+    """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win."""
+    return by_name([*own, *load_contracts().schemas.values()])
 
-    Of a union at the top, these are the schemas of its records.
-    """
+
+def by_name(schemas: Iterable[Schema]) -> dict[str, Any]:
+    """Return the schemas of records by full name, also of those in a union at the top."""
     found: dict[str, Any] = {}
-    for schema in (*own, *load_contracts().schemas.values()):
+    for schema in schemas:
         if schema.name is not None:
             found[schema.name] = schema.tree
         elif isinstance(schema.tree, list):

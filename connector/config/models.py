@@ -578,7 +578,7 @@ class Settings(Model):
     def hashed_paths(self) -> list[str]:
         """What some route hashes, as `console.mask` names it."""
         sources = [each for route in self.routes for fields in route.fields.values() for each in fields.values()]
-        return list(dict.fromkeys(path for source in sources for path in hashed(source)))
+        return sorted({path for source in sources for path in hashed(source)})
 
     @property
     def own_topics(self) -> frozenset[str]:

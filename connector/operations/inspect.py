@@ -20,7 +20,7 @@ from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.dead_letters.replay import Edit, Kept
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable, StartupError
-from connector.operations.prepare import Preparer, plain
+from connector.operations.prepare import Preparer, plain, skip_reason
 from connector.records import Event, Record
 from connector.routing.compiler import reads_keys
 from connector.routing.table import Routed, reroute
@@ -104,7 +104,8 @@ class DeadLetterExaminer:
             if destination is None:
                 return Inspection(event.schema, shown, str(refusal), ())
             return Inspection(event.schema, shown, None, (Preparation(destination, reason=refusal.message),))
-        return Inspection(event.schema, shown, None, tuple(self._preparer.prepared(each, _now()) for each in routed))
+        prepared = tuple(self._preparer.prepared(each, _now()) for each in routed)
+        return Inspection(event.schema, shown, None, prepared, skipped=skip_reason(routed))
 
     async def decode(self, dead_letter: DeadLetterEntry) -> Inspection:
         """Return a dead letter's event only, or the fault that hides it."""
@@ -122,7 +123,7 @@ class DeadLetterExaminer:
         try:
             event = await self._decoded(record)
         except ConnectorError as error:
-            return Inspection(None, None, str(error), (), error.code if isinstance(error, Refusal) else None)
+            return Inspection(None, None, str(error), (), code=error.code if isinstance(error, Refusal) else None)
         return self._preparer.inspect(event, record, _now())
 
     async def judge(self, dead_letter: DeadLetterEntry) -> Kept | None:
@@ -136,7 +137,7 @@ class DeadLetterExaminer:
             return Kept(refusal.code, refusal.message)
         found = [self._preparer.prepared(each, _now()) for each in routed]
         if not found:
-            return Kept("route.skipped", "no route matches it today, so it would be skipped (unrouted: skip)")
+            return Kept("route.skipped", f"it would be skipped today: {skip_reason(routed)}")
         if any(preparation.reason is None for preparation in found):
             return None
         return Kept(found[0].rule or "", found[0].reason or "")

@@ -6,7 +6,7 @@ Needs neither Kafka nor a registry, and imports neither, so that `connector map`
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from connector.dead_letters.inspection import Inspection, Preparation
 from connector.errors import FatalError, Refusal
 from connector.records import Event, LogicalValue, Record
 from connector.routing.conversions import Unfit, exact
-from connector.routing.table import Routed, RouteTable, Skipped
+from connector.routing.table import Routed, RouteTable, Skipped, why_skipped
 
 
 class Preparer:
@@ -38,13 +38,11 @@ class Preparer:
         try:
             routed = self.routes.route(event, record, self._cluster_id)
         except Refusal as refusal:
-            return Inspection(event.schema, shown, refusal.message, (), refusal.code)
+            return Inspection(event.schema, shown, refusal.message, (), code=refusal.code)
         except FatalError as error:
-            return Inspection(event.schema, shown, str(error), (), "route.unrouted")
-        if isinstance(routed, Skipped):
-            return Inspection(event.schema, shown, None, (), skipped=routed.reason)
+            return Inspection(event.schema, shown, str(error), (), code="route.unrouted")
         found = tuple(replace(self.prepared(each, now), route=each.route) for each in routed)
-        return Inspection(event.schema, shown, None, found)
+        return Inspection(event.schema, shown, None, found, skipped=skip_reason(routed))
 
     def prepared(self, routed: Routed, now: int) -> Preparation:
         """Return what one destination would be sent, or why it would be sent nothing."""
@@ -61,6 +59,11 @@ class Preparer:
             return Preparation(routed.destination, routed.event.dedup_id, text)
         reason = f"a request with it alone would be larger than the {limits.bytes} bytes that the vendor allows"
         return Preparation(routed.destination, routed.event.dedup_id, text, "too_large", reason)
+
+
+def skip_reason(routed: Sequence[Routed]) -> str | None:
+    """Return why an event goes nowhere on purpose; None if it goes somewhere."""
+    return why_skipped(routed.reason) if isinstance(routed, Skipped) else None
 
 
 def plain(value: Any) -> Any:

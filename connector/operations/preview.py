@@ -381,7 +381,7 @@ class _Tally:
             if patient is not None and count > patient.share * patient.records and count > patient.share * read[topic]
         ]
         would_stop = self._settings.unrouted == "stop" and any(
-            summary.code == "route.unrouted" for summary in self._refused.values()
+            summary.code in ("route.unrouted", "route.unmet") for summary in self._refused.values()
         )
         refused = sorted(
             self._refused.values(), key=lambda found: (-found.records, found.destination or "", found.code or "")

@@ -28,6 +28,9 @@ from connector.routing.compiler import ENVELOPE, CompiledRoute, Leg, compile_rou
 from connector.routing.conversions import Unfit, exact
 from connector.vendors.base import VendorEvent, VendorKind
 
+UNROUTED: Final = "unrouted"
+SAMPLED: Final = "sample"
+
 Plan = Callable[[Event, Record, str], "list[Routed]"]
 
 _IDS: Final = (str, int, UUID)
@@ -36,7 +39,7 @@ _SCHEMAS: Final = 1000
 
 
 class Skipped(list["Routed"]):
-    """No delivery, on purpose; `reason` is `unrouted`, `sample`, or the route that drops the event: `routes[0]`."""
+    """No delivery, on purpose; `reason` is `UNROUTED`, `SAMPLED`, or the route that drops the event: `routes[0]`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()
@@ -56,6 +59,13 @@ class Routed(Struct, frozen=True, gc=False):
     identity: str
     route: int | None = None
     first_dedup_id: str | None = None
+
+
+def why_skipped(reason: str) -> str:
+    """Return for a person why an event goes nowhere."""
+    if reason == UNROUTED:
+        return "no route matches (unrouted: skip)"
+    return "it is not in the route's sample" if reason == SAMPLED else f"{reason} drops it (to: [])"
 
 
 def position_identity(cluster_id: str, position: Position | Record) -> str:
@@ -92,6 +102,11 @@ class RouteTable:
         if faults:
             raise ConfigurationError(faults)
         return cls(routes, destinations, settings.unrouted)
+
+    @property
+    def drop_reasons(self) -> list[str]:
+        """The reasons of `Skipped` for the routes that drop what they match."""
+        return [f"routes[{route.index}]" for route in self.routes if route.drops]
 
     def become(self, other: RouteTable) -> None:
         """Route as another table from now on, for all that hold this one."""
@@ -173,7 +188,7 @@ class RouteTable:
                     if route.sample is None or _in_sample(route, event, record, cluster_id):
                         _follow(route, event, record, cluster_id, routed)
             if matched:
-                return routed or Skipped("sample")
+                return routed or Skipped(SAMPLED)
             return otherwise(event, record, cluster_id)
 
         return by_route
@@ -237,7 +252,7 @@ class RouteTable:
 
     def _without_match(self, record: Record, code: str, what: str, field: str | None) -> list[Routed]:
         if self.unrouted == "skip":
-            return Skipped("unrouted")
+            return Skipped(UNROUTED)
         if self.unrouted == "stop":
             raise FatalError(
                 f"{what} (partition {record.partition}, offset {record.offset}); "
@@ -261,6 +276,8 @@ def reroute(
     except FatalError as error:
         raise Refusal("route", "route.unrouted", str(error)) from None
     wanted = dead_letter.destination
+    if isinstance(routed, Skipped) and (wanted is None or routed.reason != UNROUTED):
+        return routed
     if wanted is not None:
         routed = [delivery for delivery in routed if delivery.destination == wanted]
         if not routed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from connector import vendors
 from connector.clock import SystemClock
 from connector.codec.registry import Client, Registry, make_client
-from connector.codec.schemas import SchemaFault, known_schemas, own_schemas, schemas_of
+from connector.codec.schemas import SchemaFault, by_name, known_schemas, own_schemas, schemas_of
 from connector.config.loader import DestinationSettings, KafkaSettings, Loaded, RegistrySettings, Settings
 from connector.delivery.transport import HttpTransport, file_stamps
 from connector.errors import ConfigFault, ConfigurationError, ConnectorError, StartupError, TransportError
@@ -26,6 +27,8 @@ TOPICS_TIMEOUT: Final = 30.0
 REACH_TIMEOUT: Final = 10.0
 """Seconds that `check --online` gives each of those it asks."""
 
+_NEARLY: Final = 0.85
+"""How alike two names of schemas are, of which one is very likely a misspelling of the other."""
 MOST_SUBJECTS: Final = 200
 """How many subjects `check --online` asks the registry for."""
 
@@ -94,7 +97,7 @@ def _misspelt(settings: Settings, schemas: Mapping[str, Any]) -> list[ConfigFaul
     return [
         ConfigFault(fault.path, f"{fault.message} `connector check --online` asks the registry too")
         for fault, name in unknown_schemas(settings, schemas)
-        if "did you mean" in fault.message
+        if difflib.get_close_matches(name, schemas, n=1, cutoff=_NEARLY)
         and name.translate(digits) not in {known.translate(digits) for known in schemas}
     ]
 
@@ -110,18 +113,17 @@ def schema_warnings(loaded: Loaded) -> list[ConfigFault]:
     ]
 
 
-async def check_registry(loaded: Loaded) -> list[ConfigFault]:
-    """Return the faults of `routes` by the newest schemas in the registry too; none where there is no registry.
+async def registry_schemas(settings: Settings) -> dict[str, Any] | None:
+    """Return the newest schemas in the registry, by full name; None where there is none, or it does not answer.
 
-    Asked for are the subjects of the topics that are read, and those that name the schema of a route. A registry that
+    Asked for are the subjects of the topics that are read, and those that name the schema of a route. Why a registry
     does not answer is for `check_online` to report.
     """
-    settings = loaded.settings
     if settings.schema_registry is None:
-        return []
-    schemas = known_schemas(own_schemas(loaded))
+        return None
     wanted = {route.schema_name for route in settings.routes if route.schema_name}
     topics = TopicPattern(settings.kafka.topics)
+    found: dict[str, Any] = {}
     try:
         registry = open_registry(settings.schema_registry)
         try:
@@ -132,14 +134,20 @@ async def check_registry(loaded: Loaded) -> list[ConfigFault]:
             ]
             for subject in subjects[:MOST_SUBJECTS]:
                 with suppress(ConnectorError, SchemaFault):
-                    schemas = known_schemas([await registry.latest(subject)]) | schemas
+                    found |= by_name([await registry.latest(subject)])
         finally:
             await registry.close()
     except ConnectorError:
-        return []
-    faults = [fault for fault, _ in unknown_schemas(settings, schemas)]
-    used = {name: each.vendor for name, each in settings.destinations.items()}
-    return faults + _compiled(settings, used, schemas)
+        return None
+    return found
+
+
+def registry_faults(loaded: Loaded, found: Mapping[str, Any]) -> list[ConfigFault]:
+    """Return the faults of `routes` by the registry's schemas too; those of files and the contract take precedence."""
+    schemas = {**found, **known_schemas(own_schemas(loaded))}
+    used = {name: each.vendor for name, each in loaded.settings.destinations.items()}
+    faults = [fault for fault, _ in unknown_schemas(loaded.settings, schemas)]
+    return faults + _compiled(loaded.settings, used, schemas)
 
 
 async def check_online(loaded: Loaded) -> list[str]:

@@ -78,10 +78,10 @@ DEFINITIONS: Final = tuple(
             "records_skipped_total",
             "counter",
             ("reason",),
-            "Records that this member did not have to deliver.",
+            "Records that this member did not have to deliver; `routes[N]`: dropped by that route (`to: []`).",
             "records",
             (),
-            ("null_value", "unrouted", "other_destination", "finished_before", "deleted"),
+            ("null_value", "unrouted", "sample", "other_destination", "finished_before", "deleted"),
         ),
         (
             "requests_total",

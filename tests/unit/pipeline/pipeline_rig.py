@@ -16,7 +16,7 @@ from connector.pipeline.rereading import Rereader
 from connector.pipeline.runner import AssignmentListener, Runner, Timing
 from connector.pipeline.storms import Storms, TopicStorms
 from connector.records import Assigned, Commit, DeadLetter, Event, Position, Record, TopicPartition
-from connector.routing.table import Plan, Routed, RouteTable
+from connector.routing.table import Plan, Routed, RouteTable, Skipped
 from connector.telemetry.metrics import Metrics
 from connector.testing.loop import LoopClock
 from connector.vendors.base import VendorEvent
@@ -99,6 +99,8 @@ class ModelRoutes:
         if to == "?":
             raise Refusal("route", "route.model", "nowhere")
         identity = f"{cluster_id}/{record.topic}/{record.partition}/{record.offset}"
+        if not to:
+            return Skipped("routes[0]")
         return [Routed(name, self._event(name, event, identity), identity) for name in to.lower()]
 
     def _event(self, name: str, event: Event, identity: str) -> VendorEvent | Refusal:

@@ -1,0 +1,201 @@
+"""`connector check` finds what a live topic would show otherwise: types, symbols, names and secrets, all at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from confluent_kafka.schema_registry import Schema as RegistrySchema
+
+from connector.cli import main as cli
+from connector.codec.registry import Registry
+from connector.config.loader import Loaded, load
+from connector.errors import ConfigurationError
+from connector.runtime import checks
+from connector.vendors import kinds
+from tests.unit.codec.test_registry import FakeClient
+
+ORDER: dict[str, Any] = {
+    "type": "record",
+    "name": "Order",
+    "namespace": "com.shop",
+    "fields": [
+        {"name": "order_id", "type": "string"},
+        {"name": "user_id", "type": "long"},
+        {"name": "paid", "type": "boolean"},
+        {"name": "phone", "type": ["null", "string"]},
+        {"name": "items", "type": {"type": "array", "items": "string"}},
+        {"name": "total", "type": {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "channel", "type": {"type": "enum", "name": "Channel", "symbols": ["WEB", "APP"]}},
+    ],
+}
+JIGUANG = {"vendor": "jiguang", "project_id": "p", "project_secret": "${SECRET}", "app_key": "a"}
+TRACKER = {"vendor": "mytracker", "id_app": 1, "token": "${TOKEN}"}
+GOOD: dict[str, Any] = {"cuid": "user_id", "eventName": {"const": "order"}, "itime": "at"}
+WRONG: dict[str, Any] = {
+    "schema": "com.shop.Order",
+    "where": {"channel": "WEBB", "paid": "true", "phone": "!x"},
+    "to": ["jg", "tracker"],
+    "fields": {
+        "jiguang": {**GOOD, "properties": "total", "itime": "att", "randomId": {"path": "phone", "hash": "md5"}},
+        "mytracker": {
+            "method": {"const": "customEvnt"},
+            "customUserId": {"path": "phone", "hash": "hmac-sha256", "key": "${PEPPER}"},
+            "customEventParams": "items",
+            "customEventName": {"cel": "event.order_idd"},
+        },
+    },
+}
+WRONG_PATHS = {
+    "routes[0].where.channel",
+    "routes[0].where.paid",
+    "routes[0].fields.jiguang.properties",
+    "routes[0].fields.jiguang.itime",
+    "routes[0].fields.jiguang.randomId.hash",
+    "routes[0].fields.mytracker.method",
+    "routes[0].fields.mytracker.customEventParams",
+    "routes[0].fields.mytracker.customEventName",
+}
+
+
+def written(folder: Path, routes: list[dict[str, Any]], **sections: Any) -> Path:
+    """Write a configuration with these routes, and the schema's file."""
+    (folder / "order.avsc").write_text(json.dumps(ORDER), encoding="utf-8")
+    settings = {
+        "kafka": {"topics": ["orders"], "group_id": "g", "client": {"bootstrap.servers": "h:1"}},
+        "destinations": {"jg": JIGUANG, "tracker": TRACKER},
+        "schemas": {"files": ["*.avsc"]},
+        "routes": routes,
+        **sections,
+    }
+    path = folder / "connector.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def read(path: Path, env: dict[str, str] | None = None) -> Loaded:
+    """Read a configuration as `check` does."""
+    given = {"SECRET": "s" * 8, "TOKEN": "t" * 8, "PEPPER": "pepper-pepper"} if env is None else env
+    return load(path, {name: kind.settings for name, kind in kinds().items()}, given, further=checks.route_faults)
+
+
+def faults(path: Path, env: dict[str, str] | None = None) -> dict[str, str]:
+    """Return every fault by its path."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(path, env)
+    return {fault.path: fault.message for fault in caught.value.faults}
+
+
+def test_types_symbols_and_paths_are_checked(tmp_path: Path) -> None:
+    """Each wrong type is a fault of its own, with what it is and what is wanted, or with the nearest name."""
+    found = faults(written(tmp_path, [WRONG]))
+    assert set(found) == WRONG_PATHS
+    assert found["routes[0].fields.jiguang.properties"].endswith("it is a decimal, and the field wants a map")
+    assert "an array of string, and the field wants a map" in found["routes[0].fields.mytracker.customEventParams"]
+    assert "did you mean customEvent?" in found["routes[0].fields.mytracker.method"]
+    assert "did you mean order_id?" in found["routes[0].fields.mytracker.customEventName"]
+
+
+def test_missing_secrets_hide_no_other_fault(tmp_path: Path) -> None:
+    """Faults of destinations and missing variables, also inside `routes`, come together with those of the routes."""
+    found = faults(written(tmp_path, [WRONG]), {})
+    secrets = {
+        "destinations.jg.project_secret": "SECRET",
+        "destinations.tracker.token": "TOKEN",
+        "routes[0].fields.mytracker.customUserId.key": "PEPPER",
+    }
+    assert set(found) == WRONG_PATHS | set(secrets)
+    assert all(f"variable {name} is not set" in found[path] for path, name in secrets.items())
+
+
+def test_a_faulty_route_hides_no_fault_of_the_others(tmp_path: Path) -> None:
+    """A route without `to`, and one with an unknown key, leave the others' faults where they are, by their index."""
+    routes = [{"schema": "com.shop.Order"}, {**WRONG, "tooo": 1}, {**WRONG, "where": {"totl": 1}}]
+    found = faults(written(tmp_path, routes))
+    assert found["routes[0].to"] == "is required"
+    assert "did you mean to?" in found["routes[1].tooo"]
+    assert "did you mean total?" in found["routes[2].where.totl"]
+    assert {path.replace("[1]", "[0]") for path in found if path.startswith("routes[1]")} >= WRONG_PATHS
+
+
+@pytest.mark.parametrize("written_as", ["com.shop.Ordr", "com.shop.order", "com.shops.Order"])
+def test_a_schema_that_no_file_has_is_a_fault_with_the_nearest(tmp_path: Path, written_as: str) -> None:
+    """Without a registry all schemas are known, so a route for another one can never match."""
+    route = {
+        **WRONG,
+        "schema": written_as,
+        "where": {},
+        "fields": {"jiguang": GOOD, "mytracker": {"method": "channel"}},
+    }
+    found = faults(written(tmp_path, [route]))
+    assert found == {"routes[0].schema": f"no known schema is {written_as}; did you mean com.shop.Order?"}
+
+
+def test_a_schema_that_the_registry_may_have_is_a_warning(tmp_path: Path) -> None:
+    """With a registry that was not asked, only a name that is nearly a known one is a fault."""
+    fields = {"jiguang": GOOD, "mytracker": {"method": {"const": "login"}}}
+    route = {"schema": "com.shop.Refund", "to": ["jg", "tracker"], "fields": fields}
+    registry = {"schema_registry": {"url": "http://localhost:1"}}
+    loaded = read(written(tmp_path, [route], **registry))
+    assert [warning.path for warning in checks.schema_warnings(loaded)] == ["routes[0].schema"]
+    found = faults(written(tmp_path, [{**route, "schema": "com.shop.Ordr"}], **registry))
+    assert "`connector check --online` asks the registry too" in found["routes[0].schema"]
+    read(written(tmp_path, [{**route, "schema": "com.shop.Order2"}], **registry))
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ("com.shop.Refund", {"routes[0].where.reason"}),
+        ("com.shop.Refnd", {"routes[0].schema"}),
+    ],
+)
+def test_online_the_registry_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schema: str, expected: set[str]
+) -> None:
+    """With `--online` the newest schemas of the topics' subjects are known, too."""
+    refund = {"type": "record", "name": "Refund", "namespace": "com.shop", "fields": [{"name": "id", "type": "long"}]}
+    client = FakeClient(
+        {
+            "latest orders-value": RegistrySchema(json.dumps(refund), "AVRO"),
+            "latest other-value": RegistrySchema("not asked for", "AVRO"),
+            "latest orders-key": RegistrySchema("not asked for", "AVRO"),
+        }
+    )
+    monkeypatch.setattr(checks, "open_registry", lambda _settings: Registry(client, "http://localhost:1"))
+    route = {"schema": schema, "where": {"reason": "x"}, "to": []}
+    loaded = read(written(tmp_path, [route], schema_registry={"url": "http://localhost:1"}, schemas={}))
+    found = asyncio.run(checks.registry_schemas(loaded.settings))
+    assert found is not None
+    assert {fault.path for fault in checks.registry_faults(loaded, found)} == expected
+    assert client.asked == ["latest orders-value"]
+
+
+def test_strict_turns_warnings_into_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Patterns and negations as plain text, and a key of a hash in the file, are warnings; `--strict` refuses them."""
+    route = {
+        "where": {"order_id": "^o-", "phone": "!x", "channel": {"in": ["WEB"]}},
+        "schema": "com.shop.Order",
+        "to": ["jg"],
+        "fields": {"jiguang": {**GOOD, "randomId": {"path": "phone", "hash": "hmac-sha256", "key": "in-the-file"}}},
+    }
+    path = written(tmp_path, [route])
+    for name in ("SECRET", "TOKEN"):
+        monkeypatch.setenv(name, "x" * 8)
+    for arguments, code in (([], 0), (["--strict"], 2)):
+        monkeypatch.setattr("sys.argv", ["connector", "check", "-c", str(path), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert (ended.value.code or 0) == code
+        shown = capsys.readouterr().err
+        assert "routes[0].where.order_id: the text '^o-' is no pattern; write {matches: '^o-'}" in shown
+        assert "routes[0].where.phone: the text '!x' negates nothing; write {not: 'x'}" in shown
+        assert "routes[0].fields.jiguang.randomId.key: the secret is in the file" in shown
+        assert "in-the-file" not in shown
