@@ -24,6 +24,7 @@ from connector.console.timeline import DAY, read_events
 from connector.errors import ConnectorError, StartupError
 from connector.listener import Listener
 from connector.tasks import restarted
+from connector.vendors import code_meaning
 
 EVENTS_SECONDS: Final = 60.0
 """How often the topic of events is read."""
@@ -57,6 +58,8 @@ class Console:
     async def start(self) -> None:
         """Listen, and start to read. Raises `StartupError` if the address cannot be used."""
         state = self._state
+        # The first call looks for installed vendors on the disk, for which no page is to wait.
+        await asyncio.to_thread(code_meaning, "", "")
         application = web.Application(
             client_max_size=256 * 1024, middlewares=[state.guard.middleware, self._show_failures]
         )

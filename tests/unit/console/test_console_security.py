@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from connector.config.loader import ConsoleSettings
 from connector.console.application import Console
 from connector.console.security import HEADERS, SignInGuard, demand_token, host_allowed
+from connector.dead_letters.replay import Order, Step
 from connector.errors import StartupError
 from connector.listener import most_connections
 from tests.unit.console.console_site import Site, running
@@ -189,6 +190,40 @@ async def test_wrong_tokens_of_one_source_stop_that_source_only(browser: aiohttp
             assert answer.status == 429
         assert site.console._state.guard.wrong_tokens == 10
         assert await sign_in(browser, site, TOKEN, **{"X-Forwarded-For": "10.0.0.8"}) == 303
+
+
+async def test_a_replay_outlives_the_sign_in_that_started_it(browser: aiohttp.ClientSession) -> None:
+    """It goes on when its person signs out, shows nothing to a stranger, and keeps who started it.
+
+    Kills: a job that ends with a session, a page of it that needs none.
+    """
+    site, gate = Site([dead(1)], token=TOKEN), asyncio.Event()
+    all_at_once = site.replays.replay
+
+    async def gated(order: Order) -> AsyncGenerator[Step, None]:
+        yield Step((), 0, 1)
+        await gate.wait()
+        async for step in all_at_once(order):
+            yield step
+
+    site.replays.replay = gated  # type: ignore[method-assign]  # one that lasts as long as the test wants
+    async with running(site):
+        assert await sign_in(browser, site, TOKEN) == 303
+        async with browser.get(f"{site.url}/confirm?action=replay") as answer:
+            (csrf, *_) = re.findall(r'name="csrf" value="(\w+)"', await answer.text())
+        form = {"csrf": csrf, "action": "replay", "expected": "1"}
+        async with browser.post(f"{site.url}/jobs", data=form, allow_redirects=False) as answer:
+            assert answer.status == 303, await answer.text()
+        async with browser.post(f"{site.url}/sign-out", data={"csrf": csrf}, allow_redirects=False) as answer:
+            assert answer.status == 303
+        async with browser.get(f"{site.url}/jobs/1") as answer:
+            assert "Replay 1" not in await answer.text()
+        gate.set()
+        assert await sign_in(browser, site, TOKEN) == 303
+        async with browser.get(f"{site.url}/jobs/1") as answer:
+            text = await answer.text()
+    assert "1 of 1 dead letter replayed" in text
+    assert "Started by Noor" in text
 
 
 async def test_visits_do_not_end_a_session(guarded: Site, browser: aiohttp.ClientSession) -> None:
