@@ -15,6 +15,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from typing import Any, Final
 
@@ -37,14 +38,14 @@ from connector.codec.reader import reader_of
 from connector.codec.schemas import Contracts, load_contracts, without_logical_types
 from connector.config.models import KafkaSettings, Settings
 from connector.config.routes import RouteSettings
-from connector.pipeline.batching import Delivery, OpenBatch
+from connector.pipeline.batching import FIXED_CHARGE, Delivery, OpenBatch
 from connector.pipeline.offset_map import FinishedMap, Runs, decode, encode
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.records import Event, Item, Record, uuid5_text
 from connector.routing.compiler import passed_on
 from connector.routing.table import RouteTable, position_identity
 from connector.telemetry.metrics import DEFINITIONS, Histogram
-from connector.vendors.base import VendorEvent
+from connector.vendors.base import Shaped, VendorEvent
 
 RECORDS: Final = 200
 HOLES: Final = 500
@@ -185,6 +186,28 @@ def _encoding(
     return work
 
 
+def at_once(contracts: Contracts) -> list[Step]:
+    """Return making deliveries of plain records in compiled code, for each vendor that has a shape."""
+    steps: list[Step] = []
+    clock, kinds = SystemClock(), vendors.kinds()
+    for name, kind in kinds.items():
+        vendor = kind.build(kind.settings(vendor=name, base_url="http://sink", **WORKLOADS[name].account))
+        if not isinstance(vendor, Shaped):
+            continue
+        made = job.records(RECORDS, clock, contracts, partitions=1, name=name)
+        decoder = Decoder(contracts, clock=clock, as_json={(kind.schema, field) for field in kind.as_json})
+        found = decoder.plain(made[0])
+        maker = None if found is None else found[1].maker(vendor.shape)
+        assert found is not None
+        assert maker is not None
+        tracker, now = PartitionTracker(job.TOPIC, 0, 0, [job.NAME]), int(clock.wall() * 1000)
+        fixed = (found[0], b"cluster/events/0/", now, 0, vendor.limits(None).bytes, FIXED_CHARGE)
+        work = partial(maker, made, *fixed, Item, Delivery, tracker, BIT)
+        assert len(work()) == RECORDS
+        steps.append((f"value to delivery, at once: {name}", RECORDS, work))
+    return steps
+
+
 def batching(made: Sequence[Record]) -> list[Step]:
     """Return filling batches of 100, and building their requests."""
     kinds = vendors.kinds()
@@ -269,17 +292,17 @@ def counting() -> list[Step]:
     ]
 
 
-def whole(contracts: Contracts) -> Step:
-    """Return the job: every record through the real pipeline, fed from memory."""
+def whole(contracts: Contracts, name: str) -> Step:
+    """Return a job: every record through the real pipeline, fed from memory."""
     clock = SystemClock()
-    made = job.records(JOB_RECORDS, clock, contracts)
+    made = job.records(JOB_RECORDS, clock, contracts, name=name)
 
     def run() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            committed = runner.run(job.play(job.MemorySource(made), clock, contracts))
+            committed = runner.run(job.play(job.MemorySource(made), clock, contracts, name))
         assert sum(committed.values()) == JOB_RECORDS
 
-    return f"the whole pipeline in memory, {JOB_RECORDS:,} records", JOB_RECORDS, run
+    return f"the whole pipeline in memory: {name}", JOB_RECORDS, run
 
 
 def main() -> None:
@@ -293,12 +316,13 @@ def main() -> None:
     steps = [
         *decoding(contracts, made),
         *preparing(contracts, made),
+        *at_once(contracts),
         *mapping(made),
         *small(made),
         *batching(made),
         *tracking(),
         *counting(),
-        whole(contracts),
+        *(whole(contracts, name) for name in job.JOBS),
     ]
     found: list[dict[str, Any]] = []
     for name, count, work in steps:

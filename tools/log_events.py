@@ -62,7 +62,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "kafka.topic": "A topic has a wrong setting. The message has the command that fixes it.",
     "kafka.topic_created": "One of the connector's own topics was created.",
     "kafka.topics_unchecked": "The broker does not return the topics' settings, so they are not checked.",
-    "kafka.trouble": "A lasting error of the Kafka client, logged once. `kafka.recovered` ends it.",
+    "kafka.trouble": "A lasting error of the Kafka client, logged once, until `kafka.recovered`; brief ones count.",
     "kafka.waiting": "No broker answers yet (logged every 10 s).",
     "log.dropped": "The log stream was blocked and its queue was full; has the number of dropped lines.",
     "log.level": "The log level was changed at run time.",

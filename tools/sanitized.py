@@ -36,7 +36,7 @@ def build(folder: Path) -> None:
     for name in _COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "reader.*.so"))
         else:
             shutil.copy(source, folder / name)
     # Cython would take the package's name from its folder; setuptools would read pyproject.toml.
@@ -44,7 +44,8 @@ def build(folder: Path) -> None:
     (build_folder / SOURCE.parent).mkdir(parents=True)
     for package in (SOURCE.parent, SOURCE.parent.parent):
         (build_folder / package / "__init__.py").touch()
-    shutil.copy(ROOT / SOURCE, build_folder / SOURCE)
+    for source in (ROOT / SOURCE.parent).glob("*.p*x*"):  # the reader and what it includes
+        shutil.copy(source, build_folder / SOURCE.parent)
     command = [sys.executable, "-m", "Cython.Build.Cythonize", "--inplace", "-3", str(SOURCE)]
     flags = {"CFLAGS": _FLAGS, "LDFLAGS": _FLAGS}
     subprocess.run(command, cwd=build_folder, env={**os.environ, **flags}, check=True, stdout=subprocess.DEVNULL)

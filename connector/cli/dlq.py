@@ -228,6 +228,8 @@ def open_archive(settings: Settings) -> Iterator[Archive]:
         Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress,
     ):
         topic = reader.whole(settings.dead_letter_topic)
+        if (why := in_loop(_compacted(settings))) is not None:
+            say(f"warning: {why}")
 
         def records(what: str) -> Iterator[Record]:
             task = progress.add_task(what, total=topic.total)
@@ -235,6 +237,14 @@ def open_archive(settings: Settings) -> Iterator[Archive]:
             progress.remove_task(task)
 
         yield Archive(records, lambda places: reader.at(settings.dead_letter_topic, places), topic.cluster_id)
+
+
+async def _compacted(settings: Settings) -> str | None:
+    """Return what is wrong with a dead-letter topic that is compacted; None if it is not."""
+    from connector.kafka.retention import Retention
+
+    async with Retention(settings.kafka) as retention:
+        return await retention.compacted(settings.dead_letter_topic)
 
 
 def read_filter(

@@ -20,6 +20,7 @@ from connector.cli.common import BAD_CONFIGURATION, FAILED, counted, escape_unpr
 from connector.cli.console import console
 from connector.cli.demo import demo
 from connector.cli.dlq import dlq
+from connector.cli.erase import erase
 from connector.cli.events import events
 from connector.cli.explain import explain
 from connector.cli.init import init
@@ -183,5 +184,6 @@ for name, command in _COMMANDS.items():
     app.command(name)(command)
 dlq.command()(replay)
 dlq.command()(discard)
+dlq.command()(erase)
 app.add_typer(dlq, cls=Commands)
 app.add_typer(listing, cls=Commands)

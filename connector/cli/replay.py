@@ -98,7 +98,7 @@ def replay(  # noqa: PLR0913 -- each option is one of the command line
     from connector.dead_letters.replay import Order
 
     changes = _edits(edits or ())
-    wanted = _selection(ids, read_filter(where, since, until, key, topic, contains), everything=everything)
+    wanted = selection(ids, read_filter(where, since, until, key, topic, contains), everything=everything)
     loaded = begin(config)
     target = _target(loaded, to)
     order = Order(wanted, force=force, edits=changes, max_replays=max_replays, rate=rate, to=target)
@@ -125,7 +125,7 @@ def discard(  # noqa: PLR0913 -- each option is one of the command line
     """Mark unresolved dead letters as discarded: hidden from now on and never replayed. They stay in the topic."""
     from connector.dead_letters.replay import Order
 
-    wanted = _selection(ids, read_filter(where, since, until, key, topic, contains), everything=everything)
+    wanted = selection(ids, read_filter(where, since, until, key, topic, contains), everything=everything)
     loaded = begin(config)
     order = Order(wanted, force=force, rate=rate)
     _carry_out(loaded, order, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
@@ -273,7 +273,7 @@ def outcome_json(outcome: Outcome, done: str) -> dict[str, Any]:
     }
 
 
-def _selection(ids: Sequence[str] | None, wanted: Filter, *, everything: bool) -> Filter:
+def selection(ids: Sequence[str] | None, wanted: Filter, *, everything: bool) -> Filter:
     """Return the filter with the ids; exit with 2 if nothing selects dead letters and --all was not given."""
     from connector.dead_letters.filters import Filter
 

@@ -19,13 +19,14 @@ SCHEMA: Final[Mapping[str, Any]] = {
     "doc": "A dead letter as connector dlq export writes it: the dlq- headers as fields, the record as it came.",
     "fields": [
         *({"name": name, "type": "string"} for name in ("id", "cause", "message", "dedup_id", "group")),
-        {"name": "failed_at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        # Times are plain numbers: a clock may have jumped out of the years that a date of Python's can be, and then
+        # no reader that makes dates of them could read the file.
+        {"name": "failed_at", "type": "long"},
         *({"name": f"origin_{name}", "type": kind} for name, kind in (("topic", "string"), ("partition", "int"))),
         {"name": "origin_offset", "type": "long"},
         {"name": "replays", "type": "int"},
         {"name": "attempts", "type": "int"},
         *({"name": name, "type": ["null", "string"], "default": None} for name in _TEXTS),
-        # A Kafka timestamp may lie outside the years that a date of Python's can be, so these are plain numbers.
         *({"name": name, "type": ["null", "long"], "default": None} for name in _TIMES),
         {"name": "http_status", "type": ["null", "int"], "default": None},
         {"name": "event", "type": ["null", "string"], "default": None},

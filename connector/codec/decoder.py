@@ -485,6 +485,7 @@ class Decoder:
         Otherwise it may be the wrong registry, and every record would be refused.
         """
         now = self._clock.now()
+        # A producer may write with an id that the registry's replica of this request does not have yet.
         if now - began < UNKNOWN_SECONDS and key not in self._asked_in_vain:
             return None
         if not self._registry_proven:

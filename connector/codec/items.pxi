@@ -164,6 +164,8 @@ cdef class Items:
                 return self.missing[place] != LEFT_OUT
             choices = self.choices[place]
             return choices is None or <bytes>cursor.out[start:cursor.size] in choices
+        if not isinstance(node, (_Map, _Array)):
+            return 0
         if cursor.at < cursor.end and cursor.data[cursor.at] == 0:
             cursor.at += 1
             return 1
@@ -181,7 +183,7 @@ def items_of(read, shape):
     if len(record.fields) > MOST_FIELDS or len(places) > MOST_FIELDS:
         return None
     defaults = record.defaults or {}
-    if any(value not in (None, {}) for name, value in defaults.items() if name in places):
+    if any(value not in (None, {}, []) for name, value in defaults.items() if name in places):
         return None
     items.nodes, items.heads = list(record.fields), [b'"%b":' % field.name.encode() for field in shape.fields]
     items.defaults = [dumps(field.default) for field in shape.fields]

@@ -10,7 +10,8 @@ payload, never another value. fastavro is the reference in tests, on good payloa
 - A writer's schema that differs from the reader's is resolved while the tree is built ("Schema Resolution" of the Avro
   specification); reading stays one pass.
 - Work is counted. A payload may take `STEPS`, and `STEPS_A_BYTE` more for each of its bytes: five bytes can claim 30
-  million nulls. Records may nest `MOST_LEVELS` deep, so a recursive schema cannot exhaust the stack.
+  million nulls. Records, arrays and maps cost most of the memory, so there may be `CONTAINERS`, and one more for each
+  `BYTES_A_CONTAINER` bytes. Records may nest `MOST_LEVELS` deep, so a recursive schema cannot exhaust the stack.
 - A map that is only passed on is written as JSON straight away, where that is what its dictionary's JSON would be. `json`
   of a node does so; it returns 0 for a value that has to be looked at.
 """
@@ -34,6 +35,8 @@ from connector.records import DEDUP_NAMESPACE, LogicalType, LogicalValue
 cdef enum:
     STEPS = 65536
     STEPS_A_BYTE = 8
+    CONTAINERS = 131072
+    BYTES_A_CONTAINER = 8
     MOST_LEVELS = 64
     MOST_NAMES = 64
     LARGEST_JSON = 65536  # bytes of a payload, from a map on, above which it becomes a dictionary
@@ -46,7 +49,7 @@ class Broken(ValueError):
 
 
 class TooManySteps(Broken):
-    """The payload claims far more values than it has bytes for, or nests deeper than `MOST_LEVELS` records."""
+    """The payload claims far more values or containers than it has bytes for, or nests more than `MOST_LEVELS` records."""
 
 
 class Mismatch(ValueError):
@@ -61,6 +64,7 @@ cdef struct Cursor:
     unsigned char* out
     Py_ssize_t size
     int64_t steps  # that are left
+    int64_t containers  # that are left
     int levels  # of records that are open
 
 
@@ -95,6 +99,7 @@ cdef void begin(Cursor* cursor, bytes data, Py_ssize_t at) noexcept:
     cursor.data = <const unsigned char*>PyBytes_AS_STRING(data)
     cursor.at, cursor.end = at, PyBytes_GET_SIZE(data)
     cursor.steps = STEPS + STEPS_A_BYTE * (cursor.end - at)
+    cursor.containers = CONTAINERS + (cursor.end - at) // BYTES_A_CONTAINER
     cursor.levels = 0
 
 
@@ -103,6 +108,14 @@ cdef bint spend(Cursor* cursor, int64_t steps) except -1:
     if steps > cursor.steps:
         raise TooManySteps("the payload claims more values than its length allows")
     cursor.steps -= steps
+    return 1
+
+
+cdef bint open_container(Cursor* cursor) except -1:
+    """Count a record, an array or a map before it is made."""
+    if cursor.containers == 0:
+        raise TooManySteps("the payload has more records, arrays and maps than its length allows")
+    cursor.containers -= 1
     return 1
 
 
@@ -344,6 +357,7 @@ cdef class _Array(Node):
     cdef object read(self, Cursor* cursor):
         cdef list found = []
         cdef int64_t count
+        open_container(cursor)
         while count := count_of(cursor):
             while count:
                 found.append(self.items.read(cursor))
@@ -376,6 +390,7 @@ cdef class _Map(Node):
     cdef object read(self, Cursor* cursor):
         cdef dict found = {}
         cdef int64_t count
+        open_container(cursor)
         while count := count_of(cursor):
             while count:
                 name = text_of(cursor)
@@ -466,6 +481,7 @@ cdef class _Record(Node):
         cdef dict found = {} if self.defaults is None else deepcopy(self.defaults)
         cdef Py_ssize_t index
         spend(cursor, 1 + len(self.names))
+        open_container(cursor)
         if cursor.levels == MOST_LEVELS:
             raise TooManySteps("the payload nests records deeper than 64 levels")
         cursor.levels += 1

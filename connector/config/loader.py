@@ -141,7 +141,11 @@ class Loaded:
         resolved = self._reader.resolver.resolve(self._raw["schema_registry"], "schema_registry", faults)
         if faults:
             raise ConfigurationError(faults)
-        return RegistrySettings.model_validate(resolved)
+        try:
+            return RegistrySettings.model_validate(resolved)
+        except ValueError:  # its text has the values
+            fault = ConfigFault("schema_registry", "is not valid any more with the secrets that are there now")
+            raise ConfigurationError([fault]) from None
 
 
 def load(

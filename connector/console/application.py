@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
+from connector.clock import SystemClock
 from connector.config.loader import Settings
 from connector.console.action_routes import ActionRoutes
 from connector.console.auth_routes import AuthRoutes
@@ -22,6 +23,7 @@ from connector.console.state import ConsolePorts, ConsoleState
 from connector.console.timeline import DAY, read_events
 from connector.errors import ConnectorError, StartupError
 from connector.listener import Listener
+from connector.tasks import restarted
 
 EVENTS_SECONDS: Final = 60.0
 """How often the topic of events is read."""
@@ -69,7 +71,8 @@ class Console:
             raise StartupError(f"console.port: {self._host}:{self._wanted} {why}") from error
         self._listener = listener
         state.feed.start()
-        self._tasks = [asyncio.create_task(state.sampler.run(), name="console-sampler")]
+        sampling = restarted(state.sampler.run, "console-sampler", SystemClock())
+        self._tasks = [asyncio.create_task(sampling, name="console-sampler")]
         if state.ports.past_events is not None:
             self._tasks.append(asyncio.create_task(self._read_events(state.ports.past_events), name="console-events"))
 

@@ -58,6 +58,7 @@ class Buffer:
         done: defaultdict[PartitionTracker, list[int]] = defaultdict(list)
         for delivery in deliveries:
             done[delivery.tracker].append(delivery.record.offset)
+        # By partition: a batch holds records of several, and a tracker finishes a whole list in one sweep.
         for tracker, offsets in done.items():
             # A destination has the same bit in every partition.
             tracker.finish(offsets, deliveries[0].bit)

@@ -65,6 +65,8 @@ class Evidence:
     def sending(self, batch: Batch, now: float) -> None:
         """Note that a batch is sent at `now` (monotonic seconds), and what was known by then."""
         batch.sent_at = now
+        # What is known now, not when the answer comes: an acceptance that arrives while this request is under way may
+        # be of an older one. It proves nothing about what the vendor takes from here on.
         batch.vouched_at = self._accepted_sent_at.get(endpoint_of(batch.group), _NEVER)
         if batch.first_sent_at is None:
             batch.first_sent_at = now
@@ -73,6 +75,8 @@ class Evidence:
         """Note that `count` records of a batch were accepted."""
         self._accepted += count
         endpoint = endpoint_of(batch.group)
+        # When it was sent, not when it was answered. Example: a refusal at 10, and at 11 an acceptance of a request
+        # that was sent at 9: the vendor may have changed its mind at 10.
         self._accepted_sent_at[endpoint] = max(self._accepted_sent_at.get(endpoint, _NEVER), batch.sent_at)
         self._doubted = 0
         self._failing.clear()
@@ -88,6 +92,8 @@ class Evidence:
         batch.failures += 1
         if batch.failures == 1:
             batch.accepted_before = self._accepted
+        # A record that fails alone while others pass is a poison, not an outage. And five batches are enough to know:
+        # more would only hold memory.
         if not self.fails_alone(batch) and len(self._failing) < OUTAGE_AFTER:
             self._failing.add(batch)
 
@@ -117,6 +123,7 @@ class Evidence:
         denied = self._denied.setdefault(endpoint_of(batch.group), set())
         if len(denied) < _DENIED_BATCHES:
             denied.add(batch)
+        # Where one record is all there is, no second batch can be denied. Held is then right: nothing else suffers.
         alone = len(batch.deliveries) == 1 and batch.denials >= DENIED_OFTEN
         return alone or len(denied) >= _DENIED_BATCHES
 
@@ -125,6 +132,8 @@ class Evidence:
 
         For a batch that is `probing` a hold, only if the hold is for its own sake.
         """
+        # Example: denied at 10, another batch sent at 11 and accepted, this one sent at 12 and denied again. The
+        # credential worked at 11, so the record is what the vendor, or a firewall, dislikes.
         others_accepted = batch.denied_at is not None and batch.vouched_at > batch.denied_at
         return others_accepted and not (probing and self._denied.get(endpoint_of(batch.group), set()) - {batch})
 
@@ -139,6 +148,8 @@ class Evidence:
         """Whether the refusal of a lone record by an undocumented code, already noted, can be believed."""
         delivery = batch.deliveries[0]
         refused = delivery.refused
+        # The three steps of the theory: refused alone before (1), and since that moment (2) a request was sent that was
+        # known to be accepted when this one went out (3).
         return delivery.refused_alone and refused is not None and batch.vouched_at > refused[1]
 
     def refused_alone(self, delivery: Delivery) -> bool:
@@ -153,6 +164,7 @@ class Evidence:
         `first` is what `refused_alone` returned. One record's refusals, however many, put nothing else in doubt.
         """
         self._doubted += first
+        # A second refusal of the same record needs one more record in doubt: alone it may be as bad as it seems.
         return self._doubted >= (DOUBT_AFTER if first else 2)
 
 
@@ -175,8 +187,10 @@ def take_apart(batch: Batch, suspects: frozenset[int], *, ordered: bool) -> list
     count = len(deliveries)
     if count == 1:
         return [batch]
+    # Example: of 100 records 1 is bad. ⌈log2 100⌉ = 7 levels of two requests are the blind bound of 14.
     left = (_levels(count) if batch.levels is None else batch.levels) - 1
     apart = set(suspects)
+    # Sent with the rest, the later records of its key would be accepted before the suspect, which is sent again.
     if ordered:
         apart |= _followers(deliveries, suspects)
     if _is_useful(batch, len(apart), left):
@@ -185,6 +199,7 @@ def take_apart(batch: Batch, suspects: frozenset[int], *, ordered: bool) -> list
         alone = batch.levels is None and len(apart) <= FEW
         groups = [rest, *([delivery] for delivery in set_apart)] if alone else [rest, set_apart]
         parts = [batch.part(group) for group in groups]
+    # A followed hint has used a level without halving: four parts make up for it.
     elif _levels(count) > left + 1:
         parts = [part for half in halves(batch) for part in (halves(half) if len(half.deliveries) > 1 else [half])]
     else:

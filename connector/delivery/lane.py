@@ -80,9 +80,13 @@ class Lane:
         while deliveries:
             batch = self._open.get(group)
             if batch is None:
+                # One batch fills at a time here. A key whose events are of two groups would otherwise be in two
+                # batches, and the second could be full, and sent, first.
                 if self._ordered and self._open:
                     self._close(next(iter(self._open)), "group")
                 self._open[group] = batch = OpenBatch(group, self._limits(group), now)
+                # `due` may be too early, never too late: a look too many costs little, a batch that is overlooked waits
+                # for ever.
                 self.due = min(self.due, now + self.linger)
             added = batch.fill(deliveries)
             deliveries = deliveries[added:]
@@ -94,6 +98,7 @@ class Lane:
         if self.due > now or self.in_flight >= self.concurrency:
             return None
         batch = self._take_front(now, allowed) if self._front else None
+        # With order, what failed is in front and everything behind it waits.
         if batch is None and not (self._ordered and (self._front or self._waiting)):
             batch = self._take_by_turns(now, allowed)
         if batch is None:
@@ -127,6 +132,7 @@ class Lane:
         """Put the parts of a batch in front, in their order."""
         self.due = _AT_ONCE
         self.tried = True
+        # In front of all else: the parts were taken before it, and an early acceptance is evidence for the rest.
         self._front.extendleft(reversed(parts))
 
     def put_back(self, batch: Batch, now: float) -> None:
@@ -141,6 +147,7 @@ class Lane:
         if self._ordered:
             self._front.appendleft(batch)
         else:
+            # The number decides between equal times. Batches cannot be compared, and the older one goes first.
             heappush(self._waiting, (due, next(self._serial), batch))
 
     def park(self, delivery: Delivery) -> None:
@@ -150,6 +157,7 @@ class Lane:
         """
         key = order_key(delivery.record)
         behind = self._behind.setdefault(key, [])
+        # What fills, too: it came before whatever comes next of this key, and has to wait with it.
         opened = [Batch(batch.group, batch.deliveries, "group") for batch in self._open.values()]
         for batch in (*self._front, *self._ready, *opened):
             same = [other for other in batch.deliveries if order_key(other.record) == key]
@@ -160,6 +168,7 @@ class Lane:
     def unpark(self, delivery: Delivery) -> None:
         """Let what waited behind a parked delivery go on, in front: it is older than the rest of the lane."""
         behind = self._behind.pop(order_key(delivery.record), ())
+        # What waited behind was never filled by the limits, so it is cut now.
         self.put_parts([part for batch in behind for part in cut(batch, self._limits(batch.group))])
 
     def hurry(self, now: float) -> None:

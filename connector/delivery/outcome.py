@@ -86,8 +86,10 @@ class Outcomes:
         if isinstance(verdict, Misconfigured) and blamed:
             # A firewall that dislikes a record's content answers 403 to every request that holds the record.
             verdict = Refused(verdict.code, verdict.reason, documented=False, request_id=verdict.request_id)
+        # First the holds, then the batch. The batch's own action asks what still holds, and must see the new state.
         if self._destination.holds.active:
             self._apply_to_holds(batch, verdict, probe)
+        # The record is judged, not the hold: it may be isolated, where a probe would only be put back.
         if blamed:
             probe = ()
         await self._actions[type(verdict)](batch, verdict, response, probe)
@@ -113,6 +115,7 @@ class Outcomes:
         if not destination.storms.quiet:
             # Replayed records are outside its window.
             destination.storms.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))
+        # The vendor says that the next request would be refused: waiting costs nothing, a 429 costs a back-off.
         if verdict.rate is not None and verdict.rate.remaining <= 0:
             destination.bucket.wait_until(self._ports.clock.now() + destination.backoff.wait(1, verdict.rate.reset))
         done = batch.deliveries
@@ -120,6 +123,8 @@ class Outcomes:
             done = [d for index, d in enumerate(batch.deliveries) if index not in verdict.again]
             self._ask_again(batch, verdict.again)
         if verdict.answers:
+            # Before the outcome. After a crash in between, the question is asked again and its answer written twice,
+            # never lost.
             await self._write_answers(done, verdict.answers)
         if not destination.storms.quiet:
             destination.storms.passed(map(_place_of, done))
@@ -152,6 +157,7 @@ class Outcomes:
         destination.evidence.answered()
         if not verdict.documented:
             destination.evidence.refused(batch.deliveries, verdict.code, self._ports.clock.now())
+        # Asked after `apply`: a refusal that the vendor documents has ended the hold, and the record is judged at once.
         lasts = destination.holds.lasts(probe)
         if lasts or (probe and not verdict.documented):
             # A probe only tries whether the hold can end: its records go back, and the next one takes others. Where it
@@ -182,6 +188,7 @@ class Outcomes:
             "setting of this destination or its routes is wrong, or the vendor does not know the events. Fix it, run "
             "`connector release`, or set storm: off to dead-letter them"
         )
+        # Before the dead letter. In a storm the topic of dead letters would be filled with good records.
         if self._sets_aside(batch.deliveries[0], cause, verdict.code, why):
             return
         answered = isinstance(verdict, Refused) and bool(verdict.answers)
@@ -291,6 +298,7 @@ class Outcomes:
         if (left := destination.buffer.kept(batch)) is not None:
             self._try_again(left, verdict)
         if evidence.is_outage:
+            # After the batch is back in its lane: the probe takes it, or another one.
             destination.hold(Kind.OUTAGE, verdict.code, verdict.reason)
 
     def _try_again(self, batch: Batch, verdict: Retry) -> None:
@@ -305,6 +313,7 @@ class Outcomes:
                 part.failures = HALVE_AFTER - 1
             self._isolate(batch, parts)
             return
+        # By the batch's own failures: a vendor that fails for one record only must not slow the others down.
         due = self._ports.clock.now() + destination.backoff.wait(batch.failures, verdict.after)
         if len(batch.deliveries) == 1:
             destination.lanes.put_alone(batch, due)
@@ -440,6 +449,7 @@ class Outcomes:
         await self._together([self._write_dead_letter(delivery, dead_letter) for delivery, dead_letter in pairs])
 
     async def _write_dead_letter(self, delivery: Delivery, dead_letter: DeadLetter) -> None:
+        # `is_ours`: it retries until Kafka has it, or the partition is another member's, which will write its own.
         await self._ports.dead_letters.write(dead_letter, delivery.tracker.is_ours)
         self._destination.buffer.finish([delivery])
 

@@ -45,6 +45,8 @@ class TokenBucket:
             return float("inf")
         wait = max(0.0, self._next - now)
         taken = self._taken
+        # The log, next to the pace: after idle time `CATCH_UP` lets requests follow closer, and the sum of a second
+        # must still hold.
         if len(taken) >= ceil(rate):
             # A share of a limit is seldom whole; rounded up it is the one request more that each member may make.
             wait = max(wait, taken[-ceil(rate)] + WINDOW - now)
@@ -55,6 +57,7 @@ class TokenBucket:
         rate = self.rate
         if rate is None or rate <= 0:
             return
+        # From when the token was due, not from now: a timer that fires 5 ms late would otherwise cost 5 ms each time.
         self._next = max(self._next, now - CATCH_UP) + 1.0 / (rate * PACE)
         taken = self._taken
         while taken and taken[0] <= now - WINDOW:
@@ -109,6 +112,7 @@ class Backoff:
         without a cap, one wrong header would stop the destination.
         """
         settings = self._settings
+        # The exponent is bounded: a batch that has failed 2,000 times would make a number that no float holds.
         ceiling: float = min(settings.max, settings.initial * 2.0 ** min(failures - 1, 32))
         own = self._random.uniform(0.0, ceiling)
         return own if wish is None else max(own, min(wish, settings.max))
@@ -136,6 +140,7 @@ class Throttle:
 
         Requests that were in flight when the first was throttled show nothing new, so they do not raise the back-off.
         """
+        # 64 requests in flight that are all answered 429 are one refusal to serve, not 64.
         if now >= self.until:
             self._count += 1
         until = now + self._backoff.wait(self._count, wish)
@@ -207,6 +212,7 @@ class LearnedLimits:
         weight = sum(delivery.item.weight for delivery in batch.deliveries)
         size = limits.overhead + sum(len(d.item.body) + limits.separator for d in batch.deliveries) - limits.separator
         if which == "records":
+            # Never below 1: one record that is too large alone is judged as such, and no limit helps it.
             limits = replace(limits, records=max(1, min(limits.records, weight // 2)))
         else:
             limits = replace(limits, bytes=max(limits.overhead + 1, min(limits.bytes, size // 2)))

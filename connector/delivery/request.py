@@ -89,6 +89,7 @@ class Requests:
         prepared = clock.now()
         try:
             wall = clock.wall()
+            # Counted at the first attempt only: a retry is no new batch.
             if batch.first_attempt is None:
                 batch.first_attempt = wall
                 metrics.batch_closed.labels(self._name, batch.closed_by).inc()
@@ -106,11 +107,13 @@ class Requests:
             if batch.isolating:
                 metrics.isolation_requests.labels(self._name).inc()
             started = clock.now()
+            # In the same step as the send: nothing can be accepted in between.
             self._destination.evidence.sending(batch, started)
             self._time.add("deliver", started - prepared)
             try:
                 response = await self._transport.send(request, self.timeout)
             except TransportError as error:
+                # Whether the vendor has the batch is not known if the body was begun; the transport alone can tell.
                 verdict = Retry(error.reason, unknown_outcome=error.unknown_outcome)
             finally:
                 answered = clock.now()
@@ -123,6 +126,7 @@ class Requests:
                     verdict = apply_codes(self._destination.settings.codes, verdict, response)
                 verdict = explain_code(self._destination.settings.vendor, verdict)
                 self._time.add("deliver", clock.now() - answered)
+            # A span ends also where sending is cancelled, and then without a verdict.
             ended = verdict
         finally:
             if span is not None:

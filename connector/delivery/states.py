@@ -265,6 +265,7 @@ class Holds:
             next_probe = None if kind is Kind.OPERATOR else now + self._backoff.probe(0)
             self.active.append(Hold(kind, scope, code, message, wall, next_probe))
         elif hold is not None:
+            # The same trouble goes on. Another code is another trouble, and a person asks since when that one lasts.
             hold.since = hold.since if hold.code == code else wall
             hold.code, hold.message = code, message
 
@@ -295,6 +296,7 @@ class Holds:
             phase = Phase.PROBING if hold in probe and hold.phase is Phase.PROBING else Phase.HELD
             action = TABLE[hold.kind, phase, what].action
             if action is Action.END:
+                # Several holds may end by one answer: any answer at all ends an outage, an acceptance also the rest.
                 self.active.remove(hold)
                 ended.append(hold)
             elif action is Action.LATER:
@@ -366,6 +368,7 @@ class Holds:
         hold.phase = Phase.HELD
         hold.probes += 1
         wait = self._backoff.probe(hold.probes)
+        # Never sooner than the back-off: `Retry-After: 0` in an outage would probe without a pause.
         hold.next_probe = now + (wait if wish is None else max(wait, self._backoff.wait(1, wish)))
 
 
@@ -373,6 +376,7 @@ def _due(probe: Probe) -> float | None:
     """Return when all of these holds may be probed together; None where there is none, or one may not."""
     if any(hold.phase is Phase.PROBING or hold.next_probe is None for hold in probe):
         return None
+    # All of them together, so the latest: a batch that two holds keep back may go only when both may be probed.
     return max((hold.next_probe or 0.0 for hold in probe), default=None)
 
 

@@ -158,6 +158,7 @@ class HttpTransport:
             exchanges.append(exchange)
             try:
                 return await self._exchange(request, url, exchange)
+            # Nothing was written, so this is no second attempt: no limit counts it, and the vendor sees one request.
             except StaleConnectionError:
                 continue
             except aiohttp.ClientConnectionError as error:
@@ -165,6 +166,7 @@ class HttpTransport:
                     raise
 
     async def _exchange(self, request: Request, url: URL, exchange: Exchange) -> Response:
+        # Opened late, inside the loop that uses it; and again after certificates were renewed.
         if self._session is None:
             self._session = self._opened()
         session = self._session
@@ -189,6 +191,7 @@ class HttpTransport:
             headers=request.headers,
             data=None if body is None else watched_body(body, exchange),
             allow_redirects=False,
+            # A POST is never sent twice by aiohttp; a GET would be, past the rate limit.
             middlewares=() if request.method == "POST" else (_never_again,),
         )
         try:
@@ -198,6 +201,7 @@ class HttpTransport:
         except BaseException:
             answer.close()
             raise
+        # Only a connection on which everything was read is used again: what is left would be the next answer.
         if whole and not exchange.early:
             answer.release()
         else:

@@ -92,6 +92,7 @@ class Worker:
         """Send until cancelled. Raises what a delivery raised unexpectedly: its records stay uncommitted."""
         loop = asyncio.get_running_loop()
         while True:
+            # Before looking, not after: what changes while the loop below looks must wake it again.
             self._changed.clear()
             if self._error is not None:
                 raise self._error
@@ -103,6 +104,7 @@ class Worker:
             self._time.add("deliver", self._clock.now() - started)
             if delay is None:
                 await self._changed.wait()
+            # Due already. Other tasks get their turn first, or answers could not be read while a backlog is sent.
             elif delay <= 0:
                 await asyncio.sleep(0)
             else:
@@ -179,6 +181,8 @@ class Worker:
         Returns whether all of them ended within `timeout` seconds. Others go on meanwhile.
         """
         self.drop()
+        # A request of a batch with records of several partitions is awaited if one of them leaves: it cannot be
+        # recalled in part.
         leaving = {task for task, batch in self._tasks.items() if any(not d.tracker.open for d in batch.deliveries)}
         if not leaving:
             return True
@@ -212,6 +216,7 @@ class Worker:
         """Send all that may go now; return the seconds until time alone changes that, or None."""
         while not self._stopping:
             now = self._clock.now()
+            # The rate limit is applied here, for every request: first attempts, retries, halves and probes alike.
             wait = self._destination.bucket.delay(now)
             if wait > 0:
                 return self._wait_for_token(now, wait)
@@ -220,6 +225,7 @@ class Worker:
             batch, lane, probe = self._next(now)
             if batch is None:
                 return self._idle_for(now)
+            # Closed by larger limits than the vendor was found to take since.
             if self._destination.limits.learned:
                 batch = self._fit(batch)
             self._destination.bucket.take(now)
@@ -314,6 +320,8 @@ class Worker:
     def _delivered(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
         if not task.cancelled() and (error := task.exception()) is not None:
+            # Not raised here: a callback's exception only reaches the loop's log. `run` raises it and so ends the
+            # process.
             self._error = error
             self._changed.set()
         if self._destination.lanes.apart and self._destination.lanes.unpark():
@@ -334,6 +342,7 @@ class Worker:
                     self._write_skipped(self._skips.take_from(batch))
                 verdict, response = await self._requests.send(batch) if batch.deliveries else (None, None)
             finally:
+                # Before the outcome. Writing dead letters may wait for Kafka, and the vendor is free meanwhile.
                 lane.in_flight -= 1
                 self.in_flight -= 1
                 self.answered += 1
@@ -345,6 +354,7 @@ class Worker:
                 if isinstance(verdict, Accepted) and not verdict.answers:
                     # Other outcomes wait for Kafka, which is no work of this process.
                     self._time.add("deliver", self._clock.now() - started)
+            # Also where the verdict was none of the hold's business: the probe is over, and the next one needs a time.
             if probe:
                 destination.holds.end_probe(probe, self._clock.now())
         finally:

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from operator import methodcaller
 from typing import Any, Final, Self, TypeVar
@@ -113,6 +114,9 @@ is used, and the error appears at an unrelated place.
 """
 
 _QUIET_SECONDS: Final = 30.0
+_AGAIN_SECONDS: Final = 60.0
+"""How long an error that comes again right after its end is not logged again, unless it lasts."""
+_SETTLED_SECONDS: Final = 5.0
 
 _log = structlog.get_logger()
 
@@ -151,27 +155,57 @@ class LibrdkafkaLog:
 class ErrorStates:
     """Logs each lasting error of a client, or of one topic, once when it begins and once when it ends.
 
-    librdkafka repeats errors such as `_ALL_BROKERS_DOWN` for as long as they last.
+    librdkafka repeats errors such as `_ALL_BROKERS_DOWN` for as long as they last. One that comes and goes is logged
+    once in `_AGAIN_SECONDS`, and else only if it has lasted `_SETTLED_SECONDS`; the line says how many were left out.
     """
 
-    def __init__(self, client: str) -> None:
+    def __init__(self, client: str, now: Callable[[], float] = time.monotonic) -> None:
         self._client = client
+        self._now = now
         self._current: dict[tuple[str | None, int], KafkaError] = {}
+        self._unlogged: dict[tuple[str | None, int], float] = {}
+        """Those of them that are not logged yet, and since when they last."""
+        self._logged_at: dict[tuple[str | None, int], float] = {}
+        self._left_out: Counter[str | None] = Counter()
 
     def report(self, error: KafkaError, topic: str | None = None) -> None:
-        """Log the error unless it lasts already; `topic` is the topic concerned, None for the whole client."""
-        state = topic, error.code()
+        """Note an error, which may last already; `topic` is the topic concerned, None for the whole client."""
+        state, now = (topic, error.code()), self._now()
         if state not in self._current:
             self._current[state] = error
-            _log.warning("kafka.trouble", client=self._client, topic=topic, code=error.name(), message=error.str())
+            self._unlogged[state] = now
+            if now - self._logged_at.get(state, float("-inf")) >= _AGAIN_SECONDS:
+                self._log(state, now)
+        self.settle()
+
+    def settle(self) -> None:
+        """Log what has lasted long enough. Cheap where there is nothing."""
+        now = self._now()
+        for state in [state for state, since in self._unlogged.items() if now - since >= _SETTLED_SECONDS]:
+            self._log(state, now)
 
     def over(self, topic: str | None = None) -> None:
-        """Log that the client, or the topic, works again. No effect if there was no error."""
+        """Note that the client, or the topic, works again. No effect if there was no error."""
         ended = [state for state in self._current if state[0] == topic]
-        if ended:
-            for state in ended:
-                del self._current[state]
+        was_logged = any(state not in self._unlogged for state in ended)
+        for state in ended:
+            del self._current[state]
+            self._left_out[topic] += self._unlogged.pop(state, None) is not None
+        if was_logged:
             _log.info("kafka.recovered", client=self._client, topic=topic)
+
+    def _log(self, state: tuple[str | None, int], now: float) -> None:
+        topic, error = state[0], self._current[state]
+        del self._unlogged[state]
+        self._logged_at[state] = now
+        _log.warning(
+            "kafka.trouble",
+            client=self._client,
+            topic=topic,
+            code=error.name(),
+            message=error.str(),
+            changes_left_out=self._left_out.pop(topic, 0),
+        )
 
     @property
     def texts(self) -> dict[str | None, str]:

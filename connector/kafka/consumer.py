@@ -59,6 +59,8 @@ _THREADS: Final = 4
 _REQUEST_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 _PATTERN_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 2.0
+"""How often it is asked, at least, whether held topics were recreated or have grown."""
 _PROBE_SECONDS: Final = 5.0
 _PROBE_TIMEOUT: Final = 1.0
 
@@ -89,7 +91,8 @@ class PollSize:
         if not records:
             return
         total = sum([len(record.key or b"") + len(record.value or b"") for record in records])
-        total += sum([len(content or b"") for record in records if record.headers for _, content in record.headers])
+        headers = [header for record in records if record.headers for header in record.headers]
+        total += sum([len(name) + len(content or b"") for name, content in headers])
         affordable = self._limit * len(records) // max(1, total)
         self.records = max(1, min(MAX_RECORDS, 2 * self.records, affordable))
 
@@ -132,7 +135,10 @@ class KafkaSource:
         self._stop_reading = threading.Event()
         self._config = consumer_config(settings, group_id, queue_bytes)
         self._poll_size = PollSize(queue_bytes // 2)
-        self._ids = TopicIds(settings)
+        self.counts: dict[str, int] = {}
+        """How many partitions each subscribed topic has; refreshed before the listener learns of an assignment, and
+        every few seconds for topics of held partitions."""
+        self._ids = TopicIds(settings, self.counts)
         self._incremental = is_incremental(self._config)
         self._clock = clock
         self._topics = TopicSelection(topics, own_topics)
@@ -143,10 +149,8 @@ class KafkaSource:
         self._changed: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
         self._ends = Ends()
-        self.counts: dict[str, int] = {}
-        """How many partitions each subscribed topic has; refreshed before the listener learns of an assignment."""
         self._subscribed: frozenset[str] = frozenset()
-        self._next_patterns = self._next_probe = 0.0
+        self._next_patterns = self._next_probe = self._next_look = 0.0
         self._polling: asyncio.Task[list[Record]] | None = None
         self._abandon = asyncio.Event()
         self._leaving = False
@@ -203,6 +207,7 @@ class KafkaSource:
         # librdkafka would wait for the coordinator as long as a session lasts, and nothing would be polled meanwhile.
         if self._errors.all_down and not await self._answers():
             return {(c.topic, c.partition): "no broker answers" for c in commits}
+        self._next_look = self._clock.now() + _LOOK_SECONDS
         others = await self._ids.others({(c.topic, c.partition) for c in commits})
         faults: dict[TopicPartition, str] = dict.fromkeys(others, FinalFault("the topic was deleted"))
         offsets = [PartitionOffset(*c) for c in commits if (c.topic, c.partition) not in others]
@@ -288,6 +293,9 @@ class KafkaSource:
         now = self._clock.now()
         if self._topics.patterns and now >= self._next_patterns:
             await self._resolve_patterns()
+        if now >= self._next_look and not self._errors.all_down:
+            self._next_look = now + _LOOK_SECONDS
+            await self._ids.look()
         self._changed.clear()
         try:
             # A paused partition may have to be resumed at any moment, so then the poll is short.
@@ -301,6 +309,8 @@ class KafkaSource:
         if self._changed or self._reseek:
             records = await self._of_this_epoch(records)
         await self._ends.read(self._consumer, self._assigned, now)
+        if self._errors:
+            self._errors.settle()
         if self._errors.of_client:
             await self._probe(now, alive=bool(records))
         return records

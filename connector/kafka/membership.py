@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # it re-exports it without saying so
 
 from connector.errors import StartupError
-from connector.kafka.client import error_text
+from connector.kafka.client import error_text, kafka_error
 from connector.kafka.groups import Groups
 
 _SECONDS: Final = 2.0
@@ -52,6 +52,9 @@ class GroupMembership(Groups):
             )
             return await asyncio.wrap_future(futures[group])
         except KafkaException as error:
+            if kafka_error(error).code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                # READ includes DESCRIBE: without either, READ is what is missing.
+                raise StartupError(may_not_read(group)) from None
             raise StartupError(f"cannot read group {group}: {error_text(error)}") from None
 
 

@@ -279,10 +279,13 @@ class TopicIds:
     position in the old one. A commit would then skip the first records of the new one. The id belongs to an assignment
     of a partition, not to a topic: when further partitions of the topic are assigned, they may already be the new
     topic's, while those held since before are still the old one's.
+
+    The same answers tell how many partitions the topics have: they go into `counts`.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, counts: dict[str, int]) -> None:
         self._config = admin_config(settings)
+        self._counts = counts
         self._admin: Admin | None = None
         self._ids: dict[TopicPartition, str] = {}
         self._recreated: set[TopicPartition] = set()
@@ -303,6 +306,10 @@ class TopicIds:
         for partition in partitions:
             self._ids.pop(partition, None)
             self._recreated.discard(partition)
+
+    async def look(self) -> None:
+        """Look whether a topic was recreated or has grown, though nothing is committed."""
+        await self.others(self._ids.keys())
 
     async def others(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
         """Return those of the partitions whose topic no longer exists, or was recreated.
@@ -348,8 +355,11 @@ class TopicIds:
             return ids
         for topic, future in futures.items():
             try:
-                ids[topic] = str((await asyncio.wrap_future(future)).topic_id)
+                described = await asyncio.wrap_future(future)
             except KafkaException as error:
                 if kafka_error(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     ids[topic] = _GONE
+            else:
+                ids[topic] = str(described.topic_id)
+                self._counts[topic] = len(described.partitions)
         return ids

@@ -23,8 +23,9 @@ from connector.dead_letters.reader import DeadLetterEntry
 from connector.kafka.groups import CommittedOffsets
 from connector.kafka.producer import KafkaProducer
 from connector.kafka.topic_reader import TopicReader, TopicTail
-from connector.kafka.topics import OwnTopic, TopicCheck, TopicSelection
+from connector.kafka.topics import TopicSelection
 from connector.operations import offsets
+from connector.operations.audit import AuditTopic
 from connector.operations.events import matching_events
 from connector.operations.inspect import DeadLetterExaminer
 from connector.operations.replay import KafkaReplayService
@@ -46,7 +47,7 @@ async def serving(loaded: Loaded, members: Sequence[str], *, sparse: bool = Fals
     settings = loaded.settings
     rules, reader = _Rules(loaded), TopicReader(settings.kafka)
     backlog = _Backlog(settings)
-    audit = None if settings.console.audit_topic is None else _AuditTopic(settings.kafka, settings.console.audit_topic)
+    audit = None if settings.console.audit_topic is None else AuditTopic(settings.kafka, settings.console.audit_topic)
     topic, clock = settings.console.events_topic, SystemClock()
     timeline = Timeline("console", written=topic is not None)
     logs.listen(timeline.note)
@@ -189,27 +190,3 @@ class _Backlog:
             state = offsets.state_of(partition, committed.get(partition), self._offsets.bounds(partition))
             found[partition] = PartitionBacklog(state.committed, state.end, float(state.backlog or 0))
         return found
-
-
-class _AuditTopic:
-    """The topic of audit records."""
-
-    def __init__(self, settings: KafkaSettings, topic: str) -> None:
-        self._settings = settings
-        self._topic = topic
-        self._producer = KafkaProducer(settings)
-
-    async def open(self) -> None:
-        """Connect. Raises `StartupError` if the topic does not exist and may not be created."""
-        async with TopicCheck(self._settings, clock=SystemClock()) as check:
-            await check.wait(lambda _reason: None)
-            await check.check([], [OwnTopic(self._topic, "audit")])
-        await self._producer.start()
-
-    async def write(self, record: bytes) -> None:
-        """Return once Kafka has acknowledged the record."""
-        await self._producer.send(self._topic, key=None, value=record)
-
-    async def close(self) -> None:
-        """Close the Kafka client."""
-        await self._producer.close(2.0)

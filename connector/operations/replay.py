@@ -12,6 +12,8 @@ from connector.clock import SystemClock
 from connector.config.loader import KafkaSettings, Loaded
 from connector.dead_letters.replay import Kind, Order, RecordRefused, Replayer, Step, TakenOver
 from connector.dead_letters.stream import DeadLetterStream
+from connector.errors import StartupError
+from connector.kafka.retention import Retention
 from connector.kafka.topic_reader import TopicReader
 from connector.kafka.transactions import Fenced, Outgoing, RecordTooLarge, TransactionalProducer
 from connector.operations.events import matching_events
@@ -70,9 +72,18 @@ class KafkaReplayService:
         kafka = self.loaded.settings.kafka
         async with AsyncExitStack() as stack:
             order = await stack.enter_async_context(_applied(self.loaded, order))
+            await self._refuse_compacted()
             producer = await stack.enter_async_context(TransactionalProducer(kafka, transactional_id(kafka.group_id)))
             replayer = await stack.enter_async_context(self._replayer(sending=kind == "replayed"))
             yield await stack.enter_async_context(aclosing(replayer.carry_out(kind, order, _Transactions(producer))))
+
+    async def _refuse_compacted(self) -> None:
+        """Raise `StartupError` for a compacted topic: what resolves one dead letter would delete those of its key."""
+        settings = self.loaded.settings
+        async with Retention(settings.kafka) as retention:
+            why = await retention.compacted(settings.dead_letter_topic)
+        if why is not None:
+            raise StartupError(why)
 
     @asynccontextmanager
     async def _replayer(self, *, sending: bool = False) -> AsyncIterator[Replayer]:

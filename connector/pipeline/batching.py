@@ -6,6 +6,7 @@ A limit is tested before an item is added, never after, and a body's size is com
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from sys import getsizeof
 from typing import Final
 
 from msgspec import Struct
@@ -20,7 +21,7 @@ FIXED_CHARGE: Final = 768
 
 
 HEADER_CHARGE: Final = 160
-"""Bytes charged for each header in addition to its value: the pair, the name, the value's object."""
+"""Bytes charged for each header in addition to its name and value: the pair, the objects."""
 
 
 def charge_of(record: Record, body: bytes = b"") -> int:
@@ -31,7 +32,7 @@ def charge_of(record: Record, body: bytes = b"") -> int:
 
 def headers_charge(headers: Headers) -> int:
     """Return the bytes that holding a record's headers is charged with."""
-    return sum([HEADER_CHARGE + len(value or b"") for _, value in headers])
+    return sum([HEADER_CHARGE + getsizeof(name) + len(value or b"") for name, value in headers])
 
 
 class Delivery(Struct, eq=False, gc=False):
@@ -184,10 +185,12 @@ class OpenBatch:
         for delivery in deliveries:
             item = delivery.item
             key = item.merge_key
+            # Example: two JPush questions about one push are one msg_id in the URL, so the second adds nothing.
             if key is None or key not in keys:
                 larger, heavier = size + len(item.body), weight + item.weight
                 if held:
                     larger += separator
+                    # Tested before it is added: a body over the limit is never made, not even for a moment.
                     if larger > largest or heavier > most:
                         break
                 size, weight = larger, heavier
@@ -195,6 +198,7 @@ class OpenBatch:
                     keys.add(key)
             held.append(delivery)
         self.size, self.weight = size, weight
+        # Exactly full closes at once. Otherwise the batch would wait for an item that cannot fit.
         self.full = weight >= most or size >= largest
         return len(held) - before
 

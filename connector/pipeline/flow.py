@@ -61,6 +61,8 @@ class MapRoom:
         if not tracker.unfinished:
             self._full = False
             return False
+        # Example: with one destination and 4,095 characters the span is about 11,000 offsets. Only a partition whose
+        # head is stuck comes near it, so the estimate below is seldom made.
         if not self._full and tracker.end - tracker.watermark < self._span:
             return False
         limit = self._limit * (_RESUME_ROOM if self._full else 1)
@@ -80,6 +82,7 @@ class MapRoom:
         names = tracker.names_of_parts()
         claims = tracker.claims - self._claims + more * tracker.widest
         offsets = tracker.end - tracker.watermark + more
+        # Base64 makes 4 characters of 3 bytes. The map as measured, and what each claim since then may add.
         packed = self._characters * 3 / 4 + claims * _BITS_A_CLAIM / 8
         plain = (1 + len(names)) * offsets / 8
         frame = _FRAME_BYTES + sum(len(name.encode()) + _ENTRY_BYTES for name in names)
@@ -105,6 +108,8 @@ class Budget:
     @property
     def full(self) -> bool:
         """Whether intake has to wait: from the limit on, until half of it is free again."""
+        # Hysteresis. With one threshold for both, every batch that is finished would resume and every poll would pause
+        # again; and each pause drops what librdkafka fetched ahead.
         if self._full:
             self._full = self.used > self.limit * RESUME_SHARE
         else:

@@ -174,6 +174,7 @@ class Intake:
         consumed: Counter[str] = Counter()
         skipped: Counter[str] = Counter()
         fresh: list[tuple[PartitionTracker, list[Record]]] = []
+        # A poll returns the records of a partition together, so each group is one run.
         for partition, read in groupby(records, _PARTITION):
             tracker = tracker_of(partition)
             if tracker is None or not tracker.open:
@@ -193,10 +194,12 @@ class Intake:
     def _begin(self, run: list[Record], tracker: PartitionTracker, skipped: Counter[str]) -> list[Record]:
         """Take note of one partition's records; return those that are to be decoded."""
         begun = tracker.begin([record.offset for record in run])
+        # Done before by the committed map, or read a second time.
         if len(begun) < len(run):
             skipped["finished_before"] += len(run) - len(begun)
             by_offset = {record.offset: record for record in run}
             run = [by_offset[offset] for offset in begun]
+        # Three reasons to look at each record; a list of nothing is the cheapest way to ask for null values.
         if self._skips or self._only is not None or [None for record in run if record.value is None]:
             return [record for record in run if not self._ends_here(record, tracker, skipped)]
         return run
@@ -231,6 +234,7 @@ class Intake:
         if not self.answered or budget.used > max(budget.limit, self._parked_bytes):
             # Where only parked records fill the budget, nothing else makes room.
             return
+        # Reset before the work: what is answered during it, or fails in it, sets it again.
         self.answered = False
         for partition in list(self.parked):
             tracker = tracker_of(partition)
@@ -268,6 +272,7 @@ class Intake:
         unknown: list[tuple[PartitionTracker, Record]] = []
         for tracker, group in groupby(records, itemgetter(0)):
             run = [record for _, record in group]
+            # The partition left while the records were read again: its next owner reads them as they come.
             if not tracker.open:
                 continue
             if destination is not None:
@@ -279,6 +284,7 @@ class Intake:
     def _prepare_again(self, destination: str, tracker: PartitionTracker, records: list[Record]) -> list[Record]:
         """Prepare records for one destination only: the others have them, or have had them."""
         routes, cluster_id = self._services.routes, self._services.cluster_id
+        run = Run(self._services, self._legs)
         known: list[tuple[Record, Routed]] = []
         unknown: list[Record] = []
         for record, outcome in zip(records, self._decoded(records), strict=True):
@@ -290,10 +296,11 @@ class Intake:
                 if isinstance(outcome, Refusal):
                     raise outcome
                 routed = routes.route(outcome, record, cluster_id)
+                if not any(delivery.destination == destination for delivery in routed):
+                    run.reroute(tracker, destination, record, routed)
                 known += [(record, delivery) for delivery in routed if delivery.destination == destination]
             except Refusal as refusal:
                 known.append((record, Routed(destination, refusal, position_identity(cluster_id, record))))
-        run = Run(self._services, self._legs)
         run.prepare_again(tracker, destination, known)
         run.offer()
         return unknown
@@ -368,6 +375,7 @@ class Intake:
         run = Run(self._services, self._legs)
         for tracker, records in runs:
             left = records
+            # One record in a hundred that is not plain costs one step by hand, not the rest of the run.
             while made := self._make_at_once(run, tracker, left):
                 # The record that ended it is not plain, and perhaps the only one.
                 if len(left) > made:
@@ -387,12 +395,14 @@ class Intake:
         found = services.decoder.plain(records[0]) if records else None
         if found is None or tracker.partial or topic == self._replay_topic or topic in services.storms or sample.on:
             return 0
+        # What comes behind a parked record is parked behind it. Passing it would break key order.
         if self.parked and (topic, tracker.partition) in self.parked:
             return 0
         prefix, writer = found
         leg = self._legs.get(services.routes.only_destination(topic, writer.name) or "")
         if leg is None or leg.shaped is None or (maker := writer.maker(leg.shaped.shape)) is None:
             return 0
+        # A group of None is all that a shaped vendor has.
         limits = leg.vendor.limits(None)
         # A record's offset ends its identity: what goes before is the same for all of them.
         identity = position_identity(services.cluster_id, Position(topic, tracker.partition, 0))[:-1].encode()
@@ -455,6 +465,7 @@ class Intake:
             replayed = records[0].topic == self._replay_topic
             return self._services.decoder.decode([self._first(record) for record in records] if replayed else records)
         except Exception as error:  # noqa: BLE001 - no content of a record may end a run
+            # Which record it was is not known, so each is tried alone; all but one of them decode.
             if len(records) == 1:
                 return [internal_refusal(error, "decoded")]
             return [outcome for record in records for outcome in self._decoded([record])]
@@ -484,6 +495,7 @@ class Intake:
         replayed = topic == self._replay_topic
         routed, schema = [], None
         for record, event in events:
+            # Records of one topic mostly have one schema, so the plan is looked up once a run.
             if event.schema != schema:
                 schema = event.schema
                 plan = routes.plan(topic, schema)
@@ -495,6 +507,7 @@ class Intake:
                     deliveries = reroute(routes, event, dead_letter.first_record(record), dead_letter, cluster_id)
             except Refusal as refusal:
                 self._refuse(record, tracker, refusal)
+            # `unrouted: stop`: this is meant to end the run.
             except ConnectorError:
                 raise
             except Exception as error:  # noqa: BLE001 - no content of a record may end a run
@@ -559,6 +572,7 @@ class Intake:
     def _refuse(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
         """Dead-letter a record that cannot be decoded or routed, or set it aside in a storm: then nothing is held."""
         place = Place(tracker, record.offset, WHOLE)
+        # A replayed record was judged before, and a person asked for it: it counts in no storm.
         if record.topic == self._replay_topic or not self._services.storms.refused(refusal, place):
             self._services.budget.add(charge_of(record))
             self._write(record, tracker, refusal.bare())
@@ -661,12 +675,23 @@ class Run:
         leg = self._legs[destination]
         self._add(leg, tracker, [(record, delivery, tracker.left(record.offset) or 0) for record, delivery in routed])
 
+    def reroute(self, tracker: PartitionTracker, destination: str, record: Record, routed: Sequence[Routed]) -> None:
+        """Prepare a record for where it goes now: by new routes no longer to the destination that it waited for."""
+        legs = {delivery.destination: delivery for delivery in routed if delivery.destination in self._legs}
+        mask = sum([self._legs[name].bit for name in legs])
+        new = tracker.reroute(record.offset, self._legs[destination].bit, mask)
+        if not new:
+            self._services.metrics.records_skipped.labels("unrouted").inc()
+        for name, delivery in legs.items():
+            self._add(self._legs[name], tracker, [(record, delivery, new)])
+
     def _add(self, leg: Leg, tracker: PartitionTracker, run: Iterable[tuple[Record, Routed, int]]) -> None:
         """Prepare one partition's deliveries for one destination."""
         vendor, now, bit = leg.vendor, self.now, leg.bit
         offer: Offer | None = None
         room = 0
         for record, routed, left in run:
+            # By the committed map: the record is not done, but for this destination it is.
             if not left & bit:
                 continue  # finished for this destination before
             if isinstance(routed.event, Refusal):
@@ -681,6 +706,7 @@ class Run:
             except Exception as error:  # noqa: BLE001 - no content of a record may end a run
                 self._refuse(leg, record, tracker, routed, internal_refusal(error, "prepared"))
                 continue
+            # Identity is enough here: an equal group of another object costs one more offer, and no wrong batch.
             if offer is None or group is not offer.group:
                 offer, limits = leg.offer_of(group), vendor.limits(group)
                 room = limits.bytes - limits.overhead

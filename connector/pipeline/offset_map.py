@@ -244,7 +244,9 @@ def decode(base: int, text: str) -> FinishedMap:
     try:
         content = frame[7:]
         if frame[2] & _COMPRESSED:
+            # Bounded: any program can write metadata, and a few bytes can unpack to gigabytes.
             content = zlib.decompressobj().decompress(content, _MAX_CONTENT)
+        # The flags are outside the checksum: a wrong flag gives other content, and so another checksum.
         if _checksum(base, content) != frame[3:7]:
             raise ForeignMetadata("the checksum differs: the map is broken, or was written for another offset")
         return _read_content(base, content)
@@ -261,6 +263,8 @@ def _content(base: int, finished: FinishedMap) -> bytes:
         encoded = name.encode()
         _write_varint(content, len(encoded))
         content += encoded
+        # Example: offsets 3 and 4 of 8 are finished. As runs: 3, 2 (two bytes). As a bitset: 00011000 (one byte). Runs
+        # win where outcomes come in batches, the bitset where they are scattered.
         form, data = 0, _as_runs(base, runs)
         if runs.end - base < 8 * len(data):
             form, data = 1, _as_bitset(base, runs)
@@ -328,6 +332,7 @@ def _from_runs(base: int, data: bytes) -> Runs:
         length, at = _read_varint(data, at)
         offset += length
         bounds.append(offset)
+    # A cut or foreign map. Taking the open run as finished would skip records.
     if len(bounds) % 2:
         raise IndexError("a run has no end")
     return Runs(tuple(bounds))
@@ -361,5 +366,6 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+        # Offsets have 64 bits. Without a limit, a text of 0xFF bytes would build one huge number.
         if shift > 63:
             raise IndexError("a number is too long")

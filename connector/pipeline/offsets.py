@@ -150,6 +150,8 @@ class PartitionTracker:
 
         Left out is what the committed map says is done, and what was read before: a fetcher may go back by itself.
         """
+        # Nearly every run: in order, above all that was read, no restored claims. Then one dictionary is all the work.
+        # Equal to the sorted offsets means ascending and without a repeat, because the dictionary drops repeats.
         if self._restored is None and offsets[0] >= self.position:
             begun = dict.fromkeys(offsets, WHOLE)
             if list(begun) == sorted(offsets):
@@ -157,6 +159,7 @@ class PartitionTracker:
                 if offsets[-1] - self.position >= len(begun):
                     self._note_gaps(offsets)
                 self.position = offsets[-1] + 1
+                # In the order of their offsets: the watermark is the first key, so nothing is ever searched for it.
                 self._pending.update(begun)
                 return offsets
         # A repeat or a restored claim is rare, and needs a look at each.
@@ -169,6 +172,7 @@ class PartitionTracker:
         self.widest = max(self.widest, 1 + gaps // len(offsets))
 
     def _begins(self, offset: int) -> bool:
+        # Read before in this epoch. Beginning it again would undo its outcome and pull the watermark back.
         if offset < self.position:
             return False
         self.claims += 1 + _gap_claims(offset - self.position)
@@ -190,6 +194,8 @@ class PartitionTracker:
 
     def reach(self, offset: int) -> None:
         """Take note that reading came to this offset: what lies below and was not begun is no record."""
+        # Example: 10 and 11 are records, 12 is the marker of their transaction, and the partition ends at 13. Without
+        # this the group would show a lag of 1 for ever, and would never be empty.
         if offset > self.position:
             self.position = offset
             self._changed = True
@@ -202,6 +208,7 @@ class PartitionTracker:
         if mask & (mask - 1):
             self._widen(mask, len(offsets))
         partial = self.partial
+        # No record has a claim of its own, which is nearly always so: the masks need no look at each record.
         if not partial:
             self._pending.update(dict.fromkeys(offsets, mask))
             return [mask] * len(offsets)
@@ -213,8 +220,23 @@ class PartitionTracker:
                 self.finish((offset,), WHOLE)
         return masks
 
+    def reroute(self, offset: int, bit: int, mask: int) -> int:
+        """State that a record no longer goes to one destination (`bit`), but to those of `mask`.
+
+        Returns those to which it did not go before: they are delivered to now.
+        """
+        left = self._pending.get(offset, 0)
+        new = mask & ~left & ~self.partial.get(offset, 0)
+        if new:
+            self._pending[offset] = left | new
+            self._widen(left | new, 1)
+        self.finish((offset,), bit)
+        return new
+
     def finish(self, offsets: Sequence[int], bit: int) -> None:
         """Note the outcomes of deliveries to one destination. Late work of a closed epoch changes nothing."""
+        # Why not count it anyway? Another member has the partition and sends the record itself. What is noted here
+        # could only reach a commit, and that commit would be of an epoch that is over.
         if self._phase is Phase.CLOSED:
             return
         self._changed = True
@@ -223,6 +245,8 @@ class PartitionTracker:
             # Nothing else is left to do for any of them: they go in one sweep.
             deque(map(pending.pop, offsets), maxlen=0)
             return
+        # An offset that is not pending raises KeyError on purpose: a second outcome of one delivery is a fault of ours,
+        # and passing over it would hide a record that was sent twice.
         for offset in offsets:
             left = pending[offset] & ~bit
             if left:
@@ -258,6 +282,7 @@ class PartitionTracker:
 
     def peek(self) -> Snapshot:
         """Return the same without taking note that it was taken."""
+        # Everything that was read is done, and no claim is left from before: the map is empty.
         if not self._pending and self._restored is None:
             return Snapshot(self.position, NOTHING)
         watermark = self.watermark
@@ -268,11 +293,13 @@ class PartitionTracker:
                 if done & (WHOLE << (index + 1)):
                     parts.setdefault(name, []).append(offset)
         for name, runs in self._absent.items():
+            # Claims of a destination that is not configured here: repeated for what is still pending, see the class.
             if runs.end <= watermark:
                 continue
             parts[name] = [offset for offset in self._pending if runs.contains(offset)]
         finished = FinishedMap(whole, {name: Runs.of(sorted(offsets)) for name, offsets in parts.items()})
         if self._restored is not None:
+            # What was committed about records that are not read yet is said again: a commit replaces the old map.
             finished = finished.joined(self._restored.above(self.position))
         return Snapshot(watermark, finished)
 

@@ -241,6 +241,7 @@ class Runner:
     async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
         """End the epochs without a commit: another member has the partitions already."""
         self._metrics.rebalances.labels("lost").inc()
+        # No drain and no commit: the new owner may have committed already, and ours would move the group backwards.
         gone = self._take_trackers(partitions, Phase.CLOSED)
         self.lost_at = self._clock.now()
         self.joining_since = None if self._trackers else self.lost_at
@@ -296,6 +297,7 @@ class Runner:
     async def _turn(self) -> None:
         waits_for = await self._pause_and_resume()
         records = await self._source.poll()
+        # After the poll, which may have waited: health is judged by when the consumer was last asked and answered.
         now = self.polled_at = self._clock.now()
         self._time.rest("poll" if records else waits_for, now)
         if self._intake.answered:
@@ -308,10 +310,13 @@ class Runner:
             # Requests that are due, and answers, wait for no more than one slice.
             await asyncio.sleep(0)
             self._time.rest("deliver", self._clock.now())
+        # After intake: the end was reached behind these records, and must not pass them.
         for partition, offset in self._source.reached().items():
             self._trackers[partition].reach(offset)
         if now - self._committed_at >= self._timing.commit_interval:
             await self._commit(list(self._trackers))
+            # It may have shown that partitions were added, which no rebalance of this member's tells.
+            self._on_assignment(self.assigned)
 
     async def _pause_and_resume(self) -> str:
         """Pause and resume partitions; return the part of the time to which a poll without records belongs."""
@@ -378,6 +383,8 @@ class Runner:
         faults = await self._source.commit(commits)
         for partition, message in faults.items():
             if partition in self._trackers:
+                # The tracker took the snapshot as said. Without this, a partition in which nothing more happens would
+                # never be committed.
                 self._trackers[partition].retake()
             log.warning("commit.failed", topic=partition[0], partition=partition[1], message=message)
         self._metrics.commits.labels("ok").inc(len(commits) - len(faults))
@@ -408,12 +415,16 @@ class Runner:
         if not leaving:
             return
         for partition in leaving:
+            # First of all. From here on nothing new starts for the partition, and whatever fails in it is dropped where
+            # it would be put back: so the drain can only get shorter.
             self._trackers[partition].phase = Phase.DRAINING
+        # The share of the rate limit goes before the drain: the next owner may send as soon as it has the partition.
         self._on_assignment(frozenset(p for p, tracker in self._trackers.items() if tracker.open))
         self._intake.forget(leaving)
         now = self._clock.now()
         deadline = min(now + self._timing.drain_timeout, self._stop_by)
         timeout = max(0.0, deadline - now)
+        # Side by side: one after the other, a slow vendor would use up the time of all others.
         drains = [self._intake.drain(timeout), *(destination.drain(timeout) for destination in self._destinations)]
         in_time = all(await asyncio.gather(*drains))
         self._time.rest("deliver", self._clock.now())
@@ -424,7 +435,9 @@ class Runner:
                 seconds=round(timeout, 3),
                 message="requests were under way when limits.drain_timeout ended; their records may be delivered again",
             )
+        # Also where the drain was missed: what has finished by now must not be sent again.
         await self._commit_last(leaving, deadline)
+        # Only after the commit. An answer that comes in between still counts for it.
         self._take_trackers(leaving, Phase.CLOSED)
 
     def _take_trackers(
@@ -449,6 +462,7 @@ class Runner:
             destination.stop()
 
     async def _stop(self) -> None:
+        # No retry, no probe and no half of a batch starts during the last drain.
         for destination in self._destinations:
             destination.stop()
         await self._leave(list(self._trackers))
@@ -459,6 +473,7 @@ class Runner:
 
 def _restored(assigned: Assigned) -> metadata.FinishedMap | None:
     """Return the committed map, or None where there is none that can be read: sending again beats losing."""
+    # The map belongs to the committed offset. Where reading starts elsewhere (a reset), it is about other records.
     if assigned.committed is None or assigned.committed != assigned.start:
         return None
     try:

@@ -248,6 +248,11 @@ def to_records(value: Any) -> Any:
     return [_record(inner) for inner in value]
 
 
+def to_string_records(value: Any) -> Any:
+    """Return a list of maps of texts, from a list of records or maps; each as `to_string_map`."""
+    return None if value is None else [to_string_map(record) for record in to_records(value)]
+
+
 def converter(kind: str, unit: Unit | None) -> Converter:
     """Return the conversion for a `FieldKind.type`; `unit` is a plain number's, and unset the kind's own."""
     if kind == "millis":
@@ -265,6 +270,7 @@ _BY_KIND: Final[dict[str, Converter]] = {
     "strings": to_strings,
     "string_map": to_string_map,
     "records": to_records,
+    "string_records": to_string_records,
     "any": to_json,
 }
 

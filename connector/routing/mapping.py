@@ -20,7 +20,7 @@ from connector.routing.sources import Getter, SourceCompiler, Value, json_text
 from connector.vendors.base import FieldKind
 
 _TIMES: Final = ("millis", "seconds")
-_NEVER_TEXT: Final = ("map", "strings", "string_map", "records")
+_NEVER_TEXT: Final = ("map", "strings", "string_map", "records", "string_records")
 
 
 class _Step(NamedTuple):

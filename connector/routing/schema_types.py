@@ -29,9 +29,10 @@ _FITS: Final[Mapping[str, frozenset[str]]] = {
     "string_map": frozenset({"record", "map"}),
     "strings": frozenset({"array"}),
     "records": frozenset({"array"}),
+    "string_records": frozenset({"array"}),
     "any": frozenset({*_TEXTS, *_NUMBERS, "boolean", "record", "map", "array"}),
 }
-_ITEMS: Final = {"strings": "string", "records": "map"}
+_ITEMS: Final = {"strings": "string", "records": "map", "string_records": "map"}
 _WANTED: Final = {
     "string": "text",
     "long": "a whole number",
@@ -42,6 +43,7 @@ _WANTED: Final = {
     "string_map": "a map of texts",
     "strings": "a list of texts",
     "records": "a list of records",
+    "string_records": "a list of records",
     "any": "a JSON value",
 }
 _PLAIN: Final = {"int": "whole number", "long": "whole number", "float": "number", "double": "number"}

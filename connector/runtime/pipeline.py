@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -36,6 +36,8 @@ BUDGET_SHARE: Final = 0.75
 """The part of `limits.buffer` for deliveries without an outcome; what is left is for requests on their way."""
 REPLAY_SHARE: Final = 0.02
 """What part of a destination's rate limit goes with the partitions of the replay topic, where that is read."""
+SEEN_BY_ALL: Final = 3.0
+"""Seconds, beyond two commits, after which every member has seen added partitions: each looks every two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,8 @@ def build(
         only=only,
         replay_topic=settings.replay_topic,
     )
-    shares = Shares(settings, routes, workers, edges.partitions)
+    shares = Shares(settings, routes, workers, edges.partitions, edges.clock)
+    shares.apply(frozenset())  # notes what is known from the start
     runner = Runner(
         edges.source,
         intake,
@@ -280,24 +283,38 @@ class _Reload:
 
 
 @dataclass(slots=True)
+class _Known:
+    """A topic's number of partitions: the one that all members know, and the present one since when (monotonic)."""
+
+    agreed: int
+    count: int
+    since: float
+
+
+@dataclass(slots=True)
 class Shares:
     """Gives each destination this member's part of the group's rate limit: its part of the partitions that reach it.
 
     Replayed records weigh little: all partitions of the replay topic together count as `REPLAY_SHARE` of a limit.
-    `partitions` may grow while it runs; of a topic that is not in it, only what was assigned is known.
+    `partitions` may grow while it runs; of a topic that is not in it, only what was assigned is known. Added partitions
+    count for the whole at once, but for their owner only when every member has seen them: otherwise the parts of those
+    that divide by the old number, and of those that divide by the new one, would be more than the limit together.
     """
 
     settings: Settings
     routes: RouteTable
     workers: Mapping[str, Worker]
     partitions: Mapping[str, int]
+    clock: Clock
+    known: dict[str, _Known] = field(default_factory=dict)
 
     def apply(self, assigned: frozenset[TopicPartition]) -> None:
-        """Set every share for an assignment."""
+        """Set every share for an assignment. Called at every commit too: partitions may have been added."""
         counts = dict(self.partitions)
         for topic, partition in assigned:
             counts[topic] = max(counts.get(topic, 0), partition + 1)
-        owned = Counter(topic for topic, _ in assigned)
+        agreed = {topic: self._agreed(topic, count) for topic, count in counts.items()}
+        owned = Counter(topic for topic, partition in assigned if partition < agreed[topic])
         replay = self.settings.replay_topic
         replays = owned[replay] / counts[replay] * REPLAY_SHARE if replay in counts else 0.0
         for name, worker in self.workers.items():
@@ -310,3 +327,13 @@ class Shares:
             if replay in counts:
                 share *= 1.0 - REPLAY_SHARE
             worker.set_share(share + replays)
+
+    def _agreed(self, topic: str, count: int) -> int:
+        """Return how many partitions of a topic every member knows of."""
+        now = self.clock.now()
+        known = self.known.setdefault(topic, _Known(count, count, now))
+        if count != known.count:
+            known.count, known.since = count, now
+        if now - known.since >= 2 * self.settings.limits.commit_interval + SEEN_BY_ALL:
+            known.agreed = known.count
+        return known.agreed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +72,7 @@ async def simulate(vendor: str, *, host: str = "127.0.0.1", port: int = 0, **opt
     """Serve one vendor until cancelled; print its address and how to control it.
 
     `options` are those of the vendor's API and of `Simulator` (`log`, `requests_per_second`, `faults`, `keep`). Raises
-    `ValueError` for a vendor without a simulator and `OSError` where the port is in use.
+    `ValueError` for a vendor without a simulator, `OSError` where the port is in use or the log cannot be written.
     """
     if vendor not in SIMULATORS:
         raise ValueError(f"unknown vendor {vendor!r}; known vendors: {', '.join(sorted(SIMULATORS))}")
@@ -86,7 +85,7 @@ async def simulate(vendor: str, *, host: str = "127.0.0.1", port: int = 0, **opt
     try:
         sys.stdout.write(how_to_use(simulator))
         sys.stdout.flush()
-        await asyncio.Event().wait()
+        await simulator.serve()
     finally:
         await simulator.stop()
 

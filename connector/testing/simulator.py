@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, NoReturn, Protocol, Self
 from urllib.parse import parse_qsl, unquote
 
 import orjson
@@ -123,6 +123,8 @@ class Simulator:
         self._clock = clock or SystemClock()
         self._log_path = log
         self._log_lock = asyncio.Lock()
+        self._log_fails = asyncio.Event()
+        self._log_failed: OSError | None = None
         self._keep = keep
         self._keys: set[Hashable] = set()
         self._counts: Counter[str] = Counter()
@@ -152,6 +154,11 @@ class Simulator:
         self._runner = runner
         bound_host, bound_port = runner.addresses[0][:2]
         self.url = f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+
+    async def serve(self) -> NoReturn:
+        """Serve until cancelled. Raises `OSError` with the file's name once the log cannot be written."""
+        await self._log_fails.wait()
+        raise self._log_failed or OSError
 
     async def stop(self) -> None:
         """Stop listening and reset hanging connections; the counts stay readable."""
@@ -314,7 +321,12 @@ class Simulator:
             line = orjson.dumps(served, option=orjson.OPT_SERIALIZE_DATACLASS)[:-1]
             line += b',"events":' + orjson.dumps([each.event for each in events]) + b"}\n"
             async with self._log_lock:
-                await asyncio.to_thread(_append, self._log_path, line)
+                try:
+                    await asyncio.to_thread(_append, self._log_path, line)
+                except OSError as error:
+                    # A write that fails does not say on what.
+                    self._log_failed = OSError(error.errno, error.strerror, str(self._log_path))
+                    self._log_fails.set()
 
     def _count_duplicates(self, events: Sequence[AcceptedEvent]) -> int:
         duplicates = 0

@@ -328,9 +328,21 @@ class FieldKind:
 
     `type`: `string` (numbers and booleans become strings), `long`, `boolean`, `millis` and `seconds` (points in time as
     integers), `map` (values in JSON's types: nested records stay, times become epoch milliseconds), `strings` (a list
-    of strings), `string_map` (values as strings, objects and lists as JSON text), `records` (a list of records) or
-    `any`.
+    of strings), `string_map` (values as strings, objects and lists as JSON text), `records` (a list of records),
+    `string_records` (a list of maps of strings) or `any`.
     """
 
-    type: Literal["string", "long", "boolean", "millis", "seconds", "map", "strings", "string_map", "records", "any"]
+    type: Literal[
+        "string",
+        "long",
+        "boolean",
+        "millis",
+        "seconds",
+        "map",
+        "strings",
+        "string_map",
+        "records",
+        "string_records",
+        "any",
+    ]
     required: bool = False

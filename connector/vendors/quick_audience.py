@@ -298,7 +298,7 @@ KIND: Final = VendorKind(
         "eventTime": FieldKind("millis", required=True),
         "isOrder": FieldKind("any"),
         "extendAttributes": FieldKind("string_map"),
-        "customerIdList": FieldKind("records"),
+        "customerIdList": FieldKind("string_records"),
     },
     rules=rule_ids("quick_audience", RULES),
     rule_texts=rule_texts("quick_audience", RULES),

@@ -9,6 +9,7 @@ import asyncio
 import http.client
 import json
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -25,7 +26,6 @@ from confluent_kafka.cimpl import Message as KafkaMessage
 from connector.testing.faults import Fault
 from connector.testing.jiguang import JiguangApi
 from connector.testing.simulator import Api, Served, Simulator
-from tests.integration.ended import COMMAND
 from tests.integration.events import KNOWN_EVENT, Message
 from tools.log_events import MEANINGS
 from tools.servers import ROOT, Kafka
@@ -128,11 +128,11 @@ class Vendor:
 class Member:
     """A running `connector run` with further arguments; its log is kept whole."""
 
-    def __init__(self, config: Path, log: Path, *arguments: str) -> None:
+    def __init__(self, config: Path, log: Path, *arguments: str, module: str = "tests.integration.ended") -> None:
         self._log = log
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                [*COMMAND, "run", "-c", str(config), *arguments],
+                [sys.executable, "-m", module, "run", "-c", str(config), *arguments],
                 cwd=ROOT,
                 stdout=out,
                 stderr=out,
@@ -140,6 +140,11 @@ class Member:
                 start_new_session=True,
             )
         self._port: int | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     @property
     def text(self) -> str:
@@ -304,10 +309,11 @@ class Job:
         path.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
         return path
 
-    def start(self, settings: Mapping[str, Any], *arguments: str) -> Member:
-        """Start a member with further arguments of `run`."""
+    def start(self, settings: Mapping[str, Any], *arguments: str, module: str = "tests.integration.ended") -> Member:
+        """Start a member with further arguments of `run`; `module` is what runs it."""
         number = len(self._members)
-        member = Member(self.write(settings, f"member-{number}"), self._folder / f"member-{number}.log", *arguments)
+        place = self.write(settings, f"member-{number}"), self._folder / f"member-{number}.log"
+        member = Member(*place, *arguments, module=module)
         self._members.append(member)
         return member
 

@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -121,3 +123,17 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, arguments: list[str]) -> No
     *_, last = done.stderr.splitlines()
     assert (done.returncode, last) == (1, b"Cannot read or write: No space left on device")
     assert b"Traceback" not in done.stderr
+
+
+def test_a_simulator_whose_log_cannot_be_written_ends_in_one_sentence() -> None:
+    """A full disk under `simulate --log` ends it with 1 and names the file. Kills: a traceback for each request."""
+    command = [sys.executable, "-m", "connector", "simulate", "jiguang", "--log", "/dev/full", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().rsplit(maxsplit=1)[-1].decode()
+        with pytest.raises(urllib.error.HTTPError, match="4"), urllib.request.urlopen(f"{url}/v1/x", b"{}"):
+            pass
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert said.decode().strip().endswith("cannot write /dev/full: No space left on device")
+    assert b"Traceback" not in said

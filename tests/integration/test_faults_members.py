@@ -128,6 +128,7 @@ def test_churn_of_two_rate_limited_members_repeats_nothing(kafka: Kafka, job: Jo
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     for future in admin.create_partitions([NewPartitions(job.topic, 12)]).values():
         future.result(30)
+    job.partitions = 12
     vendor.arm(Fault("latency", after=True, seconds=0.2))
     names = itertools.count(turn * 1000)
 

@@ -286,7 +286,8 @@ class ModelTransport:
         if self._secrets() != vendor.secrets:
             vendor.oracle.saw("a rotated secret")
             fault = "credential"
-        await asyncio.sleep(vendor.latency())
+        # What throttles answers at once, so that only the waits between requests bound their number.
+        await asyncio.sleep(INSTANT if fault == "throttled" else vendor.latency())
         if not self._step("send"):
             raise TransportError("dead", unknown_outcome=True)
         if fault == "unconnected":
@@ -341,7 +342,7 @@ class ModelTransport:
     async def _answer(self, fault: str | None, reply: Reply | None) -> Response:
         if fault is not None and fault.startswith("hang"):
             await asyncio.Event().wait()
-        await asyncio.sleep(self._vendor.latency())
+        await asyncio.sleep(INSTANT if fault == "throttled" else self._vendor.latency())
         if fault is not None and fault.startswith(("cut", "surplus")):
             raise TransportError("the connection broke", unknown_outcome=True)
         return answer_of(reply) if fault in (None, "blaming") and reply is not None else self._vendor.failed(str(fault))

@@ -291,6 +291,35 @@ def test_a_payload_that_claims_more_than_its_bytes_is_refused(tree: Any, payload
         reader_of(tree)(payload, 0)
 
 
+POINTS = {"type": "array", "items": {"type": "record", "name": "P", "fields": [{"name": "x", "type": "int"}]}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "item"),
+    [
+        (POINTS, b"\x02"),
+        ({"type": "array", "items": {"type": "array", "items": "int"}}, b"\x00"),
+        ({"type": "array", "items": {"type": "map", "values": "int"}}, b"\x00"),
+    ],
+    ids=["records", "arrays", "maps"],
+)
+def test_a_payload_of_tiny_containers_is_bounded_in_memory(tree: Any, item: bytes) -> None:
+    """131,072 containers and one more for each 8 bytes are read, and not one more: each takes up to 200 bytes.
+
+    Kills: a record of 1 MB that takes 300 MB, which ends a process with a limit of 256 MB.
+    """
+    size = 400_000
+    read = reader_of(tree)
+    for count, fits in ((131_000 + size // 8, True), (131_100 + size // 8, False)):
+        payload = claims(count)[:-1] + item * count + b"\x00"
+        payload += b"\x00" * (size - len(payload))
+        if fits:
+            assert len(read(payload, 0)[0]) == count
+            continue
+        with pytest.raises(TooManySteps, match="more records, arrays and maps"):
+            read(payload, 0)
+
+
 def test_as_many_values_as_the_bytes_allow_are_read() -> None:
     """A long list of small records is below the limit, also where each of them is mostly empty."""
     fields = [{"name": f"f{index}", "type": ["null", "string"]} for index in range(100)]

@@ -347,6 +347,17 @@ def test_reload_reads_a_rotated_secret_of_the_registry(folder: Path) -> None:
         loaded.reload_registry()
 
 
+def test_a_registrys_proxy_that_is_no_proxy_any_more_is_a_fault(folder: Path) -> None:
+    """A rotated file with something else in it is reported without its content. Kills: an error with the password."""
+    (folder / "proxy").write_text("http://user:first-one@proxy:3128", encoding="utf-8")
+    registry = {"url": "http://registry", "client": {"proxy": "${file:proxy}"}}
+    loaded = read(folder, {"schema_registry": registry})
+    (folder / "proxy").write_text("socks5://user:second-one@proxy", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="schema_registry: is not valid any more") as caught:
+        loaded.reload_registry()
+    assert "second-one" not in str(caught.value)
+
+
 def test_a_file_that_cannot_be_read_is_a_fault(folder: Path) -> None:
     """No file, no text, no mapping: each is said, none is a traceback."""
     path = folder / "connector.yaml"

@@ -116,6 +116,32 @@ def test_a_trouble_ends_where_it_began() -> None:
     assert seen == [(True, True), (False, True), (False, False)]
 
 
+def test_a_trouble_that_comes_and_goes_is_counted_and_not_logged() -> None:
+    """Twenty times in twenty seconds make two lines; the one that lasts is logged after five seconds, with the count.
+
+    Kills: a line for each change, of a broker that answers every other request.
+    """
+    time = [100.0]
+    states = ErrorStates("consumer", now=lambda: time[0])
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(20):
+            states.report(KafkaError(KafkaError.NETWORK_EXCEPTION))
+            time[0] += 0.5
+            states.over()
+            time[0] += 0.5
+        assert [line["event"] for line in lines] == ["kafka.trouble", "kafka.recovered"]
+        states.report(KafkaError(KafkaError.NETWORK_EXCEPTION))
+        states.report(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), "t")
+        assert states.of_client
+        time[0] += 5.0
+        states.settle()
+        states.settle()
+        states.over()
+    shown = [(line["event"], line["topic"], line.get("changes_left_out")) for line in lines[2:]]
+    trouble, recovered = "kafka.trouble", "kafka.recovered"
+    assert shown == [(trouble, "t", 0), (trouble, None, 19), (recovered, None, None)]
+
+
 def test_of_several_troubles_the_one_that_says_most_is_told() -> None:
     """A refusal hides behind nothing that comes of it. Kills: the last error in place of the cause."""
     states = ErrorStates("consumer")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -74,15 +74,13 @@ def test_the_console_masks_what_is_hashed(tmp_path: Path) -> None:
     """The console's mask has the hashed paths, also those of an expression, in addition to its own."""
     sections = {"routes": [ROUTE], "console": {"mask": ["properties.n"]}}
     settings = configured(tmp_path, sections=sections).settings
-    state = ConsoleState(settings, [], cast("ConsolePorts", SimpleNamespace(clock=SystemClock(), **_PORTS)))
+    ports: dict[str, Any] = dict.fromkeys(field.name for field in fields(ConsolePorts))
+    state = ConsoleState(settings, [], ConsolePorts(**{**ports, "clock": SystemClock()}))
     assert state.mask.names == ("properties.n", "properties.mail", "properties.phone")
     event, hidden = state.mask.apply({"properties": {"phone": PHONE, "n": 5, "also": 1}})
     assert event["properties"]["also"] == 1
     assert PHONE in hidden
     assert PHONE not in json.dumps(event)
-
-
-_PORTS: dict[str, Any] = dict.fromkeys(("tail", "fetch", "dead_letters", "inspect", "replays", "backlog", "audit"))
 
 
 def test_keys_of_hashes_are_secrets(tmp_path: Path) -> None:

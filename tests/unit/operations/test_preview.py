@@ -120,7 +120,7 @@ def test_a_rate_limit_that_is_too_low_is_reported(tmp_path: Path, capsys: pytest
     assert sent.peak <= 3
     assert found.took > 20
     show(found, 10.0)
-    assert "jg does not keep up (its limit is 2 requests/s): its last request is 1" in capsys.readouterr().out
+    assert "jg does not keep up (its limit is 2 requests/s): its last request is 20" in capsys.readouterr().out
 
 
 def test_what_would_hold_or_stop_a_run_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

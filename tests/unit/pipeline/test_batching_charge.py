@@ -21,14 +21,16 @@ from tests.unit.delivery.delivery_rig import ModelVendor
 
 BYTES = st.one_of(st.none(), st.binary(max_size=40), st.just(b"v" * 100_000))
 
+NAMES = st.one_of(st.text(max_size=5), st.just("n" * 3_000), st.just("名" * 3_000))
 
-@given(BYTES, BYTES, st.lists(st.tuples(st.text(max_size=5), BYTES), max_size=5), st.text("x", max_size=40))
+
+@given(BYTES, BYTES, st.lists(st.tuples(NAMES, BYTES), max_size=5), st.text("x", max_size=40))
 def test_every_byte_that_is_held_is_charged(
     key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]], text: str
 ) -> None:
-    """Key, value, each header and the encoded item count, and a fixed charge besides. Kills: headers left out."""
+    """Key, value, each header and the encoded item count, and a fixed charge besides. Kills: a part left out."""
     record, body = Record("t", 0, 0, -1, key, value, headers), text.encode()
-    held = len(key or b"") + len(value or b"") + sum(len(each or b"") for _, each in headers)
+    held = len(key or b"") + len(value or b"") + sum(len(name) + len(each or b"") for name, each in headers)
     assert charge_of(record) >= FIXED_CHARGE + held + 100 * len(headers)
     assert charge_of(record, body) == charge_of(record) + len(body)
     (delivery,) = _prepared(record, text)

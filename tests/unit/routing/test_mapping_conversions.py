@@ -198,3 +198,16 @@ def test_maps_come_out_in_json(value: dict[str, Any]) -> None:
     texts = converter("string_map", None)(value)
     assert list(texts) == [key for key, inner in value.items() if inner is not None]
     assert all(type(text) is str for text in texts.values())
+
+
+def test_records_of_texts_have_each_value_as_text() -> None:
+    """A list of records for a field of texts has numbers as digits and no nulls; anything else is refused."""
+    convert = converter("string_records", None)
+    assert convert(None) is None
+    assert convert([{"id": 42, "kind": "shop", "none": None}, ("x.Y", {"id": True})]) == [
+        {"id": "42", "kind": "shop"},
+        {"id": "true"},
+    ]
+    for value in ("x", {"id": 1}, ["x"]):
+        with pytest.raises(Unfit):
+            convert(value)

@@ -38,7 +38,7 @@ def settings(tmp_path: Path) -> Settings:
 def shares(settings: Settings, rig: Rig, partitions: Mapping[str, int]) -> Shares:
     """Return what gives one member its share."""
     routes = RouteTable.compile(settings, vendors.kinds())
-    return Shares(settings, routes, {"d": rig.worker}, partitions)
+    return Shares(settings, routes, {"d": rig.worker}, partitions, rig.clock)
 
 
 def owned(*numbers: int, topic: str = "t") -> frozenset[TopicPartition]:
@@ -158,3 +158,42 @@ def test_replayed_records_take_a_fiftieth_of_the_limit(settings: Settings) -> No
     other = share_of(settings, known, owned(1))
     assert one + other == pytest.approx(1.0)
     assert one - other == pytest.approx(REPLAY_SHARE)
+
+
+@pytest.mark.promise("P8")
+def test_added_partitions_pass_no_limit_while_a_member_has_not_seen_them(settings: Settings) -> None:
+    """Two members, one partition, then eight: who gets new ones sees it at once, the other one a commit later.
+
+    With KIP-848 a member whose partitions stay is told nothing.
+    Kills: a new partition that counts for its owner while another member still divides by the old number.
+    """
+
+    async def play() -> None:
+        rigs = [Rig(requests_per_second=100) for _ in range(2)]
+        first, second = ({"t": 1}, {"t": 1})
+        keeps, gains = shares(settings, rigs[0], first), shares(settings, rigs[1], second)
+        keeps.apply(owned(0))
+        gains.apply(owned())
+        clock = rigs[0].clock
+
+        def rates() -> list[float]:
+            return [rig.destination.bucket.rate or 0.0 for rig in rigs]
+
+        await clock.sleep(60)
+        assert rates() == [100, 0]
+        second["t"] = 8
+        gains.apply(owned(4, 5, 6, 7))
+        seen = [sum(rates())]
+        await clock.sleep(1)
+        first["t"] = 8
+        for _ in range(10):
+            keeps.apply(owned(0, 1, 2, 3))
+            gains.apply(owned(4, 5, 6, 7))
+            seen.append(sum(rates()))
+            await clock.sleep(1)
+        assert max(seen) <= 100
+        assert rates() == [50, 50]
+        for rig in rigs:
+            await rig.worker.close()
+
+    run_virtual(play())
