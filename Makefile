@@ -6,7 +6,7 @@ SEEDS ?= 20000
 FUZZ_SECONDS ?= 60
 FUZZ_EXAMPLES ?= 5000
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test soak mutants faults fuzz cluster check format tools bench docs screenshots site wheel lock audit sbom clean
+.PHONY: help setup demo fast test soak mutants faults fuzz check format tools bench docs screenshots site wheel lock audit sbom clean
 .SILENT:
 
 help:  ## Show this list

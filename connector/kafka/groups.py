@@ -83,7 +83,7 @@ class Groups(Admin):
             return len(found.members)
         except KafkaException as error:
             # librdkafka's in-process broker, which the demo uses, cannot describe a group; Kafka always could.
-            if error.args[0].code() == KafkaError._UNSUPPORTED_FEATURE:
+            if error.args[0].code() == KafkaError._UNSUPPORTED_FEATURE:  # noqa: SLF001 -- it has no other name
                 return 0
             raise StartupError(f"cannot read the members of group {group}: {error_text(error)}") from None
 
