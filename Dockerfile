@@ -6,18 +6,18 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
-# The compiler is needed for the decoder, and is not in the final image.
+# The compiler and the build backend are not in the final image.
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
-COPY requirements/runtime.txt requirements/runtime.txt
-# --copies, because links into this stage would be broken in the next one. The hashed file includes the build backend.
-RUN python -m venv --copies /opt/connector
-RUN /opt/connector/bin/pip install --require-hashes --only-binary :all: -r requirements/runtime.txt
+COPY requirements/expressions.txt requirements/build.txt requirements/
+# --copies, because links into this stage would be broken in the next one.
+RUN python -m venv --copies /opt/connector && python -m venv /opt/connector-build
+RUN /opt/connector/bin/pip install --require-hashes --only-binary :all: -r requirements/expressions.txt
+RUN /opt/connector-build/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt
 COPY pyproject.toml hatch_build.py README.md LICENSE CHANGELOG.md ./
 COPY avro avro
 COPY connector connector
-RUN /opt/connector/bin/pip install --no-deps --no-build-isolation --no-index .
-# Remove what only the build needs. pip removes itself last.
-RUN /opt/connector/bin/pip uninstall --yes Cython hatchling pathspec pluggy tomlkit trove-classifiers
+RUN /opt/connector-build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir dist .
+RUN /opt/connector/bin/pip install --no-deps --no-index dist/*.whl
 RUN /opt/connector/bin/pip check
 RUN /opt/connector/bin/pip uninstall --yes setuptools pip
 
@@ -40,7 +40,7 @@ COPY --from=build /opt/connector /opt/connector
 ENV PATH=/opt/connector/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    HEALTH_URL=http://127.0.0.1:8080/healthz
+    HEALTH_URL=http://localhost:8080/healthz
 # A number, because Kubernetes cannot verify runAsNonRoot with a name.
 USER 10001:10001
 WORKDIR /etc/connector

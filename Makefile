@@ -3,8 +3,10 @@ PYTHON ?= $(or $(shell command -v python3.11),python3)
 BIN := .venv/bin
 WORKERS ?= 2
 SEEDS ?= 20000
+FUZZ_SECONDS ?= 60
+FUZZ_EXAMPLES ?= 5000
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test soak mutants faults check format tools bench docs site lock audit sbom clean
+.PHONY: help setup demo fast test soak mutants faults fuzz cluster check format tools bench docs site wheel lock audit sbom clean
 .SILENT:
 
 help:  ## Show this list
@@ -29,6 +31,10 @@ mutants: .venv/.compiled  ## Break the core on purpose, in copies; the simulatio
 
 faults: tools  ## Kill members and brokers, break connections, change topics under load (minutes); print figures
 	FAULTS=long $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP $(ARGS) tests/integration/test_faults_*.py
+
+fuzz: .venv/.compiled  ## Feed the Avro reader broken payloads for FUZZ_SECONDS=60, twice: as it is, and built with sanitizers
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 0 -q -rP $(ARGS) tests/unit/codec/test_fuzz.py
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m tools.sanitized -rP $(ARGS) tests/unit/codec/test_fuzz.py
 
 check: .venv/.compiled  ## Run linter, formatter and type checker (under a minute)
 	$(BIN)/ruff check --quiet .
@@ -58,6 +64,9 @@ docs: .venv/.compiled  ## Update the parts of documents and chart that are gener
 site: .venv/.site  ## Build the documents as a site into build/site (half a minute; ARGS=serve to look at it while you write)
 	$(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
 
+wheel: .venv/.compiled  ## Build dist/connector-*.whl, which installs without a compiler (half a minute)
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
 lock:  ## Resolve the requirements again (ARGS=--upgrade for the newest versions)
 	test -d .tools/lock || $(PYTHON) -m venv .tools/lock
 	.tools/lock/bin/pip install --quiet pip-tools==7.6.2
@@ -79,8 +88,8 @@ clean:  ## Remove the environment and everything that was fetched or built
 	$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-# The package itself; compiling the reader needs a C compiler. Repeated when its source changes.
-.venv/.compiled: .venv/.stamp pyproject.toml hatch_build.py connector/codec/reader.pyx
+# The package itself; compiling needs a C compiler. Repeated when a compiled source changes.
+.venv/.compiled: .venv/.stamp pyproject.toml hatch_build.py $(wildcard connector/*/*.pyx connector/*/*.pxi)
 	echo "Building the compiled parts: half a minute."
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

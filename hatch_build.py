@@ -1,4 +1,4 @@
-"""Compiles the Avro reader by Cython while the package is built. It needs a C compiler."""
+"""Compiles the Cython modules while the package is built. It needs a C compiler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-MODULES = (Path("connector/codec/reader.pyx"),)
+MODULES = (
+    Path("connector/codec/reader.pyx"),
+    Path("connector/dead_letters/block.pyx"),
+    Path("connector/console/scan.pyx"),
+)
 
 
 class CompileHook(BuildHookInterface[Any]):
@@ -48,7 +52,8 @@ class CompileHook(BuildHookInterface[Any]):
             package = self.folder / module.parent
             package.mkdir(parents=True, exist_ok=True)
             (package / "__init__.py").touch()
-            shutil.copy(Path(self.root) / module, package)
+            for source in (Path(self.root) / module, *(Path(self.root) / module.parent).glob("*.pxi")):
+                shutil.copy(source, package)
         command = [sys.executable, "-m", "Cython.Build.Cythonize", "--inplace", "-3", *map(str, MODULES)]
         done = subprocess.run(  # noqa: S603 -- this interpreter, on our own files
             command, cwd=self.folder, capture_output=True, text=True, check=False

@@ -1,45 +1,78 @@
-"""The benchmarks' job without Kafka and sockets: the real pipeline, fed from memory, with a vendor that accepts all.
+"""The benchmarks' jobs without Kafka and sockets: the real pipeline, fed from memory, with a vendor that accepts all.
 
-`benchmarks.micro` measures its time, and the cost test counts its calls.
+`benchmarks.micro` measures their time, the cost test counts their calls, and `tools.way` lists what a record crosses.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
 from random import Random
 from typing import Any, Final
 
-from benchmarks.workloads import event
+from fastavro import parse_schema, schemaless_writer
+
+from benchmarks.sink import ANSWERS, FIGURES
+from benchmarks.workloads import WORKLOADS, event
 from connector import vendors
 from connector.clock import Clock
-from connector.codec.codec import Decoder
+from connector.codec.decoder import SINGLE_OBJECT, Decoder
 from connector.codec.encoder import Encoder
-from connector.codec.schemas import Contracts
+from connector.codec.schemas import Contracts, Schema, read_schema, without_logical_types
 from connector.config.models import KafkaSettings, Settings
 from connector.pipeline.runner import AssignmentListener
-from connector.records import Assigned, Commit, DeadLetter, Position, Record, TopicPartition
+from connector.records import Answer, Assigned, Commit, DeadLetter, Position, Record, TopicPartition
 from connector.routing.compiler import passed_on
 from connector.runtime.pipeline import Edges, build
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import Request, Response, Vendor
-from connector.vendors.jiguang import JiguangSettings
 
+MAPPED: Final = "mapped"
+"""The job whose records have a schema of their own, which a route maps to Jiguang's fields."""
+JOBS: Final = (*WORKLOADS, MAPPED)
 TOPIC: Final = "events"
 NAME: Final = "sink"
 CHUNK: Final = 500
 SCHEMA: Final = "connector.events.JiguangUserEvent"
-ACCEPTED: Final = Response(200, {}, b'{"code":0,"message":"success"}')
+_FIELDS: Final = {"cuid": "user", "eventName": "name", "itime": "at", "randomId": "request", "properties": "attributes"}
 
 
-def records(count: int, clock: Clock, contracts: Contracts, partitions: int = 4) -> list[Record]:
-    """Return the records as Kafka would deliver them: each poll contains a run of each partition."""
-    encoder, now = Encoder(contracts, clock=clock), int(clock.wall() * 1000)
+def foreign(contracts: Contracts) -> Schema:
+    """Return a schema like Jiguang's, with other names: that of the mapped job."""
+    contract = contracts.schemas[SCHEMA].tree
+    fields = [{**field, "name": _FIELDS[field["name"]]} for field in contract["fields"]]
+    return read_schema(json.dumps({"type": "record", "name": "com.example.AppEvent", "fields": fields}))
+
+
+def _values(name: str, clock: Clock, contracts: Contracts) -> Callable[[int], bytes]:
+    """Return what makes the value of a job's record from its number."""
+    now = int(clock.wall() * 1000)
+    if name != MAPPED:
+        encoder, schema = Encoder(contracts, clock=clock), vendors.kinds()[name].schema
+        return lambda number: encoder.single_object(schema, WORKLOADS[name].event(number, now))
+    mapped = foreign(contracts)
+    tree, head = parse_schema(without_logical_types(mapped.tree)), SINGLE_OBJECT + mapped.fingerprint
+
+    def value(number: int) -> bytes:
+        out = BytesIO()
+        datum = {_FIELDS[field]: content for field, content in event(number, now).items()}
+        schemaless_writer(out, tree, datum)
+        return head + out.getvalue()
+
+    return value
+
+
+def records(count: int, clock: Clock, contracts: Contracts, partitions: int = 4, name: str = "jiguang") -> list[Record]:
+    """Return a job's records as Kafka would deliver them: each poll contains a run of each partition."""
+    value_of, now = _values(name, clock, contracts), int(clock.wall() * 1000)
     offsets = [0] * partitions
     made = []
     for number in range(count):
         partition = number // (CHUNK // partitions) % partitions
-        value = encoder.single_object(SCHEMA, event(number, now))
+        value = value_of(number)
         made.append(Record(TOPIC, partition, offsets[partition], now, b"%d" % number, value, ()))
         offsets[partition] += 1
     return made
@@ -48,9 +81,9 @@ def records(count: int, clock: Clock, contracts: Contracts, partitions: int = 4)
 class MemorySource:
     """Returns the records in polls, and stores the last commit of each partition."""
 
-    def __init__(self, made: Sequence[Record], partitions: int = 4) -> None:
-        self._chunks = [list(made[start : start + CHUNK]) for start in range(0, len(made), CHUNK)][::-1]
-        self._partitions, self._records = partitions, len(made)
+    def __init__(self, made: Sequence[Record], partitions: int = 4, chunk: int = CHUNK) -> None:
+        self._chunks = [list(made[start : start + chunk]) for start in range(0, len(made), chunk)][::-1]
+        self._partitions, self.records = partitions, len(made)
         self._listener: AssignmentListener | None = None
         self.committed: dict[TopicPartition, int] = {}
         self.done = asyncio.Event()
@@ -65,15 +98,17 @@ class MemorySource:
         listener, self._listener = self._listener, None
         if listener is not None:
             await listener.on_assign([Assigned(TOPIC, number, 0, None, "") for number in range(self._partitions)])
-        if not self._chunks:
-            await asyncio.sleep(0.01)
-            return []
-        return self._chunks.pop()
+        return self._chunks.pop() if self._chunks else await self.nothing()
+
+    async def nothing(self) -> list[Record]:
+        """Return no records, after a moment."""
+        await asyncio.sleep(0.01)
+        return []
 
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Store the commits."""
         self.committed.update({(commit.topic, commit.partition): commit.offset for commit in commits})
-        if sum(self.committed.values()) == self._records:
+        if sum(self.committed.values()) == self.records:
             self.done.set()
         return {}
 
@@ -101,11 +136,17 @@ class MemorySource:
 
 
 class AcceptingTransport:
-    """A vendor that accepts every request at once."""
+    """A vendor that accepts every request at once, and has figures of every push."""
+
+    def __init__(self, vendor: str) -> None:
+        self._accepted = Response(200, {}, ANSWERS[vendor][1])
 
     async def send(self, request: Request, timeout: float) -> Response:
         """Accept."""
-        return ACCEPTED
+        if request.body is not None:
+            return self._accepted
+        pushes = request.url.partition("msg_ids=")[2].split(",")
+        return Response(200, {}, b"[%b]" % b",".join([FIGURES % push.encode() for push in pushes]))
 
     async def close(self) -> None:
         """Do nothing."""
@@ -119,29 +160,45 @@ class NoDeadLetters:
         raise AssertionError(dead_letter.message)
 
 
-def _settings() -> Settings:
-    account: Mapping[str, Any] = {"vendor": "jiguang", "project_id": "1", "project_secret": "s", "app_key": "key"}
+class _Results:
+    """Takes the answers of a query vendor."""
+
+    async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> None:
+        """Acknowledge all answers."""
+        deque(answers, maxlen=0)
+
+
+def _settings(name: str) -> Settings:
+    vendor = "jiguang" if name == MAPPED else name
+    account: Mapping[str, Any] = {"vendor": vendor, "base_url": "http://sink", **WORKLOADS[vendor].account}
     lifted = {"agreed_limits": True, "requests_per_second": 1_000_000, "max_in_flight": 64}
-    return Settings(
-        kafka=KafkaSettings(topics=(TOPIC,), group_id="job", client={"bootstrap.servers": "none"}),
-        destinations={NAME: JiguangSettings(**account, **lifted)},
+    mapping = {field: source for field, source in _FIELDS.items() if name == MAPPED}
+    routes = [{"schema": "com.example.AppEvent", "to": [NAME], "fields": {vendor: mapping}}] if mapping else []
+    return Settings.model_validate(
+        {
+            "kafka": KafkaSettings(topics=(TOPIC,), group_id="job", client={"bootstrap.servers": "none"}),
+            "destinations": {NAME: vendors.kinds()[vendor].settings(**account, **lifted)},
+            "routes": routes,
+        }
     )
 
 
-async def play(made: Sequence[Record], clock: Clock, contracts: Contracts) -> Mapping[TopicPartition, int]:
-    """Run all records through the pipeline and return what was committed."""
-    settings, kinds = _settings(), vendors.kinds()
-    source = MemorySource(made)
+async def play(
+    source: MemorySource, clock: Clock, contracts: Contracts, name: str = "jiguang"
+) -> Mapping[TopicPartition, int]:
+    """Run all records of a job through the pipeline and return what was committed."""
+    settings, kinds = _settings(name), vendors.kinds()
+    vendor = settings.destinations[NAME].vendor
 
-    def reload(name: str) -> Vendor:
-        return kinds["jiguang"].build(settings.destinations[name])
+    def reload(destination: str) -> Vendor:
+        return kinds[vendor].build(settings.destinations[destination])
 
     edges = Edges(
         source=source,
-        decoder=Decoder(contracts, clock=clock, as_json=passed_on(settings, kinds)),
+        decoder=Decoder(contracts, clock=clock, schemas=[foreign(contracts)], as_json=passed_on(settings, kinds)),
         dead_letters=NoDeadLetters(),
-        answers={},
-        transport=lambda _name, _settings: AcceptingTransport(),
+        answers={NAME: _Results()},
+        transport=lambda _name, _settings: AcceptingTransport(vendor),
         reload=reload,
         clock=clock,
         random=Random(0),

@@ -31,7 +31,7 @@ from benchmarks.report import keep, table
 from benchmarks.workloads import WORKLOADS
 from connector import vendors
 from connector.clock import SystemClock
-from connector.codec.codec import SINGLE_LENGTH, Decoder
+from connector.codec.decoder import SINGLE_LENGTH, Decoder
 from connector.codec.encoder import Encoder
 from connector.codec.reader import reader_of
 from connector.codec.schemas import Contracts, load_contracts, without_logical_types
@@ -231,7 +231,7 @@ def whole(contracts: Contracts) -> Step:
 
     def run() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            committed = runner.run(job.play(made, clock, contracts))
+            committed = runner.run(job.play(job.MemorySource(made), clock, contracts))
         assert sum(committed.values()) == JOB_RECORDS
 
     return f"the whole pipeline in memory, {JOB_RECORDS:,} records", JOB_RECORDS, run

@@ -37,7 +37,7 @@ ANSWERS: Final = {
 """By vendor, what stands once in each event of a body, and the answer of acceptance."""
 
 _ITIME: Final = re.compile(rb'"itime":(\d+)')
-_FIGURES: Final = b'{"msg_id":%b,"android_received":1,"ios_apns_sent":1}'
+FIGURES: Final = b'{"msg_id":%b,"android_received":1,"ios_apns_sent":1}'
 CONNECTIONS: Final = 4
 PIPELINED: Final = 8
 BATCH: Final = 100
@@ -97,7 +97,7 @@ class Sink(asyncio.Protocol):
     def _figures(self, head: bytes) -> None:
         """Answer a JPush query with figures of every push that it names."""
         ids = head.partition(b"msg_ids=")[2].partition(b" ")[0].split(b",")
-        body = b"[%b]" % b",".join([_FIGURES % each for each in ids])
+        body = b"[%b]" % b",".join([FIGURES % each for each in ids])
         self._counts.requests += 1
         self._counts.events += len(ids)
         self._answer(HEAD % (len(body), body), ())

@@ -12,11 +12,16 @@ ConnectorError
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 
 class ConnectorError(Exception):
     """Base of every exception that the connector raises on purpose."""
+
+    def bare(self) -> Self:
+        """Return it without where it was raised, for one that is kept: those frames hold all records of a poll."""
+        self.__context__ = self.__cause__ = None
+        return self.with_traceback(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""An HTTP port with bounds: connections, the time for a request's header, and headers that every response has.
+"""An HTTP port with bounds: connections, the time for a request's header and body, and headers of every response.
 
 The member's port and the console's share it, because both must survive clients that never finish a request: without
 bounds a few hundred half-open connections take the descriptors that deliveries need.
@@ -7,6 +7,7 @@ bounds a few hundred half-open connections take the descriptors that deliveries 
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -21,6 +22,8 @@ DESCRIPTOR_SHARE: Final = 8
 """At most one in so many of the process's descriptors is for the port's connections; the rest is for deliveries."""
 HEADER_SECONDS: Final = 10.0
 """How long a client may take for the header of a request, counted from its first byte or from the connection."""
+BODY_SECONDS: Final = 20.0
+"""How long a client may take for the body of a request, counted from its header."""
 IDLE_SECONDS: Final = 30.0
 """How long a connection is kept for a next request."""
 HEADERS: Final[Mapping[str, str]] = {
@@ -32,6 +35,9 @@ HEADERS: Final[Mapping[str, str]] = {
     "X-Frame-Options": "DENY",
 }
 """Restrictive headers for responses that no browser has to render."""
+_HOSTS: Final = {"::": ("::", "0.0.0.0"), "127.0.0.1": ("127.0.0.1", "::1")}  # noqa: S104 -- only where configured
+"""What an address stands for: `::` is every address of both families, and loopback is that of the family there is."""
+_NO_SUCH_FAMILY: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def most_connections() -> int:
@@ -45,7 +51,8 @@ def most_connections() -> int:
 class Listener:
     """Serves an application on the first free port of several. `start` and `stop` once each, in one loop.
 
-    `headers` are added to every response that does not set them itself.
+    Host `::` serves IPv4 and IPv6; on a host with one family only, that one is served. `headers` are added to every
+    response that does not set them itself.
     """
 
     def __init__(
@@ -57,43 +64,70 @@ class Listener:
         headers: Mapping[str, str] = HEADERS,
         connections: int | None = None,
         header_seconds: float = HEADER_SECONDS,
+        body_seconds: float = BODY_SECONDS,
     ) -> None:
         self._host = host
         self._ports = list(ports)
         self._headers = headers
         self._most = most_connections() if connections is None else connections
-        self._header_seconds = header_seconds
+        self._seconds = (header_seconds, body_seconds)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         application.middlewares.insert(0, _mark_request)
         application.on_response_prepare.append(self._add_headers)
-        self._sockets: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._open: dict[_Connection, None] = {}
 
     @property
     def port(self) -> int | None:
         """The port that is listened on; None before `start` and after `stop`."""
-        return None if self._sockets is None else int(self._sockets.sockets[0].getsockname()[1])
+        return _port_of(self._servers[0]) if self._servers else None
 
     async def start(self) -> None:
         """Listen on the first port that is free. Raises the `OSError` of the last one."""
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
         for port in self._ports:
             try:
-                self._sockets = await loop.create_server(self._connection, self._host, port, backlog=128)
+                await self._open_servers(port)
             except OSError:
+                self._close_servers()
                 if port == self._ports[-1]:
                     await self._runner.cleanup()
                     raise
             else:
                 return
 
+    async def _open_servers(self, port: int) -> None:
+        """Listen on the port of each family that the host stands for. Raises `OSError` where none can be had."""
+        hosts = _HOSTS.get(self._host, (self._host,))
+        loop = asyncio.get_running_loop()
+        missing: OSError | None = None
+        for host in hosts:
+            try:
+                # Two sockets instead of one for both: an IPv4 client keeps its own address.
+                server = await loop.create_server(self._connection, host, port, backlog=128)
+            except OSError as error:
+                if error.errno not in _NO_SUCH_FAMILY:
+                    raise
+                missing = error
+                continue
+            if not server.sockets:  # asyncio passes over a family that the system does not have
+                continue
+            self._servers.append(server)
+            port = _port_of(server)
+            if self._host != "::":
+                return
+        if not self._servers:
+            raise missing or OSError(errno.EAFNOSUPPORT, "no such address on this host")
+
     async def stop(self) -> None:
         """Close the port; requests in flight get a second."""
-        sockets, self._sockets = self._sockets, None
-        if sockets is not None:
-            sockets.close()
+        self._close_servers()
         await self._runner.cleanup()
+
+    def _close_servers(self) -> None:
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
 
     def opened(self, connection: _Connection) -> bool:
         """Count a connection; whether it may stay. In place of a new one, the oldest that has no request is closed.
@@ -117,23 +151,35 @@ class Listener:
         server = self._runner.server
         if server is None:
             raise RuntimeError("the listener is not started")
-        return _Connection(server, self, self._headers, self._header_seconds)
+        return _Connection(server, self, self._headers, *self._seconds)
 
     async def _add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
         _restrict(response, self._headers)
 
 
+def _port_of(server: asyncio.Server) -> int:
+    return int(server.sockets[0].getsockname()[1])
+
+
 class _Connection(web.RequestHandler):
-    """One connection of a client: closed if a request's header does not come in time."""
+    """One connection of a client: closed if a request's header or body does not come in time."""
 
-    __slots__ = ("_deadline", "_headers", "_listener", "_seconds", "in_request")
+    __slots__ = ("_body_seconds", "_deadline", "_header_seconds", "_headers", "_listener", "in_request")
 
-    def __init__(self, server: web.Server, listener: Listener, headers: Mapping[str, str], seconds: float) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        listener: Listener,
+        headers: Mapping[str, str],
+        header_seconds: float,
+        body_seconds: float,
+    ) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(server, loop=loop, access_log=None, keepalive_timeout=IDLE_SECONDS)  # type: ignore[arg-type]
         self._listener = listener
         self._headers = headers
-        self._seconds = seconds
+        self._header_seconds = header_seconds
+        self._body_seconds = body_seconds
         self._deadline: asyncio.TimerHandle | None = None
         self.in_request = False
 
@@ -162,14 +208,17 @@ class _Connection(web.RequestHandler):
         if self.transport is not None:
             self.transport.abort()
 
-    def begin(self) -> None:
-        """Note that a header is complete."""
+    def begin(self, request: web.Request) -> None:
+        """Note that a request's header is complete, and start the time for its body."""
         self.in_request = True
         self._stop_waiting()
+        if not request.content.is_eof():
+            self._deadline = asyncio.get_running_loop().call_later(self._body_seconds, self._end_late, request)
 
     def end(self) -> None:
         """Note that the response is ready."""
         self.in_request = False
+        self._stop_waiting()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -189,7 +238,11 @@ class _Connection(web.RequestHandler):
         return response
 
     def _wait_for_header(self) -> None:
-        self._deadline = asyncio.get_running_loop().call_later(self._seconds, self.abort)
+        self._deadline = asyncio.get_running_loop().call_later(self._header_seconds, self.abort)
+
+    def _end_late(self, request: web.Request) -> None:
+        if not request.content.is_eof():
+            self.abort()
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
@@ -209,7 +262,7 @@ async def _mark_request(request: web.Request, handler: Any) -> web.StreamRespons
     """Tell the connection when a request's header is complete and when its response is ready."""
     connection = request.protocol
     if isinstance(connection, _Connection):
-        connection.begin()
+        connection.begin(request)
     try:
         response: web.StreamResponse = await handler(request)
         return response

@@ -44,9 +44,17 @@ class Recent(Generic[K, V]):
         self._young.pop(key, None)
         self._old.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._young, self._old = {}, {}
+
     def __contains__(self, key: object) -> bool:
         """Whether a key is remembered."""
         return key in self._young or key in self._old
+
+    def __bool__(self) -> bool:
+        """Whether anything is remembered."""
+        return bool(self._young or self._old)
 
     def __len__(self) -> int:
         """Return how many keys are remembered."""

@@ -154,8 +154,9 @@ class Receipt:
     request_id: str | None
 
 
-_DEDUP_NAMESPACE: Final = bytes.fromhex("6f1e3b52c0a6524f9a4b1d5a7c2f9e10")
-_DEDUP_SHA1: Final = hashlib.sha1(_DEDUP_NAMESPACE, usedforsecurity=False)
+DEDUP_NAMESPACE: Final = bytes.fromhex("6f1e3b52c0a6524f9a4b1d5a7c2f9e10")
+"""The namespace of dedup ids; another one would make every event new to its vendor."""
+_DEDUP_SHA1: Final = hashlib.sha1(DEDUP_NAMESPACE, usedforsecurity=False)
 _VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 """A digit of the hash with its two highest bits set to 10, which is the variant of RFC 9562."""
 

@@ -98,6 +98,12 @@ def topic_name(fresh_name: Callable[[str], str]) -> str:
 
 
 @pytest.fixture(autouse=True)
+def _any_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as elsewhere, whatever terminal the tests run in."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _async_habits(request: pytest.FixtureRequest) -> Iterator[None]:
     """Watch every async test: in tests/unit no code of the connector blocks the loop, and nowhere a task is left."""
     if not inspect.iscoroutinefunction(inspect.unwrap(getattr(request, "function", None) or (lambda: None))):

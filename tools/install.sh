@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches the servers for tests and benchmarks into .tools/ with Maven: Apache Kafka's jars, Apicurio Registry, and the
-# tools of Apache Avro. Idempotent: the right version is kept. Without Maven it prints a message and changes nothing;
+# Fetches the servers for tests and benchmarks into .tools/ with Maven: Apache Kafka's jars, Apicurio Registry, the
+# tools of Apache Avro, and JPush's client for Java. Idempotent: the right version is kept. Without Maven it prints a message and changes nothing;
 # tests that need a server are then skipped, or fail if CI=true.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,7 +14,8 @@ have() { [ "$(cat "$tools/$1/.stamp" 2>/dev/null)" = "$2" ]; }
 stamp() { echo "$2" > "$tools/$1/.stamp"; }
 
 kafka=$(cksum < tools/kafka/pom.xml)
-if have kafka "$kafka" && have registry "$registry" && have avro "$avro"; then exit 0; fi
+jpush=$(cksum < tools/jpush/pom.xml)
+if have kafka "$kafka" && have registry "$registry" && have avro "$avro" && have jpush "$jpush"; then exit 0; fi
 if ! command -v mvn > /dev/null; then
     echo "tools: Maven (mvn) is not installed; Apache Kafka and the registry are not fetched" >&2
     [ "${CI:-}" != true ] || exit 1
@@ -47,4 +48,10 @@ if ! have avro "$avro"; then
     mkdir -p "$tools/avro"
     fetch -f tools/kafka/pom.xml "$plugin:copy" -Dartifact="org.apache.avro:avro-tools:$avro" -DoutputDirectory="$tools/avro"
     stamp avro "$avro"
+fi
+if ! have jpush "$jpush"; then
+    echo "tools: fetching JPush's client for Java (under a minute)"
+    rm -rf "$tools/jpush"
+    fetch -f tools/jpush/pom.xml "$plugin:copy-dependencies" -DincludeScope=runtime -DoutputDirectory="$tools/jpush"
+    stamp jpush "$jpush"
 fi

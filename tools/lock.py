@@ -1,7 +1,7 @@
 """Writes requirements/*.txt from pyproject.toml: every version pinned, every file hashed.
 
-The files include the build backend, so the project installs without build isolation. They contain no index address:
-each user's pip has its own. `make lock` runs this and installs pip-tools.
+`build` is the build backend, which production does not need. The files contain no index address: each user's pip has
+its own. `make lock` runs this and installs pip-tools.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ def main() -> None:
     """Lock the runtime first, then the extras and the development tools with the same runtime versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     upgrade = sys.argv[1:]
-    runtime = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    runtime, backend = project["project"]["dependencies"], project["build-system"]["requires"]
     lock("runtime", runtime, upgrade)
+    lock("build", backend, upgrade)
     pins = f"-c {ROOT / 'requirements' / 'runtime.txt'}"
     optional = project["project"]["optional-dependencies"]
     groups = project["dependency-groups"]
     for name, extra in optional.items():
         lock(name, [pins, *runtime, *extra], upgrade)
     extras = [item for extra in optional.values() for item in extra]
-    lock("dev", [pins, *runtime, *extras, *groups["dev"]], upgrade)
+    lock("dev", [pins, *runtime, *backend, *extras, *groups["dev"]], upgrade)
     lock("docs", [pins, *groups["docs"]], upgrade)
 
 

@@ -1,20 +1,22 @@
-"""Writes the table of keys in docs/configuration.md, and docs/metrics.md.
+"""Writes the table of keys in docs/configuration.md, docs/metrics.md, and the configuration's JSON Schema.
 
 `make docs` runs it, and a test checks that it was run.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
-from connector.config.reference import reference
+from connector.config.reference import json_schema, reference
 from connector.telemetry.metrics import DEFINITIONS, PREFIX, Definition
 from connector.vendors import kinds
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 METRICS = ROOT / "docs" / "metrics.md"
+SCHEMA = ROOT / "connector.schema.json"
 
 _BEGIN = "<!-- Made by tools/reference.py from the models' descriptions. -->\n"
 _END = "<!-- End of what is made. -->\n"
@@ -28,6 +30,12 @@ def configuration(text: str) -> str:
     if not pattern.search(text):
         raise ValueError("docs/configuration.md lacks the comment lines around its generated tables")
     return pattern.sub(lambda _: f"{_BEGIN}\n{tables}\n{_END}", text)
+
+
+def schema() -> str:
+    """Return the JSON Schema of the configuration, as `connector schema` prints it with this project's vendors."""
+    known = json_schema({name: kind.settings for name, kind in kinds(others=[]).items()})
+    return json.dumps(known, ensure_ascii=False, indent=2) + "\n"
 
 
 def metrics() -> str:
@@ -57,9 +65,10 @@ def _row(metric: Definition) -> str:
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write the pages and the schema."""
     CONFIGURATION.write_text(configuration(CONFIGURATION.read_text(encoding="utf-8")), encoding="utf-8")
     METRICS.write_text(metrics(), encoding="utf-8")
+    SCHEMA.write_text(schema(), encoding="utf-8")
 
 
 if __name__ == "__main__":

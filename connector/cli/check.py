@@ -21,9 +21,12 @@ from connector.cli.common import (
     print_pairs,
     print_table,
     read_config,
+    say,
 )
 from connector.config.loader import DestinationSettings, Loaded, RouteSettings, Settings, redacted
 from connector.config.reference import duration_text, size_text
+from connector.config.routes import CEL, Condition
+from connector.config.secrets import hide_literals
 from connector.errors import ConfigFault, ConfigurationError
 
 
@@ -35,27 +38,22 @@ def check(
         typer.Option("--online", help="Also ask Kafka, the registry and the vendors: topics, limits, credentials."),
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse what is insecure: no TLS, short tokens, secrets in the file.")
+        bool,
+        typer.Option("--strict", help="Turn warnings into faults, such as no TLS or secrets in the file."),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Validate the configuration and print it, with defaults filled in and secrets masked."""
-    from connector.runtime.checks import check_routes
+    from connector.runtime.checks import route_faults, schema_warnings
 
     try:
-        loaded = read_config(config)
-        check_routes(loaded)
+        loaded = read_config(config, route_faults)
+        _warn(loaded.warnings if online else [*loaded.warnings, *schema_warnings(loaded)], strict=strict)
+        faults = _online_faults(loaded) if online else []
     except ConfigurationError as error:
         if as_json:
             sys.stdout.write(json_line(faults_json(error.faults)))
         raise
-    if strict and loaded.warnings:
-        if as_json:
-            sys.stdout.write(json_line(faults_json(loaded.warnings)))
-        raise ConfigurationError(loaded.warnings)
-    for warning in loaded.warnings:
-        sys.stderr.write(f"warning: {warning}\n")
-    faults = _online_faults(loaded) if online else []
     if as_json:
         sys.stdout.write(json_line(settings_json(loaded.settings, faults, online=online)))
     else:
@@ -66,13 +64,25 @@ def check(
         fail("\n".join(faults), FAILED)
 
 
+def _warn(warnings: Sequence[ConfigFault], *, strict: bool) -> None:
+    """Print warnings. Raises `ConfigurationError` for them if `strict`."""
+    if strict and warnings:
+        raise ConfigurationError(list(warnings))
+    for warning in warnings:
+        say(f"warning: {warning}")
+
+
 def _online_faults(loaded: Loaded) -> list[str]:
-    """Return what is wrong outside the configuration."""
+    """Return what is wrong outside the configuration. Raises `ConfigurationError` for what only the registry shows."""
     from connector.runtime import checks
     from connector.telemetry.logs import configure
 
     configure(loaded.settings.log)
-    return list(in_loop(checks.check_online(loaded)))
+    faults = in_loop(checks.check_registry(loaded))
+    outside = in_loop(checks.check_online(loaded))
+    if faults:
+        raise ConfigurationError([*faults, *(ConfigFault("", text) for text in outside)])
+    return list(outside)
 
 
 def settings_json(settings: Settings, faults: Sequence[str], *, online: bool) -> dict[str, Any]:
@@ -187,14 +197,24 @@ def _exceptions(settings: DestinationSettings) -> Iterator[str]:
     yield from (f"rule {rule} off" for rule in settings.rules)
 
 
+def _condition_text(path: str, wanted: Any) -> str:
+    """Return one entry of `where` for a person."""
+    if path == CEL and isinstance(wanted, str):
+        return hide_literals(wanted)
+    if isinstance(wanted, Condition):
+        written = wanted.model_dump(by_alias=True, exclude_unset=True)
+        return ", ".join(f"{path} {name} {value}" for name, value in written.items())
+    return f"{path} = {wanted}"
+
+
 def _route_cells(index: int, route: RouteSettings) -> tuple[str, ...]:
     """Return a route's row."""
     return (
         str(index),
         ", ".join(route.topics or ["all"]),
         route.schema_name or "any",
-        ", ".join(f"{path} = {value}" for path, value in route.where.items()) or "always",
-        ", ".join(route.to),
+        ", ".join(_condition_text(path, wanted) for path, wanted in route.where.items()) or "always",
+        (", ".join(route.to) or "nowhere: dropped") + (f" (sample {route.sample:g})" if route.sample else ""),
         "; ".join(f"{vendor}: {counted(len(fields), 'field')}" for vendor, fields in route.fields.items())
         or "unchanged",
     )

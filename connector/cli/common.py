@@ -7,8 +7,10 @@ what it shows. Everything that a command prints goes through this module.
 from __future__ import annotations
 
 import asyncio
+import gc
+import io
 import json
-import re
+import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,23 +21,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from connector.config.loader import Loaded, load, secret_values
+from connector.config.loader import Further, Loaded, load, secret_values
+from connector.telemetry.terminal import visible as visible  # noqa: PLC0414 -- commands import it from here
+from connector.telemetry.terminal import visible_json
 
 FAILED: Final = 1
 BAD_CONFIGURATION: Final = 2
 PIPE_WIDTH: Final = 200
 """Columns where the output is not a terminal, so that a row stays one line for grep."""
+MOST_COLUMNS: Final = 10_000
 
 T = TypeVar("T")
 
 File = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
 DEFAULT_FILE: Final = Path("connector.yaml")
-
-# Control characters (C0 but for the line feed, DEL, C1), and the marks and overrides of bidirectional text.
-_UNSAFE: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# In JSON the C0 controls are escaped already.
-_UNSAFE_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -49,8 +49,8 @@ def say(message: str) -> None:
     sys.stderr.write(visible(message) + "\n")
 
 
-def read_config(file: Path) -> Loaded:
-    """Read the configuration with the installed vendors, and hide its secrets in logs."""
+def read_config(file: Path, further: Further | None = None) -> Loaded:
+    """Read the configuration with the installed vendors, and hide its secrets in logs; `further` as in `load`."""
     from connector.telemetry.logs import register_secrets
     from connector.vendors import kinds
 
@@ -59,6 +59,7 @@ def read_config(file: Path) -> Loaded:
         file,
         {name: vendor.settings for name, vendor in known.items()},
         rules={name: vendor.rules for name, vendor in known.items()},
+        further=further,
     )
     register_secrets(secret_values(loaded.settings))
     return loaded
@@ -70,7 +71,21 @@ def begin(file: Path) -> Loaded:
 
     loaded = read_config(file)
     configure(loaded.settings.log)
+    # Headers are many small tuples that form no cycles: at Python's 700 the collector takes a quarter of a reading.
+    gc.set_threshold(20_000, 20, 100)
     return loaded
+
+
+def read_event_file(name: str, option: str) -> str:
+    """Return the text of an event file, or of standard input for `-`; exits with 2 if it cannot be read."""
+    if name == "-":
+        return sys.stdin.read()
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        fail(f"{option} {name} is not UTF-8 text; write the events as JSON", BAD_CONFIGURATION)
+    except OSError as error:
+        fail(f"{option} {name} cannot be read: {error.strerror}", BAD_CONFIGURATION)
 
 
 def refuse_unknown(loaded: Loaded, destination: str | None) -> None:
@@ -122,13 +137,24 @@ def emit(
 
 def json_line(row: Mapping[str, Any]) -> str:
     """Return a row as one JSON line, in which nothing can command a terminal."""
-    text = json.dumps(row, ensure_ascii=False)
-    return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+    return visible_json(json.dumps(row, ensure_ascii=False)) + "\n"
+
+
+def escape_unprintable() -> None:
+    """Escape what the encoding of the output does not have, such as Chinese on cp1252, instead of failing at it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def stdout_console() -> Console:
-    """Return a console on standard output: as wide as the terminal, or `PIPE_WIDTH`."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    """Return a console on standard output: as wide as the terminal; elsewhere as `COLUMNS` says, or `PIPE_WIDTH`."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _pipe_width(), highlight=False)
+
+
+def _pipe_width() -> int:
+    given = os.environ.get("COLUMNS", "")
+    return int(given) if given.isascii() and given.isdigit() and 0 < int(given) <= MOST_COLUMNS else PIPE_WIDTH
 
 
 def print_table(
@@ -172,22 +198,23 @@ def print_raw(text: str) -> None:
 
 
 def safe(text: str) -> str:
-    """Return untrusted text for a table or a sentence: markup in it is only text, and so are control characters."""
-    return escape(visible(text))
+    """Return untrusted text for a table or a sentence: markup in it is only text, and so are control characters.
 
-
-def visible(text: str) -> str:
-    r"""Return text with control and bidirectional characters escaped (`\x1b`, `\u202e`); line ends stay."""
-    return _UNSAFE.sub(lambda found: _escaped(ord(found[0])), text)
-
-
-def _escaped(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    What the output's encoding does not have is escaped here, before the width is known.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return escape(visible(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """Return a count with its noun, such as `1 dead letter` and `2,000 dead letters`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def skipped_text(reason: str) -> str:
+    """Return why a record goes nowhere on purpose, as a phrase."""
+    known = {"unrouted": "no route matches, and unrouted is skip", "sample": "not in the route's sample"}
+    return known.get(reason, f"{reason} drops it")
 
 
 def bytes_text(data: bytes | None) -> str:

@@ -29,6 +29,7 @@ def console(
     loaded = begin(config)
     settings = loaded.settings
     members = url or settings.console.members
+    sparse = members is None
     if members is None:
         if settings.server.ports[0] == 0:
             fail("server.port is 0, so the member's port is unknown: pass --url", BAD_CONFIGURATION)
@@ -36,15 +37,15 @@ def console(
     wrong = [member for member in members if not member.startswith(("http://", "https://"))]
     if wrong:
         fail(f"--url must be http://host:port, not {wrong[0]}", BAD_CONFIGURATION)
-    in_loop(_serve(loaded, members))
+    in_loop(_serve(loaded, members, sparse=sparse and len(members) > 1))
 
 
-async def _serve(loaded: Loaded, members: list[str]) -> None:
+async def _serve(loaded: Loaded, members: list[str], *, sparse: bool) -> None:
     from connector.operations.console import serving
 
     stop = asyncio.Event()
     for stop_signal in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(stop_signal, stop.set)
-    async with serving(loaded, members) as page:
+    async with serving(loaded, members, sparse=sparse) as page:
         say(f"The console is at {server_url(loaded.settings.console.host, page.port)}/")
         await stop.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,11 +36,13 @@ from connector.cli.explain import show_inspection
 if TYPE_CHECKING:
     from connector.config.loader import Settings
     from connector.dead_letters.archive import Archive, Count, DeadLetterHistory
+    from connector.dead_letters.export import Format
     from connector.dead_letters.filters import Filter
     from connector.dead_letters.inspection import Inspection
     from connector.dead_letters.reader import DeadLetterEntry
     from connector.records import Record
 
+_BY_SUFFIX: Final[Mapping[str, Format]] = {".avro": "avro", ".csv": "csv"}
 SHOWN: Final = 50
 """Rows of a table unless --limit says otherwise."""
 NONE_MATCH: Final = "no matching dead letters"
@@ -158,8 +160,8 @@ def export(  # noqa: PLR0913 -- each option is one of the command line
     *,
     config: File = DEFAULT_FILE,
     form: Annotated[
-        Literal["jsonl", "avro"] | None,
-        typer.Option("--format", help="Default: avro for a file that ends in .avro, else jsonl."),
+        Literal["jsonl", "csv", "avro"] | None,
+        typer.Option("--format", help="Default: by the end of the file's name, .avro or .csv, else jsonl."),
     ] = None,
     where: Where = None,
     since: Since = None,
@@ -169,12 +171,12 @@ def export(  # noqa: PLR0913 -- each option is one of the command line
     contains: Contains = None,
     resolved: All = False,
 ) -> None:
-    """Write dead letters with key, value and headers, byte for byte, as JSON Lines or an Avro container file."""
+    """Write dead letters with key, value and headers, byte for byte, as JSON Lines, CSV or an Avro container file."""
     from connector.dead_letters.export import export as write_dead_letters
     from connector.operations.events import matching_events
 
     wanted = read_filter(where, since, until, key, topic, contains)
-    written = form or ("avro" if file.suffix == ".avro" else "jsonl")
+    written = form or _BY_SUFFIX.get(file.suffix, "jsonl")
     loaded = begin(config)
     with open_archive(loaded.settings) as archive, matching_events(loaded, wanted) as wanted:
         dead_letters = archive.dead_letters(wanted, resolved=resolved)
@@ -186,7 +188,7 @@ def export(  # noqa: PLR0913 -- each option is one of the command line
     say(f"{counted(count, 'dead letter')} written")
 
 
-def _write_file(file: Path, dead_letters: Iterator[DeadLetterEntry], form: str) -> int:
+def _write_file(file: Path, dead_letters: Iterator[DeadLetterEntry], form: Format) -> int:
     """Write a new file that is there whole or not at all; exit with 1 if that is impossible.
 
     Only its owner may read it, because it holds what the records hold. The part file keeps another export to the same
@@ -262,7 +264,7 @@ def read_filter(
 
 def show_dead_letters(dead_letters: Sequence[DeadLetterEntry], count: int) -> None:
     """Print a row for each dead letter; `count` is how many match in all."""
-    from connector.dead_letters.export import moment
+    from connector.dead_letters.block import time_text as moment
 
     if not dead_letters:
         print_line(NONE_MATCH)
@@ -282,7 +284,7 @@ def show_dead_letters(dead_letters: Sequence[DeadLetterEntry], count: int) -> No
 
 def show_stats(counts: Sequence[Count]) -> None:
     """Print a row for each cause, code and destination, and the sum."""
-    from connector.dead_letters.export import moment
+    from connector.dead_letters.block import time_text as moment
 
     if not counts:
         print_line(NONE_MATCH)
@@ -300,7 +302,7 @@ def show_stats(counts: Sequence[Count]) -> None:
 
 def show_dead_letter(history: DeadLetterHistory, inspection: Inspection) -> None:
     """Print one dead letter in full: why, where from, the event, what would be sent today, and its history."""
-    print_pairs(_header_lines(history.dead_letter))
+    print_pairs(_header_lines(history.dead_letter, inspection.hidden))
     show_inspection(inspection)
     print_heading("History")
     for when, what in _history_lines(history):
@@ -339,20 +341,17 @@ def dead_letter_json(history: DeadLetterHistory, inspection: Inspection) -> dict
     }
 
 
-def _header_lines(dead_letter: DeadLetterEntry) -> Iterator[tuple[str, str]]:
-    """Yield what the dead letter's headers say, in words."""
-    from connector.dead_letters.export import moment
-    from connector.vendors import code_meaning
+def _header_lines(dead_letter: DeadLetterEntry, hidden: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield what the dead letter's headers say, in words, without what is `hidden`."""
+    from connector.console.masking import cover
+    from connector.dead_letters.block import time_text as moment
+    from connector.vendors import explained
 
     facts = dead_letter.facts
     yield "id", facts.id
     yield "state", dead_letter.state
     yield "cause", facts.cause if facts.code is None else f"{facts.cause}, {facts.code}"
-    yield "reason", facts.message
-    explained = code_meaning(facts.vendor, facts.code, facts.message)
-    if explained is not None:
-        yield "meaning", explained.meaning
-        yield "solution", explained.solution
+    yield "reason", explained(facts.vendor, facts.code, facts.message)
     if facts.field is not None:
         yield "field", facts.field
     if facts.destination is not None:
@@ -369,12 +368,12 @@ def _header_lines(dead_letter: DeadLetterEntry) -> Iterator[tuple[str, str]]:
     if facts.edited:
         yield "edited", " ".join(facts.edited)
     if dead_letter.record.key is not None:
-        yield "key", bytes_text(dead_letter.record.key)
+        yield "key", cover(bytes_text(dead_letter.record.key), hidden)
 
 
 def _history_lines(history: DeadLetterHistory) -> Iterator[tuple[str, str]]:
     """Yield what happened to the event, in order of time."""
-    from connector.dead_letters.export import moment
+    from connector.dead_letters.block import time_text as moment
 
     lines = []
     for dead_letter in history.dead_letters:

@@ -102,7 +102,8 @@ def show(explanations: Sequence[Explanation]) -> None:
         origin = explanation.origin.origin
         print_line(f"It is a replay of {origin.topic}, partition {origin.partition}, offset {origin.offset}.")
     if explanation.record is not None:
-        print_pairs(_record_lines(explanation.record))
+        hidden = explanation.inspection.hidden if explanation.inspection is not None else ()
+        print_pairs(_record_lines(explanation.record, hidden))
     if explanation.inspection is not None:
         show_inspection(explanation.inspection)
         if explanation.inspection.fault is None and not explanation.inspection.preparations:
@@ -130,15 +131,16 @@ def show_inspection(inspection: Inspection) -> None:
             print_raw(preparation.fragment)
 
 
-def _record_lines(record: Record) -> Iterator[tuple[str, str]]:
-    """Yield what the record is, as text where it is text."""
-    from connector.dead_letters.export import moment
+def _record_lines(record: Record, hidden: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield what the record is, as text where it is text, without what is `hidden`."""
+    from connector.console.masking import cover
+    from connector.dead_letters.block import time_text as moment
 
-    yield "key", bytes_text(record.key)
+    yield "key", cover(bytes_text(record.key), hidden)
     yield "timestamp", "none" if record.timestamp == NO_TIMESTAMP else moment(record.timestamp)
     yield "value", "null" if record.value is None else counted(len(record.value), "byte")
     for name, value in record.headers:
-        yield "header", f"{name}: {bytes_text(value)}"
+        yield "header", f"{name}: {cover(bytes_text(value), hidden)}"
 
 
 def _outcome_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
@@ -153,8 +155,8 @@ def _outcome_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
 
 
 def _dead_letter_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    from connector.dead_letters.export import moment
-    from connector.vendors import code_meaning
+    from connector.dead_letters.block import time_text as moment
+    from connector.vendors import explained
 
     resolutions = {resolution.dead_letter: resolution for resolution in explanation.resolutions}
     for dead_letter in explanation.dead_letters:
@@ -167,16 +169,13 @@ def _dead_letter_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
             else f"{resolution.kind} {resolution.at}"
         )
         yield "dead letter", f"{facts.id}{where}, {moment(facts.failed_at)}: {facts.cause}{code}, {state}"
-        yield "", facts.message
-        explained = code_meaning(facts.vendor, facts.code, facts.message)
-        if explained is not None:
-            yield "", f"{explained.meaning} {explained.solution}"
+        yield "", explained(facts.vendor, facts.code, facts.message)
     if not explanation.dead_letters:
         yield "dead letters", "none"
 
 
 def _receipt_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    from connector.dead_letters.export import moment
+    from connector.dead_letters.block import time_text as moment
 
     if explanation.receipts is None:
         yield "receipts", "not written: receipts.topic is not set"
@@ -240,7 +239,7 @@ def _groups_of(explanation: Explanation, destination: str) -> list[Finished]:
 
 
 def _record_json(record: Record) -> dict[str, Any]:
-    from connector.dead_letters.export import moment
+    from connector.dead_letters.block import time_text as moment
 
     return {
         "timestamp": None if record.timestamp == NO_TIMESTAMP else moment(record.timestamp),
@@ -252,7 +251,7 @@ def _record_json(record: Record) -> dict[str, Any]:
 
 def _receipt_json(receipt: FoundReceipt) -> dict[str, Any]:
     """Return a receipt in its schema's fields, times as ISO 8601, and the position by which it names the record."""
-    from connector.dead_letters.export import moment
+    from connector.dead_letters.block import time_text as moment
 
     times = {name: receipt.datum[name] for name in ("delivered_at", "first_attempt")}
     shown = {name: None if time is None else moment(time) for name, time in times.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -16,37 +16,57 @@ from typer.core import TyperGroup
 
 from connector import __version__
 from connector.cli.check import check
-from connector.cli.common import BAD_CONFIGURATION, FAILED, counted, fail
+from connector.cli.common import BAD_CONFIGURATION, FAILED, counted, escape_unprintable, fail
 from connector.cli.console import console
 from connector.cli.demo import demo
 from connector.cli.dlq import dlq
+from connector.cli.events import events
 from connector.cli.explain import explain
-from connector.cli.member import hold, release, skip
+from connector.cli.init import init
+from connector.cli.list import listing
+from connector.cli.map import map_event
+from connector.cli.member import hold, probe, release, skip
 from connector.cli.offsets import offsets
 from connector.cli.preview import preview
+from connector.cli.reload import reload
 from connector.cli.replay import discard, replay
 from connector.cli.run import run
+from connector.cli.schema import schema
 from connector.cli.simulate import simulate
+from connector.cli.status import status
+from connector.cli.tap import tap
+from connector.cli.test import run_tests
 from connector.cli.topics import topics
 from connector.errors import ConfigurationError, ConnectorError
 
 _OTHER_WORDS: Final = {
     "start": "run",
     "validate": "check",
+    "lint": "check",
     "dead-letters": "dlq",
     "dead_letters": "dlq",
+    "pause": "hold",
     "resume": "release",
+    "lag": "offsets",
+    "reset": "offsets reset",
+    "dry-run": "preview",
+    "new": "init",
+    "scaffold": "init",
+    "generate": "init",
+    "tail": "tap",
+    "follow": "tap",
+    "simulator": "simulate",
 }
 """Commands of other tools, and ours for the same purpose."""
 
 
 class Commands(TyperGroup):
-    """Commands that are suggested for a wrong one, those of a group below included: `replay` is `dlq replay`."""
+    """Commands that are suggested for a wrong one, those of other groups included: `replay` is `dlq replay`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command of the arguments. Raises click's `UsageError` with a suggestion for an unknown one."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            ctx.fail(f"There is no command '{args[0]}'. {self._suggest(args[0])}")
+            ctx.fail(f"There is no command '{args[0]}'. {_suggest(ctx, args[0])}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -56,12 +76,18 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             fail("Interrupted.", FAILED)
 
-    def _suggest(self, name: str) -> str:
-        paths = {path.rsplit(" ", 1)[-1]: path for path in _paths(self)} | _OTHER_WORDS
-        near = difflib.get_close_matches(name, paths, n=1, cutoff=0.6)
+
+def _suggest(context: Any, name: str) -> str:
+    """Return the command that was probably meant: one of this group, else of any."""
+    root = context.find_root()
+    own = {path.rsplit(" ", 1)[-1]: f"{context.command_path} {path}" for path in _paths(context.command)}
+    every = {path.rsplit(" ", 1)[-1]: path for path in _paths(root.command)} | _OTHER_WORDS
+    every = {word: f"{root.command_path} {path}" for word, path in every.items()}
+    for known in ({name: every[name]} if name in every and name not in own else {}, own, every):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         if near:
-            return f"Did you mean `connector {paths[near[0]]}`?"
-        return f"Commands: {', '.join(self.commands)}."
+            return f"Did you mean `{known[near[0]]}`?"
+    return f"Commands: {', '.join(context.command.commands)}."
 
 
 def _paths(group: TyperGroup, prefix: str = "") -> list[str]:
@@ -80,7 +106,6 @@ app = typer.Typer(
     help="Streams Avro records from Kafka to vendors' HTTP APIs. Exit codes: 0 done, 1 failed, 2 bad usage or "
     "configuration.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -89,9 +114,10 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command of this process's arguments and exit with its code."""
+    escape_unprintable()
     try:
         try:
-            app()
+            app(prog_name="connector")
         finally:
             # Here, where a failure can still be reported: Python itself would print a traceback when it exits.
             sys.stdout.flush()
@@ -130,12 +156,32 @@ def _options(
     """Define the options before a command."""
 
 
-_COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    *(run, check, preview, explain, offsets, topics),
-    *(hold, release, skip, console, simulate, demo),
-)
-for command in _COMMANDS:
-    app.command()(command)
+_COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
+    "run": run,
+    "check": check,
+    "init": init,
+    "test": run_tests,
+    "map": map_event,
+    "preview": preview,
+    "tap": tap,
+    "explain": explain,
+    "offsets": offsets,
+    "topics": topics,
+    "hold": hold,
+    "release": release,
+    "probe": probe,
+    "skip": skip,
+    "reload": reload,
+    "status": status,
+    "events": events,
+    "console": console,
+    "schema": schema,
+    "simulate": simulate,
+    "demo": demo,
+}
+for name, command in _COMMANDS.items():
+    app.command(name)(command)
 dlq.command()(replay)
 dlq.command()(discard)
-app.add_typer(dlq)
+app.add_typer(dlq, cls=Commands)
+app.add_typer(listing, cls=Commands)

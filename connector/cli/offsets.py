@@ -22,6 +22,7 @@ from connector.cli.common import (
     print_table,
     say,
 )
+from connector.cli.completion import complete_topic
 
 if TYPE_CHECKING:
     from connector.config.loader import Settings
@@ -40,15 +41,18 @@ def offsets(  # noqa: PLR0913 -- each option is one of the command line
     group: Annotated[
         str | None, typer.Option(metavar="GROUP", help="Any consumer group. Default: kafka.group_id.")
     ] = None,
-    topic: Annotated[list[str] | None, typer.Option(metavar="TOPIC", help="Only this topic; repeatable.")] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOPIC", help="Only this topic; repeatable.", autocompletion=complete_topic),
+    ] = None,
     partition: Annotated[
         list[int] | None, typer.Option(metavar="NUMBER", min=0, help="Only partitions of this number; repeatable.")
     ] = None,
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="earliest|latest|OFFSET|TIMESTAMP",
-            help="The new position: an offset, or a time with its zone such as 2026-11-20T00:00:00Z.",
+            metavar="POSITION",
+            help="The new position: earliest, latest, an offset, or a time with its zone such as 2026-11-20T00:00:00Z.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what reset would do, and change nothing.")] = False,
@@ -162,7 +166,7 @@ def _targets(settings: Settings, states: Sequence[PartitionState], target: To) -
 def _target(to: str | None) -> To:
     """Return an offset as a number, anything else as its text once it is known to be valid."""
     if to is None:
-        fail("offsets reset needs --to earliest|latest|OFFSET|TIMESTAMP", BAD_CONFIGURATION)
+        fail("offsets reset needs --to: earliest, latest, an offset, or a time with its zone", BAD_CONFIGURATION)
     if to.isascii() and to.isdecimal():
         return int(to)
     _position_or_time(to)

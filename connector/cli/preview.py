@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -10,6 +13,7 @@ import typer
 from connector.cli.common import (
     BAD_CONFIGURATION,
     DEFAULT_FILE,
+    FAILED,
     File,
     Json,
     begin,
@@ -21,17 +25,20 @@ from connector.cli.common import (
     print_line,
     print_raw,
     print_table,
+    read_event_file,
 )
+from connector.cli.completion import complete_topic
 
 if TYPE_CHECKING:
+    from connector.config.loader import Loaded
     from connector.operations.preview import Preview, RefusedSummary, Sent
-    from connector.operations.sample import Speed, Start
+    from connector.operations.sample import RecordSample, Speed, Start
 
 BEHIND: Final = 1.0
 """Seconds after the last record's arrival in which the last request is not called late."""
 
 
-def preview(
+def preview(  # noqa: PLR0913 -- each option is one of the command line
     *,
     config: File = DEFAULT_FILE,
     records: Annotated[int, typer.Option(min=1, metavar="N", help="Read at most N records in all.")] = 10_000,
@@ -39,21 +46,33 @@ def preview(
         str,
         typer.Option(
             "--from",
-            metavar="group|earliest|newest|TIME",
-            help="group: the group's committed offsets, else kafka.start; newest: the last N; a time needs its zone.",
+            metavar="START",
+            help="group: the group's committed offsets, else kafka.start; earliest; newest: the last N; or a time "
+            "with its zone.",
         ),
     ] = "group",
-    topic: Annotated[list[str] | None, typer.Option(metavar="TOPIC", help="Only this topic; repeatable.")] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOPIC", help="Only this topic; repeatable.", autocompletion=complete_topic),
+    ] = None,
     speed: Annotated[
         str,
         typer.Option(
-            metavar="topic|backlog|RATE",
-            help="How fast records arrive: at their own timestamps, all at once, or RATE a second.",
+            metavar="SPEED",
+            help="How fast records arrive. topic: at their own timestamps; backlog: all at once; or a number of "
+            "records a second.",
         ),
     ] = "topic",
     latency: Annotated[
         str, typer.Option(metavar="DURATION", help="How long a vendor is assumed to take to answer.")
     ] = "100ms",
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="Read events from a JSON file instead of Kafka.")
+    ] = None,
+    shown: Annotated[int, typer.Option("--show", min=0, metavar="N", help="Show N events of each destination.")] = 1,
+    fail_on_refused: Annotated[
+        bool, typer.Option("--fail-on-refused", help="Exit with 1 if a record would be refused.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what a run would send, refuse and skip, in which batches and how fast.
@@ -67,12 +86,32 @@ def preview(
 
     request = samples.SampleRequest(records, _start(start), frozenset(topic or ()))
     pace, seconds = _speed(speed), _latency(latency)
-    loaded = begin(config)
-    sample = in_loop(samples.read(loaded, request))
+    if file is None:
+        loaded = begin(config)
+        sample = in_loop(samples.read(loaded, request))
+    else:
+        loaded, sample = _of_file(config, file, topic or ())
     # The pipeline logs what happens in a run; here no run takes place.
     configure(loaded.settings.log.model_copy(update={"level": "error"}))
-    found = operation.preview(loaded.settings, sample, pace, seconds)
+    found = operation.preview(loaded.settings, sample, pace, seconds, shown)
     emit(preview_rows(found, pace), as_json, dict, lambda _: show(found, pace))
+    if fail_on_refused and found.refused:
+        raise SystemExit(FAILED)
+
+
+def _of_file(config: Path, file: Path, topics: Sequence[str]) -> tuple[Loaded, RecordSample]:
+    """Return the configuration, without need of its secrets, and the events of a JSON file."""
+    from connector.operations.offline import EventFault, Offline, load_offline, read_events
+    from connector.operations.sample import of_events
+
+    loaded = load_offline(config, os.environ)
+    try:
+        events = read_events(read_event_file(str(file), "--file"), str(file))
+        if len(topics) == 1:
+            events = [replace(event, topic=event.topic or topics[0]) for event in events]
+        return loaded, of_events(loaded, Offline(loaded), events)
+    except EventFault as fault:
+        fail(f"{file}: {fault}", BAD_CONFIGURATION)
 
 
 def preview_rows(preview: Preview, speed: Speed) -> Iterator[Mapping[str, Any]]:
@@ -98,29 +137,35 @@ def show(preview: Preview, speed: Speed) -> None:
         print_line(line)
     if not any(preview.read.values()):
         return
-    numbers = ("records", "requests", "records each", "bytes each", "requests/s", "limit")
+    numbers = ("records", "requests", "records each", "bytes each")
     print_table(
-        ("destination", *numbers[:4], "closed by", *numbers[4:]),
+        ("destination", *numbers),
         map(_sent_cells, preview.sent),
         title="Would be sent",
         right=numbers,
+        whole=("destination",),
+    )
+    pace = ("requests/s", "peak", "limit")
+    print_table(
+        ("destination", *pace, "batches closed by"),
+        map(_pace_cells, preview.sent),
+        title="How fast",
+        right=pace,
+        whole=("destination",),
     )
     if preview.refused:
-        print_table(
-            ("records", "destination", "cause", "code", "reason, and the first record"),
-            (
-                (refused.records, refused.destination, refused.cause, refused.code, _example(refused))
-                for refused in preview.refused
-            ),
-            title="Would become dead letters",
-            right=("records",),
-        )
+        print_heading("Would become dead letters")
+    for refused in preview.refused:
+        for line in _refused_lines(refused):
+            print_line(line)
     for line in _warnings(preview, speed):
         print_line(f"Note: {line}")
     for sent in preview.sent:
-        if sent.example is not None:
-            print_heading(f"The first event for {sent.destination}")
-            print_raw(sent.example)
+        if sent.examples:
+            count = len(sent.examples)
+            print_heading(f"The first {'event' if count == 1 else f'{count} events'} for {sent.destination}")
+        for example in sent.examples:
+            print_raw(example)
 
 
 def _headline(preview: Preview, speed: Speed) -> Iterator[str]:
@@ -160,18 +205,21 @@ def _warnings(preview: Preview, speed: Speed) -> Iterator[str]:
 
 
 def _sent_cells(sent: Sent) -> tuple[object, ...]:
-    """Return a destination's row."""
+    """Return a destination's row of what is sent."""
     records = [count for _, count, _ in sent.requests]
     sizes = [size for _, _, size in sent.requests]
+    return sent.destination, sent.records, len(records), _mean_and_most(records), _mean_and_most(sizes)
+
+
+def _pace_cells(sent: Sent) -> tuple[object, ...]:
+    """Return a destination's row of how fast it is sent, and why batches are closed."""
+    count = len(sent.requests)
     return (
         sent.destination,
-        sent.records,
-        len(records),
-        _mean_and_most(records),
-        _mean_and_most(sizes),
-        ", ".join(f"{by} {count}" for by, count in sorted(sent.closed_by.items())) or "-",
-        f"{len(records) / max(sent.seconds, 1.0):.1f}, peak {sent.peak}" if records else "-",
+        f"{count / max(sent.seconds, 1.0):.1f}" if count else "-",
+        sent.peak or "-",
         "none" if sent.limit is None else f"{sent.limit:g}/s",
+        ", ".join(f"{by} {number}" for by, number in sorted(sent.closed_by.items())) or "-",
     )
 
 
@@ -179,9 +227,13 @@ def _mean_and_most(values: list[int]) -> str:
     return f"{sum(values) / len(values):.1f}, most {max(values)}" if values else "-"
 
 
-def _example(refused: RefusedSummary) -> str:
-    place = f"{refused.example.topic}[{refused.example.partition}]@{refused.example.offset}"
-    return f"{refused.message} ({place}{'' if refused.field is None else f', field {refused.field}'})"
+def _refused_lines(refused: RefusedSummary) -> Iterator[str]:
+    """Yield how many records are refused, by which rule and for which destination, and why."""
+    code = refused.cause if refused.code is None else f"{refused.code} ({refused.cause})"
+    where = "" if refused.destination is None else f" for {refused.destination}"
+    first = f"{refused.example.topic}[{refused.example.partition}]@{refused.example.offset}"
+    yield f"{counted(refused.records, 'record')}{where}: {code}, the first is {first}"
+    yield f"  {refused.message}"
 
 
 def _duration(seconds: float) -> str:
@@ -208,7 +260,8 @@ def _sent_json(sent: Sent) -> dict[str, Any]:
         "seconds": round(sent.seconds, 3),
         "storm": sent.storm,
         "held": sent.held,
-        "example": sent.example,
+        "example": sent.examples[0] if sent.examples else None,
+        "examples": sent.examples,
     }
 
 

@@ -96,15 +96,13 @@ def replay(  # noqa: PLR0913 -- each option is one of the command line
     as before. If a replay is interrupted or killed, run it again: nothing is sent twice.
     """
     from connector.dead_letters.replay import Order
-    from connector.operations.events import matching_events
 
     changes = _edits(edits or ())
     wanted = _selection(ids, read_filter(where, since, until, key, topic, contains), everything=everything)
     loaded = begin(config)
     target = _target(loaded, to)
-    with matching_events(loaded, wanted) as wanted:
-        order = Order(wanted, force=force, edits=changes, max_replays=max_replays, rate=rate, to=target)
-        _carry_out(loaded, order, "replay", dry_run=dry_run, yes=yes, as_json=as_json)
+    order = Order(wanted, force=force, edits=changes, max_replays=max_replays, rate=rate, to=target)
+    _carry_out(loaded, order, "replay", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def discard(  # noqa: PLR0913 -- each option is one of the command line
@@ -126,13 +124,11 @@ def discard(  # noqa: PLR0913 -- each option is one of the command line
 ) -> None:
     """Mark unresolved dead letters as discarded: hidden from now on and never replayed. They stay in the topic."""
     from connector.dead_letters.replay import Order
-    from connector.operations.events import matching_events
 
     wanted = _selection(ids, read_filter(where, since, until, key, topic, contains), everything=everything)
     loaded = begin(config)
-    with matching_events(loaded, wanted) as wanted:
-        order = Order(wanted, force=force, rate=rate)
-        _carry_out(loaded, order, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
+    order = Order(wanted, force=force, rate=rate)
+    _carry_out(loaded, order, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _target(loaded: Loaded, to: str | None) -> Target | None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from connector.cli.common import DEFAULT_FILE, File, in_loop, read_config, refuse_unknown
+from connector.cli.completion import complete_destination
 
 
 def run(
@@ -17,6 +18,7 @@ def run(
             metavar="NAME",
             help="Run this destination alone, in its own consumer group (<group_id>.NAME), so that no other "
             "destination can slow it down.",
+            autocompletion=complete_destination,
         ),
     ] = None,
 ) -> None:

@@ -8,18 +8,27 @@ from typing import Annotated
 import typer
 
 from connector.cli.common import BAD_CONFIGURATION, FAILED, fail, in_loop
+from connector.cli.completion import complete_vendor
 
 
 def simulate(
-    vendor: Annotated[str, typer.Argument(metavar="VENDOR", help="jiguang, quick_audience, mytracker, jpush_report.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0: any free port.")] = 0,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    vendor: Annotated[
+        str,
+        typer.Argument(
+            metavar="VENDOR", help="jiguang, quick_audience, mytracker, jpush_report.", autocompletion=complete_vendor
+        ),
+    ],
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="The port to listen on; 0: any free port.")
+    ] = 0,
+    host: Annotated[str, typer.Option(metavar="HOST", help="The address to listen on.")] = "127.0.0.1",
     event: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="An event that the account knows; repeatable. Default: it knows all."),
     ] = None,
     rate: Annotated[
-        int | None, typer.Option(min=1, help="Requests allowed in any second; more are throttled. Default: no limit.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Requests allowed in any second; more are throttled. Default: no limit."),
     ] = None,
     log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Append one JSON line for each request, with its events.")

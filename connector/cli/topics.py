@@ -16,7 +16,9 @@ def topics(
     create: Annotated[bool, typer.Option("--create", help="Create missing topics.")] = False,
     partitions: Annotated[
         int | None,
-        typer.Option(min=1, help="Partitions of a created topic. Default: as many as the largest source topic has."),
+        typer.Option(
+            metavar="N", min=1, help="Partitions of a created topic. Default: as many as the largest source topic has."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

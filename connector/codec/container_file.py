@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import IO, Any, Final
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any, Final
 
-from fastavro import parse_schema, writer
+from fastavro import parse_schema
+from fastavro.write import Writer
 
 _TEXTS: Final = ("code", "field", "vendor", "destination", "request_id", "resolved")
 _TIMES: Final = ("first_attempt", "origin_timestamp")
@@ -26,6 +28,7 @@ SCHEMA: Final[Mapping[str, Any]] = {
         # A Kafka timestamp may lie outside the years that a date of Python's can be, so these are plain numbers.
         *({"name": name, "type": ["null", "long"], "default": None} for name in _TIMES),
         {"name": "http_status", "type": ["null", "int"], "default": None},
+        {"name": "event", "type": ["null", "string"], "default": None},
         {"name": "edited", "type": {"type": "array", "items": "string"}, "default": []},
         {"name": "key", "type": ["null", "bytes"], "default": None},
         {"name": "value", "type": ["null", "bytes"], "default": None},
@@ -42,9 +45,27 @@ SCHEMA: Final[Mapping[str, Any]] = {
         },
     ],
 }
-"""The file's schema. Times are epoch milliseconds; `resolved` is null, `replayed` or `discarded`."""
+"""The file's schema. Times are epoch milliseconds; `resolved` is null, `replayed` or `discarded`; `event` is JSON and
+only in an export of the console that hides fields; then key, value and headers may be `•••` or null."""
 
 
-def write_dead_letters(out: IO[bytes], dead_letters: Iterable[Mapping[str, Any]]) -> None:
-    """Write a container file, compressed block by block; at most one block is held in memory."""
-    writer(out, parse_schema(dict(SCHEMA)), dead_letters, codec="deflate")
+class DeadLetterFile:
+    """Writes a container file piece by piece: what was added and not yet taken is held in memory."""
+
+    def __init__(self) -> None:
+        self._bytes = BytesIO()
+        # Its fastest level: deflating is most of the work, and a better one saves a few percent of the size.
+        self._writer = Writer(self._bytes, parse_schema(dict(SCHEMA)), codec="deflate", compression_level=1)
+
+    def add(self, dead_letter: dict[str, Any]) -> None:
+        """Add a dead letter, as `SCHEMA` has it."""
+        self._writer.write(dead_letter)
+
+    def take(self, *, last: bool) -> bytes:
+        """Return the bytes that are ready; with `last` all of them. The file is every piece in its order."""
+        if last:
+            self._writer.flush()
+        taken = self._bytes.getvalue()
+        self._bytes.seek(0)
+        self._bytes.truncate()
+        return taken

@@ -11,7 +11,7 @@ import structlog
 from fastavro import parse_schema, schemaless_writer
 
 from connector.clock import Clock
-from connector.codec.codec import SINGLE_OBJECT, WIRE_MAGIC
+from connector.codec.decoder import SINGLE_OBJECT, WIRE_MAGIC
 from connector.codec.registry import Registry, RegistryRefused, RegistryTrouble
 from connector.codec.schemas import Contracts, Schema
 from connector.errors import FatalError

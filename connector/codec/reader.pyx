@@ -19,8 +19,8 @@ from libc.float cimport FLT_MIN
 from libc.math cimport isfinite
 from libc.stdio cimport snprintf
 from libc.stdlib cimport strtod, strtof
-from libc.stdint cimport INT64_MIN, int64_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport INT64_MIN, int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 
@@ -29,7 +29,7 @@ from copy import deepcopy
 from orjson import Fragment, dumps
 
 from connector.codec.schemas import RECORDS, named_types, self_contained
-from connector.records import LogicalType, LogicalValue
+from connector.records import DEDUP_NAMESPACE, LogicalType, LogicalValue
 
 cdef enum:
     STEPS = 65536
@@ -592,6 +592,9 @@ def read_run(list records not None, dict writers not None, kind not None):
             break
         found.append(kind(name, datum))
     return found
+
+
+include "items.pxi"
 
 
 class _Builder:

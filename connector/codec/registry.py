@@ -23,7 +23,6 @@ from connector.errors import ConnectorError
 # https://docs.confluent.io/platform/current/schema-registry/develop/api.html: "Schema not found".
 _SCHEMA_NOT_FOUND: Final = 40403
 _INCOMPATIBLE: Final = (409, 422)
-_CREDENTIAL_REFUSED: Final = (401, 403)
 MOST_QUESTIONS: Final = 4
 """How many questions the registry is asked at once."""
 _MAX_REFERENCES: Final = 200
@@ -68,6 +67,14 @@ class Client(Protocol):
         """Return a subject's version."""
         ...
 
+    async def get_subjects(self) -> list[str]:
+        """Return all subjects."""
+        ...
+
+    async def get_latest_version(self, subject_name: str) -> RegisteredSchema:
+        """Return a subject's newest version."""
+        ...
+
     async def register_schema(self, subject_name: str, schema: RegistrySchema) -> int:
         """Register a schema, or find it, and return its id."""
         ...
@@ -86,23 +93,29 @@ def make_client(settings: RegistrySettings) -> Client:
     rest.session = type(rest.session)(
         verify=rest.verify, auth=rest.auth, proxy=rest.proxy, timeout=rest.timeout, trust_env=False
     )
+    token_client = getattr(rest.bearer_field_provider, "client", None)
+    if token_client is not None:  # it fetches OAuth tokens, and has no argument for this either
+        token_client._mounts.clear()  # noqa: SLF001
     made: Client = client
     return made
 
 
 class Registry:
-    """Resolves and registers schemas. `where` names it in messages, without a user or a password.
+    """Resolves and registers schemas. `where` names it and its proxy in messages, without users and passwords.
 
-    After a refused credential `renew` reads the secrets again; it returns a client if they have changed.
+    After a failed question `renew` reads secrets and certificates again; it returns a client if they have changed.
     """
 
-    def __init__(self, client: Client, url: str, renew: Callable[[], Client | None] = lambda: None) -> None:
+    def __init__(
+        self, client: Client, url: str, renew: Callable[[], Client | None] = lambda: None, proxy: str | None = None
+    ) -> None:
         self._client = client
         self._renew = renew
         self._slots = asyncio.Semaphore(MOST_QUESTIONS)
         self._answers = 0
-        parts = urlsplit(url)
-        self.where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        self.where = ", ".join(map(_without_account, url.split(",")))
+        if proxy is not None:
+            self.where += f" (through the proxy {_without_account(proxy)})"
 
     async def by_id(self, schema_id: int) -> Schema:
         """Return the schema with this id. Raises `NotRegistered`, `RegistryTrouble`, or `SchemaFault` for a bad one."""
@@ -119,6 +132,19 @@ class Registry:
         """Return the schema with this GUID; raises as `by_id`."""
         return await self._resolved(f"GUID {guid}", lambda client: client.get_schema_by_guid(guid))
 
+    async def subjects(self) -> list[str]:
+        """Return the subjects for values. Raises `RegistryTrouble`."""
+        try:
+            async with self._slots:
+                found = await self._client.get_subjects()
+        except Exception as error:  # noqa: BLE001 - as in _asked
+            raise RegistryTrouble(self._trouble(error)) from None
+        return [subject for subject in found if not subject.endswith("-key")]
+
+    async def latest(self, subject: str) -> Schema:
+        """Return the newest schema of a subject; raises as `by_id`."""
+        return await self._resolved(f"of subject {subject}", lambda client: client.get_latest_version(subject))
+
     async def register(self, subject: str, schema: Schema) -> int:
         """Register the schema under the subject and return its id. Raises `RegistryRefused` or `RegistryTrouble`."""
         try:
@@ -129,10 +155,9 @@ class Registry:
                 raise RegistryRefused(
                     f"the registry rejects {schema.name} for subject {subject}: {_said(error)}"
                 ) from None
-            await self._renew_after(error)
-            raise RegistryTrouble(self._trouble(error)) from None
+            raise await self._trouble(error) from None
         except Exception as error:  # noqa: BLE001 - as in _asked
-            raise RegistryTrouble(self._trouble(error)) from None
+            raise await self._trouble(error) from None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -161,11 +186,10 @@ class Registry:
         except SchemaRegistryError as error:
             if error.http_status_code == 404 and error.error_code == _SCHEMA_NOT_FOUND:
                 raise NotRegistered(f"the registry at {self.where} does not know schema {what}") from None
-            await self._renew_after(error)
-            raise RegistryTrouble(self._trouble(error)) from None
+            raise await self._trouble(error) from None
         except Exception as error:  # noqa: BLE001 - the answer of a proxy breaks the client in many ways
             # None of them says anything about the schema.
-            raise RegistryTrouble(self._trouble(error)) from None
+            raise await self._trouble(error) from None
         self._answers += 1
         if self._answers % _CLEAR_AFTER == 0 and (clear := getattr(self._client, "clear_caches", None)) is not None:
             await clear()
@@ -192,20 +216,19 @@ class Registry:
             found[key] = inner.schema_str or ""
             await self._references(inner, found)
 
-    async def _renew_after(self, error: SchemaRegistryError) -> None:
-        """Use a new client for the next question if the credential was refused and its secrets have changed."""
-        if error.http_status_code in _CREDENTIAL_REFUSED and (client := self._renew()) is not None:
+    async def _trouble(self, error: Exception) -> RegistryTrouble:
+        """Return what to report. The next question is asked by a new client if secrets or certificates have changed."""
+        if (client := self._renew()) is not None:
             old, self._client = self._client, client
             await _close(old)
-
-    def _trouble(self, error: Exception) -> str:
-        if isinstance(error, SchemaRegistryError):
-            return f"the registry at {self.where} answers {_said(error)}"
-        said = str(error)[:_SHOWN]
-        text = (
-            f"the registry at {self.where} gives no usable answer: {type(error).__name__}{': ' if said else ''}{said}"
-        )
-        return text + next((f"; see {keys}" for sign, keys in _TLS_KEYS if sign in said), "")
+        if not isinstance(error, SchemaRegistryError):
+            said = str(error)[:_SHOWN]
+            text = f"the registry at {self.where} gives no usable answer: {type(error).__name__}"
+            keys = next((f"; see {keys}" for sign, keys in _TLS_KEYS if sign in said), "")
+            return RegistryTrouble(f"{text}{': ' if said else ''}{said}{keys}")
+        redirect = 300 <= error.http_status_code < 400
+        hint = "; redirects are not followed, check schema_registry.url" if redirect else ""
+        return RegistryTrouble(f"the registry at {self.where} answers {_said(error)}{hint}")
 
 
 def _encryption(schema: RegistrySchema) -> str | None:
@@ -217,6 +240,11 @@ def _encryption(schema: RegistrySchema) -> str | None:
         if (rule.type or "").upper().startswith("ENCRYPT") and not rule.disabled:
             return rule.name or "without a name"
     return None
+
+
+def _without_account(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _version(subject: str, version: int, client: Client) -> Awaitable[RegisteredSchema]:

@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple
 
 from fastavro.schema import fingerprint as fastavro_fingerprint
 
-from connector.errors import StartupError
+from connector.config.loader import Loaded, Settings
+from connector.errors import ConfigFault, ConfigurationError, StartupError
 
 MAX_DEPTH: Final = 64
 
@@ -308,6 +309,45 @@ def load_contracts() -> Contracts:
     if not texts:
         raise StartupError("the contract schemas (connector/_avro) are missing; the installation is broken")
     return Contracts({schema.name: schema for schema in _assembled(texts) if schema.name is not None})
+
+
+def own_schemas(loaded: Loaded) -> list[Schema]:
+    """Return the schemas in the files that `schemas.files` names.
+
+    Raises `ConfigurationError` for a pattern that matches no file, `StartupError` for a file that is no schema.
+    """
+    return schemas_of(loaded.settings, loaded.folder)
+
+
+def schemas_of(settings: Settings, folder: Path) -> list[Schema]:
+    """Return the schemas of settings whose relative paths start in `folder`; raises as `own_schemas`."""
+    found: list[Path] = []
+    faults = []
+    for index, pattern in enumerate(settings.schemas.files):
+        absolute = Path(pattern).is_absolute()
+        matches = [Path(pattern)] if absolute else sorted(folder.glob(pattern))
+        if not matches:
+            faults.append(ConfigFault(f"schemas.files[{index}]", f"{pattern} matches no file in {folder}"))
+        found.extend(matches)
+    if faults:
+        raise ConfigurationError(faults)
+    return load_schema_files(found)
+
+
+def known_schemas(own: list[Schema]) -> dict[str, Any]:
+    """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win.
+
+    Of a union at the top, these are the schemas of its records.
+    """
+    found: dict[str, Any] = {}
+    for schema in (*own, *load_contracts().schemas.values()):
+        if schema.name is not None:
+            found[schema.name] = schema.tree
+        elif isinstance(schema.tree, list):
+            types = named_types(schema.tree)
+            branches = [self_contained(branch, types) for branch in schema.tree]
+            found |= {tree["name"]: tree for tree in branches if isinstance(tree, dict) and tree["type"] in RECORDS}
+    return found
 
 
 def load_schema_files(paths: Iterable[Path]) -> list[Schema]:

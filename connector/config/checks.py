@@ -9,16 +9,16 @@ from typing import Final
 
 from pydantic import SecretStr, ValidationError
 
+from connector.config.base import Model
 from connector.config.errors import suggest
 from connector.config.models import (
     BatchSettings,
     DestinationSettings,
     DocumentedLimits,
     KafkaSettings,
-    Model,
-    RouteSettings,
     Settings,
 )
+from connector.config.routes import RouteSettings
 from connector.config.yaml import join
 from connector.errors import ConfigFault
 
@@ -233,8 +233,11 @@ def check_topics(settings: Settings) -> Iterator[ConfigFault]:
     own = [("dead_letters.topic", settings.dead_letter_topic), ("dead_letters.replay_topic", settings.replay_topic)]
     own += [(f"destinations.{name}.results_topic", topic) for name, topic in settings.results_topics.items()]
     own += [("receipts.topic", receipts)] if receipts is not None else []
-    audit = settings.console.audit_topic
-    own += [("console.audit_topic", audit)] if audit is not None else []
+    console = {
+        "console.audit_topic": settings.console.audit_topic,
+        "console.events_topic": settings.console.events_topic,
+    }
+    own += [(path, topic) for path, topic in console.items() if topic is not None]
     first: dict[str, str] = {}
     for path, topic in own:
         if not _TOPIC.fullmatch(topic) or topic in {".", ".."}:

@@ -163,6 +163,8 @@ def _problem(
         return _Problem("is required")
     if sort == "extra_forbidden":
         return _Problem(f"unknown key; {suggest(str(parts[-1]), keys_at(model, parts[:-1]), 'keys')}")
+    if sort == "no_source":
+        return _Problem(f"{kind(value)} is {message}")
     if isinstance(raised, UnreadableSymbol):
         return _Problem("", str(raised), _shown(value, symbol=True, hidden=hidden))
     if sort == "value_error":

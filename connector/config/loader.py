@@ -7,13 +7,14 @@ The models are defined in `models` and exported here too. A vendor's own setting
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from connector.config.base import Model
 from connector.config.checks import (
     OWNED_PROPERTIES,
     START_ALIASES,
@@ -40,12 +41,11 @@ from connector.config.models import (
     KafkaSettings,
     LimitSettings,
     LogSettings,
-    Model,
     Off,
     ReceiptSettings,
     RegistrySettings,
+    ReloadSettings,
     RetrySettings,
-    RouteSettings,
     SchemaSettings,
     ServerSettings,
     Settings,
@@ -53,8 +53,9 @@ from connector.config.models import (
     StormSettings,
     TracingSettings,
 )
+from connector.config.routes import RouteSettings
 from connector.config.secrets import redacted, secret_values
-from connector.config.warnings import insecure
+from connector.config.warnings import doubtful, insecure
 from connector.config.yaml import Resolver, join, parse, read_text
 from connector.errors import ConfigFault, ConfigurationError
 
@@ -75,6 +76,7 @@ __all__ = [
     "Off",
     "ReceiptSettings",
     "RegistrySettings",
+    "ReloadSettings",
     "RetrySettings",
     "RouteSettings",
     "SchemaSettings",
@@ -90,6 +92,10 @@ __all__ = [
 
 Kinds = Mapping[str, type[DestinationSettings]]
 Rules = Mapping[str, frozenset[str]]
+Further = Callable[[Settings, Mapping[str, str], Path], Iterable[ConfigFault]]
+"""A check that `load` does too: of the settings, the vendor of each destination, and the configuration's folder."""
+_PLACEHOLDER: Final = "missing"
+"""Stands for a missing secret inside `routes`, whose other faults are still to be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +110,18 @@ class Loaded:
 
     @property
     def warnings(self) -> list[ConfigFault]:
-        """What is insecure about the configuration, though it is valid."""
-        return [_with_line(fault, self._lines) for fault in insecure(self.settings, self._raw)]
+        """What is insecure or doubtful about the configuration, though it is valid."""
+        found = [*insecure(self.settings, self._raw), *doubtful(self.settings)]
+        return [_with_line(fault, self._lines) for fault in found]
 
     @property
     def folder(self) -> Path:
         """The folder of the configuration; relative paths start there."""
         return self._reader.resolver.folder
+
+    def read_again(self) -> Loaded:
+        """Return the configuration as the file is now, by the same vendors and variables. Raises as `load`."""
+        return load(self.path, self._reader.kinds, self._reader.resolver.env, self._reader.rules)
 
     def reload(self, name: str) -> DestinationSettings:
         """Return a destination's settings with `${…}` resolved again, so that a rotated secret is used.
@@ -133,11 +144,22 @@ class Loaded:
         return RegistrySettings.model_validate(resolved)
 
 
-def load(path: str | Path, kinds: Kinds, env: Mapping[str, str] | None = None, rules: Rules | None = None) -> Loaded:
+def load(
+    path: str | Path,
+    kinds: Kinds,
+    env: Mapping[str, str] | None = None,
+    rules: Rules | None = None,
+    further: Further | None = None,
+    *,
+    missing: Callable[[str], str] | None = None,
+) -> Loaded:
     """Read the file at `path` and return its settings.
 
     `kinds` gives the settings model of each vendor and `rules`, where given, the ids of its local rules. `env` is what
-    `${NAME}` reads, the process's environment unless given. Raises `ConfigurationError` with every fault found.
+    `${NAME}` reads, the process's environment unless given. `further` is a check of what this package does not know; it
+    is called with what could be read, so that its faults come with the others. `missing` returns by the path what
+    stands for a variable or file that is not there, for use without secrets. Raises `ConfigurationError` with every
+    fault found.
     """
     path = Path(path)
     try:
@@ -147,13 +169,37 @@ def load(path: str | Path, kinds: Kinds, env: Mapping[str, str] | None = None, r
     if not isinstance(tree, dict):
         problem = f"the file must be a mapping with kafka and destinations, not {kind(tree)}"
         raise ConfigurationError(faults or [ConfigFault("", problem)])
-    resolver = Resolver(os.environ if env is None else env, path.absolute().parent)
-    reader = _Reader(kinds, rules or {}, resolver, faults)
+    resolver = Resolver(os.environ if env is None else env, path.absolute().parent, missing)
+    reader = _Reader(kinds, rules or {}, resolver, faults, further)
     settings = reader.settings(tree)
     if settings is None or reader.faults:
         faults = [_with_line(resolver.hide(fault), lines) for fault in dict.fromkeys(reader.faults)]
         raise ConfigurationError(faults)
     return Loaded(settings, path, reader, tree, lines)
+
+
+def server_settings(path: str | Path, env: Mapping[str, str] | None = None) -> ServerSettings:
+    """Return the section `server` of a file whose other sections may be faulty.
+
+    Raises `ConfigurationError` where that section is, or the file is not YAML.
+    """
+    path = Path(path)
+    try:
+        tree, faults, _ = parse(read_text(path))
+    except ValueError as error:
+        raise ConfigurationError([ConfigFault(str(path), str(error))]) from None
+    raw = tree.get("server", {}) if isinstance(tree, dict) else {}
+    if faults and not isinstance(tree, dict):
+        raise ConfigurationError(faults)
+    faults = []
+    resolved = Resolver(os.environ if env is None else env, path.absolute().parent).resolve(raw, "server", faults)
+    try:
+        settings = ServerSettings.model_validate(resolved)
+    except ValidationError as error:
+        raise ConfigurationError(faults or faults_of(error, ServerSettings, resolved, "server")) from None
+    if faults:
+        raise ConfigurationError(faults)
+    return settings
 
 
 def _with_line(fault: ConfigFault, lines: Mapping[str, int]) -> ConfigFault:
@@ -172,14 +218,17 @@ class _Reader:
     rules: Rules
     resolver: Resolver
     faults: list[ConfigFault]
+    further: Further | None = None
 
     def settings(self, tree: dict[str, Any]) -> Settings | None:
         """Return the settings of the whole file; None where `kafka` is faulty, which all others depend on."""
         raw = self._destinations(tree)
         read = {name: self.destination(name, body) for name, body in raw.items()}
         good = {name: settings for name, settings in read.items() if settings is not None}
-        rest = {key: value for key, value in tree.items() if key != "destinations"}
+        rest = {key: value for key, value in tree.items() if key not in ("destinations", "routes")}
         rest = self._resolve(rest, "")
+        if "routes" in tree:
+            rest["routes"] = self.resolver.resolve(tree["routes"], "routes", self.faults, missing=_PLACEHOLDER)
         settings, faulty = self._sections(rest, good)
         if settings is None:
             kafka = rest.get("kafka")
@@ -194,6 +243,10 @@ class _Reader:
         self.faults.extend(check_topics(settings))
         self.faults.extend(check_poll_interval(settings))
         self.faults.extend(check_routes(settings, raw, {name: each.vendor for name, each in good.items()}))
+        if self.further is not None:
+            reported = {fault.path for fault in self.faults}
+            found = self.further(settings, _vendors(raw), self.resolver.folder)
+            self.faults.extend(fault for fault in found if fault.path not in reported)
         return settings
 
     def _destinations(self, tree: dict[str, Any]) -> dict[str, Any]:
@@ -217,6 +270,8 @@ class _Reader:
             faulty = {str(detail["loc"][0]) for detail in error.errors(include_input=False)}
         try:
             kept = {key: value for key, value in rest.items() if key not in faulty}
+            if isinstance(rest.get("routes"), list):
+                kept["routes"] = _readable(rest["routes"])
             return Settings.model_validate({**kept, "destinations": good}), faulty
         except ValidationError:
             return None, faulty
@@ -279,6 +334,52 @@ class _Reader:
         """Add a model's faults, except for values whose reference could not be resolved: they have a fault already."""
         reported = {fault.path for fault in self.faults}
         self.faults.extend(fault for fault in faults_of(error, model, raw, path) if fault.path not in reported)
+
+
+def _vendors(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Return the vendor of each destination of the file, as far as it has one."""
+    return {name: str(body["vendor"]) for name, body in raw.items() if isinstance(body, dict) and "vendor" in body}
+
+
+def _readable(routes: list[Any]) -> list[Any]:
+    """Return the routes without what is faulty in them: keys, sources and conditions, each by itself.
+
+    So what is wrong elsewhere in a route is still found. A route keeps its index.
+    """
+    kept: list[Any] = []
+    for route in routes:
+        whole = dict(route) if isinstance(route, dict) else {}
+        for parts in _faulty(whole):
+            place = whole
+            for part in parts[:-1]:
+                place[part] = dict(place[part])
+                place = place[part]
+            place.pop(parts[-1], None)
+        kept.append(whole if not _faulty(whole) else {"to": []})
+    return kept
+
+
+def _faulty(route: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return what is to be left out of a route so that it can be read; a missing `to` is added."""
+    route.setdefault("to", [])
+    try:
+        RouteSettings.model_validate(route)
+    except ValidationError as error:
+        return list(dict.fromkeys(_whole(detail["loc"], route) for detail in error.errors(include_input=False)))
+    return []
+
+
+def _whole(loc: Sequence[str | int], route: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the key, source or condition that an error is about."""
+    deep = {"fields": 3, "where": 2}.get(str(loc[0]), 1)
+    parts: list[str] = []
+    value: Any = route
+    for part in loc[:deep]:
+        if not isinstance(value, dict) or part not in value:
+            break
+        parts.append(str(part))
+        value = value[part]
+    return tuple(parts)
 
 
 def _with_start(settings: KafkaSettings) -> KafkaSettings:

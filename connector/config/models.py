@@ -13,15 +13,16 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
+
+from connector.config.base import Model
+from connector.config.routes import RouteSettings, hashed
 
 _HTTP: Final = ("http", "https")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -147,12 +148,6 @@ Ports = Annotated[
 Off = Annotated[Literal["off"], BeforeValidator(_off), WithJsonSchema({"enum": ["off", False], "x-kind": "off"})]
 
 
-class Model(BaseModel):
-    """Base of all settings: frozen, unknown keys are refused, and a number is accepted for a string (ids)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True)
-
-
 class BatchSettings(Model):
     """How large a batch may become, and how long its first record waits. Unset: the vendor's documented limit."""
 
@@ -180,6 +175,14 @@ class StormSettings(Model):
     records: int = Field(default=500, ge=10, description="How many of the last records the share is computed from.")
 
 
+def _http_proxy(value: str) -> str:
+    """Return the address of an HTTP proxy. Raises `ValueError` without the value, which may have a password."""
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be the address of an HTTP proxy, such as http://proxy.example.com:3128")
+    return value
+
+
 class HttpSettings(Model):
     """How to reach the vendor: a proxy, a private CA, a client certificate (PEM files)."""
 
@@ -195,10 +198,7 @@ class HttpSettings(Model):
     @classmethod
     def _proxy(cls, value: str | None) -> str | None:
         """Take an HTTP proxy only: another protocol would be spoken to as one, and never answer."""
-        parts = urlsplit(value or "http://none")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("must be the address of an HTTP proxy, such as http://proxy.example.com:3128")
-        return value
+        return value if value is None else _http_proxy(value)
 
 
 class DocumentedLimits(Model):
@@ -304,6 +304,17 @@ class RegistrySettings(Model):
         default={}, description="Further properties of confluent-kafka's registry client, such as basic.auth.user.info."
     )
 
+    @field_validator("client")
+    @classmethod
+    def _proxy(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Take the same proxies as destinations do."""
+        if (proxy := value.get("proxy")) is not None:
+            try:
+                _http_proxy(str(proxy))
+            except ValueError as error:
+                raise ValueError(f"proxy {error}") from None
+        return value
+
 
 class SchemaSettings(Model):
     """Writer schemas that are known without a registry."""
@@ -313,26 +324,6 @@ class SchemaSettings(Model):
     )
     plain: dict[str, str] = Field(
         default={}, description="For topics with plain Avro values (no header): topic to the full name of its schema."
-    )
-
-
-class RouteSettings(Model):
-    """Which events go to which destinations, and how their fields are mapped."""
-
-    topics: list[str] | None = Field(default=None, description="Only events of these topics (names or ^ patterns).")
-    schema_name: str | None = Field(
-        default=None, alias="schema", description="Only events written with the schema of this full name."
-    )
-    where: dict[str, Any] = Field(
-        default={}, description="Only events with these values: dotted path or $header.name to a value or a list."
-    )
-    to: list[str] = Field(min_length=1, description="The destinations, by name.")
-    id: str | None = Field(default=None, description="Dotted path of the event's own id.")
-    entity: bool = Field(default=False, description="The events are about non-human entities (Quick Audience).")
-    fields: dict[str, dict[str, Any]] = Field(
-        default={},
-        description="Per vendor, for each of its fields: a dotted path, $key, $timestamp, $header.name, {const: …} or "
-        "{path: …, unit: ms}.",
     )
 
 
@@ -366,7 +357,11 @@ class LimitSettings(Model):
 class ServerSettings(Model):
     """Where /metrics, /healthz, /readyz and /status are served."""
 
-    host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    host: str = Field(
+        default="127.0.0.1",
+        description="The address to listen on; `::`: every address, IPv4 and IPv6. The default is `::1` on a host "
+        "without IPv4.",
+    )
     port: Ports = Field(
         default=8080, description="The port to listen on; 0: any free port; a range: the first free port of it."
     )
@@ -444,7 +439,9 @@ class ConsoleSettings(Model):
     )
     interval: Duration = Field(default=5.0, ge=1, description="How often to query members and Kafka.")
     letters: int = Field(
-        default=200_000, ge=100, description="How many dead letters to keep in memory, the newest, at about 1 kB each."
+        default=1_000_000,
+        ge=100,
+        description="How many dead letters to keep in memory, the newest: about 0.2 kB each, 256 MiB at most.",
     )
     mask: list[str] = Field(
         default=[],
@@ -456,6 +453,11 @@ class ConsoleSettings(Model):
         description="Addresses on your own Kafka page, with {topic}, {partition} and {offset} to fill in.",
     )
     audit_topic: str | None = Field(default=None, description="Where to record each action, in addition to the log.")
+    events_topic: str | None = Field(
+        default=None,
+        description="Where members and the console write what happens (holds, restarts, rebalances, storms, skips), so "
+        "that the timeline outlasts them. Unset: it is kept in memory only.",
+    )
 
     @field_validator("links")
     @classmethod
@@ -524,6 +526,16 @@ class TracingSettings(Model):
     )
 
 
+class ReloadSettings(Model):
+    """When a running member reads this file again. `connector reload` works always."""
+
+    watch: bool = Field(
+        default=False,
+        description="Reads the configuration again when the file, or a secret file that it names, has changed. What "
+        "cannot change while the member runs is logged and left.",
+    )
+
+
 class Settings(Model):
     """The whole file."""
 
@@ -543,6 +555,7 @@ class Settings(Model):
     server: ServerSettings = Field(default=ServerSettings(), description="The HTTP port of `run`.")
     console: ConsoleSettings = Field(default=ConsoleSettings(), description="The page of `connector console`.")
     log: LogSettings = Field(default=LogSettings(), description="What is logged, and how.")
+    reload: ReloadSettings = Field(default=ReloadSettings(), description="When the file is read again.")
     tracing: TracingSettings = Field(default=TracingSettings(), description="Traces by OpenTelemetry.")
 
     @property
@@ -562,7 +575,14 @@ class Settings(Model):
         return {name: topic for name, topic in found if topic}
 
     @property
+    def hashed_paths(self) -> list[str]:
+        """What some route hashes, as `console.mask` names it."""
+        sources = [each for route in self.routes for fields in route.fields.values() for each in fields.values()]
+        return list(dict.fromkeys(path for source in sources for path in hashed(source)))
+
+    @property
     def own_topics(self) -> frozenset[str]:
         """Every topic that the connector writes to; a pattern in `kafka.topics` never matches one of them."""
-        others = {topic for topic in (self.receipts.topic, self.console.audit_topic) if topic}
+        audit = (self.console.audit_topic, self.console.events_topic)
+        others = {topic for topic in (self.receipts.topic, *audit) if topic}
         return frozenset({self.dead_letter_topic, self.replay_topic, *self.results_topics.values(), *others})

@@ -7,6 +7,7 @@ little: a list of secrets would miss the next one. Of a URL the user information
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, SecretStr
 from connector.telemetry.redaction import HIDDEN, mask_urls, names_secret, url_secrets
 
 _PRIVATE_SECTIONS: Final = ("client", "headers")
+_HMAC: Final = "hmac_sha256"
 
 HARMLESS_PROPERTIES: Final = frozenset(
     """
@@ -68,6 +70,14 @@ HARMLESS_REGISTRY_PROPERTIES: Final = frozenset(
 _HARMLESS: Final = HARMLESS_PROPERTIES | HARMLESS_REGISTRY_PROPERTIES
 
 
+_LITERAL: Final = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
+
+
+def hide_literals(expression: str) -> str:
+    """Return an expression for messages: where it makes an HMAC, its texts may be the key, and are hidden."""
+    return _LITERAL.sub(f"'{HIDDEN}'", expression) if _HMAC in expression else expression
+
+
 def redacted(settings: BaseModel) -> dict[str, Any]:
     """Return settings as plain values (seconds, bytes) with every secret hidden."""
     shown: dict[str, Any] = _Walk().model(settings, private=False)
@@ -115,6 +125,9 @@ class _Walk:
             return value
         if (name not in _HARMLESS) if private else (names_secret(name) and isinstance(value, str)):
             return self._hidden(str(value))
+        if name == "cel" and isinstance(value, str):
+            self.secrets.extend(text[1:-1] for text in _LITERAL.findall(value) if _HMAC in value)
+            return hide_literals(value)
         if isinstance(value, str):
             self.secrets.extend(url_secrets(value))
             return mask_urls(value)

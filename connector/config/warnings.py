@@ -1,4 +1,4 @@
-"""What a configuration allows and a careful operator would not: secrets in the clear, on the wire or in the file.
+"""What a configuration allows and a careful operator would not: secrets in the clear, texts that look like patterns.
 
 Nothing here stops a run; `check` shows it, and `check --strict` refuses it.
 """
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from connector.config.models import Settings
+from connector.config.routes import CEL, Condition
 from connector.config.secrets import is_secret
 from connector.config.yaml import join
 from connector.errors import ConfigFault
@@ -32,11 +33,36 @@ def insecure(settings: Settings, written: Mapping[str, Any]) -> Iterator[ConfigF
     registry = settings.schema_registry
     if registry is not None and _in_the_clear(registry.url):
         yield ConfigFault("schema_registry.url", "schemas and credentials are sent unencrypted; use https://")
-    for path, token in (("server.token", settings.server.token), ("console.token", settings.console.token)):
+    console = settings.console
+    tokens = {"console.tokens.look": console.tokens.look, "console.tokens.act": console.tokens.act}
+    for path, token in {"server.token": settings.server.token, "console.token": console.token, **tokens}.items():
         if token is not None and len(token.get_secret_value()) < SHORTEST_TOKEN:
             yield ConfigFault(path, f"is shorter than {SHORTEST_TOKEN} characters and can be guessed")
     for path in _written_secrets("", settings, written):
         yield ConfigFault(path, "the secret is in the file; write ${NAME} or ${file:PATH} instead")
+
+
+def doubtful(settings: Settings) -> Iterator[ConfigFault]:
+    """Yield what a route very likely does not mean: a text that looks like a pattern, but is compared as it is."""
+    for index, route in enumerate(settings.routes):
+        for path, wanted in route.where.items():
+            for text in _texts(wanted) if path != CEL else ():
+                where = f"routes[{index}].where.{path}"
+                if text.startswith("^"):
+                    yield ConfigFault(where, f"the text {text!r} is no pattern; write {{matches: {text!r}}}")
+                elif text.startswith("!"):
+                    yield ConfigFault(where, f"the text {text!r} negates nothing; write {{not: {text[1:]!r}}}")
+
+
+def _texts(wanted: Any) -> Iterator[str]:
+    """Yield the texts that a value is compared with."""
+    if isinstance(wanted, Condition):
+        yield from _texts([*(wanted.one_of or ()), wanted.negated])
+    elif isinstance(wanted, list):
+        for each in wanted:
+            yield from _texts(each)
+    elif isinstance(wanted, str):
+        yield wanted
 
 
 def _in_the_clear(url: str) -> bool:
@@ -65,10 +91,13 @@ def _written_secrets(path: str, settings: Any, written: Any, section: str = "") 
         for key, value in settings.items():
             if key in written:
                 below = written[key]
-                if isinstance(below, Mapping):
+                if isinstance(below, Mapping | list):
                     yield from _written_secrets(join(path, key), value, below, section)
                 elif section in ("client", "headers") and is_secret(section, str(key)) and _is_text(below):
                     yield join(path, key)
+    elif isinstance(settings, list) and isinstance(written, list):
+        for index, (each, below) in enumerate(zip(settings, written, strict=False)):
+            yield from _written_secrets(join(path, index), each, below, section)
     elif isinstance(settings, SecretStr) and _is_text(written):
         yield path
 

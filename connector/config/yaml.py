@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -223,19 +223,23 @@ class Resolver:
     """Resolves `${NAME}`, `${NAME:-default}` and `${file:PATH}`; `$${` stands for `${`.
 
     As in a shell, the default is used where the variable is unset or empty. A file's path is relative to `folder`; the
-    newline at its end is dropped.
+    newline at its end is dropped. `missing`, if given, returns by the path what stands for a value that is not there.
     """
 
     env: Mapping[str, str]
     folder: Path
+    missing: Callable[[str], str] | None = None
     _resolved: dict[str, str] = field(default_factory=dict)
 
-    def resolve(self, value: Any, path: str, faults: list[ConfigFault]) -> Any:
-        """Return `value` with every reference in its texts resolved; add to `faults` what is missing."""
+    def resolve(self, value: Any, path: str, faults: list[ConfigFault], *, missing: str | None = None) -> Any:
+        """Return `value` with every reference in its texts resolved; add to `faults` what is missing.
+
+        A text with something `missing` becomes that.
+        """
         if isinstance(value, dict):
-            return {key: self.resolve(child, join(path, key), faults) for key, child in value.items()}
+            return {key: self.resolve(child, join(path, key), faults, missing=missing) for key, child in value.items()}
         if isinstance(value, list):
-            return [self.resolve(child, join(path, index), faults) for index, child in enumerate(value)]
+            return [self.resolve(each, join(path, index), faults, missing=missing) for index, each in enumerate(value)]
         if not isinstance(value, str) or "${" not in value:
             return value
         problems: list[str] = []
@@ -244,12 +248,14 @@ class Resolver:
             escaped, reference, closed = match.groups()
             if escaped:
                 return "${"
-            return self._lookup(reference, problems) if closed else self._problem("${ without a closing }", problems)
+            return (
+                self._lookup(reference, path, problems) if closed else self._problem("${ without a closing }", problems)
+            )
 
         text = _REFERENCE.sub(lookup, value)
         faults.extend(ConfigFault(path, problem) for problem in problems)
         self._resolved[path] = text
-        return None if problems else text
+        return missing if problems else text
 
     def hide(self, fault: ConfigFault) -> ConfigFault:
         """Return a fault without the text that a reference at its path stands for: it may be a misplaced secret."""
@@ -267,10 +273,10 @@ class Resolver:
         problems.append(problem)
         return ""
 
-    def _lookup(self, reference: str, problems: list[str]) -> str:
+    def _lookup(self, reference: str, path: str, problems: list[str]) -> str:
         """Return the value of one reference."""
         if reference.startswith("file:"):
-            return self._file(reference.removeprefix("file:"), problems)
+            return self._file(reference.removeprefix("file:"), path, problems)
         name, has_default, default = reference.partition(":-")
         if not _NAME.fullmatch(name):
             usage = "write ${NAME}, ${NAME:-default} or ${file:PATH}, and $${ for a literal ${"
@@ -278,15 +284,19 @@ class Resolver:
         found = self.env.get(name)
         if has_default:
             return found or default
+        if found is None and self.missing is not None:
+            return self.missing(path)
         if found is None:
             return self._problem(f"the environment variable {name} is not set", problems)
         return found
 
-    def _file(self, name: str, problems: list[str]) -> str:
+    def _file(self, name: str, path: str, problems: list[str]) -> str:
         """Return a file's text without the newline at its end."""
         try:
             text = read_text(self.folder / name)
         except ValueError as error:
+            if self.missing is not None:
+                return self.missing(path)
             # A path with a null byte is a ValueError of the system call itself.
             reason = "cannot be read: not a valid path" if "\0" in name else error
             return self._problem(f"the file {name} {reason}", problems)

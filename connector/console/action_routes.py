@@ -16,10 +16,12 @@ from connector.console.formatting import moment
 from connector.console.index import Query
 from connector.console.jobs import Action, Busy, Job, job_view
 from connector.console.masking import HIDDEN
-from connector.console.queries import LIST, query_fields, read_order, read_query
+from connector.console.queries import LIST, query_fields, read_format, read_order, read_query
 from connector.console.rendering import html, render
+from connector.console.search import Search
 from connector.console.security import CSRF, HEADERS
 from connector.console.state import ConsoleState
+from connector.dead_letters.export import FORMATS, Format
 from connector.dead_letters.replay import Order
 from connector.errors import ConnectorError
 
@@ -56,13 +58,26 @@ class ActionRoutes:
         action = _ACTIONS.get(request.query.get("action", ""))
         try:
             query = read_query(request.query, self._state.clock.wall())
+            self._state.mask.check_search(query.conditions, query.contains)
         except ValueError as error:
             return self._refuse(str(error), 400)
         if action is None:
             return self._refuse(f"allowed actions: {', '.join(ACTIONS)}", 400)
         if request.query.get("ticked") and not query.ids:
             return self._refuse("Select dead letters first, or use the buttons for all that match.", 400)
+        if (search := await self._search(query)) is not None:
+            return await self._wait(search)
         return await self._question(request, action, query)
+
+    async def _search(self, query: Query) -> Search | None:
+        """Return the search that must end before anyone can say which dead letters a query means."""
+        return await asyncio.to_thread(self._state.searches.of, query)
+
+    async def _wait(self, search: Search) -> web.Response:
+        """Say how far a search is; the question comes when it has ended."""
+        why = search.trouble or f"{search.read:,} of {search.total:,} read"
+        page = self._state.page("Searching", LIST, live=None if search.trouble else 2)
+        return html(render("message.html", page, message=f"The search is not complete: {why}.", kind="calm", back=LIST))
 
     async def _question(
         self, request: web.Request, action: Action, query: Query, fault: str | None = None
@@ -90,14 +105,18 @@ class ActionRoutes:
         try:
             query = read_query(form, state.clock.wall())  # type: ignore[arg-type]  # files are not texts and are left out
             order = read_order(form, query)  # type: ignore[arg-type]  # as above
+            written = read_format(form)  # type: ignore[arg-type]  # as above
+            state.mask.check_search(query.conditions, query.contains)
         except ValueError as error:
             return self._refuse(str(error), 400)
+        if (search := await self._search(query)) is not None:
+            return await self._wait(search)
         expected = len(await asyncio.to_thread(state.index.rows, query))
         if str(expected) != form.get("expected", str(expected)):
             fault = "Check again: the number of dead letters has changed since the question."
             return await self._question(request, action, query, fault)
         try:
-            job = await self._audited(request, action, query, order, expected)
+            job = await self._audited(request, action, query, order, expected, written)
         except Busy as error:
             return await self._question(request, action, query, str(error))
         except ConnectorError as error:
@@ -106,10 +125,12 @@ class ActionRoutes:
             state.jobs.run(job)
         raise web.HTTPSeeOther(f"/jobs/{job.number}")
 
-    async def _audited(self, request: web.Request, action: Action, query: Query, order: Order, expected: int) -> Job:
+    async def _audited(
+        self, request: web.Request, action: Action, query: Query, order: Order, expected: int, written: Format
+    ) -> Job:
         """Return a new job once it is in the audit log. Raises `Busy`, and `ConnectorError` if the log fails."""
         state = self._state
-        job = state.jobs.begin(action, state.who(request), query, order, expected)
+        job = state.jobs.begin(action, state.who(request), query, order, expected, written)
         what: dict[str, Any] = {
             "job": job.number,
             "dead_letters": expected,
@@ -118,6 +139,7 @@ class ActionRoutes:
             ],
             "force": order.force,
             "edited": [edit.path for edit in order.edits],
+            **({"format": written} if action == "export" else {}),
         }
         try:
             await state.audit.note(action, job.who, what)
@@ -161,11 +183,11 @@ class ActionRoutes:
         job = state.jobs.get(int(request.match_info["number"]))
         if job is None or job.action != "export" or not state.jobs.take_up(job):
             return self._refuse("Start a new export: this one was already downloaded, or does not exist.", 410)
-        name = f"dead-letters-{moment(job.started, '%Y%m%dT%H%M%SZ')}.jsonl"
+        name = f"dead-letters-{moment(job.started, '%Y%m%dT%H%M%SZ')}.{job.form}"
         response = web.StreamResponse(
             headers={
                 **HEADERS,
-                "Content-Type": "application/jsonl; charset=utf-8",
+                "Content-Type": FORMATS[job.form][1],
                 "Content-Disposition": f'attachment; filename="{name}"',
             }
         )
@@ -192,7 +214,7 @@ class ActionRoutes:
             job.read, job.total = done, total
 
         dead_letters = state.ports.dead_letters(job.order.wanted, job.query.resolved, progress)
-        async with aclosing(export.lines(dead_letters, state.mask, state.ports.inspect)) as chunks:
+        async with aclosing(export.pieces(dead_letters, job.form, state.mask, state.ports.decode)) as chunks:
             async for text, count in chunks:
                 await response.write(text)
                 job.done += count

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import errno
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
 
-from connector.clock import SystemClock
 from connector.config.loader import Settings
 from connector.console.action_routes import ActionRoutes
 from connector.console.auth_routes import AuthRoutes
 from connector.console.member_routes import MemberRoutes
 from connector.console.page_routes import PageRoutes
 from connector.console.rendering import html, render
-from connector.console.security import Handler, caller, demand_token
+from connector.console.security import HEADERS, Handler, caller, demand_token
 from connector.console.state import ConsolePorts, ConsoleState
+from connector.console.timeline import DAY, read_events
 from connector.errors import ConnectorError, StartupError
+from connector.listener import Listener
 from connector.tasks import restarted
+
+EVENTS_SECONDS: Final = 60.0
+"""How often the topic of events is read."""
 
 _log = structlog.get_logger()
 
@@ -28,25 +33,25 @@ _log = structlog.get_logger()
 class Console:
     """Serves the pages. Call `start` and `stop` once each, in one loop.
 
-    `members` are the addresses of the members' ports. Raises `StartupError` if other machines could reach the pages
-    without a token.
+    `members` are the addresses of the members' ports; `sparse`: those of a range, of which some may be free. Raises
+    `StartupError` if other machines could reach the pages without a token.
     """
 
-    def __init__(self, settings: Settings, members: Sequence[str], ports: ConsolePorts) -> None:
+    def __init__(
+        self, settings: Settings, members: Sequence[str], ports: ConsolePorts, *, sparse: bool = False
+    ) -> None:
         own = settings.console
         demand_token(own.host, own.roles, proxy=own.proxy is not None)
         self._host, self._wanted = own.host, own.port
-        self._state = ConsoleState(settings, members, ports)
-        self._runner: web.AppRunner | None = None
-        self._sampling: asyncio.Task[None] | None = None
+        self._state = ConsoleState(settings, members, ports, sparse=sparse)
+        self._listener: Listener | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def port(self) -> int:
         """The port that is listened on; the actual one where the configuration says 0."""
-        if self._runner is None or not self._runner.addresses:
-            return self._wanted
-        port: int = self._runner.addresses[0][1]
-        return port
+        found = None if self._listener is None else self._listener.port
+        return self._wanted if found is None else found
 
     async def start(self) -> None:
         """Listen, and start to read. Raises `StartupError` if the address cannot be used."""
@@ -56,31 +61,49 @@ class Console:
         )
         for part in (PageRoutes(state), MemberRoutes(state), ActionRoutes(state), AuthRoutes(state)):
             application.router.add_routes(part.routes())
-        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await runner.setup()
+        listener = Listener(application, self._host, [self._wanted], headers=HEADERS)
         try:
-            await web.TCPSite(runner, self._host, self._wanted).start()
+            await listener.start()
         except OSError as error:
-            await runner.cleanup()
             used = error.errno == errno.EADDRINUSE
             why = "is in use by another process; choose another port" if used else error.strerror or str(error)
             raise StartupError(f"console.port: {self._host}:{self._wanted} {why}") from error
-        self._runner = runner
+        self._listener = listener
         state.feed.start()
-        sampling = restarted(state.sampler.run, "console-sampler", SystemClock())
-        self._sampling = asyncio.create_task(sampling, name="console-sampler")
+        work: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"console-sampler": state.sampler.run}
+        if (past := state.ports.past_events) is not None:
+            work["console-events"] = lambda: self._read_events(past)
+        clock = self._state.clock
+        self._tasks = [asyncio.create_task(restarted(each, name, clock), name=name) for name, each in work.items()]
 
     async def stop(self) -> None:
         """Close the port, stop running actions, and close the topic."""
-        runner, self._runner = self._runner, None
-        if runner is None:
+        listener, self._listener = self._listener, None
+        if listener is None:
             return
-        await runner.cleanup()
+        await listener.stop()
         await self._state.jobs.close()
-        if self._sampling is not None:
-            self._sampling.cancel()
-            await asyncio.gather(self._sampling, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._state.searches.stop)
         await asyncio.to_thread(self._state.feed.stop)
+
+    async def _read_events(self, past_events: Callable[[float], Sequence[Mapping[str, Any]]]) -> None:
+        """Read the topic of events: all of the last day first, then what members wrote that are gone by now."""
+        clock, since, is_failing = self._state.clock, 0.0, False
+        while True:
+            now = clock.wall()
+            try:
+                found = await asyncio.to_thread(past_events, max(since, now - DAY))
+            except ConnectorError as error:
+                if not is_failing:
+                    _log.warning("console.events_unread", message=str(error))
+                is_failing = True
+            else:
+                self._state.chronicle.add(read_events(list(found)), now)
+                since, is_failing = now - EVENTS_SECONDS, False
+            await clock.sleep(EVENTS_SECONDS)
 
     @web.middleware
     async def _show_failures(self, request: web.Request, handler: Handler) -> web.StreamResponse:

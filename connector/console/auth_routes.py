@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from connector.console.rendering import html, render
-from connector.console.security import CSRF, HEADERS, SIGN_IN, SIGN_OUT
+from connector.console.security import CSRF, SIGN_IN, SIGN_OUT
 from connector.console.state import ConsoleState
 from connector.errors import ConnectorError
 
@@ -47,7 +47,7 @@ class AuthRoutes:
             body=_FILES[name],
             content_type=_STATIC[name],
             charset="utf-8",
-            headers={**HEADERS, "Cache-Control": "max-age=300"},
+            headers={"Cache-Control": "max-age=300"},
         )
 
     async def _ask(self, request: web.Request) -> web.Response:

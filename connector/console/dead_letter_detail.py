@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from connector.console.advice import Advice, for_cause
+from connector.console.columns import DeadLetterRow
 from connector.console.dead_letter_list import ACTIONS
 from connector.console.formatting import plural
-from connector.console.index import DeadLetterRow
 from connector.console.masking import Mask, MaskedRecord
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.reader import DeadLetterEntry
+from connector.vendors import explained
 
 _DUMPED: Final = 4096
 """Bytes of a record's value that the page shows."""
@@ -100,7 +101,7 @@ def detail_view(found: Found, mask: Mask) -> DetailView:
         destination=row.destination,
         state=row.state,
         resolved_at=row.resolved_at / 1000 if row.resolved_at else None,
-        message=masked.message(row.cause, row.field, row.message or "no message"),
+        message=masked.message(row.cause, row.field, explained(row.vendor, row.code, row.message or "no message")),
         advice=for_cause(row.cause),
         actions=list(ACTIONS.items()) if row.state == "open" else [],
         facts=_facts(found, masked),

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 from connector.console import charts
 from connector.console.advice import for_cause
+from connector.console.columns import DeadLetterRow
 from connector.console.formatting import count, plural
-from connector.console.index import DeadLetterRow, KindCount, Query, TimeBuckets
+from connector.console.index import PLACE, KindCount, Query, TimeBuckets
 from connector.console.masking import Mask
-from connector.console.queries import ANY, LIST, RATE, address, query_fields, time_field
+from connector.console.queries import ANY, LIST, MOST_CONDITIONS, RATE, address, query_fields, time_field
 from connector.console.rendering import Notice
+from connector.console.search import Search
+from connector.dead_letters.export import FORMATS
 from connector.dead_letters.replay import MAX_REPLAYS
+from connector.vendors import explained
 
 PAGE_SIZE: Final = 50
 """Dead letters on one page."""
@@ -31,7 +35,7 @@ _MEANING: Final = {
     "Kafka transaction marks them as replayed.",
     "discard": "Each one is marked as discarded and no longer shown. Nothing is deleted: “also resolved” shows them "
     "for as long as Kafka keeps the topic.",
-    "export": "Keys, values and headers are written as JSON Lines, without what console.mask names.",
+    "export": "Keys, values and headers are written to a file, without what console.mask names.",
 }
 _MOST_KINDS: Final = 20
 
@@ -50,6 +54,7 @@ class Listing:
     left: int = 0
     read: int = 0
     foreign: int = 0
+    search: Search | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,16 @@ class Choice:
     name: str
     title: str
     options: Sequence[tuple[str, str, bool]]
+
+
+class Field(NamedTuple):
+    """A filter that is typed: its name in the address, title, value, type of input, and what to type."""
+
+    name: str
+    title: str
+    value: str
+    type: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +98,7 @@ class ListView:
 
     notice: Notice | None
     choices: Sequence[Choice]
-    fields: Sequence[tuple[str, str, str, str]]
-    """Name, title, value and type of each filter that is typed."""
+    fields: Sequence[Field]
     other_filters: Sequence[tuple[str, str]]
     resolved: bool
     chart: charts.Chart | None
@@ -109,12 +123,8 @@ def list_view(listing: Listing, mask: Mask) -> ListView:
         choices=[
             _choice(name, title, listing.choices.get(name, ()), where.get(name)) for name, title in FILTERS.items()
         ],
-        fields=[
-            ("key", "Key", query.key or "", "search"),
-            ("since", "From (UTC)", _second(query.since), "datetime-local"),
-            ("until", "To (UTC)", _second(query.until), "datetime-local"),
-        ],
-        other_filters=[(name, value) for name, value in query.where if name not in FILTERS],
+        fields=_fields(query),
+        other_filters=[(name, value) for name, value in query.where if name not in (*FILTERS, *PLACE)],
         resolved=query.resolved,
         chart=chart,
         legend=legend,
@@ -132,11 +142,33 @@ def _notice(listing: Listing) -> Notice | None:
     if listing.trouble:
         return Notice("warn", f"Dead letters cannot be read: {listing.trouble}")
     if listing.left:
-        return Notice("calm", f"Still reading: {listing.read:,} so far. Reload the page to see all.")
+        return Notice("calm", f"Still reading: {listing.read:,} dead letters so far, {listing.left:,} offsets to go.")
+    search = listing.search
+    if search is not None and search.trouble:
+        return Notice("warn", f"The search broke off: {search.trouble}. Reload the page to search again.")
+    if search is not None:
+        return Notice("calm", f"Searching: {listing.total:,} found so far; {search.read:,} of {search.total:,} read.")
     if listing.foreign:
         is_or_are = "is not a dead letter" if listing.foreign == 1 else "are not dead letters"
         return Notice("calm", f"{plural(listing.foreign, 'record')} of the topic {is_or_are} and not shown.")
     return None
+
+
+def _fields(query: Query) -> list[Field]:
+    where = dict(query.where)
+    conditions = [
+        Field("where", "Header or event field", text, "search", "header.trace=… or event.user.id=…")
+        for text in (*query.conditions, "")[:MOST_CONDITIONS]
+    ]
+    return [
+        Field("key", "Key", query.key or "", "search", "exact match"),
+        *conditions,
+        Field("contains", "Text in key or value", query.contains or "", "search", "exact bytes"),
+        Field("partition", "Origin partition", where.get("partition", ""), "number"),
+        Field("offset", "Origin offset", where.get("offset", ""), "number"),
+        Field("since", "From (UTC)", _second(query.since), "datetime-local"),
+        Field("until", "To (UTC)", _second(query.until), "datetime-local"),
+    ]
 
 
 def _choice(name: str, title: str, offered: Sequence[tuple[str, int]], chosen: str | None) -> Choice:
@@ -159,8 +191,7 @@ def _chart(listing: Listing) -> tuple[charts.Chart | None, list[charts.LegendEnt
     number = len(data.counts[causes[0]])
 
     def href(since: int, until: int) -> str:
-        query = listing.query
-        return address(LIST, Query(query.where, query.key, since, until, query.resolved))
+        return address(LIST, replace(listing.query, since=since, until=until, ids=frozenset()))
 
     chart = charts.bar_chart(data, causes, data.start + data.width * number, href=href if number > 1 else None)
     return chart, charts.legend(causes, [count(sum(data.counts[cause])) for cause in causes], causes=True)
@@ -175,7 +206,7 @@ def _row(row: DeadLetterRow, mask: Mask) -> ListRow:
         destination=row.destination,
         topic=row.topic,
         key=mask.listed_key(row.key),
-        message=mask.listed_message(row.cause, row.field, row.message),
+        message=mask.listed_message(row.cause, row.field, explained(row.vendor, row.code, row.message)),
         replays=row.replays,
         state=row.state,
     )
@@ -208,6 +239,7 @@ class Question:
     options: bool
     rate: str
     max_replays: int
+    formats: Sequence[tuple[str, str]] = ()
 
     @property
     def button(self) -> str:
@@ -239,4 +271,5 @@ def question(action: str, query: Query, kinds: Sequence[KindCount], fault: str |
         options=action in ("replay", "recheck"),
         rate=f"{RATE:g}",
         max_replays=MAX_REPLAYS,
+        formats=[(form, name) for form, (name, _) in FORMATS.items()] if action == "export" else (),
     )

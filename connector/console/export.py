@@ -1,61 +1,64 @@
-"""Dead letters as JSON Lines, without what `console.mask` names."""
+"""Dead letters as a file, without what `console.mask` names."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from connector.console.masking import HIDDEN, Mask, MaskedRecord
-from connector.dead_letters.export import record_json
+from connector.dead_letters.export import Content, Exporter, Format, content_of
 from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.errors import ConnectorError
 
-_CHUNK: Final = 200
+_CHUNK: Final = 500
 
-Inspect = Callable[[DeadLetterEntry], Awaitable[Inspection]]
+Decode = Callable[[DeadLetterEntry], Awaitable[Inspection]]
 
 
-async def lines(
-    dead_letters: Iterator[DeadLetterEntry], mask: Mask, inspect: Inspect
+async def pieces(
+    dead_letters: Iterator[DeadLetterEntry], form: Format, mask: Mask, decode: Decode
 ) -> AsyncGenerator[tuple[bytes, int], None]:
-    """Yield JSON Lines and their number; the dead letters are read in a thread of their own."""
-    while chunk := await asyncio.to_thread(lambda: list(islice(dead_letters, _CHUNK))):
-        rows = [await row(dead_letter, mask, inspect) for dead_letter in chunk]
-        written = (json.dumps(each, ensure_ascii=False).encode(errors="replace") + b"\n" for each in rows)
-        yield b"".join(written), len(rows)
+    """Yield a file piece by piece, each with its number of dead letters; a thread reads and writes them."""
+    exporter = Exporter(form)
+
+    def some() -> list[DeadLetterEntry]:
+        chunk = list(islice(dead_letters, _CHUNK))
+        if not mask:
+            for dead_letter in chunk:
+                exporter.add(dead_letter, content_of(dead_letter))
+        return chunk
+
+    while chunk := await asyncio.to_thread(some):
+        if mask:
+            for dead_letter in chunk:
+                exporter.add(dead_letter, await masked_content(dead_letter, mask, decode))
+        yield exporter.take(), len(chunk)
+    yield exporter.take(last=True), 0
 
 
-async def row(dead_letter: DeadLetterEntry, mask: Mask, inspect: Inspect) -> dict[str, Any]:
-    """Return what is written of a dead letter: as `connector dlq export` writes it, or what the mask leaves of it.
+async def masked_content(dead_letter: DeadLetterEntry, mask: Mask, decode: Decode) -> Content:
+    """Return what the mask leaves of a dead letter.
 
-    With a mask the value is left out, because its bytes hold every field: the decoded event replaces it. Keys and
-    headers that may be shown are written as they are.
+    The value is left out, because its bytes hold every field: the decoded event replaces it. Keys and headers that may
+    be shown are written as they are.
     """
-    whole = record_json(dead_letter)
-    if not mask:
-        return whole
     try:
-        inspection = await inspect(dead_letter)
+        inspection = await decode(dead_letter)
     except ConnectorError:
         inspection = None  # without its event nothing of the record is known to be harmless
     masked = MaskedRecord.of(dead_letter, inspection, mask)
     record, facts = dead_letter.record, dead_letter.facts
-    headers = [
-        written if _shown(value, masked.header(name, value)) else {**written, "value": HIDDEN}
-        for written, (name, value) in zip(whole["headers"], facts.original, strict=True)
-    ]
-    return {
-        **whole,
-        "key": whole["key"] if _shown(record.key, masked.key(record.key)) else HIDDEN,
-        "headers": headers,
-        "value": None,
-        "event": masked.event,
-        "message": masked.message(facts.cause, facts.field or "", facts.message),
-    }
+    return Content(
+        masked.message(facts.cause, facts.field or "", facts.message),
+        record.key if _shown(record.key, masked.key(record.key)) else HIDDEN,
+        None,
+        [(name, value if _shown(value, masked.header(name, value)) else HIDDEN) for name, value in facts.original],
+        masked.event,
+        masked=True,
+    )
 
 
 def _shown(value: bytes | None, shown: str | None) -> bool:

@@ -2,235 +2,47 @@
 
 The rows are columns, and nothing of a row is a Python object of its own: numbers are in arrays, ids in sixteen bytes
 each, keys and messages end to end in one buffer, and each text that repeats is kept once. So a dead letter takes about
-150 bytes with short keys and messages that repeat, and at most ROW_BYTES whatever is written into it. Above its limit
-the index drops resolved dead letters first, then the oldest, and counts how many.
+200 bytes with short keys and messages, and at most ROW_BYTES whatever is written into it. Above its limit, and above
+MOST_BYTES, the index drops resolved dead letters first, then the oldest, and counts how many.
 """
 
 from __future__ import annotations
 
 import threading
-import uuid
 from array import array
 from bisect import bisect_left
-from collections import Counter
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 
-from connector.dead_letters.filters import Filter
+from connector.console import scan
+from connector.console.columns import KEY_LIMIT, DeadLetterColumns, DeadLetterRow, packed
+from connector.dead_letters.filters import Filter, parse_where
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.dead_letters.reader import Resolution, parse_resolution
-from connector.dead_letters.states import STATES, State, States
+from connector.dead_letters.states import STATES, States
 from connector.records import Record
 
-NAMES: Final = ("cause", "code", "destination", "topic", "field", "vendor")
-"""What dead letters are counted by and, in addition to id and key, filtered by."""
-
-KEY_LIMIT: Final = 200
-"""Bytes of a key that are kept."""
-MESSAGE_LIMIT: Final = 300
-"""Bytes of a message that are kept; the page of a dead letter reads the whole one from Kafka."""
-TEXT_LIMIT: Final = 256
-"""Characters of a cause, code, field or name that are kept."""
-MOST_TEXTS: Final = 10_000
-"""Different texts of one column that are kept; whatever a program writes into codes, the rest is OTHER."""
-OTHER: Final = "(other)"
 ROW_BYTES: Final = 1000
 """Bytes of memory that one dead letter takes at most, in an index of ten thousand or more."""
-_FAR: Final = 1 << 53
-"""Milliseconds from 1970 beyond which a time is not kept: no calendar reaches it."""
 _GONE: Final = len(STATES)
 """The state of a row that is no longer shown: another row replaced it, or Kafka deleted its record."""
-_RECENT: Final = 4096
-"""Byte strings that are looked up before one is written again."""
 
 Name = Literal["cause", "code", "destination", "topic", "field", "vendor"]
+Searched = tuple[tuple[str, ...], str | None]
+"""What a search looks for in the records: conditions, and a text."""
+PLACE: Final = ("partition", "offset")
+"""The origin's, by which dead letters are also filtered."""
+_MATCHES: Final = 2
+"""A verdict on a dead letter: it was looked at and matches. 1: it does not; 0: it was not looked at."""
+_SEARCHES: Final = 8
+"""Searches whose verdicts are kept, a byte for each dead letter."""
 
 _SLACK: Final = 1.1
-
-
-class DeadLetterRow(NamedTuple):
-    """One dead letter as a table shows it. Times are epoch milliseconds; `place` is its partition and offset."""
-
-    id: str
-    failed_at: int
-    cause: str
-    code: str
-    destination: str
-    topic: str
-    field: str
-    vendor: str
-    key: bytes | None
-    message: str
-    replays: int
-    state: State
-    resolved_at: int
-    place: tuple[int, int]
-
-
-class TextColumn:
-    """A column of texts that repeat: a number each, in an array."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.numbers: dict[str, int] = {}
-        self.rows = array("I")
-
-    def add(self, text: str) -> None:
-        """Add a row."""
-        number = self.numbers.get(text)
-        if number is None:
-            if len(self.texts) >= MOST_TEXTS:
-                text = OTHER
-            number = self.numbers.setdefault(text, len(self.texts))
-            if number == len(self.texts):
-                self.texts.append(text)
-        self.rows.append(number)
-
-    def __getitem__(self, row: int) -> str:
-        """Return a row's text."""
-        return self.texts[self.rows[row]]
-
-
-class BytesColumn:
-    """A column of byte strings of up to 64 KiB, end to end; one that was written lately is not written again."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._places = array("Q")
-        self._recent: dict[bytes, int] = {}
-
-    def add(self, value: bytes) -> None:
-        """Add a row."""
-        place = self._recent.get(value)
-        if place is None:
-            place = len(self._data) << 16 | len(value)
-            self._data += value
-            if len(self._recent) >= _RECENT:
-                self._recent.clear()
-            self._recent[value] = place
-        self._places.append(place)
-
-    def __getitem__(self, row: int) -> bytes:
-        """Return a row's bytes."""
-        start, length = divmod(self._places[row], 1 << 16)
-        return bytes(self._data[start : start + length])
-
-
-class IdColumn:
-    """A column of ids: UUIDs in sixteen bytes; of any other text, which another program may have written, its hash."""
-
-    def __init__(self, *, keep: bool) -> None:
-        self._data = bytearray()
-        self._others: dict[int, str] | None = {} if keep else None
-
-    def add(self, identity: str) -> None:
-        """Add a row."""
-        if self._others is not None and not is_uuid(identity):
-            self._others[len(self._data) >> 4] = identity
-        self._data += packed(identity)
-
-    def __getitem__(self, row: int) -> str:
-        """Return a row's id as it was; of a column that does not keep other texts, UUIDs only."""
-        other = None if self._others is None else self._others.get(row)
-        return other if other is not None else str(uuid.UUID(bytes=bytes(self._data[row << 4 : (row + 1) << 4])))
-
-    def packed(self, row: int) -> bytes:
-        """Return a row's sixteen bytes."""
-        return bytes(self._data[row << 4 : (row + 1) << 4])
-
-    def add_packed(self, identity: bytes) -> None:
-        """Add a row by its sixteen bytes."""
-        self._data += identity
-
-    def rows_of(self, identity: bytes) -> list[int]:
-        """Return the rows with these sixteen bytes."""
-        rows, at = [], self._data.find(identity)
-        while at >= 0:
-            if not at & 15:
-                rows.append(at >> 4)
-            at = self._data.find(identity, at + 1)
-        return rows
-
-
-class DeadLetterColumns:
-    """Dead letters in the order of arrival; each attribute has one entry for each."""
-
-    def __init__(self) -> None:
-        self.failed = array("q")
-        self.resolved = array("q")
-        self.partitions = array("i")
-        self.offsets = array("q")
-        self.replays = array("I")
-        self.states = bytearray()
-        self.noted = array("I")
-        """The row of `States` that a dead letter has."""
-        self.columns: dict[str, TextColumn] = {name: TextColumn() for name in NAMES}
-        self.ids = IdColumn(keep=True)
-        self.events = IdColumn(keep=False)
-        self.keys = BytesColumn()
-        self.keyless = bytearray()
-        """1 for a record without a key, which is not the same as an empty one."""
-        self.messages = BytesColumn()
-
-    def __len__(self) -> int:
-        """Return how many dead letters there are."""
-        return len(self.states)
-
-    def add(self, record: Record, facts: ParsedDeadLetter, noted: int) -> None:
-        """Add an unresolved dead letter."""
-        row = DeadLetterRow(
-            facts.id,
-            max(-_FAR, min(_FAR, facts.failed_at)),
-            *(_cut(facts.cause), _cut(facts.code), _cut(facts.destination), _cut(facts.origin.topic)),
-            *(_cut(facts.field), _cut(facts.vendor)),
-            record.key,
-            facts.message,
-            max(0, min(facts.replays, 1 << 30)),
-            "open",
-            0,
-            (record.partition, record.offset),
-        )
-        self.put(row, packed(facts.dedup_id), noted)
-
-    def put(self, row: DeadLetterRow, event: bytes, noted: int) -> None:
-        """Add a row of the event with this packed id."""
-        self.ids.add(row.id)
-        self.events.add_packed(event)
-        self.failed.append(row.failed_at)
-        self.resolved.append(row.resolved_at)
-        self.partitions.append(row.place[0])
-        self.offsets.append(row.place[1])
-        self.replays.append(row.replays)
-        self.states.append(STATES.index(row.state))
-        self.noted.append(noted)
-        for name, column in self.columns.items():
-            column.add(getattr(row, name))
-        self.keys.add((row.key or b"")[:KEY_LIMIT])
-        self.keyless.append(row.key is None)
-        self.messages.add(row.message.encode(errors="replace")[:MESSAGE_LIMIT])
-
-    def key(self, row: int) -> bytes | None:
-        """Return the beginning of a dead letter's key, None where it has none."""
-        return None if self.keyless[row] else self.keys[row]
-
-    def row(self, number: int) -> DeadLetterRow:
-        """Return a dead letter."""
-        columns = self.columns
-        return DeadLetterRow(
-            self.ids[number],
-            self.failed[number],
-            *(columns["cause"][number], columns["code"][number], columns["destination"][number]),
-            *(columns["topic"][number], columns["field"][number], columns["vendor"][number]),
-            self.key(number),
-            self.messages[number].decode(errors="ignore"),  # it may be cut within a character
-            self.replays[number],
-            STATES[self.states[number]],
-            self.resolved[number],
-            (self.partitions[number], self.offsets[number]),
-        )
+MOST_BYTES: Final = 256 << 20
+"""Bytes of memory that all of them take at most, about: a pod's memory is limited whatever keys and messages hold."""
 
 
 class KindCount(NamedTuple):
@@ -254,15 +66,31 @@ class Query:
     until: int | None = None
     resolved: bool = False
     ids: frozenset[str] = frozenset()
+    conditions: tuple[str, ...] = ()
+    """Conditions as `--where` takes them about what the index does not keep: headers, fields of the event."""
+    contains: str | None = None
+    """Text that the record's key or value contains."""
+
+    @property
+    def searched(self) -> Searched | None:
+        """What only a search of the records can decide; None if the index decides everything."""
+        return (self.conditions, self.contains) if self.conditions or self.contains is not None else None
 
     def as_filter(self) -> Filter:
         """Return the same as a filter for reading the topic itself."""
+        found = parse_where(self.conditions)
         where = {name: frozenset({value}) for name, value in self.where if name != "topic"}
         if self.ids:
             where["id"] = self.ids
-        topics = frozenset(value for name, value in self.where if name == "topic")
-        key = None if self.key is None else self.key.encode(errors="surrogateescape")
-        return Filter(where, self.since, key, topics, self.until)
+        return replace(
+            found,
+            where={**found.where, **where},
+            since=self.since,
+            until=self.until,
+            key=None if self.key is None else self.key.encode(errors="surrogateescape"),
+            topics=frozenset(value for name, value in self.where if name == "topic"),
+            contains=None if self.contains is None else self.contains.encode(errors="surrogateescape"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +122,8 @@ class DeadLetterIndex:
         self._order = array("I")
         self._found: dict[Query, array[int]] = {}
         self._found_at = -1
+        self._verdicts: OrderedDict[Searched, bytearray] = OrderedDict()
+        """What searches of the records found, by the rows of `States`, which never change."""
 
     def __len__(self) -> int:
         """Return how many dead letters there are, including resolved ones."""
@@ -314,7 +144,8 @@ class DeadLetterIndex:
                     self.foreign += 1
                 else:
                     self._put(record, found)
-            if len(self) > self._limit * _SLACK or self._gone > max(1000, len(self)):
+            full = len(self) > self._limit * _SLACK or self._columns.size > MOST_BYTES
+            if full or self._gone > max(1000, len(self)):
                 self._compact()
                 show = True
             self.version += show
@@ -348,7 +179,7 @@ class DeadLetterIndex:
         with self._lock:
             self.version += 1
 
-    def rows(self, query: Query) -> Sequence[int]:
+    def rows(self, query: Query) -> array[int]:
         """Return the row numbers of the wanted dead letters, newest first. Valid until the version changes."""
         with self._lock:
             if self._found_at != self.version:
@@ -358,7 +189,7 @@ class DeadLetterIndex:
             if found is None:
                 if len(self._found) > 8:
                     self._found.clear()
-                found = self._found[query] = array("I", self._search(query))
+                found = self._found[query] = self._search(query)
             return found
 
     def page(self, query: Query, first: int, count: int) -> tuple[list[DeadLetterRow], int]:
@@ -371,22 +202,18 @@ class DeadLetterIndex:
         """Return how many of the wanted dead letters have each value of a name, most frequent first."""
         with self._lock:
             column = self._columns.columns[name]
-            numbers = Counter(map(column.rows.__getitem__, self.rows(query)))
-            return [(column.texts[number], count) for number, count in numbers.most_common()]
+            numbers = scan.tally(self.rows(query), column.rows, len(column.texts))
+            found = [(text, number) for text, number in zip(column.texts, numbers, strict=True) if number]
+            return sorted(found, key=lambda each: -each[1])
 
     def kinds(self, query: Query) -> list[KindCount]:
         """Return the wanted dead letters by cause, code and destination, most frequent first."""
         with self._lock:
             columns = [self._columns.columns[name] for name in ("cause", "code", "destination")]
             cause, code, to = (column.rows for column in columns)
-            found: dict[tuple[int, int, int], list[int]] = {}
-            for row in self.rows(query):
-                at = self._columns.failed[row]
-                numbers = found.setdefault((cause[row], code[row], to[row]), [0, at, at])
-                numbers[0] += 1
-                numbers[1] = at  # rows come newest first
+            found = scan.kinds(self.rows(query), self._columns.failed, cause, code, to)
             texts = [column.texts for column in columns]
-            kinds = (KindCount(texts[0][a], texts[1][b], texts[2][c], *each) for (a, b, c), each in found.items())
+            kinds = (KindCount(texts[0][a], texts[1][b], texts[2][c], *each) for (a, b, c), each in found)
             return sorted(kinds, key=lambda kind: (-kind.dead_letters, kind))
 
     def histogram(self, query: Query, start: int, end: int, bars: int) -> TimeBuckets:
@@ -396,18 +223,42 @@ class DeadLetterIndex:
         number = (end - first) // width + 1
         with self._lock:
             cause = self._columns.columns["cause"]
-            counts: dict[int, list[int]] = {}
-            for row in self.rows(query):
-                at = (self._columns.failed[row] - first) // width
-                if 0 <= at < number:
-                    counts.setdefault(cause.rows[row], [0] * number)[at] += 1
-            return TimeBuckets(first, width, {cause.texts[number]: bins for number, bins in counts.items()})
+            found = scan.bins(self.rows(query), self._columns.failed, cause.rows, first, width, number)
+            return TimeBuckets(first, width, {cause.texts[each]: counts.tolist() for each, counts in found.items()})
 
     def span(self, query: Query) -> tuple[int, int] | None:
         """Return when the first and the last of the wanted dead letters failed; None where there are none."""
         with self._lock:
             rows = self.rows(query)
             return (self._columns.failed[rows[-1]], self._columns.failed[rows[0]]) if rows else None
+
+    def unsearched(self, query: Query) -> list[tuple[int, int]]:
+        """Return the places of the dead letters that match, as far as the index knows, and no search has looked at."""
+        if query.searched is None:
+            return []
+        with self._lock:
+            rows = self.rows(replace(query, conditions=(), contains=None))
+            columns = self._columns
+            left = scan.judged(rows, columns.noted, self._verdict(query.searched), 0)
+            return [(columns.partitions[row], columns.offsets[row]) for row in left]
+
+    def judge(self, searched: Searched, looked: Iterable[tuple[str, bool]]) -> None:
+        """Note which dead letters, by their ids, a search has looked at, and whether they match."""
+        with self._lock:
+            verdicts = self._verdict(searched)
+            for identity, matches in looked:
+                noted = self._states.row(identity)
+                if noted is not None:
+                    verdicts[noted] = _MATCHES if matches else 1
+            self.version += 1
+
+    def give_up(self, searched: Searched, places: Iterable[tuple[int, int]]) -> None:
+        """Note that no search finds the records at these places: Kafka has deleted them."""
+        with self._lock:
+            wanted, columns, verdicts = set(places), self._columns, self._verdict(searched)
+            for row, noted in enumerate(columns.noted):
+                if (columns.partitions[row], columns.offsets[row]) in wanted:
+                    verdicts[noted] = verdicts[noted] or 1
 
     def find(self, identity: str) -> DeadLetterRow | None:
         """Return the dead letter with this id."""
@@ -457,48 +308,66 @@ class DeadLetterIndex:
             self._columns.states[row] = STATES.index(state)
             self._columns.resolved[row] = _millis(resolution.at)
 
-    def _search(self, query: Query) -> Iterable[int]:
+    def _search(self, query: Query) -> array[int]:
         """Return the wanted rows; each condition looks only at what the conditions before it left."""
         columns = self._columns
         if len(self._order) != len(columns):
-            # Almost in order already, so sorting it again is quick.
-            rows = [*range(len(columns) - 1, len(self._order) - 1, -1), *self._order]
-            self._order = array("I", sorted(rows, key=columns.failed.__getitem__, reverse=True))
+            fresh = sorted(
+                range(len(columns) - 1, len(self._order) - 1, -1), key=columns.failed.__getitem__, reverse=True
+            )
+            self._order = scan.merged(self._order, array("I", fresh), columns.failed)
         begin = 0 if query.until is None else self._not_after(query.until)
         end = len(self._order) if query.since is None else self._not_after(query.since - 1)
         most = _GONE if query.resolved else 1
-        states = columns.states
-        found = [row for row in self._order[begin:end] if states[row] < most]
+        found = scan.below(self._order, begin, end, columns.states, most)
         if query.ids:
             wanted = {row for identity in query.ids if (row := self._row(identity)) is not None}
-            found = [row for row in found if row in wanted]
+            found = array("I", (row for row in found if row in wanted))
         for name, text in query.where:
-            column = columns.columns[name].rows
-            number = columns.columns[name].numbers.get(text, -1)
-            found = [row for row in found if column[row] == number]
+            if name in PLACE:
+                numbers = columns.origin_partitions if name == "partition" else columns.origin_offsets
+                number = int(text)
+            else:
+                numbers = columns.columns[name].rows
+                number = columns.columns[name].numbers.get(text, -1)
+            found = scan.equal(found, numbers, number)
         if query.key is not None:
             key = query.key.encode(errors="surrogateescape")[:KEY_LIMIT]
-            found = [row for row in found if columns.key(row) == key]
+            found = array("I", (row for row in found if columns.key(row) == key))
+        if query.searched is not None:
+            found = scan.judged(found, columns.noted, self._verdict(query.searched), _MATCHES)
         return found
+
+    def _verdict(self, searched: Searched) -> bytearray:
+        """Return what a search found so far, with room for every dead letter that was noted since."""
+        verdicts = self._verdicts.setdefault(searched, bytearray())
+        self._verdicts.move_to_end(searched)
+        if len(self._verdicts) > _SEARCHES:
+            self._verdicts.popitem(last=False)
+        verdicts.extend(bytes(len(self._states) - len(verdicts)))
+        return verdicts
 
     def _not_after(self, time: int) -> int:
         """Return the first place in the order (newest first) of what failed at `time` or before."""
         return bisect_left(self._order, -time, key=lambda row: -self._columns.failed[row])
 
     def _compact(self) -> None:
-        """Keep `limit` dead letters: unresolved before resolved, then the newest."""
-        old, new = self._columns, DeadLetterColumns()
+        """Keep as many dead letters as there is room for: unresolved before resolved, then the newest."""
+        old = self._columns
+        room = self._limit
+        if old.size > MOST_BYTES:
+            room = min(room, int(len(old) * MOST_BYTES / old.size / _SLACK))
         kept = sorted(
             (row for row, state in enumerate(old.states) if state != _GONE),
             key=lambda row: (old.states[row] != 0, -old.failed[row]),
         )
-        self.forgotten += sum(not old.states[row] for row in kept[self._limit :])
-        for row in kept[self._limit :]:
+        self.forgotten += sum(not old.states[row] for row in kept[room:])
+        for row in kept[room:]:
             self._row_of[old.noted[row]] = -1
-        for row in sorted(kept[: self._limit]):
-            self._row_of[old.noted[row]] = len(new)
-            new.put(old.row(row), old.events.packed(row), old.noted[row])
-        self._columns, self._order, self._gone = new, array("I"), 0
+        old.keep(array("I", sorted(kept[:room])))
+        for row, noted in enumerate(old.noted):
+            self._row_of[noted] = row
+        self._order, self._gone = array("I"), 0
 
 
 def _parsed(record: Record) -> Resolution | ParsedDeadLetter | None:
@@ -507,10 +376,6 @@ def _parsed(record: Record) -> Resolution | ParsedDeadLetter | None:
         return parse_resolution(record) or parse(record.headers)
     except Exception:  # noqa: BLE001 -- anyone may write to the topic: no record may end the thread that reads it
         return None
-
-
-def _cut(text: str | None) -> str:
-    return (text or "")[:TEXT_LIMIT]
 
 
 def round_width(span: int, bars: int) -> int:
@@ -536,20 +401,3 @@ def _millis(text: str) -> int:
         return int(datetime.fromisoformat(text).timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
         return 0
-
-
-def is_uuid(text: str) -> bool:
-    """Whether a text is a UUID in the one form in which it comes back from its bytes."""
-    if len(text) != 36 or text[8] + text[13] + text[18] + text[23] != "----" or text != text.lower():
-        return False
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
-
-
-def packed(identity: str) -> bytes:
-    """Return a UUID as its sixteen bytes, and of any other text a hash of sixteen bytes."""
-    if is_uuid(identity):
-        return bytes.fromhex(identity.replace("-", ""))
-    return blake2b(identity.encode(errors="surrogatepass"), digest_size=16).digest()

@@ -18,6 +18,7 @@ from connector.console.formatting import duration, plural
 from connector.console.index import Query
 from connector.console.masking import Mask
 from connector.console.queries import LIST, address
+from connector.dead_letters.export import Format
 from connector.dead_letters.replay import Kept, Order, ReplayService, Step
 from connector.errors import ConnectorError
 from connector.tasks import place_of
@@ -45,7 +46,10 @@ class Reason:
 
 @dataclass(slots=True)
 class Job:
-    """One action on some dead letters and its progress. Times are epoch seconds; `expected` is how many matched."""
+    """One action on some dead letters and its progress. Times are epoch seconds; `expected` is how many matched.
+
+    `form` is an export's.
+    """
 
     number: int
     action: Action
@@ -54,6 +58,7 @@ class Job:
     order: Order
     expected: int
     started: float
+    form: Format = "jsonl"
     state: State = "running"
     ended: float | None = None
     done: int = 0
@@ -123,7 +128,7 @@ class Jobs:
         """Return a job."""
         return self._jobs.get(number)
 
-    def begin(self, action: Action, who: str, query: Query, order: Order, expected: int) -> Job:
+    def begin(self, action: Action, who: str, query: Query, order: Order, expected: int, form: Format = "jsonl") -> Job:
         """Create a job, which `run` starts. Raises `Busy` if another job that writes is running.
 
         Kafka would let the new one take over, and the other one would fail half-way.
@@ -132,7 +137,7 @@ class Jobs:
         other = next((job for job in self._jobs.values() if job.state == "running" and job.action in writes), None)
         if action in writes and other is not None:
             raise Busy(f"{other.action} {other.number} is running; wait until it is done, or stop it")
-        job = Job(next(self._numbers), action, who, query, order, expected, self._clock.wall())
+        job = Job(next(self._numbers), action, who, query, order, expected, self._clock.wall(), form)
         self._jobs[job.number] = job
         for number, old in list(self._jobs.items()):
             # An export that was never downloaded stays running for ever; it may be dropped.

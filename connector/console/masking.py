@@ -19,8 +19,11 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+from connector.dead_letters.filters import EVENT
+from connector.dead_letters.filters import HEADER as _HEADER
 from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
+from connector.records import Headers, Record
 
 HIDDEN: Final = "•••"
 KEY: Final = "$key"
@@ -64,6 +67,22 @@ class Mask:
         hidden: set[str] = set()
         return self._walk(event, (), hidden), hidden
 
+    def check_search(self, conditions: Iterable[str], contains: str | None) -> None:
+        """Refuse a search that would find hidden values by guessing. Raises `ValueError` that says which."""
+        if contains is not None and self:
+            raise ValueError("text in the payload cannot be searched for, because console.mask hides fields of it")
+        for condition in conditions:
+            name = condition.partition("=")[0]
+            path = tuple(name.removeprefix(EVENT).split(".")) if name.startswith(EVENT) else ()
+            if self._hides(path) or (name.startswith(_HEADER) and self.header(name.removeprefix(_HEADER))):
+                raise ValueError(f"{name} cannot be searched for, because console.mask hides it")
+
+    def _hides(self, path: tuple[str, ...]) -> bool:
+        """Whether a value, what it is in, or something in it may be hidden."""
+        beginnings = [path[:count] for count in range(1, len(path) + 1)]
+        inside = any(names[:count] == path[-count:] for names in self._paths for count in range(1, len(names)))
+        return inside or any(each[-len(names) :] == names for each in beginnings for names in self._paths)
+
     def listed_key(self, key: bytes | None) -> str | None:
         """Return a key for a list, where no event is decoded: it may be the value of a hidden field."""
         if key is None or not self:
@@ -106,17 +125,26 @@ class MaskedRecord:
     decoded: bool
 
     @classmethod
-    def of(cls, dead_letter: DeadLetterEntry | None, inspection: Inspection | None, mask: Mask) -> MaskedRecord:
-        """Hide what the mask names, and its values wherever else they occur."""
+    def of(
+        cls,
+        dead_letter: DeadLetterEntry | None,
+        inspection: Inspection | None,
+        mask: Mask,
+        record: Record | None = None,
+    ) -> MaskedRecord:
+        """Hide what the mask names, and its values wherever else they occur; `record` is one that is no dead letter."""
+        key: bytes | None = None if record is None else record.key
+        headers: Headers = () if record is None else record.headers
+        if dead_letter is not None:
+            key, headers = dead_letter.record.key, dead_letter.facts.original
         if inspection is None or inspection.schema is None:
             return cls(mask, None, (), decoded=False)
         event, found = mask.apply(inspection.event)
-        if dead_letter is not None:
-            if mask.key and dead_letter.record.key is not None:
-                found.update(_leaves(_text(dead_letter.record.key)))
-            for name, value in dead_letter.facts.original:
-                if mask.header(name) and value is not None:
-                    found.update(_leaves(_text(value)))
+        if mask.key and key is not None:
+            found.update(_leaves(_text(key)))
+        for name, value in headers:
+            if mask.header(name) and value is not None:
+                found.update(_leaves(_text(value)))
         hidden = tuple(sorted((text for text in found if text.strip()), key=len, reverse=True))
         return cls(mask, _cover_event(event, hidden) if hidden else event, hidden, decoded=True)
 

@@ -12,8 +12,8 @@ from connector.console.members import DestinationView, MemberResponse, Partition
 from connector.console.queries import member_action
 from connector.console.sampling import PartitionBacklog
 
-MemberAction = Literal["hold", "release", "skip"]
-ACTIONS: Final[Mapping[str, MemberAction]] = {"hold": "hold", "release": "release", "skip": "skip"}
+MemberAction = Literal["hold", "release", "probe", "skip"]
+ACTIONS: Final[Mapping[str, MemberAction]] = {"hold": "hold", "release": "release", "probe": "probe", "skip": "skip"}
 _ROWS: Final = 2000
 """Partitions that one page shows, at most; those with the largest backlog."""
 _UNKNOWN: Final = "–"
@@ -220,6 +220,27 @@ def release_question(destination: DestinationView) -> MemberQuestion:
         meaning,
         f"connector release {name}",
         [("action", "release"), ("destination", name)],
+    )
+
+
+def probe_question(destination: DestinationView) -> MemberQuestion:
+    """Return the question before a held destination is probed."""
+    name = destination.name
+    probed = [hold for hold in destination.holds if hold.cause != "operator"]
+    if probed:
+        meaning = [
+            "One record is sent now, in place of the next probe. If the vendor accepts it, the hold ends.",
+            "If not, nothing changes, and the next probe comes later. Secrets from files are read again first.",
+        ]
+    else:
+        meaning = ["Nothing is probed: it is not held, or a person holds it. Release it instead."]
+    return MemberQuestion(
+        "probe",
+        f"Probe {name} now?",
+        f"Probe {name}",
+        meaning,
+        f"connector probe {name}",
+        [("action", "probe"), ("destination", name)],
     )
 
 

@@ -1,4 +1,4 @@
-"""Routes of running members: their tables, and hold, release and skip, each a question first and then audited."""
+"""Routes of running members: their tables, and hold, release, probe and skip, each asked first and then audited."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from connector.console.member_pages import (
     MemberQuestion,
     hold_question,
     members_view,
+    probe_question,
     release_question,
     skip_question,
 )
@@ -76,6 +77,8 @@ class MemberRoutes:
             return hold_question(destination)
         if action == "release":
             return release_question(destination)
+        if action == "probe":
+            return probe_question(destination)
         topic, numbers = str(given.get("topic", "")), [str(given.get(name, "")) for name in ("partition", "offset")]
         if not topic or not all(number.isascii() and number.isdigit() and len(number) < 19 for number in numbers):
             raise ValueError("a skip needs topic, partition and offset")

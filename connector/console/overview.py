@@ -15,6 +15,7 @@ from connector.console.members import DestinationView, Hold, MemberResponse, Wai
 from connector.console.queries import LIST, address, member_action
 from connector.console.rendering import Notice
 from connector.console.sampling import DAY, HOUR, RateSample
+from connector.console.timeline import Happening
 
 RANGES: Final = {"1h": HOUR, "24h": DAY, "7d": 7 * DAY}
 DEFAULT_RANGE: Final = "24h"
@@ -60,6 +61,7 @@ class Situation:
     kafka_trouble: str | None = None
     sampled_at: float | None = None
     links: Links = NO_LINKS
+    happenings: Sequence[Happening] = ()
 
     @property
     def unreachable(self) -> list[MemberResponse]:
@@ -123,6 +125,7 @@ class Card:
     waiting: Sequence[WaitingView]
     more_waiting: int
     action: str
+    probed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,7 @@ class OverviewView:
     ranges: Sequence[str]
     range: str
     dead_letters: DeadLettersPart | None
+    happenings: Sequence[Happening]
 
 
 def overview_view(situation: Situation) -> OverviewView:
@@ -203,6 +207,7 @@ def overview_view(situation: Situation) -> OverviewView:
         ranges=list(RANGES),
         range=situation.range,
         dead_letters=_dead_letters(situation),
+        happenings=situation.happenings,
     )
 
 
@@ -359,6 +364,7 @@ def _card(situation: Situation, destination: DestinationView) -> Card:
         waiting=[_waiting(situation, destination, record) for record in destination.waiting[:_WAITING_SHOWN]],
         more_waiting=max(0, len(destination.waiting) - _WAITING_SHOWN),
         action="release" if destination.held else "hold",
+        probed=any(hold.next_probe is not None for hold in destination.holds),
     )
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Final, Literal, get_args
 
 from aiohttp import web
 
+from connector.console.columns import DeadLetterRow
 from connector.console.dead_letter_detail import Found, detail_view
 from connector.console.dead_letter_list import FILTERS, PAGE_SIZE, Listing, list_view
-from connector.console.index import DeadLetterRow, Query
+from connector.console.index import Query
 from connector.console.overview import DEFAULT_RANGE, RANGES, DeadLetterSummary, Situation, overview_view
-from connector.console.queries import LIST, read_page_number, read_query
+from connector.console.queries import LIST, TIMELINE, read_page_number, read_query
 from connector.console.rendering import html, render
 from connector.console.sampling import HOUR
 from connector.console.state import ConsoleState
@@ -19,6 +21,10 @@ from connector.dead_letters.headers import parse
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.errors import ConnectorError
 
+HAPPENINGS: Final = 8
+"""Events that the first page lists."""
+ROWS: Final = 1000
+"""Events that the timeline's page lists."""
 BUCKETS: Final = 60
 """Bars of a chart, at most."""
 
@@ -35,6 +41,7 @@ class PageRoutes:
         """Return the routes."""
         return [
             web.get("/", self._overview),
+            web.get(TIMELINE, self._timeline),
             web.get(LIST, self._dead_letters),
             web.get(LIST + "/{id:.+}", self._dead_letter),
         ]
@@ -59,10 +66,18 @@ class PageRoutes:
                 kafka_trouble=sampler.kafka_trouble,
                 sampled_at=sampler.sampled_at,
                 links=state.links,
+                happenings=state.happenings()[:HAPPENINGS],
             )
         )
         page = state.page(view.title, "/", live=max(2, round(interval)))
         return html(render("overview.html", page, view))
+
+    async def _timeline(self, _request: web.Request) -> web.Response:
+        """Show what happened in the last 24 hours."""
+        state = self._state
+        page = state.page("Timeline", TIMELINE, live=max(2, round(state.settings.console.interval)))
+        kept = state.settings.console.events_topic is not None
+        return html(render("timeline.html", page, state.happenings()[:ROWS], kept=kept))
 
     def _summary(self, now: float, span: float) -> DeadLetterSummary:
         """Return what the overview shows of dead letters. Searches all of them, so it may take a moment."""
@@ -84,13 +99,17 @@ class PageRoutes:
         page = state.page("Dead letters", LIST)
         try:
             query = read_query(request.query, page.now)
+            state.mask.check_search(query.conditions, query.contains)
         except ValueError as error:
             return html(render("message.html", page, message=str(error), kind="warn", back=LIST), 400)
         listing = await asyncio.to_thread(self._listing, query, read_page_number(request.query))
+        if listing.left or (listing.search is not None and listing.search.running):
+            page = state.page("Dead letters", LIST, live=2)
         return html(render("dead_letters.html", page, list_view(listing, state.mask)))
 
     def _listing(self, query: Query, number: int) -> Listing:
         index, feed = self._state.index, self._state.feed
+        search = self._state.searches.of(query)
         rows, total = index.page(query, (number - 1) * PAGE_SIZE, PAGE_SIZE)
         if not rows and total:
             number = -(-total // PAGE_SIZE)
@@ -100,7 +119,7 @@ class PageRoutes:
         for name in names:
             # Each filter offers what the other filters leave, so that its own value can be changed.
             where = tuple(condition for condition in query.where if condition[0] != name)
-            others = Query(where, query.key, query.since, query.until, query.resolved)
+            others = replace(query, where=where, ids=frozenset())
             choices[name] = index.counts(others, name)
         span = index.span(query)
         buckets = None if span is None else index.histogram(query, span[0], span[1], BUCKETS)
@@ -115,6 +134,7 @@ class PageRoutes:
             left=feed.left,
             read=len(index),
             foreign=index.foreign,
+            search=search,
         )
 
     async def _dead_letter(self, request: web.Request) -> web.Response:

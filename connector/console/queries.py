@@ -8,20 +8,27 @@ from typing import Final, Protocol
 from urllib.parse import urlencode
 
 from connector.config.models import parse_duration
+from connector.console.columns import NAMES
 from connector.console.formatting import moment
-from connector.console.index import NAMES, Query
+from connector.console.index import PLACE, Query
 from connector.console.members import WaitingRecord
+from connector.dead_letters.export import FORMATS, Format
+from connector.dead_letters.filters import parse_where
 from connector.dead_letters.replay import MAX_REPLAYS, Edit, Order
 
 LIST: Final = "/dead-letters"
 """The address of the list of dead letters."""
 MEMBERS: Final = "/members"
+TIMELINE: Final = "/timeline"
 """The address of the page of members and partitions."""
 ANY: Final = "*"
 """A filter field with this text accepts every value; an empty text asks for dead letters without one."""
 RATE: Final = 1000.0
 """Dead letters a second of a replay, unless the form says otherwise; as for `connector dlq replay`."""
 _IDS: Final = 200
+MOST_CONDITIONS: Final = 5
+"""Conditions on headers and fields of the event in one query."""
+_MOST_OFFSETS: Final = 1 << 63
 _LONGEST: Final = 1e11
 
 
@@ -43,13 +50,20 @@ def read_query(given: Fields, now: float) -> Query:
     ids = [identity for identity in given.getall("id", []) if identity]
     if len(ids) > _IDS:
         raise ValueError(f"at most {_IDS} dead letters can be selected one by one; use the filters")
+    places = tuple((name, _place(name, text)) for name in PLACE if (text := _field(given, name)))
+    conditions = tuple(dict.fromkeys(text.strip() for text in given.getall("where", []) if text.strip()))
+    if len(conditions) > MOST_CONDITIONS:
+        raise ValueError(f"at most {MOST_CONDITIONS} conditions on headers and fields of the event are allowed")
+    parse_where(conditions)
     return Query(
-        where,
+        (*where, *places),
         _field(given, "key") or None,
         _time(_field(given, "since"), now, last=False),
         _time(_field(given, "until"), now, last=True),
         bool(_field(given, "all")),
         frozenset(ids),
+        conditions,
+        _field(given, "contains") or None,
     )
 
 
@@ -67,6 +81,15 @@ def read_order(given: Fields, query: Query) -> Order:
     if most < 1:
         raise ValueError("max_replays must be 1 or more")
     return Order(query.as_filter(), bool(_field(given, "force")), tuple(edits), most, rate)
+
+
+def read_format(given: Fields) -> Format:
+    """Return the format of an export. Raises `ValueError` that says what is allowed."""
+    text = _field(given, "format") or "jsonl"
+    found = next((form for form in FORMATS if form == text), None)
+    if found is None:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {text!r}")
+    return found
 
 
 def read_page_number(given: Mapping[str, str]) -> int:
@@ -91,9 +114,8 @@ def member_action(action: str, destination: str, record: WaitingRecord | None = 
 
 def query_fields(query: Query) -> list[tuple[str, str]]:
     """Return a query as the fields of an address or a form; `read_query` reads them."""
-    found = list(query.where)
-    if query.key is not None:
-        found.append(("key", query.key))
+    found = [*query.where, *(("where", condition) for condition in query.conditions)]
+    found += [(name, text) for name, text in (("key", query.key), ("contains", query.contains)) if text is not None]
     found += [(name, time_field(at)) for name, at in (("since", query.since), ("until", query.until)) if at is not None]
     if query.resolved:
         found.append(("all", "1"))
@@ -104,6 +126,13 @@ def time_field(millis: int) -> str:
     """Return epoch milliseconds as an address carries them: UTC, to the millisecond where there are any."""
     text = moment(millis // 1000, "%Y-%m-%dT%H:%M:%S")
     return f"{text}.{millis % 1000:03}" if millis % 1000 else text
+
+
+def _place(name: str, text: str) -> str:
+    """Return a partition or an offset as headers write it. Raises `ValueError` for any other text."""
+    if not (text.isascii() and text.isdigit() and int(text) < _MOST_OFFSETS):
+        raise ValueError(f"{name} must be a whole number from 0 on")
+    return str(int(text))
 
 
 def _number(given: Fields, name: str, default: float) -> float:

@@ -27,6 +27,7 @@ from connector.console.members import (
     growth,
     read_response,
 )
+from connector.console.timeline import Chronicle, TimelineEvent, read_events
 from connector.errors import ConnectorError
 
 HOUR: Final = 3600.0
@@ -34,12 +35,16 @@ DAY: Final = 24 * HOUR
 MINUTE: Final = 60.0
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)
+GONE_SECONDS: Final = 600.0
+"""How long a port of a range that answered before is shown as unreachable."""
 _MEMBERS: Final = 64
 """Members that are asked, at most."""
 _BODY: Final = 8 << 20
 """Bytes of one answer that are read, at most."""
 _log = structlog.get_logger()
 
+_OVERLAP: Final = 60.0
+"""Seconds by which a member's events are asked for again, because its clock may differ from ours."""
 _KAFKA_PATIENCE: Final = 2.0
 """Seconds that a sample waits for Kafka; then it goes on with the members, so that the page does not get old."""
 _KAFKA_SILENT: Final = 6.0
@@ -124,13 +129,25 @@ class Sampler:
     """The current state of members, destinations and backlog, and its history. `run` until it is cancelled."""
 
     def __init__(
-        self, members: Sequence[str], names: Sequence[str], backlog: Backlog, *, interval: float, clock: Clock
+        self,
+        members: Sequence[str],
+        names: Sequence[str],
+        backlog: Backlog,
+        *,
+        interval: float,
+        clock: Clock,
+        chronicle: Chronicle | None = None,
+        sparse: bool = False,
     ) -> None:
         self._members = [URL(member) for member in members]
         self._names = names
         self._backlog = backlog
         self._interval = interval
         self._clock = clock
+        self._chronicle = Chronicle() if chronicle is None else chronicle
+        self._events_since: dict[str, float] = {}
+        self._sparse = sparse
+        self._answered_at: dict[str, float] = {}
         self._before: dict[str, tuple[float, Counts]] = {}
         self.history = SampleHistory(interval)
         """The charts' data."""
@@ -167,7 +184,7 @@ class Sampler:
     async def sample(self, session: aiohttp.ClientSession) -> None:
         """Ask every member and Kafka once."""
         addresses = [each for member in self._members for each in await _addresses(member)][:_MEMBERS]
-        asking = asyncio.gather(*(_ask(session, member, host) for member, host in addresses))
+        asking = asyncio.gather(*(self._ask(session, member, host) for member, host in addresses))
         known, responses = await asyncio.gather(self._ask_kafka(), asking)
         self.targets = {str(member.origin()): (member, host) for member, host in addresses}
         total = self._rates(responses)
@@ -177,7 +194,7 @@ class Sampler:
                 if metric == LAG:
                     lag[topic] = lag.get(topic, 0.0) + value
         answered = any(response.trouble is None for response in responses)
-        self.responses = responses
+        responses = self.responses = self._there(responses)
         self.destinations = destinations(self._names, responses)
         self.sampled_at = self._clock.wall()
         self.history.add(
@@ -189,6 +206,29 @@ class Sampler:
                 sum(_of_metric(total, CONSUMED).values()) if answered else None,
             )
         )
+
+    async def _ask(self, session: aiohttp.ClientSession, member: URL, host: str | None) -> MemberResponse:
+        """Return what a member reports of itself, and note what happened there."""
+        response = await _ask(session, member, host)
+        if response.trouble is None:
+            since, now = self._events_since.get(response.address, 0.0), self._clock.wall()
+            events = await _events(session, member, host, since)
+            if events is not None:
+                self._events_since[response.address] = now - _OVERLAP
+                self._chronicle.add(events, now)
+        return response
+
+    def _there(self, responses: list[MemberResponse]) -> list[MemberResponse]:
+        """Return the members that there are: of a range of ports most may be free, and none of them is a member.
+
+        One that answered lately is missing if it no longer does.
+        """
+        now = self._clock.now()
+        self._answered_at.update({each.address: now for each in responses if each.trouble is None})
+        if not self._sparse:
+            return responses
+        gone = now - GONE_SECONDS
+        return [each for each in responses if self._answered_at.get(each.address, gone) > gone] or responses[:1]
 
     def _rates(self, responses: Sequence[MemberResponse]) -> dict[tuple[str, str], float]:
         """Return the growth of each counter a second, over all members, since each was asked before."""
@@ -283,6 +323,18 @@ async def _ask(session: aiohttp.ClientSession, member: URL, host: str | None) ->
     if not isinstance(status, dict):
         return MemberResponse(address, trouble="/status is not a JSON object; is this a connector's port?")
     return read_response(address, status, metrics, ready)
+
+
+async def _events(
+    session: aiohttp.ClientSession, member: URL, host: str | None, since: float
+) -> list[TimelineEvent] | None:
+    """Return what happened at a member from a time (epoch seconds) on; None where it does not say, as an older one."""
+    headers = {} if host is None else {"Host": host}
+    try:
+        found = await _json(session, (member / "events").with_query(since=f"{max(0.0, since):.3f}"), headers)
+    except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError, OSError):
+        return None
+    return read_events(found)
 
 
 async def _readiness(session: aiohttp.ClientSession, address: URL, headers: Mapping[str, str]) -> Any:

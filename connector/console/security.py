@@ -237,17 +237,7 @@ class SignInGuard:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let through what passes the checks, and set the security headers on every answer."""
-        try:
-            response = await self._pass(request, handler)
-        except web.HTTPException as answer:
-            answer.headers.update(HEADERS)
-            raise
-        if not response.prepared:
-            response.headers.update({name: value for name, value in HEADERS.items() if name not in response.headers})
-        return response
-
-    async def _pass(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let through what passes the checks."""
         # A connection's requests are handled one after the other in the same context.
         _caller.set(None)
         if not host_allowed(request.headers.get("Host", ""), self._names):

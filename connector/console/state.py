@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -17,7 +18,9 @@ from connector.console.links import Links
 from connector.console.masking import Mask
 from connector.console.rendering import Page
 from connector.console.sampling import Backlog, Sampler
+from connector.console.search import Searches, SearchPorts
 from connector.console.security import ProxySignIn, Session, SignInGuard, caller
+from connector.console.timeline import Chronicle, Happening, read_events
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.reader import DeadLetterEntry
@@ -33,23 +36,31 @@ class ConsolePorts:
 
     `tail` follows the dead-letter topic, `fetch` returns its records at some partitions and offsets, and `dead_letters`
     reads those that match a filter (with True the resolved ones too) and reports its progress. `inspect` decodes and
-    prepares a dead letter by today's rules. All raise `ConnectorError` if they cannot.
+    prepares a dead letter by today's rules; `decode` only decodes it. `search` reads for searches. All raise
+    `ConnectorError` if they cannot. `own_events` is what this process did; `past_events` blocks, and returns what the
+    topic of events has from a time (epoch seconds) on.
     """
 
     tail: Callable[[], Tail]
     fetch: Callable[[Sequence[tuple[int, int]]], Sequence[Record]]
     dead_letters: Callable[[Filter, bool, Progress], Iterator[DeadLetterEntry]]
     inspect: Callable[[DeadLetterEntry], Awaitable[Inspection]]
+    decode: Callable[[DeadLetterEntry], Awaitable[Inspection]]
+    search: SearchPorts
     replays: ReplayService
     backlog: Backlog
     audit: AuditTopic | None
     clock: Clock
+    own_events: Callable[[], Sequence[Mapping[str, Any]]] = tuple
+    past_events: Callable[[float], Sequence[Mapping[str, Any]]] | None = None
 
 
 class ConsoleState:
     """One console's memory; created once, before it listens."""
 
-    def __init__(self, settings: Settings, members: Sequence[str], ports: ConsolePorts) -> None:
+    def __init__(
+        self, settings: Settings, members: Sequence[str], ports: ConsolePorts, *, sparse: bool = False
+    ) -> None:
         own = settings.console
         proxy = None
         if own.proxy is not None:
@@ -57,16 +68,29 @@ class ConsoleState:
         self.settings = settings
         self.ports = ports
         self.clock = ports.clock
-        self.mask = Mask(own.mask)
+        self.mask = Mask([*own.mask, *settings.hashed_paths])
         self.links = Links(own.links)
         self.guard = SignInGuard(roles=own.roles, names=own.hosts, clock=ports.clock, proxy=proxy)
         self.index = DeadLetterIndex(own.letters)
         self.feed = Feed(self.index, ports.tail)
+        self.searches = Searches(self.index, ports.search)
+        self.chronicle = Chronicle()
         self.sampler = Sampler(
-            members, list(settings.destinations), ports.backlog, interval=own.interval, clock=ports.clock
+            members,
+            list(settings.destinations),
+            ports.backlog,
+            interval=own.interval,
+            clock=ports.clock,
+            chronicle=self.chronicle,
+            sparse=sparse,
         )
         self.jobs = Jobs(ports.replays, ports.clock)
         self.audit = Audit(ports.audit, ports.clock)
+
+    def happenings(self) -> list[Happening]:
+        """Return what happened in the last day, the newest first."""
+        self.chronicle.add(read_events(list(self.ports.own_events())), self.clock.wall())
+        return self.chronicle.happenings()
 
     def session(self) -> Session:
         """Return the session of a request that passed the checks. Raises `LookupError` for any other."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from connector.dead_letters.export import moment
+from connector.dead_letters.block import time_text as moment
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.dead_letters.reader import (

@@ -1,25 +1,58 @@
-"""Dead letters as JSON Lines and as an Avro container file, byte for byte."""
+"""Dead letters as JSON Lines, as CSV, and as an Avro container file."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import IO, Any, Final
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any, Final, Literal, NamedTuple
 
 import orjson
 
-from connector.codec.container_file import write_dead_letters
-from connector.dead_letters.headers import ParsedDeadLetter
+from connector.codec.container_file import DeadLetterFile
+from connector.dead_letters.block import time_text
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.records import NO_TIMESTAMP
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+Format = Literal["jsonl", "csv", "avro"]
+
+FORMATS: Final[Mapping[Format, tuple[str, str]]] = {
+    "jsonl": ("JSON Lines", "application/jsonl; charset=utf-8"),
+    "csv": ("CSV", "text/csv; charset=utf-8"),
+    "avro": ("Avro", "application/avro"),
+}
+"""What each format is called, and its type in HTTP."""
+_PIECE: Final = 1 << 20
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet would calculate."""
+
+
+class Content(NamedTuple):
+    """What an export holds of the record itself. A text in place of bytes stands for what is hidden.
+
+    Where fields are `masked`, the event without them stands in for the value.
+    """
+
+    message: str
+    key: bytes | str | None
+    value: bytes | str | None
+    headers: Sequence[tuple[str, bytes | str | None]]
+    event: Any = None
+    masked: bool = False
+
+
+def content_of(dead_letter: DeadLetterEntry) -> Content:
+    """Return everything, byte for byte."""
+    record, facts = dead_letter.record, dead_letter.facts
+    return Content(facts.message, record.key, record.value, facts.original)
 
 
 def facts_json(dead_letter: DeadLetterEntry) -> dict[str, Any]:
     """Return what `list --json` prints of a dead letter: what its headers say, without key and value."""
     facts = dead_letter.facts
+    origin = facts.origin
     return {
         "id": facts.id,
         "state": dead_letter.state,
@@ -32,10 +65,10 @@ def facts_json(dead_letter: DeadLetterEntry) -> dict[str, Any]:
         "http_status": facts.http_status,
         "request_id": facts.request_id,
         "attempts": facts.attempts,
-        "first_attempt": None if facts.first_attempt is None else moment(facts.first_attempt),
-        "failed_at": moment(facts.failed_at),
-        "origin": {"topic": facts.origin.topic, "partition": facts.origin.partition, "offset": facts.origin.offset},
-        "origin_timestamp": None if facts.origin_timestamp == NO_TIMESTAMP else moment(facts.origin_timestamp),
+        "first_attempt": None if facts.first_attempt is None else time_text(facts.first_attempt),
+        "failed_at": time_text(facts.failed_at),
+        "origin": {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset},
+        "origin_timestamp": None if facts.origin_timestamp == NO_TIMESTAMP else time_text(facts.origin_timestamp),
         "dedup_id": facts.dedup_id,
         "group": facts.group,
         "replays": facts.replays,
@@ -43,58 +76,162 @@ def facts_json(dead_letter: DeadLetterEntry) -> dict[str, Any]:
     }
 
 
-def record_json(dead_letter: DeadLetterEntry) -> dict[str, Any]:
+def record_json(dead_letter: DeadLetterEntry, content: Content) -> dict[str, Any]:
     """Return what `export` writes as one JSON line: what the headers say, and the original record in base64."""
+    event = {"event": content.event} if content.masked else {}
     return {
         **facts_json(dead_letter),
-        "key": _base64(dead_letter.record.key),
-        "value": _base64(dead_letter.record.value),
-        "headers": [{"name": name, "value": _base64(value)} for name, value in dead_letter.facts.original],
+        "message": content.message,
+        "key": _base64(content.key),
+        "value": _base64(content.value),
+        "headers": [{"name": name, "value": _base64(value)} for name, value in content.headers],
+        **event,
     }
 
 
-def export(dead_letters: Iterable[DeadLetterEntry], out: IO[bytes], form: str) -> int:
-    """Write dead letters as `jsonl` or `avro`, one by one; return how many."""
-    count = 0
+class Exporter:
+    """Writes dead letters in a format, piece by piece."""
 
-    def counting() -> Iterator[DeadLetterEntry]:
-        nonlocal count
-        for dead_letter in dead_letters:
-            count += 1
-            yield dead_letter
+    def __init__(self, form: Format) -> None:
+        self._form = form
+        self._file = DeadLetterFile() if form == "avro" else None
+        self._pieces: list[bytes] = []
+        self._size = 0
+        if form == "csv":
+            # Spreadsheets take a file for UTF-8 only with this mark.
+            self._put("\ufeff".encode() + _csv_line(_CSV))
 
-    if form == "avro":
-        write_dead_letters(out, (_avro(dead_letter) for dead_letter in counting()))
-    else:
-        for dead_letter in counting():
-            out.write(orjson.dumps(record_json(dead_letter)) + b"\n")
+    def add(self, dead_letter: DeadLetterEntry, content: Content) -> None:
+        """Add a dead letter."""
+        if self._file is not None:
+            self._file.add(_avro(dead_letter, content))
+        elif self._form == "csv":
+            self._put(_csv_line(_csv(dead_letter, content)))
+        else:
+            self._put(_json(record_json(dead_letter, content)) + b"\n")
+
+    @property
+    def full(self) -> bool:
+        """Whether enough is written to take a piece away."""
+        return self._file is not None or self._size >= _PIECE
+
+    def take(self, *, last: bool = False) -> bytes:
+        """Return what is ready; with `last` everything. All pieces in their order are the file."""
+        if self._file is not None:
+            return self._file.take(last=last)
+        piece = b"".join(self._pieces)
+        self._pieces, self._size = [], 0
+        return piece
+
+    def _put(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
+
+
+def export(dead_letters: Iterable[DeadLetterEntry], out: IO[bytes], form: Format) -> int:
+    """Write dead letters in a format, one by one; return how many."""
+    exporter, count = Exporter(form), 0
+    for count, dead_letter in enumerate(dead_letters, 1):  # noqa: B007 -- the last number is the count
+        exporter.add(dead_letter, content_of(dead_letter))
+        if exporter.full:
+            out.write(exporter.take())
+    out.write(exporter.take(last=True))
     return count
 
 
-def moment(millis: int) -> str:
-    """Return epoch milliseconds as ISO 8601 in UTC; outside the years 1 to 9999, as a number."""
+def _json(value: Any) -> bytes:
+    """Return JSON. What a text cannot be in UTF-8, half of a surrogate pair, becomes a question mark."""
     try:
-        text = (_EPOCH + timedelta(milliseconds=millis)).isoformat(timespec="milliseconds")
-    except OverflowError:
-        return str(millis)
-    return text.replace("+00:00", "Z")
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        return _json_of_anything(value)
 
 
-def _avro(dead_letter: DeadLetterEntry) -> Mapping[str, Any]:
-    facts: ParsedDeadLetter = dead_letter.facts
+def _json_of_anything(value: Any) -> bytes:
+    """Return JSON of what orjson refuses: integers of more than 64 bits, and half surrogates."""
+    return json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace")
+
+
+_CSV: Final = (
+    *("id", "state", "failed_at", "cause", "code", "field", "message", "vendor", "destination", "http_status"),
+    *("request_id", "attempts", "first_attempt", "origin_topic", "origin_partition", "origin_offset"),
+    *("origin_timestamp", "dedup_id", "group", "replays", "edited", "key", "key_base64", "value_base64"),
+    *("headers", "event"),
+)
+
+
+def _csv(dead_letter: DeadLetterEntry, content: Content) -> list[str]:
+    """Return the cells of a row: texts as they are read, bytes in base64, headers and event as JSON."""
+    row = facts_json(dead_letter)
+    row |= {f"origin_{name}": value for name, value in row["origin"].items()}
+    row |= {
+        "message": content.message,
+        "edited": " ".join(row["edited"]),
+        "key": content.key if isinstance(content.key, str) else _readable(content.key),
+        "headers": _json([[name, _base64(value)] for name, value in content.headers]).decode(),
+        "event": "" if content.event is None else _json(content.event).decode(),
+    }
+    # Not guarded: neither digits nor base64 can be a formula that does anything.
+    plain = {"key_base64": _base64(content.key), "value_base64": _base64(content.value)}
+    cells = [row[name] if name in row else plain[name] for name in _CSV]
+    return [_guarded(cell) if name in row else cell or "" for name, cell in zip(_CSV, cells, strict=True)]
+
+
+def _guarded(cell: Any) -> str:
+    """Return a cell's text, with a quote in front where a spreadsheet would run it as a formula."""
+    text = "" if cell is None else str(cell)
+    return f"'{text}" if isinstance(cell, str) and text.startswith(_FORMULA) else text
+
+
+def _readable(key: bytes | None) -> str:
+    """Return a key as text; empty if it is none."""
+    try:
+        text = (key or b"").decode()
+    except UnicodeDecodeError:
+        return ""
+    return text if text.isprintable() else ""
+
+
+def _csv_line(cells: Sequence[str]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line).writerow(cells)
+    return line.getvalue().encode(errors="replace")
+
+
+def _avro(dead_letter: DeadLetterEntry, content: Content) -> dict[str, Any]:
+    facts = dead_letter.facts
     return {
-        **{name: getattr(facts, name) for name in ("id", "cause", "message", "dedup_id", "group", "failed_at")},
-        **{name: getattr(facts, name) for name in ("replays", "attempts", "code", "field", "vendor", "destination")},
-        **{name: getattr(facts, name) for name in ("request_id", "first_attempt", "http_status")},
-        **{f"origin_{name}": value for name, value in facts.origin._asdict().items()},
+        "id": facts.id,
+        "cause": facts.cause,
+        "message": content.message,
+        "dedup_id": facts.dedup_id,
+        "group": facts.group,
+        "failed_at": facts.failed_at,
+        "replays": facts.replays,
+        "attempts": facts.attempts,
+        "code": facts.code,
+        "field": facts.field,
+        "vendor": facts.vendor,
+        "destination": facts.destination,
+        "request_id": facts.request_id,
+        "first_attempt": facts.first_attempt,
+        "http_status": facts.http_status,
+        "origin_topic": facts.origin.topic,
+        "origin_partition": facts.origin.partition,
+        "origin_offset": facts.origin.offset,
         "origin_timestamp": None if facts.origin_timestamp == NO_TIMESTAMP else facts.origin_timestamp,
         "resolved": None if dead_letter.state == "open" else dead_letter.state,
-        "edited": list(facts.edited),
-        "key": dead_letter.record.key,
-        "value": dead_letter.record.value,
-        "headers": [{"name": name, "value": value} for name, value in facts.original],
+        "event": None if content.event is None else _json(content.event).decode(),
+        "edited": facts.edited,
+        "key": _bytes(content.key),
+        "value": _bytes(content.value),
+        "headers": [{"name": name, "value": _bytes(value)} for name, value in content.headers],
     }
 
 
-def _base64(data: bytes | None) -> str | None:
-    return None if data is None else base64.b64encode(data).decode()
+def _bytes(data: bytes | str | None) -> bytes | None:
+    return data.encode() if isinstance(data, str) else data
+
+
+def _base64(data: bytes | str | None) -> str | None:
+    return data if data is None or isinstance(data, str) else base64.b64encode(data).decode()

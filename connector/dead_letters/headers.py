@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
+from connector.dead_letters.block import Form, id_of, read_block, start_of, time_text
 from connector.dead_letters.dialects import NAMES as DIALECT_NAMES
 from connector.dead_letters.dialects import Dialect, dialect_headers
 from connector.records import NO_TIMESTAMP, DeadLetter, Headers, Position, Record, uuid5_text
@@ -39,14 +38,8 @@ RESOLUTION: Final = "dlq-resolution"
 RESOLVED_AT: Final = "dlq-at"
 
 _NOT_A_DEAD_LETTER: Final = "the record is not a dead letter: it has no whole block of dlq- headers"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
-_NUMBER: Final = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_CAUSE: Final = re.compile(r"[a-z_]{1,32}")
 
 
 class ParsedDeadLetter(Struct, frozen=True, kw_only=True):
@@ -98,7 +91,7 @@ def to_headers(
     1 KiB, others at 256 bytes. So whatever a vendor answers, the block is under 3 KiB plus the names of topic, group
     and destination.
     """
-    record = dead_letter.record
+    record, first = dead_letter.record, dead_letter.first_attempt
     before = parse(record.headers) if dead_letter.replayed else None
     origin, timestamp, dedup_id, replays = record.position, record.timestamp, dead_letter.dedup_id, 0
     original: Headers = record.headers
@@ -123,14 +116,12 @@ def to_headers(
         "dlq-http-status": dead_letter.http_status,
         "dlq-request-id": dead_letter.request_id and _cut(dead_letter.request_id, TEXT_LIMIT),
         "dlq-attempts": dead_letter.attempts or None,
-        "dlq-first-attempt": None
-        if dead_letter.first_attempt is None
-        else _time_text(int(dead_letter.first_attempt * 1000)),
-        "dlq-failed-at": _time_text(int(dead_letter.failed_at * 1000)),
+        "dlq-first-attempt": None if first is None else time_text(int(first * 1000)),
+        "dlq-failed-at": time_text(int(dead_letter.failed_at * 1000)),
         "dlq-origin-topic": origin.topic,
         "dlq-origin-partition": origin.partition,
         "dlq-origin-offset": origin.offset,
-        "dlq-origin-timestamp": None if timestamp == NO_TIMESTAMP else _time_text(timestamp),
+        "dlq-origin-timestamp": None if timestamp == NO_TIMESTAMP else time_text(timestamp),
         "dlq-dedup-id": dedup_id,
         "dlq-group": group,
         _REPLAYS: replays,
@@ -151,29 +142,14 @@ def to_headers(
 
 def parse(headers: Headers) -> ParsedDeadLetter | None:
     """Return what the headers of a dead letter or replayed record say; None without a whole block of ours."""
-    start = _start(headers)
-    if start is None:
+    found = read_block(headers, _VERSION, _FORMS, DIALECT_NAMES)
+    if found is None:
         return None
-    values: dict[str, Any] = {}
-    own = list(headers[:start])
-    try:
-        for header in headers[start:]:
-            name, value = header
-            known = _FIELDS.get(name)
-            if known is None:
-                if name not in DIALECT_NAMES:
-                    own.append(header)
-            elif value is None or known[0] in values:
-                return None
-            else:
-                values[known[0]] = known[1](value)
-        origin = Position(values.pop("topic"), values.pop("partition"), values.pop("offset"))
-        del values["version"]
-    except (KeyError, ValueError):  # a UnicodeDecodeError is a ValueError
+    values, own = found
+    if values.pop("version") != VERSION or not values.keys() >= _REQUIRED:
         return None
-    if not values.keys() >= _REQUIRED:
-        return None
-    return ParsedDeadLetter(origin=origin, original=tuple(own), **values)
+    origin = Position(values.pop("topic"), values.pop("partition"), values.pop("offset"))
+    return ParsedDeadLetter(origin=origin, original=own, **values)
 
 
 def dead_letter_id(headers: Headers) -> str | None:
@@ -181,31 +157,26 @@ def dead_letter_id(headers: Headers) -> str | None:
 
     None if there is no block with an id. Whether the block is whole only `parse` knows.
     """
-    found: bytes | None = None
-    for name, value in reversed(headers):
-        if name == _ID and found is None:
-            found = value
-        elif name == _VERSION:
-            return found.decode(errors="replace") if found and value == VERSION.encode() else None
-    return None
-
-
-def _start(headers: Headers) -> int | None:
-    """Return where the block begins: at the last `dlq-version`."""
-    for index in range(len(headers) - 1, -1, -1):
-        if headers[index][0] == _VERSION:
-            return index
-    return None
+    return id_of(headers, _ID, _VERSION, VERSION.encode())
 
 
 def redirected(headers: Headers, destination: str, vendor: str) -> list[tuple[str, bytes | None]]:
     """Return a dead letter's headers as those of another destination's; the id stays. See `replayed` for errors."""
     if parse(headers) is None:
         raise ValueError(_NOT_A_DEAD_LETTER)
-    start = _start(headers) or 0
+    start = start_of(headers, _VERSION)
     ours = {"dlq-destination": destination.encode(), "dlq-vendor": vendor.encode()}
     kept = [header for index, header in enumerate(headers) if index < start or header[0] not in ours]
     return [*kept, *ours.items()]
+
+
+def restored(headers: Headers, original: Headers) -> list[tuple[str, bytes | None]]:
+    """Return a dead letter's headers as if nothing were left out, with the record's own. See `replayed` for errors."""
+    if parse(headers) is None:
+        raise ValueError(_NOT_A_DEAD_LETTER)
+    block = headers[start_of(headers, _VERSION) :]
+    gone = (_LEFT_OUT, "dlq-value-bytes", "dlq-value-sha256")
+    return [*original, *(header for header in block if header[0] in _FORMS and header[0] not in gone)]
 
 
 def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, bytes | None]]:
@@ -217,7 +188,7 @@ def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, by
     dead_letter = parse(headers)
     if dead_letter is None:
         raise ValueError(_NOT_A_DEAD_LETTER)
-    start = _start(headers) or 0
+    start = start_of(headers, _VERSION)
     count = str(min(dead_letter.replays + 1, MOST_REPLAYS)).encode()
     paths = " ".join(dict.fromkeys((*dead_letter.edited, *(path.replace(" ", "%20") for path in edited))))
     kept = [header for index, header in enumerate(headers) if index < start or header[0] not in (_REPLAYS, _EDITED)]
@@ -227,7 +198,7 @@ def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, by
 
 def resolution(dead_letter: str, kind: str, at: int) -> list[tuple[str, bytes | None]]:
     """Return the headers of the record that resolves a dead letter (its `dlq-id`) as `replayed` or `discarded`."""
-    headers = ((RESOLVES, dead_letter), (RESOLUTION, kind), (RESOLVED_AT, _time_text(at)))
+    headers = ((RESOLVES, dead_letter), (RESOLUTION, kind), (RESOLVED_AT, time_text(at)))
     return [(name, value.encode(errors="replace")) for name, value in headers]
 
 
@@ -261,105 +232,32 @@ def _cut(text: str, limit: int) -> str:
     return data[:limit].decode(errors="ignore")
 
 
-def _time_text(millis: int) -> str:
-    """Return ISO 8601 in UTC with milliseconds; outside the years 1 to 9999, the number."""
-    try:
-        moment = _EPOCH + millis * _MILLISECOND
-    except OverflowError:
-        return str(millis)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _text(limit: int) -> Callable[[str], str]:
-    """Return a reader of text of 1 to `limit` bytes."""
-
-    def read(text: str) -> str:
-        # A character has at most 4 bytes, so most texts are short enough without being encoded.
-        if not text or (len(text) * 4 > limit and len(text.encode()) > limit):
-            raise ValueError
-        return text
-
-    return read
-
-
-def _form(pattern: re.Pattern[str]) -> Callable[[str], str]:
-    """Return a reader of text of one form."""
-
-    def read(text: str) -> str:
-        if pattern.fullmatch(text) is None:
-            raise ValueError
-        return text
-
-    return read
-
-
-def _whole_number(most: int, least: int = 0) -> Callable[[str], int]:
-    """Return a reader of whole numbers within bounds, written in the only way that `to_headers` writes them."""
-
-    def read(text: str) -> int:
-        if _NUMBER.fullmatch(text) is None or not least <= (number := int(text)) <= most:
-            raise ValueError
-        return number
-
-    return read
-
-
-def _millis(text: str) -> int:
-    """Return a time as epoch milliseconds: ISO 8601 in UTC, or a number that ISO 8601 cannot write."""
-    if _TIME.fullmatch(text) is not None:
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
-    return _any_int64(text)
-
-
-def _version(text: str) -> str:
-    if text != VERSION:
-        raise ValueError
-    return text
-
-
-def _paths(text: str) -> tuple[str, ...]:
-    return tuple(_text(TEXT_LIMIT)(text).split())
-
-
-_any_int64: Final = _whole_number((1 << 63) - 1, -(1 << 63))
-
-
-def _often(read: Callable[[str], Any]) -> Callable[[bytes], Any]:
-    """Return a reader of UTF-8 that remembers values: most headers of a topic have one of a few."""
-    return lru_cache(maxsize=1024)(_once(read))
-
-
-def _once(read: Callable[[str], Any]) -> Callable[[bytes], Any]:
-    """Return a reader of UTF-8 for values that hardly repeat."""
-    return lambda value: read(value.decode())
-
-
-_FIELDS: Final[Mapping[str, tuple[str, Callable[[bytes], Any]]]] = {
-    _VERSION: ("version", _often(_version)),
-    _ID: ("id", _once(_form(_UUID))),
-    "dlq-cause": ("cause", _often(_form(_CAUSE))),
-    "dlq-code": ("code", _often(_text(TEXT_LIMIT))),
-    "dlq-field": ("field", _often(_text(TEXT_LIMIT))),
-    "dlq-message": ("message", _often(_text(MESSAGE_LIMIT))),
-    "dlq-vendor": ("vendor", _often(_text(NAME_LIMIT))),
-    "dlq-destination": ("destination", _often(_text(NAME_LIMIT))),
-    "dlq-http-status": ("http_status", _often(_whole_number(999))),
-    "dlq-request-id": ("request_id", _once(_text(TEXT_LIMIT))),
-    "dlq-attempts": ("attempts", _often(_whole_number((1 << 63) - 1))),
-    "dlq-first-attempt": ("first_attempt", _once(_millis)),
-    "dlq-failed-at": ("failed_at", _once(_millis)),
-    "dlq-origin-topic": ("topic", _often(_form(_TOPIC))),
-    "dlq-origin-partition": ("partition", _often(_whole_number((1 << 31) - 1))),
-    "dlq-origin-offset": ("offset", _once(_whole_number((1 << 63) - 1))),
-    "dlq-origin-timestamp": ("origin_timestamp", _once(_millis)),
-    "dlq-dedup-id": ("dedup_id", _once(_text(NAME_LIMIT))),
-    "dlq-group": ("group", _often(_text(NAME_LIMIT))),
-    _REPLAYS: ("replays", _often(_whole_number(MOST_REPLAYS))),
-    _EDITED: ("edited", _often(_paths)),
-    _LEFT_OUT: ("left_out", _often(_paths)),
-    "dlq-value-bytes": ("value_bytes", _once(_whole_number((1 << 31) - 1))),
-    "dlq-value-sha256": ("value_sha256", _once(_form(_SHA256))),
+_FORMS: Final = {
+    _VERSION: Form("version", "text", TEXT_LIMIT),
+    _ID: Form("id", "uuid"),
+    "dlq-cause": Form("cause", "word", 32),
+    "dlq-code": Form("code", "text", TEXT_LIMIT),
+    "dlq-field": Form("field", "text", TEXT_LIMIT),
+    "dlq-message": Form("message", "text", MESSAGE_LIMIT),
+    "dlq-vendor": Form("vendor", "text", NAME_LIMIT),
+    "dlq-destination": Form("destination", "text", NAME_LIMIT),
+    "dlq-http-status": Form("http_status", "number", 999),
+    "dlq-request-id": Form("request_id", "text", TEXT_LIMIT),
+    "dlq-attempts": Form("attempts", "number"),
+    "dlq-first-attempt": Form("first_attempt", "time"),
+    "dlq-failed-at": Form("failed_at", "time"),
+    "dlq-origin-topic": Form("topic", "topic", 249),
+    "dlq-origin-partition": Form("partition", "number", (1 << 31) - 1),
+    "dlq-origin-offset": Form("offset", "number"),
+    "dlq-origin-timestamp": Form("origin_timestamp", "time"),
+    "dlq-dedup-id": Form("dedup_id", "text", NAME_LIMIT),
+    "dlq-group": Form("group", "text", NAME_LIMIT),
+    _REPLAYS: Form("replays", "number", MOST_REPLAYS),
+    _EDITED: Form("edited", "paths", TEXT_LIMIT),
+    _LEFT_OUT: Form("left_out", "paths", TEXT_LIMIT),
+    "dlq-value-bytes": Form("value_bytes", "number", (1 << 31) - 1),
+    "dlq-value-sha256": Form("value_sha256", "hash", 64, 63),
 }
-"""Each header of the block: its name in `ParsedDeadLetter`, and the reader of its value (it raises `ValueError`)."""
-_REQUIRED: Final = {"id", "cause", "failed_at", "dedup_id", "group"}
-"""In addition to the version and the origin."""
+"""Each header of the block: its field in `ParsedDeadLetter`, and what its value may be."""
+_REQUIRED: Final = {"id", "cause", "failed_at", "dedup_id", "group", "topic", "partition", "offset"}
+"""In addition to the version."""

@@ -23,9 +23,17 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a record holds: its event in JSON's types, or the fault that hides it, and its destinations."""
+    """What a record holds: its event in JSON's types, or the fault that hides it, and its destinations.
+
+    `code` is that of the fault, where it refuses the record. `skipped` is why nothing is sent on purpose: `unrouted`,
+    `sample`, or the route that drops the record.
+    """
 
     schema: str | None
     event: Any
     fault: str | None
     preparations: tuple[Preparation, ...]
+    code: str | None = None
+    skipped: str | None = None
+    hidden: tuple[str, ...] = ()
+    """Texts that routes hash, and that are shown nowhere."""

@@ -16,16 +16,18 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import structs
 
 from connector.clock import Clock
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.headers import redirected, replayed, resolution
+from connector.dead_letters.headers import redirected, replayed, resolution, restored
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.errors import ConnectorError
 from connector.kafka.transactions import Outgoing
+from connector.records import Position, Record
 
 Kind = Literal["replayed", "discarded"]
 
@@ -150,6 +152,14 @@ class Examiner(Protocol):
         ...
 
 
+class Originals(Protocol):
+    """Reads source records at their origins."""
+
+    async def fetch(self, origin: Position) -> Record | str:
+        """Return the record, or why Kafka no longer has it. Raises `ConnectorError` if Kafka does not answer."""
+        ...
+
+
 class Read(NamedTuple):
     """Some dead letters, and how far the reading is (offsets)."""
 
@@ -172,6 +182,7 @@ class Replayer:
 
     reader: Reader
     examiner: Examiner
+    originals: Originals
     clock: Clock
     group: str
     replay_topic: str
@@ -221,13 +232,10 @@ class Replayer:
                 "to try once more, or discard it",
             )
         if facts.left_out:
-            # Not even by force: what would be sent is not what was written.
-            place = f"{facts.origin.topic} {facts.origin.partition} {facts.origin.offset}"
-            return dead_letter, Kept(
-                "left_out",
-                f"it did not fit into the dead-letter topic and has no {', '.join(facts.left_out)}: produce the record "
-                f"again from its source ({place})",
-            )
+            whole = await self._whole(dead_letter)
+            if isinstance(whole, Kept):
+                return dead_letter, whole
+            dead_letter = whole
         if order.edits:
             edited = await self.examiner.edit(dead_letter, order.edits)
             if isinstance(edited, Kept):
@@ -236,6 +244,31 @@ class Replayer:
         if order.to is not None:
             dead_letter = _sent_to(dead_letter, order.to)
         return dead_letter, None if order.force else await self.examiner.judge(dead_letter)
+
+    async def _whole(self, dead_letter: DeadLetterEntry) -> DeadLetterEntry | Kept:
+        """Return a dead letter with what did not fit into its topic, read at its origin; or why that is impossible.
+
+        Only what has the size and hash of the value that failed: the topic may have been recreated, or the event edited
+        since. Not even by force is anything sent that was never written.
+        """
+        record, facts = dead_letter.record, dead_letter.facts
+        topic, partition, offset = facts.origin
+        found = await self.originals.fetch(facts.origin)
+        if not isinstance(found, str):
+            value = found.value or b""
+            if len(value) == facts.value_bytes and sha256(value).hexdigest() == facts.value_sha256:
+                own = found.headers if "headers" in facts.left_out else facts.original
+                key = found.key if "key" in facts.left_out else record.key
+                return dead_letter._replace(
+                    record=structs.replace(record, key=key, value=value, headers=restored(record.headers, own)),
+                    facts=structs.replace(facts, left_out=(), original=tuple(own)),
+                )
+            found = "another record is there now, or its event was edited before it failed"
+        return Kept(
+            "left_out",
+            f"it did not fit into the dead-letter topic and has no {', '.join(facts.left_out)}, and its origin "
+            f"{topic}[{partition}]@{offset} no longer has it: {found}; produce the record again from its source",
+        )
 
 
 def _sent_to(dead_letter: DeadLetterEntry, target: Target) -> DeadLetterEntry:

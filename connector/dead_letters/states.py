@@ -72,9 +72,9 @@ class States:
         """Note a copy; return its row, and whether this record now stands for the dead letter."""
         value = hash(identity) & _MASK
         slot = self._slot(value)
-        if not self._table[slot]:
-            return self._add(slot, value, partition, offset), True
         row = self._table[slot] - 1
+        if row < 0:
+            return self._add(slot, value, partition, offset), True
         if self._states[row]:
             self._states[row] = 0
             self._partitions[row], self._offsets[row] = partition, offset

@@ -1,4 +1,4 @@
-"""A destination's `codes:` applied to a vendor's verdict. Pure, and the only place that does it, for every vendor."""
+"""What a destination and the documents make of a verdict's code. Pure, and the only place, for every vendor."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+from connector.vendors import explained
 from connector.vendors.base import Accepted, Misconfigured, Refused, Response, Retry, Verdict
 
 Action = Literal["refuse", "retry", "hold"]
@@ -32,6 +33,13 @@ def apply_codes(codes: Codes, verdict: Verdict, response: Response) -> Verdict:
     if action == "hold" and not isinstance(verdict, Misconfigured):
         return Misconfigured(code, verdict.reason, request_id=verdict.request_id)
     return verdict
+
+
+def explain_code(vendor: str, verdict: Verdict) -> Verdict:
+    """Return the verdict with what its code means in front of the vendor's own text, for every log, hold and record."""
+    if isinstance(verdict, Accepted) or verdict.code is None:
+        return verdict
+    return replace(verdict, reason=explained(vendor, verdict.code, verdict.reason))
 
 
 def _refused(code: str, verdict: Verdict) -> Verdict:

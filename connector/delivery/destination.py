@@ -4,7 +4,7 @@ The worker decides from them what to send, and `outcome` tells them what an answ
 
     piece of state                    owner
     --------------------------------  -------------------------
-    what holds it, and its probes     `holds`: `holds.Holds`
+    what holds it, and its probes     `holds`: `Holds`
     what answers have proved          `evidence`: `Evidence`
     the rate limit                    `bucket`: `TokenBucket`
     a 429's pause                     `throttle`: `Throttle`
@@ -17,43 +17,69 @@ The worker decides from them what to send, and `outcome` tells them what an answ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
 from connector.clock import Clock
 from connector.config.loader import DestinationSettings
-from connector.delivery.buffer import Buffer
-from connector.delivery.condition_log import ConditionLog
-from connector.delivery.evidence import Evidence
-from connector.delivery.holds import Condition, Hold, Holds, Probe
-from connector.delivery.lanes import Lanes
-from connector.delivery.limits import LearnedLimits
-from connector.delivery.pacing import Backoff, Throttle, TokenBucket
-from connector.delivery.states import Cause, DestinationState, Event, Kind
-from connector.delivery.waiting import Waiting
-from connector.pipeline.batching import Offer
+from connector.delivery.isolation import Evidence
+from connector.delivery.lane import Lanes, Waiting
+from connector.delivery.pacing import Backoff, LearnedLimits, Throttle, TokenBucket
+from connector.delivery.states import Cause, Condition, ConditionLog, DestinationState, Event, Hold, Holds, Kind, Probe
+from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.flow import Budget
+from connector.pipeline.intake import DeadLetterSink
+from connector.pipeline.offsets import PartitionTracker
 from connector.pipeline.storms import Storms, StormStatus
-from connector.records import Answer, DeadLetter, Receipt
+from connector.records import Answer, Receipt
 from connector.telemetry.metrics import Metrics
-from connector.vendors.base import DESTINATION, Limits, Vendor
+from connector.vendors.base import DESTINATION, Vendor
 
 log = structlog.get_logger()
 
+HELD_BY_CONFIGURATION: Final = "held by the configuration (hold: true)"
 
-class DeadLetterSink(Protocol):
-    """Where refused records go."""
 
-    async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
-        """Return once Kafka has acknowledged the dead letter, or its partition is no longer ours.
+class Buffer:
+    """What a destination holds of the shared `budget`, which was charged when the deliveries were prepared."""
 
-        Retries by itself. May be cancelled; raises nothing else.
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.bytes = 0
+        """Bytes charged for the deliveries that this destination holds."""
+
+    def finish(self, deliveries: Sequence[Delivery]) -> None:
+        """Note the outcome of deliveries: their trackers know, their bytes are free."""
+        done: defaultdict[PartitionTracker, list[int]] = defaultdict(list)
+        for delivery in deliveries:
+            done[delivery.tracker].append(delivery.record.offset)
+        for tracker, offsets in done.items():
+            # A destination has the same bit in every partition.
+            tracker.finish(offsets, deliveries[0].bit)
+        self.forget(deliveries)
+
+    def forget(self, deliveries: Iterable[Delivery]) -> None:
+        """Let go of deliveries whose partition has left; they have no outcome here."""
+        charge = sum([delivery.charge for delivery in deliveries])
+        self.bytes -= charge
+        self._budget.release(charge)
+
+    def kept(self, batch: Batch) -> Batch | None:
+        """Return what of a batch may still be worked on: the part whose partitions are ours. The rest is let go.
+
+        Whatever puts a batch back asks this first. Why not simply wait for the drain? It drops what the lanes hold, and
+        a batch in flight is in none: put back after the drain it would be sent for a partition that another member has.
         """
-        ...
+        left = [delivery for delivery in batch.deliveries if delivery.tracker.open]
+        if len(left) != len(batch.deliveries):
+            self.forget(delivery for delivery in batch.deliveries if not delivery.tracker.open)
+            batch.deliveries = left
+        return batch if left else None
 
 
 class AnswerSink(Protocol):
@@ -100,9 +126,20 @@ class Destination:
         self.evidence = Evidence()
         self.bucket = TokenBucket(settings.rate)
         self.throttle = Throttle(self.backoff)
-        self.limits = LearnedLimits(self._documented_limits, ports.clock.now)
+        self.limits = LearnedLimits(
+            lambda group: self.vendor.limits(group),  # noqa: PLW0108 -- not its own method: it is built again
+            ports.clock.now,
+        )
         self.buffer = Buffer(ports.budget)
-        self.storms = Storms(settings.storm, ports.clock, scope={"destination": name}, wait=self.backoff.probe)
+        self._unnoted = True
+        """Whether the state may differ from the noted one. What only goes well changes nothing, and is most."""
+        self.storms = Storms(
+            settings.storm,
+            ports.clock,
+            scope={"destination": name},
+            wait=self.backoff.probe,
+            on_change=self.may_differ,
+        )
         self.topic_storms: Callable[[], Iterable[StormStatus]] = tuple
         """Returns the storms of the topics whose records come here."""
         self.lanes = Lanes(
@@ -115,13 +152,13 @@ class Destination:
         self._reload = reload
         self._log = ConditionLog(ports.clock.wall())
         if settings.hold:
-            self.hold(Kind.OPERATOR, None, "held by the configuration (hold: true)")
+            self.hold(Kind.OPERATOR, None, HELD_BY_CONFIGURATION)
         ports.metrics.set_state(name, self._log.seen.state)
         ports.metrics.record_waiting.labels(name).set_function(lambda: self.waiting.longest(ports.clock.now()))
 
     def add(self, offer: Offer) -> None:
         """Take deliveries in."""
-        self.buffer.take(offer.charge)
+        self.buffer.bytes += offer.charge
         self.lanes.offer(offer, self.ports.clock.now())
 
     def drop(self) -> None:
@@ -132,6 +169,7 @@ class Destination:
     def hold(self, kind: Kind, code: str | None, message: str, *, scope: Hashable = DESTINATION) -> None:
         """Hold the destination, or one group of it."""
         clock = self.ports.clock
+        self.may_differ()
         self.holds.begin(kind, code, message, now=clock.now(), wall=clock.wall(), scope=scope)
 
     def apply(
@@ -146,21 +184,44 @@ class Destination:
     ) -> None:
         """Apply an answer to the holds; where it ends one, what waited for that goes on at once."""
         now = self.ports.clock.now()
+        self.may_differ()
         self._ended(self.holds.apply(event, group, probe, now=now, scope=scope, message=message, wish=wish))
 
     def release(self) -> int:
         """End every hold and storm, because a person says so; return how many records a storm had set aside."""
+        self.may_differ()
         self._ended(self.holds.release())
         return self.storms.release()
 
     def hold_intake(self, cause: Cause | None, message: str = "") -> None:
         """Show that records for this destination wait before they reach it, for their schemas."""
         self.holds.set_intake(cause, message, self.ports.clock.wall())
+        self.may_differ()
         self.note()
 
     def reload(self) -> None:
         """Read the destination's secrets again, so that a rotated one ends a hold."""
         self.vendor = self._reload()
+
+    def use(self, settings: DestinationSettings, vendor: Vendor) -> None:
+        """Go on with other settings of the same account; what holds it is probed at once, because they may mend it."""
+        now, before = self.ports.clock.now(), self.settings
+        self.settings, self.vendor = settings, vendor
+        self.backoff.use(settings.retry)
+        self.bucket.set_limit(settings.rate, now)
+        self.lanes.set_linger(settings.batch.linger)
+        if settings.storm != before.storm:
+            self.storms.use(settings.storm)
+        if settings.hold and not before.hold:
+            self.hold(Kind.OPERATOR, None, HELD_BY_CONFIGURATION)
+        elif before.hold and not settings.hold:
+            self._ended(self.holds.release(Kind.OPERATOR))
+        self.probe_now()
+
+    def probe_now(self) -> bool:
+        """Probe every hold and storm as soon as a record can go out; return whether there is anything to probe."""
+        probed = self.holds.probe_now(self.ports.clock.now())
+        return self.storms.probe_now() or probed
 
     def shown_holds(self) -> list[Condition]:
         """Return every hold as a person sees it, the worst first."""
@@ -187,14 +248,23 @@ class Destination:
             since = seen.since
         return replace(condition, since=since if since is not None else self.ports.clock.wall())
 
+    def may_differ(self) -> None:
+        """Note that something happened that may change the state: it is looked at again by `note`."""
+        self._unnoted = True
+
     def note(self) -> float | None:
         """Show a change of state, log it if it lasts, and return the seconds until it has lasted; None: none waits."""
+        if not self._unnoted:
+            return None
         now = self.ports.clock.now()
         if self._log.see(self._condition(), now, self.ports.clock.wall()):
             self.ports.metrics.set_state(self.name, self._log.seen.state)
         if (change := self._log.to_log(now)) is not None:
             self._log_change(*change)
-        return self._log.due(now)
+        due = self._log.due(now)
+        # Any other state may end by time alone.
+        self._unnoted = due is not None or self._log.seen.state is not DestinationState.FLOWING
+        return due
 
     def _log_change(self, before: Condition, after: Condition, left_out: int) -> None:
         method = log.info if after.cause is None else log.warning
@@ -225,7 +295,3 @@ class Destination:
             return
         self.evidence.answered()
         self.lanes.hurry(self.ports.clock.now())
-
-    def _documented_limits(self, group: Hashable) -> Limits:
-        # A vendor is built again when its secrets are read again, so its own method must not be kept.
-        return self.vendor.limits(group)

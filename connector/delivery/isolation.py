@@ -1,8 +1,24 @@
-"""How a refused batch is taken apart until only the bad records are left. Pure.
+"""Which record is to blame: what answers prove, and how a refused batch is taken apart. Pure.
 
-A refused batch must be sent again in another composition, or it fails for ever. Without a hint it is halved, level by
-level: k bad records in n cost at most 2 × k × ⌈log2 n⌉ further requests, the blind bound. With a hint (the answer names
-values) the suspects are sent as one part and halved, so that the rest is accepted at once.
+Evidence. A code that the vendor documents as the record's fault is believed once the record was refused alone. Any
+other code may mean anything: a wrong setting, an outage with a strange face. It is believed only with evidence, which
+is this order of events (monotonic times):
+
+    1. the record is refused alone
+    2. a request to the same endpoint that was sent after 1 is accepted: it works, and takes such records
+    3. the record is sent after that acceptance was known, and refused alone again by the same code
+
+Why not simply "others were accepted meanwhile"? Requests overlap: an acceptance may be of a request from before the
+trouble began, and a second refusal may be of one sent before the acceptance. Neither says anything. So a misunderstood
+answer can never drain a topic: while nothing is accepted, nothing is believed. And why to the same
+endpoint? One that is switched off, or misread, proves nothing about the records of another.
+
+Denied access (401, 403) is the same question. If a batch is denied again after others were sent to its endpoint and
+accepted, the credential is not the reason: the batch is isolated as if it were refused by an undocumented code.
+
+Isolation. A refused batch must be sent again in another composition, or it fails for ever. Without a hint it is
+halved, level by level: k bad records in n cost at most 2 × k × ⌈log2 n⌉ further requests, the blind bound. With a hint
+(the answer names values) the suspects are sent as one part and halved, so that the rest is accepted at once.
 
 A hint may be wrong, and an attribute that most events have names most of them. So hints never cost more than 3 requests
 above the blind bound: each part knows how many levels of halving the bound leaves it, and a hint is followed only where
@@ -12,11 +28,133 @@ refused too, it is cut in four at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Final
 
 from connector.delivery.lane import order_key
 from connector.pipeline.batching import Batch, Delivery
+from connector.vendors.base import endpoint_of
+
+OUTAGE_AFTER: Final = 5
+"""Batches that failed, none accepted between them, after which a destination is held as an outage."""
+HALVE_AFTER: Final = 5
+"""Failures of one batch after which it is halved to find the record that causes them."""
+DOUBT_AFTER: Final = 10
+"""Records refused alone by an undocumented code, nothing accepted between them, after which the destination is held."""
+DENIED_OFTEN: Final = 3
+"""Denials of one batch, none accepted between, after which it is halved; of a lone record, the destination is held."""
+_DENIED_BATCHES: Final = 2
+"""Batches of an endpoint that are denied, none accepted between, which show that no record is the reason."""
+_NEVER: Final = float("-inf")
+
+
+class Evidence:
+    """What the answers to one destination's requests have shown so far.
+
+    Failures count by batch, not by answer: however often one batch fails, it may be for one record's sake. The parts of
+    a halved batch count in its place.
+    """
+
+    def __init__(self) -> None:
+        self._accepted = 0
+        self._accepted_sent_at: dict[Hashable, float] = {}
+        self._doubted = 0
+        self._failing: set[Batch] = set()
+        self._denied: dict[Hashable, set[Batch]] = {}
+
+    def sending(self, batch: Batch, now: float) -> None:
+        """Note that a batch is sent at `now` (monotonic seconds), and what was known by then."""
+        batch.sent_at = now
+        batch.vouched_at = self._accepted_sent_at.get(endpoint_of(batch.group), _NEVER)
+        if batch.first_sent_at is None:
+            batch.first_sent_at = now
+
+    def accepted(self, batch: Batch, count: int) -> None:
+        """Note that `count` records of a batch were accepted."""
+        self._accepted += count
+        endpoint = endpoint_of(batch.group)
+        self._accepted_sent_at[endpoint] = max(self._accepted_sent_at.get(endpoint, _NEVER), batch.sent_at)
+        self._doubted = 0
+        self._failing.clear()
+        if self._denied:
+            self._denied.pop(endpoint, None)
+
+    def answered(self) -> None:
+        """Note that the vendor judged a request: it is up."""
+        self._failing.clear()
+
+    def failed(self, batch: Batch) -> None:
+        """Note an answer that shows nothing about the records of a batch, or none."""
+        batch.failures += 1
+        if batch.failures == 1:
+            batch.accepted_before = self._accepted
+        if not self.fails_alone(batch) and len(self._failing) < OUTAGE_AFTER:
+            self._failing.add(batch)
+
+    def fails_alone(self, batch: Batch) -> bool:
+        """Whether a batch is one record that fails while others are accepted: its failures show nothing else."""
+        return len(batch.deliveries) == 1 and batch.failures >= HALVE_AFTER and self.others_pass(batch)
+
+    def others_pass(self, batch: Batch) -> bool:
+        """Whether records were accepted since the batch first failed."""
+        return self._accepted > batch.accepted_before
+
+    def halved(self, batch: Batch) -> None:
+        """Note that a batch is taken apart: its parts fail or not in its place."""
+        self._failing.discard(batch)
+        self._denied.get(endpoint_of(batch.group), set()).discard(batch)
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether so many batches failed in a row that the vendor, not a record, is the reason."""
+        return len(self._failing) >= OUTAGE_AFTER
+
+    def denied(self, batch: Batch) -> bool:
+        """Note that access was denied for a batch; return whether no record can be the reason."""
+        batch.denials += 1
+        if batch.denied_at is None:
+            batch.denied_at = batch.sent_at
+        denied = self._denied.setdefault(endpoint_of(batch.group), set())
+        if len(denied) < _DENIED_BATCHES:
+            denied.add(batch)
+        alone = len(batch.deliveries) == 1 and batch.denials >= DENIED_OFTEN
+        return alone or len(denied) >= _DENIED_BATCHES
+
+    def blames_records(self, batch: Batch, *, probing: bool) -> bool:
+        """Whether access was denied for a batch before, and others were sent and accepted since: not the credential.
+
+        For a batch that is `probing` a hold, only if the hold is for its own sake.
+        """
+        others_accepted = batch.denied_at is not None and batch.vouched_at > batch.denied_at
+        return others_accepted and not (probing and self._denied.get(endpoint_of(batch.group), set()) - {batch})
+
+    def refused(self, deliveries: Iterable[Delivery], code: str, now: float) -> None:
+        """Note when this code refused records first; what another code showed before is no evidence."""
+        for delivery in deliveries:
+            if delivery.refused is None or delivery.refused[0] != code:
+                delivery.refused = (code, now)
+                delivery.refused_alone = False
+
+    def believes(self, batch: Batch) -> bool:
+        """Whether the refusal of a lone record by an undocumented code, already noted, can be believed."""
+        delivery = batch.deliveries[0]
+        refused = delivery.refused
+        return delivery.refused_alone and refused is not None and batch.vouched_at > refused[1]
+
+    def refused_alone(self, delivery: Delivery) -> bool:
+        """Note that a record was refused alone by such a code; return whether that is the first time."""
+        first = not delivery.refused_alone
+        delivery.refused_alone = True
+        return first
+
+    def doubt(self, *, first: bool) -> bool:
+        """Count a lone refusal that is not believed; return whether the destination itself is in doubt now.
+
+        `first` is what `refused_alone` returned. One record's refusals, however many, put nothing else in doubt.
+        """
+        self._doubted += first
+        return self._doubted >= (DOUBT_AFTER if first else 2)
+
 
 FEW: Final = 2
 """So many suspects of a first hint are sent alone: three parts, one request more than two."""

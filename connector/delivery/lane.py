@@ -6,12 +6,19 @@ in flight each, and what failed stays in front of what came later.
 
 Why not one queue per key? Keys are unbounded and mostly seen once; a lane per key would send batches of one. A lane is
 a fixed share of all keys, so its batches fill, and one request in flight for it keeps the order of every key in it.
+
+With `order: key` each key has one of `max_in_flight` lanes. Two more lanes without order hold what must not keep a
+lane back: replayed records, and parked ones. A record is parked when it cannot be sent for a reason of its own (the
+vendor fails on it, or its refusal is not believed yet): it waits in the lane for parked records, what follows it in
+its key waits in its own lane, and every other key passes.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+import shlex
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import chain, count
@@ -19,12 +26,13 @@ from operator import is_
 from typing import Final
 from zlib import crc32
 
-from connector.delivery.limits import cut
-from connector.pipeline.batching import Batch, Delivery, OpenBatch
-from connector.records import Record
+from connector.delivery.pacing import cut
+from connector.pipeline.batching import Batch, Delivery, Offer, OpenBatch
+from connector.records import Position, Record
 from connector.vendors.base import Limits
 
-Allowed = Callable[[Hashable], bool]
+Allowed = Callable[[Hashable], bool] | None
+"""Whether a group may be sent now; None where all may."""
 _AT_ONCE: Final = float("-inf")
 _NEVER: Final = float("inf")
 
@@ -47,7 +55,7 @@ class Lane:
         self, limits: Callable[[Hashable], Limits], linger: float, *, concurrency: int, ordered: bool = False
     ) -> None:
         self._limits = limits
-        self._linger = linger
+        self.linger = linger
         self.concurrency = concurrency
         self._ordered = ordered
         self._front: deque[Batch] = deque()
@@ -75,7 +83,7 @@ class Lane:
                 if self._ordered and self._open:
                     self._close(next(iter(self._open)), "group")
                 self._open[group] = batch = OpenBatch(group, self._limits(group), now)
-                self.due = min(self.due, now + self._linger)
+                self.due = min(self.due, now + self.linger)
             added = batch.fill(deliveries)
             deliveries = deliveries[added:]
             if batch.full or deliveries:
@@ -85,11 +93,11 @@ class Lane:
         """Return the next batch to send, or None where a slot, a due time, the linger or a hold says wait."""
         if self.due > now or self.in_flight >= self.concurrency:
             return None
-        batch = self._take_front(now, allowed)
+        batch = self._take_front(now, allowed) if self._front else None
         if batch is None and not (self._ordered and (self._front or self._waiting)):
             batch = self._take_by_turns(now, allowed)
         if batch is None:
-            due = self.wake_at(_any)
+            due = self.wake_at(None)
             self.due = _NEVER if due is None else due
         return batch
 
@@ -169,13 +177,13 @@ class Lane:
         if self._ordered and (self._front or self._ready):
             # The head alone decides: what is behind it waits, allowed or not.
             head = self._front[0] if self._front else self._ready[0]
-            return head.due if allowed(head.group) else None
-        times = [batch.due for batch in self._front if allowed(batch.group)]
-        if self._ready and any(allowed(batch.group) for batch in self._ready):
+            return head.due if allowed is None or allowed(head.group) else None
+        if self._ready and (allowed is None or any(allowed(batch.group) for batch in self._ready)):
             return _AT_ONCE
-        times.extend(due for due, _, batch in self._waiting if allowed(batch.group))
-        times.extend(batch.opened_at + self._linger for batch in self._open.values() if allowed(batch.group))
-        return min(times, default=None)
+        times = [(batch.due, batch.group) for batch in self._front]
+        times += [(due, batch.group) for due, _, batch in self._waiting]
+        times += [(batch.opened_at + self.linger, group) for group, batch in self._open.items()]
+        return min([due for due, group in times if allowed is None or allowed(group)], default=None)
 
     @property
     def retrying(self) -> Batch | None:
@@ -244,7 +252,7 @@ class Lane:
 
     def _take_front(self, now: float, allowed: Allowed) -> Batch | None:
         for index, batch in enumerate(self._front):
-            if batch.due <= now and allowed(batch.group):
+            if batch.due <= now and (allowed is None or allowed(batch.group)):
                 del self._front[index]
                 return batch
             if self._ordered:
@@ -279,7 +287,7 @@ class Lane:
         found = None
         while self._waiting and self._waiting[0][0] <= now:
             entry = heappop(self._waiting)
-            if allowed(entry[2].group):
+            if allowed is None or allowed(entry[2].group):
                 found = entry[2]
                 break
             skipped.append(entry)
@@ -289,7 +297,7 @@ class Lane:
 
     def _take_ready(self, allowed: Allowed) -> Batch | None:
         for index, batch in enumerate(self._ready):
-            if allowed(batch.group):
+            if allowed is None or allowed(batch.group):
                 del self._ready[index]
                 return batch
             if self._ordered:
@@ -301,7 +309,7 @@ class Lane:
             return None
         for group, batch in self._open.items():
             # The same sum as in `wake_at`: another rounding would wake too early, or never.
-            if batch.opened_at + self._linger <= now and allowed(group):
+            if batch.opened_at + self.linger <= now and (allowed is None or allowed(group)):
                 del self._open[group]
                 return batch.close("linger")
         return None
@@ -314,5 +322,171 @@ def _refilled(filling: OpenBatch, deliveries: list[Delivery]) -> OpenBatch:
     return refilled
 
 
-def _any(_group: Hashable) -> bool:
-    return True
+class Lanes:
+    """The lanes of one destination. `limits` gives those of a group, `linger` is in seconds."""
+
+    def __init__(
+        self, limits: Callable[[Hashable], Limits], linger: float, *, max_in_flight: int, ordered: bool
+    ) -> None:
+        def lane(concurrency: int, *, ordered: bool = False) -> Lane:
+            return Lane(limits, linger, concurrency=concurrency, ordered=ordered)
+
+        self.ordered = ordered
+        self._keyed = [lane(1, ordered=True) for _ in range(max_in_flight)] if ordered else [lane(max_in_flight)]
+        self._replayed = lane(1) if ordered else self._keyed[0]
+        self._parked = lane(1) if ordered else self._keyed[0]
+        self.apart: dict[Delivery, Lane] = {}
+        """Parked records, each with the lane of its key."""
+        self.all = [*self._keyed, self._replayed, self._parked] if ordered else self._keyed
+        """Every lane; the one for parked records is the last."""
+
+    def set_linger(self, linger: float) -> None:
+        """Change how long the first record of a batch waits for more (seconds)."""
+        for lane in self.all:
+            lane.linger = linger
+
+    def __iter__(self) -> Iterator[Lane]:
+        """Iterate over the lanes."""
+        return iter(self.all)
+
+    def offer(self, offer: Offer, now: float) -> None:
+        """Add deliveries, each to its lane."""
+        if not self.ordered:
+            self._keyed[0].offer(offer.deliveries, offer.group, now)
+            return
+        by_lane: defaultdict[Lane, list[Delivery]] = defaultdict(list)
+        for delivery in offer.deliveries:
+            by_lane[self._lane(delivery)].append(delivery)
+        for lane, deliveries in by_lane.items():
+            lane.offer(deliveries, offer.group, now)
+
+    def of(self, batch: Batch) -> Lane:
+        """Return the lane of a batch."""
+        return self._lane(batch.deliveries[0]) if self.ordered else self._keyed[0]
+
+    def put_alone(self, batch: Batch, due: float) -> None:
+        """Put a lone record back to be sent again at `due`; with order it is parked, so that only its key waits."""
+        (delivery,) = batch.deliveries
+        if self.ordered and not delivery.replayed and delivery not in self.apart:
+            lane = self._lane(delivery)
+            lane.park(delivery)
+            self.apart[delivery] = lane
+        self.of(batch).put_waiting(batch, due)
+
+    def unpark(self) -> bool:
+        """Let what follows in its key go on, for each parked record that has its outcome or whose partition left.
+
+        Returns whether there was one.
+        """
+        over = [
+            delivery
+            for delivery in self.apart
+            if not (delivery.tracker.open and delivery.tracker.is_pending(delivery.record.offset, delivery.bit))
+        ]
+        for delivery in over:
+            self.apart.pop(delivery).unpark(delivery)
+        return bool(over)
+
+    def let_pass(self, delivery: Delivery) -> None:
+        """Let what follows a record in its key go on, because a storm sets the record aside."""
+        if (lane := self.apart.pop(delivery, None)) is not None:
+            lane.unpark(delivery)
+
+    def take_out(self, delivery: Delivery) -> Batch | None:
+        """Take one delivery out, as a batch of one that knows how often it was sent; None where it is in no lane."""
+        for lane in self.all:
+            if (batch := lane.take_out(delivery)) is not None:
+                return batch
+        return None
+
+    def drop(self, gone: Callable[[Delivery], bool]) -> list[Delivery]:
+        """Take out every delivery that is `gone`, and return them."""
+        return [delivery for lane in self.all for delivery in lane.drop(gone)]
+
+    def hurry(self, now: float) -> None:
+        """Make every waiting batch due now, because what they waited for is over."""
+        for lane in self.all:
+            lane.hurry(now)
+
+    def _lane(self, delivery: Delivery) -> Lane:
+        if delivery.replayed:
+            # Replayed records are outside key order: none of them may keep back what came later.
+            return self._replayed
+        if delivery in self.apart:
+            return self._parked
+        return self._keyed[lane_of(delivery.record, len(self._keyed))]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRecord:
+    """One record that waits alone. `since` is its first attempt (epoch seconds)."""
+
+    position: Position
+    since: float | None
+    attempts: int
+    reason: str
+
+    @property
+    def command(self) -> str:
+        """The command that makes a dead letter of it."""
+        return skip_command(self.position)
+
+
+class Waiting:
+    """What of one destination failed before and has no outcome yet: in its lanes, or in flight again."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._in_flight: list[Batch] = []
+
+    def sent_again(self, batch: Batch) -> None:
+        """Note that a batch that failed before is in flight: it waits still, because nothing has changed yet."""
+        self._in_flight.append(batch)
+
+    def answered(self, batch: Batch) -> None:
+        """Note that such a batch is no longer in flight."""
+        self._in_flight.remove(batch)
+
+    def message(self) -> str | None:
+        """Describe one batch that waits; None where none does."""
+        for batch in (*self._in_flight, *[lane.retrying for lane in self._lanes if lane.tried]):
+            if batch is not None and batch.deliveries:
+                return _describe(batch)
+        return None
+
+    def records(self) -> list[WaitingRecord]:
+        """Return every record that waits alone."""
+        return [
+            WaitingRecord(batch.deliveries[0].record.position, batch.first_attempt, batch.attempts, batch.reason)
+            for batch in self._lone()
+        ]
+
+    def longest(self, now: float) -> float:
+        """Return for how many seconds the record that has waited longest alone has waited; 0 without one."""
+        return max(
+            (now - batch.first_sent_at for batch in self._lone() if batch.first_sent_at is not None), default=0.0
+        )
+
+    def _lone(self) -> list[Batch]:
+        return [batch for batch in self._batches() if len(batch.deliveries) == 1 and batch.troubled]
+
+    def _batches(self) -> Iterable[Batch]:
+        yield from self._in_flight
+        for lane in self._lanes:
+            if lane.tried:
+                yield from lane.batches()
+
+
+def skip_command(position: Position) -> str:
+    """Return the command that makes a dead letter of a record that waits."""
+    return shlex.join(["connector", "skip", position.topic, str(position.partition), str(position.offset)])
+
+
+def _describe(batch: Batch) -> str:
+    """Describe a batch that waits; a lone record by its place."""
+    count = len(batch.deliveries)
+    times = "" if not batch.failures else "failed once: " if batch.failures == 1 else f"failed {batch.failures} times: "
+    if count != 1:
+        return f"{count} records wait to be sent again, {times}{batch.reason}"
+    topic, partition, offset = batch.deliveries[0].record.position
+    return f"the record {topic}[{partition}]@{offset} waits alone, {times}{batch.reason}"

@@ -13,12 +13,10 @@ from typing import Any, Final
 import structlog
 
 from connector.delivery.destination import Destination
-from connector.delivery.evidence import DENIED_OFTEN, HALVE_AFTER
-from connector.delivery.holds import Probe
-from connector.delivery.isolation import halves, take_apart
+from connector.delivery.isolation import DENIED_OFTEN, HALVE_AFTER, halves, take_apart
+from connector.delivery.lane import skip_command
 from connector.delivery.request import follow_delivered
-from connector.delivery.states import Event, Kind
-from connector.delivery.waiting import skip_command
+from connector.delivery.states import Event, Kind, Probe
 from connector.errors import Refusal
 from connector.pipeline.batching import Batch, Delivery
 from connector.pipeline.storms import Place
@@ -61,6 +59,8 @@ class Outcomes:
         self._together = together
         self._ports = destination.ports
         self._vendor_name = destination.settings.vendor
+        self._records_delivered = destination.ports.metrics.records_delivered.labels(destination.name)
+        self._delivery_delay = destination.ports.metrics.delivery_delay.labels(destination.name)
         self._actions: Mapping[type, _Action] = {
             Accepted: self._accepted,
             Refused: self._refused,
@@ -76,6 +76,7 @@ class Outcomes:
         `probe` is what the batch probed, if anything.
         """
         if not isinstance(verdict, Accepted):
+            self._destination.may_differ()
             batch.said = verdict.reason
             if response is not None:
                 verdict = replace(
@@ -85,7 +86,7 @@ class Outcomes:
         if isinstance(verdict, Misconfigured) and blamed:
             # A firewall that dislikes a record's content answers 403 to every request that holds the record.
             verdict = Refused(verdict.code, verdict.reason, documented=False, request_id=verdict.request_id)
-        if self._destination.holds:
+        if self._destination.holds.active:
             self._apply_to_holds(batch, verdict, probe)
         if blamed:
             probe = ()
@@ -109,8 +110,9 @@ class Outcomes:
         destination = self._destination
         destination.evidence.accepted(batch, len(batch.deliveries) - len(verdict.again))
         destination.throttle.answered()
-        # Replayed records are outside its window.
-        destination.storms.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))
+        if not destination.storms.quiet:
+            # Replayed records are outside its window.
+            destination.storms.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))
         if verdict.rate is not None and verdict.rate.remaining <= 0:
             destination.bucket.wait_until(self._ports.clock.now() + destination.backoff.wait(1, verdict.rate.reset))
         done = batch.deliveries
@@ -119,10 +121,14 @@ class Outcomes:
             self._ask_again(batch, verdict.again)
         if verdict.answers:
             await self._write_answers(done, verdict.answers)
-        if destination.storms:
+        if not destination.storms.quiet:
             destination.storms.passed(map(_place_of, done))
         destination.buffer.finish(done)
-        self._count_delivered(done)
+        self._records_delivered.inc(len(done))
+        times = [delivery.record.timestamp for delivery in done]
+        if NO_TIMESTAMP in times:
+            times = [time for time in times if time >= 0]
+        self._delivery_delay.observe_since(times, self._ports.clock.wall())
         if sample.on:
             follow_delivered(destination.name, done, batch.attempts)
         if self._ports.receipts is not None and done:
@@ -134,6 +140,7 @@ class Outcomes:
         destination = self._destination
         left = destination.buffer.kept(batch.part([d for index, d in enumerate(batch.deliveries) if index in indexes]))
         if left is not None:
+            destination.may_differ()
             left.asked += 1
             left.reason = "the vendor's answer was not final"
             due = self._ports.clock.now() + destination.backoff.wait(left.asked)
@@ -435,14 +442,6 @@ class Outcomes:
     async def _write_dead_letter(self, delivery: Delivery, dead_letter: DeadLetter) -> None:
         await self._ports.dead_letters.write(dead_letter, delivery.tracker.is_ours)
         self._destination.buffer.finish([delivery])
-
-    def _count_delivered(self, deliveries: Sequence[Delivery]) -> None:
-        metrics, name = self._ports.metrics, self._destination.name
-        metrics.records_delivered.labels(name).inc(len(deliveries))
-        times = [delivery.record.timestamp for delivery in deliveries]
-        if NO_TIMESTAMP in times:
-            times = [time for time in times if time >= 0]
-        metrics.delivery_delay.labels(name).observe_since(times, self._ports.clock.wall())
 
 
 def _place_of(delivery: Delivery) -> Place:

@@ -1,4 +1,4 @@
-"""When a request may go: the rate limit, the back-off after failures, and the vendor's own request to wait. Pure.
+"""When a request may go, and how large it may be: rate limit, back-off, and limits that answers have taught. Pure.
 
 A vendor counts requests in its own seconds, so any second counts. The bucket gives a token every `1 / (0.985 × limit)`
 seconds. Idle time saves no tokens, except `CATCH_UP`: a loop on a busy machine wakes late, and may make up for what the
@@ -9,11 +9,16 @@ longer than a second by what requests may gain on each other on their way.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from math import ceil
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 from connector.config.loader import RetrySettings
+from connector.pipeline.batching import Batch, OpenBatch
+from connector.recent import Recent
+from connector.vendors.base import Limits
 
 PACE: Final = 0.985
 CATCH_UP: Final = 0.05
@@ -28,11 +33,8 @@ class TokenBucket:
         self._share = 1.0
         self._next = float("-inf")
         self._taken: deque[float] = deque()
-
-    @property
-    def rate(self) -> float | None:
+        self.rate = limit
         """The requests a second that this member may make now, or None where nothing limits it."""
-        return None if self._limit is None else self._limit * self._share
 
     def delay(self, now: float) -> float:
         """Return the seconds until a request may go out; infinite while this member's share is nothing."""
@@ -59,6 +61,16 @@ class TokenBucket:
             taken.popleft()
         taken.append(now)
 
+    def set_limit(self, limit: float | None, now: float) -> None:
+        """Change the group's limit. The bucket starts empty, and what was taken by the old limit counts no more."""
+        if limit == self._limit:
+            return
+        self._limit = limit
+        self._taken.clear()
+        self.rate = None if limit is None else limit * self._share
+        if self.rate:
+            self._next = max(self._next, now + 1.0 / (self.rate * PACE))
+
     def set_share(self, share: float, now: float) -> None:
         """Change which part of the group's limit is this member's (0 to 1).
 
@@ -70,6 +82,7 @@ class TokenBucket:
         pause = CATCH_UP if share < self._share else max(CATCH_UP, 1.0 / (self._limit * share * PACE))
         self._next = max(self._next, now + pause)
         self._share = share
+        self.rate = self._limit * share
         self._taken.clear()
 
     def wait_until(self, moment: float) -> None:
@@ -83,6 +96,10 @@ class Backoff:
     def __init__(self, settings: RetrySettings, random: Random) -> None:
         self._settings = settings
         self._random = random
+
+    def use(self, settings: RetrySettings) -> None:
+        """Wait by other settings from now on."""
+        self._settings = settings
 
     def wait(self, failures: int, wish: float | None = None) -> float:
         """Return the seconds to wait after the `failures`-th failure in a row (1 is the first).
@@ -128,3 +145,90 @@ class Throttle:
     def answered(self) -> None:
         """Note that a request was judged: the next 429 starts the back-off again."""
         self._count = 0
+
+
+RAISE_AFTER: Final = 60.0
+"""Seconds after which a learned limit is raised for the first time; each time that this was too much, twice as long."""
+RAISE_AT_MOST: Final = 3600.0
+RAISE_BY: Final = 1.25
+_GROUPS: Final = 1000
+"""For how many groups a limit is remembered: a group may be named by what a record holds."""
+
+
+@dataclass(slots=True)
+class _Learned:
+    """A group's smaller limits, when they are raised next (monotonic seconds), and how long that was waited for."""
+
+    limits: Limits
+    raise_at: float
+    interval: float
+    raised: bool = False
+
+
+class LearnedLimits:
+    """The limits to use for each group. `documented` gives the vendor's own, `now` the monotonic time.
+
+    A vendor may take less for a while only, or one odd record may be the reason: so a learned limit grows again slowly,
+    at the price of a refused request now and then, and is forgotten when it reaches the documented one.
+    """
+
+    def __init__(self, documented: Callable[[Hashable], Limits], now: Callable[[], float]) -> None:
+        self._documented = documented
+        self._now = now
+        self.learned: Recent[Hashable, _Learned] = Recent(_GROUPS)
+        """By group; empty while the documented limits hold."""
+
+    def of(self, group: Hashable) -> Limits:
+        """Return the vendor's limits, or the smaller ones that its answers have taught."""
+        learned = self.learned.get(group)
+        documented = self._documented(group)
+        if learned is None:
+            return documented
+        while learned.raise_at <= self._now():
+            limits = learned.limits
+            learned.limits = replace(
+                limits,
+                records=min(documented.records, ceil(limits.records * RAISE_BY)),
+                bytes=min(documented.bytes, ceil(limits.bytes * RAISE_BY)),
+            )
+            learned.raise_at += learned.interval
+            learned.raised = True
+            if learned.limits == documented:
+                self.learned.pop(group)
+                break
+        return learned.limits
+
+    def too_large(self, batch: Batch, which: Literal["bytes", "records"]) -> tuple[int, int]:
+        """Learn that a batch was too large, and return its records (by weight) and its body's bytes.
+
+        Half of what was refused is the new limit: the vendor does not say where the true one is.
+        """
+        limits = self.of(batch.group)
+        weight = sum(delivery.item.weight for delivery in batch.deliveries)
+        size = limits.overhead + sum(len(d.item.body) + limits.separator for d in batch.deliveries) - limits.separator
+        if which == "records":
+            limits = replace(limits, records=max(1, min(limits.records, weight // 2)))
+        else:
+            limits = replace(limits, bytes=max(limits.overhead + 1, min(limits.bytes, size // 2)))
+        before = self.learned.get(batch.group)
+        interval = RAISE_AFTER if before is None else before.interval
+        if before is not None and before.raised:
+            interval = min(RAISE_AT_MOST, interval * 2)
+        self.learned.put(batch.group, _Learned(limits, self._now() + interval, interval))
+        return weight, size
+
+    def fit(self, batch: Batch) -> list[Batch]:
+        """Return a batch that is about to be sent, cut where it was closed before a smaller limit was learned."""
+        return cut(batch, self.of(batch.group)) if batch.group in self.learned else [batch]
+
+
+def cut(batch: Batch, limits: Limits) -> list[Batch]:
+    """Return a batch in as many parts as its limits demand, in its order."""
+    parts = []
+    left = batch.deliveries
+    while left:
+        part = OpenBatch(batch.group, limits, 0.0)
+        count = part.fill(left)
+        parts.append(batch.part(left[:count]))
+        left = left[count:]
+    return [batch] if len(parts) == 1 else parts

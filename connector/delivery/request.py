@@ -7,13 +7,13 @@ from typing import Final, Protocol
 
 import structlog
 
-from connector.delivery.codes import apply_codes
+from connector.delivery.codes import apply_codes, explain_code
 from connector.delivery.destination import Destination
 from connector.errors import TransportError
 from connector.pipeline.batching import Batch, Delivery
 from connector.telemetry.logs import sample
 from connector.vendors.answers import sent_at
-from connector.vendors.base import VERDICTS, Dropping, Request, Response, Retry, Timed, Verdict
+from connector.vendors.base import VERDICTS, Dropping, Request, Response, Retry, Timed, Vendor, Verdict
 
 log = structlog.get_logger()
 
@@ -60,74 +60,93 @@ class Requests:
         self, destination: Destination, transport: Transport, *, timeout: float, tracer: Tracer | None
     ) -> None:
         self._destination = destination
+        self._name = name = destination.name
         self._transport = transport
-        self._timeout = timeout
+        self.timeout = timeout
         self._tracer = tracer
         self._clock = destination.ports.clock
+        self._compared: str | None = None
+        self._take_vendor(destination.vendor)
         self._clocks_differ = False
-        self._time = destination.ports.metrics.time_seconds
+        self._metrics = metrics = destination.ports.metrics
+        self._time = metrics.time_seconds
+        # Looked up once: a request would look up each of them.
+        self._batch_records = metrics.batch_records.labels(name)
+        self._batch_bytes = metrics.batch_bytes.labels(name)
+        self._request_seconds = metrics.request_seconds.labels(name)
+        self._verdicts = {kind: metrics.requests.labels(name, verdict) for kind, verdict in VERDICTS.items()}
 
     async def send(self, batch: Batch) -> tuple[Verdict, Response | None]:
         """Send the batch and return what the answer means."""
-        tracer = self._tracer
-        if tracer is None:
-            return await self._send(batch, None)
-        span = tracer.begin(self._destination.name, self._destination.settings.vendor, batch)
-        verdict, response = None, None
-        try:
-            verdict, response = await self._send(batch, span)
-        finally:
-            span.end(verdict, response)
-        return verdict, response
-
-    async def _send(self, batch: Batch, span: Span | None) -> tuple[Verdict, Response | None]:
-        destination, clock = self._destination, self._clock
-        vendor, items, name = destination.vendor, batch.items, destination.name
-        metrics = destination.ports.metrics
-        batch.attempts += 1
-        if batch.first_attempt is None:
-            batch.first_attempt = clock.wall()
-            metrics.batch_closed.labels(name, batch.closed_by).inc()
-        prepared = clock.now()
-        request = vendor.request(batch.group, items, int(clock.wall() * 1000))
-        if span is not None:
-            request = span.carried(request)
-        size = len(request.body or b"")
-        if isinstance(vendor, Dropping):
-            for parameter, count in vendor.take_dropped().items():
-                metrics.parameters_dropped.labels(name, parameter).inc(count)
-        metrics.batch_records.labels(name).observe(len(items))
-        metrics.batch_bytes.labels(name).observe(size)
-        if batch.isolating:
-            metrics.isolation_requests.labels(name).inc()
-        started = clock.now()
-        destination.evidence.sending(batch, started)
-        self._time.add("deliver", started - prepared)
-        response: Response | None = None
+        vendor, items, clock, metrics = self._destination.vendor, batch.items, self._clock, self._metrics
+        span = (
+            None if self._tracer is None else self._tracer.begin(self._name, self._destination.settings.vendor, batch)
+        )
         verdict: Verdict
+        ended: Verdict | None = None
+        response: Response | None = None
+        batch.attempts += 1
+        prepared = clock.now()
         try:
-            response = await self._transport.send(request, self._timeout)
-        except TransportError as error:
-            verdict = Retry(error.reason, unknown_outcome=error.unknown_outcome)
+            wall = clock.wall()
+            if batch.first_attempt is None:
+                batch.first_attempt = wall
+                metrics.batch_closed.labels(self._name, batch.closed_by).inc()
+            request = vendor.request(batch.group, items, int(wall * 1000))
+            if span is not None:
+                request = span.carried(request)
+            size = len(request.body or b"")
+            if vendor is not self._vendor:
+                self._take_vendor(vendor)
+            if self._dropping is not None:
+                for parameter, count in self._dropping.take_dropped().items():
+                    metrics.parameters_dropped.labels(self._name, parameter).inc(count)
+            self._batch_records.observe(len(items))
+            self._batch_bytes.observe(size)
+            if batch.isolating:
+                metrics.isolation_requests.labels(self._name).inc()
+            started = clock.now()
+            self._destination.evidence.sending(batch, started)
+            self._time.add("deliver", started - prepared)
+            try:
+                response = await self._transport.send(request, self.timeout)
+            except TransportError as error:
+                verdict = Retry(error.reason, unknown_outcome=error.unknown_outcome)
+            finally:
+                answered = clock.now()
+                self._request_seconds.observe(answered - started)
+            if response is not None:
+                if self._timed is not None and response.headers.get("date") != self._compared:
+                    self._compare_clocks(self._timed, response)
+                verdict = vendor.read(response, batch.group, items, batch.asked)
+                if self._destination.settings.codes:
+                    verdict = apply_codes(self._destination.settings.codes, verdict, response)
+                verdict = explain_code(self._destination.settings.vendor, verdict)
+                self._time.add("deliver", clock.now() - answered)
+            ended = verdict
         finally:
-            answered = clock.now()
-            metrics.request_seconds.labels(name).observe(answered - started)
-        if response is not None:
-            self._compare_clocks(response)
-            read = vendor.read(response, batch.group, items, batch.asked)
-            verdict = apply_codes(self._destination.settings.codes, read, response)
-            self._time.add("deliver", clock.now() - answered)
+            if span is not None:
+                span.end(ended, response)
+        self._verdicts[type(verdict)].inc()
         if sample.on and sample.takes_next():
             self._follow(batch, verdict, response, size, answered - started)
         return verdict, response
 
-    def _compare_clocks(self, response: Response) -> None:
+    def _take_vendor(self, vendor: Vendor) -> None:
+        """Take note of what a vendor can do besides; asking that costs as much as building a request."""
+        self._vendor = vendor
+        self._dropping = vendor if isinstance(vendor, Dropping) else None
+        self._timed = vendor if isinstance(vendor, Timed) else None
+        self._compared = None
+
+    def _compare_clocks(self, vendor: Timed, response: Response) -> None:
         """Give the vendor its own clock where ours differs by more than a minute, and warn once for each difference.
 
         A rule about the present time is the vendor's: with a wrong clock here it would condemn good events.
         """
-        vendor, sent = self._destination.vendor, sent_at(response.headers)
-        if sent is None or not isinstance(vendor, Timed):
+        sent = sent_at(response.headers)
+        self._compared = response.headers.get("date")
+        if sent is None:
             return
         ahead = sent - int(self._clock.wall() * 1000)
         differs = abs(ahead) > CLOCKS_DIFFER_MS
@@ -137,7 +156,7 @@ class Requests:
             if differs:
                 log.warning(
                     "destination.clock_differs",
-                    destination=self._destination.name,
+                    destination=self._name,
                     vendor_ahead_seconds=round(ahead / 1000),
                     message="this machine's clock and the vendor's differ; the vendor's time is used, set the clock",
                 )
@@ -146,7 +165,7 @@ class Requests:
         """Log a sampled request: what it was and how it ended, without its content."""
         log.debug(
             "request.ended",
-            destination=self._destination.name,
+            destination=self._name,
             verdict=VERDICTS[type(verdict)],
             http_status=None if response is None else response.status,
             records=len(batch.deliveries),

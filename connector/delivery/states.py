@@ -1,4 +1,4 @@
-"""The states of a destination, and what moves it from one to another: a table. Pure.
+"""The states of a destination: the table that moves them, the holds, and which changes are logged. Pure.
 
 Theory of operation. A destination flows until something holds it. There are four kinds of hold. Each is a small
 machine in each scope (the whole destination, or one group of it): it is FREE, HELD, or PROBING while one request tries
@@ -24,9 +24,14 @@ A storm is shown as a hold too, the last one, but holds only its cause: see `pip
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum, auto
 from typing import Final, NamedTuple
+
+from connector.delivery.pacing import Backoff
+from connector.vendors.base import DESTINATION, endpoint_of
 
 
 class DestinationState(StrEnum):
@@ -181,3 +186,271 @@ TABLE: Final[Mapping[tuple[Kind, Phase, Event], Step]] = {
     if action is not None
 }
 """(kind and phase of a hold, event) → (action, next phase). A row that is missing is a fault of the program."""
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """One hold. `since` is epoch seconds, `next_probe` monotonic seconds; None: it is never probed."""
+
+    kind: Kind
+    scope: Hashable
+    code: str | None
+    message: str
+    since: float
+    next_probe: float | None
+    probes: int = 0
+    phase: Phase = Phase.HELD
+    eager: bool = False
+    """Whether the last probe was a record that had been tried before, so that a new one need not wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A destination's state, or one hold of it, as a person sees it. `since` and `next_probe` are epoch seconds.
+
+    `set_aside` is how many records wait apart for this hold's cause.
+    """
+
+    state: DestinationState
+    cause: Cause | None = None
+    code: str | None = None
+    message: str | None = None
+    since: float | None = None
+    next_probe: float | None = None
+    set_aside: int | None = None
+
+
+Probe = tuple[Hold, ...]
+"""What one request probes: every hold that kept its batch back, the whole destination's first."""
+
+
+class Holds:
+    """Everything that holds one destination: several holds at once, each with its own cause and next probe.
+
+    What may happen to a hold is `TABLE`; here are the times and the messages. `backoff` gives the waits between probes.
+    """
+
+    def __init__(self, backoff: Backoff) -> None:
+        self._backoff = backoff
+        self.active: list[Hold] = []
+        """Every hold. Where there is none, no batch is kept back."""
+        self._intake: Condition | None = None
+
+    def get(self, kind: Kind | None = None, scope: Hashable = DESTINATION) -> Hold | None:
+        """Return the hold of a kind and scope; without a kind the worst one of the scope."""
+        found = (hold for hold in self.active if hold.scope == scope and kind in (None, hold.kind))
+        return min(found, key=_badness, default=None)
+
+    def blocking(self, group: Hashable) -> Probe:
+        """Return the holds that keep a group's batches back: its own, and the whole destination's."""
+        if not self.active:
+            return ()
+        scopes = (DESTINATION, group, endpoint_of(group))
+        return tuple(hold for hold in sorted(self.active, key=_badness) if hold.scope in scopes)
+
+    def begin(
+        self,
+        kind: Kind,
+        code: str | None,
+        message: str,
+        *,
+        now: float,
+        wall: float,
+        scope: Hashable = DESTINATION,
+    ) -> None:
+        """Hold a scope; a hold of the same kind is renewed, and counts from now if its code is another."""
+        hold = self.get(kind, scope)
+        step = TABLE[kind, Phase.FREE if hold is None else hold.phase, Event.BEGUN]
+        if step.action is Action.BEGIN:
+            next_probe = None if kind is Kind.OPERATOR else now + self._backoff.probe(0)
+            self.active.append(Hold(kind, scope, code, message, wall, next_probe))
+        elif hold is not None:
+            hold.since = hold.since if hold.code == code else wall
+            hold.code, hold.message = code, message
+
+    def apply(
+        self,
+        event: Event,
+        group: Hashable,
+        probe: Probe,
+        *,
+        now: float,
+        scope: Hashable = DESTINATION,
+        message: str | None = None,
+        wish: float | None = None,
+    ) -> list[Hold]:
+        """Apply an answer for a batch of `group` to every hold that concerns it, and return those that it ended.
+
+        `probe` is what the batch probed. `scope` is what a DENIED answer is about, `wish` the wait that the vendor asks
+        for (seconds).
+        """
+        if not self.active:
+            return []
+        ended = []
+        for hold in self.blocking(group):
+            what = event
+            if event is Event.DENIED and hold.scope != scope:
+                what = Event.WIDER if scope == DESTINATION else Event.NARROWER
+            # An answer to a request from before the hold, or before its probe, is late: the probe is still under way.
+            phase = Phase.PROBING if hold in probe and hold.phase is Phase.PROBING else Phase.HELD
+            action = TABLE[hold.kind, phase, what].action
+            if action is Action.END:
+                self.active.remove(hold)
+                ended.append(hold)
+            elif action is Action.LATER:
+                if message is not None and hold.kind is Kind.OUTAGE:
+                    hold.message = message
+                self._probe_later(hold, now, wish)
+        return ended
+
+    def start_probe(self, group: Hashable, *, fresh: bool = False) -> Probe:
+        """Note that a probe goes out, and return what it probes; `fresh`: its record was never sent before."""
+        probe = self.blocking(group)
+        for hold in probe:
+            hold.eager = not fresh
+            hold.phase = TABLE[hold.kind, hold.phase, Event.PROBED].phase
+        return probe
+
+    def end_probe(self, probe: Probe, now: float) -> None:
+        """Note that a probe is over: a hold that its answer neither ended nor put off is probed again later."""
+        for hold in probe:
+            if hold.phase is Phase.PROBING:
+                self._probe_later(hold, now, None)
+
+    def lasts(self, probe: Probe) -> bool:
+        """Whether any hold of a probe still holds."""
+        return any(hold in self.active for hold in probe)
+
+    def probe_is_due(self, group: Hashable, now: float, *, fresh: bool = False) -> bool:
+        """Whether a batch of this group is kept back, and may go out as a probe now; `fresh`: if it was never sent."""
+        probe = self.blocking(group)
+        due = _due(probe)
+        return due is not None and (due <= now or (fresh and all(hold.eager for hold in probe)))
+
+    def next_probe(self, now: float) -> float | None:
+        """Return when a probe becomes due by time alone (monotonic seconds).
+
+        One that is due already waits for a batch or a slot.
+        """
+        times = [_due(self.blocking(scope)) for scope in {hold.scope for hold in self.active}]
+        return min((time for time in times if time is not None and time > now), default=None)
+
+    def probe_now(self, now: float) -> bool:
+        """Make a probe of every hold due that is ever probed; return whether there is one."""
+        probed = [hold for hold in self.active if hold.next_probe is not None]
+        for hold in probed:
+            hold.next_probe = now
+        return bool(probed)
+
+    def release(self, kind: Kind | None = None) -> list[Hold]:
+        """End every hold, or those of a kind, because a person says so, and return them."""
+        released = [hold for hold in self.active if kind in (None, hold.kind)]
+        self.active = [hold for hold in self.active if hold not in released]
+        for hold in released:
+            hold.phase = TABLE[hold.kind, hold.phase, Event.RELEASED].phase
+        return released
+
+    def set_intake(self, cause: Cause | None, message: str, wall: float) -> None:
+        """Show that records wait before they reach the destination; None: they no longer do."""
+        if cause is None:
+            self._intake = None
+        elif self._intake is None or (self._intake.cause, self._intake.message) != (cause, message):
+            self._intake = Condition(DestinationState.HELD, cause, None, message, wall)
+
+    def shown(self, *, now: float, wall: float) -> list[Condition]:
+        """Return every hold as a person sees it, the worst first."""
+        holds = [_shown(hold, now, wall) for hold in sorted(self.active, key=_badness)]
+        return holds if self._intake is None else [*holds, self._intake]
+
+    def _probe_later(self, hold: Hold, now: float, wish: float | None) -> None:
+        hold.phase = Phase.HELD
+        hold.probes += 1
+        wait = self._backoff.probe(hold.probes)
+        hold.next_probe = now + (wait if wish is None else max(wait, self._backoff.wait(1, wish)))
+
+
+def _due(probe: Probe) -> float | None:
+    """Return when all of these holds may be probed together; None where there is none, or one may not."""
+    if any(hold.phase is Phase.PROBING or hold.next_probe is None for hold in probe):
+        return None
+    return max((hold.next_probe or 0.0 for hold in probe), default=None)
+
+
+def _badness(hold: Hold) -> tuple[bool, int]:
+    return hold.scope != DESTINATION, hold.kind.value
+
+
+def _shown(hold: Hold, now: float, wall: float) -> Condition:
+    probing = hold.phase is Phase.PROBING
+    message = hold.message if hold.scope == DESTINATION else f"{hold.message} (only {hold.scope})"
+    next_probe = None if hold.next_probe is None or probing else wall + max(0.0, hold.next_probe - now)
+    state = DestinationState.PROBING if probing else DestinationState.HELD
+    return Condition(state, hold.kind.cause, hold.code, message, hold.since, next_probe)
+
+
+SETTLED: Final = 5.0
+"""Seconds that a state has to last to be logged, where it is not logged at once."""
+AT_ONCE: Final = 6
+"""Changes logged at once within `WINDOW` seconds; one that goes to and fro faster has to last."""
+WINDOW: Final = 60.0
+
+_HELD: Final = (DestinationState.HELD, DestinationState.PROBING)
+
+
+class ConditionLog:
+    """The state of one destination as it was seen last, and as it was logged last.
+
+    The beginning of a hold, and its end in `flowing`, are logged at once. All else is logged when it has lasted
+    `SETTLED` seconds, and the line says how many changes were left out: a destination that is throttled ten times a
+    second is not ten lines a second. A probe is part of its hold.
+    """
+
+    def __init__(self, wall: float) -> None:
+        self.seen = Condition(DestinationState.FLOWING, since=wall)
+        self._logged = self.seen
+        self._changed_at = 0.0
+        self._left_out = 0
+        self._at_once: deque[float] = deque(maxlen=AT_ONCE)
+
+    def see(self, condition: Condition, now: float, wall: float) -> bool:
+        """Take note of the present state; return whether it differs from the one that was seen last."""
+        if condition.state is self.seen.state and _same(condition, self.seen):
+            return False
+        if not _same(condition, self.seen):
+            self._left_out += not _same(self.seen, self._logged)
+            self._changed_at = now
+        self.seen = replace(condition, since=wall if condition.since is None else condition.since)
+        return True
+
+    def to_log(self, now: float) -> tuple[Condition, Condition, int] | None:
+        """Return the last logged state, the present one, and how many changes between were left out.
+
+        None where there is nothing to log yet.
+        """
+        if _same(self.seen, self._logged) or not (self._urgent(now) or now - self._changed_at >= SETTLED):
+            return None
+        before, left_out = self._logged, self._left_out
+        self._logged, self._left_out = self.seen, 0
+        return before, self.seen, left_out
+
+    def due(self, now: float) -> float | None:
+        """Return in how many seconds a change has lasted long enough; None where none waits for that."""
+        return None if _same(self.seen, self._logged) else max(0.0, self._changed_at + SETTLED - now)
+
+    def _urgent(self, now: float) -> bool:
+        ends = self._logged.state in _HELD and self.seen.state is DestinationState.FLOWING
+        if not ends and self.seen.state not in _HELD:
+            return False
+        if len(self._at_once) == AT_ONCE and now - self._at_once[0] < WINDOW:
+            return False
+        self._at_once.append(now)
+        return True
+
+
+def _same(one: Condition, other: Condition) -> bool:
+    return _name(one) == _name(other)
+
+
+def _name(condition: Condition) -> tuple[DestinationState, Cause | None, str | None]:
+    state = DestinationState.HELD if condition.state in _HELD else condition.state
+    return state, condition.cause, condition.code

@@ -135,7 +135,7 @@ class HttpTransport:
         if now - self._tls_checked < CERTIFICATES_INTERVAL:
             return
         self._tls_checked = now
-        stamps = await asyncio.to_thread(_stamps, self._files)
+        stamps = await asyncio.to_thread(file_stamps, self._files)
         if stamps == self._stamps:
             return
         first, self._stamps = self._stamps is None, stamps
@@ -302,7 +302,7 @@ def _tls(name: str, http: HttpSettings) -> ssl.SSLContext | bool:
     return context
 
 
-def _stamps(files: Sequence[str]) -> list[tuple[int, int, int] | None]:
+def file_stamps(files: Sequence[str]) -> list[tuple[int, int, int] | None]:
     """Return what changes with a file's content; a secret that Kubernetes renews is another file behind a link."""
     found: list[tuple[int, int, int] | None] = []
     for path in files:

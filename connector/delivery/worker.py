@@ -14,18 +14,18 @@ from typing import Any
 
 import structlog
 
+from connector.config.loader import DestinationSettings
 from connector.delivery.destination import Destination
-from connector.delivery.holds import Condition, Probe
 from connector.delivery.lane import Lane
 from connector.delivery.outcome import Outcomes
 from connector.delivery.request import Requests, Tracer, Transport
-from connector.delivery.states import Kind
+from connector.delivery.states import Condition, Kind, Probe
 from connector.errors import ConnectorError, Refusal
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip, Skips
 from connector.pipeline.storms import Place
-from connector.vendors.base import VERDICTS, Accepted, Vendor
+from connector.vendors.base import Accepted, Vendor
 
 log = structlog.get_logger()
 
@@ -41,7 +41,9 @@ class Worker:
         timeout: float,
         tracer: Tracer | None = None,
     ) -> None:
-        self._destination = destination
+        self.name = destination.name
+        self.destination = self._destination = destination
+        """The destination's state."""
         self._clock = destination.ports.clock
         self._transport = transport
         self._requests = Requests(destination, transport, timeout=timeout, tracer=tracer)
@@ -60,16 +62,6 @@ class Worker:
         destination.ports.metrics.destination_in_flight.labels(self.name).set_function(lambda: self.in_flight)
 
     @property
-    def name(self) -> str:
-        """The destination's name."""
-        return self._destination.name
-
-    @property
-    def destination(self) -> Destination:
-        """The destination's state."""
-        return self._destination
-
-    @property
     def vendor(self) -> Vendor:
         """The vendor as its settings are now."""
         return self._destination.vendor
@@ -82,13 +74,13 @@ class Worker:
     def offer(self, offer: Offer) -> None:
         """Take deliveries in. Non-blocking: the caller checks the budget."""
         self._destination.add(offer)
-        if self._skips and [None for delivery in offer.deliveries if self._skips.came(delivery)]:
+        if self._skips.any and [None for delivery in offer.deliveries if self._skips.came(delivery)]:
             self._take_skipped()
         self._changed.set()
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
         """Take in a record that breaks a rule of the vendor before it is sent: it becomes a dead letter."""
-        self._destination.buffer.take(delivery.charge)
+        self._destination.buffer.bytes += delivery.charge
         if self._skips.came(delivery):
             self._write_skipped(self._skips.take_from(Batch(None, [delivery])))
         elif self._outcomes.sets_aside_invalid(delivery, refusal):
@@ -130,6 +122,18 @@ class Worker:
         released = self._destination.release()
         self._changed.set()
         return released
+
+    def probe_now(self) -> bool:
+        """Probe what holds the destination as soon as a record can go out; return whether anything holds it."""
+        probed = self._destination.probe_now()
+        self._changed.set()
+        return probed
+
+    def use(self, settings: DestinationSettings, vendor: Vendor) -> None:
+        """Go on with other settings of the same account; requests in flight end as they began."""
+        self._destination.use(settings, vendor)
+        self._requests.timeout = settings.timeout
+        self._changed.set()
 
     def skip(self, tracker: PartitionTracker, offset: int) -> Skip | None:
         """Dead-letter a record by hand: where it waits at once, else when its answer says that it was not accepted.
@@ -213,11 +217,18 @@ class Worker:
                 return self._wait_for_token(now, wait)
             if self.in_flight >= self._destination.settings.max_in_flight:
                 return None
-            batch, probe = self._next(now)
+            batch, lane, probe = self._next(now)
             if batch is None:
                 return self._idle_for(now)
+            if self._destination.limits.learned:
+                batch = self._fit(batch)
             self._destination.bucket.take(now)
-            self._send(self._fit(batch), now, probe)
+            if self._waits_since is not None:
+                self._destination.ports.metrics.rate_limit_wait.labels(self.name).observe(now - self._waits_since)
+                self._waits_since = None
+            lane.in_flight += 1
+            self.in_flight += 1
+            self._start(self._deliver(batch, lane, probe), batch)
         return None
 
     def _wait_for_token(self, now: float, wait: float) -> float | None:
@@ -227,23 +238,21 @@ class Worker:
             self._waits_since = now
         return wait if wait != float("inf") else None
 
-    def _next(self, now: float) -> tuple[Batch | None, Probe]:
-        """Return the next batch to send, and the holds that it probes."""
-        lanes, holds = self._destination.lanes.all, self._destination.holds
+    def _next(self, now: float) -> tuple[Batch | None, Lane, Probe]:
+        """Return the next batch to send, its lane, and the holds that it probes."""
+        lanes, held = self._destination.lanes.all, self._destination.holds.active
         count = len(lanes)
         due = min([lane.due for lane in lanes]) <= now
         for step in range(count) if due else ():
             index = (self._turn + step) % count
             lane = lanes[index]
-            if lane.due <= now and (batch := lane.take(now, self._may_send)) is not None:
+            if lane.due <= now and (batch := lane.take(now, self._may_send if held else None)) is not None:
                 self._turn = index + 1
-                return batch, ()
-        if holds:
-            return self._next_probe(now)
-        return None, ()
+                return batch, lane, ()
+        return self._next_probe(now) if held else (None, lanes[0], ())
 
-    def _next_probe(self, now: float) -> tuple[Batch | None, Probe]:
-        """Return the next record to probe with, and the holds that it probes."""
+    def _next_probe(self, now: float) -> tuple[Batch | None, Lane, Probe]:
+        """Return the next record to probe with, its lane, and the holds that it probes."""
         lanes, holds = self._destination.lanes.all, self._destination.holds
         count = len(lanes)
         # Parked records come last: what is known to fail proves nothing.
@@ -255,8 +264,8 @@ class Worker:
                 batch = lane.take_new(lambda group: holds.probe_is_due(group, now, fresh=True))
             if batch is not None:
                 self._turn = index + 1
-                return self._as_probe(batch)
-        return None, ()
+                return self._as_probe(batch, lane)
+        return None, lanes[0], ()
 
     def _fit(self, batch: Batch) -> Batch:
         """Return as much of a batch as the vendor is known to take now; the rest stays in front."""
@@ -266,29 +275,28 @@ class Worker:
         return first
 
     def _may_send(self, group: Hashable) -> bool:
-        holds = self._destination.holds
-        return not holds or not holds.blocking(group)
+        return not self._destination.holds.blocking(group)
 
-    def _as_probe(self, batch: Batch) -> tuple[Batch, Probe]:
+    def _as_probe(self, batch: Batch, lane: Lane) -> tuple[Batch, Lane, Probe]:
         """Take one record, and read the secrets again first where they may be the reason."""
         destination = self._destination
         probe = destination.holds.start_probe(batch.group, fresh=not batch.attempts)
         if len(batch.deliveries) > 1:
-            destination.lanes.of(batch).put_parts([batch.part(batch.deliveries[1:])])
+            lane.put_parts([batch.part(batch.deliveries[1:])])
             batch = batch.part(batch.deliveries[:1])
         if any(hold.kind in (Kind.DENIED, Kind.DOUBT) for hold in probe):
             try:
                 destination.reload()
             except (ConnectorError, OSError, ValueError) as error:
                 log.warning("destination.secrets_unreadable", destination=self.name, message=str(error))
-        return batch, probe
+        return batch, lane, probe
 
     def _idle_for(self, now: float) -> float | None:
         holds = self._destination.holds
         if self.in_flight >= self._destination.settings.max_in_flight:
             return None
         lanes = self._destination.lanes.all
-        if not holds:
+        if not holds.active:
             # Each was asked just now, so it knows.
             due = min([lane.due for lane in lanes if lane.in_flight < lane.concurrency], default=float("inf"))
             return None if due == float("inf") else max(0.001, due - now)
@@ -297,15 +305,6 @@ class Worker:
             times.append(holds.next_probe(now))
         found = min((time for time in times if time is not None), default=None)
         return None if found is None else max(0.001, found - now)
-
-    def _send(self, batch: Batch, now: float, probe: Probe) -> None:
-        if self._waits_since is not None:
-            self._destination.ports.metrics.rate_limit_wait.labels(self.name).observe(now - self._waits_since)
-            self._waits_since = None
-        lane = self._destination.lanes.of(batch)
-        lane.in_flight += 1
-        self.in_flight += 1
-        self._start(self._deliver(batch, lane, probe), batch)
 
     def _start(self, work: Coroutine[Any, Any, None], batch: Batch) -> None:
         task = asyncio.create_task(work)
@@ -317,67 +316,57 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._error = error
             self._changed.set()
-        if self._destination.lanes.unpark():
+        if self._destination.lanes.apart and self._destination.lanes.unpark():
             self._changed.set()
-        if self._skips and not self._stopping:
+        if self._skips.any and not self._stopping:
             self._skips.tidy()
             self._take_skipped()
 
     async def _deliver(self, batch: Batch, lane: Lane, probe: Probe) -> None:
-        waiting = self._destination.waiting
+        destination = self._destination
         again = batch.troubled
         if again:
-            waiting.sent_again(batch)
+            destination.waiting.sent_again(batch)
         try:
-            await self._attempt(batch, lane, probe)
+            try:
+                self._end_expired(batch)
+                if self._skips.any:
+                    self._write_skipped(self._skips.take_from(batch))
+                verdict, response = await self._requests.send(batch) if batch.deliveries else (None, None)
+            finally:
+                lane.in_flight -= 1
+                self.in_flight -= 1
+                self.answered += 1
+                # At once: others need not wait until what follows has written its dead letters.
+                self._changed.set()
+            if verdict is not None:
+                started = self._clock.now()
+                await self._outcomes.settle(batch, verdict, response, probe)
+                if isinstance(verdict, Accepted) and not verdict.answers:
+                    # Other outcomes wait for Kafka, which is no work of this process.
+                    self._time.add("deliver", self._clock.now() - started)
+            if probe:
+                destination.holds.end_probe(probe, self._clock.now())
         finally:
             if again:
-                waiting.answered(batch)
+                destination.waiting.answered(batch)
             self._changed.set()
-
-    async def _attempt(self, batch: Batch, lane: Lane, probe: Probe) -> None:
-        destination = self._destination
-        try:
-            self._end_expired(batch)
-            if self._skips:
-                self._write_skipped(self._skips.take_from(batch))
-            verdict, response = await self._requests.send(batch) if batch.deliveries else (None, None)
-        finally:
-            lane.in_flight -= 1
-            self.in_flight -= 1
-            self.answered += 1
-            # At once: others need not wait until what follows has written its dead letters.
-            self._changed.set()
-        if verdict is not None:
-            destination.ports.metrics.requests.labels(self.name, VERDICTS[type(verdict)]).inc()
-            started = self._clock.now()
-            await self._outcomes.settle(batch, verdict, response, probe)
-            if isinstance(verdict, Accepted) and not verdict.answers:
-                # Other outcomes wait for Kafka, which is no work of this process.
-                self._time.add("deliver", self._clock.now() - started)
-        if probe:
-            destination.holds.end_probe(probe, self._clock.now())
 
     def _end_expired(self, batch: Batch) -> None:
-        """Dead-letter what a late attempt would send against a rule; apart, so that a drain waits for the letters."""
-        expired = self._take_expired(batch)
-        if expired is not None:
-            work = self._outcomes.dead_letter(
-                expired,
-                "expired",
-                f"{self._destination.settings.vendor}.expired",
-                "the record is too old to be sent now: it broke no rule of the vendor when it was read, but does now",
-            )
-            self._start(work, expired)
-
-    def _take_expired(self, batch: Batch) -> Batch | None:
-        """Take out what a late attempt would send against a rule that depends on the time."""
+        """Dead-letter what broke no rule when it was read but does now; apart, so that a drain waits for it."""
         wall = self._clock.wall() * 1000
         expired = [d for d in batch.deliveries if (end := d.item.expires_at) is not None and end <= wall]
         if not expired:
-            return None
+            return
         batch.deliveries = [d for d in batch.deliveries if d not in expired]
-        return batch.part(expired)
+        part = batch.part(expired)
+        work = self._outcomes.dead_letter(
+            part,
+            "expired",
+            f"{self._destination.settings.vendor}.expired",
+            "the record is too old to be sent now: it broke no rule of the vendor when it was read, but does now",
+        )
+        self._start(work, part)
 
 
 async def _together(works: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -61,6 +61,7 @@ class _Show:
     connector: asyncio.Task[int]
     stop: asyncio.Event
     url: str
+    console_url: str
     session: aiohttp.ClientSession
     produced: dict[Place, scenario.Planned] = field(default_factory=dict)
 
@@ -122,7 +123,7 @@ def _configuration(bootstrap: str, simulators: Mapping[str, Simulator]) -> dict[
         },
         "destinations": destinations,
         "server": {"port": 0},
-        "console": {"port": 0, "interval": "2s"},
+        "console": {"port": 0, "interval": "1s"},
         "log": {"format": "json"},
     }
 
@@ -151,7 +152,10 @@ async def _stage(folder: Path, log: Any) -> AsyncIterator[_Show]:
         await asyncio.wait([port, connector], return_when=asyncio.FIRST_COMPLETED)
         if connector.done():
             connector.result()
-        yield _Show(loaded, broker, simulators, connector, stop, f"http://127.0.0.1:{port.result()}", session)
+        url = f"http://127.0.0.1:{port.result()}"
+        page = await stack.enter_async_context(app_console.serving(loaded, [url]))
+        console_url = f"http://127.0.0.1:{page.port}/"
+        yield _Show(loaded, broker, simulators, connector, stop, url, console_url, session)
 
 
 async def _end(connector: asyncio.Task[int], stop: asyncio.Event) -> None:
@@ -162,6 +166,7 @@ async def _end(connector: asyncio.Task[int], stop: asyncio.Event) -> None:
 async def _play(show: _Show, console: Console) -> list[str]:
     """Produce, watch until every record has an outcome, print the summary, and return the discrepancies."""
     began = time.monotonic()
+    console.print(f"The console for the person on call: {show.console_url}", style="bold", soft_wrap=True)
     console.print(
         f"Four simulated vendors, an embedded broker at {show.broker.bootstrap}, and the connector at "
         f"{show.url}/status and {show.url}/metrics.",
@@ -264,9 +269,10 @@ async def _evidence(show: _Show) -> Evidence:
     settings = show.loaded.settings
     bootstrap = show.broker.bootstrap
     dead_letters = [
-        _dead_letter(message) for message in await asyncio.to_thread(_read, bootstrap, settings.dead_letter_topic)
+        dead_letter_of(message)
+        for message in await asyncio.to_thread(read_topic, bootstrap, settings.dead_letter_topic)
     ]
-    results = [message.key() or b"" for message in await asyncio.to_thread(_read, bootstrap, scenario.RESULTS)]
+    results = [message.key() or b"" for message in await asyncio.to_thread(read_topic, bootstrap, scenario.RESULTS)]
     ends: Counter[int] = Counter()
     for partition, _ in show.produced:
         ends[partition] += 1
@@ -282,7 +288,7 @@ def _consumer(bootstrap: str, group: str) -> Consumer:
     return Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "log_level": 3})
 
 
-def _read(bootstrap: str, topic: str) -> list[Message]:
+def read_topic(bootstrap: str, topic: str) -> list[Message]:
     """Return every record of a topic. Blocks."""
     consumer = _consumer(bootstrap, "demo-reader")
     try:
@@ -313,7 +319,8 @@ def _committed(bootstrap: str, ends: Mapping[int, int]) -> dict[int, int]:
         consumer.close()
 
 
-def _dead_letter(message: Message) -> DemoDeadLetter:
+def dead_letter_of(message: Message) -> DemoDeadLetter:
+    """Return a record of the dead-letter topic as a dead letter."""
     found: Any = message.headers() or []
     headers = {name: value.decode() for name, value in found if value is not None}
     return DemoDeadLetter(
@@ -353,18 +360,17 @@ def _add_up(evidence: Evidence, seconds: float, console: Console) -> None:
 
 
 async def _keep(show: _Show, console: Console) -> None:
-    """Leave everything and the console running until this is cancelled or the connector stops."""
+    """Leave everything running until this is cancelled or the connector stops."""
+    console.print(
+        f"Running until you press Ctrl+C. The console: {show.console_url}",
+        style="bold",
+        soft_wrap=not console.is_terminal,
+    )
+    console.print(f"  the connector: {show.url}/status", soft_wrap=not console.is_terminal)
+    for name, simulator in show.simulators.items():
+        console.print(f"  {name}: {simulator.url}/_simulator/stats", soft_wrap=not console.is_terminal)
     try:
-        async with app_console.serving(show.loaded, [show.url]) as page:
-            console.print(
-                f"Running until you press Ctrl+C. The console for the person on call: http://127.0.0.1:{page.port}/",
-                style="bold",
-                soft_wrap=not console.is_terminal,
-            )
-            console.print(f"  the connector: {show.url}/status", soft_wrap=not console.is_terminal)
-            for name, simulator in show.simulators.items():
-                console.print(f"  {name}: {simulator.url}/_simulator/stats", soft_wrap=not console.is_terminal)
-            await asyncio.wait([show.connector])
+        await asyncio.wait([show.connector])
     except asyncio.CancelledError:
         # Ctrl+C is how the user ends --keep: it is not a failure, and the connector still has to be stopped.
         if (task := asyncio.current_task()) is not None:

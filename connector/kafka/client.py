@@ -93,6 +93,11 @@ _PRODUCER_ONLY: Final = frozenset(
 )
 
 _REFUSALS: Final = (AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+_FORBIDDEN: Final = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+)
 _TOKEN: Final = "failed to acquire sasl oauthbearer token"  # noqa: S105 - librdkafka's message
 # Answers of a token endpoint that refuses the client: RFC 6749, section 5.2.
 _NO_TOKEN: Final = ("invalid_client", "invalid_grant", "invalid_scope", "unauthorized_client", "unsupported_grant_type")
@@ -207,6 +212,11 @@ class ErrorStates:
         """The errors that last, by topic, None for the whole client; of several the one that explains most."""
         ranked = sorted(self._current.items(), key=lambda item: _rank(item[1]))
         return {topic: error_text(error) for (topic, _), error in ranked}
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether any error is a refusal of the credential, the certificate, or a permission."""
+        return any(is_final(error) or code in _FORBIDDEN for (_, code), error in self._current.items())
 
     @property
     def of_client(self) -> bool:

@@ -132,11 +132,11 @@ class KafkaSource:
         self._stop_reading = threading.Event()
         self._config = consumer_config(settings, group_id, queue_bytes)
         self._poll_size = PollSize(queue_bytes // 2)
-        self._starts = Starts(start_of(settings), own_topics)
         self._ids = TopicIds(settings)
         self._incremental = is_incremental(self._config)
         self._clock = clock
         self._topics = TopicSelection(topics, own_topics)
+        self._starts = Starts(start_of(settings), own_topics, self._topics.kin)
         self._errors = ErrorStates("consumer")
         self._assigned: dict[TopicPartition, int] = {}
         self._reseek: dict[TopicPartition, int] = {}
@@ -248,6 +248,11 @@ class KafkaSource:
     def troubles(self) -> dict[str | None, str]:
         """The errors that last, by topic, None for the client as a whole; each was logged as `kafka.trouble`."""
         return self._errors.texts
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether one of the lasting errors is a refusal: waiting does not end it."""
+        return self._errors.is_refused
 
     async def cluster_id(self) -> str:
         """Return the cluster's id. Raises `StartupError` if no broker answers within 5 s."""

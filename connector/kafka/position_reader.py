@@ -17,7 +17,8 @@ from connector.kafka.starts import PARTITION_EOF
 from connector.records import Position, Record
 
 _QUEUE_BYTES: Final = 4 << 20
-_CHUNK: Final = 500
+_AT_ONCE: Final = 16
+"""Records that one call returns, wanted or not: each may have a megabyte."""
 _POLL_SECONDS: Final = 0.2
 _PATIENCE: Final = 10.0
 """Seconds without any message after which a read gives up."""
@@ -49,7 +50,7 @@ def _read(consumer: Consumer, wanted: dict[tuple[str, int], set[int]], stop: thr
     found: list[Message] = []
     heard = time.monotonic()
     while wanted:
-        messages = consumer.consume(_CHUNK, _POLL_SECONDS)
+        messages = consumer.consume(_AT_ONCE, _POLL_SECONDS)
         heard = time.monotonic() if messages else heard
         if stop.is_set() or time.monotonic() - heard > _PATIENCE:
             raise StartupError("records cannot be read again: Kafka did not answer")

@@ -16,6 +16,7 @@ from confluent_kafka.aio import AIOConsumer
 
 from connector.records import Assigned, Commit, TopicPartition
 
+Kin = Callable[[str, Iterable[str]], set[str]]
 Committer = Callable[[Sequence[Commit]], Awaitable[Mapping[TopicPartition, str]]]
 
 PARTITION_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - public by librdkafka's convention
@@ -34,18 +35,20 @@ class Starts:
 
     Some are read from their first record all the same: those of topics in `whole`, because the connector's own topics
     are written for this group; and, with `latest`, partitions that are newer than the group. These are the partitions
-    without an offset in a topic where the group has committed any, and those of topics that appeared after the member's
-    first assignment. Their records came while the group was at work, and Kafka may take minutes to announce them, so
-    starting at their end would lose them.
+    without an offset in a topic where the group has committed any, or in one that a pattern matches together with such
+    a topic (`kin` returns these of the topics there are), and those of topics that appeared after the member's first
+    assignment. Their records came while the group was at work, and Kafka may take minutes to announce them, so starting
+    at their end would lose them.
 
     So the member that resolves `latest` in a topic where the group has committed nothing commits the ends of all its
-    partitions, those of other members included. Otherwise another member of a new group would take its own partitions,
-    which have no offset yet, for added ones, and read them from their beginning.
+    partitions and of its kin's, those of other members included. Otherwise another member of a new group would take its
+    own partitions, which have no offset yet, for added ones, and read them from their beginning.
     """
 
-    def __init__(self, start: str | int, whole: Collection[str] = ()) -> None:
+    def __init__(self, start: str | int, whole: Collection[str] = (), kin: Kin = lambda _topic, _topics: set()) -> None:
         self._start = start
         self._whole = whole
+        self._kin = kin
         self._first_topics: frozenset[str] | None = None
 
     async def find(self, consumer: AIOConsumer, partitions: list[PartitionOffset], commit: Committer) -> list[Assigned]:
@@ -86,10 +89,13 @@ class Starts:
         if self._start != "latest" or not topics:
             return set(), []
         known = (await consumer.list_topics(timeout=_REQUEST_SECONDS)).topics
-        all_of_them = [PartitionOffset(topic, number) for topic in sorted(topics) for number in known[topic].partitions]
+        kin = {topic: self._kin(topic, known) for topic in topics}
+        wanted = sorted(topics.union(*kin.values()))
+        all_of_them = [PartitionOffset(topic, number) for topic in wanted for number in known[topic].partitions]
         committed = await consumer.committed(all_of_them, timeout=_REQUEST_SECONDS)
         _raise_for(committed)
         begun = {c.topic for c in committed if c.offset >= 0} | (topics - (self._first_topics or topics))
+        begun |= {relative for topic in topics if kin[topic] & begun for relative in (topic, *kin[topic])}
         added = {partition for partition in missing if partition[0] in begun}
         mine = set(missing)
         others = [(c.topic, c.partition) for c in committed if c.topic not in begun]

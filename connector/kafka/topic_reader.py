@@ -162,9 +162,10 @@ class TopicReader:
                 first, end = self.bounds((topic, number))
                 # An offset outside of the partition would be read as its first one, again and again.
                 there = [offset for offset in offsets if first <= offset < end]
+                asked = frozenset(there)
                 for span in _near(there):
                     for record in self.records({(topic, number): span}):
-                        if record.offset in there:
+                        if record.offset in asked:
                             yield record
 
 
@@ -188,11 +189,12 @@ class WholeTopic(NamedTuple):
 class TopicTail:
     """Follows a topic: every record from its first to its last, and then those that come. For a thread of its own.
 
-    Raises `StartupError` if Kafka does not answer or has no such topic.
+    `latest`: only those that come. Raises `StartupError` if Kafka does not answer or has no such topic.
     """
 
-    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+    def __init__(self, settings: KafkaSettings, topic: str, *, latest: bool = False) -> None:
         self._topic = topic
+        self._latest = latest
         self._consumer = _consumer(settings, "tail")
         self._behind: dict[int, int] = {}
         self._next: dict[int, int] = {}
@@ -245,6 +247,8 @@ class TopicTail:
             found = self._consumer.list_topics(self._topic, timeout=_TIMEOUT)
             numbers = sorted(found.topics[self._topic].partitions)
             new = [number for number in numbers if number not in self._next]
+            # What is in a partition that was added later has come since.
+            skip = self._latest and not self._next
             if not new and not self._next:
                 raise StartupError(f"topic {self._topic} does not exist yet")
             for number in numbers:
@@ -252,7 +256,7 @@ class TopicTail:
                 first, end = self._consumer.get_watermark_offsets(partition, timeout=_TIMEOUT)
                 self.beginnings[number] = first
                 if number in new:
-                    self._next[number], self._behind[number] = first, end
+                    self._next[number], self._behind[number] = end if skip else first, end
             if new:
                 starts = [PartitionOffset(self._topic, number, self._next[number]) for number in new]
                 self._consumer.incremental_assign(starts)

@@ -68,13 +68,18 @@ class TopicSelection:
             and any(pattern.match(topic) for pattern in self.patterns)
         }
 
+    def kin(self, topic: str, topics: Iterable[str]) -> set[str]:
+        """Return those of `topics` that a pattern matches which also matches `topic`."""
+        patterns = [pattern for pattern in self.patterns if pattern.match(topic)]
+        return {other for other in self.matching(topics) if any(pattern.match(other) for pattern in patterns)}
+
 
 @dataclass(frozen=True, slots=True)
 class OwnTopic:
     """A topic that the connector writes, and its purpose."""
 
     name: str
-    purpose: Literal["dead-letter", "replay", "results", "receipts", "audit"]
+    purpose: Literal["dead-letter", "replay", "results", "receipts", "audit", "events"]
 
     @property
     def holds_originals(self) -> bool:
@@ -127,7 +132,7 @@ class TopicCheck(Admin):
         on_waiting(None)
 
     async def check(
-        self, topics: Iterable[str], own: Sequence[OwnTopic], new_partitions: int | None = None
+        self, topics: Iterable[str], own: Sequence[OwnTopic], new_partitions: int | None = None, *, dry: bool = False
     ) -> TopicReport:
         """Check the topics that are read and the connector's own, and create those that may be created.
 
@@ -135,7 +140,7 @@ class TopicCheck(Admin):
         key would replace each other), and those for dead letters must take the largest source record. Raises
         `StartupError` with every fault. Patterns are left to the consumer. If a broker does not show configurations,
         they are assumed to be right. A created topic has `new_partitions`, by default as many as the largest source
-        topic.
+        topic. `dry`: none is created; those that would be are no fault.
         """
         metadata = await self._metadata()
         own_names = {topic.name for topic in own}
@@ -151,7 +156,8 @@ class TopicCheck(Admin):
         largest = max((_max_bytes(configs[name]) for name in sources if name in configs), default=0)
         missing = [topic for topic in own if topic.name not in metadata.topics]
         new = new_partitions or max(partitions.values(), default=1)
-        await self._create(missing, largest, new)
+        if not (dry and self._settings.create_topics):
+            await self._create(missing, largest, new)
         known = [topic for topic in present if topic.name in configs]
         warnings = [warning for topic in known for warning in _check_config(topic, configs[topic.name], largest)]
         for warning in warnings:

@@ -9,11 +9,12 @@ from typing import Final
 
 import structlog
 
-from connector.clock import SystemClock
+from connector.clock import Clock, SystemClock
 from connector.config.loader import KafkaSettings, Loaded, Settings
 from connector.console.application import Console, ConsolePorts
 from connector.console.feed import Tail
 from connector.console.sampling import PartitionBacklog
+from connector.console.search import SearchPorts
 from connector.console.state import Progress
 from connector.dead_letters.archive import Archive
 from connector.dead_letters.filters import Filter
@@ -24,9 +25,14 @@ from connector.kafka.producer import KafkaProducer
 from connector.kafka.topic_reader import TopicReader, TopicTail
 from connector.kafka.topics import OwnTopic, TopicCheck, TopicSelection
 from connector.operations import offsets
+from connector.operations.events import matching_events
 from connector.operations.inspect import DeadLetterExaminer
 from connector.operations.replay import KafkaReplayService
+from connector.operations.timeline import PastEvents
 from connector.records import Record
+from connector.runtime.events import write_events
+from connector.telemetry import logs
+from connector.telemetry.timeline import Timeline
 
 BACKLOG_SECONDS: Final = 5.0
 """Kafka is asked for the backlog at most this often, however often members are asked."""
@@ -35,23 +41,36 @@ _log = structlog.get_logger()
 
 
 @asynccontextmanager
-async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Console]:
-    """Serve the console of a configuration. Raises `StartupError`."""
+async def serving(loaded: Loaded, members: Sequence[str], *, sparse: bool = False) -> AsyncIterator[Console]:
+    """Serve the console of a configuration; `sparse` as `Console` says. Raises `StartupError`."""
     settings = loaded.settings
     rules, reader = _Rules(loaded), TopicReader(settings.kafka)
     backlog = _Backlog(settings)
     audit = None if settings.console.audit_topic is None else _AuditTopic(settings.kafka, settings.console.audit_topic)
+    topic, clock = settings.console.events_topic, SystemClock()
+    timeline = Timeline("console", written=topic is not None)
+    logs.listen(timeline.note)
+    past = None if topic is None else PastEvents(settings.kafka, topic)
     ports = ConsolePorts(
         tail=lambda: rules.note_cluster(TopicTail(settings.kafka, settings.dead_letter_topic)),
         fetch=lambda places: list(reader.at(settings.dead_letter_topic, places)),
-        dead_letters=lambda wanted, resolved, progress: _dead_letters(settings, wanted, progress, resolved=resolved),
+        dead_letters=lambda wanted, resolved, progress: _dead_letters(loaded, wanted, progress, resolved=resolved),
         inspect=rules.inspect,
+        decode=rules.decode,
+        search=SearchPorts(
+            records=lambda progress: _records(settings, progress),
+            fetch=lambda places: list(reader.at(settings.dead_letter_topic, places)),
+            matching=lambda wanted: matching_events(loaded, wanted),
+        ),
         replays=KafkaReplayService(loaded),
         backlog=backlog.read,
         audit=audit,
-        clock=SystemClock(),
+        clock=clock,
+        own_events=timeline.events,
+        past_events=None if past is None else past.since,
     )
-    console = Console(settings, members, ports)
+    console = Console(settings, members, ports, sparse=sparse)
+    writing = None if topic is None else asyncio.create_task(_write_events(settings.kafka, topic, timeline, clock))
     try:
         if audit is not None:
             await audit.open()
@@ -59,7 +78,13 @@ async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Conso
         _log.info("console.started", host=settings.console.host, port=console.port, members=list(members))
         yield console
     finally:
+        logs.listen(None)
         await console.stop()
+        if writing is not None:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+        if past is not None:
+            await asyncio.to_thread(past.close)
         await rules.close()
         await backlog.close()
         await asyncio.to_thread(reader.close)
@@ -67,11 +92,26 @@ async def serving(loaded: Loaded, members: Sequence[str]) -> AsyncIterator[Conso
             await audit.close()
 
 
-def _dead_letters(
-    settings: Settings, wanted: Filter, progress: Progress, *, resolved: bool
-) -> Iterator[DeadLetterEntry]:
-    """Read the topic twice: once for what is resolved, once for the dead letters."""
+async def _write_events(settings: KafkaSettings, topic: str, timeline: Timeline, clock: Clock) -> None:
+    """Write what the console does to the topic of events until cancelled."""
+    producer = KafkaProducer(settings)
+    await producer.start()
+    try:
+        await write_events(timeline, lambda record: producer.send(topic, key=None, value=record), clock)
+    finally:
+        await producer.close(1.0)
+
+
+def _records(settings: Settings, progress: Progress) -> Iterator[Record]:
+    """Read the topic once."""
     with TopicReader(settings.kafka) as reader:
+        yield from reader.whole(settings.dead_letter_topic).records(progress)
+
+
+def _dead_letters(loaded: Loaded, wanted: Filter, progress: Progress, *, resolved: bool) -> Iterator[DeadLetterEntry]:
+    """Read the topic twice: once for what is resolved, once for the dead letters."""
+    settings = loaded.settings
+    with TopicReader(settings.kafka) as reader, matching_events(loaded, wanted) as applied:
         topic, passes = reader.whole(settings.dead_letter_topic), 0
 
         def records(_what: str) -> Iterator[Record]:
@@ -80,7 +120,7 @@ def _dead_letters(
             return topic.records(lambda done, total: progress(before + done, 2 * total))
 
         archive = Archive(records, lambda places: reader.at(settings.dead_letter_topic, places), topic.cluster_id)
-        yield from archive.dead_letters(wanted, resolved=resolved)
+        yield from archive.dead_letters(applied, resolved=resolved)
 
 
 class _Rules:
@@ -98,9 +138,16 @@ class _Rules:
 
     async def inspect(self, dead_letter: DeadLetterEntry) -> Inspection:
         """Return what a dead letter holds, and what would be sent."""
+        return await self._opened().inspect(dead_letter)
+
+    async def decode(self, dead_letter: DeadLetterEntry) -> Inspection:
+        """Return what a dead letter holds."""
+        return await self._opened().decode(dead_letter)
+
+    def _opened(self) -> DeadLetterExaminer:
         if self._examiner is None:
             self._examiner = DeadLetterExaminer(self._loaded, self._cluster_id)
-        return await self._examiner.inspect(dead_letter)
+        return self._examiner
 
     async def close(self) -> None:
         """Close the registry client."""

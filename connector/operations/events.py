@@ -13,7 +13,8 @@ from connector.config.loader import Loaded
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable
-from connector.operations.inspect import DeadLetterExaminer, plain
+from connector.operations.inspect import DeadLetterExaminer
+from connector.operations.prepare import plain
 from connector.records import Record
 
 

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Final
 
 from connector.clock import SystemClock
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.schemas import load_contracts
 from connector.config.loader import Loaded, Settings
 from connector.dead_letters.headers import ParsedDeadLetter, parse
@@ -22,8 +22,9 @@ from connector.kafka.groups import Groups
 from connector.kafka.receipts import SCHEMA
 from connector.kafka.topic_reader import OffsetSpan, TopicReader
 from connector.operations import offsets
-from connector.operations.inspect import DeadLetterExaminer, plain
+from connector.operations.inspect import DeadLetterExaminer, without_hashed
 from connector.operations.offsets import PartitionState
+from connector.operations.prepare import plain
 from connector.records import NO_TIMESTAMP, Position, Record
 from connector.runtime.checks import open_registry
 
@@ -106,6 +107,7 @@ async def explain(loaded: Loaded, position: Position, *, everything: bool = Fals
                 if facts is None
                 else examiner.inspect(DeadLetterEntry(record, facts, "open"))
             )
+        inspection = without_hashed(inspection, settings, record)
     finished = await _finished(settings, position)
     notes = tuple(f"topic {name} does not exist, so it was not searched" for name in search.absent)
     return Explanation(

@@ -3,38 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from msgspec import structs
 
-from connector import vendors
 from connector.clock import SystemClock
 from connector.codec import editing
-from connector.codec.codec import Decoder, SchemaKey
+from connector.codec.decoder import Decoder, SchemaKey
 from connector.codec.registry import NotRegistered
-from connector.codec.schemas import load_contracts
-from connector.config.loader import Loaded
+from connector.codec.schemas import known_schemas, load_contracts, own_schemas
+from connector.config.loader import Loaded, Settings
+from connector.console.masking import Mask, MaskedRecord, cover
 from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.dead_letters.replay import Edit, Kept
-from connector.errors import ConnectorError, FatalError, Refusal, SchemaUnavailable, StartupError
-from connector.records import Event, LogicalValue, Record
+from connector.errors import ConnectorError, Refusal, SchemaUnavailable, StartupError
+from connector.operations.prepare import Preparer, plain
+from connector.records import Event, Record
 from connector.routing.compiler import reads_keys
-from connector.routing.conversions import Unfit, exact
-from connector.routing.table import Routed, RouteTable, reroute
-from connector.runtime.checks import known_schemas, open_registry, own_schemas
+from connector.routing.table import Routed, reroute
+from connector.runtime.checks import open_registry
 
 SCHEMA_SECONDS: Final = 15.0
 """How long the registry is asked for a schema; it is asked again for an unknown id in the first ten of them."""
 
 
 async def inspect(loaded: Loaded, dead_letter: DeadLetterEntry, cluster_id: str) -> Inspection:
-    """Inspect one dead letter; see `DeadLetterExaminer.inspect`."""
+    """Inspect one dead letter for a person; see `DeadLetterExaminer.inspect` and `without_hashed`."""
     async with DeadLetterExaminer(loaded, cluster_id) as examiner:
-        return await examiner.inspect(dead_letter)
+        return without_hashed(await examiner.inspect(dead_letter), loaded.settings, dead_letter.record)
+
+
+def without_hashed(inspection: Inspection, settings: Settings, record: Record) -> Inspection:
+    """Return the inspection without the plain values of what some route hashes, wherever they occur."""
+    mask = Mask(settings.hashed_paths)
+    if not mask or inspection.schema is None:
+        return inspection
+    shown = MaskedRecord.of(None, inspection, mask, record)
+    hidden = shown.hidden
+    return replace(
+        inspection,
+        event=shown.event,
+        fault=inspection.fault and cover(inspection.fault, hidden),
+        preparations=tuple(
+            replace(each, fragment=each.fragment and cover(each.fragment, hidden)) for each in inspection.preparations
+        ),
+        hidden=hidden,
+    )
 
 
 class DeadLetterExaminer:
@@ -45,7 +62,7 @@ class DeadLetterExaminer:
 
     def __init__(self, loaded: Loaded, cluster_id: str) -> None:
         settings = loaded.settings
-        own, kinds = own_schemas(loaded), vendors.kinds()
+        own = own_schemas(loaded)
         self._cluster_id = cluster_id
         self._registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
         self._decoder = Decoder(
@@ -57,8 +74,7 @@ class DeadLetterExaminer:
             keys=reads_keys(settings),
         )
         self._unknown: dict[SchemaKey, str] = {}
-        self._routes = RouteTable.compile(settings, kinds, known_schemas(own))
-        self._vendors = {name: kinds[each.vendor].build(each) for name, each in settings.destinations.items()}
+        self._preparer = Preparer(settings, known_schemas(own), cluster_id)
 
     async def __aenter__(self) -> Self:
         """Return the examiner."""
@@ -88,7 +104,15 @@ class DeadLetterExaminer:
             if destination is None:
                 return Inspection(event.schema, shown, str(refusal), ())
             return Inspection(event.schema, shown, None, (Preparation(destination, reason=refusal.message),))
-        return Inspection(event.schema, shown, None, tuple(map(self._prepared, routed)))
+        return Inspection(event.schema, shown, None, tuple(self._preparer.prepared(each, _now()) for each in routed))
+
+    async def decode(self, dead_letter: DeadLetterEntry) -> Inspection:
+        """Return a dead letter's event only, or the fault that hides it."""
+        try:
+            event = await self._event(dead_letter)
+        except ConnectorError as error:
+            return Inspection(None, None, str(error), ())
+        return Inspection(event.schema, plain(event.datum), None, ())
 
     async def inspect_record(self, record: Record) -> Inspection:
         """Return the event of a source record, and what each of its destinations would be sent today.
@@ -98,15 +122,8 @@ class DeadLetterExaminer:
         try:
             event = await self._decoded(record)
         except ConnectorError as error:
-            return Inspection(None, None, str(error), ())
-        shown = plain(event.datum)
-        try:
-            routed = self._routes.route(event, record, self._cluster_id)
-        except (Refusal, FatalError) as error:
-            return Inspection(event.schema, shown, str(error), ())
-        return Inspection(
-            event.schema, shown, None, tuple(replace(self._prepared(each), route=each.route) for each in routed)
-        )
+            return Inspection(None, None, str(error), (), error.code if isinstance(error, Refusal) else None)
+        return self._preparer.inspect(event, record, _now())
 
     async def judge(self, dead_letter: DeadLetterEntry) -> Kept | None:
         """Return why a dead letter would fail again; None if at least one destination would be sent something.
@@ -117,7 +134,7 @@ class DeadLetterExaminer:
             routed = self._routed(await self._event(dead_letter), dead_letter)
         except Refusal as refusal:
             return Kept(refusal.code, refusal.message)
-        found = [self._prepared(each) for each in routed]
+        found = [self._preparer.prepared(each, _now()) for each in routed]
         if not found:
             return Kept("route.skipped", "no route matches it today, so it would be skipped (unrouted: skip)")
         if any(preparation.reason is None for preparation in found):
@@ -187,43 +204,8 @@ class DeadLetterExaminer:
 
     def _routed(self, event: Event, dead_letter: DeadLetterEntry) -> Sequence[Routed]:
         first = dead_letter.facts.first_record(dead_letter.record)
-        return reroute(self._routes, event, first, dead_letter.facts, self._cluster_id)
-
-    def _prepared(self, routed: Routed) -> Preparation:
-        """Return what one destination would be sent, or why it would be sent nothing."""
-        vendor = self._vendors[routed.destination]
-        try:
-            if isinstance(routed.event, Refusal):
-                raise routed.event
-            body = vendor.encode(routed.event, int(SystemClock().wall() * 1000)).body
-            limits = vendor.limits(vendor.group(routed.event))
-        except Refusal as refusal:
-            return Preparation(routed.destination, rule=refusal.code, reason=str(refusal))
-        text = body.decode(errors="replace")
-        if limits.overhead + len(body) <= limits.bytes:
-            return Preparation(routed.destination, routed.event.dedup_id, text)
-        reason = f"a request with it alone would be larger than the {limits.bytes} bytes that the vendor allows"
-        return Preparation(routed.destination, routed.event.dedup_id, text, "too_large", reason)
+        return reroute(self._preparer.routes, event, first, dead_letter.facts, self._cluster_id)
 
 
-def plain(value: Any) -> Any:
-    """Return an Avro datum in JSON's types: times as ISO 8601, bytes in base64, a named union as {name: value}.
-
-    A value that its logical type does not allow is shown as it was written.
-    """
-    if isinstance(value, dict):
-        return {str(name): plain(inner) for name, inner in value.items()}
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
-        return {value[0]: plain(value[1])}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    if isinstance(value, LogicalValue):
-        try:
-            return plain(exact(value))
-        except Unfit:
-            return plain(value.raw)
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+def _now() -> int:
+    return int(SystemClock().wall() * 1000)

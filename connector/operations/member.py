@@ -1,14 +1,16 @@
-"""Actions of a running member, asked for over its HTTP port: hold, release and skip."""
+"""A running member, asked over its HTTP port: hold, release, skip, reload, and what happened."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import socket
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from http import HTTPMethod
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
@@ -16,7 +18,7 @@ from connector.errors import ConnectorError
 from connector.records import Position
 
 TIMEOUT: Final = 10.0
-_LONGEST_ANSWER: Final = 1 << 20
+_LONGEST_ANSWER: Final = 8 << 20
 
 
 class ActionRefused(ConnectorError):
@@ -30,8 +32,30 @@ class ActionResult(NamedTuple):
     released: int
 
 
+def each_address(urls: Sequence[str]) -> list[str]:
+    """Return the URLs with one for each address of a name: a headless Service names every member at once."""
+    found: list[str] = []
+    for url in urls:
+        parts = urlsplit(url)
+        addresses: list[str] = []
+        # With https the certificate is issued for the name, so the name itself is asked.
+        if parts.scheme == "http" and parts.hostname and parts.hostname != "localhost":
+            try:
+                named = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+            except OSError:
+                named = []
+            # A member that listens on both kinds of address is one member.
+            first = [info for info in named if info[0] == socket.AF_INET] or named
+            addresses = sorted({str(info[4][0]) for info in first})
+        if len(addresses) < 2:
+            found.append(url)
+        else:
+            found += [f"http://{f'[{each}]' if ':' in each else each}:{parts.port or 80}" for each in addresses]
+    return list(dict.fromkeys(found))
+
+
 def act(action: str, name: str, url: str, token: SecretStr | None) -> ActionResult:
-    """Ask the member at `url` to `hold` or `release` a destination; return what came of it.
+    """Ask the member at `url` to `hold`, `release` or `probe` a destination; return what came of it.
 
     The token is sent only if there is one. Raises `ActionRefused`.
     """
@@ -48,6 +72,24 @@ def skip(position: Position, destination: str | None, url: str, token: SecretStr
     return str(answer.get("message"))
 
 
+def events(url: str, since: float, token: SecretStr | None) -> Any:
+    """Return what the member at `url` remembers from a time (epoch seconds) on, as JSON. Raises `ActionRefused`."""
+    return _ask(url, f"/events?since={since:.3f}", token, HTTPMethod.GET)
+
+
+class ReloadResult(NamedTuple):
+    """The paths of the configuration that a member applied, and those that it left until a restart."""
+
+    applied: Sequence[str]
+    left: Sequence[str]
+
+
+def reload(url: str, token: SecretStr | None) -> ReloadResult:
+    """Ask the member at `url` to read its configuration again; return what came of it. Raises `ActionRefused`."""
+    answer = _post(url, "/reload", token)
+    return ReloadResult(*([str(path) for path in answer.get(key, ())] for key in ReloadResult._fields))
+
+
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Follows no redirect: it would carry the token to an address that the user did not name."""
 
@@ -56,11 +98,16 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _post(url: str, path: str, token: SecretStr | None) -> dict[str, Any]:
+    """Return the member's answer to an action. Raises `ActionRefused`."""
+    return _ask(url, path, token, HTTPMethod.POST)
+
+
+def _ask(url: str, path: str, token: SecretStr | None, method: HTTPMethod) -> dict[str, Any]:
     """Return the member's answer, a JSON object. Raises `ActionRefused`."""
     address = f"{url.rstrip('/')}{path}"
     if not address.startswith(("http://", "https://")):
         raise ActionRefused(f"--url must be http://host:port, not {url}")
-    request = urllib.request.Request(address, method=HTTPMethod.POST)  # noqa: S310 -- checked above
+    request = urllib.request.Request(address, method=method)  # noqa: S310 -- checked above
     if token is not None:
         request.add_header("Authorization", f"Bearer {token.get_secret_value()}")
     # Without the environment's proxies: a member is on this machine or near it, and through a proxy a request from

@@ -54,8 +54,8 @@ class Sent:
     closed_by: Mapping[str, int] = field(default_factory=dict)
     storm: str | None = None
     held: bool = False
-    example: str | None = None
-    """The first event as it would be in a request's body."""
+    examples: list[str] = field(default_factory=list)
+    """The first events as they would be in a request's body."""
 
     @property
     def records(self) -> int:
@@ -95,18 +95,20 @@ class Preview:
     storms: tuple[str, ...]
 
 
-def preview(settings: Settings, sample: RecordSample, speed: Speed, latency: float) -> Preview:
+def preview(settings: Settings, sample: RecordSample, speed: Speed, latency: float, shown: int = 1) -> Preview:
     """Return what a run would do; `latency` (seconds) is how long a vendor takes to answer.
+
+    `shown` is how many examples each destination has.
 
     Raises `ConfigurationError` for routes that are not valid.
     """
-    return run_virtual(_play(settings, sample, speed, latency))
+    return run_virtual(_play(settings, sample, speed, latency, shown))
 
 
-async def _play(settings: Settings, sample: RecordSample, speed: Speed, latency: float) -> Preview:
+async def _play(settings: Settings, sample: RecordSample, speed: Speed, latency: float, shown: int) -> Preview:
     clock, metrics = _Clock(), Metrics()
     began = clock.now()
-    tally = _Tally(settings, began)
+    tally = _Tally(settings, began, shown)
     coming = arrivals(sample.records, speed)
     source = _Source(sample.assigned, coming)
     edges = Edges(
@@ -188,6 +190,9 @@ class _Decoder:
             return self._sample.decode(record)
         except Refusal as refusal:
             return refusal
+
+    def plain(self, record: Record) -> None:
+        """Return nothing: what a preview shows is made step by step."""
 
     def peek(self, record: Record) -> str | None:
         """Return the schema's name if it is known."""
@@ -314,8 +319,8 @@ class _AcceptingVendor:
     def encode(self, event: VendorEvent, now: int) -> Item:
         """Check and encode the event."""
         item = self._vendor.encode(event, now)
-        if self.sent is not None and self.sent.example is None:
-            self.sent.example = item.body.decode(errors="replace")
+        if self.sent is not None and len(self.sent.examples) < self._tally.shown:
+            self.sent.examples.append(item.body.decode(errors="replace"))
         return item
 
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
@@ -333,8 +338,9 @@ class _AcceptingVendor:
 class _Tally:
     """Counts what would be sent and refused; it is also the preview's dead-letter topic."""
 
-    def __init__(self, settings: Settings, began: float) -> None:
+    def __init__(self, settings: Settings, began: float, shown: int) -> None:
         self._settings = settings
+        self.shown = shown
         self._began = began
         self.sent = {
             name: Sent(name, each.vendor, each.rate, held=each.hold) for name, each in settings.destinations.items()

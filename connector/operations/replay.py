@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from connector.clock import SystemClock
-from connector.config.loader import Loaded
+from connector.config.loader import KafkaSettings, Loaded
 from connector.dead_letters.replay import Kind, Order, RecordRefused, Replayer, Step, TakenOver
 from connector.dead_letters.stream import DeadLetterStream
 from connector.kafka.topic_reader import TopicReader
 from connector.kafka.transactions import Fenced, Outgoing, RecordTooLarge, TransactionalProducer
+from connector.operations.events import matching_events
 from connector.operations.inspect import DeadLetterExaminer
+from connector.records import Position, Record
 
 
 def transactional_id(group: str) -> str:
@@ -29,13 +32,13 @@ class KafkaReplayService:
 
     async def plan(self, order: Order) -> AsyncGenerator[Step, None]:
         """Yield what `replay` would do."""
-        async with self._replayer() as replayer, aclosing(replayer.plan(order)) as steps:
+        async with self._planning("replayed", order) as steps:
             async for step in steps:
                 yield step
 
     async def plan_discard(self, order: Order) -> AsyncGenerator[Step, None]:
         """Yield what `discard` would do."""
-        async with self._replayer() as replayer, aclosing(replayer.plan(order, kind="discarded")) as steps:
+        async with self._planning("discarded", order) as steps:
             async for step in steps:
                 yield step
 
@@ -52,6 +55,13 @@ class KafkaReplayService:
                 yield step
 
     @asynccontextmanager
+    async def _planning(self, kind: Kind, order: Order) -> AsyncIterator[AsyncGenerator[Step, None]]:
+        async with AsyncExitStack() as stack:
+            order = await stack.enter_async_context(_applied(self.loaded, order))
+            replayer = await stack.enter_async_context(self._replayer())
+            yield await stack.enter_async_context(aclosing(replayer.plan(order, kind)))
+
+    @asynccontextmanager
     async def _carrying_out(self, kind: Kind, order: Order) -> AsyncIterator[AsyncGenerator[Step, None]]:
         """Take the transactional id over, then start to read.
 
@@ -59,6 +69,7 @@ class KafkaReplayService:
         """
         kafka = self.loaded.settings.kafka
         async with AsyncExitStack() as stack:
+            order = await stack.enter_async_context(_applied(self.loaded, order))
             producer = await stack.enter_async_context(TransactionalProducer(kafka, transactional_id(kafka.group_id)))
             replayer = await stack.enter_async_context(self._replayer(sending=kind == "replayed"))
             yield await stack.enter_async_context(aclosing(replayer.carry_out(kind, order, _Transactions(producer))))
@@ -76,10 +87,54 @@ class KafkaReplayService:
             yield Replayer(
                 DeadLetterStream(topic.records),
                 examiner,
+                stack.enter_context(_Originals(settings.kafka)),
                 SystemClock(),
                 settings.kafka.group_id,
                 settings.replay_topic,
             )
+
+
+class _Originals:
+    """Reads source records; a context manager. Few dead letters need it, so it connects when the first does."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._reader: TopicReader | None = None
+        self._topics: Mapping[str, int] = {}
+
+    def __enter__(self) -> Self:
+        """Return the reader."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the client."""
+        if self._reader is not None:
+            self._reader.close()
+
+    async def fetch(self, origin: Position) -> Record | str:
+        """Return the record at an origin, or why there is none."""
+        return await asyncio.to_thread(self._fetch, origin)
+
+    def _fetch(self, origin: Position) -> Record | str:
+        if self._reader is None:
+            self._reader = TopicReader(self._settings)
+            _, self._topics = self._reader.topics()
+        if origin.partition >= self._topics.get(origin.topic, 0):
+            return "there is no such topic or partition"
+        found = next(self._reader.at(origin.topic, [origin[1:]]), None)
+        return found or "Kafka has deleted it"
+
+
+@asynccontextmanager
+async def _applied(loaded: Loaded, order: Order) -> AsyncIterator[Order]:
+    """Return the order with its conditions on events applied."""
+    matching = matching_events(loaded, order.wanted)
+    wanted = await asyncio.to_thread(matching.__enter__)
+    try:
+        yield replace(order, wanted=wanted)
+    finally:
+        # In a thread: it runs a loop of its own, and this one is running.
+        await asyncio.to_thread(matching.__exit__, None, None, None)
 
 
 @dataclass(frozen=True, slots=True)

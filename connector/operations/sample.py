@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from connector.clock import SystemClock
-from connector.codec.codec import Decoder
-from connector.codec.schemas import load_contracts
+from connector.codec.decoder import Decoder
+from connector.codec.schemas import known_schemas, load_contracts, own_schemas
 from connector.config.loader import Loaded, Settings
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable, StartupError
 from connector.kafka.client import start_of
 from connector.kafka.groups import Groups
 from connector.kafka.topic_reader import OffsetSpan, TopicReader
 from connector.kafka.topics import TopicSelection
+from connector.operations.offline import CLUSTER, Offline, WrittenEvent
 from connector.records import NO_TIMESTAMP, Assigned, Event, Record, TopicPartition
 from connector.routing.compiler import reads_keys
-from connector.runtime.checks import known_schemas, open_registry, own_schemas
+from connector.runtime.checks import open_registry
 
 SCHEMA_SECONDS: Final = 15.0
 """How long the registry is asked for a schema; it is asked again for an unknown id in the first ten of them."""
@@ -73,7 +74,7 @@ async def read(loaded: Loaded, request: SampleRequest) -> RecordSample:
         committed = {(commit.topic, commit.partition): (commit.offset, commit.metadata) for commit in commits}
     with TopicReader(settings.kafka) as reader:
         cluster_id, known = await asyncio.to_thread(reader.topics)
-        topics = {name: known[name] for name in _wanted(settings, request.topics, known)}
+        topics = {name: known[name] for name in wanted_topics(settings, request.topics, known)}
         spans = await asyncio.to_thread(_spans, settings, reader, topics, request, committed)
         records = await asyncio.to_thread(lambda: tuple(reader.records(spans)))
     registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
@@ -94,6 +95,34 @@ async def read(loaded: Loaded, request: SampleRequest) -> RecordSample:
     assigned = tuple(_assigned(at, span, committed.get(at)) for at, span in spans.items())
     left = sum(span.end - span.first for span in spans.values()) - len(records)
     return RecordSample(cluster_id, topics, assigned, records, max(0, left), decoder, unreadable, known_schemas(own))
+
+
+def of_events(loaded: Loaded, offline: Offline, events: Sequence[WrittenEvent]) -> RecordSample:
+    """Return written events as a sample. Raises `EventFault`."""
+    records = tuple(offline.records(events))
+    topics = dict.fromkeys((record.topic for record in records), 1)
+    decoder = Decoder(
+        load_contracts(), clock=SystemClock(), schemas=own_schemas(loaded), keys=reads_keys(loaded.settings)
+    )
+    assigned = tuple(Assigned(topic, 0, 0, None, "") for topic in topics)
+    known = {name: schema.tree for name, schema in offline.schemas.items()}
+    return RecordSample(CLUSTER, topics, assigned, records, 0, decoder, {}, known)
+
+
+def wanted_topics(settings: Settings, only: Collection[str], known: Collection[str]) -> list[str]:
+    """Return the topics to read. Raises `StartupError` for a named topic that does not exist."""
+    selection = TopicSelection(settings.kafka.topics, settings.own_topics)
+    names = {*selection.names, *selection.matching(known)}
+    if foreign := sorted(set(only) - names):
+        raise StartupError(
+            f"--topic: {', '.join(foreign)} is not in kafka.topics, which are {', '.join(sorted(names))}"
+        )
+    wanted = sorted(names & set(only) if only else names)
+    if missing := [name for name in wanted if name not in known]:
+        raise StartupError(f"topic {', '.join(missing)} does not exist: create it, or correct kafka.topics")
+    if not wanted:
+        raise StartupError(f"no topic matches kafka.topics: {', '.join(settings.kafka.topics)}")
+    return wanted
 
 
 def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Record]]:
@@ -126,22 +155,6 @@ def shares(available: Mapping[TopicPartition, int], wanted: int) -> dict[TopicPa
         taken[at] = min(count, math.ceil(left / (len(available) - number)))
         left -= taken[at]
     return taken
-
-
-def _wanted(settings: Settings, only: Collection[str], known: Collection[str]) -> list[str]:
-    """Return the topics to read. Raises `StartupError` for a named topic that does not exist."""
-    selection = TopicSelection(settings.kafka.topics, settings.own_topics)
-    names = {*selection.names, *selection.matching(known)}
-    if foreign := sorted(set(only) - names):
-        raise StartupError(
-            f"--topic: {', '.join(foreign)} is not in kafka.topics, which are {', '.join(sorted(names))}"
-        )
-    wanted = sorted(names & set(only) if only else names)
-    if missing := [name for name in wanted if name not in known]:
-        raise StartupError(f"topic {', '.join(missing)} does not exist: create it, or correct kafka.topics")
-    if not wanted:
-        raise StartupError(f"no topic matches kafka.topics: {', '.join(settings.kafka.topics)}")
-    return wanted
 
 
 def _spans(

@@ -37,6 +37,10 @@ class MapRoom:
         self._tracker = tracker
         self._limit = limit
         self._full = False
+        names = tracker.names
+        frame = _FRAME_BYTES + sum(len(name.encode()) + _ENTRY_BYTES for name in names)
+        self._span = (limit * 3 / 4 - frame) * 8 / (1 + len(names)) - POLL_RECORDS
+        """So many offsets fit whatever is finished of them: with a bit for each, for every destination."""
         self.measured(characters)
 
     @property
@@ -53,16 +57,19 @@ class MapRoom:
     @property
     def full(self) -> bool:
         """Whether reading has to wait for outcomes. With nothing unfinished no outcome can help, so it goes on."""
-        if not self._tracker.unfinished:
+        tracker = self._tracker
+        if not tracker.unfinished:
             self._full = False
+            return False
+        if not self._full and tracker.end - tracker.watermark < self._span:
             return False
         limit = self._limit * (_RESUME_ROOM if self._full else 1)
         if self._worst(POLL_RECORDS) < limit:
             self._full = False
         else:
-            if self._measured_at != self._tracker.claims:
+            if self._measured_at != tracker.claims:
                 # What finished since the last commit may have made room.
-                snapshot = self._tracker.peek()
+                snapshot = tracker.peek()
                 self.measured(len(encode(snapshot.watermark, snapshot.finished, self._limit).text))
             self._full = self._worst(POLL_RECORDS) >= limit
         return self._full
@@ -116,16 +123,12 @@ class Flow:
     """Which partitions are paused, and which should be."""
 
     def __init__(self) -> None:
-        self._paused: set[TopicPartition] = set()
-
-    @property
-    def paused(self) -> frozenset[TopicPartition]:
+        self.paused: set[TopicPartition] = set()
         """The partitions that the consumer was told to pause."""
-        return frozenset(self._paused)
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
         """Forget partitions that left, or that came back and so are not paused."""
-        self._paused.difference_update(partitions)
+        self.paused.difference_update(partitions)
 
     def change(
         self, assigned: Iterable[TopicPartition], blocked: Iterable[TopicPartition], *, all_blocked: bool
@@ -133,6 +136,6 @@ class Flow:
         """Return the difference between what is paused and what should be, and take it as done."""
         owned = set(assigned)
         wanted = owned if all_blocked else owned.intersection(blocked)
-        change = FlowChange(sorted(wanted - self._paused), sorted((self._paused & owned) - wanted))
-        self._paused = wanted
+        change = FlowChange(sorted(wanted - self.paused), sorted((self.paused & owned) - wanted))
+        self.paused = wanted
         return change

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from connector.pipeline.offset_map import FinishedMap, Runs
 
@@ -39,6 +39,10 @@ class Phase(Enum):
     OPEN = "open"
     DRAINING = "draining"
     CLOSED = "closed"
+
+
+NOTHING: Final = FinishedMap()
+"""The map where everything that was read is done: it is not encoded."""
 
 
 class Snapshot(NamedTuple):
@@ -62,16 +66,17 @@ class PartitionTracker:
         "_absent",
         "_changed",
         "_fans_out",
-        "_partial",
         "_pending",
         "_phase",
         "_restored",
+        "_set_aside",
         "claims",
         "destinations",
         "open",
+        "partial",
         "partition",
         "position",
-        "set_aside",
+        "stormy",
         "topic",
         "widest",
     )
@@ -96,10 +101,12 @@ class PartitionTracker:
         self.widest = 1
         """The most claims that a record needed so far: what the next one may need."""
         self._fans_out = False
-        self.set_aside = 0
-        """How many of its deliveries a storm has set aside."""
+        self._set_aside = 0
+        self.stormy = False
+        """Whether a storm has ever set a record of it aside."""
         self._pending: dict[int, int] = {}
-        self._partial: dict[int, int] = {}
+        self.partial: dict[int, int] = {}
+        """By offset, the bits for which a record is finished while others are left."""
         self._restored = restored if restored is not None and not restored.is_empty() else None
         claims = {} if restored is None else restored.parts
         self._absent = {name: runs for name, runs in claims.items() if runs.bounds and name not in self.destinations}
@@ -114,6 +121,15 @@ class PartitionTracker:
     def phase(self, phase: Phase) -> None:
         self._phase = phase
         self.open = phase is Phase.OPEN
+
+    @property
+    def set_aside(self) -> int:
+        """How many of its deliveries a storm has set aside."""
+        return self._set_aside
+
+    @set_aside.setter
+    def set_aside(self, count: int) -> None:
+        self._set_aside, self.stormy = count, True
 
     def is_ours(self) -> bool:
         """Whether the assignment is not over: what is finished now can still be committed."""
@@ -168,7 +184,7 @@ class PartitionTracker:
                 # Kept from now on: routing may come much later, and until then the map would forget these claims.
                 done = self._restored_mask(offset)
                 if done:
-                    self._partial[offset] = done
+                    self.partial[offset] = done
         self._pending[offset] = WHOLE
         return True
 
@@ -185,7 +201,7 @@ class PartitionTracker:
         """
         if mask & (mask - 1):
             self._widen(mask, len(offsets))
-        partial = self._partial
+        partial = self.partial
         if not partial:
             self._pending.update(dict.fromkeys(offsets, mask))
             return [mask] * len(offsets)
@@ -202,7 +218,7 @@ class PartitionTracker:
         if self._phase is Phase.CLOSED:
             return
         self._changed = True
-        pending, partial = self._pending, self._partial
+        pending, partial = self._pending, self.partial
         if len(offsets) > 1 and not partial and set(map(pending.__getitem__, offsets)) == {bit}:
             # Nothing else is left to do for any of them: they go in one sweep.
             deque(map(pending.pop, offsets), maxlen=0)
@@ -242,10 +258,12 @@ class PartitionTracker:
 
     def peek(self) -> Snapshot:
         """Return the same without taking note that it was taken."""
+        if not self._pending and self._restored is None:
+            return Snapshot(self.position, NOTHING)
         watermark = self.watermark
         whole = Runs.complement(watermark, self.position, self._pending)
         parts: dict[str, list[int]] = {}
-        for offset, done in self._partial.items():
+        for offset, done in self.partial.items():
             for index, name in enumerate(self.destinations):
                 if done & (WHOLE << (index + 1)):
                     parts.setdefault(name, []).append(offset)
@@ -264,8 +282,13 @@ class PartitionTracker:
 
     def names_of_parts(self) -> tuple[str, ...]:
         """Return the destinations for which the map may claim a record that is not done; none if all have one."""
-        if not self._fans_out and not self._partial and self._restored is None and not self._absent:
+        if not self._fans_out and not self.partial and self._restored is None and not self._absent:
             return ()
+        return self.names
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every destination for which the map may claim anything."""
         return (*self.destinations, *self._absent)
 
     @property

@@ -13,6 +13,7 @@ import structlog
 
 from connector.clock import Clock
 from connector.errors import ConnectorError
+from connector.pipeline.batching import charge_of
 from connector.pipeline.flow import Budget
 from connector.pipeline.intake import Intake
 from connector.pipeline.storms import Place, Storms
@@ -21,7 +22,11 @@ from connector.tasks import Supervisor
 from connector.telemetry.metrics import Metrics
 
 CHUNK: Final = 500
-"""Records that are read again at once."""
+"""Records that are read again at once, at most."""
+_FIRST: Final = 8
+"""So many come first, because their size is not known yet."""
+_BYTES_SHARE: Final = 0.125
+"""The part of the buffer's size that one read may take, by the mean size of the read before."""
 RETRY_SECONDS: Final = 2.0
 
 log = structlog.get_logger()
@@ -59,6 +64,7 @@ class Rereader:
         self._clock = clock
         self._tasks: Supervisor[None] = Supervisor()
         self._not_before = float("-inf")
+        self._most = _FIRST
 
     def turn(self) -> None:
         """Begin to read what is due. Non-blocking; one read at a time. Raises what the last one raised unexpectedly."""
@@ -73,7 +79,7 @@ class Rereader:
         if self._budget.full:
             return
         for destination, storms in self._scopes():
-            if places := storms.let_go(CHUNK):
+            if places := storms.let_go(self._most):
                 self._start(destination, storms, places)
                 return
 
@@ -92,6 +98,7 @@ class Rereader:
             log.warning("storm.unread", destination=destination, message=str(error))
             self._put_back(storms, [place for _, place in wanted])
             return
+        self._fit(records)
         found = {record.position: record for record in records}
         for position, place in wanted:
             if position not in found and place.pending:
@@ -104,6 +111,13 @@ class Rereader:
         again = [(place.tracker, found[position]) for position, place in wanted if position in found and place.pending]
         unknown = {record.position for _, record in self._intake.take_again(destination, again)}
         self._put_back(storms, [place for position, place in wanted if position in unknown])
+
+    def _fit(self, records: Sequence[Record]) -> None:
+        """Choose how many records the next read takes, so that their bytes are bounded; at most twice as many."""
+        total = sum(map(charge_of, records))
+        if total:
+            affordable = int(self._budget.limit * _BYTES_SHARE * len(records) / total)
+            self._most = max(1, min(CHUNK, 2 * self._most, affordable))
 
     def _put_back(self, storms: Storms, places: list[Place]) -> None:
         if places:

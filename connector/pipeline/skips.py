@@ -59,10 +59,8 @@ class Skips:
         self._wanted: dict[Delivery, Skip] = {}
         self._later: dict[Place, Skip] = {}
         """Records that a storm has set aside: they are read again first."""
-
-    def __bool__(self) -> bool:
+        self.any = False
         """Whether something is to be skipped."""
-        return bool(self._wanted or self._later)
 
     def __iter__(self) -> Iterator[Delivery]:
         """Iterate over the deliveries to skip."""
@@ -70,10 +68,12 @@ class Skips:
 
     def want(self, delivery: Delivery) -> Skip:
         """Note that a delivery is to be skipped. Idempotent."""
+        self.any = True
         return self._wanted.setdefault(delivery, Skip())
 
     def want_later(self, place: Place) -> Skip:
         """Note that a record is to be skipped once it has been read again. Idempotent."""
+        self.any = True
         return self._later.setdefault(place, Skip())
 
     def came(self, delivery: Delivery) -> bool:
@@ -106,6 +106,7 @@ class Skips:
             if delivery.tracker.open and delivery.tracker.is_pending(delivery.record.offset, delivery.bit)
         }
         self._later = {place: skip for place, skip in self._later.items() if place.pending}
+        self.any = bool(self._wanted or self._later)
 
 
 class PartitionOwner(Protocol):

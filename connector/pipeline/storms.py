@@ -94,9 +94,21 @@ class StormGuard:
         self._open: dict[Reason, int] = {}
         """Reasons that a release lets through, and how many outcomes have to come before their share counts again."""
 
+    def use(self, settings: StormSettings | str) -> None:
+        """Judge by other settings from now on; the newest outcomes that are counted still count."""
+        self._settings = settings if isinstance(settings, StormSettings) else None
+        most = 0 if self._settings is None else self._settings.records
+        while len(self._window) > most:
+            self._drop_oldest()
+
+    @property
+    def counting(self) -> bool:
+        """Whether acceptances count: something was refused, or a reason is let through."""
+        return self._settings is not None and bool(self._refused or self._open)
+
     def accepted(self, count: int) -> None:
-        """Count accepted records. Cheap while nothing was refused."""
-        if self._settings is None or not (self._refused or self._open):
+        """Count accepted records."""
+        if self._settings is None or not self.counting:
             return
         for _ in range(min(count, self._settings.records)):
             self._push(None)
@@ -111,6 +123,10 @@ class StormGuard:
         self._refused[reason] += 1
         self._push(reason)
         return False
+
+    def refusals(self, reason: Reason) -> int:
+        """Return how many of the last outcomes are refusals for a reason, each a dead letter."""
+        return self._refused[reason]
 
     def clear(self, reason: Reason) -> None:
         """Forget the refusals for a reason: its storm is over."""
@@ -128,15 +144,18 @@ class StormGuard:
             return
         self._window.append(counted)
         if len(self._window) > self._settings.records:
-            gone = self._window.popleft()
-            if gone is not None:
-                self._refused[gone] -= 1
-                if not self._refused[gone]:
-                    del self._refused[gone]
+            self._drop_oldest()
         for reason, left in list(self._open.items()):
             self._open[reason] = left - 1
             if left <= 1 and self._refused[reason] <= self._settings.share * self._settings.records:
                 del self._open[reason]
+
+    def _drop_oldest(self) -> None:
+        gone = self._window.popleft()
+        if gone is not None:
+            self._refused[gone] -= 1
+            if not self._refused[gone]:
+                del self._refused[gone]
 
 
 @dataclass(slots=True)
@@ -173,14 +192,30 @@ class Storms:
         self._storms: dict[Reason, _Storm] = {}
         self._past: Recent[Reason, tuple[int, float]] = Recent(_REASONS)
         self._let_go: deque[Place] = deque()
+        self.quiet = True
+        """Whether nothing was refused lately, so that no acceptance has to be counted."""
 
     def __bool__(self) -> bool:
         """Whether anything is in a storm."""
         return bool(self._storms)
 
+    def use(self, settings: StormSettings | str) -> None:
+        """Judge by other settings from now on. `off` ends the storms; other settings may have mended their cause."""
+        self._guard.use(settings)
+        if not isinstance(settings, StormSettings):
+            self.release()
+        self.probe_now()
+
+    def probe_now(self) -> bool:
+        """Let a record of each storm be tried at once; return whether there is a storm."""
+        for storm in self._storms.values():
+            storm.next_probe = self._clock.now()
+        return bool(self._storms)
+
     def accepted(self, count: int) -> None:
         """Count records that were not refused."""
         self._guard.accepted(count)
+        self.quiet = not (self._storms or self._guard.counting)
 
     def refused(self, cause: str, code: str, why: str, place: Place) -> bool:
         """Count a refusal; return True where the record is set aside instead of becoming a dead letter.
@@ -188,11 +223,14 @@ class Storms:
         `why` is what a person is shown where this is one too many.
         """
         reason = (cause, code)
+        self.quiet = False
         self._probe_ended(place)
         storm = self._storms.get(reason)
         if storm is None:
             if not self._guard.refused(cause, code):
                 return False
+            if not place.tracker.open:
+                return True  # a storm begins with a record that is set aside
             storm = self._begin(reason, why)
         if place.tracker.open:  # else the next owner of the partition comes to it
             storm.aside[place] = None
@@ -226,7 +264,7 @@ class Storms:
         """Let one record go that is set aside; return whether it was."""
         for storm in self._storms.values():
             if place in storm.aside:
-                self._remove(storm, place)
+                del storm.aside[place]
                 self._let_go.appendleft(place)
                 self._end_empty()
                 return True
@@ -262,8 +300,11 @@ class Storms:
         return due
 
     def let_go(self, most: int) -> list[Place]:
-        """Return records to take in again because their storm is over."""
-        return [self._let_go.popleft() for _ in range(min(most, len(self._let_go)))]
+        """Return records to take in again because their storm is over. Until then they count as set aside."""
+        places = [self._let_go.popleft() for _ in range(min(most, len(self._let_go)))]
+        for place in places:
+            place.tracker.set_aside -= 1
+        return places
 
     def put_back(self, places: Iterable[Place]) -> None:
         """Take back what could not be read again now."""
@@ -274,7 +315,7 @@ class Storms:
             else:
                 self._probe_later(storm)
                 storm.aside[place] = None
-                place.tracker.set_aside += 1
+            place.tracker.set_aside += 1
 
     def kept(self) -> list[Place]:
         """Return every record of which only the position is kept."""
@@ -299,14 +340,19 @@ class Storms:
         probes, ended = self._past.get(reason) or (0, now)
         probes = probes if now - ended < CALM else 0
         storm = self._storms[reason] = _Storm(why, self._clock.wall(), now + self._wait(probes), probes)
-        log.warning("storm.began", **self._scope, cause=reason[0], code=reason[1], message=why)
+        log.warning(
+            "storm.began",
+            **self._scope,
+            cause=reason[0],
+            code=reason[1],
+            dead_letters=self._guard.refusals(reason),
+            message=why,
+        )
         self._on_change()
         return storm
 
     def _end(self, reason: Reason) -> _Storm:
         storm = self._storms.pop(reason)
-        for place in storm.aside:
-            place.tracker.set_aside -= 1
         self._let_go.extend(storm.aside)
         self._on_change()
         return storm

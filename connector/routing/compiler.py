@@ -1,29 +1,27 @@
 """The `routes` of a configuration, compiled; every fault at once, each with its path. Pure.
 
-`config.load` has checked by then what needs no vendor: names of destinations and vendors, topics and patterns. Here is
-checked what needs to know fields: sources, conditions, mappings, and paths into schemas that are known at start.
+`config.load` has checked by then what needs no vendor: names of destinations and vendors, topics and patterns, and the
+form of each source. Here is checked what needs to know fields: sources, conditions, mappings, and what the schemas that
+are known say about their types.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from connector.config.errors import suggest
 from connector.config.loader import RouteSettings, Settings
-from connector.errors import ConfigFault
+from connector.config.routes import CEL
+from connector.errors import ConfigFault, Refusal
 from connector.records import Event, Record
-from connector.routing.mapping import (
-    Condition,
-    FieldMapping,
-    Source,
-    TopicPattern,
-    compile_condition,
-    compile_mapping,
-    compile_source,
-    path_fault,
-)
+from connector.routing.conditions import Condition, TopicPattern, compile_condition
+from connector.routing.conversions import Unfit
+from connector.routing.expressions import Expressions, names_in, reads_whole_event
+from connector.routing.mapping import FieldMapping, compile_mapping
+from connector.routing.paths import SchemaTree
+from connector.routing.sources import SourceCompiler, Value, texts_of
 from connector.vendors.base import VendorKind
 
 ENVELOPE: Final = "connector.events.Event"
@@ -40,38 +38,81 @@ class Leg(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CompiledRoute:
-    """One entry of `routes`; `index` is its place there. Unset `topics` and `schema` match all."""
+    """One entry of `routes`; `index` is its place there. Unset `topics` and `schema` match all.
+
+    A route without `legs` drops what it matches. `sample` is the share that it takes, None for all.
+    """
 
     index: int
     topics: TopicPattern | None
     schema: str | None
     conditions: tuple[Condition, ...]
     legs: tuple[Leg, ...]
-    identity: Source | None
+    identity: Value | None
     entity: bool
+    sample: float | None = None
+
+    @property
+    def drops(self) -> bool:
+        """Whether what matches goes nowhere."""
+        return not self.legs
+
+    @property
+    def always(self) -> bool:
+        """Whether every event that the route is for is its own."""
+        return not self.conditions and (self.sample is None or not self.drops)
 
     def is_for(self, topic: str, schema: str) -> bool:
         """Whether the route is for events of the schema in the topic, apart from its `where`."""
         return (self.schema is None or self.schema == schema) and (self.topics is None or self.topics.matches(topic))
 
     def matches(self, event: Event, record: Record) -> bool:
-        """Whether every entry of `where` matches."""
-        return all(condition(event, record) for condition in self.conditions)
+        """Whether every entry of `where` matches. Raises `Refusal` where that cannot be told."""
+        return self.unmet(event, record) is None
+
+    def unmet(self, event: Event, record: Record) -> str | None:
+        """Return the first entry of `where` that does not match, None where all do. Raises as `matches` does."""
+        for text, met in self.conditions:
+            try:
+                if not met(event, record):
+                    return text
+            except Unfit as unfit:
+                message = f"routes[{self.index}].where.{text}: {unfit.why}"
+                raise Refusal("route", f"route.where.{unfit.rule}", message, field=f"where.{text}") from None
+        return None
 
 
 def compile_routes(
-    settings: Settings, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any]
+    settings: Settings, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any] | None
 ) -> tuple[tuple[CompiledRoute, ...], list[ConfigFault]]:
-    """Return the compiled routes and every fault in them; with a fault the routes are not to be used."""
-    compiler = _Compiler(destinations, schemas)
+    """Return the compiled routes and every fault in them; with a fault the routes are not to be used.
+
+    `schemas` are those that are known, by full name; None where none was looked for.
+    """
+    compiler = _Compiler(destinations, schemas or {})
+    if schemas is not None and settings.schema_registry is None:
+        compiler.faults += [fault for fault, _ in unknown_schemas(settings, schemas)]
     routes = tuple(compiler.route(index, route) for index, route in enumerate(settings.routes))
     return routes, compiler.faults
 
 
+def unknown_schemas(settings: Settings, schemas: Mapping[str, Any]) -> Iterator[tuple[ConfigFault, str]]:
+    """Yield the fault and the schema of each route whose schema is none of those that are known."""
+    for index, route in enumerate(settings.routes):
+        name = route.schema_name
+        if name and name not in schemas and not name.startswith(_NAMESPACE):
+            known = [each for each in schemas if not each.startswith(_NAMESPACE)] or schemas
+            yield ConfigFault(f"routes[{index}].schema", f"no known schema is {name}; {suggest(name, known)}"), name
+
+
 def passed_on(settings: Settings, kinds: Mapping[str, VendorKind]) -> frozenset[tuple[str, str]]:
     """Return the fields, as (schema, name), that their vendors take as written JSON and that no route looks into."""
-    looked_into = {part for route in settings.routes for text in _sources(route) for part in text.split(".")}
-    used = [kinds[one.vendor] for one in settings.destinations.values() if one.vendor in kinds]
+    looked_into: set[str] = set()
+    for text, is_expression in _sources(settings.routes):
+        if text == "." or (is_expression and reads_whole_event(text)):
+            return frozenset()
+        looked_into |= names_in(text) if is_expression else {part.partition("[")[0] for part in text.split(".")}
+    used = [kinds[each.vendor] for each in settings.destinations.values() if each.vendor in kinds]
     return frozenset(
         (kind.schema, name)
         for kind in used
@@ -82,14 +123,25 @@ def passed_on(settings: Settings, kinds: Mapping[str, VendorKind]) -> frozenset[
 
 def reads_keys(settings: Settings) -> bool:
     """Tell whether a route reads the records' keys, so that those which name a schema have to be decoded."""
-    return any(text.startswith("$key") for route in settings.routes for text in _sources(route))
+    return any(
+        "key" in names_in(text) if is_expression else text.startswith("$key")
+        for text, is_expression in _sources(settings.routes)
+    )
 
 
-def _sources(route: RouteSettings) -> list[str]:
-    """Return the texts of every source in a route, as they stand in the configuration."""
-    entries = [entry for fields in route.fields.values() for entry in fields.values()]
-    texts = [entry.get("path") if isinstance(entry, dict) else entry for entry in entries]
-    return [text for text in (route.id, *route.where, *texts) if isinstance(text, str)]
+def _sources(routes: Iterable[RouteSettings]) -> Iterator[tuple[str, bool]]:
+    """Yield every path and every expression of the routes, and whether it is an expression."""
+    for route in routes:
+        if route.id is not None:
+            yield route.id, False
+        for text, wanted in route.where.items():
+            if text == CEL and isinstance(wanted, str):
+                yield wanted, True
+            else:
+                yield text, False
+        for fields in route.fields.values():
+            for source in fields.values():
+                yield from texts_of(source)
 
 
 class _Compiler:
@@ -98,25 +150,40 @@ class _Compiler:
     def __init__(self, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any]) -> None:
         self.destinations = destinations
         self.schemas = schemas
+        self.expressions = Expressions()
         self.faults: list[ConfigFault] = []
 
     def route(self, index: int, route: RouteSettings) -> CompiledRoute:
         """Return one compiled route; what is wrong with it goes to `faults`."""
         path = f"routes[{index}]"
-        schema = self.schemas.get(route.schema_name) if route.schema_name else None
         self._check_schema_name(path, route)
+        tree = self._tree(route.schema_name)
+        sources = SourceCompiler(self.expressions, self.faults, tree)
         return CompiledRoute(
             index=index,
             topics=self._topics(path, route),
             schema=route.schema_name,
-            conditions=self._conditions(path, route, schema),
-            legs=self._legs(path, route, self._mappings(path, route, schema)),
-            identity=self._source(f"{path}.id", route.id, schema) if route.id is not None else None,
+            conditions=tuple(self._conditions(path, route, sources)),
+            legs=self._legs(path, route, self._mappings(path, route, sources)),
+            identity=self._try(f"{path}.id", sources.path, route.id) if route.id is not None else None,
             entity=route.entity,
+            sample=route.sample,
         )
+
+    def _tree(self, schema: str | None) -> SchemaTree | None:
+        found = self.schemas.get(schema) if schema is not None else None
+        return None if found is None else SchemaTree(found)
 
     def _fault(self, path: str, message: str) -> None:
         self.faults.append(ConfigFault(path, message))
+
+    def _try(self, path: str, compile_one: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a call returns; what is wrong with it goes to `faults`."""
+        try:
+            return compile_one(*arguments)
+        except ValueError as fault:
+            self._fault(path, str(fault))
+            return None
 
     def _check_schema_name(self, path: str, route: RouteSettings) -> None:
         name = route.schema_name
@@ -131,43 +198,35 @@ class _Compiler:
             self._fault(f"{path}.topics", "an empty list matches no topic; name topics, or leave it out to match all")
         return TopicPattern(route.topics)
 
-    def _source(self, path: str, text: str, schema: Any) -> Source | None:
-        try:
-            source = compile_source(text)
-        except ValueError as fault:
-            self._fault(path, str(fault))
-            return None
-        wrong = path_fault(source.path, schema) if source.path is not None and schema is not None else None
-        if wrong is not None:
-            self._fault(path, wrong)
-        return source
-
-    def _conditions(self, path: str, route: RouteSettings, schema: Any) -> tuple[Condition, ...]:
-        conditions: list[Condition] = []
+    def _conditions(self, path: str, route: RouteSettings, sources: SourceCompiler) -> Iterator[Condition]:
         for text, wanted in route.where.items():
             where = f"{path}.where.{text}"
-            source = self._source(where, text, schema)
-            if source is None:
+            if text == CEL and isinstance(wanted, str):
+                evaluate = self._try(where, self.expressions.compile, wanted, sources.schema)
+                if evaluate is not None:
+                    yield Condition(text, _truth(evaluate))
                 continue
-            try:
-                conditions.append(compile_condition(source, wanted))
-            except ValueError as fault:
-                self._fault(where, str(fault))
-        return tuple(conditions)
+            value = self._try(where, sources.path, text)
+            condition = None if value is None else self._try(where, compile_condition, value, wanted)
+            if condition is not None:
+                yield condition
 
-    def _mappings(self, path: str, route: RouteSettings, schema: Any) -> dict[str, FieldMapping]:
+    def _mappings(self, path: str, route: RouteSettings, sources: SourceCompiler) -> dict[str, FieldMapping]:
         """Return the route's mappings by vendor."""
-        kinds = {kind.name: kind for kind in (self.destinations[name] for name in route.to)}
-        mappings: dict[str, FieldMapping] = {}
-        for vendor, fields in route.fields.items():
-            mappings[vendor], faults = compile_mapping(fields, kinds[vendor].fields, f"{path}.fields.{vendor}", schema)
-            self.faults += faults
-        return mappings
+        kinds = {
+            kind.name: kind for kind in (self.destinations[name] for name in route.to if name in self.destinations)
+        }
+        return {
+            vendor: compile_mapping(
+                fields, kinds[vendor].fields, f"{path}.fields.{vendor}", sources, self._tree(kinds[vendor].schema)
+            )
+            for vendor, fields in route.fields.items()
+            if vendor in kinds
+        }
 
     def _legs(self, path: str, route: RouteSettings, mappings: Mapping[str, FieldMapping]) -> tuple[Leg, ...]:
-        legs = tuple(
-            Leg(name, self.destinations[name].schema, mappings.get(self.destinations[name].name)) for name in route.to
-        )
+        known = {name: self.destinations[name] for name in route.to if name in self.destinations}
+        legs = tuple(Leg(name, kind.schema, mappings.get(kind.name)) for name, kind in known.items())
         unmapped = {leg.schema: leg for leg in legs if leg.mapping is None}
         for leg in unmapped.values():
             if route.schema_name not in (None, ENVELOPE, leg.schema):
@@ -177,3 +236,13 @@ class _Compiler:
                 )
                 self._fault(f"{path}.fields.{vendor}", message)
         return legs
+
+
+def _truth(evaluate: Callable[[Event, Record], Any]) -> Callable[[Event, Record], bool]:
+    def met(event: Event, record: Record) -> bool:
+        found = evaluate(event, record)
+        if not isinstance(found, bool):
+            raise Unfit("type", "the expression must give true or false")
+        return found
+
+    return met

@@ -30,6 +30,8 @@ _LONG: Final = 2**63
 _DAY_MICROS: Final = 86_400_000_000
 _A_SECOND: Final = {"timestamp-millis": 1_000, "timestamp-micros": 1_000_000, "timestamp-nanos": 1_000_000_000}
 """How many units a second has, by logical type; a local time has no place among them."""
+_YEARS: Final = range(-62_135_596_800, 253_402_300_800)
+"""Epoch seconds of the years 1 to 9999."""
 
 
 class Unfit(Exception):
@@ -44,8 +46,9 @@ class Unfit(Exception):
 def exact(value: LogicalValue) -> Any:
     """Return a value of a logical type as Python's own: `Decimal`, `date`, `time`, `datetime` or `UUID`.
 
-    Nothing is rounded, but what is finer than a microsecond: Python's times end there. Raises `Unfit` for a value that
-    the logical type does not allow, or that Python's types do not hold (years 1 to 9999).
+    Nothing is rounded, but what is finer than a microsecond: Python's times end there, and `_nanos_text` is its text.
+    Raises `Unfit` for a value that the logical type does not allow, or that Python's types do not hold (years 1 to
+    9999).
     """
     raw = value.raw
     name = value.type.name
@@ -74,6 +77,14 @@ def _decimal(unscaled: int, scale: int) -> Decimal:
     return Decimal((int(unscaled < 0), digits, -scale))
 
 
+def _nanos_text(value: LogicalValue) -> str | None:
+    """Return a time that has nanoseconds as text; None if it has none."""
+    if not value.type.name.endswith("nanos") or not isinstance(value.raw, int) or value.raw % 1000 == 0:
+        return None
+    seconds = exact(value).replace(microsecond=0, tzinfo=None).isoformat()
+    return f"{seconds}.{value.raw % 10**9:09d}{'' if value.type.name.startswith('local-') else 'Z'}"
+
+
 def _micros(raw: int, name: str) -> int:
     if name.endswith("millis"):
         return raw * 1000
@@ -83,7 +94,7 @@ def _micros(raw: int, name: str) -> int:
 def to_string(value: Any) -> Any:
     """Return text: numbers in decimal, booleans as true and false, times as ISO 8601 (UTC with Z where zoned)."""
     if type(value) is LogicalValue:
-        value = exact(value)
+        value = _nanos_text(value) or exact(value)
     kind = type(value)
     if kind is str or value is None:
         return value
@@ -145,8 +156,10 @@ def to_epoch(value: Any, wanted: Unit, unit: Unit) -> Any:
     if type(value) is LogicalValue:
         parts = _A_SECOND.get(value.type.name)
         if parts is not None and isinstance(value.raw, int):
-            # Straight from the number: a timestamp may be out of the years that `datetime` knows.
-            return value.raw * (1000 if wanted == "ms" else 1) // parts
+            seconds = value.raw // parts
+            if seconds not in _YEARS:  # such as PostgreSQL's infinity
+                raise Unfit("range", "the time is not in the years 1 to 9999")
+            return seconds if wanted == "s" else value.raw * 1000 // parts
         value = exact(value)
     if type(value) is str:
         value = int(value) if _DIGITS.fullmatch(value) else _parsed(value)
@@ -186,7 +199,8 @@ def to_json(value: Any) -> Any:
     if kind is orjson.Fragment:
         return value  # a map that was decoded as the JSON that it becomes
     if kind is LogicalValue:
-        return to_json(exact(value)) if value.type.name not in _A_SECOND else to_epoch(value, "ms", "ms")
+        zoned = value.type.name in _A_SECOND
+        return to_epoch(value, "ms", "ms") if zoned else _nanos_text(value) or to_json(exact(value))
     if isinstance(value, Decimal):
         return _json_number(value)
     if isinstance(value, UUID):

@@ -1,6 +1,7 @@
 """Which events go to which destinations, and as what: `routes`, the envelope's target, or the contract schema. Pure.
 
-    a route matches (topic, schema, where)?  yes → every matching route's destinations, each once, first route first
+    a route without destinations matches?    yes → dropped, whatever other routes say
+      no, a route matches                    → every matching route's destinations, each once, first route first
       no, an envelope                        → its target: a destination's name, or a vendor's with one destination
       no, a vendor's contract schema         → that vendor's only destination
       no                                     → `unrouted`: a dead letter, a skip, or the end of the run
@@ -22,7 +23,7 @@ from connector.config.loader import Settings
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.errors import ConfigurationError, FatalError, Refusal
 from connector.recent import Recent
-from connector.records import Event, LogicalValue, Position, Record
+from connector.records import Event, LogicalValue, Position, Record, uuid5_text
 from connector.routing.compiler import ENVELOPE, CompiledRoute, Leg, compile_routes
 from connector.routing.conversions import Unfit, exact
 from connector.vendors.base import VendorEvent, VendorKind
@@ -32,6 +33,14 @@ Plan = Callable[[Event, Record, str], "list[Routed]"]
 _IDS: Final = (str, int, UUID)
 _SCHEMAS: Final = 1000
 """For how many schemas in topics it is remembered what routes their events."""
+
+
+class Skipped(list["Routed"]):
+    """No delivery, on purpose; `reason` is `unrouted`, `sample`, or the route that drops the event: `routes[0]`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class Routed(Struct, frozen=True, gc=False):
@@ -59,7 +68,7 @@ def event_identity(event_id: str) -> str:
     return f"id:{event_id}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RouteTable:
     """All routes, compiled. `route` is called for every record; what it learns of a (topic, schema) is kept."""
 
@@ -79,13 +88,19 @@ class RouteTable:
         are checked against it. Raises `ConfigurationError` with every fault of `routes` at once.
         """
         destinations = {name: kinds[one.vendor] for name, one in settings.destinations.items() if one.vendor in kinds}
-        routes, faults = compile_routes(settings, destinations, schemas or {})
+        routes, faults = compile_routes(settings, destinations, schemas)
         if faults:
             raise ConfigurationError(faults)
         return cls(routes, destinations, settings.unrouted)
 
+    def become(self, other: RouteTable) -> None:
+        """Route as another table from now on, for all that hold this one."""
+        self.routes, self.destinations, self.unrouted = other.routes, other.destinations, other.unrouted
+        self._plans.clear()
+        self._only.clear()
+
     def route(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
-        """Return the deliveries to be made of one event; an empty list is a deliberate skip (`unrouted: skip`).
+        """Return the deliveries to be made of one event; an empty list is a deliberate skip (`Skipped`).
 
         A fault that concerns one destination (its mapping, its id) is that entry's `Refusal`, the others go on. Raises
         `Refusal` with cause `route` where no destination can be told, `FatalError` under `unrouted: stop`.
@@ -113,7 +128,7 @@ class RouteTable:
     def reaches(self, topic: str) -> frozenset[str]:
         """Return every destination that some record of the topic may go to, whatever its schema."""
         matching = [route for route in self.routes if route.topics is None or route.topics.matches(topic)]
-        if any(route.schema is None and not route.conditions for route in matching):
+        if any(route.schema is None and route.always for route in matching):
             return frozenset(leg.destination for route in matching for leg in route.legs)
         return frozenset(self.destinations)
 
@@ -125,7 +140,7 @@ class RouteTable:
         matching = self._matching(topic, schema)
         if any(leg.destination == destination for route in matching for leg in route.legs):
             return True
-        if any(not route.conditions for route in matching):
+        if any(route.always for route in matching):
             return False
         return schema == ENVELOPE or destination in self._by_schema(schema)
 
@@ -138,18 +153,28 @@ class RouteTable:
     def _plan(self, topic: str, schema: str) -> Plan:
         """Return what is done with an event of the schema in the topic: its routes, and what where none matches."""
         otherwise = self._without_route(schema)
-        routes = self._matching(topic, schema)
-        if not routes:
+        matching = self._matching(topic, schema)
+        dropping = tuple(route for route in matching if route.drops)
+        routes = tuple(route for route in matching if not route.drops)
+        if not matching:
             return otherwise
+        if otherwise == self._unrouted and routes:
+            otherwise = self._unmet(routes)
 
         def by_route(event: Event, record: Record, cluster_id: str) -> list[Routed]:
+            for route in dropping:
+                if route.matches(event, record) and _in_sample(route, event, record, cluster_id):
+                    return Skipped(f"routes[{route.index}]")
             routed: list[Routed] = []
             matched = False
             for route in routes:
                 if route.matches(event, record):
                     matched = True
-                    _follow(route, event, record, cluster_id, routed)
-            return routed if matched else otherwise(event, record, cluster_id)
+                    if route.sample is None or _in_sample(route, event, record, cluster_id):
+                        _follow(route, event, record, cluster_id, routed)
+            if matched:
+                return routed or Skipped("sample")
+            return otherwise(event, record, cluster_id)
 
         return by_route
 
@@ -194,15 +219,32 @@ class RouteTable:
         raise Refusal("route", "route.unknown_target", message, field="target")
 
     def _unrouted(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
-        if self.unrouted == "skip":
-            return []
         what = f"no route matches schema {event.schema} in topic {record.topic}"
+        return self._without_match(record, "route.unrouted", what, None)
+
+    def _unmet(self, routes: tuple[CompiledRoute, ...]) -> Plan:
+        """Return what is done with an event that routes are for, none of whose conditions match."""
+
+        def refuse(event: Event, record: Record, _cluster_id: str) -> list[Routed]:
+            unmet = {route.index: route.unmet(event, record) or "" for route in routes}
+            which = ", ".join(f"routes[{index}].where.{text}" for index, text in unmet.items())
+            what = (
+                f"schema {event.schema} in topic {record.topic} has routes, but their conditions do not match: {which}"
+            )
+            return self._without_match(record, "route.unmet", what, f"where.{next(iter(unmet.values()))}")
+
+        return refuse
+
+    def _without_match(self, record: Record, code: str, what: str, field: str | None) -> list[Routed]:
+        if self.unrouted == "skip":
+            return Skipped("unrouted")
         if self.unrouted == "stop":
             raise FatalError(
                 f"{what} (partition {record.partition}, offset {record.offset}); "
                 "add a route for it, or set unrouted to dead_letter or skip"
             )
-        raise Refusal("route", "route.unrouted", f"{what}; add a route for it, or set unrouted: skip")
+        advice = "add a route for it, or to: [] to drop it, or set unrouted: skip"
+        raise Refusal("route", code, f"{what}; {advice}", field=field)
 
 
 def reroute(
@@ -211,7 +253,7 @@ def reroute(
     """Return the deliveries of a replayed event, whose record first came as `first`; each keeps its dedup id.
 
     A dead letter of one destination goes there and nowhere else; one that was never routed goes where routes say today,
-    perhaps nowhere (`unrouted: skip`). Raises `Refusal` with cause `route`, also under `unrouted: stop`: an old record
+    perhaps nowhere (`Skipped`). Raises `Refusal` with cause `route`, also under `unrouted: stop`: an old record
     must not end a run.
     """
     try:
@@ -232,6 +274,17 @@ def _kept(routed: Routed, dedup_id: str) -> Routed:
     if not isinstance(routed.event, Refusal):
         routed = replace(routed, event=replace(routed.event, first_dedup_id=dedup_id))
     return replace(routed, first_dedup_id=dedup_id)
+
+
+def _in_sample(route: CompiledRoute, event: Event, record: Record, cluster_id: str) -> bool:
+    """Whether the route takes the event into its sample: by its dedup id, so it is the same after a restart."""
+    if route.sample is None:
+        return True
+    try:
+        identity = _route_identity(route, event, record, cluster_id)
+    except Refusal:
+        identity = position_identity(cluster_id, record)
+    return int(uuid5_text(identity)[:8], 16) < route.sample * 2**32
 
 
 def _follow(route: CompiledRoute, event: Event, record: Record, cluster_id: str, routed: list[Routed]) -> None:

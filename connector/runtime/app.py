@@ -11,17 +11,18 @@ from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
 from connector import __version__, vendors
 from connector.clock import Clock, SystemClock
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder
 from connector.codec.registry import Registry
-from connector.codec.schemas import Schema, load_contracts
+from connector.codec.schemas import Schema, known_schemas, load_contracts, own_schemas
 from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
@@ -33,17 +34,21 @@ from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.kafka.receipts import ReceiptWriter, ResultsWriter
 from connector.kafka.topics import TopicCheck, TopicReport
 from connector.routing.compiler import passed_on, reads_keys
-from connector.runtime.checks import check_routes, known_schemas, open_registry, own_schemas, own_topics
+from connector.runtime.checks import check_routes, open_registry, own_topics
+from connector.runtime.events import write_events
 from connector.runtime.handover import take_over
 from connector.runtime.http import Server
 from connector.runtime.member import Member
 from connector.runtime.pipeline import QUEUE_SHARE, Edges, build
+from connector.runtime.reload import Configuration
 from connector.tasks import Supervisor, restarted
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from connector.runtime.tracing import OtelTracer
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -92,8 +97,17 @@ async def serve(
     metrics.begin(names, [*topics, settings.replay_topic])
     group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
     session = float(settings.kafka.client.get("session.timeout.ms", SESSION_MS)) / 1000
-    member = Member(group, clock, settings.limits.drain_timeout, session_timeout=session)
-    metrics.on_scrape(member.update_gauges)
+    events_topic = settings.console.events_topic
+    member = Member(
+        group,
+        clock,
+        settings.limits.drain_timeout,
+        session_timeout=session,
+        writes_events=events_topic is not None,
+    )
+    logs.listen(member.timeline.note)
+    metrics.watch_process()
+    metrics.on_scrape(lambda: member.update_gauges(metrics))
     server = Server(
         host=settings.server.host,
         ports=settings.server.ports,
@@ -102,56 +116,50 @@ async def serve(
         metrics=metrics,
         member=member,
     )
+    configuration = Configuration(loaded, metrics, destination, server.use)
+    member.reload = configuration.reload
     await server.start()
     member.watchdog.start()
     try:
+        member.timeline.member += f":{server.port}"
         if on_ready is not None:
             on_ready(server.port)
         log.info("connector.started", version=__version__, group=group, port=server.port)
-        report = await _reach(settings, clock, member, stop)
-        if report is not None and await _taken_over(settings, destination, clock, stop):
-            await _run(loaded, destination, group, report, member, metrics, clock, stop)
+        report = await _unless_stopped(_prepare(settings, destination, clock, member), stop)
+        if report is not None:
+            await _run(configuration, destination, group, report, member, metrics, clock, stop)
     finally:
         member.watchdog.stop()
         await server.stop()
+        logs.listen(None)
     log.info("connector.stopped", group=group)
     return 0
 
 
-async def _reach(settings: Settings, clock: Clock, member: Member, stop: asyncio.Event) -> TopicReport | None:
-    """Wait for a broker and check the topics; None if it was stopped meanwhile."""
+async def _prepare(settings: Settings, destination: str | None, clock: Clock, member: Member) -> TopicReport:
+    """Wait for a broker, check the topics, and take over the other side's progress."""
     async with TopicCheck(settings.kafka, clock=clock) as check:
-        if not await _done_before(stop, check.wait(member.waiting)):
-            return None
-        return await check.check(settings.kafka.topics, own_topics(settings))
-
-
-async def _taken_over(settings: Settings, destination: str | None, clock: Clock, stop: asyncio.Event) -> bool:
-    """Begin the group where the other side stopped, which may wait for its members; False if it was stopped meanwhile.
-
-    Between two commits nothing is half done: a stop before the last of them is as if it had not begun.
-    """
+        await check.wait(member.waiting)
+        report = await check.check(settings.kafka.topics, own_topics(settings))
     async with Groups(settings.kafka) as groups:
-        return await _done_before(stop, take_over(groups, settings, destination, clock))
+        await take_over(groups, settings, destination, clock)
+    return report
 
 
-async def _done_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Return whether the work ended before `stop` was set, which cancels it. Raises what the work raises."""
+async def _unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """Return what `work` returns; None if `stop` came first: then it is cancelled."""
     working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            return False
-        await working
+        return await working if working.done() else None
     finally:
         for task in (working, stopped):
             task.cancel()
         await asyncio.gather(working, stopped, return_exceptions=True)
-    return True
 
 
 async def _run(
-    loaded: Loaded,
+    configuration: Configuration,
     destination: str | None,
     group: str,
     report: TopicReport,
@@ -161,10 +169,11 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     """Run one pipeline on real Kafka and HTTP."""
+    loaded = configuration.loaded
     base, kinds, own = loaded.settings, vendors.kinds(), own_schemas(loaded)
     producer = KafkaProducer(base.kafka)
     trouble = _RegistryTrouble()
-    avro = _avro(loaded, own, passed_on(base, kinds), clock, trouble)
+    avro = _avro(configuration, own, passed_on(base, kinds), clock, trouble)
     dead_letters = _dead_letters(base, producer, metrics, clock)
     receipts = _receipts(base, avro, producer, group, metrics, clock)
     source, tracer = _source(base, group, clock), _tracer(base)
@@ -178,7 +187,7 @@ async def _run(
             name: ResultsWriter(avro.encoder, producer, topic, clock) for name, topic in base.results_topics.items()
         },
         transport=lambda name, account: HttpTransport(name, account.http, account.max_in_flight),
-        reload=lambda name: kinds[base.destinations[name].vendor].build(_reloaded(loaded, name)),
+        reload=lambda name: kinds[base.destinations[name].vendor].build(_reloaded(configuration, name)),
         clock=clock,
         random=Random(),
         cluster_id=report.cluster_id,
@@ -187,10 +196,11 @@ async def _run(
     )
     pipeline = build(base, kinds, metrics, edges, only=destination, schemas=known_schemas(own))
     trouble.listener = pipeline.holds.registry_trouble
+    configuration.running(pipeline, avro.decoder)
     await producer.start()
-    member.running(pipeline, dead_letters, lambda: source.troubles)
+    member.running(pipeline, dead_letters, lambda: source.troubles, lambda: source.is_refused)
     try:
-        async with _background(base, group, source, counts, member, metrics, stop):
+        async with _background(configuration, group, source, counts, member, metrics, producer, stop):
             await pipeline.run(stop)
     finally:
         if receipts is not None:
@@ -216,16 +226,17 @@ def _dead_letters(settings: Settings, producer: KafkaProducer, metrics: Metrics,
 
 @asynccontextmanager
 async def _background(
-    settings: Settings,
+    configuration: Configuration,
     group: str,
     source: KafkaSource,
     counts: Mapping[str, int],
     member: Member,
     metrics: Metrics,
+    producer: KafkaProducer,
     stop: asyncio.Event,
 ) -> AsyncIterator[None]:
     """Run what goes on beside the pipeline. Raises the exception of a task that failed; it has ended the run."""
-    clock = SystemClock()
+    clock, settings = SystemClock(), configuration.loaded.settings
     async with GroupMembership(settings.kafka) as groups:
 
         def watch() -> Coroutine[Any, Any, None]:
@@ -233,13 +244,24 @@ async def _background(
 
         tasks: Supervisor[None] = Supervisor(stop.set)
         tasks.start(_leave(source, stop), "leave", None)
-        tasks.start(restarted(lambda: member.summarize(metrics), "summary", clock), "summary", None)
+        tasks.start(
+            restarted(lambda: member.summarize(metrics, settings.replay_topic), "summary", clock), "summary", None
+        )
+        if topic := settings.console.events_topic:
+            write = partial(_write_event, producer, topic)
+            tasks.start(restarted(lambda: write_events(member.timeline, write, clock), "events", clock), "events", None)
         tasks.start(restarted(watch, "membership", clock), "membership", None)
+        if settings.reload.watch:
+            tasks.start(restarted(lambda: configuration.watch(clock), "reload", clock), "reload", None)
         try:
             yield
             tasks.check()
         finally:
             await tasks.close()
+
+
+async def _write_event(producer: KafkaProducer, topic: str, record: bytes) -> None:
+    await producer.send(topic, key=None, value=record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,16 +280,16 @@ class _Avro:
 
 
 def _avro(
-    loaded: Loaded,
+    configuration: Configuration,
     own: Sequence[Schema],
     as_json: Iterable[tuple[str, str]],
     clock: Clock,
     trouble: _RegistryTrouble,
 ) -> _Avro:
-    settings = loaded.settings
+    settings = configuration.loaded.settings
     registry = None
     if settings.schema_registry is not None:
-        registry = open_registry(settings.schema_registry, lambda: _reloaded_registry(loaded))
+        registry = open_registry(settings.schema_registry, lambda: _reloaded_registry(configuration.loaded))
     contracts, report = load_contracts(), trouble.report
     plain = settings.schemas.plain
     decoder = Decoder(
@@ -323,9 +345,9 @@ async def _leave(source: KafkaSource, stop: asyncio.Event) -> None:
     source.leave()
 
 
-def _reloaded(loaded: Loaded, name: str) -> DestinationSettings:
+def _reloaded(configuration: Configuration, name: str) -> DestinationSettings:
     """Read a destination's secrets again and hide the new ones in logs before anything can show them."""
-    settings = loaded.reload(name)
+    settings = configuration.destination(name)
     logs.register_secrets(secret_values(settings))
     return settings
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from connector import vendors
 from connector.clock import SystemClock
 from connector.codec.registry import Client, Registry, make_client
-from connector.codec.schemas import Schema, load_contracts, load_schema_files
+from connector.codec.schemas import SchemaFault, known_schemas, own_schemas, schemas_of
 from connector.config.loader import DestinationSettings, KafkaSettings, Loaded, RegistrySettings, Settings
-from connector.delivery.transport import HttpTransport
+from connector.delivery.transport import HttpTransport, file_stamps
 from connector.errors import ConfigFault, ConfigurationError, ConnectorError, StartupError, TransportError
 from connector.kafka.membership import GroupMembership, may_not_read
 from connector.kafka.topics import OwnTopic, TopicCheck
-from connector.routing.table import RouteTable
+from connector.routing.compiler import compile_routes, unknown_schemas
+from connector.routing.conditions import TopicPattern
 from connector.vendors.base import Misconfigured, Probed, VendorKind
 
 TOPICS_TIMEOUT: Final = 30.0
@@ -24,28 +26,8 @@ TOPICS_TIMEOUT: Final = 30.0
 REACH_TIMEOUT: Final = 10.0
 """Seconds that `check --online` gives each of those it asks."""
 
-
-def own_schemas(loaded: Loaded) -> list[Schema]:
-    """Return the schemas in the files that `schemas.files` names.
-
-    Raises `ConfigurationError` for a pattern that matches no file, `StartupError` for a file that is no schema.
-    """
-    found: list[Path] = []
-    faults = []
-    for index, pattern in enumerate(loaded.settings.schemas.files):
-        absolute = Path(pattern).is_absolute()
-        matches = [Path(pattern)] if absolute else sorted(loaded.folder.glob(pattern))
-        if not matches:
-            faults.append(ConfigFault(f"schemas.files[{index}]", f"{pattern} matches no file in {loaded.folder}"))
-        found.extend(matches)
-    if faults:
-        raise ConfigurationError(faults)
-    return load_schema_files(found)
-
-
-def known_schemas(own: list[Schema]) -> dict[str, Any]:
-    """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win."""
-    return {schema.name: schema.tree for schema in (*own, *load_contracts().schemas.values()) if schema.name}
+MOST_SUBJECTS: Final = 200
+"""How many subjects `check --online` asks the registry for."""
 
 
 def tracing_faults(settings: Settings) -> list[ConfigFault]:
@@ -69,20 +51,95 @@ def _is_installed(package: str) -> bool:
 
 def check_routes(loaded: Loaded) -> None:
     """Compile the routes as a run does. Raises `ConfigurationError` with every fault of `routes` and `schemas`."""
-    settings = loaded.settings
-    schemas = known_schemas(own_schemas(loaded))
-    faults = [
-        ConfigFault(f"schemas.plain.{topic}", f"no known schema is {name}; add its file to schemas.files")
-        for topic, name in settings.schemas.plain.items()
-        if name not in schemas
-    ]
-    faults += tracing_faults(settings)
-    try:
-        RouteTable.compile(settings, vendors.kinds(), schemas)
-    except ConfigurationError as error:
-        faults += error.faults
+    used = {name: each.vendor for name, each in loaded.settings.destinations.items()}
+    faults = route_faults(loaded.settings, used, loaded.folder)
     if faults:
         raise ConfigurationError(faults)
+
+
+def route_faults(settings: Settings, used: Mapping[str, str], folder: Path) -> list[ConfigFault]:
+    """Return every fault of `routes` and `schemas`, as far as they are known without a registry.
+
+    `used` is the vendor of each destination, also of those that are faulty themselves and so not in `settings`.
+    """
+    faults = tracing_faults(settings)
+    schemas: dict[str, Any] | None = None
+    try:
+        schemas = known_schemas(schemas_of(settings, folder))
+    except ConfigurationError as error:
+        faults += error.faults
+    except StartupError as error:
+        faults.append(ConfigFault("", str(error)))
+    if schemas is not None:
+        faults += [
+            ConfigFault(f"schemas.plain.{topic}", f"no known schema is {name}; add its file to schemas.files")
+            for topic, name in settings.schemas.plain.items()
+            if name not in schemas
+        ]
+        faults += _misspelt(settings, schemas)
+    return faults + _compiled(settings, used, schemas)
+
+
+def _compiled(settings: Settings, used: Mapping[str, str], schemas: Mapping[str, Any] | None) -> list[ConfigFault]:
+    kinds = vendors.kinds()
+    destinations = {name: kinds[vendor] for name, vendor in used.items() if vendor in kinds}
+    return compile_routes(settings, destinations, schemas)[1]
+
+
+def _misspelt(settings: Settings, schemas: Mapping[str, Any]) -> list[ConfigFault]:
+    """Return the routes whose schema may be in the registry, but is nearly one of `schemas.files`."""
+    if settings.schema_registry is None:
+        return []  # then every schema is known, and the routes' own check says so
+    digits = str.maketrans("", "", "0123456789")
+    return [
+        ConfigFault(fault.path, f"{fault.message} `connector check --online` asks the registry too")
+        for fault, name in unknown_schemas(settings, schemas)
+        if "did you mean" in fault.message
+        and name.translate(digits) not in {known.translate(digits) for known in schemas}
+    ]
+
+
+def schema_warnings(loaded: Loaded) -> list[ConfigFault]:
+    """Return the routes whose schema is in none of `schemas.files`, if there are any, and may be in the registry."""
+    if loaded.settings.schema_registry is None or not loaded.settings.schemas.files:
+        return []
+    schemas = known_schemas(own_schemas(loaded))
+    return [
+        ConfigFault(fault.path, f"{name} is in none of schemas.files; `connector check --online` asks the registry")
+        for fault, name in unknown_schemas(loaded.settings, schemas)
+    ]
+
+
+async def check_registry(loaded: Loaded) -> list[ConfigFault]:
+    """Return the faults of `routes` by the newest schemas in the registry too; none where there is no registry.
+
+    Asked for are the subjects of the topics that are read, and those that name the schema of a route. A registry that
+    does not answer is for `check_online` to report.
+    """
+    settings = loaded.settings
+    if settings.schema_registry is None:
+        return []
+    schemas = known_schemas(own_schemas(loaded))
+    wanted = {route.schema_name for route in settings.routes if route.schema_name}
+    topics = TopicPattern(settings.kafka.topics)
+    try:
+        registry = open_registry(settings.schema_registry)
+        try:
+            subjects = [
+                subject
+                for subject in await registry.subjects()
+                if topics.matches(subject.removesuffix("-value")) or any(name in subject for name in wanted)
+            ]
+            for subject in subjects[:MOST_SUBJECTS]:
+                with suppress(ConnectorError, SchemaFault):
+                    schemas = known_schemas([await registry.latest(subject)]) | schemas
+        finally:
+            await registry.close()
+    except ConnectorError:
+        return []
+    faults = [fault for fault, _ in unknown_schemas(settings, schemas)]
+    used = {name: each.vendor for name, each in settings.destinations.items()}
+    return faults + _compiled(settings, used, schemas)
 
 
 async def check_online(loaded: Loaded) -> list[str]:
@@ -92,7 +149,7 @@ async def check_online(loaded: Loaded) -> list[str]:
     try:
         async with TopicCheck(settings.kafka, clock=SystemClock()) as check:
             await check.wait(lambda _message: None, REACH_TIMEOUT)
-            await check.check(settings.kafka.topics, own_topics(settings))
+            await check.check(settings.kafka.topics, own_topics(settings), dry=True)
         faults.extend(await _group_faults(settings.kafka))
     except ConnectorError as error:
         faults.append(str(error))
@@ -173,25 +230,41 @@ def own_topics(settings: Settings) -> list[OwnTopic]:
     topics.extend(OwnTopic(topic, "results") for topic in settings.results_topics.values())
     if settings.receipts.topic:
         topics.append(OwnTopic(settings.receipts.topic, "receipts"))
+    if settings.console.events_topic:
+        topics.append(OwnTopic(settings.console.events_topic, "events"))
     return topics
 
 
 def open_registry(settings: RegistrySettings, reload: Callable[[], RegistrySettings] | None = None) -> Registry:
     """Return a registry's client. Raises `StartupError` where its settings are not the client's.
 
-    `reload` reads the settings again, with secrets that were rotated; without it they stay as they are.
+    `reload` reads the settings again, with secrets that were rotated; without it they stay as they are. Certificates
+    are read again when their files have changed; while those cannot be used, the old ones are.
     """
-    current = settings
+    current = settings, _certificates(settings)
 
     def renew() -> Client | None:
         nonlocal current
-        again = current if reload is None else reload()
-        if again == current:
+        again = current[0] if reload is None else reload()
+        found = again, _certificates(again)
+        if found == current:
             return None
-        current = again
-        return make_client(again)
+        try:
+            client = make_client(again)
+        except OSError:  # a file that is only half written
+            return None
+        current = found
+        return client
 
     try:
-        return Registry(make_client(settings), settings.url, renew)
+        return Registry(make_client(settings), settings.url, renew, settings.client.get("proxy"))
+    except OSError as error:
+        raise StartupError(f"schema_registry.client: a certificate's file cannot be used: {error}") from None
     except ValueError as error:
         raise StartupError(f"schema_registry.client: {error}") from None
+
+
+def _certificates(settings: RegistrySettings) -> list[tuple[int, int, int] | None]:
+    """Return what changes with the content of the registry's certificates."""
+    keys = ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location")
+    return file_stamps([path for key in keys if isinstance(path := settings.client.get(key), str)])

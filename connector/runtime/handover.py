@@ -14,8 +14,8 @@ has delivered: otherwise the second split, or the way back, delivers it again. S
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Final, TypeVar
 
 import structlog
 
@@ -32,6 +32,8 @@ HANDED_OVER: Final = "connector:handed-over"
 LEAVE_SECONDS: Final = 10.0
 """How long, beyond `limits.drain_timeout`, members of the other side may take to leave."""
 _PAUSE: Final = 1.0
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -77,15 +79,14 @@ async def _join(groups: Groups, settings: Settings, clock: Clock) -> None:
     """Begin the combined group with what each destination has finished, if one has run alone since the last time."""
     base = settings.kafka.group_id
     own = {name: f"{base}.{name}" for name in settings.destinations}
-    found = await asyncio.gather(*(_committed(groups, group) for group in own.values()))
+    # Also of one that has committed nothing yet. Only then their last commits are known.
+    await _until_left(groups, [*own.values()], settings, clock)
+    found = await asyncio.gather(*(_if_allowed(groups.committed(group), []) for group in own.values()))
     alone = {
         name: {(commit.topic, commit.partition): commit for commit in commits if not _is_handed_over(commit)}
         for name, commits in zip(own, found, strict=True)
     }
-    if not any(alone.values()):
-        return
-    await _until_left(groups, [own[name] for name, commits in alone.items() if commits], settings, clock)
-    if await groups.members(base):
+    if not any(alone.values()) or await groups.members(base):
         return
     before = {(commit.topic, commit.partition): commit for commit in await groups.committed(base)}
     wanted = {partition for commits in alone.values() for partition in commits} & await groups.partitions()
@@ -95,6 +96,7 @@ async def _join(groups: Groups, settings: Settings, clock: Clock) -> None:
         newer = {name: commits[partition] for name, commits in alone.items() if partition in commits}
         progress = progress_of(settings.destinations, before.get(partition), newer, bounds[partition][0])
         watermark, finished = metadata.combined(progress)
+        finished = finished.joined(_of_absent(before.get(partition), progress).above(watermark))
         joined.append(Commit(*partition, watermark, metadata.encode(watermark, finished).text))
     await _commit(groups, base, joined)
     for name, commits in alone.items():
@@ -121,6 +123,12 @@ def progress_of(
     return progress
 
 
+def _of_absent(combined: Commit | None, progress: Mapping[str, Runs]) -> FinishedMap:
+    """Return what the combined group's map claims for destinations that are not configured now."""
+    claims = {} if combined is None else finished_of(combined).parts
+    return FinishedMap(parts={name: runs for name, runs in claims.items() if name not in progress})
+
+
 def finished_of(commit: Commit) -> FinishedMap:
     """Return the map of a commit, empty if it is not one."""
     try:
@@ -134,7 +142,7 @@ async def _until_left(groups: Groups, others: Sequence[str], settings: Settings,
     """Return once none of these groups has members. Raises `StartupError` if one still has some after a drain."""
     deadline = clock.now() + settings.limits.drain_timeout + LEAVE_SECONDS
     for group in others:
-        while await groups.members(group):
+        while await _if_allowed(groups.members(group), 0):
             if clock.now() >= deadline:
                 raise StartupError(
                     f"group {group} has running members. A run of all destinations and a run of one (--destination) "
@@ -144,14 +152,14 @@ async def _until_left(groups: Groups, others: Sequence[str], settings: Settings,
             await clock.sleep(_PAUSE)
 
 
-async def _committed(groups: Groups, group: str) -> list[Commit]:
-    """Return what an own group has committed, nothing if this client may not read it."""
+async def _if_allowed(answer: Awaitable[T], otherwise: T) -> T:
+    """Return an answer about a group, `otherwise` if this client may not read the group."""
     try:
-        return await groups.committed(group)
+        return await answer
     except StartupError as error:
         if "GROUP_AUTHORIZATION_FAILED" not in str(error):
             raise
-        return []
+        return otherwise
 
 
 async def _commit(groups: Groups, group: str, commits: Sequence[Commit]) -> None:

@@ -4,8 +4,11 @@
     GET  /healthz                       200, or 503 with the reasons: it is stuck; a blocked loop does not answer
     GET  /readyz                        200, or 503 with the reasons: the member consumes, or has a valid reason not to
     GET  /status                        the state of every destination and partition
+    GET  /events[?since=SECONDS]        what happened lately, the oldest first; since: epoch seconds
     POST /destinations/NAME/hold        hold a destination in this member; answers with its status
     POST /destinations/NAME/release     resume it
+    POST /destinations/NAME/probe       let what holds it be tried at once, in place of its next probe
+    POST /reload                        read the configuration again; answers what is applied and what is left
     POST /log/LEVEL[?sample=N]          set the log level: debug, info, warning, error
     POST /records/TOPIC/PARTITION/OFFSET/skip[?destination=NAME]
                                         make a record a dead letter: 200 done, 202 it will be, 409 it cannot be
@@ -14,8 +17,8 @@ Once `server.token` is set, every action needs it. Without a token only this mac
 peer and the Host are loopback, and the request has no header that a browser or a proxy would add. A web page must not
 hold a destination, nor a reverse proxy on this machine open the actions to everyone who reaches it.
 
-/status needs the token or a Host that cannot be a stranger's domain: a page of such a domain, which its owner pointed
-to this address (DNS rebinding), could read it otherwise.
+/status and /events need the token or a Host that cannot be a stranger's domain: a page of such a domain, which its
+owner pointed to this address (DNS rebinding), could read them otherwise.
 """
 
 from __future__ import annotations
@@ -44,13 +47,15 @@ _DIRECT: Final = frozenset(
 """Headers of a command-line client. Browsers and proxies add others, each under a name of its own."""
 _CLUSTER_SUFFIXES: Final = (".svc", ".local", ".localhost", ".internal")
 """Names under which no one can register a domain; Kubernetes' services end in .svc or .svc.cluster.local."""
+_LAST_SECOND: Final = 253_402_300_799.0
+"""Epoch seconds at the end of the year 9999."""
 _SKIP_STATUS: Final = {"skipped": 200, "pending": 202, "refused": 409}
 
 
 class Server:
     """Serves one member's state. `start` and `stop` once each, in the loop that runs the member.
 
-    It listens on the first free one of `ports`. `hosts` are further names that /status accepts.
+    It listens on the first free one of `ports`. `hosts` are further names that /status and /events accept.
     """
 
     def __init__(
@@ -65,8 +70,7 @@ class Server:
     ) -> None:
         self._host = host
         self._ports = ports
-        self._token = token.get_secret_value() if token is not None else None
-        self._hosts = frozenset(name.lower() for name in (*hosts, host, socket.gethostname()))
+        self.use(token, hosts)
         self._metrics = metrics
         self._member = member
         self._listener: Listener | None = None
@@ -77,6 +81,11 @@ class Server:
         found = None if self._listener is None else self._listener.port
         return self._ports[0] if found is None else found
 
+    def use(self, token: SecretStr | None, hosts: Collection[str]) -> None:
+        """Demand this token, and serve /status under these names, from now on."""
+        self._token = token.get_secret_value() if token is not None else None
+        self._hosts = frozenset(name.lower() for name in (*hosts, self._host, socket.gethostname()))
+
     async def start(self) -> None:
         """Listen. Raises `StartupError` if no address can be had."""
         application = web.Application(client_max_size=1024)
@@ -84,9 +93,12 @@ class Server:
         application.router.add_get("/healthz", self._health)
         application.router.add_get("/readyz", self._ready)
         application.router.add_get("/status", self._status)
+        application.router.add_get("/events", self._events)
         application.router.add_post("/destinations/{name}/hold", self._hold)
         application.router.add_post("/destinations/{name}/release", self._release)
+        application.router.add_post("/destinations/{name}/probe", self._probe)
         application.router.add_post(r"/records/{topic}/{partition:\d{1,9}}/{offset:\d{1,19}}/skip", self._skip)
+        application.router.add_post("/reload", self._reload)
         application.router.add_post("/log/{level}", self._log)
         listener = Listener(application, self._host, self._ports)
         try:
@@ -115,9 +127,21 @@ class Server:
 
     async def _status(self, request: web.Request) -> web.Response:
         """Return the state of everything."""
+        return self._shown(request, self._member.status)
+
+    async def _events(self, request: web.Request) -> web.Response:
+        """Return what happened lately."""
+        try:
+            since = min(max(0.0, float(request.query.get("since", "0"))), _LAST_SECOND)
+        except ValueError:
+            return _json_response({"error": "since must be epoch seconds"}, 400)
+        return self._shown(request, lambda: {"events": self._member.timeline.events(since)})
+
+    def _shown(self, request: web.Request, found: Callable[[], Mapping[str, Any]]) -> web.Response:
+        """Return what a member says of itself, unless a stranger's page may ask for it."""
         if not (self._has_token(request) or self._accepts_host(request)):
             return _json_response({"error": f"unknown Host {request.host!r}; add it to server.hosts"}, 403)
-        return _json_response(self._member.status())
+        return _json_response(found())
 
     async def _hold(self, request: web.Request) -> web.Response:
         """Hold a destination."""
@@ -126,6 +150,19 @@ class Server:
     async def _release(self, request: web.Request) -> web.Response:
         """Release a destination."""
         return await self._act(request, self._member.release)
+
+    async def _probe(self, request: web.Request) -> web.Response:
+        """Probe a destination."""
+        return await self._act(request, self._member.probe)
+
+    async def _reload(self, request: web.Request) -> web.Response:
+        """Read the configuration again."""
+        if not self._may_act(request):
+            return self._forbidden()
+        result = await self._member.reload("port")
+        if result.error is not None:
+            return _json_response({"error": result.error}, 422)
+        return _json_response({"applied": list(result.applied), "left": list(result.left)})
 
     async def _log(self, request: web.Request) -> web.Response:
         """Change the log level until the process ends."""

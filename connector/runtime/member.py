@@ -17,9 +17,11 @@ from connector.errors import ConnectorError
 from connector.pipeline.skips import Skipped, Skipper
 from connector.records import Position
 from connector.runtime.pipeline import Pipeline
+from connector.runtime.reload import Reloaded
 from connector.runtime.watchdog import StuckJudge, Watchdog
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
+from connector.telemetry.timeline import Timeline
 
 log = structlog.get_logger()
 
@@ -51,19 +53,32 @@ class Member:
     Everything except the actions is quick, so that the port can answer while the loop is busy.
     """
 
-    def __init__(self, group: str, clock: Clock, drain_timeout: float, *, session_timeout: float = 45.0) -> None:
+    def __init__(
+        self,
+        group: str,
+        clock: Clock,
+        drain_timeout: float,
+        *,
+        session_timeout: float = 45.0,
+        writes_events: bool = False,
+    ) -> None:
         self._group = group
         self._session_timeout = session_timeout
         self._clock = clock
         self._drain_timeout = drain_timeout
         self._judge: StuckJudge | None = None
         self.watchdog = Watchdog(self.stuck)
+        self.timeline = Timeline(written=writes_events)
+        """What happened lately."""
         self._waiting: str | None = "starting"
         self._pipeline: Pipeline | None = None
         self._workers: Mapping[str, Worker] = {}
         self._dead_letters: DeadLetterWriter | None = None
         self._troubles: Callable[[], Mapping[str | None, str]] = dict
+        self._is_refused: Callable[[], bool] = lambda: False
         self._assigned_at: float | None = None
+        self.reload: Callable[[str], Awaitable[Reloaded]] = _no_reload
+        """Reads the configuration again; its argument says what asked for it."""
         self._unassigned: str | None = JOINING
         """Why the group has given this member no partitions; None: it is a member, and there are none left for it."""
 
@@ -72,10 +87,17 @@ class Member:
         self._waiting = reason
 
     def running(
-        self, pipeline: Pipeline, dead_letters: DeadLetterWriter, troubles: Callable[[], Mapping[str | None, str]]
+        self,
+        pipeline: Pipeline,
+        dead_letters: DeadLetterWriter,
+        troubles: Callable[[], Mapping[str | None, str]],
+        is_refused: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Note that the pipeline runs. `troubles` gives what keeps its source from Kafka, by topic or under None."""
-        self._troubles = troubles
+        """Note that the pipeline runs. `troubles` gives what keeps its source from Kafka, by topic or under None.
+
+        `is_refused` tells whether that is a refusal, which a person has to end.
+        """
+        self._troubles, self._is_refused = troubles, is_refused
         self._pipeline, self._dead_letters = pipeline, dead_letters
         self._workers = pipeline.workers
         self._judge = StuckJudge(pipeline, dead_letters, troubles, self._drain_timeout, self._clock.now())
@@ -182,6 +204,13 @@ class Member:
             released += sum(storms.release() for storms in self._pipeline.holds.topics.values())
         return released
 
+    async def probe(self, name: str) -> None:
+        """Probe what holds a destination as soon as a record can go out. Raises `KeyError` for an unknown name."""
+        self._workers[name].probe_now()
+        if self._pipeline is not None:
+            for storms in self._pipeline.holds.topics.values():
+                storms.probe_now()
+
     async def skip(self, position: Position, destination: str | None) -> Skipped:
         """Make a record a dead letter, for one destination or for all. Raises `KeyError` for an unknown destination."""
         if destination is not None:
@@ -191,13 +220,17 @@ class Member:
             return Skipped("refused", f"this member does not consume yet: {self._waiting}")
         return await Skipper(pipeline.runner, pipeline.intake, self._workers, self._clock).skip(position, destination)
 
-    def update_gauges(self) -> None:
+    def update_gauges(self, metrics: Metrics) -> None:
         """Update every gauge before a scrape."""
+        metrics.member_ready.set(self.readiness().ok)
+        metrics.kafka_refused.set(self._is_refused())
         if self._pipeline is not None:
+            metrics.assigned_partitions.set(len(self._pipeline.runner.assigned))
             self._pipeline.runner.update_gauges()
 
-    async def summarize(self, metrics: Metrics) -> None:
-        """Log one summary line per interval. Runs until cancelled."""
+    async def summarize(self, metrics: Metrics, replay_topic: str) -> None:
+        """Log one summary line per interval, and how many replayed records were read. Runs until cancelled."""
+        replayed = 0.0
         counters = {
             "consumed": metrics.records_consumed,
             "delivered": metrics.records_delivered,
@@ -216,6 +249,10 @@ class Member:
                 destinations={name: str(worker.condition().state) for name, worker in self._workers.items()},
             )
             before = totals
+            read = metrics.consumed_from(replay_topic)
+            if read > replayed:
+                log.info("replay.read", records=int(read - replayed), seconds=SUMMARY_INTERVAL)
+            replayed = read
 
     @staticmethod
     def _destination(worker: Worker) -> dict[str, Any]:
@@ -265,6 +302,10 @@ class Member:
             "limit": budget.limit,
             "filled_by": fullest[0] if fullest is not None and budget.full else None,
         }
+
+
+async def _no_reload(_by: str) -> Reloaded:
+    return Reloaded(error="this member cannot read its configuration again")
 
 
 def _iso_time(moment: float | None) -> str | None:

@@ -11,12 +11,12 @@ from typing import Any, Final, TypeVar
 
 from connector.clock import Clock
 from connector.config.loader import DestinationSettings, Settings, StormSettings
-from connector.delivery.destination import AnswerSink, DeadLetterSink, Destination, Ports, ReceiptSink
+from connector.delivery.destination import AnswerSink, Destination, Ports, ReceiptSink
 from connector.delivery.request import Tracer, Transport
 from connector.delivery.states import Cause
 from connector.delivery.worker import Worker
 from connector.pipeline.flow import Budget
-from connector.pipeline.intake import EventDecoder, Intake, Services
+from connector.pipeline.intake import DeadLetterSink, EventDecoder, Intake, Services
 from connector.pipeline.offset_map import MAX_TEXT
 from connector.pipeline.rereading import Rereader
 from connector.pipeline.runner import RecordSource, Runner, Timing
@@ -67,6 +67,17 @@ class Pipeline:
     intake: Intake
     holds: IntakeHolds
     budget: Budget
+    routes: RouteTable
+    shares: Shares
+
+    def use(self, settings: Settings, routes: RouteTable | None) -> None:
+        """Share rates and judge topics' storms by other settings of the same destinations; None: the routes stay."""
+        if routes is not None:
+            self.routes.become(routes)
+            self.intake.rerouted()
+        self.holds.use(settings)
+        self.shares.settings = settings
+        self.shares.apply(self.runner.assigned)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then drain and close. Raises what ended it early; its work stays uncommitted.
@@ -172,7 +183,7 @@ def build(
         rereader=Rereader(edges.source, intake, holds.scopes, budget=budget, metrics=metrics, clock=edges.clock),
         on_assignment=shares.apply,
     )
-    return Pipeline(runner, workers, intake, holds, budget)
+    return Pipeline(runner, workers, intake, holds, budget, routes, shares)
 
 
 def _worker(
@@ -205,12 +216,14 @@ class IntakeHolds:
         self, settings: Settings, routes: RouteTable, workers: Mapping[str, Worker], metrics: Metrics, clock: Clock
     ) -> None:
         self._workers = workers
+        self._settings = settings
+        self._routes = routes
         self._gauge = metrics.records_set_aside
         metrics.on_scrape(self._update_gauge)
         self.registry: str | None = None
         self.topics = TopicStorms(
             lambda topic: Storms(
-                _topic_storm(settings, routes.reaches(topic)), clock, scope={"topic": topic}, on_change=self._note
+                _topic_storm(self._settings, routes.reaches(topic)), clock, scope={"topic": topic}, on_change=self._note
             )
         )
         for name, worker in workers.items():
@@ -220,6 +233,12 @@ class IntakeHolds:
                 if name in routes.reaches(topic)
                 for storm in storms.status()
             ]
+
+    def use(self, settings: Settings) -> None:
+        """Judge topics' storms by another configuration; the routes may have changed too."""
+        self._settings = settings
+        for topic, storms in self.topics.items():
+            storms.use(_topic_storm(settings, self._routes.reaches(topic)))
 
     def scopes(self) -> list[tuple[str | None, Storms]]:
         """Return the storms of every destination, and of every topic with None."""
@@ -258,7 +277,7 @@ class _Reload:
         return self.build(self.name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shares:
     """Gives each destination this member's part of the group's rate limit: its part of the partitions that reach it.
 
@@ -281,6 +300,7 @@ class Shares:
         replays = owned[replay] / counts[replay] * REPLAY_SHARE if replay in counts else 0.0
         for name, worker in self.workers.items():
             if self.settings.destinations[name].rate_limit_share == "fixed":
+                worker.set_share(1.0)
                 continue
             topics = [topic for topic in counts if topic != replay and name in self.routes.reaches(topic)]
             total = sum(counts[topic] for topic in topics)

@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TextIO
 
 import orjson
@@ -21,6 +21,7 @@ from structlog.types import EventDict, Processor, WrappedLogger
 
 from connector.telemetry.log_writer import LogWriter
 from connector.telemetry.redaction import HIDDEN, Redactor, names_secret
+from connector.telemetry.terminal import visible, visible_json
 
 _LEVELS: Final[Mapping[str, int]] = {
     "debug": logging.DEBUG,
@@ -85,6 +86,8 @@ class _State:
     def __init__(self) -> None:
         self.current = self.configured = "info"
         self.writer: LogWriter | None = None
+        self.listener: Callable[[EventDict], None] | None = None
+        self.least = logging.INFO
 
 
 sample: Final = LogSample()
@@ -94,6 +97,11 @@ _state: Final = _State()
 def register_secrets(secrets: Iterable[str]) -> None:
     """Hide these texts in every line from now on."""
     _redactor.register(secrets)
+
+
+def listen(listener: Callable[[EventDict], None] | None) -> None:
+    """Pass every event from level info on to `listener`, whatever is written; it must be quick. None: to no one."""
+    _state.listener = listener
 
 
 def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
@@ -107,7 +115,9 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: Processor = structlog.dev.ConsoleRenderer(colors=stream.isatty()) if terminal else _json
+    renderers: list[Processor] = [_json]
+    if terminal:
+        renderers = [_visible, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.PositionalArgumentsFormatter(), *shared, _logger_name],
         processors=[
@@ -115,11 +125,11 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
             redact,
-            renderer,
+            *renderers,
         ],
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, _tell, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=lambda *_: logging.getLogger(_OURS),
         cache_logger_on_first_use=False,
     )
@@ -131,6 +141,12 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
     sample.every = choice.sample
     _state.configured = choice.level
     _apply(choice.level)
+
+
+def reconfigure(choice: LogChoice) -> None:
+    """Use another configured level and sample from now on; the form of lines stays."""
+    _state.configured = choice.level
+    set_level(choice.level, choice.sample)
 
 
 def level() -> str:
@@ -209,9 +225,20 @@ def _apply(wanted: str) -> None:
     _state.current = wanted
     least = _LEVELS[wanted]
     sample.on = wanted == "debug"
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(least))
+    _state.least = least
+    # Events of level info reach the listener at every level; `_tell` drops them then.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(min(least, logging.INFO)))
     logging.getLogger(_OURS).setLevel(least)
     logging.getLogger().setLevel(max(least, logging.WARNING))
+
+
+def _tell(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Pass the event to the listener, and drop it where its level is not written."""
+    if _state.listener is not None:
+        _state.listener(redact(logger, method, dict(event)))
+    if _LEVELS.get(event.get("level", ""), logging.ERROR) < _state.least:
+        raise structlog.DropEvent
+    return event
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -230,13 +257,18 @@ def _logger_name(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     return event
 
 
+def _visible(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what could command the terminal. Values inside lists and mappings are written by repr, which does it."""
+    return {visible(key): visible(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
 def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """Return one JSON line; time, level and event name come first."""
     first = ("timestamp", "level", "event")
     ordered: dict[str, Any] = {key: event[key] for key in first if key in event}
     ordered.update(event)
     try:
-        return orjson.dumps(ordered).decode()
+        return visible_json(orjson.dumps(ordered).decode())
     except TypeError:
         # Numbers above 64 bits and broken surrogates are rare, and no reason to lose the line.
         return json.dumps(ordered)

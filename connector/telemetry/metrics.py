@@ -206,6 +206,31 @@ DEFINITIONS: Final = tuple(
             "Share of the commit metadata used for deliveries finished above the watermark; 1 while reading waits.",
             "ratio",
         ),
+        (
+            "config_reloads_total",
+            "counter",
+            ("result",),
+            "Attempts to read the configuration again while the member runs.",
+            "reloads",
+            (),
+            ("ok", "failed"),
+        ),
+        (
+            "config_reload_failed",
+            "gauge",
+            (),
+            "1 while the last attempt to read the configuration again failed: the old one is still used.",
+            "1",
+        ),
+        ("member_ready", "gauge", (), "1 while /readyz passes.", "1"),
+        ("assigned_partitions", "gauge", (), "Partitions that this member owns, replay included.", "partitions"),
+        (
+            "kafka_refused",
+            "gauge",
+            (),
+            "1 while Kafka refuses this member: its credential, its certificate, or a permission.",
+            "1",
+        ),
         ("commits_total", "counter", ("result",), "Commits of offsets.", "commits", (), ("ok", "failed")),
         (
             "rebalances_total",
@@ -398,10 +423,19 @@ class Metrics:
         self.partition_lag = self._gauge("partition_lag")
         self.partition_watermark_age = self._gauge("partition_watermark_age_seconds")
         self.offset_map_used = self._gauge("offset_map_used_ratio")
+        self.config_reloads = self._counter("config_reloads_total")
+        self.config_reload_failed = self._gauge("config_reload_failed")
+        self.member_ready = self._gauge("member_ready")
+        self.assigned_partitions = self._gauge("assigned_partitions")
+        self.kafka_refused = self._gauge("kafka_refused")
         self.commits = self._counter("commits_total")
         self.rebalances = self._counter("rebalances_total")
         self.time_seconds = TimeParts(self._counter("time_seconds_total"))
         self.on_scrape(self.time_seconds.flush)
+
+    def watch_process(self) -> None:
+        """Add what Prometheus' clients report of every process: memory, CPU, descriptors, and when it started."""
+        prometheus_client.ProcessCollector(registry=self.registry)
 
     def on_scrape(self, callback: Callable[[], None]) -> None:
         """Call `callback` before each scrape, to set gauges; it must be quick and must not raise."""
@@ -412,6 +446,11 @@ class Metrics:
         """Return the sum over all labels of a metric."""
         samples = (sample for family in metric.collect() for sample in family.samples)
         return sum(sample.value for sample in samples)
+
+    def consumed_from(self, topic: str) -> float:
+        """Return how many records of a topic were consumed."""
+        found = (sample for family in self.records_consumed.collect() for sample in family.samples)
+        return sum(sample.value for sample in found if sample.labels.get("topic") == topic)
 
     def begin(self, destinations: Collection[str], topics: Collection[str]) -> None:
         """Create every series whose labels are known, at 0: an increase from nothing to 60 is none to Prometheus."""

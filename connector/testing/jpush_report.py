@@ -61,7 +61,8 @@ class JPushReportApi:
     name = "jpush_report"
 
     app_key: str = "7d431e42dfa6a6d693ac2d04"
-    master_secret: str = "simulated-secret"
+    # 24 letters and digits: the vendor's client for Java refuses any other form.
+    master_secret: str = "simulatedMasterSecret000"
     results_topic: str = "jpush-results"
     vip: bool = True
     forbidden: Collection[str] = ()

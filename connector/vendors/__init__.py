@@ -1,7 +1,7 @@
 """The vendors, one file for each API. Pure: values in, values out. No clock, no I/O and no asyncio may enter.
 
 `kinds` is the registry: the four built-in vendors, and those that other distributions register by an entry point.
-`code_meaning` explains a vendor's code to a person.
+`code_meaning` and `explained` say what a vendor's code means.
 """
 
 from __future__ import annotations
@@ -64,6 +64,18 @@ def code_meaning(vendor: str | None, code: str | None, message: str = "") -> Cod
         if words and name == code and words.casefold() in text:
             return meaning
     return known.get(code)
+
+
+def explained(vendor: str | None, code: str | None, message: str) -> str:
+    """Return a vendor's text with what its code means in front: "4101: The event … The vendor's text: …".
+
+    Idempotent. The text is unchanged where no document explains the code.
+    """
+    meaning = code_meaning(vendor, code, message)
+    if meaning is None or meaning.meaning in message:
+        return message
+    own = message.removeprefix(f"code {code}: ").strip()
+    return f"{code}: {meaning.meaning} {meaning.solution}" + (f" The vendor's text: {own}" if own else "")
 
 
 @cache

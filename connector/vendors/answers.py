@@ -92,9 +92,9 @@ def whole_number(value: object) -> int | None:
 
 def code_number(value: object) -> int | None:
     """Return an error code as a number; vendors' gateways send some of them as text."""
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        return int(value)
-    return whole_number(value)
+    if type(value) is int:
+        return value
+    return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else None
 
 
 def header_seconds(text: str | None) -> float | None:

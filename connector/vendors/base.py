@@ -199,6 +199,49 @@ class Vendor(Protocol):
         ...
 
 
+class ShapeField(NamedTuple):
+    """One field of a shape, named alike in the contract schema and in the vendor's JSON.
+
+    `kind`: a whole number of 64 bits, a string, a map of the `as_json` kind, or a list that a plain event has empty.
+    `missing` is what null or an empty map means: the event is not plain, the field is left out, or the dedup id or
+    `default` is sent. An empty string means the same, except that no plain event has one in a field to be left out.
+    `choices` are the only strings of a plain event. `timed` marks the time that `past` and `future` are about.
+    """
+
+    name: str
+    kind: Literal["long", "text", "json", "empty"]
+    missing: Literal["needed", "left_out", "dedup_id", "default"] = "needed"
+    default: str = ""
+    choices: tuple[str, ...] = ()
+    timed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What plain events of the contract schema are as items, in the order in which their fields are sent.
+
+    The timed field has to be at most `past` ms old and at most `future` ms ahead. `expires`: an item expires when it is
+    older. Everything that a shape does not say is left to `encode`, which says the same of plain events and the rest.
+    """
+
+    fields: tuple[ShapeField, ...]
+    past: int = 0
+    future: int = 0
+    expires: bool = False
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """A vendor whose plain events can be written by compiled code, straight from the record. Optional.
+
+    All its events are of group None, and `encode` returns the same bytes for each of them.
+    """
+
+    shape: Shape
+    clock_ahead: int
+    """How many milliseconds the vendor's clock is before ours, as `Timed.set_clock` said."""
+
+
 @runtime_checkable
 class Probed(Protocol):
     """A vendor whose credential can be checked without sending an event; `check --online` uses it.
@@ -253,8 +296,8 @@ class VendorKind:
 
     `settings` is its settings model; `build` makes a vendor from them. `schema` is the full name of its contract
     schema. `fields` are the fields that a route may map, with the type of each. `rules` are the ids of the local
-    checks, each of which `rules:` can switch off. `codes` explains the vendor's documented codes to people; a key is a
-    code, or a code, a space and words of the vendor's message.
+    checks, each of which `rules:` can switch off; `rule_texts` says what each allows. `codes` explains the vendor's
+    documented codes to people; a key is a code, or a code, a space and words of the vendor's message.
 
     `as_json` are map fields of the schema that `encode` also accepts as an `orjson.Fragment`: JSON text of at least one
     named string, boolean, finite number or list of strings. A field arrives in this form where no route reads it, which
@@ -269,6 +312,7 @@ class VendorKind:
     rules: frozenset[str] = field(default_factory=frozenset)
     codes: Mapping[str, CodeMeaning] = field(default_factory=dict)
     as_json: frozenset[str] = frozenset()
+    rule_texts: Mapping[str, str] = field(default_factory=dict)
 
 
 class CodeMeaning(NamedTuple):

@@ -50,6 +50,11 @@ def rule_ids(vendor: str, texts: Mapping[str, str]) -> frozenset[str]:
     return frozenset(f"{vendor}.{rule}" for rule in texts)
 
 
+def rule_texts(vendor: str, texts: Mapping[str, str]) -> dict[str, str]:
+    """Return what each rule allows, by its id."""
+    return {f"{vendor}.{rule}": text for rule, text in texts.items()}
+
+
 _KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (type(None), "null or missing"),
     (bool, "a boolean"),

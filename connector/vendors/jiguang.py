@@ -40,18 +40,37 @@ from connector.vendors.base import (
     Request,
     Response,
     Retry,
+    Shape,
+    ShapeField,
     TooLarge,
     VendorEvent,
     VendorKind,
     Verdict,
 )
-from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, epoch_millis, json_bytes, rule_ids, scalar, type_name
+from connector.vendors.checks import (
+    LONG_MAX,
+    LONG_MIN,
+    Rules,
+    epoch_millis,
+    json_bytes,
+    rule_ids,
+    rule_texts,
+    scalar,
+    type_name,
+)
 
 PAST_MS: Final = 366 * 24 * 3600 * 1000
 """How old an event may be: the vendor's limit is one year."""
 _FUTURE_MS: Final = 5 * 60 * 1000
 _INFINITY: Final = float("inf")
-_NAMES: Final = ("cuid", "eventName", "itime", "randomId", "properties")
+_FIELDS: Final = (
+    ShapeField("cuid", "long"),
+    ShapeField("eventName", "text"),
+    ShapeField("itime", "long", timed=True),
+    ShapeField("randomId", "text", "dedup_id"),
+    ShapeField("properties", "json", "left_out"),
+)
+_NAMES: Final = tuple(field.name for field in _FIELDS)
 _field_values: Final = itemgetter(*_NAMES)
 
 RULES: Final[Mapping[str, str]] = {
@@ -113,6 +132,8 @@ _RECORD_FAULTS: Final = frozenset(CODES) - {"4000", "4100", "empty_200"}
 # More errors, or longer messages, say nothing more: hints only save requests, and reading them must stay cheap.
 _MOST_ERRORS: Final = 200
 _MOST_EMPTY: Final = 3
+_MOST_BLANK: Final = 16
+"""Bytes of white space that count as an empty body. An endless body is cut, and its end is not known."""
 _MOST_SEARCHES: Final = 50_000
 _MESSAGE_LIMIT: Final = 300
 
@@ -146,9 +167,9 @@ class Jiguang:
         basic = b64encode(f"{settings.project_id}:{secret}".encode()).decode()
         self._accepts_empty = settings.empty_200 == "accept"
         self._empty_answers = 0
-        self._clock_ahead = 0
+        self.clock_ahead = 0
         self._rules: Rules = Rules("jiguang", RULES, settings.rules)
-        self._expires: bool = self._rules.on("itime.past")
+        self.shape = Shape(_FIELDS, PAST_MS, _FUTURE_MS, expires=self._rules.on("itime.past"))
         self._log_text = LogText(secret, basic, settings.app_key)
         self._url = f"{settings.base_url.rstrip('/')}/smartop/api/v1/events/report"
         self._headers = {"Content-Type": "application/json", "Authorization": f"Basic {basic}"}
@@ -160,7 +181,7 @@ class Jiguang:
 
     def set_clock(self, ahead: int) -> None:
         """Check `itime` by the vendor's clock: the vendor judges by it, so a wrong clock here condemns no event."""
-        self._clock_ahead = ahead
+        self.clock_ahead = ahead
 
     def group(self, event: VendorEvent) -> Hashable:
         """Return None: all events share one endpoint."""
@@ -182,7 +203,7 @@ class Jiguang:
             self._rules.broken(
                 "eventName.type" if name and type(name) is not str else "eventName.required", type_name(name)
             )
-        now += self._clock_ahead
+        now += self.clock_ahead
         if type(itime) is not int or not -_FUTURE_MS <= now - itime <= PAST_MS:
             # The record's own timestamp is of another clock: where it is later than ours, ours is behind.
             itime = self._checked_time(itime, max(now, event.timestamp))
@@ -202,7 +223,7 @@ class Jiguang:
                 datum["properties"] = properties
         if cuid is None or name is None or itime is None:
             datum = {field: value for field, value in datum.items() if value is not None}
-        expires = itime + PAST_MS - self._clock_ahead if self._expires and type(itime) is int else None
+        expires = itime + PAST_MS - self.clock_ahead if self.shape.expires and type(itime) is int else None
         return Item(json_bytes("jiguang", datum), 1, None, expires)
 
     def _properties(self, properties: dict[str, Any]) -> dict[str, Any]:
@@ -270,19 +291,19 @@ class Jiguang:
         answer = json_value(response, "gb18030")
         fields = answer if isinstance(answer, dict) else {}
         code = code_number(fields.get("code"))
+        if code == 0 and 200 <= response.status < 300:
+            self._empty_answers = 0
+            return Accepted(request_id=request_id(response.headers))
         name = None if code is None or code == 0 else str(code)
         verdict = verdict_of_status(response, self._log_text, code=name, message=_text_field(fields, "msg"))
         if verdict is not None:
             return verdict
         rid = request_id(response.headers)
         if code is None:
-            if response.status == 200 and not response.body.strip():
+            if response.status == 200 and len(response.body) <= _MOST_BLANK and not response.body.strip():
                 return self._verdict_of_empty_200(rid)
             return verdict_of_unknown_body(response, self._log_text)
         if code == 0:
-            if response.status < 300:
-                self._empty_answers = 0
-                return Accepted(request_id=rid)
             return Retry(f"HTTP {response.status} with code 0: neither success nor failure", request_id=rid)
         error = _Error(str(code), _text_field(fields, "msg"))
         errors = (_listed_errors(fields.get("data")) if error.code == "4000" else None) or [error]
@@ -521,4 +542,5 @@ KIND: Final = VendorKind(
         "properties": FieldKind("map"),
     },
     rules=rule_ids("jiguang", RULES),
+    rule_texts=rule_texts("jiguang", RULES),
 )

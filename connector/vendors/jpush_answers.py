@@ -38,7 +38,9 @@ from connector.vendors.checks import LONG_MAX, LONG_MIN
 RESULT: Final = "connector.events.JPushReportResult"
 
 CODES: Final[Mapping[str, CodeMeaning]] = {
-    "10": CodeMeaning("JPush had an internal system error.", "None needed: the question is asked again."),
+    "10": CodeMeaning(
+        "JPush had an internal system error.", "Wait: the question is asked again. Ask JPush if it lasts."
+    ),
     "2002": CodeMeaning("Too many requests for this appKey.", "Lower requests_per_second, or agree on a higher limit."),
     "2003": CodeMeaning(
         "The application may not use this interface.",

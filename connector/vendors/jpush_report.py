@@ -21,7 +21,7 @@ from connector.records import Answer, Item
 from connector.vendors import jpush_answers
 from connector.vendors.answers import LogText
 from connector.vendors.base import FieldKind, Limits, Request, Response, VendorEvent, VendorKind, Verdict
-from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, rule_ids, type_name
+from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, rule_ids, rule_texts, type_name
 from connector.vendors.jpush_answers import CODES, Question
 
 _ENDPOINTS: Final = {"Received": "received", "MessageStatus": "status", "Messages": "messages", "Users": "users"}
@@ -319,4 +319,5 @@ KIND: Final = VendorKind(
         "duration": FieldKind("long"),
     },
     rules=rule_ids("jpush_report", RULES),
+    rule_texts=rule_texts("jpush_report", RULES),
 )

@@ -31,7 +31,7 @@ from connector.vendors.base import (
     VendorKind,
     Verdict,
 )
-from connector.vendors.checks import Rules, epoch_millis, json_bytes, rule_ids, scalar_or_same, type_name
+from connector.vendors.checks import Rules, epoch_millis, json_bytes, rule_ids, rule_texts, scalar_or_same, type_name
 
 METHODS: Final = ("registration", "login", "customEvent")
 DEVICES: Final = ("instanceId", "lvid", "gaid", "androidId", "appSetId", "idfa", "iosVendorId")
@@ -115,7 +115,9 @@ CODES: Final[Mapping[str, CodeMeaning]] = {
     "http_400 Bad api version": CodeMeaning("MyTracker does not support this API version.", "Check base_url."),
     "http_403": CodeMeaning("The token is invalid or belongs to another app.", "Check token and id_app."),
     "http_404": CodeMeaning("The API has no such method.", "Check base_url."),
-    "http_500": CodeMeaning("MyTracker had an internal error.", "None needed: the request is retried."),
+    "http_500": CodeMeaning(
+        "MyTracker had an internal error.", "Wait: the request is retried. Ask MyTracker if it lasts."
+    ),
 }
 """The document's status codes, each with its meaning and solution."""
 
@@ -301,4 +303,5 @@ KIND: Final = VendorKind(
         "customEventParams": FieldKind("string_map"),
     },
     rules=rule_ids("mytracker", RULES),
+    rule_texts=rule_texts("mytracker", RULES),
 )

@@ -30,11 +30,22 @@ from connector.vendors.base import (
     Request,
     Response,
     Retry,
+    Shape,
+    ShapeField,
     VendorEvent,
     VendorKind,
     Verdict,
 )
-from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, rule_ids, scalar_or_same, type_name
+from connector.vendors.checks import (
+    LONG_MAX,
+    LONG_MIN,
+    Rules,
+    json_bytes,
+    rule_ids,
+    rule_texts,
+    scalar_or_same,
+    type_name,
+)
 
 OPTIONAL: Final = ("organizationId", "workspaceId", "entityId", "comeFrom", "eventChannel")
 REQUIRED: Final = ("customerId", "eventCode")
@@ -100,6 +111,23 @@ class QuickAudience:
         self._log_text = LogText(self._secret, settings.access_key)
         self._url = f"{settings.base_url.rstrip('/')}/openapi/cloud/event/detail/receive"
         prefix, suffix = form_parts(settings.access_id, "0" * 2 * _BOUNDARY_BYTES)
+        self.clock_ahead = 0
+        self.shape = Shape(
+            (
+                ShapeField("organizationId", "text", "default", self._organization),
+                *(
+                    ShapeField(
+                        name, "text", "needed" if required or (name == "entityId" and settings.entity) else "left_out"
+                    )
+                    for name, required in STRINGS
+                    if name != "organizationId"
+                ),
+                ShapeField("eventTime", "long"),
+                ShapeField("isOrder", "text", "left_out", choices=("0", "1")),
+                ShapeField("extendAttributes", "json", "left_out"),
+                ShapeField("customerIdList", "empty", "left_out"),
+            )
+        )
         self._limits = Limits(
             batch.records or documented.records,
             batch.bytes or documented.bytes,
@@ -273,4 +301,5 @@ KIND: Final = VendorKind(
         "customerIdList": FieldKind("records"),
     },
     rules=rule_ids("quick_audience", RULES),
+    rule_texts=rule_texts("quick_audience", RULES),
 )

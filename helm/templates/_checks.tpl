@@ -61,13 +61,14 @@
 {{- $config := include "connector.given" . | fromJson -}}
 {{- $own := default dict $config.console -}}
 {{- if .Values.console.enabled -}}
-{{- if not $own.token -}}
-{{- fail "console.enabled is true and config.console.token is empty: everyone who reaches the page could read dead letters. Put a token into a Secret, set existingSecret to its name, and set config.console.token to ${file:/run/secrets/connector/KEY}." -}}
+{{- $tokens := default dict $own.tokens -}}
+{{- if not (or $tokens.look $tokens.act $own.token $own.proxy) -}}
+{{- fail "console.enabled is true, and config.console has neither tokens nor a proxy: everyone who reaches the page could read dead letters. Put a token into a Secret, set existingSecret to its name, and set config.console.tokens.act to ${file:/run/secrets/connector/KEY}; tokens.look only looks. Or set config.console.proxy for sign-in by a trusted proxy." -}}
 {{- end -}}
-{{- if has (toString (default "0.0.0.0" $own.host)) (list "127.0.0.1" "localhost" "::1") -}}
+{{- if has (toString (default "::" $own.host)) (list "127.0.0.1" "localhost" "::1") -}}
 {{- fail "config.console.host is a loopback address, which the console's Service cannot reach: remove it." -}}
 {{- end -}}
-{{- if and (hasKey $own "port") (or (contains "${" (toString $own.port)) (lt (int $own.port) 1024)) -}}
+{{- if and (hasKey $own "port") (not (regexMatch "^(102[4-9]|10[3-9][0-9]|1[1-9][0-9]{2}|[2-9][0-9]{3}|[1-9][0-9]{4})$" (toString $own.port))) -}}
 {{- fail "config.console.port must be a number of at least 1024: the Service uses it, and pods do not run as root." -}}
 {{- end -}}
 {{- if and (not .Values.service.enabled) (not $own.members) -}}
@@ -126,11 +127,11 @@
 {{- end -}}
 {{- end -}}
 {{- $server := default dict $config.server -}}
-{{- if has (toString (default "0.0.0.0" $server.host)) (list "127.0.0.1" "localhost" "::1") -}}
+{{- if has (toString (default "::" $server.host)) (list "127.0.0.1" "localhost" "::1") -}}
 {{- fail "config.server.host is a loopback address, which probes and Prometheus cannot reach: remove it." -}}
 {{- end -}}
-{{- if and (hasKey $server "port") (or (contains "${" (toString $server.port)) (lt (int $server.port) 1024)) -}}
-{{- fail "config.server.port must be a number of at least 1024: probes use it, and pods do not run as root." -}}
+{{- if and (hasKey $server "port") (not (regexMatch "^(102[4-9]|10[3-9][0-9]|1[1-9][0-9]{2}|[2-9][0-9]{3}|[1-9][0-9]{4})$" (toString $server.port))) -}}
+{{- fail (printf "config.server.port is %v, and must be one number of at least 1024, not a range or a reference: probes, the Service and Prometheus use it, and pods do not run as root." $server.port) -}}
 {{- end -}}
 {{- if and $values.autoscaling.enabled (lt (int $values.autoscaling.minReplicas) 1) (or (eq $values.autoscaling.type "hpa") (eq $values.autoscaling.trigger "prometheus")) -}}
 {{- fail "autoscaling.minReplicas is 0, but without a member there are no metrics to scale up by: set 1, or use KEDA's kafka trigger." -}}
@@ -231,10 +232,32 @@ connector.yaml: |
 {{- printf "%s%s" (include "connector.config" .) (toJson .Values.files) | sha256sum -}}
 {{- end -}}
 
+{{/* Changes with what members need a restart for. What a reload applies is left out: they read the mounted file again. */}}
+{{- define "connector.restartChecksum" -}}
+{{- $config := include "connector.config" . | fromJson -}}
+{{- if $config.reload.watch -}}
+{{- $fixed := dict -}}
+{{- range $name, $destination := $config.destinations -}}
+{{- $_ := set $fixed $name (pick $destination "vendor" "order" "max_in_flight" "http" "traceparent" "results_topic") -}}
+{{- end -}}
+{{- $events := dig "console" "events_topic" "" $config -}}
+{{- $config = merge (dict "destinations" $fixed "events" $events) (omit $config "destinations" "routes" "unrouted" "console") -}}
+{{- $_ := set $config "server" (omit $config.server "token" "hosts") -}}
+{{- $_ := set $config "log" (omit (default dict $config.log) "level" "sample") -}}
+{{- end -}}
+{{- printf "%s%s" (toJson $config) (toJson .Values.files) | sha256sum -}}
+{{- end -}}
+
 {{/* The configuration file. JSON is valid YAML, and keeps whole numbers whole. */}}
 {{- define "connector.config" -}}
 {{- $config := include "connector.given" . | fromJson -}}
-{{- $_ := set $config "server" (merge (dict) (default dict $config.server) (dict "host" "0.0.0.0" "port" 8080)) -}}
+{{- $_ := set $config "server" (merge (dict) (default dict $config.server) (dict "host" "::" "port" 8080)) -}}
+{{- /* A browser or a person in the cluster may ask by the Service's name; NAME.NAMESPACE could also be a public domain. */}}
+{{- $full := include "connector.fullname" . -}}
+{{- $hosts := concat (default list $config.server.hosts) (list $full (printf "%s.%s" $full .Release.Namespace)) -}}
+{{- $_ := set $config.server "hosts" (uniq $hosts) -}}
+{{- /* Not by merge, which takes false for missing. */}}
+{{- $_ := set $config "reload" (ternary (default dict $config.reload) (dict "watch" true) (hasKey (default dict $config.reload) "watch")) -}}
 {{- if .Values.staticMembership -}}
 {{- $_ := set $config.kafka.client "group.instance.id" "${POD_NAME}" -}}
 {{- end -}}
@@ -242,7 +265,7 @@ connector.yaml: |
 {{- $ingress := .Values.console.ingress -}}
 {{- $service := include "connector.consoleName" . -}}
 {{- $names := list $service (printf "%s.%s" $service .Release.Namespace) (printf "%s.%s.svc" $service .Release.Namespace) -}}
-{{- $own := dict "host" "0.0.0.0" "port" 8090 "hosts" (ternary (concat (prepend $ingress.extraHosts $ingress.host) $names) $names $ingress.enabled) -}}
+{{- $own := dict "host" "::" "port" 8090 "hosts" (ternary (concat (prepend $ingress.extraHosts $ingress.host) $names) $names $ingress.enabled) -}}
 {{- $_ := set $own "members" (list (printf "http://%s:%s" (include "connector.fullname" .) (include "connector.port" .))) -}}
 {{- $_ := set $config "console" (merge (dict) (default dict $config.console) $own) -}}
 {{- end -}}

@@ -8,7 +8,7 @@ metadata:
     {{- include "connector.selector" $root | nindent 4 }}
     app.kubernetes.io/component: {{ .workload.name }}
   annotations:
-    checksum/config: {{ include "connector.checksum" $root }}
+    checksum/config: {{ include "connector.restartChecksum" $root }}
     {{- with $values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -115,14 +115,14 @@ def test_connector_accepts_the_rendered_configuration(
     variables = {variable["name"]: "a-value-of-the-cluster" for variable in member["env"]}
     content = configuration(rendered[name])["connector.yaml"]
     for key in re.findall(r"\$\{file:/run/secrets/connector/([^}]+)\}", content):
-        (tmp_path / key).write_text("a-value-of-a-secret", encoding="utf-8")
+        (tmp_path / key).write_text(f"a-value-of-{key}", encoding="utf-8")
     path = tmp_path / "connector.yaml"
     path.write_text(content.replace("/run/secrets/connector", str(tmp_path)), encoding="utf-8")
     known = kinds(others=[])
     models, rules = {n: kind.settings for n, kind in known.items()}, {n: kind.rules for n, kind in known.items()}
     assert load(path, models, variables, rules).settings.destinations
     server = json.loads(content)["server"]
-    assert server["host"] == "0.0.0.0"
+    assert server["host"] == "::"
     assert member["ports"] == [{"name": "http", "containerPort": server["port"]}]
     probes = {probe: member[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")}
     assert probes == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
@@ -189,7 +189,9 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
         "6 times what the vendor allows",
     ),
     "loopback": ({"config": _config("server", host="127.0.0.1")}, "loopback address"),
-    "port": ({"config": _config("server", port=0)}, "number of at least 1024"),
+    "port": ({"config": _config("server", port=0)}, "one number of at least 1024"),
+    "port_range": ({"config": _config("server", port="8080-8089")}, "is 8080-8089, and must be one number"),
+    "port_reference": ({"config": _config("server", port="${PORT}")}, "one number of at least 1024"),
     "static": ({"staticMembership": True, "config": _client(**{"group.instance.id": "a"})}, "staticMembership sets"),
     "keda_address": (
         {"autoscaling": {"enabled": True}, "config": _client(**{"bootstrap.servers": "${KAFKA}"})},
@@ -204,7 +206,7 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"autoscaling": {"enabled": True}, "config": _client(**{"security.protocol": "SASL_SSL"})},
         "TriggerAuthentication",
     ),
-    "console_token": ({"console": {"enabled": True}}, "config.console.token is empty"),
+    "console_token": ({"console": {"enabled": True}}, "config.console has neither tokens nor a proxy"),
     "console_secret": (
         {"console": {"enabled": True}, "config": _config("console", token="a-real-one")},
         "config.console.token contains a secret",

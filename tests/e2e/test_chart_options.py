@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
-from tests.e2e.chart import CHART, Manifest, configuration, container, of_kind, pod, pods, render, selected
+import yaml
+
+from connector.runtime.reload import FIXED
+from tests.e2e.chart import (
+    CHART,
+    KUBERNETES,
+    Manifest,
+    configuration,
+    container,
+    helm,
+    of_kind,
+    pod,
+    pods,
+    render,
+    selected,
+)
 
 
 def test_console_is_separate_from_members() -> None:
@@ -47,12 +64,101 @@ def test_console_is_reachable_through_its_ingress() -> None:
     backend = rule["http"]["paths"][0]["backend"]["service"]
     assert backend == {"name": "r-connector-console", "port": {"name": "console"}}
     own = json.loads(configuration(manifests)["connector.yaml"])["console"]
-    assert own["host"] == "0.0.0.0"
+    assert own["host"] == "::"
     assert {rule["host"], other["host"]} <= set(own["hosts"])
     assert own["members"] == ["http://r-connector:8080"]
-    assert own["token"] == "${file:/run/secrets/connector/console-token}"
+    assert own["tokens"] == {role: f"${{file:/run/secrets/connector/console-{role}}}" for role in ("look", "act")}
     assert own["mask"] == ["customUserId"]
     assert "console" not in json.loads(configuration(render(CHART / "values.yaml"))["connector.yaml"])
+
+
+def test_members_answer_to_the_names_of_their_service() -> None:
+    """/status is read under NAME and NAME.NAMESPACE; hosts of the configuration are kept."""
+    own = json.loads(configuration(render(CHART / "values.yaml"))["connector.yaml"])["server"]
+    assert own["hosts"] == ["r-connector", "r-connector.default"]
+    tuned = json.loads(configuration(render(CHART / "ci" / "tuned-values.yaml"))["connector.yaml"])["server"]
+    assert tuned["hosts"] == ["connector.example.com", "deliveries", "deliveries.default"]
+
+
+def _checksums(folder: Path, **changes: Any) -> dict[str, str]:
+    """Return the checksum of the pods of each Deployment, for a changed configuration."""
+    config = yaml.safe_load((CHART / "ci" / "console-values.yaml").read_text(encoding="utf-8"))["config"]
+    destination = {**config["destinations"]["tracker"], **changes.pop("tracker", {})}
+    file = folder / "values.yaml"
+    config = {**config, **changes, "destinations": {"tracker": destination}}
+    file.write_text(json.dumps({"console": {"enabled": True}, "config": config}), encoding="utf-8")
+    return {
+        container(each)["name"]: each["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+        for each in of_kind(render(file), "Deployment")
+    }
+
+
+def test_members_restart_only_for_what_a_reload_leaves(tmp_path: Path) -> None:
+    """What a reload applies changes the file and not the pods; the console, which reads it at its start, restarts.
+
+    Kills: a restart for a rate; a change of connections or lanes that no pod notices.
+    """
+    before = _checksums(tmp_path)
+    live: list[dict[str, Any]] = [
+        {"tracker": {"requests_per_second": 7}},
+        {"tracker": {"batch": {"records": 7}, "codes": {"5": "retry"}, "storm": False, "hold": True}},
+        {"routes": [{"topics": ["user-events"], "to": ["tracker"]}]},
+        {"unrouted": "skip"},
+        {"log": {"level": "debug"}},
+        {"server": {"token": "${TOKEN}"}},
+    ]
+    for changes in live:
+        after = _checksums(tmp_path, **changes)
+        assert (after["connector"], after["console"] != before["console"]) == (before["connector"], True), changes
+    fixed: dict[str, Any] = {
+        "order": "key",
+        "max_in_flight": 3,
+        "http": {"proxy": "http://p"},
+        "traceparent": True,
+        "results_topic": "r",
+    }
+    assert {*fixed, "vendor"} == set(FIXED)
+    del fixed["results_topic"]  # MyTracker has none
+    for key, value in fixed.items():
+        assert _checksums(tmp_path, tracker={key: value})["connector"] != before["connector"], key
+    assert _checksums(tmp_path, limits={"buffer": "20MiB"})["connector"] != before["connector"]
+    off = _checksums(tmp_path, reload={"watch": False})
+    assert off["connector"] != _checksums(tmp_path, reload={"watch": False}, unrouted="skip")["connector"]
+
+
+def test_console_needs_no_token_behind_a_trusted_proxy(tmp_path: Path) -> None:
+    """`console.proxy` is a way to sign in, so the chart accepts it, and the notes name its header."""
+    file = tmp_path / "values.yaml"
+    proxy = {"addresses": ["10.0.0.7"], "user_header": "X-Forwarded-User"}
+    kafka = {"topics": ["events"], "group_id": "group", "client": {"bootstrap.servers": "kafka:9092"}}
+    config = {
+        "kafka": kafka,
+        "destinations": {"tracker": {"vendor": "mytracker", "id_app": 1, "token": "${TOKEN}"}},
+        "console": {"proxy": proxy},
+    }
+    file.write_text(json.dumps({"console": {"enabled": True}, "config": config}), encoding="utf-8")
+    assert json.loads(configuration(render(file))["connector.yaml"])["console"]["proxy"] == proxy
+    said = notes(tmp_path, file)
+    assert "signs people in by its header X-Forwarded-User" in said
+    assert "tokens.act" not in said
+    assert "config.console.tokens.act to act, or with tokens.look" in notes(tmp_path, CHART / "ci/console-values.yaml")
+
+
+def notes(folder: Path, values: Path) -> str:
+    """Return the chart's notes for a values file. Helm prints them for a cluster only, so here they are a manifest."""
+    chart = folder / "chart"
+    if not chart.exists():
+        shutil.copytree(CHART, chart)
+    text = (CHART / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\ndata: {x: {{ include `notes` . | toJson }}}"
+    (chart / "templates" / "notes.yaml").write_text(
+        f'{{{{- define "notes" -}}}}\n{text}\n{{{{- end -}}}}\n{manifest}\n', encoding="utf-8"
+    )
+    done = helm("template", "r", str(chart), "--kube-version", KUBERNETES, "--values", str(values))
+    assert done.returncode == 0, done.stderr
+    (found,) = (each for each in yaml.safe_load_all(done.stdout) if each and each["metadata"]["name"] == "notes")
+    said: str = found["data"]["x"]
+    return said
 
 
 def test_topics_job_runs_first() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,12 +23,26 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+def fetched(url: str) -> str:
+    """Return a page."""
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def heights(page: str) -> list[str]:
+    """Return the vertical position of every point of the page's line plots."""
+    return [y for path in re.findall(r'<path d="([^"]+)"', page) for y in re.findall(r"[ML]?[\d.]+[ ,]([\d.]+)", path)]
+
+
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.promise("P1")
 @pytest.mark.promise("P5")
 @pytest.mark.promise("P9")
 def test_demo_totals_are_right_and_console_stays_open() -> None:
     """`connector demo --keep` shows every cause of a dead letter, its totals are right, and so is the console's page.
+
+    The console is open from the first line on, and its plots move while the demo runs.
 
     Kills: an event dropped after a lost answer, a whole refused batch dead-lettered, a dead letter of re-encoded bytes.
     """
@@ -37,12 +53,14 @@ def test_demo_totals_are_right_and_console_stays_open() -> None:
     ending.start()
     said = ""
     try:
+        said = demo.stdout.readline()
+        found = re.fullmatch(r"The console for the person on call: (http://\S+)\n", said)
+        assert found is not None, said
+        first = fetched(found[1])
         for line in demo.stdout:
             said += line
-            found = re.search(r"for the person on call: (http://\S+)", said)
-            if found is not None:
-                with urllib.request.urlopen(found[1], timeout=20) as answer:
-                    page = answer.read().decode()
+            if "Running until you press Ctrl+C" in line:
+                page = fetched(found[1])
                 break
         demo.send_signal(signal.SIGINT)
         rest, faults = demo.communicate(timeout=60)
@@ -51,6 +69,8 @@ def test_demo_totals_are_right_and_console_stays_open() -> None:
         demo.kill()
         demo.communicate()
     assert demo.returncode == 0, said + rest + faults
+    assert "<h2>Destinations" in first
+    assert len(set(heights(page))) > 5 > len(set(heights(first)))
     sums = re.search(r"([\d,]+) records produced = ([\d,]+) accepted \+ (\d+) dead-lettered \+ (\d+)", said)
     assert sums is not None, said
     produced, *parts = (int(number.replace(",", "")) for number in sums.groups())
@@ -60,3 +80,40 @@ def test_demo_totals_are_right_and_console_stays_open() -> None:
     assert "Traceback" not in faults
     assert "<h2>Destinations" in page
     assert "demo" in page
+
+
+CONFIG = """
+kafka: {topics: [orders], group_id: g, client: {bootstrap.servers: "${NOT_SET}", security.protocol: ssl}}
+schema_registry: {url: http://127.0.0.1:1}
+schemas: {files: [order.avsc]}
+destinations:
+  tracker: {vendor: mytracker, id_app: "${NOT_SET_APP}", token: "${file:/nowhere/token}"}
+  qa: {vendor: quick_audience, base_url: "${NOT_SET_URL}", app_id: a, access_key: b, access_secret: c, access_id: d}
+routes:
+  - schema: acme.Order
+    to: [tracker, qa]
+    fields:
+      mytracker: {method: {const: customEvent}, customEventName: {const: order}, customUserId: user}
+      quick_audience: {customerId: user, eventCode: {const: order}, eventTime: $timestamp}
+"""
+SCHEMA = {"type": "record", "name": "acme.Order", "fields": [{"name": "user", "type": "string"}]}
+
+
+def test_own_events_are_delivered_by_the_own_configuration(tmp_path: Path) -> None:
+    """`demo --events` needs no Kafka, registry or secret, shows what arrived, and exits with 1 for a refused event."""
+    (tmp_path / "connector.yaml").write_text(CONFIG, encoding="utf-8")
+    (tmp_path / "order.avsc").write_text(json.dumps(SCHEMA), encoding="utf-8")
+    (tmp_path / "events.jsonl").write_text('{"user": "ann"}\n{"user": "bob"}\n', encoding="utf-8")
+    command = [sys.executable, "-m", "connector", "demo", "--events"]
+    done = subprocess.run([*command, "events.jsonl"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "2 events produced to an embedded broker." in done.stdout
+    assert "tracker accepted 2:" in done.stdout
+    assert "qa accepted 2:" in done.stdout
+    assert '"customUserId": "bob"' in done.stdout
+    done = subprocess.run(
+        [*command, "-"], cwd=tmp_path, input='{"user": ""}', capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "qa accepted 0." in done.stdout
+    assert "mytracker.customUserId.length" in done.stdout

@@ -11,6 +11,7 @@ import selectors
 import socket
 import ssl
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -23,13 +24,23 @@ _OWN_HEADERS: Final = {"connection", "host", "proxy-authorization", "transfer-en
 class Front:
     """Passes requests on to `backend`, a port of this machine; `requests` are the lines of those it passed on.
 
-    `tls` makes it speak TLS. `account` (`user:password`) is asked for by basic authentication; 401 without.
+    `tls` makes it speak TLS. `account` (`user:password`) is asked for by basic authentication; 401 without. With
+    `redirect`, a path, it sends every caller there instead. `aliases` are paths under other names.
     """
 
     challenge = (401, "Authorization", "WWW-Authenticate")
 
-    def __init__(self, backend: int, tls: ssl.SSLContext | None = None, account: str | None = None) -> None:
+    def __init__(
+        self,
+        backend: int,
+        tls: ssl.SSLContext | None = None,
+        account: str | None = None,
+        redirect: str | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         self.backend = backend
+        self.aliases = aliases or {}
+        self.redirect = redirect
         self.requests: list[str] = []
         self.refused = 0
         self.expected = account and f"Basic {base64.b64encode(account.encode()).decode()}"
@@ -131,12 +142,15 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._allowed():
             return
         self.front.requests.append(self.requestline)
+        if self.front.redirect is not None:
+            self._answer(301, {"Location": f"http://127.0.0.1:{self.front.port}{self.front.redirect}"}, b"moved")
+            return
         target = urlsplit(self.path)
         backend = http.client.HTTPConnection("127.0.0.1", target.port or self.front.backend, timeout=_SECONDS)
         try:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _OWN_HEADERS}
-            path = target._replace(scheme="", netloc="").geturl()
+            path = self.front.aliases.get(target.path) or target._replace(scheme="", netloc="").geturl()
             backend.request(self.command, path, body or None, headers)
             answer = backend.getresponse()
             self._answer(answer.status, dict(answer.getheaders()), answer.read())

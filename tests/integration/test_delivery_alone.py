@@ -157,3 +157,27 @@ def test_neither_side_starts_while_the_other_has_members(job: Job) -> None:
         assert f"group {job.group}.jiguang has running members" in combined.text
         assert alone.stop() == 0
         assert vendors["jiguang"].cuids == dict.fromkeys((FIRST_CUID + number for number in range(100)), 1)
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.timeout(120)
+def test_all_wait_for_one_that_has_read_nothing_and_a_stop_ends_the_wait(job: Job) -> None:
+    """A member alone that waits for its first record counts as the other side; who waits for it stops at once, with 0.
+
+    Kills: looking for members only where there are commits; a stop that the wait for the other side does not see.
+    """
+    with accounts(*VENDORS) as vendors:
+        given = settings(job, vendors, start="earliest")
+        alone = job.start(given, "--destination", "jiguang")
+        alone.wait(lambda: alone.status()["partitions"], "partitions")
+        combined = job.start(given)
+        combined.wait(lambda: combined.lines("offsets.waiting"), "a word of the wait")
+        combined.terminate()
+        assert combined.exit_code(5) == 0
+        combined = job.start(given)
+        job.produce(good(range(100)))
+        alone.wait(lambda: len(vendors["jiguang"].accepted) == 100, "100 events")
+        assert alone.stop() == 0
+        until_done(job, combined, job.group)
+        assert combined.stop() == 0
+        assert vendors["jiguang"].cuids == dict.fromkeys((FIRST_CUID + number for number in range(100)), 1)

@@ -429,6 +429,49 @@ async def test_latest_reads_a_partition_that_is_added_later_from_its_beginning(
     assert {record.partition for member in members for record in member.records} == {1}
 
 
+@pytest.mark.promise("P1")
+@pytest.mark.parametrize("restart", [True, False])
+async def test_latest_reads_a_new_topic_of_a_pattern_from_its_beginning(
+    kafka: Kafka, cluster: Cluster, topic_name: str, *, restart: bool
+) -> None:
+    """A topic that appeared before a member's start, but after the group's, has only records of the group's time.
+
+    A running member notices it after up to 30 s; a restarted or a second one sees it at once.
+    Kills: the end of every topic that a member finds at its start.
+    """
+    pattern = [f"^{topic_name}-.*"]
+    kafka.create_topic(f"{topic_name}-a", 1)
+    cluster.produce(f"{topic_name}-a", 3)
+    first = await cluster.join(pattern, topic_name, start="latest")
+    await first.until(lambda: bool(first.assigned))
+    kafka.create_topic(f"{topic_name}-b", 2)
+    cluster.produce(f"{topic_name}-b", 30, partition=1)
+    if restart:
+        await first.source.close()
+    second = await cluster.join(pattern, topic_name, start="latest")
+    others = [] if restart else [first]
+    members = [second, *others]
+    await second.until(lambda: sum(len(member.records) for member in members) == 30, others)
+    assert {record.topic for member in members for record in member.records} == {f"{topic_name}-b"}
+
+
+async def test_latest_skips_the_old_records_of_every_topic_of_a_pattern(
+    kafka: Kafka, cluster: Cluster, topic_name: str
+) -> None:
+    """The members of a new group share several topics: each topic is begun at its end, whoever has it.
+
+    Kills: taking the second topic for a new one because the first member has committed its start in the first.
+    """
+    for name in "ab":
+        kafka.create_topic(f"{topic_name}-{name}", 2)
+        for number in range(2):
+            cluster.produce(f"{topic_name}-{name}", 5, partition=number)
+    members = [await cluster.join([f"^{topic_name}-.*"], topic_name, start="latest") for _ in range(2)]
+    await members[0].until(lambda: sum(len(set(member.assigned)) for member in members) >= 4, members[1:])
+    await members[0].until(lambda: all(member.assigned for member in members), members[1:])
+    assert {assigned.start for member in members for assigned in member.assigned} == {5}
+
+
 async def test_latest_skips_the_old_records_in_every_member_of_a_new_group(
     kafka: Kafka, cluster: Cluster, topic_name: str
 ) -> None:

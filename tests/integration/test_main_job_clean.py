@@ -100,7 +100,7 @@ def _check(dead_letter: DeadLetterEntry, record: Sent, bad: Bad, job: Job) -> No
     written = datetime.fromtimestamp(record.timestamp / 1000, UTC)
     assert abs((datetime.fromisoformat(own["dlq-origin-timestamp"]) - written).total_seconds()) < 0.001
     assert (own["dlq-group"], own["dlq-replays"]) == (job.group, "0")
-    assert own["dlq-message"]
+    assert ("does not exist at Jiguang. Create it" in own["dlq-message"]) == (bad.code == "4101")
     assert len({own["dlq-id"], own["dlq-dedup-id"]}) == 2
     routed = bad.cause != "decode"
     assert (own.get("dlq-vendor"), own.get("dlq-destination")) == (("jiguang", DESTINATION) if routed else (None, None))

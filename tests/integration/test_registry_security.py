@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -78,6 +79,71 @@ def test_records_wait_for_a_registry_that_refuses_the_password(
     assert job.dead_letters() == []
     assert set(job.committed().values()) == {0}
     assert "wrong-one" not in member.text
+
+
+def test_a_renewed_authority_of_the_registry_needs_no_restart(
+    job: Job, vendor: Vendor, registry: Registry, tmp_path: Path
+) -> None:
+    """The registry gets a certificate of a new authority; records wait until the file has it, then all are delivered.
+
+    Kills: certificates of the registry that are read at the start only.
+    """
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    trusted = tmp_path / "ca.crt"
+    trusted.write_bytes(Path(old.file).read_bytes())
+    schema = register(registry, f"{job.topic}-value", SCHEMA)
+    with Front(registry.port, new.server(new.issue("registry"))) as front:
+        url = f"https://localhost:{front.port}/apis/ccompat/v7"
+        settings = {"url": url, "client": {"ssl.ca.location": str(trusted)}}
+        job.produce(good(range(20), schema))
+        member = job.start(job.settings(vendor.destination, schema_registry=settings))
+        assert "see ssl.ca.location" in member.until_held("registry")["message"]
+        trusted.write_bytes(Path(new.file).read_bytes()[:100])
+        trusted.write_bytes(Path(new.file).read_bytes())
+        job.until_done(member)
+        assert member.stop() == 0
+    assert vendor.cuids.total() == len(vendor.cuids) == 20
+
+
+def test_a_rotated_password_of_the_registry_needs_no_restart(
+    job: Job, vendor: Vendor, registry: Registry, tmp_path: Path
+) -> None:
+    """The file with the password gets the new one while the registry answers 401, and the records are delivered.
+
+    Kills: a password of the registry that is read at the start only.
+    """
+    password = tmp_path / "account"
+    password.write_text("member:the-old-one", encoding="utf-8")
+    schema = register(registry, f"{job.topic}-value", SCHEMA)
+    with Front(registry.port, account=ACCOUNT) as front:
+        url = f"http://127.0.0.1:{front.port}/apis/ccompat/v7"
+        settings = {"url": url, "client": {"basic.auth.user.info": f"${{file:{password}}}"}}
+        job.produce(good(range(20), schema))
+        member = job.start(job.settings(vendor.destination, schema_registry=settings))
+        assert "HTTP 401" in member.until_held("registry")["message"]
+        password.write_text(ACCOUNT, encoding="utf-8")
+        job.until_done(member)
+        assert member.stop() == 0
+    assert vendor.cuids.total() == len(vendor.cuids) == 20
+    assert not {"the-old-one", PASSWORD} & set(re.findall(r"[\w-]+", member.text))
+
+
+def test_a_registry_that_redirects_is_named_and_never_followed(job: Job, vendor: Vendor, registry: Registry) -> None:
+    """A redirect could carry the password to another host: the records wait, and the message names the setting.
+
+    Kills: a redirect that is followed, or read as a schema that the registry does not know.
+    """
+    schema = register(registry, f"{job.topic}-value", SCHEMA)
+    with Front(registry.port, redirect="/apis/ccompat/v7") as front:
+        job.produce(good(range(20), schema))
+        settings = {"url": f"http://127.0.0.1:{front.port}/old"}
+        member = job.start(job.settings(vendor.destination, schema_registry=settings))
+        message = member.until_held("registry")["message"]
+        assert member.stop() == 0
+    assert "HTTP 301" in message
+    assert "check schema_registry.url" in message
+    assert job.dead_letters() == []
+    assert all("/old/" in request for request in front.requests)
 
 
 @pytest.mark.parametrize(

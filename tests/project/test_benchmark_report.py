@@ -13,7 +13,7 @@ from benchmarks import report
 from benchmarks.latency import Templates
 from benchmarks.workloads import WORKLOADS
 from connector.clock import SystemClock
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.schemas import load_contracts
 from connector.records import Record
 

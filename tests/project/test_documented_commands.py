@@ -36,7 +36,7 @@ def test_documented_command_exists(page: str, line: str) -> None:
     """The command line is understood, without being run. Kills: a renamed option that a page still shows."""
     words = [
         {"VENDOR": "jiguang", "TIME": "2h"}.get(word, "1" if word.isupper() else word)
-        for word in shlex.split(line.partition(" | ")[0], comments=True)[1:]
+        for word in shlex.split(re.split(r" [|>] | &$", line)[0], comments=True)[1:]
     ]
     if not words or any(word in {"…", "..."} or "{" in word for word in words):
         return

@@ -70,12 +70,25 @@ LOOSE_ENDS = {
 }
 
 
+SCAFFOLDING = {
+    "CHANGELOG.md",
+    "README.md",
+    "connector/cli/init.py",
+    "connector/operations/scaffold.py",
+    "docs/tutorial.md",
+    "tests/unit/cli/test_init.py",
+}
+"""Files about what `connector init` leaves for the user to fill in."""
+
+
 @pytest.mark.parametrize("what", LOOSE_ENDS)
 def test_no_file_contains_leftovers(what: str) -> None:
     """No file contains a reminder, an index address, or a path of one machine."""
     pattern = re.compile(LOOSE_ENDS[what], re.MULTILINE)
     found = []
     for path in tracked():
+        if what == "something left for later" and str(path) in SCAFFOLDING:
+            continue
         try:
             text = (ROOT / path).read_text(encoding="utf-8")
         except UnicodeDecodeError:
@@ -87,7 +100,7 @@ def test_no_file_contains_leftovers(what: str) -> None:
 def test_requirements_are_pinned_and_hashed() -> None:
     """Each requirement has one version and at least one hash, and development uses the runtime versions."""
     pins: dict[str, set[str]] = {}
-    for name in ("runtime", "expressions", "otel", "dev", "docs"):
+    for name in ("runtime", "build", "expressions", "otel", "dev", "docs"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
         entries = [line for line in text.splitlines() if line and not line.startswith(("#", " "))]
         assert entries

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from connector.codec.codec import Decoder, Unreadable, Writer
+from connector.codec.decoder import Decoder, Unreadable, Writer
 from connector.codec.encoder import Encoder
 from connector.codec.schemas import Contracts, Schema, load_contracts
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable

@@ -42,8 +42,8 @@ PIPELINE: Final = (
     Mutant(
         "commit without a map",
         "connector/pipeline/runner.py",
-        "commits.append(Commit(*partition, snapshot.watermark, encoded.text))",
-        'commits.append(Commit(*partition, snapshot.watermark, ""))',
+        "commits.append(Commit(*partition, watermark, text))",
+        'commits.append(Commit(*partition, watermark, ""))',
     ),
     Mutant(
         "let a map grow over the limit",
@@ -157,8 +157,8 @@ PIPELINE: Final = (
     Mutant(
         "see no progress where one of several destinations took a record",
         "connector/pipeline/offsets.py",
-        "        self._changed = True\n        pending, partial = self._pending, self._partial\n",
-        "        pending, partial = self._pending, self._partial\n"
+        "        self._changed = True\n        pending, partial = self._pending, self.partial\n",
+        "        pending, partial = self._pending, self.partial\n"
         "        self._changed = self._changed or any(not pending[offset] & ~bit for offset in offsets)\n",
     ),
     Mutant(

@@ -41,7 +41,7 @@ DELIVERY: Final = (
     ),
     Mutant(
         "retry while the partition leaves",
-        "connector/delivery/buffer.py",
+        "connector/delivery/destination.py",
         "        left = [delivery for delivery in batch.deliveries if delivery.tracker.open]\n",
         "        left = list(batch.deliveries)\n",
     ),
@@ -80,7 +80,7 @@ DELIVERY: Final = (
     ),
     Mutant(
         "never give the buffer's bytes back",
-        "connector/delivery/buffer.py",
+        "connector/delivery/destination.py",
         "        self._budget.release(charge)\n",
         "",
     ),
@@ -134,13 +134,13 @@ DELIVERY: Final = (
     ),
     Mutant(
         "take for evidence what was accepted before",
-        "connector/delivery/evidence.py",
+        "connector/delivery/isolation.py",
         "and batch.vouched_at > refused[1]\n",
         "and self._accepted > 0\n",
     ),
     Mutant(
         "send one request too many at once",
-        "connector/delivery/lanes.py",
+        "connector/delivery/lane.py",
         "[lane(1, ordered=True) for _ in range(max_in_flight)] if ordered else [lane(max_in_flight)]",
         "[lane(2, ordered=True) for _ in range(max_in_flight)] if ordered else [lane(max_in_flight + 1)]",
     ),
@@ -158,15 +158,15 @@ DELIVERY: Final = (
     ),
     Mutant(
         "let a record that always fails keep its lane back",
-        "connector/delivery/lanes.py",
-        "        if self.ordered and not delivery.replayed and delivery not in self._apart:\n",
-        "        if self.ordered and not delivery.replayed and len(self._apart) > 99:\n",
+        "connector/delivery/lane.py",
+        "        if self.ordered and not delivery.replayed and delivery not in self.apart:\n",
+        "        if self.ordered and not delivery.replayed and len(self.apart) > 99:\n",
     ),
     Mutant(
         "keep the key of a record back after its outcome",
-        "connector/delivery/lanes.py",
-        "            self._apart.pop(delivery).unpark(delivery)\n",
-        "            self._apart.pop(delivery)\n",
+        "connector/delivery/lane.py",
+        "            self.apart.pop(delivery).unpark(delivery)\n",
+        "            self.apart.pop(delivery)\n",
     ),
     Mutant(
         "give a dead letter another id each time",

@@ -14,7 +14,7 @@ from typing import Final, Literal, NoReturn
 
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.dead_letters.reader import DeadLetterEntry
-from connector.delivery.evidence import OUTAGE_AFTER
+from connector.delivery.isolation import OUTAGE_AFTER
 from connector.pipeline.batching import FIXED_CHARGE
 from connector.pipeline.offset_map import FinishedMap, ForeignMetadata, decode
 from connector.records import Commit, Headers, Record, TopicPartition

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 import structlog
 
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.registry import Client, Registry
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.dead_letters.writer import DeadLetterWriter

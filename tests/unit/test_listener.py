@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
+import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -28,10 +31,15 @@ def application(gate: asyncio.Event | None = None) -> web.Application:
 
 @asynccontextmanager
 async def listening(
-    served: web.Application, *, ports: Iterable[int] = (0,), connections: int = 5, header_seconds: float = 5.0
+    served: web.Application,
+    *,
+    host: str = "127.0.0.1",
+    ports: Iterable[int] = (0,),
+    connections: int = 5,
+    **seconds: float,
 ) -> AsyncIterator[int]:
     """Serve an application and give its port."""
-    port = Listener(served, "127.0.0.1", ports, connections=connections, header_seconds=header_seconds)
+    port = Listener(served, host, ports, connections=connections, **seconds)  # type: ignore[arg-type]  # the bounds in seconds
     await port.start()
     try:
         yield port.port or 0
@@ -51,9 +59,10 @@ async def opened(port: int, sent: bytes = b"") -> Ends:
     return reader, writer
 
 
-async def status(port: int) -> bytes:
+async def status(port: int, host: str = "127.0.0.1") -> bytes:
     """Return the first line of an answer."""
-    reader, writer = await opened(port, REQUEST)
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(REQUEST)
     async with asyncio.timeout(5):
         line = await reader.readline()
     writer.close()
@@ -118,10 +127,28 @@ async def test_a_header_that_does_not_come_closes_the_connection(sent: bytes) ->
         await dripping
 
 
+async def test_a_body_that_does_not_come_closes_the_connection() -> None:
+    """Requests without their bodies keep no connection, so they cannot take all of them. Kills: no time for a body."""
+    served = web.Application()
+
+    async def read(request: web.Request) -> web.Response:
+        return web.Response(text=await request.text())
+
+    served.router.add_post("/", read)
+    async with listening(served, connections=2, body_seconds=0.3) as port:
+        crowd = [await opened(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc") for _ in range(2)]
+        assert [await is_closed(ends, 2.0) for ends in crowd] == [True, True]
+        for _, writer in crowd:
+            writer.close()
+        whole = await opened(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc")
+        assert (await whole[0].read()).endswith(b"abc")
+        whole[1].close()
+
+
 async def test_a_slow_response_is_not_cut() -> None:
     """The time for a header ends with it."""
     gate = asyncio.Event()
-    async with listening(application(gate), header_seconds=0.1) as port:
+    async with listening(application(gate), header_seconds=0.1, body_seconds=0.1) as port:
         reader, writer = await opened(port, REQUEST)
         await asyncio.sleep(0.3)
         gate.set()
@@ -138,6 +165,45 @@ async def test_the_first_free_port_of_a_range_is_taken() -> None:
         with pytest.raises(OSError, match="in use"):
             async with listening(application(), ports=[first]):
                 pass
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
+async def test_all_addresses_are_those_of_both_families() -> None:
+    """`::` serves IPv4 and IPv6 on one port, and an IPv4 client keeps its own address.
+
+    Kills: a socket that asyncio binds for IPv6 only; one socket for both, to which IPv4 clients are ::ffff:1.2.3.4.
+    """
+
+    async def remote(request: web.Request) -> web.Response:
+        return web.Response(status=200 if request.remote in ("127.0.0.1", "::1") else 500)
+
+    served = web.Application()
+    served.router.add_get("/", remote)
+    async with listening(served, host="::") as port:
+        for host in ("127.0.0.1", "::1"):
+            assert await status(port, host) == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize(("host", "missing"), [("127.0.0.1", "127.0.0.1"), ("::", "::"), ("::", "0.0.0.0")])
+async def test_a_host_with_one_family_is_served_by_it(host: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system lacks an address, the other family's stands in; where it has neither, the start fails."""
+    loop = asyncio.get_running_loop()
+    real = loop.create_server
+    gone = {missing}
+
+    async def create(factory: Any, address: str, *arguments: Any, **more: Any) -> Any:
+        if address in gone:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return await real(factory, address, *arguments, **more)
+
+    monkeypatch.setattr(loop, "create_server", create)
+    reached = "127.0.0.1" if missing == "::" else "::1"
+    async with listening(application(), host=host) as port:
+        assert await status(port, reached) == b"HTTP/1.1 200 OK"
+    gone |= {"::1", "::", "0.0.0.0"}
+    with pytest.raises(OSError, match="Cannot assign"):
+        async with listening(application(), host=host):
+            pass
 
 
 def test_a_small_process_gives_the_port_a_small_part(monkeypatch: pytest.MonkeyPatch) -> None:

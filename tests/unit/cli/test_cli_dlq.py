@@ -21,7 +21,7 @@ from connector.dead_letters.archive import Count, DeadLetterHistory
 from connector.dead_letters.headers import parse, to_headers
 from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.reader import DeadLetterEntry, Resolution
-from connector.operations.inspect import plain
+from connector.operations.prepare import plain
 from connector.records import DeadLetter, Record
 
 FILE = """

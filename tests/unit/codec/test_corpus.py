@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import tracemalloc
 from io import BytesIO
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from fastavro import parse_schema, schemaless_reader
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from connector.codec.codec import Decoder
 from connector.codec.reader import reader_of
-from connector.codec.schemas import Contracts, read_schema, without_logical_types
-from connector.errors import Refusal
-from connector.records import Record
-from connector.testing.clock import ManualClock
+from connector.codec.schemas import without_logical_types
 from tests.unit.codec.corpus import FILES, tree_of, written
 
 FASTAVRO_REFUSES: Final = {"default_invalid", "enum_symbols_odd"}
@@ -70,36 +62,3 @@ def alike(found: Any, wanted: Any) -> bool:
     if isinstance(wanted, float):
         return math.isclose(found, wanted, rel_tol=1e-7, abs_tol=1e-45)
     return bool(found == wanted)
-
-
-def decoder_of(file: Path) -> tuple[Decoder, bytes]:
-    """Return a decoder that knows a schema, and what its values begin with."""
-    schema = read_schema(file.read_text(encoding="utf-8"))
-    decoder = Decoder(Contracts({}), clock=ManualClock(), schemas=[schema])
-    return decoder, b"\xc3\x01" + schema.fingerprint
-
-
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(FILES), st.data())
-def test_any_bytes_are_an_event_or_a_refusal(file: Path, data: st.DataObject) -> None:
-    """Noise, and payloads with a byte changed, cut or added, never raise anything else, nor cost more than their size.
-
-    Kills: a read past the end, an index out of bounds, memory for items that are only claimed.
-    """
-    decoder, head = decoder_of(file)
-    payloads = [payload for payload, _ in written(TREES[file.stem])]
-    value = bytearray(data.draw(st.sampled_from(payloads) | st.binary(max_size=60)))
-    for _ in range(data.draw(st.integers(0, 3))):
-        place = data.draw(st.integers(0, len(value)))
-        value[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=9))
-    record = Record("events", 0, 0, -1, None, head + bytes(value), ())
-    tracemalloc.start()
-    try:
-        decoder.event(record)
-    except Refusal as refusal:
-        assert refusal.code in {"decode.payload", "decode.trailing_bytes", "decode.schema_mismatch"}  # noqa: PT017
-    finally:
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    # A step is at most one small object and its place in a container; the budget of steps is the bound.
-    assert most < 200 * (65_536 + 8 * len(value))

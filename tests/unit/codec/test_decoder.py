@@ -1,5 +1,6 @@
 """The decoder gives events or refusals, and nothing else, whatever bytes and schemas come."""
 
+import gc
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from connector.codec.codec import Decoder, SchemaKey
+from connector.codec.decoder import Decoder, SchemaKey
 from connector.codec.encoder import Encoder, compile_write
 from connector.codec.schemas import Contracts, Schema, load_contracts, read_schema, without_logical_types
 from connector.errors import Refusal, SchemaUnavailable, StartupError
@@ -159,6 +160,26 @@ def test_a_refusal_never_shows_a_value() -> None:
     refusal = _refused(_decoder(schema), _record(b"\xc3\x01" + schema.fingerprint + payload))
     assert "secret" not in refusal.message
     assert "not UTF-8" in refusal.message
+
+
+@pytest.mark.parametrize(
+    "value", [b"no avro", b"", b"\0\0\0\0\7", b"\xc3\x01" + CONTRACTS.schemas[JIGUANG].fingerprint + b"\x02"]
+)
+def test_refused_records_are_freed_without_the_cycle_collector(value: bytes) -> None:
+    """The collector runs seldom (`app.GC_THRESHOLD`): until then a cycle would keep every record of a poll.
+
+    Kills: an outcome that is kept with its traceback or context, whose frames hold the list that it is in.
+    """
+    decoder = _decoder()
+    gc.collect()
+    gc.disable()
+    try:
+        outcomes = decoder.decode([_record(value) for _ in range(3)])
+        assert [type(outcome) for outcome in outcomes] == [Refusal] * 3
+        del outcomes
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_thirty_million_nulls_are_refused_quickly() -> None:

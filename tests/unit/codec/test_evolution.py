@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastavro import parse_schema, schemaless_reader
 
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import compile_write
 from connector.codec.reader import Mismatch, reader_of
 from connector.codec.schemas import Schema, assemble, load_contracts, without_logical_types

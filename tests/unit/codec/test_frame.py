@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.codec.codec import SCHEMA_HEADER, SchemaKey, frame
+from connector.codec.decoder import APICURIO_HEADER, SCHEMA_HEADER, SchemaKey, frame
 from connector.errors import Refusal
 from connector.records import Headers, Record
 
@@ -29,6 +29,34 @@ def test_the_header_form_names_an_id_or_a_guid() -> None:
     by_guid = _record(b"\0rest", [("other", None), (SCHEMA_HEADER, b"\1" + GUID.bytes)])
     assert frame(by_guid, {}) == (SchemaKey("guid", str(GUID)), 0)
     assert frame(_record(b"", [(SCHEMA_HEADER, b"\0\0\0\0\x07")]), {}) == (SchemaKey("id", 7), 0)
+
+
+def test_apicurios_header_names_an_id() -> None:
+    """An id of 8 bytes in the header, and the whole value is the datum. A global id is another number: refused."""
+    record = _record(b"\0\0\0\0\1x", [("apicurio.value.encoding", b"BINARY"), (APICURIO_HEADER, bytes(7) + b"\x07")])
+    assert frame(record, {}) == (SchemaKey("id", 7), 0)
+    for name, content in (
+        (APICURIO_HEADER, b"\0\0\0\x07"),
+        (APICURIO_HEADER, b"\1" + bytes(7)),
+        (APICURIO_HEADER, None),
+    ):
+        with pytest.raises(Refusal, match="allowed: an id of 8 bytes"):
+            frame(_record(b"x", [(name, content)]), {})
+    with pytest.raises(Refusal, match="use-id to contentId"):
+        frame(_record(b"\0\0\0\0\1x", [("apicurio.value.globalId", bytes(7) + b"\x07")]), {})
+
+
+def test_an_id_of_8_bytes_is_said_to_be_one() -> None:
+    """Read as an id of 4 bytes it is 0: the message has the id and the producer's setting. Other zeros get no advice.
+
+    Kills: advice that only names the number 0.
+    """
+    with pytest.raises(Refusal, match=r"looks like an id of 8 bytes \(77\).*Default4ByteIdHandler"):
+        frame(_record(b"\0" + (77).to_bytes(8, "big") + b"datum"), {})
+    for value in (bytes(5), bytes(9), bytes(8) + b"\1"[:0], b"\0\xff\xff\xff\xff\0\0\0\1"):
+        with pytest.raises(Refusal) as caught:
+            frame(_record(value), {})
+        assert "8 bytes" not in caught.value.message
 
 
 def test_single_object_encoding_names_a_fingerprint() -> None:

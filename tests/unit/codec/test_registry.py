@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import uuid
 from typing import Any
 
@@ -11,7 +12,7 @@ from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from structlog.testing import capture_logs
 
-from connector.codec.codec import (
+from connector.codec.decoder import (
     SCHEMA_HEADER,
     UNKNOWN_SECONDS,
     Decoder,
@@ -72,6 +73,15 @@ class FakeClient:
     async def clear_caches(self) -> None:
         """Count how often it is told to forget what it keeps."""
         self.cleared += 1
+
+    async def get_subjects(self) -> list[str]:
+        """Answer with every subject that has a newest version."""
+        return [key.removeprefix("latest ") for key in self.answers if str(key).startswith("latest ")]
+
+    async def get_latest_version(self, subject_name: str) -> RegisteredSchema:
+        """Answer for a subject's newest version."""
+        schema = await self._answer(f"latest {subject_name}")
+        return RegisteredSchema(subject=subject_name, version=1, schema_id=1, guid=None, schema=schema)
 
     async def register_schema(self, subject_name: str, schema: RegistrySchema) -> int:
         """Register under the id that the answers give for the subject."""
@@ -246,7 +256,7 @@ async def test_thousands_of_schemas_are_not_all_remembered() -> None:
 
 
 async def test_a_rotated_password_of_the_registry_is_read_again() -> None:
-    """A refused credential has the secrets read again; with new ones the next question is asked by a new client.
+    """After a question that failed the secrets are read again; with new ones the next is asked by a new client.
 
     Kills: a registry that stays refused until the member is restarted.
     """
@@ -454,3 +464,50 @@ async def test_a_proxy_comes_from_the_configuration_only(monkeypatch: pytest.Mon
         await client._rest_client.session.aclose()  # type: ignore[attr-defined]
     server.close()
     assert [head.split(b" ")[1].partition(b"schemas")[0] for head in asked] == [b"/", b"http://registry.invalid/"]
+
+
+async def test_tokens_are_fetched_without_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client that fetches OAuth tokens for the registry ignores HTTP_PROXY too.
+
+    Kills: one of the registry's clients that reads the environment.
+    """
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        body = b'{"access_token": "t", "token_type": "Bearer", "expires_in": 60}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n")
+        writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    oauth = {"credentials.source": "OAUTHBEARER", "client.id": "i", "client.secret": "s", "scope": "a"}
+    oauth |= {"issuer.endpoint.url": f"{url}/token", "logical.cluster": "c"}
+    settings = RegistrySettings(url=url, client={f"bearer.auth.{key}": value for key, value in oauth.items()})
+    client = await asyncio.to_thread(make_client, settings)
+    await client.get_schema(7)
+    server.close()
+    rest = client._rest_client  # type: ignore[attr-defined]
+    await rest.session.aclose()
+    await rest.bearer_field_provider.client.aclose()
+    assert [head.split(b" ")[1].partition(b"?")[0] for head in asked] == [b"/token", b"/schemas/ids/7"]
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "where"),
+    [
+        ("http://u:p@a:8081/x", None, "http://a:8081/x"),
+        ("http://u:p@a,https://u:p@b/y", None, "http://a, https://b/y"),
+        ("http://a", "http://u:p@proxy:3128", "http://a (through the proxy http://proxy:3128)"),
+    ],
+)
+async def test_messages_name_the_registry_and_its_proxy(url: str, proxy: str | None, where: str) -> None:
+    """Each address is named, with the proxy that is used, and no password is.
+
+    Kills: the second address of a list shown with its password; a refused connection without its proxy.
+    """
+    registry = Registry(FakeClient({1: OSError("refused")}), url, proxy=proxy)
+    with pytest.raises(RegistryTrouble, match=re.escape(f"the registry at {where} gives no usable answer")):
+        await registry.by_id(1)

@@ -127,6 +127,7 @@ def test_all_faults_come_at_once(folder: Path) -> None:
         "destinations.Three",
         "destinations.Three.vendor",
         "routes[0].schem",
+        "routes[0].to[0]",
         "log.level",
         "serve",
     }

@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
+from connector.config.base import Model
 from connector.config.loader import load
-from connector.config.models import DestinationSettings, Model, Settings
+from connector.config.models import DestinationSettings, Settings
 from connector.config.reference import json_schema
 from connector.vendors import kinds
 from tools.reference import CONFIGURATION, METRICS, configuration, metrics

@@ -214,6 +214,10 @@ def test_only_an_http_proxy_is_allowed(proxy: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="HTTP proxy, such as") as caught:
         read(tmp_path, {"destinations": {"two": {"http": {"proxy": proxy}}}})
     assert [fault.path for fault in caught.value.faults] == ["destinations.two.http.proxy"]
+    client = {"url": "http://registry", "client": {"proxy": proxy}}
+    with pytest.raises(ConfigurationError, match="proxy must be the address of an HTTP proxy") as caught:
+        read(tmp_path, {"schema_registry": client})
+    assert [fault.path for fault in caught.value.faults] == ["schema_registry.client"]
 
 
 def librdkafka_properties() -> dict[str, str]:

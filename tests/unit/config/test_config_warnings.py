@@ -20,7 +20,7 @@ SAFE: dict[str, Any] = {
 
 def warned(folder: Path, change: Mapping[str, Any]) -> dict[str, str]:
     """Return the warnings of the safe configuration with a change, by path."""
-    loaded = read(folder, merge(SAFE, change), SECRET="0123456789abcdef")
+    loaded = read(folder, merge(SAFE, change), SECRET="0123456789abcdef", SHORT="short-one")
     return {fault.path: fault.message for fault in loaded.warnings}
 
 
@@ -39,6 +39,8 @@ def test_a_careful_configuration_has_no_warnings(tmp_path: Path) -> None:
     [
         ({"destinations": {"two": {"base_url": "http://slow.example"}}}, "destinations.two.base_url", "https://"),
         ({"schema_registry": {"url": "http://registry"}}, "schema_registry.url", "https://"),
+        ({"console": {"tokens": {"look": "${SHORT}"}}}, "console.tokens.look", "16 characters"),
+        ({"console": {"tokens": {"act": "${SHORT}"}}}, "console.tokens.act", "16 characters"),
         ({"kafka": {"client": {"security.protocol": "sasl_plaintext"}}}, "kafka.client.security.protocol", "SASL_SSL"),
         (
             {"kafka": {"client": {"enable.ssl.certificate.verification": False}}},

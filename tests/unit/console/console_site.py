@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
 from connector.clock import SystemClock
 from connector.config.loader import ConsoleSettings, Settings
 from connector.console.application import Console, ConsolePorts
+from connector.console.search import SearchPorts
 from connector.console.state import Progress
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import parse
@@ -111,6 +112,9 @@ class Site:
     def _ports(self, records: Sequence[Record]) -> ConsolePorts:
         by_place = {(record.partition, record.offset): record for record in records}
 
+        def fetch(places: Sequence[tuple[int, int]]) -> list[Record]:
+            return [by_place[place] for place in places if place in by_place]
+
         async def inspect(_dead_letter: DeadLetterEntry) -> Any:
             raise StartupError("there are no rules here")
 
@@ -123,9 +127,11 @@ class Site:
 
         return ConsolePorts(
             tail=lambda: ListedTail(records),
-            fetch=lambda places: [by_place[place] for place in places if place in by_place],
+            fetch=fetch,
             dead_letters=dead_letters,
             inspect=inspect,
+            decode=inspect,
+            search=SearchPorts(lambda _progress: iter(records), fetch, nullcontext),
             replays=self.replays,
             backlog=backlog,
             audit=self.audit,

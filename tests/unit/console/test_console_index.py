@@ -12,19 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from connector.console.columns import MOST_TEXTS, OTHER, BytesColumn, IdColumn, TextColumn, packed
 from connector.console.feed import Feed
-from connector.console.index import (
-    MOST_TEXTS,
-    OTHER,
-    ROW_BYTES,
-    BytesColumn,
-    DeadLetterIndex,
-    IdColumn,
-    Query,
-    TextColumn,
-    packed,
-    round_width,
-)
+from connector.console.index import DeadLetterIndex, Query, round_width
 from connector.dead_letters.reader import DeadLetterEntry, Survey, read_dead_letters
 from connector.records import Record
 from tests.unit.dead_letters.test_dead_letter_reader import TOPIC, at_their_places, dead, identity, resolution
@@ -183,29 +173,55 @@ def test_texts_of_a_column_are_bounded() -> None:
     assert (len(column.texts), column[MOST_TEXTS - 1], column[MOST_TEXTS]) == (MOST_TEXTS + 1, "9999", OTHER)
 
 
-@pytest.mark.parametrize(("worst", "most"), [(False, 200), (True, ROW_BYTES)])
-def test_memory_of_a_dead_letter_is_bounded(worst: bool, most: int) -> None:
-    """Ten thousand dead letters with texts of their own, of any length, stay within the stated bytes each.
+HALF = 1500
 
-    Kills: a message, key or code that is kept whole, an id that is an object of its own.
+
+def memory_of(made: list[Record], patch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """Return the bytes that an index takes for the first half of the records, and for all of them.
+
+    What all rows share is made smaller here, so that few records show what each of them takes.
     """
-    made = []
-    for number in range(10_000):
-        text = f"{number:05} " + "\u4e8b" * 2000 if worst else "cuid is not known to this app"
-        record = dead(number, message=text, code=text[:300] if worst else "4103", dedup_id=str(uuid.uuid4()))
-        made.append(replace(record, key=text.encode() if worst else b"user-%d" % number))
-    index = DeadLetterIndex(20_000)
+    patch.setattr("connector.console.columns.MOST_TEXTS", 1000)
+    patch.setattr("connector.console.columns._RECENT", 100)
+    index, taken = DeadLetterIndex(1_000_000), []
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        for at in range(0, len(made), 500):
-            index.take(made[at : at + 500])
-        index.rows(Query())
-        taken = tracemalloc.get_traced_memory()[0] - before
+        for half in (0, HALF):
+            for at in range(half, half + HALF, 500):
+                index.take(made[at : at + 500])
+            index.rows(Query())
+            taken.append(tracemalloc.get_traced_memory()[0] - before)
     finally:
         tracemalloc.stop()
-    texts = MOST_TEXTS * 1200 if worst else 0  # one column's texts, however many rows there are
-    assert (taken - texts) / len(made) < most
+    assert len(index) == 2 * HALF
+    return taken[0], taken[1]
+
+
+def test_memory_of_a_dead_letter_is_bounded_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of any length that never repeat take a bounded part each, and different codes stop to take any at all.
+
+    Kills: a message or key that is kept whole, codes that are kept for every row, an id that is an object of its
+    own. The second half is measured for itself, because the texts that all rows share must not hide what each takes.
+    """
+    made = []
+    for number in range(2 * HALF):
+        text = f"{number:06} " + "\u4e8b" * 2000
+        record = dead(number, message=text, code=text, dedup_id=str(uuid.uuid4()))
+        made.append(replace(record, key=text.encode()))
+    half, whole = memory_of(made, monkeypatch)
+    assert (whole - half) / HALF < 800
+    assert half / HALF < 2100, "the texts that rows share are cut too"
+
+
+def test_memory_of_a_usual_dead_letter_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages and codes that repeat are kept once. Kills: a text for each row."""
+    made = []
+    for number in range(2 * HALF):
+        record = dead(number, message="cuid is not known " * 15, code="4103", dedup_id=str(uuid.uuid4()))
+        made.append(replace(record, key=b"user-%d" % number))
+    half, whole = memory_of(made, monkeypatch)
+    assert max(half, whole - half) / HALF < 250
 
 
 def test_dead_letters_that_kafka_deleted_are_dropped() -> None:

@@ -58,9 +58,9 @@ async def browser() -> AsyncIterator[aiohttp.ClientSession]:
 
 def know(site: Site, *members: Member, owner: Member) -> None:
     """Have the console know these members, all with two destinations; one of them owns orders[1]."""
-    sampling, sampler = site.console._sampling, site.console._state.sampler
-    assert sampling is not None
-    sampling.cancel()
+    sampler = site.console._state.sampler
+    for task in site.console._tasks:
+        task.cancel()
     flowing = {name: {"state": "flowing"} for name in ("jg", "away")}
     for each in members:
         partition = {"topic": "orders/eu", "partition": 1}
@@ -95,6 +95,18 @@ async def test_hold_reaches_every_member_after_it_is_audited(browser: aiohttp.Cl
         assert one.asked == two.asked == [("POST", "/destinations/jg/hold", "Bearer member-token")]
         (record,) = map(json.loads, site.audit.records)
         assert (record["action"], record["destination"], record["who"]) == ("hold", "jg", "anonymous (127.0.0.1)")
+
+
+async def test_probe_reaches_the_members_after_a_question(browser: aiohttp.ClientSession) -> None:
+    """The question says what is sent; the form is audited and goes to every member of the destination."""
+    site = Site([])
+    async with member() as one, running(site):
+        know(site, one, owner=one)
+        fields = await confirm(browser, site, {"action": "probe", "destination": "jg"})
+        assert (await post(browser, site, fields))[0] == 200
+        assert [path for _, path, _ in one.asked] == ["/destinations/jg/probe"]
+        (record,) = map(json.loads, site.audit.records)
+        assert (record["action"], record["destination"]) == ("probe", "jg")
 
 
 async def test_skip_asks_the_owner_only(browser: aiohttp.ClientSession) -> None:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from connector.console import index as index_module
+from connector.console.columns import KEY_LIMIT, MESSAGE_LIMIT, TEXT_LIMIT
 from connector.console.dead_letter_detail import Found, detail_view
 from connector.console.dead_letter_list import Listing, list_view
-from connector.console.index import KEY_LIMIT, MESSAGE_LIMIT, TEXT_LIMIT, DeadLetterIndex, Query
+from connector.console.index import DeadLetterIndex, Query
 from connector.console.masking import Mask
 from connector.console.rendering import Page, html, render
 from connector.console.security import HEADERS

@@ -14,10 +14,13 @@ from multidict import MultiDict
 
 from connector.console.advice import CAUSES, for_cause, for_destination
 from connector.console.charts import Chart, bar_chart, line_chart
-from connector.console.dead_letter_list import ListRow, ListView
+from connector.console.columns import NAMES, DeadLetterRow
+from connector.console.dead_letter_detail import Found, detail_view
+from connector.console.dead_letter_list import Listing, ListRow, ListView, list_view
 from connector.console.formatting import ago, duration, short
-from connector.console.index import NAMES, KindCount, Query, TimeBuckets
+from connector.console.index import KindCount, Query, TimeBuckets
 from connector.console.links import Links
+from connector.console.masking import Mask
 from connector.console.member_pages import members_view, release_question
 from connector.console.members import DestinationView, MemberResponse, counts, destinations, growth, read_response
 from connector.console.overview import DeadLetterSummary, Figure, Situation, overview_view
@@ -436,6 +439,20 @@ def test_numbers_and_times_read_well() -> None:
     """Axes are short, and times are ago or ahead."""
     assert [short(number) for number in (0, 0.5, 12, 1500, 2_400_000)] == ["0", "0.5", "12", "1.5k", "2.4M"]
     assert [ago(NOW - 125, NOW), ago(NOW + 30, NOW), ago(NOW, NOW)] == ["2 min ago", "in 30 s", "now"]
+
+
+def test_the_vendors_code_is_explained_in_the_list_and_in_full() -> None:
+    """A dead letter of an older version, without our words in its message, is shown with them, and the vendor's text.
+
+    Kills: pages that leave a reader with a code and a text in the vendor's language.
+    """
+    row = DeadLetterRow(
+        "id", 0, "refused", "4101", "jg", "t", "", "jiguang", None, "code 4101: 不存在", 0, "open", 0, (0, 0)
+    )
+    listed = list_view(Listing(Query(), [row], 0, 1, {}, None), Mask(())).rows[0].message
+    shown = detail_view(Found(row, None, None, None, ()), Mask(())).message
+    words = "4101: The event does not exist at Jiguang. Create it there or correct eventName. The vendor's text: 不存在"
+    assert (listed, shown) == (words, words)
 
 
 def test_kinds_lead_to_their_dead_letters() -> None:

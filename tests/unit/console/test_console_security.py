@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -9,11 +10,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from connector.config.loader import ConsoleSettings
 from connector.console.application import Console
-from connector.console.security import HEADERS, demand_token, host_allowed
+from connector.console.security import HEADERS, SignInGuard, demand_token, host_allowed
 from connector.errors import StartupError
+from connector.listener import most_connections
 from tests.unit.console.console_site import Site, running
 from tests.unit.dead_letters.test_dead_letter_reader import dead
 
@@ -275,6 +278,50 @@ async def test_every_answer_ties_the_browsers_hands(site: Site, browser: aiohttp
             assert "style=" not in text
             assert not re.search(r"<script(?! src=\"/static/)|<style|\son\w+=", text), path
     assert "unsafe" not in HEADERS["Content-Security-Policy"]
+
+
+async def test_failures_have_the_headers_and_name_no_software(
+    site: Site, browser: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure outside every page, and a malformed request, get the strict headers and no version.
+
+    Kills: a console that does not use the shared listener; headers that only a middleware sets.
+    """
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("hidden")
+
+    port = site.console.port
+    with monkeypatch.context() as broken, capture_logs() as logged:
+        broken.setattr(SignInGuard, "_identify", fail)
+        async with browser.get(site.url) as answer:
+            found = answer.status, "hidden" in await answer.text(), answer.headers["Server"]
+            strict = {name: answer.headers.get(name) for name in HEADERS} == dict(HEADERS)
+    assert (found, strict) == ((500, False, "connector"), True)
+    assert [line["event"] for line in logged] == ["port.failed"]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nAuthorization: Bearer s3cret\r\nbroken\x00line\r\n\r\n")
+    said = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    assert b" 400 " in said.partition(b"\r\n")[0]
+    assert b"Server: connector\r\n" in said
+    assert b"s3cret" not in said
+    assert HEADERS["Content-Security-Policy"].encode() in said
+
+
+async def test_a_crowd_of_half_open_requests_does_not_block_the_page(
+    site: Site, browser: aiohttp.ClientSession
+) -> None:
+    """More connections than the port may have leave it usable. Kills: a console without a bound of connections."""
+    crowd = []
+    for _ in range(most_connections() + 20):
+        crowd.append(await asyncio.open_connection("127.0.0.1", site.console.port))
+        crowd[-1][1].write(b"GET / HTTP/1.1\r\nHost:")
+    async with browser.get(f"{site.url}/healthz") as answer:
+        assert answer.status == 200
+    assert await asyncio.wait_for(crowd[0][0].read(), 5) == b""
+    for _, writer in crowd:
+        writer.close()
 
 
 async def test_the_session_cookie_is_of_no_use_to_others(guarded: Site, browser: aiohttp.ClientSession) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from connector.dead_letters.archive import Archive
-from connector.dead_letters.export import export, moment
+from connector.dead_letters.block import time_text as moment
+from connector.dead_letters.export import export
 from connector.dead_letters.filters import FIELDS, Filter, parse_time, parse_where
 from connector.dead_letters.headers import replayed, to_headers
 from connector.dead_letters.reader import DeadLetterNotFound, Survey, parse_resolution, read_dead_letters

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from connector.delivery.codes import apply_codes
+from connector.delivery.codes import apply_codes, explain_code
 from connector.delivery.states import Cause
 from connector.testing.loop import run_virtual
 from connector.vendors.base import (
@@ -20,7 +20,7 @@ from connector.vendors.base import (
     Verdict,
 )
 from connector.vendors.mytracker import MyTracker, MyTrackerSettings
-from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig
+from tests.unit.delivery.delivery_rig import OK, WORDS, Call, Reply, Rig
 
 ANSWER = Response(418, {}, b"")
 VERDICTS: list[Verdict] = [
@@ -62,6 +62,21 @@ def test_an_answer_without_a_code_goes_by_its_status() -> None:
     """`http_<status>` is the key where the vendor's answer has no code of its own."""
     assert isinstance(apply_codes({"http_418": "hold"}, Retry("why"), ANSWER), Misconfigured)
     assert apply_codes({"http_418": "hold"}, Retry("why", code="7"), ANSWER) == Retry("why", code="7")
+
+
+def test_a_verdict_says_what_its_code_means() -> None:
+    """Every verdict but an acceptance carries the document's words, so each log, hold and dead letter has them."""
+    for verdict in (
+        Refused("4101", "code 4101: 不存在"),
+        Misconfigured("4100", "code 4100: 不存在"),
+        Retry("x", code="4001"),
+    ):
+        said = explain_code("jiguang", verdict)
+        assert not isinstance(said, Accepted)
+        assert said.reason.startswith(f"{verdict.code}: ")
+        assert said.reason.endswith(f"The vendor's text: {verdict.reason.rpartition(' ')[2]}")
+    for other in (Accepted(), Retry("why"), Refused("9", "why")):
+        assert explain_code("jiguang", other) == other
 
 
 @pytest.mark.parametrize("error", ["Bad json", "Empty post data", "Bad api version"])
@@ -131,6 +146,20 @@ def test_the_worker_applies_codes(action: str, cause: Cause | None) -> None:
             await rig.done()
         assert rig.dead_letters.dead_letters == []
         assert {len(call.numbers) for call in rig.transport.calls} <= ({100} if cause is None else {100, 99, 1})
+
+    run_virtual(play())
+
+
+def test_a_dead_letter_has_the_words_of_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What delivery writes and logs is the explained text. Kills: an explanation that no verdict passes through."""
+    monkeypatch.setattr("connector.delivery.codes.explained", lambda _vendor, code, text: f"{code} means; {text}")
+
+    async def play() -> None:
+        rig = Rig(lambda call: Reply(400, {"code": "B1"}) if 5 in call.numbers else OK, storm="off")
+        async with rig.running():
+            rig.offer(range(10))
+            await rig.done()
+        assert [dead_letter.message for dead_letter in rig.dead_letters.dead_letters] == [f"B1 means; {WORDS}"]
 
     run_virtual(play())
 

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.config.loader import RetrySettings
-from connector.delivery.holds import Holds
 from connector.delivery.pacing import Backoff
-from connector.delivery.states import Cause, DestinationState, Event, Kind
+from connector.delivery.states import Cause, DestinationState, Event, Holds, Kind
 from connector.vendors.base import DESTINATION
 
 PROBED = (Kind.DENIED, Kind.DOUBT, Kind.OUTAGE)
@@ -72,7 +71,7 @@ def test_a_groups_probe_waits_for_the_whole_destination() -> None:
     assert holds.next_probe(100.0) is None
     assert not holds.probe_is_due("vip", 1e9)
     holds.release()
-    assert not holds
+    assert not holds.active
 
 
 def test_several_holds_keep_what_is_their_own() -> None:
@@ -101,7 +100,7 @@ def test_a_held_intake_keeps_no_batch_back() -> None:
     """What waits before it reaches the destination is shown, and what has reached it is sent."""
     holds = free()
     holds.set_intake(Cause.REGISTRY, "no schema", 1000.0)
-    assert not holds
+    assert not holds.active
     assert holds.blocking("g") == ()
     assert state(holds) is DestinationState.HELD
     holds.set_intake(None, "", 1001.0)
@@ -154,4 +153,4 @@ def test_a_group_is_blocked_by_its_own_hold_and_the_destinations(scopes: list[st
         holds.begin(Kind.DENIED, "c", "why", now=0.0, wall=0.0, scope=scope)
     for group in ("vip", "free", "other"):
         assert bool(holds.blocking(group)) == (group in scopes or DESTINATION in scopes)
-    assert bool(holds) == bool(scopes)
+    assert bool(holds.active) == bool(scopes)

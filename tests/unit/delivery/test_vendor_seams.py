@@ -12,9 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from connector.config.loader import RetrySettings
-from connector.delivery.holds import Holds
 from connector.delivery.pacing import Backoff
-from connector.delivery.states import Kind
+from connector.delivery.states import Holds, Kind
 from connector.records import Answer, Item
 from connector.testing.loop import run_virtual
 from tests.unit.delivery.delivery_rig import OK, Call, ModelVendor, Reply, Rig

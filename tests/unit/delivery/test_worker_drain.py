@@ -172,7 +172,7 @@ def test_closing_cancels_what_is_in_flight_and_the_connections() -> None:
     async def play() -> None:
         rig = Rig(lambda _call: OK, latency=1e9)
         async with rig.running(all_done=False):
-            rig.worker._requests._timeout = 1e9
+            rig.worker._requests.timeout = 1e9
             rig.offer(range(300))
             await rig.until(lambda: rig.transport.in_flight)
         assert rig.transport.closed

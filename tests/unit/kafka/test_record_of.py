@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE
 
 from connector.clock import SystemClock
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.schemas import load_contracts
 from connector.errors import Refusal
 from connector.kafka.client import record_of

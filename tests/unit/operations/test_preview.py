@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from connector import vendors
 from connector.cli.preview import preview_rows, show
-from connector.codec.codec import Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder
 from connector.codec.schemas import load_contracts
 from connector.config.loader import Loaded, load
@@ -88,7 +88,7 @@ def test_every_record_is_sent_or_refused_or_skipped(tmp_path: Path) -> None:
         ("jg", "invalid", 3, 250),
         (None, "decode", 1, 253),
     ]
-    assert json.loads(sent.example or "")["cuid"] == 0
+    assert json.loads(sent.examples[0])["cuid"] == 0
     assert sum(found.read.values()) == 255 == sent.records + 3 + 1 + 1
 
 

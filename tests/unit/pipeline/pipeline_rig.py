@@ -57,6 +57,9 @@ class ModelDecoder:
                 return SchemaUnavailable(name)
         return Event("model.Event", {"to": text, "n": record.offset})
 
+    def plain(self, record: Record) -> None:
+        """Leave every record to `decode`."""
+
     def peek(self, record: Record) -> str | None:
         """Tell nothing without decoding."""
         return None
@@ -143,6 +146,7 @@ class ModelDestination:
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
         """Take note of a broken rule, and end the delivery."""
+        assert refusal.__traceback__ is None, "its frames keep every record of the run"
         self.refused.append((delivery.record.offset, refusal.code))
         self.fly(delivery, 0.0)
 

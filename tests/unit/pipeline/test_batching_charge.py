@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.clock import SystemClock
+from connector.errors import Refusal
 from connector.pipeline.batching import FIXED_CHARGE, Delivery, Offer, charge_of
 from connector.pipeline.flow import Budget
-from connector.pipeline.intake import Run, Services
+from connector.pipeline.intake import Leg, Run, Services
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.records import Record
 from connector.routing.table import Routed
@@ -46,12 +47,19 @@ class _Destination:
         assert offer.charge == sum(one.charge for one in offer.deliveries)
         self.offered.extend(offer.deliveries)
 
+    def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
+        """Fail: nothing here is refused."""
+        raise AssertionError(delivery, refusal)
+
 
 def _prepared(record: Record, text: str) -> list[Delivery]:
     """Return the deliveries that a run makes of a record and an event, once they are charged to the budget."""
     to, budget = _Destination(), Budget(1_000_000)
     services = SimpleNamespace(clock=SystemClock(), deliverers={"d": to}, budget=budget)
-    run, tracker = Run(cast("Services", services), {"d": destination_bit(0)}), PartitionTracker("t", 0, 0, ["d"])
+    run, tracker = (
+        Run(cast("Services", services), {"d": Leg(destination_bit(0), to)}),
+        PartitionTracker("t", 0, 0, ["d"]),
+    )
     assert tracker.begin((0,))
     run.prepare(tracker, [record], {"d": [Routed("d", VendorEvent({"n": text}, "id"), "id")]})
     run.offer()

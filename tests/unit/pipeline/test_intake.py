@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from connector.errors import ConnectorError
 from connector.records import DeadLetter, Item
@@ -71,6 +73,24 @@ async def test_a_dead_letter_of_intake_has_the_record_as_it_came() -> None:
     assert (dead_letter.record.key, dead_letter.record.value) == (b"k", b"broken")
     assert (dead_letter.cause, dead_letter.code, dead_letter.destination) == ("decode", "decode.model", None)
     assert dead_letter.dedup_id
+
+
+@pytest.mark.promise("P12")
+@played
+async def test_a_dead_letter_that_waits_for_kafka_keeps_no_other_record() -> None:
+    """What waits knows the refusal and not where it was raised: those frames hold all records that were read with it.
+
+    Kills: a refusal that is kept with its traceback.
+    """
+    rig = PipelineRig(filled(b"?", b"d"))
+    rig.dead_letters.gate.clear()
+    async with rig.running():
+        await rig.until(lambda: rig.to["d"].done)
+        (waiting,) = [task for task in asyncio.all_tasks() if task.get_name() == "dead letter"]
+        refusal = waiting.get_coro().cr_frame.f_locals["refusal"]  # type: ignore[union-attr]
+        assert refusal.code == "route.model"
+        assert refusal.__traceback__ is None
+        rig.dead_letters.gate.set()
 
 
 @pytest.mark.promise("P10")
@@ -244,6 +264,25 @@ async def test_a_probe_that_passes_ends_the_storm_of_a_topic() -> None:
         assert rig.storms["t"].status() == []
         await rig.until(lambda: rig.source.committed["t", 0][0] == 200)
     assert len(rig.written) == 10
+
+
+@pytest.mark.promise("P12")
+@played
+async def test_what_is_read_again_at_once_is_bounded_by_its_bytes() -> None:
+    """After a release large records are read again a few at a time, small ones many, whatever came before.
+
+    Kills: a fixed number of records (500 of 700 kB are 14 times the default buffer).
+    """
+    rig = PipelineRig(filled(*[b"broken"] * 2000), storm=20, budget=8_000_000)
+    log = rig.source.log["t", 0]
+    log[:1000] = [replace(large, key=b"k" * 100_000) for large in log[:1000]]
+    async with rig.running():
+        await rig.until(lambda: rig.source.position.get(("t", 0)) == 2000)
+        rig.storms["t"].release()
+        await rig.until(lambda: len(rig.written) == 2000)
+    (large, small) = rig.source.read_positions[:-8], rig.source.read_positions[-8:]
+    assert max(large) <= 10
+    assert max(small) > 100
 
 
 @played

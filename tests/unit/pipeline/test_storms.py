@@ -200,6 +200,41 @@ def test_what_could_not_be_read_again_is_set_aside_again() -> None:
     assert len(at.storms.let_go(100)) == 5
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from(["read", "probe", "pass", "release", "again", "unread", "skip"]), st.booleans()))
+)
+def test_every_position_that_is_kept_counts_as_set_aside(steps: list[tuple[str, bool]]) -> None:
+    """Intake pauses by this count. What a storm has let go is kept until it is read again, so it counts until then.
+
+    Otherwise storms that come and go keep more positions each time, and nothing pauses intake.
+    Kills: a count that ends with the storm, or changes with a read that failed.
+    """
+    at, offset, probes = Scope(), 0, list[Place]()
+    for step, refused in steps:
+        match step:
+            case "read":
+                for number in range(offset, offset + 7):
+                    at.read(number, "ab"[refused])
+                offset += 7
+            case "probe":
+                at.clock.advance(100)
+                probes += at.storms.probes(at.clock.now())
+            case "pass" if probes:
+                probe = probes.pop()
+                at.judge(probe) if refused else at.storms.passed([probe])
+            case "release":
+                at.storms.release()
+            case "again":
+                for place in at.storms.let_go(5):
+                    at.judge(place)
+            case "unread":
+                at.storms.put_back([*at.storms.let_go(3), *probes])
+                probes.clear()
+            case "skip" if kept := at.storms.kept():
+                assert at.storms.take_out(kept[0])
+        assert at.tracker.set_aside == len(at.storms.kept())
+
+
 def test_off_never_trips() -> None:
     """Those who want the drain get it."""
     storm = StormGuard("off")

@@ -8,11 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from pydantic import ValidationError
 
-from connector.errors import Refusal
+from connector.config.errors import faults_of
+from connector.config.routes import RouteSettings
+from connector.errors import ConfigFault, Refusal
 from connector.records import DecodedKey, Event, Record
+from connector.routing.conditions import compile_condition as compile_on
 from connector.routing.conversions import Unfit
-from connector.routing.mapping import FieldMapping, compile_condition, compile_mapping, compile_source, path_fault
+from connector.routing.expressions import Expressions
+from connector.routing.mapping import FieldMapping, compile_mapping
+from connector.routing.paths import SchemaTree, parse_path
+from connector.routing.sources import SourceCompiler, Value
 from connector.vendors.base import FieldKind
 
 WANTED = {
@@ -52,16 +59,48 @@ def event(datum: dict[str, Any], key: DecodedKey | None = None) -> Event:
     return Event("com.acme.Any", datum, key)
 
 
+def compile_source(text: str, schema: Any = None) -> Value:
+    """Return a source compiled."""
+    return SourceCompiler(Expressions(), [], None if schema is None else SchemaTree(schema)).path(text)
+
+
+def compile_condition(source: Value, wanted: object) -> Any:
+    """Return what tells whether a condition holds; `wanted` as the file has it."""
+    route = RouteSettings.model_validate({"to": [], "where": {source.text: wanted}})
+    return compile_on(source, route.where[source.text]).met
+
+
+def path_fault(parts: tuple[str, ...], schema: Any) -> str | None:
+    """Return why a path leads nowhere in a schema."""
+    try:
+        SchemaTree(schema).follow(parse_path(".".join(parts)))
+    except ValueError as fault:
+        return str(fault)
+    return None
+
+
+def _mapped(
+    fields: dict[str, Any], wanted: dict[str, FieldKind], schema: Any
+) -> tuple[FieldMapping, list[ConfigFault]]:
+    faults: list[ConfigFault] = []
+    try:
+        route = RouteSettings.model_validate({"to": [], "fields": {"v": fields}})
+    except ValidationError as error:
+        return FieldMapping({}, ()), faults_of(error, RouteSettings, {"to": [], "fields": {"v": fields}}, "routes[0]")
+    sources = SourceCompiler(Expressions(), faults, None if schema is None else SchemaTree(schema))
+    return compile_mapping(route.fields["v"], wanted, "routes[0].fields.v", sources), faults
+
+
 def compiled(fields: dict[str, Any], wanted: dict[str, FieldKind] | None = None) -> FieldMapping:
     """Return a mapping that has no fault."""
-    mapping, faults = compile_mapping(fields, wanted or WANTED, "routes[0].fields.v")
+    mapping, faults = _mapped(fields, wanted or WANTED, None)
     assert faults == []
     return mapping
 
 
-def faults_of(fields: dict[str, Any], schema: Any = None) -> list[str]:
+def mapping_faults(fields: dict[str, Any], schema: Any = None) -> list[str]:
     """Return the faults of a mapping as lines."""
-    return [str(fault) for fault in compile_mapping(fields, WANTED, "routes[0].fields.v", schema)[1]]
+    return [str(fault) for fault in _mapped(fields, WANTED, schema)[1]]
 
 
 def test_every_source_gives_its_value() -> None:
@@ -196,12 +235,15 @@ def test_a_value_that_does_not_fit_is_refused(field: str, entry: Any, datum: dic
         ({"cuid": None}, "routes[0].fields.v.cuid: null is not a valid source"),
         ({"cuid": {"const": "x"}}, "routes[0].fields.v.cuid: the constant cannot be a long"),
         ({"cuid": {"const": None}}, "routes[0].fields.v.cuid: a constant null has no effect"),
-        ({"cuid": {"path": "a", "units": "s"}}, "routes[0].fields.v.cuid: keys path, units are unknown"),
-        ({"cuid": {"const": 1, "path": "a"}}, "routes[0].fields.v.cuid: keys const, path are unknown"),
-        ({"cuid": {}}, "routes[0].fields.v.cuid: keys none are unknown"),
-        ({"cuid": {"path": 5}}, "routes[0].fields.v.cuid: a whole number is not a valid source"),
+        ({"cuid": {"path": "a", "units": "s"}}, "routes[0].fields.v.cuid.units: unknown key; did you mean unit?"),
+        ({"cuid": {"const": 1, "path": "a"}}, "routes[0].fields.v.cuid.path: unknown key"),
+        ({"cuid": {}}, "routes[0].fields.v.cuid: a mapping is not a valid source"),
+        ({"cuid": {"path": ""}}, "routes[0].fields.v.cuid.path: must not be empty"),
         ({"cuid": {"path": "a", "unit": "s"}}, "routes[0].fields.v.cuid: a unit belongs to a time"),
-        ({"cuid": "a", "itime": {"path": "a", "unit": "us"}}, "routes[0].fields.v.itime: unit must be ms or s"),
+        (
+            {"cuid": "a", "itime": {"path": "a", "unit": "us"}},
+            "routes[0].fields.v.itime.unit: must be 'ms' or 's', not 'us'",
+        ),
         (
             {"cuid": "a", "itime": {"path": "$timestamp", "unit": "s"}},
             "routes[0].fields.v.itime: $timestamp needs no unit",
@@ -218,13 +260,13 @@ def test_a_value_that_does_not_fit_is_refused(field: str, entry: Any, datum: dic
 )
 def test_faults_are_told_at_start(fields: dict[str, Any], fault: str) -> None:
     """What is wrong with a mapping is told before the first record, with its path and what is allowed."""
-    [told] = faults_of(fields)
+    [told] = mapping_faults(fields)
     assert told.startswith(fault)
 
 
 def test_every_fault_comes_at_once() -> None:
     """One start tells all faults of a mapping."""
-    told = faults_of({"eventNam": "b", "itime": {"path": "a", "unit": "h"}, "flag": 3})
+    told = mapping_faults({"eventNam": "b", "itime": {"path": "a..b"}, "flag": {"const": 3}})
     assert [line.split(":")[0].rpartition(".")[2] for line in told] == ["eventNam", "itime", "flag", "cuid"]
 
 
@@ -245,7 +287,7 @@ def test_every_fault_comes_at_once() -> None:
         ("user.ids", "the record at user has no field 'ids'; did you mean id?"),
         ("other.x", "the record at other has no field 'x'; known: id"),
         ("name.length", "name is not a record or map, so 'length' is not in it"),
-        ("tags.0", "tags is not a record or map, so '0' is not in it"),
+        ("tags.0", "tags is an array: write tags[0] for an element"),
         ("at.x", "at is not a record or map, so 'x' is not in it"),
         ("body.b", "the record at body has no field 'b'; known: a, id"),
     ],
@@ -253,8 +295,8 @@ def test_every_fault_comes_at_once() -> None:
 def test_paths_are_checked_where_the_schema_is_known(path: str, fault: str | None) -> None:
     """A path that the writer's schema cannot have is told at start, through unions, maps and named types."""
     assert path_fault(tuple(path.split(".")), SCHEMA) == fault
-    told = faults_of({"cuid": path}, SCHEMA)
-    assert told == ([] if fault is None else [f"routes[0].fields.v.cuid: {fault}"])
+    _, faults = _mapped({"any": path}, {"any": FieldKind("any")}, SCHEMA)
+    assert list(map(str, faults)) == ([] if fault is None else [f"routes[0].fields.v.any: {fault}"])
 
 
 keys = st.text(alphabet="ab.", min_size=1, max_size=3)

@@ -154,7 +154,13 @@ def test_entity_is_the_routes_word() -> None:
 def test_faults_come_at_once_with_their_paths() -> None:
     """Sources, conditions, missing mappings and misspelt schemas of all routes are told together."""
     routes: list[dict[str, Any]] = [
-        {"topics": [], "schema": FOREIGN, "where": {"a..b": 1, "c": [], "d": {"x": 1}}, "id": "$id", "to": ["a", "b"]},
+        {
+            "topics": [],
+            "schema": FOREIGN,
+            "where": {"a..b": 1, "c": [], "d": [{"x": 1}]},
+            "id": "$id",
+            "to": ["a", "b"],
+        },
         {"schema": "connector.events.AlfaEvent", "to": ["a"], "fields": {"alpha": {"cuidd": "x"}}},
     ]
     with pytest.raises(ConfigurationError) as caught:

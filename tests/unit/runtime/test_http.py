@@ -21,6 +21,7 @@ from connector.pipeline.skips import Skipped
 from connector.records import Position
 from connector.runtime.http import Server
 from connector.runtime.member import Check, Member
+from connector.runtime.reload import Reloaded
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
 
@@ -56,6 +57,11 @@ class FakeMember(Member):
         {"one": None}[name]
         self.state = "flowing"
         return 7
+
+    async def probe(self, name: str) -> None:
+        """Probe the destination; any other name is a KeyError."""
+        {"one": None}[name]
+        self.state = "probing"
 
     async def skip(self, position: Position, destination: str | None) -> Skipped:
         """Skip offset 1, promise to skip 2, and refuse any other; a destination but `one` is a KeyError."""
@@ -173,6 +179,52 @@ async def test_a_skip_needs_a_place_and_the_right(open_server: Server, member: F
     assert (await ask(open_server, "GET", "/records/t/0/1/skip"))[0] == 405
     assert (await ask(open_server, "POST", "/records/t/0/1/skip", Origin="x"))[0] == 403
     assert member.skipped == []
+
+
+async def test_a_probe_is_an_action_like_the_others(open_server: Server, member: FakeMember) -> None:
+    """From this machine, or with the token; an unknown destination is 404."""
+    assert (await ask(open_server, "POST", "/destinations/one/probe", Origin="x"))[0] == 403
+    assert (await ask(open_server, "POST", "/destinations/two/probe"))[0] == 404
+    assert member.state == "flowing"
+    status, body, _ = await ask(open_server, "POST", "/destinations/one/probe")
+    assert (status, json.loads(body)["state"]) == (200, "probing")
+
+
+async def test_a_reload_answers_what_came_of_it(open_server: Server, member: FakeMember) -> None:
+    """What is applied and left as JSON, a fault as 422 with its text; no one from elsewhere reloads."""
+    asked: list[str] = []
+
+    async def reload(by: str) -> Reloaded:
+        asked.append(by)
+        return Reloaded(["unrouted"], ["kafka.group_id"]) if len(asked) == 1 else Reloaded(error="routes[0]: wrong")
+
+    member.reload = reload
+    assert (await ask(open_server, "POST", "/reload", Origin="x"))[0] == 403
+    assert (await ask(open_server, "GET", "/reload"))[0] == 405
+    assert asked == []
+    status, body, _ = await ask(open_server, "POST", "/reload")
+    assert (status, json.loads(body)) == (200, {"applied": ["unrouted"], "left": ["kafka.group_id"]})
+    status, body, _ = await ask(open_server, "POST", "/reload")
+    assert (status, json.loads(body)) == (422, {"error": "routes[0]: wrong"})
+
+
+async def test_events_are_read_as_the_status_is(open_server: Server, member: FakeMember) -> None:
+    """From a time on, not by a stranger's page. Kills: a second page that DNS rebinding can read."""
+    member.timeline.note({"event": "connector.started", "version": "1"})
+    status, body, _ = await ask(open_server, "GET", "/events?since=1")
+    assert (status, [each["event"] for each in json.loads(body)["events"]]) == (200, ["connector.started"])
+    assert json.loads((await ask(open_server, "GET", "/events?since=99999999999999"))[1]) == {"events": []}
+    assert (await ask(open_server, "GET", "/events?since=x"))[0] == 400
+    assert (await ask(open_server, "GET", "/events", Host="rebound.example.com"))[0] == 403
+
+
+async def test_another_token_holds_at_once(server: Server, member: FakeMember) -> None:
+    """After a reload the new token is demanded, and the old one opens nothing."""
+    server.use(SecretStr("another-token"), ["new.example.com"])
+    assert (await ask(server, "POST", "/destinations/one/hold", **TOKEN))[0] == 403
+    new = {"Authorization": "Bearer another-token"}
+    assert (await ask(server, "POST", "/destinations/one/hold", **new))[0] == 200
+    assert (await ask(server, "GET", "/status", Host="new.example.com"))[0] == 200
 
 
 async def test_an_unknown_destination_is_told(open_server: Server) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from connector.errors import StartupError
-from connector.runtime.app import _done_before
+from connector.runtime.app import _unless_stopped
 
 
 async def test_a_stop_ends_what_a_start_waits_for() -> None:
@@ -17,19 +17,22 @@ async def test_a_stop_ends_what_a_start_waits_for() -> None:
     """
     ended = []
 
-    async def waits() -> None:
+    async def waits() -> bool:
         try:
-            await asyncio.Event().wait()
+            return await asyncio.Event().wait()
         finally:
             ended.append("cancelled")
 
     async def fails() -> None:
         raise StartupError("group g has running members")
 
+    async def works() -> str:
+        return "done"
+
     stop = asyncio.Event()
-    assert await _done_before(stop, asyncio.sleep(0))
+    assert await _unless_stopped(works(), stop) == "done"
     with pytest.raises(StartupError):
-        await _done_before(stop, fails())
+        await _unless_stopped(fails(), stop)
     asyncio.get_running_loop().call_soon(stop.set)
-    assert not await asyncio.wait_for(_done_before(stop, waits()), 1.0)
+    assert await asyncio.wait_for(_unless_stopped(waits(), stop), 1.0) is None
     assert ended == ["cancelled"]

@@ -160,3 +160,21 @@ def test_configured_twice_writes_once() -> None:
     logging.getLogger("library").error("event")
     assert first.getvalue() == ""
     assert len(lines(second)) == 2
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_no_log_line_commands_a_terminal(form: str) -> None:
+    """Control and bidirectional characters in an event, a field, a nested value, a key or an exception are escaped.
+
+    Kills: a renderer that writes texts from records and vendors as they are.
+    """
+    evil = "\x1b[2J\x07\r\x7f\x9b31m\u202egnp.exe\u2066\u200f"
+    stream = io.StringIO()
+    configure(LogSettings.model_validate({"format": form}), stream)
+    fields = {evil: 1, "message": evil, "nested": [evil, {"a": evil}]}
+    structlog.get_logger().error("batch.refused", exc_info=ValueError(evil), **fields)
+    logging.getLogger("library").warning("answered %s", evil)
+    assert flush()
+    text = stream.getvalue()
+    assert [character for character in text if character != "\n" and not character.isprintable()] == []
+    assert "gnp.exe" in text

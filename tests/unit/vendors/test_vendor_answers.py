@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connector.records import Item
-from connector.vendors import code_meaning, kinds
+from connector.vendors import code_meaning, explained, kinds
 from connector.vendors.answers import (
     LogText,
     json_value,
@@ -199,6 +199,15 @@ def test_reading_hints_is_linear(errors: int, events: int, attributes: int, odd:
     assert calls <= 2_000 + 700 * errors + 60 * events + 12 * events * attributes
 
 
+def test_searching_for_odd_names_ends_with_its_budget() -> None:
+    """Names that are no words and share one have to be searched for. After 50,000 searches the rest is no hint.
+
+    Kills: 300,000 searches for one answer, which block the loop.
+    """
+    verdict, _ = read_errors(100, 100, 25, lambda number, index: f"shared_word-{number}-{index}")
+    assert 0 < len(verdict.suspects) <= 50_000 // 2_500 + 1
+
+
 def test_every_documented_code_has_its_meaning_and_solution() -> None:
     """Each is a sentence; an unknown vendor or code has none."""
     for name, kind in kinds(()).items():
@@ -224,6 +233,21 @@ def test_one_code_with_several_meanings_is_told_apart_by_its_message() -> None:
     assert request is not None
     assert "parameter" in parameters.meaning
     assert "JSON" in request.meaning
+
+
+def test_words_stand_before_the_vendors_text_once() -> None:
+    """Meaning and solution come first, the vendor's text stays, and a second time changes nothing.
+
+    Kills: words that push out the vendor's own text; words for a code that no document has.
+    """
+    words = explained("jiguang", "4101", "code 4101: 事件不存在")
+    assert words == (
+        "4101: The event does not exist at Jiguang. Create it there or correct eventName. The vendor's text: 事件不存在"
+    )
+    assert explained("jiguang", "4101", words) == words
+    assert explained("jpush_report", "3001", "").endswith("Check app_key and master_secret.")
+    for vendor, code in (("jiguang", "9999"), ("nobody", "4101"), (None, None), ("jiguang", None)):
+        assert explained(vendor, code, "code 9999: 不") == "code 9999: 不"
 
 
 DOCUMENTED = {

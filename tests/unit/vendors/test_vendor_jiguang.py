@@ -195,7 +195,8 @@ def test_an_empty_200_is_a_setting() -> None:
     assert isinstance(verdicts[-1], Misconfigured)
     assert "empty_200: accept" in verdicts[-1].reason
     assert isinstance(vendor(empty_200="accept").read(empty, None, [], 0), Accepted)
-    assert not isinstance(vendor(empty_200="accept").read(Response(201, {}, b""), None, [], 0), Accepted)
+    for other in (Response(201, {}, b""), Response(200, {}, b" " * 2**20), Response(200, {}, b"\0")):
+        assert not isinstance(vendor(empty_200="accept").read(other, None, [], 0), Accepted)
 
 
 @pytest.mark.parametrize("code", [4001, 4004])

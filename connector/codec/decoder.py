@@ -3,6 +3,7 @@
 - Confluent's wire format: 0, the schema's id (4 bytes, big-endian), the datum.
 - Confluent's header form: header `__value_schema_id` with 0 and an id, or 1 and a GUID (16 bytes); the value is the
   datum.
+- Apicurio's header form: header `apicurio.value.contentId` with the id (8 bytes, big-endian); the value is the datum.
 - Avro's single-object encoding: C3 01, the schema's CRC-64-AVRO fingerprint (8 bytes, little-endian), the datum.
 - Plain Avro: the datum alone; the configuration names the topic's schema.
 
@@ -13,15 +14,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import structlog
 
 from connector.clock import Clock
-from connector.codec.reader import Broken, Mismatch, read_run, reader_of
+from connector.codec.reader import Broken, Mismatch, items_of, read_run, reader_of
 from connector.codec.registry import NotRegistered, Registry, RegistryTrouble
 from connector.codec.schemas import (
     RECORDS,
@@ -40,6 +41,11 @@ WIRE_MAGIC: Final = b"\x00"
 SINGLE_OBJECT: Final = b"\xc3\x01"
 SCHEMA_HEADER: Final = "__value_schema_id"
 KEY_HEADER: Final = "__key_schema_id"
+APICURIO_HEADER: Final = "apicurio.value.contentId"
+APICURIO_KEY_HEADER: Final = "apicurio.key.contentId"
+_APICURIO_GLOBAL: Final = "apicurio.value.globalId"
+_SCHEMA_HEADERS: Final = frozenset({SCHEMA_HEADER, APICURIO_HEADER, _APICURIO_GLOBAL})
+_KEY_HEADERS: Final = frozenset({KEY_HEADER, APICURIO_KEY_HEADER})
 
 WIRE_LENGTH: Final = 5
 """Bytes before the datum in the wire format."""
@@ -68,18 +74,29 @@ _SECONDS: Final = {"connector.events.MyTrackerEvent": "eventTimestamp"}
 
 _NOT_A_RECORD: Final = "the schema is not a record, so its values are not events"
 _ACCEPTED: Final = (
-    "accepted: Confluent's wire format (0 and a schema id), a schema id in header __value_schema_id, Avro "
-    "single-object encoding (C3 01), and plain Avro if schemas.plain names the topic's schema"
+    "accepted: Confluent's wire format (0 and a schema id), a schema id in header __value_schema_id or "
+    "apicurio.value.contentId, Avro single-object encoding (C3 01), and plain Avro if schemas.plain names the topic's "
+    "schema"
 )
 _UNREADABLE: Final = (
     "the headers cannot be read, because the name of one is not UTF-8; the dead letter has the key and the value, but "
     "not the headers"
+)
+_EIGHT_BYTES: Final = (
+    "this looks like an id of 8 bytes ({}), which Apicurio's serializers write with DefaultIdHandler or "
+    "Legacy8ByteIdHandler: set apicurio.registry.id-handler to the handler of 4 bytes (Default4ByteIdHandler; in "
+    "version 2 apicurio.registry.as-confluent: true), or apicurio.registry.headers.enabled: true"
+)
+_GLOBAL_ID: Final = (
+    "header apicurio.value.globalId names the schema by Apicurio's global id, which its Confluent API does not have: "
+    "set apicurio.registry.use-id to contentId in the producer"
 )
 _LOOKS: Final = {ord("{"): ", like JSON text", ord("["): ", like JSON text", ord("O"): ", like an Avro file"}
 
 _log = structlog.get_logger()
 
 Trouble = Callable[[str | None], None]
+ItemMaker = Callable[..., list[Any]]
 Read = Callable[[bytes, int], tuple[Any, int]]
 """Decodes the payload at an index; returns the datum and the index after it. Raises anything."""
 
@@ -106,37 +123,42 @@ def frame(record: Record, plain: Mapping[str, str]) -> tuple[SchemaKey, int]:
     if name := plain.get(record.topic):
         return SchemaKey("name", name), 0
     for header, content in record.headers:
-        if header == SCHEMA_HEADER:
-            return _header_key(content or b""), 0
+        if header in _SCHEMA_HEADERS:
+            return _header_key(header, content or b""), 0
     if not value:
         raise Refusal("decode", "decode.empty", f"the value is empty; {_ACCEPTED}")
     if value[:1] == WIRE_MAGIC and len(value) >= WIRE_LENGTH:
-        return _by_id(value[1:WIRE_LENGTH]), WIRE_LENGTH
+        return _by_id(value[1:WIRE_LENGTH], value[WIRE_LENGTH : WIRE_LENGTH + 4]), WIRE_LENGTH
     if value[:2] == SINGLE_OBJECT and len(value) >= SINGLE_LENGTH:
         return SchemaKey("fingerprint", value[2:SINGLE_LENGTH]), SINGLE_LENGTH
     found = f"the value has {len(value)} bytes and begins with {value[0]:#04x}{_LOOKS.get(value[0], '')}"
     raise Refusal("decode", "decode.frame", f"{found}; {_ACCEPTED}")
 
 
-def _by_id(content: bytes) -> SchemaKey:
+def _by_id(content: bytes, rest: bytes = b"") -> SchemaKey:
     """Return the key of a registry's id. Garbage that begins with 0 has any number there, so the range is checked."""
     schema_id = int.from_bytes(content, "big")
     if 0 < schema_id <= _MOST_ID:
         return SchemaKey("id", schema_id)
-    hint = "; a registry that writes ids of 8 bytes has to be set to 4" if content == bytes(4) else ""
+    looks = int.from_bytes(rest, "big") if schema_id == 0 and len(rest) == 4 else 0
+    hint = f"; {_EIGHT_BYTES.format(looks)}" if looks else ""
     raise Refusal("decode", "decode.frame", f"the schema id is {schema_id}; ids are 1 to {_MOST_ID}{hint}")
 
 
-def _header_key(content: bytes) -> SchemaKey:
-    if len(content) == WIRE_LENGTH and content[:1] == WIRE_MAGIC:
-        return _by_id(content[1:])
-    if len(content) == 1 + 16 and content[0] == _GUID_MAGIC:
-        return SchemaKey("guid", str(UUID(bytes=content[1:])))
-    raise Refusal(
-        "decode",
-        "decode.frame",
-        f"header {SCHEMA_HEADER} has {len(content)} bytes; allowed: 0 and an id (4 bytes), or 1 and a GUID (16 bytes)",
-    )
+def _header_key(header: str, content: bytes) -> SchemaKey:
+    if header == _APICURIO_GLOBAL:
+        raise Refusal("decode", "decode.frame", _GLOBAL_ID)
+    if header in (APICURIO_HEADER, APICURIO_KEY_HEADER):
+        if len(content) == 8 and content[:4] == bytes(4):
+            return _by_id(content[4:])
+        allowed = "an id of 8 bytes, which is a positive number of 31 bits"
+    else:
+        if len(content) == WIRE_LENGTH and content[:1] == WIRE_MAGIC:
+            return _by_id(content[1:])
+        if len(content) == 1 + 16 and content[0] == _GUID_MAGIC:
+            return SchemaKey("guid", str(UUID(bytes=content[1:])))
+        allowed = "0 and an id (4 bytes), or 1 and a GUID (16 bytes)"
+    raise Refusal("decode", "decode.frame", f"header {header} has {len(content)} bytes; allowed: {allowed}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +168,13 @@ class Writer:
     name: str
     read: Read
     tree: Any
+    _makers: dict[Hashable, ItemMaker | None] = field(default_factory=dict)
+
+    def maker(self, shape: Hashable) -> ItemMaker | None:
+        """Return what makes items of a vendor's `Shape` from plain values, None where the schema does not allow it."""
+        if shape not in self._makers:
+            self._makers[shape] = items_of(self.read, shape)
+        return self._makers[shape]
 
 
 class Unreadable(NamedTuple):
@@ -218,6 +247,19 @@ class Decoder:
             if SchemaKey("name", name) not in self._known:
                 raise StartupError(f"schemas.plain.{topic}: unknown schema {name}; add its file to schemas.files")
 
+    def look_into(self, as_json: Iterable[tuple[str, str]], *, keys: bool) -> None:
+        """Decode from now on for other routes; `as_json` and `keys` are those of the constructor."""
+        self._keys = keys
+        if frozenset(as_json) == self._as_json:
+            return
+        self._as_json = frozenset(as_json)
+        self._by_prefix.clear()
+        for key, found in list(self._known.items()):
+            if isinstance(found, Writer):
+                self._know(key, self._writer(found.name, found.tree))
+            elif isinstance(found, Choice):
+                self._know(key, self._choice(found.tree))
+
     def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
         """Return what became of each record: what `event` returns or raises.
 
@@ -231,8 +273,18 @@ class Decoder:
             try:
                 decoded.append(self.event(record))
             except (Refusal, SchemaUnavailable) as error:
-                decoded.append(error)
+                decoded.append(error.bare())
         return decoded
+
+    def plain(self, record: Record) -> tuple[bytes, Writer] | None:
+        """Return what a record's value begins with, and the writer that this names; None where more has a say."""
+        value = record.value or b""
+        if record.headers or record.topic in self._plain:
+            return None
+        for length in (WIRE_LENGTH, SINGLE_LENGTH):
+            if (writer := self._by_prefix.get(value[:length])) is not None:
+                return value[:length], writer
+        return None
 
     def event(self, record: Record) -> Event:
         """Return the event in a record whose value is not null.
@@ -267,16 +319,16 @@ class Decoder:
         A fault of the key is kept with it: only a route that reads the key refuses the record.
         """
         key = record.key
-        header = next((content for name, content in record.headers if name == KEY_HEADER), None)
+        name, header = next((each for each in record.headers if each[0] in _KEY_HEADERS), ("", None))
         if key is None or (header is None and (key[:1] != WIRE_MAGIC or len(key) < WIRE_LENGTH)):
             return event
         try:
-            name = _by_id(key[1:WIRE_LENGTH]) if header is None else _header_key(header)
-            datum, end = self._key_read(name)(key, WIRE_LENGTH if header is None else 0)
+            schema = _by_id(key[1:WIRE_LENGTH]) if header is None else _header_key(name, header)
+            datum, end = self._key_read(schema)(key, WIRE_LENGTH if header is None else 0)
         except Refusal as refusal:
             found = DecodedKey(None, f"the key cannot be decoded: {refusal.message}")
         except (Broken, UnicodeDecodeError):
-            found = DecodedKey(None, f"the key is not valid Avro for schema {name}")
+            found = DecodedKey(None, f"the key is not valid Avro for schema {schema}")
         else:
             rest = len(key) - end
             fault = f"{rest} bytes are left after the key; perhaps another schema wrote it" if rest else None
@@ -341,7 +393,7 @@ class Decoder:
         headers = record.headers
         if headers is UNREADABLE_HEADERS:
             raise Refusal("decode", "decode.headers", _UNREADABLE)
-        if not (headers and any(name == SCHEMA_HEADER for name, _ in headers)) and record.topic not in self._plain:
+        if not (headers and any(name in _SCHEMA_HEADERS for name, _ in headers)) and record.topic not in self._plain:
             writer = self._by_prefix.get(value[:WIRE_LENGTH])
             if writer is not None:
                 return writer, WIRE_LENGTH
@@ -463,8 +515,11 @@ class Decoder:
             return self._writer(schema.name, schema.tree)
         if not isinstance(schema.tree, list):
             return Unreadable("decode.schema_mismatch", _NOT_A_RECORD, tree=schema.tree)
-        types = named_types(schema.tree)
-        return Choice(tuple(self._branch(branch, types) for branch in schema.tree), schema.tree)
+        return self._choice(schema.tree)
+
+    def _choice(self, tree: Any) -> Choice:
+        types = named_types(tree)
+        return Choice(tuple(self._branch(branch, types) for branch in tree), tree)
 
     def _branch(self, branch: Any, types: Mapping[str, Any]) -> Writer | Unreadable:
         tree = self_contained(branch, types)

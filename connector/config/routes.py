@@ -1,0 +1,233 @@
+"""One route as frozen models: what it matches, where it goes, and the sources of each vendor field.
+
+A source is a text (a path, `$key`, …) or a mapping; the keys of the mapping tell its form. What a source gives and what
+a condition matches is compiled in `routing`; here is checked what one mapping shows by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from connector.config.base import Model
+
+SOURCES: Final = (
+    "a dotted path, $key, $key.FIELD, $timestamp, $header.NAME, {const: VALUE}, {path: PATH, …}, {map: {…}}, "
+    "{list: […]}, {json: SOURCE} or {cel: TEXT}"
+)
+"""The forms of a source, for messages."""
+
+
+class ConstSource(Model):
+    """A constant."""
+
+    const: Any = Field(description="The value.")
+
+
+class PathSource(Model):
+    """A path, and what is done with the value there, in the order of the keys."""
+
+    path: str = Field(min_length=1, description="A dotted path, $key, $key.FIELD, $timestamp or $header.NAME.")
+    default: Any = Field(default=None, description="The value instead of null, a missing field or an empty text.")
+    case: Literal["lower", "upper"] | None = Field(default=None, description="Changes the case of the text.")
+    hash: Literal["sha256", "hmac-sha256"] | None = Field(
+        default=None, description="Sends the hash of the text in hexadecimal. The plain value is shown nowhere."
+    )
+    key: SecretStr | None = Field(default=None, min_length=1, description="The key of hmac-sha256.")
+    unit: Literal["ms", "s"] | None = Field(default=None, description="The unit of a plain number that is a time.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """A key belongs to hmac-sha256, and a hash has no unit."""
+        if (self.key is not None) != (self.hash == "hmac-sha256"):
+            raise ValueError("hash: hmac-sha256 and key belong together; sha256 takes no key")
+        if self.hash is not None and self.unit is not None:
+            raise ValueError("a hash is text and has no unit; keep one of the two")
+        return self
+
+
+class MapSource(Model):
+    """A map from parts: the entries of `base` without those in `omit`, and then the entries of `map`."""
+
+    entries: dict[str, Source] = Field(default={}, alias="map", description="Key to source.")
+    base: str | None = Field(default=None, description="A path to a map or record to begin with; `.` is the event.")
+    omit: list[str] = Field(default=[], description="Keys of base to leave out.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """`omit` is about `base`."""
+        if self.omit and self.base is None:
+            raise ValueError("omit leaves out keys of base; add base, or remove omit")
+        return self
+
+
+class ListSource(Model):
+    """A list from parts."""
+
+    sources: list[Source] = Field(alias="list", min_length=1, description="The sources of the elements.")
+
+
+class JsonSource(Model):
+    """JSON text of a source."""
+
+    source: Source = Field(alias="json", description="The source.")
+
+
+class CelSource(Model):
+    """An expression in the Common Expression Language."""
+
+    cel: str = Field(min_length=1, description="The expression; variables: event, key, headers, timestamp, topic.")
+
+
+_FORMS: Final = {"const": "const", "path": "path", "map": "map", "base": "map", "list": "list", "json": "json"}
+
+
+def _form(value: Any) -> str | None:
+    """Return the form of a source; None for what is no source."""
+    if isinstance(value, str):
+        return "a text"
+    if isinstance(value, dict):
+        known = [form for key, form in (_FORMS | {"cel": "cel"}).items() if key in value]
+        return f"a {known[0]}" if known else None
+    return _TAGS.get(type(value))
+
+
+_TAGS: Final[dict[type, str]] = {
+    ConstSource: "a const",
+    PathSource: "a path",
+    MapSource: "a map",
+    ListSource: "a list",
+    JsonSource: "a json",
+    CelSource: "a cel",
+}
+
+Source = Annotated[
+    Annotated[str, Tag("a text")]
+    | Annotated[ConstSource, Tag("a const")]
+    | Annotated[PathSource, Tag("a path")]
+    | Annotated[MapSource, Tag("a map")]
+    | Annotated[ListSource, Tag("a list")]
+    | Annotated[JsonSource, Tag("a json")]
+    | Annotated[CelSource, Tag("a cel")],
+    Discriminator(
+        _form,
+        custom_error_type="no_source",
+        custom_error_message=f"not a valid source; write {SOURCES}",
+    ),
+]
+"""Where a value comes from."""
+
+Bound = int | float | str
+
+
+class Condition(Model):
+    """A condition on a value; all of its keys must hold."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=False)
+
+    exists: bool | None = Field(default=None, description="Whether the value is there and not null.")
+    negated: Wanted = Field(default=None, alias="not", description="A value, a list or a condition that must not hold.")
+    gt: Bound | None = Field(default=None, description="Greater than this number, or later than this time.")
+    ge: Bound | None = Field(default=None, description="At least this.")
+    lt: Bound | None = Field(default=None, description="Less than this number, or earlier than this time.")
+    le: Bound | None = Field(default=None, description="At most this.")
+    one_of: list[Any] | None = Field(default=None, alias="in", min_length=1, description="One of these values.")
+    matches: str | None = Field(
+        default=None, min_length=1, description="A text in which this regular expression is found."
+    )
+
+    @field_validator("gt", "ge", "lt", "le", mode="before")
+    @classmethod
+    def _bound(cls, value: object) -> object:
+        """Accept numbers and texts."""
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError("must be a number or a time such as 2026-11-20T00:00:00Z")
+        return value
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        """An empty condition is a mistake."""
+        if not self.model_fields_set:
+            raise ValueError("an empty condition; write exists, not, gt, ge, lt, le, in or matches")
+        return self
+
+
+def _sort(value: Any) -> str:
+    return "a condition" if isinstance(value, dict | Condition) else "a value"
+
+
+_Value = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", "null", "array"]})]
+Wanted = Annotated[
+    Annotated[Condition, Tag("a condition")] | Annotated[_Value, Tag("a value")],
+    Discriminator(_sort),
+]
+"""What `where` has for a path: a value, a list of values, or a condition."""
+
+CEL: Final = "cel"
+"""The key of `where` whose text is an expression."""
+
+
+class RouteSettings(Model):
+    """Which events go to which destinations, and how their fields are mapped."""
+
+    topics: list[str] | None = Field(default=None, description="Only events of these topics (names or ^ patterns).")
+    schema_name: str | None = Field(
+        default=None, alias="schema", description="Only events written with the schema of this full name."
+    )
+    where: dict[str, Wanted] = Field(
+        default={},
+        description="Only events with these values: path, $key or $header.name to a value, a list of values or a "
+        "condition ({exists: …}, {not: …}, {gt: …, lt: …}, {in: […]}, {matches: …}); or cel to an expression.",
+    )
+    to: list[str] = Field(
+        description="The destinations, by name. An empty list drops the events that match, whatever other routes say."
+    )
+    sample: float | None = Field(
+        default=None, gt=0, le=1, description="The share of the matching events to take, by dedup id. Unset: all."
+    )
+    id: str | None = Field(default=None, description="Dotted path of the event's own id.")
+    entity: bool = Field(default=False, description="The events are about non-human entities (Quick Audience).")
+    fields: dict[str, dict[str, Source]] = Field(
+        default={},
+        description="Per vendor, for each of its fields a source: a dotted path, $key, $timestamp, $header.name, "
+        "{const: …}, {path: …, default: …, case: …, hash: …, key: …, unit: …}, {map: …, base: …, omit: …}, "
+        "{list: …}, {json: …} or {cel: …}.",
+    )
+
+
+_HASHED: Final = re.compile(r"sha256\(\s*(?:string\()?\s*event((?:\.[A-Za-z_]\w*)+)")
+_STEPS: Final = re.compile(r"\[[0-9]*\]")
+
+
+def hashed(source: Source) -> Iterator[str]:
+    """Yield what a source hashes, as `console.mask` names it: the plain value is never to be shown."""
+    match source:
+        case PathSource() if source.hash is not None:
+            path = _STEPS.sub("", source.path)
+            yield "$key" if path.startswith("$key") else path
+        case MapSource():
+            for entry in source.entries.values():
+                yield from hashed(entry)
+        case ListSource():
+            for each in source.sources:
+                yield from hashed(each)
+        case JsonSource():
+            yield from hashed(source.source)
+        case CelSource():
+            yield from (path.removeprefix(".") for path in _HASHED.findall(source.cel))
+
+
+for _model in (MapSource, ListSource, JsonSource, Condition, RouteSettings):
+    _model.model_rebuild()

@@ -1,0 +1,236 @@
+"""Reads the configuration again while the member runs: what can change does, what cannot is named and left.
+
+    applied at once                                            left until a restart
+    ---------------------------------------------------------  ------------------------------------------------------
+    a destination's account, address, rate, batch limits,      a destination that is added or removed, its vendor,
+    linger, retry, time-out, codes, rules, storm, hold         order, max_in_flight, http, traceparent, results_topic
+    routes, unrouted (not with other destinations)             everything else of kafka, schemas, limits, topics …
+    log.level, log.sample, server.token, server.hosts          what only the console reads (restart the console)
+
+All or nothing: the new file is checked, its routes compiled and every vendor built before anything changes. A faulty
+file changes nothing. Requests in flight end as they began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import structlog
+from pydantic import BaseModel, SecretStr
+
+from connector import vendors
+from connector.clock import Clock
+from connector.codec.schemas import known_schemas, own_schemas
+from connector.config.loader import DestinationSettings, Loaded, Settings, secret_values
+from connector.errors import ConnectorError
+from connector.routing.compiler import passed_on, reads_keys
+from connector.routing.table import RouteTable
+from connector.runtime.pipeline import Pipeline
+from connector.telemetry import logs
+from connector.telemetry.metrics import Metrics
+from connector.vendors.base import Vendor
+
+log = structlog.get_logger()
+
+LOOK_SECONDS: Final = 5.0
+"""How often files are looked at where `reload.watch` is on."""
+_FILE: Final = re.compile(r"\$\{file:([^}]+)\}")
+FIXED: Final = ("vendor", "order", "max_in_flight", "http", "traceparent", "results_topic")
+"""Keys of a destination that need a restart: connections, lanes and producers are built with them."""
+LIVE: Final = ("log.level", "log.sample", "server.token", "server.hosts")
+
+
+class LooksInto(Protocol):
+    """What decodes records, as far as routes concern it."""
+
+    def look_into(self, as_json: frozenset[tuple[str, str]], *, keys: bool) -> None:
+        """Decode from now on for routes that read these fields and keys."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of a reload; the lists are paths of the configuration. `error` is why nothing changed, if so."""
+
+    applied: Sequence[str] = ()
+    left: Sequence[str] = ()
+    error: str | None = None
+
+
+class Configuration:
+    """The configuration that this member runs with, and the one way to change it.
+
+    `destination` is the only one of this member. `use_server` takes the port's token and host names. `running` tells
+    what a reload changes; before that it is refused.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        metrics: Metrics,
+        destination: str | None,
+        use_server: Callable[[SecretStr | None, Sequence[str]], None],
+    ) -> None:
+        self.loaded = loaded
+        self._start = loaded.settings
+        """What needs a restart stays as it was at the start."""
+        self._of = dict.fromkeys(loaded.settings.destinations, loaded)
+        """What each destination's settings come from: one that the newest file changes too far keeps its own."""
+        self._metrics = metrics
+        self._only = destination
+        self._use_server = use_server
+        self._pipeline: Pipeline | None = None
+        self._decoder: LooksInto | None = None
+        self._busy = asyncio.Lock()
+
+    def running(self, pipeline: Pipeline, decoder: LooksInto) -> None:
+        """Note what a reload changes."""
+        self._pipeline, self._decoder = pipeline, decoder
+
+    def destination(self, name: str) -> DestinationSettings:
+        """Return a destination's settings with its secrets read again, as `Loaded.reload`."""
+        return self._of[name].reload(name)
+
+    async def reload(self, by: str) -> Reloaded:
+        """Read the file again and apply it. Raises nothing: a fault is in the result, the log and the metrics."""
+        async with self._busy:
+            try:
+                result = await self._reload()
+            except (ConnectorError, OSError, ValueError) as error:
+                # ValueError: a vendor's own check of its settings.
+                result = Reloaded(error=str(error))
+        failed = result.error is not None
+        self._metrics.config_reloads.labels("failed" if failed else "ok").inc()
+        self._metrics.config_reload_failed.set(failed)
+        if failed:
+            log.error("config.reload_failed", by=by, message=result.error)
+        else:
+            log.info("config.reloaded", by=by, applied=list(result.applied), left=list(result.left))
+        return result
+
+    async def watch(self, clock: Clock) -> None:
+        """Reload whenever the file, or a secret file that it names, has changed. Runs until cancelled."""
+        seen = await asyncio.to_thread(stamps, self.loaded.path)
+        while True:
+            await clock.sleep(LOOK_SECONDS)
+            found = await asyncio.to_thread(stamps, self.loaded.path)
+            if found != seen:
+                seen = found
+                await self.reload("watch")
+
+    async def _reload(self) -> Reloaded:
+        pipeline, decoder = self._pipeline, self._decoder
+        if pipeline is None or decoder is None:
+            return Reloaded(error="this member does not consume yet; try again")
+        loaded = await asyncio.to_thread(self.loaded.read_again)
+        new = loaded.settings
+        applied, left = sorted_out(self._start, self.loaded.settings, new)
+        logs.register_secrets(secret_values(new))
+        built = await asyncio.to_thread(_build, loaded, self._start, only=self._only)
+        for name, (settings, vendor) in built.destinations.items():
+            pipeline.workers[name].use(settings, vendor)
+            self._of[name] = loaded
+        if built.routes is not None:
+            decoder.look_into(passed_on(new, vendors.kinds()), keys=reads_keys(new))
+        kept = {name: settings for name, (settings, _) in built.destinations.items()}
+        pipeline.use(self._start.model_copy(update={"destinations": self._start.destinations | kept}), built.routes)
+        self._use_server(new.server.token, new.server.hosts)
+        if any(path.startswith("log.") for path in applied):
+            logs.reconfigure(new.log)
+        self.loaded = loaded
+        return Reloaded(applied, left)
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """Everything new that can fail, made before anything is changed; no routes where they stay."""
+
+    routes: RouteTable | None
+    destinations: Mapping[str, tuple[DestinationSettings, Vendor]]
+
+
+def _build(loaded: Loaded, start: Settings, *, only: str | None) -> _Built:
+    """Build vendors and routes of the new configuration. Raises `ConfigurationError`."""
+    kinds, new = vendors.kinds(), loaded.settings
+    routes = None
+    if _same_destinations(start, new):
+        routes = RouteTable.compile(new, kinds, known_schemas(own_schemas(loaded)))
+    found = {}
+    for name in new.destinations:
+        before, after = start.destinations.get(name), new.destinations[name]
+        if before is not None and before.vendor == after.vendor and only in (None, name):
+            kept: dict[str, Any] = {key: getattr(before, key) for key in FIXED if key in type(before).model_fields}
+            settings = after.model_copy(update=kept)
+            found[name] = (settings, kinds[settings.vendor].build(settings))
+    return _Built(routes, found)
+
+
+def sorted_out(start: Settings, old: Settings, new: Settings) -> tuple[list[str], list[str]]:
+    """Return the paths that a reload applies, and those that it leaves because they need a restart.
+
+    Applied is what differs from the `old` file; left is what differs from the `start`, however often it was read since.
+    """
+    applied = [path for path in differences(old, new) if _is_live(path, start, new)]
+    left = [path for path in differences(start, new) if not _is_live(path, start, new)]
+    return list(dict.fromkeys(applied)), list(dict.fromkeys(left))
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """Yield the paths at which two values of the configuration differ, as deep as both are mappings of one kind."""
+    if isinstance(old, BaseModel) and type(old) is type(new):
+        for name in type(old).model_fields:
+            yield from differences(getattr(old, name), getattr(new, name), f"{path}.{name}" if path else name)
+    elif isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in {**old, **new}:
+            if name in old and name in new:
+                yield from differences(old[name], new[name], f"{path}.{name}")
+            else:
+                yield f"{path}.{name}"
+    elif old != new:
+        yield path
+
+
+def _is_live(path: str, start: Settings, new: Settings) -> bool:
+    section, _, rest = path.partition(".")
+    if path in {"routes", "unrouted"}:
+        return _same_destinations(start, new)
+    if section == "destinations":
+        names = {**start.destinations, **new.destinations}
+        name = max((name for name in names if f"{rest}.".startswith(f"{name}.")), key=len, default="")
+        keys = rest[len(name) + 1 :]
+        before, after = start.destinations.get(name), new.destinations.get(name)
+        is_same = before is not None and after is not None and before.vendor == after.vendor
+        return is_same and bool(keys) and keys.partition(".")[0] not in FIXED
+    return path in LIVE
+
+
+def _same_destinations(start: Settings, new: Settings) -> bool:
+    """Whether routes can change: each destination has a bit in the offset map, and a worker, from the start on."""
+    before, after = (
+        {name: destination.vendor for name, destination in settings.destinations.items()} for settings in (start, new)
+    )
+    return before == after
+
+
+def stamps(path: Path) -> dict[str, tuple[int, int, int] | None]:
+    """Return what changes with the content of the configuration and of each secret file that it names."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    files = [path, *(path.absolute().parent / name for name in _FILE.findall(text))]
+    found: dict[str, tuple[int, int, int] | None] = {}
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            found[str(file)] = None
+        else:
+            # Kubernetes renews a mounted file as another one behind a link, so the inode is part of it.
+            found[str(file)] = (status.st_mtime_ns, status.st_size, status.st_ino)
+    return found

@@ -1,0 +1,52 @@
+"""What the console asks: of a range of ports only those count that answer; a member that dies is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from connector.console.sampling import GONE_SECONDS, PartitionBacklog, Sampler
+from connector.testing.clock import ManualClock
+from tools.servers import free_ports
+
+
+async def no_backlog() -> Mapping[tuple[str, int], PartitionBacklog]:
+    """Return nothing."""
+    return {}
+
+
+async def test_free_ports_of_a_range_are_no_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One member of ten ports is one member; when it dies it is unreachable, and after ten minutes forgotten.
+
+    Kills: nine members that "do not answer" and never were there; a member that vanishes the moment it dies.
+    """
+    application = web.Application()
+
+    async def status(_request: web.Request) -> web.Response:
+        return web.json_response({"destinations": {"jg": {"state": "flowing"}}, "partitions": []})
+
+    application.router.add_get("/status", status)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    port, *free = free_ports(4)
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    addresses = [f"http://127.0.0.1:{each}" for each in (*free, port)]
+    clock = ManualClock()
+    sampler = Sampler(addresses, ["jg"], no_backlog, interval=5.0, clock=clock, sparse=True)
+    every = Sampler(addresses, ["jg"], no_backlog, interval=5.0, clock=clock)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
+
+        async def seen(asked: Sampler = sampler) -> list[tuple[str, bool]]:
+            await asked.sample(session)
+            return [(each.address, each.trouble is None) for each in asked.responses]
+
+        # What it does not serve, such as /metrics, is an empty page here.
+        assert await seen() == [(addresses[-1], True)]
+        assert len(await seen(every)) == 4
+        await runner.cleanup()
+        assert await seen() == [(addresses[-1], False)]
+        clock.advance(GONE_SECONDS + 1)
+        assert await seen() == [(addresses[0], False)], "with no member at all one is shown as unreachable"

@@ -1,0 +1,180 @@
+"""Progress handed over between runs of all destinations and of one, on a model of Kafka's groups and virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, Final, cast
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from connector.config.loader import Settings
+from connector.errors import StartupError
+from connector.pipeline import offset_map
+from connector.pipeline.offset_map import FinishedMap
+from connector.pipeline.offsets import PartitionTracker, destination_bit
+from connector.records import Commit, TopicPartition
+from connector.runtime.handover import HANDED_OVER, take_over
+from connector.testing.loop import LoopClock, run_virtual
+from tests.unit.delivery.delivery_rig import played
+
+NAMES: Final = ("a", "b", "c")
+END: Final = 12
+PARTITION: Final = ("t", 0)
+
+
+class ModelGroups:
+    """The groups of one topic with one partition. A member that is asked to leave is seen once more."""
+
+    def __init__(self) -> None:
+        self.commits: dict[str, Commit] = {}
+        self.leaving: dict[str, list[Callable[[], None]]] = {}
+        """What happens each time when the members of a group are counted: the last is its last commit."""
+        self.stays: set[str] = set()
+        self.forbidden: set[str] = set()
+
+    async def members(self, group: str) -> int:
+        """Return how many members a group has; one that is leaving has left when it is asked for again."""
+        self._judge(group)
+        if group in self.stays:
+            return 1
+        if (steps := self.leaving.get(group)) is None:
+            return 0
+        steps.pop(0)()
+        if steps:
+            return 1
+        del self.leaving[group]
+        return 0
+
+    async def committed(self, group: str) -> list[Commit]:
+        """Return a group's commit."""
+        self._judge(group)
+        return [self.commits[group]] if group in self.commits else []
+
+    async def commit(self, group: str, commits: Sequence[Commit]) -> None:
+        """Set a group's offsets."""
+        assert await self.members(group) == 0
+        for commit in commits:
+            self.commits[group] = commit
+
+    async def partitions(self) -> set[TopicPartition]:
+        """Return the partition."""
+        return {PARTITION}
+
+    async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """Return where it begins and ends."""
+        return dict.fromkeys(partitions, (0, END))
+
+    def _judge(self, group: str) -> None:
+        if group in self.forbidden:
+            raise StartupError(f"cannot read group {group}: GROUP_AUTHORIZATION_FAILED: no")
+
+
+def configured(*names: str) -> Settings:
+    """Return what `take_over` reads of a configuration with these destinations."""
+    kafka = SimpleNamespace(group_id="g", start="earliest")
+    limits = SimpleNamespace(drain_timeout=5.0)
+    return cast("Settings", SimpleNamespace(kafka=kafka, limits=limits, destinations=dict.fromkeys(names)))
+
+
+class Story:
+    """Runs that follow each other, and what each destination has had."""
+
+    def __init__(self) -> None:
+        self.groups = ModelGroups()
+        self.had: dict[str, set[int]] = {name: set() for name in NAMES}
+        self.passed: dict[str, set[int]] = {name: set() for name in NAMES}
+        """What a destination may miss, because it was not configured when the others had all of that."""
+
+    async def run(self, alone: str | None, names: Sequence[str], early: int, late: int) -> None:
+        """Start a side, check what it knows, and deliver: `early` is committed now, `late` when the member leaves.
+
+        Both have a bit for each destination and offset.
+        """
+        group = "g" if alone is None else f"g.{alone}"
+        while await self.groups.members(group):
+            pass  # a member of the same side has left by then
+        await take_over(cast("Any", self.groups), configured(*names), alone, LoopClock())
+        names = names if alone is None else [alone]
+        commit = self.groups.commits.get(group, Commit(*PARTITION, 0, ""))
+        known = FinishedMap() if commit.metadata == HANDED_OVER else offset_map.decode(commit.offset, commit.metadata)
+        for name in names:
+            found = {n for n in range(END) if n < commit.offset or known.done(name).contains(n)}
+            assert self.had[name] <= found, "delivered again"
+            assert found <= self.had[name] | self.passed[name], "lost"
+        tracker = PartitionTracker(*PARTITION, commit.offset, names, known)
+        for offset in tracker.begin(range(commit.offset, END)) if commit.offset < END else ():
+            tracker.route([offset], sum(destination_bit(index) for index in range(len(names))))
+        self._deliver(group, tracker, names, early)
+
+        last = lambda: self._deliver(group, tracker, names, late)  # noqa: E731
+        self.groups.leaving[group] = [lambda: None, last]
+
+    def _deliver(self, group: str, tracker: PartitionTracker, names: Sequence[str], bits: int) -> None:
+        for index, name in enumerate(names):
+            for offset in range(END):
+                wanted = bits >> (index * END + offset) & 1
+                if wanted and tracker.is_pending(offset, destination_bit(index)):
+                    tracker.finish([offset], destination_bit(index))
+                    self.had[name].add(offset)
+        if (snapshot := tracker.snapshot()) is not None:
+            text = offset_map.encode(*snapshot).text
+            self.groups.commits[group] = Commit(*PARTITION, snapshot.watermark, text)
+        if group == "g":
+            for name in set(NAMES) - set(names):
+                self.passed[name].update(n for n in range(END) if not tracker.left(n))
+
+
+BITS: Final = st.integers(0, 2 ** (END * len(NAMES)) - 1)
+
+
+@pytest.mark.promise("P3")
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([None, None, *NAMES]), st.sets(st.sampled_from(NAMES), min_size=1), BITS, BITS),
+        min_size=2,
+        max_size=6,
+    )
+)
+@example(
+    [(None, set(NAMES), 1 << (END + 5), 0), ("a", {"a"}, 1, 0), (None, {"a", "c"}, 0, 0), (None, set(NAMES), 0, 0)]
+)
+def test_whoever_starts_next_knows_exactly_what_each_destination_has(
+    runs: list[tuple[str | None, set[str], int, int]],
+) -> None:
+    """All destinations, one alone, some of them absent, in any order; members that leave while the next one waits.
+
+    Kills: commits that are read before the other side has left; claims of an absent destination that the way back
+    forgets.
+    """
+
+    async def play() -> None:
+        story = Story()
+        for alone, names, early, late in runs:
+            await story.run(alone, sorted(names if alone is None else names | {alone}), early, late)
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P3")
+@played
+async def test_all_destinations_do_not_start_beside_one_that_has_committed_nothing() -> None:
+    """A member of the other side counts whether or not its group has an offset: both would deliver what comes next.
+
+    Kills: looking for members of those groups only that have commits.
+    """
+    groups = ModelGroups()
+    groups.stays.add("g.b")
+    with pytest.raises(StartupError, match=r"group g\.b has running members"):
+        await take_over(cast("Any", groups), configured("a", "b"), None, LoopClock())
+
+
+@played
+async def test_a_group_that_may_not_be_read_has_never_run() -> None:
+    """Who grants this client its own group only can run all destinations; no other client runs one of them."""
+    groups = ModelGroups()
+    groups.forbidden = {"g.a", "g.b"}
+    await take_over(cast("Any", groups), configured("a", "b"), None, LoopClock())
+    assert groups.commits == {}

@@ -1,0 +1,80 @@
+"""Runs pytest with the Avro reader built with gcc's sanitizers for addresses and undefined behaviour.
+
+    python -m tools.sanitized tests/unit/codec/test_fuzz.py
+
+The checkout is copied, because the sanitized library must not replace the right one. Ends with pytest's exit code, or
+with 0 and one line where gcc or its sanitizers are not installed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+SOURCE: Final = Path("connector/codec/reader.pyx")
+_COPIED: Final = ("connector", "tests", "tools", "avro", "pyproject.toml")
+_FLAGS: Final = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"
+
+
+def sanitizer() -> str | None:
+    """Return the path of gcc's address sanitizer, which is loaded before Python; None where there is none."""
+    if shutil.which("gcc") is None:
+        return None
+    found = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    path = found.stdout.strip()
+    return path if Path(path).is_absolute() else None
+
+
+def build(folder: Path) -> None:
+    """Copy the checkout into a folder and build its reader with sanitizers."""
+    for name in _COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        else:
+            shutil.copy(source, folder / name)
+    # Cython would take the package's name from its folder; setuptools would read pyproject.toml.
+    build_folder = folder / "build"
+    (build_folder / SOURCE.parent).mkdir(parents=True)
+    for package in (SOURCE.parent, SOURCE.parent.parent):
+        (build_folder / package / "__init__.py").touch()
+    shutil.copy(ROOT / SOURCE, build_folder / SOURCE)
+    command = [sys.executable, "-m", "Cython.Build.Cythonize", "--inplace", "-3", str(SOURCE)]
+    flags = {"CFLAGS": _FLAGS, "LDFLAGS": _FLAGS}
+    subprocess.run(command, cwd=build_folder, env={**os.environ, **flags}, check=True, stdout=subprocess.DEVNULL)
+    (library,) = (build_folder / SOURCE.parent).glob("*.so")
+    shutil.copy(library, folder / SOURCE.parent)
+
+
+def main(arguments: list[str]) -> int:
+    """Build, then run pytest with these arguments."""
+    library = sanitizer()
+    if library is None:
+        print("sanitized: gcc or its libasan is not installed; the sanitized reader is not built")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="sanitized-") as name:
+        folder = Path(name)
+        build(folder)
+        environment = {
+            **os.environ,
+            "LD_PRELOAD": library,
+            # Python itself frees little at its end. Its own allocator would hide the bounds of its objects.
+            "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+            "PYTHONMALLOC": "malloc",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        # What a sanitizer reports goes to the process's own stderr, which pytest would keep.
+        options = ("-n", "0", "-q", "-p", "no:cacheprovider", "--capture=sys")
+        command = [sys.executable, "-m", "pytest", *options, *arguments]
+        return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
