@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
 from aiohttp import web
 
-from connector.clock import SystemClock
 from connector.config.loader import Settings
 from connector.console.action_routes import ActionRoutes
 from connector.console.auth_routes import AuthRoutes
@@ -74,10 +73,11 @@ class Console:
             raise StartupError(f"console.port: {self._host}:{self._wanted} {why}") from error
         self._listener = listener
         state.feed.start()
-        sampling = restarted(state.sampler.run, "console-sampler", SystemClock())
-        self._tasks = [asyncio.create_task(sampling, name="console-sampler")]
-        if state.ports.past_events is not None:
-            self._tasks.append(asyncio.create_task(self._read_events(state.ports.past_events), name="console-events"))
+        work: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"console-sampler": state.sampler.run}
+        if (past := state.ports.past_events) is not None:
+            work["console-events"] = lambda: self._read_events(past)
+        clock = self._state.clock
+        self._tasks = [asyncio.create_task(restarted(each, name, clock), name=name) for name, each in work.items()]
 
     async def stop(self) -> None:
         """Close the port, stop running actions, and close the topic."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from connector.errors import ConnectorError
 from connector.records import DeadLetter, Event, Item
@@ -396,3 +397,36 @@ def test_a_record_read_again_goes_where_new_routes_send_it(to: str) -> None:
         assert [(0, 0) in rig.to[name].done for name in "de"] == [to == "d", to == "e"]
 
     run_virtual(play())
+
+
+@pytest.mark.promise("P12")
+@pytest.mark.parametrize("ends_by", ["release", "probe"])
+def test_a_storm_that_fills_a_partition_pauses_it_alone_and_says_so(ends_by: str) -> None:
+    """Positions set aside take at most half of the buffer's size; status and log say so; its end resumes it.
+
+    Kills: positions without a bound; a partition that stands still, and nothing shows why; one that stays paused.
+    """
+
+    async def play() -> None:
+        source = ModelSource(2)
+        source.chunk = 50
+        source.produce(*[b"broken"] * 2000, partition=0)
+        rig = PipelineRig(source, budget=100_000, storm=10)
+        with capture_logs() as logged:
+            async with rig.running(0, 1):
+                await rig.until(lambda: source.paused == {("t", 0)})
+                aside = rig.storms["t"].status()[0].set_aside
+                assert 250 <= aside <= 320
+                assert [one.map_used for one in rig.runner.status()] == [1.0, 0.0]
+                source.produce(b"d", partition=1)
+                await rig.until(lambda: source.committed.get(("t", 1)) == (1, ""))
+                full = [line for line in logged if line["event"] == "storm.partition_full"]
+                assert [(line["topic"], line["partition"]) for line in full] == [("t", 0)]
+                rig.decoder.knows_all = True
+                if ends_by == "release":
+                    rig.storms["t"].release()
+                await rig.until(lambda: source.committed.get(("t", 0)) == (2000, ""))
+                assert source.paused == set()
+                assert [one.map_used for one in rig.runner.status()] == [0.0, 0.0]
+
+    played(play)()
