@@ -21,8 +21,8 @@ from connector.console.security import HEADERS, Handler, caller, demand_token
 from connector.console.state import ConsolePorts, ConsoleState
 from connector.console.timeline import DAY, read_events
 from connector.errors import ConnectorError, StartupError
-from connector.listener import Listener
 from connector.tasks import restarted
+from connector.telemetry.listener import Listener
 from connector.vendors import code_meaning
 
 EVENTS_SECONDS: Final = 60.0
