@@ -6,7 +6,7 @@ SEEDS ?= 20000
 FUZZ_SECONDS ?= 60
 FUZZ_EXAMPLES ?= 5000
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test soak mutants faults fuzz check format tools bench docs screenshots site wheel lock audit sbom clean
+.PHONY: help setup demo fast test soak mutants faults fuzz newest check format tools bench docs screenshots site wheel lock audit sbom clean
 .SILENT:
 
 help:  ## Show this list
@@ -35,6 +35,9 @@ faults: tools  ## Kill members and brokers, break connections, change topics und
 fuzz: .venv/.compiled  ## Feed the Avro reader broken payloads for FUZZ_SECONDS=60, twice: as it is, and built with sanitizers
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 0 -q -rP $(ARGS) tests/unit/codec/test_fuzz.py
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m tools.sanitized -rP $(ARGS) tests/unit/codec/test_fuzz.py
+
+newest: .venv/.compiled  ## Run the unit tests on the newest Python of this machine (3 to 5 minutes)
+	WORKERS=$(WORKERS) tools/newest.sh $(ARGS)
 
 check: .venv/.compiled  ## Run linter, formatter and type checker (under a minute)
 	$(BIN)/ruff check --quiet .
