@@ -294,9 +294,13 @@ def _primitive(kind: str, node: Any, value: Any) -> bytes:
         return _long(value)
     if kind in _FLOATS and isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
-            return struct.pack(_FLOATS[kind], value)
+            packed = struct.pack(_FLOATS[kind], value)
         except (OverflowError, struct.error):
             raise ValueError from None
+        # A fraction is rounded by its nature; a whole number that changes is another number.
+        if isinstance(value, int) and struct.unpack(_FLOATS[kind], packed)[0] != value:
+            raise ValueError
+        return packed
     if kind == "string" and isinstance(value, str):
         return _bytes(value.encode())  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
     if kind == "enum" and isinstance(value, str):
@@ -347,6 +351,8 @@ def _integer(text: str) -> int:
 
 
 def _number(text: str) -> float:
+    if len(text) <= 400 and _INTEGER.fullmatch(text) is not None and text != "-0":
+        return int(text)
     if _NUMBER.fullmatch(text) is None:
         raise ValueError
     number = float(text)
@@ -369,8 +375,16 @@ def _no_constant(text: str) -> Any:
     raise ValueError(text)
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that comes twice: only one of its values could be written."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
 def _json(text: str) -> Any:
-    return json.loads(text, parse_float=_number, parse_constant=_no_constant)
+    return json.loads(text, parse_float=_number, parse_constant=_no_constant, object_pairs_hook=_distinct)
 
 
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
@@ -391,7 +405,7 @@ _KINDS_OF: Final[dict[type, tuple[tuple[str, ...], ...]]] = {
     bool: (("boolean",),),
     int: (("int", "long"), ("double",), ("float",)),
     float: (("double",), ("float",)),
-    str: (("string",), ("enum",)),
+    str: (("string",), ("enum",), ("bytes",), ("fixed",)),
     list: (("array",),),
     dict: (("map",), _RECORDS),
 }

@@ -16,10 +16,11 @@ from connector.config.routes import CEL, Condition
 from connector.config.secrets import is_secret
 from connector.config.yaml import join
 from connector.errors import ConfigFault
+from connector.telemetry.redaction import url_secrets
 
 SHORTEST_TOKEN: Final = 16
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
-_OFF: Final = ("false", "0", "none")
+_OFF: Final = ("false", "f", "0", "none")
 
 
 def insecure(settings: Settings, written: Mapping[str, Any]) -> Iterator[ConfigFault]:
@@ -93,12 +94,15 @@ def _written_secrets(path: str, settings: Any, written: Any, section: str = "") 
                 below = written[key]
                 if isinstance(below, Mapping | list):
                     yield from _written_secrets(join(path, key), value, below, section)
-                elif section in ("client", "headers") and is_secret(section, str(key)) and _is_text(below):
-                    yield join(path, key)
+                elif section in ("client", "headers") and is_secret(section, str(key)):
+                    if _is_text(below):
+                        yield join(path, key)
+                else:
+                    yield from _written_secrets(join(path, key), value, below, section)
     elif isinstance(settings, list) and isinstance(written, list):
         for index, (each, below) in enumerate(zip(settings, written, strict=False)):
             yield from _written_secrets(join(path, index), each, below, section)
-    elif isinstance(settings, SecretStr) and _is_text(written):
+    elif _is_text(written) and (isinstance(settings, SecretStr) or any(url_secrets(str(written)))):
         yield path
 
 

@@ -29,6 +29,9 @@ MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 100_000
 """How many values a file may have once its aliases are expanded: ten aliases of ten aliases are enough for 10^10."""
 
+MAX_PATHS: Final = 32 << 20
+"""How many characters the paths of all values may have: each value keeps its own, and a long key is in many."""
+
 _TAG: Final = "tag:yaml.org,2002:"
 _REFERENCE: Final = re.compile(r"(\$\$\{)|\$\{([^}]*)(\}?)")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -118,9 +121,8 @@ def parse(text: str) -> Document:
     builder = _Builder()
     try:
         value = builder.build(node, "") if node is not None else None
-    except _TooLargeError:
-        expanded = f"has more than {MAX_VALUES} values once its aliases are expanded"
-        return Document(None, [ConfigFault("", f"the file {expanded}; write fewer aliases")], {})
+    except _TooLargeError as error:
+        return Document(None, [ConfigFault("", f"the file {error}")], {})
     return Document(value, builder.faults, builder.lines)
 
 
@@ -144,12 +146,18 @@ class _Builder:
         self.lines: dict[str, int] = {}
         self._open: set[int] = set()
         self._values = 0
+        self._paths = 0
 
     def build(self, node: yaml.Node, path: str) -> Any:
         """Return the node's value. An alias inside its own anchor is a fault, not an endless value."""
         self._values += 1
         if self._values > MAX_VALUES:
-            raise _TooLargeError
+            raise _TooLargeError(
+                f"has more than {MAX_VALUES} values once its aliases are expanded; write fewer aliases"
+            )
+        self._paths += len(path)
+        if self._paths > MAX_PATHS:
+            raise _TooLargeError("has keys that are too long for so many values; write shorter keys")
         if id(node) in self._open:
             self._fault(node, path, "the alias refers to something that contains it")
             return None

@@ -27,7 +27,7 @@ from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from connector.clock import Clock
 from connector.errors import StartupError
@@ -59,7 +59,8 @@ _TRIES_SECONDS: Final = 60.0
 _MOST_SOURCES: Final = 10_000
 """Sources whose wrong tokens are counted; the ones that failed longest ago are dropped first."""
 _COOKIE_ID: Final = re.compile(r"[\w-]{32}")
-_FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via")
+_WITH_PORT: Final = re.compile(r"\[([^\]]*)\](?::\d+)?|([\d.]+):\d+")
+_FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via")
 
 Role = Literal["look", "act"]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -94,18 +95,25 @@ class ProxySignIn:
 
     def person(self, request: web.Request) -> tuple[str, Role] | None:
         """Return who the proxy says the person is, and the role; None for any other request."""
-        name = " ".join(request.headers.get(self._header, "").split())[:_NAME]
+        given = request.headers.getall(self._header, ())
+        # Twice: a proxy that adds its own to what a visitor sent, and nothing tells which is which.
+        name = " ".join(given[0].split())[:_NAME] if len(given) == 1 else ""
         if not name or not self.trusts(request):
             return None
         return name, "act" if name in self._act else "look"
 
 
 def _source(address: str) -> str:
-    """Return what wrong tokens are counted for: the address, of IPv6 the network, of which a host has every address."""
+    """Return what wrong tokens are counted for: the address, of IPv6 the network, of which a host has every address.
+
+    Some proxies add the port, and some write an IPv4 address as one of IPv6: neither makes another source, nor all one.
+    """
+    bare = _WITH_PORT.fullmatch(address)
     try:
-        ip = ipaddress.ip_address(address)
+        ip = ipaddress.ip_address(address if bare is None else bare[1] or bare[2])
     except ValueError:
         return address[:_NAME]
+    ip = getattr(ip, "ipv4_mapped", None) or ip
     return str(ipaddress.ip_network((ip, 64), strict=False)) if ip.version == 6 else str(ip)
 
 
@@ -142,6 +150,16 @@ def host_allowed(header: str, names: Collection[str]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_direct(request: web.Request) -> bool:
+    """Whether a request seems to come without a proxy in between.
+
+    A proxy adds headers, or speaks HTTP/1.0 to its servers as no browser does, or hands on the Host that it has.
+    """
+    added = any(name in request.headers for name in _FORWARDED)
+    host = urlsplit(f"//{request.host}").hostname or ""
+    return not added and request.version >= HttpVersion11 and is_loopback(host)
 
 
 class Caller(NamedTuple):
@@ -189,8 +207,9 @@ class SignInGuard:
         """Return where a request comes from: its address, or the one that a trusted proxy reports."""
         address = request.remote or "unknown"
         if self._proxy is not None and self._proxy.trusts(request):
-            # The proxy appends to the header, so only the last entry is its own.
-            address = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip() or address
+            # The proxy appends to the header, or adds another one, so only the last entry is its own.
+            given = request.headers.getall("X-Forwarded-For", ("",))[-1]
+            address = given.rpartition(",")[2].strip() or address
         return _source(address)
 
     def role_of(self, given: str) -> Role | None:
@@ -262,7 +281,7 @@ class SignInGuard:
     def _identify(self, request: web.Request) -> Caller:
         """Return who makes a request. Raises an HTTP answer for a source that tries too many tokens."""
         if not self.needs_token:
-            if any(name in request.headers for name in _FORWARDED):
+            if not _is_direct(request):
                 # A caller of the proxy would count as a local caller.
                 raise web.HTTPForbidden(text="behind a proxy the console needs console.tokens or console.proxy\n")
             return Caller(self._stranger(request), by_token=False, role="act")

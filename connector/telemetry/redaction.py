@@ -20,8 +20,9 @@ SECRET_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 NOT_SECRET_NAME: Final = re.compile(r"(?:endpoint\.url|_url|location|timeout\.ms|\.type|_file|scope)$", re.IGNORECASE)
+# A password with a slash or a question mark is a mistake that servers refuse, and is still one to hide.
 _URL: Final = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:(?P<user>[^/\s?#]*)@)?(?P<place>[^\s?#,\"']*)(?P<query>[?#][^\s,\"'<>)]*)?"
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:(?P<user>[^/\s?#]*|[^/\s?#:@\"',<>\[\]]+:(?!\d*[/?#])[^\s@\"'<>]*)@)?(?P<place>[^\s?#,\"']*)(?P<query>[?#][^\s,\"'<>)]*)?"
 )
 _SHORTEST: Final = 4
 _EVENT_TYPE: Final = re.compile(r"event_?(name|code)|method", re.IGNORECASE)

@@ -47,11 +47,17 @@
 {{- if and $secret (ne $text "") (not $reference) -}}
 {{- fail (printf "%s contains a secret, or is not known to be harmless. Values are stored in a ConfigMap and in Helm's history. Put it into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
 {{- end -}}
-{{- if regexMatch "://[^/?#@\\s$]+@" $text -}}
+{{- /* The password of an address may be a reference, or all that is in front of the @. */}}
+{{- $bare := regexReplaceAll "://([^:/?#@\\s$]*:)?\\$\\{(file:[^}]+|[A-Za-z_][A-Za-z0-9_]*)\\}(:\\$\\{(file:[^}]+|[A-Za-z_][A-Za-z0-9_]*)\\})?@" $text "://" -}}
+{{- if regexMatch "://[^/?#@\\s]+@" $bare -}}
 {{- fail (printf "%s contains credentials in its address. Put the address into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
 {{- end -}}
-{{- if regexMatch "://[^?\\s]*\\?[^\\s]*=[^&\\s$]" $text -}}
+{{- $bare = regexReplaceAll "\\$\\{(file:[^}]+|[A-Za-z_][A-Za-z0-9_]*)\\}|\\{(topic|partition|offset)\\}" $bare "" -}}
+{{- if or (regexMatch "://[^?#\\s]*\\?(\\S*&)?[^=&#\\s]+(&|#|\\s|$)" $bare) (regexMatch "://[^?#\\s]*[?#]\\S*=[^&#\\s]" $bare) -}}
 {{- fail (printf "%s contains a query in its address, which may be a secret. Put the address into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
+{{- end -}}
+{{- if and (eq .name "cel") (contains "hmac_sha256" $bare) (regexMatch "'[^']+'|\"[^\"]+\"" $bare) -}}
+{{- fail (printf "%s makes an HMAC and contains a text, which may be its key. Put the key into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

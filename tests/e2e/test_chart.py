@@ -157,6 +157,28 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"config": _tracker(http={"proxy": "http://me:a-real-one@proxy"})},
         "credentials in its address",
     ),
+    **{
+        f"secret_address_{number}": ({"config": _client(**{"bootstrap.servers": f"x://{place}"})}, says)
+        for number, (place, says) in enumerate(
+            [
+                ("me:a-real-one$$@host", "credentials in its address"),
+                ("me:${A:-a-real-one}@host", "credentials in its address"),
+                ("me:${A}a-real-one@host", "credentials in its address"),
+                ("host/?a-real-one", "query in its address"),
+                ("host/?a=${A}&b=$a-real-one", "query in its address"),
+                ("host/#key=a-real-one", "query in its address"),
+            ]
+        )
+    },
+    "secret_of_an_expression": (
+        {
+            "config": {
+                **CONFIG,
+                "routes": [{"to": ["tracker"], "fields": {"x": {"cel": "hmac_sha256(event.id, 'a-real-one')"}}}],
+            }
+        },
+        "fields.x.cel makes an HMAC",
+    ),
     "secret_number": ({"config": _client(**{"sasl.password": 12345678})}, "sasl.password contains a secret"),
     "secret_passphrase": (
         {"config": _client(**{"sasl.oauthbearer.assertion.private.key.passphrase": "a-real-one"})},
@@ -285,6 +307,19 @@ def test_bad_values_are_refused_with_a_message(name: str, tmp_path: Path) -> Non
     said = refusal(tmp_path, {"config": CONFIG, **values})
     assert says in said
     assert "a-real-one" not in said
+
+
+def test_references_and_places_in_addresses_are_accepted(tmp_path: Path) -> None:
+    """An address may have its secrets by reference, and a link the places that are filled in."""
+    places = ["me:${PW}@h", "${ME}:${file:/run/pw}@h", "${KEY}@h", "h/a&b", "h/?key=${KEY}"]
+    links = {"topic": "https://h/#/t/{topic}", "record": "https://h/{topic}?p={partition}&o={offset}"}
+    config = {
+        **_client(**{"bootstrap.servers": ",".join(f"x://{place}" for place in places)}),
+        "console": {"links": links},
+    }
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps({"config": config}), encoding="utf-8")
+    assert render(file)
 
 
 def test_chart_knows_what_the_connector_hides() -> None:

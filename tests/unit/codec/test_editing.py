@@ -250,6 +250,34 @@ def test_a_block_with_a_size_keeps_a_right_size() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ({"type": "array", "items": ["null", "bytes"]}, '["AAE=", null]', [b"\0\1", None]),
+        ("float", "16777216", 16777216.0),
+        ("float", "16777217", None),
+        ("double", "9007199254740993", None),
+        (["null", "double"], "9007199254740993", None),
+        (["null", "long", "double"], "9223372036854775808", None),
+        ({"type": "map", "values": "int"}, '{"a": 1, "a": 2}', None),
+    ],
+)
+def test_a_value_is_written_whole_or_refused(kind: Any, text: str, value: Any) -> None:
+    """What a type cannot hold exactly is refused, and what it can is written as fastavro does.
+
+    Kills: whole numbers that are rounded, a name that comes twice of which the last wins, bytes in a union.
+    """
+    tree = {"type": "record", "name": "R", "fields": [{"name": "f", "type": kind}]}
+    begins = {"float": bytes(4), "double": bytes(8)}.get(kind if isinstance(kind, str) else "", b"\0")
+    if value is None:
+        with pytest.raises(ValueError, match="f: not a valid"):
+            edit(begins, 0, tree, [("f", text)])
+        return
+    out = io.BytesIO()
+    schemaless_writer(out, parse_schema(tree), {"f": value})
+    assert edit(begins, 0, tree, [("f", text)]) == out.getvalue()
+
+
+@pytest.mark.parametrize(
     ("path", "text"),
     [
         *(

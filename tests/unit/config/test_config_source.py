@@ -209,6 +209,17 @@ def test_aliases_do_not_expand_without_bound() -> None:
     assert parse("a: &a [1, 2]\nb: [" + "*a, " * 1000 + "]")[1] == []
 
 
+def test_long_keys_do_not_take_memory_for_each_value_below_them() -> None:
+    """A long key, whose path every value below it keeps, is one fault. Kills: a bound of values but not of paths."""
+    bomb = f'? "{"k" * 100_000}"\n: [{"1, " * 1000}]'
+    tree, faults, _ = parse(bomb)
+    assert (tree, [fault.message for fault in faults]) == (
+        None,
+        ["the file has keys that are too long for so many values; write shorter keys"],
+    )
+    assert parse(f"{'k' * 500}: [{'1, ' * 1000}]")[1] == []
+
+
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{a: ", "}"), ("- ", "")])
 def test_deep_nesting_is_a_fault_with_its_place(opening: str, closing: str) -> None:
     """A file that is nested without end is a fault like any other, not a traceback."""

@@ -53,6 +53,23 @@ def test_a_careful_configuration_has_no_warnings(tmp_path: Path) -> None:
             "not verified",
         ),
         ({"kafka": {"client": {"sasl.password": 12345678}}}, "kafka.client.sasl.password", "${file:PATH}"),
+        (
+            {"kafka": {"client": {"enable.ssl.certificate.verification": "f"}}},
+            "kafka.client.enable.ssl.certificate.verification",
+            "not verified",
+        ),
+        ({"schema_registry": {"url": "https://me:hunter22@registry"}}, "schema_registry.url", "${NAME}"),
+        (
+            {"schema_registry": {"url": "https://r", "client": {"proxy": "https://hunter22@proxy"}}},
+            "schema_registry.client.proxy",
+            "${NAME}",
+        ),
+        ({"tracing": {"endpoint": "https://otel?key=hunter22"}}, "tracing.endpoint", "${NAME}"),
+        (
+            {"destinations": {"one": {"http": {"proxy": "http://hunter22@proxy"}}}},
+            "destinations.one.http.proxy",
+            "${NAME}",
+        ),
         ({"destinations": {"one": {"secret": "hunter22"}}}, "destinations.one.secret", "${NAME}"),
     ],
 )

@@ -18,6 +18,9 @@ from connector.dead_letters.reader import DeadLetterEntry
 from connector.dead_letters.replay import Order, Outcome, Step
 from connector.errors import StartupError
 from connector.records import Record
+from connector.vendors import code_meaning
+
+code_meaning("mytracker", "0", "")  # looks up what is installed once, which a page of a test must not wait for
 
 
 class ListedTail:

@@ -10,11 +10,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 from structlog.testing import capture_logs
 
 from connector.config.loader import ConsoleSettings
 from connector.console.application import Console
-from connector.console.security import HEADERS, SignInGuard, demand_token, host_allowed
+from connector.console.security import HEADERS, SignInGuard, _source, demand_token, host_allowed
 from connector.dead_letters.replay import Order, Step
 from connector.errors import StartupError
 from connector.telemetry.listener import most_connections
@@ -226,6 +227,39 @@ async def test_a_replay_outlives_the_sign_in_that_started_it(browser: aiohttp.Cl
     assert "Started by Noor" in text
 
 
+async def test_what_a_visitor_writes_in_front_of_the_proxys_header_counts_for_nothing() -> None:
+    """A proxy may add a header of its own behind a visitor's: the last one is the source, and two names are none.
+
+    Kills: the first of two headers, by which a visitor picks a name, and a new source for each guess.
+    """
+    async with running(Site([dead(1)], token=TOKEN, **BEHIND_PROXY)) as site, aiohttp.ClientSession() as visitor:
+        for number in range(11):
+            lines = [("X-Forwarded-For", f"10.1.1.{number}"), ("X-Forwarded-For", "10.0.0.9")]
+            wrong = CIMultiDict([*lines, ("Authorization", "Bearer wrong"), ("Sec-Fetch-Mode", "cors")])
+            async with visitor.get(f"{site.url}/", headers=wrong) as answer:
+                assert answer.status == (401 if number < 10 else 429)
+        names = CIMultiDict([("X-User", "noor"), ("X-User", "kim")])
+        async with visitor.get(f"{site.url}/dead-letters", headers=names) as answer:
+            assert str(answer.url).endswith("/sign-in")
+
+
+@pytest.mark.parametrize(
+    ("written", "source"),
+    [
+        *(("10.0.0.9", "10.0.0.9"), ("10.0.0.9:4711", "10.0.0.9"), ("::ffff:10.0.0.9", "10.0.0.9")),
+        *(
+            ("2001:db8::1", "2001:db8::/64"),
+            ("[2001:db8::2]:4711", "2001:db8::/64"),
+            ("[2001:db8::3]", "2001:db8::/64"),
+        ),
+        ("unknown", "unknown"),
+    ],
+)
+def test_an_address_is_one_source_however_a_proxy_writes_it(written: str, source: str) -> None:
+    """With its port it is no new source for each guess; IPv4 addresses written as IPv6 are not all the same."""
+    assert _source(written) == source
+
+
 async def test_visits_do_not_end_a_session(guarded: Site, browser: aiohttp.ClientSession) -> None:
     """A thousand visits without a token keep nothing, so a person who signs in stays signed in.
 
@@ -289,8 +323,27 @@ async def test_the_header_of_any_other_address_signs_nobody_in(browser: aiohttp.
 
 async def test_an_open_console_is_closed_behind_a_proxy(site: Site, browser: aiohttp.ClientSession) -> None:
     """Without a token the console serves this machine, not whoever reaches a proxy on it."""
-    async with browser.get(f"{site.url}/", headers={"X-Forwarded-For": "10.0.0.9"}) as answer:
-        assert answer.status == 403
+    for name in ("X-Forwarded-For", "X-Forwarded-Proto", "Via"):
+        async with browser.get(f"{site.url}/", headers={name: "10.0.0.9"}) as answer:
+            assert answer.status == 403, name
+
+
+@pytest.mark.parametrize(
+    ("version", "host", "status"),
+    [("1.0", "127.0.0.1", 403), ("1.1", "203.0.113.7", 403), ("1.1", "[::1]:8090", 200), ("1.1", "localhost", 200)],
+)
+async def test_an_open_console_is_closed_behind_a_proxy_that_adds_no_header(
+    site: Site, version: str, host: str, status: int
+) -> None:
+    """A proxy shows itself by HTTP/1.0, which none of today's browsers speaks, or by the Host under which it is known.
+
+    Kills: a list of headers alone.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.console.port)
+    writer.write(f"GET /jobs HTTP/{version}\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    said = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    assert int(said.split()[1]) == status
 
 
 async def test_every_answer_ties_the_browsers_hands(site: Site, browser: aiohttp.ClientSession) -> None:
