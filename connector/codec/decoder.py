@@ -44,8 +44,9 @@ KEY_HEADER: Final = "__key_schema_id"
 APICURIO_HEADER: Final = "apicurio.value.contentId"
 APICURIO_KEY_HEADER: Final = "apicurio.key.contentId"
 _APICURIO_GLOBAL: Final = "apicurio.value.globalId"
+_APICURIO_KEY_GLOBAL: Final = "apicurio.key.globalId"
 _SCHEMA_HEADERS: Final = frozenset({SCHEMA_HEADER, APICURIO_HEADER, _APICURIO_GLOBAL})
-_KEY_HEADERS: Final = frozenset({KEY_HEADER, APICURIO_KEY_HEADER})
+_KEY_HEADERS: Final = frozenset({KEY_HEADER, APICURIO_KEY_HEADER, _APICURIO_KEY_GLOBAL})
 
 WIRE_LENGTH: Final = 5
 """Bytes before the datum in the wire format."""
@@ -88,7 +89,7 @@ _EIGHT_BYTES: Final = (
     "version 2 apicurio.registry.as-confluent: true), or apicurio.registry.headers.enabled: true"
 )
 _GLOBAL_ID: Final = (
-    "header apicurio.value.globalId names the schema by Apicurio's global id, which its Confluent API does not have: "
+    "header {} names the schema by Apicurio's global id, which its Confluent API does not have: "
     "set apicurio.registry.use-id to contentId in the producer"
 )
 _LOOKS: Final = {ord("{"): ", like JSON text", ord("["): ", like JSON text", ord("O"): ", like an Avro file"}
@@ -146,8 +147,8 @@ def _by_id(content: bytes, rest: bytes = b"") -> SchemaKey:
 
 
 def _header_key(header: str, content: bytes) -> SchemaKey:
-    if header == _APICURIO_GLOBAL:
-        raise Refusal("decode", "decode.frame", _GLOBAL_ID)
+    if header in (_APICURIO_GLOBAL, _APICURIO_KEY_GLOBAL):
+        raise Refusal("decode", "decode.frame", _GLOBAL_ID.format(header))
     if header in (APICURIO_HEADER, APICURIO_KEY_HEADER):
         if len(content) == 8 and content[:4] == bytes(4):
             return _by_id(content[4:])
@@ -319,7 +320,9 @@ class Decoder:
         A fault of the key is kept with it: only a route that reads the key refuses the record.
         """
         key = record.key
-        name, header = next((each for each in record.headers if each[0] in _KEY_HEADERS), ("", None))
+        name, header = next(
+            ((name, content or b"") for name, content in record.headers if name in _KEY_HEADERS), ("", None)
+        )
         if key is None or (header is None and (key[:1] != WIRE_MAGIC or len(key) < WIRE_LENGTH)):
             return event
         try:
@@ -327,7 +330,9 @@ class Decoder:
             datum, end = self._key_read(schema)(key, WIRE_LENGTH if header is None else 0)
         except Refusal as refusal:
             found = DecodedKey(None, f"the key cannot be decoded: {refusal.message}")
-        except (Broken, UnicodeDecodeError):
+        except SchemaUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - a broken key raises anything, and so does a schema that is not valid Avro
             found = DecodedKey(None, f"the key is not valid Avro for schema {schema}")
         else:
             rest = len(key) - end

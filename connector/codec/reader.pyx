@@ -17,7 +17,7 @@ payload, never another value. fastavro is the reference in tests, on good payloa
 """
 
 from libc.float cimport FLT_MIN
-from libc.math cimport isfinite
+from libc.math cimport floor, isfinite, log10
 from libc.stdio cimport snprintf
 from libc.stdlib cimport strtod, strtof
 from libc.stdint cimport INT64_MIN, int64_t, uint32_t, uint64_t
@@ -860,8 +860,8 @@ def logical_type(node):
     precision, scale = node.get("precision"), node.get("scale", 0)
     if type(precision) is not int or type(scale) is not int or not 0 <= scale <= precision or precision < 1:
         return None
-    # The most digits that a fixed of this size holds.
-    if kind == "fixed" and precision > len(str(2 ** (8 * node["size"] - 1) - 1)) - 1:
+    # The most digits that a fixed of this size holds. By the logarithm: a size may be any number.
+    if kind == "fixed" and precision > floor((8 * node["size"] - 1) * log10(2)):
         return None
     return LogicalType(name, scale)
 

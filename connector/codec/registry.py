@@ -63,8 +63,8 @@ class Client(Protocol):
         """Return the schema with this GUID."""
         ...
 
-    async def get_version(self, subject_name: str, version: int) -> RegisteredSchema:
-        """Return a subject's version."""
+    async def get_version(self, subject_name: str, version: int, deleted: bool = ...) -> RegisteredSchema:  # noqa: FBT001 -- the client's own signature
+        """Return a subject's version; `deleted`: a soft-deleted one too."""
         ...
 
     async def get_subjects(self) -> list[str]:
@@ -247,8 +247,14 @@ def _without_account(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _version(subject: str, version: int, client: Client) -> Awaitable[RegisteredSchema]:
-    return client.get_version(subject, version)
+async def _version(subject: str, version: int, client: Client) -> RegisteredSchema:
+    """Return a version that a schema refers to. A soft-deleted one is still what its records were written with."""
+    try:
+        return await client.get_version(subject, version)
+    except SchemaRegistryError as error:
+        if error.http_status_code != 404:
+            raise
+        return await client.get_version(subject, version, deleted=True)
 
 
 async def _close(client: Client) -> None:

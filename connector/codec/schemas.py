@@ -360,7 +360,7 @@ def load_schema_files(paths: Iterable[Path]) -> list[Schema]:
     texts = {}
     for path in paths:
         try:
-            texts[str(path)] = path.read_text("utf-8")
+            texts[str(path)] = path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise StartupError(f"schemas.files: {path} cannot be read: {error}") from None
     return _assembled(texts)

@@ -254,15 +254,15 @@ def _check_early(exchange: Exchange, status: int) -> None:
 
 
 def _unpacked(body: bytes, encoding: str, cap: int, *, whole: bool) -> bytes:
-    """Return a body unpacked and cut at `cap`. Raises `_UnpackError` where it is truncated, broken or of another kind.
+    """Return a body unpacked and cut at `cap`. Raises `_UnpackError` where it is truncated or broken.
+
+    A coding that is none, such as the `utf-8` of some servers, is left as it is: the body shows what it is.
 
     `whole` is false where the body itself was cut at the cap: then its end is missing for that reason.
     """
     name = encoding.strip().lower()
-    if name in ("", "identity") or not body:
-        return body
     if name not in ("gzip", "x-gzip", "deflate"):
-        raise _UnpackError
+        return body
     # Some servers send deflate without the zlib header that RFC 9110 demands.
     raw = name == "deflate" and body[0] & 0x0F != 8
     pieces: list[bytes] = []
@@ -276,7 +276,8 @@ def _unpacked(body: bytes, encoding: str, cap: int, *, whole: bool) -> bytes:
         room -= len(pieces[-1])
         if not unpacker.eof and whole and room > 0:
             raise _UnpackError
-        body = unpacker.unused_data
+        # A file of gzip may be filled up with zeros.
+        body = unpacker.unused_data.lstrip(b"\0")
     return b"".join(pieces)
 
 

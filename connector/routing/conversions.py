@@ -26,6 +26,10 @@ _DIGITS: Final = re.compile(r"[+-]?[0-9]{1,19}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EXACT: Final = 2**53
+_MOST_DIGITS: Final = 4_000
+"""Digits of a decimal, before and after the point. A few bytes can name a scale whose text would fill the memory, and
+Python refuses to write integers of more than 4,300 digits."""
+_MOST_UNSCALED: Final = 10**_MOST_DIGITS
 _LONG: Final = 2**63
 _DAY_MICROS: Final = 86_400_000_000
 _A_SECOND: Final = {"timestamp-millis": 1_000, "timestamp-micros": 1_000_000, "timestamp-nanos": 1_000_000_000}
@@ -73,6 +77,8 @@ def exact(value: LogicalValue) -> Any:
 
 def _decimal(unscaled: int, scale: int) -> Decimal:
     """Return a decimal exactly: arithmetic on decimals would round to the context's precision."""
+    if scale > _MOST_DIGITS or not -_MOST_UNSCALED < unscaled < _MOST_UNSCALED:
+        raise Unfit("decimal", f"the decimal has more than {_MOST_DIGITS} digits")
     digits = tuple(map(int, str(abs(unscaled))))
     return Decimal((int(unscaled < 0), digits, -scale))
 

@@ -95,12 +95,13 @@ def _error_of(answer: Any) -> tuple[int | None, object]:
         answer = answer[0]
     if not isinstance(answer, dict):
         return None, None
-    error = answer.get("error", answer if "message" in answer else None)
+    error = answer.get("error") or answer
     if isinstance(error, list) and error:
         error = error[0]
     if not isinstance(error, dict):
         return None, None
-    return code_number(error.get("code")), error.get("message")
+    # 0 is no error: an answer with a key `code` of its own is read as the answer that it is.
+    return code_number(error.get("code")) or None, error.get("message")
 
 
 def _verdict_of_error(

@@ -355,6 +355,8 @@ KEYS = [
     read_schema('"string"'),
     read_schema('{"type":"record","name":"shop.Key","fields":[{"name":"id","type":"long"}]}'),
     read_schema('["null", "long"]'),
+    read_schema('["null", ["int"]]'),
+    read_schema('{"type":"fixed","name":"F","size":100000000000000000000000}'),
 ]
 
 
@@ -395,11 +397,30 @@ def test_a_key_without_a_schema_is_text(key: bytes | None) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [b"\0\0\0\0\1\x04a", b"\0\0\0\0\2\x0e\0", b"\0\0\0\0\0abc", b"\0\xff\xff\xff\xffabc", b"\0\0\0\0\1\x02\xff"],
-    ids=["cut", "bytes left", "id 0", "id too large", "not UTF-8"],
+    [
+        b"\0\0\0\0\1\x04a",
+        b"\0\0\0\0\2\x0e\0",
+        b"\0\0\0\0\0abc",
+        b"\0\xff\xff\xff\xffabc",
+        b"\0\0\0\0\1\x02\xff",
+        b"\0\0\0\0\4\0",
+        b"\0\0\0\0\5\0",
+    ],
+    ids=["cut", "bytes left", "id 0", "id too large", "not UTF-8", "schema not valid", "fixed too large"],
 )
 def test_a_fault_of_the_key_is_kept_with_the_event(key: bytes) -> None:
     """A key that cannot be decoded harms only a route that reads it. Kills: a record refused for an unused key."""
     found = _keyed(key).key
     assert found is not None
     assert found.fault
+
+
+@pytest.mark.parametrize(
+    "header",
+    [("__key_schema_id", None), ("apicurio.key.contentId", b""), ("apicurio.key.globalId", b"\0\0\0\0\0\0\0\1")],
+)
+def test_a_key_whose_header_names_no_schema_is_no_text(header: tuple[str, bytes | None]) -> None:
+    """The key is Avro, so it is never sent as text. Kills: a length byte and the text behind it sent as an id."""
+    found = _keyed(b"\x04ab", [header]).key
+    assert found is not None
+    assert header[0] in (found.fault or "")

@@ -358,6 +358,14 @@ FIXED = {"type": "fixed", "name": "F", "size": 2}
 def test_an_invalid_logical_type_is_ignored(tree: Any) -> None:
     """The specification: ignore a logical type that is unknown or invalid. Kills: a schema refused whole for it."""
     assert logical_type(tree) is None
+
+
+@pytest.mark.parametrize("size", [3, 1900, 10**12])
+def test_a_decimal_may_be_on_a_fixed_of_any_size(size: int) -> None:
+    """Its most digits are known without the number. Kills: a schema refused, or a loop blocked, for a large fixed."""
+    tree = {"type": "fixed", "name": "F", "size": size, "logicalType": "decimal", "precision": 6, "scale": 2}
+    assert logical_type(tree) == LogicalType("decimal", 2)
+    assert logical_type({**tree, "size": 2}) is None
     assert callable(reader_of(tree))
 
 

@@ -65,9 +65,9 @@ class FakeClient:
         found: RegistrySchema = await self._answer(guid)
         return found
 
-    async def get_version(self, subject_name: str, version: int) -> RegisteredSchema:
+    async def get_version(self, subject_name: str, version: int, deleted: bool = False) -> RegisteredSchema:
         """Answer for a subject's version."""
-        schema = await self._answer((subject_name, version))
+        schema = await self._answer((subject_name, version, "deleted") if deleted else (subject_name, version))
         return RegisteredSchema(subject=subject_name, version=version, schema_id=1, guid=None, schema=schema)
 
     async def clear_caches(self) -> None:
@@ -150,6 +150,15 @@ async def test_references_are_resolved_through_each_other() -> None:
         }
     )
     assert (await bench.settle(_record(1))).datum == {"b": {"c": {"n": 1}}}
+
+
+async def test_a_reference_that_was_soft_deleted_is_still_read() -> None:
+    """Records outlive the subject that their schema refers to. Kills: every destination held for a deleted subject."""
+    inner = json.dumps({"type": "record", "name": "a.B", "fields": [{"name": "n", "type": "int"}]})
+    outer = json.dumps({"type": "record", "name": "a.A", "fields": [{"name": "b", "type": "a.B"}]})
+    bench = Bench({1: _avro(outer, SchemaReference("a.B", "b", 1)), ("b", 1, "deleted"): _avro(inner)})
+    bench.client.answers["b", 1] = SchemaRegistryError(404, 40401, "Subject 'b' not found")
+    assert (await bench.settle(_record(1))).datum == {"b": {"n": 1}}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from connector.codec.schemas import (
     SchemaFault,
     all_types,
     load_contracts,
+    load_schema_files,
     read_schema,
     without_logical_types,
 )
@@ -113,6 +114,13 @@ def test_references_are_filled_in_and_the_fingerprint_is_the_whole_schemas() -> 
 def test_the_fingerprint_is_the_specifications() -> None:
     """Avro's specification gives the CRC-64 of `"int"`: 7275d51a3f395c8f, in single-object encoding little-endian."""
     assert read_schema('"int"').fingerprint == bytes.fromhex("8f5c393f1ad57572")
+
+
+def test_a_schema_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Editors on Windows write it. Kills: a start refused for a good schema."""
+    file = tmp_path / "a.avsc"
+    file.write_text('{"type": "record", "name": "a.A", "fields": []}', "utf-8-sig")
+    assert [schema.name for schema in load_schema_files([file])] == ["a.A"]
 
 
 def test_logical_types_are_taken_out_everywhere() -> None:

@@ -74,6 +74,20 @@ async def test_a_packed_answer_is_unpacked() -> None:
         assert (answer.body, answer.headers["x-request-id"]) == (b'{"code": 0}', "r1")
 
 
+@pytest.mark.parametrize(
+    ("coding", "body"), [(b"utf-8", b'{"code": 0}'), (b"gzip", gzip.compress(b'{"code": 0}') + bytes(8))]
+)
+async def test_a_coding_that_is_none_and_zeros_after_gzip_hide_no_answer(coding: bytes, body: bytes) -> None:
+    """Kills: an acceptance taken for an unknown outcome, and its events sent again for ever."""
+
+    async def odd(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(body, extra=b"Content-Encoding: " + coding + b"\r\n")
+
+    async with serving(odd) as server, transport() as made:
+        assert (await made.send(post(server), 10.0)).body == b'{"code": 0}'
+
+
 @pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1, 3_000_000])
 async def test_a_body_arrives_whole_and_with_its_length(size: int) -> None:
     """The body goes out byte for byte under a Content-Length, also above the size of one write."""

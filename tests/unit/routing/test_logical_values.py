@@ -92,6 +92,13 @@ def test_a_decimal_has_every_digit_that_was_written(unscaled: int, scale: int) -
     assert int("".join(map(str, found.as_tuple().digits))) * (-1 if unscaled < 0 else 1) == unscaled
 
 
+@pytest.mark.parametrize("kind", ["string", "long", "millis", "any"])
+@pytest.mark.parametrize("decimal", [value("decimal", b"\x7f" * 2500, 2), value("decimal", b"\x05", 10**9)])
+def test_a_decimal_of_thousands_of_digits_is_refused(kind: str, decimal: LogicalValue) -> None:
+    """Kills: a ValueError of Python's own limit; a text of a gigabyte, or seconds of work, for one byte of payload."""
+    assert result(kind, decimal) == "<decimal>"
+
+
 @pytest.mark.parametrize("kind", ["string", "long", "boolean", "millis", "seconds", "any", "map", "strings"])
 @given(
     st.sampled_from(["date", "time-millis", "time-micros", "timestamp-millis", "local-timestamp-nanos"]), st.integers()

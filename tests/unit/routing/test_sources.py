@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pydantic import TypeAdapter
 
 from connector.config.routes import CelSource, ConstSource, JsonSource, ListSource, MapSource, PathSource, Source
@@ -124,6 +125,14 @@ def test_what_is_wrong_inside_a_map_names_its_key() -> None:
     record = Record("orders", 0, 7, -1, None, b"", [("bad", b"\xff")])
     with pytest.raises(Unfit, match="outer: inner: the header is not UTF-8 text"):
         source.get(Event("x", {}), record)
+
+
+@pytest.mark.parametrize("key", [b"\0\0\0\x2a", b"\0", b"\x03\0abcd"])
+def test_a_key_with_zero_bytes_is_no_text(key: bytes) -> None:
+    """Serializers of numbers write such keys, and they are UTF-8. Kills: control characters sent as an id."""
+    with pytest.raises(Unfit) as caught:
+        compiled("$key").get(Event("a", {}), replace(RECORD, key=key))
+    assert caught.value.rule == "key"
 
 
 def test_a_base_that_is_no_map_refuses() -> None:

@@ -314,6 +314,20 @@ def test_errors_are_read_wherever_they_are(wrap: Any) -> None:
         assert verdict.code == "3001"
 
 
+@pytest.mark.parametrize("body", [{"error": None, "code": 2003, "message": "m"}, {"code": 2003}])
+def test_half_an_error_at_top_level_is_an_error(body: Any) -> None:
+    """Kills: a whole destination held as if the credential were wrong, for an interface that is not enabled."""
+    verdict = read(403, body, status("a"))
+    assert isinstance(verdict, Misconfigured)
+    assert (verdict.code, verdict.scope) == ("2003", "status")
+
+
+def test_a_code_of_zero_is_no_error() -> None:
+    """A gateway adds its own `code` and `message`. Kills: an answered question that is refused with code 0."""
+    found = data(read(200, {"code": 0, "message": "success", "a": {"status": 1}}, status("a")))
+    assert found[0]["answer"] == {"a": 1}
+
+
 def test_a_refused_status_interface_holds_the_endpoint() -> None:
     """2003 is about the interface and not about one push and day.
 
