@@ -6,7 +6,7 @@ SEEDS ?= 20000
 FUZZ_SECONDS ?= 60
 FUZZ_EXAMPLES ?= 5000
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test soak mutants faults fuzz cluster check format tools bench docs site wheel lock audit sbom clean
+.PHONY: help setup demo fast test soak mutants faults fuzz check format tools bench docs screenshots site wheel lock audit sbom clean
 .SILENT:
 
 help:  ## Show this list
@@ -60,6 +60,10 @@ docs: .venv/.compiled  ## Update the parts of documents and chart that are gener
 	$(BIN)/python -m tools.reference
 	$(BIN)/python -m tools.chart
 	$(BIN)/python -m tools.log_events
+
+screenshots: .venv/.compiled  ## Take the console's pictures for docs/console-states.md again (needs Chromium and a Chinese font; 2 minutes)
+	$(BIN)/python -m tests.e2e.test_console_screenshots
+	SCREENSHOTS=write $(BIN)/python -m pytest -n 0 tests/e2e/test_console_screenshots.py
 
 site: .venv/.site  ## Build the documents as a site into build/site (half a minute; ARGS=serve to look at it while you write)
 	$(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)

@@ -24,7 +24,7 @@ CAUSES: Final = {
     ),
     "route": Advice(
         "No route names a destination for the event, or a field could not be mapped.",
-        "Correct routes or destinations in the configuration, restart the members, then replay.",
+        "Correct routes in the configuration, run connector reload (a new destination needs a restart), then replay.",
     ),
     "invalid": Advice(
         "The event breaks a rule that the vendor documents. It was never sent.",
@@ -69,13 +69,13 @@ OTHER_CAUSE: Final = Advice(
 _HELD: Final = {
     "misconfigured": Advice(
         "The vendor refuses the account: a credential, key, address or permission is wrong.",
-        "Correct the credential or the permission. A secret from a file is read again at the next probe; any other "
-        "change needs a restart. Records wait uncommitted, none is lost.",
+        "Correct the credential or the permission, then have the configuration read again. A secret from a file is "
+        "read at each probe anyway. Records wait uncommitted, none is lost.",
     ),
     "outage": Advice(
         "The vendor does not answer as it documents.",
-        "Check the vendor's status page or call the vendor. The destination is probed and resumes by itself. Records "
-        "wait, none is lost.",
+        "Check the vendor's status page or call the vendor. The destination is probed and resumes by itself; the "
+        "command probes it at once. Records wait, none is lost.",
     ),
     "storm": Advice(
         "Far more records than usual are refused, so a setting is more likely wrong than the records.",
@@ -91,7 +91,12 @@ _HELD: Final = {
         "Release it when the reason no longer applies.",
     ),
 }
-_RELEASED_BY_HAND: Final = ("operator", "storm")
+_COMMANDS: Final = {
+    "operator": "connector release {name}",
+    "storm": "connector release {name}",
+    "misconfigured": "connector reload",
+    "outage": "connector probe {name}",
+}
 
 
 def for_destination(destination: DestinationView, unreachable: int) -> Advice:
@@ -120,8 +125,8 @@ def for_destination(destination: DestinationView, unreachable: int) -> Advice:
 def for_hold(name: str, cause: str | None) -> Advice:
     """Return what a hold of a destination means."""
     advice = _HELD.get(cause or "", Advice("It is held.", "Read the message."))
-    command = f"connector release {name}" if cause in _RELEASED_BY_HAND else None
-    return Advice(advice.meaning, advice.action, command)
+    command = _COMMANDS.get(cause or "")
+    return Advice(advice.meaning, advice.action, command and command.format(name=name))
 
 
 def for_cause(cause: str) -> Advice:

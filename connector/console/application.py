@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -21,7 +21,8 @@ from connector.console.security import HEADERS, Handler, caller, demand_token
 from connector.console.state import ConsolePorts, ConsoleState
 from connector.console.timeline import DAY, read_events
 from connector.errors import ConnectorError, StartupError
-from connector.listener import Listener
+from connector.tasks import restarted
+from connector.telemetry.listener import Listener
 from connector.vendors import code_meaning
 
 EVENTS_SECONDS: Final = 60.0
@@ -72,9 +73,11 @@ class Console:
             raise StartupError(f"console.port: {self._host}:{self._wanted} {why}") from error
         self._listener = listener
         state.feed.start()
-        self._tasks = [asyncio.create_task(state.sampler.run(), name="console-sampler")]
-        if state.ports.past_events is not None:
-            self._tasks.append(asyncio.create_task(self._read_events(state.ports.past_events), name="console-events"))
+        work: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"console-sampler": state.sampler.run}
+        if (past := state.ports.past_events) is not None:
+            work["console-events"] = lambda: self._read_events(past)
+        clock = self._state.clock
+        self._tasks = [asyncio.create_task(restarted(each, name, clock), name=name) for name, each in work.items()]
 
     async def stop(self) -> None:
         """Close the port, stop running actions, and close the topic."""

@@ -21,6 +21,7 @@ from connector.console.queries import LIST, address
 from connector.dead_letters.export import Format
 from connector.dead_letters.replay import Kept, Order, ReplayService, Step
 from connector.errors import ConnectorError
+from connector.tasks import place_of
 
 Action = Literal["recheck", "replay", "discard", "export"]
 State = Literal["running", "done", "failed", "stopped"]
@@ -200,6 +201,8 @@ class Jobs:
             self.end(job, "stopped", "stopped by hand; what was committed before stays committed")
         except ConnectorError as error:
             self.end(job, "failed", str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the page must not show a job that runs for ever
+            self.end(job, "failed", f"unexpected {place_of(error)}: a fault of the connector, please report it")
         else:
             self.end(job, "done")
 

@@ -287,9 +287,9 @@ class Lane:
         if self._retried and (batch := self._take_ready(allowed) or self._take_open(now, allowed)) is not None:
             self._retried = False
             return batch
-        batch = self._take_waiting(now, allowed)
+        batch = self._take_waiting(now, allowed) if self._waiting else None
         self._retried = batch is not None
-        return batch or self._take_ready(allowed) or self._take_open(now, allowed)
+        return batch or (self._take_ready(allowed) if self._ready else None) or self._take_open(now, allowed)
 
     def _take_waiting(self, now: float, allowed: Allowed) -> Batch | None:
         skipped = []

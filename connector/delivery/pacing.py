@@ -182,10 +182,12 @@ class LearnedLimits:
         self._now = now
         self.learned: Recent[Hashable, _Learned] = Recent(_GROUPS)
         """By group; empty while the documented limits hold."""
+        self.taught = False
+        """Whether any limit was ever learned; seldom one is."""
 
     def of(self, group: Hashable) -> Limits:
         """Return the vendor's limits, or the smaller ones that its answers have taught."""
-        learned = self.learned.get(group)
+        learned = self.learned.get(group) if self.taught else None
         documented = self._documented(group)
         if learned is None:
             return documented
@@ -220,6 +222,7 @@ class LearnedLimits:
         interval = RAISE_AFTER if before is None else before.interval
         if before is not None and before.raised:
             interval = min(RAISE_AT_MOST, interval * 2)
+        self.taught = True
         self.learned.put(batch.group, _Learned(limits, self._now() + interval, interval))
         return weight, size
 

@@ -13,7 +13,7 @@ from connector.errors import TransportError
 from connector.pipeline.batching import Batch, Delivery
 from connector.telemetry.logs import sample
 from connector.vendors.answers import sent_at
-from connector.vendors.base import VERDICTS, Dropping, Request, Response, Retry, Timed, Vendor, Verdict
+from connector.vendors.base import VERDICTS, Accepted, Dropping, Request, Response, Retry, Timed, Vendor, Verdict
 
 log = structlog.get_logger()
 
@@ -124,7 +124,8 @@ class Requests:
                 verdict = vendor.read(response, batch.group, items, batch.asked)
                 if self._destination.settings.codes:
                     verdict = apply_codes(self._destination.settings.codes, verdict, response)
-                verdict = explain_code(self._destination.settings.vendor, verdict)
+                if not isinstance(verdict, Accepted):
+                    verdict = explain_code(self._destination.settings.vendor, verdict)
                 self._time.add("deliver", clock.now() - answered)
             # A span ends also where sending is cancelled, and then without a verdict.
             ended = verdict

@@ -226,7 +226,7 @@ class Worker:
             if batch is None:
                 return self._idle_for(now)
             # Closed by larger limits than the vendor was found to take since.
-            if self._destination.limits.learned:
+            if self._destination.limits.taught:
                 batch = self._fit(batch)
             self._destination.bucket.take(now)
             if self._waits_since is not None:

@@ -158,6 +158,8 @@ async def _settled(stage: _Stage, count: int) -> bool:
         if sum(each["watermark"] or 0 for each in status["partitions"] if each["topic"] in own) >= count:
             return True
         await asyncio.wait([stage.connector], timeout=_TICK)
+    if stage.connector.done():
+        stage.connector.result()
     return False
 
 

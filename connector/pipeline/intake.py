@@ -284,6 +284,7 @@ class Intake:
     def _prepare_again(self, destination: str, tracker: PartitionTracker, records: list[Record]) -> list[Record]:
         """Prepare records for one destination only: the others have them, or have had them."""
         routes, cluster_id = self._services.routes, self._services.cluster_id
+        run = Run(self._services, self._legs)
         known: list[tuple[Record, Routed]] = []
         unknown: list[Record] = []
         for record, outcome in zip(records, self._decoded(records), strict=True):
@@ -295,10 +296,11 @@ class Intake:
                 if isinstance(outcome, Refusal):
                     raise outcome
                 routed = routes.route(outcome, record, cluster_id)
+                if not any(delivery.destination == destination for delivery in routed):
+                    run.reroute(tracker, destination, record, routed)
                 known += [(record, delivery) for delivery in routed if delivery.destination == destination]
             except Refusal as refusal:
                 known.append((record, Routed(destination, refusal, position_identity(cluster_id, record))))
-        run = Run(self._services, self._legs)
         run.prepare_again(tracker, destination, known)
         run.offer()
         return unknown
@@ -672,6 +674,16 @@ class Run:
         """Prepare for one destination what was routed to it before and still needs its outcome there."""
         leg = self._legs[destination]
         self._add(leg, tracker, [(record, delivery, tracker.left(record.offset) or 0) for record, delivery in routed])
+
+    def reroute(self, tracker: PartitionTracker, destination: str, record: Record, routed: Sequence[Routed]) -> None:
+        """Prepare a record for where it goes now: by new routes no longer to the destination that it waited for."""
+        legs = {delivery.destination: delivery for delivery in routed if delivery.destination in self._legs}
+        mask = sum([self._legs[name].bit for name in legs])
+        new = tracker.reroute(record.offset, self._legs[destination].bit, mask)
+        if not new:
+            self._services.metrics.records_skipped.labels("unrouted").inc()
+        for name, delivery in legs.items():
+            self._add(self._legs[name], tracker, [(record, delivery, new)])
 
     def _add(self, leg: Leg, tracker: PartitionTracker, run: Iterable[tuple[Record, Routed, int]]) -> None:
         """Prepare one partition's deliveries for one destination."""

@@ -220,6 +220,19 @@ class PartitionTracker:
                 self.finish((offset,), WHOLE)
         return masks
 
+    def reroute(self, offset: int, bit: int, mask: int) -> int:
+        """State that a record no longer goes to one destination (`bit`), but to those of `mask`.
+
+        Returns those to which it did not go before: they are delivered to now.
+        """
+        left = self._pending.get(offset, 0)
+        new = mask & ~left & ~self.partial.get(offset, 0)
+        if new:
+            self._pending[offset] = left | new
+            self._widen(left | new, 1)
+        self.finish((offset,), bit)
+        return new
+
     def finish(self, offsets: Sequence[int], bit: int) -> None:
         """Note the outcomes of deliveries to one destination. Late work of a closed epoch changes nothing."""
         # Why not count it anyway? Another member has the partition and sends the record itself. What is noted here

@@ -264,11 +264,14 @@ class Runner:
         return self._source.ends().get(partition)
 
     def status(self) -> list[PartitionStatus]:
-        """Return the assigned partitions."""
+        """Return the assigned partitions; a map counts as full where what storms have set aside stops intake."""
         return [
-            PartitionStatus(topic, partition, tracker.watermark, tracker.position, self._rooms[topic, partition].used)
-            for (topic, partition), tracker in sorted(self._trackers.items())
+            PartitionStatus(*partition, tracker.watermark, tracker.position, self._used(partition))
+            for partition, tracker in sorted(self._trackers.items())
         ]
+
+    def _used(self, partition: TopicPartition) -> float:
+        return 1.0 if partition in self._logged_full else self._rooms[partition].used
 
     def backlog(self) -> dict[TopicPartition, int]:
         """Return how many records of each partition are not done: those finished above the watermark are."""

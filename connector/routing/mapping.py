@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from connector.config.errors import suggest
-from connector.config.routes import Source
+from connector.config.routes import PathSource, Source
 from connector.errors import ConfigFault, Refusal
 from connector.records import Event, Record
-from connector.routing.conversions import Converter, Unfit, converter
+from connector.routing.conversions import Converter, Unfit, Unit, converter, to_string
 from connector.routing.paths import SchemaTree
 from connector.routing.schema_types import never_equal, unfit
 from connector.routing.sources import Getter, SourceCompiler, Value, json_text
@@ -78,6 +78,7 @@ def compile_mapping(
             continue
         try:
             _check(value, wanted[name])
+            _check_default(source, wanted[name], value.unit)
             if value.constant:
                 template[name] = _constant(value, name, wanted[name], contract)
             else:
@@ -103,6 +104,16 @@ def _check(value: Value, wanted: FieldKind) -> None:
     reason = None if value.constant else unfit(value.nodes, wanted.type)
     if reason is not None:
         raise ValueError(f"{value.text} can never be this field: {reason}")
+
+
+def _check_default(source: Source, wanted: FieldKind, unit: Unit | None) -> None:
+    """Raise `ValueError` for a default that the field cannot be; a default that becomes a hash is text."""
+    if not isinstance(source, PathSource) or source.default is None or source.hash is not None:
+        return
+    try:
+        converter(wanted.type, unit)(source.default if source.case is None else to_string(source.default))
+    except Unfit as fault:
+        raise ValueError(f"the default cannot be a {wanted.type}: {fault.why}") from None
 
 
 def _constant(value: Value, name: str, wanted: FieldKind, contract: SchemaTree | None) -> Any:

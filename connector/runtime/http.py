@@ -35,10 +35,10 @@ from aiohttp import HttpVersion11, web
 from pydantic import SecretStr
 
 from connector.errors import StartupError
-from connector.listener import Listener
 from connector.records import Position
 from connector.runtime.member import Check, Member
 from connector.telemetry import logs
+from connector.telemetry.listener import Listener
 from connector.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _DIRECT: Final = frozenset(

@@ -110,15 +110,24 @@ class Members:
     def __init__(self) -> None:
         self.destinations: dict[str, dict[str, Any]] = {}
         self.reasons: list[str] = []
+        self.events: list[dict[str, Any]] = []
+        self.partitions: list[dict[str, Any]] = OWNED
         self.metrics = ""
         members = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status = {"destinations": members.destinations, "partitions": OWNED, "group": GROUP, "version": "0"}
+                status = {
+                    "destinations": members.destinations,
+                    "partitions": members.partitions,
+                    "group": GROUP,
+                    "version": "0.1.0",
+                }
                 body = members.metrics.encode()
                 if self.path == "/status":
                     body = json.dumps(status).encode()
+                elif self.path.startswith("/events"):
+                    body = json.dumps({"events": members.events}).encode()
                 elif self.path == "/readyz":
                     body = json.dumps({"ok": not members.reasons, "reasons": members.reasons}).encode()
                 self.send_response(200)

@@ -359,15 +359,18 @@ def test_whole_numbers_stay_whole(rendered: dict[str, list[Manifest]]) -> None:
 
 
 def test_configuration_change_rolls_the_pods(tmp_path: Path) -> None:
-    """The pods' checksum changes with the configuration and with nothing else."""
-    sums = []
-    for number, (level, replicas) in enumerate([("info", 1), ("info", 2), ("debug", 1)]):
-        file = tmp_path / f"{number}.yaml"
-        file.write_text(json.dumps({"replicaCount": replicas, "config": _config("log", level=level)}), encoding="utf-8")
+    """The pods' checksum changes with what needs a restart, and with nothing else."""
+
+    def checksum(replicas: int = 1, *, watch: bool = True, **log: str) -> str:
+        file = tmp_path / "values.yaml"
+        config = {**_config("log", **log), "reload": {"watch": watch}}
+        file.write_text(json.dumps({"replicaCount": replicas, "config": config}), encoding="utf-8")
         (workload,) = workloads(render(file))
-        sums.append(workload["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
-    assert sums[0] == sums[1]
-    assert sums[0] != sums[2]
+        return str(workload["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
+
+    assert checksum() == checksum(2) == checksum(level="debug")
+    assert checksum() != checksum(format="console")
+    assert checksum(watch=False) != checksum(watch=False, level="debug")
 
 
 def test_notes_name_the_next_steps(tmp_path: Path) -> None:

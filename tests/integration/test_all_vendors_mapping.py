@@ -160,7 +160,7 @@ def test_a_schema_of_ones_own_is_mapped_and_fans_out(unrouted: str, job: Job, re
         assert {dead_letter.key for dead_letter in dead_letters} == (
             set() if unrouted == "skip" else {f"k{number}".encode() for number in lost}
         )
-        assert {dead_letter.own["dlq-code"] for dead_letter in dead_letters} <= {"route.unrouted"}
+        assert {dead_letter.own["dlq-code"] for dead_letter in dead_letters} <= {"route.unmet"}
 
 
 def _check(vendors: Accounts) -> None:

@@ -34,7 +34,6 @@ FLOORS = (
     "tasks",
     "recent",
     "clock",
-    "listener",
     "errors",
 )
 """Packages and top-level modules from the top floor down. Each imports only from the floors below it."""
@@ -163,7 +162,7 @@ def test_vendors_import_values_and_settings_only(name: str) -> None:
         (
             "aiohttp",
             (
-                "connector.listener",
+                "connector.telemetry.listener",
                 "connector.delivery.exchange",
                 "connector.delivery.transport",
                 "connector.runtime.http",

@@ -75,7 +75,7 @@ SCAFFOLDING = {
     "README.md",
     "connector/cli/init.py",
     "connector/operations/scaffold.py",
-    "docs/decisions/0030-commands-mapping-tests.md",
+    "docs/decisions/0022-mapping-tests.md",
     "docs/tutorial.md",
     "tests/unit/cli/test_init.py",
 }

@@ -17,7 +17,7 @@ from connector.console.application import Console
 from connector.console.security import HEADERS, SignInGuard, demand_token, host_allowed
 from connector.dead_letters.replay import Order, Step
 from connector.errors import StartupError
-from connector.listener import most_connections
+from connector.telemetry.listener import most_connections
 from tests.unit.console.console_site import Site, running
 from tests.unit.dead_letters.test_dead_letter_reader import dead
 

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from connector.errors import ConnectorError
-from connector.records import DeadLetter, Item
+from connector.records import DeadLetter, Event, Item
+from connector.testing.loop import run_virtual
 from connector.vendors.base import VendorEvent
 from tests.unit.delivery.delivery_rig import ModelVendor, played
 from tests.unit.pipeline.pipeline_rig import ModelSource, PipelineRig
@@ -367,3 +369,64 @@ async def test_parked_records_go_on_only_as_far_as_there_is_room() -> None:
                     rig.to[name].fly(one, 0.01)
     for name in "def":
         assert [offset for _, offset in rig.to[name].taken] == list(range(300))
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.parametrize("to", ["d", "e", ""])
+def test_a_record_read_again_goes_where_new_routes_send_it(to: str) -> None:
+    """What a storm had set aside for `d` is read again after a reload: it goes there, to `e` instead, or is skipped.
+
+    Kills: a record that waits for ever for a destination to which it no longer goes, and blocks its partition.
+    """
+
+    async def play() -> None:
+        rig = PipelineRig(filled(b"d", b"e"), names="de", latency=None)
+        async with rig.running():
+            await rig.until(lambda: rig.to["d"].waiting and rig.to["e"].waiting)
+            rig.to["e"].send()
+            (aside,) = rig.to["d"].waiting
+            rig.to["d"].waiting.clear()
+            rig.budget.release(aside.charge)
+            new = Event("model.Event", {"to": to, "n": 0})
+            route = rig.intake._services.routes.route
+            rig.intake._services.routes.route = lambda _event, *more: route(new, *more)  # type: ignore[method-assign]
+            assert rig.intake.take_again("d", [(aside.tracker, aside.record)]) == []
+            for destination in rig.to.values():
+                destination.send()
+            await rig.until(lambda: rig.source.committed.get(("t", 0)) == (2, ""))
+        assert [(0, 0) in rig.to[name].done for name in "de"] == [to == "d", to == "e"]
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P12")
+@pytest.mark.parametrize("ends_by", ["release", "probe"])
+def test_a_storm_that_fills_a_partition_pauses_it_alone_and_says_so(ends_by: str) -> None:
+    """Positions set aside take at most half of the buffer's size; status and log say so; its end resumes it.
+
+    Kills: positions without a bound; a partition that stands still, and nothing shows why; one that stays paused.
+    """
+
+    async def play() -> None:
+        source = ModelSource(2)
+        source.chunk = 50
+        source.produce(*[b"broken"] * 2000, partition=0)
+        rig = PipelineRig(source, budget=100_000, storm=10)
+        with capture_logs() as logged:
+            async with rig.running(0, 1):
+                await rig.until(lambda: source.paused == {("t", 0)})
+                aside = rig.storms["t"].status()[0].set_aside
+                assert 250 <= aside <= 320
+                assert [one.map_used for one in rig.runner.status()] == [1.0, 0.0]
+                source.produce(b"d", partition=1)
+                await rig.until(lambda: source.committed.get(("t", 1)) == (1, ""))
+                full = [line for line in logged if line["event"] == "storm.partition_full"]
+                assert [(line["topic"], line["partition"]) for line in full] == [("t", 0)]
+                rig.decoder.knows_all = True
+                if ends_by == "release":
+                    rig.storms["t"].release()
+                await rig.until(lambda: source.committed.get(("t", 0)) == (2000, ""))
+                assert source.paused == set()
+                assert [one.map_used for one in rig.runner.status()] == [0.0, 0.0]
+
+    played(play)()

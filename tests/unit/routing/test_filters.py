@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID, uuid5
 
 import pytest
 from msgspec.structs import replace
@@ -135,6 +136,15 @@ def test_a_sample_follows_the_events_own_id() -> None:
         event = Event(FOREIGN, DATUM | {"event_id": f"e-{number}"})
         once, again = (route(routes, event, replace(RECORD, offset=offset)) for offset in (1, 99))
         assert bool(once) is bool(again)
+
+
+def test_a_sample_is_the_same_in_every_process() -> None:
+    """The share is that of the dedup id's first 32 bits, so every member and every restart takes the same events."""
+    namespace = UUID("6f1e3b52-c0a6-524f-9a4b-1d5a7c2f9e10")
+    for number in range(40):
+        event = Event(FOREIGN, DATUM | {"event_id": f"e-{number}"})
+        taken = uuid5(namespace, f"id:e-{number}").int >> 96 < 0.3 * 2**32
+        assert bool(route([{**TAKE, "sample": 0.3, "id": "event_id"}], event)) is taken
 
 
 def test_what_a_dropping_sample_leaves_goes_on() -> None:

@@ -234,6 +234,7 @@ def test_a_value_that_does_not_fit_is_refused(field: str, entry: Any, datum: dic
         ({"cuid": 5}, "routes[0].fields.v.cuid: a whole number is not a valid source; write a dotted path"),
         ({"cuid": None}, "routes[0].fields.v.cuid: null is not a valid source"),
         ({"cuid": {"const": "x"}}, "routes[0].fields.v.cuid: the constant cannot be a long"),
+        ({"cuid": {"path": "a", "default": "x"}}, "routes[0].fields.v.cuid: the default cannot be a long"),
         ({"cuid": {"const": None}}, "routes[0].fields.v.cuid: a constant null has no effect"),
         ({"cuid": {"path": "a", "units": "s"}}, "routes[0].fields.v.cuid.units: unknown key; did you mean unit?"),
         ({"cuid": {"const": 1, "path": "a"}}, "routes[0].fields.v.cuid.path: unknown key"),

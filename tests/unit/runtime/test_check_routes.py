@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,9 @@ from confluent_kafka.schema_registry import Schema as RegistrySchema
 
 from connector.cli import main as cli
 from connector.codec.registry import Registry
-from connector.config.loader import Loaded, load
-from connector.errors import ConfigurationError
+from connector.config.loader import KafkaSettings, Loaded, load
+from connector.errors import ConfigurationError, StartupError
+from connector.kafka.topics import OwnTopic, TopicCheck
 from connector.runtime import checks
 from connector.vendors import kinds
 from tests.unit.codec.test_registry import FakeClient
@@ -199,3 +202,61 @@ def test_strict_turns_warnings_into_faults(
         assert "routes[0].where.phone: the text '!x' negates nothing; write {not: 'x'}" in shown
         assert "routes[0].fields.jiguang.randomId.key: the secret is in the file" in shown
         assert "in-the-file" not in shown
+
+
+class ModelTopics(TopicCheck):
+    """A cluster that has the topic that is read, and none of the connector's own; it counts what is created."""
+
+    def __init__(self, *, create_topics: bool) -> None:
+        client = {"bootstrap.servers": "h:1"}
+        self._settings = KafkaSettings(topics=["orders"], group_id="g", client=client, create_topics=create_topics)
+        self.created: list[str] = []
+
+    async def _metadata(self) -> Any:
+        return SimpleNamespace(topics={"orders": SimpleNamespace(partitions=[0])}, cluster_id="mock-cluster")
+
+    async def _configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        return {name: {} for name in names}
+
+    async def _create(self, missing: Sequence[OwnTopic], largest: int, partitions: int) -> None:
+        if not self._settings.create_topics:
+            raise StartupError("missing topics")
+        self.created += [topic.name for topic in missing]
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_check_creates_no_topic(*, create: bool) -> None:
+    """`check --online` asks for nothing to be created, and what a run would create is no fault."""
+    topics = ModelTopics(create_topics=create)
+    own = [OwnTopic("g.dead-letters", "dead-letter")]
+    if create:
+        asyncio.run(topics.check(["orders"], own, dry=True))
+        assert topics.created == []
+        asyncio.run(topics.check(["orders"], own))
+        assert topics.created == ["g.dead-letters"]
+    else:
+        with pytest.raises(StartupError, match="missing topics"):
+            asyncio.run(topics.check(["orders"], own, dry=True))
+
+
+def test_the_command_asks_for_no_topic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check --online` of a configuration that creates topics leaves that to `run`."""
+    topics = ModelTopics(create_topics=True)
+
+    async def nothing(*_: Any) -> Any:
+        return None
+
+    monkeypatch.setattr(ModelTopics, "__aenter__", nothing_but, raising=False)
+    monkeypatch.setattr(ModelTopics, "__aexit__", nothing, raising=False)
+    monkeypatch.setattr(topics, "wait", nothing)
+    monkeypatch.setattr(checks, "TopicCheck", lambda *_, **__: topics)
+    monkeypatch.setattr(checks, "_group_faults", lambda _settings: nothing_but([]))
+    monkeypatch.setattr(checks, "probe", nothing)
+    loaded = read(written(tmp_path, [{"schema": "com.shop.Order", "to": []}]))
+    assert asyncio.run(checks.check_online(loaded)) == []
+    assert topics.created == []
+
+
+async def nothing_but(value: Any) -> Any:
+    """Return the value."""
+    return value

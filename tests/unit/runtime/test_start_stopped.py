@@ -17,21 +17,20 @@ async def test_a_stop_ends_what_a_start_waits_for() -> None:
     """
     ended = []
 
-    async def works() -> str:
-        return "report"
-
-    async def waits() -> str:
+    async def waits() -> bool:
         try:
-            await asyncio.Event().wait()
-            return "never"
+            return await asyncio.Event().wait()
         finally:
             ended.append("cancelled")
 
     async def fails() -> None:
         raise StartupError("group g has running members")
 
+    async def works() -> str:
+        return "done"
+
     stop = asyncio.Event()
-    assert await _unless_stopped(works(), stop) == "report"
+    assert await _unless_stopped(works(), stop) == "done"
     with pytest.raises(StartupError):
         await _unless_stopped(fails(), stop)
     asyncio.get_running_loop().call_soon(stop.set)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from connector.listener import Listener, most_connections
+from connector.telemetry.listener import Listener, most_connections
 
 
 def application(gate: asyncio.Event | None = None) -> web.Application:
