@@ -13,7 +13,7 @@ from connector.console.formatting import moment
 from connector.console.index import PLACE, Query
 from connector.console.members import WaitingRecord
 from connector.dead_letters.export import FORMATS, Format
-from connector.dead_letters.filters import parse_where
+from connector.dead_letters.filters import epoch_millis, parse_where
 from connector.dead_letters.replay import MAX_REPLAYS, Edit, Order
 
 LIST: Final = "/dead-letters"
@@ -163,7 +163,7 @@ def _time(text: str | None, now: float, *, last: bool) -> int | None:
     except ValueError:
         raise ValueError("a time must be like 2026-11-20T02:14 (UTC), or a duration like 2h") from None
     given = given if given.tzinfo is not None else given.replace(tzinfo=UTC)
-    return int(given.timestamp()) * 1000 + given.microsecond // 1000 + (999 if last and not given.microsecond else 0)
+    return epoch_millis(given) + (999 if last and not given.microsecond else 0)
 
 
 def _duration(text: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Final
 
@@ -30,6 +30,7 @@ FIELDS: Final[Mapping[str, Callable[[ParsedDeadLetter], str | None]]] = {
 """The names of `--where`: the headers' names without `dlq-`; topic, partition and offset are the origin's."""
 HEADER: Final = "header."
 EVENT: Final = "event."
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +121,12 @@ def parse_time(option: str, text: str, now: int) -> int:
             f"{option} must be a duration such as 30m, 2h or 3d, or a time with its zone such as 2026-11-20T00:00:00Z; "
             f"not {text!r}"
         )
-    return int(moment.timestamp() * 1000)
+    return epoch_millis(moment)
+
+
+def epoch_millis(moment: datetime) -> int:
+    """Return a time with its zone as epoch milliseconds, rounded down.
+
+    In whole numbers: a product with a float is a millisecond too low for one time in some.
+    """
+    return (moment - _EPOCH) // timedelta(milliseconds=1)

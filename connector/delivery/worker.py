@@ -154,7 +154,7 @@ class Worker:
                 return skip
         place = Place(tracker, offset, destination_bit(tracker.destinations.index(self.name)))
         storms = self._destination.storms
-        return self._skips.want_later(place) if storms.take_out(place) or storms.is_probe(place) else None
+        return self._skips.want_later(place) if storms.take_out(place) or storms.is_read_again(place) else None
 
     def set_share(self, share: float) -> None:
         """Change which part of the group's rate limit is this member's."""

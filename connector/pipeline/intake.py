@@ -330,10 +330,11 @@ class Intake:
         """
         position = (tracker.topic, tracker.partition, offset)
         skip = self._skips.get(position) or Skip()
+        place, storms = Place(tracker, offset, WHOLE), self._services.storms[tracker.topic]
         record = self._take_parked(*position)
         if record is not None:
             self._skip(record, tracker, skip)
-        elif offset >= tracker.position or self._services.storms[tracker.topic].take_out(Place(tracker, offset, WHOLE)):
+        elif offset >= tracker.position or storms.take_out(place) or storms.is_read_again(place):
             self._skips[position] = skip
         return skip
 

@@ -91,6 +91,12 @@ class Rereader:
         self._tasks.start(self._read(destination, storms, places), "read again", None)
 
     async def _read(self, destination: str | None, storms: Storms, places: list[Place]) -> None:
+        try:
+            await self._take_again(destination, storms, places)
+        finally:
+            storms.was_read()
+
+    async def _take_again(self, destination: str | None, storms: Storms, places: list[Place]) -> None:
         wanted = sorted({place.position: place for place in places if place.pending}.items())
         try:
             records = await self._reader.read_again([position for position, _ in wanted])

@@ -192,6 +192,7 @@ class Storms:
         self._storms: dict[Reason, _Storm] = {}
         self._past: Recent[Reason, tuple[int, float]] = Recent(_REASONS)
         self._let_go: deque[Place] = deque()
+        self._reading: frozenset[Place] = frozenset()
         self.quiet = True
         """Whether nothing was refused lately, so that no acceptance has to be counted."""
 
@@ -270,9 +271,13 @@ class Storms:
                 return True
         return place in self._let_go
 
-    def is_probe(self, place: Place) -> bool:
-        """Whether a record is a storm's probe now, perhaps not read again yet."""
-        return any(storm.probing == place for storm in self._storms.values())
+    def is_read_again(self, place: Place) -> bool:
+        """Whether a record is being read again now, because its storm is over or as a probe."""
+        return place in self._reading or any(storm.probing == place for storm in self._storms.values())
+
+    def was_read(self) -> None:
+        """Note that what `let_go` returned was taken in again, or put back."""
+        self._reading = frozenset()
 
     def forget(self) -> None:
         """Forget the records whose partition is leaving."""
@@ -304,6 +309,7 @@ class Storms:
         places = [self._let_go.popleft() for _ in range(min(most, len(self._let_go)))]
         for place in places:
             place.tracker.set_aside -= 1
+        self._reading = frozenset(places)
         return places
 
     def put_back(self, places: Iterable[Place]) -> None:

@@ -167,6 +167,45 @@ def test_discarded_dead_letters_are_hidden_and_exported_ones_are_whole(site: Sit
     tab.get_by_text("3 of 3 dead letters exported").wait_for()
 
 
+def test_dead_letters_are_found_by_header_event_field_text_and_time(site: Site, tab: Page) -> None:
+    """What is typed into the page's filters leaves exactly what matches, also several at once; masked is refused.
+
+    Kills: a filter that is dropped from the address, a list that shows everything while it is not searched yet.
+    """
+    now = time.time()
+    kinds = ((b"a", "/x", 30), (b"b", "/x", 30), (b"a", "/y", 30), (b"a", "/x", 9000))
+    for number, (trace, page, age) in enumerate(kinds, 96_000):
+        value = single_object(datum_bytes(event(number, properties={"page": page, "note": f"note-{number}-礼"})))
+        own: Any = {"value": value, "headers": (("trace", trace),), "failed_at": now - age}
+        site.add(stage.dead_letter(number, code="4193", **own))
+    everything = f"{site.url}/dead-letters?code=4193"
+    until_shown(tab, everything, "1 to 4 of 4")
+
+    def filtered(name: str, text: str, *wanted: int) -> None:
+        tab.locator(f"form.filters input[name={name}]").last.fill(text)
+        tab.get_by_role("button", name="Filter").click()
+        until_shown(tab, tab.url, f"1 to {len(wanted)} of {len(wanted)}")
+        keys = tab.locator("tbody td.key").all_inner_texts()
+        assert sorted(keys) == [f"user-{number}" for number in wanted]
+
+    filtered("where", "header.trace=a", 96_000, 96_002, 96_003)
+    filtered("where", "event.properties.page=/x", 96_000, 96_003)
+    filtered("until", stage.moment(3600)[:19], 96_003)
+    tab.goto(everything)
+    filtered("contains", "note-96002-礼", 96_002)
+    tab.goto(everything)
+    filtered("since", stage.moment(3600)[:19], 96_000, 96_001, 96_002)
+
+    sign_in(tab, site)
+    for name, text in (("where", "event.properties.page=/x"), ("where", "header.phone=1"), ("contains", "/x")):
+        tab.goto(f"{site.guarded}/dead-letters")
+        tab.locator(f"form.filters input[name={name}]").last.fill(text)
+        tab.get_by_role("button", name="Filter").click()
+        told = tab.locator("main").inner_text()
+        assert "cannot be searched for, because console.mask hides" in told
+        assert "user-96" not in told
+
+
 def test_a_payload_of_script_is_shown_and_never_run(site: Site, tab: Page) -> None:
     """Markup in a key, a header, a message, a code or an event stands on the page as text.
 

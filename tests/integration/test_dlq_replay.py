@@ -279,3 +279,31 @@ def test_a_second_replay_takes_over_and_the_first_says_so(job: Job, vendor: Vend
     assert 0 < replayed_later < 400
     assert len(told.splitlines()) + replayed_later == 400
     wait_for(lambda: _open(config) == {}, "all letters resolved")
+
+
+def test_two_replays_at_the_same_moment_send_nothing_twice(job: Job, vendor: Vendor) -> None:
+    """Whoever of the two is first, each dead letter is in the replay topic once, and a third replay finds the rest.
+
+    Kills: two that read the same open dead letters and both write them.
+    """
+    settings = job.settings(vendor.destination)
+    config = job.write(settings)
+    count = 120
+    value = [single_object(datum_bytes(event(number))) for number in range(count)]
+    write_dead_letters(job, [Told(n, value[n], "refused", "4103", DESTINATION, "jiguang") for n in range(count)])
+    command = [*COMMAND, "dlq", "replay", "-c", str(config), "--yes", "--json", "--rate", "60", "--all"]
+    pipes: Any = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as first, subprocess.Popen(command, **pipes) as second:
+        told = [process.communicate(timeout=WAIT_SECONDS) for process in (first, second)]
+        codes = [first.returncode, second.returncode]
+    assert 0 in codes, told
+    assert all(code == 0 or "another replay or discard" in error for code, (_, error) in zip(codes, told, strict=True))
+    claimed = Counter(json.loads(line)["id"] for out, _ in told for line in out.splitlines())
+    assert set(claimed.values()) == {1}
+    assert _replay(config) == (count - len(claimed), 0)
+    assert _open(config) == {}
+    member = job.start({**settings, "kafka": {**settings["kafka"], "start": "latest"}})
+    member.wait(lambda: len(vendor.accepted) >= count, "all replays")
+    member.wait(lambda: _backlog(job, config) == 0, "a replay topic that is read out")
+    assert vendor.cuids == Counter(FIRST_CUID + number for number in range(count))
+    assert member.stop() == 0

@@ -309,7 +309,7 @@ async def test_a_record_that_is_skipped_while_it_is_a_storms_probe_becomes_a_dea
         rig.offer(range(50))
         await rig.until(lambda: rig.set_aside == 45 and rig.budget.used == 0)
         await rig.until(lambda: storms.status()[0].next_probe is None and rig.worker.in_flight)
-        (probed,) = (n for n in range(50) if storms.is_probe(Place(rig.trackers[0], n, destination_bit(0))))
+        (probed,) = (n for n in range(50) if storms.is_read_again(Place(rig.trackers[0], n, destination_bit(0))))
         assert rig.worker.skip(rig.trackers[0], probed) is not None
         await rig.clock.sleep(5)
         skipped = [one.record.offset for one in rig.dead_letters.dead_letters if one.cause == "operator"]

@@ -302,3 +302,65 @@ async def test_a_record_that_a_destinations_storm_set_aside_is_skipped() -> None
         assert rig.causes[-1] == (6, "operator")
         assert rig.unfinished == 2
         assert rig.destination.buffer.bytes == rig.budget.used == 0
+
+
+@pytest.mark.promise("P1", "P5")
+@pytest.mark.parametrize("released", [False, True])
+def test_a_record_of_a_storm_that_is_being_read_again_is_skipped(*, released: bool) -> None:
+    """As a probe, or after the release, a record is away for its read: a skip at that moment holds too, and alone.
+
+    Kills: a skip that is promised and forgotten; a record that is dead-lettered for its storm's cause as well.
+    """
+
+    async def play() -> None:
+        rig = PipelineRig(filled(*[b"broken"] * 30, b"d"), storm=20)
+        async with rig.running():
+            await rig.until(lambda: rig.to["d"].done)
+            if released:
+                rig.source.read_positions.clear()
+                rig.storms["t"].release()
+            await rig.until(lambda: rig.source.read_positions)
+            assert (await skipper(rig).skip(at(10), None)).state == "skipped"
+            assert [each.record.offset for each in rig.written if each.cause == "operator"] == [10]
+            if not released:
+                assert rig.storms["t"].status()[0].set_aside == 19
+                rig.storms["t"].release()
+            await rig.until(lambda: rig.source.committed.get(("t", 0)) == (31, ""))
+        assert sorted(rig.dead_letter_offsets) == list(range(30))
+        assert rig.intake._skips == {}
+
+    played(play)()
+
+
+@pytest.mark.promise("P1", "P5")
+@pytest.mark.parametrize("mended", [False, True])
+def test_a_skip_inside_a_destinations_storm_holds_after_its_release(*, mended: bool) -> None:
+    """Skipped while set aside or while read again: one dead letter of the operator; the others have their own outcome.
+
+    Kills: a skip that the release forgets; a skipped record that is sent, or refused once more.
+    """
+
+    async def play() -> None:
+        rig = WorkerRig(storm={"share": 0.5, "records": 10})
+        async with rig.running():
+            rig.rereads = False
+            rig.refuse(range(12))
+            await rig.until(lambda: rig.unfinished == 7)
+            aside = asyncio.create_task(rig.skip(6))
+            await rig.clock.sleep(0.2)
+            if mended:
+                rig.invalid.clear()
+            assert rig.worker.release() == 6
+            places = rig.destination.storms.let_go(500)
+            away = asyncio.create_task(rig.skip(9))
+            await rig.clock.sleep(0.2)
+            for place in places:
+                rig.give_again(place)
+            assert [(await each).state for each in (aside, away)] == ["skipped", "skipped"]
+            await rig.done()
+        assert [offset for offset, cause in rig.causes if cause == "operator"] == [6, 9]
+        assert sorted(rig.transport.accepted) == ([5, 7, 8, 10, 11] if mended else [])
+        assert sorted(offset for offset, _ in rig.causes) == ([*range(5), 6, 9] if mended else list(range(12)))
+        assert rig.destination.buffer.bytes == rig.budget.used == 0
+
+    played(play)()
