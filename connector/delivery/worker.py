@@ -19,7 +19,7 @@ from connector.delivery.destination import Destination
 from connector.delivery.lane import Lane
 from connector.delivery.outcome import Outcomes
 from connector.delivery.request import Requests, Tracer, Transport
-from connector.delivery.states import Condition, Kind, Probe
+from connector.delivery.states import Kind, Probe, StateReport
 from connector.errors import ConnectorError, Refusal
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.offsets import PartitionTracker, destination_bit
@@ -161,7 +161,7 @@ class Worker:
         self._destination.bucket.set_share(share, self._clock.now())
         self._changed.set()
 
-    def condition(self) -> Condition:
+    def condition(self) -> StateReport:
         """Return the destination's state."""
         return self._destination.condition()
 
