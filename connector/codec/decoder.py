@@ -190,7 +190,7 @@ class Unreadable(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class UnionSchema:
     """A writer's schema that is a union at its top: several types of events in one topic."""
 
     branches: tuple[Writer | Unreadable, ...]
@@ -227,9 +227,9 @@ class Decoder:
         self._plain = dict(plain or {})
         self._as_json = frozenset(as_json)
         self._on_trouble = on_trouble
-        self._known: dict[SchemaKey, Writer | Choice | Unreadable] = {}
+        self._known: dict[SchemaKey, Writer | UnionSchema | Unreadable] = {}
         """The schemas that are known from the start; for ever."""
-        self._answers: Recent[SchemaKey, Writer | Choice | Unreadable] = Recent(_MOST_KNOWN, self._forget_prefixes)
+        self._answers: Recent[SchemaKey, Writer | UnionSchema | Unreadable] = Recent(_MOST_KNOWN, self._forget_prefixes)
         """What the registry has answered; any bytes after a zero look like an id, so there may be millions."""
         self._by_prefix: dict[bytes, Writer] = {}
         """What a value's first bytes are enough for: what is known, and the answers of the young generation."""
@@ -257,7 +257,7 @@ class Decoder:
         for key, found in list(self._known.items()):
             if isinstance(found, Writer):
                 self._know(key, self._writer(found.name, found.tree))
-            elif isinstance(found, Choice):
+            elif isinstance(found, UnionSchema):
                 self._know(key, self._choice(found.tree))
 
     def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
@@ -351,7 +351,7 @@ class Decoder:
         try:
             key, start = frame(record, self._plain)
             found = self._answer(key)
-            if isinstance(found, Choice):
+            if isinstance(found, UnionSchema):
                 found, _ = _chosen(found, record.value or b"", start, key)
         except Refusal:
             return None
@@ -402,23 +402,23 @@ class Decoder:
                 return writer, SINGLE_LENGTH
         key, start = frame(record, self._plain)
         found = self._answer(key)
-        if isinstance(found, Choice):
+        if isinstance(found, UnionSchema):
             return _chosen(found, value, start, key)
         if isinstance(found, Writer):
             self._know_prefix(key, found)
             return found, start
         raise self._no_schema(key, found)
 
-    def _answer(self, key: SchemaKey) -> Writer | Choice | Unreadable | None:
+    def _answer(self, key: SchemaKey) -> Writer | UnionSchema | Unreadable | None:
         """Return what is known of a schema, None where the registry has to be asked."""
         return self._known.get(key) or self._answers.get(key)
 
-    def _know(self, key: SchemaKey, found: Writer | Choice | Unreadable) -> None:
+    def _know(self, key: SchemaKey, found: Writer | UnionSchema | Unreadable) -> None:
         """Remember an answer of the registry."""
         self._answers.put(key, found)
         self._key_reads.pop(key)
 
-    def _know_prefix(self, key: SchemaKey, found: Writer | Choice | Unreadable) -> None:
+    def _know_prefix(self, key: SchemaKey, found: Writer | UnionSchema | Unreadable) -> None:
         if isinstance(found, Writer):
             if isinstance(key.value, int):
                 self._by_prefix[WIRE_MAGIC + key.value.to_bytes(4, "big")] = found
@@ -460,7 +460,7 @@ class Decoder:
         finally:
             self._tell(key, None)
 
-    async def _ask(self, registry: Registry, key: SchemaKey, began: float) -> Writer | Choice | Unreadable | None:
+    async def _ask(self, registry: Registry, key: SchemaKey, began: float) -> Writer | UnionSchema | Unreadable | None:
         """Return what the registry's answer means for the key, None if it has to be asked again."""
         try:
             if isinstance(key.value, int):
@@ -510,7 +510,7 @@ class Decoder:
                 _log.warning("registry.waiting", message=after)
             self._on_trouble(after)
 
-    def _found(self, schema: Schema) -> Writer | Choice | Unreadable:
+    def _found(self, schema: Schema) -> Writer | UnionSchema | Unreadable:
         """Return what decodes a schema's values: a record's, or those of the records in a top-level union."""
         if schema.name is not None:
             return self._writer(schema.name, schema.tree)
@@ -518,9 +518,9 @@ class Decoder:
             return Unreadable("decode.schema_mismatch", _NOT_A_RECORD, tree=schema.tree)
         return self._choice(schema.tree)
 
-    def _choice(self, tree: Any) -> Choice:
+    def _choice(self, tree: Any) -> UnionSchema:
         types = named_types(tree)
-        return Choice(tuple(self._branch(branch, types) for branch in tree), tree)
+        return UnionSchema(tuple(self._branch(branch, types) for branch in tree), tree)
 
     def _branch(self, branch: Any, types: Mapping[str, Any]) -> Writer | Unreadable:
         tree = self_contained(branch, types)
@@ -545,7 +545,7 @@ class Decoder:
         return Writer(name, read, tree)
 
 
-def _chosen(choice: Choice, value: bytes, start: int, key: SchemaKey) -> tuple[Writer, int]:
+def _chosen(choice: UnionSchema, value: bytes, start: int, key: SchemaKey) -> tuple[Writer, int]:
     """Return the record that a value of a top-level union is, and the index of its datum."""
     try:
         index, start = _BRANCH(value, start)

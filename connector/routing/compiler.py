@@ -16,7 +16,7 @@ from connector.config.loader import RouteSettings, Settings
 from connector.config.routes import CEL
 from connector.errors import ConfigFault, Refusal
 from connector.records import Event, Record
-from connector.routing.conditions import Condition, TopicPattern, compile_condition
+from connector.routing.conditions import CompiledCondition, TopicPattern, compile_condition
 from connector.routing.conversions import Unfit
 from connector.routing.expressions import Expressions, names_in, reads_whole_event
 from connector.routing.mapping import FieldMapping, compile_mapping
@@ -46,7 +46,7 @@ class CompiledRoute:
     index: int
     topics: TopicPattern | None
     schema: str | None
-    conditions: tuple[Condition, ...]
+    conditions: tuple[CompiledCondition, ...]
     legs: tuple[Leg, ...]
     identity: Value | None
     entity: bool
@@ -198,13 +198,13 @@ class _Compiler:
             self._fault(f"{path}.topics", "an empty list matches no topic; name topics, or leave it out to match all")
         return TopicPattern(route.topics)
 
-    def _conditions(self, path: str, route: RouteSettings, sources: SourceCompiler) -> Iterator[Condition]:
+    def _conditions(self, path: str, route: RouteSettings, sources: SourceCompiler) -> Iterator[CompiledCondition]:
         for text, wanted in route.where.items():
             where = f"{path}.where.{text}"
             if text == CEL and isinstance(wanted, str):
                 evaluate = self._try(where, self.expressions.compile, wanted, sources.schema)
                 if evaluate is not None:
-                    yield Condition(text, _truth(evaluate))
+                    yield CompiledCondition(text, _truth(evaluate))
                 continue
             value = self._try(where, sources.path, text)
             condition = None if value is None else self._try(where, compile_condition, value, wanted)
