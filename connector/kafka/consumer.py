@@ -97,7 +97,7 @@ class PollSize:
         self.records = max(1, min(MAX_RECORDS, 2 * self.records, affordable))
 
 
-class Listener(Protocol):
+class RebalanceListener(Protocol):
     """Receives assigned and revoked partitions. The callbacks run inside `poll` or `close`."""
 
     async def on_assign(self, partitions: Sequence[Assigned]) -> None:
@@ -157,7 +157,7 @@ class KafkaSource:
         self._fatal: str | None = None
         self._closed = True
 
-    async def start(self, listener: Listener) -> None:
+    async def start(self, listener: RebalanceListener) -> None:
         """Subscribe; partitions come in a later `poll`. Raises `StartupError` for properties unknown to librdkafka."""
         self._listener = listener
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="kafka")

@@ -9,7 +9,7 @@ import pytest
 
 from connector.delivery.states import DestinationState
 from connector.delivery.worker import Worker
-from connector.pipeline.skips import PATIENCE, Skipped, Skipper
+from connector.pipeline.skips import PATIENCE, Skipper, SkipResult
 from connector.records import DeadLetter, Position, TopicPartition
 from tests.unit.delivery.delivery_rig import OK, Behave, Call, Reply, Rig, played
 from tests.unit.pipeline.pipeline_rig import ModelSource, PipelineRig
@@ -48,7 +48,7 @@ class WorkerRig(Rig):
         """The partitions that are owned."""
         return frozenset(("t", number) for number in self.trackers)
 
-    async def skip(self, offset: int, destination: str | None = None) -> Skipped:
+    async def skip(self, offset: int, destination: str | None = None) -> SkipResult:
         """Skip a record."""
         workers: dict[str, Worker] = {"d": self.worker}
         hand = Skipper(cast("PipelineRig", self), cast("PipelineRig", None), workers, self.clock)  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ async def test_a_record_that_waits_for_its_schema_is_skipped_and_the_rest_goes_o
         await rig.clock.sleep(2)
         assert rig.source.committed["t", 0][0] == 1
         rig.dead_letters.gate.set()
-        assert await skipping == Skipped("skipped", "t[0]@1 is skipped: a dead letter with cause operator")
+        assert await skipping == SkipResult("skipped", "t[0]@1 is skipped: a dead letter with cause operator")
         assert rig.decoder.abandoned == ["lost"]
         await rig.until(lambda: rig.to["d"].done == [(0, 0), (0, 2)])
         rig.decoder.answer("lost")
@@ -192,7 +192,7 @@ async def test_a_record_that_makes_the_vendor_fail_is_skipped_with_its_history()
         await rig.until(lambda: rig.tracker().unfinished == 1)
         assert "waits alone" in str(rig.worker.condition().message)
         sent = len(rig.transport.calls)
-        assert await rig.skip(7) == Skipped("skipped", "t[0]@7 is skipped: a dead letter with cause operator for d")
+        assert await rig.skip(7) == SkipResult("skipped", "t[0]@7 is skipped: a dead letter with cause operator for d")
         assert rig.worker.condition().state is DestinationState.FLOWING
         assert (await rig.skip(7)).state == "refused"
         assert "already done" in (await rig.skip(3)).message
