@@ -261,9 +261,9 @@ class Decoder:
                 self._know(key, self._choice(found.tree))
 
     def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
-        """Return what became of each record: what `event` returns or raises.
+        """Return the outcome of each record: what `event` returns or raises.
 
-        The first ones that are what nearly all are go through compiled code at once.
+        The leading plain records, which are nearly all, go through compiled code in one call.
         """
         events = [] if self._plain else read_run(records, self._by_prefix, Event)
         decoded: list[Event | Refusal | SchemaUnavailable] = [*events]
@@ -410,7 +410,7 @@ class Decoder:
         raise self._no_schema(key, found)
 
     def _answer(self, key: SchemaKey) -> Writer | UnionSchema | Unreadable | None:
-        """Return what is known of a schema, None where the registry has to be asked."""
+        """Return the known answer for a schema, None where the registry has to be asked."""
         return self._known.get(key) or self._answers.get(key)
 
     def _know(self, key: SchemaKey, found: Writer | UnionSchema | Unreadable) -> None:
@@ -432,7 +432,7 @@ class Decoder:
             self._know_prefix(key, found)
 
     def _no_schema(self, key: SchemaKey, found: Unreadable | None) -> Refusal | SchemaUnavailable:
-        """Return what is raised for a key that no schema is known for."""
+        """Return the exception for a key without a known schema."""
         if found is not None and (found.until is None or self._clock.now() < found.until):
             return Refusal("decode", found.code, found.message)
         if key.kind == "fingerprint":
@@ -496,7 +496,7 @@ class Decoder:
         return Unreadable("decode.schema_unknown", message, now + _FORGET_SECONDS)
 
     def _tell(self, key: SchemaKey, message: str | None) -> None:
-        """Report a change of what is wrong with the registry, over all keys that are being resolved."""
+        """Report a change of the registry's trouble, over all keys that are being resolved."""
         before = next(iter(self._troubles.values()), None)
         if message is None:
             self._troubles.pop(key, None)

@@ -102,7 +102,7 @@ class AnswerSink(Protocol):
 
 
 class ReceiptSink(Protocol):
-    """Where it is written down what was delivered."""
+    """Where receipts of deliveries are written."""
 
     def note(self, receipt: Receipt) -> None:
         """Take a receipt over. Neither blocks nor raises: no delivery depends on it."""
@@ -215,7 +215,7 @@ class Destination:
         self.vendor = self._reload()
 
     def use(self, settings: DestinationSettings, vendor: Vendor) -> None:
-        """Go on with other settings of the same account; what holds it is probed at once, because they may mend it."""
+        """Use other settings of the same account. Holds are probed at once: the settings may fix the cause."""
         now, before = self.ports.clock.now(), self.settings
         self.settings, self.vendor = settings, vendor
         self.backoff.use(settings.retry)

@@ -125,7 +125,7 @@ class Action(Enum):
 
 
 class Transition(NamedTuple):
-    """One row of the table: what is done, and the phase after it."""
+    """One row of the table: the action, and the phase after it."""
 
     action: Action
     phase: HoldPhase
@@ -451,8 +451,8 @@ class ConditionLog:
         return True
 
 
-def _same(one: StateReport, other: StateReport) -> bool:
-    return _name(one) == _name(other)
+def _same(before: StateReport, after: StateReport) -> bool:
+    return _name(before) == _name(after)
 
 
 def _name(condition: StateReport) -> tuple[DestinationState, Cause | None, str | None]:

@@ -166,7 +166,7 @@ class Worker:
         return self._destination.condition()
 
     def stop(self) -> None:
-        """Start no further request; what is in flight goes on."""
+        """Start no further request; requests in flight continue."""
         self._stopping = True
         self._changed.set()
 
@@ -190,7 +190,7 @@ class Worker:
         return not late
 
     async def close(self) -> None:
-        """Cancel what is still in flight and close the connections."""
+        """Cancel requests in flight and close the connections."""
         self.stop()
         tasks = list(self._tasks)
         for task in tasks:

@@ -26,7 +26,7 @@ CAUSE: Final = "operator"
 CODE: Final = "operator.skip"
 MESSAGE: Final = "an operator skipped the record"
 PATIENCE: Final = 6.0
-"""Seconds in which a caller is told the end; what takes longer goes on without him."""
+"""Seconds that a caller waits for the result; what takes longer continues in the background."""
 _LOOK: Final = 0.05
 
 log = structlog.get_logger()
@@ -46,7 +46,7 @@ class Skip:
 
 
 class SkipResult(NamedTuple):
-    """What came of a request to skip a record: it is a dead letter, will be one, or cannot be; `message` says why."""
+    """The result of a request to skip a record: skipped, pending or refused; `message` says why."""
 
     state: Literal["skipped", "pending", "refused"]
     message: str

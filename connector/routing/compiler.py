@@ -67,7 +67,7 @@ class CompiledRoute:
         return (self.schema is None or self.schema == schema) and (self.topics is None or self.topics.matches(topic))
 
     def matches(self, event: Event, record: Record) -> bool:
-        """Whether every entry of `where` matches. Raises `Refusal` where that cannot be told."""
+        """Whether every entry of `where` matches. Raises `Refusal` where that cannot be determined."""
         return self.unmet(event, record) is None
 
     def unmet(self, event: Event, record: Record) -> str | None:
@@ -145,7 +145,7 @@ def _sources(routes: Iterable[RouteSettings]) -> Iterator[tuple[str, bool]]:
 
 
 class _Compiler:
-    """Compiles route by route and collects what is wrong, so that one start reports every fault."""
+    """Compiles route by route and collects all faults, so that one start reports every fault."""
 
     def __init__(self, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any]) -> None:
         self.destinations = destinations
@@ -154,7 +154,7 @@ class _Compiler:
         self.faults: list[ConfigFault] = []
 
     def route(self, index: int, route: RouteSettings) -> CompiledRoute:
-        """Return one compiled route; what is wrong with it goes to `faults`."""
+        """Return one compiled route; add its faults to `faults`."""
         path = f"routes[{index}]"
         self._check_schema_name(path, route)
         tree = self._tree(route.schema_name)
@@ -178,7 +178,7 @@ class _Compiler:
         self.faults.append(ConfigFault(path, message))
 
     def _try(self, path: str, compile_one: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a call returns; what is wrong with it goes to `faults`."""
+        """Return what a call returns; add its fault to `faults`."""
         try:
             return compile_one(*arguments)
         except ValueError as fault:

@@ -27,7 +27,7 @@ Test = Callable[[Any], bool]
 
 
 class CompiledCondition(NamedTuple):
-    """One entry of `where`: `met(event, record)` tells whether it holds, and raises `Unfit` where that is not known."""
+    """One entry of `where`: `met(event, record)` returns whether it holds, and raises `Unfit` if that is unknown."""
 
     text: str
     met: Callable[[Event, Record], bool]

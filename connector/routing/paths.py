@@ -27,7 +27,7 @@ _INDEX: Final = re.compile(r"\[([0-9]*)\]")
 
 
 def parse_path(text: str) -> tuple[Step, ...]:
-    """Return the steps of a path; none for `.`. Raises `ValueError` with what is allowed for any other text."""
+    """Return the steps of a path; none for `.`. Raises `ValueError` that names what is allowed."""
     if text == ".":
         return ()
     steps: list[Step] = []

@@ -235,7 +235,7 @@ async def _background(
     producer: KafkaProducer,
     stop: asyncio.Event,
 ) -> AsyncIterator[None]:
-    """Run what goes on beside the pipeline. Raises the exception of a task that failed; it has ended the run."""
+    """Run the pipeline's background tasks. Raises the exception of a task that failed; such a task ends the run."""
     clock, settings = SystemClock(), configuration.loaded.settings
     async with GroupMembership(settings.kafka) as groups:
 

@@ -95,7 +95,7 @@ class Member:
     ) -> None:
         """Note that the pipeline runs. `troubles` gives what keeps its source from Kafka, by topic or under None.
 
-        `is_refused` tells whether that is a refusal, which a person has to end.
+        `is_refused` says whether that is a refusal, which a person has to end.
         """
         self._troubles, self._is_refused = troubles, is_refused
         self._pipeline, self._dead_letters = pipeline, dead_letters
