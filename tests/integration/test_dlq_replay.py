@@ -71,7 +71,7 @@ def _open(config: Path, *arguments: str) -> dict[str, int]:
 @pytest.mark.promise("P13")
 @pytest.mark.timeout(180)
 def test_five_thousand_dead_letters_are_counted_and_each_replay_is_sent_once(job: Job) -> None:
-    """Stats and filters are right; a replay sends exactly its dead letters, once, also when run twice or killed half-way.
+    """Stats and filters are right; a replay sends each dead letter once, even if run twice or killed half-way.
 
     Kills: a resolution outside the replay's transaction, a reader or a run that takes what was never committed, a
     replayed record that goes to every route.

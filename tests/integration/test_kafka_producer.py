@@ -62,7 +62,7 @@ async def test_many_records_share_their_room(kafka: Kafka, topic_name: str) -> N
 
 
 async def test_a_record_that_is_too_large_says_so(kafka: Kafka, topic_name: str) -> None:
-    """Over the topic's limit only the record itself fails, also in a batch with small records, and the producer continues."""
+    """A record over the topic's limit fails alone, also in a batch with small records; the producer continues."""
     kafka.create_topic(topic_name, 1, {"max.message.bytes": "20000"})
     async with _producer(kafka.bootstrap) as producer:
         answers = await asyncio.gather(

@@ -61,7 +61,7 @@ def test_a_route_whose_paths_the_schema_has_passes(tmp_path: Path) -> None:
 
 
 def test_paths_missing_in_the_schema_are_reported_together(tmp_path: Path) -> None:
-    """Misspelt paths of a mapping, of `where` and of `id`, an unknown field and an unknown plain schema, in one error."""
+    """Misspelt paths of a mapping, of `where` and of `id`, an unknown field and an unknown schema, in one error."""
     route = {
         "where": {"usr.cuid": 1},
         "id": "nam",
