@@ -374,6 +374,7 @@ class Decoder:
             flight = asyncio.create_task(self._fly(self._registry, key))
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        # The flight is shared: one cancelled caller must not end it for the others.
         await asyncio.shield(flight)
 
     def abandon(self, key: object) -> None:

@@ -92,6 +92,7 @@ def to_headers(
     and destination.
     """
     record, first = dead_letter.record, dead_letter.first_attempt
+    # Only in the replay topic is a block ours: on a live record it may be copied, and its ids belong to another event.
     before = parse(record.headers) if dead_letter.replayed else None
     origin, timestamp, dedup_id, replays = record.position, record.timestamp, dead_letter.dedup_id, 0
     original: Headers = record.headers

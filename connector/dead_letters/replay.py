@@ -225,6 +225,7 @@ class Replayer:
             return dead_letter, Kept("group", f"it belongs to group {facts.group}: use that group's configuration")
         if kind == "discarded":
             return dead_letter, None
+        # Not lifted by `force`: a script with --force would replay the same failure for ever.
         if facts.replays >= order.max_replays:
             return dead_letter, Kept(
                 "loop_guard",
@@ -334,4 +335,5 @@ class _Writer:
         if self._kind == "discarded":
             return resolutions
         carried = replayed(replay.headers, self._edited)
+        # To the group's own topic: the source topic has other readers, which would read the event twice.
         return [Outgoing(self._replayer.replay_topic, None, replay.key, replay.value, carried), *resolutions]

@@ -118,6 +118,7 @@ async def serve(
     )
     configuration = Configuration(loaded, metrics, destination, server.use)
     member.reload = configuration.reload
+    # Before Kafka is reached: probes and `/status` have to show what a waiting member waits for.
     await server.start()
     member.watchdog.start()
     try:
@@ -203,6 +204,7 @@ async def _run(
         async with _background(configuration, group, source, counts, member, metrics, producer, stop):
             await pipeline.run(stop)
     finally:
+        # Receipts first: they are sent by the producer, and no outcome waits for them.
         if receipts is not None:
             await receipts.close(1.0)
         await producer.close(2.0)

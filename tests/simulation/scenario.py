@@ -67,7 +67,7 @@ class Planned:
         return self if self.first is None else self.first
 
     def again(self, serial: int, destination: str | None) -> Planned:
-        """Return the replay of this record's dead letter for a destination; without a destination it is routed again."""
+        """Return the replay of this record's dead letter for a destination; without one it is routed again."""
         fates = self.fates if destination is None else {destination: self.fates[destination]}
         return replace(
             self,
