@@ -118,7 +118,7 @@ def outcomes(steps: Sequence[Step]) -> dict[str, Kept | None]:
     """Return the outcome of each dead letter."""
     told = [one for step in steps for one in step.outcomes]
     found = {one.dead_letter.facts.id: one.kept for one in told}
-    assert len(found) == len(told), "a dead letter was told of twice"
+    assert len(found) == len(told), "a dead letter was reported twice"
     return found
 
 
