@@ -19,12 +19,12 @@ MODULES = (
 
 
 class CompileHook(BuildHookInterface[Any]):
-    """Puts the compiled module beside its source: into the wheel, or into the checkout of an editable installation."""
+    """Puts the compiled module next to its source: into the wheel, or into the checkout of an editable installation."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, unless this is not a wheel. Raises `RuntimeError` with the compiler's words."""
+        """Compile, unless this is not a wheel. Raises `RuntimeError` with the compiler's output."""
         if self.target_name != "wheel":
             return
         if version == "editable":

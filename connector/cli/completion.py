@@ -17,19 +17,19 @@ FOUR_VENDORS = ("jiguang", "quick_audience", "mytracker", "jpush_report")
 
 
 def complete_destination(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the configured destinations that begin as what is typed."""
+    """Return the configured destinations that begin with the typed text."""
     return _beginning(incomplete, _section(context, "destinations"))
 
 
 def complete_topic(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the configured topics that begin as what is typed; patterns are left out."""
+    """Return the configured topics that begin with the typed text, without patterns."""
     topics = _section(context, "kafka").get("topics")
     names = topics if isinstance(topics, list) else []
     return _beginning(incomplete, (str(name) for name in names if not str(name).startswith("^")))
 
 
 def complete_vendor(incomplete: str) -> list[str]:
-    """Return the built-in vendors that begin as what is typed."""
+    """Return the built-in vendors that begin with the typed text."""
     return _beginning(incomplete, FOUR_VENDORS)
 
 

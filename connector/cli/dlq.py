@@ -161,7 +161,7 @@ def export(  # noqa: PLR0913 -- each option is one of the command line
     config: File = DEFAULT_FILE,
     form: Annotated[
         Literal["jsonl", "csv", "avro"] | None,
-        typer.Option("--format", help="Default: by the end of the file's name, .avro or .csv, else jsonl."),
+        typer.Option("--format", help="Default: by the file's extension, .avro or .csv, else jsonl."),
     ] = None,
     where: Where = None,
     since: Since = None,

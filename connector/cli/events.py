@@ -29,7 +29,7 @@ def events(
     """
     from connector.config.models import UnreadableSymbol, parse_duration
     from connector.console.formatting import moment
-    from connector.operations.timeline import Timeline
+    from connector.operations.timeline import MergedTimeline
 
     loaded = begin(config)
     try:
@@ -37,7 +37,7 @@ def events(
     except UnreadableSymbol as error:
         fail(f"--since must be {error}", BAD_CONFIGURATION)
     found = members_of(loaded, url)
-    timeline = Timeline(time.time() - float(str(seconds)))
+    timeline = MergedTimeline(time.time() - float(str(seconds)))
     timeline.read(loaded.settings, found.addresses, found.token)
     for trouble in timeline.troubles:
         say(trouble)

@@ -191,7 +191,7 @@ class Unreadable(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class UnionSchema:
     """A writer's schema that is a union at its top: several types of events in one topic."""
 
     branches: tuple[Writer | Unreadable, ...]
@@ -228,9 +228,9 @@ class Decoder:
         self._plain = dict(plain or {})
         self._as_json = frozenset(as_json)
         self._on_trouble = on_trouble
-        self._known: dict[SchemaKey, Writer | Choice | Unreadable] = {}
+        self._known: dict[SchemaKey, Writer | UnionSchema | Unreadable] = {}
         """The schemas that are known from the start; for ever."""
-        self._answers: Recent[SchemaKey, Writer | Choice | Unreadable] = Recent(_MOST_KNOWN, self._forget_prefixes)
+        self._answers: Recent[SchemaKey, Writer | UnionSchema | Unreadable] = Recent(_MOST_KNOWN, self._forget_prefixes)
         """What the registry has answered; any bytes after a zero look like an id, so there may be millions."""
         self._by_prefix: dict[bytes, Writer] = {}
         """What a value's first bytes are enough for: what is known, and the answers of the young generation."""
@@ -258,13 +258,13 @@ class Decoder:
         for key, found in list(self._known.items()):
             if isinstance(found, Writer):
                 self._know(key, self._writer(found.name, found.tree))
-            elif isinstance(found, Choice):
+            elif isinstance(found, UnionSchema):
                 self._know(key, self._choice(found.tree))
 
     def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
-        """Return what became of each record: what `event` returns or raises.
+        """Return the outcome of each record: what `event` returns or raises.
 
-        The first ones that are what nearly all are go through compiled code at once.
+        The leading plain records, which are nearly all, go through compiled code in one call.
         """
         events = [] if self._plain else read_run(records, self._by_prefix, Event)
         decoded: list[Event | Refusal | SchemaUnavailable] = [*events]
@@ -356,7 +356,7 @@ class Decoder:
         try:
             key, start = frame(record, self._plain)
             found = self._answer(key)
-            if isinstance(found, Choice):
+            if isinstance(found, UnionSchema):
                 found, _ = _chosen(found, record.value or b"", start, key)
         except Refusal:
             return None
@@ -379,6 +379,7 @@ class Decoder:
             flight = asyncio.create_task(self._fly(self._registry, key))
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        # The flight is shared: one cancelled caller must not end it for the others.
         await asyncio.shield(flight)
 
     def abandon(self, key: object) -> None:
@@ -407,23 +408,23 @@ class Decoder:
                 return writer, SINGLE_LENGTH
         key, start = frame(record, self._plain)
         found = self._answer(key)
-        if isinstance(found, Choice):
+        if isinstance(found, UnionSchema):
             return _chosen(found, value, start, key)
         if isinstance(found, Writer):
             self._know_prefix(key, found)
             return found, start
         raise self._no_schema(key, found)
 
-    def _answer(self, key: SchemaKey) -> Writer | Choice | Unreadable | None:
-        """Return what is known of a schema, None where the registry has to be asked."""
+    def _answer(self, key: SchemaKey) -> Writer | UnionSchema | Unreadable | None:
+        """Return the known answer for a schema, None where the registry has to be asked."""
         return self._known.get(key) or self._answers.get(key)
 
-    def _know(self, key: SchemaKey, found: Writer | Choice | Unreadable) -> None:
+    def _know(self, key: SchemaKey, found: Writer | UnionSchema | Unreadable) -> None:
         """Remember an answer of the registry."""
         self._answers.put(key, found)
         self._key_reads.pop(key)
 
-    def _know_prefix(self, key: SchemaKey, found: Writer | Choice | Unreadable) -> None:
+    def _know_prefix(self, key: SchemaKey, found: Writer | UnionSchema | Unreadable) -> None:
         if isinstance(found, Writer):
             if isinstance(key.value, int):
                 self._by_prefix[WIRE_MAGIC + key.value.to_bytes(4, "big")] = found
@@ -437,7 +438,7 @@ class Decoder:
             self._know_prefix(key, found)
 
     def _no_schema(self, key: SchemaKey, found: Unreadable | None) -> Refusal | SchemaUnavailable:
-        """Return what is raised for a key that no schema is known for."""
+        """Return the exception for a key without a known schema."""
         if found is not None and (found.until is None or self._clock.now() < found.until):
             return Refusal("decode", found.code, found.message)
         if key.kind == "fingerprint":
@@ -465,7 +466,7 @@ class Decoder:
         finally:
             self._tell(key, None)
 
-    async def _ask(self, registry: Registry, key: SchemaKey, began: float) -> Writer | Choice | Unreadable | None:
+    async def _ask(self, registry: Registry, key: SchemaKey, began: float) -> Writer | UnionSchema | Unreadable | None:
         """Return what the registry's answer means for the key, None if it has to be asked again."""
         try:
             if isinstance(key.value, int):
@@ -501,7 +502,7 @@ class Decoder:
         return Unreadable("decode.schema_unknown", message, now + _FORGET_SECONDS)
 
     def _tell(self, key: SchemaKey, message: str | None) -> None:
-        """Report a change of what is wrong with the registry, over all keys that are being resolved."""
+        """Report a change of the registry's trouble, over all keys that are being resolved."""
         before = next(iter(self._troubles.values()), None)
         if message is None:
             self._troubles.pop(key, None)
@@ -515,7 +516,7 @@ class Decoder:
                 _log.warning("registry.waiting", message=after)
             self._on_trouble(after)
 
-    def _found(self, schema: Schema) -> Writer | Choice | Unreadable:
+    def _found(self, schema: Schema) -> Writer | UnionSchema | Unreadable:
         """Return what decodes a schema's values: a record's, or those of the records in a top-level union."""
         if schema.name is not None:
             return self._writer(schema.name, schema.tree)
@@ -523,9 +524,9 @@ class Decoder:
             return Unreadable("decode.schema_mismatch", _NOT_A_RECORD, tree=schema.tree)
         return self._choice(schema.tree)
 
-    def _choice(self, tree: Any) -> Choice:
+    def _choice(self, tree: Any) -> UnionSchema:
         types = named_types(tree)
-        return Choice(tuple(self._branch(branch, types) for branch in tree), tree)
+        return UnionSchema(tuple(self._branch(branch, types) for branch in tree), tree)
 
     def _branch(self, branch: Any, types: Mapping[str, Any]) -> Writer | Unreadable:
         tree = self_contained(branch, types)
@@ -550,7 +551,7 @@ class Decoder:
         return Writer(name, read, tree)
 
 
-def _chosen(choice: Choice, value: bytes, start: int, key: SchemaKey) -> tuple[Writer, int]:
+def _chosen(choice: UnionSchema, value: bytes, start: int, key: SchemaKey) -> tuple[Writer, int]:
     """Return the record that a value of a top-level union is, and the index of its datum."""
     try:
         index, start = _BRANCH(value, start)

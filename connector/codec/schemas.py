@@ -58,7 +58,7 @@ class Schema:
         return json.dumps(self.tree, ensure_ascii=False, separators=(",", ":"))
 
 
-class Definition(NamedTuple):
+class NamedType(NamedTuple):
     """A named type of another schema, as it is written there, and the namespace around it."""
 
     node: Any
@@ -70,20 +70,20 @@ def read_schema(text: str, references: Iterable[str] = ()) -> Schema:
 
     Raises `SchemaFault` (`decode.schema_invalid`).
     """
-    found: dict[str, Definition] = {}
+    found: dict[str, NamedType] = {}
     for reference in references:
         definitions(_parsed(reference), found)
     return assemble(_parsed(text), found)
 
 
-def assemble(raw: Any, known: Mapping[str, Definition]) -> Schema:
+def assemble(raw: Any, known: Mapping[str, NamedType]) -> Schema:
     """Return the schema `raw` (parsed JSON); names that it does not define are filled in from `known`."""
     tree = _Walk(known).node(raw, "", 0)
     name = tree["name"] if isinstance(tree, dict) and tree["type"] in RECORDS else None
     return Schema(name, tree)
 
 
-def definitions(node: Any, found: dict[str, Definition], namespace: str = "", level: int = 0) -> None:
+def definitions(node: Any, found: dict[str, NamedType], namespace: str = "", level: int = 0) -> None:
     """Put every named type in a schema (parsed JSON) into `found` by its full name. The first definition counts."""
     if level > MAX_DEPTH:
         return
@@ -93,7 +93,7 @@ def definitions(node: Any, found: dict[str, Definition], namespace: str = "", le
     elif isinstance(node, dict):
         if node.get("type") in _NAMED:
             full = _full_name(node, namespace)
-            found.setdefault(full, Definition(node, namespace))
+            found.setdefault(full, NamedType(node, namespace))
             namespace = full.rpartition(".")[0]
         for key in ("type", "items", "values"):
             definitions(node.get(key), found, namespace, level + 1)
@@ -146,7 +146,7 @@ class _Walk:
     part that no route uses harms no record.
     """
 
-    def __init__(self, definitions: Mapping[str, Definition]) -> None:
+    def __init__(self, definitions: Mapping[str, NamedType]) -> None:
         self._definitions = definitions
         self._defined: dict[str, Any] = {}
 
@@ -368,7 +368,7 @@ def load_schema_files(paths: Iterable[Path]) -> list[Schema]:
 
 def _assembled(texts: Mapping[str, str]) -> list[Schema]:
     trees: dict[str, Any] = {}
-    known: dict[str, Definition] = {}
+    known: dict[str, NamedType] = {}
     schemas: list[Schema] = []
     for path, text in sorted(texts.items()):
         with _blaming(path):

@@ -86,7 +86,7 @@ def name_fault(name: str) -> ConfigFault | None:
 def check_destination(
     name: str, settings: DestinationSettings, rules: frozenset[str] | None, folder: Path
 ) -> Iterator[ConfigFault]:
-    """Yield what is wrong inside one destination: limits, rules, files, empty secrets."""
+    """Yield the faults of one destination: limits, rules, files, empty secrets."""
     path = join("destinations", name)
     yield from _limits(path, settings.vendor, settings, settings.documented)
     if settings.retry.initial > settings.retry.max:
@@ -183,14 +183,14 @@ def check_poll_interval(settings: Settings) -> Iterator[ConfigFault]:
 
 
 def check_kafka(settings: KafkaSettings) -> Iterator[ConfigFault]:
-    """Yield what is wrong with the topics and with librdkafka's properties."""
+    """Yield the faults of the topics and of librdkafka's properties."""
     for index, topic in enumerate(settings.topics):
         yield from _source_topic(f"kafka.topics[{index}]", topic)
     yield from check_client(settings.client, has_start=settings.start is not None)
 
 
 def check_client(client: Mapping[str, object], *, has_start: bool) -> Iterator[ConfigFault]:
-    """Yield what is wrong with librdkafka's properties. `has_start`: `kafka.start` is set."""
+    """Yield the faults of librdkafka's properties. `has_start`: `kafka.start` is set."""
     for name, advice in OWNED_PROPERTIES.items():
         if name in client:
             yield ConfigFault(f"kafka.client.{name}", f"must not be set: the connector sets it; {advice}")
@@ -252,7 +252,7 @@ def check_topics(settings: Settings) -> Iterator[ConfigFault]:
 
 
 def check_routes(settings: Settings, names: Iterable[str], vendors: Mapping[str, str]) -> Iterator[ConfigFault]:
-    """Yield what is wrong between routes, topics and destinations.
+    """Yield the faults between routes, topics and destinations.
 
     `names` are all destinations of the file and `vendors` the vendors of the valid ones, so that a fault inside a
     destination is not reported again for each of its routes.

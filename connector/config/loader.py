@@ -265,7 +265,7 @@ class _Reader:
     def _sections(self, rest: dict[str, Any], good: dict[str, DestinationSettings]) -> tuple[Settings | None, set[str]]:
         """Return the settings without the faulty sections, and the names of those.
 
-        So the checks across the other sections still find what is wrong there.
+        So the checks across the other sections still find their faults.
         """
         try:
             return Settings.model_validate({**rest, "destinations": good}), set()
@@ -346,9 +346,9 @@ def _vendors(raw: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _readable(routes: list[Any]) -> list[Any]:
-    """Return the routes without what is faulty in them: keys, sources and conditions, each by itself.
+    """Return the routes without their faulty parts: keys, sources and conditions, each by itself.
 
-    So what is wrong elsewhere in a route is still found. A route keeps its index.
+    So the other faults of a route are still found. A route keeps its index.
     """
     kept: list[Any] = []
     for route in routes:
@@ -364,7 +364,7 @@ def _readable(routes: list[Any]) -> list[Any]:
 
 
 def _faulty(route: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return what is to be left out of a route so that it can be read; a missing `to` is added."""
+    """Return the parts to leave out of a route so that it can be read; a missing `to` is added."""
     route.setdefault("to", [])
     try:
         RouteSettings.model_validate(route)

@@ -80,13 +80,13 @@ def hide_literals(expression: str) -> str:
 
 def redacted(settings: BaseModel) -> dict[str, Any]:
     """Return settings as plain values (seconds, bytes) with every secret hidden."""
-    shown: dict[str, Any] = _Walk().model(settings, private=False)
+    shown: dict[str, Any] = _SecretWalk().model(settings, private=False)
     return shown
 
 
 def secret_values(settings: BaseModel) -> Iterator[str]:
     """Yield every secret of the settings as text, for `logs.register_secrets`."""
-    walk = _Walk()
+    walk = _SecretWalk()
     walk.model(settings, private=False)
     yield from walk.secrets
 
@@ -96,7 +96,7 @@ def is_secret(section: str, key: str) -> bool:
     return key not in _HARMLESS if section in _PRIVATE_SECTIONS else names_secret(key)
 
 
-class _Walk:
+class _SecretWalk:
     """One walk over settings: returns what may be shown and collects the rest in `secrets`."""
 
     def __init__(self) -> None:

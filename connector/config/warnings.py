@@ -24,7 +24,7 @@ _OFF: Final = ("false", "f", "0", "none")
 
 
 def insecure(settings: Settings, written: Mapping[str, Any]) -> Iterator[ConfigFault]:
-    """Yield what is insecure. `written` is the file before its references were resolved."""
+    """Yield the insecure settings. `written` is the file before its references were resolved."""
     for name, destination in settings.destinations.items():
         if _in_the_clear(destination.base_url):
             yield ConfigFault(
@@ -44,7 +44,7 @@ def insecure(settings: Settings, written: Mapping[str, Any]) -> Iterator[ConfigF
 
 
 def doubtful(settings: Settings) -> Iterator[ConfigFault]:
-    """Yield what a route very likely does not mean: a text that looks like a pattern, but is compared as it is."""
+    """Yield likely mistakes in a route: a text that looks like a pattern, but is compared literally."""
     for index, route in enumerate(settings.routes):
         for path, wanted in route.where.items():
             for text in _texts(wanted) if path != CEL else ():
@@ -73,7 +73,7 @@ def _in_the_clear(url: str) -> bool:
 
 
 def _kafka(client: Mapping[str, object]) -> Iterator[ConfigFault]:
-    """Yield what is insecure about the connections to Kafka."""
+    """Yield the insecure settings of the connections to Kafka."""
     if str(client.get("security.protocol", "")).lower() == "sasl_plaintext":
         yield ConfigFault("kafka.client.security.protocol", "events and credentials are sent unencrypted; use SASL_SSL")
     for key in ("enable.ssl.certificate.verification", "ssl.endpoint.identification.algorithm"):

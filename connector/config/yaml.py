@@ -73,7 +73,7 @@ for _tag, _pattern, _first in (
 
 
 class Document(NamedTuple):
-    """A parsed file: its value, what is wrong with its YAML, and the line of each path, from 1."""
+    """A parsed file: its value, the faults of its YAML, and the line of each path, from 1."""
 
     value: Any
     faults: list[ConfigFault]
@@ -109,7 +109,7 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str) -> Document:
-    """Return the file's values, and what is wrong with its YAML: syntax, duplicate keys, unknown tags, its size."""
+    """Return the file's values and the faults of its YAML: syntax, duplicate keys, unknown tags, its size."""
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -139,7 +139,7 @@ class _TooLargeError(Exception):
 
 
 class _Builder:
-    """Builds plain values from YAML nodes and collects what is wrong with them."""
+    """Builds plain values from YAML nodes and collects their faults."""
 
     def __init__(self) -> None:
         self.faults: list[ConfigFault] = []
@@ -240,7 +240,7 @@ class Resolver:
     _resolved: dict[str, str] = field(default_factory=dict)
 
     def resolve(self, value: Any, path: str, faults: list[ConfigFault], *, missing: str | None = None) -> Any:
-        """Return `value` with every reference in its texts resolved; add to `faults` what is missing.
+        """Return `value` with every reference in its texts resolved; add missing references to `faults`.
 
         A text with something `missing` becomes that.
         """

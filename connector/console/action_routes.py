@@ -54,7 +54,7 @@ class ActionRoutes:
     async def _confirm(self, request: web.Request) -> web.Response:
         """Ask before anything is done."""
         if not self._state.may_act:
-            return self._refuse("Your token may look but not act. Sign in with the token of the role act.", 403)
+            return self._refuse("Your token is read-only. Sign in with a token of the role act.", 403)
         action = _ACTIONS.get(request.query.get("action", ""))
         try:
             query = read_query(request.query, self._state.clock.wall())
@@ -179,7 +179,7 @@ class ActionRoutes:
         """Write an export; only once, because it was confirmed and audited once."""
         state = self._state
         if not state.may_act:
-            return self._refuse("Your token may look but not act. Sign in with the token of the role act.", 403)
+            return self._refuse("Your token is read-only. Sign in with a token of the role act.", 403)
         job = state.jobs.get(int(request.match_info["number"]))
         if job is None or job.action != "export" or not state.jobs.take_up(job):
             return self._refuse("Start a new export: this one was already downloaded, or does not exist.", 410)

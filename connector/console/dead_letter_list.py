@@ -58,7 +58,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class FilterOptions:
     """A filter with the values it offers: value, label, whether it is chosen."""
 
     name: str
@@ -97,7 +97,7 @@ class ListView:
     """Everything that the list shows."""
 
     notice: Notice | None
-    choices: Sequence[Choice]
+    choices: Sequence[FilterOptions]
     fields: Sequence[Field]
     other_filters: Sequence[tuple[str, str]]
     resolved: bool
@@ -171,12 +171,12 @@ def _fields(query: Query) -> list[Field]:
     ]
 
 
-def _choice(name: str, title: str, offered: Sequence[tuple[str, int]], chosen: str | None) -> Choice:
+def _choice(name: str, title: str, offered: Sequence[tuple[str, int]], chosen: str | None) -> FilterOptions:
     values = list(offered[:CHOICES])
     if chosen is not None and chosen not in dict(values):
         values.append((chosen, 0))
     options = [(value, f"{value or 'none'} ({number:,})", value == chosen) for value, number in values]
-    return Choice(name, title, [(ANY, "any", False), *options])
+    return FilterOptions(name, title, [(ANY, "any", False), *options])
 
 
 def _second(millis: int | None) -> str:
@@ -213,7 +213,7 @@ def _row(row: DeadLetterRow, mask: Mask) -> ListRow:
 
 
 @dataclass(frozen=True, slots=True)
-class KindRow:
+class ConfirmationRow:
     """Dead letters of one kind in the question."""
 
     number: int
@@ -225,7 +225,7 @@ class KindRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Confirmation:
     """The question before an action: what, with how many, of which kinds."""
 
     action: str
@@ -233,7 +233,7 @@ class Question:
     total: int
     fault: str | None
     meaning: str
-    kinds: Sequence[KindRow]
+    kinds: Sequence[ConfirmationRow]
     fields: Sequence[tuple[str, str]]
     back: str
     options: bool
@@ -247,16 +247,16 @@ class Question:
         return f"{self.name} {plural(self.total, 'dead letter')}"
 
 
-def question(action: str, query: Query, kinds: Sequence[KindCount], fault: str | None = None) -> Question:
+def question(action: str, query: Query, kinds: Sequence[KindCount], fault: str | None = None) -> Confirmation:
     """Return the question for an action on the dead letters that a query finds."""
-    return Question(
+    return Confirmation(
         action=action,
         name=ACTIONS[action],
         total=sum(kind.dead_letters for kind in kinds),
         fault=fault,
         meaning=_MEANING[action],
         kinds=[
-            KindRow(
+            ConfirmationRow(
                 kind.dead_letters,
                 kind.cause,
                 kind.code,

@@ -1,4 +1,4 @@
-"""Hides what `console.mask` names before anything is shown or exported. Pure.
+"""Hides the values that `console.mask` names before anything is shown or exported. Pure.
 
 Three rules. What the mask names is hidden by its name: a field by its path, the key, a header. The same values are then
 hidden wherever else they occur: in the fragment of a request, where a field may have another name, in the key, in the
@@ -68,7 +68,7 @@ class Mask:
         return self._walk(event, (), hidden), hidden
 
     def check_search(self, conditions: Iterable[str], contains: str | None) -> None:
-        """Refuse a search that would find hidden values by guessing. Raises `ValueError` that says which."""
+        """Refuse a search that could find hidden values by guessing. Raises `ValueError` that names them."""
         if contains is not None and self:
             raise ValueError("text in the payload cannot be searched for, because console.mask hides fields of it")
         for condition in conditions:

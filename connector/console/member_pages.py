@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from connector.console.formatting import count, duration, plural, short
 from connector.console.links import Links
-from connector.console.members import DestinationView, MemberResponse, PartitionReport, WaitingRecord
+from connector.console.members import DestinationView, MemberResponse, PartitionReport, ReportedWaitingRecord
 from connector.console.queries import member_action
 from connector.console.sampling import PartitionBacklog
 
@@ -143,7 +143,7 @@ def _partition(
     )
 
 
-def _waiting(destination: str, record: WaitingRecord) -> WaitingRow:
+def _waiting(destination: str, record: ReportedWaitingRecord) -> WaitingRow:
     place = f"{record.topic}[{record.partition}]@{record.offset}"
     return WaitingRow(place, destination, record.since, record.reason, member_action("skip", destination, record))
 

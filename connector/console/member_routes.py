@@ -60,7 +60,7 @@ class MemberRoutes:
     async def _confirm(self, request: web.Request) -> web.Response:
         """Ask before anything is done."""
         if not self._state.may_act:
-            return self._refuse("Your token may look but not act. Sign in with the token of the role act.", 403)
+            return self._refuse("Your token is read-only. Sign in with a token of the role act.", 403)
         try:
             question = self._question(request.query)
         except ValueError as error:

@@ -44,7 +44,7 @@ Counts = Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class ReportedHold:
     """One hold of a destination, as one member or several report it. Times are epoch seconds.
 
     `set_aside` is how many records wait apart for its cause; None where that is unknown.
@@ -60,7 +60,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingRecord:
+class ReportedWaitingRecord:
     """A record that waits alone, because it fails again and again while others are accepted."""
 
     topic: str
@@ -93,8 +93,8 @@ class DestinationReport:
     since: float | None = None
     next_probe: float | None = None
     in_flight: int = 0
-    holds: tuple[Hold, ...] = ()
-    waiting: tuple[WaitingRecord, ...] = ()
+    holds: tuple[ReportedHold, ...] = ()
+    waiting: tuple[ReportedWaitingRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +134,8 @@ class DestinationView:
     in_flight: int = 0
     members: int = 0
     affected: int = 0
-    holds: tuple[Hold, ...] = ()
-    waiting: tuple[WaitingRecord, ...] = ()
+    holds: tuple[ReportedHold, ...] = ()
+    waiting: tuple[ReportedWaitingRecord, ...] = ()
 
     @property
     def held(self) -> bool:
@@ -229,8 +229,8 @@ def _destination(entry: Mapping[Any, Any]) -> DestinationReport:
     )
 
 
-def _hold(entry: Mapping[Any, Any]) -> Hold:
-    return Hold(
+def _hold(entry: Mapping[Any, Any]) -> ReportedHold:
+    return ReportedHold(
         _text(entry.get("cause"), _NAME),
         _text(entry.get("code"), _NAME),
         _text(entry.get("message")),
@@ -240,7 +240,7 @@ def _hold(entry: Mapping[Any, Any]) -> Hold:
     )
 
 
-def _waiting(value: Any) -> Iterable[WaitingRecord]:
+def _waiting(value: Any) -> Iterable[ReportedWaitingRecord]:
     """Yield the records that wait alone; one without a place is left out."""
     for entry in _list(value)[:_WAITING]:
         found = _mapping(entry)
@@ -251,7 +251,7 @@ def _waiting(value: Any) -> Iterable[WaitingRecord]:
         )
         if topic and partition is not None and offset is not None:
             since, attempts = seconds(found.get("since")), _count(found.get("attempts"))
-            yield WaitingRecord(topic, partition, offset, since, attempts, _text(found.get("reason")))
+            yield ReportedWaitingRecord(topic, partition, offset, since, attempts, _text(found.get("reason")))
 
 
 def _partitions(value: Any) -> Iterable[PartitionReport]:
@@ -289,18 +289,18 @@ def _combined(name: str, reports: Sequence[DestinationReport]) -> DestinationVie
     )
 
 
-def _holds(reports: Sequence[DestinationReport]) -> tuple[Hold, ...]:
+def _holds(reports: Sequence[DestinationReport]) -> tuple[ReportedHold, ...]:
     """Return the holds of all members, those with the same cause and code as one, in the order of the first member.
 
     An older member reports only its worst hold, as the destination's own cause.
     """
-    together: dict[tuple[str | None, str | None], list[Hold]] = {}
+    together: dict[tuple[str | None, str | None], list[ReportedHold]] = {}
     for report in reports:
-        own = Hold(report.cause, report.code, report.message, report.since, report.next_probe)
+        own = ReportedHold(report.cause, report.code, report.message, report.since, report.next_probe)
         for hold in report.holds or (own,):
             together.setdefault((hold.cause, hold.code), []).append(hold)
     return tuple(
-        Hold(
+        ReportedHold(
             cause,
             code,
             next((hold.message for hold in holds if hold.message), None),

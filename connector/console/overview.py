@@ -11,7 +11,7 @@ from connector.console.advice import Advice, for_cause, for_destination, for_hol
 from connector.console.formatting import ago, count, duration, plural, short
 from connector.console.index import KindCount, Query, TimeBuckets
 from connector.console.links import NO_LINKS, Links
-from connector.console.members import DestinationView, Hold, MemberResponse, WaitingRecord
+from connector.console.members import DestinationView, MemberResponse, ReportedHold, ReportedWaitingRecord
 from connector.console.queries import LIST, address, member_action
 from connector.console.rendering import Notice
 from connector.console.sampling import DAY, HOUR, RateSample
@@ -368,7 +368,7 @@ def _card(situation: Situation, destination: DestinationView) -> Card:
     )
 
 
-def _hold(situation: Situation, destination: DestinationView, hold: Hold) -> HoldView:
+def _hold(situation: Situation, destination: DestinationView, hold: ReportedHold) -> HoldView:
     """Return one hold with its own time, cause and advice."""
     facts: list[CardFact] = []
     if hold.since is not None:
@@ -389,7 +389,7 @@ def _hold(situation: Situation, destination: DestinationView, hold: Hold) -> Hol
     return HoldView(facts, for_hold(destination.name, hold.cause), hold.message)
 
 
-def _waiting(situation: Situation, destination: DestinationView, record: WaitingRecord) -> WaitingView:
+def _waiting(situation: Situation, destination: DestinationView, record: ReportedWaitingRecord) -> WaitingView:
     where = f"{record.topic} {record.partition} {record.offset}"
     return WaitingView(
         place=f"{record.topic}[{record.partition}]@{record.offset}",

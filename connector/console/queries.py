@@ -11,7 +11,7 @@ from connector.config.models import parse_duration
 from connector.console.columns import NAMES
 from connector.console.formatting import moment
 from connector.console.index import PLACE, Query
-from connector.console.members import WaitingRecord
+from connector.console.members import ReportedWaitingRecord
 from connector.dead_letters.export import FORMATS, Format
 from connector.dead_letters.filters import epoch_millis, parse_where
 from connector.dead_letters.replay import MAX_REPLAYS, Edit, Order
@@ -103,7 +103,7 @@ def address(path: str, query: Query, **more: str | int | None) -> str:
     return f"{path}?{urlencode([*query_fields(query), *((key, str(value)) for key, value in more.items() if value)])}"
 
 
-def member_action(action: str, destination: str, record: WaitingRecord | None = None) -> str:
+def member_action(action: str, destination: str, record: ReportedWaitingRecord | None = None) -> str:
     """Return the address of the question before an action on running members."""
     fields: list[tuple[str, str]] = [("action", action), ("destination", destination)]
     if record is not None:

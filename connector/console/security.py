@@ -272,7 +272,7 @@ class SignInGuard:
                 raise web.HTTPUnauthorized(text="sign in first\n")
             raise web.HTTPSeeOther(SIGN_IN)
         if request.method not in ("GET", "HEAD") and found.role != "act" and request.path not in (SIGN_IN, SIGN_OUT):
-            raise web.HTTPForbidden(text="your token may look but not act; sign in with the token of the role act\n")
+            raise web.HTTPForbidden(text="your token is read-only; sign in with a token of the role act\n")
         response = await handler(request)
         if not found.by_token and not response.prepared and COOKIE not in response.cookies:
             self.set_cookie(request, response, found.session)

@@ -58,7 +58,7 @@ class Chronicle:
             self._events = {event.id: event for event in kept}
 
     def happenings(self) -> list[Happening]:
-        """Return what happened in words, the newest first."""
+        """Return the events as sentences, newest first."""
         return [told(event) for event in sorted(self._events.values(), key=_when, reverse=True)]
 
 
@@ -67,7 +67,7 @@ def _when(event: TimelineEvent) -> tuple[float, str]:
 
 
 def read_events(value: Any) -> list[TimelineEvent]:
-    """Return the events in a decoded answer of /events, or in records of the topic; what is none is left out."""
+    """Return the events in a decoded answer of /events, or in records of the topic; anything else is left out."""
     listed = value.get("events") if isinstance(value, Mapping) else value
     found = (read_event(each) for each in (listed if isinstance(listed, list) else [])[-MOST:])
     return [event for event in found if event is not None]
@@ -94,7 +94,7 @@ def _bounded(value: Any) -> Any:
 
 
 def told(event: TimelineEvent) -> Happening:
-    """Return an event in words. One of a name that this version does not know is shown by its name."""
+    """Return an event as a sentence. An event unknown to this version is shown by its name."""
     teller = _TELLERS.get(event.name)
     try:
         kind, title, detail = teller(event.fields) if teller else ("calm", event.name, "")

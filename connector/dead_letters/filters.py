@@ -84,7 +84,7 @@ def _header(dead_letter: ParsedDeadLetter, name: str) -> set[str]:
 def parse_where(conditions: Iterable[str]) -> Filter:
     """Return a filter of `NAME=VALUE` conditions; a name given twice allows both values.
 
-    Raises `ValueError` with what is allowed.
+    Raises `ValueError` that names the allowed values.
     """
     found: dict[str, dict[str, frozenset[str]]] = {"": {}, HEADER: {}, EVENT: {}}
     for condition in conditions:
@@ -103,7 +103,7 @@ def parse_where(conditions: Iterable[str]) -> Filter:
 def parse_time(option: str, text: str, now: int) -> int:
     """Return as epoch milliseconds a duration before `now` (epoch milliseconds), or a time with its zone.
 
-    Raises `ValueError` with what is allowed.
+    Raises `ValueError` that names the allowed values.
     """
     # A bare number is a duration in the configuration; here it could as well be a year or a time.
     try:

@@ -87,11 +87,12 @@ def to_headers(
     `left_out` are the record's parts that do not fit (`value`, `headers`, …).
 
     A replay that failed again keeps its block's origin, dedup id and number of replays; the rest of the block is
-    replaced. A block on any other record is the record's own, whoever wrote it. Untrusted texts are cut: the message at
+    replaced. A block on any other record belongs to that record. Untrusted texts are cut: the message at
     1 KiB, others at 256 bytes. So whatever a vendor answers, the block is under 3 KiB plus the names of topic, group
     and destination.
     """
     record, first = dead_letter.record, dead_letter.first_attempt
+    # Only in the replay topic is a block ours: on a live record it may be copied, and its ids belong to another event.
     before = parse(record.headers) if dead_letter.replayed else None
     origin, timestamp, dedup_id, replays = record.position, record.timestamp, dead_letter.dedup_id, 0
     original: Headers = record.headers

@@ -4,7 +4,7 @@ An `Order` says which, a `ReplayService` carries it out; the one on Kafka is in 
 
     async with aclosing(service.replay(Order(Filter({"code": frozenset({"4103"})})))) as steps:
         async for step in steps:
-            ...  # step.outcomes: what became of each dead letter; step.read of step.total: the progress
+            ...  # step.outcomes: the outcome of each dead letter; step.read of step.total: the progress
 
 A replay and the record that resolves its dead letter are in one Kafka transaction, many dead letters to one. So
 whenever it ends, by SIGKILL too, a dead letter is either in the replay topic and resolved, or neither, and running it
@@ -225,6 +225,7 @@ class Replayer:
             return dead_letter, Kept("group", f"it belongs to group {facts.group}: use that group's configuration")
         if kind == "discarded":
             return dead_letter, None
+        # Not lifted by `force`: a script with --force would replay the same failure for ever.
         if facts.replays >= order.max_replays:
             return dead_letter, Kept(
                 "loop_guard",
@@ -301,7 +302,7 @@ class _Writer:
         return len(self._waiting) >= self._most or self._bytes >= CHUNK_BYTES
 
     async def write(self) -> list[Outcome]:
-        """Write what was added, within the rate, and return what became of it."""
+        """Write what was added, within the rate, and return the outcomes."""
         waiting, self._waiting, self._bytes = self._waiting, [], 0
         if not waiting:
             return []
@@ -334,4 +335,5 @@ class _Writer:
         if self._kind == "discarded":
             return resolutions
         carried = replayed(replay.headers, self._edited)
+        # To the group's own topic: the source topic has other readers, which would read the event twice.
         return [Outgoing(self._replayer.replay_topic, None, replay.key, replay.value, carried), *resolutions]

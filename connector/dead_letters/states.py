@@ -75,6 +75,7 @@ class States:
         row = self._table[slot] - 1
         if row < 0:
             return self._add(slot, value, partition, offset), True
+        # A copy behind a resolution is a new failure. An id resolved for ever would hide it.
         if self._states[row]:
             self._states[row] = 0
             self._partitions[row], self._offsets[row] = partition, offset

@@ -87,6 +87,7 @@ class DeadLetterWriter:
         forms = self._forms(dead_letter)
         form = next(forms)
         wait = min(_FIRST_WAIT, self._longest_wait)
+        # No limit of attempts: without its dead letter the record must not be committed.
         while is_ours():
             try:
                 await self._producer.send(self._topic, key=form.key, value=form.value, headers=form.headers)
@@ -112,6 +113,7 @@ class DeadLetterWriter:
         record = dead_letter.record
         yield _Form(record.key, record.value, self._headers(dead_letter))
         yield _Form(record.key, b"", self._headers(dead_letter, "value"))
+        # Without the key it may get another partition. That is better than a record that stops its own.
         yield _Form(None, b"", self._headers(dead_letter, "value", "key", "headers"))
 
     def _headers(self, dead_letter: DeadLetter, *left_out: str) -> list[tuple[str, bytes | None]]:

@@ -30,7 +30,17 @@ from connector.config.loader import DestinationSettings
 from connector.delivery.isolation import Evidence
 from connector.delivery.lane import Lanes, Waiting
 from connector.delivery.pacing import Backoff, LearnedLimits, Throttle, TokenBucket
-from connector.delivery.states import Cause, Condition, ConditionLog, DestinationState, Event, Hold, Holds, Kind, Probe
+from connector.delivery.states import (
+    Cause,
+    ConditionLog,
+    DestinationState,
+    Hold,
+    HoldEvent,
+    Holds,
+    Kind,
+    Probe,
+    StateReport,
+)
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.flow import Budget
 from connector.pipeline.intake import DeadLetterSink
@@ -92,7 +102,7 @@ class AnswerSink(Protocol):
 
 
 class ReceiptSink(Protocol):
-    """Where it is written down what was delivered."""
+    """Where receipts of deliveries are written."""
 
     def note(self, receipt: Receipt) -> None:
         """Take a receipt over. Neither blocks nor raises: no delivery depends on it."""
@@ -175,7 +185,7 @@ class Destination:
 
     def apply(
         self,
-        event: Event,
+        event: HoldEvent,
         group: Hashable,
         probe: Probe,
         *,
@@ -205,7 +215,7 @@ class Destination:
         self.vendor = self._reload()
 
     def use(self, settings: DestinationSettings, vendor: Vendor) -> None:
-        """Go on with other settings of the same account; what holds it is probed at once, because they may mend it."""
+        """Use other settings of the same account. Holds are probed at once: the settings may fix the cause."""
         now, before = self.ports.clock.now(), self.settings
         self.settings, self.vendor = settings, vendor
         self.backoff.use(settings.retry)
@@ -224,11 +234,11 @@ class Destination:
         probed = self.holds.probe_now(self.ports.clock.now())
         return self.storms.probe_now() or probed
 
-    def shown_holds(self) -> list[Condition]:
+    def shown_holds(self) -> list[StateReport]:
         """Return every hold as a person sees it, the worst first."""
         clock = self.ports.clock
         storms = [
-            Condition(
+            StateReport(
                 DestinationState.HELD,
                 Cause.STORM,
                 storm.code,
@@ -241,7 +251,7 @@ class Destination:
         ]
         return [*self.holds.shown(now=clock.now(), wall=clock.wall()), *storms]
 
-    def condition(self) -> Condition:
+    def condition(self) -> StateReport:
         """Return the state as a person sees it."""
         condition = self._condition()
         since, seen = condition.since, self._log.seen
@@ -267,7 +277,7 @@ class Destination:
         self._unnoted = due is not None or self._log.seen.state is not DestinationState.FLOWING
         return due
 
-    def _log_change(self, before: Condition, after: Condition, left_out: int) -> None:
+    def _log_change(self, before: StateReport, after: StateReport, left_out: int) -> None:
         method = log.info if after.cause is None else log.warning
         method(
             "destination.state",
@@ -280,16 +290,18 @@ class Destination:
             changes_left_out=left_out,
         )
 
-    def _condition(self) -> Condition:
+    def _condition(self) -> StateReport:
         """Return the state; `since` is set only where a hold knows it."""
         if holds := self.shown_holds():
             return holds[0]
         now, wall = self.ports.clock.now(), self.ports.clock.wall()
         left = self.throttle.until - now
         if left > 0:
-            return Condition(DestinationState.THROTTLED, message="the vendor asked us to wait", next_probe=wall + left)
+            return StateReport(
+                DestinationState.THROTTLED, message="the vendor asked us to wait", next_probe=wall + left
+            )
         waits = self.waiting.message()
-        return Condition(DestinationState.FLOWING if waits is None else DestinationState.RETRYING, message=waits)
+        return StateReport(DestinationState.FLOWING if waits is None else DestinationState.RETRYING, message=waits)
 
     def _ended(self, holds: list[Hold]) -> None:
         if not holds:

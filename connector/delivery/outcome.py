@@ -16,7 +16,7 @@ from connector.delivery.destination import Destination
 from connector.delivery.isolation import DENIED_OFTEN, HALVE_AFTER, halves, take_apart
 from connector.delivery.lane import skip_command
 from connector.delivery.request import follow_delivered
-from connector.delivery.states import Event, Kind, Probe
+from connector.delivery.states import HoldEvent, Kind, Probe
 from connector.errors import Refusal
 from connector.pipeline.batching import Batch, Delivery
 from connector.pipeline.storms import Place
@@ -38,13 +38,13 @@ from connector.vendors.base import (
 
 log = structlog.get_logger()
 
-_EVENTS: Final[Mapping[type, Event]] = {
-    Accepted: Event.ACCEPTED,
-    Refused: Event.JUDGED,
-    TooLarge: Event.TOO_LARGE,
-    Throttled: Event.THROTTLED,
-    Retry: Event.FAILED,
-    Misconfigured: Event.DENIED,
+_EVENTS: Final[Mapping[type, HoldEvent]] = {
+    Accepted: HoldEvent.ACCEPTED,
+    Refused: HoldEvent.JUDGED,
+    TooLarge: HoldEvent.TOO_LARGE,
+    Throttled: HoldEvent.THROTTLED,
+    Retry: HoldEvent.FAILED,
+    Misconfigured: HoldEvent.DENIED,
 }
 
 Together = Callable[[Sequence[Coroutine[Any, Any, None]]], Awaitable[None]]
@@ -103,7 +103,7 @@ class Outcomes:
     def _apply_to_holds(self, batch: Batch, verdict: Verdict, probe: Probe) -> None:
         event = _EVENTS[type(verdict)]
         if isinstance(verdict, Refused) and not verdict.documented:
-            event = Event.BAFFLING
+            event = HoldEvent.BAFFLING
         scope = verdict.scope if isinstance(verdict, Misconfigured) else DESTINATION
         message, wish = (verdict.reason, verdict.after) if isinstance(verdict, Retry | Throttled) else (None, None)
         self._destination.apply(event, batch.group, probe, scope=scope, message=message, wish=wish)

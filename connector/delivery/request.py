@@ -41,7 +41,7 @@ class Span(Protocol):
         ...
 
     def end(self, verdict: Verdict | None, response: Response | None) -> None:
-        """Note how it ended; without a verdict it was cancelled."""
+        """Note how the request ended; without a verdict it was cancelled."""
         ...
 
 

@@ -76,7 +76,7 @@ _CAUSES: Final = {
 }
 
 
-class Phase(Enum):
+class HoldPhase(Enum):
     """Where one hold is in its life."""
 
     FREE = auto()
@@ -84,7 +84,7 @@ class Phase(Enum):
     PROBING = auto()
 
 
-class Event(Enum):
+class HoldEvent(Enum):
     """What can happen to a hold. The answers are those to a batch that the hold's scope includes."""
 
     BEGUN = auto()
@@ -124,18 +124,18 @@ class Action(Enum):
     END = auto()
 
 
-class Step(NamedTuple):
-    """One row of the table: what is done, and the phase after it."""
+class Transition(NamedTuple):
+    """One row of the table: the action, and the phase after it."""
 
     action: Action
-    phase: Phase
+    phase: HoldPhase
 
 
 _NEXT: Final = {
-    Action.BEGIN: Phase.HELD,
-    Action.PROBE: Phase.PROBING,
-    Action.LATER: Phase.HELD,
-    Action.END: Phase.FREE,
+    Action.BEGIN: HoldPhase.HELD,
+    Action.PROBE: HoldPhase.PROBING,
+    Action.LATER: HoldPhase.HELD,
+    Action.END: HoldPhase.FREE,
 }
 _Cells = tuple[Action | None, Action | None, Action | None]
 """The actions when FREE, HELD and PROBING; None where the event cannot happen."""
@@ -146,43 +146,43 @@ _PROBE_ENDS: Final[_Cells] = (_KEEP, _KEEP, _END)
 _ANY_ENDS: Final[_Cells] = (_KEEP, _END, _END)
 _UNTOUCHED: Final[_Cells] = (_KEEP, _KEEP, None)
 
-_ALL_KINDS: Final[Mapping[Event, _Cells]] = {
+_ALL_KINDS: Final[Mapping[HoldEvent, _Cells]] = {
     # event              FREE          HELD          PROBING
-    Event.BEGUN: (Action.BEGIN, Action.RENEW, Action.RENEW),
-    Event.PROBED: (None, Action.PROBE, None),
-    Event.ENDED: (None, None, _LATER),
-    Event.RELEASED: (_KEEP, _END, _END),
+    HoldEvent.BEGUN: (Action.BEGIN, Action.RENEW, Action.RENEW),
+    HoldEvent.PROBED: (None, Action.PROBE, None),
+    HoldEvent.ENDED: (None, None, _LATER),
+    HoldEvent.RELEASED: (_KEEP, _END, _END),
 }
-_BY_KIND: Final[Mapping[Event, tuple[_Cells, _Cells, _Cells]]] = {
+_BY_KIND: Final[Mapping[HoldEvent, tuple[_Cells, _Cells, _Cells]]] = {
     # event            DENIED       DOUBT        OUTAGE
-    Event.ACCEPTED: (_PROBE_ENDS, _PROBE_ENDS, _ANY_ENDS),
-    Event.JUDGED: (_PROBE_ENDS, _PROBE_ENDS, _ANY_ENDS),
-    Event.BAFFLING: (_PROBE_ENDS, _LASTS, _ANY_ENDS),
-    Event.TOO_LARGE: (_PROBE_ENDS, _LASTS, _ANY_ENDS),
-    Event.THROTTLED: (_LASTS, _LASTS, _LASTS),
-    Event.FAILED: (_LASTS, _LASTS, _LASTS),
-    Event.DENIED: (_LASTS, _LASTS, _ANY_ENDS),
-    Event.NARROWER: (_PROBE_ENDS, _LASTS, _ANY_ENDS),
-    Event.WIDER: (_LASTS, _LASTS, _ANY_ENDS),
+    HoldEvent.ACCEPTED: (_PROBE_ENDS, _PROBE_ENDS, _ANY_ENDS),
+    HoldEvent.JUDGED: (_PROBE_ENDS, _PROBE_ENDS, _ANY_ENDS),
+    HoldEvent.BAFFLING: (_PROBE_ENDS, _LASTS, _ANY_ENDS),
+    HoldEvent.TOO_LARGE: (_PROBE_ENDS, _LASTS, _ANY_ENDS),
+    HoldEvent.THROTTLED: (_LASTS, _LASTS, _LASTS),
+    HoldEvent.FAILED: (_LASTS, _LASTS, _LASTS),
+    HoldEvent.DENIED: (_LASTS, _LASTS, _ANY_ENDS),
+    HoldEvent.NARROWER: (_PROBE_ENDS, _LASTS, _ANY_ENDS),
+    HoldEvent.WIDER: (_LASTS, _LASTS, _ANY_ENDS),
 }
 _PROBED_KINDS: Final = (Kind.DENIED, Kind.DOUBT, Kind.OUTAGE)
 
 
-def _cells(kind: Kind, event: Event) -> _Cells:
+def _cells(kind: Kind, event: HoldEvent) -> _Cells:
     if event in _ALL_KINDS:
         free, held, probing = _ALL_KINDS[event]
         if kind is Kind.OPERATOR:
             # It is never probed, so nothing of a probe can happen to it.
-            return free, None if event is Event.PROBED else held, None
+            return free, None if event is HoldEvent.PROBED else held, None
         return free, held, probing
     return _UNTOUCHED if kind is Kind.OPERATOR else _BY_KIND[event][_PROBED_KINDS.index(kind)]
 
 
-TABLE: Final[Mapping[tuple[Kind, Phase, Event], Step]] = {
-    (kind, phase, event): Step(action, _NEXT.get(action, phase))
+TABLE: Final[Mapping[tuple[Kind, HoldPhase, HoldEvent], Transition]] = {
+    (kind, phase, event): Transition(action, _NEXT.get(action, phase))
     for kind in Kind
-    for event in Event
-    for phase, action in zip(Phase, _cells(kind, event), strict=True)
+    for event in HoldEvent
+    for phase, action in zip(HoldPhase, _cells(kind, event), strict=True)
     if action is not None
 }
 """(kind and phase of a hold, event) → (action, next phase). A row that is missing is a fault of the program."""
@@ -199,13 +199,13 @@ class Hold:
     since: float
     next_probe: float | None
     probes: int = 0
-    phase: Phase = Phase.HELD
+    phase: HoldPhase = HoldPhase.HELD
     eager: bool = False
     """Whether the last probe was a record that had been tried before, so that a new one need not wait."""
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class StateReport:
     """A destination's state, or one hold of it, as a person sees it. `since` and `next_probe` are epoch seconds.
 
     `set_aside` is how many records wait apart for this hold's cause.
@@ -234,7 +234,7 @@ class Holds:
         self._backoff = backoff
         self.active: list[Hold] = []
         """Every hold. Where there is none, no batch is kept back."""
-        self._intake: Condition | None = None
+        self._intake: StateReport | None = None
 
     def get(self, kind: Kind | None = None, scope: Hashable = DESTINATION) -> Hold | None:
         """Return the hold of a kind and scope; without a kind the worst one of the scope."""
@@ -260,7 +260,7 @@ class Holds:
     ) -> None:
         """Hold a scope; a hold of the same kind is renewed, and counts from now if its code is another."""
         hold = self.get(kind, scope)
-        step = TABLE[kind, Phase.FREE if hold is None else hold.phase, Event.BEGUN]
+        step = TABLE[kind, HoldPhase.FREE if hold is None else hold.phase, HoldEvent.BEGUN]
         if step.action is Action.BEGIN:
             next_probe = None if kind is Kind.OPERATOR else now + self._backoff.probe(0)
             self.active.append(Hold(kind, scope, code, message, wall, next_probe))
@@ -271,7 +271,7 @@ class Holds:
 
     def apply(
         self,
-        event: Event,
+        event: HoldEvent,
         group: Hashable,
         probe: Probe,
         *,
@@ -290,10 +290,10 @@ class Holds:
         ended = []
         for hold in self.blocking(group):
             what = event
-            if event is Event.DENIED and hold.scope != scope:
-                what = Event.WIDER if scope == DESTINATION else Event.NARROWER
+            if event is HoldEvent.DENIED and hold.scope != scope:
+                what = HoldEvent.WIDER if scope == DESTINATION else HoldEvent.NARROWER
             # An answer to a request from before the hold, or before its probe, is late: the probe is still under way.
-            phase = Phase.PROBING if hold in probe and hold.phase is Phase.PROBING else Phase.HELD
+            phase = HoldPhase.PROBING if hold in probe and hold.phase is HoldPhase.PROBING else HoldPhase.HELD
             action = TABLE[hold.kind, phase, what].action
             if action is Action.END:
                 # Several holds may end by one answer: any answer at all ends an outage, an acceptance also the rest.
@@ -310,13 +310,13 @@ class Holds:
         probe = self.blocking(group)
         for hold in probe:
             hold.eager = not fresh
-            hold.phase = TABLE[hold.kind, hold.phase, Event.PROBED].phase
+            hold.phase = TABLE[hold.kind, hold.phase, HoldEvent.PROBED].phase
         return probe
 
     def end_probe(self, probe: Probe, now: float) -> None:
         """Note that a probe is over: a hold that its answer neither ended nor put off is probed again later."""
         for hold in probe:
-            if hold.phase is Phase.PROBING:
+            if hold.phase is HoldPhase.PROBING:
                 self._probe_later(hold, now, None)
 
     def lasts(self, probe: Probe) -> bool:
@@ -349,7 +349,7 @@ class Holds:
         released = [hold for hold in self.active if kind in (None, hold.kind)]
         self.active = [hold for hold in self.active if hold not in released]
         for hold in released:
-            hold.phase = TABLE[hold.kind, hold.phase, Event.RELEASED].phase
+            hold.phase = TABLE[hold.kind, hold.phase, HoldEvent.RELEASED].phase
         return released
 
     def set_intake(self, cause: Cause | None, message: str, wall: float) -> None:
@@ -357,15 +357,15 @@ class Holds:
         if cause is None:
             self._intake = None
         elif self._intake is None or (self._intake.cause, self._intake.message) != (cause, message):
-            self._intake = Condition(DestinationState.HELD, cause, None, message, wall)
+            self._intake = StateReport(DestinationState.HELD, cause, None, message, wall)
 
-    def shown(self, *, now: float, wall: float) -> list[Condition]:
+    def shown(self, *, now: float, wall: float) -> list[StateReport]:
         """Return every hold as a person sees it, the worst first."""
         holds = [_shown(hold, now, wall) for hold in sorted(self.active, key=_badness)]
         return holds if self._intake is None else [*holds, self._intake]
 
     def _probe_later(self, hold: Hold, now: float, wish: float | None) -> None:
-        hold.phase = Phase.HELD
+        hold.phase = HoldPhase.HELD
         hold.probes += 1
         wait = self._backoff.probe(hold.probes)
         # Never sooner than the back-off: `Retry-After: 0` in an outage would probe without a pause.
@@ -374,7 +374,7 @@ class Holds:
 
 def _due(probe: Probe) -> float | None:
     """Return when all of these holds may be probed together; None where there is none, or one may not."""
-    if any(hold.phase is Phase.PROBING or hold.next_probe is None for hold in probe):
+    if any(hold.phase is HoldPhase.PROBING or hold.next_probe is None for hold in probe):
         return None
     # All of them together, so the latest: a batch that two holds keep back may go only when both may be probed.
     return max((hold.next_probe or 0.0 for hold in probe), default=None)
@@ -384,12 +384,12 @@ def _badness(hold: Hold) -> tuple[bool, int]:
     return hold.scope != DESTINATION, hold.kind.value
 
 
-def _shown(hold: Hold, now: float, wall: float) -> Condition:
-    probing = hold.phase is Phase.PROBING
+def _shown(hold: Hold, now: float, wall: float) -> StateReport:
+    probing = hold.phase is HoldPhase.PROBING
     message = hold.message if hold.scope == DESTINATION else f"{hold.message} (only {hold.scope})"
     next_probe = None if hold.next_probe is None or probing else wall + max(0.0, hold.next_probe - now)
     state = DestinationState.PROBING if probing else DestinationState.HELD
-    return Condition(state, hold.kind.cause, hold.code, message, hold.since, next_probe)
+    return StateReport(state, hold.kind.cause, hold.code, message, hold.since, next_probe)
 
 
 SETTLED: Final = 5.0
@@ -410,13 +410,13 @@ class ConditionLog:
     """
 
     def __init__(self, wall: float) -> None:
-        self.seen = Condition(DestinationState.FLOWING, since=wall)
+        self.seen = StateReport(DestinationState.FLOWING, since=wall)
         self._logged = self.seen
         self._changed_at = 0.0
         self._left_out = 0
         self._at_once: deque[float] = deque(maxlen=AT_ONCE)
 
-    def see(self, condition: Condition, now: float, wall: float) -> bool:
+    def see(self, condition: StateReport, now: float, wall: float) -> bool:
         """Take note of the present state; return whether it differs from the one that was seen last."""
         if condition.state is self.seen.state and _same(condition, self.seen):
             return False
@@ -426,7 +426,7 @@ class ConditionLog:
         self.seen = replace(condition, since=wall if condition.since is None else condition.since)
         return True
 
-    def to_log(self, now: float) -> tuple[Condition, Condition, int] | None:
+    def to_log(self, now: float) -> tuple[StateReport, StateReport, int] | None:
         """Return the last logged state, the present one, and how many changes between were left out.
 
         None where there is nothing to log yet.
@@ -451,10 +451,10 @@ class ConditionLog:
         return True
 
 
-def _same(one: Condition, other: Condition) -> bool:
-    return _name(one) == _name(other)
+def _same(before: StateReport, after: StateReport) -> bool:
+    return _name(before) == _name(after)
 
 
-def _name(condition: Condition) -> tuple[DestinationState, Cause | None, str | None]:
+def _name(condition: StateReport) -> tuple[DestinationState, Cause | None, str | None]:
     state = DestinationState.HELD if condition.state in _HELD else condition.state
     return state, condition.cause, condition.code

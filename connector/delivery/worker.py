@@ -19,7 +19,7 @@ from connector.delivery.destination import Destination
 from connector.delivery.lane import Lane
 from connector.delivery.outcome import Outcomes
 from connector.delivery.request import Requests, Tracer, Transport
-from connector.delivery.states import Condition, Kind, Probe
+from connector.delivery.states import Kind, Probe, StateReport
 from connector.errors import ConnectorError, Refusal
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.offsets import PartitionTracker, destination_bit
@@ -161,12 +161,12 @@ class Worker:
         self._destination.bucket.set_share(share, self._clock.now())
         self._changed.set()
 
-    def condition(self) -> Condition:
+    def condition(self) -> StateReport:
         """Return the destination's state."""
         return self._destination.condition()
 
     def stop(self) -> None:
-        """Start no further request; what is in flight goes on."""
+        """Start no further request; requests in flight continue."""
         self._stopping = True
         self._changed.set()
 
@@ -190,7 +190,7 @@ class Worker:
         return not late
 
     async def close(self) -> None:
-        """Cancel what is still in flight and close the connections."""
+        """Cancel requests in flight and close the connections."""
         self.stop()
         tasks = list(self._tasks)
         for task in tasks:

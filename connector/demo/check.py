@@ -26,7 +26,7 @@ class DemoDeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class DemoResult:
     """What was produced, and what the vendors, Kafka and the topics have at the end.
 
     `accepted` counts, by destination, how often the vendor's log has each identity. `results` are the keys on the
@@ -41,7 +41,7 @@ class Evidence:
     ends: Mapping[int, int]
 
 
-def faults(evidence: Evidence) -> list[str]:
+def faults(evidence: DemoResult) -> list[str]:
     """Return each discrepancy as a sentence; empty when every record had the expected outcome."""
     return [
         *_arrivals(evidence),
@@ -52,7 +52,7 @@ def faults(evidence: Evidence) -> list[str]:
     ]
 
 
-def _arrivals(evidence: Evidence) -> Iterator[str]:
+def _arrivals(evidence: DemoResult) -> Iterator[str]:
     wanted: dict[str, set[str]] = {name: set() for name in evidence.accepted}
     for planned in evidence.produced.values():
         if planned.identity is not None and planned.destination is not None:
@@ -65,7 +65,7 @@ def _arrivals(evidence: Evidence) -> Iterator[str]:
             yield f"{name}: {_count(strange, 'event')} arrived unexpectedly, such as {min(strange)}"
 
 
-def _dead_letters(evidence: Evidence) -> Iterator[str]:
+def _dead_letters(evidence: DemoResult) -> Iterator[str]:
     found: dict[Place, list[DemoDeadLetter]] = {}
     for dead_letter in evidence.dead_letters:
         found.setdefault(dead_letter.origin, []).append(dead_letter)
@@ -87,7 +87,7 @@ def _dead_letters(evidence: Evidence) -> Iterator[str]:
     yield from (f"a dead letter is of a record {_place_text(place)}, where nothing was produced" for place in found)
 
 
-def _results(evidence: Evidence) -> Iterator[str]:
+def _results(evidence: DemoResult) -> Iterator[str]:
     questions = {
         planned.key
         for planned in evidence.produced.values()
@@ -99,7 +99,7 @@ def _results(evidence: Evidence) -> Iterator[str]:
         yield f"{_count(strange, 'result')} without a question"
 
 
-def _totals(evidence: Evidence) -> Iterator[str]:
+def _totals(evidence: DemoResult) -> Iterator[str]:
     skipped = sum(1 for planned in evidence.produced.values() if planned.skipped)
     accepted = sum(len(identities) for identities in evidence.accepted.values())
     ended = accepted + len(evidence.dead_letters) + skipped
@@ -110,7 +110,7 @@ def _totals(evidence: Evidence) -> Iterator[str]:
         )
 
 
-def _commits(evidence: Evidence) -> Iterator[str]:
+def _commits(evidence: DemoResult) -> Iterator[str]:
     for partition, end in sorted(evidence.ends.items()):
         committed = evidence.committed.get(partition)
         if committed != end:

@@ -27,7 +27,7 @@ from connector.codec.encoder import Encoder
 from connector.codec.schemas import load_contracts
 from connector.config.loader import KafkaSettings, Loaded, load
 from connector.demo import scenario
-from connector.demo.check import DemoDeadLetter, Evidence, Place, faults
+from connector.demo.check import DemoDeadLetter, DemoResult, Place, faults
 from connector.demo.display import Display, Progress, dead_letters, summary
 from connector.errors import ConnectorError
 from connector.kafka.producer import KafkaProducer
@@ -265,7 +265,7 @@ async def _progress(show: _Show, planned: int, seconds: float) -> Progress:
     )
 
 
-async def _evidence(show: _Show) -> Evidence:
+async def _evidence(show: _Show) -> DemoResult:
     settings = show.loaded.settings
     bootstrap = show.broker.bootstrap
     dead_letters = [
@@ -281,7 +281,7 @@ async def _evidence(show: _Show) -> Evidence:
         name: Counter(str(event[scenario.IDENTITY[name]]) for event in simulator.accepted)
         for name, simulator in show.simulators.items()
     }
-    return Evidence(show.produced, accepted, dead_letters, Counter(results), committed, ends)
+    return DemoResult(show.produced, accepted, dead_letters, Counter(results), committed, ends)
 
 
 def _consumer(bootstrap: str, group: str) -> Consumer:
@@ -334,7 +334,7 @@ def dead_letter_of(message: Message) -> DemoDeadLetter:
     )
 
 
-def _summarize(show: _Show, evidence: Evidence, console: Console) -> None:
+def _summarize(show: _Show, evidence: DemoResult, console: Console) -> None:
     stats = {name: simulator.stats() for name, simulator in show.simulators.items()}
     shown = Counter(
         {
@@ -347,7 +347,7 @@ def _summarize(show: _Show, evidence: Evidence, console: Console) -> None:
     console.print(summary(stats, evidence.dead_letters, distinct, shown))
 
 
-def _add_up(evidence: Evidence, seconds: float, console: Console) -> None:
+def _add_up(evidence: DemoResult, seconds: float, console: Console) -> None:
     accepted = sum(len(identities) for identities in evidence.accepted.values())
     skipped = sum(1 for planned in evidence.produced.values() if planned.skipped)
     console.print(

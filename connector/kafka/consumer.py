@@ -97,7 +97,7 @@ class PollSize:
         self.records = max(1, min(MAX_RECORDS, 2 * self.records, affordable))
 
 
-class Listener(Protocol):
+class RebalanceListener(Protocol):
     """Receives assigned and revoked partitions. The callbacks run inside `poll` or `close`."""
 
     async def on_assign(self, partitions: Sequence[Assigned]) -> None:
@@ -138,6 +138,7 @@ class KafkaSource:
         self.counts: dict[str, int] = {}
         """How many partitions each subscribed topic has; refreshed before the listener learns of an assignment, and
         every few seconds for topics of held partitions."""
+        # Clients find their position by topic name. A recreated topic would be read on from the old offset.
         self._ids = TopicIds(settings, self.counts)
         self._incremental = is_incremental(self._config)
         self._clock = clock
@@ -151,13 +152,14 @@ class KafkaSource:
         self._ends = Ends()
         self._subscribed: frozenset[str] = frozenset()
         self._next_patterns = self._next_probe = self._next_look = 0.0
+        # A cancelled consume loses the records it took, so the task outlives a cancelled `poll`.
         self._polling: asyncio.Task[list[Record]] | None = None
         self._abandon = asyncio.Event()
         self._leaving = False
         self._fatal: str | None = None
         self._closed = True
 
-    async def start(self, listener: Listener) -> None:
+    async def start(self, listener: RebalanceListener) -> None:
         """Subscribe; partitions come in a later `poll`. Raises `StartupError` for properties unknown to librdkafka."""
         self._listener = listener
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="kafka")
@@ -214,6 +216,7 @@ class KafkaSource:
         if not offsets:
             return faults
         try:
+            # Not `store_offsets` or a bare `commit()`: both drop a commit of which only the metadata changed.
             answers = await self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             if kafka_error(error).code() == FATAL:
@@ -356,6 +359,7 @@ class KafkaSource:
         assigned = await self._start_of(partitions)
         if assigned is None:
             return
+        # Before the listener: it shares rate limits by the partitions that each topic has now.
         await self._count_partitions()
         _log.info("kafka.assigned", partitions=[f"{a.topic}[{a.partition}]@{a.start}" for a in assigned])
         await self._listener.on_assign(assigned)
@@ -383,6 +387,7 @@ class KafkaSource:
             self._forget(gone)
 
     async def _on_lost(self, _consumer: AIOConsumer, partitions: list[PartitionOffset]) -> None:
+        # Forgotten at once: nothing is committed for them, so unlike `_on_revoke` the listener needs no assignment.
         gone = self._gone(partitions)
         _log.warning("kafka.lost", partitions=[f"{topic}[{partition}]" for topic, partition in gone])
         self._forget(gone)
@@ -425,6 +430,7 @@ class KafkaSource:
         matching = self._topics.matching(known)
         if not matching:
             _log.warning("kafka.no_topic_matches", patterns=[pattern.pattern for pattern in self._topics.patterns])
+        # librdkafka is never given the pattern: under KIP-848 the broker would match the connector's own topics, too.
         wanted = frozenset(matching.union(self._topics.names))
         if wanted and wanted != self._subscribed:
             await self._subscribe(wanted)

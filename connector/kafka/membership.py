@@ -1,4 +1,4 @@
-"""What a group's coordinator says of the group: whether this user may read it, and whether partitions are left over.
+"""A group as its coordinator reports it: whether this user may read it, and whether partitions are left over.
 
 An answered metadata request says nothing about either: it comes from any broker, and the group from one of them, under
 an address and a permission of its own. The consumer's own id is not asked for: librdkafka's call holds Python's lock
@@ -26,7 +26,7 @@ class GroupMembership(Groups):
     """One cluster's groups as their coordinators describe them; use inside `async with`, or `close` it."""
 
     async def may_read(self, group: str) -> bool:
-        """Whether this user may READ the group, as a member has to. Raises `StartupError` if it cannot be told."""
+        """Whether this user may READ the group, as a member has to. Raises `StartupError` if that is unknown."""
         return _may_read(await self._describe(group))
 
     async def why_unassigned(self, group: str, partitions: Mapping[str, int]) -> str | None:

@@ -1,4 +1,4 @@
-"""Reads chosen records beside the consumer: without a group, once, and without moving anything."""
+"""Reads chosen records without a group, once. The consumer and its positions are not affected."""
 
 from __future__ import annotations
 

@@ -136,6 +136,7 @@ class KafkaProducer:
         if self._thread is None:
             return 0
         left = await asyncio.to_thread(self._producer.flush, max(timeout, 0.0))
+        # Without a purge librdkafka goes on sending, and a record would arrive after it was reported as failed.
         if left:
             self._producer.purge()
         self._stopping.set()
@@ -161,6 +162,7 @@ class KafkaProducer:
     def _acknowledge(self, future: asyncio.Future[Acknowledged], topic: str) -> Any:
         def on_delivery(error: KafkaError | None, message: Message) -> None:
             where = (_ANY_PARTITION, _ANY_PARTITION) if error else (message.partition() or 0, message.offset() or 0)
+            # Runs in the serving thread, where a future of the loop must not be completed.
             self._done.append((future, topic, error, where))
 
         return on_delivery

@@ -97,6 +97,7 @@ class Starts:
         begun = {c.topic for c in committed if c.offset >= 0} | (topics - (self._first_topics or topics))
         begun |= {relative for topic in topics if kin[topic] & begun for relative in (topic, *kin[topic])}
         added = {partition for partition in missing if partition[0] in begun}
+        # Ends of other members' partitions, too: they must not take theirs for added ones (see the class).
         mine = set(missing)
         others = [(c.topic, c.partition) for c in committed if c.topic not in begun]
         return added, [partition for partition in others if partition not in mine]

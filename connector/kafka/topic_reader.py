@@ -117,6 +117,7 @@ class TopicReader:
         taken = dict.fromkeys(left, 0)
         done, total = 0, sum(span.end - span.first for span in left.values())
         starts = [PartitionOffset(*partition, span.first) for partition, span in left.items()]
+        # Assigned and not subscribed: a subscription would join a group and cause a rebalance.
         self._consumer.assign(starts)
         # A pause survives a new assignment in librdkafka.
         self._consumer.resume(starts)

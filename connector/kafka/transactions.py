@@ -100,6 +100,7 @@ class TransactionalProducer:
 
         Cancelling waits for the end of the running transaction.
         """
+        # A thread cannot be cancelled. An abandoned one would commit after the caller has reported a failure.
         running = asyncio.ensure_future(asyncio.to_thread(self._commit_again, records))
         try:
             await asyncio.shield(running)

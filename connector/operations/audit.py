@@ -8,8 +8,8 @@ from connector.kafka.producer import KafkaProducer
 from connector.kafka.topics import OwnTopic, TopicCheck
 
 
-class AuditTopic:
-    """Writes audit records; see `connector.console.audit.AuditTopic`."""
+class KafkaAuditTopic:
+    """Writes audit records; see `AuditTopic` in `console.audit`."""
 
     def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._settings = settings

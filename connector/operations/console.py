@@ -25,7 +25,7 @@ from connector.kafka.producer import KafkaProducer
 from connector.kafka.topic_reader import TopicReader, TopicTail
 from connector.kafka.topics import TopicSelection
 from connector.operations import offsets
-from connector.operations.audit import AuditTopic
+from connector.operations.audit import KafkaAuditTopic
 from connector.operations.events import matching_events
 from connector.operations.inspect import DeadLetterExaminer
 from connector.operations.replay import KafkaReplayService
@@ -47,7 +47,9 @@ async def serving(loaded: Loaded, members: Sequence[str], *, sparse: bool = Fals
     settings = loaded.settings
     rules, reader = _Rules(loaded), TopicReader(settings.kafka)
     backlog = _Backlog(settings)
-    audit = None if settings.console.audit_topic is None else AuditTopic(settings.kafka, settings.console.audit_topic)
+    audit = (
+        None if settings.console.audit_topic is None else KafkaAuditTopic(settings.kafka, settings.console.audit_topic)
+    )
     topic, clock = settings.console.events_topic, SystemClock()
     timeline = Timeline("console", written=topic is not None)
     logs.listen(timeline.note)

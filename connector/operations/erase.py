@@ -22,7 +22,7 @@ from connector.dead_letters.headers import parse
 from connector.dead_letters.reader import IdSearch, Survey
 from connector.kafka.retention import Retention
 from connector.kafka.topic_reader import TopicReader
-from connector.operations.audit import AuditTopic
+from connector.operations.audit import KafkaAuditTopic
 from connector.operations.events import matching_events
 from connector.records import Record
 
@@ -65,7 +65,7 @@ class Eraser:
         """Delete for good, once it is in the audit log. Raises `ConnectorError`; what is done then may be a part."""
         settings = self.loaded.settings
         name = settings.console.audit_topic
-        topic = None if name is None else AuditTopic(settings.kafka, name)
+        topic = None if name is None else KafkaAuditTopic(settings.kafka, name)
         offsets = {each.partition: each.before for each in plan}
         try:
             if topic is not None:

@@ -33,7 +33,7 @@ _FORMS: Final = "write nothing, {event: …}, {part: …} or {refused: CODE}"
 class MappingTest(Model):
     """One test: an event, and what is expected of it."""
 
-    name: str = Field(min_length=1, description="What is tested.")
+    name: str = Field(min_length=1, description="What the test checks.")
     topic: str | None = Field(default=None, description="The event's topic. Unset: the first topic of its route.")
     schema_name: str | None = Field(default=None, alias="schema", description="The full name of its schema.")
     event: Any = Field(default=None, description="The event, in plain JSON or Avro's JSON, written as YAML.")

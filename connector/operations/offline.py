@@ -129,7 +129,7 @@ def time_of(value: Any, place: str) -> int | None:
 
 
 class Offline:
-    """What a configuration makes of written events.
+    """Applies a configuration to events from a file.
 
     `schema_files` are further schema files. The constructor raises `ConfigurationError` for routes that are not valid.
     """

@@ -86,7 +86,7 @@ class Leaf(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class FieldChoice:
     """What a vendor's field is mapped to: a source as YAML, or `TODO`; `note` is a comment.
 
     With `paths` it is a map of the values at these paths.
@@ -111,7 +111,7 @@ class Plan:
     schema: Schema
     schema_file: str
     kinds: Mapping[str, VendorKind]
-    mappings: Mapping[str, Sequence[Choice]]
+    mappings: Mapping[str, Sequence[FieldChoice]]
     identity: str | None
     consent: str | None
     bootstrap: str | None
@@ -190,7 +190,7 @@ def _branch(node: Any, named: Mapping[str, Any]) -> tuple[Any, bool]:
             return node, null
 
 
-def choices(kind: VendorKind, found: Sequence[Leaf]) -> list[Choice]:
+def choices(kind: VendorKind, found: Sequence[Leaf]) -> list[FieldChoice]:
     """Return the mapping of a vendor's fields: the required ones first, then those that the schema has."""
     documented = _documented(kind)
     made = [_choice(kind, name, field, found, documented.get(name, "")) for name, field in kind.fields.items()]
@@ -204,11 +204,11 @@ def _documented(kind: VendorKind) -> Mapping[str, str]:
     return {field["name"]: field.get("doc", "") for field in fields}
 
 
-def _choice(kind: VendorKind, name: str, field: FieldKind, found: Sequence[Leaf], doc: str) -> Choice | None:
+def _choice(kind: VendorKind, name: str, field: FieldKind, found: Sequence[Leaf], doc: str) -> FieldChoice | None:
     """Return what one field is mapped to; None for an optional field that nothing stands for."""
     word = _words(name)[0]
     if name == "method" and kind.name == "mytracker":
-        return Choice(name, "{const: customEvent}", "or registration, login")
+        return FieldChoice(name, "{const: customEvent}", "or registration, login")
     if field.type in ("map", "string_map") and not field.required:
         return _attributes(name, found)
     wanted = _TYPES.get(field.type, ())
@@ -222,26 +222,26 @@ def _choice(kind: VendorKind, name: str, field: FieldKind, found: Sequence[Leaf]
     leaf = _best(found, meant, wanted)
     if leaf is not None:
         unfilled = f"may be null: {leaf.path}" if leaf.optional and field.required else ""
-        return Choice(name, leaf.path, unfilled)
+        return FieldChoice(name, leaf.path, unfilled)
     if field.type in ("millis", "seconds"):
         return _time(name, found)
     if field.required or word in (*_USER_FIELDS, *_NAME_FIELDS):
-        return Choice(name, TODO, _advice(word, field, found, doc))
+        return FieldChoice(name, TODO, _advice(word, field, found, doc))
     return None
 
 
-def _time(name: str, found: Sequence[Leaf]) -> Choice:
+def _time(name: str, found: Sequence[Leaf]) -> FieldChoice:
     """Return what a time is mapped to where no timestamp has a known name: another timestamp, text, or a number."""
     first = next((leaf for leaf in found if leaf.kind == "timestamp"), None)
     if first is not None:
-        return Choice(name, first.path)
+        return FieldChoice(name, first.path)
     text = _best(found, _TIMES, ("string",))
     if text is not None:
-        return Choice(name, text.path, "must be ISO 8601 with a zone, or digits of milliseconds with unit: ms")
+        return FieldChoice(name, text.path, "must be ISO 8601 with a zone, or digits of milliseconds with unit: ms")
     number = next((leaf for leaf in found if leaf.kind in ("int", "long") and _is_time(leaf.path)), None)
     if number is not None:
-        return Choice(name, TODO, f"{{path: {number.path}, unit: ms}}, or unit: s")
-    return Choice(name, "$timestamp", "the record's time, because the schema has no time")
+        return FieldChoice(name, TODO, f"{{path: {number.path}, unit: ms}}, or unit: s")
+    return FieldChoice(name, "$timestamp", "the record's time, because the schema has no time")
 
 
 def _is_time(path: str) -> bool:
@@ -257,14 +257,14 @@ def _advice(word: str, field: FieldKind, found: Sequence[Leaf], doc: str) -> str
     return f"{advice} ({near.path} is text)" if near is not None and field.type == "long" else advice
 
 
-def _attributes(name: str, found: Sequence[Leaf]) -> Choice | None:
+def _attributes(name: str, found: Sequence[Leaf]) -> FieldChoice | None:
     """Return a map of the event's own single values; personal data is left out on purpose."""
     own = [leaf.path for leaf in found if "." not in leaf.path and leaf.kind not in ("array", "map", "bytes", "fixed")]
     kept = [path for path in own if not any(word in _PERSONAL for word in _parts(path))]
     maps = [leaf.path for leaf in found if leaf.kind == "map" and "." not in leaf.path]
     if not kept and len(maps) == 1:
-        return Choice(name, maps[0])
-    return Choice(name, "", "personal data is left out; add what you may send", tuple(kept)) if kept else None
+        return FieldChoice(name, maps[0])
+    return FieldChoice(name, "", "personal data is left out; add what you may send", tuple(kept)) if kept else None
 
 
 def _best(found: Sequence[Leaf], meant: Sequence[str], kinds: Sequence[str]) -> Leaf | None:

@@ -18,7 +18,7 @@ from connector.kafka.topic_reader import TopicReader, TopicTail
 from connector.operations.inspect import DeadLetterExaminer
 from connector.operations.sample import wanted_topics
 from connector.records import Event, Record
-from connector.routing.conditions import Condition, compile_condition
+from connector.routing.conditions import CompiledCondition, compile_condition
 from connector.routing.conversions import Unfit
 from connector.routing.expressions import Expressions
 from connector.routing.sources import SourceCompiler
@@ -46,7 +46,7 @@ class Wanted:
         for source, text in where:
             values.setdefault(source, []).extend(_values(text))
         sources = SourceCompiler(Expressions(), [])
-        self._conditions: list[Condition] = [
+        self._conditions: list[CompiledCondition] = [
             compile_condition(sources.path(source), wanted) for source, wanted in values.items()
         ]
         self._destination = destination

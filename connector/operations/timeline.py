@@ -54,7 +54,7 @@ def _decoded(values: Iterator[bytes | None]) -> Iterator[Mapping[str, Any]]:
             yield event
 
 
-class Timeline:
+class MergedTimeline:
     """What happened from a time on, and which of the sources could not be asked."""
 
     def __init__(self, since: float) -> None:

@@ -129,7 +129,7 @@ class Flow:
 
     def __init__(self) -> None:
         self.paused: set[TopicPartition] = set()
-        """The partitions that the consumer was told to pause."""
+        """The partitions that the consumer has paused."""
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
         """Forget partitions that left, or that came back and so are not paused."""

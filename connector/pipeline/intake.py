@@ -152,7 +152,7 @@ class Intake:
         self._replay_topic = replay_topic
         self._elsewhere: Recent[tuple[str, str], bool] = Recent(_SCHEMAS)
         bits = {name: destination_bit(index) for index, name in enumerate(names)}
-        self._legs = {name: Leg(bits[name], deliverer) for name, deliverer in services.deliverers.items()}
+        self._legs = {name: RunDestination(bits[name], deliverer) for name, deliverer in services.deliverers.items()}
         self.parked: dict[TopicPartition, deque[Record]] = {}
         """By partition to pause, its records from the next one on, which waits for its schema."""
         self._parked_bytes = 0
@@ -610,7 +610,7 @@ class Intake:
             self._services.budget.release(charge_of(record))
 
 
-class Leg:
+class RunDestination:
     """One destination, as a run sees it: the bit of its deliveries, and those that are prepared."""
 
     __slots__ = ("bit", "deliverer", "offers", "shaped", "vendor")
@@ -638,7 +638,7 @@ class Run:
 
     __slots__ = ("_legs", "_services", "now")
 
-    def __init__(self, services: Services, legs: Mapping[str, Leg]) -> None:
+    def __init__(self, services: Services, legs: Mapping[str, RunDestination]) -> None:
         self._services = services
         self._legs = legs
         self.now = int(services.clock.wall() * 1000)
@@ -686,7 +686,7 @@ class Run:
         for name, delivery in legs.items():
             self._add(self._legs[name], tracker, [(record, delivery, new)])
 
-    def _add(self, leg: Leg, tracker: PartitionTracker, run: Iterable[tuple[Record, Routed, int]]) -> None:
+    def _add(self, leg: RunDestination, tracker: PartitionTracker, run: Iterable[tuple[Record, Routed, int]]) -> None:
         """Prepare one partition's deliveries for one destination."""
         vendor, now, bit = leg.vendor, self.now, leg.bit
         offer: Offer | None = None
@@ -720,7 +720,9 @@ class Run:
                 Delivery(record, tracker, bit, item, routed.identity, charge, routed.first_dedup_id)
             )
 
-    def _refuse(self, leg: Leg, record: Record, tracker: PartitionTracker, routed: Routed, refusal: Refusal) -> None:
+    def _refuse(
+        self, leg: RunDestination, record: Record, tracker: PartitionTracker, routed: Routed, refusal: Refusal
+    ) -> None:
         """Hand over a delivery that breaks a rule before it is sent."""
         charge = charge_of(record)
         self._services.budget.add(charge)

@@ -1,6 +1,6 @@
 """Reads the records that storms have set aside again from Kafka: one at a time as a probe, all when a storm is over.
 
-The consumer's own position does not move: the source reads these positions beside it. So neither a paused intake nor a
+The consumer's own position does not move: the source reads these positions separately. So neither a paused intake nor a
 full buffer or offset map keeps a probe back.
 """
 

@@ -47,7 +47,7 @@ SLICE: Final = 500
 POSITION_BYTES: Final = 200
 """Bytes that one position set aside takes: in the tracker, and in its storm (measured)."""
 SET_ASIDE_SHARE: Final = 0.5
-"""The part of the buffer's size that positions set aside may take, beside the buffer."""
+"""The part of the buffer's size that positions set aside may take, in addition to the buffer."""
 
 
 LAST_COMMIT_PAUSE: Final = 0.2
@@ -186,7 +186,7 @@ class Runner:
         self.polled_at: float | None = None
         """When the consumer was polled last (monotonic seconds); None before that."""
         self.joining_since: float | None = None
-        """Since when the group has told this member nothing (monotonic seconds); None once it has."""
+        """Since when the group has not answered this member (monotonic seconds); None once it has."""
         self.lost_at = float("-inf")
         """When the group took partitions away without a rebalance (monotonic seconds)."""
 
@@ -260,7 +260,7 @@ class Runner:
         return self._trackers.get(partition)
 
     def end_of(self, partition: TopicPartition) -> int | None:
-        """Return an assigned partition's end offset as the last fetch told it, None before it is known."""
+        """Return an assigned partition's end offset as the last fetch reported it, None before it is known."""
         return self._source.ends().get(partition)
 
     def status(self) -> list[PartitionStatus]:

@@ -26,7 +26,7 @@ CAUSE: Final = "operator"
 CODE: Final = "operator.skip"
 MESSAGE: Final = "an operator skipped the record"
 PATIENCE: Final = 6.0
-"""Seconds in which a caller is told the end; what takes longer goes on without him."""
+"""Seconds that a caller waits for the result; what takes longer continues in the background."""
 _LOOK: Final = 0.05
 
 log = structlog.get_logger()
@@ -45,8 +45,8 @@ class Skip:
         self.taken = False
 
 
-class Skipped(NamedTuple):
-    """What came of a request to skip a record: it is a dead letter, will be one, or cannot be; `message` says why."""
+class SkipResult(NamedTuple):
+    """The result of a request to skip a record: skipped, pending or refused; `message` says why."""
 
     state: Literal["skipped", "pending", "refused"]
     message: str
@@ -145,7 +145,7 @@ class Skipper:
         self._destinations = destinations
         self._clock = clock
 
-    async def skip(self, position: Position, destination: str | None) -> Skipped:
+    async def skip(self, position: Position, destination: str | None) -> SkipResult:
         """Skip a record, for one destination or for all that it waits for; wait `PATIENCE` for its dead letters."""
         answer = await self._answer(position, destination)
         log.warning(
@@ -159,25 +159,25 @@ class Skipper:
         )
         return answer
 
-    async def _answer(self, position: Position, destination: str | None) -> Skipped:
+    async def _answer(self, position: Position, destination: str | None) -> SkipResult:
         tracker = self._owner.tracker_of(position[:2])
         if tracker is None or not tracker.open:
             return self._not_owned(position, leaving=tracker is not None)
         left = tracker.left(position.offset)
         name = _name(position)
         if left is None and (end := self._owner.end_of(position[:2])) is not None and position.offset >= end:
-            return Skipped("refused", f"{name} does not exist yet: the partition ends at {end}")
+            return SkipResult("refused", f"{name} does not exist yet: the partition ends at {end}")
         if left == 0:
-            return Skipped("refused", f"{name} is already done, or there is no such record; run `connector explain`")
+            return SkipResult("refused", f"{name} is already done, or there is no such record; run `connector explain`")
         if left is None or left & WHOLE:
             if destination is not None:
-                return Skipped("refused", f"{name} is not routed yet; skip it without --destination")
+                return SkipResult("refused", f"{name} is not routed yet; skip it without --destination")
             skips: dict[str, Skip | None] = {"": self._unrouted.skip(tracker, position.offset)}
             bits = WHOLE
         else:
             waiting = [waits for waits in _waiting_for(tracker, left) if destination in (None, waits)]
             if not waiting:
-                return Skipped("refused", f"{name} is already done for {destination}, or does not go there")
+                return SkipResult("refused", f"{name} is already done for {destination}, or does not go there")
             skips = {waits: self._destinations[waits].skip(tracker, position.offset) for waits in waiting}
             bits = sum(destination_bit(tracker.destinations.index(waits)) for waits in waiting)
         await self._wait(tracker, position.offset, bits)
@@ -188,12 +188,12 @@ class Skipper:
         while tracker.open and _is_left(tracker, offset, bits) and self._clock.now() < end:
             await self._clock.sleep(_LOOK)
 
-    def _not_owned(self, position: Position, *, leaving: bool) -> Skipped:
+    def _not_owned(self, position: Position, *, leaving: bool) -> SkipResult:
         where = f"{position.topic}[{position.partition}]"
         if leaving:
-            return Skipped("refused", f"{where} is leaving this member; ask its next owner in a moment")
+            return SkipResult("refused", f"{where} is leaving this member; ask its next owner in a moment")
         owned = ", ".join(f"{topic}[{number}]" for topic, number in sorted(self._owner.assigned)) or "none"
-        return Skipped(
+        return SkipResult(
             "refused",
             f"this member does not own {where}; it owns: {owned}. Ask the member that does (--url), or start one",
         )
@@ -205,27 +205,27 @@ def _waiting_for(tracker: PartitionTracker, left: int) -> list[str]:
 
 def _result(
     tracker: PartitionTracker, position: Position, bits: int, skips: Mapping[str, Skip | None], *, was_read: bool
-) -> Skipped:
+) -> SkipResult:
     """Return what came of it."""
     name = _name(position)
     taken = [destination for destination, skip in skips.items() if skip is not None and skip.taken]
     of = "" if taken in ([], [""]) else f" for {', '.join(taken)}"
     if not tracker.open:
         message = f"{name}: its partition left this member meanwhile. Nothing is lost; ask its new owner"
-        return Skipped("refused", message)
+        return SkipResult("refused", message)
     if not _is_left(tracker, position.offset, bits):
         if not taken:
-            return Skipped("refused", f"{name} was done before it could be skipped; run `connector explain`")
+            return SkipResult("refused", f"{name} was done before it could be skipped; run `connector explain`")
         others = [destination for destination in skips if destination not in taken]
         rest = f"; {', '.join(others)} was done before" if others else ""
-        return Skipped("skipped", f"{name} is skipped: a dead letter with cause operator{of}{rest}")
+        return SkipResult("skipped", f"{name} is skipped: a dead letter with cause operator{of}{rest}")
     if not was_read:
         message = f"{name} is not read yet; it becomes a dead letter when this member reads it"
     elif len(taken) < len(skips):
         message = f"{name} is in a request; it becomes a dead letter if the answer says that it was not accepted"
     else:
         message = f"{name} is set aside{of}; its dead letter waits for Kafka"
-    return Skipped("pending", f"{message}. A restart or a rebalance before that forgets this: then skip it again")
+    return SkipResult("pending", f"{message}. A restart or a rebalance before that forgets this: then skip it again")
 
 
 def _is_left(tracker: PartitionTracker, offset: int, bits: int) -> bool:

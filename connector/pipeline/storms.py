@@ -201,7 +201,7 @@ class Storms:
         return bool(self._storms)
 
     def use(self, settings: StormSettings | str) -> None:
-        """Judge by other settings from now on. `off` ends the storms; other settings may have mended their cause."""
+        """Judge by other settings from now on. `off` ends the storms; other settings may have fixed their cause."""
         self._guard.use(settings)
         if not isinstance(settings, StormSettings):
             self.release()

@@ -16,7 +16,7 @@ from connector.config.loader import RouteSettings, Settings
 from connector.config.routes import CEL
 from connector.errors import ConfigFault, Refusal
 from connector.records import Event, Record
-from connector.routing.conditions import Condition, TopicPattern, compile_condition
+from connector.routing.conditions import CompiledCondition, TopicPattern, compile_condition
 from connector.routing.conversions import Unfit
 from connector.routing.expressions import Expressions, names_in, reads_whole_event
 from connector.routing.mapping import FieldMapping, compile_mapping
@@ -46,7 +46,7 @@ class CompiledRoute:
     index: int
     topics: TopicPattern | None
     schema: str | None
-    conditions: tuple[Condition, ...]
+    conditions: tuple[CompiledCondition, ...]
     legs: tuple[Leg, ...]
     identity: Value | None
     entity: bool
@@ -67,7 +67,7 @@ class CompiledRoute:
         return (self.schema is None or self.schema == schema) and (self.topics is None or self.topics.matches(topic))
 
     def matches(self, event: Event, record: Record) -> bool:
-        """Whether every entry of `where` matches. Raises `Refusal` where that cannot be told."""
+        """Whether every entry of `where` matches. Raises `Refusal` where that cannot be determined."""
         return self.unmet(event, record) is None
 
     def unmet(self, event: Event, record: Record) -> str | None:
@@ -145,7 +145,7 @@ def _sources(routes: Iterable[RouteSettings]) -> Iterator[tuple[str, bool]]:
 
 
 class _Compiler:
-    """Compiles route by route and collects what is wrong, so that one start reports every fault."""
+    """Compiles route by route and collects all faults, so that one start reports every fault."""
 
     def __init__(self, destinations: Mapping[str, VendorKind], schemas: Mapping[str, Any]) -> None:
         self.destinations = destinations
@@ -154,7 +154,7 @@ class _Compiler:
         self.faults: list[ConfigFault] = []
 
     def route(self, index: int, route: RouteSettings) -> CompiledRoute:
-        """Return one compiled route; what is wrong with it goes to `faults`."""
+        """Return one compiled route; add its faults to `faults`."""
         path = f"routes[{index}]"
         self._check_schema_name(path, route)
         tree = self._tree(route.schema_name)
@@ -178,7 +178,7 @@ class _Compiler:
         self.faults.append(ConfigFault(path, message))
 
     def _try(self, path: str, compile_one: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a call returns; what is wrong with it goes to `faults`."""
+        """Return what a call returns; add its fault to `faults`."""
         try:
             return compile_one(*arguments)
         except ValueError as fault:
@@ -198,13 +198,13 @@ class _Compiler:
             self._fault(f"{path}.topics", "an empty list matches no topic; name topics, or leave it out to match all")
         return TopicPattern(route.topics)
 
-    def _conditions(self, path: str, route: RouteSettings, sources: SourceCompiler) -> Iterator[Condition]:
+    def _conditions(self, path: str, route: RouteSettings, sources: SourceCompiler) -> Iterator[CompiledCondition]:
         for text, wanted in route.where.items():
             where = f"{path}.where.{text}"
             if text == CEL and isinstance(wanted, str):
                 evaluate = self._try(where, self.expressions.compile, wanted, sources.schema)
                 if evaluate is not None:
-                    yield Condition(text, _truth(evaluate))
+                    yield CompiledCondition(text, _truth(evaluate))
                 continue
             value = self._try(where, sources.path, text)
             condition = None if value is None else self._try(where, compile_condition, value, wanted)

@@ -26,8 +26,8 @@ from connector.routing.sources import Value
 Test = Callable[[Any], bool]
 
 
-class Condition(NamedTuple):
-    """One entry of `where`: `met(event, record)` tells whether it holds, and raises `Unfit` where that is not known."""
+class CompiledCondition(NamedTuple):
+    """One entry of `where`: `met(event, record)` returns whether it holds, and raises `Unfit` if that is unknown."""
 
     text: str
     met: Callable[[Event, Record], bool]
@@ -65,7 +65,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         raise ValueError(f"{pattern} is not a regular expression: {fault}") from None
 
 
-def compile_condition(value: Value, wanted: object) -> Condition:
+def compile_condition(value: Value, wanted: object) -> CompiledCondition:
     """Return one entry of `where`: what the value at its path is compared with.
 
     Raises `ValueError` for what can never hold. Null matches null and what is not there. Bytes, lists, records and maps
@@ -84,7 +84,7 @@ def compile_condition(value: Value, wanted: object) -> Condition:
             found = _UNKNOWN
         return test(found)
 
-    return Condition(value.text, met)
+    return CompiledCondition(value.text, met)
 
 
 def _test(value: Value, wanted: object) -> Test:

@@ -139,7 +139,7 @@ class Expressions:
     def compile(self, text: str, schema: SchemaTree | None = None) -> Getter:
         """Return what evaluates an expression for a record, or raises `Unfit` (`cel`, `size`).
 
-        Raises `ValueError` with what is wrong with the expression, or where the extra is not installed.
+        Raises `ValueError` for a wrong expression, or if the extra is not installed.
         """
         if len(text) > LONGEST:
             raise ValueError(f"the expression has {len(text):,} characters; allowed: {LONGEST:,}")

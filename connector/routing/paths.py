@@ -27,7 +27,7 @@ _INDEX: Final = re.compile(r"\[([0-9]*)\]")
 
 
 def parse_path(text: str) -> tuple[Step, ...]:
-    """Return the steps of a path; none for `.`. Raises `ValueError` with what is allowed for any other text."""
+    """Return the steps of a path; none for `.`. Raises `ValueError` that names what is allowed."""
     if text == ".":
         return ()
     steps: list[Step] = []
@@ -92,7 +92,7 @@ def _bare(value: Any) -> Any:
     return value[1] if type(value) is tuple else value
 
 
-class Place(NamedTuple):
+class SchemaNodes(NamedTuple):
     """Where a path leads in a schema: the nodes of the values there. `unknown`: somewhere inside a map, perhaps."""
 
     nodes: list[dict[str, Any]]
@@ -107,7 +107,7 @@ class SchemaTree:
         _collect(tree, "", self._names)
         self._tree = tree
 
-    def follow(self, steps: Sequence[Step]) -> Place:
+    def follow(self, steps: Sequence[Step]) -> SchemaNodes:
         """Return where a path leads. Raises `ValueError` with the reason where it leads nowhere.
 
         A path into a map's values, or through a union, is followed in every branch that takes it.
@@ -125,13 +125,13 @@ class SchemaTree:
                 continue
             maps = [node for node in level if node.get("type") == "map"]
             if maps and any(isinstance(later, str) for later in steps[index + 1 :]):
-                return Place([], unknown=True)
+                return SchemaNodes([], unknown=True)
             known = [field for node in level if node.get("type") in RECORDS for field in node["fields"]]
             found = [field["type"] for field in known if field["name"] == step] + [node["values"] for node in maps]
             if not found:
                 raise ValueError(self._missing(step, where, level, known))
             level = [each for node in found for each in self.branches(node)]
-        return Place([{"type": "array", "items": level}] if every else level)
+        return SchemaNodes([{"type": "array", "items": level}] if every else level)
 
     def branches(self, node: Any) -> list[dict[str, Any]]:
         """Return a node as the types that its value may have, references resolved, primitive types as nodes too."""

@@ -29,14 +29,14 @@ _EXPONENTIAL: Final = (
 )
 
 
-class _Cost(NamedTuple):
+class _PatternCost(NamedTuple):
     """A search takes up to `ways` * length ** `powers` steps."""
 
     powers: int = 0
     ways: int = 1
 
-    def then(self, other: _Cost) -> _Cost:
-        return _Cost(self.powers + other.powers, min(self.ways * other.ways, MOST_STEPS))
+    def then(self, other: _PatternCost) -> _PatternCost:
+        return _PatternCost(self.powers + other.powers, min(self.ways * other.ways, MOST_STEPS))
 
 
 def bounded_search(pattern: str) -> Callable[[str | None], bool]:
@@ -68,39 +68,39 @@ def bounded_search(pattern: str) -> Callable[[str | None], bool]:
     return found
 
 
-def _cost(tree: Any) -> _Cost:
-    cost, scanned = _Cost(), 0
+def _cost(tree: Any) -> _PatternCost:
+    cost, scanned = _PatternCost(), 0
     steps = list(tree)
     for (operation, argument), following in zip(steps, [*steps[1:], None], strict=False):
         if operation in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
             repeated = _repeated(*argument)
             ends_at_once = argument[1] > _FEW and following is not None and _never_begins(argument[2], following)
-            cost = cost.then(_Cost() if ends_at_once else repeated)
+            cost = cost.then(_PatternCost() if ends_at_once else repeated)
             scanned = scanned or int(ends_at_once)
         elif operation is _constants.GROUPREF:
-            cost = cost.then(_Cost(1))
+            cost = cost.then(_PatternCost(1))
         elif operation is _constants.POSSESSIVE_REPEAT:
             inner = _cost(argument[2])
-            cost = cost.then(_Cost(inner.powers + 1, inner.ways))
+            cost = cost.then(_PatternCost(inner.powers + 1, inner.ways))
         elif operation is _constants.BRANCH:
             branches = [_cost(branch) for branch in argument[1]]
-            cost = cost.then(_Cost(max(each.powers for each in branches), sum(each.ways for each in branches)))
+            cost = cost.then(_PatternCost(max(each.powers for each in branches), sum(each.ways for each in branches)))
         else:
             for part in _parts(argument):
                 cost = cost.then(_cost(part))
-    return _Cost(cost.powers + scanned, cost.ways)
+    return _PatternCost(cost.powers + scanned, cost.ways)
 
 
-def _repeated(least: int, most: Any, body: Any) -> _Cost:
+def _repeated(least: int, most: Any, body: Any) -> _PatternCost:
     """Return the cost of a repetition. Raises `ValueError` where it can be exponential."""
     inner = _cost(body)
     if most > _FEW:
-        if inner != _Cost():
+        if inner != _PatternCost():
             raise ValueError(_EXPONENTIAL)
-        return _Cost(0 if least == most else 1)
+        return _PatternCost(0 if least == most else 1)
     times = max(int(most), 1)
     ways = (int(most) - least + 1) * inner.ways**times
-    return _Cost(inner.powers * times, min(ways, MOST_STEPS))
+    return _PatternCost(inner.powers * times, min(ways, MOST_STEPS))
 
 
 def _never_begins(body: Any, following: tuple[Any, Any]) -> bool:

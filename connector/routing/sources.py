@@ -79,7 +79,7 @@ class SourceCompiler:
             return None
 
     def path(self, text: str) -> Value:
-        """Return the value that a text names. Raises `ValueError` with what is allowed if it names none."""
+        """Return the value that a text names. Raises `ValueError` that says what is allowed if it names none."""
         if text == "$key":
             return Value(text, _key, (STRING,), is_text=True)
         if text == "$timestamp":
@@ -254,7 +254,7 @@ def _based_map_getter(base: Getter, omit: frozenset[str], entries: tuple[tuple[s
 
 
 def _entries(entries: tuple[tuple[str, Getter], ...], event: Event, record: Record) -> dict[str, Any]:
-    """Return the entries of a map; what is wrong with one of them names it."""
+    """Return the entries of a map; a fault of an entry names the entry."""
     found: dict[str, Any] = {}
     for key, get in entries:
         try:

@@ -97,7 +97,8 @@ class RouteTable:
         `schemas` are the writers' schemas known at start (parsed JSON by full name); paths of routes that name one
         are checked against it. Raises `ConfigurationError` with every fault of `routes` at once.
         """
-        destinations = {name: kinds[one.vendor] for name, one in settings.destinations.items() if one.vendor in kinds}
+        vendors = {name: destination.vendor for name, destination in settings.destinations.items()}
+        destinations = {name: kinds[vendor] for name, vendor in vendors.items() if vendor in kinds}
         routes, faults = compile_routes(settings, destinations, schemas)
         if faults:
             raise ConfigurationError(faults)
@@ -118,7 +119,7 @@ class RouteTable:
         """Return the deliveries to be made of one event; an empty list is a deliberate skip (`Skipped`).
 
         A fault that concerns one destination (its mapping, its id) is that entry's `Refusal`, the others go on. Raises
-        `Refusal` with cause `route` where no destination can be told, `FatalError` under `unrouted: stop`.
+        `Refusal` with cause `route` where no destination can be determined, `FatalError` under `unrouted: stop`.
         """
         return self.plan(record.topic, event.schema)(event, record, cluster_id)
 

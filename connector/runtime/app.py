@@ -118,6 +118,7 @@ async def serve(
     )
     configuration = Configuration(loaded, metrics, destination, server.use)
     member.reload = configuration.reload
+    # Before Kafka is reached: probes and `/status` have to show what a waiting member waits for.
     await server.start()
     member.watchdog.start()
     try:
@@ -203,6 +204,7 @@ async def _run(
         async with _background(configuration, group, source, counts, member, metrics, producer, stop):
             await pipeline.run(stop)
     finally:
+        # Receipts first: they are sent by the producer, and no outcome waits for them.
         if receipts is not None:
             await receipts.close(1.0)
         await producer.close(2.0)
@@ -235,7 +237,7 @@ async def _background(
     producer: KafkaProducer,
     stop: asyncio.Event,
 ) -> AsyncIterator[None]:
-    """Run what goes on beside the pipeline. Raises the exception of a task that failed; it has ended the run."""
+    """Run the pipeline's background tasks. Raises the exception of a task that failed; such a task ends the run."""
     clock, settings = SystemClock(), configuration.loaded.settings
     async with GroupMembership(settings.kafka) as groups:
 

@@ -151,7 +151,7 @@ def registry_faults(loaded: Loaded, found: Mapping[str, Any]) -> list[ConfigFaul
 
 
 async def check_online(loaded: Loaded) -> list[str]:
-    """Return what is wrong with the surroundings: broker, topics, registry, vendors that can be probed."""
+    """Return the faults of the surroundings: broker, topics, registry, vendors that can be probed."""
     settings = loaded.settings
     faults: list[str] = []
     try:
@@ -171,8 +171,8 @@ async def check_online(loaded: Loaded) -> list[str]:
         except ConnectorError as error:
             faults.append(f"schema_registry: {error}")
     kinds = vendors.kinds()
-    for name, one in settings.destinations.items():
-        fault = await probe(name, one, kinds)
+    for name, destination in settings.destinations.items():
+        fault = await probe(name, destination, kinds)
         if fault is not None:
             faults.append(f"destinations.{name}: {fault}")
     return faults
@@ -188,7 +188,7 @@ async def _group_faults(settings: KafkaSettings) -> list[str]:
 
 
 class CheckedTopic(NamedTuple):
-    """One of the connector's own topics that is fit for its purpose, and whether it was created just now."""
+    """One of the connector's own topics that passed its checks, and whether it was created just now."""
 
     name: str
     purpose: str

@@ -55,6 +55,7 @@ async def _split(groups: Groups, settings: Settings, destination: str, clock: Cl
     group = f"{base}.{destination}"
     await _until_left(groups, [base], settings, clock)
     own = {(commit.topic, commit.partition): commit for commit in await groups.committed(group)}
+    # Unmarked offsets are newer. A union of both sides would undo an operator's reset of either.
     if own and not any(_is_handed_over(commit) for commit in own.values()):
         return
     adopted = []
@@ -98,6 +99,7 @@ async def _join(groups: Groups, settings: Settings, clock: Clock) -> None:
         watermark, finished = metadata.combined(progress)
         finished = finished.joined(_of_absent(before.get(partition), progress).above(watermark))
         joined.append(Commit(*partition, watermark, metadata.encode(watermark, finished).text))
+    # Marked only after the combined group has the progress: a crash in between hands it over once more.
     await _commit(groups, base, joined)
     for name, commits in alone.items():
         if commits:

@@ -14,7 +14,7 @@ from connector.clock import Clock
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.worker import Worker
 from connector.errors import ConnectorError
-from connector.pipeline.skips import Skipped, Skipper
+from connector.pipeline.skips import Skipper, SkipResult
 from connector.records import Position
 from connector.runtime.pipeline import Pipeline
 from connector.runtime.reload import Reloaded
@@ -95,7 +95,7 @@ class Member:
     ) -> None:
         """Note that the pipeline runs. `troubles` gives what keeps its source from Kafka, by topic or under None.
 
-        `is_refused` tells whether that is a refusal, which a person has to end.
+        `is_refused` says whether that is a refusal, which a person has to end.
         """
         self._troubles, self._is_refused = troubles, is_refused
         self._pipeline, self._dead_letters = pipeline, dead_letters
@@ -211,13 +211,13 @@ class Member:
             for storms in self._pipeline.holds.topics.values():
                 storms.probe_now()
 
-    async def skip(self, position: Position, destination: str | None) -> Skipped:
+    async def skip(self, position: Position, destination: str | None) -> SkipResult:
         """Make a record a dead letter, for one destination or for all. Raises `KeyError` for an unknown destination."""
         if destination is not None:
             _ = self._workers[destination]
         pipeline = self._pipeline
         if pipeline is None:
-            return Skipped("refused", f"this member does not consume yet: {self._waiting}")
+            return SkipResult("refused", f"this member does not consume yet: {self._waiting}")
         return await Skipper(pipeline.runner, pipeline.intake, self._workers, self._clock).skip(position, destination)
 
     def update_gauges(self, metrics: Metrics) -> None:

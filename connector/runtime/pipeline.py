@@ -155,8 +155,8 @@ def build(
         metrics.records_skipped.labels(reason)
     budget = Budget(int(settings.limits.buffer * BUDGET_SHARE))
     workers = {
-        name: _worker(name, one, kinds[one.vendor], edges, metrics, budget)
-        for name, one in settings.destinations.items()
+        name: _worker(name, destination, kinds[destination.vendor], edges, metrics, budget)
+        for name, destination in settings.destinations.items()
         if only is None or name == only
     }
     holds = IntakeHolds(settings, routes, workers, metrics, edges.clock)
@@ -209,7 +209,7 @@ def _worker(
 
 def _topic_storm(settings: Settings, reached: frozenset[str]) -> StormSettings | str:
     """Return when a topic is in a storm: as its most patient destination says, `off` where all of them are."""
-    storms = [one.storm for name, one in settings.destinations.items() if name in reached]
+    storms = [destination.storm for name, destination in settings.destinations.items() if name in reached]
     on = [storm for storm in storms if isinstance(storm, StormSettings)]
     return max(on, key=lambda storm: storm.share * storm.records) if on else "off"
 

@@ -130,8 +130,10 @@ class Configuration:
         loaded = await asyncio.to_thread(self.loaded.read_again)
         new = loaded.settings
         applied, left = sorted_out(self._start, self.loaded.settings, new)
+        # Before anything uses them: a vendor's fault may repeat a new secret.
         logs.register_secrets(secret_values(new))
         built = await asyncio.to_thread(_build, loaded, self._start, only=self._only)
+        # From here on nothing can fail and nothing is awaited: no record meets half of a configuration.
         for name, (settings, vendor) in built.destinations.items():
             pipeline.workers[name].use(settings, vendor)
             self._of[name] = loaded

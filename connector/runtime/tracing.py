@@ -111,7 +111,9 @@ def open_tracer(settings: Settings) -> OtelTracer:
     resource = Resource.create({**name, "service.version": __version__, "connector.group": settings.kafka.group_id})
     provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(processor)
-    return OtelTracer(provider, frozenset(name for name, one in settings.destinations.items() if one.traceparent))
+    return OtelTracer(
+        provider, frozenset(name for name, destination in settings.destinations.items() if destination.traceparent)
+    )
 
 
 def make_exporter(settings: TracingSettings) -> SpanExporter:

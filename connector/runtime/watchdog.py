@@ -66,6 +66,7 @@ class Watchdog:
     def start(self) -> None:
         """Start the thread that watches the running loop."""
         self._loop = asyncio.get_running_loop()
+        # A task in the loop could not report that the loop does not turn.
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:

@@ -83,7 +83,7 @@ class Listener:
         return _port_of(self._servers[0]) if self._servers else None
 
     async def start(self) -> None:
-        """Listen on the first port that is free. Raises the `OSError` of the last one."""
+        """Listen on the first free port. Raises the `OSError` of the last port."""
         await self._runner.setup()
         for port in self._ports:
             try:

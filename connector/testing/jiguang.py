@@ -37,7 +37,7 @@ _BOOLEANS: Final = (True, False, 0, 1, "true", "false", "0", "1")
 
 
 @dataclass(frozen=True, slots=True)
-class _Error:
+class _ErrorReply:
     code: int
     msg: str
 
@@ -107,21 +107,21 @@ class JiguangApi:
         try:
             report = orjson.loads(call.body)
         except ValueError:
-            return self._refused([_Error(4001, "body 字段类型错误")], 0)
+            return self._refused([_ErrorReply(4001, "body 字段类型错误")], 0)
         return self._judge(report, call)
 
     def _judge(self, report: object, call: Call) -> Reply:
         if not isinstance(report, dict):
-            return self._refused([_Error(4001, "body 字段类型错误")], 0)
+            return self._refused([_ErrorReply(4001, "body 字段类型错误")], 0)
         app_key, data = report.get("appKey"), report.get("data")
         records = len(data) if isinstance(data, list) else 0
         errors = _check(app_key, "appKey", str) + _check(data, "data", list)
         if errors or not isinstance(data, list):
             return self._refused(errors, records)
         if app_key != self.app_key:
-            return self._refused([_Error(4100, "appKey 或者项目 id 无效")], records)
+            return self._refused([_ErrorReply(4100, "appKey 或者项目 id 无效")], records)
         if records > LARGEST_BATCH:
-            return self._refused([_Error(4002, "data 字段数组大小超出范围")], records)
+            return self._refused([_ErrorReply(4002, "data 字段数组大小超出范围")], records)
         now = int(call.wall * 1000)
         errors = [error for record in data for error in self._record(record, now)]
         if errors:
@@ -131,7 +131,7 @@ class JiguangApi:
             return Reply(200, b"", "accepted", events=events, records=records)
         return json_reply(200, {"code": 0, "msg": "ok"}, "accepted", events=events, records=records)
 
-    def _refused(self, errors: list[_Error], records: int) -> Reply:
+    def _refused(self, errors: list[_ErrorReply], records: int) -> Reply:
         listed = [{"code": error.code, "msg": error.msg} for error in errors]
         verdict = "credential" if errors[0].code == 4100 else "refused"
         if len(listed) == 1:
@@ -145,62 +145,62 @@ class JiguangApi:
             return None
         return (self.project_id, self.app_key, record["itime"], record["cuid"], record["randomId"])
 
-    def _record(self, record: object, now: int) -> list[_Error]:
+    def _record(self, record: object, now: int) -> list[_ErrorReply]:
         if not isinstance(record, dict):
-            return [_Error(4001, "data 字段类型错误")]
+            return [_ErrorReply(4001, "data 字段类型错误")]
         cuid, name, itime = record.get("cuid"), record.get("eventName"), record.get("itime")
         errors = _check(cuid, "cuid", int) + _check(name, "eventName", str) + _check(itime, "itime", int)
         if "randomId" in record and not isinstance(record["randomId"], str):
-            errors.append(_Error(4001, "randomId 字段类型错误"))
+            errors.append(_ErrorReply(4001, "randomId 字段类型错误"))
         for field in ("eventName", "randomId"):
             errors.extend(self._too_long(field, record.get(field)))
         if _is_long(itime) and not now - self.oldest_days * _DAY_MS <= itime <= now + _AHEAD_MS:
-            errors.append(_Error(4104, f"itime {itime} 时间戳超出合理范围"))
+            errors.append(_ErrorReply(4104, f"itime {itime} 时间戳超出合理范围"))
         if _is_long(cuid) and self.knows_cuid is not None and not self.knows_cuid(cuid):
-            errors.append(_Error(4103, f"cuid {cuid} 对应的用户不存在"))
+            errors.append(_ErrorReply(4103, f"cuid {cuid} 对应的用户不存在"))
         if isinstance(name, str) and name and self.events is not None and name not in self.events:
-            errors.append(_Error(4101, f"事件 {name} 不存在"))
+            errors.append(_ErrorReply(4101, f"事件 {name} 不存在"))
         if "properties" not in record:
             return errors
         properties = record["properties"]
         if not isinstance(properties, dict):
-            return [*errors, _Error(4001, "properties 字段类型错误")]
+            return [*errors, _ErrorReply(4001, "properties 字段类型错误")]
         for attribute, value in properties.items():
             errors.extend(self._attribute(name if isinstance(name, str) else "", attribute, value))
         return errors
 
-    def _attribute(self, event: str, attribute: str, value: object) -> list[_Error]:
+    def _attribute(self, event: str, attribute: str, value: object) -> list[_ErrorReply]:
         if (event, attribute) in self.disabled:
-            return [_Error(4102, f"事件 {event} 的属性 {attribute} 不存在或已停用")]
+            return [_ErrorReply(4102, f"事件 {event} 的属性 {attribute} 不存在或已停用")]
         known = (self.events or {}).get(event)
         if known is not None and attribute not in known:
             if self.ignore_unknown_attributes:
                 return []
-            return [_Error(4102, f"事件 {event} 的属性 {attribute} 不存在或已停用")]
+            return [_ErrorReply(4102, f"事件 {event} 的属性 {attribute} 不存在或已停用")]
         wanted = known[attribute] if known is not None else "any"
         if not _ATTRIBUTE_TYPES[wanted](value):
-            return [_Error(4105, f"{attribute} 属性值类型应为 {wanted}")]
+            return [_ErrorReply(4105, f"{attribute} 属性值类型应为 {wanted}")]
         return self._too_long(attribute, value)
 
-    def _too_long(self, field: str, value: object) -> list[_Error]:
+    def _too_long(self, field: str, value: object) -> list[_ErrorReply]:
         limit = (self.lengths or {}).get(field)
         if limit is None or not isinstance(value, (str, list)) or len(value) <= limit:
             return []
         if isinstance(value, list):
-            return [_Error(4002, f"{field} 字段数组大小超出范围")]
-        return [_Error(4003, f"{field} 字段长度超出范围")]
+            return [_ErrorReply(4002, f"{field} 字段数组大小超出范围")]
+        return [_ErrorReply(4003, f"{field} 字段长度超出范围")]
 
 
 def _is_long(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value in _LONG
 
 
-def _check(value: object, field: str, kind: type) -> list[_Error]:
+def _check(value: object, field: str, kind: type) -> list[_ErrorReply]:
     """Return 4004 for a missing or empty value, 4001 for one of another type."""
     if value is None or value in ("", []):
-        return [_Error(4004, f"{field} 字段不能为空")]
+        return [_ErrorReply(4004, f"{field} 字段不能为空")]
     if not isinstance(value, kind) or (kind is int and not _is_long(value)):
-        return [_Error(4001, f"{field} 字段类型错误")]
+        return [_ErrorReply(4001, f"{field} 字段类型错误")]
     return []
 
 

@@ -31,7 +31,7 @@ SIMULATORS: Final[Mapping[str, Callable[..., Api]]] = {
 def account(vendor: str, settings: Sequence[str] = (), events: Sequence[str] = ()) -> dict[str, Any]:
     """Return the options of a vendor's simulated account from `NAME=VALUE` settings and the names of its events.
 
-    A value is JSON or a plain string. Raises `ValueError` with what is allowed.
+    A value is JSON or a plain string. Raises `ValueError` that names the allowed values.
     """
     api = SIMULATORS[vendor]
     known = (

@@ -86,7 +86,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The batch was refused for what is in it. `suspects` are the items (indexes) that the answer's message names.
+    """The batch was refused because of its content. `suspects` are the items (indexes) that the answer's message names.
 
     `documented`: the vendor documents `code` as a record's fault; any other refusal is believed only on evidence.
     `answers` are a question's results, produced once the question was refused alone. `errors` are the single errors

@@ -62,7 +62,7 @@ _NUMBER: Final = re.compile(r"(?<![0-9])[0-9]{1,19}(?![0-9])", re.ASCII)
 Status = Literal["found", "missing", "refused"]
 
 
-class Question(NamedTuple):
+class ReportQuery(NamedTuple):
     """The question of an item: `ids` are the devices of a status query, `at` is when it was prepared (ms)."""
 
     query_id: str
@@ -142,7 +142,7 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
     """Return an answer for each question, except those that are asked again."""
     answers, again = [], set()
     for index, item in enumerate(items):
-        question: Question = item.context
+        question: ReportQuery = item.context
         if question.endpoint == "status":
             entries = {name: figures[name] for name in question.ids if name in figures}
             own = {name: entry["status"] for name, entry in entries.items()}
@@ -161,13 +161,13 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
     return Accepted(answers, frozenset(again), request_id(headers), rate_hint(headers))
 
 
-def refused_result(question: Question, code: str | None, message: str) -> Answer:
+def refused_result(question: ReportQuery, code: str | None, message: str) -> Answer:
     """Return the result of a question that ends without an answer: it breaks a rule, is too large, was given up."""
     return _result(question, "refused", {"code": code, "message": message}, "", None)
 
 
 def _result(
-    question: Question, status: Status, figures: Mapping[str, int | str | None], raw: str, response: Response | None
+    question: ReportQuery, status: Status, figures: Mapping[str, int | str | None], raw: str, response: Response | None
 ) -> Answer:
     at = None if response is None else sent_at(response.headers)
     return Answer(

@@ -22,7 +22,7 @@ from connector.vendors import jpush_answers
 from connector.vendors.answers import LogText
 from connector.vendors.base import FieldKind, Limits, Request, Response, VendorEvent, VendorKind, Verdict
 from connector.vendors.checks import LONG_MAX, LONG_MIN, Rules, json_bytes, rule_ids, rule_texts, type_name
-from connector.vendors.jpush_answers import CODES, Question
+from connector.vendors.jpush_answers import CODES, ReportQuery
 
 _ENDPOINTS: Final = {"Received": "received", "MessageStatus": "status", "Messages": "messages", "Users": "users"}
 """The contract's questions and the API of each; a mapping's `kind` may be either."""
@@ -127,14 +127,14 @@ class JPushReport:
         query_id = _query_id(event)
         if endpoint == "users":
             text = self._questions.users_query(fields, now)
-            return Item(text.encode(), 1, text, None, Question(query_id, endpoint, None, (), now))
+            return Item(text.encode(), 1, text, None, ReportQuery(query_id, endpoint, None, (), now))
         msg_id = self._questions.msg_id(fields)
         if endpoint != "status":
-            return Item(b"%d" % msg_id, 1, msg_id, None, Question(query_id, endpoint, msg_id, (), now))
+            return Item(b"%d" % msg_id, 1, msg_id, None, ReportQuery(query_id, endpoint, msg_id, (), now))
         ids = self._questions.devices(fields)
         body = json_bytes("jpush_report", ids)[1:-1]
         return Item(
-            body, max(1, min(len(ids), MOST_DEVICES)), ids, None, Question(query_id, endpoint, msg_id, ids, now)
+            body, max(1, min(len(ids), MOST_DEVICES)), ids, None, ReportQuery(query_id, endpoint, msg_id, ids, now)
         )
 
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
@@ -152,7 +152,7 @@ class JPushReport:
     def ended(self, item: Item, code: str | None, message: str) -> Answer | None:
         """Return the `refused` result of a question that became a dead letter without an answer."""
         question = item.context
-        return jpush_answers.refused_result(question, code, message) if isinstance(question, Question) else None
+        return jpush_answers.refused_result(question, code, message) if isinstance(question, ReportQuery) else None
 
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
         """Return what the answer means, with a result for each question; status 4 is asked again up to three times."""
@@ -167,7 +167,7 @@ def _query_id(event: VendorEvent) -> str:
 def _attach_result(refusal: Refusal, event: VendorEvent, now: int) -> None:
     """Give a local refusal a result for the results topic, like a refusal by the vendor."""
     endpoint, msg_id = _subject(event)
-    question = Question(_query_id(event), endpoint, msg_id, (), now)
+    question = ReportQuery(_query_id(event), endpoint, msg_id, (), now)
     refusal.answers = (jpush_answers.refused_result(question, refusal.code, refusal.message),)
 
 

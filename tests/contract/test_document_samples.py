@@ -87,7 +87,7 @@ def test_quick_audiences_curl_command_is_accepted(sample: Sample) -> None:
     assert {**json.loads(reply.body), "traceId": expected["traceId"]} == expected
 
 
-async def test_quick_audiences_whole_model_arrives(connect: Connect, sample: Sample) -> None:
+async def test_quick_audience_accepts_every_documented_field(connect: Connect, sample: Sample) -> None:
     """An event with every field of the document's model is accepted unchanged, and the sample answer is read."""
     wire = await connect("quick_audience")
     model = {

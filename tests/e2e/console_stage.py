@@ -256,7 +256,7 @@ KINDS: Final[tuple[dict[str, Any], ...]] = (
 
 
 def mixed(count: int, seconds: float = 86_400.0) -> Iterator[tuple[bytes | None, bytes, list[Any]]]:
-    """Yield letters of six kinds that failed in the last `seconds`, most of them lately."""
+    """Yield dead letters of six kinds that failed in the last `seconds`, most of them lately."""
     random = Random(7)
     now = time.time()
     made = [[dead_letter(number, **kind) for number in range(20)] for kind in KINDS]

@@ -144,7 +144,7 @@ def test_what_would_fail_again_is_kept_back_with_its_reason(site: Site, tab: Pag
 
 
 def test_discarded_dead_letters_are_hidden_and_exported_ones_are_whole(site: Site, tab: Page) -> None:
-    """Ticked letters are discarded alone; an export of everything holds each record byte for byte, resolved or not."""
+    """Only ticked dead letters are discarded; a full export has the exact bytes of each record, resolved or not."""
     mine = [stage.dead_letter(92_000 + one, code="4197") for one in range(3)]
     site.add(*mine)
     until_shown(tab, f"{site.url}/dead-letters?code=4197", "1 to 3 of 3")
@@ -296,7 +296,7 @@ def test_masked_fields_are_neither_shown_nor_exported(site: Site, tab: Page) -> 
 
 
 def test_everything_can_be_done_by_keyboard(site: Site, tab: Page) -> None:
-    """Tab, space and enter are enough to tick a letter and have it re-checked, and the focus is always to be seen."""
+    """Tab, space and enter are enough to tick and check a dead letter; the focus is always visible."""
     site.add(stage.dead_letter(95_000, code="4194"))
     until_shown(tab, f"{site.url}/dead-letters?code=4194", "1 to 1 of 1")
     tab.keyboard.press("Tab")

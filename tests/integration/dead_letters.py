@@ -31,7 +31,7 @@ class Told(NamedTuple):
 
 
 def write_dead_letters(job: Job, dead_letters: Iterable[Told]) -> dict[int, str]:
-    """Write letters and return the dedup id of each by its number."""
+    """Write dead letters and return the dedup id of each by its number."""
     producer = Producer({"bootstrap.servers": job.kafka.bootstrap, "linger.ms": 5, "acks": "all"})
     ids = {}
     now = time.time()

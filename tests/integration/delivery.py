@@ -43,7 +43,7 @@ class DeadLetters:
         self.dead_letters: list[DeadLetter] = []
 
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
-        """Take one letter."""
+        """Take one dead letter."""
         self.dead_letters.append(dead_letter)
 
     @property

@@ -73,7 +73,7 @@ class ForwardProxy(Front):
 
 
 class _Server(ThreadingHTTPServer):
-    """Speaks TLS in the connection's own thread, so that a handshake that fails harms nobody else."""
+    """Speaks TLS in the connection's own thread, so that a failed handshake affects no other connection."""
 
     block_on_close = False
 

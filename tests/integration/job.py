@@ -1,4 +1,4 @@
-"""One job as a user runs it: `connector run` as a process, a real Kafka, and the vendor's simulator beside it.
+"""One job as a user runs it: `connector run` as a process, a real Kafka, and the vendor's simulator.
 
 A test waits for what it can see (logs, /status, committed offsets, the simulator's own record), never for time to pass.
 """
@@ -289,7 +289,7 @@ class Job:
         self.kafka.create_topic(f"{self.group}.replay")
 
     def settings(self, destination: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
-        """Return a configuration with this destination; `sections` stand beside the others."""
+        """Return a configuration with this destination; `sections` are added to the others."""
         client = {
             "bootstrap.servers": self.kafka.bootstrap,
             "session.timeout.ms": 6000,

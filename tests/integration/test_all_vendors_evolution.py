@@ -30,7 +30,7 @@ def _newer(fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_older_and_newer_writers_of_the_envelope_are_read_side_by_side(job: Job, registry: Registry) -> None:
-    """A record of each writer arrives whole: the older's with defaults, the newer's without what nobody here knows."""
+    """A record of each writer arrives whole: the older's with defaults, the newer's without the fields unknown here."""
     more = {"trace": "t", "late": {"a": [1, 2]}}
     now = int(time.time() * 1000)
     writers: dict[str, tuple[Any, dict[str, Any]]] = {

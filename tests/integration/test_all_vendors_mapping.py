@@ -1,4 +1,4 @@
-"""One topic of somebody's own schema, by a real registry: nested, logical, null; mapped and sent to three vendors."""
+"""One topic with a user's own schema in a real registry: nested, logical, null; mapped and sent to three vendors."""
 
 from __future__ import annotations
 

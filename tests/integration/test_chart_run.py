@@ -146,7 +146,7 @@ def test_the_rendered_console_wants_its_token(job: Job, tmp_path: Path, environ:
 
 
 def _get(port: int, path: str, host: str | None = None) -> int | None:
-    """Return the status of an answer, None where nobody answers yet."""
+    """Return the status of an answer, None while nothing answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path, headers={} if host is None else {"Host": host})

@@ -105,7 +105,7 @@ def test_without_offsets_it_refuses_and_with_a_start_it_skips_what_is_for_others
 @pytest.mark.promise("P3")
 @pytest.mark.timeout(180)
 def test_a_split_and_the_way_back_repeat_nothing(job: Job) -> None:
-    """Combined, alone, combined, alone again: whoever starts knows what the other side has delivered.
+    """Combined, alone, combined, alone again: each start knows what the other mode has delivered.
 
     Kills: offsets that are copied at the first split only, and a way back without the own groups' progress.
     """

@@ -131,7 +131,7 @@ async def test_an_undocumented_code_for_all_is_a_hold() -> None:
 
 @pytest.mark.promise("P7")
 async def test_a_body_that_the_vendor_calls_too_large_is_cut_and_the_limit_remembered() -> None:
-    """413 halves the batch and later batches stay below; nobody is blamed.
+    """413 halves the batch and later batches stay below; no record is blamed.
 
     Kills: 413 read as a refusal, a limit that is forgotten.
     """

@@ -25,7 +25,7 @@ WAITING: Final = {200: 40_000, 100_000: 600}
 def test_a_vendor_that_hangs_fills_the_buffer_and_no_more(size: int, job: Job, vendor: Vendor) -> None:
     """With far more records waiting than fit, the process stays below its idle size and 1.5 times `limits.buffer`.
 
-    Kills: intake that goes on above the budget, a client's queue or a poll that nobody bounds.
+    Kills: intake that goes on above the budget, an unbounded client queue or poll.
     """
     vendor.arm(Fault("hang"))
     given = job.settings({**vendor.destination, "timeout": "1s"}, limits={"buffer": BUFFER})

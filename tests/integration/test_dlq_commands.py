@@ -57,7 +57,7 @@ def _dead_lettered(job: Job, vendor: Vendor) -> tuple[str, list[Message]]:
 def test_dead_letters_are_listed_counted_shown_and_exported(
     kafka: Kafka, job: Job, vendor: Vendor, tmp_path: Path
 ) -> None:
-    """All four commands tell the same five letters, and a resolution hides one, but none that was never committed."""
+    """All four commands show the same five dead letters; only a committed resolution hides one."""
     config, bad = _dead_lettered(job, vendor)
     rows = _lines("list", "-c", config, "--json")
     by_key = {row["origin"]["offset"]: row for row in rows}
@@ -100,7 +100,7 @@ def test_dead_letters_are_listed_counted_shown_and_exported(
 
 
 def test_show_tells_the_event_and_what_would_be_sent(job: Job, vendor: Vendor) -> None:
-    """A refused letter shows event and the very bytes that the vendor was sent; others say why nothing is sent."""
+    """A refused dead letter shows its event and the bytes sent to the vendor; others show why nothing is sent."""
     config, _ = _dead_lettered(job, vendor)
     by_offset = {row["origin"]["offset"]: row for row in _lines("list", "-c", config, "--json")}
     (refused,) = _lines("show", by_offset[8]["id"], "-c", config, "--json")
@@ -124,7 +124,7 @@ def test_show_tells_the_event_and_what_would_be_sent(job: Job, vendor: Vendor) -
 
 
 def test_what_cannot_be_is_said_with_the_right_code(job: Job, vendor: Vendor) -> None:
-    """No letters: exit 0; an unknown id, a topic that is not there: 1; a filter that means nothing: 2."""
+    """No dead letters: exit 0; an unknown id, a topic that is not there: 1; a filter that means nothing: 2."""
     settings = job.settings(vendor.destination)
     config = str(job.write(settings))
     assert "no matching dead letters" in run_command("dlq", "list", "-c", config).stdout

@@ -1,4 +1,4 @@
-"""`connector dlq replay` and `discard` on real Kafka, beside a running connector: a letter goes out once, or stays."""
+"""`connector dlq replay` and `discard` on real Kafka with a running connector: each is replayed once or stays."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KINDS: Final = (
     ("route", "route.unrouted", None),
     ("decode", "decode.frame", None),
 )
-"""Causes, codes and vendors of the letters, by turns."""
+"""Causes, codes and vendors of the dead letters, by turns."""
 COUNT: Final = 5000
 EACH: Final = COUNT // len(KINDS)
 
@@ -56,7 +56,7 @@ def _settings(job: Job, destinations: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _replay(config: Path, *arguments: str) -> tuple[int, int]:
-    """Run a replay and return how many letters were replayed and kept back."""
+    """Run a replay and return how many dead letters were replayed and kept back."""
     results = Counter(
         row["result"] for row in lines("replay", "-c", str(config), "--yes", "--rate", "0", *(arguments or ("--all",)))
     )
@@ -64,14 +64,14 @@ def _replay(config: Path, *arguments: str) -> tuple[int, int]:
 
 
 def _open(config: Path, *arguments: str) -> dict[str, int]:
-    """Return how many open letters there are of each code."""
+    """Return how many unresolved dead letters there are of each code."""
     return {row["code"]: row["letters"] for row in lines("stats", "-c", str(config), *arguments)}
 
 
 @pytest.mark.promise("P13")
 @pytest.mark.timeout(180)
 def test_five_thousand_dead_letters_are_counted_and_each_replay_is_sent_once(job: Job) -> None:
-    """Stats and filters are right; a replay sends exactly its letters, once, run twice and killed half-way too.
+    """Stats and filters are right; a replay sends each dead letter once, even if run twice or killed half-way.
 
     Kills: a resolution outside the replay's transaction, a reader or a run that takes what was never committed, a
     replayed record that goes to every route.
@@ -126,7 +126,7 @@ def test_five_thousand_dead_letters_are_counted_and_each_replay_is_sent_once(job
 
 
 def _kill_half_way(config: Path, *arguments: str) -> None:
-    """Start a replay and end it by SIGKILL once it has told of its first letters."""
+    """Start a replay and end it by SIGKILL once it has reported its first dead letters."""
     command = [*COMMAND, "dlq", "replay", "-c", str(config), "--yes", "--json", *arguments]
     with subprocess.Popen([*command, "--rate", "100"], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -143,7 +143,7 @@ def _backlog(job: Job, config: Path) -> int:
 
 @pytest.mark.promise("P13")
 def test_what_a_killed_replay_left_open_is_never_sent(kafka: Kafka, job: Job, vendor: Vendor) -> None:
-    """Records of a transaction that was never committed are not delivered, and their letters are replayed again, once.
+    """Records of an aborted transaction are not delivered, and their dead letters are replayed once.
 
     Kills: reading uncommitted records, a replay that begins to read before it has fenced the one before.
     """
@@ -169,7 +169,7 @@ def test_what_a_killed_replay_left_open_is_never_sent(kafka: Kafka, job: Job, ve
     assert dead.flush(30) == 0
     member = job.start(settings)
     assert _replay(config) == (20, 0)
-    member.wait(lambda: len(vendor.accepted) >= 20, "all letters")
+    member.wait(lambda: len(vendor.accepted) >= 20, "all dead letters")
     member.wait(lambda: _backlog(job, config) == 0, "a replay topic that is read out")
     assert vendor.cuids == Counter({FIRST_CUID + number: 1 for number in range(20)})
     assert member.stop() == 0
@@ -177,12 +177,12 @@ def test_what_a_killed_replay_left_open_is_never_sent(kafka: Kafka, job: Job, ve
 
 
 def test_a_record_that_is_refused_each_time_stays_with_its_count(job: Job, vendor: Vendor) -> None:
-    """Three replays, three refusals: the letter stays with its origin and dedup id, and no fourth is made by itself."""
+    """After three refused replays the dead letter keeps its origin and dedup id; there is no automatic fourth."""
     settings = job.settings(vendor.destination)
     config = job.write(settings)
     job.produce([Message(single_object(datum_bytes(event(7, eventName="unknown"))), b"key", (("trace", b"\xff"),), 0)])
     member = job.start(settings)
-    first = member.wait(job.dead_letters, "the first letter")[0]
+    first = member.wait(job.dead_letters, "the first dead letter")[0]
     for count in (1, 2, 3):
         assert _replay(config) == (1, 0)
         (row,) = member.wait(
@@ -242,7 +242,7 @@ def test_what_would_fail_again_is_kept_back_and_can_be_changed(job: Job, vendor:
 
 
 def test_a_destination_alone_takes_its_own_replays_only(job: Job, vendor: Vendor) -> None:
-    """`run --destination` reads the base group's replay topic from its beginning, and leaves others' letters out."""
+    """`run --destination` reads the base group's replay topic from its start and skips other destinations."""
     settings = job.settings(vendor.destination)
     settings["destinations"]["other"] = vendor.destination
     settings["kafka"]["start"] = "latest"
@@ -255,8 +255,8 @@ def test_a_destination_alone_takes_its_own_replays_only(job: Job, vendor: Vendor
     assert _replay(config) == (3, 1)
     assert _replay(config, "--where", "destination=gone", "--force") == (1, 0)
     member = job.start(settings, "--destination", DESTINATION)
-    member.wait(lambda: len(vendor.accepted) >= 2, "its own letter, and the one that was never routed")
-    (gone,) = member.wait(lambda: lines("list", "-c", str(config)), "the letter of a destination that is no more")
+    member.wait(lambda: len(vendor.accepted) >= 2, "its own dead letter, and the one that was never routed")
+    (gone,) = member.wait(lambda: lines("list", "-c", str(config)), "the dead letter of a removed destination")
     assert (gone["destination"], gone["code"], gone["replays"]) == ("gone", "route.destination", 1)
     assert member.stop() == 0
     assert vendor.cuids == Counter([FIRST_CUID, FIRST_CUID + 3])
@@ -278,7 +278,7 @@ def test_a_second_replay_takes_over_and_the_first_says_so(job: Job, vendor: Vend
     assert "another replay or discard" in error
     assert 0 < replayed_later < 400
     assert len(told.splitlines()) + replayed_later == 400
-    wait_for(lambda: _open(config) == {}, "all letters resolved")
+    wait_for(lambda: _open(config) == {}, "all dead letters resolved")
 
 
 def test_two_replays_at_the_same_moment_send_nothing_twice(job: Job, vendor: Vendor) -> None:

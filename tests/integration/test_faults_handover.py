@@ -40,7 +40,7 @@ def _refuse(kafka: Kafka, topic: str, *, refuse: bool) -> None:
 def test_what_misses_the_drain_is_done_by_the_next_owner(protocol: str, kafka: Kafka, job: Job, vendor: Vendor) -> None:
     """Dead letters that Kafka does not take outlast the drain: the next owner writes them, and repeats no delivery.
 
-    Kills: a drain that is given up without a commit, a letter that is noted as written because its time was up.
+    Kills: a drain that is given up without a commit, a dead letter that is noted as written because its time was up.
     """
     bad = [
         message._replace(value=b"no avro", partition=number % PARTITIONS)

@@ -434,7 +434,7 @@ async def test_latest_reads_a_partition_that_is_added_later_from_its_beginning(
 async def test_latest_reads_a_new_topic_of_a_pattern_from_its_beginning(
     kafka: Kafka, cluster: Cluster, topic_name: str, *, restart: bool
 ) -> None:
-    """A topic that appeared before a member's start, but after the group's, has only records of the group's time.
+    """A topic created after the group's first start is read from its beginning, also by members that start later.
 
     A running member notices it after up to 30 s; a restarted or a second one sees it at once.
     Kills: the end of every topic that a member finds at its start.

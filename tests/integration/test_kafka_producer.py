@@ -62,7 +62,7 @@ async def test_many_records_share_their_room(kafka: Kafka, topic_name: str) -> N
 
 
 async def test_a_record_that_is_too_large_says_so(kafka: Kafka, topic_name: str) -> None:
-    """Over the topic's limit only the record itself fails, also beside small ones, and the producer goes on."""
+    """A record over the topic's limit fails alone, also in a batch with small records; the producer continues."""
     kafka.create_topic(topic_name, 1, {"max.message.bytes": "20000"})
     async with _producer(kafka.bootstrap) as producer:
         answers = await asyncio.gather(
@@ -102,7 +102,7 @@ async def test_a_broker_that_is_gone_fails_what_is_sent(topic_name: str) -> None
 
 
 async def test_closing_says_what_it_leaves_behind(topic_name: str) -> None:
-    """Records that no broker took in time are counted, and whoever waits for them is told."""
+    """Records that no broker took in time are counted, and every waiting caller gets an error."""
     producer = KafkaProducer(_settings("127.0.0.1:1"))
     await producer.start()
     futures = [await producer.enqueue(topic_name, key=None, value=b"x") for _ in range(3)]

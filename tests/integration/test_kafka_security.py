@@ -64,7 +64,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     authority, stranger = Authority(folder, "authority"), Authority(folder, "stranger")
     with IdentityProvider(USER, PASSWORD) as provider, pytest.MonkeyPatch.context() as patch:
         keys = f"{provider.url}/keys"
-        # Kafka asks nobody for keys who is not on this list, which only Java itself can be given.
+        # Kafka fetches keys only from URLs on this list, which is a Java system property.
         patch.setenv("JAVA_TOOL_OPTIONS", f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={keys}")
         kafka = SecureKafka(folder / "kafka", authority, keys)
         try:
@@ -136,7 +136,7 @@ def test_a_refused_command_ends_with_1_and_the_reason(
 
 
 def test_a_token_endpoint_that_is_down_is_waited_for(world: World, job: Job, vendor: Vendor) -> None:
-    """Nobody refused anything: the member says what it waits for, is not ready, and stops with 0."""
+    """Without a refusal the member reports what it waits for, is not ready, and stops with 0."""
     member = job.start(_settings(job, vendor, world.kafka.oauth("http://127.0.0.1:1/token")))
     (waits, *_) = member.wait(lambda: member.lines("kafka.waiting"), "the reason")
     assert "Failed to acquire SASL OAUTHBEARER token" in waits["reason"]

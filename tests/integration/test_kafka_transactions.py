@@ -26,9 +26,9 @@ def _values(settings: KafkaSettings, topic: str) -> list[bytes | None]:
 
 @pytest.mark.promise("P13")
 async def test_a_writer_that_is_fenced_writes_nothing_any_more(kafka: Kafka, fresh_name: Names) -> None:
-    """Whoever takes the transactional id over goes on; the one before ends with an error and nothing of it is read.
+    """The new owner of the transactional id continues; the previous owner gets an error, and its records are not read.
 
-    Kills: an id of its own for each replay, under which two of them send the same letters.
+    Kills: an id of its own for each replay, under which two of them send the same dead letters.
     """
     topic, name = fresh_name("topic"), fresh_name("id")
     kafka.create_topic(topic, 2)

@@ -147,7 +147,7 @@ def test_a_bad_record_becomes_a_dead_letter_that_says_why(kind: str, ran: Ran) -
 
 
 def test_the_documented_codes_are_the_ones_that_are_given(ran: Ran) -> None:
-    """docs/outcomes.md names the code of every case, and of no record more than was bad a letter is written."""
+    """docs/outcomes.md names the code of every case, and only bad records become dead letters."""
     assert ran.dead_letters.keys() == EXPECTED.keys()
     page = (Path(__file__).parents[2] / "docs" / "outcomes.md").read_text(encoding="utf-8")
     assert [expected.code for expected in EXPECTED.values() if f"`{expected.code}`" not in page] == []

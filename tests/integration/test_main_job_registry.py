@@ -40,7 +40,7 @@ TROUBLES: Final = {
 
 
 class Stub:
-    """A server at a fixed port that gives one answer; None: nobody listens."""
+    """A server at a fixed port that gives one answer; None: nothing listens."""
 
     def __init__(self) -> None:
         (self._port,) = free_ports(1)
@@ -85,7 +85,7 @@ def _handler(answer: Answer) -> type[BaseHTTPRequestHandler]:
 
 @pytest.fixture
 def stub() -> Iterator[Stub]:
-    """A server that may be a registry; nobody listens yet."""
+    """A server that may become a registry; nothing listens yet."""
     with Stub() as server:
         yield server
 

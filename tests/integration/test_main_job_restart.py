@@ -33,7 +33,7 @@ def _settings(job: Job, vendor: Vendor, **client: Any) -> dict[str, Any]:
 def test_a_kill_in_the_middle_loses_nothing_and_repeats_with_the_same_id(job: Job, vendor: Vendor) -> None:
     """After SIGKILL between acceptance and answer the next run delivers the rest; repeats carry the same randomId.
 
-    Kills: committing what was read instead of what is done, a dedup id that is made anew for each attempt.
+    Kills: committing what was read instead of what is done, a new dedup id for each attempt.
     """
     job.produce(good(range(COUNT)))
     # The vendor takes what it is asked from the 30th request on, and never says so.

@@ -175,7 +175,7 @@ def test_a_topic_that_is_missing_ends_with_1_and_its_name(
 def test_own_topics_are_created_where_that_is_wanted(
     kafka: Kafka, tmp_path: Path, fresh_name: Callable[[str], str], vendor: Vendor
 ) -> None:
-    """With `kafka.create_topics: true` the dead-letter and replay topics appear, and letters go there."""
+    """With `kafka.create_topics: true` the dead-letter and replay topics appear, and dead letters go there."""
     job = Job(kafka, tmp_path, fresh_name("created"))
     try:
         job.partitions = 2

@@ -42,7 +42,7 @@ def _aborted(kafka: Kafka, topic: str) -> None:
 
 
 def test_a_record_is_explained_with_its_receipt_or_its_dead_letter(kafka: Kafka, job: Job, vendor: Vendor) -> None:
-    """Delivered: a receipt with the batch; refused: the letter; finished by offset; and what is gone is said to be."""
+    """Shows the receipt of a delivery, the dead letter of a refusal, an outcome by offset, and a deleted record."""
     bad = Message(single_object(datum_bytes(event(5, eventName="unknown"))), b"bad", (), 0)
     job.produce([*good(range(5), partition=0), bad])
     settings = job.settings(vendor.destination, receipts={"topic": f"{job.group}.receipts"})
@@ -101,9 +101,9 @@ def test_what_was_never_there_is_said(job: Job, vendor: Vendor) -> None:
 
 @pytest.mark.promise("P1", "P10")
 def test_a_poison_at_the_head_is_skipped(job: Job, vendor: Vendor) -> None:
-    """A record that makes the vendor fail becomes a letter by hand, and the group's offset passes it.
+    """A record that makes the vendor fail becomes a dead letter by hand, and the group's offset passes it.
 
-    Kills: an offset that passes a skipped record without its letter.
+    Kills: an offset that passes a skipped record without its dead letter.
     """
     job.produce(good(range(200), partition=0))
     vendor.arm(Fault("status", status=503, containing=f'"cuid":{FIRST_CUID},'))

@@ -66,7 +66,7 @@ def test_a_guarded_registry_gives_schemas(job: Job, vendor: Vendor, registry: Re
 def test_records_wait_for_a_registry_that_refuses_the_password(
     job: Job, vendor: Vendor, registry: Registry, guarded: Guarded
 ) -> None:
-    """The destination is held, says the registry's 401, and nothing is dead-lettered.
+    """The destination is held, the message shows the registry's 401, and there are no dead letters.
 
     Kills: a refused credential of the registry read as a schema that it does not know.
     """

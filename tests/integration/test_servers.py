@@ -40,13 +40,13 @@ def test_records_outlive_a_kill_of_the_broker(kafka: Kafka, topic_name: str) -> 
 
 
 def test_a_stopped_broker_is_up_for_the_next_test(kafka: Kafka, fresh_name: Callable[[str], str]) -> None:
-    """Stopping is what this test does; whoever comes next finds a running broker."""
+    """This test stops the broker and starts it again for the next test."""
     kafka.stop()
     assert kafka.pid is None
 
 
 def test_the_registry_answers_as_confluents_does(registry: Registry) -> None:
-    """Where nobody registered a schema under an id, the registry says so with Confluent's own code."""
+    """For an unknown schema id the registry answers with Confluent's own code."""
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{registry.url}/schemas/ids/987654321", timeout=10)
     with caught.value as answer:

@@ -114,7 +114,7 @@ class ModelProducer:
         self._fails = fails
 
     async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> object:
-        """Store a letter."""
+        """Store a dead letter."""
         self._oracle.begins(self._source.name, headers)
         if not self._step("letter"):
             await asyncio.Event().wait()

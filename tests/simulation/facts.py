@@ -28,7 +28,7 @@ class Report:
 
 
 MILLISECOND: Final = 0.0025
-"""Seconds by which a letter's time, cut to milliseconds, may differ."""
+"""Seconds by which a dead letter's time, cut to milliseconds, may differ."""
 
 
 class Broken(AssertionError):

@@ -1,7 +1,7 @@
 """The operator of a world: has records skipped, by what the port's handler calls, and replays dead letters.
 
 A replay is made by what `connector dlq replay --force` is made of, between models of its reader and its transactions.
-A letter is replayed once its record is committed: until then that may come again by itself, and nobody could tell both
+A dead letter is replayed once its record is committed: until then it may be read again, and no check could tell both
 apart at a vendor.
 """
 
@@ -65,7 +65,7 @@ class Operator:
                 return
 
     def replay(self) -> None:
-        """Replay some of the open letters whose records are committed."""
+        """Replay some of the unresolved dead letters whose records are committed."""
         self._begin(self._replay())
 
     async def gather(self) -> None:
@@ -75,7 +75,7 @@ class Operator:
         await asyncio.gather(*self._asking, return_exceptions=True)
 
     async def dead_letters(self, _wanted: Filter) -> AsyncGenerator[Read, None]:
-        """Yield the letters that are chosen from the dead-letter topic."""
+        """Yield the dead letters that are chosen from the dead-letter topic."""
         stored, replays = self._oracle.replays.stored, self._oracle.replays
         open_ = [id_ for id_, (planned, dead_letter) in stored.items() if dead_letter.state == "open"]
         self._random.shuffle(open_)
@@ -104,7 +104,7 @@ class Operator:
         return f"{origin} is not read"
 
     async def commit(self, records: Sequence[Outgoing]) -> None:
-        """Write replays, and resolve the letters that they are of."""
+        """Write replays, and resolve the dead letters that they are of."""
         stored = self._oracle.replays.stored
         for sent, resolves in zip(records[::2], records[1::2], strict=True):
             resolved = (dict(resolves.headers)[RESOLVES] or b"").decode()
@@ -124,7 +124,7 @@ class Operator:
             async for step in steps:
                 for outcome in step.outcomes:
                     if outcome.kept is not None and outcome.dead_letter.facts.replays < MAX_REPLAYS:
-                        self._oracle.fail(f"a letter is kept back: {outcome.kept}")
+                        self._oracle.fail(f"a dead letter is kept back: {outcome.kept}")
 
     def _is_committed(self, planned: Planned, destination: str | None) -> bool:
         """Whether the group's commit says for good that a delivery is done; a short map forgets what it says."""
@@ -178,4 +178,4 @@ class Operator:
                 oracle.fail(f"{planned.where} was skipped, and that was refused: {answer}")
             wish.refused = True
         elif answer.state == "skipped" and not oracle.wishes.dead_letters(wish):
-            oracle.fail(f"{planned.where} is said to be skipped, without a letter: {answer}")
+            oracle.fail(f"{planned.where} is said to be skipped, without a dead letter: {answer}")

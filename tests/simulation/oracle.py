@@ -74,7 +74,7 @@ class Oracle:
     wishes: Wishes = field(default_factory=Wishes)
     """What an operator asked to be skipped."""
     replays: Replays = field(default_factory=Replays)
-    """The letters that are stored, and those that came again."""
+    """The dead letters that are stored, and those that came again."""
     given_up: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By member and destination: records given up for an unknown outcome since the vendor last judged anything."""
     refusals: Counter[tuple[int, int, str, bool]] = field(default_factory=Counter)
@@ -233,7 +233,7 @@ class Oracle:
                 self.fail(f"{what}: before {other.where}, which has the same key")
 
     def begins(self, member: str, headers: Headers) -> None:
-        """Take note that a member begins to write a letter: it has decided."""
+        """Take note that a member begins to write a dead letter: it has decided."""
         if (parsed := parse(headers)) is not None:
             self.begun.add((self.plan[parsed.origin].serial, parsed.destination))
             if parsed.replays or parsed.cause == "operator":
@@ -344,7 +344,7 @@ class Oracle:
     def _judge_skip(
         self, planned: Planned, destination: str | None, source: Epochs, what: str, failed: float
     ) -> Epoch | None:
-        """Raise where nobody asked for the letter; return in which epoch somebody did, None where that is not clear."""
+        """Raise if the dead letter was not requested; return the epoch of the request, None if that is unclear."""
         wishes = self.wishes.meant(planned.serial, destination, source.name, failed)
         if not wishes:
             self.fail(f"{what}: no operator asked {source.name} for it")
@@ -365,7 +365,7 @@ class Oracle:
                 innocent = False
             elif parsed.cause == "refused" and (planned.serial, parsed.destination) in self.blamed:
                 innocent = False
-            # A letter whose acknowledgement was lost is written twice and counts once.
+            # A dead letter whose acknowledgement was lost is written twice and counts once.
             again = (planned.serial, parsed.destination, parsed.failed_at) in self.failed
             self.failed.add((planned.serial, parsed.destination, parsed.failed_at))
             if planned.first is None and parsed.cause in ("invalid", "refused", "too_large", "internal") and not again:
@@ -406,7 +406,7 @@ class Oracle:
     def _judge_drain(self, member: str, destination: str) -> None:
         """Raise where more is given up in a row than the batches that it takes to see an outage.
 
-        Twice as many, because letters are written while others are judged.
+        Twice as many, because dead letters are written while others are judged.
         """
         self.given_up[member, destination] += 1
         settings = self.scenario.destinations[destination]

@@ -11,11 +11,11 @@ from tests.simulation.scenario import Planned
 
 
 class Replays:
-    """The dead-letter topic, each letter once, and what came of it by the replay topic."""
+    """The dead-letter topic, each dead letter once, and the outcome of its replays."""
 
     def __init__(self) -> None:
         self.stored: dict[str, tuple[Planned, DeadLetterEntry]] = {}
-        """By `dlq-id`: the record of which it is, and the letter."""
+        """By `dlq-id`: the record of which it is, and the dead letter."""
         self._again: dict[int, list[Planned]] = defaultdict(list)
 
     def wrote(self, planned: Planned) -> None:
@@ -23,16 +23,16 @@ class Replays:
         self._again[planned.root.serial].append(planned)
 
     def told_apart(self, planned: Planned, destination: str | None) -> bool:
-        """Whether a letter's replay could be told from the other replays of its record.
+        """Whether a dead letter's replay could be told from the other replays of its record.
 
-        A letter before routing and one of a destination make letters of the same id when both are replayed and fail.
+        An unrouted dead letter and one of a destination get the same id when both are replayed and fail.
         """
         level = planned.replays + 1
         others = [one for one in self._again[planned.root.serial] if one.replays == level]
         return all((one.asked is None) == (destination is None) for one in others)
 
     def of_dead_letter(self, first: Planned, dead_letter: ParsedDeadLetter) -> Planned | None:
-        """Return the record of which a letter is: `first` or one of its replays; None where there is no such replay."""
+        """Return the record of a dead letter: `first` or one of its replays; None if there is no such replay."""
         if not dead_letter.replays:
             return first
         for one in self._again.get(first.serial, ()):
@@ -43,7 +43,7 @@ class Replays:
     def meant(self, first: Planned, destination: str, source: Epochs) -> Planned:
         """Return the record of which a member sends an event now: the last one for the destination that it can have.
 
-        A letter is replayed only once its record is committed, so nobody sends that again but who was put out.
+        A dead letter is replayed only once its record is committed, so nobody sends that again but who was put out.
         """
         if first.serial not in self._again:
             return first

@@ -59,7 +59,7 @@ class Planned:
     """The record that came first, where this one is a replay."""
     replays: int = 0
     asked: str | None = None
-    """The destination of the letter that is replayed, None where it has none."""
+    """The destination of the dead letter that is replayed, None where it has none."""
 
     @property
     def root(self) -> Planned:
@@ -67,7 +67,7 @@ class Planned:
         return self if self.first is None else self.first
 
     def again(self, serial: int, destination: str | None) -> Planned:
-        """Return the replay of this record's letter for a destination; one without a destination is routed anew."""
+        """Return the replay of this record's dead letter for a destination; without one it is routed again."""
         fates = self.fates if destination is None else {destination: self.fates[destination]}
         return replace(
             self,

@@ -44,14 +44,14 @@ class Wishes:
                     yield wish
 
     def meant(self, serial: int, destination: str | None, member: str, failed: float) -> list[Wish]:
-        """Return which wishes a member's letter may be of that was begun, to the millisecond, at `failed`."""
+        """Return which wishes a member's dead letter may be of that was begun, to the millisecond, at `failed`."""
         mine = [one for one in self.concerning(serial, destination) if one.epoch.member == member]
         before = [one for one in mine if one.at <= failed + MILLISECOND]
         # One epoch ends before the next one's wishes; within a millisecond nobody knows which of them it was.
         return [one for one in before if one.at >= before[0].at or before[0].at > failed - MILLISECOND]
 
     def dead_letters(self, wish: Wish, *, alone: bool = False) -> int:
-        """Return how many letters are stored because of a wish, or of one that the same member was told before.
+        """Return how many dead letters are stored because of a wish, or of one that the same member was told before.
 
         `alone` returns none where there is such another one: which of both they are of is not known.
         """

@@ -181,10 +181,10 @@ def test_an_export_is_whole_or_not_there(
 
 
 @pytest.mark.parametrize("arguments", [[], ["--rate", "inf", "--all"], ["--to", "nope", "--all"]])
-def test_a_replay_that_selects_nothing_or_an_invalid_rate_is_2(
+def test_a_replay_without_a_selection_or_with_an_invalid_rate_exits_with_2(
     archived: Callable[..., tuple[int, str]], capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    """Without a filter --all is needed, so that nothing is replayed or discarded by an accident."""
+    """Without a filter --all is needed, so that nothing is replayed or discarded by accident."""
     assert archived([], "replay", "--yes", *arguments)[0] == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1

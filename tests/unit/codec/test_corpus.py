@@ -26,8 +26,8 @@ def test_the_corpus_is_large_enough() -> None:
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_what_was_written_is_read(name: str) -> None:
-    """Each payload at the edges of each type comes out as it went in, and is read to its end.
+def test_written_payloads_are_read_back(name: str) -> None:
+    """Each payload at the limits of each type is decoded to the written value and read to its end.
 
     Kills: a branch by its name, a block with a size, a name that Avro does not allow.
     """

@@ -56,7 +56,7 @@ def _refused(decoder: Decoder, record: Record) -> Refusal:
 ENCODER = Encoder(CONTRACTS, clock=ManualClock())
 
 
-def test_a_contract_event_comes_out_as_it_went_in() -> None:
+def test_a_contract_event_is_decoded_unchanged() -> None:
     """A contract schema's timestamp stays a number, and its datum equals what was encoded."""
     event = _decoder().event(_record(ENCODER.single_object(JIGUANG, USER)))
     assert event.schema == JIGUANG

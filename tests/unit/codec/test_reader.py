@@ -304,7 +304,7 @@ POINTS = {"type": "array", "items": {"type": "record", "name": "P", "fields": [{
     ids=["records", "arrays", "maps"],
 )
 def test_a_payload_of_tiny_containers_is_bounded_in_memory(tree: Any, item: bytes) -> None:
-    """131,072 containers and one more for each 8 bytes are read, and not one more: each takes up to 200 bytes.
+    """At most 131,072 containers and one more for each 8 bytes are read: each takes up to 200 bytes of memory.
 
     Kills: a record of 1 MB that takes 300 MB, which ends a process with a limit of 256 MB.
     """

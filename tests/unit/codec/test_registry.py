@@ -341,7 +341,7 @@ def rule(kind: str, *, disabled: bool = False) -> RuleSet:
     ids=["fields", "payload", "disabled", "another kind", "none"],
 )
 async def test_a_schema_with_an_encryption_rule_holds_and_names_it(rules: RuleSet | None, held: bool) -> None:
-    """What such a schema's values hold is ciphertext, so nothing is decoded with it.
+    """Values of such a schema contain ciphertext, so nothing is decoded with it.
 
     Kills: ciphertext sent as a user's id.
     """

@@ -49,10 +49,10 @@ queries = st.builds(
 
 
 def topic_of(made: list[tuple[int, str, str | None, str | None, str]], done: list[int], first: bool) -> list[Record]:
-    """Return a topic of letters, of which some are resolved, by records before or behind them."""
+    """Return a topic of dead letters, of which some are resolved, by records before or behind them."""
     records = []
     for number, _, _, destination, topic in made:
-        # Ids are real ones, so that the same event for the same destination is the same letter.
+        # Ids are real ones, so that the same event for the same destination is the same dead letter.
         dedup = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
         more = {"destination": destination, "topic": topic, "dedup_id": dedup}
         # Copies say the same; which of two that differ counts is the business of the last test.

@@ -456,7 +456,7 @@ def test_the_vendors_code_is_explained_in_the_list_and_in_full() -> None:
 
 
 def test_kinds_lead_to_their_dead_letters() -> None:
-    """A kind's number is a link whose address means exactly these letters, also where code and destination are none."""
+    """A kind's number links to exactly its dead letters, also without code and destination."""
     kind = KindCount("route", "", "", 3, int(NOW * 1000), int(NOW * 1000))
     dead_letters = DeadLetterSummary((kind,), TimeBuckets(int(NOW * 1000), 1000, {"route": [3]}), 3)
     text = first_page(situation(member(jg=reported("flowing")), dead_letters=dead_letters))

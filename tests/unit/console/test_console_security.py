@@ -47,7 +47,7 @@ async def browser() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def question(browser: aiohttp.ClientSession, site: Site, action: str = "discard") -> dict[str, str]:
-    """Return the fields of the form that asks before an action on all letters."""
+    """Return the fields of the form that asks before an action on all dead letters."""
     while True:
         async with browser.get(f"{site.url}/confirm?action={action}") as answer:
             text = await answer.text()

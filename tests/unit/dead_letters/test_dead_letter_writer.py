@@ -38,7 +38,7 @@ class Broken:
 def test_a_drain_sees_a_dead_letter_tried_again(drain: float) -> None:
     """However long Kafka was away, a failing write is retried several times within one drain.
 
-    Kills: a wait that grows past the drain, so that a letter misses it although Kafka is back.
+    Kills: a wait that grows past the drain, so that a dead letter misses it although Kafka is back.
     """
 
     async def play() -> None:
@@ -62,7 +62,7 @@ def test_a_drain_sees_a_dead_letter_tried_again(drain: float) -> None:
 def test_a_dead_letter_of_a_partition_that_left_is_not_tried_again() -> None:
     """Once another member owns the record, a failing write is dropped, and no trouble is reported.
 
-    Kills: letters of assignments that are over, tried for ever: one more of each for every rebalance meanwhile.
+    Kills: dead letters of assignments that are over, tried for ever: one more of each for every rebalance meanwhile.
     """
 
     async def play() -> None:

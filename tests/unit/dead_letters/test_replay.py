@@ -118,7 +118,7 @@ def outcomes(steps: Sequence[Step]) -> dict[str, Kept | None]:
     """Return the outcome of each dead letter."""
     told = [one for step in steps for one in step.outcomes]
     found = {one.dead_letter.facts.id: one.kept for one in told}
-    assert len(found) == len(told), "a letter was told of twice"
+    assert len(found) == len(told), "a dead letter was reported twice"
     return found
 
 
@@ -127,7 +127,7 @@ def outcomes(steps: Sequence[Step]) -> dict[str, Kept | None]:
 def test_each_dead_letter_and_its_resolution_are_in_one_transaction(kinds: list[str], most: float) -> None:
     """Whatever is kept back or too large, each other dead letter is written once, with the record that resolves it.
 
-    Kills: a resolution in the next transaction, a chunk that is given up for one letter that Kafka refuses.
+    Kills: a resolution in the next transaction, a chunk that is given up for one dead letter that Kafka refuses.
     """
     records = [dead(number, code=code) for number, code in enumerate(kinds)]
     large = frozenset(identity(one) for one, code in zip(records, kinds, strict=True) if code == "large")

@@ -192,7 +192,7 @@ class ModelDeadLetters:
         self.gate.set()
 
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
-        """Take one letter."""
+        """Take one dead letter."""
         self.begun += 1
         await self.gate.wait()
         await asyncio.sleep(self.latency)

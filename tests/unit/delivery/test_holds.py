@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from connector.config.loader import RetrySettings
 from connector.delivery.pacing import Backoff
-from connector.delivery.states import Cause, DestinationState, Event, Holds, Kind
+from connector.delivery.states import Cause, DestinationState, HoldEvent, Holds, Kind
 from connector.vendors.base import DESTINATION
 
 PROBED = (Kind.DENIED, Kind.DOUBT, Kind.OUTAGE)
@@ -49,7 +49,7 @@ def test_a_hold_is_probed_by_one_at_a_time_at_growing_intervals(kind: Kind) -> N
         probe = holds.start_probe("g")
         assert state(holds, now) is DestinationState.PROBING
         assert not holds.probe_is_due("g", now + 1e6)
-        holds.apply(Event.FAILED, "g", probe, now=now)
+        holds.apply(HoldEvent.FAILED, "g", probe, now=now)
         assert state(holds, now) is DestinationState.HELD
     assert waits[0] <= 1.0
     assert 45.0 <= waits[-1] <= 60.0
@@ -90,7 +90,7 @@ def test_several_holds_keep_what_is_their_own() -> None:
     ]
     probe = holds.start_probe("g")
     assert {hold.kind for hold in probe} == {Kind.DENIED, Kind.OUTAGE}
-    ended = holds.apply(Event.DENIED, "g", probe, now=120.0)
+    ended = holds.apply(HoldEvent.DENIED, "g", probe, now=120.0)
     assert [hold.kind for hold in ended] == [Kind.OUTAGE]
     assert holds.lasts(probe)
     assert [hold.cause for hold in holds.shown(now=120.0, wall=1020.0)] == [Cause.MISCONFIGURED, Cause.REGISTRY]
@@ -111,7 +111,7 @@ def test_the_hold_of_a_person_ends_by_a_release_only() -> None:
     """Neither an answer nor another cause ends it, and it is never probed."""
     holds = held(Kind.OPERATOR)
     holds.begin(Kind.OUTAGE, "x", "down", now=200.0, wall=1100.0)
-    holds.apply(Event.ACCEPTED, "g", (), now=210.0)
+    holds.apply(HoldEvent.ACCEPTED, "g", (), now=210.0)
     assert [hold.cause for hold in holds.shown(now=210.0, wall=1110.0)] == [Cause.OPERATOR]
     assert not holds.probe_is_due("g", 1e9)
 
@@ -141,7 +141,7 @@ def test_a_late_answer_leaves_the_probe_under_way() -> None:
     """
     holds = held(Kind.DENIED)
     holds.start_probe("g")
-    holds.apply(Event.FAILED, "g", (), now=200.0)
+    holds.apply(HoldEvent.FAILED, "g", (), now=200.0)
     assert state(holds, 200.0) is DestinationState.PROBING
 
 

@@ -103,9 +103,9 @@ async def test_other_partitions_go_on_while_one_leaves() -> None:
 @pytest.mark.promise("P10")
 @played
 async def test_dead_letters_being_written_are_awaited() -> None:
-    """A drain waits for the letters of the leaving partition, be they expired, refused or broken.
+    """A drain waits for the dead letters of the leaving partition, be they expired, refused or broken.
 
-    Kills: a letter written after its partition's last commit.
+    Kills: a dead letter written after its partition's last commit.
     """
     rig = Rig(refusing([1], hinted=True), latency=0.1)
     async with rig.running(all_done=False):

@@ -423,8 +423,8 @@ async def test_an_operator_holds_and_releases() -> None:
 
 
 @played
-async def test_a_hold_by_the_configuration_waits_for_a_release() -> None:
-    """`hold: true` starts held; a release sets it free."""
+async def test_a_configured_hold_waits_for_a_release() -> None:
+    """With `hold: true` a destination starts held; a release ends the hold."""
     rig = Rig(hold=True)
     async with rig.running():
         rig.offer(range(10))

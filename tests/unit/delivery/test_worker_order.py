@@ -95,7 +95,7 @@ def test_records_without_a_key_keep_their_partitions_order() -> None:
 
 @pytest.mark.promise("P11")
 def test_an_expired_record_lets_nothing_overtake_its_batch() -> None:
-    """While the letter of an expired record is written, the rest of its batch stays in front of what came later.
+    """While the dead letter of an expired record is written, the rest of its batch stays in front of what came later.
 
     Kills: freeing the lane before the failed batch is back in it.
     """

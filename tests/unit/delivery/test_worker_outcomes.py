@@ -266,9 +266,9 @@ async def test_a_record_too_large_alone_is_a_dead_letter() -> None:
 @pytest.mark.promise("P10")
 @played
 async def test_a_dead_letter_is_acknowledged_before_its_record_is_done() -> None:
-    """While Kafka keeps a letter's acknowledgement back the watermark stays below it; the other records go on.
+    """While Kafka keeps a dead letter's acknowledgement back the watermark stays below it; the other records go on.
 
-    Kills: finishing the record before the letter is written, and stopping the destination meanwhile.
+    Kills: finishing the record before the dead letter is written, and stopping the destination meanwhile.
     """
     rig = Rig(refusing([3], hinted=True), max_in_flight=1)
     async with rig.running():

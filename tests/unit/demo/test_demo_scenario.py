@@ -14,7 +14,7 @@ from rich.console import Console
 from connector.clock import SystemClock
 from connector.codec.encoder import Encoder
 from connector.codec.schemas import load_contracts
-from connector.demo.check import DemoDeadLetter, Evidence, Place, faults
+from connector.demo.check import DemoDeadLetter, DemoResult, Place, faults
 from connector.demo.display import Display, Progress, dead_letters, summary
 from connector.demo.scenario import GOOD, IDENTITY, Planned, plan
 from connector.vendors import kinds
@@ -28,7 +28,7 @@ def records() -> list[Planned]:
     return plan(Encoder(load_contracts(), clock=SystemClock()).single_object, NOW, Random(1))
 
 
-def perfect(records: list[Planned]) -> Evidence:
+def perfect(records: list[Planned]) -> DemoResult:
     """Return what is on record when every one of the records ended as it has to."""
     produced: dict[Place, Planned] = {(number % 4, number // 4): each for number, each in enumerate(records)}
     accepted: dict[str, Counter[str]] = {name: Counter() for name in IDENTITY}
@@ -40,7 +40,7 @@ def perfect(records: list[Planned]) -> Evidence:
             dead_letters.append(DemoDeadLetter(place, each.key, each.value, each.destination, *each.dead, "wrong"))
     results = Counter(each.key for each in records if each.destination == "jpush_report")
     ends = Counter(partition for partition, _ in produced)
-    return Evidence(produced, accepted, dead_letters, results, dict(ends), dict(ends))
+    return DemoResult(produced, accepted, dead_letters, results, dict(ends), dict(ends))
 
 
 def test_the_plan_shows_every_vendor_and_every_kind_of_fault(records: list[Planned]) -> None:
@@ -75,54 +75,54 @@ def test_what_is_right_adds_up(records: list[Planned]) -> None:
     assert faults(evidence) == []
 
 
-def _lose_event(evidence: Evidence) -> Evidence:
+def _lose_event(evidence: DemoResult) -> DemoResult:
     del evidence.accepted["jiguang"]["10000000001"]
     return evidence
 
 
-def _accept_bad(evidence: Evidence) -> Evidence:
+def _accept_bad(evidence: DemoResult) -> DemoResult:
     evidence.accepted["jiguang"]["20000000001"] += 1
     return evidence
 
 
-def _lose_dead_letter(evidence: Evidence) -> Evidence:
+def _lose_dead_letter(evidence: DemoResult) -> DemoResult:
     return replace(evidence, dead_letters=evidence.dead_letters[1:])
 
 
-def _double_dead_letter(evidence: Evidence) -> Evidence:
+def _double_dead_letter(evidence: DemoResult) -> DemoResult:
     return replace(evidence, dead_letters=[*evidence.dead_letters, evidence.dead_letters[0]])
 
 
-def _blame_good(evidence: Evidence) -> Evidence:
+def _blame_good(evidence: DemoResult) -> DemoResult:
     place = next(place for place, each in evidence.produced.items() if each.identity is not None)
     return replace(evidence, dead_letters=[*evidence.dead_letters, replace(evidence.dead_letters[0], origin=place)])
 
 
-def _wrong_code(evidence: Evidence) -> Evidence:
+def _wrong_code(evidence: DemoResult) -> DemoResult:
     return replace(evidence, dead_letters=[replace(evidence.dead_letters[0], code="other"), *evidence.dead_letters[1:]])
 
 
-def _other_bytes(evidence: Evidence) -> Evidence:
+def _other_bytes(evidence: DemoResult) -> DemoResult:
     return replace(
         evidence, dead_letters=[replace(evidence.dead_letters[0], value=b"changed"), *evidence.dead_letters[1:]]
     )
 
 
-def _invent_dead_letter(evidence: Evidence) -> Evidence:
+def _invent_dead_letter(evidence: DemoResult) -> DemoResult:
     return replace(evidence, dead_letters=[*evidence.dead_letters, replace(evidence.dead_letters[0], origin=(9, 9))])
 
 
-def _lose_result(evidence: Evidence) -> Evidence:
+def _lose_result(evidence: DemoResult) -> DemoResult:
     del evidence.results[next(iter(evidence.results))]
     return evidence
 
 
-def _strange_result(evidence: Evidence) -> Evidence:
+def _strange_result(evidence: DemoResult) -> DemoResult:
     evidence.results[b"nobody's"] += 1
     return evidence
 
 
-def _commit_less(evidence: Evidence) -> Evidence:
+def _commit_less(evidence: DemoResult) -> DemoResult:
     return replace(evidence, committed={**evidence.committed, 2: evidence.committed[2] - 1})
 
 
@@ -143,7 +143,7 @@ def _commit_less(evidence: Evidence) -> Evidence:
     ],
 )
 def test_whatever_is_wrong_does_not_add_up(
-    spoil: Callable[[Evidence], Evidence], says: str, records: list[Planned]
+    spoil: Callable[[DemoResult], DemoResult], says: str, records: list[Planned]
 ) -> None:
     """Each wrong event, dead letter, result or offset is reported."""
     found = faults(spoil(perfect(records)))

@@ -12,7 +12,7 @@ from connector.clock import SystemClock
 from connector.errors import Refusal
 from connector.pipeline.batching import FIXED_CHARGE, Delivery, Offer, charge_of
 from connector.pipeline.flow import Budget
-from connector.pipeline.intake import Leg, Run, Services
+from connector.pipeline.intake import Run, RunDestination, Services
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.records import Record
 from connector.routing.table import Routed
@@ -59,7 +59,7 @@ def _prepared(record: Record, text: str) -> list[Delivery]:
     to, budget = _Destination(), Budget(1_000_000)
     services = SimpleNamespace(clock=SystemClock(), deliverers={"d": to}, budget=budget)
     run, tracker = (
-        Run(cast("Services", services), {"d": Leg(destination_bit(0), to)}),
+        Run(cast("Services", services), {"d": RunDestination(destination_bit(0), to)}),
         PartitionTracker("t", 0, 0, ["d"]),
     )
     assert tracker.begin((0,))

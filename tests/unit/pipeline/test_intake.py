@@ -68,7 +68,7 @@ async def test_every_kind_of_record_gets_its_outcome() -> None:
 
 @played
 async def test_a_dead_letter_of_intake_has_the_record_as_it_came() -> None:
-    """Key, value and the dedup id by position stand in the letter of a record that could not be decoded."""
+    """Key, value and the dedup id by position stand in the dead letter of a record that could not be decoded."""
     rig = PipelineRig(filled(b"broken"))
     async with rig.running():
         await rig.until(lambda: rig.written)
@@ -101,7 +101,7 @@ async def test_a_dead_letter_that_waits_for_kafka_keeps_no_other_record() -> Non
 async def test_a_dead_letter_is_acknowledged_before_its_offset_is_committed() -> None:
     """While the dead-letter topic does not answer, commits stay below the refused record.
 
-    Kills: finishing a refused record when its letter is sent instead of acknowledged.
+    Kills: finishing a refused record when its dead letter is sent instead of acknowledged.
     """
     rig = PipelineRig(filled(b"d", b"broken", b"d"))
     rig.dead_letters.gate.clear()

@@ -9,7 +9,7 @@ import pytest
 
 from connector.delivery.states import DestinationState
 from connector.delivery.worker import Worker
-from connector.pipeline.skips import PATIENCE, Skipped, Skipper
+from connector.pipeline.skips import PATIENCE, Skipper, SkipResult
 from connector.records import DeadLetter, Position, TopicPartition
 from tests.unit.delivery.delivery_rig import OK, Behave, Call, Reply, Rig, played
 from tests.unit.pipeline.pipeline_rig import ModelSource, PipelineRig
@@ -48,7 +48,7 @@ class WorkerRig(Rig):
         """The partitions that are owned."""
         return frozenset(("t", number) for number in self.trackers)
 
-    async def skip(self, offset: int, destination: str | None = None) -> Skipped:
+    async def skip(self, offset: int, destination: str | None = None) -> SkipResult:
         """Skip a record."""
         workers: dict[str, Worker] = {"d": self.worker}
         hand = Skipper(cast("PipelineRig", self), cast("PipelineRig", None), workers, self.clock)  # type: ignore[arg-type]
@@ -72,9 +72,9 @@ def failing(*numbers: int) -> Behave:
 @pytest.mark.promise("P1", "P10")
 @played
 async def test_a_record_that_waits_for_its_schema_is_skipped_and_the_rest_goes_on() -> None:
-    """The parked head becomes a letter that is acknowledged before its offset; nobody asks for its schema any more.
+    """The parked head becomes a dead letter, acknowledged before its offset; its schema is not requested again.
 
-    Kills: finishing the record before its letter; leaving what is behind it parked.
+    Kills: finishing the record before its dead letter; leaving what is behind it parked.
     """
     rig = PipelineRig(filled(b"d", b"schema:lost:d", b"d", b"schema:other:d", b"d"))
     async with rig.running():
@@ -85,7 +85,7 @@ async def test_a_record_that_waits_for_its_schema_is_skipped_and_the_rest_goes_o
         await rig.clock.sleep(2)
         assert rig.source.committed["t", 0][0] == 1
         rig.dead_letters.gate.set()
-        assert await skipping == Skipped("skipped", "t[0]@1 is skipped: a dead letter with cause operator")
+        assert await skipping == SkipResult("skipped", "t[0]@1 is skipped: a dead letter with cause operator")
         assert rig.decoder.abandoned == ["lost"]
         await rig.until(lambda: rig.to["d"].done == [(0, 0), (0, 2)])
         rig.decoder.answer("lost")
@@ -133,7 +133,7 @@ async def test_a_record_of_a_storm_is_skipped_alone() -> None:
 async def test_a_record_that_is_not_read_yet_is_skipped_when_it_is_read() -> None:
     """Behind a full buffer it waits for its turn, and is then neither decoded nor delivered.
 
-    Kills: decoding a record that was to be skipped; finishing it before its letter.
+    Kills: decoding a record that was to be skipped; finishing it before its dead letter.
     """
     rig = PipelineRig(filled(*[b"d"] * 4, b"broken", b"d"), latency=None, budget=1500)
     rig.source.chunk = 2
@@ -182,9 +182,9 @@ async def test_a_partition_that_leaves_forgets_what_was_to_be_skipped() -> None:
 @pytest.mark.promise("P1")
 @played
 async def test_a_record_that_makes_the_vendor_fail_is_skipped_with_its_history() -> None:
-    """The poison that waits alone becomes a letter with attempts and the last answer; it is never sent again.
+    """A poison record that waits alone becomes a dead letter with attempts and last answer; it is not sent again.
 
-    Kills: finishing it without a letter; sending it after it was taken out.
+    Kills: finishing it without a dead letter; sending it after it was taken out.
     """
     rig = WorkerRig(failing(7), batch={"records": 1})
     async with rig.running():
@@ -192,7 +192,7 @@ async def test_a_record_that_makes_the_vendor_fail_is_skipped_with_its_history()
         await rig.until(lambda: rig.tracker().unfinished == 1)
         assert "waits alone" in str(rig.worker.condition().message)
         sent = len(rig.transport.calls)
-        assert await rig.skip(7) == Skipped("skipped", "t[0]@7 is skipped: a dead letter with cause operator for d")
+        assert await rig.skip(7) == SkipResult("skipped", "t[0]@7 is skipped: a dead letter with cause operator for d")
         assert rig.worker.condition().state is DestinationState.FLOWING
         assert (await rig.skip(7)).state == "refused"
         assert "already done" in (await rig.skip(3)).message
@@ -223,9 +223,9 @@ async def test_one_of_a_held_destination_is_skipped_and_the_others_stay() -> Non
 @pytest.mark.parametrize("order", ["none", "key"])
 @pytest.mark.parametrize("accepts", [True, False])
 def test_a_record_in_a_request_is_skipped_only_if_it_was_not_accepted(order: str, accepts: bool) -> None:
-    """An accepted record is delivered and no letter; one whose request fails becomes a letter and is not sent again.
+    """An accepted record gets no dead letter; one whose request fails becomes a dead letter and is not sent again.
 
-    Kills: a dead letter of a record that the vendor has accepted; sending it once more before the letter.
+    Kills: a dead letter of a record that the vendor has accepted; sending it once more before the dead letter.
     """
 
     async def play() -> None:

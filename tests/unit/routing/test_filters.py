@@ -139,7 +139,7 @@ def test_a_sample_follows_the_events_own_id() -> None:
 
 
 def test_a_sample_is_the_same_in_every_process() -> None:
-    """The share is that of the dedup id's first 32 bits, so every member and every restart takes the same events."""
+    """The sample is chosen by the dedup id's first 32 bits, so all members and restarts choose the same events."""
     namespace = UUID("6f1e3b52-c0a6-524f-9a4b-1d5a7c2f9e10")
     for number in range(40):
         event = Event(FOREIGN, DATUM | {"event_id": f"e-{number}"})

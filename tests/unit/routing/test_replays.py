@@ -20,7 +20,7 @@ ORIGIN = Position("events", 2, 77)
 
 
 def replay(offset: int, value: bytes, destination: str | None, *, topic: str = "t") -> Record:
-    """Return the record of the replay topic that a letter for a destination has become."""
+    """Return the record of the replay topic that a dead letter for a destination has become."""
     dead_letter = DeadLetter(
         record=Record(*ORIGIN, 5, b"k", value, (("trace", b"\xff"),)),
         cause="refused",
@@ -60,7 +60,7 @@ class _Routes(ModelRoutes):
 
 @played
 async def test_a_replayed_record_goes_to_its_dead_letters_destination_alone() -> None:
-    """Of an event for two destinations only the one that failed is served; a letter of none goes to both.
+    """Of an event for two destinations only the one that failed is served; a dead letter of none goes to both.
 
     Kills: a replay that is routed as if it were new.
     """
@@ -74,7 +74,7 @@ async def test_a_replayed_record_goes_to_its_dead_letters_destination_alone() ->
 
 @played
 async def test_a_second_failure_keeps_the_destination() -> None:
-    """A replay that cannot be decoded, or goes there no more, is a letter for the same destination."""
+    """A replay that cannot be decoded, or is no longer routed there, is a dead letter for the same destination."""
     rig = rig_of(replay(0, b"broken", "d"), replay(1, b"e", "d"), replay(2, b"de", "gone"), replay(3, b"broken", None))
     async with rig.running():
         await rig.until(lambda: rig.source.committed.get(("t", 0)) == (4, ""))
@@ -101,7 +101,7 @@ async def test_replayed_records_make_no_storm() -> None:
 
 @played
 async def test_a_destination_alone_leaves_others_replays_out() -> None:
-    """A run of d skips the letters of e undecoded, and takes its own, those of none, and those of no one any more."""
+    """A run of d skips replays for e undecoded. It takes its own, unrouted ones, and those of removed destinations."""
     rig = rig_of(
         replay(0, b"broken", "e"), replay(1, b"de", "d"), replay(2, b"de", None), replay(3, b"d", "gone"), only="d"
     )
@@ -129,7 +129,7 @@ class _Table:
 
 
 def test_a_replay_is_routed_as_it_came_first_and_keeps_its_dedup_id() -> None:
-    """Routes see origin, timestamp and own headers; the vendor's event has the letter's id, whatever its identity."""
+    """Routes see origin, timestamp and own headers; the vendor's event has the dead letter's id."""
     record = replay(4, b"v", "d")
     dead_letter = parse(record.headers)
     assert dead_letter is not None
@@ -151,7 +151,7 @@ def _replayed(rig: Rig, number: int, key: bytes | None = None) -> Delivery:
 
 @played
 async def test_refused_replays_hold_no_destination() -> None:
-    """Refusals of replays alone are letters at once; the window of live records neither fills nor empties by them.
+    """Refusals of replays alone are dead letters at once; the window of live records neither fills nor empties by them.
 
     Kills: counting replays in a destination's storm window, refused or accepted.
     """

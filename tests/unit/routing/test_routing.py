@@ -151,7 +151,7 @@ def test_the_identity_of_a_mapped_event(value: Any, identity: str) -> None:
 
 @pytest.mark.parametrize("value", [1.5, True, b"x", {"a": 1}, ["x"], datetime.now(UTC)])
 def test_an_id_of_another_kind_is_refused(value: Any) -> None:
-    """An id that has no one text is the record's fault; its letter has the identity of the position."""
+    """An id that has no one text is the record's fault; its dead letter has the identity of the position."""
     [routed] = route(
         [{"schema": FOREIGN, "to": ["a"], "id": "event_id", "fields": ALPHA_MAP}],
         Event(FOREIGN, DATUM | {"event_id": value}),

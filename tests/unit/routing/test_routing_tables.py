@@ -116,7 +116,7 @@ def test_topics(topics: list[str] | None, topic: str, met: bool) -> None:
 
 
 def test_a_mapping_that_refuses_concerns_its_destination_only() -> None:
-    """One destination's fault is its own letter; the others of the route get the event."""
+    """A fault of one destination makes one dead letter; the route's other destinations get the event."""
     first, second = route(
         [{"schema": FOREIGN, "to": ["a", "b"], "fields": {**ALPHA_MAP, **BETA_MAP}}],
         Event(FOREIGN, {"user": {"id": "not-a-number"}}),

@@ -266,7 +266,7 @@ def _at(value: Any, steps: list[str]) -> Any:
 
 
 @given(sources, events)
-def test_a_compiled_source_gives_what_its_words_say(written: Any, event: dict[str, Any]) -> None:
+def test_a_compiled_source_equals_the_interpreter(written: Any, event: dict[str, Any]) -> None:
     """For any source and event the compiled plan gives the interpreter's value, or refuses where that does.
 
     Kills: leaving out a null element of `a[]`, taking `omit` from the map's own entries.

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from connector.clock import SystemClock
 from connector.errors import StartupError
 from connector.operations.member import ActionRefused, act, skip
-from connector.pipeline.skips import Skipped
+from connector.pipeline.skips import SkipResult
 from connector.records import Position
 from connector.runtime.http import Server
 from connector.runtime.member import Check, Member
@@ -63,13 +63,13 @@ class FakeMember(Member):
         {"one": None}[name]
         self.state = "probing"
 
-    async def skip(self, position: Position, destination: str | None) -> Skipped:
+    async def skip(self, position: Position, destination: str | None) -> SkipResult:
         """Skip offset 1, promise to skip 2, and refuse any other; a destination but `one` is a KeyError."""
         if destination is not None:
             {"one": None}[destination]
         self.skipped.append((*position, destination))
         states: dict[int, Literal["skipped", "pending"]] = {1: "skipped", 2: "pending"}
-        return Skipped(states.get(position.offset, "refused"), f"offset {position.offset}")
+        return SkipResult(states.get(position.offset, "refused"), f"offset {position.offset}")
 
 
 @pytest.fixture

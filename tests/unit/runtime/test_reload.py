@@ -13,7 +13,7 @@ import yaml
 from connector import vendors
 from connector.config.loader import Loaded, RetrySettings, StormSettings, load
 from connector.delivery.pacing import Backoff, TokenBucket
-from connector.delivery.states import Event, Holds, Kind
+from connector.delivery.states import HoldEvent, Holds, Kind
 from connector.errors import ConfigurationError
 from connector.pipeline.storms import StormGuard
 from connector.runtime.reload import Configuration, sorted_out, stamps
@@ -142,4 +142,4 @@ def test_probes_are_due_now_on_demand() -> None:
     assert [hold.next_probe for hold in holds.blocking("group")].count(5.0) == 1
     assert [hold.kind for hold in holds.release(Kind.OPERATOR)] == [Kind.OPERATOR]
     assert holds.probe_is_due("group", 5.0)
-    assert holds.apply(Event.JUDGED, "group", holds.start_probe("group"), now=5.0)
+    assert holds.apply(HoldEvent.JUDGED, "group", holds.start_probe("group"), now=5.0)

@@ -60,8 +60,8 @@ def test_a_route_whose_paths_the_schema_has_passes(tmp_path: Path) -> None:
     check_routes(loaded(tmp_path, {"where": {"user.cuid": 1}, "id": "name", "fields": {"jiguang": fields}}))
 
 
-def test_paths_that_the_schema_does_not_have_are_told_all_at_once(tmp_path: Path) -> None:
-    """Misspelt paths of a mapping, of `where` and of `id`, an unknown field and a plain schema nobody has, together."""
+def test_paths_missing_in_the_schema_are_reported_together(tmp_path: Path) -> None:
+    """Misspelt paths of a mapping, of `where` and of `id`, an unknown field and an unknown schema, in one error."""
     route = {
         "where": {"usr.cuid": 1},
         "id": "nam",

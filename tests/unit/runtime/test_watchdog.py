@@ -169,7 +169,7 @@ async def test_a_reason_to_wait_is_not_stuck() -> None:
     scene.rig.destination.hold(Kind.OPERATOR, None, "held")
     assert await scene.after(2000) is None
     scene.rig.worker.release()
-    scene.dead_letters.trouble = "the topic takes no letters"
+    scene.dead_letters.trouble = "the topic takes no dead letters"
     assert await scene.after(2000) is None
     scene.dead_letters.trouble = None
     scene.rig.destination.bucket.set_share(0.0, scene.rig.clock.now())

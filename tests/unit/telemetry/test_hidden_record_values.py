@@ -58,7 +58,7 @@ class Talkative(ModelVendor):
 async def test_a_hold_does_not_say_whose_record_it_was() -> None:
     """The state's message has the vendor's words without the value; the dead letter has it.
 
-    Kills: passing the verdict's reason on to logs and /status; cutting what the letter is for.
+    Kills: passing the verdict's reason on to logs and /status; cutting what the dead letter is for.
     """
     rig = Rig(lambda call: [Reply(401), Reply(401), Reply(401), Reply(400)][call.nth] if call.nth < 4 else OK)
     rig.destination.vendor = Talkative()

@@ -106,7 +106,7 @@ def test_statuses_and_what_is_abnormal_for_a_while() -> None:
     ],
 )
 def test_user_statistics(unit: str, start: str, duration: str, outcome: list[str] | int) -> None:
-    """A unit wants its own form of start, all lies within 60 days, and hours within one day."""
+    """Each unit has its own format of start; the range is at most 60 days, in hours one day."""
     reply = ask(JPushReportApi(), "GET", "/v3/users", {"time_unit": unit, "start": start, "duration": duration})
     if reply.status != 200:
         assert code(reply) == outcome

@@ -346,8 +346,8 @@ def test_secrets_and_length_of_a_reason() -> None:
     assert "\n" not in verdict.reason
 
 
-def test_items_of_another_form_do_not_break_the_reading() -> None:
-    """Reading stays calm where an item holds no JSON object."""
+def test_error_items_of_another_form_are_tolerated() -> None:
+    """An item that is not a JSON object does not break the reading of the answer."""
     odd = Item(b'{"cuid":[1],"itime":{},"eventName":[2],"randomId":5,"properties":[{}]}')
     for code in (4001, 4101, 4102, 4103, 4104):
         answer = orjson.dumps({"code": code, "msg": "x 1 5"})

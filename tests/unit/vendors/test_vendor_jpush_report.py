@@ -288,7 +288,7 @@ def test_an_abnormal_status_is_asked_again_three_times() -> None:
     [{"msg_id": None, "android_received": 9}, {"msg_id": "x"}, 7, None, {}, {"msg_id": "1", "new": {"deep": [1]}}],
 )
 def test_one_odd_entry_spoils_only_itself(odd: object) -> None:
-    """The other pushes are found; the push of the odd entry is missing unless it can be read.
+    """The other pushes are found; the push of the malformed entry is missing unless it can be read.
 
     Kills: refusing a whole list for one entry.
     """

@@ -42,8 +42,8 @@ def vendor(kind: VendorKind) -> Vendor:
     return kind.build(kind.settings.model_validate({"vendor": "acme", "token": "t0ken"}))
 
 
-def test_it_stands_beside_the_built_in_ones(kind: VendorKind) -> None:
-    """The entry point adds one vendor and takes none away."""
+def test_entry_point_adds_a_vendor_to_the_built_in_vendors(kind: VendorKind) -> None:
+    """The entry point adds one vendor and removes none."""
     assert kind.name == "acme"
     assert kind.rules == {"acme.name.required", "acme.amount.range"}
 
