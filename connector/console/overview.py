@@ -118,6 +118,7 @@ class WaitingView:
     reason: str | None
     command: str
     skip: str
+    others_pass: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +232,9 @@ def _verdict(situation: Situation) -> Verdict:
     )
     if situation.sampled_at is None:
         return Verdict("calm", "Asking the members…", f"The first answers arrive within seconds. {dead_letters}")
-    problems = find_problems(situation)
-    if problems:
-        worst, *others = problems
+    found = find_problems(situation)
+    if found:
+        worst, *others = found
         also = f" Also: {'; '.join(other.headline for other in others[:_NAMED])}." if others else ""
         return Verdict(worst.kind, worst.headline, f"{worst.detail}{also} {dead_letters}", worst.since)
     number = len(situation.destinations)
@@ -247,6 +248,12 @@ def _verdict(situation: Situation) -> Verdict:
 def find_problems(situation: Situation) -> list[Verdict]:
     """Return what is wrong, the worst first."""
     return [*_member_problems(situation), *_destination_problems(situation)]
+
+
+def problems(responses: Sequence[MemberResponse], destinations: Sequence[DestinationView], now: float) -> list[Verdict]:
+    """Return what is wrong by what members report alone, the worst first; `now` is epoch seconds."""
+    nothing = DeadLetterSummary((), TimeBuckets(0, 1000, {}), 0)
+    return find_problems(Situation(now, destinations, {}, responses, (), HOUR, DEFAULT_RANGE, nothing, sampled_at=now))
 
 
 def _member_problems(situation: Situation) -> Iterator[Verdict]:
@@ -276,7 +283,8 @@ def _member_problems(situation: Situation) -> Iterator[Verdict]:
         verb = "does" if len(unreachable) == 1 else "do"
         headline = f"{len(unreachable)} of {plural(len(responses), 'member')} {verb} not answer"
         since = min((each.ill_since for each in unreachable if each.ill_since is not None), default=None)
-        yield Verdict("warn", headline, "The others take over its partitions. Check why it is down.", since)
+        others = "" if stopped(responses) else "The others take over its partitions. "
+        yield Verdict("warn", headline, f"{others}Check why it is down.", since)
 
 
 def _unready(situation: Situation, unready: Sequence[MemberResponse], reachable: int, since: float | None) -> Verdict:
@@ -325,7 +333,8 @@ def _destination_problems(situation: Situation) -> Iterator[Verdict]:
         names = ", ".join(each.name for each in waiting[:_NAMED])
         for_how_long = "" if first.since is None else f", for {duration(situation.now - first.since)}"
         headline = f"{plural(number, 'record')} of {names} {'waits' if number == 1 else 'wait'} alone{for_how_long}"
-        yield Verdict("warn", headline, "Read why below, then fix the cause or skip it. Other records are delivered.")
+        others = " Other records are delivered." if any(_others_pass(situation, each) for each in waiting) else ""
+        yield Verdict("warn", headline, f"Read why below, then fix the cause or skip it.{others}")
     missing = [each.name for each in situation.destinations if each.state == UNKNOWN]
     if missing and not stopped(situation.responses):
         verb = "is" if len(missing) == 1 else "are"
@@ -334,6 +343,11 @@ def _destination_problems(situation: Situation) -> Iterator[Verdict]:
     if slow:
         names = ", ".join(each.name for each in slow[:_NAMED])
         yield Verdict("warn", f"{names}: {slow[0].state}", "Nothing to do: it resumes by itself.")
+
+
+def _others_pass(situation: Situation, destination: DestinationView) -> bool:
+    """Whether records beside those that wait alone are delivered."""
+    return not destination.held and not stopped(situation.responses)
 
 
 def _held(situation: Situation, held: Sequence[DestinationView]) -> Verdict:
@@ -457,6 +471,7 @@ def _waiting(situation: Situation, destination: DestinationView, record: Waiting
         reason=record.reason,
         command=f"connector skip {where} --destination {destination.name}",
         skip=member_action("skip", destination.name, record),
+        others_pass=_others_pass(situation, destination),
     )
 
 

@@ -194,6 +194,16 @@ def test_holds_of_members_in_other_states_are_listed() -> None:
     assert [hold.cause for hold in found.holds] == ["outage", "misconfigured"]
 
 
+def test_other_records_are_not_called_delivered_beside_a_hold() -> None:
+    """Beside a record that waits alone, others are delivered only where nothing else stops them."""
+    said = "Other records are delivered."
+    waiting = status(jg=reported("retrying", waiting=[WAITS]))
+    assert first_page(situation(read_response("http://a", waiting))).count(said) == 2
+    assert said not in first_page(situation(read_response("http://a", waiting, ready=DOWN)))
+    held = status(jg=reported("held", cause="outage", waiting=[WAITS]))
+    assert said not in first_page(situation(read_response("http://a", held)))
+
+
 def test_full_buffer_is_not_called_delivery() -> None:
     """Where a held destination's records fill the buffer, or Kafka is down, the others do not continue."""
     found = status(jg=reported("held", cause="outage"), qa=reported("flowing"))
