@@ -152,6 +152,11 @@ def stdout_console() -> Console:
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _pipe_width(), highlight=False)
 
 
+def stdout_width() -> int:
+    """Return the columns that tables may take."""
+    return stdout_console().width
+
+
 def _pipe_width() -> int:
     given = os.environ.get("COLUMNS", "")
     return int(given) if given.isascii() and given.isdigit() and 0 < int(given) <= MOST_COLUMNS else PIPE_WIDTH

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from connector.cli.common import DEFAULT_FILE, FAILED, File, Json, begin, json_line, print_line, print_table, say
+from connector.cli.common import (
+    DEFAULT_FILE,
+    FAILED,
+    File,
+    Json,
+    begin,
+    json_line,
+    print_line,
+    print_raw,
+    print_table,
+    say,
+    stdout_width,
+)
 from connector.cli.member import members_of
 
 if TYPE_CHECKING:
@@ -21,6 +33,10 @@ if TYPE_CHECKING:
 INTERVAL: Final = 2.0
 """Seconds between two looks with --watch."""
 _CLEAR: Final = "\x1b[H\x1b[2J"
+_NARROW: Final = 60
+"""Columns below which only the most important columns are shown."""
+_FRESH: Final = 2 * INTERVAL
+"""A trouble that was first seen as long ago may be older, so no time is shown."""
 
 
 def status(
@@ -80,24 +96,31 @@ def json_rows(found: GroupStatus) -> Iterator[Mapping[str, Any]]:
 
 def _print(found: GroupStatus) -> None:
     from connector.console.formatting import duration, short
+    from connector.console.members import stopped
 
-    sample = found.sample
+    sample, is_stopped = found.sample, stopped(found.members)
+    _print_problems(found)
+    narrow = stdout_width() < _NARROW
     print_table(
-        ("Destination", "State", "Accepted/s", "In flight"),
+        ("Name", "State", "/s") if narrow else ("Destination", "State", "Accepted/s", "In flight"),
         [
             (
                 destination.name,
-                destination.state,
+                "stopped" if is_stopped and destination.state == "flowing" else destination.state,
                 short(sample.accepted[destination.name]) if destination.name in sample.accepted else None,
-                destination.in_flight,
+                *(() if narrow else (destination.in_flight,)),
             )
             for destination in found.destinations
         ],
-        right=("Accepted/s", "In flight"),
+        right=("Accepted/s", "/s", "In flight"),
+        whole=("State",),
     )
     for destination in found.destinations:
-        for line in _troubles(destination, found.at):
+        for line, command in _troubles(destination, found.at):
             print_line(line)
+            if command is not None:
+                # Neither wrapped nor marked up, so that it can be copied.
+                print_raw(f"  {command}")
     if sample.backlog:
         rows = [(topic, short(backlog)) for topic, backlog in sample.backlog.items()]
         print_table(("Topic", "Backlog"), rows, right=("Backlog",))
@@ -107,15 +130,31 @@ def _print(found: GroupStatus) -> None:
         up = None if member.started is None else duration(found.at - member.started)
         memory = None if member.memory is None else f"{member.memory / (1 << 20):.0f} MiB"
         partitions = None if member.partitions is None else len(member.partitions)
-        members.append((member.address.partition("://")[2], state, partitions, up, memory))
-    print_table(("Member", "State", "Partitions", "Up", "Memory"), members, right=("Partitions", "Memory"))
+        row = (member.address.partition("://")[2], state, partitions, up, memory)
+        members.append(row[:2] if narrow else row)
+    columns = ("Member", "State", "Partitions", "Up", "Memory")
+    print_table(columns[:2] if narrow else columns, members, right=("Partitions", "Memory"), whole=("State",))
     for member in found.members:
         if member.trouble or (member.ready is False and member.reasons):
             say(f"{member.address}: {member.trouble or '; '.join(member.reasons)}")
 
 
-def _troubles(destination: DestinationView, now: float) -> Iterator[str]:
-    """Yield a sentence for each hold and each record that waits alone, with the command that ends it."""
+def _print_problems(found: GroupStatus) -> None:
+    """Print what the console's page says first: what is wrong, the worst first, and what to do."""
+    from connector.console.formatting import duration
+    from connector.console.overview import problems
+
+    troubles = problems(found.members, found.destinations, found.at)
+    for trouble in troubles:
+        since = "" if trouble.since is None or found.at - trouble.since < _FRESH else found.at - trouble.since
+        print_line(f"{trouble.headline}{since and f', for {duration(float(since))}'}. {trouble.detail}")
+    if not troubles:
+        print_line("Nothing to do: all destinations deliver.")
+
+
+def _troubles(destination: DestinationView, now: float) -> Iterator[tuple[str, str | None]]:
+    """Yield a sentence for each hold and each record that waits alone, with the command that is of use there."""
+    from connector.console.advice import for_hold
     from connector.console.formatting import ago, duration
 
     for hold in destination.holds:
@@ -123,9 +162,12 @@ def _troubles(destination: DestinationView, now: float) -> Iterator[str]:
         since = "" if hold.since is None else f" for {duration(now - hold.since)}"
         probe = "waits for connector release" if hold.next_probe is None else f"next probe {ago(hold.next_probe, now)}"
         aside = "" if hold.set_aside is None else f", {hold.set_aside:,} set aside"
-        yield f"{destination.name}: held by {hold.cause}{code}{since}, {probe}{aside}. {hold.message or ''}".rstrip()
+        said = f"{destination.name}: held by {hold.cause}{code}{since}, {probe}{aside}. {hold.message or ''}".rstrip()
+        advice = for_hold(destination.name, hold.cause)
+        yield f"{said.rstrip('.')}. {advice.action}", advice.command
     for record in destination.waiting[:5]:
         since = "" if record.since is None else f" for {duration(now - record.since)}"
         place = f"{record.topic}[{record.partition}]@{record.offset}"
-        command = f"connector skip {record.topic} {record.partition} {record.offset}"
-        yield f"{destination.name}: {place} waits alone{since}. {record.reason or ''} Skip it: {command}"
+        command = f"connector skip {record.topic} {record.partition} {record.offset} --destination {destination.name}"
+        said = f"{destination.name}: {place} waits alone{since}. {record.reason or ''}".rstrip(". ")
+        yield f"{said}. Fix the cause, or skip it:", command

@@ -24,7 +24,9 @@ COUNTERS: Final = {CONSUMED: "topic", DELIVERED: "destination", DEAD_LETTERED: "
 """The metrics that are plotted, and the label by which each is added up."""
 
 _LINE: Final = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
-_GAUGE: Final = re.compile(r"^(process_resident_memory_bytes|process_start_time_seconds) (\S+)", re.MULTILINE)
+_GAUGE: Final = re.compile(
+    r"^(process_resident_memory_bytes|process_start_time_seconds|connector_kafka_refused) (\S+)", re.MULTILINE
+)
 _LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _TEXT: Final = 1000
 """Characters of a message that are kept."""
@@ -102,7 +104,9 @@ class MemberResponse:
     """What one member reported, or why it could not be asked (`trouble`).
 
     `ready` is what /readyz answered, None where it did not, with its `reasons`. `partitions` is None where it is not
-    reported. `memory` is in bytes, `started` epoch seconds.
+    reported. `memory` is in bytes, `started` epoch seconds. `refused`: a person has to end what keeps it from Kafka.
+    `filled_by` is the destination whose records fill its buffer. `ill_since` is since when (epoch seconds) it has been
+    seen unreachable or not ready.
     """
 
     address: str
@@ -115,6 +119,14 @@ class MemberResponse:
     version: str | None = None
     memory: float | None = None
     started: float | None = None
+    refused: bool = False
+    filled_by: str | None = None
+    ill_since: float | None = None
+
+    @property
+    def ill(self) -> bool:
+        """Whether it does not answer or is not ready."""
+        return self.trouble is not None or self.ready is False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +178,14 @@ def read_response(address: str, status: Any, metrics: str = "", ready: Any = Non
         version=_text(status.get("version"), _NAME),
         memory=gauges.get("process_resident_memory_bytes"),
         started=gauges.get("process_start_time_seconds"),
+        refused=gauges.get("connector_kafka_refused") == 1,
+        filled_by=_text(_mapping(status.get("buffer")).get("filled_by"), _NAME),
     )
+
+
+def stopped(responses: Sequence[MemberResponse]) -> bool:
+    """Whether no member reads records, so that no destination delivers whatever its own state says."""
+    return all(response.ill for response in responses)
 
 
 def destinations(names: Iterable[str], responses: Sequence[MemberResponse]) -> list[DestinationView]:
@@ -282,7 +301,7 @@ def _combined(name: str, reports: Sequence[DestinationReport]) -> DestinationVie
         in_flight=sum(report.in_flight for report in reports),
         members=len(reports),
         affected=len(affected),
-        holds=_holds(affected) if worst in ("held", "probing") else (),
+        holds=_holds([report for report in reports if report.state in ("held", "probing")]),
         waiting=tuple(
             sorted((each for report in reports for each in report.waiting), key=lambda each: each.since or _LAST_YEAR)
         ),

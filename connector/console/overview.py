@@ -11,7 +11,14 @@ from connector.console.advice import Advice, for_cause, for_destination, for_hol
 from connector.console.formatting import ago, count, duration, plural, short
 from connector.console.index import KindCount, Query, TimeBuckets
 from connector.console.links import NO_LINKS, Links
-from connector.console.members import DestinationView, MemberResponse, ReportedHold, ReportedWaitingRecord
+from connector.console.members import (
+    UNKNOWN,
+    DestinationView,
+    MemberResponse,
+    ReportedHold,
+    ReportedWaitingRecord,
+    stopped,
+)
 from connector.console.queries import LIST, address, member_action
 from connector.console.rendering import Notice
 from connector.console.sampling import DAY, HOUR, RateSample
@@ -24,7 +31,16 @@ KINDS: Final = 8
 SERIES: Final = 7
 """Lines of one chart; the rest is added up as `others`."""
 
-_COLOUR: Final = {"held": "bad", "probing": "bad", "retrying": "warn", "throttled": "warn", "flowing": "good"}
+STOPPED: Final = "stopped"
+"""Shown for a destination without trouble of its own while no member reads records."""
+_COLOUR: Final = {
+    "held": "bad",
+    "probing": "bad",
+    "retrying": "warn",
+    "throttled": "warn",
+    STOPPED: "warn",
+    "flowing": "good",
+}
 _PLOT_LEAST: Final = 600.0
 _NAMED: Final = 3
 _OLD_SECONDS: Final = 30.0
@@ -109,6 +125,7 @@ class WaitingView:
     reason: str | None
     command: str
     skip: str
+    others_pass: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +239,9 @@ def _verdict(situation: Situation) -> Verdict:
     )
     if situation.sampled_at is None:
         return Verdict("calm", "Asking the members…", f"The first answers arrive within seconds. {dead_letters}")
-    problems = [*_member_problems(situation), *_destination_problems(situation)]
-    if problems:
-        worst, *others = problems
+    found = find_problems(situation)
+    if found:
+        worst, *others = found
         also = f" Also: {'; '.join(other.headline for other in others[:_NAMED])}." if others else ""
         return Verdict(worst.kind, worst.headline, f"{worst.detail}{also} {dead_letters}", worst.since)
     number = len(situation.destinations)
@@ -235,27 +252,33 @@ def _verdict(situation: Situation) -> Verdict:
     return Verdict("good", headline, f"{detail} {dead_letters}")
 
 
+def find_problems(situation: Situation) -> list[Verdict]:
+    """Return what is wrong, the worst first."""
+    return [*_member_problems(situation), *_destination_problems(situation)]
+
+
+def problems(responses: Sequence[MemberResponse], destinations: Sequence[DestinationView], now: float) -> list[Verdict]:
+    """Return what is wrong by what members report alone, the worst first; `now` is epoch seconds."""
+    nothing = DeadLetterSummary((), TimeBuckets(0, 1000, {}), 0)
+    return find_problems(Situation(now, destinations, {}, responses, (), HOUR, DEFAULT_RANGE, nothing, sampled_at=now))
+
+
 def _member_problems(situation: Situation) -> Iterator[Verdict]:
     """Yield what is wrong with members and Kafka, the worst first."""
     responses, unreachable = situation.responses, situation.unreachable
     age = situation.now - (situation.sampled_at or situation.now)
     if age > max(_OLD_SECONDS, 4 * situation.interval):
         yield Verdict("bad", f"This page is {duration(age)} old", "Restart the console: it no longer gets samples.")
-    if responses and len(unreachable) == len(responses):
+    since = min((response.ill_since for response in responses if response.ill_since is not None), default=None)
+    if len(unreachable) == len(responses):
         detail = "Start the connector, or correct console.members. Records wait in Kafka."
-        yield Verdict("bad", "No member is reachable", detail)
+        yield Verdict("bad", "No member is reachable", detail, since)
         return
     reachable = [response for response in responses if response.trouble is None]
     unready = [response for response in reachable if response.ready is False]
     if unready:
-        reasons = "; ".join(dict.fromkeys(reason for response in unready for reason in response.reasons))
-        detail = f"Records wait in Kafka, none is lost. {reasons or 'No reason is given'}."
-        number = f"{len(unready)} of {plural(len(reachable), 'member')}"
-        headline = f"{number} {'is' if len(unready) == 1 else 'are'} not ready"
-        if len(unready) == len(reachable):
-            down = situation.kafka_trouble is not None or "broker" in reasons
-            headline = "Kafka is not reachable: nothing is delivered" if down else "No member is ready"
-        yield Verdict("bad", headline, detail)
+        yield _unready(situation, unready, len(reachable), since)
+    yield from _partial(situation, [response for response in reachable if response.ready is not False])
     owned = [response.partitions for response in reachable]
     if owned and not any(owned) and None not in owned and not unready:
         detail = "Check that the topics exist and that the group is not rebalancing."
@@ -266,7 +289,42 @@ def _member_problems(situation: Situation) -> Iterator[Verdict]:
     if unreachable:
         verb = "does" if len(unreachable) == 1 else "do"
         headline = f"{len(unreachable)} of {plural(len(responses), 'member')} {verb} not answer"
-        yield Verdict("warn", headline, "The others take over its partitions. Check why it is down.")
+        since = min((each.ill_since for each in unreachable if each.ill_since is not None), default=None)
+        others = "" if stopped(responses) else "The others take over its partitions. "
+        yield Verdict("warn", headline, f"{others}Check why it is down.", since)
+
+
+def _unready(situation: Situation, unready: Sequence[MemberResponse], reachable: int, since: float | None) -> Verdict:
+    """Return what keeps members from reading."""
+    reasons = _reasons(situation, unready)
+    detail = f"Records wait in Kafka, none is lost. {'; '.join(reasons) or 'No reason is given'}."
+    headline = f"{len(unready)} of {plural(reachable, 'member')} {'is' if len(unready) == 1 else 'are'} not ready"
+    if len(unready) == reachable:
+        headline = "No member is ready"
+        if any(response.refused for response in unready):
+            headline = "Kafka refuses the connector: nothing is delivered"
+            detail = f"Correct the credential, certificate or permission. {detail}"
+        elif situation.kafka_trouble is not None or any("broker" in reason for reason in reasons):
+            headline = "Kafka is not reachable: nothing is delivered"
+            detail = f"Check the brokers and the network to them; it resumes by itself. {detail}"
+    return Verdict("bad", headline, detail, since)
+
+
+def _partial(situation: Situation, ready: Sequence[MemberResponse]) -> Iterator[Verdict]:
+    """Yield what members that are ready cannot do: read a topic, or write dead letters."""
+    for reason in _reasons(situation, ready):
+        scope, _, message = reason.partition(": ")
+        what = f"{scope} cannot be read" if scope.startswith("topic ") else scope
+        detail = "Correct what the message names. Records wait in Kafka, none is lost."
+        yield Verdict("bad", what[0].upper() + what[1:], f"{detail} {message}".rstrip(". ") + ".")
+
+
+def _reasons(situation: Situation, responses: Sequence[MemberResponse]) -> list[str]:
+    """Return the members' reasons, each once, but for those that destinations and partitions show themselves."""
+    shown = {hold.message for each in situation.destinations for hold in each.holds}
+    found = dict.fromkeys(reason for response in responses for reason in response.reasons)
+    aside = ("destination ", "no partitions")
+    return [reason for reason in found if reason not in shown and not reason.startswith(aside)]
 
 
 def _destination_problems(situation: Situation) -> Iterator[Verdict]:
@@ -282,10 +340,21 @@ def _destination_problems(situation: Situation) -> Iterator[Verdict]:
         names = ", ".join(each.name for each in waiting[:_NAMED])
         for_how_long = "" if first.since is None else f", for {duration(situation.now - first.since)}"
         headline = f"{plural(number, 'record')} of {names} {'waits' if number == 1 else 'wait'} alone{for_how_long}"
-        yield Verdict("warn", headline, "Read why below, then fix the cause or skip it. Other records are delivered.")
+        others = " Other records are delivered." if any(_others_pass(situation, each) for each in waiting) else ""
+        yield Verdict("warn", headline, f"Read why below, then fix the cause or skip it.{others}")
+    missing = [each.name for each in situation.destinations if each.state == UNKNOWN]
+    if missing and not stopped(situation.responses):
+        verb = "is" if len(missing) == 1 else "are"
+        headline = f"{', '.join(missing[:_NAMED])} {verb} not reported by any member"
+        yield Verdict("warn", headline, "Restart the members if it was added since they started.")
     if slow:
         names = ", ".join(each.name for each in slow[:_NAMED])
         yield Verdict("warn", f"{names}: {slow[0].state}", "Nothing to do: it resumes by itself.")
+
+
+def _others_pass(situation: Situation, destination: DestinationView) -> bool:
+    """Whether records beside those that wait alone are delivered."""
+    return not destination.held and not stopped(situation.responses)
 
 
 def _held(situation: Situation, held: Sequence[DestinationView]) -> Verdict:
@@ -294,8 +363,15 @@ def _held(situation: Situation, held: Sequence[DestinationView]) -> Verdict:
     verb = "is" if len(held) == 1 else "are"
     first = min((each.since for each in held if each.since is not None), default=None)
     causes = ", ".join(dict.fromkeys(hold.cause for each in held for hold in each.holds if hold.cause))
-    well = len(situation.destinations) - len(held)
+    well = sum(not each.held and each.state != UNKNOWN for each in situation.destinations)
     others = f"{plural(well, 'other destination')} {'continues' if well == 1 else 'continue'}. " if well else ""
+    filled = {response.filled_by for response in situation.responses} & {each.name for each in held}
+    if stopped(situation.responses):
+        others = ""
+    elif well and filled:
+        others = (
+            f"The buffer is full of records of {', '.join(sorted(map(str, filled)))}: other destinations wait too. "
+        )
     headline = f"{names} {verb} held ({causes})" if causes else f"{names} {verb} held"
     return Verdict("bad", headline, f"{others}Nothing is lost: the records wait uncommitted.", first)
 
@@ -335,13 +411,16 @@ def _row(situation: Situation, destination: DestinationView) -> DestinationRow:
         advice = for_destination(destination, 0)
         probe = f" Next try: {_due(destination.next_probe, situation.now)}." if destination.next_probe else ""
         note = f"{(destination.message or advice.meaning).rstrip('.')}. {advice.action}{probe}"
+    state = destination.state
+    if state == "flowing" and stopped(situation.responses):
+        state, note = STOPPED, "Nothing here: no member reads records. Do what the headline says."
     last = situation.samples[-1] if situation.samples else None
     rate = "–" if last is None or destination.name not in last.accepted else short(last.accepted[destination.name])
     return DestinationRow(
         name=destination.name,
         vendor=situation.vendors.get(destination.name, ""),
-        state=destination.state if situation.sampled_at else "asking",
-        kind=_COLOUR.get(destination.state, "calm"),
+        state=state if situation.sampled_at else "asking",
+        kind=_COLOUR.get(state, "calm"),
         rate=rate,
         in_flight=destination.in_flight,
         note=note,
@@ -399,6 +478,7 @@ def _waiting(situation: Situation, destination: DestinationView, record: Reporte
         reason=record.reason,
         command=f"connector skip {where} --destination {destination.name}",
         skip=member_action("skip", destination.name, record),
+        others_pass=_others_pass(situation, destination),
     )
 
 

@@ -7,7 +7,7 @@ import json
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import aiohttp
@@ -149,6 +149,7 @@ class Sampler:
         self._sparse = sparse
         self._answered_at: dict[str, float] = {}
         self._before: dict[str, tuple[float, Counts]] = {}
+        self._ill_since: dict[str, float] = {}
         self.history = SampleHistory(interval)
         """The charts' data."""
         self.responses: list[MemberResponse] = []
@@ -194,7 +195,7 @@ class Sampler:
                 if metric == LAG:
                     lag[topic] = lag.get(topic, 0.0) + value
         answered = any(response.trouble is None for response in responses)
-        responses = self.responses = self._there(responses)
+        responses = self.responses = self._since(self._there(responses))
         self.destinations = destinations(self._names, responses)
         self.sampled_at = self._clock.wall()
         self.history.add(
@@ -217,6 +218,12 @@ class Sampler:
                 self._events_since[response.address] = now - _OVERLAP
                 self._chronicle.add(events, now)
         return response
+
+    def _since(self, responses: list[MemberResponse]) -> list[MemberResponse]:
+        """Note since when members are seen unreachable or not ready."""
+        known, now = self._ill_since, self._clock.wall()
+        self._ill_since = {each.address: known.get(each.address, now) for each in responses if each.ill}
+        return [replace(each, ill_since=self._ill_since.get(each.address)) for each in responses]
 
     def _there(self, responses: list[MemberResponse]) -> list[MemberResponse]:
         """Return the members that there are: of a range of ports most may be free, and none of them is a member.

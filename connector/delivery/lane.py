@@ -435,11 +435,6 @@ class WaitingRecord:
     attempts: int
     reason: str
 
-    @property
-    def command(self) -> str:
-        """The command that makes a dead letter of it."""
-        return skip_command(self.position)
-
 
 class Waiting:
     """What of one destination failed before and has no outcome yet: in its lanes, or in flight again."""
@@ -486,9 +481,10 @@ class Waiting:
                 yield from lane.batches()
 
 
-def skip_command(position: Position) -> str:
-    """Return the command that makes a dead letter of a record that waits."""
-    return shlex.join(["connector", "skip", position.topic, str(position.partition), str(position.offset)])
+def skip_command(position: Position, destination: str) -> str:
+    """Return the command that makes a dead letter of a record that waits for a destination; others still get it."""
+    place = [position.topic, str(position.partition), str(position.offset)]
+    return shlex.join(["connector", "skip", *place, "--destination", destination])
 
 
 def _describe(batch: Batch) -> str:

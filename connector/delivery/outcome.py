@@ -373,7 +373,7 @@ class Outcomes:
             offset=offset,
             attempts=batch.attempts,
             message=batch.reason,
-            command=skip_command(batch.deliveries[0].record.position),
+            command=skip_command(batch.deliveries[0].record.position, self._destination.name),
         )
 
     def _put_back(self, batch: Batch) -> None:

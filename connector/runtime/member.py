@@ -12,6 +12,7 @@ import structlog
 from connector import __version__
 from connector.clock import Clock
 from connector.dead_letters.writer import DeadLetterWriter
+from connector.delivery.lane import skip_command
 from connector.delivery.worker import Worker
 from connector.errors import ConnectorError
 from connector.pipeline.skips import Skipper, SkipResult
@@ -286,7 +287,7 @@ class Member:
                     "since": _iso_time(record.since),
                     "attempts": record.attempts,
                     "reason": record.reason,
-                    "command": record.command,
+                    "command": skip_command(record.position, destination.name),
                 }
                 for record in destination.waiting.records()
             ],

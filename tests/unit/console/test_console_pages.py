@@ -154,6 +154,66 @@ def test_page_is_not_green_while_kafka_is_down() -> None:
     assert verdict(situation(ready, kafka_trouble="no broker answers"))[0] == "warn"
 
 
+def test_destinations_do_not_flow_while_no_member_reads() -> None:
+    """While Kafka is down or refuses, each row says so, the headline what to do, and a reachable member is enough."""
+    flowing = status(jg=reported("flowing"))
+    down = situation(read_response("http://a", flowing, ready=DOWN))
+    assert [(row.state, row.kind) for row in overview_view(down).rows] == [("stopped", "warn")]
+    assert "Check the brokers" in overview_view(down).verdict.detail
+    refused = situation(read_response("http://a", flowing, "connector_kafka_refused 1.0\n", DOWN))
+    assert verdict(refused) == ("bad", "Kafka refuses the connector: nothing is delivered")
+    ready = read_response("http://b", flowing, ready={"ok": True, "reasons": []})
+    both = situation(read_response("http://a", flowing, ready=DOWN), ready)
+    assert [row.state for row in overview_view(both).rows] == ["flowing"]
+
+
+def test_page_is_not_green_while_nothing_reports_a_destination() -> None:
+    """A destination that no member reports, and a group without a member, are no delivery."""
+    lone = situation(read_response("http://a", status(jg=reported("flowing"))), names=("jg", "new"))
+    assert verdict(lone) == ("warn", "new is not reported by any member")
+    assert verdict(situation()) == ("bad", "No member is reachable")
+
+
+def test_page_is_not_green_while_a_ready_member_has_trouble() -> None:
+    """A topic that cannot be read, or dead letters that cannot be written, stop records while the member is ready."""
+    reasons = ["dead letters cannot be written to growth.dead: unknown topic", "topic orders: not authorized"]
+    ready = read_response("http://a", status(jg=reported("flowing")), ready={"ok": True, "reasons": reasons})
+    found = overview_view(situation(ready)).verdict
+    assert (found.kind, found.headline) == ("bad", "Dead letters cannot be written to growth.dead")
+    assert "unknown topic" in found.detail
+    assert "Also: Topic orders cannot be read." in found.detail
+    shown = {"ok": True, "reasons": ["no partitions: other members of the group have all of them"]}
+    assert verdict(situation(read_response("http://a", status(jg=reported("flowing")), ready=shown)))[0] == "good"
+
+
+def test_holds_of_members_in_other_states_are_listed() -> None:
+    """The hold of a member that probes is not lost beside another member's hold of another cause."""
+    held = reported("held", cause="outage", holds=[{"cause": "outage"}])
+    probing = reported("probing", cause="misconfigured", holds=[{"cause": "misconfigured", "code": "401"}])
+    (found,) = destinations(["jg"], [member(jg=held), member("http://b", jg=probing)])
+    assert [hold.cause for hold in found.holds] == ["outage", "misconfigured"]
+
+
+def test_other_records_are_not_called_delivered_beside_a_hold() -> None:
+    """Beside a record that waits alone, others are delivered only where nothing else stops them."""
+    said = "Other records are delivered."
+    waiting = status(jg=reported("retrying", waiting=[WAITS]))
+    assert first_page(situation(read_response("http://a", waiting))).count(said) == 2
+    assert said not in first_page(situation(read_response("http://a", waiting, ready=DOWN)))
+    held = status(jg=reported("held", cause="outage", waiting=[WAITS]))
+    assert said not in first_page(situation(read_response("http://a", held)))
+
+
+def test_full_buffer_is_not_called_delivery() -> None:
+    """Where a held destination's records fill the buffer, or Kafka is down, the others do not continue."""
+    found = status(jg=reported("held", cause="outage"), qa=reported("flowing"))
+    full = {**found, "buffer": {"used": 9, "limit": 9, "filled_by": "jg"}}
+    detail = overview_view(situation(read_response("http://a", full), names=("jg", "qa"))).verdict.detail
+    assert "The buffer is full of records of jg: other destinations wait too." in detail
+    assert "continues" not in detail
+    assert "continues" in overview_view(situation(read_response("http://a", found), names=("jg", "qa"))).verdict.detail
+
+
 def test_page_that_gets_no_samples_says_that_it_is_old() -> None:
     """A sample of minutes ago says nothing about now."""
     assert verdict(situation(member(jg=reported("flowing")), sampled_at=NOW - 300)) == ("bad", "This page is 5 min old")

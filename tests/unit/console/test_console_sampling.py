@@ -50,3 +50,16 @@ async def test_free_ports_of_a_range_are_no_members(monkeypatch: pytest.MonkeyPa
         assert await seen() == [(addresses[-1], False)]
         clock.advance(GONE_SECONDS + 1)
         assert await seen() == [(addresses[0], False)], "with no member at all one is shown as unreachable"
+
+
+async def test_since_when_a_member_does_not_answer_is_kept() -> None:
+    """The headline says since when, and later looks do not begin again. Kills: a time that is that of the last look."""
+    (port,) = free_ports(1)
+    clock = ManualClock()
+    sampler = Sampler([f"http://127.0.0.1:{port}"], ["jg"], no_backlog, interval=5.0, clock=clock)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
+        await sampler.sample(session)
+        began = clock.wall()
+        clock.advance(60)
+        await sampler.sample(session)
+    assert [each.ill_since for each in sampler.responses] == [began]

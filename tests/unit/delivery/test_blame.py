@@ -275,7 +275,7 @@ async def test_the_place_of_a_record_that_waits_is_logged_ever_less_often() -> N
             await rig.clock.sleep(3600)
     waiting = [line for line in lines if line["event"] == "record.waiting"]
     assert 3 <= len(waiting) <= 8
-    assert {line["command"] for line in waiting} == {"connector skip t 0 3"}
+    assert {line["command"] for line in waiting} == {"connector skip t 0 3 --destination d"}
     assert {(line["topic"], line["partition"], line["offset"]) for line in waiting} == {("t", 0, 3)}
 
 
