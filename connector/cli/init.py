@@ -102,7 +102,7 @@ def _from_file(path: Path, record: str | None) -> Schema:
     from connector.errors import StartupError
 
     try:
-        found = [each for each in load_schema_files([path]) for each in _records(each)]
+        found = [each for each in load_schema_files([path]) if each.name is not None]
     except StartupError as error:
         fail(f"--schema: {str(error).removeprefix('schemas.files: ')}", BAD_CONFIGURATION)
     if record is not None:
@@ -111,17 +111,6 @@ def _from_file(path: Path, record: str | None) -> Schema:
         known = f"no record {record}" if record else "no record" if not found else f"{len(found)} records"
         fail(f"--schema: {path} has {known} at its top; name one by --record", BAD_CONFIGURATION)
     return found[0]
-
-
-def _records(schema: Schema) -> list[Schema]:
-    """Return the schema if it is a record, else the records of the union that it is."""
-    from connector.codec.schemas import RECORDS, Schema, named_types, self_contained
-
-    if schema.name is not None:
-        return [schema]
-    types = named_types(schema.tree)
-    branches = [self_contained(branch, types) for branch in schema.tree] if isinstance(schema.tree, list) else []
-    return [Schema(each["name"], each) for each in branches if isinstance(each, dict) and each["type"] in RECORDS]
 
 
 def _from_registry(topic: str, registry: str | None, bootstrap: str | None) -> Schema:

@@ -353,7 +353,7 @@ def by_name(schemas: Iterable[Schema]) -> dict[str, Any]:
 
 
 def load_schema_files(paths: Iterable[Path]) -> list[Schema]:
-    """Return the schemas in the files, which may use each other's types.
+    """Return the schemas in the files, which may use each other's types; of a union at the top also its records.
 
     Raises `StartupError` with the name of a file that cannot be read or is not a schema.
     """
@@ -363,7 +363,9 @@ def load_schema_files(paths: Iterable[Path]) -> list[Schema]:
             texts[str(path)] = path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise StartupError(f"schemas.files: {path} cannot be read: {error}") from None
-    return _assembled(texts)
+    schemas = _assembled(texts)
+    unions = [schema for schema in schemas if schema.name is None]
+    return [*schemas, *(Schema(name, tree) for name, tree in by_name(unions).items())]
 
 
 def _assembled(texts: Mapping[str, str]) -> list[Schema]:

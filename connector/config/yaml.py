@@ -129,6 +129,8 @@ def parse(text: str) -> Document:
 def _problem_of(error: yaml.MarkedYAMLError) -> str:
     """Return the parser's message without the text of an alias, an anchor or a tag: it may be an unquoted secret."""
     problem = error.problem or "cannot be read"
+    if problem.endswith("but got '['"):
+        return f"{problem}; quote a path with [] inside braces or brackets"
     if not re.search("alias|anchor|tag|directive|start any token", problem):
         return problem
     return f"{_QUOTED.sub('(hidden)', problem)}; quote text that begins with one of *&!%@`"

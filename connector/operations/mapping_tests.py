@@ -223,7 +223,9 @@ class _Plan:
             return
         for name, wanted in test.expect.items():
             if name not in loaded.settings.destinations:
-                self._fault(f"{path}.{name}", f"unknown destination; {suggest(name, loaded.settings.destinations)}")
+                record = "; for a refused record write refused: CODE instead of expect" if name == "refused" else ""
+                known = suggest(name, loaded.settings.destinations)
+                self._fault(f"{path}.{name}", f"unknown destination; {known}{record}")
             elif wanted == NOTHING:
                 continue
             elif not isinstance(wanted, dict) or len(wanted) != 1 or not wanted.keys() <= {"event", "part", "refused"}:

@@ -165,7 +165,7 @@ class _Compiler:
             schema=route.schema_name,
             conditions=tuple(self._conditions(path, route, sources)),
             legs=self._legs(path, route, self._mappings(path, route, sources)),
-            identity=self._try(f"{path}.id", sources.path, route.id) if route.id is not None else None,
+            identity=None if route.id is None else self._try(f"{path}.id", sources.identity, route.id),
             entity=route.entity,
             sample=route.sample,
         )

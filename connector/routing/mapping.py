@@ -15,7 +15,7 @@ from connector.errors import ConfigFault, Refusal
 from connector.records import Event, Record
 from connector.routing.conversions import Converter, Unfit, Unit, converter, to_string
 from connector.routing.paths import SchemaTree
-from connector.routing.schema_types import never_equal, unfit
+from connector.routing.schema_types import WANTED, never_equal, unfit
 from connector.routing.sources import Getter, SourceCompiler, Value, json_text
 from connector.vendors.base import FieldKind
 
@@ -96,11 +96,11 @@ def compile_mapping(
 def _check(value: Value, wanted: FieldKind) -> None:
     """Raise `ValueError` for a source that can never become the field."""
     if value.is_text and wanted.type in _NEVER_TEXT:
-        raise ValueError(f"{value.text} is text, and the field wants a {wanted.type}; map a field of the event")
+        raise ValueError(f"{value.text} is text, and the field wants {WANTED[wanted.type]}; map a field of the event")
     if value.is_time and wanted.type in (*_NEVER_TEXT, "boolean"):
-        raise ValueError(f"$timestamp is a time, and the field wants a {wanted.type}; map a field of the event")
+        raise ValueError(f"$timestamp is a time, and the field wants {WANTED[wanted.type]}; map a field of the event")
     if value.unit is not None and not value.is_time and wanted.type not in _TIMES:
-        raise ValueError(f"a unit belongs to a time, and the field wants a {wanted.type}; leave the unit out")
+        raise ValueError(f"a unit belongs to a time, and the field wants {WANTED[wanted.type]}; leave the unit out")
     reason = None if value.constant else unfit(value.nodes, wanted.type)
     if reason is not None:
         raise ValueError(f"{value.text} can never be this field: {reason}")
@@ -113,7 +113,7 @@ def _check_default(source: Source, wanted: FieldKind, unit: Unit | None) -> None
     try:
         converter(wanted.type, unit)(source.default if source.case is None else to_string(source.default))
     except Unfit as fault:
-        raise ValueError(f"the default cannot be a {wanted.type}: {fault.why}") from None
+        raise ValueError(f"the default cannot be {WANTED[wanted.type]}: {fault.why}") from None
 
 
 def _constant(value: Value, name: str, wanted: FieldKind, contract: SchemaTree | None) -> Any:
@@ -123,7 +123,7 @@ def _constant(value: Value, name: str, wanted: FieldKind, contract: SchemaTree |
         converted = converter(wanted.type, None)(constant)
         json_text(converted)
     except Unfit as fault:
-        raise ValueError(f"the constant cannot be a {wanted.type}: {fault.why}") from None
+        raise ValueError(f"the constant cannot be {WANTED[wanted.type]}: {fault.why}") from None
     if contract is not None and isinstance(converted, str):
         try:
             reason = never_equal(contract.follow((name,)).nodes, converted)

@@ -30,10 +30,11 @@ _FITS: Final[Mapping[str, frozenset[str]]] = {
     "strings": frozenset({"array"}),
     "records": frozenset({"array"}),
     "string_records": frozenset({"array"}),
+    "id": frozenset({"string", "enum", "uuid", "whole number"}),
     "any": frozenset({*_TEXTS, *_NUMBERS, "boolean", "record", "map", "array"}),
 }
 _ITEMS: Final = {"strings": "string", "records": "map", "string_records": "map"}
-_WANTED: Final = {
+WANTED: Final = {
     "string": "text",
     "long": "a whole number",
     "boolean": "true or false",
@@ -44,6 +45,7 @@ _WANTED: Final = {
     "strings": "a list of texts",
     "records": "a list of records",
     "string_records": "a list of records",
+    "id": "text, a whole number or a UUID",
     "any": "a JSON value",
 }
 _PLAIN: Final = {"int": "whole number", "long": "whole number", "float": "number", "double": "number"}
@@ -69,13 +71,13 @@ def a(name: str) -> str:
     return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
 
 
-def unfit(nodes: Nodes | None, wanted: str) -> str | None:
-    """Return why values of these types can never become a field of the kind `wanted`, None where some can."""
+def unfit(nodes: Nodes | None, wanted: str, what: str = "the field") -> str | None:
+    """Return why values of these types can never become the kind `wanted` that `what` has, None where some can."""
     there = [node for node in nodes or () if name_of(node) != "null"]
     if not there or any(_fits(node, wanted) for node in there):
         return None
     names = " or ".join(dict.fromkeys(_described(node) for node in there))
-    return f"it is {names}, and the field wants {_WANTED[wanted]}"
+    return f"it is {names}, and {what} wants {WANTED[wanted]}"
 
 
 def _fits(node: Node, wanted: str) -> bool:

@@ -21,7 +21,7 @@ from connector.records import NO_TIMESTAMP, DecodedKey, Event, Record
 from connector.routing.conversions import Unfit, Unit, to_epoch, to_json, to_string
 from connector.routing.expressions import Expressions
 from connector.routing.paths import SchemaTree, getter, parse_path
-from connector.routing.schema_types import STRING, Nodes, constant_nodes
+from connector.routing.schema_types import STRING, Nodes, constant_nodes, unfit
 
 Getter = Callable[[Event, Record], Any]
 Change = Callable[[Any], Any]
@@ -100,6 +100,10 @@ class SourceCompiler:
         get = getter(steps)
         return Value(text, lambda event, _record: get(event.datum), nodes)
 
+    def identity(self, text: str) -> Value:
+        """Return the value that is the event's id. Raises `ValueError` for one that can never be an id."""
+        return _fitting(self.path(text), "id", "an event's id")
+
     def _changed(self, source: PathSource) -> Value:
         """Return the value at a path with its default, case and hash."""
         value = self.path(source.path)
@@ -116,6 +120,7 @@ class SourceCompiler:
             changes.append(_sha256 if source.key is None else partial(_hmac, source.key.get_secret_value().encode()))
         if not changes:
             return value._replace(get=get, nodes=nodes, unit=source.unit or value.unit)
+        _fitting(value._replace(nodes=nodes), "string", "case or hash")
         text_only = {"type": "string", "hash": source.hash is not None}
         return Value(source.path, _as_text(get, changes), (text_only,), is_text=value.is_text)
 
@@ -126,7 +131,7 @@ class SourceCompiler:
         base: Getter | None = None
         if source.base is not None:
             try:
-                base = self.path(source.base).get
+                base = _fitting(self.path(source.base), "map", "base").get
             except ValueError as fault:
                 self.faults.append(ConfigFault(join(path, "base"), str(fault)))
                 return None
@@ -183,6 +188,14 @@ def json_text(value: Any) -> str:
         raise Unfit(
             "type", "no JSON text has this value: it nests too deeply, or has a number of over 64 bits"
         ) from None
+
+
+def _fitting(value: Value, wanted: str, what: str) -> Value:
+    """Return a value. Raises `ValueError` if it can never become the kind `wanted`, which `what` needs."""
+    reason = None if value.is_text else unfit(value.nodes, wanted, what)  # $key may be a record
+    if reason is not None:
+        raise ValueError(f"{value.text} can never be used here: {reason}")
+    return value
 
 
 def _constant(value: Any) -> Value:

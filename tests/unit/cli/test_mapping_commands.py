@@ -148,6 +148,17 @@ def test_other_destinations_may_be_ignored(connector: Shell) -> None:
     assert connector("test").code == 0
 
 
+def test_a_schema_file_may_hold_several_records(connector: Shell) -> None:
+    """A file that is a union works as `check` says it does: in tests, `map` and `preview`."""
+    other = {"type": "record", "name": "Other", "namespace": "acme", "fields": [{"name": "x", "type": "int"}]}
+    connector.write("order.avsc", json.dumps([other, ORDER]))
+    assert connector("test").out.endswith("3 tests: 3 passed, 0 failed.\n")
+    envelope = {"event": {"id": "a", "user": 7, "at": 1795168800000}, "headers": {"source": "app"}}
+    connector.write("event.json", json.dumps(envelope))
+    ended = connector("preview", "--file", "event.json", "--json", "--fail-on-refused")
+    assert (ended.code, ended.err) == (0, "")
+
+
 def test_junit_report_has_each_test(connector: Shell) -> None:
     """`--junit` writes a suite for each file, a case for each test, and the differences of those that failed."""
     connector.write("orders.test.yaml", TESTS.replace("cuid: 7", "cuid: 8"))
@@ -175,6 +186,7 @@ def test_json_lines_have_each_test(connector: Shell) -> None:
         ("tests:\n- {name: a, expect: nothing}", "give either event or event_file"),
         ("tests:\n- {name: a, event_file: no.json, expect: nothing}", "event_file: no.json: cannot be read"),
         ("tests:\n- {name: a, event: {}, expect: {on: nothing}}", "unknown destination; did you mean one? (line 2)"),
+        ("tests:\n- {name: a, event: {}, expect: {refused: x}}", "write refused: CODE instead of expect (line 2)"),
         (
             "tests:\n- {name: a, event: {}, expect: {one: {}}}",
             "write nothing, {event: …}, {part: …} or {refused: CODE}",

@@ -83,6 +83,7 @@ def test_merged_defaults_yield_to_own_keys() -> None:
     ("text", "where", "said"),
     [
         ("a: [1", "line 1, column 6", "invalid YAML"),
+        ("a: {b: c[].d}", "line 1, column 9", "quote a path with [] inside braces or brackets"),
         ("a: 1\nb: c: d", "line 2, column 5", "mapping values are not allowed"),
         ("\ta: 1", "line 1, column 1", "cannot start any token"),
         ("a: 1\n---\nb: 1", "line 2, column 1", "another document"),

@@ -233,8 +233,8 @@ def test_a_value_that_does_not_fit_is_refused(field: str, entry: Any, datum: dic
         ({"cuid": ""}, "routes[0].fields.v.cuid: '' is not a dotted path"),
         ({"cuid": 5}, "routes[0].fields.v.cuid: a whole number is not a valid source; write a dotted path"),
         ({"cuid": None}, "routes[0].fields.v.cuid: null is not a valid source"),
-        ({"cuid": {"const": "x"}}, "routes[0].fields.v.cuid: the constant cannot be a long"),
-        ({"cuid": {"path": "a", "default": "x"}}, "routes[0].fields.v.cuid: the default cannot be a long"),
+        ({"cuid": {"const": "x"}}, "routes[0].fields.v.cuid: the constant cannot be a whole number"),
+        ({"cuid": {"path": "a", "default": "x"}}, "routes[0].fields.v.cuid: the default cannot be a whole number"),
         ({"cuid": {"const": None}}, "routes[0].fields.v.cuid: a constant null has no effect"),
         ({"cuid": {"path": "a", "units": "s"}}, "routes[0].fields.v.cuid.units: unknown key; did you mean unit?"),
         ({"cuid": {"const": 1, "path": "a"}}, "routes[0].fields.v.cuid.path: unknown key"),
@@ -255,7 +255,7 @@ def test_a_value_that_does_not_fit_is_refused(field: str, entry: Any, datum: dic
         ),
         (
             {"cuid": "a", "flag": "$timestamp"},
-            "routes[0].fields.v.flag: $timestamp is a time, and the field wants a bool",
+            "routes[0].fields.v.flag: $timestamp is a time, and the field wants true or false",
         ),
     ],
 )

@@ -104,6 +104,32 @@ def test_types_symbols_and_paths_are_checked(tmp_path: Path) -> None:
     assert "did you mean order_id?" in found["routes[0].fields.mytracker.customEventName"]
 
 
+def test_an_id_a_base_and_a_changed_value_of_a_wrong_type_are_faults(tmp_path: Path) -> None:
+    """They would refuse every record of the route."""
+    properties = {"base": "user_id", "map": {"list": {"path": "items", "case": "lower"}}}
+    route = {
+        "schema": "com.shop.Order",
+        "to": ["jg"],
+        "id": "total",
+        "fields": {"jiguang": {**GOOD, "properties": properties}},
+    }
+    assert faults(written(tmp_path, [route])) == {
+        "routes[0].id": "total can never be used here: it is a decimal, "
+        "and an event's id wants text, a whole number or a UUID",
+        "routes[0].fields.jiguang.properties.base": "user_id can never be used here: it is a whole number, "
+        "and base wants a map",
+        "routes[0].fields.jiguang.properties.map.list": "items can never be used here: it is an array of string, "
+        "and case or hash wants text",
+    }
+
+
+@pytest.mark.parametrize("source", ["order_id", "user_id", "channel", "$key", "$timestamp"])
+def test_an_id_that_has_a_text_is_no_fault(tmp_path: Path, source: str) -> None:
+    """A key may be a record, so it may be the base of a map."""
+    mapping = {**GOOD, "properties": {"base": "$key", "map": {"id": {"path": "total", "hash": "sha256"}}}}
+    read(written(tmp_path, [{"schema": "com.shop.Order", "to": ["jg"], "id": source, "fields": {"jiguang": mapping}}]))
+
+
 def test_missing_secrets_hide_no_other_fault(tmp_path: Path) -> None:
     """Faults of destinations and missing variables, also inside `routes`, come together with those of the routes."""
     found = faults(written(tmp_path, [WRONG]), {})
