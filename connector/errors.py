@@ -53,6 +53,10 @@ class StartupError(ConnectorError):
     """Kafka or another service is not as the connector needs it, and waiting would not help."""
 
 
+class TopicRecreated(StartupError):
+    """A topic that is followed no longer holds what was read: it was deleted, recreated, or cut short."""
+
+
 class FatalError(ConnectorError):
     """The run cannot go on until a person acts; the message says what to do."""
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import structlog
 
 from connector.console.index import DeadLetterIndex
-from connector.errors import ConnectorError
+from connector.errors import ConnectorError, TopicRecreated
 from connector.records import Record
 
 _AGAIN_SECONDS: Final = 5.0
@@ -37,7 +37,7 @@ class Tail(Protocol):
         ...
 
     def read(self) -> Sequence[Record]:
-        """Return new records. Raises `ConnectorError` if the topic cannot be read."""
+        """Return new records. Raises `TopicRecreated` if it is another one, `ConnectorError` if it cannot be read."""
         ...
 
     def close(self) -> None:
@@ -74,6 +74,9 @@ class Feed:
         while not self._stopping.is_set():
             try:
                 self._follow(self._open())
+            except TopicRecreated as error:
+                _log.warning("console.dead_letters_unread", message=str(error))
+                self._index.clear()
             except ConnectorError as error:
                 if self.trouble != str(error):
                     _log.warning("console.dead_letters_unread", message=str(error))

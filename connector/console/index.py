@@ -129,6 +129,13 @@ class DeadLetterIndex:
         """Return how many dead letters there are, including resolved ones."""
         return len(self._columns) - self._gone
 
+    def clear(self) -> None:
+        """Forget everything: the topic is another one."""
+        with self._lock:
+            self.__dict__.update(
+                DeadLetterIndex(self._limit).__dict__ | {"_lock": self._lock, "version": self.version + 1}
+            )
+
     def take(self, records: Iterable[Record], *, show: bool = True) -> None:
         """Put records of the dead-letter topic into the index: dead letters and resolutions, in the order of the topic.
 

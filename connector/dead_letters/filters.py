@@ -127,6 +127,6 @@ def parse_time(option: str, text: str, now: int) -> int:
 def epoch_millis(moment: datetime) -> int:
     """Return a time with its zone as epoch milliseconds, rounded down.
 
-    In whole numbers: a product with a float is a millisecond too low for one time in some.
+    In whole numbers: a product with a float is a millisecond too low for some times.
     """
     return (moment - _EPOCH) // timedelta(milliseconds=1)

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as PartitionOffset
 
 from connector.config.loader import KafkaSettings
-from connector.errors import StartupError
+from connector.errors import StartupError, TopicRecreated
 from connector.kafka.client import LibrdkafkaLog, construct, consumer_config, error_text, record_of, until_answered
 from connector.records import Record, TopicPartition
 
@@ -214,11 +214,16 @@ class TopicTail:
         return sum(max(0, end - self._next[number]) for number, end in self._behind.items())
 
     def read(self, timeout: float = 0.5) -> list[Record]:
-        """Return the records that come within `timeout` seconds. Transient errors are logged and waited out."""
+        """Return the records that come within `timeout` seconds. Transient errors are logged and waited out.
+
+        Raises `TopicRecreated` if what was read before is no longer in the topic.
+        """
         if time.monotonic() - self._looked > _LOOK_SECONDS:
             self._looked = time.monotonic()
             try:
                 self._look()
+            except TopicRecreated:
+                raise
             except StartupError as error:
                 _log.warning("console.kafka", message=str(error))
         records = []
@@ -232,8 +237,12 @@ class TopicTail:
                 self._behind.pop(number, None)
             elif fault is not None:
                 _log.warning("console.kafka", message=error_text(fault))
+                # A partition that is gone is a fault too; whether it is, the next look tells.
+                self._looked = min(self._looked, time.monotonic() - _LOOK_SECONDS + 1)
             else:
                 record = record_of(message)
+                if record.offset < self._next[number]:
+                    raise self._recreated()
                 self._next[number] = record.offset + 1
                 records.append(record)
         return records
@@ -241,6 +250,9 @@ class TopicTail:
     def close(self) -> None:
         """Close the client."""
         self._consumer.close()
+
+    def _recreated(self) -> TopicRecreated:
+        return TopicRecreated(f"topic {self._topic} was recreated: records that were read are no longer in it")
 
     def _look(self) -> str:
         """Add partitions that are new, note where each begins now, and return the cluster's id."""
@@ -252,10 +264,14 @@ class TopicTail:
             skip = self._latest and not self._next
             if not new and not self._next:
                 raise StartupError(f"topic {self._topic} does not exist yet")
+            if not self._next.keys() <= set(numbers):
+                raise self._recreated()
             for number in numbers:
                 partition = PartitionOffset(self._topic, number)
                 first, end = self._consumer.get_watermark_offsets(partition, timeout=_TIMEOUT)
                 self.beginnings[number] = first
+                if end < self._next.get(number, 0):
+                    raise self._recreated()
                 if number in new:
                     self._next[number], self._behind[number] = end if skip else first, end
             if new:

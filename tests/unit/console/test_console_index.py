@@ -16,6 +16,7 @@ from connector.console.columns import MOST_TEXTS, OTHER, BytesColumn, IdColumn, 
 from connector.console.feed import Feed
 from connector.console.index import DeadLetterIndex, Query, round_width
 from connector.dead_letters.reader import DeadLetterEntry, Survey, read_dead_letters
+from connector.errors import TopicRecreated
 from connector.records import Record
 from tests.unit.dead_letters.test_dead_letter_reader import TOPIC, at_their_places, dead, identity, resolution
 
@@ -324,3 +325,30 @@ def test_the_feed_follows_the_beginning_of_each_partition() -> None:
     feeds[0].start()
     feeds[0]._thread.join(10)
     assert sorted(row.place for row in index.page(Query(), 0, 100)[0]) == [(0, number) for number in range(15, 20)]
+
+
+def test_the_feed_begins_again_when_the_topic_was_recreated() -> None:
+    """What was only in the old topic is shown no longer, whatever its partition and offset; the new one is whole.
+
+    Kills: dead letters that stay until the console restarts; an old resolution that closes a new dead letter.
+    """
+    index = DeadLetterIndex(1000)
+    feeds: list[Feed] = []
+
+    class Gone(Tail):
+        def read(self) -> list[Record]:
+            if not self._chunks:
+                raise TopicRecreated("recreated")
+            return super().read()
+
+    old = Gone([[dead(number)] for number in range(5)] + [[resolution(dead(1), "replayed")]], feeds)
+    new = Tail([[dead(1)], [dead(7)]], feeds)
+    tails: list[Tail] = [new, old]
+    feeds.append(Feed(index, tails.pop))
+    feeds[0].start()
+    feeds[0]._thread.join(10)
+    assert sorted((row.place[1], row.state) for row in index.page(Query(resolved=True), 0, 100)[0]) == [
+        (1, "open"),
+        (7, "open"),
+    ]
+    assert (old.closed, feeds[0].trouble) == (True, None)
