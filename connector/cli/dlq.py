@@ -30,6 +30,7 @@ from connector.cli.common import (
     print_pairs,
     print_table,
     say,
+    stdout_width,
 )
 from connector.cli.explain import show_inspection
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 _BY_SUFFIX: Final[Mapping[str, Format]] = {".avro": "avro", ".csv": "csv"}
 SHOWN: Final = 50
 """Rows of a table unless --limit says otherwise."""
+_WIDE: Final = 120
+"""Columns from which a list shows whole ids; commands take the first 8 characters too."""
 NONE_MATCH: Final = "no matching dead letters"
 
 dlq = typer.Typer(
@@ -279,17 +282,27 @@ def show_dead_letters(dead_letters: Sequence[DeadLetterEntry], count: int) -> No
     if not dead_letters:
         print_line(NONE_MATCH)
         return
+    length = _id_length([each.facts.id for each in dead_letters])
     rows = []
     for dead_letter in dead_letters:
         facts = dead_letter.facts
         origin = f"{facts.origin.topic}[{facts.origin.partition}]@{facts.origin.offset}"
         cause = facts.cause if dead_letter.state == "open" else f"{facts.cause} ({dead_letter.state})"
-        rows.append((facts.id, moment(facts.failed_at), cause, facts.code, facts.destination, origin, facts.message))
+        rows.append(
+            (facts.id[:length], moment(facts.failed_at), cause, facts.code, facts.destination, origin, facts.message)
+        )
     print_table(("id", "failed at", "cause", "code", "destination", "origin", "message"), rows, whole=("id",))
     if count > len(dead_letters):
         print_line(f"the newest {len(dead_letters)} of {counted(count, 'dead letter')}; more with --limit N or --json")
     else:
         print_line(counted(count, "dead letter"))
+
+
+def _id_length(ids: Sequence[str]) -> int | None:
+    """Return how many characters of ids to show: all on a wide output, else as few as tell them apart, from 8 on."""
+    if stdout_width() >= _WIDE:
+        return None
+    return next((size for size in range(8, 36) if len({each[:size] for each in ids}) == len(set(ids))), None)
 
 
 def show_stats(counts: Sequence[Count]) -> None:

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from connector.cli import main
@@ -53,6 +54,27 @@ def test_a_list_has_a_row_for_each_dead_letter_and_the_count(capsys: pytest.Capt
     assert "the newest 1 of 3 dead letters" in out
     show_dead_letters([one], 1)
     assert capsys.readouterr().out.endswith("\n1 dead letter\n")
+
+
+def test_ids_are_shortened_where_the_output_is_narrow(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are unbroken, so that they can be copied, tell the rows apart, and leave room for the message."""
+    monkeypatch.setenv("COLUMNS", "80")
+    one = dead_letter()
+    ids = ["0190aaaa-1111-7000-8000-000000000001", "0190aaaa-2222-7000-8000-000000000001"]
+    rows = [DeadLetterEntry(one.record, msgspec.structs.replace(one.facts, id=each), "open") for each in ids]
+    show_dead_letters(rows[:1], 1)
+    out = capsys.readouterr().out
+    assert "0190aaaa " in out
+    assert "0190aaaa-" not in out
+    show_dead_letters(rows, 2)
+    out = capsys.readouterr().out
+    assert "0190aaaa-1 " in out
+    assert "0190aaaa-2 " in out
+    monkeypatch.setenv("COLUMNS", "200")
+    show_dead_letters(rows, 2)
+    assert ids[0] in capsys.readouterr().out
 
 
 def test_untrusted_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
