@@ -268,6 +268,10 @@ class Kafka:
         admin = self._admin()
         topic = NewTopic(name, num_partitions=partitions, replication_factor=-1, config=dict(config or {}))
         admin.create_topics([topic], operation_timeout=10)[name].result(timeout=15)
+        # The controller answers before each broker knows the topic.
+        deadline = time.monotonic() + START_SECONDS
+        while name not in admin.list_topics(timeout=15).topics and time.monotonic() < deadline:
+            time.sleep(0.05)
         return name
 
 

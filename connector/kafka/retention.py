@@ -15,6 +15,7 @@ from connector.errors import ConnectorError
 from connector.kafka.client import Admin, admin_config, error_text
 
 _SECONDS: Final = 15.0
+_CONFIG_SECONDS: Final = 5.0
 
 
 class Retention(Admin):
@@ -30,7 +31,7 @@ class Retention(Admin):
         """
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         try:
-            (future,) = self.client.describe_configs([resource], request_timeout=_SECONDS).values()
+            (future,) = self.client.describe_configs([resource], request_timeout=_CONFIG_SECONDS).values()
             policy = (await asyncio.wrap_future(future))["cleanup.policy"].value or ""
         except (KafkaException, KeyError):
             return None

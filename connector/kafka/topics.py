@@ -289,6 +289,7 @@ class TopicIds:
         self._admin: Admin | None = None
         self._ids: dict[TopicPartition, str] = {}
         self._recreated: set[TopicPartition] = set()
+        self._unanswered = False
 
     async def note(self, partitions: Collection[TopicPartition]) -> None:
         """Note the present ids of newly assigned partitions' topics.
@@ -350,6 +351,10 @@ class TopicIds:
         if self._admin is None:
             self._admin = Admin(self._config, "topics")
         try:
+            # Metadata first where the last question had no answer: librdkafka's admin requests can end the process (an
+            # assertion in rdkafka_queue.h) if they wait for a broker that is away.
+            if self._unanswered:
+                await self._admin.topics(_ID_SECONDS)
             futures = self._admin.client.describe_topics(TopicCollection(sorted(topics)), request_timeout=_ID_SECONDS)
         except KafkaException:
             return ids
@@ -357,9 +362,11 @@ class TopicIds:
             try:
                 described = await asyncio.wrap_future(future)
             except KafkaException as error:
-                if kafka_error(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                self._unanswered = kafka_error(error).code() != KafkaError.UNKNOWN_TOPIC_OR_PART
+                if not self._unanswered:
                     ids[topic] = _GONE
             else:
+                self._unanswered = False
                 ids[topic] = str(described.topic_id)
                 self._counts[topic] = len(described.partitions)
         return ids

@@ -95,7 +95,12 @@ def test_a_person_finds_a_cause_opens_a_record_replays_it_and_sees_it_resolved(s
         r"jiguang-prod is held \(misconfigured\) since \d\d:\d\d UTC, for 2 h 10 min", tab.locator("h1").inner_text()
     )
     card = tab.locator("article").inner_text()
-    for part in ("2002", "HTTP 401, the credential was refused", "WHAT TO DO", "A secret from a file is read again"):
+    for part in (
+        "2002",
+        "HTTP 401, the credential was refused",
+        "WHAT TO DO",
+        "A secret from a file is read at each probe",
+    ):
         assert part in card
 
     row = tab.locator("table.kinds tr", has_text="4199")
