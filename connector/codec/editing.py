@@ -99,7 +99,7 @@ class _Editor:
         if _kind(branch) != "null" or len(maps) != 1:
             raise ValueError(f"the present value has no {parts[0]} in it")
         entry = self._entry(self._of(node[maps[0]]), parts, text)
-        return _Change(at, inner, _long(maps[0]) + entry + b"\x00")
+        return _Change(at, inner, long_bytes(maps[0]) + entry + b"\x00")
 
     def _find_in_map(self, node: Any, data: bytes, at: int, parts: list[str], text: str) -> _Change:
         """Change an entry, the one with the longest matching key, because a map may have both `a.b` and `a`."""
@@ -116,7 +116,7 @@ class _Editor:
 
     def _entry(self, node: Any, parts: list[str], text: str) -> bytes:
         """Return a map's block of one entry."""
-        return _long(1) + _bytes(".".join(parts).encode()) + self._value(self._of(node["values"]), text)
+        return long_bytes(1) + sized_bytes(".".join(parts).encode()) + self._value(self._of(node["values"]), text)
 
     @staticmethod
     def _resized(change: _Change, data: bytes, block: _Block) -> _Change:
@@ -124,7 +124,7 @@ class _Editor:
         if block.size is None:
             return change
         size = block.size + len(change.new) - (change.end - change.first)
-        head = _long(-block.number) + _long(size)
+        head = long_bytes(-block.number) + long_bytes(size)
         return _Change(block.first, change.end, head + data[block.entries : change.first] + change.new)
 
     def _entries(self, node: Any, data: bytes, at: int) -> Iterator[tuple[_Block, str, int]]:
@@ -208,7 +208,7 @@ class _Editor:
             for number, branch in enumerate(map(self._of, node)):
                 if _kind(branch) == kind:
                     try:
-                        return _long(number) + self.encoded(branch, _READERS[kind](text))
+                        return long_bytes(number) + self.encoded(branch, _READERS[kind](text))
                     except ValueError:
                         continue
         raise ValueError(f"not a valid {' or '.join(_type_name(self._of(branch)) for branch in node)}")
@@ -225,10 +225,10 @@ class _Editor:
             return b"".join(self.encoded(field["type"], value[field["name"]]) for field in node["fields"])
         if kind == "array" and isinstance(value, list):
             items = [self.encoded(node["items"], item) for item in value]
-            return (_long(len(items)) if items else b"") + b"".join(items) + b"\x00"
+            return (long_bytes(len(items)) if items else b"") + b"".join(items) + b"\x00"
         if kind == "map" and isinstance(value, dict):
-            items = [_bytes(key.encode()) + self.encoded(node["values"], item) for key, item in value.items()]
-            return (_long(len(items)) if items else b"") + b"".join(items) + b"\x00"
+            items = [sized_bytes(key.encode()) + self.encoded(node["values"], item) for key, item in value.items()]
+            return (long_bytes(len(items)) if items else b"") + b"".join(items) + b"\x00"
         return _primitive(kind, node, value)
 
     def _branch(self, node: list[Any], value: Any) -> bytes:
@@ -238,12 +238,12 @@ class _Editor:
             ((name, inner),) = value.items()
             for number, branch in branches:
                 if isinstance(branch, dict) and branch.get("name") == name:
-                    return _long(number) + self.encoded(branch, inner)
+                    return long_bytes(number) + self.encoded(branch, inner)
         for kinds in _KINDS_OF.get(type(value), ()):
             candidates = [(number, branch) for number, branch in branches if _kind(branch) in kinds]
             for number, branch in candidates:
                 try:
-                    return _long(number) + self.encoded(branch, value)
+                    return long_bytes(number) + self.encoded(branch, value)
                 except ValueError:
                     continue
             if candidates and isinstance(value, int):
@@ -291,7 +291,7 @@ def _primitive(kind: str, node: Any, value: Any) -> bytes:
     if kind in _BITS and isinstance(value, int) and not isinstance(value, bool):
         if not -(1 << (_BITS[kind] - 1)) <= value < 1 << (_BITS[kind] - 1):
             raise ValueError
-        return _long(value)
+        return long_bytes(value)
     if kind in _FLOATS and isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             packed = struct.pack(_FLOATS[kind], value)
@@ -302,20 +302,20 @@ def _primitive(kind: str, node: Any, value: Any) -> bytes:
             raise ValueError
         return packed
     if kind == "string" and isinstance(value, str):
-        return _bytes(value.encode())  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
+        return sized_bytes(value.encode())  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
     if kind == "enum" and isinstance(value, str):
-        return _long(node["symbols"].index(value))
+        return long_bytes(node["symbols"].index(value))
     if kind in ("bytes", "fixed") and isinstance(value, (str, bytes)):
         content = base64.b64decode(value, validate=True) if isinstance(value, str) else value
         if kind == "bytes":
-            return _bytes(content)
+            return sized_bytes(content)
         if len(content) == node["size"]:
             return content
     raise ValueError
 
 
-def _long(value: int) -> bytes:
-    """Return a zigzag varint."""
+def long_bytes(value: int) -> bytes:
+    """Return a long as Avro writes it: a zigzag varint."""
     rest = (value << 1) ^ (value >> 63)
     out = bytearray()
     while rest > 0x7F:
@@ -325,8 +325,9 @@ def _long(value: int) -> bytes:
     return bytes(out)
 
 
-def _bytes(content: bytes) -> bytes:
-    return _long(len(content)) + content
+def sized_bytes(content: bytes) -> bytes:
+    """Return bytes or text as Avro writes them: their length, then the content."""
+    return long_bytes(len(content)) + content
 
 
 def _read_long(data: bytes, at: int) -> tuple[int, int]:

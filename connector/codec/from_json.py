@@ -18,6 +18,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 from uuid import UUID
 
+from connector.codec.editing import long_bytes, sized_bytes
 from connector.codec.reader import logical_type
 from connector.codec.schemas import RECORDS, named_types
 from connector.config.errors import kind as json_kind
@@ -72,7 +73,7 @@ class _Encoder:
             if not isinstance(value, dict):
                 raise _unfit(path, "an object", value)
             below = [(name, self.encode(node["values"], inner, _join(path, name))) for name, inner in value.items()]
-            return _blocks([_sized(name.encode()) + inner for name, inner in below])
+            return _blocks([sized_bytes(name.encode()) + inner for name, inner in below])
         wanted = logical_type(node) if isinstance(node, dict) else None
         if wanted is not None:
             value = _written(wanted, kind, node, value, path)
@@ -93,7 +94,7 @@ class _Encoder:
             elif "default" in field:
                 parts.append(self._default(field, where))
             elif isinstance(field["type"], list) and "null" in field["type"]:
-                parts.append(_long(field["type"].index("null")))
+                parts.append(long_bytes(field["type"].index("null")))
             else:
                 raise JsonFault(f"{where}: is required: {node['name']} has no default for it")
         return b"".join(parts)
@@ -110,11 +111,11 @@ class _Encoder:
             ((name, inner),) = value.items()
             for index, branch in enumerate(node):
                 if name in self._names(branch):
-                    return _long(index) + self.encode(branch, inner, path)
+                    return long_bytes(index) + self.encode(branch, inner, path)
         faults = []
         for index in sorted(range(len(node)), key=lambda number: self._rank(node[number], value)):
             try:
-                return _long(index) + self.encode(node[index], value, path)
+                return long_bytes(index) + self.encode(node[index], value, path)
             except JsonFault as fault:
                 faults.append(fault)
         # The deepest fault is the one of the branch that was meant.
@@ -157,20 +158,20 @@ def _primitive(kind: str, node: Any, value: Any, path: str) -> bytes:
     if kind in _INTEGERS and number and value == int(value):
         whole = int(value)
         if -(1 << _INTEGERS[kind]) <= whole < 1 << _INTEGERS[kind]:
-            return _long(whole)
+            return long_bytes(whole)
         raise JsonFault(f"{path or 'the event'}: is out of the range of {kind}")
     if kind in _FLOATS and number:
         return struct.pack(_FLOATS[kind], float(value))
     if kind == "string" and isinstance(value, str):
-        return _sized(value.encode())
+        return sized_bytes(value.encode())
     if kind == "enum":
         if value in node["symbols"]:
-            return _long(node["symbols"].index(value))
+            return long_bytes(node["symbols"].index(value))
         if isinstance(value, str):
             raise JsonFault(f"{path}: {node['name']} has no symbol {value!r}; {suggest(value, node['symbols'])}")
     if kind in ("bytes", "fixed") and (content := _bytes(value)) is not None:
         if kind == "bytes":
-            return _sized(content)
+            return sized_bytes(content)
         if len(content) == node["size"]:
             return content
         raise JsonFault(f"{path}: must have {node['size']} bytes; it has {len(content)}")
@@ -243,23 +244,8 @@ def _decimal(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -
     return whole.to_bytes(whole.bit_length() // 8 + 1, "big", signed=True)
 
 
-def _long(value: int) -> bytes:
-    """Return a zigzag varint."""
-    rest = (value << 1) ^ (value >> 63)
-    out = bytearray()
-    while rest > 0x7F:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
-
-
-def _sized(content: bytes) -> bytes:
-    return _long(len(content)) + content
-
-
 def _blocks(items: list[bytes]) -> bytes:
-    return (_long(len(items)) if items else b"") + b"".join(items) + b"\x00"
+    return (long_bytes(len(items)) if items else b"") + b"".join(items) + b"\x00"
 
 
 def _join(path: str, name: str) -> str:

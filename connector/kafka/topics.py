@@ -358,15 +358,16 @@ class TopicIds:
             futures = self._admin.client.describe_topics(TopicCollection(sorted(topics)), request_timeout=_ID_SECONDS)
         except KafkaException:
             return ids
+        self._unanswered = False
         for topic, future in futures.items():
             try:
                 described = await asyncio.wrap_future(future)
             except KafkaException as error:
-                self._unanswered = kafka_error(error).code() != KafkaError.UNKNOWN_TOPIC_OR_PART
-                if not self._unanswered:
+                if kafka_error(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     ids[topic] = _GONE
+                else:
+                    self._unanswered = True
             else:
-                self._unanswered = False
                 ids[topic] = str(described.topic_id)
                 self._counts[topic] = len(described.partitions)
         return ids
