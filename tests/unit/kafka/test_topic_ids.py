@@ -1,0 +1,66 @@
+"""Topic ids are asked for only while a broker answers."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from connector.config.models import KafkaSettings
+from connector.kafka import topics
+from connector.kafka.topics import TopicIds
+
+AWAY = KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+
+class Broker:
+    """An admin client: `reachable` says whether metadata comes, `described` how often ids were asked for."""
+
+    def __init__(self, *_: Any) -> None:
+        self.reachable = True
+        self.described = 0
+        self.client = self
+
+    def describe_topics(self, wanted: Any, **_: Any) -> dict[str, Future[Any]]:
+        """Answer, or fail as a broker that is away does."""
+        self.described += 1
+        answers: dict[str, Future[Any]] = {}
+        for name in ("a", "b"):
+            future: Future[Any] = Future()
+            answers[name] = future
+            if self.reachable or name == "b":
+                future.set_result(SimpleNamespace(topic_id=f"id of {name}", partitions=[0]))
+            else:
+                future.set_exception(AWAY)
+        return answers
+
+    async def topics(self, _timeout: float) -> None:
+        """Return metadata, or fail."""
+        if not self.reachable:
+            raise AWAY
+
+    async def close(self) -> None:
+        """End."""
+
+
+async def test_no_admin_request_waits_for_a_broker_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one question without an answer the next is asked only once metadata comes, whichever topic failed.
+
+    librdkafka can end the process by an assertion where an admin request waits for a broker. Kills: a question at each
+    commit while no broker answers, and a last topic's answer that hides another one's failure.
+    """
+    broker = Broker()
+    monkeypatch.setattr(topics, "Admin", lambda *_: broker)
+    ids = TopicIds(KafkaSettings(topics=["a", "b"], group_id="g", client={"bootstrap.servers": "127.0.0.1:1"}), {})
+    held = {("a", 0), ("b", 0)}
+    await ids.note(held)
+    broker.reachable = False
+    for _ in range(3):
+        assert await ids.others(held) == set()
+    assert broker.described == 2
+    broker.reachable = True
+    assert await ids.others(held) == set()
+    assert broker.described == 3
