@@ -1,4 +1,4 @@
-"""Fixtures for all tests: real servers, names that nobody else uses, and two checks that run beside every async test.
+"""Fixtures for all tests: real servers, names that no other test uses, and two checks that run with every async test.
 
 `kafka` and `registry` are real and shared by a worker's whole session, so a test takes names of its own and leaves
 what it finds: a broker that a test stops is started again after it. Where a server is not installed the test skips

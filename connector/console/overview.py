@@ -353,7 +353,7 @@ def _destination_problems(situation: Situation) -> Iterator[Verdict]:
 
 
 def _others_pass(situation: Situation, destination: DestinationView) -> bool:
-    """Whether records beside those that wait alone are delivered."""
+    """Whether records other than those that wait alone are delivered."""
     return not destination.held and not stopped(situation.responses)
 
 

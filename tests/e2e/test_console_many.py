@@ -60,7 +60,7 @@ def test_a_hundred_thousand_dead_letters_stay_usable(
 
 
 def _seen(tab: Page, address: str, what: str) -> float:
-    """Return within how many seconds a part of a page is to be seen: the best of three, for other tests run beside."""
+    """Return the seconds until a part of a page is seen: the best of three, because other tests run too."""
     taken = []
     for _ in range(3):
         began = time.monotonic()

@@ -25,7 +25,7 @@ class Identity(NamedTuple):
 
 
 class Authority:
-    """An authority that nobody knows but who is given `file`."""
+    """An authority that is known only to clients that are given `file`."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder

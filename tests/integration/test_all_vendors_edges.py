@@ -35,7 +35,7 @@ def _as_long_as(size: int, name: str) -> dict[str, Any]:
         if left == 0:
             datum["customEventParams"] = sent["customEventParams"]
             return datum
-        # An entry costs eight bytes beside its value: "nnn":"", and a comma.
+        # An entry costs eight bytes in addition to its value: "nnn":"", and a comma.
         value = "y" * min(250, left - 9 if left <= 258 else 200)
         sent["customEventParams"] = {**sent["customEventParams"], f"{spare:03}": value}
     raise AssertionError(size)
@@ -103,7 +103,7 @@ EDGES: Final[list[tuple[str, str, Mapping[str, Any], str | None]]] = [
 """A name, the vendor, its event, and the code of the dead letter that it must become (None: it must arrive)."""
 
 FULL: Final = {"jiguang": 501, "quick_audience": 501, "mytracker": 501}
-"""Good events beside them, so many that whole batches are sent, and one more."""
+"""Good events next to them, so many that whole batches are sent, and one more."""
 
 
 @pytest.mark.promise("P5")

@@ -87,13 +87,13 @@ def _check_arrivals(vendors: Accounts) -> None:
         wanted.pop("eventTimestamp", None)
         tracked[f"u{number}"].pop("eventTimestamp", None)
         assert tracked[f"u{number}"] == wanted
-    # Questions about a push are asked once in a request, whoever asked.
+    # Questions about a push are asked once in a request, however many asked.
     stats = vendors["jpush_report"].stats
     assert stats["requests"] < COUNTS["jpush_report"]
 
 
 def _check_results(vendors: Accounts, found: list[Result]) -> None:
-    # Who asked what a local rule refuses is told so, beside the dead letter.
+    # Who asked what a local rule refuses is told so, in addition to the dead letter.
     (refused,) = [each for each in found if each.key == b"e"]
     assert (refused.datum["status"], refused.datum["answer"]["code"]) == ("refused", BAD["e"][1])
     found = [each for each in found if each is not refused]

@@ -108,7 +108,7 @@ async def test_an_undocumented_code_finds_the_bad_among_good(count: int) -> None
 
 @pytest.mark.promise("P6")
 async def test_an_undocumented_code_for_all_is_a_hold() -> None:
-    """A hundred of a hundred refused by an unknown code: held and said so, no dead letter; mended, all are accepted.
+    """A hundred of a hundred refused by an unknown code: held and said so, no dead letter; fixed, all are accepted.
 
     Kills: a misread answer that drains the topic.
     """

@@ -27,7 +27,7 @@ def changes(member: Member, name: str) -> list[tuple[str, str | None]]:
 def test_a_wrong_credential_at_one_of_four_vendors_harms_none_of_the_others(job: Job, tmp_path: Path) -> None:
     """The one with the wrong secret is held and dead-letters nothing; the others deliver all; a right file frees it.
 
-    The first probe after the file was mended is accepted. Kills: a held destination that stops intake, a probe that
+    The first probe after the file was fixed is accepted. Kills: a held destination that stops intake, a probe that
     signs with the secret of the start, a new secret that is logged.
     """
     secret = tmp_path / "token"

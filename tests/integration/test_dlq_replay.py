@@ -204,7 +204,7 @@ def test_a_record_that_is_refused_each_time_stays_with_its_count(job: Job, vendo
 
 
 def test_what_would_fail_again_is_kept_back_and_can_be_changed(job: Job, vendor: Vendor) -> None:
-    """The rule is told, --dry-run does nothing, --set mends the event in its own schema, --force sends it as it is."""
+    """The rule is told, --dry-run does nothing, --set fixes the event in its own schema, --force sends it as it is."""
     settings = job.settings(vendor.destination)
     config = str(job.write(settings))
     value = single_object(datum_bytes(event(1, eventName="")))
@@ -282,7 +282,7 @@ def test_a_second_replay_takes_over_and_the_first_says_so(job: Job, vendor: Vend
 
 
 def test_two_replays_at_the_same_moment_send_nothing_twice(job: Job, vendor: Vendor) -> None:
-    """Whoever of the two is first, each dead letter is in the replay topic once, and a third replay finds the rest.
+    """Whichever of the two is first, each dead letter is in the replay topic once, and a third replay finds the rest.
 
     Kills: two that read the same open dead letters and both write them.
     """

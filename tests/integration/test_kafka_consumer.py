@@ -313,7 +313,7 @@ async def test_a_cancelled_poll_loses_no_record(kafka: Kafka, cluster: Cluster, 
 async def test_a_pattern_reads_what_it_matches_and_never_our_own(
     kafka: Kafka, cluster: Cluster, fresh_name: Callable[[str], str]
 ) -> None:
-    """A pattern takes the topics that match but for the connector's own; one named beside it is read."""
+    """A pattern takes the topics that match but for the connector's own; a topic named next to it is read."""
     events, dead_letters, named = (fresh_name("pat") for _ in range(3))
     for topic in (events, dead_letters, named):
         kafka.create_topic(topic)
@@ -458,7 +458,7 @@ async def test_latest_reads_a_new_topic_of_a_pattern_from_its_beginning(
 async def test_latest_skips_the_old_records_of_every_topic_of_a_pattern(
     kafka: Kafka, cluster: Cluster, topic_name: str
 ) -> None:
-    """The members of a new group share several topics: each topic is begun at its end, whoever has it.
+    """The members of a new group share several topics: each topic is begun at its end, whichever member has it.
 
     Kills: taking the second topic for a new one because the first member has committed its start in the first.
     """

@@ -163,7 +163,7 @@ class ModelBroker:
         self.rebalance()
 
     def rebalance(self, *, shuffle: bool = False) -> None:
-        """Say anew who is to own what: evenly, moving as little as that takes unless shuffled."""
+        """Say again who is to own what: evenly, moving as little as that takes unless shuffled."""
         if not self.members:
             self.target = dict.fromkeys(self.logs)
             return
@@ -311,7 +311,7 @@ class ModelSource:
         self._paused.update(p for p in partitions if p in self.assignment)
 
     async def resume(self, partitions: Sequence[TopicPartition]) -> None:
-        """Return records again, perhaps from a little before: the fetcher starts anew."""
+        """Return records again, perhaps from a little before: the fetcher starts again."""
         for partition in partitions:
             if partition in self._paused:
                 self._paused.discard(partition)
@@ -364,7 +364,7 @@ class ModelSource:
             if self not in broker.members:
                 return
         if self.counted != broker.grown:
-            # Every member hears of a rebalance, with nothing assigned anew where it only keeps what it has.
+            # Every member hears of a rebalance, with nothing assigned again where it only keeps what it has.
             self.counted = broker.grown
             await self._listener.on_assign([])
             broker.wake()

@@ -1,4 +1,4 @@
-"""The simulated edges beside the broker and the vendors: a registry, a decoder that is quick, the dead-letter topic."""
+"""The simulated edges other than broker and vendors: a registry, a quick decoder, the dead-letter topic."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ class QuickDecoder(Decoder):
         return writer
 
     def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
-        """Decode, and raise what nobody expects where one of the records is made for that."""
+        """Decode, and raise an unexpected error where one of the records is made for that."""
         if any(name == BUG for record in records for name, _ in record.headers):
             raise ZeroDivisionError
         return super().decode(records)
 
 
 def with_bug(kind: VendorKind) -> VendorKind:
-    """Return a vendor whose preparation of one event raises what nobody expects."""
+    """Return a vendor whose preparation of one event raises an unexpected error."""
 
     def built(settings: Any) -> Vendor:
         vendor: Any = kind.build(settings)

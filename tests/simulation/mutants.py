@@ -1,7 +1,7 @@
 """Changes to the core that break a promise, each of which the simulation has to notice: `make mutants`.
 
 A mutant is a copy of the tree with one place of one file changed. One that survives its seeds means that the simulation
-is blind to what that place is for; one whose place is gone has to be written anew.
+is blind to what that place is for; one whose place is gone has to be written again.
 """
 
 from __future__ import annotations

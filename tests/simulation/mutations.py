@@ -52,7 +52,7 @@ PIPELINE: Final = (
         "        return EncodedMap(text, len(text) / limit)\n    return EncodedMap(text, 1.0)\n    #",
     ),
     Mutant(
-        "make the dedup id anew each time a record is read",
+        "make a new dedup id each time a record is read",
         "connector/routing/table.py",
         'return f"{cluster_id}/{position.topic}/{position.partition}/{position.offset}"',
         'return f"{cluster_id}/{hash(object())}/{position.topic}/{position.partition}/{position.offset}"',
@@ -149,7 +149,7 @@ PIPELINE: Final = (
         "        self.position = offset + 1\n        restored",
     ),
     Mutant(
-        "begin anew what was read again",
+        "begin a second time what was read again",
         "connector/pipeline/offsets.py",
         "        if offset < self.position:\n            return False\n        self.claims",
         "        self.claims",
@@ -293,7 +293,7 @@ PIPELINE: Final = (
         "        self.used += charge and 1\n",
     ),
     Mutant(
-        "choose a key's lane anew for each record",
+        "choose a key's lane again for each record",
         "connector/delivery/lane.py",
         "return (record.partition if key is None else crc32(key)) % lanes",
         "return (record.partition if key is None else record.offset) % lanes",

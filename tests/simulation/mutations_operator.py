@@ -44,7 +44,7 @@ OPERATOR: Final = (
         "            if delivery.record.offset < 0\n",
     ),
     Mutant(
-        "skip a record whose bytes nobody counted",
+        "skip a record whose bytes no one counted",
         "connector/pipeline/intake.py",
         "            self._services.budget.add(charge_of(record))\n            self._skip(record, tracker, skip)\n"
         "            return True\n",

@@ -35,7 +35,7 @@ OVER: Final = "~"
 
 @dataclass(slots=True)
 class Oracle:
-    """Judges one world. `now` is set by whoever tells it something."""
+    """Judges one world. `now` is set by the caller."""
 
     scenario: Scenario
     set_aside: Callable[[str], Collection[tuple[str, int, int]]] = lambda _member: ()
@@ -66,7 +66,7 @@ class Oracle:
     blamed: set[tuple[int, str]] = field(default_factory=set)
     """Deliveries whose vendor said, alone and by a documented code, that the record is at fault, which it is not."""
     unknown: set[tuple[int, str]] = field(default_factory=set)
-    """Deliveries of which an attempt ended so that nobody knows what became of it."""
+    """Deliveries of which an attempt ended so that no one knows what became of it."""
     sent: dict[tuple[str, int, str], list[tuple[float, Epoch]]] = field(default_factory=lambda: defaultdict(list))
     """When, and in which epoch, each member sent each delivery."""
     begun: set[tuple[int, str | None]] = field(default_factory=set)
@@ -83,7 +83,7 @@ class Oracle:
     broken: str | None = None
 
     def fail(self, message: str) -> NoReturn:
-        """Take note of the first broken promise and raise it: whoever catches it does not hide it."""
+        """Take note of the first broken promise and raise it: code that catches it does not hide it."""
         if self.broken is None:
             self.broken = message
         raise Broken(message)
@@ -243,7 +243,7 @@ class Oracle:
                     self.fail(f"a dead letter for {parsed.code} while its storm lasts: {parsed.origin}")
 
     def _waits(self, planned: Planned, destination: str) -> bool:
-        """Whether a delivery waits for its outcome, also because nobody can say yet what its refusal means."""
+        """Whether a delivery waits for its outcome, also because no one can say yet what its refusal means."""
         fate = planned.fates.get(destination)
         odd = fate == REFUSE and planned.kind in ("odd", "walled") and (planned.serial, destination) not in self.begun
         return (odd or fate == ACCEPT) and not self.is_done(planned, destination)
@@ -442,7 +442,7 @@ class Oracle:
             end = self.released.get((member, destination), float("inf")) - 2
             for at, reason in sorted((at, reason or "") for at, reason in outcomes if at < end):
                 if any(abs(at - other) < 2 for other in over):
-                    # Within a millisecond nobody knows what came first.
+                    # Within a millisecond no one knows what came first.
                     row.clear()
                     continue
                 row.append(reason)

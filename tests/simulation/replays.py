@@ -43,7 +43,7 @@ class Replays:
     def meant(self, first: Planned, destination: str, source: Epochs) -> Planned:
         """Return the record of which a member sends an event now: the last one for the destination that it can have.
 
-        A dead letter is replayed only once its record is committed, so nobody sends that again but who was put out.
+        A dead letter is replayed only once its record is committed, so only a member that was put out sends it again.
         """
         if first.serial not in self._again:
             return first

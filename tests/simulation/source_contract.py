@@ -167,7 +167,7 @@ async def a_commit_with_too_much_metadata_is_told(world: World) -> None:
 
 
 async def the_broker_takes_a_commit_that_goes_back(world: World) -> None:
-    """Nobody but the connector itself keeps an offset from going backwards."""
+    """No one but the connector itself keeps an offset from going backwards."""
     world.produce(10, 0)
     member = await world.join()
     await member.until(lambda: len(member.records) == 10)
@@ -179,7 +179,7 @@ async def the_broker_takes_a_commit_that_goes_back(world: World) -> None:
 
 
 async def the_broker_takes_a_commit_for_what_is_another_members(world: World) -> None:
-    """Nobody but the connector itself keeps a member from committing for a partition that it gave away."""
+    """No one but the connector itself keeps a member from committing for a partition that it gave away."""
     for partition in (0, 1):
         world.produce(5, partition)
     first = await world.join()

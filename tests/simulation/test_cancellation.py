@@ -78,7 +78,7 @@ class Cutter:
         self.awaits += 1
         if self.awaits == self._nth:
             task = asyncio.current_task()
-            # Nobody cancels what ends everything else.
+            # No one cancels what ends everything else.
             if self._own and task is not None and coroutine.cr_code.co_name != "_close":
                 asyncio.get_running_loop().call_soon(task.cancel)
             self._stop()
@@ -132,7 +132,7 @@ def moments(seed: int) -> list[int]:
 def test_a_run_may_be_cancelled_at_each_await(seed: int, kind: str) -> None:
     """Cancelled at any await, once, again in its drain, or in the middle of any of its tasks, a run loses nothing.
 
-    The next member finishes everything; no task is left, and no error that nobody read.
+    The next member finishes everything; no task is left, and no error that no one read.
     Kills: ending the drain at the first cancellation, and leaving a worker's requests to themselves at the second.
     """
     cutters = []

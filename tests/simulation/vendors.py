@@ -186,7 +186,7 @@ class ModelVendor:
     def take(
         self, events: Sequence[AcceptedEvent], meant: Meant, late: bool = False
     ) -> list[tuple[Planned, Acceptance]]:
-        """Accept events for good, `late` where nobody waits for the answer any more."""
+        """Accept events for good, `late` where no one waits for the answer any more."""
         taken = []
         for one in events:
             planned, epoch = meant[serial_of(one.event)]

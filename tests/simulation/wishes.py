@@ -19,7 +19,7 @@ class Wish:
     epoch: Epoch
     at: float
     refused: bool = False
-    """Whether the member said that it does nothing, so that it has to be as if nobody had asked."""
+    """Whether the member said that it does nothing, so that it has to be as if no one had asked."""
     dead_letters: int = 0
     """Dead letters that are stored because of it."""
 
@@ -47,7 +47,7 @@ class Wishes:
         """Return which wishes a member's dead letter may be of that was begun, to the millisecond, at `failed`."""
         mine = [one for one in self.concerning(serial, destination) if one.epoch.member == member]
         before = [one for one in mine if one.at <= failed + MILLISECOND]
-        # One epoch ends before the next one's wishes; within a millisecond nobody knows which of them it was.
+        # One epoch ends before the next one's wishes; within a millisecond no one knows which of them it was.
         return [one for one in before if one.at >= before[0].at or before[0].at > failed - MILLISECOND]
 
     def dead_letters(self, wish: Wish, *, alone: bool = False) -> int:

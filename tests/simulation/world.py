@@ -45,7 +45,7 @@ SESSION: Final = 10.0
 NOTICES: Final = REBALANCE_SECONDS + ASK_SECONDS + 1.0
 """Seconds in which a member's readiness follows what became of its partitions."""
 STOPPING: Final = 5.0
-"""Seconds beside the drain within which a member has to end (design: `run` stops within `drain_timeout` + 5 s)."""
+"""Seconds after the drain within which a member has to end (design: `run` stops within `drain_timeout` + 5 s)."""
 LARGEST_ITEM: Final = 1500
 """Bytes that no vendor's item of these records passes."""
 BAD_ALONE: Final = 300.0

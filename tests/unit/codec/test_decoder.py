@@ -262,7 +262,7 @@ def test_an_unknown_fingerprint_is_refused() -> None:
 
 
 def test_an_id_without_a_registry_is_refused() -> None:
-    """Without a configured registry nobody could ever know the id."""
+    """Without a configured registry no one could ever know the id."""
     refusal = _refused(_decoder(), _record(b"\0\0\0\0\1x"))
     assert refusal.code == "decode.schema_unknown"
     assert "schema_registry" in refusal.message
@@ -295,7 +295,7 @@ async def test_the_encoder_refuses_what_is_not_the_schemas() -> None:
 
 
 def test_a_map_of_a_vendors_own_schema_is_passed_on_as_json_too() -> None:
-    """Whoever's schema it is: a field that nobody looks into comes written. Kills: a short way for our own only."""
+    """Whatever schema it is: a field that is not looked into comes written. Kills: a short way for our own only."""
     schema = _schema("com.acme.Event", [("m", {"type": "map", "values": "string"})])
     decoder = Decoder(Contracts({}), clock=ManualClock(), schemas=[schema], as_json={("com.acme.Event", "m")})
     event = decoder.event(_single(schema, {"m": {"a": "b"}}))

@@ -68,7 +68,7 @@ def jiguang(**properties: Any) -> dict[str, Any]:
 def test_one_property_changes_and_all_else_stays(properties: dict[str, Any], name: str, value: Any) -> None:
     """Any property takes any value of its union, written as JSON; every other value and the prefix are as they were.
 
-    Kills: encoding an event anew with defaults, a union's value that becomes one of another branch.
+    Kills: encoding an event again with defaults, a union's value that becomes one of another branch.
     """
     path = f"properties.{name}"
     before = encoded(JIGUANG, jiguang(**properties))
@@ -224,7 +224,7 @@ def test_an_edit_gives_the_bytes_of_an_independent_encoder(datum: Any, text: str
 @given(datum=data, key=st.sampled_from(["a", "a.b", "c.d"]))
 def test_an_edit_of_a_map_changes_or_adds_one_entry(datum: Any, key: str) -> None:
     """The other entries keep their bytes and their order, also in blocks that are written with their size."""
-    # A path is read with its first part as the key, if there is one: `a.b` beside `a` is no entry that a path names.
+    # A path is read with its first part as the key, if there is one: `a.b` next to `a` is no entry that a path names.
     assume(key in datum["tags"] or not any(key.startswith(f"{other}.") for other in datum["tags"]))
     edited = edit(by_fastavro(datum), 5, WIDE_TREE, [(f"tags.{key}", "8")])
     assert decoded(WIDE_PARSED, edited)["tags"] == {**datum["tags"], key: 8}

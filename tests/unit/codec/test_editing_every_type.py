@@ -137,7 +137,7 @@ def edits(draw: st.DrawFn) -> tuple[Any, Any, Any, str]:
 def test_an_edit_of_any_type_gives_the_bytes_of_an_independent_encoder(drawn: tuple[Any, Any, Any, str]) -> None:
     """Whatever the field's type, and its neighbours', the edited event is what fastavro writes for the new value.
 
-    Kills: a type whose text is read as another's, a length that is off, a neighbour that is encoded anew.
+    Kills: a type whose text is read as another's, a length that is off, a neighbour that is encoded again.
     """
     schema, datum, wanted, text = drawn
     tree = read_schema(json.dumps(schema)).tree

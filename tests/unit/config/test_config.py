@@ -311,7 +311,7 @@ def test_default_timeout_fits_the_drain(folder: Path) -> None:
 
 
 def test_files_are_relative_to_the_configuration(folder: Path) -> None:
-    """PEM files are found beside the file wherever the process was started."""
+    """PEM files are found next to the file wherever the process was started."""
     (folder / "ca.pem").write_text("x", encoding="utf-8")
     settings = read(folder, {"destinations": {"one": {"http": {"ca_file": "ca.pem"}}}}).settings
     assert settings.destinations["one"].http.ca_file == str(folder / "ca.pem")

@@ -109,5 +109,5 @@ def test_json_schema_takes_the_example_and_refuses_a_misspelt_key() -> None:
 
 
 def test_json_schema_keeps_no_private_note() -> None:
-    """What the reference needs beside JSON schema does not leak into it."""
+    """What the reference needs in addition to JSON Schema does not leak into it."""
     assert "x-kind" not in str(json_schema(MODELS))

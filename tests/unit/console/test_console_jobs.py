@@ -16,7 +16,7 @@ class Failing:
     """A replay service with a fault of its own."""
 
     async def discard(self, _order: Order) -> AsyncGenerator[Step, None]:
-        """Raise what nobody expects, before any step."""
+        """Raise an unexpected error, before any step."""
         yield cast("Step", 1 // 0)
 
     plan = replay = discard

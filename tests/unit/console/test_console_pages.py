@@ -187,7 +187,7 @@ def test_page_is_not_green_while_a_ready_member_has_trouble() -> None:
 
 
 def test_holds_of_members_in_other_states_are_listed() -> None:
-    """The hold of a member that probes is not lost beside another member's hold of another cause."""
+    """The hold of a member that probes is not lost next to another member's hold of another cause."""
     held = reported("held", cause="outage", holds=[{"cause": "outage"}])
     probing = reported("probing", cause="misconfigured", holds=[{"cause": "misconfigured", "code": "401"}])
     (found,) = destinations(["jg"], [member(jg=held), member("http://b", jg=probing)])
@@ -220,7 +220,7 @@ def test_page_that_gets_no_samples_says_that_it_is_old() -> None:
 
 
 def test_members_without_partitions_are_shown() -> None:
-    """A group that owns nothing reads nothing; one member without partitions beside others stands by."""
+    """A group that owns nothing reads nothing; one member without partitions next to others stands by."""
     idle = read_response("http://a", status([], jg=reported("flowing")))
     busy = read_response("http://b", status(jg=reported("flowing")))
     assert verdict(situation(idle)) == ("bad", "No member owns a partition: nothing is read")
@@ -244,7 +244,7 @@ def test_worst_problem_comes_first_and_names_the_others() -> None:
 
 
 def test_record_that_waits_alone_keeps_its_place() -> None:
-    """The page shows where it is, since when, how often, why, and the command to skip it; also beside a hold.
+    """The page shows where it is, since when, how often, why, and the command to skip it; also next to a hold.
 
     Kills: a record that is shown only while the destination's own message is about it.
     """

@@ -301,7 +301,7 @@ async def test_who_may_only_look_cannot_act(browser: aiohttp.ClientSession) -> N
 
 
 async def test_a_trusted_proxy_signs_people_in(browser: aiohttp.ClientSession) -> None:
-    """The proxy's header names the person, and the configuration who of them may act; without it nobody is in."""
+    """The proxy's header names the person, and the configuration who of them may act; without it no one is in."""
     async with running(Site([dead(1)], **BEHIND_PROXY)) as site:
         for name, button in (("noor", True), ("kim", False)):
             async with browser.get(f"{site.url}/dead-letters", headers={"X-User": name}) as answer:
@@ -322,7 +322,7 @@ async def test_the_header_of_any_other_address_signs_nobody_in(browser: aiohttp.
 
 
 async def test_an_open_console_is_closed_behind_a_proxy(site: Site, browser: aiohttp.ClientSession) -> None:
-    """Without a token the console serves this machine, not whoever reaches a proxy on it."""
+    """Without a token the console serves this machine, not clients of a proxy on it."""
     for name in ("X-Forwarded-For", "X-Forwarded-Proto", "Via"):
         async with browser.get(f"{site.url}/", headers={name: "10.0.0.9"}) as answer:
             assert answer.status == 403, name
@@ -439,7 +439,7 @@ def test_no_other_machine_gets_a_page_without_a_token(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
 def test_this_machine_needs_none(host: str) -> None:
-    """Loopback is open to whoever is on this machine."""
+    """Loopback is open to everyone on this machine."""
     demand_token(host, {})
 
 

@@ -32,7 +32,7 @@ ENDS_LATE = set(ENDS_A_PROBE) - {HoldEvent.THROTTLED, HoldEvent.FAILED}
 
 
 def test_every_pair_is_in_the_table_or_impossible() -> None:
-    """No event meets a hold for which nobody has decided what happens."""
+    """No event meets a hold without a decision on what happens."""
     pairs = {(kind, phase, event) for kind in Kind for phase in HoldPhase for event in HoldEvent}
     assert set(TABLE) == pairs - IMPOSSIBLE
 

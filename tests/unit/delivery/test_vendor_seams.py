@@ -93,7 +93,7 @@ def test_dropped_parameters_are_counted_by_name() -> None:
 def test_a_question_that_ends_without_an_answer_has_a_result(
     reply: Reply, settings: dict[str, Any], code: str | None
 ) -> None:
-    """Whoever asked learns of it on the results topic, before the dead letter.
+    """The one who asked learns of it on the results topic, before the dead letter.
 
     Kills: results for answers and refusals only.
     """

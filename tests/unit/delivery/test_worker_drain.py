@@ -67,7 +67,7 @@ def test_nothing_is_retried_or_halved_during_a_drain(reply: Reply) -> None:
 
 @played
 async def test_a_refused_batch_that_lost_a_partition_is_taken_apart_without_its_hints() -> None:
-    """Hints are places in the batch as it was sent: where records left meanwhile nobody else is blamed for them.
+    """Hints are places in the batch as it was sent: where records left meanwhile no one else is blamed for them.
 
     Kills: reading a suspect's place in what is left of the batch, which is another record or none.
     """

@@ -92,7 +92,7 @@ def test_an_outage_holds_and_resumes(status: int) -> None:
 @pytest.mark.promise("P6")
 @played
 async def test_an_outage_that_ends_in_a_wrong_credential_stays_held() -> None:
-    """The cause is renewed by what the probe hears, and the hold ends only when that is mended too.
+    """The cause is renewed by what the probe hears, and the hold ends only when that is fixed too.
 
     Kills: ending a hold by any answer to its probe.
     """
@@ -109,7 +109,7 @@ async def test_an_outage_that_ends_in_a_wrong_credential_stays_held() -> None:
 
 @played
 async def test_an_answer_about_one_group_holds_that_group_only() -> None:
-    """403 for one endpoint leaves the others flowing; once mended it resumes by itself."""
+    """403 for one endpoint leaves the others flowing; once fixed it resumes by itself."""
     rig = Rig(lambda call: Reply(403) if call.group == "vip" else OK)
     async with rig.running():
         rig.offer(range(50), group="vip")
@@ -148,7 +148,7 @@ def test_an_outage_whose_probe_blames_one_group_goes_on_with_the_others(order: s
 
 @played
 async def test_a_group_whose_probe_is_refused_for_the_whole_destination_is_probed_again() -> None:
-    """403 for a group, then 401 for all: when the credential is mended, the group is asked again too.
+    """403 for a group, then 401 for all: when the credential is fixed, the group is asked again too.
 
     Kills: a group's hold that stays `probing` after its probe held something larger.
     """
@@ -436,7 +436,7 @@ async def test_a_configured_hold_waits_for_a_release() -> None:
 
 @played
 async def test_a_release_by_hand_ends_a_hold_at_once() -> None:
-    """An operator need not wait for the next probe of a destination that is mended."""
+    """An operator need not wait for the next probe of a destination that is fixed."""
     rig = Rig(lambda _call: Reply(503))
     async with rig.running():
         rig.offer(range(10))

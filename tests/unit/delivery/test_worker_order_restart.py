@@ -87,7 +87,7 @@ async def life(
 def test_each_key_is_accepted_in_order_over_restarts(seed: int, keys: int, hinted: bool) -> None:
     """With 5 % of 500s, 1 % refused, stops and crashes: what a key had accepted for the first time ascends.
 
-    A record is sent anew only after a crash. Kills: a map that claims an unfinished record, parts of a refused batch
+    A record is sent again only after a crash. Kills: a map that claims an unfinished record, parts of a refused batch
     that survive their assignment in another order.
     """
     random = Random(seed)

@@ -69,7 +69,7 @@ def test_each_client_gets_what_it_knows() -> None:
 
 
 def test_kip_848_gets_no_assignor() -> None:
-    """The default assignor is the cooperative one; beside the consumer protocol librdkafka would refuse it."""
+    """The default assignor is the cooperative one; next to the consumer protocol librdkafka would refuse it."""
     assert consumer_config(_settings(), "g", 1)["partition.assignment.strategy"] == "cooperative-sticky"
     config = consumer_config(_settings(group_protocol="consumer"), "g", 1)
     assert "partition.assignment.strategy" not in config

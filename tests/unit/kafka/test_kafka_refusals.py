@@ -38,7 +38,7 @@ ALL_DOWN = KafkaError(ALL_BROKERS_DOWN, "1/1 brokers are down")
     ],
 )
 def test_a_refusal_is_told_from_an_outage(error: KafkaError, final: bool) -> None:
-    """What only another configuration mends ends a start; a network or a token endpoint that is down is waited for."""
+    """What only another configuration fixes ends a start; a network or a token endpoint that is down is waited for."""
     assert is_final(error) is final
 
 

@@ -91,7 +91,7 @@ def test_a_producer_that_is_of_no_use_any_more_ends_the_writing(at_once: bool) -
 def test_a_writing_that_is_broken_off_leaves_no_error_behind() -> None:
     """Cancelled while it waits for room, with answers under way of which one fails, it says nothing of them later.
 
-    Kills: futures that nobody awaits any more, each a warning that its error was never retrieved.
+    Kills: futures that no one awaits any more, each a warning that its error was never retrieved.
     """
     unseen: list[object] = []
 

@@ -72,7 +72,7 @@ class ModelDecoder:
         self.known.add(name)
 
     def abandon(self, key: object) -> None:
-        """Take note that nobody waits for a schema any more."""
+        """Take note that no one waits for a schema any more."""
         self.abandoned.append(str(key))
 
     def answer(self, name: str) -> None:

@@ -175,7 +175,7 @@ def test_a_map_found_at_another_offset_claims_nothing(given_map: tuple[int, Fini
 
 @pytest.mark.parametrize("content", [b"\x01\x00\x00\x05\x01", b"\x01\x00\x00\x01\x05", b"\x01" + b"\xff" * 12, b"\x02"])
 def test_content_that_ends_early_is_foreign(content: bytes) -> None:
-    """A well summed frame with a broken inside is refused too, whoever made it."""
+    """A well summed frame with a broken inside is refused too, whatever made it."""
     frame = bytes((0xC7, 2, 0)) + zlib.crc32(bytes(8) + content).to_bytes(4, "big") + content
     with pytest.raises(ForeignMetadata):
         decode(0, base64.b64encode(frame).decode())

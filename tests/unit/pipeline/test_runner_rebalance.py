@@ -94,7 +94,7 @@ async def test_a_stop_within_a_rebalance_takes_one_drain_time_and_loses_nothing(
 @pytest.mark.promise("P2")
 @played
 async def test_what_misses_the_drain_never_commits() -> None:
-    """A request that outlasts the drain ends in nobody's commit, here or under the partition's next epoch.
+    """A request that outlasts the drain ends in no one's commit, here or under the partition's next epoch.
 
     Kills: an epoch that reaches into the next; a wait without end.
     """

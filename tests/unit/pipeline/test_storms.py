@@ -139,7 +139,7 @@ def test_only_a_record_that_was_set_aside_ends_a_storm() -> None:
 
 
 def test_probes_back_off_across_storms_that_come_back() -> None:
-    """The second storm begins where the first one's probes were; long after it begins anew."""
+    """The second storm begins where the first one's probes were; long after it begins again."""
     at = Scope()
     waits = []
     for offset in range(8):

@@ -275,7 +275,7 @@ def test_an_id_never_equals_a_position(text: str, topic: str) -> None:
 def test_the_decision_is_made_once_for_a_topic_and_schema() -> None:
     """However many records come, routes are matched with a topic and schema once.
 
-    Kills: matching routes anew for every record.
+    Kills: matching routes again for every record.
     """
     calls: Counter[str] = Counter()
     made = table([{"topics": ["app-events"], "schema": FOREIGN, "to": ["a"], "fields": ALPHA_MAP}])

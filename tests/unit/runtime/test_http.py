@@ -116,7 +116,7 @@ async def test_metrics(server: Server) -> None:
 
 
 async def test_health_and_readiness(server: Server, member: FakeMember) -> None:
-    """A well member answers 200, another 503 with its reasons; reasons beside a well one do not fail it."""
+    """A well member answers 200, another 503 with its reasons; reasons of a well one do not fail it."""
     assert (await ask(server, "GET", "/healthz"))[0] == 200
     status, body, _ = await ask(server, "GET", "/readyz")
     assert (status, json.loads(body)) == (200, {"ok": True, "reasons": ["one is held"]})

@@ -166,6 +166,6 @@ def test_a_missing_extra_is_a_fault_of_the_configuration(file: Path, monkeypatch
 
 
 def test_a_collector_that_is_down_delays_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tracer of a configuration is made, and closing it ends in time although nobody takes its spans."""
+    """The tracer of a configuration is made, and closing it ends in time although no one takes its spans."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     asyncio.run(open_tracer(read_config(file).settings).close(1.0))

@@ -84,7 +84,7 @@ def test_a_wrong_wish_changes_nothing(stream: io.StringIO, level: str, every: in
 
 @given(st.integers(1, 50), st.text(max_size=5), st.integers(0, 99), st.integers(0, 2**62))
 def test_a_record_is_followed_everywhere_or_nowhere(every: int, topic: str, partition: int, offset: int) -> None:
-    """The choice depends on the record alone; one in one is every record. Kills: drawing anew at each step."""
+    """The choice depends on the record alone; one in one is every record. Kills: drawing again at each step."""
     one, other = LogSample(), LogSample()
     one.every = other.every = every
     assert one.takes(topic, partition, offset) == other.takes(topic, partition, offset)

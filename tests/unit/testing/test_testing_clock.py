@@ -41,7 +41,7 @@ async def test_elapse_wakes_a_repeating_sleeper_at_each_of_its_own_times() -> No
 
 @given(st.lists(st.integers(min_value=1, max_value=50), min_size=1, max_size=20))
 def test_sleepers_wake_in_the_order_of_their_times(seconds: list[int]) -> None:
-    """Whoever sleeps shorter wakes earlier, and equals in the order in which they fell asleep."""
+    """A shorter sleeper wakes earlier, and equals in the order in which they fell asleep."""
 
     async def run() -> list[tuple[int, int]]:
         clock = ManualClock()

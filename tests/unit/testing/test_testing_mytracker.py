@@ -124,5 +124,5 @@ def test_internal_error_is_the_documents() -> None:
 
 
 def test_success_is_written_with_a_cyrillic_letter() -> None:
-    """Whoever compares the message with a Latin OK is caught."""
+    """Code that compares the message with a Latin OK is caught."""
     assert json.loads(ask([custom()]).body)["message"] == "\N{CYRILLIC CAPITAL LETTER O}K"
