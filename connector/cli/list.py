@@ -76,13 +76,12 @@ def list_vendors(*, as_json: Json = False) -> None:
 @listing.command("fields")
 def list_fields(vendor: VendorName, *, as_json: Json = False) -> None:
     """List the fields of a vendor that a route may map, with what each takes."""
-    from connector.codec.schemas import load_contracts
+    from connector.operations.scaffold import field_meanings
 
     kind = _kind(vendor)
-    contract = load_contracts().schemas.get(kind.schema)
-    documented = {field["name"]: field.get("doc", "") for field in contract.tree["fields"]} if contract else {}
+    meanings = field_meanings(kind)
     rows = [
-        {"field": name, "type": each.type, "required": each.required, "meaning": documented.get(name, "")}
+        {"field": name, "type": each.type, "required": each.required, "meaning": meanings[name]}
         for name, each in kind.fields.items()
     ]
 

@@ -192,16 +192,18 @@ def _branch(node: Any, named: Mapping[str, Any]) -> tuple[Any, bool]:
 
 def choices(kind: VendorKind, found: Sequence[Leaf]) -> list[FieldChoice]:
     """Return the mapping of a vendor's fields: the required ones first, then those that the schema has."""
-    documented = _documented(kind)
-    made = [_choice(kind, name, field, found, documented.get(name, "")) for name, field in kind.fields.items()]
+    documented = field_meanings(kind)
+    made = [_choice(kind, name, field, found, documented[name]) for name, field in kind.fields.items()]
     known = [choice for choice in made if choice is not None]
     return sorted(known, key=lambda choice: not (kind.fields[choice.field].required or choice.open))
 
 
-def _documented(kind: VendorKind) -> Mapping[str, str]:
+def field_meanings(kind: VendorKind) -> Mapping[str, str]:
+    """Return what each field of a vendor is: by its contract schema, else by the vendor's own words."""
     contract = load_contracts().schemas.get(kind.schema)
     fields = contract.tree.get("fields", ()) if contract is not None else ()
-    return {field["name"]: field.get("doc", "") for field in fields}
+    documented = {field["name"]: field.get("doc", "") for field in fields}
+    return {name: documented.get(name) or field.meaning for name, field in kind.fields.items()}
 
 
 def _choice(kind: VendorKind, name: str, field: FieldKind, found: Sequence[Leaf], doc: str) -> FieldChoice | None:

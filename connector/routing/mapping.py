@@ -124,6 +124,8 @@ def _constant(value: Value, name: str, wanted: FieldKind, contract: SchemaTree |
         json_text(converted)
     except Unfit as fault:
         raise ValueError(f"the constant cannot be {WANTED[wanted.type]}: {fault.why}") from None
+    if wanted.values and converted is not None and converted not in wanted.values:
+        raise ValueError(f"the constant must be one of {', '.join(wanted.values)}; it is {constant!r}")
     if contract is not None and isinstance(converted, str):
         try:
             reason = never_equal(contract.follow((name,)).nodes, converted)

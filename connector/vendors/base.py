@@ -329,7 +329,8 @@ class FieldKind:
     `type`: `string` (numbers and booleans become strings), `long`, `boolean`, `millis` and `seconds` (points in time as
     integers), `map` (values in JSON's types: nested records stay, times become epoch milliseconds), `strings` (a list
     of strings), `string_map` (values as strings, objects and lists as JSON text), `records` (a list of records),
-    `string_records` (a list of maps of strings) or `any`.
+    `string_records` (a list of maps of strings) or `any`. `values` are the only ones that a text may have; empty: any.
+    `meaning` is what the field is, where the contract schema has no such field to say it.
     """
 
     type: Literal[
@@ -346,3 +347,5 @@ class FieldKind:
         "any",
     ]
     required: bool = False
+    values: tuple[str, ...] = ()
+    meaning: str = ""

@@ -27,6 +27,7 @@ from connector.vendors.jpush_answers import CODES, ReportQuery
 _ENDPOINTS: Final = {"Received": "received", "MessageStatus": "status", "Messages": "messages", "Users": "users"}
 """The contract's questions and the API of each; a mapping's `kind` may be either."""
 
+_KINDS: Final = (*_ENDPOINTS, *_ENDPOINTS.values())
 _VIP: Final = frozenset({"messages", "users"})
 MOST_DEVICES: Final = 1000
 _SHANGHAI: Final = timezone(timedelta(hours=8))
@@ -207,8 +208,8 @@ class Questions:
         """Return the endpoint and the question's fields."""
         name, fields = _kind_and_fields(event)
         endpoint = _ENDPOINTS.get(name, name)
-        if endpoint not in _ENDPOINTS.values():
-            message = f"kind must be one of {', '.join([*_ENDPOINTS, *_ENDPOINTS.values()])}"
+        if name not in _KINDS:
+            message = f"kind must be one of {', '.join(_KINDS)}"
             raise Refusal("invalid", "jpush_report.kind.value", message, field="kind")
         if endpoint in _VIP and not self._vip:
             self._rules.broken("kind.vip", endpoint)
@@ -310,13 +311,15 @@ KIND: Final = VendorKind(
     schema="connector.events.JPushReportQuery",
     fields={
         "id": FieldKind("string"),
-        "kind": FieldKind("string", required=True),
-        "msg_id": FieldKind("long"),
-        "registration_ids": FieldKind("strings"),
-        "date": FieldKind("string"),
-        "time_unit": FieldKind("string"),
-        "start": FieldKind("string"),
-        "duration": FieldKind("long"),
+        "kind": FieldKind("string", required=True, values=_KINDS, meaning=f"What is asked: {', '.join(_KINDS)}."),
+        "msg_id": FieldKind("long", meaning="The push's id; for every kind but Users."),
+        "registration_ids": FieldKind("strings", meaning="MessageStatus: the devices, 1 to 1,000."),
+        "date": FieldKind("string", meaning="MessageStatus: the day of the push, yyyy-MM-dd."),
+        "time_unit": FieldKind("string", values=tuple(_STARTS), meaning=f"Users: {', '.join(_STARTS)}."),
+        "start": FieldKind(
+            "string", meaning="Users: where the time begins, in the form of its unit, such as 2026-11-29."
+        ),
+        "duration": FieldKind("long", meaning="Users: how many of the unit."),
     },
     rules=rule_ids("jpush_report", RULES),
     rule_texts=rule_texts("jpush_report", RULES),

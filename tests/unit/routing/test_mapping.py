@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from pydantic import ValidationError
 
 from connector.config.errors import faults_of
-from connector.config.routes import RouteSettings
+from connector.config.routes import ConstSource, RouteSettings
 from connector.errors import ConfigFault, Refusal
 from connector.records import DecodedKey, Event, Record
 from connector.routing.conditions import compile_condition as compile_on
@@ -20,6 +20,7 @@ from connector.routing.expressions import Expressions
 from connector.routing.mapping import FieldMapping, compile_mapping
 from connector.routing.paths import SchemaTree, parse_path
 from connector.routing.sources import SourceCompiler, Value
+from connector.vendors import kinds
 from connector.vendors.base import FieldKind
 
 WANTED = {
@@ -217,6 +218,21 @@ def test_a_value_that_does_not_fit_is_refused(field: str, entry: Any, datum: dic
         mapping.apply(event(datum), RECORD)
     assert (refused.value.cause, refused.value.code, refused.value.field) == ("invalid", code, field)
     assert "secret-name" not in refused.value.message
+
+
+@pytest.mark.parametrize(("kind", "known"), [("foo", False), ("Received", True), ("received", True)])
+def test_a_constant_that_the_vendor_does_not_know_is_a_fault(kind: str, *, known: bool) -> None:
+    """Every record would be refused for it. Kills: a check that knows only the enums of contract schemas."""
+    faults: list[ConfigFault] = []
+    compile_mapping(
+        {"kind": ConstSource(const=kind), "msg_id": "id"},
+        kinds(others=[])["jpush_report"].fields,
+        "fields",
+        SourceCompiler(Expressions(), faults),
+    )
+    told = [str(fault) for fault in faults]
+    assert [text for text in told if "the constant must be one of Received, MessageStatus" in text] == told
+    assert bool(told) is not known
 
 
 @pytest.mark.parametrize(
