@@ -101,6 +101,9 @@ def test_a_long_run_with_faults_and_thousands_of_names_stays_flat(
         time.sleep(PAUSE)
     vendor.mend()
     job.until_done(member)
+    most = max(one.tasks for one in seen[: len(seen) // 4 + 1]) + 5
+    # Tasks are counted twice a second, and what waited for the vendor was sent all at once: let it end first.
+    member.wait(lambda: _look(member, tasks).tasks <= most, f"at most {most} tasks")
     last = _look(member, tasks)
     assert member.stop() == 0
     assert first is not None
@@ -108,5 +111,4 @@ def test_a_long_run_with_faults_and_thousands_of_names_stays_flat(
     assert last.megabytes < max(first.megabytes + long_or(30, 25), 1.2 * first.megabytes)
     assert last.descriptors <= first.descriptors + 10
     assert last.threads <= first.threads + 2
-    assert last.tasks <= max(one.tasks for one in seen[: len(seen) // 4 + 1]) + 5
     assert last.series == first.series
