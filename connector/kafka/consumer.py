@@ -320,12 +320,14 @@ class KafkaSource:
 
     def _judge(self, error: KafkaError, message: Message) -> None:
         """Raise `FatalError` for an error of the consumer that does not pass; log any other once."""
+        # During a stop librdkafka assigns by itself; such partitions are not ours.
+        is_ours = (message.topic(), message.partition()) in self._assigned
         if error.code() == PARTITION_EOF:
-            self._ends.reach(message)
+            if is_ours:
+                self._ends.reach(message)
             return
         if error.code() == AUTO_OFFSET_RESET:
-            # During a stop librdkafka assigns by itself; such partitions are not ours.
-            if (message.topic(), message.partition()) in self._assigned:
+            if is_ours:
                 raise FatalError(out_of_range(error, message))
             return
         # Such a message has no topic, and only its code shows that it is fatal.
