@@ -43,7 +43,8 @@ from connector.kafka.client import (
 )
 from connector.kafka.position_reader import read_positions
 from connector.kafka.starts import PARTITION_EOF, Ends, Starts
-from connector.kafka.topics import TopicIds, TopicSelection
+from connector.kafka.topic_ids import TopicIds
+from connector.kafka.topics import TopicSelection
 from connector.records import Assigned, Commit, FinalFault, Position, Record, TopicPartition
 
 MAX_RECORDS: Final = 500
@@ -305,7 +306,7 @@ class KafkaSource:
             messages = await self._consumer.consume(*self._poll_size.next(patient=not self._paused))
         except KafkaException as error:
             raise FatalError(f"the Kafka consumer stopped: {error_text(error)}") from None
-        if (fault := self._fatal or self._ids.fault()) is not None:
+        if (fault := self._fatal or self._ids.held.fault()) is not None:
             raise FatalError(f"the Kafka consumer stopped: {fault}")
         records = to_records(messages, self._judge)
         self._poll_size.saw(records)
@@ -400,7 +401,7 @@ class KafkaSource:
 
     def _forget(self, gone: list[TopicPartition]) -> None:
         self._changed.update(gone)
-        self._ids.forget(gone)
+        self._ids.held.forget(gone)
         self._paused.difference_update(gone)
         for partition in gone:
             self._assigned.pop(partition, None)

@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from connector.config.models import KafkaSettings
-from connector.kafka import topics
-from connector.kafka.topics import TopicIds
+from connector.kafka import topic_ids
+from connector.kafka.topic_ids import TopicIds
 
 AWAY = KafkaException(KafkaError(KafkaError._TRANSPORT))
 
@@ -53,7 +53,7 @@ async def test_no_admin_request_waits_for_a_broker_that_is_away(monkeypatch: pyt
     commit while no broker answers, and a last topic's answer that hides another one's failure.
     """
     broker = Broker()
-    monkeypatch.setattr(topics, "Admin", lambda *_: broker)
+    monkeypatch.setattr(topic_ids, "Admin", lambda *_: broker)
     ids = TopicIds(KafkaSettings(topics=["a", "b"], group_id="g", client={"bootstrap.servers": "127.0.0.1:1"}), {})
     held = {("a", 0), ("b", 0)}
     await ids.note(held)
