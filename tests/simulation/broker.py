@@ -220,6 +220,9 @@ class ModelBroker:
                 self.committed.pop(partition, None)
         self.ids[topic], self.recreated = "new", True
         self.judge.recreated(topic)
+        now = asyncio.get_running_loop().time()
+        for member in self.members:
+            member.next_look = now + self.random.uniform(0.0, LOOKS)
         self.rebalance(shuffle=True)
 
     def store(self, member: ModelSource, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
@@ -271,7 +274,7 @@ class ModelSource:
         self._closed = self._fresh = self._rebalancing = False
         self._turn = 0
         self._ids = HeldIds()
-        self._next_look = 0.0
+        self.next_look = 0.0
 
     async def start(self, listener: AssignmentListener) -> None:
         """Join the group."""
@@ -298,8 +301,8 @@ class ModelSource:
     def _look(self) -> None:
         """Look now and then whether a topic was recreated. Raises `FatalError` where one was, as the real source."""
         now = asyncio.get_running_loop().time()
-        if now >= self._next_look:
-            self._next_look = now + LOOKS
+        if now >= self.next_look:
+            self.next_look = now + LOOKS
             self._ids.others(self._ids.partitions, self._broker.ids)
         if (fault := self._ids.fault()) is not None:
             self.stopped_at = now if self.stopped_at is None else self.stopped_at
