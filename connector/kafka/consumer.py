@@ -45,7 +45,7 @@ from connector.kafka.position_reader import read_positions
 from connector.kafka.starts import PARTITION_EOF, Ends, Starts
 from connector.kafka.topic_ids import TopicIds
 from connector.kafka.topics import TopicSelection
-from connector.records import Assigned, Commit, FinalFault, Position, Record, TopicPartition
+from connector.records import HEADER_CHARGE, Assigned, Commit, FinalFault, Position, Record, TopicPartition
 
 MAX_RECORDS: Final = 500
 """The most records that one poll returns."""
@@ -93,7 +93,7 @@ class PollSize:
             return
         total = sum([len(record.key or b"") + len(record.value or b"") for record in records])
         headers = [header for record in records if record.headers for header in record.headers]
-        total += sum([len(name) + len(content or b"") for name, content in headers])
+        total += sum([HEADER_CHARGE + len(name) + len(content or b"") for name, content in headers])
         affordable = self._limit * len(records) // max(1, total)
         self.records = max(1, min(MAX_RECORDS, 2 * self.records, affordable))
 

@@ -13,15 +13,11 @@ from msgspec import Struct
 
 from connector.errors import Refusal
 from connector.pipeline.offsets import PartitionTracker
-from connector.records import Headers, Item, Record, uuid5_text
+from connector.records import HEADER_CHARGE, Headers, Item, Record, uuid5_text
 from connector.vendors.base import Limits
 
 FIXED_CHARGE: Final = 768
 """Bytes charged for each buffered delivery in addition to its payload: its objects' own size, measured."""
-
-
-HEADER_CHARGE: Final = 160
-"""Bytes charged for each header in addition to its name and value: the pair, the objects."""
 
 
 def charge_of(record: Record, body: bytes = b"") -> int:
