@@ -19,6 +19,8 @@ from connector.records import TopicPartition
 
 GONE: Final = "gone"
 """Stands for the id of a topic that does not exist."""
+_UNKNOWN: Final = ""
+"""Stands for the id of a topic that Kafka has not described since its partition was assigned."""
 _SECONDS: Final = 2.0
 
 
@@ -27,7 +29,8 @@ class HeldIds:
 
     The id belongs to an assignment of a partition, not to a topic: when further partitions of the topic are assigned,
     they may already be the new topic's, while those held since before are still the old one's. A topic that is not in
-    `found`, because Kafka does not describe it, is assumed to be the same.
+    `found`, because Kafka does not describe it now, is assumed to be the same; if that is so at the assignment, the
+    first id that is found later counts.
     """
 
     def __init__(self) -> None:
@@ -36,14 +39,13 @@ class HeldIds:
 
     @property
     def partitions(self) -> KeysView[TopicPartition]:
-        """The partitions whose ids are known."""
+        """The partitions that are held."""
         return self._ids.keys()
 
     def note(self, partitions: Collection[TopicPartition], found: Mapping[str, str]) -> None:
         """Note the ids of newly assigned partitions' topics."""
         self.forget(partitions)
-        there = {topic: found_id for topic, found_id in found.items() if found_id != GONE}
-        self._ids |= {partition: there[partition[0]] for partition in partitions if partition[0] in there}
+        self._ids |= dict.fromkeys(partitions, _UNKNOWN)
         self.others(self._ids, found)
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
@@ -54,8 +56,13 @@ class HeldIds:
 
     def others(self, partitions: Collection[TopicPartition], found: Mapping[str, str]) -> set[TopicPartition]:
         """Return those of the partitions whose topic no longer exists, or was recreated."""
-        held = {partition: self._ids[partition] for partition in partitions if partition in self._ids}
-        others = {partition for partition, held_id in held.items() if found.get(partition[0], held_id) != held_id}
+        others = set()
+        for partition in partitions:
+            held, now = self._ids.get(partition), found.get(partition[0])
+            if held == _UNKNOWN and now not in (None, GONE):
+                self._ids[partition] = now
+            elif held not in (None, _UNKNOWN) and now not in (None, held):
+                others.add(partition)
         # A topic that is gone is waited for: its partitions are revoked before another one of its name is read.
         self._recreated |= {partition for partition in others if found[partition[0]] != GONE}
         return others

@@ -49,9 +49,8 @@ UNUSUAL: Final = (
     Mutant(
         "keep one id for all partitions of a topic",
         "connector/kafka/topic_ids.py",
-        "        self._ids |= {partition: there[partition[0]] for partition in partitions if partition[0] in there}",
-        "        every = {*partitions, *self._ids}\n"
-        "        self._ids |= {partition: there[partition[0]] for partition in every if partition[0] in there}",
+        "        self._ids |= dict.fromkeys(partitions, _UNKNOWN)",
+        "        self._ids |= dict.fromkeys({*partitions, *self._ids}, _UNKNOWN)",
     ),
     Mutant(
         "commit although the topic was recreated",
