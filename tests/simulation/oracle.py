@@ -437,17 +437,21 @@ class Oracle:
             storm = self.scenario.destinations[destination].storm
             if isinstance(storm, str):
                 continue
-            row: deque[str] = deque(maxlen=storm.records)
             over = [at for at, reason in outcomes if reason == OVER]
             end = self.released.get((member, destination), float("inf")) - 2
-            for at, reason in sorted((at, reason or "") for at, reason in outcomes if at < end):
-                if any(abs(at - other) < 2 for other in over):
-                    # Within a millisecond no one knows what came first.
-                    row.clear()
-                    continue
-                row.append(reason)
-                if reason and row.count(reason) > storm.share * storm.records:
-                    self.fail(f"{member} dead-letters {row.count(reason)} of {destination}'s last records: {reason}")
+            counted = [(at, reason or "") for at, reason in outcomes if at < end]
+            for refused in {reason for _, reason in counted if reason not in ("", OVER)}:
+                row: deque[str] = deque(maxlen=storm.records)
+                # Within a millisecond no one knows what came first: others, as far as this reason is concerned.
+                for at, reason in sorted(counted, key=lambda each: (each[0], each[1] == refused)):
+                    if any(abs(at - other) < 2 for other in over):
+                        row.clear()
+                        continue
+                    row.append(reason)
+                    if row.count(refused) > storm.share * storm.records:
+                        self.fail(
+                            f"{member} dead-letters {row.count(refused)} of {destination}'s last records: {refused}"
+                        )
 
     def storm_is_over(self, member: str, destination: str | None, *, released: bool = False) -> None:
         """Take note that a storm of a member's destination ended now; one that is `released` may drain from now on."""
