@@ -90,20 +90,30 @@ class Evidence:
     def failed(self, batch: Batch) -> None:
         """Note an answer that shows nothing about the records of a batch, or none."""
         batch.failures += 1
-        if batch.failures == 1:
-            batch.accepted_before = self._accepted
+        self._note_first(batch)
         # A record that fails alone while others pass is a poison, not an outage. And five batches are enough to know:
         # more would only hold memory.
         if not self.fails_alone(batch) and len(self._failing) < OUTAGE_AFTER:
             self._failing.add(batch)
+
+    def throttled(self, batch: Batch) -> bool:
+        """Note a 429 for a batch; return whether others were accepted since its first: it may be about its records."""
+        self._note_first(batch)
+        passed = self.others_pass(batch)
+        batch.failures += passed
+        return passed
 
     def fails_alone(self, batch: Batch) -> bool:
         """Whether a batch is one record that fails while others are accepted: its failures show nothing else."""
         return len(batch.deliveries) == 1 and batch.failures >= HALVE_AFTER and self.others_pass(batch)
 
     def others_pass(self, batch: Batch) -> bool:
-        """Whether records were accepted since the batch first failed."""
-        return self._accepted > batch.accepted_before
+        """Whether records were accepted since the batch first failed or was throttled."""
+        return batch.accepted_before is not None and self._accepted > batch.accepted_before
+
+    def _note_first(self, batch: Batch) -> None:
+        if batch.accepted_before is None:
+            batch.accepted_before = self._accepted
 
     def halved(self, batch: Batch) -> None:
         """Note that a batch is taken apart: its parts fail or not in its place."""
@@ -151,6 +161,10 @@ class Evidence:
         # The three steps of the theory: refused alone before (1), and since that moment (2) a request was sent that was
         # known to be accepted when this one went out (3).
         return delivery.refused_alone and refused is not None and batch.vouched_at > refused[1]
+
+    def believed(self) -> None:
+        """Note that a refusal was believed: the code is about records, so that far nothing else is in doubt."""
+        self._doubted = 0
 
     def refused_alone(self, delivery: Delivery) -> bool:
         """Note that a record was refused alone by such a code; return whether that is the first time."""

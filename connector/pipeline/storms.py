@@ -200,6 +200,10 @@ class Storms:
         """Whether anything is in a storm."""
         return bool(self._storms)
 
+    def lasts(self, cause: str, code: str) -> bool:
+        """Whether there is a storm of this reason."""
+        return (cause, code) in self._storms
+
     def use(self, settings: StormSettings | str) -> None:
         """Judge by other settings from now on. `off` ends the storms; other settings may have fixed their cause."""
         self._guard.use(settings)

@@ -11,8 +11,8 @@ UNUSUAL: Final = (
         "end the run over a record that cannot be decoded",
         "connector/pipeline/intake.py",
         "        except Exception as error:  # noqa: BLE001 - no content of a record may end a run\n"
-        "            if len(records) == 1:",
-        "        except KeyError as error:\n            if len(records) == 1:",
+        "            # Which record it was",
+        "        except KeyError as error:\n            # Which record it was",
     ),
     Mutant(
         "end the run over a record that cannot be prepared",
@@ -68,9 +68,9 @@ UNUSUAL: Final = (
     ),
     Mutant(
         "send although an operator holds the destination",
-        "connector/delivery/holds.py",
-        "return tuple(hold for hold in sorted(self._holds, key=_badness) if hold.scope in scopes)",
-        "return tuple(hold for hold in self._holds if hold.scope in scopes and hold.next_probe is not None)",
+        "connector/delivery/states.py",
+        "return tuple(hold for hold in sorted(self.active, key=_badness) if hold.scope in scopes)",
+        "return tuple(hold for hold in self.active if hold.scope in scopes and hold.next_probe is not None)",
     ),
     Mutant(
         "never read rotated secrets",
