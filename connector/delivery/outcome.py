@@ -292,22 +292,21 @@ class Outcomes:
             self._isolate(left, halves(left) if len(left.deliveries) > 1 else [left])
 
     async def _throttled(self, batch: Batch, verdict: Throttled, response: Response | None, probe: Probe) -> None:
-        destination, since, wish = self._destination, self._ports.clock.now(), verdict.after
+        destination = self._destination
         others_pass = destination.evidence.throttled(batch)
-        # A vendor may throttle by what is in a record, such as its user. Then nothing else has to wait for it.
-        if not destination.evidence.fails_alone(batch):
-            since, wish = destination.throttle.begin(since, wish), None
-            destination.bucket.wait_until(since)
+        until = destination.throttle.begin(self._ports.clock.now(), verdict.after)
+        destination.bucket.wait_until(until)
         batch.reason = verdict.reason
         if self._tried_for_long(batch):
             await self.dead_letter(batch, "gave_up", verdict.code, batch.said, response, verdict.request_id)
         elif (left := destination.buffer.kept(batch)) is None:
             return
         elif others_pass:
-            self._try_again(left, since, wish)
+            # A vendor may throttle by what is in a record, such as its user: then the others go first.
+            self._try_again(left, until, None)
         elif len(left.deliveries) == 1 and destination.throttle.stuck:
             # Behind the others: the next try takes another record.
-            destination.lanes.put_alone(left, since)
+            destination.lanes.put_alone(left, until)
         else:
             destination.lanes.of(left).put_parts([left])
 

@@ -87,8 +87,8 @@ UNUSUAL: Final = (
     Mutant(
         "send a lone refused record again before it is believed bad",
         "connector/delivery/outcome.py",
-        "        elif verdict.documented or destination.evidence.believes(batch):",
-        "        elif destination.evidence.believes(batch):",
+        "        elif judged or verdict.documented:",
+        "        elif judged:",
     ),
     Mutant(
         "isolate one record at a time",

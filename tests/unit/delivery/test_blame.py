@@ -159,7 +159,7 @@ def test_a_record_that_always_fails_keeps_no_other_key_back(
     """A poison record waits alone and visibly, ever less often tried; other keys of its lane pass, its own key waits.
 
     Kills: a lane that waits behind it; `Retry-After: 1` that has it sent every second; counting it as an outage; a
-    throttled batch that is always sent first; a pause of the destination whenever one record is throttled.
+    throttled batch that is always sent first.
     """
 
     async def play() -> None:
