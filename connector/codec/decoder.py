@@ -254,12 +254,16 @@ class Decoder:
         if frozenset(as_json) == self._as_json:
             return
         self._as_json = frozenset(as_json)
-        self._by_prefix.clear()
-        for key, found in list(self._known.items()):
-            if isinstance(found, Writer):
-                self._know(key, self._writer(found.name, found.tree))
-            elif isinstance(found, UnionSchema):
-                self._know(key, self._choice(found.tree))
+        self._known = {key: self._again(found) for key, found in self._known.items()}
+        # Not forgotten: the registry may be down, and its answers are still right.
+        self._answers.change(self._again)
+        self._forget_prefixes()
+
+    def _again(self, found: Writer | UnionSchema | Unreadable) -> Writer | UnionSchema | Unreadable:
+        """Return what decodes the same schema for the present routes."""
+        if isinstance(found, Writer):
+            return self._writer(found.name, found.tree)
+        return self._choice(found.tree) if isinstance(found, UnionSchema) else found
 
     def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
         """Return the outcome of each record: what `event` returns or raises.

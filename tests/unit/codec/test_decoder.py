@@ -302,6 +302,31 @@ def test_a_map_of_a_vendors_own_schema_is_passed_on_as_json_too() -> None:
     assert orjson.dumps(event.datum) == b'{"m":{"a":"b"}}'
 
 
+@pytest.mark.parametrize("topic", ["events", "plain"])
+def test_a_map_that_new_routes_read_becomes_a_dictionary(topic: str) -> None:
+    """After a reload a field that routes now read is no longer passed on as JSON, and the other way round.
+
+    Kills: schemas known from the start that go on decoding for the routes of the start.
+    """
+    schema = _schema("com.acme.Event", [("m", {"type": "map", "values": "string"})])
+    as_json, plain = {("com.acme.Event", "m")}, {"plain": "com.acme.Event"}
+    decoder = Decoder(Contracts({}), clock=ManualClock(), schemas=[schema], as_json=as_json, plain=plain)
+    record = _single(schema, {"m": {"a": "b"}})
+    if topic == "plain":
+        record = replace(record, topic=topic, value=(record.value or b"")[10:])
+
+    def found() -> list[type]:
+        (event,) = decoder.decode([record])
+        assert isinstance(event, Event)
+        return [type(event.datum["m"]), type(decoder.event(record).datum["m"])]
+
+    assert found() == [orjson.Fragment, orjson.Fragment]
+    decoder.look_into((), keys=False)
+    assert found() == [dict, dict]
+    decoder.look_into(as_json, keys=False)
+    assert found() == [orjson.Fragment, orjson.Fragment]
+
+
 SMALL = _schema("com.acme.Small", [("n", "int")])
 TIMED = _schema("com.acme.Timed", [("at", {"type": "long", "logicalType": "timestamp-millis"})])
 GUARDED = _schema("com.acme.Nulls", [("many", {"type": "array", "items": "null"})])
