@@ -113,6 +113,8 @@ class Exporter:
     @property
     def full(self) -> bool:
         """Whether enough is written to take a piece away."""
+        # The container file collects blocks itself. What is taken from
+        # it between two blocks is empty, which costs nothing.
         return self._file is not None or self._size >= _PIECE
 
     def take(self, *, last: bool = False) -> bytes:
@@ -180,6 +182,7 @@ def _csv(dead_letter: DeadLetterEntry, content: Content) -> list[str]:
 def _guarded(cell: Any) -> str:
     """Return a cell's text, with a quote in front where a spreadsheet would run it as a formula."""
     text = "" if cell is None else str(cell)
+    # Only texts: a negative number begins with "-" too, and is harmless.
     return f"'{text}" if isinstance(cell, str) and text.startswith(_FORMULA) else text
 
 
