@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from connector.codec.decoder import SchemaKey, frame
+from connector.codec.frames import SchemaKey, frame
 from connector.codec.registry import NotRegistered, Registry, RegistryTrouble
 from connector.codec.schemas import Schema, SchemaFault
 from connector.config.loader import KafkaSettings, RegistrySettings

@@ -11,7 +11,8 @@ from msgspec import structs
 
 from connector.clock import SystemClock
 from connector.codec import editing
-from connector.codec.decoder import Decoder, SchemaKey
+from connector.codec.decoder import Decoder
+from connector.codec.frames import SchemaKey
 from connector.codec.registry import NotRegistered
 from connector.codec.schemas import known_schemas, load_contracts, own_schemas
 from connector.config.loader import Loaded, Settings

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from connector.codec.decoder import Decoder, SchemaKey
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder, compile_write
+from connector.codec.frames import SchemaKey
 from connector.codec.schemas import Contracts, Schema, load_contracts, read_schema, without_logical_types
 from connector.errors import Refusal, SchemaUnavailable, StartupError
 from connector.records import DecodedKey, Event, Headers, LogicalType, LogicalValue, Record

@@ -13,14 +13,9 @@ from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from structlog.testing import capture_logs
 
-from connector.codec.decoder import (
-    SCHEMA_HEADER,
-    UNKNOWN_SECONDS,
-    Decoder,
-    SchemaKey,
-    Unreadable,
-)
+from connector.codec.decoder import UNKNOWN_SECONDS, Decoder, Unreadable
 from connector.codec.encoder import Encoder, compile_write
+from connector.codec.frames import SCHEMA_HEADER, SchemaKey
 from connector.codec.registry import MOST_QUESTIONS, Registry, RegistryTrouble, make_client
 from connector.codec.schemas import Contracts, load_contracts, read_schema
 from connector.config.loader import RegistrySettings
