@@ -66,6 +66,7 @@ def route_faults(settings: Settings, used: Mapping[str, str], folder: Path) -> l
     `used` is the vendor of each destination, also of those that are faulty themselves and so not in `settings`.
     """
     faults = tracing_faults(settings)
+    # None, and not an empty set, where they cannot be read: then no schema is called unknown because of it.
     schemas: dict[str, Any] | None = None
     try:
         schemas = known_schemas(schemas_of(settings, folder))
@@ -93,6 +94,7 @@ def _misspelt(settings: Settings, schemas: Mapping[str, Any]) -> list[ConfigFaul
     """Return the routes whose schema may be in the registry, but is nearly one of `schemas.files`."""
     if settings.schema_registry is None:
         return []  # then every schema is known, and the routes' own check says so
+    # `order_v2` is no misspelling of `order_v1`, but another version that may be in the registry.
     digits = str.maketrans("", "", "0123456789")
     return [
         ConfigFault(fault.path, f"{fault.message} `connector check --online` asks the registry too")
@@ -133,6 +135,7 @@ async def registry_schemas(settings: Settings) -> dict[str, Any] | None:
                 if topics.matches(subject.removesuffix("-value")) or any(name in subject for name in wanted)
             ]
             for subject in subjects[:MOST_SUBJECTS]:
+                # One schema that cannot be read hides no fault of the others.
                 with suppress(ConnectorError, SchemaFault):
                     found |= by_name([await registry.latest(subject)])
         finally:
@@ -157,6 +160,7 @@ async def check_online(loaded: Loaded) -> list[str]:
     try:
         async with TopicCheck(settings.kafka, clock=SystemClock()) as check:
             await check.wait(lambda _message: None, REACH_TIMEOUT)
+            # A check changes nothing, so it creates no topic, whatever `create_topics` says.
             await check.check(settings.kafka.topics, own_topics(settings), dry=True)
         faults.extend(await _group_faults(settings.kafka))
     except ConnectorError as error:
@@ -254,6 +258,8 @@ def open_registry(settings: RegistrySettings, reload: Callable[[], RegistrySetti
     def renew() -> Client | None:
         nonlocal current
         again = current[0] if reload is None else reload()
+        # A client is built only for a change: each has its own
+        # connections, and this is called after every failed request.
         found = again, _certificates(again)
         if found == current:
             return None

@@ -42,6 +42,7 @@ LOOK_SECONDS: Final = 5.0
 _FILE: Final = re.compile(r"\$\{file:([^}]+)\}")
 FIXED: Final = ("vendor", "order", "max_in_flight", "http", "traceparent", "results_topic")
 """Keys of a destination that need a restart: connections, lanes and producers are built with them."""
+# The chart leaves these out of its checksum too; a test compares both lists.
 LIVE: Final = ("log.level", "log.sample", "server.token", "server.hosts")
 
 
@@ -165,8 +166,11 @@ def _build(loaded: Loaded, start: Settings, *, only: str | None) -> _Built:
     found = {}
     for name in new.destinations:
         before, after = start.destinations.get(name), new.destinations[name]
+        # One that is new, gone or of another vendor needs a worker of its own, so it waits for a restart.
         if before is not None and before.vendor == after.vendor and only in (None, name):
             kept: dict[str, Any] = {key: getattr(before, key) for key in FIXED if key in type(before).model_fields}
+            # The rest of the destination applies, although one of its keys
+            # needs a restart: that key is reported as left.
             settings = after.model_copy(update=kept)
             found[name] = (settings, kinds[settings.vendor].build(settings))
     return _Built(routes, found)
@@ -203,6 +207,7 @@ def _is_live(path: str, start: Settings, new: Settings) -> bool:
         return _same_destinations(start, new)
     if section == "destinations":
         names = {**start.destinations, **new.destinations}
+        # A destination's name may contain dots: the longest that fits is the one.
         name = max((name for name in names if f"{rest}.".startswith(f"{name}.")), key=len, default="")
         keys = rest[len(name) + 1 :]
         before, after = start.destinations.get(name), new.destinations.get(name)
