@@ -306,5 +306,6 @@ class Destination:
     def _ended(self, holds: list[Hold]) -> None:
         if not holds:
             return
+        # Failures from before the hold say nothing about the time after it.
         self.evidence.answered()
         self.lanes.hurry(self.ports.clock.now())

@@ -57,6 +57,7 @@ class Exchange:
         """
         self.protocol = protocol
         self.reused = protocol.exchange is not None
+        # What the loop has delivered is known without a system call. The socket itself is asked as late as possible.
         if self.reused and protocol.has_surplus():
             raise StaleConnectionError
         if not has_body:
@@ -140,6 +141,8 @@ class WatchedProtocol(ResponseHandler):
             self.force_close()
         elif not exchange.answered and not _is_interim(data):
             exchange.answered = True
+            # "Written" means handed to the transport; a part may still wait
+            # in its buffer, and no vendor can have read that.
             exchange.early = not exchange.written or _has_unsent(self.transport)
 
 
@@ -214,6 +217,7 @@ def _is_readable(transport: asyncio.Transport) -> bool:
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         return True
+    # `poll` and not `select`, which takes no descriptor above 1,023.
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -145,6 +145,7 @@ class LibrdkafkaLog:
         """Log one line; `level` is one of `logging`'s."""
         line = (text % args) if args else text
         kind, now = line.partition(" ")[0], self._now()
+        # By its first word only: the rest of such a line names a broker and a count, and differs each time.
         if now < self._next.get(kind, now):
             return
         self._next[kind] = now + _QUIET_SECONDS
@@ -356,6 +357,7 @@ def construct(kind: Callable[..., T], config: Mapping[str, Any], **arguments: An
 
 def kafka_error(error: KafkaException) -> KafkaError:
     """Return the error inside an exception of confluent-kafka."""
+    # The binding raises some of its own errors with a plain text in place of an error of librdkafka.
     inner = error.args[0] if error.args else None
     return inner if isinstance(inner, KafkaError) else KafkaError(FAIL, str(error))
 
@@ -396,6 +398,7 @@ def _common(settings: KafkaSettings, others: frozenset[str]) -> dict[str, Any]:
 
 
 def _as_librdkafka(value: Property) -> Property:
+    # librdkafka takes "true", not Python's "True".
     return str(value).lower() if isinstance(value, bool) else value
 
 
@@ -403,6 +406,8 @@ def is_final(error: KafkaError) -> bool:
     """Whether waiting cannot help: a refused credential, or a certificate that does not verify."""
     text = error.str().lower()
     if error.code() in _REFUSALS:
+        # A token endpoint that is down is reported with the same code as
+        # a refusal; only the answers of RFC 6749 are final.
         return _TOKEN not in text or any(code in text for code in _NO_TOKEN)
     if error.code() == SSL:
         return "certificate" in text or "alert" in text

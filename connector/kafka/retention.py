@@ -35,6 +35,7 @@ class Retention(Admin):
             policy = (await asyncio.wrap_future(future))["cleanup.policy"].value or ""
         except (KafkaException, KeyError):
             return None
+        # Also "compact,delete": both policies apply then.
         if "compact" not in policy:
             return None
         return (
