@@ -20,9 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from math import isinf
 from typing import Any, Final, NamedTuple
 
-from connector.codec.schemas import named_types
+from connector.codec.schemas import RECORDS, named_types
 
-_RECORDS: Final = ("record", "error")
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|NaN|-?Infinity")
 _BITS: Final = {"int": 32, "long": 64}
@@ -79,7 +78,7 @@ class _Editor:
         kind = _kind(node)
         if kind == "union":
             return self._find_in_union(node, data, at, parts, text)
-        if kind in _RECORDS:
+        if kind in RECORDS:
             for field in node["fields"]:
                 if field["name"] == parts[0]:
                     return self.find(field["type"], data, at, parts[1:], text)
@@ -93,7 +92,7 @@ class _Editor:
     def _find_in_union(self, node: list[Any], data: bytes, at: int, parts: list[str], text: str) -> _Change:
         number, inner = _read_long(data, at)
         branch = self._of(node[number])
-        if _kind(branch) in (*_RECORDS, "map"):
+        if _kind(branch) in (*RECORDS, "map"):
             return self.find(branch, data, inner, parts, text)
         # A null may become a map of one entry, if the union has exactly one map: otherwise it is a guess.
         maps = [index for index, each in enumerate(node) if _kind(self._of(each)) == "map"]
@@ -165,7 +164,7 @@ class _Editor:
         elif kind == "union":
             number, inner = _read_long(data, at)
             end = self._skip(node[number], data, inner)
-        elif kind in _RECORDS:
+        elif kind in RECORDS:
             end = at
             for field in node["fields"]:
                 end = self._skip(field["type"], data, end)
@@ -224,7 +223,7 @@ class _Editor:
         kind = _kind(node)
         if kind == "union":
             return self._branch(node, value)
-        if kind in _RECORDS:
+        if kind in RECORDS:
             if not isinstance(value, dict) or value.keys() != {field["name"] for field in node["fields"]}:
                 raise ValueError
             return b"".join(self.encoded(field["type"], value[field["name"]]) for field in node["fields"])
@@ -419,6 +418,6 @@ _KINDS_OF: Final[dict[type, tuple[tuple[str, ...], ...]]] = {
     float: (("double",), ("float",)),
     str: (("string",), ("enum",), ("bytes",), ("fixed",)),
     list: (("array",),),
-    dict: (("map",), _RECORDS),
+    dict: (("map",), RECORDS),
 }
 """Which kinds of a union's branches a value of JSON may be, the first choice first."""

@@ -84,12 +84,10 @@ def to_headers(
 ) -> list[tuple[str, bytes | None]]:
     """Return the headers of the dead-letter record, with those of another tool's dialect if one is given.
 
-    `left_out` are the record's parts that do not fit (`value`, `headers`, …).
-
-    A replay that failed again keeps its block's origin, dedup id and number of replays; the rest of the block is
-    replaced. A block on any other record belongs to that record. Untrusted texts are cut: the message at
-    1 KiB, others at 256 bytes. So whatever a vendor answers, the block is under 3 KiB plus the names of topic, group
-    and destination.
+    `left_out` are the record's parts that do not fit (`value`, `headers`, …). A replay that failed again keeps its
+    block's origin, dedup id and number of replays; the rest of the block is replaced. A block on any other record
+    belongs to that record. Untrusted texts are cut: the message at 1 KiB, others at 256 bytes. So whatever a vendor
+    answers, the block is under 3 KiB plus the names of topic, group and destination.
     """
     record, first = dead_letter.record, dead_letter.first_attempt
     # Only in the replay topic is a block ours: on a live record it may be copied, and its ids belong to another event.

@@ -93,7 +93,6 @@ class Requests:
             if batch.first_attempt is None:
                 batch.first_attempt = wall
                 metrics.batch_closed.labels(self._name, batch.closed_by).inc()
-            # Built for each attempt, because a signature holds its time.
             request = vendor.request(batch.group, items, int(wall * 1000))
             if span is not None:
                 request = span.carried(request)

@@ -27,6 +27,7 @@ from connector import vendors
 from connector.clock import Clock
 from connector.codec.schemas import known_schemas, own_schemas
 from connector.config.loader import DestinationSettings, Loaded, Settings, secret_values
+from connector.delivery.transport import file_stamps
 from connector.errors import ConnectorError
 from connector.routing.compiler import passed_on, reads_keys
 from connector.routing.table import RouteTable
@@ -230,14 +231,5 @@ def stamps(path: Path) -> dict[str, tuple[int, int, int] | None]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    files = [path, *(path.absolute().parent / name for name in _FILE.findall(text))]
-    found: dict[str, tuple[int, int, int] | None] = {}
-    for file in files:
-        try:
-            status = file.stat()
-        except OSError:
-            found[str(file)] = None
-        else:
-            # Kubernetes renews a mounted file as another one behind a link, so the inode is part of it.
-            found[str(file)] = (status.st_mtime_ns, status.st_size, status.st_ino)
-    return found
+    files = [str(path), *(str(path.absolute().parent / name) for name in _FILE.findall(text))]
+    return dict(zip(files, file_stamps(files), strict=True))
