@@ -29,7 +29,7 @@ class Supervisor(Generic[T]):
     """The background tasks of one owner, each with what it is `about`.
 
     A task that raises is logged, and `on_failure` is called, which wakes the owner. The owner calls `check` in its own
-    loop: that raises the first of these exceptions there, and so ends the run. Cancelled tasks are no failures.
+    loop: that raises the first of these exceptions there, and so ends the run. A cancelled task is not a failure.
     """
 
     def __init__(self, on_failure: Callable[[], None] = lambda: None) -> None:

@@ -41,7 +41,7 @@ def erase(  # noqa: PLR0913 -- each option is one of the command line
         bool, typer.Option("--all", help="All dead letters. Needed without ids and filters.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Erase although unresolved dead letters that do not match go too.")
+        bool, typer.Option("--force", help="Erase even if unresolved dead letters that do not match are erased too.")
     ] = False,
     dry_run: DryRun = False,
     yes: Yes = False,

@@ -264,7 +264,7 @@ class Decoder:
         return read
 
     def peek(self, record: Record) -> str | None:
-        """Return the full name of a record's schema without decoding, None if it is not known or there is none."""
+        """Return the full name of a record's schema without decoding; None if it is unknown or has no name."""
         try:
             key, start = frame(record, self._plain)
             found = self._answer(key)

@@ -226,7 +226,7 @@ def _count(moment: datetime, per_second: int) -> int:
 
 
 def _decimal(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -> Any:
-    """Return a decimal's digits as bytes; a text that is no number is taken as Avro's JSON writes the bytes."""
+    """Return a decimal's digits as bytes; a text that is not a number is taken as Avro's JSON writes the bytes."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
         return value
     try:

@@ -319,7 +319,7 @@ def load_contracts() -> Contracts:
 def own_schemas(loaded: Loaded) -> list[Schema]:
     """Return the schemas in the files that `schemas.files` names.
 
-    Raises `ConfigurationError` for a pattern that matches no file, `StartupError` for a file that is no schema.
+    Raises `ConfigurationError` for a pattern that matches no file, `StartupError` for a file that is not a schema.
     """
     return schemas_of(loaded.settings, loaded.folder)
 
@@ -366,7 +366,7 @@ def load_schema_files(paths: Iterable[Path]) -> list[Schema]:
     texts = {}
     for path in paths:
         try:
-            # Editors on Windows put a byte order mark in front, which is no JSON.
+            # Editors on Windows put a byte order mark in front, which is not JSON.
             texts[str(path)] = path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise StartupError(f"schemas.files: {path} cannot be read: {error}") from None

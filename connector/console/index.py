@@ -359,7 +359,7 @@ class DeadLetterIndex:
         return bisect_left(self._order, -time, key=lambda row: -self._columns.failed[row])
 
     def _compact(self) -> None:
-        """Keep as many dead letters as there is room for: unresolved before resolved, then the newest."""
+        """Keep as many dead letters as there is room for: unresolved ones first, and of these the newest."""
         old = self._columns
         room = self._limit
         if old.size > MOST_BYTES:

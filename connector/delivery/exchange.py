@@ -62,7 +62,7 @@ class Exchange:
             raise StaleConnectionError
         if not has_body:
             self.check()
-        # On a new connection the server spoke first: whatever it said, it is no answer to this request.
+        # On a new connection the server spoke first: whatever it sent is not an answer to this request.
         self.early = self.answered = protocol.has_spoken_first()
         protocol.exchange = self
         self.written = not has_body

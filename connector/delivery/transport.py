@@ -46,7 +46,7 @@ _HEADERS: Final = {"User-Agent": "connector", "Accept-Encoding": "gzip, deflate"
 
 
 class _BrokenError(Exception):
-    """Carries a broken connection past aiohttp's own retry of what is no POST, which looks for its own errors only."""
+    """Carries a broken connection past aiohttp's own retry, which repeats a GET on its own errors only."""
 
     def __init__(self, error: aiohttp.ClientConnectionError) -> None:
         super().__init__()

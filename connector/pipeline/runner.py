@@ -319,7 +319,7 @@ class Runner:
             self._trackers[partition].reach(offset)
         if now - self._committed_at >= self._timing.commit_interval:
             await self._commit(list(self._trackers))
-            # It may have shown that partitions were added, which no rebalance of this member's tells.
+            # It may have shown that partitions were added, which this member's rebalances do not report.
             self._on_assignment(self.assigned)
 
     async def _pause_and_resume(self) -> str:
@@ -365,7 +365,7 @@ class Runner:
                 topic=partition[0],
                 partition=partition[1],
                 records=self._trackers[partition].set_aside,
-                message="a storm has set aside as much of this partition as can be kept track of; its intake pauses",
+                message="storms have set aside all records of this partition that can be tracked; its intake pauses",
             )
         self._logged_full = full
 

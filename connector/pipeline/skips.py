@@ -233,7 +233,8 @@ def _result(
         message = f"{name} is in a request; it becomes a dead letter if the answer says that it was not accepted"
     else:
         message = f"{name} is set aside{of}; its dead letter waits for Kafka"
-    return SkipResult("pending", f"{message}. A restart or a rebalance before that forgets this: then skip it again")
+    message = f"{message}. A restart or a rebalance before then cancels this; in that case skip it again"
+    return SkipResult("pending", message)
 
 
 def _is_left(tracker: PartitionTracker, offset: int, bits: int) -> bool:

@@ -76,7 +76,7 @@ def route_faults(settings: Settings, used: Mapping[str, str], folder: Path) -> l
         faults.append(ConfigFault("", str(error)))
     if schemas is not None:
         faults += [
-            ConfigFault(f"schemas.plain.{topic}", f"no known schema is {name}; add its file to schemas.files")
+            ConfigFault(f"schemas.plain.{topic}", f"unknown schema {name}; add its file to schemas.files")
             for topic, name in settings.schemas.plain.items()
             if name not in schemas
         ]
@@ -218,7 +218,7 @@ async def check_topics(loaded: Loaded, *, create: bool, partitions: int | None) 
 async def probe(name: str, settings: DestinationSettings, kinds: Mapping[str, VendorKind]) -> str | None:
     """Return why a destination cannot be used; None where all is well, or its vendor has nothing that may be asked.
 
-    The vendor's own verdict tells a refused credential. Any other 2xx is good: what its body holds is not documented.
+    The vendor's own verdict shows a refused credential. Any other 2xx is good: what its body holds is not documented.
     """
     vendor = kinds[settings.vendor].build(settings)
     if not isinstance(vendor, Probed):

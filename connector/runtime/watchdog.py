@@ -234,5 +234,5 @@ def _patience(worker: Worker) -> float:
     """Return for how many seconds the settings allow a destination to make no visible progress."""
     settings = worker.destination.settings
     allowed = settings.timeout + settings.retry.max + settings.batch.linger + STILL_SECONDS
-    # A batch whose dead letters Kafka has not taken has no request and is no fault of the destination.
+    # A batch whose dead letters Kafka has not taken has no request, and the destination is not at fault.
     return allowed + KAFKA_SECONDS if worker.settling else allowed

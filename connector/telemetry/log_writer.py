@@ -81,7 +81,7 @@ class LogWriter:
             elif self._stream is not None:
                 self._stream.write(text)
         except (OSError, ValueError):
-            # A broken pipe, a full disk, a closed stream: logging is no reason to stop delivering.
+            # A broken pipe, a full disk, a closed stream: a log that cannot be written must not stop deliveries.
             return
 
 

@@ -43,7 +43,7 @@ def kinds(others: Iterable[EntryPoint] | None = None) -> dict[str, VendorKind]:
         if not isinstance(kind, VendorKind):
             faults.append(ConfigFault(path, f"{point.value} is a {type(kind).__name__}; it must be a VendorKind"))
         elif kind.name in found:
-            faults.append(ConfigFault(path, f"there is already a vendor {kind.name}; uninstall one of the two"))
+            faults.append(ConfigFault(path, f"there are two vendors named {kind.name}; uninstall one of them"))
         else:
             found[kind.name] = kind
     if faults:

@@ -74,7 +74,7 @@ def json_value(response: Response, *encodings: str) -> Any:
 
 
 def _encodings(response: Response, encodings: tuple[str, ...]) -> list[str]:
-    """Return the encodings to try; one that Python knows but that is no text encoding is left out."""
+    """Return the encodings to try; one that Python knows but that does not encode text is left out."""
     declared = _CHARSET.search(response.headers.get("content-type") or "")
     found = [declared[1]] if declared is not None else []
     if response.body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -193,7 +193,7 @@ def verdict_of_status(
 def verdict_of_unknown_body(response: Response, log_text: LogText) -> Verdict:
     """Return the verdict of an answer whose body is not of the vendor's documented form, after `verdict_of_status`.
 
-    A 2xx is no success then: proxies answer 200 with a page of their own. A missing address or method is the
+    A 2xx is not success then: proxies answer 200 with a page of their own. A missing address or method is the
     configuration's fault. Any other 4xx may be a record's fault: no document says so, and only evidence can tell.
     """
     status, rid = response.status, request_id(response.headers)

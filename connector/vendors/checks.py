@@ -121,7 +121,7 @@ def scalar(value: object) -> str | int | float | bool | None:
 
 
 def scalar_or_same(value: Any) -> Any:
-    """Return a value as `scalar` does; unchanged where it is no scalar, for a rule to refuse."""
+    """Return a value as `scalar` does; unchanged if it is not a scalar, for a rule to refuse."""
     try:
         return value if type(value) is str else scalar(value)
     except ValueError:
@@ -138,7 +138,7 @@ def _exact_number(value: Decimal) -> int | float:
         # By the digits that JSON will show: 0.1 passes, although no double is exactly 0.1.
         if Decimal(repr(number)) == value:
             return number
-    raise ValueError("a decimal that no JSON number holds exactly")
+    raise ValueError("a decimal that a JSON number cannot represent exactly")
 
 
 def json_bytes(vendor: str, value: Any) -> bytes:

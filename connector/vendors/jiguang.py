@@ -278,7 +278,7 @@ class Jiguang:
         )
 
     def _checked_time(self, itime: Any, now: int) -> Any:
-        """Return a time as it is sent. Refuses what is no time, and a time too old or too far ahead."""
+        """Return a time as it is sent. Refuses anything but a time, and a time too old or too far ahead."""
         if type(itime) is datetime and itime.tzinfo is not None:
             itime = epoch_millis(itime)
         if type(itime) is not int or not _is_long(itime):
@@ -300,7 +300,7 @@ class Jiguang:
         answer = json_value(response, "gb18030")
         fields = answer if isinstance(answer, dict) else {}
         code = code_number(fields.get("code"))
-        # The vendor answers faults with 200 too, so the status alone is no success; a 5xx with code 0 is none either.
+        # The vendor answers faults with 200 too, so the status alone is not success; nor is a 5xx with code 0.
         if code == 0 and 200 <= response.status < 300:
             self._empty_answers = 0
             return Accepted(request_id=request_id(response.headers))

@@ -200,7 +200,7 @@ def _figures_by_subject(answer: Any, group: Hashable) -> Mapping[Any, Any] | Non
 
 
 def _entries_by_msg_id(answer: Any) -> dict[int | None, Any] | None:
-    """Return the entries of a list by msg_id, which the vendor sends as a string; None where it is no such list.
+    """Return the entries of a list by msg_id, which the vendor sends as a string; None for anything else.
 
     An entry without a readable msg_id spoils only itself, unless the list has no other.
     """

@@ -214,7 +214,7 @@ class QuickAudience:
         return Request("POST", f"{self._url}?{text}", headers, body)
 
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
-        """Return what the answer means. `success` true with `data` false is no acceptance."""
+        """Return what the answer means. `success` true with `data` false is not an acceptance."""
         log_text, answer = self._log_text, json_value(response, "gb18030")
         fields = answer if isinstance(answer, dict) else {}
         rid = log_text(fields.get("traceId")) or request_id(response.headers)
