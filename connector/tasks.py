@@ -1,4 +1,4 @@
-"""Background tasks, none of which dies unseen.
+"""Background tasks whose failures are never silent.
 
 asyncio keeps the exception of a task for the code that awaits it. If a task is only started, no code sees it: its
 work stops and nothing shows why. So a task that is not awaited at once has a `Supervisor`, which ends the run, or is

@@ -48,7 +48,7 @@ def erase(  # noqa: PLR0913 -- each option is one of the command line
 ) -> None:
     """Delete dead letters from Kafka for good, such as a person's data; resolved ones and copies too.
 
-    Kafka deletes everything in front of an offset of a partition, so whatever is older in the same partition goes too.
+    Kafka deletes everything in front of an offset of a partition, so older ones in the same partition are deleted too.
     """
     from connector.operations.erase import Eraser
 

@@ -87,7 +87,7 @@ class RecordSource(Protocol):
         ...
 
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
-        """Commit offsets with their metadata; return what went wrong, by partition, a `FinalFault` if it stays so."""
+        """Commit offsets and metadata; return faults by partition: a `FinalFault` if committing again cannot help."""
         ...
 
     async def pause(self, partitions: Sequence[TopicPartition]) -> None:
