@@ -226,6 +226,7 @@ class _Reader:
 
     def settings(self, tree: dict[str, Any]) -> Settings | None:
         """Return the settings of the whole file; None where `kafka` is faulty, which all others depend on."""
+        # Destinations first: the vendor decides which model reads one, so they cannot be read as a part of the whole.
         raw = self._destinations(tree)
         read = {name: self.destination(name, body) for name, body in raw.items()}
         good = {name: settings for name, settings in read.items() if settings is not None}
@@ -248,6 +249,7 @@ class _Reader:
         self.faults.extend(check_poll_interval(settings))
         self.faults.extend(check_routes(settings, raw, {name: each.vendor for name, each in good.items()}))
         if self.further is not None:
+            # A value that has a fault is not judged again by a check that relies on it.
             reported = {fault.path for fault in self.faults}
             found = self.further(settings, _vendors(raw), self.resolver.folder)
             self.faults.extend(fault for fault in found if fault.path not in reported)
@@ -359,6 +361,7 @@ def _readable(routes: list[Any]) -> list[Any]:
                 place[part] = dict(place[part])
                 place = place[part]
             place.pop(parts[-1], None)
+        # Kept as an empty route, so that the index of each later route is that of the file.
         kept.append(whole if not _faulty(whole) else {"to": []})
     return kept
 

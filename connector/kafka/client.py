@@ -26,6 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
     ClusterMetadata,
 )
 
+from connector.config.checks import START_ALIASES
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
 from connector.records import NO_TIMESTAMP, UNREADABLE_HEADERS, Record
@@ -63,14 +64,6 @@ _FETCH_SHARE: Final = 24
 """A fetch asks for this part of the queue: 64 KiB of 1.5 MiB (measured, see docs/delivery.md)."""
 _LEAST_MESSAGE: Final = 1000
 _RESET: Final = "auto.offset.reset"
-_ALIASES: Final = {
-    "earliest": "earliest",
-    "smallest": "earliest",
-    "beginning": "earliest",
-    "latest": "latest",
-    "largest": "latest",
-    "end": "latest",
-}
 
 _CONSUMER_ONLY: Final = frozenset(
     {
@@ -275,10 +268,10 @@ def start_of(settings: KafkaSettings) -> str | int:
     if settings.start is not None:
         return settings.start
     reset = str(settings.client.get(_RESET, "earliest"))
-    if reset not in _ALIASES:
-        allowed = ", ".join(sorted(_ALIASES))
+    if reset not in START_ALIASES:
+        allowed = ", ".join(sorted(START_ALIASES))
         raise StartupError(f"kafka.client.{_RESET}: {reset!r} is not allowed; use {allowed}, or set kafka.start")
-    return _ALIASES[reset]
+    return START_ALIASES[reset]
 
 
 def is_incremental(client: Mapping[str, Any]) -> bool:
