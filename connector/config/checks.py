@@ -282,7 +282,6 @@ def _route_fields(
     path: str, route: RouteSettings, known: set[str], vendors: Mapping[str, str]
 ) -> Iterator[ConfigFault]:
     """Yield the mappings of vendors that the route does not deliver to."""
-    # A destination with faults of its own has no vendor here; what it would allow is not known.
     if not all(name in vendors for name in route.to if name in known):
         return
     reached = {vendors[name] for name in route.to if name in vendors}

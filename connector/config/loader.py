@@ -249,7 +249,6 @@ class _Reader:
         self.faults.extend(check_poll_interval(settings))
         self.faults.extend(check_routes(settings, raw, {name: each.vendor for name, each in good.items()}))
         if self.further is not None:
-            # A value that has a fault is not judged again by a check that relies on it.
             reported = {fault.path for fault in self.faults}
             found = self.further(settings, _vendors(raw), self.resolver.folder)
             self.faults.extend(fault for fault in found if fault.path not in reported)

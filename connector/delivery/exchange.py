@@ -57,12 +57,11 @@ class Exchange:
         """
         self.protocol = protocol
         self.reused = protocol.exchange is not None
-        # What the loop has delivered is known without a system call. The socket itself is asked as late as possible.
         if self.reused and protocol.has_surplus():
             raise StaleConnectionError
         if not has_body:
             self.check()
-        # On a new connection the server spoke first: whatever it sent is not an answer to this request.
+        # On a new connection the server spoke first: whatever it said, it is no answer to this request.
         self.early = self.answered = protocol.has_spoken_first()
         protocol.exchange = self
         self.written = not has_body
@@ -141,8 +140,6 @@ class WatchedProtocol(ResponseHandler):
             self.force_close()
         elif not exchange.answered and not _is_interim(data):
             exchange.answered = True
-            # "Written" means handed to the transport; a part may still wait
-            # in its buffer, and no vendor can have read that.
             exchange.early = not exchange.written or _has_unsent(self.transport)
 
 
@@ -217,7 +214,6 @@ def _is_readable(transport: asyncio.Transport) -> bool:
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         return True
-    # `poll` and not `select`, which takes no descriptor above 1,023.
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
     return bool(poll.poll(0))

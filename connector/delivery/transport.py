@@ -46,7 +46,7 @@ _HEADERS: Final = {"User-Agent": "connector", "Accept-Encoding": "gzip, deflate"
 
 
 class _BrokenError(Exception):
-    """Carries a broken connection past aiohttp's own retry, which repeats a GET on its own errors only."""
+    """Carries a broken connection past aiohttp's own retry of what is no POST, which looks for its own errors only."""
 
     def __init__(self, error: aiohttp.ClientConnectionError) -> None:
         super().__init__()
@@ -148,7 +148,6 @@ class HttpTransport:
             return
         log.info("destination.certificates_renewed", destination=self._name)
         session, self._session = self._session, None
-        # With requests under way it is closed by the last of them (`_exchange`).
         if session is not None and not self._in_use.get(session):
             await session.close()
 
@@ -225,12 +224,9 @@ class HttpTransport:
             connector=WatchedConnector(limit=self._max_in_flight, ssl=self._tls),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
             headers=_HEADERS,
-            # aiohttp would name a type for every body; each vendor sets its own, and a GET has none.
             skip_auto_headers=("Content-Type",),
-            # A cookie of one answer must not go out with the next request: each stands for itself.
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=self._proxy,
-            # A proxy comes from the configuration only, never from HTTP_PROXY or .netrc.
             trust_env=False,
             request_class=WatchedRequest,
             # aiohttp takes a truncated gzip body for a whole one.

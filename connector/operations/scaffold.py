@@ -78,7 +78,7 @@ _TYPES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class Leaf(NamedTuple):
-    """A field of the schema that is not a record: its path, its kind (a logical type's where it has one)."""
+    """A field of the schema that is no record: its path, its kind (a logical type's where it has one)."""
 
     path: str
     kind: str

@@ -262,7 +262,6 @@ class Storms:
         for reason in list(self._storms):
             storm = self._end(reason)
             self._guard.open(reason)
-            # The one that is being probed goes too; its answer decides it like any other.
             released += len(storm.aside) + (storm.probing is not None)
         if released:
             log.warning("storm.released", **self._scope, records=released)

@@ -66,7 +66,6 @@ def route_faults(settings: Settings, used: Mapping[str, str], folder: Path) -> l
     `used` is the vendor of each destination, also of those that are faulty themselves and so not in `settings`.
     """
     faults = tracing_faults(settings)
-    # None, and not an empty set, where they cannot be read: then no schema is called unknown because of it.
     schemas: dict[str, Any] | None = None
     try:
         schemas = known_schemas(schemas_of(settings, folder))

@@ -129,8 +129,6 @@ class Member:
             condition = worker.condition()
             if condition.cause is not None:
                 reasons.append(f"destination {name} is {condition.state}: {condition.cause}")
-        # A hold does not fail it. A member that is not ready is taken out of its service, and a
-        # vendor's outage would then hide every member from the console and from probes.
         return Check(ok=self._waiting is None and None not in troubles and is_joined, reasons=reasons)
 
     def _has_partitions(self) -> bool:

@@ -122,7 +122,6 @@ CODES: Final[Mapping[str, CodeMeaning]] = {
 """The document's status codes, each with its meaning and solution."""
 
 _CUSTOM_EVENT_ONLY: Final = ("customEventName", "customEventParams")
-# The document's own range for eventTimestamp, in seconds: a timestamp outside of it would break the whole batch.
 _TIMESTAMPS: Final = range(946_674_000, 4_294_967_296)
 
 _REQUEST_ERRORS: Final = frozenset({"empty post data", "bad json", "bad api version"})
@@ -177,8 +176,6 @@ class MyTracker:
         fields, method = event.fields, str(self.group(event))
         superfluous = self._superfluous(fields, method)
         datum: dict[str, Any] = {}
-        # `method` is in neither table: it is part of the URL. The
-        # document has no null, so such parameters are left out.
         for name, value in fields.items():
             if value is None or name in superfluous:
                 continue
