@@ -20,6 +20,7 @@ from typing import Final, Literal
 State = Literal["open", "replayed", "discarded"]
 
 STATES: Final[tuple[State, ...]] = ("open", "replayed", "discarded")
+# A power of two: then `value & last` is the remainder, and doubling keeps it so.
 _FIRST_SIZE: Final = 1 << 10
 _MASK: Final = (1 << 64) - 1
 
@@ -70,6 +71,7 @@ class States:
 
     def note(self, identity: str, partition: int, offset: int) -> tuple[int, bool]:
         """Note a copy; return its row, and whether this record now stands for the dead letter."""
+        # Keyed differently in each process, so no producer can write ids that collide.
         value = hash(identity) & _MASK
         slot = self._slot(value)
         row = self._table[slot] - 1
@@ -91,10 +93,12 @@ class States:
             return None
         others = self._others.get(row, {})
         if partition in others:
+            # One copy less. The record that stands for the dead letter is in another partition and stays open.
             del others[partition]
         elif self._states[row] or partition != self._partitions[row]:
             return None
         elif others:
+            # Its own copy is closed, but another partition has one: from now on that copy stands for the dead letter.
             self._partitions[row], self._offsets[row] = others.popitem()
         else:
             self._states[row] = STATES.index(kind)
@@ -105,6 +109,8 @@ class States:
     def _slot(self, value: int) -> int:
         """Return the slot of a hash, or the free one where it would be."""
         table, hashes, last = self._table, self._hashes, len(self._table) - 1
+        # Linear probing. Hashes are compared and not ids, because ids are not
+        # kept: 36 characters each would double the size of a row.
         slot = value & last
         while (entry := table[slot]) and hashes[entry - 1] != value:
             slot = (slot + 1) & last
@@ -118,6 +124,7 @@ class States:
         self._offsets.append(offset)
         self._states.append(0)
         if (row + 1) * 3 > len(self._table) * 2:
+            # Zeros of 4 bytes for twice as many slots.
             self._table = array("I", bytes(8 * len(self._table)))
             for number, each in enumerate(self._hashes):
                 self._table[self._slot(each)] = number + 1

@@ -22,6 +22,7 @@ FIXED_CHARGE: Final = 768
 
 def charge_of(record: Record, body: bytes = b"") -> int:
     """Return the bytes that holding a record is charged with, and the body of its item where it has one."""
+    # The value is kept too, in addition to the bytes that are sent: it may become a dead letter.
     charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(body)
     return charge + headers_charge(record.headers) if record.headers else charge
 
@@ -140,6 +141,7 @@ class Batch:
 
     def part(self, deliveries: Sequence[Delivery]) -> Batch:
         """Return a batch of some of the deliveries, with the history of this one."""
+        # `due` is not among them: a part is a new question to the vendor, and goes as soon as there is a slot.
         part = Batch(self.group, list(deliveries), self.closed_by)
         part.attempts = self.attempts
         part.failures = self.failures

@@ -280,7 +280,7 @@ def _entries(entries: tuple[tuple[str, Getter], ...], event: Event, record: Reco
 def _key(event: Event, record: Record) -> Any:
     if event.key is not None:
         return _key_datum(event.key)
-    # Serializers of numbers write zero bytes, which are UTF-8 too: such a key is no text.
+    # Serializers of numbers write zero bytes, which are UTF-8 too: such a key is not text.
     if record.key is not None and b"\0" in record.key:
         raise Unfit("key", "the key is not text: it has zero bytes, and it names no schema")
     return None if record.key is None else _decoded(record.key, "key", "the key")

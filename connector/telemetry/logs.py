@@ -72,6 +72,7 @@ class LogSample:
 
     def takes(self, topic: str, partition: int, offset: int) -> bool:
         """Whether to follow this record; every process answers the same."""
+        # By place and not at random, so that a record is followed in every step, and by its next owner too.
         return zlib.crc32(b"%d/%d/%b" % (offset, partition, topic.encode())) % self.every == 0
 
     def takes_next(self) -> bool:
@@ -131,11 +132,13 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*shared, _tell, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=lambda *_: logging.getLogger(_OURS),
+        # Modules take their loggers when they are imported, before logging is configured.
         cache_logger_on_first_use=False,
     )
     handler = _Handler(_state.writer)
     handler.setFormatter(formatter)
     root = logging.getLogger()
+    # In place of any others: a library that adds its own would write secrets past the redaction.
     root.handlers[:] = [handler]
     logging.captureWarnings(capture=True)
     sample.every = choice.sample
