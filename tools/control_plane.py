@@ -1,4 +1,7 @@
-"""A real Kubernetes control plane for tests: etcd, API server, controllers and scheduler, on 127.0.0.1."""
+"""A real Kubernetes control plane for tests: etcd, API server and controllers, on 127.0.0.1.
+
+There is no scheduler: the pods that `tools.kubelet` runs are put on the only node by it.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,6 @@ from tools.servers import START_SECONDS, TOOLS, Process, ServerError, free_ports
 
 PROGRAM: Final = TOOLS / "bin" / "kubernetes"
 NODE: Final = "node"
-_CONTROLLERS: Final = (
-    "deployment-controller",
-    "disruption-controller",
-    "garbage-collector-controller",
-    "job-controller",
-    "namespace-controller",
-    "replicaset-controller",
-    "serviceaccount-controller",
-    "statefulset-controller",
-)
 _MERGE: Final = "application/merge-patch+json"
 
 Object = dict[str, Any]
@@ -75,7 +68,7 @@ class Api:
 
 
 class ControlPlane:
-    """The control plane, and one node for every pod. `kubeconfig` is for clients such as Helm."""
+    """The control plane, and one node. `kubeconfig` is for clients such as Helm."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,12 +80,10 @@ class ControlPlane:
         self.kubeconfig.write_text(yaml.safe_dump(_kubeconfig(port, token)), encoding="utf-8")
         (folder / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n", encoding="utf-8")
         client = f"http://127.0.0.1:{store}"
-        own = ("--kubeconfig", str(self.kubeconfig), "--leader-elect=false", "--secure-port=0")
         parts = {
             "etcd": [str(folder / "etcd"), client, f"http://127.0.0.1:{peer}"],
             "apiserver": [f"--etcd-servers={client}", f"--secure-port={port}", *_api_server(folder)],
-            "controllers": [*own, f"--controllers={','.join(_CONTROLLERS)}"],
-            "scheduler": [*own],
+            "controllers": [str(self.kubeconfig)],
         }
         self._parts = {name: Process(name, [str(PROGRAM), name, *given], folder) for name, given in parts.items()}
 
@@ -104,8 +95,7 @@ class ControlPlane:
         self._parts["apiserver"].launch()
         self._parts["apiserver"].wait_until(self._ready, "it was not ready")
         self._parts["controllers"].launch()
-        self._parts["scheduler"].launch()
-        self._add_node()
+        self.api.call("POST", "/api/v1/nodes", {"metadata": {"name": NODE}})
 
     def stop(self) -> None:
         """Kill all parts. Their data are not needed any more."""
@@ -128,14 +118,6 @@ class ControlPlane:
         except (OSError, http.client.HTTPException, ApiError):
             return False
         return True
-
-    def _add_node(self) -> None:
-        self.api.call("POST", "/api/v1/nodes", {"metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}}})
-        room = {"cpu": "64", "memory": "64Gi", "pods": "500"}
-        status = {"capacity": room, "allocatable": room, "conditions": [{"type": "Ready", "status": "True"}]}
-        self.api.call("PATCH", f"/api/v1/nodes/{NODE}/status", {"status": status})
-        # A new node is marked as not ready until the controller of nodes, which does not run here, sees its kubelet.
-        self.api.call("PATCH", f"/api/v1/nodes/{NODE}", {"spec": {"taints": None}})
 
 
 def _api_server(folder: Path) -> list[str]:

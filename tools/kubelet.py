@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from tools.control_plane import Api, ApiError, Object
+from tools.control_plane import NODE, Api, ApiError, Object
 from tools.servers import ROOT
 
 _TICK_SECONDS: Final = 0.25
@@ -95,7 +95,7 @@ class Kubelet:
         sync = time.monotonic() - self._synced > _SYNC_SECONDS
         for uid, manifest in seen.items():
             ended = manifest.get("status", {}).get("phase") in ("Succeeded", "Failed")
-            if uid not in self._pods and manifest["spec"].get("nodeName") and not ended:
+            if uid not in self._pods and not ended:
                 self._pods[uid] = self._start(manifest)
             elif uid in self._pods and sync and "deletionTimestamp" not in manifest["metadata"]:
                 self._write_files(manifest["spec"], self._pods[uid].folder)
@@ -109,6 +109,9 @@ class Kubelet:
 
     def _start(self, manifest: Object) -> _Pod:
         name, spec = manifest["metadata"]["name"], manifest["spec"]
+        if "nodeName" not in spec:
+            body = {"metadata": {"name": name}, "target": {"kind": "Node", "name": NODE}}
+            self._api.call("POST", f"{self._path}/pods/{name}/binding", body)
         folder = self._folder / manifest["metadata"]["uid"]
         self._write_files(spec, folder)
         address = next(self._addresses)

@@ -7,7 +7,7 @@ wanted=$(cat tools/kubernetes/main.go tools/kubernetes/go.mod tools/kubernetes/g
 [ "$(cat "$bin/kubernetes.stamp" 2> /dev/null)" != "$wanted" ] || exit 0
 command -v go > /dev/null || { echo "tools: Go is not installed; Kubernetes is not built" >&2; exit 1; }
 mkdir -p "$bin"
-echo "tools: building Kubernetes (half an hour on two cores, once; 3 GB in Go's cache)"
+echo "tools: building Kubernetes (20 minutes on two cores, once; 3 GB in Go's cache)"
 cd tools/kubernetes
 # One package at a time: the largest needs 2 GB.
 go build -p 1 -trimpath -ldflags "-s -w" -o "$bin/kubernetes" . > "$bin/kubernetes.log" 2>&1 \
