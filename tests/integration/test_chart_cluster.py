@@ -8,13 +8,14 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
-from tests.e2e.chart import CHART, CRDS, CUSTOM, custom_schemas, pods, render, tool
+from tests.e2e.chart import CHART, CRDS, CUSTOM, custom_schemas, of_kind, pods, render, tool
 from tests.integration.job import DESTINATION, Job, Vendor, wait_for
 from tests.integration.load import Load
 from tools.control_plane import PROGRAM, ApiError, ControlPlane, Object
@@ -88,19 +89,19 @@ class Release:
         found = self.call("GET", f"{self.core}/pods?labelSelector=app.kubernetes.io/component={NAME}")["items"]
         return {pod["metadata"]["name"]: pod for pod in found if "deletionTimestamp" not in pod["metadata"]}
 
-    def ready(self, count: int) -> set[str]:
-        """Wait until so many members are there, all of them ready, and return their names."""
+    def ready(self, count: int) -> dict[str, str]:
+        """Wait until so many members are there, all of them ready, and return their pods' names by uid."""
 
-        def names() -> set[str] | None:
+        def names() -> dict[str, str] | None:
             found = self.members()
-            ready = {name for name, pod in found.items() if pod["status"]["phase"] == "Running" and _is_ready(pod)}
+            ready = {pod["metadata"]["uid"]: name for name, pod in found.items() if _is_ready(pod)}
             return ready if len(found) == len(ready) == count else None
 
         return wait_for(names, f"{count} ready members", 120)
 
-    def scale(self, count: int) -> set[str]:
+    def scale(self, kind: str, count: int) -> dict[str, str]:
         """Scale the members and wait until they are ready."""
-        self.call("PATCH", f"{self.path}/deployments/{NAME}/scale", {"spec": {"replicas": count}})
+        self.call("PATCH", f"{self.path}/{kind}/{NAME}/scale", {"spec": {"replicas": count}})
         return self.ready(count)
 
     def evict(self, pod: str) -> bool:
@@ -131,7 +132,7 @@ def _running(plane: ControlPlane, release: Release, folder: Path) -> Iterator[Ku
     with Kubelet(plane.api, release.core.rpartition("/")[2], folder / "kubelet") as kubelet:
         yield kubelet
         release.helm("uninstall", "--wait", "--timeout", "90s")
-    assert kubelet.exits
+    assert kubelet.exits, kubelet.failures
     assert [each for each in kubelet.exits if each.code or each.killed] == []
 
 
@@ -150,14 +151,15 @@ def _values(job: Job, vendor: Vendor, release: Release) -> Object:
     return {"config": config, "env": [address], "replicaCount": 2, "partitions": 6, "topicsJob": {"enabled": True}}
 
 
+@pytest.mark.parametrize("kind", ["deployments", "statefulsets"])
 def test_release_changes_lose_and_repeat_nothing(
-    plane: ControlPlane, release: Release, job: Job, vendor: Vendor, tmp_path: Path
+    plane: ControlPlane, release: Release, job: Job, vendor: Vendor, tmp_path: Path, kind: str
 ) -> None:
     """Under load: install, `helm test`, upgrade, rollback, scale and eviction; each event arrives once.
 
     Kills: a stop that lets go of requests which the vendor accepts.
     """
-    values = _values(job, vendor, release)
+    values = {**_values(job, vendor, release), "staticMembership": kind == "statefulsets"}
     with _running(plane, release, tmp_path) as kubelet, Load(job, RATE) as load:
         release.apply("install", values)
         first = release.ready(2)
@@ -167,30 +169,34 @@ def test_release_changes_lose_and_repeat_nothing(
         changed["config"]["destinations"][DESTINATION]["max_in_flight"] = 2
         release.apply("upgrade", changed)
         second = release.ready(2)
-        assert not first & second, "what needs a restart rolls the pods"
+        assert not first.keys() & second.keys(), "what needs a restart replaces the pods"
 
         release.succeed("rollback", "1", "--wait", "--timeout", "120s")
         third = release.ready(2)
-        assert not second & third
+        assert not second.keys() & third.keys()
 
         reloaded = copy.deepcopy(values)
         reloaded["config"]["destinations"][DESTINATION]["requests_per_second"] = 900
         release.apply("upgrade", reloaded)
         assert release.ready(2) == third, "what a reload applies restarts no pod"
-        for name in third:
-            wait_for(lambda pod=name: "config.reloaded" in kubelet.log(pod), f"a reload by {name}")  # type: ignore[misc]
+        for name in third.values():
+            wait_for(partial(_has_reloaded, kubelet, name), f"a reload by {name}")
 
-        assert release.scale(3) > third
-        left, other = sorted(release.scale(2))
-        assert wait_for(lambda: release.evict(left), "the disruption budget's count of ready pods")
+        assert release.scale(kind, 3).keys() > third.keys()
+        left, other = release.scale(kind, 2).values()
+        wait_for(partial(release.evict, left), "the disruption budget's count of ready pods")
         assert not release.evict(other), "the budget allows one disruption at a time"
-        assert other in release.ready(2)
+        assert other in release.ready(2).values()
 
         load.stop()
         wait_for(lambda: job.committed() == job.ends(), "commits up to the ends")
     assert set(vendor.cuids) == load.cuids
     assert set(vendor.cuids.values()) == {1}
     assert job.dead_letters() == []
+
+
+def _has_reloaded(kubelet: Kubelet, pod: str) -> bool:
+    return "config.reloaded" in kubelet.log(pod)
 
 
 def test_pods_that_break_the_restricted_profile_are_refused(release: Release, tmp_path: Path) -> None:
@@ -211,9 +217,11 @@ def test_pods_that_break_the_restricted_profile_are_refused(release: Release, tm
 
 
 @pytest.fixture(scope="module")
-def _operators(plane: ControlPlane) -> None:
-    """The definitions of KEDA and the Prometheus operator, in the API server."""
+def _platform(plane: ControlPlane) -> None:
+    """What the values files expect of a cluster: the definitions of KEDA and Prometheus' operator, a priority."""
     schemas = custom_schemas()
+    priority = {"metadata": {"name": "high"}, "value": 1000}
+    plane.api.call("POST", "/apis/scheduling.k8s.io/v1/priorityclasses", priority)
     for kind in CUSTOM:
         body = yaml.safe_load((CRDS / f"{kind}.yaml").read_text(encoding="utf-8"))
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -229,7 +237,7 @@ def _operators(plane: ControlPlane) -> None:
         wait_for(served, f"{kind} in {api}")
 
 
-@pytest.mark.usefixtures("_operators")
+@pytest.mark.usefixtures("_platform")
 @pytest.mark.parametrize("name", ["default", *VALUES])
 def test_values_files_are_admitted(release: Release, name: str) -> None:
     """The API server admits all that a values file renders, with unknown fields refused and `restricted` enforced.
@@ -237,12 +245,14 @@ def test_values_files_are_admitted(release: Release, name: str) -> None:
     So it does with a user and a group from the namespace's range, which OpenShift adds.
     """
     file = VALUES.get(name, CHART / "values.yaml")
-    release.succeed("install", str(CHART), "--values", str(file), "--no-hooks")
     rendered = render(file)
+    own_accounts = {each["metadata"]["name"] for each in of_kind(rendered, "ServiceAccount")} | {"default"}
+    for account in {spec["serviceAccountName"] for spec in pods(rendered)} - own_accounts:
+        release.call("POST", f"{release.core}/serviceaccounts", {"metadata": {"name": account}})
+    release.succeed("install", str(CHART), "--values", str(file), "--no-hooks")
     for spec in pods(rendered):
         for added in ({}, {"runAsUser": UIDS, "fsGroup": UIDS, "seLinuxOptions": {"level": "s0:c26,c5"}}):
-            own: dict[str, Any] = {**spec, "serviceAccountName": "default"}
-            own["securityContext"] = {**spec["securityContext"], **added}
+            own: dict[str, Any] = {**spec, "securityContext": {**spec["securityContext"], **added}}
             body = {"metadata": {"name": "admitted"}, "spec": own}
             release.call("POST", f"{release.core}/pods?dryRun=All&fieldValidation=Strict", body)
     wanted = sum(each["spec"].get("replicas", 1) for each in rendered if each["kind"] in ("Deployment", "StatefulSet"))
