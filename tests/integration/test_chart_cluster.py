@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from connector.testing.faults import Fault
 from tests.e2e.chart import CHART, CRDS, CUSTOM, custom_schemas, of_kind, pods, render, tool
 from tests.integration.job import DESTINATION, Job, Vendor, wait_for
 from tests.integration.load import Load
@@ -164,6 +165,7 @@ def test_release_changes_lose_and_repeat_nothing(
         release.apply("install", values)
         first = release.ready(2)
         release.succeed("test")
+        vendor.arm(Fault("latency", seconds=0.5))  # so that every stop finds requests under way
 
         changed = copy.deepcopy(values)
         changed["config"]["destinations"][DESTINATION]["max_in_flight"] = 2
@@ -188,6 +190,7 @@ def test_release_changes_lose_and_repeat_nothing(
         assert not release.evict(other), "the budget allows one disruption at a time"
         assert other in release.ready(2).values()
 
+        vendor.mend()
         load.stop()
         wait_for(lambda: job.committed() == job.ends(), "commits up to the ends")
     assert set(vendor.cuids) == load.cuids
