@@ -39,7 +39,9 @@ fuzz: .venv/.compiled  ## Feed the Avro reader broken payloads for FUZZ_SECONDS=
 newest: .venv/.compiled  ## Run the unit tests on the newest Python of this machine (3 to 5 minutes)
 	WORKERS=$(WORKERS) tools/newest.sh $(ARGS)
 
-cluster: tools  ## Run the chart on a real Kubernetes API server and Kafka (2 minutes; before that half an hour to build it, once)
+cluster: .venv/.compiled  ## Run the chart on a real Kubernetes API server and Kafka (4 minutes, and once half an hour to build it)
+	tools/install.sh
+	tools/install_chart.sh
 	tools/kubernetes/install.sh
 	$(BIN)/python -m pytest -n 0 -rP $(ARGS) tests/integration/test_chart_cluster.py
 
