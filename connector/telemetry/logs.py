@@ -101,7 +101,7 @@ def register_secrets(secrets: Iterable[str]) -> None:
 
 
 def listen(listener: Callable[[EventDict], None] | None) -> None:
-    """Pass every event from level info on to `listener`, whatever is written; it must be quick. None: to no one."""
+    """Pass every event of level info or above to `listener`, written or not. It must be quick. None: no listener."""
     _state.listener = listener
 
 
@@ -206,7 +206,7 @@ def _report_dropped(lines: int) -> None:
 
 
 class _Handler(logging.Handler):
-    """Formats a line where it is logged, and leaves the writing to the writer."""
+    """Formats each line in the thread that logs, and queues it for the writer."""
 
     def __init__(self, writer: LogWriter) -> None:
         super().__init__()
@@ -261,7 +261,7 @@ def _logger_name(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 
 def _visible(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Escape what could command the terminal. Values inside lists and mappings are written by repr, which does it."""
+    """Escape terminal control characters. Values in lists and mappings are written by repr, which escapes them."""
     return {visible(key): visible(value) if isinstance(value, str) else value for key, value in event.items()}
 
 

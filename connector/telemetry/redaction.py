@@ -20,7 +20,7 @@ SECRET_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 NOT_SECRET_NAME: Final = re.compile(r"(?:endpoint\.url|_url|location|timeout\.ms|\.type|_file|scope)$", re.IGNORECASE)
-# A password with a slash or a question mark is a mistake that servers refuse, and is still one to hide.
+# Servers refuse a password with a plain slash or question mark, but it must be hidden too.
 _URL: Final = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:(?P<user>[^/\s?#]*|[^/\s?#:@\"',<>\[\]]+:(?!\d*[/?#])[^\s@\"'<>]*)@)?(?P<place>[^\s?#,\"']*)(?P<query>[?#][^\s,\"'<>)]*)?"
 )
@@ -43,7 +43,7 @@ def mask_urls(text: str) -> str:
 
 
 def url_secrets(text: str) -> Iterator[str]:
-    """Yield what is secret in the URLs of a text: the password, or a user name that stands alone, and the query."""
+    """Yield what is secret in the URLs of a text: the password, or a user name without one, and the query."""
     for match in _URL.finditer(text) if "://" in text else ():
         user, colon, password = (match["user"] or "").partition(":")
         yield from [password] if colon else [user] if user else []
