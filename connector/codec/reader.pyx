@@ -23,7 +23,8 @@ from libc.stdlib cimport strtod, strtof
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 
 from copy import deepcopy
 
@@ -649,6 +650,7 @@ def read_run(list records not None, dict writers not None, kind not None):
 
 
 include "items.pxi"
+include "writer.pxi"
 
 
 class _Builder:
