@@ -60,7 +60,7 @@ def test_a_result_has_fastavros_bytes(datum: dict[str, Any]) -> None:
 @settings(max_examples=200, deadline=None)
 @given(RESULTS, st.data())
 def test_an_odd_result_is_judged_by_fastavro(datum: dict[str, Any], data: st.DataObject) -> None:
-    """A field of another type, missing, or one too many. Kills: a default that is not written; a boolean as a number."""
+    """A field of another type, missing, or one too many. Kills: a default left out; a boolean as a number."""
     name = data.draw(st.sampled_from([*datum, "more"]))
     if data.draw(st.booleans()):
         datum[name] = data.draw(ODD | TEXTS | LONGS)
