@@ -21,6 +21,7 @@ from connector.config.loader import KafkaSettings
 from connector.errors import ConnectorError
 from connector.kafka.client import (
     FATAL,
+    QUEUE_FULL,
     ErrorStates,
     LibrdkafkaLog,
     construct,
@@ -144,10 +145,25 @@ class KafkaProducer:
         Raises `DeliveryFailed` for a record that cannot be accepted at all, for example one that is too large.
         """
         future: asyncio.Future[Acknowledged] = self._loop.create_future()
-        where = _ANY_PARTITION if partition is None else partition
-        while not self._has_produced(topic, key, value, list(headers), where, self._acknowledge(future, topic)):
-            await self._wait_for_room()
-        return future
+        while True:
+            while self._in_flight >= self._max_in_flight:
+                await self._wait_for_room()
+            try:
+                self._producer.produce(
+                    topic,
+                    key=key,
+                    value=value,
+                    headers=list(headers),
+                    partition=_ANY_PARTITION if partition is None else partition,
+                    on_delivery=self._acknowledge(future, topic),
+                )
+            except BufferError:
+                await self._wait_for_room()
+                continue
+            except KafkaException as error:
+                raise DeliveryFailed(topic, kafka_error(error)) from None
+            self._in_flight += 1
+            return future
 
     async def send_all(self, topic: str, records: Sequence[tuple[bytes | None, bytes]]) -> Mapping[int, DeliveryFailed]:
         """Write keys and values; return, once each is acknowledged or has failed, the failures by index.
@@ -156,31 +172,23 @@ class KafkaProducer:
         records may still arrive.
         """
         batch = _Batch(self._loop.create_future(), topic, len(records))
-        for index, (key, value) in enumerate(records):
-            acknowledge = partial(self._note_end, batch, index)
-            try:
-                while not self._has_produced(topic, key, value, [], _ANY_PARTITION, acknowledge):
-                    await self._wait_for_room()
-            except DeliveryFailed as fault:
-                batch.failed(index, fault)
+        waiting: list[tuple[int, dict[str, Any]]] = [
+            (index, {"key": key, "value": value, "callback": partial(self._note_end, batch, index)})
+            for index, (key, value) in enumerate(records)
+        ]
+        while waiting:
+            room = max(0, self._max_in_flight - self._in_flight)
+            tried, waiting = waiting[:room], waiting[room:]
+            self._in_flight += self._producer.produce_batch(topic, [message for _, message in tried])
+            refused = [(index, message, message.pop("_error")) for index, message in tried if "_error" in message]
+            full = [(index, message) for index, message, error in refused if error.code() == QUEUE_FULL]
+            for index, _, error in refused:
+                if error.code() != QUEUE_FULL:
+                    batch.failed(index, DeliveryFailed(topic, error))
+            waiting = full + waiting
+            if waiting:
+                await self._wait_for_room()
         return await batch.ended if records else {}
-
-    def _has_produced(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: list[Any], partition: int, on_delivery: Any
-    ) -> bool:
-        """Hand a record to librdkafka; False where there is no room. Raises `DeliveryFailed`."""
-        if self._in_flight >= self._max_in_flight:
-            return False
-        try:
-            self._producer.produce(
-                topic, key=key, value=value, headers=headers, partition=partition, on_delivery=on_delivery
-            )
-        except BufferError:
-            return False
-        except KafkaException as error:
-            raise DeliveryFailed(topic, kafka_error(error)) from None
-        self._in_flight += 1
-        return True
 
     @property
     def in_flight(self) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, Producer
 
 from connector.config.models import KafkaSettings
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
@@ -16,6 +16,7 @@ from connector.testing.loop import run_virtual
 
 LATE = KafkaError(KafkaError._MSG_TIMED_OUT)
 TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+FULL = KafkaError(KafkaError._QUEUE_FULL)
 
 
 class Queue:
@@ -26,13 +27,19 @@ class Queue:
         self.held: deque[tuple[bytes, Callable[..., None]]] = deque()
         self.sent: list[bytes] = []
 
-    def produce(self, _topic: str, *, value: bytes, on_delivery: Callable[..., None], **_more: Any) -> None:
-        """Take a record."""
-        if value == b"large":
-            raise KafkaException(TOO_LARGE)
-        if len(self.held) == self.room:
-            raise BufferError
-        self.held.append((value, on_delivery))
+    def produce_batch(self, _topic: str, messages: list[dict[str, Any]]) -> int:
+        """Take records as confluent-kafka does: what is not taken has its error."""
+        taken = 0
+        for message in messages:
+            assert "_error" not in message
+            if message["value"] == b"large":
+                message["_error"] = TOO_LARGE
+            elif len(self.held) == self.room:
+                message["_error"] = FULL
+            else:
+                self.held.append((message["value"], message["callback"]))
+                taken += 1
+        return taken
 
     def end(self) -> None:
         """Acknowledge what is held; what is called late fails."""
