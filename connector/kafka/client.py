@@ -37,6 +37,7 @@ T = TypeVar("T")
 # librdkafka's local errors; confluent-kafka keeps the underscore of their names.
 FAIL: Final = KafkaError._FAIL  # noqa: SLF001 - public by librdkafka's convention
 FATAL: Final = KafkaError._FATAL  # noqa: SLF001 - as FAIL
+QUEUE_FULL: Final = KafkaError._QUEUE_FULL  # noqa: SLF001 - as FAIL
 AUTO_OFFSET_RESET: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - as FAIL
 AUTHENTICATION: Final = KafkaError._AUTHENTICATION  # noqa: SLF001 - as FAIL
 ALL_BROKERS_DOWN: Final = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - as FAIL
