@@ -7,7 +7,7 @@ The models are defined in `models` and exported here too. A vendor's own setting
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -250,7 +250,7 @@ class _Reader:
         if self.further is not None:
             reported = {fault.path for fault in self.faults}
             found = self.further(settings, _vendors(raw), self.resolver.folder)
-            self.faults.extend(fault for fault in found if fault.path not in reported)
+            self.faults.extend(fault for fault in found if not _follows(fault.path, reported))
         return settings
 
     def _destinations(self, tree: dict[str, Any]) -> dict[str, Any]:
@@ -338,6 +338,12 @@ class _Reader:
         """Add a model's faults, except for values whose reference could not be resolved: they have a fault already."""
         reported = {fault.path for fault in self.faults}
         self.faults.extend(fault for fault in faults_of(error, model, raw, path) if fault.path not in reported)
+
+
+def _follows(path: str, reported: Collection[str]) -> bool:
+    """Whether a fault is about a key that has a fault already, or is missing only because `_readable` left it out."""
+    inside = f"{path}." if ".fields." in path else None
+    return any(other == path or (inside is not None and other.startswith(inside)) for other in reported)
 
 
 def _vendors(raw: Mapping[str, Any]) -> dict[str, str]:

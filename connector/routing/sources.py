@@ -19,6 +19,7 @@ from connector.config.yaml import join
 from connector.errors import ConfigFault
 from connector.records import NO_TIMESTAMP, DecodedKey, Event, Record
 from connector.routing.conversions import Unfit, Unit, to_epoch, to_json, to_string
+from connector.routing.expression_types import types_of
 from connector.routing.expressions import Expressions
 from connector.routing.paths import SchemaTree, getter, parse_path
 from connector.routing.schema_types import STRING, Nodes, constant_nodes, unfit
@@ -73,7 +74,8 @@ class SourceCompiler:
                 case JsonSource():
                     return self._json(source, path)
                 case CelSource():
-                    return Value("cel", self.expressions.compile(source.cel, self.schema))
+                    get = self.expressions.compile(source.cel, self.schema)
+                    return Value("cel", get, types_of(source.cel, self.schema))
         except ValueError as fault:
             self.faults.append(ConfigFault(path, str(fault)))
             return None

@@ -107,20 +107,43 @@ def test_types_symbols_and_paths_are_checked(tmp_path: Path) -> None:
 def test_an_id_a_base_and_a_changed_value_of_a_wrong_type_are_faults(tmp_path: Path) -> None:
     """They would refuse every record of the route."""
     properties = {"base": "user_id", "map": {"list": {"path": "items", "case": "lower"}}}
+    is_large = {"cel": "event.paid || event.total > 5"}
     route = {
         "schema": "com.shop.Order",
         "to": ["jg"],
         "id": "total",
-        "fields": {"jiguang": {**GOOD, "properties": properties}},
+        "fields": {"jiguang": {**GOOD, "properties": properties, "itime": is_large}},
     }
     assert faults(written(tmp_path, [route])) == {
         "routes[0].id": "total can never be used here: it is a decimal, "
         "and an event's id wants text, a whole number or a UUID",
+        "routes[0].fields.jiguang.itime": "cel can never be this field: it is a boolean, and the field wants a time",
         "routes[0].fields.jiguang.properties.base": "user_id can never be used here: it is a whole number, "
         "and base wants a map",
         "routes[0].fields.jiguang.properties.map.list": "items can never be used here: it is an array of string, "
         "and case or hash wants text",
     }
+
+
+def test_a_required_field_with_a_faulty_source_is_reported_once(tmp_path: Path) -> None:
+    """Only fields that are not in the file at all are reported as required."""
+    jiguang = {
+        "cuid": {"path": "user_id", "hash": "md5"},
+        "eventName": {"pth": "order_id"},
+        "itime": {"path": "at", "hash": "sha256", "unit": "ms"},
+        "properties": {"map": {"a": {"list": []}}},
+    }
+    mappings = {"jiguang": jiguang, "mytracker": {"customUserId": {"path": ""}}}
+    found = faults(written(tmp_path, [{"schema": "com.shop.Order", "to": ["jg", "tracker"], "fields": mappings}]))
+    assert set(found) == {
+        "routes[0].fields.jiguang.cuid.hash",
+        "routes[0].fields.jiguang.eventName",
+        "routes[0].fields.jiguang.itime",
+        "routes[0].fields.jiguang.properties.map.a.list",
+        "routes[0].fields.mytracker.customUserId.path",
+        "routes[0].fields.mytracker.method",
+    }
+    assert found["routes[0].fields.mytracker.method"] == "the vendor requires this field: map it"
 
 
 @pytest.mark.parametrize("source", ["order_id", "user_id", "channel", "$key", "$timestamp"])
