@@ -246,12 +246,15 @@ class _Reader:
         settings = settings.model_copy(update={"destinations": good, "kafka": _with_start(settings.kafka)})
         self.faults.extend(check_topics(settings))
         self.faults.extend(check_poll_interval(settings))
-        self.faults.extend(check_routes(settings, raw, {name: each.vendor for name, each in good.items()}))
+        self._add_further(check_routes(settings, raw, {name: each.vendor for name, each in good.items()}))
         if self.further is not None:
-            reported = {fault.path for fault in self.faults}
-            found = self.further(settings, _vendors(raw), self.resolver.folder)
-            self.faults.extend(fault for fault in found if not _follows(fault.path, reported))
+            self._add_further(self.further(settings, _vendors(raw), self.resolver.folder))
         return settings
+
+    def _add_further(self, found: Iterable[ConfigFault]) -> None:
+        """Add the faults that do not only follow from those that are known."""
+        reported = {fault.path for fault in self.faults}
+        self.faults.extend(fault for fault in found if not _follows(fault.path, reported))
 
     def _destinations(self, tree: dict[str, Any]) -> dict[str, Any]:
         """Return the destinations as they are in the file."""
@@ -341,9 +344,12 @@ class _Reader:
 
 
 def _follows(path: str, reported: Collection[str]) -> bool:
-    """Whether a fault is about a key that has a fault already, or is missing only because `_readable` left it out."""
-    inside = f"{path}." if ".fields." in path else None
-    return any(other == path or (inside is not None and other.startswith(inside)) for other in reported)
+    """Whether a fault is about a key that has a fault already, or comes only from what `_readable` left out."""
+    route, is_mapped, _ = path.partition(".fields")
+    if not is_mapped:
+        return path in reported
+    around = (path, f"{route}.fields", f"{route}.to")
+    return any(other in around or other.startswith(f"{path}.") for other in reported)
 
 
 def _vendors(raw: Mapping[str, Any]) -> dict[str, str]:

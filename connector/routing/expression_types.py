@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from connector.routing.expression_tokens import Token, chain_at, closing, loop_variables, tokens_of
+from connector.routing.expression_tokens import MACROS, Token, chain_at, closing, loop_variables, tokens_of
 from connector.routing.paths import SchemaTree, parse_path
 from connector.routing.schema_types import STRING, Node, Nodes, a, name_of, never_equal
 
@@ -38,6 +38,13 @@ _WORDS: Final[Mapping[str, Nodes]] = {
     "timestamp": (_LONG,),
     "headers": (_MAP,),
 }
+_IN_CEL: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("string", "enum", "uuid", "date", "time of day", "local timestamp"), "text"),
+    "whole number": "an int",
+    **dict.fromkeys(("number", "decimal"), "a double"),
+    "boolean": "a boolean",
+}
+"""What types are in the interpreter, as far as they are added and multiplied."""
 _AROUND: Final = frozenset("()[]{}&|?:,")
 """Marks that end an operand of a comparison."""
 
@@ -126,10 +133,78 @@ def _is_step(token: Token) -> bool:
     return token.kind in ("name", "number") or token.text in ".[]"
 
 
-def check_comparisons(tokens: Sequence[Token], schema: SchemaTree) -> None:
-    """Raise `ValueError` for a field that is compared with a literal that it can never equal."""
+def check_fields(tokens: Sequence[Token], schema: SchemaTree) -> None:
+    """Check how an expression uses the event's fields.
+
+    Raises `ValueError` for a comparison with a literal that the field can never equal, for values of two types that are
+    added or multiplied, and for a field that the elements of a list do not have.
+    """
     if "event" in loop_variables(tokens):
         return
+    _check_comparisons(tokens, schema)
+    _check_sums(tokens, schema)
+    _check_elements(tokens, schema)
+
+
+def _check_sums(tokens: Sequence[Token], schema: SchemaTree) -> None:
+    """Raise `ValueError` for neighbours of an operator whose types differ: the interpreter converts nothing."""
+    for index, token in enumerate(tokens):
+        if token.kind != "mark" or token.text not in "+-*/%" or not 0 < index < len(tokens) - 1:
+            continue
+        left, right = _summand(tokens, _start(tokens, index - 1), schema), _summand(tokens, index + 1, schema)
+        if left and right and left.isdisjoint(right):
+            one, other = " or ".join(sorted(left)), " or ".join(sorted(right))
+            raise ValueError(f"{one} and {other} do not go together; convert with int(…), double(…) or string(…)")
+
+
+def _start(tokens: Sequence[Token], end: int) -> int:
+    """Return where the path begins whose last word is at an index."""
+    while end > 1 and tokens[end].kind == "name" and tokens[end - 1].text == "." and tokens[end - 2].kind == "name":
+        end -= 2
+    return end
+
+
+def _summand(tokens: Sequence[Token], start: int, schema: SchemaTree) -> set[str]:
+    """Return the names of the types that a field or a literal has in the interpreter; empty where not known."""
+    token = tokens[start]
+    before, after = tokens[start - 1].text if start else "", start + 1
+    if before == ".":
+        return set()
+    nodes: Nodes | None = None
+    if token.text == "event" and token.kind == "name":
+        path = chain_at(tokens, start)[1:]
+        after = start + 2 * len(path) + 1
+        place = schema.follow(parse_path(".".join(path)))
+        nodes = None if place.unknown or not path else place.nodes
+    elif token.kind in ("text", "number"):
+        nodes = _primary([token], schema)
+    if nodes is None or (after < len(tokens) and tokens[after].text in (".", "[", "(")):
+        return set()
+    names = {_IN_CEL.get(name_of(node), "") for node in nodes if name_of(node) != "null"}
+    return set() if "" in names else names
+
+
+def _check_elements(tokens: Sequence[Token], schema: SchemaTree) -> None:
+    """Raise `ValueError` for `event.items.map(i, i.skuu)` where no item has such a field."""
+    for index, token in enumerate(tokens[:-2]):
+        if token.kind != "name" or token.text not in MACROS or tokens[index + 1].text != "(" or index < 3:
+            continue
+        first = _start(tokens, index)
+        path = [each.text for each in tokens[first + 2 : index - 1 : 2]]
+        if tokens[first].text != "event" or not path or (first and tokens[first - 1].text == "."):
+            continue
+        place = schema.follow(parse_path(".".join(path)))
+        if place.unknown or not any(node.get("type") == "array" for node in place.nodes):
+            continue
+        variable = tokens[index + 2].text
+        for at in range(index + 3, closing(tokens, index + 1)):
+            inner = chain_at(tokens, at)[1:] if tokens[at].text == variable and tokens[at - 1].text != "." else []
+            if inner:
+                schema.follow(parse_path(f"{'.'.join(path)}[].{'.'.join(inner)}"))
+
+
+def _check_comparisons(tokens: Sequence[Token], schema: SchemaTree) -> None:
+    """Raise `ValueError` for a field that is compared with a literal that it can never equal."""
     for index, token in enumerate(tokens):
         path = chain_at(tokens, index)[1:]
         before = tokens[index - 1].text if index else "("

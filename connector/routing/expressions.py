@@ -37,7 +37,7 @@ from connector.routing.expression_tokens import (
     tokens_of,
     variables_read,
 )
-from connector.routing.expression_types import check_comparisons
+from connector.routing.expression_types import check_fields
 from connector.routing.paths import SchemaTree, parse_path
 
 LONGEST: Final = 2000
@@ -206,7 +206,7 @@ class Expressions:
             if token.text == "event" and "event" not in bound and schema is not None and len(chain) > 1:
                 schema.follow(parse_path(".".join(chain[1:])))
         if schema is not None:
-            check_comparisons(tokens, schema)
+            check_fields(tokens, schema)
         for index, token in enumerate(tokens):
             if token.text == "matches" and token.kind == "name":
                 _check_pattern(tokens[index + 2] if index + 2 < len(tokens) else None, tokens, index)

@@ -195,6 +195,7 @@ def test_a_condition_that_cannot_be_told_refuses_the_record(where: dict[str, Any
     assert "aaaa" not in caught.value.message
 
 
+ITEM = {"type": "record", "name": "Item", "fields": [{"name": "sku", "type": "string"}]}
 SCHEMA = {
     "type": "record",
     "name": FOREIGN,
@@ -206,6 +207,7 @@ SCHEMA = {
         {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
         {"name": "tags", "type": {"type": "array", "items": "string"}},
         {"name": "name", "type": "string"},
+        {"name": "items", "type": {"type": "array", "items": ITEM}},
         {"name": "raw", "type": "bytes"},
     ],
 }
@@ -245,6 +247,18 @@ SCHEMA = {
         ({"cel": "event.paid == 'true'"}, "the value is a boolean, and never equals a string"),
         ({"cel": "event.count > '5'"}, "the value is a whole number, and never equals a string"),
         ({"cel": "event.at > '2026-11-20'"}, "the value is a timestamp, and never equals a string; write timestamp"),
+        ({"cel": "event.total + event.name == 'x'"}, "a double and text do not go together; convert with"),
+        ({"cel": "event.total * 2 > 1.0"}, "a double and an int do not go together"),
+        ({"cel": "1 + event.name == 'x'"}, "an int and text do not go together"),
+        (
+            {"cel": "event.items.exists(i, i.skuu == 'a')"},
+            "the record at items[] has no field 'skuu'; did you mean sku?",
+        ),
+        ({"channel": {"matches": "^WEBB$"}}, "no symbol of the enum matches '^WEBB$'; its symbols: APP, WEB"),
+        ({"channel": {"matches": "^W"}}, None),
+        ({"cel": "event.items.all(i, i.sku + 'x' != event.name) && event.count + 1 > 2 && -event.count < 1"}, None),
+        ({"cel": "event.total * 2.0 + 1.0 > 1.0 && string(event.total) + event.name != 'x'"}, None),
+        ({"cel": "event.name.size() + 1 > 2 && event.at - event.at == event.at - event.at"}, None),
         ({"cel": "event.paid"}, None),
         ({"cel": "!(event.count > 5) || event.tags.exists(t, t == 'a')"}, None),
         ({"cel": "event.paid ? event.count + 1 > 2 : 'a' in event.tags"}, None),

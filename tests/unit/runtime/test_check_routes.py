@@ -125,6 +125,51 @@ def test_an_id_a_base_and_a_changed_value_of_a_wrong_type_are_faults(tmp_path: P
     }
 
 
+def test_a_key_that_omit_does_not_find_is_a_fault(tmp_path: Path) -> None:
+    """A misspelt key would leave nothing out, and send what must not be sent. A map's keys are not known."""
+    route = {"schema": "com.shop.Order", "to": ["jg"]}
+    wrong = {"base": ".", "omit": ["fone"]}
+    found = faults(written(tmp_path, [{**route, "fields": {"jiguang": {**GOOD, "properties": wrong}}}]))
+    assert found == {
+        "routes[0].fields.jiguang.properties.omit": "the record has no field 'fone'; did you mean phone?",
+    }
+    right = {"base": ".", "omit": ["phone", "items"]}
+    read(written(tmp_path, [{**route, "fields": {"jiguang": {**GOOD, "properties": right}}}]))
+
+
+def test_a_fault_is_reported_where_it_is_and_not_where_it_shows(tmp_path: Path) -> None:
+    """An unknown destination, a wrong `to` and wrong `fields` have one fault each; a route that drops says so."""
+    good: dict[str, Any] = {"schema": "com.shop.Order", "to": ["jg"], "fields": {"jiguang": GOOD}}
+    routes: list[dict[str, Any]] = [
+        {**good, "to": ["jgg"]},
+        {**good, "to": "jg"},
+        {**good, "fields": [1]},
+        {**good, "to": []},
+    ]
+    found = faults(written(tmp_path, routes))
+    assert set(found) == {"routes[0].to[0]", "routes[1].to", "routes[2].fields", "routes[3].fields.jiguang"}
+    assert found["routes[3].fields.jiguang"].startswith("the route drops what it matches (to: [])")
+    assert set(faults(written(tmp_path, routes[:1], destinations={}))) == {"destinations"}
+
+
+def test_properties_of_kafka_are_checked_without_kafka(tmp_path: Path) -> None:
+    """Names, values, ranges and files, each at once, as the client would refuse them at the start."""
+    client = {
+        "bootstrap.servers": "h:1",
+        "securty.protocol": "SSL",
+        "security.protocol": "TLS",
+        "heartbeat.interval.ms": 99999999,
+        "ssl.ca.location": "/nowhere.pem",
+        "linger.ms": 5,
+    }
+    found = faults(written(tmp_path, [], kafka={"topics": ["orders"], "group_id": "g", "client": client}))
+    assert set(found) == {f"kafka.client.{name}" for name in list(client)[1:4]}
+    assert found["kafka.client.securty.protocol"].startswith("No such configuration property")
+    client = {"bootstrap.servers": "h:1", "security.protocol": "SSL", "ssl.ca.location": "/nowhere.pem"}
+    found = faults(written(tmp_path, [], kafka={"topics": ["orders"], "group_id": "g", "client": client}))
+    assert found == {"kafka.client.ssl.ca.location": "no such file: /nowhere.pem"}
+
+
 def test_a_required_field_with_a_faulty_source_is_reported_once(tmp_path: Path) -> None:
     """Only fields that are not in the file at all are reported as required."""
     jiguang = {
