@@ -94,7 +94,8 @@ def _choice(kind: VendorKind, name: str, field: FieldKind, found: Sequence[Leaf]
     if name == "method" and kind.name == "mytracker":
         return FieldChoice(name, "{const: customEvent}", "or registration, login")
     if field.type in ("map", "string_map") and not field.required:
-        return _attributes(field, name, found)
+        short = "characters" in kind.rule_texts.get(f"{kind.name}.{name}.value", "")
+        return _attributes(field, name, found, short=short)
     wanted = _TYPES.get(field.type, ())
     meant: tuple[str, ...] = (word,)
     if word in _USER_FIELDS:
@@ -137,14 +138,18 @@ def _advice(word: str, field: FieldKind, found: Sequence[Leaf], doc: str) -> str
     return f"{advice} ({near.path} is text)" if near is not None and field.type == "long" else advice
 
 
-def _attributes(field: FieldKind, name: str, found: Sequence[Leaf]) -> FieldChoice | None:
-    """Return a map of the event's own values; personal data, and records about persons, are left out on purpose."""
+def _attributes(field: FieldKind, name: str, found: Sequence[Leaf], *, short: bool) -> FieldChoice | None:
+    """Return a map of the event's own values; personal data, and records about persons, are left out on purpose.
+
+    `short`: the vendor bounds the values' length, so lists and maps, which have no bound, are left out too.
+    """
     kept = [leaf for leaf in found if not _is_personal(leaf.path) and leaf.kind not in ("bytes", "fixed")]
     maps = [leaf.path for leaf in kept if leaf.kind == "map" and leaf.items and "." not in leaf.path]
     base = maps[0] if len(maps) == 1 else ""
     if base and len(kept) == 1:
         return FieldChoice(name, base)
-    parts = {_key(leaf.path): _attribute(leaf, field) for leaf in kept if leaf.path != base}
+    single = [leaf for leaf in kept if leaf.path != base and not (short and leaf.kind in ("array", "map"))]
+    parts = {_key(leaf.path): _attribute(leaf, field) for leaf in single}
     note = "personal data is left out; add what you may send"
     return FieldChoice(name, "", note, tuple(parts.items()), base) if parts else None
 

@@ -172,7 +172,7 @@ BOOKING = {
 def test_lists_maps_and_records_are_attributes(connector: Shell) -> None:
     """Every value that is not about a person is mapped, in a form that the vendor takes; no consent is no event."""
     connector.write("booking.avsc", json.dumps(BOOKING))
-    vendors = ("--vendor", "jiguang", "--vendor", "quick_audience")
+    vendors = ("--vendor", "jiguang", "--vendor", "quick_audience", "--vendor", "mytracker")
     connector("init", "--topic", "bookings", *vendors, "--schema", "booking.avsc")
     text = (connector.folder / "connector.yaml").read_text(encoding="utf-8")
     written = yaml.safe_load(filled(text))["routes"]
@@ -189,6 +189,24 @@ def test_lists_maps_and_records_are_attributes(connector: Shell) -> None:
         "base": "tags",
         "map": {**same, **{key: {"json": path} for key, path in {**lists, **as_json}.items()}},
     }
+    params = written[1]["fields"]["mytracker"]["customEventParams"]
+    assert params == {"base": "tags", "map": same}, "its values have at most 255 characters"
+
+
+def test_check_warns_where_a_vendor_would_refuse_every_event(connector: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record or a list of numbers among Jiguang's properties is a warning, and a fault with `--strict`."""
+    connector.write("booking.avsc", json.dumps(BOOKING))
+    connector("init", "--topic", "bookings", "--vendor", "jiguang", "--schema", "booking.avsc")
+    for name, value in ACCOUNTS.items():
+        monkeypatch.setenv(name, value)
+    text = filled((connector.folder / "connector.yaml").read_text(encoding="utf-8"))
+    connector.write("connector.yaml", text)
+    assert "would be refused" not in connector("check").err
+    for source, rule in (("change", "properties.nested"), ("rooms[].beds", "properties.list")):
+        connector.write("connector.yaml", text.replace("extras: extras", f'extras: "{source}"'))
+        ended = connector("check")
+        assert (ended.code, f"would be refused (jiguang.{rule})" in ended.err) == (0, True), ended.err
+        assert connector("check", "--strict").code == 2
 
 
 def test_nothing_is_overwritten_without_asking(connector: Shell) -> None:
