@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import typer
@@ -28,6 +28,9 @@ from connector.cli.common import (
 )
 from connector.cli.completion import complete_destination, complete_topic
 from connector.config.loader import Loaded, ServerSettings
+
+if TYPE_CHECKING:
+    from connector.console.advice import CommandOptions
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination.", autocompletion=complete_destination)]
 Url = Annotated[
@@ -120,16 +123,23 @@ def _act(action: str, name: str, config: Path, urls: list[str] | None) -> None:
 
 
 def _members(config: Path, destination: str | None, urls: list[str] | None) -> Members:
-    """Return the members to act on. Without `server.token` only those of this machine take actions."""
+    """Return the members to act on; see `_acting`."""
     loaded = read_config(config)
     refuse_unknown(loaded, destination)
-    named = loaded.settings.console.members
-    if not urls and named and loaded.settings.server.token is None:
+    return _acting(loaded.settings.server, loaded.settings.console.members, urls)
+
+
+def _acting(server: ServerSettings, named: list[str] | None, urls: list[str] | None) -> Members:
+    """Return the members to act on: the given ones, else `console.members`, else those of the configured ports.
+
+    Without `server.token` only those of this machine take actions.
+    """
+    if not urls and named and server.token is None:
         urls = [each for each in named if urlsplit(each).hostname in _LOOPBACK]
         if len(urls) < len(named):
             say("Only members on this machine are asked: others take actions only where server.token is set.")
-        return _at(loaded.settings.server, urls)
-    return members_of(loaded, urls)
+        return _at(server, urls)
+    return _at(server, urls or named)
 
 
 class Members(NamedTuple):
@@ -139,21 +149,21 @@ class Members(NamedTuple):
     token: SecretStr | None
 
 
-def members(config: Path, urls: list[str] | None) -> Members:
-    """Return the members to ask: the given ones, else those of the configured ports that answer.
+def members_to_reload(config: Path, urls: list[str] | None) -> Members:
+    """Return the members to ask, as for other actions.
 
     The rest of the file may be faulty: `connector reload` is to tell the member so.
     """
-    from connector.config.loader import server_settings
+    from connector.config.loader import port_settings
     from connector.errors import ConfigurationError
 
     try:
-        server = server_settings(config)
+        server, named = port_settings(config)
     except ConfigurationError:
         if not urls:
             raise
         return Members(urls, None)
-    return _at(server, urls)
+    return _acting(server, named, urls)
 
 
 def members_of(loaded: Loaded, urls: list[str] | None) -> Members:
@@ -173,6 +183,13 @@ def _at(server: ServerSettings, urls: list[str] | None) -> Members:
     if len(addresses) > 1:
         addresses = [each for each in addresses if is_open(each)] or addresses[:1]
     return Members(addresses, server.token)
+
+
+def command_options(config: Path, urls: list[str] | None) -> CommandOptions:
+    """Return what a printed command needs to reach the members that were asked."""
+    from connector.console.advice import CommandOptions
+
+    return CommandOptions(None if config == DEFAULT_FILE else str(config), tuple(urls or ()))
 
 
 def is_open(address: str) -> bool:

@@ -182,28 +182,32 @@ def load(
     return Loaded(settings, path, reader, tree, lines)
 
 
-def server_settings(path: str | Path, env: Mapping[str, str] | None = None) -> ServerSettings:
-    """Return the section `server` of a file whose other sections may be faulty.
+def port_settings(path: str | Path, env: Mapping[str, str] | None = None) -> tuple[ServerSettings, list[str] | None]:
+    """Return the section `server` and `console.members` of a file whose other sections may be faulty.
 
-    Raises `ConfigurationError` where that section is, or the file is not YAML.
+    Raises `ConfigurationError` where the section `server` is, or the file is not YAML.
     """
     path = Path(path)
     try:
         tree, faults, _ = parse(read_text(path))
     except ValueError as error:
         raise ConfigurationError([ConfigFault(str(path), str(error))]) from None
-    raw = tree.get("server", {}) if isinstance(tree, dict) else {}
+    raw = {key: tree.get(key, {}) for key in ("server", "console")} if isinstance(tree, dict) else {}
     if faults and not isinstance(tree, dict):
         raise ConfigurationError(faults)
+    resolver = Resolver(os.environ if env is None else env, path.absolute().parent)
     faults = []
-    resolved = Resolver(os.environ if env is None else env, path.absolute().parent).resolve(raw, "server", faults)
+    resolved = resolver.resolve(raw.get("server", {}), "server", faults)
     try:
         settings = ServerSettings.model_validate(resolved)
     except ValidationError as error:
         raise ConfigurationError(faults or faults_of(error, ServerSettings, resolved, "server")) from None
     if faults:
         raise ConfigurationError(faults)
-    return settings
+    console = raw.get("console")
+    members = resolver.resolve(console.get("members"), "console.members", []) if isinstance(console, dict) else None
+    is_list = isinstance(members, list) and all(isinstance(each, str) for each in members)
+    return settings, members if is_list else None
 
 
 def _with_line(fault: ConfigFault, lines: Mapping[str, int]) -> ConfigFault:

@@ -34,8 +34,10 @@ class FakeMember:
             def do_POST(self) -> None:
                 """Take an action."""
                 fake.asked.append(self.path)
-                _, kind, name, action = self.path.split("/")[:4]
-                if kind == "records":
+                _, kind, name, action = f"{self.path}//".split("/")[:4]
+                if kind == "reload":
+                    self.answer(422, {"error": "kafka: is required"})
+                elif kind == "records":
                     owns = int(action) in fake.partitions
                     self.answer(*((200, {"message": "skipped"}) if owns else (409, {"error": "not the owner"})))
                 elif name in fake.destinations:
@@ -118,6 +120,18 @@ def test_an_action_on_a_destination_reaches_every_member(
     ended = command(monkeypatch, capsys, action, "one", "-c", file, *gone)
     assert (ended.code, len(ended.out.splitlines())) == (1, 1)
     assert "no member answers at http://127.0.0.1:1" in ended.err
+
+
+def test_a_reload_reaches_every_member_also_with_a_faulty_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], members: list[FakeMember], file: str
+) -> None:
+    """Each member says what is wrong with the file, so its other sections may be faulty."""
+    path = Path(file)
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({key: settings[key] for key in ("server", "console")}), encoding="utf-8")
+    ended = command(monkeypatch, capsys, "reload", "-c", file)
+    assert (ended.code, [member.asked for member in members]) == (1, [["/reload"]] * 2)
+    assert ended.out.count("nothing has changed. kafka: is required") == 2
 
 
 def test_without_a_token_only_members_on_this_machine_are_asked(

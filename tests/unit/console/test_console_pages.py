@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import MultiDict
 
-from connector.console.advice import CAUSES, for_cause, for_destination
+from connector.console.advice import CAUSES, CommandOptions, for_cause, for_destination
 from connector.console.charts import Chart, bar_chart, line_chart
 from connector.console.columns import NAMES, DeadLetterRow
 from connector.console.dead_letter_detail import Found, detail_view
@@ -269,6 +269,16 @@ def test_a_configuration_that_could_not_be_read_again_is_in_the_headline() -> No
     assert "routes[0].to: is required (line 9)." in found.detail
     assert found.since == seconds(SINCE)
     assert "(1)" not in first_page(situation(answer)).partition("</title>")[0], "no destination is ill"
+
+
+def test_commands_have_what_they_need_to_reach_the_same_members() -> None:
+    """A console that was started for other members or another file shows commands for these; `run` asks no member."""
+    held = situation(member(jg=reported("held", cause="outage"), mt=reported("flowing", waiting=[WAITS])))
+    options = CommandOptions("my prod.yaml", ("http://10.0.0.7:8080",))
+    page = unescape(render("overview.html", replace(PAGE, options=options), overview_view(held)))
+    assert "connector probe jg -c 'my prod.yaml' --url http://10.0.0.7:8080</pre>" in page
+    assert "connector skip orders 1 1204 --destination mt -c 'my prod.yaml' --url http://10.0.0.7:8080</pre>" in page
+    assert options.added_to("connector run") == "connector run -c 'my prod.yaml'"
 
 
 SINCE = "2023-11-14T20:13:20+00:00"
