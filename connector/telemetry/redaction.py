@@ -27,6 +27,10 @@ _URL: Final = re.compile(
     rf"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:(?P<user>{_USER})@)?|(?<![\w:/])//(?P<bare>{_USER})@)"
     r"(?P<place>[^\s?#,\"']*)(?P<query>[?#][^\s,\"'<>)]*)?"
 )
+# An address that someone wrote without `//`.
+_PLAIN: Final = re.compile(
+    r"(?<![\w.:@/%-])(?!(?:mailto|sip|urn):)[\w.%+~-]++:(?P<password>(?!\$\{)[^\s/@:,;\"'<>]{1,256})@(?=[\w\[])"
+)
 # As drivers, libraries and headers write them: `password=x`, `'password': 'x'`, `Bearer x1`. References stay.
 _NAMED: Final = re.compile(
     r"""(?<![\w.-])(?P<name>[\w.-]++)(?P<between>=(?!=)|['"]\s*[:=]\s*(?=['"]))"""
@@ -50,6 +54,8 @@ def mask_written(text: str) -> str:
     """Return the text with user information and query of every URL hidden, and what stands by the name of a secret."""
     if "//" in text:
         text = _URL.sub(_masked, text)
+    if "@" in text:
+        text = _PLAIN.sub(f"{HIDDEN}@", text)
     return _NAMED.sub(_masked_value, text)
 
 
@@ -65,6 +71,7 @@ def written_secrets(text: str) -> Iterator[str]:
         if query:
             yield query
             yield from (value for _, equals, value in (part.partition("=") for part in query.split("&")) if equals)
+    yield from (match["password"] for match in _PLAIN.finditer(text))
     for match in _NAMED.finditer(text):
         if match["scheme"]:
             yield match["credentials"]

@@ -199,6 +199,41 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"env": [{"name": "PROXY", "value": "http://a-real-one@proxy"}]},
         "credentials in its address",
     ),
+    **{
+        f"secret_variable_{number}": ({"env": [{"name": "UPSTREAM", "value": value}]}, says)
+        for number, (value, says) in enumerate(
+            [
+                ("me:a-real-one@host", "credentials in its address"),
+                ("host:9092,me:a-real-one@host:9092", "credentials in its address"),
+                ("me:${A:-a-real-one}@host", "credentials in its address"),
+                ("//me:a-real-one@host", "credentials in its address"),
+                ("http://me:a-real-one/ and more@host", "credentials in its address"),
+                ("jdbc:db://host/x;password=a-real-one", "a secret behind its name"),
+                ('Module required user="me" password="a-real-one";', "a secret behind its name"),
+                ("-----BEGIN PRIVATE KEY-----\na-real-one", "a private key"),
+            ]
+        )
+    },
+    "secret_variable_of_a_sidecar": (
+        {"extraContainers": [{"name": "proxy", "env": [{"name": "API_TOKEN", "value": "a-real-one"}]}]},
+        "extraContainers[0].env[0].value (API_TOKEN) contains a secret",
+    ),
+    "secret_file": (
+        {"files": {"ca.pem": "-----BEGIN CERTIFICATE-----\n-----BEGIN RSA PRIVATE KEY-----\na-real-one"}},
+        "files.ca.pem contains a private key",
+    ),
+    "container": ({"extraContainers": [{"name": "connector"}]}, "extraContainers has a container named connector"),
+    "container_twice": (
+        {"initContainers": [{"name": "a"}], "extraContainers": [{"name": "a"}]},
+        "extraContainers has a container named a",
+    ),
+    "volume": ({"extraVolumes": [{"name": "config", "emptyDir": {}}]}, "extraVolumes has a volume named config"),
+    "volume_twice": ({"extraVolumes": [{"name": "a"}, {"name": "a"}]}, "extraVolumes has a volume named a"),
+    "mount_without_volume": ({"extraVolumeMounts": [{"name": "a", "mountPath": "/a"}]}, "is not in extraVolumes"),
+    "mount_over_the_configuration": (
+        {"extraVolumes": [{"name": "a"}], "extraVolumeMounts": [{"name": "a", "mountPath": "/etc/connector/"}]},
+        "extraVolumeMounts has /etc/connector twice",
+    ),
     "secret_variable": (
         {"env": [{"name": "DB_PASSWORD", "value": "a-real-one"}]},
         "DB_PASSWORD) contains a secret",
@@ -310,7 +345,11 @@ def test_bad_values_are_refused_with_a_message(name: str, tmp_path: Path) -> Non
 
 
 def test_references_and_places_in_addresses_are_accepted(tmp_path: Path) -> None:
-    """An address may have its secrets by reference, and a link the places that are filled in."""
+    """An address may have its secrets by reference, and a link the places that are filled in.
+
+    Kills: a guard that refuses a mail address, or a reference behind the name of a secret.
+    """
+    texts = ["me:${PW}@h", "//${KEY}@h", "Host=h;Password=${PW};User=me", "mailto:me@h", "http://h:80/a:b@c", "a=='b'"]
     places = ["me:${PW}@h", "${ME}:${file:/run/pw}@h", "${KEY}@h", "h/a&b", "h/?key=${KEY}"]
     links = {"topic": "https://h/#/t/{topic}", "record": "https://h/{topic}?p={partition}&o={offset}"}
     config = {
@@ -318,7 +357,8 @@ def test_references_and_places_in_addresses_are_accepted(tmp_path: Path) -> None
         "console": {"links": links},
     }
     file = tmp_path / "values.yaml"
-    file.write_text(json.dumps({"config": config}), encoding="utf-8")
+    env = [{"name": f"TEXT_{number}", "value": value} for number, value in enumerate(texts)]
+    file.write_text(json.dumps({"config": config, "env": env}), encoding="utf-8")
     assert render(file)
 
 
