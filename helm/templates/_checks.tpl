@@ -35,7 +35,7 @@
 {{- else if or (kindIs "string" .value) (kindIs "float64" .value) (kindIs "int64" .value) (kindIs "int" .value) -}}
 {{- if not (kindIs "string" .value) -}}
 {{- if or (ge (float64 .value) 9007199254740992.0) (le (float64 .value) -9007199254740992.0) -}}
-{{- fail (printf "%s is a number above 2^53, which Helm rounds: write it in quotes." $path) -}}
+{{- fail (printf "%s is a number above 2^53, which Helm rounds: write it in quotes, and under where in an expression (cel)." $path) -}}
 {{- end -}}
 {{- end -}}
 {{- $text := toString .value -}}

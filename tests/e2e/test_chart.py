@@ -423,9 +423,19 @@ def test_large_number_in_quotes_is_kept(tmp_path: Path) -> None:
     """An 18-digit id in quotes arrives unchanged. Kills: a chart that lets Helm round it."""
     file = tmp_path / "values.yaml"
     jiguang = {"vendor": "jiguang", "project_id": "123456789012345678", "project_secret": "${A}", "app_key": "${B}"}
-    file.write_text(json.dumps({"config": {**CONFIG, "destinations": {"jiguang": jiguang}}}), encoding="utf-8")
-    content = json.loads(configuration(render(file))["connector.yaml"])
-    assert content["destinations"]["jiguang"]["project_id"] == "123456789012345678"
+    tracker = {**CONFIG["destinations"]["tracker"], "id_app": "123456789012345678"}
+    config = {**CONFIG, "destinations": {"jiguang": jiguang, "tracker": tracker}}
+    file.write_text(json.dumps({"config": config}), encoding="utf-8")
+    content = configuration(render(file))["connector.yaml"]
+    written = json.loads(content)["destinations"]
+    assert written["jiguang"]["project_id"] == written["tracker"]["id_app"] == "123456789012345678"
+    path = tmp_path / "connector.yaml"
+    path.write_text(content, encoding="utf-8")
+    known = kinds(others=[])
+    models, rules = {n: kind.settings for n, kind in known.items()}, {n: kind.rules for n, kind in known.items()}
+    variables = dict.fromkeys(("A", "B", "TOKEN"), "a-value-of-the-cluster")
+    read: Any = load(path, models, variables, rules).settings.destinations["tracker"]
+    assert read.id_app == 123456789012345678
 
 
 def test_whole_numbers_stay_whole(rendered: dict[str, list[Manifest]]) -> None:
