@@ -17,7 +17,25 @@
 {{- divf (mulf $number $size) 1048576.0 -}}
 {{- end -}}
 
-{{/* Refuses secrets in plain text, and whole numbers that Helm has rounded: {path, name, value, private}. A value is secret by its name, by its
+{{/* Refuses whole numbers that Helm has rounded, at any depth: {path, value}. */}}
+{{- define "connector.checkNumbers" -}}
+{{- $path := .path -}}
+{{- if kindIs "map" .value -}}
+{{- range $name, $value := .value -}}
+{{- include "connector.checkNumbers" (dict "path" (printf "%s.%s" $path $name | trimPrefix ".") "value" $value) -}}
+{{- end -}}
+{{- else if kindIs "slice" .value -}}
+{{- range $index, $value := .value -}}
+{{- include "connector.checkNumbers" (dict "path" (printf "%s[%d]" $path $index) "value" $value) -}}
+{{- end -}}
+{{- else if or (kindIs "float64" .value) (kindIs "int64" .value) (kindIs "int" .value) -}}
+{{- if or (ge (float64 .value) 9007199254740992.0) (le (float64 .value) -9007199254740992.0) -}}
+{{- fail (printf "%s is a number above 2^53, which Helm rounds: write it in quotes, and under where in an expression (cel)." $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses secrets in plain text: {path, name, value, private}. A value is secret by its name, by its
      type, or by its place: everything under `client` and `headers` is, unless its name is on the list of harmless ones. */}}
 {{- define "connector.checkValue" -}}
 {{- $path := .path -}}
@@ -33,11 +51,6 @@
 {{- include "connector.checkValue" (dict "path" (printf "%s[%d]" $path $index) "name" $name "value" $value "private" $private) -}}
 {{- end -}}
 {{- else if or (kindIs "string" .value) (kindIs "float64" .value) (kindIs "int64" .value) (kindIs "int" .value) -}}
-{{- if not (kindIs "string" .value) -}}
-{{- if or (ge (float64 .value) 9007199254740992.0) (le (float64 .value) -9007199254740992.0) -}}
-{{- fail (printf "%s is a number above 2^53, which Helm rounds: write it in quotes, and under where in an expression (cel)." $path) -}}
-{{- end -}}
-{{- end -}}
 {{- $text := toString .value -}}
 {{- $harmless := has .name (include "connector.harmless" . | fromJsonArray) -}}
 {{- $named := and (regexMatch (include "connector.secretName" .) .name) (not (regexMatch (include "connector.notSecretName" .) .name)) -}}
@@ -143,6 +156,7 @@
 {{- define "connector.check" -}}
 {{- $values := .Values -}}
 {{- $config := include "connector.given" . | fromJson -}}
+{{- include "connector.checkNumbers" (dict "path" "" "value" (fromJson (toJson $values))) -}}
 {{- include "connector.checkValue" (dict "path" "config" "name" "config" "value" (default $config $values.config) "private" false) -}}
 {{- include "connector.checkVariables" (dict "path" "env" "env" $values.env) -}}
 {{- range $key := list "initContainers" "extraContainers" -}}

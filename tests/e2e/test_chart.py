@@ -295,6 +295,10 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"config": {**CONFIG, "routes": [{"where": {"id": [1, 9007199254740993]}, "to": ["tracker"]}]}},
         "config.routes[0].where.id[1] is a number above 2^53",
     ),
+    "large_number_in_a_manifest": (
+        {"extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "data": {"id": -123456789012345678}}]},
+        "extraObjects[0].data.id is a number above 2^53",
+    ),
     "pod_label": ({"podLabels": {"app.kubernetes.io/name": "mine"}}, "podLabels has app.kubernetes.io/name"),
     "common_label": ({"commonLabels": {"app.kubernetes.io/component": "mine"}}, "commonLabels has"),
     "annotation": ({"podAnnotations": {"checksum/config": "mine"}}, "podAnnotations has checksum/config"),
