@@ -202,6 +202,8 @@ class Hold:
     phase: HoldPhase = HoldPhase.HELD
     eager: bool = False
     """Whether the last probe was a record that had been tried before, so that a new one need not wait."""
+    probe: Probe | None = None
+    """What the request probes that tries this hold now. A request that was answered before is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +295,7 @@ class Holds:
             if event is HoldEvent.DENIED and hold.scope != scope:
                 what = HoldEvent.WIDER if scope == DESTINATION else HoldEvent.NARROWER
             # An answer to a request from before the hold, or before its probe, is late: the probe is still under way.
-            phase = HoldPhase.PROBING if hold in probe and hold.phase is HoldPhase.PROBING else HoldPhase.HELD
+            phase = HoldPhase.PROBING if hold.probe is probe else HoldPhase.HELD
             action = TABLE[hold.kind, phase, what].action
             if action is Action.END:
                 # Several holds may end by one answer: any answer at all ends an outage, an acceptance also the rest.
@@ -310,13 +312,15 @@ class Holds:
         probe = self.blocking(group)
         for hold in probe:
             hold.eager = not fresh
+            hold.probe = probe
             hold.phase = TABLE[hold.kind, hold.phase, HoldEvent.PROBED].phase
         return probe
 
     def end_probe(self, probe: Probe, now: float) -> None:
         """Note that a probe is over: a hold that its answer neither ended nor put off is probed again later."""
         for hold in probe:
-            if hold.phase is HoldPhase.PROBING:
+            # Writing a dead letter can take long after the answer. The next probe may be under way by then.
+            if hold.probe is probe:
                 self._probe_later(hold, now, None)
 
     def lasts(self, probe: Probe) -> bool:
@@ -366,6 +370,7 @@ class Holds:
 
     def _probe_later(self, hold: Hold, now: float, wish: float | None) -> None:
         hold.phase = HoldPhase.HELD
+        hold.probe = None
         hold.probes += 1
         wait = self._backoff.probe(hold.probes)
         # Never sooner than the back-off: `Retry-After: 0` in an outage would probe without a pause.

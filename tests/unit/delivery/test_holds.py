@@ -134,6 +134,21 @@ def test_a_probe_that_ends_without_an_answer_is_over() -> None:
     assert holds.next_probe(200.0) is not None
 
 
+def test_a_probe_that_was_answered_long_ago_does_not_end_the_next_one() -> None:
+    """Its answer is applied at once; its end may come later, when a dead letter is written.
+
+    Kills: a refusal of the next probe that is taken for a late one, so that its record is asked about again.
+    """
+    holds = held(Kind.DENIED)
+    first = holds.start_probe("g")
+    holds.apply(HoldEvent.FAILED, "g", first, now=110.0)
+    second = holds.start_probe("g")
+    holds.end_probe(first, 120.0)
+    assert state(holds, 120.0) is DestinationState.PROBING
+    holds.apply(HoldEvent.JUDGED, "g", second, now=130.0)
+    assert not holds.active
+
+
 def test_a_late_answer_leaves_the_probe_under_way() -> None:
     """An answer to a request from before the probe says nothing about the probe.
 
