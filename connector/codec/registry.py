@@ -138,7 +138,7 @@ class Registry:
             async with self._slots:
                 found = await self._client.get_subjects()
         except Exception as error:  # noqa: BLE001 - as in _asked
-            raise RegistryTrouble(self._trouble(error)) from None
+            raise await self._trouble(error) from None
         return [subject for subject in found if not subject.endswith("-key")]
 
     async def latest(self, subject: str) -> Schema:
