@@ -306,5 +306,5 @@ class Destination:
     def _ended(self, holds: list[Hold]) -> None:
         if not holds:
             return
-        self.evidence.answered()
+        self.evidence.hold_ended()
         self.lanes.hurry(self.ports.clock.now())
