@@ -199,7 +199,7 @@ class Worker:
         await self._transport.close()
 
     def _take_skipped(self) -> None:
-        """Dead-letter what an operator skips and what waits here."""
+        """Dead-letter the records that wait here and that an operator skips."""
         for delivery in self._skips:
             if (batch := self._destination.lanes.take_out(delivery)) is not None:
                 self._write_skipped([self._skips.take(batch)])

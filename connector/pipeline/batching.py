@@ -13,19 +13,16 @@ from msgspec import Struct
 
 from connector.errors import Refusal
 from connector.pipeline.offsets import PartitionTracker
-from connector.records import Headers, Item, Record, uuid5_text
+from connector.records import HEADER_CHARGE, Headers, Item, Record, uuid5_text
 from connector.vendors.base import Limits
 
 FIXED_CHARGE: Final = 768
 """Bytes charged for each buffered delivery in addition to its payload: its objects' own size, measured."""
 
 
-HEADER_CHARGE: Final = 160
-"""Bytes charged for each header in addition to its name and value: the pair, the objects."""
-
-
 def charge_of(record: Record, body: bytes = b"") -> int:
     """Return the bytes that holding a record is charged with, and the body of its item where it has one."""
+    # The value is kept too, in addition to the bytes that are sent: it may become a dead letter.
     charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(body)
     return charge + headers_charge(record.headers) if record.headers else charge
 
@@ -144,6 +141,7 @@ class Batch:
 
     def part(self, deliveries: Sequence[Delivery]) -> Batch:
         """Return a batch of some of the deliveries, with the history of this one."""
+        # `due` is not among them: a part is a new question to the vendor, and goes as soon as there is a slot.
         part = Batch(self.group, list(deliveries), self.closed_by)
         part.attempts = self.attempts
         part.failures = self.failures

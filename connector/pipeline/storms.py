@@ -114,6 +114,7 @@ class StormGuard:
         """Count accepted records."""
         if self._settings is None or not self.counting:
             return
+        # More than a window pushes out everything else, so the rest need not be pushed.
         for _ in range(min(count, self._settings.records)):
             self._push(None)
 
@@ -122,6 +123,8 @@ class StormGuard:
         if self._settings is None:
             return False
         reason = (cause, code)
+        # Example: `share` 0.5 of 500 records. The 251st refusal for one reason among the last 500 outcomes trips it,
+        # also when fewer than 500 were seen: a topic that begins with bad records writes 250 dead letters, not 500.
         if reason not in self._open and self._refused[reason] + 1 > self._settings.share * self._settings.records:
             return True
         self._refused[reason] += 1
@@ -134,6 +137,7 @@ class StormGuard:
 
     def clear(self, reason: Reason) -> None:
         """Forget the refusals for a reason: its storm is over."""
+        # As if they had passed: the places in the window stay, so its length still says how much was seen.
         self._window = deque(None if counted == reason else counted for counted in self._window)
         del self._refused[reason]
 
@@ -149,6 +153,7 @@ class StormGuard:
         self._window.append(counted)
         if len(self._window) > self._settings.records:
             self._drop_oldest()
+        # A whole window after the release, because until then the window still holds what the release let through.
         for reason, left in list(self._open.items()):
             self._open[reason] = left - 1
             if left > 1 or self._refused[reason] > self._settings.share * self._settings.records:
@@ -262,6 +267,7 @@ class Storms:
             self._released.pop(place, None)
             if (reason := probes.get(place)) is not None:
                 storm = self._end(reason)
+                # One more than its probes: a storm that comes back at once was not over, so its pause grows.
                 self._past.put(reason, (storm.probes + 1, self._clock.now()))
                 self._guard.clear(reason)
                 log.info("storm.ended", **self._scope, cause=reason[0], code=reason[1], records=len(storm.aside))
@@ -284,6 +290,7 @@ class Storms:
         for storm in self._storms.values():
             if place in storm.aside:
                 del storm.aside[place]
+                # In front: a person waits for it.
                 self._let_go.appendleft(place)
                 self._end_empty()
                 return True
@@ -302,6 +309,7 @@ class Storms:
         for storm in self._storms.values():
             for place in [place for place in storm.aside if not place.tracker.open]:
                 self._remove(storm, place)
+            # Its answer will not come here any more, and without an end of the probe there would never be another.
             if storm.probing is not None and not storm.probing.tracker.open:
                 self._probe_later(storm)
         self._let_go = deque(place for place in self._let_go if place.tracker.open)
@@ -317,6 +325,7 @@ class Storms:
         due = []
         for storm in self._storms.values():
             if storm.probing is None and storm.aside and storm.next_probe <= now:
+                # The one that has waited longest. One that fails is put at the end, so each probe tries another record.
                 storm.probing = next(iter(storm.aside))
                 self._remove(storm, storm.probing)
                 due.append(storm.probing)

@@ -41,6 +41,30 @@ UNUSUAL: Final = (
         "        if not any(_checksum(at, content) == frame[3:7] for at in (base, 10**6)):",
     ),
     Mutant(
+        "forget the claims of a destination that is absent",
+        "connector/pipeline/offsets.py",
+        "for name, offsets in parts.items()} | absent)",
+        "for name, offsets in parts.items()})",
+    ),
+    Mutant(
+        "keep one id for all partitions of a topic",
+        "connector/kafka/topic_ids.py",
+        "        self._ids |= dict.fromkeys(partitions, _UNKNOWN)",
+        "        self._ids |= dict.fromkeys({*partitions, *self._ids}, _UNKNOWN)",
+    ),
+    Mutant(
+        "commit although the topic was recreated",
+        "connector/kafka/topic_ids.py",
+        "        return others\n",
+        "        return set()\n",
+    ),
+    Mutant(
+        "repeat a commit that can never pass",
+        "connector/pipeline/runner.py",
+        "for partition, fault in faults.items() if not isinstance(fault, FinalFault)]",
+        "for partition, fault in faults.items()]",
+    ),
+    Mutant(
         "try the last commit once",
         "connector/pipeline/runner.py",
         "        while failed and not late:",
