@@ -448,7 +448,7 @@ def test_records_that_are_throttled_in_every_batch_are_found(order: str) -> None
         rig = Rig(failing(*bad, status=429, retry_after="1"), order=order, max_in_flight=8)
         async with rig.running(all_done=False):
             rig.offer(range(1000), key=lambda n: b"%d" % n)
-            await rig.until(lambda: len(rig.transport.accepted) == 990, within=300)
+            await rig.until(lambda: len(rig.transport.accepted) == 990, within=600)
             assert rig.sent_once()
             assert {each.position.offset for each in rig.destination.waiting.records()} == set(bad)
 
