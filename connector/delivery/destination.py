@@ -306,6 +306,5 @@ class Destination:
     def _ended(self, holds: list[Hold]) -> None:
         if not holds:
             return
-        # Failures from before the hold say nothing about the time after it.
-        self.evidence.answered()
+        self.evidence.hold_ended()
         self.lanes.hurry(self.ports.clock.now())

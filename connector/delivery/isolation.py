@@ -28,12 +28,13 @@ refused too, it is cut in four at once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Final
 
 from connector.delivery.lane import order_key
 from connector.pipeline.batching import Batch, Delivery
-from connector.vendors.base import endpoint_of
+from connector.vendors.base import DESTINATION, endpoint_of
 
 OUTAGE_AFTER: Final = 5
 """Batches that failed, none accepted between them, after which a destination is held as an outage."""
@@ -58,10 +59,11 @@ class Evidence:
     """
 
     def __init__(self) -> None:
-        self._accepted = 0
+        self._accepted: Counter[Hashable] = Counter()
         self._accepted_sent_at: dict[Hashable, float] = {}
         self._doubted = 0
-        self._failing: set[Batch] = set()
+        self._failing: dict[Hashable, set[Batch]] = {}
+        """Batches that failed, by endpoint since one was judged there, and with `DESTINATION` since any was."""
         self._denied: dict[Hashable, set[Batch]] = {}
         self._walled: set[Hashable] = set()
         """Endpoints at which records were blamed for denials since access was last denied entirely."""
@@ -77,18 +79,24 @@ class Evidence:
 
     def accepted(self, batch: Batch, count: int) -> None:
         """Note that `count` records of a batch were accepted."""
-        self._accepted += count
         endpoint = endpoint_of(batch.group)
+        self._accepted[endpoint] += count
         # When it was sent, not when it was answered. Example: a refusal at 10, and at 11 an acceptance of a request
         # that was sent at 9: the vendor may have changed its mind at 10.
         self._accepted_sent_at[endpoint] = max(self._accepted_sent_at.get(endpoint, _NEVER), batch.sent_at)
         self._doubted = 0
-        self._failing.clear()
+        self.answered(batch)
         if self._denied:
             self._denied.pop(endpoint, None)
 
-    def answered(self) -> None:
-        """Note that the vendor judged a request: it is up."""
+    def answered(self, batch: Batch) -> None:
+        """Note that the vendor judged a request: it is up, and so is the endpoint."""
+        if self._failing:
+            self._failing.pop(DESTINATION, None)
+            self._failing.pop(endpoint_of(batch.group), None)
+
+    def hold_ended(self) -> None:
+        """Note that a hold is over: what failed before shows nothing any more."""
         self._failing.clear()
 
     def failed(self, batch: Batch) -> None:
@@ -97,8 +105,12 @@ class Evidence:
         self._note_first(batch)
         # A record that fails alone while others pass is a poison, not an outage. And five batches are enough to know:
         # more would only hold memory.
-        if not self.fails_alone(batch) and len(self._failing) < OUTAGE_AFTER:
-            self._failing.add(batch)
+        if self.fails_alone(batch):
+            return
+        for scope in (DESTINATION, endpoint_of(batch.group)):
+            failing = self._failing.setdefault(scope, set())
+            if len(failing) < OUTAGE_AFTER:
+                failing.add(batch)
 
     def throttled(self, batch: Batch) -> bool:
         """Note a 429 for a batch; return whether others were accepted since its first: it may be about its records."""
@@ -112,22 +124,26 @@ class Evidence:
         return len(batch.deliveries) == 1 and batch.failures >= HALVE_AFTER and self.others_pass(batch)
 
     def others_pass(self, batch: Batch) -> bool:
-        """Whether records were accepted since the batch first failed or was throttled."""
-        return batch.accepted_before is not None and self._accepted > batch.accepted_before
+        """Whether its endpoint accepted records since the batch first failed or was throttled."""
+        return batch.accepted_before is not None and self._accepted[endpoint_of(batch.group)] > batch.accepted_before
 
     def _note_first(self, batch: Batch) -> None:
         if batch.accepted_before is None:
-            batch.accepted_before = self._accepted
+            batch.accepted_before = self._accepted[endpoint_of(batch.group)]
 
     def halved(self, batch: Batch) -> None:
         """Note that a batch is taken apart: its parts fail or not in its place."""
-        self._failing.discard(batch)
+        for failing in self._failing.values():
+            failing.discard(batch)
         self._denied.get(endpoint_of(batch.group), set()).discard(batch)
 
-    @property
-    def is_outage(self) -> bool:
-        """Whether so many batches failed in a row that the vendor, not a record, is the reason."""
-        return len(self._failing) >= OUTAGE_AFTER
+    def outage(self, batch: Batch) -> Hashable | None:
+        """Return what is out, as a batch shows: so many failed in a row that the vendor, not a record, is the reason.
+
+        That is the destination, or the batch's endpoint where others of the destination answer; None: neither.
+        """
+        scopes = (DESTINATION, endpoint_of(batch.group))
+        return next((scope for scope in scopes if len(self._failing.get(scope, ())) >= OUTAGE_AFTER), None)
 
     def denied(self, batch: Batch) -> bool:
         """Note that access was denied for a batch; return whether no record can be the reason."""

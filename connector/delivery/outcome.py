@@ -151,7 +151,7 @@ class Outcomes:
     async def _refused(self, batch: Batch, verdict: Refused, response: Response | None, probe: Probe) -> None:
         destination = self._destination
         destination.throttle.answered()
-        destination.evidence.answered()
+        destination.evidence.answered(batch)
         if not verdict.documented:
             destination.evidence.refused(batch.deliveries, verdict.code, self._ports.clock.now())
         # Asked after `apply`: a refusal that the vendor documents has ended the hold, and the record is judged at once.
@@ -305,10 +305,10 @@ class Outcomes:
             # A vendor may throttle by what is in a record, such as its user: then the others go first.
             self._try_again(left, until, None)
         elif len(left.deliveries) == 1 and destination.throttle.stuck:
-            # Behind the others: the next try takes another record.
+            # Parked where there is order: the next try takes a record of another key.
             destination.lanes.put_alone(left, until)
         else:
-            destination.lanes.of(left).put_parts([left])
+            destination.lanes.of(left).put_waiting(left, until)
 
     async def _failed(self, batch: Batch, verdict: Retry, response: Response | None, probe: Probe) -> None:
         destination, evidence = self._destination, self._destination.evidence
@@ -322,9 +322,9 @@ class Outcomes:
             return
         if (left := destination.buffer.kept(batch)) is not None:
             self._try_again(left, self._ports.clock.now(), verdict.after)
-        if evidence.is_outage:
+        if (scope := evidence.outage(batch)) is not None:
             # After the batch is back in its lane: the probe takes it, or another one.
-            destination.hold(Kind.OUTAGE, verdict.code, verdict.reason)
+            destination.hold(Kind.OUTAGE, verdict.code, verdict.reason, scope=scope)
 
     def _try_again(self, batch: Batch, since: float, wish: float | None) -> None:
         """Put a failed batch back: whole, in halves where it failed often, alone where it is one record.
@@ -356,7 +356,8 @@ class Outcomes:
         topic, and so would the probes of a hold, one record each.
         """
         asked = verdict.unknown_outcome and self._destination.settings.on_unknown_outcome == "dead_letter"
-        if asked and not self._destination.evidence.is_outage and not self._destination.holds.blocking(batch.group):
+        evidence, holds = self._destination.evidence, self._destination.holds
+        if asked and evidence.outage(batch) is None and not holds.blocking(batch.group):
             return "unknown_outcome"
         return "gave_up" if self._tried_for_long(batch) else None
 

@@ -226,8 +226,10 @@ class Worker:
             batch, lane, probe = self._next(now)
             if batch is None:
                 return self._idle_for(now)
-            if stuck:
-                batch = _first_of(batch, lane)
+            if stuck and len(batch.deliveries) > 1:
+                # The rest takes its turn with all others: another batch may be accepted.
+                lane.put_waiting(batch.part(batch.deliveries[1:]), now)
+                batch = batch.part(batch.deliveries[:1])
             # Closed by larger limits than the vendor was found to take since.
             if self._destination.limits.taught:
                 batch = self._fit(batch)
@@ -290,7 +292,9 @@ class Worker:
         """Take one record, and read the secrets again first where they may be the reason."""
         destination = self._destination
         probe = destination.holds.start_probe(batch.group, fresh=not batch.attempts)
-        batch = _first_of(batch, lane)
+        if len(batch.deliveries) > 1:
+            lane.put_parts([batch.part(batch.deliveries[1:])])
+            batch = batch.part(batch.deliveries[:1])
         if any(hold.kind in (Kind.DENIED, Kind.DOUBT) for hold in probe):
             try:
                 destination.reload()
@@ -378,14 +382,6 @@ class Worker:
             "the record is too old to be sent now: it broke no rule of the vendor when it was read, but does now",
         )
         self._start(work, part)
-
-
-def _first_of(batch: Batch, lane: Lane) -> Batch:
-    """Return a batch's first record alone; the rest stays in front."""
-    if len(batch.deliveries) == 1:
-        return batch
-    lane.put_parts([batch.part(batch.deliveries[1:])])
-    return batch.part(batch.deliveries[:1])
 
 
 async def _together(works: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -10,7 +10,7 @@ has one `Storms`, and in it each reason (cause and code) is in one of three phas
     calm     is counted, and becomes a dead letter  the reason would have more than its share of the last records
     storm    is set aside                           a record that was set aside passes on a probe, or by `release`
     open     is counted, and becomes a dead letter  (only after `release`) a window later, once the share is below
-                                                    the limit again; what was released becomes one even then
+                                                    the limit again and all that was released came
 
 Set aside means: only the position is kept. The record stays unfinished in its tracker, so its offset is not committed
 past, and after a restart or a rebalance it simply comes again. Its bytes are let go of and read again from Kafka later
@@ -87,7 +87,11 @@ class StormGuard:
     It trips when one reason would have more than its share of the whole window, full or not.
     """
 
-    def __init__(self, settings: StormSettings | str) -> None:
+    def __init__(
+        self, settings: StormSettings | str, may_close: Callable[[Reason], bool] = lambda _reason: True
+    ) -> None:
+        self._may_close = may_close
+        """Whether a reason that is let through may count again; asked once a window."""
         self._settings = settings if isinstance(settings, StormSettings) else None
         self._window: deque[Reason | None] = deque()
         self._refused: Counter[Reason] = Counter()
@@ -152,8 +156,12 @@ class StormGuard:
         # A whole window after the release, because until then the window still holds what the release let through.
         for reason, left in list(self._open.items()):
             self._open[reason] = left - 1
-            if left <= 1 and self._refused[reason] <= self._settings.share * self._settings.records:
+            if left > 1 or self._refused[reason] > self._settings.share * self._settings.records:
+                continue
+            if self._may_close(reason):
                 del self._open[reason]
+            else:
+                self._open[reason] = self._settings.records
 
     def _drop_oldest(self) -> None:
         gone = self._window.popleft()
@@ -189,7 +197,7 @@ class Storms:
         wait: Callable[[int], float] = lambda probes: min(LONGEST_PROBE, FIRST_PROBE * 2.0 ** min(probes, 16)),
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self._guard = StormGuard(settings)
+        self._guard = StormGuard(settings, self._all_came)
         self._clock = clock
         self._scope = scope
         self._wait = wait
@@ -198,7 +206,7 @@ class Storms:
         self._past: Recent[Reason, tuple[int, float]] = Recent(_REASONS)
         self._let_go: deque[Place] = deque()
         self._released: dict[Place, Reason] = {}
-        """What a release let go, and its reason: a person has decided, so no storm of that reason keeps it again."""
+        """What a release let go, and its reason, which stays open until all of it came: a person has decided."""
         self._reading: frozenset[Place] = frozenset()
         self.quiet = True
         """Whether nothing was refused lately, so that no acceptance has to be counted."""
@@ -227,7 +235,7 @@ class Storms:
     def accepted(self, count: int) -> None:
         """Count records that were not refused."""
         self._guard.accepted(count)
-        self.quiet = not (self._storms or self._guard.counting or self._released)
+        self.quiet = not (self._storms or self._guard.counting)
 
     def refused(self, cause: str, code: str, why: str, place: Place) -> bool:
         """Count a refusal; return True where the record is set aside instead of becoming a dead letter.
@@ -237,8 +245,7 @@ class Storms:
         reason = (cause, code)
         self.quiet = False
         self._probe_ended(place)
-        if self._released.pop(place, None) == reason:
-            return False
+        self._released.pop(place, None)
         storm = self._storms.get(reason)
         if storm is None:
             if not self._guard.refused(cause, code):
@@ -306,7 +313,6 @@ class Storms:
             if storm.probing is not None and not storm.probing.tracker.open:
                 self._probe_later(storm)
         self._let_go = deque(place for place in self._let_go if place.tracker.open)
-        self._released = {place: reason for place, reason in self._released.items() if place.pending}
         self._end_empty()
 
     def probes(self, now: float) -> list[Place]:
@@ -361,6 +367,11 @@ class Storms:
             )
             for reason, storm in self._storms.items()
         ]
+
+    def _all_came(self, reason: Reason) -> bool:
+        """Whether everything that a release let go for a reason was refused, passed, or had another outcome."""
+        self._released = {place: why for place, why in self._released.items() if place.pending}
+        return reason not in self._released.values()
 
     def _begin(self, reason: Reason, why: str) -> _Storm:
         now = self._clock.now()

@@ -147,7 +147,7 @@ DELIVERY: Final = (
     Mutant(
         "give up what has no known outcome while nothing is accepted",
         "connector/delivery/outcome.py",
-        "if asked and not self._destination.evidence.is_outage and not self._destination.holds.blocking(batch.group):",
+        "if asked and evidence.outage(batch) is None and not holds.blocking(batch.group):",
         "if asked:",
     ),
     Mutant(

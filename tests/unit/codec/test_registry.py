@@ -71,7 +71,9 @@ class FakeClient:
         self.cleared += 1
 
     async def get_subjects(self) -> list[str]:
-        """Answer with every subject that has a newest version."""
+        """Answer with every subject that has a newest version, unless subjects have an answer of their own."""
+        if "subjects" in self.answers:
+            await self._answer("subjects")
         return [key.removeprefix("latest ") for key in self.answers if str(key).startswith("latest ")]
 
     async def get_latest_version(self, subject_name: str) -> RegisteredSchema:
@@ -305,6 +307,18 @@ async def test_a_rotated_password_of_the_registry_is_read_again() -> None:
             await registry.by_id(1)
     assert (await registry.by_id(1)).name == "com.acme.A"
     assert (len(refusing.asked), len(good.asked)) == (2, 1)
+
+
+async def test_trouble_with_subjects_is_said_and_reads_the_password_again() -> None:
+    """A list of subjects that is refused says why, and the next one is asked for with a rotated password.
+
+    Kills: an error whose text is the question that was never asked.
+    """
+    refusing = FakeClient({"subjects": SchemaRegistryError(401, 40101, "Unauthorized")})
+    registry = Registry(refusing, WHERE, lambda: FakeClient({"latest events-value": _avro()}))
+    with pytest.raises(RegistryTrouble, match="HTTP 401, code 40101"):
+        await registry.subjects()
+    assert await registry.subjects() == ["events-value"]
 
 
 async def test_an_id_that_is_known_late_is_not_refused() -> None:

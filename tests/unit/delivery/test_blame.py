@@ -448,7 +448,7 @@ def test_records_that_are_throttled_in_every_batch_are_found(order: str) -> None
         rig = Rig(failing(*bad, status=429, retry_after="1"), order=order, max_in_flight=8)
         async with rig.running(all_done=False):
             rig.offer(range(1000), key=lambda n: b"%d" % n)
-            await rig.until(lambda: len(rig.transport.accepted) == 990, within=300)
+            await rig.until(lambda: len(rig.transport.accepted) == 990, within=600)
             assert rig.sent_once()
             assert {each.position.offset for each in rig.destination.waiting.records()} == set(bad)
 
@@ -534,6 +534,37 @@ def test_a_storm_of_refusals_that_only_evidence_proves_lets_good_records_pass(st
             assert len(rig.transport.calls) < 3000 + 2 * len(bad)
             rig.transport.behave = lambda _call: OK
             await rig.done(within=120)
+        assert rig.sent_once()
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize(("status", "order"), [(502, "none"), (500, "none"), (502, "key")])
+def test_an_endpoint_that_is_out_is_held_though_others_accept(status: int, order: str) -> None:
+    """A gateway that fails for one endpoint only: that endpoint is held, its records not drained or taken apart.
+
+    With order other endpoints pass where their lanes have nothing of that one in front. Kills: acceptances of another
+    endpoint that count against an outage, or as evidence against the records of this one.
+    """
+
+    async def play() -> None:
+        behave: Behave = lambda call: Reply(status) if call.group == "a" else OK  # noqa: E731
+        rig = Rig(behave, order=order, max_in_flight=4, on_unknown_outcome="dead_letter", latency=0.1)
+        keys = {"a": b"1", "b": b"2"}
+        async with rig.running():
+            for first in range(0, 10_000, 100):
+                for group, numbers in (("a", range(first, first + 50)), ("b", range(first + 50, first + 100))):
+                    rig.offer(numbers, group=group, key=lambda _n, group=group: keys[group])  # type: ignore[misc]
+                await rig.clock.sleep(2)
+                if first == 5000:
+                    shown = [(hold.cause, hold.message) for hold in rig.destination.shown_holds()]
+            assert shown == [(Cause.OUTAGE, f"HTTP {status} (only a)")]
+            assert len(rig.transport.accepted) == 5000
+            assert len(rig.dead_letters.dead_letters) <= (400 if status == 502 else 0)
+            assert sum(call.group == "a" for call in rig.transport.calls) < 100
+            rig.transport.behave = lambda _call: OK
+            await rig.done()
         assert rig.sent_once()
 
     run_virtual(play())
