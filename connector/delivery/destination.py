@@ -123,10 +123,19 @@ class Ports:
 
 
 class Destination:
-    """One named account at one vendor, and everything that waits for it. `reload` builds the vendor again."""
+    """One named account at one vendor, and everything that waits for it.
+
+    `reload` reads the secrets again and returns the vendor with them; None if they are the same.
+    """
 
     def __init__(
-        self, name: str, settings: DestinationSettings, vendor: Vendor, ports: Ports, *, reload: Callable[[], Vendor]
+        self,
+        name: str,
+        settings: DestinationSettings,
+        vendor: Vendor,
+        ports: Ports,
+        *,
+        reload: Callable[[], Vendor | None],
     ) -> None:
         self.name = name
         self.settings = settings
@@ -212,12 +221,16 @@ class Destination:
 
     def reload(self) -> None:
         """Read the destination's secrets again, so that a rotated one ends a hold."""
-        self.vendor = self._reload()
+        vendor = self._reload()
+        if vendor is not None:
+            self.vendor = vendor
+            self.evidence.renewed(self.ports.clock.now())
 
     def use(self, settings: DestinationSettings, vendor: Vendor) -> None:
         """Use other settings of the same account. Holds are probed at once: the settings may fix the cause."""
         now, before = self.ports.clock.now(), self.settings
         self.settings, self.vendor = settings, vendor
+        self.evidence.renewed(now)
         self.backoff.use(settings.retry)
         self.bucket.set_limit(settings.rate, now)
         self.lanes.set_linger(settings.batch.linger)

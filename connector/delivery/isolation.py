@@ -29,7 +29,7 @@ refused too, it is cut in four at once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Final
 
 from connector.delivery.lane import order_key
@@ -67,6 +67,11 @@ class Evidence:
         self._denied: dict[Hashable, set[Batch]] = {}
         self._walled: set[Hashable] = set()
         """Endpoints at which records were blamed for denials since access was last denied entirely."""
+        self._renewed_at = _NEVER
+
+    def renewed(self, now: float) -> None:
+        """Note that other credentials are used from `now` on: what the earlier ones were denied blames no record."""
+        self._renewed_at = now
 
     def sending(self, batch: Batch, now: float) -> None:
         """Note that a batch is sent at `now` (monotonic seconds), and what was known by then."""
@@ -148,7 +153,7 @@ class Evidence:
     def denied(self, batch: Batch) -> bool:
         """Note that access was denied for a batch; return whether no record can be the reason."""
         batch.denials += 1
-        if batch.denied_at is None:
+        if batch.denied_at is None or batch.denied_at < self._renewed_at:
             batch.denied_at = batch.sent_at
         endpoint = endpoint_of(batch.group)
         denied = self._denied.setdefault(endpoint, set())
@@ -170,16 +175,25 @@ class Evidence:
         # Example: denied at 10, another batch sent at 11 and accepted, this one sent at 12 and denied again. The
         # credential worked at 11, so the record is what the vendor, or a firewall, dislikes.
         endpoint = endpoint_of(batch.group)
-        others_accepted = batch.denied_at is not None and batch.vouched_at > batch.denied_at
+        # Not by two rotations: each time the old credential is denied, and the new one is accepted in between.
+        denied_at = batch.denied_at if batch.denied_at is not None and batch.denied_at >= self._renewed_at else None
+        others_accepted = denied_at is not None and batch.vouched_at > denied_at
         blamed = others_accepted and not (probing and self._denied.get(endpoint, set()) - {batch})
         if blamed:
             self._walled.add(endpoint)
         return blamed
 
-    def refused(self, deliveries: Iterable[Delivery], code: str, now: float) -> None:
-        """Note when this code refused records first; what another code showed before is no evidence."""
-        for delivery in deliveries:
-            if delivery.refused is None or delivery.refused[0] != code:
+    def refused(self, batch: Batch, code: str, now: float) -> None:
+        """Note when this code refused records first.
+
+        What another code showed before is no evidence, nor what was sent with earlier credentials.
+        """
+        renewed = batch.sent_at < self._renewed_at
+        for delivery in batch.deliveries:
+            known = delivery.refused
+            if renewed:
+                delivery.refused = None
+            elif known is None or known[0] != code or known[1] < self._renewed_at:
                 delivery.refused = (code, now)
                 delivery.refused_alone = False
 

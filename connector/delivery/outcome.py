@@ -153,7 +153,7 @@ class Outcomes:
         destination.throttle.answered()
         destination.evidence.answered(batch)
         if not verdict.documented:
-            destination.evidence.refused(batch.deliveries, verdict.code, self._ports.clock.now())
+            destination.evidence.refused(batch, verdict.code, self._ports.clock.now())
         # Asked after `apply`: a refusal that the vendor documents has ended the hold, and the record is judged at once.
         lasts = destination.holds.lasts(probe)
         judged = len(batch.deliveries) == 1 and self._judges(batch, verdict)

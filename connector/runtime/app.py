@@ -23,7 +23,7 @@ from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder
 from connector.codec.registry import Registry
 from connector.codec.schemas import Schema, known_schemas, load_contracts, own_schemas
-from connector.config.loader import DestinationSettings, Loaded, RegistrySettings, Settings, secret_values
+from connector.config.loader import Loaded, RegistrySettings, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
 from connector.errors import ConfigurationError, ConnectorError
@@ -44,6 +44,7 @@ from connector.runtime.reload import Configuration
 from connector.tasks import Supervisor, restarted
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
+from connector.vendors.base import Vendor, VendorKind
 
 if TYPE_CHECKING:
     from connector.runtime.tracing import OtelTracer
@@ -197,7 +198,7 @@ async def _run(
             name: ResultsWriter(avro.encoder, producer, topic, clock) for name, topic in base.results_topics.items()
         },
         transport=lambda name, account: HttpTransport(name, account.http, account.max_in_flight),
-        reload=lambda name: kinds[base.destinations[name].vendor].build(_reloaded(configuration, name)),
+        reload=_reload(configuration, kinds),
         clock=clock,
         random=Random(),
         cluster_id=report.cluster_id,
@@ -359,15 +360,24 @@ async def _leave(source: KafkaSource, stop: asyncio.Event) -> None:
     source.leave()
 
 
-def _reloaded(configuration: Configuration, name: str) -> DestinationSettings:
-    """Read a destination's secrets again and hide the new ones in logs before anything can show them."""
-    settings = configuration.destination(name)
-    logs.register_secrets(secret_values(settings))
-    return settings
+def _reload(configuration: Configuration, kinds: Mapping[str, VendorKind]) -> Callable[[str], Vendor | None]:
+    """Return what reads a destination's secrets again, and builds its vendor if they are others."""
+    used = dict(configuration.loaded.settings.destinations)
+
+    def reload(name: str) -> Vendor | None:
+        settings = configuration.destination(name)
+        if settings == used[name]:
+            return None
+        # Hidden in logs before anything can show them.
+        logs.register_secrets(secret_values(settings))
+        used[name] = settings
+        return kinds[settings.vendor].build(settings)
+
+    return reload
 
 
 def _reloaded_registry(loaded: Loaded) -> RegistrySettings:
-    """Read the registry's secrets again, as `_reloaded`; the old ones where they cannot be read now."""
+    """Read the registry's secrets again, as `_reload`; the old ones where they cannot be read now."""
     try:
         settings = loaded.reload_registry()
     except ConfigurationError as error:

@@ -49,7 +49,7 @@ class Edges:
     dead_letters: DeadLetterSink
     answers: Mapping[str, AnswerSink]
     transport: Callable[[str, DestinationSettings], Transport]
-    reload: Callable[[str], Vendor]
+    reload: Callable[[str], Vendor | None]
     clock: Clock
     random: Random
     cluster_id: str
@@ -281,12 +281,12 @@ class IntakeHolds:
 
 @dataclass(frozen=True, slots=True)
 class _Reload:
-    """Builds one destination's vendor of secrets read again."""
+    """Builds one destination's vendor of secrets read again; None if they are the same."""
 
-    build: Callable[[str], Vendor]
+    build: Callable[[str], Vendor | None]
     name: str
 
-    def __call__(self) -> Vendor:
+    def __call__(self) -> Vendor | None:
         return self.build(self.name)
 
 

@@ -377,8 +377,10 @@ class World:
         at = START + self.clocks.uniform(0.0, 20.0) if self.clocks.random() < 0.3 else float("inf")
         return MemberClock(self.clocks.uniform(-CLOCKS, CLOCKS), FORWARD, at)
 
-    def _reload(self, member: Member, name: str) -> Vendor:
-        """Return a destination's vendor with the secrets of now."""
+    def _reload(self, member: Member, name: str) -> Vendor | None:
+        """Return a destination's vendor with the secrets of now; None if the member has them."""
+        if member.secrets[name] == self.vendors[name].secrets:
+            return None
         member.secrets[name] = self.vendors[name].secrets
         settings = self.scenario.destinations[name]
         return BUGGY[settings.vendor].build(settings)

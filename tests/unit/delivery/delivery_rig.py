@@ -230,7 +230,7 @@ class Rig:
         self.dead_letters = ModelDeadLetters()
         self.answers = ModelAnswers()
         self.transport = ModelTransport(behave, latency)
-        self.token = "good"
+        self.token = self.known = "good"
         self.reloads = 0
         self.trackers: dict[int, PartitionTracker] = {}
         self.rereads = True
@@ -239,9 +239,10 @@ class Rig:
         """Records that break a rule before they are sent."""
         ports = Ports(self.clock, Random(7), self.dead_letters, self.answers, self.metrics, self.budget)
 
-        def reload() -> ModelVendor:
+        def reload() -> ModelVendor | None:
             self.reloads += 1
-            return ModelVendor(records, self.token)
+            same, self.known = self.token == self.known, self.token
+            return None if same else ModelVendor(records, self.token)
 
         vendor = ModelVendor(records, self.token)
         self.destination = Destination("d", kind.model_validate(settings), vendor, ports, reload=reload)

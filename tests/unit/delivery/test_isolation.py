@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.delivery.isolation import halves, take_apart
+from connector.delivery.isolation import Evidence, halves, take_apart
 from connector.pipeline.batching import Batch, Delivery
 from connector.pipeline.offsets import PartitionTracker
 from connector.records import Item, Record
@@ -154,3 +154,48 @@ def test_a_suspect_takes_its_keys_later_records_along() -> None:
     assert [offsets(part) for part in parts] == [[0, 1, 3], [2], [4]]
     parts = take_apart(batch([b"a", b"b", b"a", b"b", b"a"]), frozenset({2}), ordered=False)
     assert [offsets(part) for part in parts] == [[0, 1, 3, 4], [2]]
+
+
+def test_credentials_that_are_rotated_twice_blame_no_record() -> None:
+    """The old credential is denied each time, and the new one accepted in between: that is not the record's fault.
+
+    Kills: a good record that is dead-lettered for two rotations of a secret.
+    """
+    evidence, (record, other) = Evidence(), halves(batch([b"a", b"b"]))
+
+    def refuse(at: float) -> tuple[bool, bool]:
+        """Send the record alone, and deny it; return whether it is blamed, and whether that is believed."""
+        evidence.sending(record, at)
+        blamed = evidence.blames_records(record, probing=False)
+        evidence.denied(record)
+        evidence.refused(record, "4100", at + 0.1)
+        believed = evidence.believes(record)
+        evidence.refused_alone(record.deliveries[0])
+        return blamed, believed
+
+    def accept(at: float) -> None:
+        evidence.sending(other, at)
+        evidence.accepted(other, 1)
+
+    refuse(1.0)
+    evidence.renewed(2.0)
+    accept(3.0)
+    assert refuse(4.0) == (False, False)
+    accept(5.0)
+    assert refuse(6.0) == (True, True)
+
+
+def test_what_an_earlier_credential_was_denied_is_no_evidence_when_the_answer_comes_late() -> None:
+    """The answer to a request from before the rotation comes after it, and says nothing about the new credential."""
+    evidence, (record, other) = Evidence(), halves(batch([b"a", b"b"]))
+    evidence.sending(record, 1.0)
+    evidence.renewed(2.0)
+    evidence.denied(record)
+    evidence.refused(record, "4100", 2.5)
+    evidence.refused_alone(record.deliveries[0])
+    evidence.sending(other, 3.0)
+    evidence.accepted(other, 1)
+    evidence.sending(record, 4.0)
+    assert not evidence.blames_records(record, probing=False)
+    evidence.refused(record, "4100", 4.5)
+    assert not evidence.believes(record)
