@@ -50,7 +50,7 @@ FAULTS = (
     *(f"window: {kind}" for kind in WINDOWS),
     *("403 for one record", "5xx for one record", "a slow destination", "a rotated secret"),
     *("a partition was added", "a destination was held", "a commit hung through a rebalance"),
-    *("a destination was absent", "a topic was recreated", "a recreated topic ended a member"),
+    *("a destination was absent", "a topic was recreated", "a topic was away", "a recreated topic ended a member"),
     *("a commit for a recreated topic was refused", "a replay's destination was absent"),
     *("forged headers", "our own code raised while it decoded", "our own code raised while it prepared"),
     *("slow answer", "accepted after the time-out", "a refused batch", "registry down"),

@@ -257,7 +257,7 @@ class World:
             elif what == "grow":
                 self.broker.grow(self.partitions)
             elif what == "recreate":
-                self.broker.recreate(Random(f"recreated {self.scenario.seed}").choice(TOPICS[: self.scenario.topics]))
+                await self._recreate(Random(f"recreated {self.scenario.seed}"))
             elif what == "rotate":
                 self.vendors[self.random.choice(list(self.vendors))].secrets += 1
             elif what == "unhold":
@@ -266,6 +266,15 @@ class World:
                 self._hold(self.random.choice(alive))
             elif alive:
                 self._befall(self.random.choice(alive), what)
+
+    async def _recreate(self, random: Random) -> None:
+        """Delete a topic and create it again, before a member can notice or some seconds later."""
+        topic = random.choice(TOPICS[: self.scenario.topics])
+        self.broker.delete(topic)
+        if random.random() < 0.5:
+            self.oracle.saw("a topic was away")
+            await asyncio.sleep(random.uniform(0.1, 5.0))
+        self.broker.recreate(topic)
 
     def _release(self, members: Sequence[Member]) -> None:
         """Let go what storms have set aside, as `connector release` does for every destination."""
