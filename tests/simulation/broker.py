@@ -122,6 +122,8 @@ class ModelBroker:
         self.hangs = Random("hangs")
         self.grown = 0
         """How often partitions were added."""
+        self.first = 0
+        """The first offset of partitions that are added."""
         self.ids = dict.fromkeys(topics, "old")
         self.recreated = False
         """Whether a topic was deleted, and perhaps recreated."""
@@ -205,7 +207,8 @@ class ModelBroker:
     def grow(self, counts: dict[str, int]) -> None:
         """Add a partition to every topic of `counts`, which says how many there are."""
         for topic, count in counts.items():
-            self.logs[topic, count] = Log()
+            first = self.first if self.ids[topic] == "old" else 0
+            self.logs[topic, count] = Log(end=first, start=first)
             self.owner[topic, count] = self.target[topic, count] = None
             counts[topic] = count + 1
         self.grown += 1
@@ -223,12 +226,12 @@ class ModelBroker:
         self.rebalance()
 
     def recreate(self, topic: str) -> None:
-        """Create a topic that was deleted, while partitions move."""
+        """Create a topic that was deleted."""
         self.ids[topic] = "new"
         now = asyncio.get_running_loop().time()
         for member in self.members:
             member.next_look = now + self.random.uniform(0.0, LOOKS)
-        self.rebalance(shuffle=True)
+        self.rebalance()
 
     def store(self, member: ModelSource, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Store a member's commits and return the faults: as the real client, that of one partition for all."""

@@ -162,6 +162,7 @@ class World:
         self.broker.faults.again = 0.3 if weather.commit else 0.0
         self.broker.faults.hanging = scenario.unusual.hanging
         if scenario.unusual.recreated:
+            self.broker.first = OLD
             for log in self.broker.logs.values():
                 log.start = log.end = OLD
         if scenario.foreign:
@@ -257,7 +258,7 @@ class World:
             elif what == "grow":
                 self.broker.grow(self.partitions)
             elif what == "recreate":
-                await self._recreate(Random(f"recreated {self.scenario.seed}"))
+                await self._recreate(alive, Random(f"recreated {self.scenario.seed}"))
             elif what == "rotate":
                 self.vendors[self.random.choice(list(self.vendors))].secrets += 1
             elif what == "unhold":
@@ -267,13 +268,15 @@ class World:
             elif alive:
                 self._befall(self.random.choice(alive), what)
 
-    async def _recreate(self, random: Random) -> None:
-        """Delete a topic and create it again, before a member can notice or some seconds later."""
+    async def _recreate(self, members: Sequence[Member], random: Random) -> None:
+        """Delete a topic and create it again: some seconds later, or at once, while one of several members leaves."""
         topic = random.choice(TOPICS[: self.scenario.topics])
         self.broker.delete(topic)
-        if random.random() < 0.5:
+        if random.random() < 0.4:
             self.oracle.saw("a topic was away")
             await asyncio.sleep(random.uniform(0.1, 5.0))
+        elif len(members) > 1:
+            self._befall(random.choice(members), "stop")
         self.broker.recreate(topic)
 
     def _release(self, members: Sequence[Member]) -> None:
