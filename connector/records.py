@@ -1,4 +1,4 @@
-"""The values that flow through the rooms, from a Kafka message to its outcome.
+"""The values that all packages pass on, from a Kafka message to its outcome.
 
 All are immutable. What exists once for each record or delivery is a `msgspec.Struct`: C code builds it, its fields are
 read at the least cost that Python has, and the garbage collector, which would find no cycle in it, leaves it out.

@@ -42,6 +42,7 @@ class GroupMembership(Groups):
             for member in described.members
             for partition in member.assignment.topic_partitions
         }
+        # A partition that no member has is one that this member may still get, so it has not joined yet.
         left = sum(partitions.values()) - sum(topic in partitions for topic, _ in assigned)
         return f"joining the group: {left} of its partitions have no member" if left > 0 else None
 

@@ -194,7 +194,7 @@ class PartitionTracker:
         return True
 
     def reach(self, offset: int) -> None:
-        """Take note that reading came to this offset: what lies below and was not begun is no record."""
+        """Take note that reading came to this offset: what lies below and was not begun is not a record."""
         # Example: 10 and 11 are records, 12 is the marker of their transaction, and the partition ends at 13. Without
         # this the group would show a lag of 1 for ever, and would never be empty.
         if offset > self.position:
