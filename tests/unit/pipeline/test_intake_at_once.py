@@ -197,8 +197,8 @@ def test_records_over_which_the_compiled_code_raises_go_step_by_step(rig: _Rig) 
     class Faulty:
         name = job.SCHEMA
 
-        def maker(self, _shape: object) -> Callable[..., list[Delivery]]:
-            def make(*_: object) -> list[Delivery]:
+        def maker(self, _shape: object, _mapping: object) -> Callable[..., list[Offer]]:
+            def make(*_: object) -> list[Offer]:
                 raise ZeroDivisionError
 
             return make
