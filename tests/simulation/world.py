@@ -19,6 +19,7 @@ from connector.dead_letters.headers import ParsedDeadLetter
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.errors import FatalError
 from connector.pipeline import flow
+from connector.pipeline.storms import Storms
 from connector.records import Position
 from connector.routing.compiler import passed_on
 from connector.runtime.member import ASK_SECONDS, REBALANCE_SECONDS
@@ -284,6 +285,7 @@ class World:
         for member in members:
             for name, storms in member.pipeline.holds.scopes():
                 lasted = bool(storms)
+                self._note_release(name, storms)
                 storms.release()
                 if lasted:
                     self.oracle.saw("a storm was released")
@@ -301,10 +303,16 @@ class World:
         for member in self.members:
             for name in member.source.held:
                 worker = member.pipeline.workers[name]
+                self._note_release(name, worker.destination.storms)
                 if worker.destination.storms:
                     self.oracle.storm_is_over(member.name, name, released=True)
                 worker.release()
             member.source.held.clear()
+
+    def _note_release(self, name: str | None, storms: Storms) -> None:
+        """Note what a release lets go: it becomes a dead letter if it is refused, whatever storm there is then."""
+        probes = [storm.probing for storm in storms._storms.values() if storm.probing is not None]
+        self.oracle.let_go.update((place.position, name) for place in (*storms.kept(), *probes))
 
     def _befall(self, member: Member, what: str) -> None:
         if what == "back":
