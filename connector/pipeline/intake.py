@@ -420,20 +420,24 @@ class Intake:
         limits = leg.vendor.limits(None)
         # A record's offset ends its identity: what goes before is the same for all of them.
         identity = position_identity(services.cluster_id, Position(topic, tracker.partition, 0))[:-1].encode()
-        offers = maker(
-            records,
-            prefix,
-            identity,
-            run.now + leg.shaped.clock_ahead,
-            leg.shaped.clock_ahead,
-            limits.bytes - limits.overhead,
-            FIXED_CHARGE,
-            Item,
-            Delivery,
-            Offer,
-            tracker,
-            leg.bit,
-        )
+        try:
+            offers = maker(
+                records,
+                prefix,
+                identity,
+                run.now + leg.shaped.clock_ahead,
+                leg.shaped.clock_ahead,
+                limits.bytes - limits.overhead,
+                FIXED_CHARGE,
+                Item,
+                Delivery,
+                Offer,
+                tracker,
+                leg.bit,
+            )
+        except Exception:  # noqa: BLE001 - no content of a record may end a run
+            # Step by step it shows which record it is, and that one becomes a dead letter.
+            return 0
         made = 0
         for offer in offers:
             tracker.route([delivery.record.offset for delivery in offer.deliveries], leg.bit)

@@ -14,7 +14,7 @@ has delivered: otherwise the second split, or the way back, delivers it again. S
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import structlog
@@ -22,10 +22,11 @@ import structlog
 from connector.clock import Clock
 from connector.config.loader import Settings
 from connector.errors import StartupError
+from connector.kafka.client import start_of
 from connector.kafka.groups import Groups
 from connector.pipeline import offset_map as metadata
 from connector.pipeline.offset_map import FinishedMap, Runs
-from connector.records import Commit
+from connector.records import Commit, TopicPartition
 
 HANDED_OVER: Final = "connector:handed-over"
 """The metadata of an own group's offsets that the combined group has taken over."""
@@ -96,10 +97,14 @@ async def _join(groups: Groups, settings: Settings, clock: Clock) -> None:
     # Without topics that were deleted since: the coordinator removes their offsets late.
     wanted = {partition for commits in alone.values() for partition in commits} & await groups.partitions()
     bounds = await groups.bounds(sorted(wanted))
+    starts = await _starts(groups, settings, bounds, {topic for topic, _ in before})
+    read = {name: {topic for topic, _ in commits} for name, commits in alone.items()}
     joined = []
     for partition in sorted(wanted):
         newer = {name: commits[partition] for name, commits in alone.items() if partition in commits}
-        progress = progress_of(settings.destinations, before.get(partition), newer, bounds[partition][0])
+        first = bounds[partition][0]
+        firsts = {name: first if partition[0] in read[name] else starts.get(partition, first) for name in own}
+        progress = progress_of(before.get(partition), newer, firsts)
         watermark, finished = metadata.combined(progress)
         finished = finished.joined(_of_absent(before.get(partition), progress).above(watermark))
         joined.append(Commit(*partition, watermark, metadata.encode(watermark, finished).text))
@@ -111,23 +116,37 @@ async def _join(groups: Groups, settings: Settings, clock: Clock) -> None:
             log.info("offsets.taken_back", group=base, own=own[name], partitions=len(commits))
 
 
-def progress_of(
-    destinations: Iterable[str], combined: Commit | None, alone: Mapping[str, Commit], first: int
-) -> dict[str, Runs]:
+async def _starts(
+    groups: Groups, settings: Settings, bounds: Mapping[TopicPartition, tuple[int, int]], begun: set[str]
+) -> dict[TopicPartition, int]:
+    """Return where a destination starts that no group has delivered to: at `kafka.start` where it moves with time.
+
+    Not in topics that the combined group has `begun`, nor in the replay topic: there it starts with the first record.
+    """
+    start = start_of(settings.kafka)
+    fresh = [partition for partition in bounds if partition[0] not in begun | {settings.replay_topic}]
+    if start == "earliest":
+        return {}
+    found = await groups.offsets_at(fresh, start) if isinstance(start, int) else dict.fromkeys(fresh, -1)
+    # Also where no record is as late as the time.
+    return {partition: offset if offset >= 0 else bounds[partition][1] for partition, offset in found.items()}
+
+
+def progress_of(combined: Commit | None, alone: Mapping[str, Commit], firsts: Mapping[str, int]) -> dict[str, Runs]:
     """Return what each destination has finished of a partition, from offset 0 on.
 
-    `combined` is the combined group's commit, `alone` are those of own groups; `first` is the first offset there is.
+    `combined` is the combined group's commit, `alone` are those of own groups; `firsts` is, by destination, the first
+    offset that it may need.
     """
     # What retention has deleted cannot be delivered any more. Counted as undone it would hold the watermark for ever.
-    start = Runs((0, first)) if first else Runs()
-    progress = dict.fromkeys(destinations, start)
+    progress = {name: _up_to(first) for name, first in firsts.items()}
     if combined is not None:
         finished = finished_of(combined)
-        below = _below(combined)
+        below = _up_to(combined.offset)
         progress = {name: runs.union(below).union(finished.done(name)) for name, runs in progress.items()}
     for name, commit in alone.items():
         # `whole` is all of it: an own group has one destination, so nothing is finished for a part.
-        progress[name] = progress[name].union(_below(commit)).union(finished_of(commit).whole)
+        progress[name] = progress[name].union(_up_to(commit.offset)).union(finished_of(commit).whole)
     return progress
 
 
@@ -183,5 +202,5 @@ def _is_handed_over(commit: Commit) -> bool:
     return commit.metadata == HANDED_OVER
 
 
-def _below(commit: Commit) -> Runs:
-    return Runs((0, commit.offset)) if commit.offset else Runs()
+def _up_to(offset: int) -> Runs:
+    return Runs((0, offset)) if offset else Runs()

@@ -16,7 +16,7 @@ from random import Random
 from typing import Literal, NoReturn, Protocol
 
 from connector.errors import FatalError, StartupError
-from connector.kafka.topic_ids import HeldIds
+from connector.kafka.topic_ids import GONE, HeldIds
 from connector.pipeline.offset_map import MAX_TEXT, FinishedMap, ForeignMetadata, Runs, decode, encode
 from connector.pipeline.runner import AssignmentListener
 from connector.records import Assigned, Commit, FinalFault, Position, Record, TopicPartition
@@ -122,9 +122,11 @@ class ModelBroker:
         self.hangs = Random("hangs")
         self.grown = 0
         """How often partitions were added."""
+        self.first = 0
+        """The first offset of partitions that are added."""
         self.ids = dict.fromkeys(topics, "old")
         self.recreated = False
-        """Whether a topic was recreated."""
+        """Whether a topic was deleted, and perhaps recreated."""
         self._waiting: dict[asyncio.Future[bool], None] = {}
         self.doubles: list[tuple[float, float]] = []
         """When a member worked on that had been put out: in the middle of a drain it does not notice."""
@@ -187,11 +189,11 @@ class ModelBroker:
         target: dict[TopicPartition, ModelSource | None] = dict.fromkeys(self.logs)
         if not shuffle:
             for partition, owner in self.owner.items():
-                if owner is not None and owner in counts and counts[owner] < most:
+                if owner in counts and counts[owner] < most and self.ids[partition[0]] != GONE:
                     target[partition] = owner
                     counts[owner] += 1
         for partition, keeps in list(target.items()):
-            if keeps is None:
+            if keeps is None and self.ids[partition[0]] != GONE:
                 fewest = min(counts.values())
                 chosen = self.random.choice([m for m in self.members if counts[m] == fewest])
                 target[partition] = chosen
@@ -205,25 +207,31 @@ class ModelBroker:
     def grow(self, counts: dict[str, int]) -> None:
         """Add a partition to every topic of `counts`, which says how many there are."""
         for topic, count in counts.items():
-            self.logs[topic, count] = Log()
+            first = self.first if self.ids[topic] == "old" else 0
+            self.logs[topic, count] = Log(end=first, start=first)
             self.owner[topic, count] = self.target[topic, count] = None
             counts[topic] = count + 1
         self.grown += 1
         self.judge.saw("a partition was added")
         self.rebalance()
 
-    def recreate(self, topic: str) -> None:
-        """Delete a topic with the group's offsets, and create it again, while partitions move."""
+    def delete(self, topic: str) -> None:
+        """Delete a topic with the group's offsets."""
         for partition in self.logs:
             if partition[0] == topic:
                 self.logs[partition] = Log()
                 self.committed.pop(partition, None)
-        self.ids[topic], self.recreated = "new", True
+        self.ids[topic], self.recreated = GONE, True
         self.judge.recreated(topic)
+        self.rebalance()
+
+    def recreate(self, topic: str) -> None:
+        """Create a topic that was deleted."""
+        self.ids[topic] = "new"
         now = asyncio.get_running_loop().time()
         for member in self.members:
             member.next_look = now + self.random.uniform(0.0, LOOKS)
-        self.rebalance(shuffle=True)
+        self.rebalance()
 
     def store(self, member: ModelSource, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Store a member's commits and return the faults: as the real client, that of one partition for all."""

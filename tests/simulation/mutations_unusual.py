@@ -47,12 +47,6 @@ UNUSUAL: Final = (
         "for name, offsets in parts.items()})",
     ),
     Mutant(
-        "keep one id for all partitions of a topic",
-        "connector/kafka/topic_ids.py",
-        "        self._ids |= dict.fromkeys(partitions, _UNKNOWN)",
-        "        self._ids |= dict.fromkeys({*partitions, *self._ids}, _UNKNOWN)",
-    ),
-    Mutant(
         "commit although the topic was recreated",
         "connector/kafka/topic_ids.py",
         "        return others\n",

@@ -82,6 +82,8 @@ class Oracle:
     """By member, destination and how often the vendor had judged by then: records whose outcome stayed unknown."""
     refusals: Counter[tuple[int, int, str, bool]] = field(default_factory=Counter)
     """By epoch, record and destination: requests refused for its sake, in which it was alone or not."""
+    let_go: set[tuple[tuple[str, int, int], str | None]] = field(default_factory=set)
+    """Records that a release let go, each with the destination, or none, for which a storm had set it aside."""
     dropped: set[tuple[int, str]] = field(default_factory=set)
     """Deliveries that are done because a member without their destination committed the record."""
     gone: set[int] = field(default_factory=set)
@@ -263,7 +265,7 @@ class Oracle:
         """Take note that a member begins to write a dead letter: it has decided."""
         if (parsed := parse(headers)) is not None:
             self.begun.add((self.plan[parsed.origin].serial, parsed.destination))
-            if parsed.replays or parsed.cause == "operator":
+            if parsed.replays or parsed.cause == "operator" or (parsed.origin, parsed.destination) in self.let_go:
                 return
             for since in self.storms_since(member, parsed):
                 if parsed.failed_at > since * 1000 + 2:

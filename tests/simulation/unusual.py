@@ -54,8 +54,8 @@ class Unusual:
     """What a seed draws of these things; nothing by default."""
 
     events: tuple[tuple[float, str], ...] = ()
-    """When, and which of `grow` (a partition more in every topic), `hold`, `unhold`, `rotate` (the secrets) and
-    `recreate` (a topic, once)."""
+    """When, and which of `grow` (a partition more in every topic), `hold`, `unhold`, `rotate` (the secrets), `recreate`
+    (a topic, once) and `stop` (a member)."""
     forged: float = 0.0
     """The share of records that carry headers which look like a dead letter's, whole or broken."""
     bugs: float = 0.0
@@ -89,11 +89,13 @@ def draw_unusual(seed: int, end: float, names: Sequence[str]) -> Unusual:
                 if what == "hold":
                     events.append((random.uniform(at, end), "unhold"))
     random = Random(f"recreate {seed}")
-    if random.random() < 0.1:
+    if random.random() < 0.15:
         events.append((random.uniform(0.1, random.choice((end, 3.0))), "recreate"))
-    random, absent = Random(f"absent {seed}"), None
-    if "beta" in names and random.random() < 0.25:
-        absent = random.choice(("alpha", "beta"))
+    random, absent, waits = Random(f"absent {seed}"), None, None
+    if "beta" in names and random.random() < 0.3:
+        absent, waits = random.sample(("alpha", "beta"), 2)
+        # Runs that end, while the other destination is behind: so there is something to remember.
+        events += [(random.uniform(0.2, end), "stop") for _ in range(random.choice((1, 3)))]
     random = Random(f"unusual {seed}")
     return Unusual(
         events=tuple(events),
@@ -101,7 +103,7 @@ def draw_unusual(seed: int, end: float, names: Sequence[str]) -> Unusual:
         bugs=random.choice((0.0, 0.0, 0.02, 0.3)),
         hanging=random.choice((0.0, 0.0, 0.3, 0.8)),
         clocks=random.random() < 0.3,
-        slow=random.choice(names) if random.random() < 0.15 else None,
+        slow=(random.choice(names) if random.random() < 0.15 else None) or waits,
         tight=random.random() < 0.15,
         absent=absent,
     )

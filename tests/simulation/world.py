@@ -19,6 +19,7 @@ from connector.dead_letters.headers import ParsedDeadLetter
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.errors import FatalError
 from connector.pipeline import flow
+from connector.pipeline.storms import Storms
 from connector.records import Position
 from connector.routing.compiler import passed_on
 from connector.runtime.member import ASK_SECONDS, REBALANCE_SECONDS
@@ -162,6 +163,7 @@ class World:
         self.broker.faults.again = 0.3 if weather.commit else 0.0
         self.broker.faults.hanging = scenario.unusual.hanging
         if scenario.unusual.recreated:
+            self.broker.first = OLD
             for log in self.broker.logs.values():
                 log.start = log.end = OLD
         if scenario.foreign:
@@ -257,7 +259,7 @@ class World:
             elif what == "grow":
                 self.broker.grow(self.partitions)
             elif what == "recreate":
-                self.broker.recreate(Random(f"recreated {self.scenario.seed}").choice(TOPICS[: self.scenario.topics]))
+                await self._recreate(alive, Random(f"recreated {self.scenario.seed}"))
             elif what == "rotate":
                 self.vendors[self.random.choice(list(self.vendors))].secrets += 1
             elif what == "unhold":
@@ -267,11 +269,23 @@ class World:
             elif alive:
                 self._befall(self.random.choice(alive), what)
 
+    async def _recreate(self, members: Sequence[Member], random: Random) -> None:
+        """Delete a topic and create it again: some seconds later, or at once, while one of several members leaves."""
+        topic = random.choice(TOPICS[: self.scenario.topics])
+        self.broker.delete(topic)
+        if random.random() < 0.4:
+            self.oracle.saw("a topic was away")
+            await asyncio.sleep(random.uniform(0.1, 5.0))
+        elif len(members) > 1:
+            self._befall(random.choice(members), "stop")
+        self.broker.recreate(topic)
+
     def _release(self, members: Sequence[Member]) -> None:
         """Let go what storms have set aside, as `connector release` does for every destination."""
         for member in members:
             for name, storms in member.pipeline.holds.scopes():
                 lasted = bool(storms)
+                self._note_release(name, storms)
                 storms.release()
                 if lasted:
                     self.oracle.saw("a storm was released")
@@ -289,10 +303,16 @@ class World:
         for member in self.members:
             for name in member.source.held:
                 worker = member.pipeline.workers[name]
+                self._note_release(name, worker.destination.storms)
                 if worker.destination.storms:
                     self.oracle.storm_is_over(member.name, name, released=True)
                 worker.release()
             member.source.held.clear()
+
+    def _note_release(self, name: str | None, storms: Storms) -> None:
+        """Note what a release lets go: it becomes a dead letter if it is refused, whatever storm there is then."""
+        probes = [storm.probing for storm in storms._storms.values() if storm.probing is not None]
+        self.oracle.let_go.update((place.position, name) for place in (*storms.kept(), *probes))
 
     def _befall(self, member: Member, what: str) -> None:
         if what == "back":

@@ -190,6 +190,24 @@ def test_a_topic_in_a_storm_counts_its_plain_records(rig: _Rig) -> None:
     assert (rig.taken, rig.decoder.steps) == ([0, 1], 2)
 
 
+@at_once
+def test_records_over_which_the_compiled_code_raises_go_step_by_step(rig: _Rig) -> None:
+    """An unexpected exception costs speed, no record. Kills: a run that ends over the content of a record."""
+
+    class Faulty:
+        name = job.SCHEMA
+
+        def maker(self, _shape: object, _mapping: object) -> Callable[..., list[Offer]]:
+            def make(*_: object) -> list[Offer]:
+                raise ZeroDivisionError
+
+            return make
+
+    rig.decoder.plain = lambda _record: (b"", Faulty())  # type: ignore[assignment,method-assign,return-value]
+    rig.take(rig.records(3))
+    assert (rig.taken, rig.decoder.steps) == ([0, 1, 2], 3)
+
+
 @pytest.mark.parametrize("change", ["headers", "key schema"])
 def test_where_more_has_a_say_it_goes_step_by_step(change: str) -> None:
     """Headers may name another schema. Kills: a value that is read by the wrong schema."""

@@ -67,16 +67,25 @@ class ModelGroups:
         """Return where it begins and ends."""
         return dict.fromkeys(partitions, (0, END))
 
+    async def offsets_at(self, partitions: Sequence[TopicPartition], time: int) -> dict[TopicPartition, int]:
+        """Return the offset as the time, -1 behind the end."""
+        return dict.fromkeys(partitions, time if time < END else -1)
+
     def _judge(self, group: str) -> None:
         if group in self.forbidden:
             raise StartupError(f"cannot read group {group}: GROUP_AUTHORIZATION_FAILED: no")
 
 
-def configured(*names: str) -> Settings:
+def configured(*names: str, start: str | int = "earliest") -> Settings:
     """Return what `take_over` reads of a configuration with these destinations."""
-    kafka = SimpleNamespace(group_id="g", start="earliest")
-    limits = SimpleNamespace(drain_timeout=5.0)
-    return cast("Settings", SimpleNamespace(kafka=kafka, limits=limits, destinations=dict.fromkeys(names)))
+    kafka = SimpleNamespace(group_id="g", start=start)
+    settings = SimpleNamespace(
+        kafka=kafka,
+        limits=SimpleNamespace(drain_timeout=5.0),
+        destinations=dict.fromkeys(names),
+        replay_topic="g.replay",
+    )
+    return cast("Settings", settings)
 
 
 class Story:
@@ -178,3 +187,18 @@ async def test_a_group_that_may_not_be_read_has_never_run() -> None:
     groups.forbidden = {"g.a", "g.b"}
     await take_over(cast("Any", groups), configured("a", "b"), None, LoopClock())
     assert groups.commits == {}
+
+
+@pytest.mark.parametrize(("start", "first"), [("earliest", 0), ("latest", END), (7, 7), (END + 1, END)])
+async def test_a_destination_that_never_ran_starts_at_kafka_start(start: str | int, first: int) -> None:
+    """One destination ran alone from the first day; when all run together, the other one begins where it is told.
+
+    Kills: old records for a destination that is to have only those of now; its start for the one that has progress.
+    """
+    groups = ModelGroups()
+    groups.commits["g.a"] = Commit(*PARTITION, 3, offset_map.encode(3, FinishedMap(offset_map.Runs((5, 6)))).text)
+    await take_over(cast("Any", groups), configured("a", "b", start=start), None, LoopClock())
+    commit = groups.commits["g"]
+    known = offset_map.decode(commit.offset, commit.metadata)
+    done = {n: {m for m in range(END) if m < commit.offset or known.done(n).contains(m)} for n in ("a", "b")}
+    assert done == {"a": {0, 1, 2, 5}, "b": set(range(first))}
