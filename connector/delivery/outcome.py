@@ -294,7 +294,8 @@ class Outcomes:
     async def _throttled(self, batch: Batch, verdict: Throttled, response: Response | None, probe: Probe) -> None:
         destination = self._destination
         others_pass = destination.evidence.throttled(batch)
-        until = destination.throttle.begin(self._ports.clock.now(), verdict.after)
+        alone = destination.evidence.fails_alone(batch)
+        until = destination.throttle.begin(self._ports.clock.now(), verdict.after, alone=alone)
         destination.bucket.wait_until(until)
         batch.reason = verdict.reason
         if self._tried_for_long(batch):
