@@ -17,6 +17,9 @@ NO_TIMESTAMP: Final = -1
 
 Headers = Sequence[tuple[str, bytes | None]]
 
+HEADER_CHARGE: Final = 160
+"""Bytes that a header takes in addition to its name and value: the pair, the objects."""
+
 UNREADABLE_HEADERS: Final[Headers] = (("connector-unreadable-headers", None),)
 """In place of headers that the client library cannot read, because a name is not UTF-8; known by its identity."""
 

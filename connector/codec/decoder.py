@@ -49,6 +49,8 @@ _CROWD: Final = 16
 """How many schemas may be resolved at once before each is asked for less often."""
 _MOST_KNOWN: Final = 500
 """How many answers of the registry are remembered at least, and half of how many at most; one takes about 14 kB."""
+_MOST_MAKERS: Final = 16
+"""Of one schema: for each destination that takes it."""
 _SHOWN: Final = 300
 
 _SECONDS: Final = {"connector.events.MyTrackerEvent": "eventTimestamp"}
@@ -76,11 +78,18 @@ class Writer:
     tree: Any
     _makers: dict[Hashable, ItemMaker | None] = field(default_factory=dict)
 
-    def maker(self, shape: Hashable) -> ItemMaker | None:
-        """Return what makes items of a vendor's `Shape` from plain values, None where the schema does not allow it."""
-        if shape not in self._makers:
-            self._makers[shape] = items_of(self.read, shape)
-        return self._makers[shape]
+    def maker(self, shape: Hashable, mapping: Hashable = None) -> ItemMaker | None:
+        """Return what makes items of a vendor's `Shape` from plain values, None where the schema does not allow it.
+
+        `mapping` is the route's `ShapeMapping` of a schema that is not the vendor's own.
+        """
+        key = shape, mapping
+        if key not in self._makers:
+            # Vendors and routes are rebuilt at times: those before are not kept.
+            if len(self._makers) >= _MOST_MAKERS:
+                self._makers.clear()
+            self._makers[key] = items_of(self.read, shape, mapping)
+        return self._makers[key]
 
 
 class Unreadable(NamedTuple):

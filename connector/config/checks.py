@@ -265,32 +265,32 @@ def check_routes(settings: Settings, names: Iterable[str], vendors: Mapping[str,
     for index, route in enumerate(settings.routes):
         path = f"routes[{index}]"
         for place, name in enumerate(route.to):
-            if name not in known:
+            if name not in known and known:
                 yield ConfigFault(
                     f"{path}.to[{place}]", f"unknown destination {name!r}; {suggest(name, known, 'destinations')}"
                 )
             elif name in route.to[:place]:
                 yield ConfigFault(f"{path}.to[{place}]", f"{name} is listed twice; keep one")
-        yield from _route_fields(path, route, known, vendors)
+        yield from _route_fields(path, route, vendors)
         for place, topic in enumerate(route.topics or ()):
             yield from _read_topic(f"{path}.topics[{place}]", topic, settings.kafka.topics)
     for topic in settings.schemas.plain:
         yield from _read_topic(f"schemas.plain.{topic}", topic, settings.kafka.topics)
 
 
-def _route_fields(
-    path: str, route: RouteSettings, known: set[str], vendors: Mapping[str, str]
-) -> Iterator[ConfigFault]:
+def _route_fields(path: str, route: RouteSettings, vendors: Mapping[str, str]) -> Iterator[ConfigFault]:
     """Yield the mappings of vendors that the route does not deliver to."""
-    if not all(name in vendors for name in route.to if name in known):
-        return
+    if not all(name in vendors for name in route.to):
+        return  # a name is unknown, or its destination faulty, which is reported there
     reached = {vendors[name] for name in route.to if name in vendors}
     for vendor in route.fields:
         if vendor not in reached:
-            yield ConfigFault(
-                f"{path}.fields.{vendor}",
-                f"no destination of this route has the vendor {vendor}; {suggest(vendor, reached, 'vendors')}",
-            )
+            why = f"no destination of this route has the vendor {vendor}; {suggest(vendor, reached, 'vendors')}"
+            if not route.to:
+                why = (
+                    "the route drops what it matches (to: []), so it maps nothing; remove fields, or name destinations"
+                )
+            yield ConfigFault(f"{path}.fields.{vendor}", why)
 
 
 def _read_topic(path: str, topic: str, topics: Sequence[str]) -> Iterator[ConfigFault]:

@@ -29,6 +29,7 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PORTS: Final = re.compile(r"(\d{1,5})(?:\s*-\s*(\d{1,5}))?")
 _LAST_PORT: Final = 65535
+_LINKED: Final = ("topic", "partition", "offset")
 _SIZE: Final = re.compile(r"(\d+)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?")
 _SIZE_UNITS: Final = {
     "B": 1,
@@ -469,6 +470,11 @@ class ConsoleSettings(Model):
         for link in value.values():
             if urlsplit(link).scheme not in {"http", "https"}:
                 raise ValueError("must be an address such as https://kafka.example.com/topics/{topic}")
+            for name in re.findall(r"\{(.*?)\}", link):
+                if name not in _LINKED:
+                    raise ValueError(
+                        f"has an unknown {{{name}}}; what is filled in: {{topic}}, {{partition}}, {{offset}}"
+                    )
         return value
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from connector.config.routes import CEL, Condition
 from connector.config.secrets import is_secret
 from connector.config.yaml import join
 from connector.errors import ConfigFault
-from connector.telemetry.redaction import url_secrets
+from connector.telemetry.redaction import written_secrets
 
 SHORTEST_TOKEN: Final = 16
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
@@ -104,7 +104,7 @@ def _written_secrets(path: str, settings: Any, written: Any, section: str = "") 
     elif isinstance(settings, list) and isinstance(written, list):
         for index, (each, below) in enumerate(zip(settings, written, strict=False)):
             yield from _written_secrets(join(path, index), each, below, section)
-    elif _is_text(written) and (isinstance(settings, SecretStr) or any(url_secrets(str(written)))):
+    elif _is_text(written) and (isinstance(settings, SecretStr) or any(written_secrets(str(written)))):
         yield path
 
 

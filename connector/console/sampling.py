@@ -150,7 +150,7 @@ class Sampler:
         self._sparse = sparse
         self._answered_at: dict[str, float] = {}
         self._before: dict[str, tuple[float, Counts]] = {}
-        self._ill_since: dict[str, float] = {}
+        self._ill_since: dict[str, tuple[float, bool]] = {}
         self.history = SampleHistory(interval)
         """The charts' data."""
         self.responses: list[MemberResponse] = []
@@ -222,10 +222,15 @@ class Sampler:
         return response
 
     def _since(self, responses: list[MemberResponse]) -> list[MemberResponse]:
-        """Note since when members are seen unreachable or not ready."""
-        known, now = self._ill_since, self._clock.wall()
-        self._ill_since = {each.address: known.get(each.address, now) for each in responses if each.ill}
-        return [replace(each, ill_since=self._ill_since.get(each.address)) for each in responses]
+        """Note since when members are seen unreachable or not ready; those that report it themselves know better."""
+        known, now, is_first = self._ill_since, self._clock.wall(), self.sampled_at is None
+        self._ill_since = {each.address: known.get(each.address, (now, is_first)) for each in responses if each.ill}
+        return [
+            replace(each, ill_since=self._ill_since[each.address][0], ill_before=self._ill_since[each.address][1])
+            if each.ill and each.ill_since is None
+            else each
+            for each in responses
+        ]
 
     def _there(self, responses: list[MemberResponse]) -> list[MemberResponse]:
         """Return the members that there are: of a range of ports most may be free, and none of them is a member.

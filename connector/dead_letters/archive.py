@@ -104,8 +104,12 @@ class Archive:
         kinds: dict[tuple[str, str | None, str | None] | None, int] = {None: 0}
         for row, record, facts in self._pass():
             kind = (facts.cause, facts.code, facts.destination) if wanted.matches(facts, record) else None
-            _put(failed, row, facts.failed_at)
-            _put(kind_of, row, kinds.setdefault(kind, len(kinds)))
+            number = kinds.setdefault(kind, len(kinds))
+            if row == len(failed):
+                failed.append(facts.failed_at)
+                kind_of.append(number)
+            else:
+                failed[row], kind_of[row] = facts.failed_at, number
         numbers: dict[int, list[int]] = {}
         for row in self._survey.states.rows(resolved=resolved):
             at = failed[row]

@@ -11,8 +11,8 @@ from typing import IO, Any, Final, Literal, NamedTuple
 
 import orjson
 
-from connector.codec.container_file import DeadLetterFile
 from connector.dead_letters.block import time_text
+from connector.dead_letters.container_file import DeadLetterFile
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.records import NO_TIMESTAMP
 
@@ -113,9 +113,7 @@ class Exporter:
     @property
     def full(self) -> bool:
         """Whether enough is written to take a piece away."""
-        # The container file collects blocks itself. What is taken from
-        # it between two blocks is empty, which costs nothing.
-        return self._file is not None or self._size >= _PIECE
+        return bool(self._file.ready) if self._file is not None else self._size >= _PIECE
 
     def take(self, *, last: bool = False) -> bytes:
         """Return what is ready; with `last` everything. All pieces in their order are the file."""
@@ -201,39 +199,19 @@ def _csv_line(cells: Sequence[str]) -> bytes:
     return line.getvalue().encode(errors="replace")
 
 
-def _avro(dead_letter: DeadLetterEntry, content: Content) -> dict[str, Any]:
+def _avro(dead_letter: DeadLetterEntry, content: Content) -> tuple[Any, ...]:
+    """Return the values of the file's fields, in the order of its schema."""
     facts = dead_letter.facts
-    return {
-        "id": facts.id,
-        "cause": facts.cause,
-        "message": content.message,
-        "dedup_id": facts.dedup_id,
-        "group": facts.group,
-        "failed_at": facts.failed_at,
-        "replays": facts.replays,
-        "attempts": facts.attempts,
-        "code": facts.code,
-        "field": facts.field,
-        "vendor": facts.vendor,
-        "destination": facts.destination,
-        "request_id": facts.request_id,
-        "first_attempt": facts.first_attempt,
-        "http_status": facts.http_status,
-        "origin_topic": facts.origin.topic,
-        "origin_partition": facts.origin.partition,
-        "origin_offset": facts.origin.offset,
-        "origin_timestamp": None if facts.origin_timestamp == NO_TIMESTAMP else facts.origin_timestamp,
-        "resolved": None if dead_letter.state == "open" else dead_letter.state,
-        "event": None if content.event is None else _json(content.event).decode(),
-        "edited": facts.edited,
-        "key": _bytes(content.key),
-        "value": _bytes(content.value),
-        "headers": [{"name": name, "value": _bytes(value)} for name, value in content.headers],
-    }
-
-
-def _bytes(data: bytes | str | None) -> bytes | None:
-    return data.encode() if isinstance(data, str) else data
+    return (
+        *(facts.id, facts.cause, content.message, facts.dedup_id, facts.group, facts.failed_at, *facts.origin),
+        *(facts.replays, facts.attempts, facts.code, facts.field, facts.vendor, facts.destination, facts.request_id),
+        None if dead_letter.state == "open" else dead_letter.state,
+        facts.first_attempt,
+        None if facts.origin_timestamp == NO_TIMESTAMP else facts.origin_timestamp,
+        facts.http_status,
+        None if content.event is None else _json(content.event).decode(),
+        *(facts.edited, content.key, content.value, content.headers),
+    )
 
 
 def base64_text(data: bytes | str | None) -> str | None:

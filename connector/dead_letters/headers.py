@@ -27,6 +27,7 @@ TEXT_LIMIT: Final = 256
 NAME_LIMIT: Final = 32_767
 """Most bytes of a name (a group, a destination): as many as Kafka allows for a group id."""
 MOST_REPLAYS: Final = (1 << 31) - 1
+"""Of attempts too: the largest int of Avro, as which an export has both."""
 
 _VERSION: Final = "dlq-version"
 _ID: Final = "dlq-id"
@@ -143,15 +144,16 @@ def to_headers(
 
 def parse(headers: Headers) -> ParsedDeadLetter | None:
     """Return what the headers of a dead letter or replayed record say; None without a whole block of ours."""
-    found = read_block(headers, _VERSION, _FORMS, DIALECT_NAMES)
+    found = read_block(headers, _VERSION, VERSION.encode(), _FORMS, DIALECT_NAMES)
     if found is None:
         return None
-    values, own = found
-    # A block that lacks one of these was cut or edited. Half of it would be wrong facts under the right names.
-    if values.pop("version") != VERSION or not values.keys() >= _REQUIRED:
+    values, original = found
+    try:
+        origin = Position(values.pop("topic"), values.pop("partition"), values.pop("offset"))
+        return ParsedDeadLetter(origin=origin, original=original, **values)
+    # A block that lacks a required header was cut or edited. Half of it would be wrong facts under the right names.
+    except (KeyError, TypeError):
         return None
-    origin = Position(values.pop("topic"), values.pop("partition"), values.pop("offset"))
-    return ParsedDeadLetter(origin=origin, original=own, **values)
 
 
 def dead_letter_id(headers: Headers) -> str | None:
@@ -249,7 +251,7 @@ _FORMS: Final = {
     "dlq-destination": Form("destination", "text", NAME_LIMIT),
     "dlq-http-status": Form("http_status", "number", 999),
     "dlq-request-id": Form("request_id", "text", TEXT_LIMIT),
-    "dlq-attempts": Form("attempts", "number"),
+    "dlq-attempts": Form("attempts", "number", MOST_REPLAYS),
     "dlq-first-attempt": Form("first_attempt", "time"),
     "dlq-failed-at": Form("failed_at", "time"),
     "dlq-origin-topic": Form("topic", "topic", 249),
@@ -265,5 +267,3 @@ _FORMS: Final = {
     "dlq-value-sha256": Form("value_sha256", "hash", 64, 63),
 }
 """Each header of the block: its field in `ParsedDeadLetter`, and what its value may be."""
-_REQUIRED: Final = {"id", "cause", "failed_at", "dedup_id", "group", "topic", "partition", "offset"}
-"""In addition to the version."""

@@ -128,6 +128,10 @@ class Backoff:
         return ceiling * self._random.uniform(0.75, 1.0)
 
 
+STUCK_AFTER: Final = 5
+"""Pauses in a row, no request judged between, after which one record alone is tried at a time."""
+
+
 class Throttle:
     """The pause that a vendor asks for with 429. Times are monotonic seconds."""
 
@@ -151,6 +155,11 @@ class Throttle:
     def answered(self) -> None:
         """Note that a request was judged: the next 429 starts the back-off again."""
         self._count = 0
+
+    @property
+    def stuck(self) -> bool:
+        """Whether pauses do not help: a full batch may be throttled for one record in it, and so would all of them."""
+        return self._count >= STUCK_AFTER
 
 
 RAISE_AFTER: Final = 60.0

@@ -1,7 +1,7 @@
 """The demo with a user's own configuration and events: embedded broker, simulated vendors, and a whole run.
 
-The configuration is used as it is, except for where it leads: the broker, the vendors' addresses and the accounts are
-simulated, and schemas come from `schemas.files`. So no secret, broker or registry is needed.
+The configuration is used as it is, but the broker, the vendors and the accounts are simulated, and schemas come from
+`schemas.files`. So no secret, broker or registry is needed.
 """
 
 from __future__ import annotations

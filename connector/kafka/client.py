@@ -15,12 +15,13 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from operator import methodcaller
+from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import structlog
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Message
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them without saying so
     AdminClient,
     ClusterMetadata,
@@ -37,6 +38,7 @@ T = TypeVar("T")
 # librdkafka's local errors; confluent-kafka keeps the underscore of their names.
 FAIL: Final = KafkaError._FAIL  # noqa: SLF001 - public by librdkafka's convention
 FATAL: Final = KafkaError._FATAL  # noqa: SLF001 - as FAIL
+QUEUE_FULL: Final = KafkaError._QUEUE_FULL  # noqa: SLF001 - as FAIL
 AUTO_OFFSET_RESET: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - as FAIL
 AUTHENTICATION: Final = KafkaError._AUTHENTICATION  # noqa: SLF001 - as FAIL
 ALL_BROKERS_DOWN: Final = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - as FAIL
@@ -346,6 +348,31 @@ def construct(kind: Callable[..., T], config: Mapping[str, Any], **arguments: An
         raise StartupError(f"kafka.client: {error_text(error)}") from None
     except (TypeError, ValueError) as error:
         raise StartupError(f"kafka.client: {error}") from None
+
+
+def property_faults(settings: KafkaSettings) -> Iterator[tuple[str, str]]:
+    """Yield what librdkafka finds wrong with the properties, each with its name, empty where it names none.
+
+    A consumer without brokers is created for that, so nothing is connected to.
+    """
+    left = {**_common(settings, frozenset()), **consumer_config(settings, settings.group_id, 1 << 20)}
+    left.pop("bootstrap.servers", None)
+    for _ in range(1 + len(settings.client)):
+        try:
+            Consumer({**left, "log_level": 0}).close()
+        except KafkaException as error:
+            text = kafka_error(error).str().strip().removeprefix("Failed to create consumer: ")
+        except (TypeError, ValueError) as error:
+            text = str(error)
+        else:
+            return
+        name = max((each for each in settings.client if each in left and each in text), key=len, default="")
+        if name.endswith(".location") and not Path(str(settings.client[name])).exists():
+            text = f"no such file: {settings.client[name]}"
+        yield name, text
+        if not name:
+            return
+        del left[name]
 
 
 def kafka_error(error: KafkaException) -> KafkaError:

@@ -48,6 +48,8 @@ class GroupMembership(Groups):
 
     async def _describe(self, group: str) -> Any:
         try:
+            # Metadata first: see `TopicIds`. A member without partitions often has none because no broker answers.
+            await self.topics(_SECONDS)
             futures = self.client.describe_consumer_groups(
                 [group], include_authorized_operations=True, request_timeout=_SECONDS
             )

@@ -73,7 +73,7 @@ class Wanted:
 
     def _met(self, event: Event, record: Record) -> bool:
         try:
-            return all(met(event, record) for _, met in self._conditions)
+            return all(condition.met(event, record) for condition in self._conditions)
         except Unfit:
             return False
 

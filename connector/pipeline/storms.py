@@ -10,7 +10,7 @@ has one `Storms`, and in it each reason (cause and code) is in one of three phas
     calm     is counted, and becomes a dead letter  the reason would have more than its share of the last records
     storm    is set aside                           a record that was set aside passes on a probe, or by `release`
     open     is counted, and becomes a dead letter  (only after `release`) a window later, once the share is below
-                                                    the limit again
+                                                    the limit again; what was released becomes one even then
 
 Set aside means: only the position is kept. The record stays unfinished in its tracker, so its offset is not committed
 past, and after a restart or a rebalance it simply comes again. Its bytes are let go of and read again from Kafka later
@@ -197,6 +197,8 @@ class Storms:
         self._storms: dict[Reason, _Storm] = {}
         self._past: Recent[Reason, tuple[int, float]] = Recent(_REASONS)
         self._let_go: deque[Place] = deque()
+        self._released: dict[Place, Reason] = {}
+        """What a release let go, and its reason: a person has decided, so no storm of that reason keeps it again."""
         self._reading: frozenset[Place] = frozenset()
         self.quiet = True
         """Whether nothing was refused lately, so that no acceptance has to be counted."""
@@ -204,6 +206,10 @@ class Storms:
     def __bool__(self) -> bool:
         """Whether anything is in a storm."""
         return bool(self._storms)
+
+    def lasts(self, cause: str, code: str) -> bool:
+        """Whether there is a storm of this reason."""
+        return (cause, code) in self._storms
 
     def use(self, settings: StormSettings | str) -> None:
         """Judge by other settings from now on. `off` ends the storms; other settings may have fixed their cause."""
@@ -221,7 +227,7 @@ class Storms:
     def accepted(self, count: int) -> None:
         """Count records that were not refused."""
         self._guard.accepted(count)
-        self.quiet = not (self._storms or self._guard.counting)
+        self.quiet = not (self._storms or self._guard.counting or self._released)
 
     def refused(self, cause: str, code: str, why: str, place: Place) -> bool:
         """Count a refusal; return True where the record is set aside instead of becoming a dead letter.
@@ -231,6 +237,8 @@ class Storms:
         reason = (cause, code)
         self.quiet = False
         self._probe_ended(place)
+        if self._released.pop(place, None) == reason:
+            return False
         storm = self._storms.get(reason)
         if storm is None:
             if not self._guard.refused(cause, code):
@@ -246,9 +254,10 @@ class Storms:
     def passed(self, places: Iterable[Place]) -> None:
         """Note records that were not refused: where one was a probe, its storm is over."""
         probes = {storm.probing: reason for reason, storm in self._storms.items() if storm.probing is not None}
-        if not probes:
+        if not probes and not self._released:
             return
         for place in places:
+            self._released.pop(place, None)
             if (reason := probes.get(place)) is not None:
                 storm = self._end(reason)
                 # One more than its probes: a storm that comes back at once was not over, so its pause grows.
@@ -262,7 +271,9 @@ class Storms:
         for reason in list(self._storms):
             storm = self._end(reason)
             self._guard.open(reason)
-            released += len(storm.aside) + (storm.probing is not None)
+            places = [*storm.aside, *([] if storm.probing is None else [storm.probing])]
+            self._released.update(dict.fromkeys(places, reason))
+            released += len(places)
         if released:
             log.warning("storm.released", **self._scope, records=released)
         return released
@@ -295,6 +306,7 @@ class Storms:
             if storm.probing is not None and not storm.probing.tracker.open:
                 self._probe_later(storm)
         self._let_go = deque(place for place in self._let_go if place.tracker.open)
+        self._released = {place: reason for place, reason in self._released.items() if place.pending}
         self._end_empty()
 
     def probes(self, now: float) -> list[Place]:

@@ -119,8 +119,8 @@ async def serve(
         metrics=metrics,
         member=member,
     )
-    configuration = Configuration(loaded, metrics, destination, server.use)
-    member.reload = configuration.reload
+    configuration = Configuration(loaded, metrics, destination, server.use, clock)
+    member.reload, member.config_fault = configuration.reload, lambda: configuration.fault
     # Before Kafka is reached: probes and `/status` have to show what a waiting member waits for.
     await server.start()
     member.watchdog.start()
@@ -266,7 +266,7 @@ async def _background(
             tasks.start(restarted(lambda: write_events(member.timeline, write, clock), "events", clock), "events", None)
         tasks.start(restarted(watch, "membership", clock), "membership", None)
         if settings.reload.watch:
-            tasks.start(restarted(lambda: configuration.watch(clock), "reload", clock), "reload", None)
+            tasks.start(restarted(configuration.watch, "reload", clock), "reload", None)
         try:
             yield
             tasks.check()

@@ -16,6 +16,7 @@ from connector.codec.schemas import SchemaFault, by_name, known_schemas, own_sch
 from connector.config.loader import DestinationSettings, KafkaSettings, Loaded, RegistrySettings, Settings
 from connector.delivery.transport import HttpTransport, file_stamps
 from connector.errors import ConfigFault, ConfigurationError, ConnectorError, StartupError, TransportError
+from connector.kafka.client import property_faults
 from connector.kafka.membership import GroupMembership, may_not_read
 from connector.kafka.topics import OwnTopic, TopicCheck
 from connector.routing.compiler import compile_routes, unknown_schemas
@@ -61,11 +62,14 @@ def check_routes(loaded: Loaded) -> None:
 
 
 def route_faults(settings: Settings, used: Mapping[str, str], folder: Path) -> list[ConfigFault]:
-    """Return every fault of `routes` and `schemas`, as far as they are known without a registry.
+    """Return every fault of Kafka's properties, `routes` and `schemas`, as far as they are known without a registry.
 
     `used` is the vendor of each destination, also of those that are faulty themselves and so not in `settings`.
     """
-    faults = tracing_faults(settings)
+    faults = tracing_faults(settings) + [
+        ConfigFault(f"kafka.client.{name}" if name else "kafka.client", message)
+        for name, message in property_faults(settings.kafka)
+    ]
     schemas: dict[str, Any] | None = None
     try:
         schemas = known_schemas(schemas_of(settings, folder))

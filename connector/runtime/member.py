@@ -18,7 +18,7 @@ from connector.errors import ConnectorError
 from connector.pipeline.skips import Skipper, SkipResult
 from connector.records import Position
 from connector.runtime.pipeline import Pipeline
-from connector.runtime.reload import Reloaded
+from connector.runtime.reload import ConfigFailure, Reloaded
 from connector.runtime.watchdog import StuckJudge, Watchdog
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
@@ -78,8 +78,12 @@ class Member:
         self._troubles: Callable[[], Mapping[str | None, str]] = dict
         self._is_refused: Callable[[], bool] = lambda: False
         self._assigned_at: float | None = None
+        self.unready_since: float | None = clock.wall()
+        """Since when (epoch seconds) the member is not ready; None while it is."""
         self.reload: Callable[[str], Awaitable[Reloaded]] = _no_reload
         """Reads the configuration again; its argument says what asked for it."""
+        self.config_fault: Callable[[], ConfigFailure | None] = lambda: None
+        """Returns why the configuration could not be read again, None if it could."""
         self._unassigned: str | None = JOINING
         """Why the group has given this member no partitions; None: it is a member, and there are none left for it."""
 
@@ -106,6 +110,7 @@ class Member:
 
     def stuck(self) -> str | None:
         """Return why the member is stuck, or None; the watchdog asks once a second."""
+        self.readiness()  # notes since when it is not ready, also while its port is not asked
         return None if self._judge is None else self._judge.look(self._clock.now())
 
     def health(self) -> Check:
@@ -129,7 +134,9 @@ class Member:
             condition = worker.condition()
             if condition.cause is not None:
                 reasons.append(f"destination {name} is {condition.state}: {condition.cause}")
-        return Check(ok=self._waiting is None and None not in troubles and is_joined, reasons=reasons)
+        is_ready = self._waiting is None and None not in troubles and is_joined
+        self.unready_since = None if is_ready else self.unready_since or self._clock.wall()
+        return Check(ok=is_ready, reasons=reasons)
 
     def _has_partitions(self) -> bool:
         """Whether the member has partitions, or had some a moment ago: a rebalance moves them."""
@@ -172,6 +179,7 @@ class Member:
     def status(self) -> Mapping[str, Any]:
         """Return plain data for /status; `destinations` is keyed by name. Unset values are None."""
         partitions = [] if self._pipeline is None else self._pipeline.runner.status()
+        fault = self.config_fault()
         return {
             "destinations": {name: self._destination(worker) for name, worker in self._workers.items()},
             "partitions": [
@@ -186,6 +194,8 @@ class Member:
             ],
             "buffer": self._buffer(),
             "waiting": self._waiting or self._troubles().get(None),
+            "unready_since": _iso_time(self.unready_since),
+            "config_fault": None if fault is None else {"message": fault.message, "since": _iso_time(fault.since)},
             "dead_letters": None if self._dead_letters is None else self._dead_letters.trouble,
             "log": {"level": logs.level(), "sample": logs.sample.every},
             "group": self._group,

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 from pydantic import BaseModel, SecretStr
@@ -64,6 +64,13 @@ class Reloaded:
     error: str | None = None
 
 
+class ConfigFailure(NamedTuple):
+    """Why the configuration could not be read again, and since when (epoch seconds) the old one is kept for that."""
+
+    message: str
+    since: float
+
+
 class Configuration:
     """The configuration that this member runs with, and the one way to change it.
 
@@ -77,6 +84,7 @@ class Configuration:
         metrics: Metrics,
         destination: str | None,
         use_server: Callable[[SecretStr | None, Sequence[str]], None],
+        clock: Clock,
     ) -> None:
         self.loaded = loaded
         self._start = loaded.settings
@@ -86,6 +94,9 @@ class Configuration:
         self._metrics = metrics
         self._only = destination
         self._use_server = use_server
+        self._clock = clock
+        self.fault: ConfigFailure | None = None
+        """Why the last attempt to read the configuration again failed; None if it did not."""
         self._pipeline: Pipeline | None = None
         self._decoder: LooksInto | None = None
         self._busy = asyncio.Lock()
@@ -107,6 +118,8 @@ class Configuration:
                 # ValueError: a vendor's own check of its settings.
                 result = Reloaded(error=str(error))
         failed = result.error is not None
+        since = self._clock.wall() if self.fault is None else self.fault.since
+        self.fault = None if result.error is None else ConfigFailure(result.error, since)
         self._metrics.config_reloads.labels("failed" if failed else "ok").inc()
         self._metrics.config_reload_failed.set(failed)
         if failed:
@@ -115,11 +128,11 @@ class Configuration:
             log.info("config.reloaded", by=by, applied=list(result.applied), left=list(result.left))
         return result
 
-    async def watch(self, clock: Clock) -> None:
+    async def watch(self) -> None:
         """Reload whenever the file, or a secret file that it names, has changed. Runs until cancelled."""
         seen = await asyncio.to_thread(stamps, self.loaded.path)
         while True:
-            await clock.sleep(LOOK_SECONDS)
+            await self._clock.sleep(LOOK_SECONDS)
             found = await asyncio.to_thread(stamps, self.loaded.path)
             if found != seen:
                 seen = found

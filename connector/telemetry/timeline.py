@@ -1,4 +1,4 @@
-"""What happened lately: those events of the log that a person on call asks for, in a bounded ring.
+"""Recent events of the log that a person on call asks for, in a bounded ring.
 
 The log is the one place where everything that happens passes, with a stable name and without secrets, so the timeline
 is taken from there: `logs.listen(timeline.note)`. It does not depend on the log level.

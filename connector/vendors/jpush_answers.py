@@ -138,14 +138,16 @@ def _verdict_of_error(
 
 def _with_results(refused: Refused, response: Response, items: Sequence[Item]) -> Refused:
     """Return the refusal with a `refused` result for each question, written once the question was refused alone."""
-    figures = {"code": refused.code, "message": refused.reason}
-    answers = [_result(item.context, "refused", figures, "", response) for item in items]
+    figures: dict[str, int | str | None] = {"code": refused.code, "message": refused.reason}
+    at = sent_at(response.headers)
+    answers = [_result(item.context, "refused", figures, "", at) for item in items]
     return replace(refused, answers=answers)
 
 
 def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[Item], asked: int) -> Accepted:
     """Return an answer for each question, except those that are asked again."""
     answers, again = [], set()
+    at = sent_at(response.headers)
     for index, item in enumerate(items):
         question: ReportQuery = item.context
         if question.endpoint == "status":
@@ -158,12 +160,12 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
                 continue
             by_device = {name: own.get(name, "missing") for name in question.ids}
             raw = json_text(entries) if entries else ""
-            answers.append(_result(question, "found" if own else "missing", by_device, raw, response))
+            answers.append(_result(question, "found" if own else "missing", by_device, raw, at))
         elif question.msg_id in figures:
             found = figures[question.msg_id]
-            answers.append(_result(question, "found", flat(found), json_text(found), response))
+            answers.append(_result(question, "found", flat(found), json_text(found), at))
         else:
-            answers.append(_result(question, "missing", {}, "", response))
+            answers.append(_result(question, "missing", {}, "", at))
     headers = response.headers
     return Accepted(answers, frozenset(again), request_id(headers), rate_hint(headers))
 
@@ -174,9 +176,9 @@ def refused_result(question: ReportQuery, code: str | None, message: str) -> Ans
 
 
 def _result(
-    question: ReportQuery, status: Status, figures: Mapping[str, int | str | None], raw: str, response: Response | None
+    question: ReportQuery, status: Status, figures: dict[str, int | str | None], raw: str, at: int | None
 ) -> Answer:
-    at = None if response is None else sent_at(response.headers)
+    """Return the result of a question that was answered `at` epoch milliseconds; None: the time it was prepared."""
     return Answer(
         RESULT,
         {
@@ -185,7 +187,7 @@ def _result(
             "msg_id": question.msg_id,
             "status": status,
             "asked_at": question.at if at is None else at,
-            "answer": dict(figures),
+            "answer": figures,
             "raw": raw,
         },
     )
@@ -238,6 +240,8 @@ def _user_figures(answer: Any) -> dict[int | None, Any] | None:
 
 def flat(value: Any, prefix: str = "", depth: int = 0) -> dict[str, int | str | None]:
     """Return nested figures by names joined with dots; a list's members by their `time`, else by their index."""
+    if not depth and type(value) is dict and _is_flat(value):
+        return value
     if depth < _DEPTH and isinstance(value, dict) and (value or not prefix):
         members = list(value.items())
     elif depth < _DEPTH and isinstance(value, list):
@@ -251,6 +255,17 @@ def flat(value: Any, prefix: str = "", depth: int = 0) -> dict[str, int | str | 
     for name, member in members:
         found.update(flat(member, f"{prefix}.{name}" if prefix else name, depth + 1))
     return found
+
+
+def _is_flat(figures: dict[str, Any]) -> bool:
+    """Return whether all figures can stay as they are, as nearly all can."""
+    for figure in figures.values():
+        if type(figure) is int:
+            if not LONG_MIN <= figure <= LONG_MAX:
+                return False
+        elif figure is not None and type(figure) is not str:
+            return False
+    return True
 
 
 def _flat_figure(value: Any) -> int | str | None:

@@ -27,6 +27,9 @@ from connector.vendors.base import (
     Refused,
     Request,
     Response,
+    Shape,
+    ShapeField,
+    ShapeGroup,
     VendorEvent,
     VendorKind,
     Verdict,
@@ -121,11 +124,39 @@ CODES: Final[Mapping[str, CodeMeaning]] = {
 }
 """The document's status codes, each with its meaning and solution."""
 
+_SENT: Final = (*STRINGS, *list(NUMBERS)[1:], "customEventParams", "eventTimestamp")
+"""The parameters in the order in which they are sent: the one that may be added is the last."""
+
+_VK_USER: Final = "customPlatformUserId"
 _CUSTOM_EVENT_ONLY: Final = ("customEventName", "customEventParams")
+_GROUPS: Final = (
+    *(
+        ShapeGroup(name, (frozenset({"customUserId"}),), frozenset({*_CUSTOM_EVENT_ONLY, "vkPlatform", _VK_USER}))
+        for name in METHODS[:2]
+    ),
+    ShapeGroup("customEvent", (frozenset({"customUserId", *DEVICES}), frozenset({"customEventName"}))),
+)
+_MOST_PARAM: Final = 255
 _TIMESTAMPS: Final = range(946_674_000, 4_294_967_296)
 
 _REQUEST_ERRORS: Final = frozenset({"empty post data", "bad json", "bad api version"})
 """Errors of the request itself: no record can cause them."""
+
+
+def _shape_fields(*, dated: bool) -> tuple[ShapeField, ...]:
+    """Return what plain events have; `dated`: one without a time gets its record's."""
+    fields = []
+    for name in _SENT:
+        if name in STRINGS:
+            least, most = STRINGS[name]
+            choices = PLATFORMS if name == "vkPlatform" else ()
+            fields.append(ShapeField(name, "text", "left_out", choices=choices, least=least, most=most))
+        elif name in NUMBERS:
+            missing: Any = "record_seconds" if dated and name == "eventTimestamp" else "left_out"
+            fields.append(ShapeField(name, "long", missing, least=NUMBERS[name][0], most=NUMBERS[name][1]))
+        else:
+            fields.append(ShapeField(name, "texts", "left_out", most=_MOST_PARAM))
+    return tuple(fields)
 
 
 class MyTrackerSettings(DestinationSettings):
@@ -154,6 +185,8 @@ class MyTracker:
         self._rules = Rules("mytracker", RULES, settings.rules)
         self._dates_events = settings.event_time == "record"
         self._dropped: Counter[str] = Counter()
+        self.clock_ahead = 0
+        self.shape = Shape(_shape_fields(dated=self._dates_events), group="method", groups=_GROUPS)
         self._log_text = LogText(token)
         self._base = f"{settings.base_url.rstrip('/')}/v1/"
         self._headers = {"Content-Type": "application/json", "Authorization": token}
@@ -176,16 +209,16 @@ class MyTracker:
         fields, method = event.fields, str(self.group(event))
         superfluous = self._superfluous(fields, method)
         datum: dict[str, Any] = {}
-        for name, value in fields.items():
+        for name in _SENT:
+            value = fields.get(name)
             if value is None or name in superfluous:
                 continue
             if (lengths := STRINGS.get(name)) is not None:
                 datum[name] = self._checked_string(name, value, *lengths)
             elif (bounds := NUMBERS.get(name)) is not None:
                 datum[name] = self._checked_number(name, value, *bounds)
-        params = fields.get("customEventParams")
-        if params and "customEventParams" not in superfluous:
-            datum["customEventParams"] = self._checked_params(params)
+            elif value:
+                datum[name] = self._checked_params(value)
         self._check_combination(datum, method)
         body = json_bytes("mytracker", datum)
         # The vendor takes a missing time as the time of receipt, which is wrong for a retry, a backlog or a replay.
@@ -230,9 +263,9 @@ class MyTracker:
         for name, value in kept.items():
             if type(value) is not str:
                 self._rules.broken("customEventParams.type", f"an object that holds {type_name(value)}")
-            elif not 1 <= len(value) <= 255:
+            elif not 1 <= len(value) <= _MOST_PARAM:
                 self._rules.broken("customEventParams.value", f"an object with a value of {len(value)} characters")
-            if not 1 <= len(name) <= 255:
+            if not 1 <= len(name) <= _MOST_PARAM:
                 self._rules.broken("customEventParams.name", f"an object with a name of {len(name)} characters")
         return kept
 

@@ -126,7 +126,7 @@ class QuickAudience:
                 ),
                 ShapeField("eventTime", "long"),
                 ShapeField("isOrder", "text", "left_out", choices=("0", "1")),
-                ShapeField("extendAttributes", "json", "left_out"),
+                ShapeField("extendAttributes", "texts", "left_out"),
                 ShapeField("customerIdList", "empty", "left_out"),
             )
         )
