@@ -70,6 +70,7 @@ def route_faults(settings: Settings, used: Mapping[str, str], folder: Path) -> l
         ConfigFault(f"kafka.client.{name}" if name else "kafka.client", message)
         for name, message in property_faults(settings.kafka)
     ]
+    # None, and not an empty set, where they cannot be read: then no schema is called unknown because of it.
     schemas: dict[str, Any] | None = None
     try:
         schemas = known_schemas(schemas_of(settings, folder))
