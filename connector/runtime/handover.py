@@ -118,7 +118,6 @@ def progress_of(
 
     `combined` is the combined group's commit, `alone` are those of own groups; `first` is the first offset there is.
     """
-    # What retention has deleted cannot be delivered any more. Counted as undone it would hold the watermark for ever.
     start = Runs((0, first)) if first else Runs()
     progress = dict.fromkeys(destinations, start)
     if combined is not None:
@@ -126,7 +125,6 @@ def progress_of(
         below = _below(combined)
         progress = {name: runs.union(below).union(finished.done(name)) for name, runs in progress.items()}
     for name, commit in alone.items():
-        # `whole` is all of it: an own group has one destination, so nothing is finished for a part.
         progress[name] = progress[name].union(_below(commit)).union(finished_of(commit).whole)
     return progress
 
