@@ -128,6 +128,7 @@ class WatchedProtocol(ResponseHandler):
             self.force_close()
         elif not exchange.answered and not _is_interim(data):
             exchange.answered = True
+            # Handed to the transport is not sent: a part may wait in its buffer, and no vendor can have read that.
             exchange.early = _has_unsent(self.transport)
 
 
@@ -145,6 +146,7 @@ def _is_readable(transport: asyncio.Transport) -> bool:
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         return True
+    # `poll` and not `select`, which takes no descriptor above 1,023.
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -150,6 +150,7 @@ class HttpTransport:
             return
         log.info("destination.certificates_renewed", destination=self._name)
         connector, self._connector = self._connector, None
+        # With requests under way it is closed by the last of them (`_exchange`).
         if connector is not None and not self._in_use.get(connector):
             await connector.close()
 
@@ -191,10 +192,12 @@ class HttpTransport:
         try:
             protocol = _watched(connection.protocol)
             exchange.begin(protocol)
+            # Not unpacked by aiohttp, which takes a truncated gzip body for a whole one.
             protocol.set_response_params(read_until_eof=True, auto_decompress=False)
             # A proxy's credentials are known once the connection is.
             exchange.write(head if self._proxy is None else _with_proxy(head, origin), request.body)
             answer, content = await protocol.read()
+            # Interim answers such as 103 come before the answer itself (RFC 9110, 15.2).
             while 100 <= answer.code < 200 and answer.code != 101:
                 answer, content = await protocol.read()
             _check_early(exchange, answer.code)
@@ -251,6 +254,7 @@ def _head(request: Request, url: URL, origin: aiohttp.ClientRequest) -> bytes:
     for name in request.headers:
         ours.pop(name.lower(), None)
     lines = [*ours.values(), *[f"{name}: {value}" for name, value in request.headers.items()]]
+    # A value with a line break would add a header of its own, or begin a second request.
     if " " in target or _CONTROL.search("".join((request.method, target, *lines))):
         raise ValueError("a line break in a request")
     return "\r\n".join((f"{request.method} {target} HTTP/1.1", *lines, "", "")).encode()

@@ -77,6 +77,7 @@ class _Batch:
 
     def failed(self, index: int, fault: DeliveryFailed) -> None:
         """Note that a record was not even taken."""
+        # This may complete the future. Its result is this dictionary, so the fault is in it all the same.
         self.note(index, None)
         self._faults[index] = fault
 

@@ -100,6 +100,7 @@ class ReceiptWriter:
 
     def note(self, receipt: Receipt) -> None:
         """Queue a receipt for writing. Neither blocks nor raises."""
+        # Counted in ranges, because a batch of records from many partitions takes as many ranges.
         if self._held >= HELD:
             self._lose(f"{self._held} ranges are already waiting")
             return
@@ -127,6 +128,7 @@ class ReceiptWriter:
     async def _run(self) -> None:
         while True:
             while self._queue:
+                # Taken out only afterwards, so that `close` counts it as lost if it is cancelled here.
                 await self._write(self._queue[0])
                 self._queue.popleft()
             self._work.clear()
@@ -141,6 +143,7 @@ class ReceiptWriter:
             self._release(weight)
             self._lose(str(error))
         else:
+            # Not awaited: while Kafka is slow the next receipts are on their way too.
             future.add_done_callback(partial(self._acknowledged, weight))
 
     def _acknowledged(self, weight: int, future: asyncio.Future[tuple[int, int]]) -> None:

@@ -116,6 +116,7 @@ def passed_on(settings: Settings, kinds: Mapping[str, VendorKind]) -> frozenset[
     """Return the fields, as (schema, name), that their vendors take as written JSON and that no route looks into."""
     looked_into: set[str] = set()
     for text, is_expression in _sources(settings.routes):
+        # The whole event holds each map, so none may stay as JSON.
         if text == "." or (is_expression and reads_whole_event(text)):
             return frozenset()
         looked_into |= names_in(text) if is_expression else {part.partition("[")[0] for part in text.split(".")}
@@ -124,6 +125,7 @@ def passed_on(settings: Settings, kinds: Mapping[str, VendorKind]) -> frozenset[
         (kind.schema, name)
         for kind in used
         for name in kind.as_json - looked_into
+        # Two vendors may take one schema: a field stays JSON only if both do without the dictionary.
         if all(name in other.as_json for other in used if other.schema == kind.schema)
     )
 

@@ -85,6 +85,7 @@ def compile_condition(value: Value, wanted: object) -> CompiledCondition:
             elif type(found) is LogicalValue:
                 found = exact(found)
         except Unfit:
+            # What cannot be compared equals nothing, and no condition of one field may refuse the record.
             found = _UNKNOWN
         return test(found)
 
@@ -171,6 +172,7 @@ def comparable(value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
+        # With its kind, because in Python True == 1 and both have one hash.
         return ("boolean", value)
     if isinstance(value, _NUMBERS):
         return ("number", _decimal(value))
@@ -180,6 +182,7 @@ def comparable(value: Any) -> Any:
 
 
 def _decimal(value: float | Decimal) -> int | float | Decimal:
+    # By its shortest digits: Decimal(19.99) has 47 of them, and equals no 19.99.
     return Decimal(repr(value)) if isinstance(value, float) and math.isfinite(value) else value
 
 

@@ -133,6 +133,7 @@ def to_long(value: Any) -> Any:
             return int(value)
         raise Unfit("type", "the text is not a whole number of at most 19 digits")
     if kind is float:
+        # Above 2^53 a double stands for several whole numbers, so which one was meant is not known.
         if not math.isfinite(value) or value != math.floor(value) or abs(value) > _EXACT:
             raise Unfit("type", "the number is not whole, or too large to be exact")
         return int(value)
@@ -183,6 +184,7 @@ def to_epoch(value: Any, wanted: Unit, unit: Unit) -> Any:
         _finite_decimal(value)
     elif kind is not int:
         raise _unfit(value, "a point in time")
+    # Exact: with floats a time of some digits would be one millisecond off.
     number = value if kind is int else Fraction(value)
     if wanted == unit:
         return math.floor(number)

@@ -52,6 +52,7 @@ class FieldMapping:
         `key`, `nan`, `decimal`, `range`, `local_time`, `cel` or `size`. A required field that is null is for the
         vendor's own rule to refuse.
         """
+        # With every field that the vendor knows, so that its own code reads them without asking what is there.
         fields = dict(self.template)
         for field, text, get, convert, _ in self.steps:
             try:
@@ -134,6 +135,7 @@ def _constant(value: Value, name: str, wanted: FieldKind, contract: SchemaTree |
     constant = value.get(_NO_EVENT, _NO_RECORD)
     try:
         converted = converter(wanted.type, None)(constant)
+        # For its refusal: a constant that JSON cannot hold would refuse every event.
         json_text(converted)
     except Unfit as fault:
         raise ValueError(f"the constant cannot be {WANTED[wanted.type]}: {fault.why}") from None

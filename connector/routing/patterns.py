@@ -51,6 +51,7 @@ def bounded_search(pattern: str) -> Callable[[str | None], bool]:
     except (re.error, RecursionError, OverflowError) as fault:
         raise ValueError(f"{pattern!r} is not a regular expression: {fault}") from None
     cost = _cost(tree)
+    # Without `^` the search begins again at every character, which costs one more power of the length.
     anchored = bool(tree) and tree[0] == (_constants.AT, _constants.AT_BEGINNING)
     powers = cost.powers + (0 if anchored else 1)
     longest = min(LONGEST, int((MOST_STEPS / cost.ways) ** (1 / powers))) if powers else LONGEST
@@ -95,6 +96,7 @@ def _repeated(least: int, most: Any, body: Any) -> _PatternCost:
     """Return the cost of a repetition. Raises `ValueError` where it can be exponential."""
     inner = _cost(body)
     if most > _FEW:
+        # (a+)+ splits a text in 2^n ways.
         if inner != _PatternCost():
             raise ValueError(_EXPONENTIAL)
         return _PatternCost(0 if least == most else 1)

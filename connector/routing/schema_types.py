@@ -74,6 +74,7 @@ def a(name: str) -> str:
 def unfit(nodes: Nodes | None, wanted: str, what: str = "the field") -> str | None:
     """Return why values of these types can never become the kind `wanted` that `what` has, None where some can."""
     there = [node for node in nodes or () if name_of(node) != "null"]
+    # A union may hold any of its branches, so one that fits is enough; a value that does not is refused when it comes.
     if not there or any(_fits(node, wanted) for node in there):
         return None
     names = " or ".join(dict.fromkeys(_described(node) for node in there))

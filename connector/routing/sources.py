@@ -245,6 +245,7 @@ def _field_getter(name: str) -> Getter:
 def _with_default(get: Getter, default: Any) -> Getter:
     def get_or_default(event: Event, record: Record) -> Any:
         value = get(event, record)
+        # An empty text counts as missing: many producers write it where they have nothing.
         return default if value is None or value == "" else value
 
     return get_or_default
@@ -272,6 +273,7 @@ def _hmac(key: bytes, text: str) -> str:
 def _map_getter(entries: tuple[tuple[str, Getter], ...], needed: frozenset[str]) -> Getter:
     def get_map(event: Event, record: Record) -> Any:
         found = _entries(entries, event, record)
+        # A part of a list that has nothing but constants says nothing, so the list leaves it out.
         return None if needed and all(found[key] is None for key in needed) else found
 
     return get_map
@@ -327,6 +329,7 @@ def _key_datum(key: DecodedKey) -> Any:
 
 def _header_getter(name: str) -> Getter:
     def get_header(_event: Event, record: Record) -> Any:
+        # The last of several, as Kafka's `lastHeader`.
         for header, value in reversed(record.headers):
             if header == name:
                 return None if value is None else _decoded(value, "utf8", "the header")

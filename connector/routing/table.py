@@ -196,10 +196,12 @@ class RouteTable:
         routes = tuple(route for route in matching if not route.drops)
         if not matching:
             return otherwise
+        # There are routes for this schema and topic, so the message says which condition kept the event out.
         if otherwise == self._unrouted and routes:
             otherwise = self._unmet(routes)
 
         def by_route(event: Event, record: Record, cluster_id: str) -> list[Routed]:
+            # First: `to: []` is a rule to keep events back, and another route must not let them out.
             for route in dropping:
                 if route.matches(event, record) and _in_sample(route, event, record, cluster_id):
                     return Skipped(f"routes[{route.index}]")
@@ -244,6 +246,7 @@ class RouteTable:
     def _target(self, target: str) -> str:
         if target in self.destinations:
             return target
+        # A producer may know the vendor only. If the vendor has one account, that is enough.
         names = [name for name, kind in self.destinations.items() if kind.name == target]
         if len(names) == 1:
             return names[0]
@@ -299,6 +302,7 @@ def reroute(
     except FatalError as error:
         raise Refusal("route", "route.unrouted", str(error)) from None
     wanted = dead_letter.destination
+    # A rule of the user drops it today. Only "no route" is a refusal, because the destination was chosen before.
     if isinstance(routed, Skipped) and (wanted is None or routed.reason != UNROUTED):
         return routed
     if wanted is not None:
@@ -340,6 +344,7 @@ def _in_sample(route: CompiledRoute, event: Event, record: Record, cluster_id: s
         identity = _route_identity(route, event, record, cluster_id)
     except Refusal:
         identity = position_identity(cluster_id, record)
+    # The first 32 bits of the id as a number: equal for every attempt, and spread evenly.
     return int(uuid5_text(identity)[:8], 16) < route.sample * 2**32
 
 
@@ -386,8 +391,10 @@ def _route_identity(route: CompiledRoute, event: Event, record: Record, cluster_
         value = route.identity.get(event, record)
     except Unfit as unfit:
         raise _bad_id(route.identity.text, unfit.rule, unfit.why) from None
+    # As its text, so that an id means the same whether the producer writes it as a string or as 16 bytes.
     if type(value) is LogicalValue and value.type.name == "uuid":
         value = exact(value)
+    # Without an id two events must not become one, so the position stands in for it.
     if value is None or value == "":
         return position_identity(cluster_id, record)
     if not isinstance(value, _IDS) or isinstance(value, bool):

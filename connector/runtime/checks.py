@@ -70,6 +70,7 @@ def route_faults(settings: Settings, used: Mapping[str, str], folder: Path) -> l
         ConfigFault(f"kafka.client.{name}" if name else "kafka.client", message)
         for name, message in property_faults(settings.kafka)
     ]
+    # None, and not an empty set, where they cannot be read: then no schema is called unknown because of it.
     schemas: dict[str, Any] | None = None
     try:
         schemas = known_schemas(schemas_of(settings, folder))
@@ -221,7 +222,7 @@ async def check_topics(loaded: Loaded, *, create: bool, partitions: int | None) 
 async def probe(name: str, settings: DestinationSettings, kinds: Mapping[str, VendorKind]) -> str | None:
     """Return why a destination cannot be used; None where all is well, or its vendor has nothing that may be asked.
 
-    The vendor's own verdict shows a refused credential. Any other 2xx is good: what its body holds is not documented.
+    The vendor's own verdict tells a refused credential. Any other 2xx is good: what its body holds is not documented.
     """
     vendor = kinds[settings.vendor].build(settings)
     if not isinstance(vendor, Probed):

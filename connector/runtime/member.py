@@ -134,6 +134,8 @@ class Member:
             condition = worker.condition()
             if condition.cause is not None:
                 reasons.append(f"destination {name} is {condition.state}: {condition.cause}")
+        # A hold does not fail it. A member that is not ready is taken out of its service, and a
+        # vendor's outage would then hide every member from the console and from probes.
         is_ready = self._waiting is None and None not in troubles and is_joined
         self.unready_since = None if is_ready else self.unready_since or self._clock.wall()
         return Check(ok=is_ready, reasons=reasons)

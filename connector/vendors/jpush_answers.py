@@ -165,6 +165,7 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
             found = figures[question.msg_id]
             answers.append(_result(question, "found", flat(found), json_text(found), at))
         else:
+            # A result and not silence: a reader of the results topic would wait for ever.
             answers.append(_result(question, "missing", {}, "", at))
     headers = response.headers
     return Accepted(answers, frozenset(again), request_id(headers), rate_hint(headers))

@@ -137,6 +137,7 @@ _GROUPS: Final = (
     ShapeGroup("customEvent", (frozenset({"customUserId", *DEVICES}), frozenset({"customEventName"}))),
 )
 _MOST_PARAM: Final = 255
+# The document's own range for eventTimestamp, in seconds: a timestamp outside of it would break the whole batch.
 _TIMESTAMPS: Final = range(946_674_000, 4_294_967_296)
 
 _REQUEST_ERRORS: Final = frozenset({"empty post data", "bad json", "bad api version"})
@@ -209,6 +210,7 @@ class MyTracker:
         fields, method = event.fields, str(self.group(event))
         superfluous = self._superfluous(fields, method)
         datum: dict[str, Any] = {}
+        # `method` is not among them: it is part of the URL. The document has no null, so such parameters are left out.
         for name in _SENT:
             value = fields.get(name)
             if value is None or name in superfluous:
