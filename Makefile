@@ -5,6 +5,7 @@ WORKERS ?= 2
 SEEDS ?= 20000
 FUZZ_SECONDS ?= 60
 FUZZ_EXAMPLES ?= 5000
+FUZZED := $(wildcard tests/unit/*/test_fuzz*.py)
 .DEFAULT_GOAL := help
 .PHONY: help setup demo fast test soak mutants faults fuzz newest cluster coverage check format tools bench docs screenshots site wheel lock audit sbom clean
 .SILENT:
@@ -32,9 +33,9 @@ mutants: .venv/.compiled  ## Break the core on purpose, in copies; the simulatio
 faults: tools  ## Kill members and brokers, break connections, change topics under load (minutes); print figures
 	FAULTS=long $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP $(ARGS) tests/integration/test_faults_*.py
 
-fuzz: .venv/.compiled  ## Feed the Avro reader broken payloads for FUZZ_SECONDS=60, twice: as it is, and built with sanitizers
-	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 0 -q -rP $(ARGS) tests/unit/codec/test_fuzz.py
-	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m tools.sanitized -rP $(ARGS) tests/unit/codec/test_fuzz.py
+fuzz: .venv/.compiled  ## Feed the compiled modules broken data for FUZZ_SECONDS=60, twice: as they are, and built with sanitizers
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 0 -q -rP $(ARGS) $(FUZZED)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m tools.sanitized -rP $(ARGS) $(FUZZED)
 
 newest: .venv/.compiled  ## Run the unit tests on the newest Python of this machine (3 to 5 minutes)
 	WORKERS=$(WORKERS) tools/newest.sh $(ARGS)

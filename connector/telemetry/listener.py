@@ -72,6 +72,7 @@ class Listener:
         self._most = most_connections() if connections is None else connections
         self._seconds = (header_seconds, body_seconds)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        # The outermost: a request refused by another middleware has begun and ended, too.
         application.middlewares.insert(0, _mark_request)
         application.on_response_prepare.append(self._add_headers)
         self._servers: list[asyncio.Server] = []
@@ -135,6 +136,7 @@ class Listener:
         So a client that opens many and sends nothing loses its own, and the platform's probes still get through.
         """
         if len(self._open) >= self._most:
+            # The oldest first, because a dictionary keeps the order of insertion.
             idle = next((each for each in self._open if not each.in_request), None)
             if idle is None:
                 return False
@@ -227,6 +229,7 @@ class _Connection(web.RequestHandler):
 
         The base class logs a malformed request with its text, which may hold a token.
         """
+        # A second status line would be read as a part of the first answer's body.
         if request.writer.output_size > 0:
             raise ConnectionError("part of the response is sent already")
         if status >= 500:

@@ -285,6 +285,7 @@ class Observations:
             return
         lowest = bisect_left(bounds, now - latest / 1000)
         if lowest == bisect_left(bounds, now - min(times) / 1000):
+            # Rising from the oldest to the newest, so with both ends in one bucket all are in it.
             counts[lowest] += len(times)
         else:
             for time in times:

@@ -53,6 +53,7 @@ class Timeline:
         """Keep an event of the log, if it is one of `EVENTS`."""
         if event.get("event") not in EVENTS:
             return
+        # Text of one form and zone, so that comparing texts compares times (`events`).
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = {str(name): _bounded(value) for name, value in event.items() if name not in _DROPPED}
         with self._lock:

@@ -206,6 +206,41 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"env": [{"name": "PROXY", "value": "http://a-real-one@proxy"}]},
         "credentials in its address",
     ),
+    **{
+        f"secret_variable_{number}": ({"env": [{"name": "UPSTREAM", "value": value}]}, says)
+        for number, (value, says) in enumerate(
+            [
+                ("me:a-real-one@host", "credentials in its address"),
+                ("host:9092,me:a-real-one@host:9092", "credentials in its address"),
+                ("me:${A:-a-real-one}@host", "credentials in its address"),
+                ("//me:a-real-one@host", "credentials in its address"),
+                ("http://me:a-real-one/ and more@host", "credentials in its address"),
+                ("jdbc:db://host/x;password=a-real-one", "a secret behind its name"),
+                ('Module required user="me" password="a-real-one";', "a secret behind its name"),
+                ("-----BEGIN PRIVATE KEY-----\na-real-one", "a private key"),
+            ]
+        )
+    },
+    "secret_variable_of_a_sidecar": (
+        {"extraContainers": [{"name": "proxy", "env": [{"name": "API_TOKEN", "value": "a-real-one"}]}]},
+        "extraContainers[0].env[0].value (API_TOKEN) contains a secret",
+    ),
+    "secret_file": (
+        {"files": {"ca.pem": "-----BEGIN CERTIFICATE-----\n-----BEGIN RSA PRIVATE KEY-----\na-real-one"}},
+        "files.ca.pem contains a private key",
+    ),
+    "container": ({"extraContainers": [{"name": "connector"}]}, "extraContainers has a container named connector"),
+    "container_twice": (
+        {"initContainers": [{"name": "a"}], "extraContainers": [{"name": "a"}]},
+        "extraContainers has a container named a",
+    ),
+    "volume": ({"extraVolumes": [{"name": "config", "emptyDir": {}}]}, "extraVolumes has a volume named config"),
+    "volume_twice": ({"extraVolumes": [{"name": "a"}, {"name": "a"}]}, "extraVolumes has a volume named a"),
+    "mount_without_volume": ({"extraVolumeMounts": [{"name": "a", "mountPath": "/a"}]}, "is not in extraVolumes"),
+    "mount_over_the_configuration": (
+        {"extraVolumes": [{"name": "a"}], "extraVolumeMounts": [{"name": "a", "mountPath": "/etc/connector/"}]},
+        "extraVolumeMounts has /etc/connector twice",
+    ),
     "secret_variable": (
         {"env": [{"name": "DB_PASSWORD", "value": "a-real-one"}]},
         "DB_PASSWORD) contains a secret",
@@ -267,6 +302,10 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"config": {**CONFIG, "routes": [{"where": {"id": [1, 9007199254740993]}, "to": ["tracker"]}]}},
         "config.routes[0].where.id[1] is a number above 2^53",
     ),
+    "large_number_in_a_manifest": (
+        {"extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "data": {"id": -123456789012345678}}]},
+        "extraObjects[0].data.id is a number above 2^53",
+    ),
     "pod_label": ({"podLabels": {"app.kubernetes.io/name": "mine"}}, "podLabels has app.kubernetes.io/name"),
     "common_label": ({"commonLabels": {"app.kubernetes.io/component": "mine"}}, "commonLabels has"),
     "annotation": ({"podAnnotations": {"checksum/config": "mine"}}, "podAnnotations has checksum/config"),
@@ -317,7 +356,11 @@ def test_bad_values_are_refused_with_a_message(name: str, tmp_path: Path) -> Non
 
 
 def test_references_and_places_in_addresses_are_accepted(tmp_path: Path) -> None:
-    """An address may have its secrets by reference, and a link the places that are filled in."""
+    """An address may have its secrets by reference, and a link the places that are filled in.
+
+    Kills: a guard that refuses a mail address, or a reference behind the name of a secret.
+    """
+    texts = ["me:${PW}@h", "//${KEY}@h", "Host=h;Password=${PW};User=me", "mailto:me@h", "http://h:80/a:b@c", "a=='b'"]
     places = ["me:${PW}@h", "${ME}:${file:/run/pw}@h", "${KEY}@h", "h/a&b", "h/?key=${KEY}"]
     links = {"topic": "https://h/#/t/{topic}", "record": "https://h/{topic}?p={partition}&o={offset}"}
     config = {
@@ -325,7 +368,8 @@ def test_references_and_places_in_addresses_are_accepted(tmp_path: Path) -> None
         "console": {"links": links},
     }
     file = tmp_path / "values.yaml"
-    file.write_text(json.dumps({"config": config}), encoding="utf-8")
+    env = [{"name": f"TEXT_{number}", "value": value} for number, value in enumerate(texts)]
+    file.write_text(json.dumps({"config": config, "env": env}), encoding="utf-8")
     assert render(file)
 
 
@@ -390,9 +434,19 @@ def test_large_number_in_quotes_is_kept(tmp_path: Path) -> None:
     """An 18-digit id in quotes arrives unchanged. Kills: a chart that lets Helm round it."""
     file = tmp_path / "values.yaml"
     jiguang = {"vendor": "jiguang", "project_id": "123456789012345678", "project_secret": "${A}", "app_key": "${B}"}
-    file.write_text(json.dumps({"config": {**CONFIG, "destinations": {"jiguang": jiguang}}}), encoding="utf-8")
-    content = json.loads(configuration(render(file))["connector.yaml"])
-    assert content["destinations"]["jiguang"]["project_id"] == "123456789012345678"
+    tracker = {**CONFIG["destinations"]["tracker"], "id_app": "123456789012345678"}
+    config = {**CONFIG, "destinations": {"jiguang": jiguang, "tracker": tracker}}
+    file.write_text(json.dumps({"config": config}), encoding="utf-8")
+    content = configuration(render(file))["connector.yaml"]
+    written = json.loads(content)["destinations"]
+    assert written["jiguang"]["project_id"] == written["tracker"]["id_app"] == "123456789012345678"
+    path = tmp_path / "connector.yaml"
+    path.write_text(content, encoding="utf-8")
+    known = kinds(others=[])
+    models, rules = {n: kind.settings for n, kind in known.items()}, {n: kind.rules for n, kind in known.items()}
+    variables = dict.fromkeys(("A", "B", "TOKEN"), "a-value-of-the-cluster")
+    read: Any = load(path, models, variables, rules).settings.destinations["tracker"]
+    assert read.id_app == 123456789012345678
 
 
 def test_whole_numbers_stay_whole(rendered: dict[str, list[Manifest]]) -> None:

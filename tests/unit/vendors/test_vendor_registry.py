@@ -225,7 +225,7 @@ def test_a_clash_of_names_is_a_clear_error() -> None:
     told = [str(fault) for fault in caught.value.faults]
     assert len(told) == 3
     assert "mine" in told[0]
-    assert "there is already a vendor jiguang" in told[0]
+    assert "there are two vendors named jiguang" in told[0]
     assert "ModuleNotFoundError" in told[1]
     assert "must be a VendorKind" in told[2]
 
