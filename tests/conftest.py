@@ -26,6 +26,7 @@ SECONDS = {"contract": 60, "simulation": 120, "integration": 120, "e2e": 180, "p
 
 # Two busy cores must not decide whether a property holds, so there is no deadline on one example.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("fast", settings.get_profile("project"), max_examples=10)
 settings.load_profile("project")
 
 

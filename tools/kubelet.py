@@ -168,7 +168,7 @@ class Kubelet:
             grace = metadata["deletionGracePeriodSeconds"]
             if code is not None:
                 self._end(uid)
-                with suppress(ApiError):  # somebody else deleted it
+                with suppress(ApiError):  # it is deleted already
                     self._api.call("DELETE", f"{self._path}/pods/{pod.name}", {"gracePeriodSeconds": 0})
                 return
             if pod.asked_to_stop is None:
@@ -194,8 +194,8 @@ class Kubelet:
         if code is not None:
             phase = "Failed" if code else "Succeeded"
             state = {"terminated": {"exitCode": code if code >= 0 else 128 - code, "startedAt": pod.began}}
-        told = {"phase": phase, "ready": ready}
-        if told == pod.reported:
+        report = {"phase": phase, "ready": ready}
+        if report == pod.reported:
             return
         conditions = {"PodScheduled": True, "Initialized": True, "ContainersReady": ready, "Ready": ready}
         status = {
@@ -219,7 +219,7 @@ class Kubelet:
             ],
         }
         self._api.call("PATCH", f"{self._path}/pods/{pod.name}/status", {"status": status})
-        pod.reported = told
+        pod.reported = report
 
 
 def _moved(text: str, spec: Object, folder: Path) -> str:
