@@ -669,6 +669,7 @@ def read_run(list records not None, dict writers not None, kind not None):
 
 
 include "items.pxi"
+include "questions.pxi"
 include "writer.pxi"
 
 
