@@ -18,8 +18,9 @@ from benchmarks.sink import ANSWERS, FIGURES
 from benchmarks.workloads import EVERY, MAPPED, WORKLOADS
 from connector import vendors
 from connector.clock import Clock
-from connector.codec.decoder import SINGLE_OBJECT, Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder
+from connector.codec.frames import SINGLE_OBJECT
 from connector.codec.schemas import Contracts, Schema, read_schema, without_logical_types
 from connector.config.models import KafkaSettings, Settings
 from connector.pipeline.runner import AssignmentListener

@@ -32,8 +32,9 @@ from benchmarks.report import keep, table
 from benchmarks.workloads import WORKLOADS
 from connector import vendors
 from connector.clock import SystemClock
-from connector.codec.decoder import SINGLE_LENGTH, Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder
+from connector.codec.frames import SINGLE_LENGTH
 from connector.codec.reader import reader_of
 from connector.codec.schemas import Contracts, load_contracts, without_logical_types
 from connector.config.models import KafkaSettings, Settings

@@ -28,6 +28,7 @@ from connector.config.reference import duration_text, size_text
 from connector.config.routes import CEL, Condition
 from connector.config.secrets import hide_literals
 from connector.errors import ConfigFault, ConfigurationError
+from connector.telemetry.redaction import mask_written
 
 
 def check(
@@ -44,11 +45,13 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Validate the configuration and print it, with defaults filled in and secrets masked."""
+    from connector.operations.trial import refused_types
     from connector.runtime.checks import route_faults, schema_warnings
 
     try:
         loaded = read_config(config, route_faults)
-        _warn(loaded.warnings if online else [*loaded.warnings, *schema_warnings(loaded)], strict=strict)
+        unknown = () if online else schema_warnings(loaded)
+        _warn([*loaded.warnings, *unknown, *refused_types(loaded)], strict=strict)
         faults = _online_faults(loaded) if online else []
     except ConfigurationError as error:
         if as_json:
@@ -159,7 +162,7 @@ def _other_lines(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "port", f"{settings.server.host}:{settings.server.port}, {token}"
     own = settings.console
     hidden = f", masks {', '.join(own.mask)}" if own.mask else ""
-    yield "console", f"{own.host}:{own.port}, {'with a token' if own.token else 'without a token'}{hidden}"
+    yield "console", f"{own.host}:{own.port}, {'with a token' if own.roles else 'without a token'}{hidden}"
 
 
 def _destination_cells(name: str, settings: DestinationSettings) -> tuple[str, ...]:
@@ -170,7 +173,7 @@ def _destination_cells(name: str, settings: DestinationSettings) -> tuple[str, .
     return (
         name,
         settings.vendor,
-        settings.base_url,
+        mask_written(settings.base_url),
         f"{counted(records, 'record')}, {body}, {duration_text(settings.batch.linger)}",
         f"{rate}, {settings.max_in_flight} in flight",
         duration_text(settings.timeout),

@@ -12,7 +12,7 @@ import structlog
 from fastavro import parse_schema, schemaless_writer
 
 from connector.clock import Clock
-from connector.codec.decoder import SINGLE_OBJECT, WIRE_MAGIC
+from connector.codec.frames import SINGLE_OBJECT, WIRE_MAGIC
 from connector.codec.reader import writer_of
 from connector.codec.registry import Registry, RegistryRefused, RegistryTrouble
 from connector.codec.schemas import Contracts, Schema
@@ -112,6 +112,7 @@ class Encoder:
                 raise FatalError(str(error)) from None
             except RegistryTrouble as error:
                 troubled = True
+                # Waited for without an end, like a registry that does not answer the decoder: the offset waits with it.
                 _log.warning("registry.waiting", message=str(error))
                 self._on_trouble(str(error))
                 await self._clock.sleep(pause)

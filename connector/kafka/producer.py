@@ -219,12 +219,12 @@ class KafkaProducer:
         """Serve the client's callbacks, in a thread of its own; the callbacks only note the result."""
         while not self._stopping.is_set():
             if self._producer.poll(_SERVE_SECONDS):
-                self._wake()
+                self._in_loop(self._settle)
 
-    def _wake(self) -> None:
+    def _in_loop(self, call: Callable[..., object], *arguments: object) -> None:
         # The loop may be closed already, if close() was never called.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._settle)
+            self._loop.call_soon_threadsafe(call, *arguments)
 
     def _acknowledge(self, future: asyncio.Future[Acknowledged], topic: str) -> Any:
         def on_delivery(error: KafkaError | None, message: Message) -> None:
@@ -254,8 +254,8 @@ class KafkaProducer:
         await self._room.wait()
 
     def _on_error(self, error: KafkaError) -> None:
-        """Log an error of the client; runs in the serving thread."""
+        """Log an error of the client; runs in the serving thread, so the loop, which notes its end, notes it too."""
         if error.code() == FATAL or error.fatal():
             _log.error("kafka.producer_failed", message=error_text(error))
         else:
-            self._errors.report(error)
+            self._in_loop(self._errors.report, error)

@@ -318,6 +318,7 @@ class Intake:
     def forget(self, partitions: Sequence[TopicPartition]) -> None:
         """Let go of waiting records whose partition leaves."""
         gone = set(partitions)
+        # The next owner knows of no skip: a person asks it again.
         self._skips = {position: skip for position, skip in self._skips.items() if position[:2] not in gone}
         for partition in partitions:
             for record in self.parked.pop(partition, ()):
@@ -359,6 +360,7 @@ class Intake:
         if schema is None:
             return False
         known = self._elsewhere.get((record.topic, schema))
+        # Remembered by schema and topic, which is all that the routes can be asked without the event.
         if known is None:
             known = not self._services.routes.may_reach(only, record.topic, schema)
             self._elsewhere.put((record.topic, schema), known)
@@ -558,6 +560,7 @@ class Intake:
             del self.parked[topic, partition]
         self.answered = True
         key = self._waits_for(record)
+        # Otherwise the registry would be asked for ever for a schema that no record needs.
         if key is not None and all(self._waits_for(other) != key for other in chain(*self.parked.values())):
             self._services.decoder.abandon(key)
         return record
@@ -609,6 +612,7 @@ class Intake:
                     code=refusal.code,
                     message=refusal.message,
                     failed_at=self._services.clock.wall(),
+                    # By position: an event's own id is known only once it is decoded and routed.
                     dedup_id=uuid5_text(position_identity(self._services.cluster_id, record)),
                     field=refusal.field,
                     vendor=None if before is None else before.vendor,

@@ -18,7 +18,9 @@ from connector.errors import ConfigFault, Refusal
 from connector.records import Event, Record
 from connector.routing.conditions import CompiledCondition, TopicPattern, compile_condition
 from connector.routing.conversions import Unfit
-from connector.routing.expressions import Expressions, names_in, reads_whole_event
+from connector.routing.expression_tokens import names_in, reads_whole_event
+from connector.routing.expression_types import no_condition
+from connector.routing.expressions import Expressions
 from connector.routing.mapping import FieldMapping, compile_mapping
 from connector.routing.paths import SchemaTree
 from connector.routing.sources import SourceCompiler, Value, texts_of
@@ -207,14 +209,21 @@ class _Compiler:
         for text, wanted in route.where.items():
             where = f"{path}.where.{text}"
             if text == CEL and isinstance(wanted, str):
-                evaluate = self._try(where, self.expressions.compile, wanted, sources.schema)
-                if evaluate is not None:
-                    yield CompiledCondition(text, _truth(evaluate))
+                condition = self._try(where, self._expression, wanted, sources.schema)
+                if condition is not None:
+                    yield condition
                 continue
             value = self._try(where, sources.path, text)
             condition = None if value is None else self._try(where, compile_condition, value, wanted)
             if condition is not None:
                 yield condition
+
+    def _expression(self, text: str, schema: SchemaTree | None) -> CompiledCondition:
+        """Return the condition `cel`. Raises `ValueError` for a wrong expression, and for one that is no condition."""
+        evaluate = self.expressions.compile(text, schema)
+        if (reason := no_condition(text, schema)) is not None:
+            raise ValueError(reason)
+        return CompiledCondition(CEL, _truth(evaluate))
 
     def _mappings(self, path: str, route: RouteSettings, sources: SourceCompiler) -> dict[str, FieldMapping]:
         """Return the route's mappings by vendor."""

@@ -20,7 +20,7 @@ from connector.config.routes import Condition as Wanted
 from connector.records import Event, LogicalValue, Record
 from connector.routing.conversions import Unfit, exact, to_string
 from connector.routing.patterns import bounded_search
-from connector.routing.schema_types import name_of, never_equal, never_ordered, never_text
+from connector.routing.schema_types import name_of, never_equal, never_found, never_ordered, never_text
 from connector.routing.sources import Value
 
 Test = Callable[[Any], bool]
@@ -108,6 +108,7 @@ def _test(value: Value, wanted: object) -> Test:
     if wanted.matches is not None:
         _raise(never_text(value.nodes))
         tests.append(_search(wanted.matches))
+        _raise(never_found(value.nodes, tests[-1], wanted.matches))
     tests += [_order(value, name, getattr(wanted, name)) for name in _ORDERS if name in given]
     return tests[0] if len(tests) == 1 else lambda found: all(test(found) for test in tests)
 

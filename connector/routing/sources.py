@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import orjson
 
+from connector.config.errors import suggest
 from connector.config.routes import CelSource, ConstSource, JsonSource, ListSource, MapSource, PathSource, Source
 from connector.config.yaml import join
 from connector.errors import ConfigFault
 from connector.records import NO_TIMESTAMP, DecodedKey, Event, Record
 from connector.routing.conversions import Unfit, Unit, to_epoch, to_json, to_string
+from connector.routing.expression_types import types_of
 from connector.routing.expressions import Expressions
-from connector.routing.paths import SchemaTree, getter, parse_path
+from connector.routing.paths import RECORDS, SchemaTree, getter, parse_path
 from connector.routing.schema_types import STRING, Nodes, constant_nodes, unfit
 
 Getter = Callable[[Event, Record], Any]
@@ -75,7 +77,8 @@ class SourceCompiler:
                 case JsonSource():
                     return self._json(source, path)
                 case CelSource():
-                    return Value("cel", self.expressions.compile(source.cel, self.schema))
+                    get = self.expressions.compile(source.cel, self.schema)
+                    return Value("cel", get, types_of(source.cel, self.schema))
         except ValueError as fault:
             self.faults.append(ConfigFault(path, str(fault)))
             return None
@@ -135,10 +138,14 @@ class SourceCompiler:
         base: Getter | None = None
         if source.base is not None:
             try:
-                base = _fitting(self.path(source.base), "map", "base").get
+                start = _fitting(self.path(source.base), "map", "base")
             except ValueError as fault:
                 self.faults.append(ConfigFault(join(path, "base"), str(fault)))
                 return None
+            omitted = _never_omitted(source.omit, start.nodes)
+            if omitted is not None:
+                self.faults.append(ConfigFault(join(path, "omit"), omitted))
+            base = start.get
         entries = tuple((key, _inner(part)) for key, part in parts.items() if part is not None)
         if len(entries) < len(parts):
             return None
@@ -182,6 +189,17 @@ class SourceCompiler:
             return None if value is None else json_text(value)
 
         return Value("json", get_json, (STRING,))
+
+
+def _never_omitted(names: Iterable[str], nodes: Nodes | None) -> str | None:
+    """Return which of the keys to leave out no record at the base has, None where each may be there."""
+    there = [node for node in nodes or () if node.get("type") != "null"]
+    if there and all(node.get("type") in RECORDS for node in there):
+        known = {field["name"] for node in there for field in node["fields"]}
+        for name in names:
+            if name not in known:
+                return f"the record has no field '{name}'; {suggest(name, known)}"
+    return None
 
 
 def json_text(value: Any) -> str:
@@ -284,7 +302,7 @@ def _entries(entries: tuple[tuple[str, Getter], ...], event: Event, record: Reco
 def _key(event: Event, record: Record) -> Any:
     if event.key is not None:
         return _key_datum(event.key)
-    # Serializers of numbers write zero bytes, which are UTF-8 too: such a key is no text.
+    # Serializers of numbers write zero bytes, which are UTF-8 too: such a key is not text.
     if record.key is not None and b"\0" in record.key:
         raise Unfit("key", "the key is not text: it has zero bytes, and it names no schema")
     return None if record.key is None else _decoded(record.key, "key", "the key")

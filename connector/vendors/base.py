@@ -35,6 +35,7 @@ class VendorEvent(Struct, frozen=True, gc=False):
     @property
     def dedup_id(self) -> str:
         """A UUIDv5, the same for every attempt, restart and replay of this event."""
+        # Computed when it is asked for: most events bring an id of their own, or go to a vendor that takes none.
         return uuid5_text(self.identity) if self.first_dedup_id is None else self.first_dedup_id
 
 
@@ -330,6 +331,8 @@ class Dropping(Protocol):
 
 def endpoint_of(group: Hashable) -> Hashable:
     """Return the endpoint of a group: the first element of a tuple, else the group. A hold may have it as scope."""
+    # JPush asks about one push and day in a request. So ("status", 1613113584,
+    # "2026-11-20") is of endpoint "status", and one hold covers all pushes.
     return group[0] if isinstance(group, tuple) and group else group
 
 

@@ -53,8 +53,10 @@ CODES: Final[Mapping[str, CodeMeaning]] = {
 }
 """The document's error codes, each with its meaning and solution; 2002 and 3002 are from the vendor's other pages."""
 
+# A device's status 4 is "system abnormal": the vendor could not look it up, so it is asked again.
 _ABNORMAL: Final = 4
 _AGAIN: Final = 3
+# The document's deepest figure has four names: `items.2014-06-11.android.active`. What is deeper stays JSON text.
 _DEPTH: Final = 4
 _QUESTION_FAULTS: Final = frozenset({"3002", "3004", "3005"})
 _NUMBER: Final = re.compile(r"(?<![0-9])[0-9]{1,19}(?![0-9])", re.ASCII)
@@ -76,6 +78,7 @@ def verdict(response: Response, group: Hashable, items: Sequence[Item], asked: i
     """Return what an answer means for the questions. Never raises."""
     answer = json_value(response, "gb18030")
     code, message = _error_of(answer)
+    # The code before the status. By a status of 403 alone one VIP interface would hold the whole destination.
     if code is not None and response.status < 500:
         return _verdict_of_error(str(code), log_text(message), response, group, items, log_text)
     by_status = verdict_of_status(response, log_text, code=None if code is None else str(code))
@@ -122,10 +125,12 @@ def _verdict_of_error(
     by_status = None if documented else verdict_of_status(response, log_text, code=code)
     if by_status is not None:
         return by_status
+    # An address without `/v3` is far more likely than a question that the API cannot find.
     if not documented and response.status in (404, 405):
         return Misconfigured(
             code, f"HTTP {response.status}, {reason}: check base_url, which ends in /v3", request_id=rid
         )
+    # Messages quote a push's id as text, questions have it as a number.
     named = {int(text) for text in _NUMBER.findall(message)}
     suspects = frozenset(index for index, item in enumerate(items) if item.context.msg_id in named)
     return _with_results(Refused(code, reason, suspects, documented, rid), response, items)
@@ -148,6 +153,8 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
         if question.endpoint == "status":
             entries = {name: figures[name] for name in question.ids if name in figures}
             own = {name: entry["status"] for name, entry in entries.items()}
+            # The whole question again, also for its other devices: one
+            # result per question, and a query changes nothing.
             if asked < _AGAIN and _ABNORMAL in own.values():
                 again.add(index)
                 continue
@@ -194,7 +201,7 @@ def _figures_by_subject(answer: Any, group: Hashable) -> Mapping[Any, Any] | Non
 
 
 def _entries_by_msg_id(answer: Any) -> dict[int | None, Any] | None:
-    """Return the entries of a list by msg_id, which the vendor sends as a string; None where it is no such list.
+    """Return the entries of a list by msg_id, which the vendor sends as a string; None for anything else.
 
     An entry without a readable msg_id spoils only itself, unless the list has no other.
     """

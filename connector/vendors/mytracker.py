@@ -221,9 +221,11 @@ class MyTracker:
                 datum[name] = self._checked_params(value)
         self._check_combination(datum, method)
         body = json_bytes("mytracker", datum)
+        # The vendor takes a missing time as the time of receipt, which is wrong for a retry, a backlog or a replay.
         if self._dates_events and "eventTimestamp" not in datum and event.timestamp // 1000 in _TIMESTAMPS:
             dated = b'%b,"eventTimestamp":%d}' % (body[:-1], event.timestamp // 1000)
             # An event that fits without our addition is sent without it: a wrong time is better than a dead letter.
+            # Nor is `{}`, which rules that are off allow: there is no member to put a comma after.
             if len(body) > 2 and len(dated) + self._limits.overhead <= self._limits.bytes:
                 body = dated
         return Item(body)
@@ -231,6 +233,7 @@ class MyTracker:
     def _checked_number(self, name: str, value: Any, least: int | None, most: int) -> Any:
         if type(value) is datetime and value.tzinfo is not None:
             value = epoch_millis(value) // 1000
+        # A boolean is an int in Python; `type` keeps it out.
         if type(value) is not int:
             self._rules.broken(f"{name}.type", type_name(value))
         elif value > most or (least is not None and value < least):
@@ -240,6 +243,8 @@ class MyTracker:
     def _checked_string(self, name: str, value: Any, shortest: int, longest: int | None) -> Any:
         if type(value) is not str and type(value := scalar_or_same(value)) is not str:
             self._rules.broken(f"{name}.type", type_name(value))
+        # Code points. The document counts "characters"; its own sample
+        # breaks one of the lengths, so each rule has a switch.
         elif longest is not None and not shortest <= len(value) <= longest:
             self._rules.broken(f"{name}.length", f"a string of {len(value)} characters")
         elif name == "vkPlatform" and value not in PLATFORMS:
@@ -275,6 +280,7 @@ class MyTracker:
             found = ["customUserId"]
         else:
             return ()
+        # Counted here and fetched by delivery, because a vendor knows no metrics.
         self._dropped.update(found)
         return found
 
@@ -299,6 +305,7 @@ class MyTracker:
 
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
         """Return the import of one batch."""
+        # Also for a single set: the document's method for one set would be a second form of the same request.
         url = f"{self._base}{quote(str(group))}Batch/{self._query}"
         return Request("POST", url, self._headers, b"[" + b",".join([item.body for item in items]) + b"]")
 
@@ -311,6 +318,7 @@ class MyTracker:
         verdict = verdict_of_status(response, self._log_text)
         if verdict is not None:
             return verdict
+        # A Russian vendor's gateway may answer in Windows' Cyrillic encoding.
         answer, rid = json_value(response, "cp1251"), request_id(response.headers)
         error = answer.get("error") if isinstance(answer, dict) else None
         if response.status < 300 and isinstance(answer, dict) and "message" in answer and error is None:
@@ -318,8 +326,10 @@ class MyTracker:
         if response.status != 400 or not isinstance(error, str):
             return verdict_of_unknown_body(response, self._log_text)
         reason, known = self._log_text(f"HTTP 400: {error}"), error.strip().casefold()
+        # Fixed texts of the document. A record cannot cause them, because every body is built from valid JSON items.
         if known in _REQUEST_ERRORS:
             return Misconfigured("http_400", reason, request_id=rid, of_request=True)
+        # Only "Bad Request" is documented as a parameter's fault. Any other text needs evidence.
         return Refused("http_400", reason, documented=known == "bad request", request_id=rid)
 
 
