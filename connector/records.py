@@ -7,7 +7,7 @@ read at the least cost that Python has, and the garbage collector, which would f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -101,6 +101,22 @@ class Item(Struct, frozen=True, gc=False):
     merge_key: Hashable = None
     expires_at: int | None = None
     context: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionShape:
+    """What plain questions of a query vendor are as items, for compiled code (`vendors.base.Shaped`).
+
+    The contract schema has the fields `id`, a string, and `query`, a union of records. A record of `groups`, which are
+    full names and the group of each, has the one field `subject`, a whole number of 64 bits. The number is the body and
+    the merge key; what `context` makes of id, group, number, an empty tuple and the present time is the context.
+    """
+
+    id: str
+    query: str
+    subject: str
+    groups: tuple[tuple[str, str], ...]
+    context: Callable[[str, str, int, tuple[str, ...], int], Any]
 
 
 @dataclass(frozen=True, slots=True)

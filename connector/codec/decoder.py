@@ -24,7 +24,7 @@ from connector.codec.frames import (
     frame,
     key_frame,
 )
-from connector.codec.reader import Broken, Mismatch, items_of, read_run, reader_of
+from connector.codec.reader import Broken, Mismatch, items_of, questions_of, read_run, reader_of
 from connector.codec.registry import NotRegistered, Registry, RegistryTrouble
 from connector.codec.schemas import (
     RECORDS,
@@ -37,7 +37,7 @@ from connector.codec.schemas import (
 )
 from connector.errors import Refusal, SchemaUnavailable, StartupError
 from connector.recent import Recent
-from connector.records import UNREADABLE_HEADERS, DecodedKey, Event, Record
+from connector.records import UNREADABLE_HEADERS, DecodedKey, Event, QuestionShape, Record
 
 UNKNOWN_SECONDS: Final = 10.0
 """How long the registry is asked again for an id that it does not know: its replicas may lag behind."""
@@ -88,7 +88,10 @@ class Writer:
             # Vendors and routes are rebuilt at times: those before are not kept.
             if len(self._makers) >= _MOST_MAKERS:
                 self._makers.clear()
-            self._makers[key] = items_of(self.read, shape, mapping)
+            if isinstance(shape, QuestionShape):
+                self._makers[key] = questions_of(self.read, shape) if mapping is None else None
+            else:
+                self._makers[key] = items_of(self.read, shape, mapping)
         return self._makers[key]
 
 

@@ -40,6 +40,14 @@ _MISSING = {
     "default": DEFAULT,
     "record_seconds": RECORD_SECONDS,
 }
+_MAPPED = {
+    LONG: {"long", "millis", "seconds"},
+    TEXT: {"string"},
+    JSON: {"map"},
+    TEXTS: {"string_map"},
+    EMPTY: {"strings", "records", "string_records"},
+}
+"""The types of a mapping's field whose conversion is known here, by the kind that is written."""
 _TIMES = {"millis": TO_MILLIS, "seconds": TO_SECONDS}
 
 cdef int64_t FIRST_SECOND = -62135596800  # of the year 1, as in `routing.conversions`
@@ -303,16 +311,18 @@ cdef class Items:
             choices = self.choices[place]
             found.conditions += self.compared[place]
             return choices is None or <bytes>cursor.out[start:cursor.size] in choices
-        if not isinstance(node, (_Map, _Array)):
+        if not (type(node) is _Array if kind == EMPTY else isinstance(node, _Map)):
             return 0
         if type(node) is not _JsonMap:
             open_container(cursor)
         if cursor.at < cursor.end and cursor.data[cursor.at] == 0:
             cursor.at += 1
             return 1
-        if kind == EMPTY or not isinstance(node, _Map):
+        if kind == EMPTY:
             return 0
-        return put_map(cursor, (<_Map>node).values, 1, self.most[place] if kind == TEXTS else ANY_VALUES)
+        return put_map(
+            cursor, (<_Map>node).values, 1, self.most[place] if kind == TEXTS else ANY_VALUES, self.mapped
+        )
 
     cdef bint number_of(self, Cursor* cursor, Node node, int place, int64_t* number) except -1:
         """Read a whole number, or a point in time; return 0 where it is neither."""
@@ -414,6 +424,10 @@ def _sources(Items items, shape, mapping, places):
         if place == UNUSED or source.path in wanted:
             return None
         wanted[source.path] = place
+        if place >= 0 and source.type not in _MAPPED[items.kind[place]]:
+            # `any` keeps a string as it is, and a number too: only with choices are numbers left alone.
+            if source.type != "any" or items.kind[place] != TEXT or items.choices[place] is None:
+                return None
         if place >= 0 and source.type in _TIMES:
             items.unit[place] = _TIMES[source.type]
             items.times[place] = 1000 if (source.type, source.unit) == ("millis", "s") else 1

@@ -439,15 +439,37 @@ cdef class _JsonMap(_Map):
         return found
 
     cdef bint json(self, Cursor* cursor) except -1:
-        return put_map(cursor, self.values, 0, ANY_VALUES)
+        return put_map(cursor, self.values, 0, ANY_VALUES, 0)
 
 
-cdef bint put_map(Cursor* cursor, Node values, bint drops_null, int64_t most) except -1:
+cdef int64_t put_as_text(Cursor* cursor, Node node, bint converts) except -1:
+    """Read a value and write it as text, as a mapping does where `converts`; return its characters, 0 for none.
+
+    Numbers are in decimal, lists are JSON text; what is neither that nor a string is not plain.
+    """
+    if type(node) is _String:
+        return put_text(cursor)
+    if not converts or type(node) not in (_Long, _Int, _Boolean, _Double, _Array):
+        return 0
+    if type(node) is _Array and not (<_Array>node).of_text:
+        return 0
+    value = node.read(cursor)
+    if type(value) is float:
+        if not isfinite(value):
+            return 0
+        text = repr(value)
+    else:
+        text = dumps(value).decode()
+    put_value(cursor, text)
+    return len(text)
+
+
+cdef bint put_map(Cursor* cursor, Node values, bint drops_null, int64_t most, bint converts) except -1:
     """Read a map and write it, unless a value is not plain, or a name is empty, there twice, or one of too many.
 
     `drops_null`: entries without a value are left out. `most`: the characters of each name and value, which then are
-    strings that are not empty; 0 for strings of any length, `ANY_VALUES` for all values that are plain. Returns 0 also
-    where no entry is left.
+    strings that are not empty; 0 for strings of any length, `ANY_VALUES` for all values that are plain. `converts`:
+    other scalars become such strings. Returns 0 also where no entry is left.
     """
     cdef Py_ssize_t starts[MOST_NAMES]
     cdef Py_ssize_t sizes[MOST_NAMES]
@@ -482,16 +504,13 @@ cdef bint put_map(Cursor* cursor, Node values, bint drops_null, int64_t most) ex
             if most == ANY_VALUES:
                 if not value.json(cursor):
                     return 0
-            elif type(value) is not _String:
+            elif most and characters > most:
                 return 0
-            elif most:
-                if characters > most:
-                    return 0
-                characters = put_text(cursor)
-                if not 0 < characters <= most:
-                    return 0
             else:
-                put_text(cursor)
+                before = cursor.size
+                characters = put_as_text(cursor, value, converts)
+                if cursor.size == before or most and not 0 < characters <= most:
+                    return 0
             sent += 1
     put(cursor, b"}")
     return sent > 0
@@ -650,6 +669,7 @@ def read_run(list records not None, dict writers not None, kind not None):
 
 
 include "items.pxi"
+include "questions.pxi"
 include "writer.pxi"
 
 

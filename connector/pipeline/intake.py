@@ -36,7 +36,7 @@ from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip
 from connector.pipeline.storms import Place, TopicStorms
 from connector.recent import Recent
-from connector.records import DeadLetter, Event, Item, Position, Record, TopicPartition, uuid5_text
+from connector.records import DeadLetter, Event, Item, Position, QuestionShape, Record, TopicPartition, uuid5_text
 from connector.routing.table import Routed, RouteTable, Skipped, position_identity, reroute
 from connector.tasks import Supervisor, internal_refusal
 from connector.telemetry.logs import sample
@@ -67,7 +67,7 @@ class PlainWriter(Protocol):
         """The schema's full name."""
         ...
 
-    def maker(self, shape: Shape, mapping: ShapeMapping | None) -> Callable[..., list[Offer]] | None:
+    def maker(self, shape: Shape | QuestionShape, mapping: ShapeMapping | None) -> Callable[..., list[Offer]] | None:
         """Return what makes offers of a vendor's shape from records (`codec/items.pxi`), None where it cannot."""
         ...
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 from msgspec import Struct
 
 from connector.config.loader import DestinationSettings
-from connector.records import Answer, Item, uuid5_text
+from connector.records import Answer, Item, QuestionShape, uuid5_text
 
 DESTINATION: Final = "destination"
 
@@ -281,7 +281,7 @@ class Shaped(Protocol):
     `limits` are the same for all groups, and `encode` returns the same bytes for each plain event.
     """
 
-    shape: Shape
+    shape: Shape | QuestionShape
     clock_ahead: int
     """How many milliseconds the vendor's clock is before ours, as `Timed.set_clock` said."""
 

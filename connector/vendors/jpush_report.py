@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr
 
 from connector.config.loader import DestinationSettings, DocumentedLimits
 from connector.errors import Refusal
-from connector.records import Answer, Item
+from connector.records import Answer, Item, QuestionShape
 from connector.vendors import jpush_answers
 from connector.vendors.answers import LogText
 from connector.vendors.base import FieldKind, Limits, Request, Response, VendorEvent, VendorKind, Verdict
@@ -27,7 +27,6 @@ from connector.vendors.jpush_answers import CODES, ReportQuery
 _ENDPOINTS: Final = {"Received": "received", "MessageStatus": "status", "Messages": "messages", "Users": "users"}
 """The contract's questions and the API of each; a mapping's `kind` may be either."""
 
-_RECEIVED: Final = "connector.events.Received"
 _KINDS: Final = (*_ENDPOINTS, *_ENDPOINTS.values())
 _VIP: Final = frozenset({"messages", "users"})
 MOST_DEVICES: Final = 1000
@@ -92,6 +91,10 @@ class JPushReport:
         basic = b64encode(f"{settings.app_key}:{secret}".encode()).decode()
         self._settings = settings
         self._questions = Questions(Rules("jpush_report", RULES, settings.rules), vip=settings.vip)
+        self.clock_ahead = 0
+        plain = ("Received", "Messages") if settings.vip else ("Received",)
+        groups = tuple((f"connector.events.{name}", _ENDPOINTS[name]) for name in plain)
+        self.shape = QuestionShape("id", "query", "msg_id", groups, ReportQuery)
         self._log_text = LogText(secret, basic)
         self._base = settings.base_url.rstrip("/")
         self._auth = {"Authorization": f"Basic {basic}"}
@@ -100,8 +103,6 @@ class JPushReport:
 
     def group(self, event: VendorEvent) -> Hashable:
         """Return the endpoint; for status also the push and the day, because a request has one of each."""
-        if _received(event) is not None:
-            return "received"
         try:
             endpoint, fields = self._questions.endpoint_and_fields(event)
             if endpoint != "status":
@@ -125,9 +126,6 @@ class JPushReport:
 
     def encode(self, event: VendorEvent, now: int) -> Item:
         """Check the question and return its part of the query or body; equal questions have the same merge key."""
-        msg_id = _received(event)
-        if msg_id is not None:
-            return Item(b"%d" % msg_id, 1, msg_id, None, ReportQuery(_query_id(event), "received", msg_id, (), now))
         try:
             return self._encoded(event, now)
         except Refusal as refusal:
@@ -173,15 +171,6 @@ class JPushReport:
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
         """Return what the answer means, with a result for each question; status 4 is asked again up to three times."""
         return jpush_answers.verdict(response, group, items, asked, self._log_text)
-
-
-def _received(event: VendorEvent) -> int | None:
-    """Return the push of the most usual question, where it breaks no rule; None for all others."""
-    query = event.fields.get("query")
-    if type(query) is not tuple or query[0] != _RECEIVED or type(query[1]) is not dict:
-        return None
-    msg_id = query[1].get("msg_id")
-    return msg_id if type(msg_id) is int and 0 <= msg_id <= LONG_MAX else None
 
 
 def _query_id(event: VendorEvent) -> str:

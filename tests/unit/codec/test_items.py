@@ -40,6 +40,7 @@ ACCOUNTS: Final[dict[str, dict[str, Any]]] = {
         "app_id": "i",
     },
     "mytracker": {"id_app": 1, "token": "t"},
+    "jpush_report": {"app_key": "k", "master_secret": "s", "results_topic": "r", "vip": False},
 }
 KINDS: Final = {name: kind for name, kind in vendors.kinds().items() if name in ACCOUNTS}
 TEXTS: Final = st.text(max_size=12) | st.sampled_from(["", '"', "\\", "\n", "\x00", "\x7f", "é", "礼", "\u2028", "😀"])
@@ -89,6 +90,16 @@ EVENTS: Final[dict[str, st.SearchStrategy[dict[str, Any]]]] = {
             | st.dictionaries(st.text("abc", min_size=1, max_size=2) | SIZED, st.just("v") | SIZED, max_size=4),
         },
     ),
+    "jpush_report": st.fixed_dictionaries(
+        {
+            "id": TEXTS,
+            "query": st.tuples(
+                st.sampled_from(["connector.events.Received", "connector.events.Messages"]),
+                st.fixed_dictionaries({"msg_id": LONGS}),
+            )
+            | st.just(("connector.events.Users", {"time_unit": "DAY", "start": "2026-11-01", "duration": 1})),
+        }
+    ),
 }
 PLAIN: Final[dict[str, dict[str, Any]]] = {
     "jiguang": {"cuid": 1, "eventName": "order", "itime": NOW, "randomId": None, "properties": {"a": 1.5, "b": ["c"]}},
@@ -105,6 +116,7 @@ PLAIN: Final[dict[str, dict[str, Any]]] = {
         "extendAttributes": {"a": "b"},
         "customerIdList": [],
     },
+    "jpush_report": {"id": "q", "query": ("connector.events.Received", {"msg_id": 7})},
     "mytracker": {
         "method": "customEvent",
         "customUserId": "u",
@@ -212,6 +224,42 @@ def test_an_item_written_at_once_is_what_encode_makes(drawn: tuple[str, list[dic
     data = [PLAIN[name], *data]
     records = [record_of(offset + number, value_of(name, datum)) for number, datum in enumerate(data)]
     assert assert_same(vendor_of(name), decoder_of(name), records) >= 1
+
+
+@st.composite
+def near_limits(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw an event of MyTracker whose parameters are at a bound, or one past it in one of them."""
+    datum = dict(PLAIN["mytracker"])
+    names = draw(st.lists(st.sampled_from([*STRINGS, *NUMBERS, "customEventParams"]), max_size=4, unique=True))
+    past = draw(st.sampled_from(["", *names]))
+    for name in names:
+        if name in NUMBERS:
+            least, most = NUMBERS[name]
+            datum[name] = draw(st.sampled_from([least or 0, most])) + (name == past)
+            continue
+        least, longest = STRINGS.get(name, (1, 255))
+        size = draw(st.sampled_from([max(1, least), longest or 9])) + (name == past)
+        text = draw(st.sampled_from(["a", "礼", "😀", '"'])) * size
+        datum[name] = {draw(st.sampled_from(["n", text])): text} if name == "customEventParams" else text
+        if name == "vkPlatform" and name != past:
+            datum[name] = draw(st.sampled_from(PLATFORMS))
+    return datum | {"method": draw(st.sampled_from(METHODS))}
+
+
+@settings(max_examples=200, deadline=None)
+@given(near_limits())
+def test_bounds_of_lengths_and_numbers_are_those_of_encode(datum: dict[str, Any]) -> None:
+    """What `encode` takes at a bound is written, and what it refuses is not. Kills: bytes counted as characters."""
+    vendor, decoder, record = (
+        vendor_of("mytracker"),
+        decoder_of("mytracker"),
+        record_of(0, value_of("mytracker", datum)),
+    )
+    made = assert_same(vendor, decoder, [record])
+    ended = step_by_step(vendor, decoder, record)
+    # What only `encode` judges: parameters that it drops, and VK's pair.
+    judged = {"vkPlatform", "customPlatformUserId", "customEventName", "customEventParams"} & datum.keys()
+    assert made == (not isinstance(ended, str)) or (datum["method"] != "customEvent" and judged)
 
 
 @settings(max_examples=200, deadline=None)

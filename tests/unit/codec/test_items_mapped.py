@@ -22,6 +22,7 @@ from tests.unit.codec.test_items import ACCOUNTS, CONTRACTS, KINDS, NOW, TEXTS, 
 
 NAME: Final = "com.example.Deed"
 MOMENT: Final = {"type": "long", "logicalType": "timestamp-micros"}
+VALUES: Final = ["null", "string", "long", "boolean", "double", {"type": "array", "items": "string"}]
 HOME: Final = {"type": "record", "name": "Home", "fields": [{"name": "city", "type": "string"}]}
 USER: Final = {
     "type": "record",
@@ -42,7 +43,8 @@ TREE: Final[dict[str, Any]] = {
         {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["login", "customEvent", "other"]}},
         {"name": "at", "type": ["long", "null", "string"]},
         {"name": "moment", "type": ["null", MOMENT]},
-        {"name": "values", "type": ["null", {"type": "map", "values": ["null", "string", "long", "boolean"]}]},
+        {"name": "either", "type": [{"type": "array", "items": "string"}, {"type": "map", "values": "string"}]},
+        {"name": "values", "type": ["null", {"type": "map", "values": VALUES}]},
     ],
 }
 JIGUANG: Final = {"cuid": "user.number", "eventName": "user.home.city", "itime": "at", "properties": "values"}
@@ -76,10 +78,24 @@ ROUTES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     ),
     "jiguang, id as text": ("jiguang", {"fields": JIGUANG | {"randomId": "id"}, "id": "id", "where": {"id": "own"}}),
     "jiguang, enum": ("jiguang", {"fields": JIGUANG | {"eventName": "kind"}}),
+    "jiguang, list or map": ("jiguang", {"fields": JIGUANG | {"properties": "either"}}),
+    "quick_audience, order and list": (
+        "quick_audience",
+        {"fields": QUICK_AUDIENCE | {"isOrder": "id", "customerIdList": "either"}},
+    ),
     "quick_audience": ("quick_audience", {"fields": QUICK_AUDIENCE, "where": {"user.home.city": "c"}}),
 }
 CITIES: Final = st.just("c") | TEXTS
 NUMBERS: Final = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([NOW, NOW * 1000, NOW // 1000]) | TIMES
+VALUE: Final = (
+    st.none()
+    | TEXTS
+    | NUMBERS
+    | st.booleans()
+    | st.floats()
+    | st.lists(TEXTS, max_size=2)
+    | st.sampled_from([1e16, 1.5])
+)
 DATA: Final = st.fixed_dictionaries(
     {
         "id": st.none() | TEXTS,
@@ -95,7 +111,8 @@ DATA: Final = st.fixed_dictionaries(
         "kind": st.sampled_from(["login", "customEvent", "other"]),
         "at": NUMBERS | st.none() | TEXTS,
         "moment": st.none() | NUMBERS,
-        "values": st.none() | st.dictionaries(TEXTS, st.none() | TEXTS | NUMBERS | st.booleans(), max_size=4),
+        "either": st.lists(TEXTS, max_size=1) | st.dictionaries(TEXTS, TEXTS, max_size=1),
+        "values": st.none() | st.dictionaries(TEXTS, VALUE, max_size=4),
     }
 )
 """Any event; most of them are not plain for some route."""
@@ -106,7 +123,8 @@ PLAIN: Final[dict[str, Any]] = {
     "kind": "login",
     "at": NOW,
     "moment": NOW * 1000 + 999,
-    "values": {"a": "b", "c": None},
+    "either": {"a": "b"},
+    "values": {"a": "b", "c": None, "d": 1, "e": True, "f": 1e16, "g": ["h", '"']},
 }
 
 
@@ -164,7 +182,8 @@ def assert_same(name: str, records: list[Record]) -> int:
 def plain_for(name: str) -> dict[str, Any]:
     """Return an event that is plain for a route."""
     in_seconds = name in ("jiguang, seconds", "mytracker", "mytracker, method")
-    return PLAIN | {"at": NOW // 1000 if in_seconds else NOW, "kind": "customEvent" if "method" in name else "login"}
+    plain = PLAIN | {"at": NOW // 1000 if in_seconds else NOW, "kind": "customEvent" if "method" in name else "login"}
+    return plain | {"id": "1", "either": []} if name == "quick_audience, order and list" else plain
 
 
 @pytest.mark.parametrize("name", ROUTES)

@@ -233,6 +233,29 @@ async def test_an_answer_before_the_body_was_written_is_no_success(tls: str, tmp
         assert received < len(LARGE)
 
 
+async def test_what_waits_when_a_request_times_out_is_never_sent() -> None:
+    """The rest of the body does not follow once the request has ended, whenever the vendor reads on.
+
+    Kills: closing the connection, which first sends what waits: the vendor would accept a batch that is sent again.
+    """
+    received = 0
+    over = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        nonlocal received
+        await peer.head()
+        await over.wait()
+        while piece := await peer.reader.read(65536):
+            received += len(piece)
+
+    async with serving(script) as server, transport() as made:
+        error = await failure(made, post(server, LARGE), timeout=0.2)
+        assert "within 0.2 s" in error.reason
+        over.set()
+        await server.ended.wait()
+        assert received < len(LARGE)
+
+
 async def test_bytes_that_wait_to_be_sent_make_an_answer_early() -> None:
     """A body that was written but waits in the transport has not reached the vendor.
 
