@@ -28,6 +28,7 @@ from connector.config.reference import duration_text, size_text
 from connector.config.routes import CEL, Condition
 from connector.config.secrets import hide_literals
 from connector.errors import ConfigFault, ConfigurationError
+from connector.telemetry.redaction import mask_written
 
 
 def check(
@@ -170,7 +171,7 @@ def _other_lines(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "port", f"{settings.server.host}:{settings.server.port}, {token}"
     own = settings.console
     hidden = f", masks {', '.join(own.mask)}" if own.mask else ""
-    yield "console", f"{own.host}:{own.port}, {'with a token' if own.token else 'without a token'}{hidden}"
+    yield "console", f"{own.host}:{own.port}, {'with a token' if own.roles else 'without a token'}{hidden}"
 
 
 def _destination_cells(name: str, settings: DestinationSettings) -> tuple[str, ...]:
@@ -181,7 +182,7 @@ def _destination_cells(name: str, settings: DestinationSettings) -> tuple[str, .
     return (
         name,
         settings.vendor,
-        settings.base_url,
+        mask_written(settings.base_url),
         f"{counted(records, 'record')}, {body}, {duration_text(settings.batch.linger)}",
         f"{rate}, {settings.max_in_flight} in flight",
         duration_text(settings.timeout),

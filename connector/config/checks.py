@@ -69,6 +69,7 @@ _KIP_848_REFUSES: Final = (
     "group.protocol.type",
 )
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+# It is a part of a group's name, of a metric's label and of the port's paths: only characters that are plain in all.
 _DESTINATION: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _TOPIC_ALLOWED: Final = "a topic name has 1 to 249 characters of A-Z a-z 0-9 . _ - and is not . or .."
 
@@ -98,6 +99,7 @@ def check_destination(
         value = getattr(settings, field)
         if isinstance(value, SecretStr) and not value.get_secret_value():
             yield ConfigFault(join(path, field), "must not be empty")
+        # A secret file made by `echo` ends in a line break, which no header may hold.
         elif isinstance(value, SecretStr) and not value.get_secret_value().isprintable():
             message = "contains a line break or another control character; a secret has printable characters only"
             yield ConfigFault(join(path, field), message)
@@ -175,6 +177,7 @@ def check_poll_interval(settings: Settings) -> Iterator[ConfigFault]:
     """
     interval = str(settings.kafka.client.get("max.poll.interval.ms", _POLL_INTERVAL))
     least = settings.limits.drain_timeout + _COMMIT_MARGIN
+    # Any other text is librdkafka's to refuse.
     if interval.isdecimal() and int(interval) < least * 1000:
         yield ConfigFault(
             "kafka.client.max.poll.interval.ms",
@@ -248,6 +251,7 @@ def check_topics(settings: Settings) -> Iterator[ConfigFault]:
             )
         elif topic in first and not (path.endswith(".results_topic") and first[topic].endswith(".results_topic")):
             yield ConfigFault(path, f"must not be {topic}, which is also {first[topic]}; each needs its own topic")
+        # The first one stays, so that each later one is reported against the same.
         first.setdefault(topic, path)
 
 

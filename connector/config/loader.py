@@ -230,6 +230,7 @@ class _Reader:
 
     def settings(self, tree: dict[str, Any]) -> Settings | None:
         """Return the settings of the whole file; None where `kafka` is faulty, which all others depend on."""
+        # Destinations first: the vendor decides which model reads one, so they cannot be read as a part of the whole.
         raw = self._destinations(tree)
         read = {name: self.destination(name, body) for name, body in raw.items()}
         good = {name: settings for name, settings in read.items() if settings is not None}
@@ -375,6 +376,7 @@ def _readable(routes: list[Any]) -> list[Any]:
                 place[part] = dict(place[part])
                 place = place[part]
             place.pop(parts[-1], None)
+        # Kept as an empty route, so that the index of each later route is that of the file.
         kept.append(whole if not _faulty(whole) else {"to": []})
     return kept
 

@@ -172,7 +172,9 @@ class RetrySettings(Model):
 class StormSettings(Model):
     """The share of refused records among the last `records` that starts a storm."""
 
-    share: float = Field(default=0.5, gt=0, le=1, description="The share of refused records that starts a hold.")
+    share: float = Field(
+        default=0.5, gt=0, le=1, description="The share of records refused for one reason that starts a storm."
+    )
     records: int = Field(default=500, ge=10, description="How many of the last records the share is computed from.")
 
 
@@ -249,7 +251,8 @@ class DestinationSettings(Model):
         default="retry", description="What to do when it is unknown whether the vendor accepted a request."
     )
     storm: StormSettings | Off = Field(
-        default=StormSettings(), description="When many refusals start a hold; `off`: never."
+        default=StormSettings(),
+        description="When refusals for one reason become a storm, which sets further ones aside; `off`: never.",
     )
     http: HttpSettings = Field(default=HttpSettings(), description="How to reach the vendor.")
     hold: bool = Field(default=False, description="Hold the destination in every member: nothing is sent.")

@@ -16,6 +16,8 @@ _NAMED: Final = ("properties", "$defs")
 """Keywords below which the keys are names."""
 
 REFERENCE_PATTERN: Final = r"\$\{"
+_QUOTED_PATTERN: Final = rf"{REFERENCE_PATTERN}|^[0-9]+$"
+"""A whole number too: in quotes it passes Helm, which rounds those above 2^53."""
 """A text with a reference may stand for a value of any kind: it is resolved before validation."""
 
 
@@ -83,7 +85,8 @@ def _lenient(schema: Any) -> Any:
     ):
         return kept
     notes = {key: kept.pop(key) for key in ("title", "description", "default") if key in kept}
-    return {**notes, "anyOf": [kept, {"type": "string", "pattern": REFERENCE_PATTERN}]}
+    pattern = _QUOTED_PATTERN if kind == "integer" else REFERENCE_PATTERN
+    return {**notes, "anyOf": [kept, {"type": "string", "pattern": pattern}]}
 
 
 def reference(kinds: Mapping[str, type[DestinationSettings]]) -> str:

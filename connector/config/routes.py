@@ -137,7 +137,7 @@ class Condition(Model):
 
     model_config = ConfigDict(coerce_numbers_to_str=False)
 
-    exists: bool | None = Field(default=None, description="Whether the value is there and not null.")
+    exists: bool | None = Field(default=None, description="Whether the field exists and is not null.")
     negated: Wanted = Field(default=None, alias="not", description="A value, a list or a condition that must not hold.")
     gt: Bound | None = Field(default=None, description="Greater than this number, or later than this time.")
     ge: Bound | None = Field(default=None, description="At least this.")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 
-from connector.telemetry.redaction import HIDDEN, mask_urls, names_secret, url_secrets
+from connector.telemetry.redaction import HIDDEN, mask_written, names_secret, written_secrets
 
 _PRIVATE_SECTIONS: Final = ("client", "headers")
 _HMAC: Final = "hmac_sha256"
@@ -111,7 +111,7 @@ class _SecretWalk:
         }
 
     def _value(self, name: str, value: Any, *, private: bool) -> Any:
-        """Walk one value; `private` tells that only harmless names may be shown."""
+        """Walk one value; `private`: only harmless names may be shown."""
         if isinstance(value, SecretStr):
             return self._hidden(value.get_secret_value())
         if isinstance(value, BaseModel):
@@ -129,8 +129,8 @@ class _SecretWalk:
             self.secrets.extend(text[1:-1] for text in _LITERAL.findall(value) if _HMAC in value)
             return hide_literals(value)
         if isinstance(value, str):
-            self.secrets.extend(url_secrets(value))
-            return mask_urls(value)
+            self.secrets.extend(written_secrets(value))
+            return mask_written(value)
         return value
 
     def _hidden(self, secret: str) -> str:

@@ -16,7 +16,7 @@ from connector.config.routes import CEL, Condition
 from connector.config.secrets import is_secret
 from connector.config.yaml import join
 from connector.errors import ConfigFault
-from connector.telemetry.redaction import url_secrets
+from connector.telemetry.redaction import written_secrets
 
 SHORTEST_TOKEN: Final = 16
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
@@ -50,7 +50,9 @@ def doubtful(settings: Settings) -> Iterator[ConfigFault]:
             for text in _texts(wanted) if path != CEL else ():
                 where = f"routes[{index}].where.{path}"
                 if text.startswith("^"):
-                    yield ConfigFault(where, f"the text {text!r} is no pattern; write {{matches: {text!r}}}")
+                    yield ConfigFault(
+                        where, f"{text!r} is compared as text, not as a pattern; write {{matches: {text!r}}}"
+                    )
                 elif text.startswith("!"):
                     yield ConfigFault(where, f"the text {text!r} negates nothing; write {{not: {text[1:]!r}}}")
 
@@ -102,7 +104,7 @@ def _written_secrets(path: str, settings: Any, written: Any, section: str = "") 
     elif isinstance(settings, list) and isinstance(written, list):
         for index, (each, below) in enumerate(zip(settings, written, strict=False)):
             yield from _written_secrets(join(path, index), each, below, section)
-    elif _is_text(written) and (isinstance(settings, SecretStr) or any(url_secrets(str(written)))):
+    elif _is_text(written) and (isinstance(settings, SecretStr) or any(written_secrets(str(written)))):
         yield path
 
 

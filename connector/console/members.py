@@ -229,6 +229,7 @@ def growth(before: Counts, now: Counts) -> dict[tuple[str, str], float]:
     """
     if not before:
         return {}
+    # As Prometheus' `increase` reads a counter.
     return {key: value - (old if (old := before.get(key, 0.0)) <= value else 0.0) for key, value in now.items()}
 
 
@@ -295,8 +296,10 @@ def _combined(name: str, reports: Sequence[DestinationReport]) -> DestinationVie
     """Return one destination from what its members report."""
     if not reports:
         return DestinationView(name, UNKNOWN)
+    # The worst of the members, because a person has to see it although the others deliver.
     worst = next((state for state in STATES if any(report.state == state for report in reports)), UNKNOWN)
     affected = [report for report in reports if report.state == worst]
+    # One member's words for all: they are held by the same cause nearly always, and the page has a table of members.
     shown = next((report for report in affected if report.message), affected[0])
     return DestinationView(
         name=name,

@@ -89,6 +89,7 @@ class SampleHistory:
     def add(self, sample: RateSample) -> None:
         """Add a sample; samples come in the order of time."""
         self._fine.append(sample)
+        # A minute is closed by the first sample of the next one, so a gap leaves no minute half done.
         if self._minute and sample.at // MINUTE != self._minute[0].at // MINUTE:
             self._coarse.append(mean(self._minute))
             self._minute = []
@@ -215,6 +216,7 @@ class Sampler:
             since, now = self._events_since.get(response.address, 0.0), self._clock.wall()
             events = await _events(session, member, host, since)
             if events is not None:
+                # Asked for again with an overlap; events have ids, so none comes twice.
                 self._events_since[response.address] = now - _OVERLAP
                 self._chronicle.add(events, now)
         return response
@@ -273,6 +275,7 @@ class Sampler:
         """
         if self._asking is None:
             self._asking, self._asked_at = asyncio.ensure_future(self._backlog()), self._clock.now()
+        # Not cancelled: the thread behind it cannot be, and its answer is taken at the next sample.
         await asyncio.wait({self._asking}, timeout=_KAFKA_PATIENCE)
         if not self._asking.done():
             silent = self._clock.now() - self._asked_at

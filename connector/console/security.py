@@ -8,8 +8,9 @@ starts actions. Every change is a POST and must carry the CSRF token of its sess
 answer forbids the browser to run, load or frame anything that is not served here.
 
 Wrong tokens are counted for each source, whether they come by form or by header: after ten within a minute that source
-waits, and no other one does. Memory is taken by signed-in sessions only. A browser that has not signed in keeps a
-random id in its cookie, and its CSRF token is computed from that id, so visits cannot crowd out sessions.
+waits, and no other one does. Memory is taken only by sessions that a token has opened. Any other browser keeps a random
+id in its cookie, and its CSRF token is computed from that id and the name that the proxy reports. So visits cannot
+crowd out sessions, nor can a program behind the proxy that keeps no cookie.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -97,7 +98,7 @@ class ProxySignIn:
         """Return who the proxy says the person is, and the role; None for any other request."""
         given = request.headers.getall(self._header, ())
         # Twice: a proxy that adds its own to what a visitor sent, and nothing tells which is which.
-        name = " ".join(given[0].split())[:_NAME] if len(given) == 1 else ""
+        name = " ".join(given[0].split())[:_NAME].encode(errors="replace").decode() if len(given) == 1 else ""
         if not name or not self.trusts(request):
             return None
         return name, "act" if name in self._act else "look"
@@ -200,8 +201,11 @@ class SignInGuard:
         return bool(self._roles) or self._proxy is not None
 
     def csrf(self, session: Session) -> str:
-        """Return the CSRF token of this session's forms."""
-        return hmac.new(self._secret, session.id.encode(), sha256).hexdigest()
+        """Return the CSRF token of this session's forms.
+
+        Of the name too: behind a proxy anyone can know an id, but not what another person's forms carry.
+        """
+        return hmac.new(self._secret, f"{session.id}\n{session.name or ''}".encode(), sha256).hexdigest()
 
     def source(self, request: web.Request) -> str:
         """Return where a request comes from: its address, or the one that a trusted proxy reports."""
@@ -231,7 +235,11 @@ class SignInGuard:
         if role is None:
             self._count_wrong(source, "form")
             return None
-        return self._begin(name, role)
+        session = Session(secrets.token_urlsafe(24), self._clock.now() + SESSION_SECONDS, name, role)
+        self._sessions[session.id] = session
+        while len(self._sessions) > _MOST_SESSIONS:
+            self._sessions.popitem(last=False)
+        return session
 
     def sign_out(self, session: Session) -> None:
         """End a session."""
@@ -295,7 +303,7 @@ class SignInGuard:
             session = None
         person = None if self._proxy is None else self._proxy.person(request)
         if person is not None and (session is None or (session.name, session.role) != person):
-            session = self._begin(*person)
+            session = replace(self._stranger(request), name=person[0], role=person[1])
         found = session or self._stranger(request)
         return Caller(found, by_token=False, role=found.role)
 
@@ -327,10 +335,3 @@ class SignInGuard:
         given = request.cookies.get(COOKIE, "")
         known = _COOKIE_ID.fullmatch(given) and given not in self._sessions
         return Session(given if known else secrets.token_urlsafe(24), 0.0)
-
-    def _begin(self, name: str, role: Role) -> Session:
-        session = Session(secrets.token_urlsafe(24), self._clock.now() + SESSION_SECONDS, name, role)
-        self._sessions[session.id] = session
-        while len(self._sessions) > _MOST_SESSIONS:
-            self._sessions.popitem(last=False)
-        return session

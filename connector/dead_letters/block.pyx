@@ -1,14 +1,17 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Reads a dead letter's block of headers in C: a million of them are read before a command can answer.
+"""What is done for each of a million dead letters before a command can answer, in C: reads a dead letter's block of headers,
+finds its row by its id, and writes its row of an Avro file.
 
 What each header may hold is said by a `Form`; which headers there are, and what the block means, only
 `connector.dead_letters.headers` knows. A value that is not exactly as the connector writes it makes the block incomplete.
 """
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 
 cdef enum:
     TEXT, NUMBER, TIME, UUID, TOPIC, WORD, HASH, PATHS
@@ -208,20 +211,20 @@ def start_of(headers, str first):
     return -1
 
 
-def read_block(headers, str first, dict forms, frozenset ignored):
+def read_block(headers, str first, bytes version, dict forms, frozenset ignored):
     """Return the fields of the last block, by name, and the record's own headers; None if there is no whole block.
 
-    `first` is the name of the header that begins it. Headers that no form has, and which are not to be `ignored`, are the
-    record's own.
+    `first` is the name of the header that begins it, and `version` its value. Headers that no form has, and which are not
+    to be `ignored`, are the record's own.
     """
     cdef Py_ssize_t start = start_of(headers, first)
     cdef Py_ssize_t index
     cdef Form form
-    if start < 0:
+    if start < 0 or headers[start][1] != version:
         return None
     cdef list own = list(headers[:start])
     cdef dict values = {}
-    for index in range(start, len(headers)):
+    for index in range(start + 1, len(headers)):
         header = headers[index]
         name, value = header
         found = forms.get(name)
@@ -237,3 +240,172 @@ def read_block(headers, str first, dict forms, frozenset ignored):
             return None
         values[form.field] = read
     return values, tuple(own)
+
+
+cdef class RowIndex:
+    """The rows of ids, numbered as they come, in 8 bytes of each id's hash and some 6 of a table.
+
+    64 bits of Python's keyed hash: the chance that any two ids of a million share them is 1 in 37 million.
+    """
+
+    # An open-addressing hash table of row numbers plus one; at most two thirds of it are used.
+    cdef uint32_t* _table
+    cdef uint64_t* _hashes
+    cdef uint64_t _last
+    cdef uint32_t _rows
+    cdef uint32_t _room
+
+    def __cinit__(self):
+        self._last, self._rows, self._room = 1023, 0, 682
+        self._table = <uint32_t*> calloc(self._last + 1, sizeof(uint32_t))
+        self._hashes = <uint64_t*> calloc(self._room, sizeof(uint64_t))
+        if self._table == NULL or self._hashes == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self._table)
+        free(self._hashes)
+
+    def row(self, str identity not None):
+        """Return the row of an id; None if it has none."""
+        cdef uint32_t found = self._table[self._slot(<uint64_t> <Py_hash_t> hash(identity))]
+        return found - 1 if found else None
+
+    def add(self, str identity not None):
+        """Return the row of an id, which is a new one if it has none."""
+        cdef uint64_t value = <uint64_t> <Py_hash_t> hash(identity)
+        cdef uint64_t slot = self._slot(value)
+        if self._table[slot]:
+            return self._table[slot] - 1
+        if self._rows == self._room:
+            self._grow()
+            slot = self._slot(value)
+        self._hashes[self._rows] = value
+        self._rows += 1
+        self._table[slot] = self._rows
+        return self._rows - 1
+
+    cdef uint64_t _slot(self, uint64_t value) noexcept:
+        """Return the slot of a hash, or the free one where it would be."""
+        cdef uint64_t slot = value & self._last
+        while self._table[slot] and self._hashes[self._table[slot] - 1] != value:
+            slot = (slot + 1) & self._last
+        return slot
+
+    cdef int _grow(self) except -1:
+        """Double the table. At most 2,863,311,530 rows."""
+        cdef uint64_t last = 2 * self._last + 1
+        cdef uint32_t room = <uint32_t> ((last + 1) * 2 // 3)
+        cdef uint32_t row
+        cdef uint64_t* hashes
+        cdef uint32_t* table
+        if last >= 0xFFFFFFFF:
+            raise MemoryError
+        hashes = <uint64_t*> realloc(self._hashes, room * sizeof(uint64_t))
+        if hashes == NULL:
+            raise MemoryError
+        self._hashes = hashes
+        table = <uint32_t*> calloc(last + 1, sizeof(uint32_t))
+        if table == NULL:
+            raise MemoryError
+        free(self._table)
+        self._table, self._last, self._room = table, last, room
+        for row in range(self._rows):
+            self._table[self._slot(hashes[row])] = row + 1
+        return 0
+
+
+cdef class AvroRows:
+    """Data of one Avro record type, written one behind the other. `kinds` has a letter for each field.
+
+    s: string or bytes; l: int or long; S and L: a union of null and that; a: array of strings; h: array of records of a
+    name and a union of null and bytes.
+    """
+
+    cdef bytes _kinds
+    cdef unsigned char* _data
+    cdef Py_ssize_t _size
+    cdef Py_ssize_t _room
+
+    def __cinit__(self, bytes kinds not None):
+        self._kinds, self._data, self._size, self._room = kinds, NULL, 0, 0
+
+    def __dealloc__(self):
+        free(self._data)
+
+    def add(self, tuple values not None):
+        """Write the values of a record's fields, in their order; return how many bytes are ready.
+
+        Raises `TypeError`, `OverflowError` or `UnicodeEncodeError` for a value that the field cannot have; then the
+        record is not written.
+        """
+        cdef Py_ssize_t before = self._size
+        if len(values) != len(self._kinds):
+            raise TypeError("not as many values as fields")
+        try:
+            for kind, value in zip(self._kinds, values):
+                self._put(kind, value)
+        except BaseException:
+            self._size = before
+            raise
+        return self._size
+
+    def take(self):
+        """Return what is written, and begin again."""
+        cdef Py_ssize_t size = self._size
+        self._size = 0
+        return PyBytes_FromStringAndSize(<const char*> self._data, size)
+
+    cdef int _put(self, char kind, value) except -1:
+        if kind == b"S" or kind == b"L":
+            self._put_long(value is not None)
+            if value is None:
+                return 0
+            kind += 32
+        if kind == b"s":
+            return self._put_sized(value)
+        if kind == b"l":
+            return self._put_long(value)
+        if len(value):
+            self._put_long(len(value))
+        for item in value:
+            if kind == b"a":
+                self._put_sized(item)
+            else:
+                name, content = item
+                self._put_sized(name)
+                self._put(b"S", content)
+        return self._put_long(0)
+
+    cdef int _put_sized(self, value) except -1:
+        cdef const char* data
+        cdef Py_ssize_t size = 0
+        if isinstance(value, bytes):
+            data, size = PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
+        else:
+            data = PyUnicode_AsUTF8AndSize(value, &size)
+        self._put_long(size)
+        self._need(size)
+        memcpy(self._data + self._size, data, size)
+        self._size += size
+        return 0
+
+    cdef int _put_long(self, int64_t number) except -1:
+        cdef uint64_t rest = (<uint64_t> number << 1) ^ <uint64_t> (number >> 63)
+        self._need(10)
+        while rest > 0x7F:
+            self._data[self._size] = <unsigned char> (rest & 0x7F | 0x80)
+            self._size += 1
+            rest >>= 7
+        self._data[self._size] = <unsigned char> rest
+        self._size += 1
+        return 0
+
+    cdef int _need(self, Py_ssize_t more) except -1:
+        cdef unsigned char* data
+        if self._size + more > self._room:
+            data = <unsigned char*> realloc(self._data, 2 * (self._size + more))
+            if data == NULL:
+                raise MemoryError
+            self._data, self._room = data, 2 * (self._size + more)
+        return 0

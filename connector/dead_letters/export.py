@@ -11,8 +11,8 @@ from typing import IO, Any, Final, Literal, NamedTuple
 
 import orjson
 
-from connector.codec.container_file import DeadLetterFile
 from connector.dead_letters.block import time_text
+from connector.dead_letters.container_file import DeadLetterFile
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.records import NO_TIMESTAMP
 
@@ -82,9 +82,9 @@ def record_json(dead_letter: DeadLetterEntry, content: Content) -> dict[str, Any
     return {
         **facts_json(dead_letter),
         "message": content.message,
-        "key": _base64(content.key),
-        "value": _base64(content.value),
-        "headers": [{"name": name, "value": _base64(value)} for name, value in content.headers],
+        "key": base64_text(content.key),
+        "value": base64_text(content.value),
+        "headers": [{"name": name, "value": base64_text(value)} for name, value in content.headers],
         **event,
     }
 
@@ -113,7 +113,7 @@ class Exporter:
     @property
     def full(self) -> bool:
         """Whether enough is written to take a piece away."""
-        return self._file is not None or self._size >= _PIECE
+        return bool(self._file.ready) if self._file is not None else self._size >= _PIECE
 
     def take(self, *, last: bool = False) -> bytes:
         """Return what is ready; with `last` everything. All pieces in their order are the file."""
@@ -168,11 +168,11 @@ def _csv(dead_letter: DeadLetterEntry, content: Content) -> list[str]:
         "message": content.message,
         "edited": " ".join(row["edited"]),
         "key": content.key if isinstance(content.key, str) else _readable(content.key),
-        "headers": _json([[name, _base64(value)] for name, value in content.headers]).decode(),
+        "headers": _json([[name, base64_text(value)] for name, value in content.headers]).decode(),
         "event": "" if content.event is None else _json(content.event).decode(),
     }
     # Not guarded: neither digits nor base64 can be a formula that does anything.
-    plain = {"key_base64": _base64(content.key), "value_base64": _base64(content.value)}
+    plain = {"key_base64": base64_text(content.key), "value_base64": base64_text(content.value)}
     cells = [row[name] if name in row else plain[name] for name in _CSV]
     return [_guarded(cell) if name in row else cell or "" for name, cell in zip(_CSV, cells, strict=True)]
 
@@ -180,6 +180,7 @@ def _csv(dead_letter: DeadLetterEntry, content: Content) -> list[str]:
 def _guarded(cell: Any) -> str:
     """Return a cell's text, with a quote in front where a spreadsheet would run it as a formula."""
     text = "" if cell is None else str(cell)
+    # Only texts: a negative number begins with "-" too, and is harmless.
     return f"'{text}" if isinstance(cell, str) and text.startswith(_FORMULA) else text
 
 
@@ -198,40 +199,21 @@ def _csv_line(cells: Sequence[str]) -> bytes:
     return line.getvalue().encode(errors="replace")
 
 
-def _avro(dead_letter: DeadLetterEntry, content: Content) -> dict[str, Any]:
+def _avro(dead_letter: DeadLetterEntry, content: Content) -> tuple[Any, ...]:
+    """Return the values of the file's fields, in the order of its schema."""
     facts = dead_letter.facts
-    return {
-        "id": facts.id,
-        "cause": facts.cause,
-        "message": content.message,
-        "dedup_id": facts.dedup_id,
-        "group": facts.group,
-        "failed_at": facts.failed_at,
-        "replays": facts.replays,
-        "attempts": facts.attempts,
-        "code": facts.code,
-        "field": facts.field,
-        "vendor": facts.vendor,
-        "destination": facts.destination,
-        "request_id": facts.request_id,
-        "first_attempt": facts.first_attempt,
-        "http_status": facts.http_status,
-        "origin_topic": facts.origin.topic,
-        "origin_partition": facts.origin.partition,
-        "origin_offset": facts.origin.offset,
-        "origin_timestamp": None if facts.origin_timestamp == NO_TIMESTAMP else facts.origin_timestamp,
-        "resolved": None if dead_letter.state == "open" else dead_letter.state,
-        "event": None if content.event is None else _json(content.event).decode(),
-        "edited": facts.edited,
-        "key": _bytes(content.key),
-        "value": _bytes(content.value),
-        "headers": [{"name": name, "value": _bytes(value)} for name, value in content.headers],
-    }
+    return (
+        *(facts.id, facts.cause, content.message, facts.dedup_id, facts.group, facts.failed_at, *facts.origin),
+        *(facts.replays, facts.attempts, facts.code, facts.field, facts.vendor, facts.destination, facts.request_id),
+        None if dead_letter.state == "open" else dead_letter.state,
+        facts.first_attempt,
+        None if facts.origin_timestamp == NO_TIMESTAMP else facts.origin_timestamp,
+        facts.http_status,
+        None if content.event is None else _json(content.event).decode(),
+        *(facts.edited, content.key, content.value, content.headers),
+    )
 
 
-def _bytes(data: bytes | str | None) -> bytes | None:
-    return data.encode() if isinstance(data, str) else data
-
-
-def _base64(data: bytes | str | None) -> str | None:
+def base64_text(data: bytes | str | None) -> str | None:
+    """Return bytes in base64; a text that stands for hidden bytes, and None, unchanged."""
     return data if data is None or isinstance(data, str) else base64.b64encode(data).decode()

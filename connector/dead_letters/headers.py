@@ -27,6 +27,7 @@ TEXT_LIMIT: Final = 256
 NAME_LIMIT: Final = 32_767
 """Most bytes of a name (a group, a destination): as many as Kafka allows for a group id."""
 MOST_REPLAYS: Final = (1 << 31) - 1
+"""Of attempts too: the largest int of Avro, as which an export has both."""
 
 _VERSION: Final = "dlq-version"
 _ID: Final = "dlq-id"
@@ -84,12 +85,10 @@ def to_headers(
 ) -> list[tuple[str, bytes | None]]:
     """Return the headers of the dead-letter record, with those of another tool's dialect if one is given.
 
-    `left_out` are the record's parts that do not fit (`value`, `headers`, …).
-
-    A replay that failed again keeps its block's origin, dedup id and number of replays; the rest of the block is
-    replaced. A block on any other record belongs to that record. Untrusted texts are cut: the message at
-    1 KiB, others at 256 bytes. So whatever a vendor answers, the block is under 3 KiB plus the names of topic, group
-    and destination.
+    `left_out` are the record's parts that do not fit (`value`, `headers`, …). A replay that failed again keeps its
+    block's origin, dedup id and number of replays; the rest of the block is replaced. A block on any other record
+    belongs to that record. Untrusted texts are cut: the message at 1 KiB, others at 256 bytes. So whatever a vendor
+    answers, the block is under 3 KiB plus the names of topic, group and destination.
     """
     record, first = dead_letter.record, dead_letter.first_attempt
     # Only in the replay topic is a block ours: on a live record it may be copied, and its ids belong to another event.
@@ -131,6 +130,8 @@ def to_headers(
         "dlq-value-bytes": len(value) if left_out else None,
         "dlq-value-sha256": sha256(value).hexdigest() if left_out else None,
     }
+    # A vendor's text may have half of a surrogate pair, which UTF-8 cannot write. The dead
+    # letter has to be written all the same. A zero stays: `dlq-replays` is never absent.
     ours = [(name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")]
     if dialect is None:
         return [*original, *ours]
@@ -143,14 +144,16 @@ def to_headers(
 
 def parse(headers: Headers) -> ParsedDeadLetter | None:
     """Return what the headers of a dead letter or replayed record say; None without a whole block of ours."""
-    found = read_block(headers, _VERSION, _FORMS, DIALECT_NAMES)
+    found = read_block(headers, _VERSION, VERSION.encode(), _FORMS, DIALECT_NAMES)
     if found is None:
         return None
-    values, own = found
-    if values.pop("version") != VERSION or not values.keys() >= _REQUIRED:
+    values, original = found
+    try:
+        origin = Position(values.pop("topic"), values.pop("partition"), values.pop("offset"))
+        return ParsedDeadLetter(origin=origin, original=original, **values)
+    # A block that lacks a required header was cut or edited. Half of it would be wrong facts under the right names.
+    except (KeyError, TypeError):
         return None
-    origin = Position(values.pop("topic"), values.pop("partition"), values.pop("offset"))
-    return ParsedDeadLetter(origin=origin, original=own, **values)
 
 
 def dead_letter_id(headers: Headers) -> str | None:
@@ -166,6 +169,7 @@ def redirected(headers: Headers, destination: str, vendor: str) -> list[tuple[st
     if parse(headers) is None:
         raise ValueError(_NOT_A_DEAD_LETTER)
     start = start_of(headers, _VERSION)
+    # The id stays, so that the resolution still closes the dead letter that was replayed.
     ours = {"dlq-destination": destination.encode(), "dlq-vendor": vendor.encode()}
     kept = [header for index, header in enumerate(headers) if index < start or header[0] not in ours]
     return [*kept, *ours.items()]
@@ -177,6 +181,7 @@ def restored(headers: Headers, original: Headers) -> list[tuple[str, bytes | Non
         raise ValueError(_NOT_A_DEAD_LETTER)
     block = headers[start_of(headers, _VERSION) :]
     gone = (_LEFT_OUT, "dlq-value-bytes", "dlq-value-sha256")
+    # Without the other tool's headers, which lie in the block too: they describe the dead letter without its value.
     return [*original, *(header for header in block if header[0] in _FORMS and header[0] not in gone)]
 
 
@@ -190,6 +195,7 @@ def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, by
     if dead_letter is None:
         raise ValueError(_NOT_A_DEAD_LETTER)
     start = start_of(headers, _VERSION)
+    # Capped, because a reader takes a larger number for a block that is not ours.
     count = str(min(dead_letter.replays + 1, MOST_REPLAYS)).encode()
     paths = " ".join(dict.fromkeys((*dead_letter.edited, *(path.replace(" ", "%20") for path in edited))))
     kept = [header for index, header in enumerate(headers) if index < start or header[0] not in (_REPLAYS, _EDITED)]
@@ -211,6 +217,7 @@ def _dead_letter_id(dead_letter: DeadLetter, group: str, origin: Position, times
     """
     position = dead_letter.record.position
     read_at = () if position == origin else position
+    # As JSON, because the names may contain any separator: group "a.b" and topic "c" are not group "a" and topic "b.c".
     return uuid5_text(json.dumps([group, *origin, timestamp, dead_letter.destination, replays, *read_at]))
 
 
@@ -244,7 +251,7 @@ _FORMS: Final = {
     "dlq-destination": Form("destination", "text", NAME_LIMIT),
     "dlq-http-status": Form("http_status", "number", 999),
     "dlq-request-id": Form("request_id", "text", TEXT_LIMIT),
-    "dlq-attempts": Form("attempts", "number"),
+    "dlq-attempts": Form("attempts", "number", MOST_REPLAYS),
     "dlq-first-attempt": Form("first_attempt", "time"),
     "dlq-failed-at": Form("failed_at", "time"),
     "dlq-origin-topic": Form("topic", "topic", 249),
@@ -260,5 +267,3 @@ _FORMS: Final = {
     "dlq-value-sha256": Form("value_sha256", "hash", 64, 63),
 }
 """Each header of the block: its field in `ParsedDeadLetter`, and what its value may be."""
-_REQUIRED: Final = {"id", "cause", "failed_at", "dedup_id", "group", "topic", "partition", "offset"}
-"""In addition to the version."""

@@ -17,23 +17,18 @@ from array import array
 from collections.abc import Iterator
 from typing import Final, Literal
 
+from connector.dead_letters.block import RowIndex
+
 State = Literal["open", "replayed", "discarded"]
 
 STATES: Final[tuple[State, ...]] = ("open", "replayed", "discarded")
-_FIRST_SIZE: Final = 1 << 10
-_MASK: Final = (1 << 64) - 1
 
 
 class States:
-    """Every dead letter that was noted, as a row with its state and the place of the record that stands for it.
-
-    Ids are kept as 64 bits of Python's keyed hash: the chance that any two of a million share them is 1 in 37 million.
-    """
+    """Every dead letter that was noted, as a row with its state and the place of the record that stands for it."""
 
     def __init__(self) -> None:
-        # An open-addressing hash table of row numbers plus one; at most two thirds of it are used.
-        self._table = array("I", bytes(4 * _FIRST_SIZE))
-        self._hashes = array("Q")
+        self._rows = RowIndex()
         self._partitions = array("I")
         self._offsets = array("q")
         self._states = bytearray()
@@ -46,8 +41,7 @@ class States:
 
     def row(self, identity: str) -> int | None:
         """Return the row of an id; None if it was not noted."""
-        found = self._table[self._slot(hash(identity) & _MASK)]
-        return found - 1 if found else None
+        return self._rows.row(identity)
 
     def state(self, row: int) -> State:
         """Return the state of a dead letter."""
@@ -70,11 +64,12 @@ class States:
 
     def note(self, identity: str, partition: int, offset: int) -> tuple[int, bool]:
         """Note a copy; return its row, and whether this record now stands for the dead letter."""
-        value = hash(identity) & _MASK
-        slot = self._slot(value)
-        row = self._table[slot] - 1
-        if row < 0:
-            return self._add(slot, value, partition, offset), True
+        row = self._rows.add(identity)
+        if row == len(self._states):
+            self._partitions.append(partition)
+            self._offsets.append(offset)
+            self._states.append(0)
+            return row, True
         # A copy behind a resolution is a new failure. An id resolved for ever would hide it.
         if self._states[row]:
             self._states[row] = 0
@@ -91,34 +86,15 @@ class States:
             return None
         others = self._others.get(row, {})
         if partition in others:
+            # One copy less. The record that stands for the dead letter is in another partition and stays open.
             del others[partition]
         elif self._states[row] or partition != self._partitions[row]:
             return None
         elif others:
+            # Its own copy is closed, but another partition has one: from now on that copy stands for the dead letter.
             self._partitions[row], self._offsets[row] = others.popitem()
         else:
             self._states[row] = STATES.index(kind)
         if not others:
             self._others.pop(row, None)
-        return row
-
-    def _slot(self, value: int) -> int:
-        """Return the slot of a hash, or the free one where it would be."""
-        table, hashes, last = self._table, self._hashes, len(self._table) - 1
-        slot = value & last
-        while (entry := table[slot]) and hashes[entry - 1] != value:
-            slot = (slot + 1) & last
-        return slot
-
-    def _add(self, slot: int, value: int, partition: int, offset: int) -> int:
-        row = len(self._states)
-        self._table[slot] = row + 1
-        self._hashes.append(value)
-        self._partitions.append(partition)
-        self._offsets.append(offset)
-        self._states.append(0)
-        if (row + 1) * 3 > len(self._table) * 2:
-            self._table = array("I", bytes(8 * len(self._table)))
-            for number, each in enumerate(self._hashes):
-                self._table[self._slot(each)] = number + 1
         return row

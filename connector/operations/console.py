@@ -55,6 +55,7 @@ async def serving(
     )
     topic, clock = settings.console.events_topic, SystemClock()
     timeline = Timeline("console", written=topic is not None)
+    # The console's own events, such as an action, belong to the same timeline as those of members.
     logs.listen(timeline.note)
     past = None if topic is None else PastEvents(settings.kafka, topic)
     ports = ConsolePorts(
@@ -176,6 +177,7 @@ class _Backlog:
     async def read(self) -> Mapping[tuple[str, int], PartitionBacklog]:
         """Return the unfinished records by partition."""
         now = self._clock.now()
+        # Many people may look at the page, and each question costs the group's coordinator a request.
         if self._read_at is None or now - self._read_at >= BACKLOG_SECONDS:
             self._last = await asyncio.to_thread(self._backlog_by_partition)
             self._read_at = now

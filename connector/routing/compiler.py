@@ -30,6 +30,11 @@ ENVELOPE: Final = "connector.events.Event"
 _NAMESPACE: Final = "connector.events."
 
 
+def is_contract(schema: str) -> bool:
+    """Whether a full name is one of the connector's own schemas."""
+    return schema.startswith(_NAMESPACE)
+
+
 class Leg(NamedTuple):
     """One destination of a route: the contract schema it takes as it is, and the mapping for everything else."""
 
@@ -74,7 +79,7 @@ class CompiledRoute:
 
     def unmet(self, event: Event, record: Record) -> str | None:
         """Return the first entry of `where` that does not match, None where all do. Raises as `matches` does."""
-        for text, met in self.conditions:
+        for text, met, _ in self.conditions:
             try:
                 if not met(event, record):
                     return text
@@ -102,8 +107,8 @@ def unknown_schemas(settings: Settings, schemas: Mapping[str, Any]) -> Iterator[
     """Yield the fault and the schema of each route whose schema is none of those that are known."""
     for index, route in enumerate(settings.routes):
         name = route.schema_name
-        if name and name not in schemas and not name.startswith(_NAMESPACE):
-            known = [each for each in schemas if not each.startswith(_NAMESPACE)] or schemas
+        if name and name not in schemas and not is_contract(name):
+            known = [each for each in schemas if not is_contract(each)] or schemas
             yield ConfigFault(f"routes[{index}].schema", f"no known schema is {name}; {suggest(name, known)}"), name
 
 
@@ -190,7 +195,7 @@ class _Compiler:
     def _check_schema_name(self, path: str, route: RouteSettings) -> None:
         name = route.schema_name
         known = {ENVELOPE, *(kind.schema for kind in self.destinations.values())}
-        if name and name.startswith(_NAMESPACE) and name not in known:
+        if name and is_contract(name) and name not in known:
             self._fault(f"{path}.schema", f"no destination takes this contract schema; {suggest(name, known)}")
 
     def _topics(self, path: str, route: RouteSettings) -> TopicPattern | None:

@@ -27,10 +27,14 @@ Test = Callable[[Any], bool]
 
 
 class CompiledCondition(NamedTuple):
-    """One entry of `where`: `met(event, record)` returns whether it holds, and raises `Unfit` if that is unknown."""
+    """One entry of `where`: `met(event, record)` returns whether it holds, and raises `Unfit` if that is unknown.
+
+    `plain` is a path of names and the texts that are accepted there, where the entry is no more than that.
+    """
 
     text: str
     met: Callable[[Event, Record], bool]
+    plain: tuple[tuple[str, ...], frozenset[str]] | None = None
 
 
 _SCALARS: Final = (str, bool, int, float, date, datetime)
@@ -84,7 +88,10 @@ def compile_condition(value: Value, wanted: object) -> CompiledCondition:
             found = _UNKNOWN
         return test(found)
 
-    return CompiledCondition(value.text, met)
+    options = wanted if isinstance(wanted, list) else [wanted]
+    texts = frozenset(option for option in options if isinstance(option, str))
+    plain = None if value.names is None or len(texts) < len(options) else (value.names, texts)
+    return CompiledCondition(value.text, met, plain)
 
 
 def _test(value: Value, wanted: object) -> Test:

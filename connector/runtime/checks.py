@@ -83,7 +83,7 @@ def route_faults(settings: Settings, used: Mapping[str, str], folder: Path) -> l
         faults.append(ConfigFault("", str(error)))
     if schemas is not None:
         faults += [
-            ConfigFault(f"schemas.plain.{topic}", f"no known schema is {name}; add its file to schemas.files")
+            ConfigFault(f"schemas.plain.{topic}", f"unknown schema {name}; add its file to schemas.files")
             for topic, name in settings.schemas.plain.items()
             if name not in schemas
         ]
@@ -101,6 +101,7 @@ def _misspelt(settings: Settings, schemas: Mapping[str, Any]) -> list[ConfigFaul
     """Return the routes whose schema may be in the registry, but is nearly one of `schemas.files`."""
     if settings.schema_registry is None:
         return []  # then every schema is known, and the routes' own check says so
+    # `order_v2` is no misspelling of `order_v1`, but another version that may be in the registry.
     digits = str.maketrans("", "", "0123456789")
     return [
         ConfigFault(fault.path, f"{fault.message} `connector check --online` asks the registry too")
@@ -141,6 +142,7 @@ async def registry_schemas(settings: Settings) -> dict[str, Any] | None:
                 if topics.matches(subject.removesuffix("-value")) or any(name in subject for name in wanted)
             ]
             for subject in subjects[:MOST_SUBJECTS]:
+                # One schema that cannot be read hides no fault of the others.
                 with suppress(ConnectorError, SchemaFault):
                     found |= by_name([await registry.latest(subject)])
         finally:
@@ -165,6 +167,7 @@ async def check_online(loaded: Loaded) -> list[str]:
     try:
         async with TopicCheck(settings.kafka, clock=SystemClock()) as check:
             await check.wait(lambda _message: None, REACH_TIMEOUT)
+            # A check changes nothing, so it creates no topic, whatever `create_topics` says.
             await check.check(settings.kafka.topics, own_topics(settings), dry=True)
         faults.extend(await _group_faults(settings.kafka))
     except ConnectorError as error:
@@ -223,7 +226,7 @@ async def probe(name: str, settings: DestinationSettings, kinds: Mapping[str, Ve
     """Return why a destination cannot be used; None where all is well.
 
     Of a vendor that has nothing that may be asked only the address is tried; see `unprobed`. The vendor's own verdict
-    tells a refused credential. Any other 2xx is good: what its body holds is not documented.
+    shows a refused credential. Any other 2xx is good: what its body holds is not documented.
     """
     vendor = kinds[settings.vendor].build(settings)
     if not isinstance(vendor, Probed):
@@ -291,6 +294,8 @@ def open_registry(settings: RegistrySettings, reload: Callable[[], RegistrySetti
     def renew() -> Client | None:
         nonlocal current
         again = current[0] if reload is None else reload()
+        # A client is built only for a change: each has its own
+        # connections, and this is called after every failed request.
         found = again, _certificates(again)
         if found == current:
             return None

@@ -121,6 +121,7 @@ class Member:
     def readiness(self) -> Check:
         """Whether the member consumes, or has a valid reason not to; holds are reported and do not fail it."""
         pipeline = self._pipeline
+        # Also what does not fail the check: a person who reads `/readyz` looks for why nothing is delivered.
         reasons = [reason for reason in (self._waiting, pipeline and pipeline.holds.registry) if reason]
         if self._dead_letters is not None and self._dead_letters.trouble:
             reasons.append(self._dead_letters.trouble)
@@ -140,6 +141,7 @@ class Member:
     def _has_partitions(self) -> bool:
         """Whether the member has partitions, or had some a moment ago: a rebalance moves them."""
         if self._pipeline is not None and self._pipeline.runner.assigned:
+            # Noted when it is asked for. Nothing else needs to know when it had partitions last.
             self._assigned_at = self._clock.now()
         return self._assigned_at is not None and self._clock.now() - self._assigned_at < REBALANCE_SECONDS
 
@@ -212,6 +214,7 @@ class Member:
         """
         released = self._workers[name].release()
         if self._pipeline is not None:
+            # Those of every topic: a record that cannot be decoded or routed has no destination.
             released += sum(storms.release() for storms in self._pipeline.holds.topics.values())
         return released
 
@@ -225,6 +228,7 @@ class Member:
     async def skip(self, position: Position, destination: str | None) -> SkipResult:
         """Make a record a dead letter, for one destination or for all. Raises `KeyError` for an unknown destination."""
         if destination is not None:
+            # Raises `KeyError` for an unknown name before anything is skipped.
             _ = self._workers[destination]
         pipeline = self._pipeline
         if pipeline is None:

@@ -27,6 +27,7 @@ from connector import vendors
 from connector.clock import Clock
 from connector.codec.schemas import known_schemas, own_schemas
 from connector.config.loader import DestinationSettings, Loaded, Settings, secret_values
+from connector.delivery.transport import file_stamps
 from connector.errors import ConnectorError
 from connector.routing.compiler import passed_on, reads_keys
 from connector.routing.table import RouteTable
@@ -42,6 +43,7 @@ LOOK_SECONDS: Final = 5.0
 _FILE: Final = re.compile(r"\$\{file:([^}]+)\}")
 FIXED: Final = ("vendor", "order", "max_in_flight", "http", "traceparent", "results_topic")
 """Keys of a destination that need a restart: connections, lanes and producers are built with them."""
+# The chart leaves these out of its checksum too; a test compares both lists.
 LIVE: Final = ("log.level", "log.sample", "server.token", "server.hosts")
 
 
@@ -190,8 +192,11 @@ def _build(loaded: Loaded, start: Settings, *, only: str | None) -> _Built:
     found = {}
     for name in new.destinations:
         before, after = start.destinations.get(name), new.destinations[name]
+        # One that is new, gone or of another vendor needs a worker of its own, so it waits for a restart.
         if before is not None and before.vendor == after.vendor and only in (None, name):
             kept: dict[str, Any] = {key: getattr(before, key) for key in FIXED if key in type(before).model_fields}
+            # The rest of the destination applies, although one of its keys
+            # needs a restart: that key is reported as left.
             settings = after.model_copy(update=kept)
             found[name] = (settings, kinds[settings.vendor].build(settings))
     return _Built(routes, found)
@@ -228,6 +233,7 @@ def _is_live(path: str, start: Settings, new: Settings) -> bool:
         return _same_destinations(start, new)
     if section == "destinations":
         names = {**start.destinations, **new.destinations}
+        # A destination's name may contain dots: the longest that fits is the one.
         name = max((name for name in names if f"{rest}.".startswith(f"{name}.")), key=len, default="")
         keys = rest[len(name) + 1 :]
         before, after = start.destinations.get(name), new.destinations.get(name)
@@ -250,14 +256,5 @@ def stamps(path: Path) -> dict[str, tuple[int, int, int] | None]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    files = [path, *(path.absolute().parent / name for name in _FILE.findall(text))]
-    found: dict[str, tuple[int, int, int] | None] = {}
-    for file in files:
-        try:
-            status = file.stat()
-        except OSError:
-            found[str(file)] = None
-        else:
-            # Kubernetes renews a mounted file as another one behind a link, so the inode is part of it.
-            found[str(file)] = (status.st_mtime_ns, status.st_size, status.st_ino)
-    return found
+    files = [str(path), *(str(path.absolute().parent / name) for name in _FILE.findall(text))]
+    return dict(zip(files, file_stamps(files), strict=True))

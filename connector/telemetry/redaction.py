@@ -20,9 +20,22 @@ SECRET_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 NOT_SECRET_NAME: Final = re.compile(r"(?:endpoint\.url|_url|location|timeout\.ms|\.type|_file|scope)$", re.IGNORECASE)
-# A password with a slash or a question mark is a mistake that servers refuse, and is still one to hide.
+# A password with a slash, a question mark or a space is a mistake that servers refuse, and is still one to hide. What
+# follows a colon is none if it is a port. Without a scheme, `//` begins an address only if it has user information.
+_USER: Final = r"[^/\s?#]*|[^/\s?#:@\"',<>\[\]]+:(?!\s|\d*(?:[/?#\s:,;)\]}]|$))[^@\"'<>\n]{0,256}"
 _URL: Final = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:(?P<user>[^/\s?#]*|[^/\s?#:@\"',<>\[\]]+:(?!\d*[/?#])[^\s@\"'<>]*)@)?(?P<place>[^\s?#,\"']*)(?P<query>[?#][^\s,\"'<>)]*)?"
+    rf"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:(?P<user>{_USER})@)?|(?<![\w:/])//(?P<bare>{_USER})@)"
+    r"(?P<place>[^\s?#,\"']*)(?P<query>[?#][^\s,\"'<>)]*)?"
+)
+# An address that someone wrote without `//`.
+_PLAIN: Final = re.compile(
+    r"(?<![\w.:@/%-])(?!(?:mailto|sip|urn):)[\w.%+~-]++:(?P<password>(?!\$\{)[^\s/@:,;\"'<>]{1,256})@(?=[\w\[])"
+)
+# As drivers, libraries and headers write them: `password=x`, `'password': 'x'`, `Bearer x1`. References stay.
+_NAMED: Final = re.compile(
+    r"""(?<![\w.-])(?P<name>[\w.-]++)(?P<between>=(?!=)|['"]\s*[:=]\s*(?=['"]))"""
+    r"""(?P<value>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?!\$\{)[^\s;&,'"<>(){}\[\]]+)"""
+    r"""|\b(?P<scheme>Bearer|Basic) (?P<credentials>(?=\S*[\d=])[\w+/=.~-]{8,})"""
 )
 _SHORTEST: Final = 4
 _EVENT_TYPE: Final = re.compile(r"event_?(name|code)|method", re.IGNORECASE)
@@ -37,26 +50,45 @@ def names_secret(name: str) -> bool:
     return bool(SECRET_NAME.search(name)) and not NOT_SECRET_NAME.search(name)
 
 
-def mask_urls(text: str) -> str:
-    """Return the text with user information and query of every URL hidden."""
-    return _URL.sub(_masked, text) if "://" in text else text
+def mask_written(text: str) -> str:
+    """Return the text with user information and query of every URL hidden, and what stands by the name of a secret."""
+    if "//" in text:
+        text = _URL.sub(_masked, text)
+    if "@" in text:
+        text = _PLAIN.sub(f"{HIDDEN}@", text)
+    return _NAMED.sub(_masked_value, text)
 
 
-def url_secrets(text: str) -> Iterator[str]:
-    """Yield what is secret in the URLs of a text: the password, or a user name that stands alone, and the query."""
-    for match in _URL.finditer(text) if "://" in text else ():
-        user, colon, password = (match["user"] or "").partition(":")
+def written_secrets(text: str) -> Iterator[str]:
+    """Yield what is secret in a text: of its URLs the password, or a user name that stands alone, and the query.
+
+    And what stands by the name of a secret, as in `password=x`.
+    """
+    for match in _URL.finditer(text) if "//" in text else ():
+        user, colon, password = (match["user"] or match["bare"] or "").partition(":")
         yield from [password] if colon else [user] if user else []
         query = (match["query"] or "")[1:]
         if query:
             yield query
             yield from (value for _, equals, value in (part.partition("=") for part in query.split("&")) if equals)
+    yield from (match["password"] for match in _PLAIN.finditer(text))
+    for match in _NAMED.finditer(text):
+        if match["scheme"]:
+            yield match["credentials"]
+        elif names_secret(match["name"]):
+            yield match["value"].strip("\"'")
 
 
 def _masked(match: re.Match[str]) -> str:
-    user = "" if match["user"] is None else f"{HIDDEN}@"
+    user = "" if match["user"] is None and match["bare"] is None else f"{HIDDEN}@"
     query = "" if match["query"] is None else f"{match['query'][0]}{HIDDEN}"
-    return f"{match['scheme']}{user}{match['place']}{query}"
+    return f"{match['scheme'] or '//'}{user}{match['place']}{query}"
+
+
+def _masked_value(match: re.Match[str]) -> str:
+    if match["scheme"]:
+        return f"{match['scheme']} {HIDDEN}"
+    return f"{match['name']}{match['between']}{HIDDEN}" if names_secret(match["name"]) else match[0]
 
 
 class Redactor:
@@ -78,10 +110,10 @@ class Redactor:
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def text(self, text: str) -> str:
-        """Return the text without registered secrets, and without user information and query of URLs."""
+        """Return the text without registered secrets, and without those that it shows to be some."""
         if self._pattern is not None:
             text = self._pattern.sub(HIDDEN, text)
-        return mask_urls(text)
+        return mask_written(text)
 
     def value(self, value: Any) -> Any:
         """Return a value of any shape with what must not be shown hidden; what is not plain data is shown as text."""

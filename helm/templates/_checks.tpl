@@ -17,7 +17,25 @@
 {{- divf (mulf $number $size) 1048576.0 -}}
 {{- end -}}
 
-{{/* Refuses secrets in plain text, and whole numbers that Helm has rounded: {path, name, value, private}. A value is secret by its name, by its
+{{/* Refuses whole numbers that Helm has rounded, at any depth: {path, value}. */}}
+{{- define "connector.checkNumbers" -}}
+{{- $path := .path -}}
+{{- if kindIs "map" .value -}}
+{{- range $name, $value := .value -}}
+{{- include "connector.checkNumbers" (dict "path" (printf "%s.%s" $path $name | trimPrefix ".") "value" $value) -}}
+{{- end -}}
+{{- else if kindIs "slice" .value -}}
+{{- range $index, $value := .value -}}
+{{- include "connector.checkNumbers" (dict "path" (printf "%s[%d]" $path $index) "value" $value) -}}
+{{- end -}}
+{{- else if or (kindIs "float64" .value) (kindIs "int64" .value) (kindIs "int" .value) -}}
+{{- if or (ge (float64 .value) 9007199254740992.0) (le (float64 .value) -9007199254740992.0) -}}
+{{- fail (printf "%s is a number above 2^53, which Helm rounds: write it in quotes, and under where in an expression (cel)." $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses secrets in plain text: {path, name, value, private}. A value is secret by its name, by its
      type, or by its place: everything under `client` and `headers` is, unless its name is on the list of harmless ones. */}}
 {{- define "connector.checkValue" -}}
 {{- $path := .path -}}
@@ -33,11 +51,6 @@
 {{- include "connector.checkValue" (dict "path" (printf "%s[%d]" $path $index) "name" $name "value" $value "private" $private) -}}
 {{- end -}}
 {{- else if or (kindIs "string" .value) (kindIs "float64" .value) (kindIs "int64" .value) (kindIs "int" .value) -}}
-{{- if not (kindIs "string" .value) -}}
-{{- if or (ge (float64 .value) 9007199254740992.0) (le (float64 .value) -9007199254740992.0) -}}
-{{- fail (printf "%s is a number above 2^53, which Helm rounds: write it in quotes." $path) -}}
-{{- end -}}
-{{- end -}}
 {{- $text := toString .value -}}
 {{- $harmless := has .name (include "connector.harmless" . | fromJsonArray) -}}
 {{- $named := and (regexMatch (include "connector.secretName" .) .name) (not (regexMatch (include "connector.notSecretName" .) .name)) -}}
@@ -47,18 +60,66 @@
 {{- if and $secret (ne $text "") (not $reference) -}}
 {{- fail (printf "%s contains a secret, or is not known to be harmless. Values are stored in a ConfigMap and in Helm's history. Put it into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
 {{- end -}}
-{{- /* The password of an address may be a reference, or all that is in front of the @. */}}
-{{- $bare := regexReplaceAll "://([^:/?#@\\s$]*:)?\\$\\{(file:[^}]+|[A-Za-z_][A-Za-z0-9_]*)\\}(:\\$\\{(file:[^}]+|[A-Za-z_][A-Za-z0-9_]*)\\})?@" $text "://" -}}
-{{- if regexMatch "://[^/?#@\\s]+@" $bare -}}
+{{- if contains "PRIVATE KEY-----" $text -}}
+{{- fail (printf "%s contains a private key. Put it into a Secret, and set existingSecret to its name." $path) -}}
+{{- end -}}
+{{- /* The password of an address may be a reference, or all that is in front of the @. The address may lack its scheme. */}}
+{{- $bare := regexReplaceAll "([^:/?#@\\s$,;=]*:)?\\$\\{(file:[^}]+|[A-Za-z_][A-Za-z0-9_]*)\\}(:\\$\\{(file:[^}]+|[A-Za-z_][A-Za-z0-9_]*)\\})?@" $text "" -}}
+{{- if or (regexMatch "//[^/?#@\\s]+@" $bare) (regexMatch "//[^/?#@:\\s]+:[0-9]*[^0-9/?#@][^@]*@" $bare) (regexMatch "(^|[\\s,;=])[^\\s/:@,;='\"]+:[^\\s/@,'\"]+@[A-Za-z0-9\\[]" (regexReplaceAll "\\b(mailto|sip|urn):" $bare "")) -}}
 {{- fail (printf "%s contains credentials in its address. Put the address into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
 {{- end -}}
 {{- $bare = regexReplaceAll "\\$\\{(file:[^}]+|[A-Za-z_][A-Za-z0-9_]*)\\}|\\{(topic|partition|offset)\\}" $bare "" -}}
 {{- if or (regexMatch "://[^?#\\s]*\\?(\\S*&)?[^=&#\\s]+(&|#|\\s|$)" $bare) (regexMatch "://[^?#\\s]*[?#]\\S*=[^&#\\s]" $bare) -}}
 {{- fail (printf "%s contains a query in its address, which may be a secret. Put the address into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
 {{- end -}}
+{{- if regexMatch "(?i)(passw(or)?d|pwd|secret|token|api_?key)\"?=\"?[^=\\s;&,'\"]" $bare -}}
+{{- fail (printf "%s contains a secret behind its name. Put it into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
+{{- end -}}
 {{- if and (eq .name "cel") (contains "hmac_sha256" $bare) (regexMatch "'[^']+'|\"[^\"]+\"" $bare) -}}
 {{- fail (printf "%s makes an HMAC and contains a text, which may be its key. Put the key into a Secret, set existingSecret to its name, and write ${file:/run/secrets/connector/KEY} here." $path) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses secrets in plain text among variables: {path, env}. */}}
+{{- define "connector.checkVariables" -}}
+{{- $path := .path -}}
+{{- range $index, $variable := .env -}}
+{{- if hasKey $variable "value" -}}
+{{- include "connector.checkValue" (dict "path" (printf "%s[%d].value (%s)" $path $index $variable.name) "name" $variable.name "value" $variable.value "private" false) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses names and places that a pod has twice. The first ones are the chart's own. */}}
+{{- define "connector.checkNames" -}}
+{{- $values := .Values -}}
+{{- $names := list "connector" -}}
+{{- range $key := list "initContainers" "extraContainers" -}}
+{{- range get $values $key -}}
+{{- if has .name $names -}}
+{{- fail (printf "%s has a container named %s, which the pod already has: choose another name." $key .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- end -}}
+{{- $names = list "config" "secrets" -}}
+{{- range $values.extraVolumes -}}
+{{- if has .name $names -}}
+{{- fail (printf "extraVolumes has a volume named %s, which the pod already has: choose another name." .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- $places := list "/etc/connector" "/run/secrets/connector" -}}
+{{- range $values.extraVolumeMounts -}}
+{{- if not (has .name $names) -}}
+{{- fail (printf "extraVolumeMounts has %s, which is not in extraVolumes: add the volume, or correct the name." .name) -}}
+{{- end -}}
+{{- $place := trimSuffix "/" (toString .mountPath) -}}
+{{- if has $place $places -}}
+{{- fail (printf "extraVolumeMounts has %s twice, or the chart mounts its own files there: choose another path." $place) -}}
+{{- end -}}
+{{- $places = append $places $place -}}
 {{- end -}}
 {{- end -}}
 
@@ -95,10 +156,17 @@
 {{- define "connector.check" -}}
 {{- $values := .Values -}}
 {{- $config := include "connector.given" . | fromJson -}}
+{{- include "connector.checkNumbers" (dict "path" "" "value" (fromJson (toJson $values))) -}}
 {{- include "connector.checkValue" (dict "path" "config" "name" "config" "value" (default $config $values.config) "private" false) -}}
-{{- range $index, $variable := $values.env -}}
-{{- if hasKey $variable "value" -}}
-{{- include "connector.checkValue" (dict "path" (printf "env[%d].value (%s)" $index $variable.name) "name" $variable.name "value" $variable.value "private" false) -}}
+{{- include "connector.checkVariables" (dict "path" "env" "env" $values.env) -}}
+{{- range $key := list "initContainers" "extraContainers" -}}
+{{- range $index, $each := get $values $key -}}
+{{- include "connector.checkVariables" (dict "path" (printf "%s[%d].env" $key $index) "env" (default list $each.env)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $text := $values.files -}}
+{{- if contains "PRIVATE KEY-----" (toString $text) -}}
+{{- fail (printf "files.%s contains a private key, and files are stored in a ConfigMap. Put it into a Secret, and set existingSecret to its name." $name) -}}
 {{- end -}}
 {{- end -}}
 {{- $drain := toString (default "22s" (dig "limits" "drain_timeout" "22s" $config)) -}}
@@ -154,6 +222,7 @@
 {{- fail "networkPolicy.enabled is true and networkPolicy.registry.to is empty, so pods could not reach the schema registry: set its peers, or rules in networkPolicy.egress." -}}
 {{- end -}}
 {{- include "connector.checkPods" . -}}
+{{- include "connector.checkNames" . -}}
 {{- if and $values.staticMembership (hasKey $config.kafka.client "group.instance.id") -}}
 {{- fail "config.kafka.client has group.instance.id, which staticMembership sets for each pod: remove it." -}}
 {{- end -}}

@@ -7,6 +7,7 @@ commit is judged at the moment at which it is stored, every acceptance at the mo
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,10 +76,16 @@ class Oracle:
     """What an operator asked to be skipped."""
     replays: Replays = field(default_factory=Replays)
     """The dead letters that are stored, and those that came again."""
-    given_up: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By member and destination: records given up for an unknown outcome since the vendor last judged anything."""
+    judged: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """By member and destination: when the vendor judged a request."""
+    given_up: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    """By member, destination and how often the vendor had judged by then: records whose outcome stayed unknown."""
     refusals: Counter[tuple[int, int, str, bool]] = field(default_factory=Counter)
     """By epoch, record and destination: requests refused for its sake, in which it was alone or not."""
+    dropped: set[tuple[int, str]] = field(default_factory=set)
+    """Deliveries that are done because a member without their destination committed the record."""
+    gone: set[int] = field(default_factory=set)
+    """Records of a topic that was deleted."""
     repeats: int = 0
     broken: str | None = None
 
@@ -115,11 +122,22 @@ class Oracle:
         self.plan[topic, partition, offset] = planned
         self.offsets[topic, partition].append(offset)
 
+    def recreated(self, topic: str) -> None:
+        """Take note that a topic was deleted, with its records, and is a new one now."""
+        self.saw("a topic was recreated")
+        self.gone.update(planned.serial for planned in self.plan.values() if planned.topic == topic)
+        for partition in [partition for partition in self.offsets if partition[0] == topic]:
+            self.offsets[partition].clear()
+            self.passed.pop(partition, None)
+        for epoch in self.epochs:
+            # What is under way for the old topic is nobody's any more.
+            epoch.expelled |= epoch.partition[0] == topic
+
     def is_done(self, planned: Planned, destination: str) -> bool:
         """Whether a delivery has its outcome."""
-        if planned.fates.get(destination, DROP) == DROP:
-            return True
         serial = planned.serial
+        if planned.fates.get(destination, DROP) == DROP or serial in self.gone or (serial, destination) in self.dropped:
+            return True
         return (serial, destination) in self.accepted or bool(
             self.dead_letters.get((serial, destination)) or self.dead_letters.get((serial, None))
         )
@@ -127,7 +145,7 @@ class Oracle:
     def unfinished(self, planned: Planned) -> list[str]:
         """Return the destinations for which a record has no outcome yet; the empty name stands for its decoding."""
         if planned.whole == LETTER:
-            return [] if self.dead_letters.get((planned.serial, None)) else [""]
+            return [] if planned.serial in self.gone or self.dead_letters.get((planned.serial, None)) else [""]
         return [name for name in planned.fates if not self.is_done(planned, name)]
 
     def judge_commit(self, commit: Commit, stored: int | None, epoch: Epoch | Literal[False], end: int) -> None:
@@ -153,13 +171,21 @@ class Oracle:
             if offset >= commit.offset:
                 break
             if offset >= self.passed.get(partition, 0):
-                left = self.unfinished(self.plan[commit.topic, commit.partition, offset])
+                left = self._left(self.plan[commit.topic, commit.partition, offset], epoch)
                 if left:
                     self.fail(f"{where}: passes {offset}, unfinished for {left}")
         self.passed[partition] = max(self.passed.get(partition, 0), commit.offset)
-        self._judge_map(commit, where, end)
+        self._judge_map(commit, where, end, epoch)
 
-    def _judge_map(self, commit: Commit, where: str, end: int) -> None:
+    def _left(self, planned: Planned, epoch: Epoch) -> list[str]:
+        """Return what is unfinished of a record that a commit says is done, where the member has the destination."""
+        left = self.unfinished(planned)
+        if epoch.lacks in left:
+            left.remove(epoch.lacks)
+            self.dropped.add((planned.serial, epoch.lacks))
+        return left
+
+    def _judge_map(self, commit: Commit, where: str, end: int, epoch: Epoch) -> None:
         try:
             finished = decode(commit.offset, commit.metadata)
         except ForeignMetadata as error:
@@ -167,10 +193,11 @@ class Oracle:
         if finished.end > end:
             self.fail(f"{where}: its map claims up to {finished.end}, the end is {end}")
         for offset in self.offsets[commit.topic, commit.partition]:
-            left = self.unfinished(self.plan[commit.topic, commit.partition, offset])
+            planned = self.plan[commit.topic, commit.partition, offset]
+            left = self.unfinished(planned)
             if not left:
                 continue
-            if finished.whole.contains(offset):
+            if finished.whole.contains(offset) and (left := self._left(planned, epoch)):
                 self.fail(f"{where}: its map claims {offset}, unfinished for {left}")
             for name in left:
                 if name in finished.parts and finished.parts[name].contains(offset):
@@ -361,7 +388,10 @@ class Oracle:
             if parsed.cause in self.scenario.waivers(parsed.destination):
                 self._judge_waiver(planned.serial, parsed.destination, parsed.cause, source.name, what, now)
                 if parsed.cause == "unknown_outcome":
-                    self._judge_drain(source.name, parsed.destination)
+                    self._judge_drain(source, parsed.destination, parsed.failed_at)
+                innocent = False
+            elif parsed.code == "route.destination" and source.lacks == parsed.destination:
+                self.saw("a replay's destination was absent")
                 innocent = False
             elif parsed.cause == "refused" and (planned.serial, parsed.destination) in self.blamed:
                 innocent = False
@@ -403,16 +433,19 @@ class Oracle:
         if cause == "gave_up" and now - self.sent[member, serial, destination][0][0] < (patience or 0.0) - INSTANT:
             self.fail(f"{what}: before {patience} s were over")
 
-    def _judge_drain(self, member: str, destination: str) -> None:
+    def _judge_drain(self, source: Epochs, destination: str, failed_at: int) -> None:
         """Raise where more is given up in a row than the batches that it takes to see an outage.
 
-        Twice as many, because dead letters are written while others are judged.
+        Twice as many, because some fail while others are judged. A dead letter counts when its record failed, however
+        late it was written.
         """
-        self.given_up[member, destination] += 1
+        of = source.name, destination
+        row = *of, bisect(self.judged[of], source.clock.moment(failed_at / 1000))
+        self.given_up[row] += 1
         settings = self.scenario.destinations[destination]
         most = 2 * (OUTAGE_AFTER - 1) * (settings.batch.records or settings.documented.records)
-        if self.given_up[member, destination] > most:
-            self.fail(f"{member} gives up more than {most} records of {destination} although it accepts nothing")
+        if self.given_up[row] > most:
+            self.fail(f"{source.name} gives up more than {most} records of {destination} although it accepts nothing")
 
     def judge_waiting(self, written_before: float) -> None:
         """Raise where a good record waits for a bad one that always fails, but for a record of its own key."""
@@ -437,17 +470,21 @@ class Oracle:
             storm = self.scenario.destinations[destination].storm
             if isinstance(storm, str):
                 continue
-            row: deque[str] = deque(maxlen=storm.records)
             over = [at for at, reason in outcomes if reason == OVER]
             end = self.released.get((member, destination), float("inf")) - 2
-            for at, reason in sorted((at, reason or "") for at, reason in outcomes if at < end):
-                if any(abs(at - other) < 2 for other in over):
-                    # Within a millisecond no one knows what came first.
-                    row.clear()
-                    continue
-                row.append(reason)
-                if reason and row.count(reason) > storm.share * storm.records:
-                    self.fail(f"{member} dead-letters {row.count(reason)} of {destination}'s last records: {reason}")
+            counted = [(at, reason or "") for at, reason in outcomes if at < end]
+            for refused in {reason for _, reason in counted if reason not in ("", OVER)}:
+                row: deque[str] = deque(maxlen=storm.records)
+                # Within a millisecond no one knows what came first: others, as far as this reason is concerned.
+                for at, reason in sorted(counted, key=lambda each: (each[0], each[1] == refused)):
+                    if any(abs(at - other) < 2 for other in over):
+                        row.clear()
+                        continue
+                    row.append(reason)
+                    if row.count(refused) > storm.share * storm.records:
+                        self.fail(
+                            f"{member} dead-letters {row.count(refused)} of {destination}'s last records: {refused}"
+                        )
 
     def storm_is_over(self, member: str, destination: str | None, *, released: bool = False) -> None:
         """Take note that a storm of a member's destination ended now; one that is `released` may drain from now on."""
@@ -461,7 +498,8 @@ class Oracle:
         """Raise where a member reads on although what it has read and not ended fills its buffer."""
         held = self.held[member]
         for serial, (planned, epoch) in list(held.items()):
-            if epochs.get((planned.topic, planned.partition)) is not epoch or not self.unfinished(planned):
+            left = self.unfinished(planned)
+            if epochs.get((planned.topic, planned.partition)) is not epoch or left in ([], [epoch.lacks]):
                 del held[serial]
         aside = self.set_aside(member)
         inside = [

@@ -28,7 +28,7 @@ EXAMPLE = ROOT / "connector.example.yaml"
 MINIMAL = """
 kafka: {topics: [events], group_id: group, client: {bootstrap.servers: "localhost:9092", sasl.password: hidden-pw}}
 destinations:
-  one: {vendor: mytracker, id_app: 666, token: hidden-token}
+  one: {vendor: mytracker, id_app: 666, token: hidden-token, base_url: "https://h/x;token=hidden-too"}
 """
 
 

@@ -165,6 +165,8 @@ def test_redacted_hides_every_secret(folder: Path) -> None:
     change = {
         "kafka": {
             "client": {
+                "bootstrap.servers": "user:s-servers@h:9092,//user:s-second@h",
+                "client.id": "x;password=s-id",
                 "sasl.password": 12345678,
                 "ssl.key.pem": "s-pem",
                 "sasl.username": "user",
@@ -192,6 +194,7 @@ def test_redacted_hides_every_secret(folder: Path) -> None:
     assert shown["destinations"]["one"]["account"] == "100102"
     assert set(secret_values(settings)) == {
         *("12345678", "s-pem", "s-phrase", "s-new", "s-endpoint", "s-query"),
+        *("s-servers", "s-second", "s-id"),
         *("s-url", "user:s-info", "s-deep", "s-token", "s-token-of-port", "s-one", "t-two"),
     }
     assert "s-one" not in repr(settings)

@@ -275,6 +275,81 @@ async def test_visits_do_not_end_a_session(guarded: Site, browser: aiohttp.Clien
         assert "Sign out Noor" in await answer.text()
 
 
+async def test_a_program_behind_the_proxy_without_cookies_takes_no_memory(browser: aiohttp.ClientSession) -> None:
+    """A monitor that the proxy names keeps no cookie, and ends no one's session however often it asks.
+
+    Kills: a session that is kept for each request that comes without its cookie.
+    """
+    async with running(Site([dead(1)], token=TOKEN, **BEHIND_PROXY)) as site:
+        assert await sign_in(browser, site, TOKEN) == 303
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as monitor:
+            for _ in range(40):
+                async with monitor.get(f"{site.url}/healthz", headers={"X-User": "kim"}) as answer:
+                    assert answer.status == 200
+                async with monitor.get(f"{site.url}/jobs", headers={"X-User": "kim"}) as answer:
+                    assert "Sign out kim" in await answer.text()
+        assert len(site.console._state.guard._sessions) == 1
+
+
+async def test_a_form_behind_the_proxy_is_of_its_person_only() -> None:
+    """What the proxy's person was asked counts for this person and browser, whatever cookie another one plants.
+
+    Kills: a CSRF token of the cookie alone.
+    """
+    fields: dict[str, dict[str, str]] = {}
+    async with running(Site([dead(1)], **BEHIND_PROXY)) as site, aiohttp.ClientSession() as visitor:
+        own = {"Cookie": "connector-console=" + "a" * 32}
+        for name in ("noor", "kim"):
+            async with visitor.get(f"{site.url}/jobs", headers={**own, "X-User": name}) as answer:
+                found = re.search(r'name="csrf" value="(\w+)"', await answer.text())
+            assert found is not None
+            fields[name] = {"csrf": found[1], "action": "discard"}
+        for name, status in (("kim", 403), ("noor", 303)):
+            headers = {**own, "X-User": "noor"}
+            url = f"{site.url}/jobs"
+            async with visitor.post(url, data=fields[name], headers=headers, allow_redirects=False) as answer:
+                assert answer.status == status
+
+
+async def test_a_name_that_is_no_text_gets_a_page() -> None:
+    """Bytes of a header that are not UTF-8 are shown as question marks. Kills: a page that fails for one name."""
+    async with running(Site([dead(1)], **BEHIND_PROXY)) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.console.port)
+        writer.write(b"GET /jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nX-User: k\xffm\r\nConnection: close\r\n\r\n")
+        said = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+    assert said.startswith(b"HTTP/1.1 200")
+    assert b"Sign out k?m" in said
+
+
+async def test_no_route_changes_anything_for_who_may_only_look() -> None:
+    """Every route that is not read with GET or HEAD demands the role `act`, and all but three demand a sign-in.
+
+    Kills: a route that is added without its check.
+    """
+    tokens = {"look": "look-look-look", "act": "act-act-act-act"}
+    async with running(Site([dead(1)], tokens=tokens)) as site, aiohttp.ClientSession() as visitor:
+        assert site.console._listener is not None
+        routes = [
+            (route.method, re.sub(r"\{[^}]*\}", "1", route.resource.canonical))
+            for route in site.console._listener._runner.app.router.routes()
+            if route.resource is not None
+        ]
+        changing = {path for method, path in routes if method not in ("GET", "HEAD")}
+        assert changing == {"/jobs", "/jobs/1/stop", "/members/actions", "/sign-in", "/sign-out"}
+        for method, path in routes:
+            for role, headers in (("look", {"Authorization": f"Bearer {tokens['look']}"}), ("none", {})):
+                url = site.url + path
+                async with visitor.request(method, url, headers=headers, allow_redirects=False) as answer:
+                    open_to_all = path in ("/healthz", "/static/1", "/sign-in")
+                    if role == "none" and not open_to_all:
+                        assert answer.status in (303, 401), (method, path)
+                        assert answer.headers.get("Location", "/sign-in") == "/sign-in"
+                    elif path in changing and method == "POST" and not path.startswith("/sign-"):
+                        assert answer.status == 403, (method, path)
+        assert site.audit.records == []
+
+
 async def test_who_may_only_look_cannot_act(browser: aiohttp.ClientSession) -> None:
     """The token of the role `look` shows every page without its buttons, and whatever it asks to be done is refused.
 

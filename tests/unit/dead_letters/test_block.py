@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from typing import Any
 
+import fastavro
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from connector.dead_letters.block import Form, id_of, read_block, time_text
+from connector.dead_letters.block import AvroRows, Form, RowIndex, id_of, read_block, time_text
+from connector.dead_letters.container_file import SCHEMA, DeadLetterFile
 
 MOST = (1 << 63) - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -16,9 +20,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def read(form: Form, value: bytes) -> object:
     """Return what a header with this value says; None where it makes the block incomplete."""
-    found = read_block(
-        [("first", b"1"), ("x", value)], "first", {"first": Form("first", "text", 9), "x": form}, frozenset()
-    )
+    found = read_block([("first", b"1"), ("x", value)], "first", b"1", {"x": form}, frozenset())
     return None if found is None else found[0][form.field]
 
 
@@ -77,3 +79,89 @@ def test_an_id_counts_only_in_the_last_block() -> None:
     assert id_of(block[:2], "id", "first", b"1") is None
     assert id_of(block, "id", "first", b"2") is None
     assert id_of([*block, ("first", b"1")], "id", "first", b"1") is None
+
+
+@given(st.lists(st.text("ab", max_size=3) | st.integers().map(str), max_size=60))
+def test_rows_are_numbered_as_their_ids_come(ids: list[str]) -> None:
+    """Each id has one row, the first seen the first. Kills: a row that is found by its slot alone."""
+    index, expected = RowIndex(), dict[str, int]()
+    for identity in ids:
+        assert index.row(identity) == expected.get(identity)
+        assert index.add(identity) == expected.setdefault(identity, len(expected))
+        assert index.row(identity) == expected[identity]
+
+
+def test_rows_are_kept_while_the_table_grows() -> None:
+    """Of 5,000 ids every one keeps its row over each doubling. Kills: a table that is not filled again."""
+    index = RowIndex()
+    assert [index.add(f"id {number}") for number in range(5000)] == list(range(5000))
+    assert [index.row(f"id {number}") for number in range(5001)] == [*range(5000), None]
+
+
+LONGS = st.integers(-(1 << 63), MOST) | st.sampled_from([0, -1, 63, 64, -64, -65, MOST, -MOST - 1])
+INTS = st.integers(-(1 << 31), (1 << 31) - 1)
+OF_TYPE: dict[str, st.SearchStrategy[Any]] = {
+    "string": st.text(st.characters(codec="utf-8"), max_size=70),
+    "bytes": st.binary(max_size=70),
+    "long": LONGS,
+    "int": INTS,
+}
+
+
+def values_of(field: Any) -> st.SearchStrategy[Any]:
+    """Return the values that a field of the schema may have."""
+    kind = field["type"]
+    if isinstance(kind, list):
+        return st.none() | OF_TYPE[kind[1]]
+    if field["name"] == "edited":
+        return st.lists(OF_TYPE["string"], max_size=3)
+    if field["name"] == "headers":
+        return st.lists(st.tuples(OF_TYPE["string"], st.none() | OF_TYPE["bytes"]), max_size=3)
+    return OF_TYPE[kind]
+
+
+@given(st.lists(st.tuples(*map(values_of, SCHEMA["fields"])), max_size=5))
+def test_another_library_reads_the_file_as_it_was_written(rows: list[tuple[Any, ...]]) -> None:
+    """fastavro, which shares no code with the writer, reads every value back. Kills: fields in another order."""
+    file = DeadLetterFile()
+    pieces = [file.take(last=False)]
+    for row in rows:
+        file.add(row)
+        pieces.append(file.take(last=False))
+    found = list(fastavro.reader(BytesIO(b"".join([*pieces, file.take(last=True)]))))
+    names = [field["name"] for field in SCHEMA["fields"]]
+    as_written: list[Any] = [dict(zip(names, row, strict=True)) for row in rows]
+    for fields in as_written:
+        fields["headers"] = [{"name": name, "value": value} for name, value in fields["headers"]]
+    assert found == as_written
+
+
+def test_a_file_of_many_blocks_is_read_whole() -> None:
+    """Blocks end while rows come. Kills: a count that is not begun again."""
+    file = DeadLetterFile()
+    row: Any = ("i", "c", "m" * 500, "d", "g", 1, "t", 1, 1, 0, 0, *[None] * 10, [], b"k", b"v" * 500, [])
+    for _ in range(300):
+        file.add(row)
+    assert len(file.ready) > 3
+    whole = file.take(last=True)
+    assert sum(1 for _ in fastavro.reader(BytesIO(whole))) == 300
+    assert file.take(last=True) == b""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (("a", 1), TypeError),
+        ((None, 1, "x"), TypeError),
+        (("a", 1 << 63, "x"), OverflowError),
+        (("\ud800", 1, "x"), UnicodeEncodeError),
+    ],
+)
+def test_a_row_that_cannot_be_written_leaves_nothing(wrong: tuple[Any, ...], error: type[Exception]) -> None:
+    """The rows before and behind it are as if it had not come. Kills: half a row in the file."""
+    rows = AvroRows(b"sls")
+    rows.add(("a", 1, "x"))
+    with pytest.raises(error):
+        rows.add(wrong)
+    assert rows.take() == b"\x02a\x02\x02x"
+    assert rows.take() == b""

@@ -324,7 +324,7 @@ FORMS: dict[str, tuple[re.Pattern[bytes], int]] = {
     "dlq-cause": (re.compile(rb"[a-z_]{1,32}"), 0),
     "dlq-origin-topic": (re.compile(rb"[A-Za-z0-9._-]{1,249}"), 0),
     "dlq-http-status": (re.compile(rb"0|[1-9][0-9]*"), 999),
-    "dlq-attempts": (re.compile(rb"0|[1-9][0-9]*"), 2**63 - 1),
+    "dlq-attempts": (re.compile(rb"0|[1-9][0-9]*"), 2**31 - 1),
     "dlq-origin-partition": (re.compile(rb"0|[1-9][0-9]*"), 2**31 - 1),
     "dlq-origin-offset": (re.compile(rb"0|[1-9][0-9]*"), 2**63 - 1),
     "dlq-replays": (re.compile(rb"0|[1-9][0-9]*"), 2**31 - 1),

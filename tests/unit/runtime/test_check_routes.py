@@ -293,7 +293,7 @@ def test_strict_turns_warnings_into_faults(
             cli.main()
         assert (ended.value.code or 0) == code
         shown = capsys.readouterr().err
-        assert "routes[0].where.order_id: the text '^o-' is no pattern; write {matches: '^o-'}" in shown
+        assert "routes[0].where.order_id: '^o-' is compared as text, not as a pattern; write {matches: '^o-'}" in shown
         assert "routes[0].where.phone: the text '!x' negates nothing; write {not: 'x'}" in shown
         assert "routes[0].fields.jiguang.randomId.key: the secret is in the file" in shown
         assert "in-the-file" not in shown

@@ -178,3 +178,13 @@ def test_no_log_line_commands_a_terminal(form: str) -> None:
     text = stream.getvalue()
     assert [character for character in text if character != "\n" and not character.isprintable()] == []
     assert "gnp.exe" in text
+
+
+def test_no_text_looks_like_another_line() -> None:
+    """A line end inside a field is escaped on a terminal. Kills: a vendor's answer that forges a log line."""
+    stream = io.StringIO()
+    configure(LogSettings.model_validate({"format": "console"}), stream)
+    structlog.get_logger().error("batch.refused", message="no\n2026-01-01T00:00:00Z [info] all is well")
+    logging.getLogger("library").warning("answered %s", "a\nb")
+    assert flush()
+    assert len(stream.getvalue().splitlines()) == 2

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
-from io import BytesIO
+from secrets import token_bytes
 from typing import Any, Final
 
-from fastavro import parse_schema
-from fastavro.write import Writer
+import orjson
+
+from connector.codec.editing import long_bytes, sized_bytes
+from connector.dead_letters.block import AvroRows
 
 _TEXTS: Final = ("code", "field", "vendor", "destination", "request_id", "resolved")
 _TIMES: Final = ("first_attempt", "origin_timestamp")
@@ -50,23 +53,49 @@ SCHEMA: Final[Mapping[str, Any]] = {
 only in an export of the console that hides fields; then key, value and headers may be `•••` or null."""
 
 
+_KINDS: Final = {"string": b"s", "bytes": b"s", "int": b"l", "long": b"l"}
+_ARRAYS: Final = {"edited": b"a", "headers": b"h"}
+_BLOCK: Final = 1 << 16
+"""Bytes of rows after which a block of the file ends."""
+
+
+def _kind(field: Mapping[str, Any]) -> bytes:
+    """Return a field's letter of `AvroRows`."""
+    of = field["type"]
+    return _ARRAYS.get(field["name"]) or (_KINDS[of[1]].upper() if isinstance(of, list) else _KINDS[of])
+
+
 class DeadLetterFile:
-    """Writes a container file piece by piece: what was added and not yet taken is held in memory."""
+    """Writes a container file piece by piece: what was added and not yet taken is held in memory.
+
+    Avro's libraries would write it too, in half of an export's time.
+    """
 
     def __init__(self) -> None:
-        self._bytes = BytesIO()
-        # Its fastest level: deflating is most of the work, and a better one saves a few percent of the size.
-        self._writer = Writer(self._bytes, parse_schema(dict(SCHEMA)), codec="deflate", compression_level=1)
+        self._rows = AvroRows(b"".join(map(_kind, SCHEMA["fields"])))
+        self._count = 0
+        self._sync = token_bytes(16)
+        about = {"avro.codec": b"deflate", "avro.schema": orjson.dumps(SCHEMA)}
+        pairs = b"".join(sized_bytes(name.encode()) + sized_bytes(value) for name, value in about.items())
+        self.ready = [b"Obj\x01" + long_bytes(len(about)) + pairs + b"\x00" + self._sync]
+        """Pieces that are not yet taken."""
 
-    def add(self, dead_letter: dict[str, Any]) -> None:
-        """Add a dead letter, as `SCHEMA` has it."""
-        self._writer.write(dead_letter)
+    def add(self, values: tuple[Any, ...]) -> None:
+        """Add a dead letter: the values of the fields of `SCHEMA`, in their order."""
+        self._count += 1
+        if self._rows.add(values) >= _BLOCK:
+            self._end_block()
 
     def take(self, *, last: bool) -> bytes:
         """Return the bytes that are ready; with `last` all of them. The file is every piece in its order."""
-        if last:
-            self._writer.flush()
-        taken = self._bytes.getvalue()
-        self._bytes.seek(0)
-        self._bytes.truncate()
+        if last and self._count:
+            self._end_block()
+        taken, self.ready = b"".join(self.ready), []
         return taken
+
+    def _end_block(self) -> None:
+        # Its fastest level: a better one saves a few percent of the size, and takes several times as long.
+        deflate = zlib.compressobj(1, zlib.DEFLATED, -15)
+        data = deflate.compress(self._rows.take()) + deflate.flush()
+        self.ready.append(long_bytes(self._count) + sized_bytes(data) + self._sync)
+        self._count = 0
