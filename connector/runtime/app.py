@@ -89,10 +89,7 @@ async def serve(
     on_ready: Callable[[int], None] | None = None,
     reload: asyncio.Event | None = None,
 ) -> int:
-    """Run until `stop` is set: `run` without signals, for programs that embed the connector.
-
-    The configuration is read again whenever `reload` is set.
-    """
+    """Run until `stop` is set, for programs that embed the connector; whenever `reload` is set, reload."""
     settings = loaded.settings
     # Before Kafka: a fault of the configuration ends the start with its path and line, without waiting for a broker.
     check_routes(loaded)
@@ -105,13 +102,12 @@ async def serve(
     metrics.begin(names, [*topics, settings.replay_topic])
     group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
     session = float(settings.kafka.client.get("session.timeout.ms", SESSION_MS)) / 1000
-    events_topic = settings.console.events_topic
     member = Member(
         group,
         clock,
         settings.limits.drain_timeout,
         session_timeout=session,
-        writes_events=events_topic is not None,
+        writes_events=settings.console.events_topic is not None,
     )
     logs.listen(member.timeline.note)
     metrics.watch_process()
