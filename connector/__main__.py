@@ -12,23 +12,26 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-LEVEL: Final = (signal.SIGUSR2, signal.SIGUSR1)
-"""Change the log level once `run` is up; before that they would end the process."""
+from connector.signals import stop_signals
+
+LATER: Final = (signal.SIGHUP, signal.SIGUSR2, signal.SIGUSR1)
+"""Read the configuration again, or change the log level, once `run` is up; before that they would end the process."""
 
 
 def handle_early_signals(arguments: Sequence[str]) -> None:
     """Let `run` end with 0 on a signal to stop before it has started; other commands keep Python's defaults."""
     if list(arguments[:1]) != ["run"]:
         return
-    for stop in STOP:
+    stops = stop_signals()
+    for stop in stops:
         if signal.getsignal(stop) is signal.SIG_IGN:
             # nohup: the process is meant to outlive its terminal.
             continue
         # At once: an exception in the middle of an import may be swallowed by the module that imports.
         signal.signal(stop, lambda _number, _frame: os._exit(0))
-    for level in LEVEL:
-        signal.signal(level, signal.SIG_IGN)
+    for later in LATER:
+        if later not in stops:
+            signal.signal(later, signal.SIG_IGN)
 
 
 def open_closed_streams() -> None:

@@ -63,8 +63,17 @@ def check(
         show(loaded.settings, str(loaded.path))
         if online and not faults:
             print_line("Kafka, the registry and the vendors answer as this configuration needs.")
+            print_unprobed(loaded.settings)
     if faults:
         fail("\n".join(faults), FAILED)
+
+
+def print_unprobed(settings: Settings) -> None:
+    """Print which credentials were not checked."""
+    from connector.runtime.checks import unprobed
+
+    if names := unprobed(settings):
+        print_line(f"Not checked: the credentials of {', '.join(names)}; their vendors have no request without effect.")
 
 
 def _warn(warnings: Sequence[ConfigFault], *, strict: bool) -> None:

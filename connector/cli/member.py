@@ -105,11 +105,15 @@ def _act(action: str, name: str, config: Path, urls: list[str] | None) -> None:
     for address in asked.addresses:
         where = f"{address}: " if len(asked.addresses) > 1 else ""
         try:
-            state, released = member.act(action, name, address, asked.token)
+            state, released, probed = member.act(action, name, address, asked.token)
         except member.ActionRefused as refused:
             refusals.append((refused, where))
             continue
         done += 1
+        if action == "probe" and not probed:
+            why = "an operator holds it; run connector release" if state == "held" else "it is not held"
+            sys.stdout.write(f"{where}{name} is not probed: {why}\n")
+            continue
         became = {"hold": "held", "release": "released", "probe": "probed"}[action]
         now = "" if state is None or state == became else f"; its state is now {visible(state)}"
         again = f"; {counted(released, 'record')} set aside by a storm will be tried again" if released else ""

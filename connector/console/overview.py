@@ -312,9 +312,10 @@ def _config_problems(situation: Situation) -> Iterator[Verdict]:
             f"The configuration is faulty: {plural(number, 'member')} {'keeps' if number == 1 else 'keep'} the old one"
         )
         since = min((each.config_fault_since for each in faulty if each.config_fault_since is not None), default=None)
-        reason = " ".join(str(faulty[0].config_fault).split()).rstrip(".")
+        reason = " ".join(str(faulty[0].config_fault).split())
+        reason += "" if reason.endswith((".", "?")) else "."
         yield Verdict(
-            "warn", headline, f"Run connector check, correct the file, then connector reload. {reason}.", since
+            "warn", headline, f"Run connector check, correct the file, then connector reload. {reason}", since
         )
 
 

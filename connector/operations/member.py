@@ -31,10 +31,14 @@ class ActionRefused(ConnectorError):
 
 
 class ActionResult(NamedTuple):
-    """A destination's state after an action, and how many records a release takes in again from storms."""
+    """A destination's state after an action, and how many records a release takes in again from storms.
+
+    `probed`: something holds it that a probe can end, so not only an operator.
+    """
 
     state: str | None
     released: int
+    probed: bool = True
 
 
 def each_address(urls: Sequence[str]) -> list[str]:
@@ -66,7 +70,9 @@ def act(action: str, name: str, url: str, token: SecretStr | None) -> ActionResu
     """
     answer = _post(url, f"/destinations/{quote(name, safe='')}/{action}", token)
     state, released = answer.get("state"), answer.get("released")
-    return ActionResult(None if state is None else str(state), released if isinstance(released, int) else 0)
+    causes = [each.get("cause") for each in answer.get("holds", ()) if isinstance(each, dict)]
+    count = released if isinstance(released, int) else 0
+    return ActionResult(None if state is None else str(state), count, any(cause != "operator" for cause in causes))
 
 
 def skip(position: Position, destination: str | None, url: str, token: SecretStr | None) -> str:

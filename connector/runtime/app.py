@@ -41,6 +41,7 @@ from connector.runtime.http import Server
 from connector.runtime.member import Member
 from connector.runtime.pipeline import QUEUE_SHARE, Edges, build
 from connector.runtime.reload import Configuration
+from connector.signals import stop_signals
 from connector.tasks import Supervisor, restarted
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
@@ -64,17 +65,17 @@ _LAST_RESORT: Final = 1.0
 
 
 async def run(loaded: Loaded, destination: str | None = None, *, on_ready: Callable[[int], None] | None = None) -> int:
-    """Run the connector until SIGTERM, SIGINT or SIGHUP and return the exit status.
+    """Run the connector until SIGTERM or SIGINT and return the exit status; see `_handle_signals`.
 
     `destination` runs one destination alone in its own group. `on_ready` is called with the server's port. Raises
     `ConnectorError` if it cannot start or go on.
     """
     # Before anything is built: what the imports made lives for ever and is not looked at again.
     _tune_collector()
-    stop = asyncio.Event()
-    _stop_on_signals(stop, loaded.settings.limits.drain_timeout)
+    stop, reload = asyncio.Event(), asyncio.Event()
+    _handle_signals(stop, reload, loaded.settings.limits.drain_timeout)
     try:
-        return await serve(loaded, stop, destination, on_ready=on_ready)
+        return await serve(loaded, stop, destination, on_ready=on_ready, reload=reload)
     except ConnectorError:
         # What is left is to print the reason; a blocked stderr must not keep the process alive.
         _end_after(STOP_MARGIN)
@@ -87,8 +88,9 @@ async def serve(
     destination: str | None = None,
     *,
     on_ready: Callable[[int], None] | None = None,
+    reload: asyncio.Event | None = None,
 ) -> int:
-    """Run until `stop` is set: `run` without signals, for programs that embed the connector."""
+    """Run until `stop` is set, for programs that embed the connector; whenever `reload` is set, reload."""
     settings = loaded.settings
     # Before Kafka: a fault of the configuration ends the start with its path and line, without waiting for a broker.
     check_routes(loaded)
@@ -101,13 +103,12 @@ async def serve(
     metrics.begin(names, [*topics, settings.replay_topic])
     group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
     session = float(settings.kafka.client.get("session.timeout.ms", SESSION_MS)) / 1000
-    events_topic = settings.console.events_topic
     member = Member(
         group,
         clock,
         settings.limits.drain_timeout,
         session_timeout=session,
-        writes_events=events_topic is not None,
+        writes_events=settings.console.events_topic is not None,
     )
     logs.listen(member.timeline.note)
     metrics.watch_process()
@@ -120,7 +121,7 @@ async def serve(
         metrics=metrics,
         member=member,
     )
-    configuration = Configuration(loaded, metrics, destination, server.use, clock)
+    configuration = Configuration(loaded, metrics, destination, server.use, clock, reload)
     member.reload, member.config_fault = configuration.reload, lambda: configuration.fault
     # Before Kafka is reached: probes and `/status` have to show what a waiting member waits for.
     await server.start()
@@ -266,6 +267,8 @@ async def _background(
             write = partial(_write_event, producer, topic)
             tasks.start(restarted(lambda: write_events(member.timeline, write, clock), "events", clock), "events", None)
         tasks.start(restarted(watch, "membership", clock), "membership", None)
+        if configuration.asked is not None:
+            tasks.start(restarted(configuration.follow, "reload by signal", clock), "reload by signal", None)
         if settings.reload.watch:
             tasks.start(restarted(configuration.watch, "reload", clock), "reload", None)
         try:
@@ -410,11 +413,12 @@ def _tune_collector() -> None:
     gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
-def _stop_on_signals(stop: asyncio.Event, drain_timeout: float) -> None:
-    """Stop on SIGTERM, SIGINT and SIGHUP: the first drains, a second ends at once, and so does a drain that hangs.
+def _handle_signals(stop: asyncio.Event, reload: asyncio.Event, drain_timeout: float) -> None:
+    """Stop on SIGTERM and SIGINT: the first drains, a second ends at once, and so does a drain that hangs.
 
-    SIGHUP comes from a closed terminal; where it is ignored (nohup) it stays so. SIGUSR1 lowers the log level by one,
-    SIGUSR2 sets the configured one again.
+    SIGHUP reads the configuration again. For a process with a terminal it means that the terminal was closed, and
+    stops; where it is ignored (nohup) it stays so. SIGUSR1 lowers the log level by one, SIGUSR2 sets the configured one
+    again.
     """
     loop = asyncio.get_running_loop()
 
@@ -435,9 +439,12 @@ def _stop_on_signals(stop: asyncio.Event, drain_timeout: float) -> None:
         faulthandler.dump_traceback_later(overdue + _LAST_RESORT, exit=True)
         _end_after(overdue + 2 * _LAST_RESORT)
 
-    for stopping in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    stops = stop_signals()
+    for stopping in stops:
         if signal.getsignal(stopping) is not signal.SIG_IGN:
             loop.add_signal_handler(stopping, on_signal, stopping.name)
+    if signal.SIGHUP not in stops:
+        loop.add_signal_handler(signal.SIGHUP, reload.set)
     loop.add_signal_handler(signal.SIGUSR1, logs.more)
     loop.add_signal_handler(signal.SIGUSR2, logs.as_configured)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import importlib.util
+import os
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from connector import vendors
 from connector.clock import SystemClock
@@ -220,13 +224,14 @@ async def check_topics(loaded: Loaded, *, create: bool, partitions: int | None) 
 
 
 async def probe(name: str, settings: DestinationSettings, kinds: Mapping[str, VendorKind]) -> str | None:
-    """Return why a destination cannot be used; None where all is well, or its vendor has nothing that may be asked.
+    """Return why a destination cannot be used; None where all is well.
 
-    The vendor's own verdict tells a refused credential. Any other 2xx is good: what its body holds is not documented.
+    Of a vendor that has nothing that may be asked only the address is tried; see `unprobed`. The vendor's own verdict
+    shows a refused credential. Any other 2xx is good: what its body holds is not documented.
     """
     vendor = kinds[settings.vendor].build(settings)
     if not isinstance(vendor, Probed):
-        return None
+        return await _unreachable(settings)
     transport = HttpTransport(name, settings.http, 1)
     try:
         response = await transport.send(vendor.probe(), min(settings.timeout, REACH_TIMEOUT))
@@ -238,6 +243,34 @@ async def probe(name: str, settings: DestinationSettings, kinds: Mapping[str, Ve
     if isinstance(verdict, Misconfigured):
         return verdict.reason
     return None if 200 <= response.status < 300 else f"HTTP {response.status} for the probe of its credential"
+
+
+def unprobed(settings: Settings) -> list[str]:
+    """Return the destinations whose credentials nothing can check without an effect at the vendor."""
+    kinds = vendors.kinds()
+    return [
+        name for name, each in settings.destinations.items() if not isinstance(kinds[each.vendor].build(each), Probed)
+    ]
+
+
+async def _unreachable(settings: DestinationSettings) -> str | None:
+    """Return why nothing can be connected to at a destination's address; through a proxy that is not known."""
+    parts = urlsplit(settings.base_url)
+    if settings.http.proxy is not None or not parts.hostname:
+        return None
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    where = f"connect to {parts.hostname}:{port} failed"
+    try:
+        async with asyncio.timeout(REACH_TIMEOUT):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+    except socket.gaierror:
+        return f"{where}: the host name cannot be resolved"
+    except TimeoutError:
+        return f"{where}: no answer within {REACH_TIMEOUT:g} s"
+    except OSError as error:
+        return f"{where}: {os.strerror(error.errno) if error.errno else error}"
+    writer.close()
+    return None
 
 
 def own_topics(settings: Settings) -> list[OwnTopic]:

@@ -85,6 +85,7 @@ class Configuration:
         destination: str | None,
         use_server: Callable[[SecretStr | None, Sequence[str]], None],
         clock: Clock,
+        asked: asyncio.Event | None = None,
     ) -> None:
         self.loaded = loaded
         self._start = loaded.settings
@@ -95,6 +96,8 @@ class Configuration:
         self._only = destination
         self._use_server = use_server
         self._clock = clock
+        self.asked = asked
+        """Set by a signal that asks for a reload; None where none does."""
         self.fault: ConfigFailure | None = None
         """Why the last attempt to read the configuration again failed; None if it did not."""
         self._pipeline: Pipeline | None = None
@@ -117,6 +120,8 @@ class Configuration:
             except (ConnectorError, OSError, ValueError) as error:
                 # ValueError: a vendor's own check of its settings.
                 result = Reloaded(error=str(error))
+        if self._pipeline is None:
+            return result  # too early says nothing of the file
         failed = result.error is not None
         since = self._clock.wall() if self.fault is None else self.fault.since
         self.fault = None if result.error is None else ConfigFailure(result.error, since)
@@ -127,6 +132,13 @@ class Configuration:
         else:
             log.info("config.reloaded", by=by, applied=list(result.applied), left=list(result.left))
         return result
+
+    async def follow(self) -> None:
+        """Reload whenever it is asked for. Runs until cancelled."""
+        while self.asked is not None:
+            await self.asked.wait()
+            self.asked.clear()
+            await self.reload("signal")
 
     async def watch(self) -> None:
         """Reload whenever the file, or a secret file that it names, has changed. Runs until cancelled."""

@@ -52,3 +52,5 @@ async def test_a_vendor_without_such_a_question_is_not_asked(name: str, connect:
     assert not isinstance(wire.vendor, Probed)
     assert await probe("other", wire.settings, kinds()) is None
     assert wire.simulator.stats()["requests"] == 0
+    nowhere = wire.settings.model_copy(update={"base_url": "http://127.0.0.1:1"})
+    assert await probe("other", nowhere, kinds()) == "connect to 127.0.0.1:1 failed: Connection refused"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -153,6 +155,24 @@ def test_a_corrected_account_ends_the_hold_at_once(job: Job, vendor: Vendor, tmp
     member.wait(lambda: member.destination()["state"] == "flowing", "the end of the hold", 20)
     job.until_done(member)
     assert right not in member.text
+    assert member.stop() == 0
+
+
+def test_a_hangup_reads_the_configuration_again(job: Job, vendor: Vendor, tmp_path: Path) -> None:
+    """Without a terminal SIGHUP ends nothing: it applies the file, and a faulty one changes nothing and says why."""
+    settings = job.settings(vendor.destination)
+    member = job.start(settings)
+    job.produce(good(range(5)))
+    job.until_done(member)
+    write(tmp_path / "member-0.yaml", changed(settings, requests_per_second=33))
+    os.kill(member.pid, signal.SIGHUP)
+    member.wait(lambda: member.destination()["requests_per_second"] == 33, "the new rate", 20)
+    (tmp_path / "member-0.yaml").write_text("kafka: [", encoding="utf-8")
+    os.kill(member.pid, signal.SIGHUP)
+    member.wait(lambda: member.status()["config_fault"], "the fault", 20)
+    assert [line["by"] for line in member.lines("config.reload_failed")] == ["signal"]
+    job.produce(good(range(5, 10)))
+    job.until_done(member)
     assert member.stop() == 0
 
 

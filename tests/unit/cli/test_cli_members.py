@@ -23,6 +23,7 @@ class FakeMember:
     def __init__(self, partitions: list[int], destinations: list[str]) -> None:
         self.asked: list[str] = []
         self.partitions, self.destinations = partitions, destinations
+        self.holds: list[dict[str, Any]] = [{"cause": "outage"}]
         fake = self
 
         class Port(BaseHTTPRequestHandler):
@@ -41,7 +42,8 @@ class FakeMember:
                     owns = int(action) in fake.partitions
                     self.answer(*((200, {"message": "skipped"}) if owns else (409, {"error": "not the owner"})))
                 elif name in fake.destinations:
-                    self.answer(200, {"state": "held", "released": 0})
+                    state = "held" if fake.holds else "flowing"
+                    self.answer(200, {"state": state, "released": 0, "holds": fake.holds})
                 else:
                     self.answer(404, {"error": f"this member has no destination {name}"})
 
@@ -120,6 +122,18 @@ def test_an_action_on_a_destination_reaches_every_member(
     ended = command(monkeypatch, capsys, action, "one", "-c", file, *gone)
     assert (ended.code, len(ended.out.splitlines())) == (1, 1)
     assert "no member answers at http://127.0.0.1:1" in ended.err
+
+
+def test_what_no_probe_can_end_is_not_called_probed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], members: list[FakeMember], file: str
+) -> None:
+    """A hold by an operator is not probed, nor is a destination that is not held."""
+    members[0].holds, members[1].holds = [{"cause": "operator"}], []
+    ended = command(monkeypatch, capsys, "probe", "one", "-c", file)
+    assert ended.out.splitlines() == [
+        f"{members[0].url}: one is not probed: an operator holds it; run connector release",
+        f"{members[1].url}: one is not probed: it is not held",
+    ]
 
 
 def test_a_reload_reaches_every_member_also_with_a_faulty_file(

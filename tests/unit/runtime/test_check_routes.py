@@ -14,6 +14,7 @@ import yaml
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 
 from connector.cli import main as cli
+from connector.cli.check import print_unprobed
 from connector.codec.registry import Registry
 from connector.config.loader import KafkaSettings, Loaded, load
 from connector.errors import ConfigurationError, StartupError
@@ -331,6 +332,14 @@ def test_a_check_creates_no_topic(*, create: bool) -> None:
     else:
         with pytest.raises(StartupError, match="missing topics"):
             asyncio.run(topics.check(["orders"], own, dry=True))
+
+
+def test_credentials_that_are_not_checked_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Jiguang has no request without effect, so `check --online` does not say that its credential is right."""
+    settings = read(written(tmp_path, [{"schema": "com.shop.Order", "to": []}])).settings
+    assert checks.unprobed(settings) == ["jg"]
+    print_unprobed(settings)
+    assert "credentials of jg" in capsys.readouterr().out
 
 
 def test_the_command_asks_for_no_topic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

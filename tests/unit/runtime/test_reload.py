@@ -82,6 +82,7 @@ def test_a_fault_is_in_the_result_the_metrics_and_nowhere_else(tmp_path: Path) -
     clock = ManualClock()
     configuration = Configuration(loaded, metrics, None, lambda token, _hosts: used.append(token), clock)
     assert "does not consume yet" in str(asyncio.run(configuration.reload("port")).error)
+    assert configuration.fault is None, "the file may be right"
     configuration = Configuration(loaded, metrics, None, lambda token, _hosts: used.append(token), clock)
     configuration.running(object(), object())  # type: ignore[arg-type]  # neither is reached
     (tmp_path / "c.yaml").write_text("kafka: 1", encoding="utf-8")
@@ -93,7 +94,7 @@ def test_a_fault_is_in_the_result_the_metrics_and_nowhere_else(tmp_path: Path) -
     assert configuration.fault is not None
     assert ("kafka" in configuration.fault.message, configuration.fault.since) == (True, since)
     assert metrics.total(metrics.config_reload_failed) == 1
-    assert metrics.config_reloads.labels("failed")._value.get() == 3
+    assert metrics.config_reloads.labels("failed")._value.get() == 2
     with pytest.raises(ConfigurationError):
         loaded.read_again()
 

@@ -11,6 +11,7 @@ import pytest
 
 HEAD: Final = """
 import asyncio, os, signal, time
+from connector import signals
 from connector.runtime import app
 from connector.telemetry import logs
 from connector.config.loader import LogSettings
@@ -29,8 +30,8 @@ def hang_in_a_client():
     time.sleep(50)
 
 async def main():
-    stop = asyncio.Event()
-    app._stop_on_signals(stop, OVERDUE - app.STOP_MARGIN)
+    stop, reload = asyncio.Event(), asyncio.Event()
+    app._handle_signals(stop, reload, OVERDUE - app.STOP_MARGIN)
     logs.configure(LogSettings())
 """
 END: Final = "\nasyncio.run(main())\n"
@@ -46,7 +47,7 @@ NEVER_DRAINS: Final = """
 ENDS: Final = """
     for _ in range(20_000):
         logs._log.warning("log.level", text="x" * 300)
-    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGINT)
     await stop.wait()
 """
 FILLED: Final = "    fill_stderr()\n"
@@ -90,13 +91,18 @@ def test_a_stderr_that_no_one_reads_does_not_keep_the_process_alive(body: str, o
 
 @pytest.mark.timeout(60)
 def test_a_closed_terminal_stops_unless_nohup_ignores_it() -> None:
-    """SIGHUP drains as SIGTERM does; where it was ignored at the start it stays so."""
-    ignored = HEAD.replace("async def main", "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n\nasync def main")
+    """With a terminal SIGHUP drains as SIGTERM does; where it was ignored at the start it stays so.
+
+    Without one it stops nothing, and asks for a reload.
+    """
+    with_terminal = HEAD.replace("async def main", "signals._has_terminal = lambda: True\n\nasync def main")
+    ignored = with_terminal.replace("async def main", "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n\nasync def main")
     body = """
     os.kill(os.getpid(), signal.SIGHUP)
     await asyncio.sleep(0.2)
-    os._exit(3 if stop.is_set() else 4)
+    os._exit(stop.is_set() + 2 * reload.is_set())
 """
-    for head, code in ((HEAD, 3), (ignored, 4)):
-        done = subprocess.run([sys.executable, "-c", head + body + END], check=False, timeout=40)
+    for head, code in ((with_terminal, 1), (ignored, 0), (HEAD, 2)):
+        program = [sys.executable, "-c", head + body + END]
+        done = subprocess.run(program, check=False, timeout=40, start_new_session=True)
         assert done.returncode == code

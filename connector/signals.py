@@ -1,0 +1,24 @@
+"""Which signals stop a run.
+
+SIGHUP does only where there is a terminal that can be closed; elsewhere it reads the configuration again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that stop this process."""
+    stops = (signal.SIGTERM, signal.SIGINT)
+    return (*stops, signal.SIGHUP) if _has_terminal() else stops
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a terminal, whose end the kernel reports by SIGHUP."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
