@@ -7,6 +7,7 @@ commit is judged at the moment at which it is stored, every acceptance at the mo
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,8 +76,10 @@ class Oracle:
     """What an operator asked to be skipped."""
     replays: Replays = field(default_factory=Replays)
     """The dead letters that are stored, and those that came again."""
-    given_up: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By member and destination: records given up for an unknown outcome since the vendor last judged anything."""
+    judged: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """By member and destination: when the vendor judged a request."""
+    given_up: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    """By member, destination and how often the vendor had judged by then: records whose outcome stayed unknown."""
     refusals: Counter[tuple[int, int, str, bool]] = field(default_factory=Counter)
     """By epoch, record and destination: requests refused for its sake, in which it was alone or not."""
     repeats: int = 0
@@ -361,7 +364,7 @@ class Oracle:
             if parsed.cause in self.scenario.waivers(parsed.destination):
                 self._judge_waiver(planned.serial, parsed.destination, parsed.cause, source.name, what, now)
                 if parsed.cause == "unknown_outcome":
-                    self._judge_drain(source.name, parsed.destination)
+                    self._judge_drain(source, parsed.destination, parsed.failed_at)
                 innocent = False
             elif parsed.cause == "refused" and (planned.serial, parsed.destination) in self.blamed:
                 innocent = False
@@ -403,16 +406,19 @@ class Oracle:
         if cause == "gave_up" and now - self.sent[member, serial, destination][0][0] < (patience or 0.0) - INSTANT:
             self.fail(f"{what}: before {patience} s were over")
 
-    def _judge_drain(self, member: str, destination: str) -> None:
+    def _judge_drain(self, source: Epochs, destination: str, failed_at: int) -> None:
         """Raise where more is given up in a row than the batches that it takes to see an outage.
 
-        Twice as many, because dead letters are written while others are judged.
+        Twice as many, because some fail while others are judged. A dead letter counts when its record failed, however
+        late it was written.
         """
-        self.given_up[member, destination] += 1
+        of = source.name, destination
+        row = *of, bisect(self.judged[of], source.clock.moment(failed_at / 1000))
+        self.given_up[row] += 1
         settings = self.scenario.destinations[destination]
         most = 2 * (OUTAGE_AFTER - 1) * (settings.batch.records or settings.documented.records)
-        if self.given_up[member, destination] > most:
-            self.fail(f"{member} gives up more than {most} records of {destination} although it accepts nothing")
+        if self.given_up[row] > most:
+            self.fail(f"{source.name} gives up more than {most} records of {destination} although it accepts nothing")
 
     def judge_waiting(self, written_before: float) -> None:
         """Raise where a good record waits for a bad one that always fails, but for a record of its own key."""
@@ -437,17 +443,21 @@ class Oracle:
             storm = self.scenario.destinations[destination].storm
             if isinstance(storm, str):
                 continue
-            row: deque[str] = deque(maxlen=storm.records)
             over = [at for at, reason in outcomes if reason == OVER]
             end = self.released.get((member, destination), float("inf")) - 2
-            for at, reason in sorted((at, reason or "") for at, reason in outcomes if at < end):
-                if any(abs(at - other) < 2 for other in over):
-                    # Within a millisecond no one knows what came first.
-                    row.clear()
-                    continue
-                row.append(reason)
-                if reason and row.count(reason) > storm.share * storm.records:
-                    self.fail(f"{member} dead-letters {row.count(reason)} of {destination}'s last records: {reason}")
+            counted = [(at, reason or "") for at, reason in outcomes if at < end]
+            for refused in {reason for _, reason in counted if reason not in ("", OVER)}:
+                row: deque[str] = deque(maxlen=storm.records)
+                # Within a millisecond no one knows what came first: others, as far as this reason is concerned.
+                for at, reason in sorted(counted, key=lambda each: (each[0], each[1] == refused)):
+                    if any(abs(at - other) < 2 for other in over):
+                        row.clear()
+                        continue
+                    row.append(reason)
+                    if row.count(refused) > storm.share * storm.records:
+                        self.fail(
+                            f"{member} dead-letters {row.count(refused)} of {destination}'s last records: {refused}"
+                        )
 
     def storm_is_over(self, member: str, destination: str | None, *, released: bool = False) -> None:
         """Take note that a storm of a member's destination ended now; one that is `released` may drain from now on."""

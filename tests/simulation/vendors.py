@@ -322,8 +322,7 @@ class ModelTransport:
                     vendor.oracle.settled[self._source.name, vendor.name].append((at, None))
         self._judge_throttle(response)
         if fault in (None, "blaming", "baffling"):
-            oracle = vendor.oracle
-            oracle.given_up.pop((self._source.name, vendor.name), None)
+            vendor.oracle.judged[self._source.name, vendor.name].append(vendor.now())
         return response
 
     def _judge_throttle(self, response: Response) -> None:
