@@ -202,7 +202,7 @@ def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, by
 
 
 def rest_hash(key: bytes | None, headers: Headers) -> str:
-    """Return the SHA-256 of a record's key and headers: of each part 8 bytes of its length, then itself; of a null, -1."""
+    """Return the SHA-256 of a record's key and headers: of each part 8 bytes of its length (null: -1), then itself."""
     found = sha256()
     for part in (key, *(part for name, value in headers for part in (name.encode(errors="replace"), value))):
         found.update((-1 if part is None else len(part)).to_bytes(8, "big", signed=True) + (part or b""))
