@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import HttpVersion11, web
+from multidict import MultiDict
 
 from connector.clock import Clock
 from connector.errors import StartupError
@@ -161,6 +162,15 @@ def _is_direct(request: web.Request) -> bool:
     added = any(name in request.headers for name in _FORWARDED)
     host = urlsplit(f"//{request.host}").hostname or ""
     return not added and request.version >= HttpVersion11 and is_loopback(host)
+
+
+async def read_form(request: web.Request) -> MultiDict[str]:
+    """Return the texts of a form, without its files. Raises an HTTP answer for a body that is no form."""
+    try:
+        form = await request.post()
+    except (ValueError, LookupError):
+        raise web.HTTPBadRequest(text="the body is not a form\n") from None
+    return MultiDict((name, value) for name, value in form.items() if isinstance(value, str))
 
 
 class Caller(NamedTuple):

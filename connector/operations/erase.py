@@ -30,8 +30,8 @@ from connector.records import Record
 class PartitionErasure(NamedTuple):
     """What goes from one partition: everything in front of offset `before`.
 
-    `selected` records are wanted, copies and resolved dead letters included. Their resolutions go too, which have the same
-    key. `others` unresolved dead letters are not wanted, and would be lost.
+    `selected` records are wanted, copies and resolved dead letters included. Their resolutions go too: they have the
+    same key. `others` unresolved dead letters are not wanted, and would be lost.
     """
 
     partition: int

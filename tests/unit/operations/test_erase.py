@@ -11,7 +11,7 @@ from tests.unit.dead_letters.test_dead_letter_reader import dead
 
 
 def test_resolutions_go_with_their_dead_letters() -> None:
-    """A resolution has the key of its dead letter, so what is in front of it goes too, and what would be lost is counted.
+    """A resolution has the key of its dead letter: what is in front of it goes too, and what would be lost is counted.
 
     Kills: a person's key that stays in the topic, behind the last of the person's dead letters.
     """
