@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 log = structlog.get_logger()
 
@@ -132,10 +132,12 @@ class Listener:
     def opened(self, connection: _Connection) -> bool:
         """Count a connection; whether it may stay. In place of a new one, the oldest that has no request is closed.
 
-        A client that opens many and sends nothing so loses its own, and a probe of the platform still gets through.
+        If all have one, the oldest whose body is not there yet. So a client that opens many and does not send what it
+        should loses its own, and a probe of the platform still gets through.
         """
         if len(self._open) >= self._most:
             idle = next((each for each in self._open if not each.in_request), None)
+            idle = idle or next((each for each in self._open if each.waits_for_body), None)
             if idle is None:
                 return False
             self.closed(idle)
@@ -164,7 +166,7 @@ def _port_of(server: asyncio.Server) -> int:
 class _Connection(web.RequestHandler):
     """One connection of a client: closed if a request's header or body does not come in time."""
 
-    __slots__ = ("_body_seconds", "_deadline", "_header_seconds", "_headers", "_listener", "in_request")
+    __slots__ = ("_body", "_body_seconds", "_deadline", "_header_seconds", "_headers", "_listener", "in_request")
 
     def __init__(
         self,
@@ -181,7 +183,13 @@ class _Connection(web.RequestHandler):
         self._header_seconds = header_seconds
         self._body_seconds = body_seconds
         self._deadline: asyncio.TimerHandle | None = None
+        self._body: StreamReader | None = None
         self.in_request = False
+
+    @property
+    def waits_for_body(self) -> bool:
+        """Whether the body of the present request is not complete."""
+        return self._body is not None and not self._body.is_eof()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the time for the first header, or close what is too much."""
@@ -211,6 +219,7 @@ class _Connection(web.RequestHandler):
     def begin(self, request: web.Request) -> None:
         """Note that a request's header is complete, and start the time for its body."""
         self.in_request = True
+        self._body = request.content
         self._stop_waiting()
         if not request.content.is_eof():
             self._deadline = asyncio.get_running_loop().call_later(self._body_seconds, self._end_late, request)
@@ -218,6 +227,7 @@ class _Connection(web.RequestHandler):
     def end(self) -> None:
         """Note that the response is ready."""
         self.in_request = False
+        self._body = None
         self._stop_waiting()
 
     def handle_error(

@@ -63,3 +63,27 @@ async def test_since_when_a_member_does_not_answer_is_kept() -> None:
         clock.advance(60)
         await sampler.sample(session)
     assert [each.ill_since for each in sampler.responses] == [began]
+
+
+async def test_half_a_character_of_a_member_breaks_no_page() -> None:
+    """A name with half of a surrogate pair, which JSON can hold, is shown with a question mark.
+
+    Kills: a link of a page that cannot be written.
+    """
+    application = web.Application()
+
+    async def status(_request: web.Request) -> web.Response:
+        text = r'{"destinations": {"j\uD800g": {"state": "flowing"}}, "partitions": [{"topic": "\ud83d\ude00\udfff"}]}'
+        return web.Response(text=text, content_type="application/json")
+
+    application.router.add_get("/status", status)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    (port,) = free_ports(1)
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    sampler = Sampler([f"http://127.0.0.1:{port}"], [], no_backlog, interval=5.0, clock=ManualClock())
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
+        await sampler.sample(session)
+    await runner.cleanup()
+    (response,) = sampler.responses
+    assert list(response.destinations) == ["j?g"]
