@@ -5,8 +5,9 @@ WORKERS ?= 2
 SEEDS ?= 20000
 FUZZ_SECONDS ?= 60
 FUZZ_EXAMPLES ?= 5000
+FUZZED := $(wildcard tests/unit/*/test_fuzz*.py)
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test soak mutants faults fuzz newest check format tools bench docs screenshots site wheel lock audit sbom clean
+.PHONY: help setup demo fast test soak mutants faults fuzz newest cluster coverage check format tools bench docs screenshots site wheel lock audit sbom clean
 .SILENT:
 
 help:  ## Show this list
@@ -32,12 +33,21 @@ mutants: .venv/.compiled  ## Break the core on purpose, in copies; the simulatio
 faults: tools  ## Kill members and brokers, break connections, change topics under load (minutes); print figures
 	FAULTS=long $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP $(ARGS) tests/integration/test_faults_*.py
 
-fuzz: .venv/.compiled  ## Feed the Avro reader broken payloads for FUZZ_SECONDS=60, twice: as it is, and built with sanitizers
-	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 0 -q -rP $(ARGS) tests/unit/codec/test_fuzz.py
-	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m tools.sanitized -rP $(ARGS) tests/unit/codec/test_fuzz.py
+fuzz: .venv/.compiled  ## Feed the compiled modules broken data for FUZZ_SECONDS=60, twice: as they are, and built with sanitizers
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 0 -q -rP $(ARGS) $(FUZZED)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m tools.sanitized -rP $(ARGS) $(FUZZED)
 
 newest: .venv/.compiled  ## Run the unit tests on the newest Python of this machine (3 to 5 minutes)
 	WORKERS=$(WORKERS) tools/newest.sh $(ARGS)
+
+cluster: .venv/.compiled  ## Run the chart on a real Kubernetes API server and Kafka (4 minutes, and once half an hour to build it)
+	tools/install.sh
+	tools/install_chart.sh
+	tools/kubernetes/install.sh
+	$(BIN)/python -m pytest -n 0 -rP $(ARGS) tests/integration/test_chart_cluster.py
+
+coverage: .venv/.compiled  ## Show which lines and branches no test without a server reaches (5 minutes)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --cov --cov-report=term --cov-report=html:build/coverage $(ARGS) tests/unit tests/contract tests/project
 
 check: .venv/.compiled  ## Run linter, formatter and type checker (under a minute)
 	$(BIN)/ruff check --quiet .

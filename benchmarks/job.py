@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
@@ -16,11 +15,12 @@ from typing import Any, Final
 from fastavro import parse_schema, schemaless_writer
 
 from benchmarks.sink import ANSWERS, FIGURES
-from benchmarks.workloads import WORKLOADS, event
+from benchmarks.workloads import EVERY, MAPPED, WORKLOADS
 from connector import vendors
 from connector.clock import Clock
-from connector.codec.decoder import SINGLE_OBJECT, Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder
+from connector.codec.frames import SINGLE_OBJECT
 from connector.codec.schemas import Contracts, Schema, read_schema, without_logical_types
 from connector.config.models import KafkaSettings, Settings
 from connector.pipeline.runner import AssignmentListener
@@ -30,21 +30,16 @@ from connector.runtime.pipeline import Edges, build
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import Request, Response, Vendor
 
-MAPPED: Final = "mapped"
-"""The job whose records have a schema of their own, which a route maps to Jiguang's fields."""
-JOBS: Final = (*WORKLOADS, MAPPED)
+JOBS: Final = tuple(EVERY)
 TOPIC: Final = "events"
 NAME: Final = "sink"
 CHUNK: Final = 500
 SCHEMA: Final = "connector.events.JiguangUserEvent"
-_FIELDS: Final = {"cuid": "user", "eventName": "name", "itime": "at", "randomId": "request", "properties": "attributes"}
 
 
-def foreign(contracts: Contracts) -> Schema:
-    """Return a schema like Jiguang's, with other names: that of the mapped job."""
-    contract = contracts.schemas[SCHEMA].tree
-    fields = [{**field, "name": _FIELDS[field["name"]]} for field in contract["fields"]]
-    return read_schema(json.dumps({"type": "record", "name": "com.example.AppEvent", "fields": fields}))
+def foreign() -> Schema:
+    """Return the schema of the mapped job."""
+    return read_schema(EVERY[MAPPED].text)
 
 
 def _values(name: str, clock: Clock, contracts: Contracts) -> Callable[[int], bytes]:
@@ -53,13 +48,12 @@ def _values(name: str, clock: Clock, contracts: Contracts) -> Callable[[int], by
     if name != MAPPED:
         encoder, schema = Encoder(contracts, clock=clock), vendors.kinds()[name].schema
         return lambda number: encoder.single_object(schema, WORKLOADS[name].event(number, now))
-    mapped = foreign(contracts)
+    mapped = foreign()
     tree, head = parse_schema(without_logical_types(mapped.tree)), SINGLE_OBJECT + mapped.fingerprint
 
     def value(number: int) -> bytes:
         out = BytesIO()
-        datum = {_FIELDS[field]: content for field, content in event(number, now).items()}
-        schemaless_writer(out, tree, datum)
+        schemaless_writer(out, tree, EVERY[MAPPED].event(number, now))
         return head + out.getvalue()
 
     return value
@@ -169,16 +163,15 @@ class _Results:
 
 
 def _settings(name: str) -> Settings:
-    vendor = "jiguang" if name == MAPPED else name
-    account: Mapping[str, Any] = {"vendor": vendor, "base_url": "http://sink", **WORKLOADS[vendor].account}
+    workload = EVERY[name]
+    vendor = workload.vendor
+    account: Mapping[str, Any] = {"vendor": vendor, "base_url": "http://sink", **workload.account}
     lifted = {"agreed_limits": True, "requests_per_second": 1_000_000, "max_in_flight": 64}
-    mapping = {field: source for field, source in _FIELDS.items() if name == MAPPED}
-    routes = [{"schema": "com.example.AppEvent", "to": [NAME], "fields": {vendor: mapping}}] if mapping else []
     return Settings.model_validate(
         {
             "kafka": KafkaSettings(topics=(TOPIC,), group_id="job", client={"bootstrap.servers": "none"}),
             "destinations": {NAME: vendors.kinds()[vendor].settings(**account, **lifted)},
-            "routes": routes,
+            "routes": workload.routes(NAME),
         }
     )
 
@@ -195,7 +188,7 @@ async def play(
 
     edges = Edges(
         source=source,
-        decoder=Decoder(contracts, clock=clock, schemas=[foreign(contracts)], as_json=passed_on(settings, kinds)),
+        decoder=Decoder(contracts, clock=clock, schemas=[foreign()], as_json=passed_on(settings, kinds)),
         dead_letters=NoDeadLetters(),
         answers={NAME: _Results()},
         transport=lambda _name, _settings: AcceptingTransport(vendor),

@@ -32,13 +32,14 @@ from benchmarks.report import keep, table
 from benchmarks.workloads import WORKLOADS
 from connector import vendors
 from connector.clock import SystemClock
-from connector.codec.decoder import SINGLE_LENGTH, Decoder
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder
+from connector.codec.frames import SINGLE_LENGTH
 from connector.codec.reader import reader_of
 from connector.codec.schemas import Contracts, load_contracts, without_logical_types
 from connector.config.models import KafkaSettings, Settings
 from connector.config.routes import RouteSettings
-from connector.pipeline.batching import FIXED_CHARGE, Delivery, OpenBatch
+from connector.pipeline.batching import FIXED_CHARGE, Delivery, Offer, OpenBatch
 from connector.pipeline.offset_map import FinishedMap, Runs, decode, encode
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.records import Event, Item, Record, uuid5_text
@@ -202,8 +203,8 @@ def at_once(contracts: Contracts) -> list[Step]:
         assert maker is not None
         tracker, now = PartitionTracker(job.TOPIC, 0, 0, [job.NAME]), int(clock.wall() * 1000)
         fixed = (found[0], b"cluster/events/0/", now, 0, vendor.limits(None).bytes, FIXED_CHARGE)
-        work = partial(maker, made, *fixed, Item, Delivery, tracker, BIT)
-        assert len(work()) == RECORDS
+        work = partial(maker, made, *fixed, Item, Delivery, Offer, tracker, BIT)
+        assert sum(len(offer.deliveries) for offer in work()) == RECORDS
         steps.append((f"value to delivery, at once: {name}", RECORDS, work))
     return steps
 

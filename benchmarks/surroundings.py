@@ -21,11 +21,11 @@ from typing import Any, Final, Self
 import psutil
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from benchmarks.workloads import RESULT_ID, ROOT, WORKLOADS, Workload
+from benchmarks.workloads import EVERY, RESULT_ID, ROOT, Workload
 from tools.servers import Kafka
 
 POLL_SECONDS: Final = 0.02
-_SCHEMAS: Final = {one.schema_id: one.text for one in WORKLOADS.values()}
+_SCHEMAS: Final = {one.schema_id: one.text for one in EVERY.values()}
 
 
 class _Answer(http.server.BaseHTTPRequestHandler):
@@ -121,6 +121,7 @@ def configuration(
             "destinations": {
                 "sink": {"vendor": workload.vendor, "base_url": url, **workload.account, **lifted, **settings}
             },
+            "routes": workload.routes("sink"),
             "server": {"port": 0},
             "log": {"level": "warning", "format": "json"},
         },

@@ -7,8 +7,9 @@ million records and peak memory of each, and their ratios. Only ratios are meani
     python -m benchmarks.throughput --records 300000 --partitions 4 --in-flight 64 --sink-delay 0 --order none
 
 Several values of --vendor, --sink-delay, --order and --processes are combined; `--all` combines all values. The script
-supports Jiguang only. JPush's records are queries of about 40 bytes, and the run includes writing the answers to the
-results topic. `--growth 10000 10000000` compares the cost per record in a small and in a large run.
+supports Jiguang only. `mapped` is Jiguang's events in another schema, which a route maps. JPush's records are queries
+of about 40 bytes, and the run includes writing the answers to the results topic.
+`--growth 10000 10000000` compares the cost per record in a small and in a large run.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from benchmarks import surroundings
 from benchmarks.growth import grow
 from benchmarks.report import keep, table
 from benchmarks.surroundings import Result
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import EVERY
 
 SYSTEMS: Final = ("script", "connector")
 DELAYS: Final = (0.0, 0.05)
@@ -54,15 +55,15 @@ class Surroundings:
     folder: Path
 
 
-def topic_of(workload: Workload) -> str:
-    """Return the topic of a vendor's events."""
-    return f"events-{workload.vendor}"
+def topic_of(name: str) -> str:
+    """Return the topic of a workload's events."""
+    return f"events-{name}"
 
 
 def command(system: str, cell: Cell, group: str, url: str, to: Surroundings, in_flight: int) -> list[str]:
     """Return the command that starts a system."""
-    workload = WORKLOADS[cell.vendor]
-    topic = topic_of(workload)
+    workload = EVERY[cell.vendor]
+    topic = topic_of(cell.vendor)
     if system == "script":
         where = [to.bootstrap, topic, to.schemas, url + SCRIPT_PATH]
         return [sys.executable, "-m", "benchmarks.plain_script", *where, str(in_flight), group]
@@ -76,14 +77,14 @@ def command(system: str, cell: Cell, group: str, url: str, to: Surroundings, in_
 def compare(cell: Cell, number: int, to: Surroundings, arguments: argparse.Namespace) -> list[Result]:
     """Measure each system under the same conditions, and store the results."""
     results = []
-    with surroundings.sink(cell.vendor, cell.sink_delay) as url:
+    with surroundings.sink(EVERY[cell.vendor].vendor, cell.sink_delay) as url:
         for system in arguments.systems:
             if system == "script" and cell.vendor != "jiguang":
                 continue
             group = f"{system}-{number}"
             started = [command(system, cell, group, url, to, arguments.in_flight)] * cell.processes
             result = surroundings.measure(system, started, url, arguments.records, arguments.seconds)
-            left = surroundings.lag(to.bootstrap, group, topic_of(WORKLOADS[cell.vendor]), arguments.partitions)
+            left = surroundings.lag(to.bootstrap, group, topic_of(cell.vendor), arguments.partitions)
             results.append(replace(result, lag=left))
     conditions = {**vars(arguments), **cell._asdict()}
     keep("throughput", conditions, [asdict(result) for result in results])
@@ -120,7 +121,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--records", type=int, default=300_000)
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--in-flight", type=int, default=64, help="requests in flight per process")
-    parser.add_argument("--vendor", nargs="+", choices=WORKLOADS, default=["jiguang"])
+    parser.add_argument("--vendor", nargs="+", choices=EVERY, default=["jiguang"])
     parser.add_argument("--sink-delay", nargs="+", type=float, default=[0.0], help="seconds until the sink answers")
     parser.add_argument("--order", nargs="+", choices=ORDERS, default=["none"], help="the connector's order")
     parser.add_argument("--processes", nargs="+", type=int, default=[1], help="processes in one group")
@@ -130,7 +131,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=300.0, help="time limit per system")
     arguments = parser.parse_args()
     if arguments.all:
-        arguments.vendor, arguments.sink_delay = list(WORKLOADS), list(DELAYS)
+        arguments.vendor, arguments.sink_delay = list(EVERY), list(DELAYS)
         arguments.order, arguments.processes = list(ORDERS), list(PROCESSES)
     return arguments
 
@@ -149,10 +150,10 @@ def main() -> None:
             return
         kafka.create_topic("results", arguments.partitions)
         for vendor in arguments.vendor:
-            workload = WORKLOADS[vendor]
-            kafka.create_topic(topic_of(workload), arguments.partitions)
+            workload = EVERY[vendor]
+            kafka.create_topic(topic_of(vendor), arguments.partitions)
             values = workload.values(arguments.records, int(time.time() * 1000))
-            size = surroundings.produce(kafka.bootstrap, topic_of(workload), values)
+            size = surroundings.produce(kafka.bootstrap, topic_of(vendor), values)
             print(
                 f"{vendor}: {arguments.records:,} records of {size:.0f} bytes in {arguments.partitions} partitions",
                 flush=True,

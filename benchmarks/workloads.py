@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +25,9 @@ DISTINCT: Final = 1_000_000
 class Workload:
     """One vendor's part in the benchmarks.
 
-    `schema` is the contract's file, `schema_id` its id in the registry. `event` makes a value from a number and epoch
-    milliseconds. `account` has the destination's settings except its address.
+    `schema` is the contract's file, or the text of a schema that `route` maps; `schema_id` is its id in the registry.
+    `event` makes a value from a number and epoch milliseconds. `account` has the destination's settings except its
+    address.
     """
 
     vendor: str
@@ -34,11 +35,17 @@ class Workload:
     schema: str
     event: Callable[[int, int], dict[str, Any]]
     account: Mapping[str, Any]
+    route: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         """The schema as the registry returns it."""
-        return (ROOT / "avro" / f"{self.schema}.avsc").read_text(encoding="utf-8")
+        return self.schema if self.route else (ROOT / "avro" / f"{self.schema}.avsc").read_text(encoding="utf-8")
+
+    def routes(self, destination: str) -> list[dict[str, Any]]:
+        """Return the configuration's routes, none for the contract's schema."""
+        name = json.loads(self.text)["name"]
+        return [{**self.route, "schema": name, "to": [destination]}] if self.route else []
 
     def values(self, records: int, now: int) -> Iterator[bytes]:
         """Yield the records' values in Confluent's wire format."""
@@ -135,5 +142,57 @@ WORKLOADS: Final[Mapping[str, Workload]] = {
         ),
     )
 }
+MAPPED: Final = "mapped"
+
+
+def _foreign() -> str:
+    """Return a schema with the content of Jiguang's events in a form of its own."""
+    contract = json.loads((ROOT / "avro" / "JiguangUserEvent.avsc").read_text(encoding="utf-8"))
+    types = {each["name"]: each["type"] for each in contract["fields"]}
+    user = {"type": "record", "name": "User", "fields": [{"name": "id", "type": "long"}]}
+    fields = {
+        "event_id": "string",
+        "user": ["null", user],
+        "name": "string",
+        "at": types["itime"],
+        "request": types["randomId"],
+        "attributes": types["properties"],
+    }
+    named = [{"name": name, "type": kind} for name, kind in fields.items()]
+    return json.dumps({"type": "record", "name": "com.example.AppEvent", "fields": named})
+
+
+def _foreign_event(number: int, now: int) -> dict[str, Any]:
+    contract = event(number, now)
+    return {
+        "event_id": f"{number:012d}",
+        "user": {"id": contract["cuid"]},
+        "name": contract["eventName"],
+        "at": contract["itime"],
+        "request": None,
+        "attributes": contract["properties"],
+    }
+
+
+_PATHS: Final = {
+    "cuid": "user.id",
+    "eventName": "name",
+    "itime": "at",
+    "randomId": "request",
+    "properties": "attributes",
+}
+EVERY: Final[Mapping[str, Workload]] = {
+    **WORKLOADS,
+    MAPPED: Workload(
+        "jiguang",
+        6,
+        _foreign(),
+        _foreign_event,
+        WORKLOADS["jiguang"].account,
+        {"id": "event_id", "fields": {"jiguang": _PATHS}},
+    ),
+}
+"""The workloads of the contract's schemas, and one of another schema that a route maps by six plain paths."""
+
 RESULT_ID: Final = 5
 """The registry's id of the schema of JPush's results."""

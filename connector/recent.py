@@ -39,6 +39,11 @@ class Recent(Generic[K, V]):
             self._on_turn()
         self._young[key] = value
 
+    def change(self, change: Callable[[V], V]) -> None:
+        """Replace every value by what `change` makes of it."""
+        self._young = {key: change(value) for key, value in self._young.items()}
+        self._old = {key: change(value) for key, value in self._old.items()}
+
     def pop(self, key: K) -> None:
         """Forget a key, if it is there."""
         self._young.pop(key, None)

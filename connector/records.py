@@ -1,4 +1,4 @@
-"""The values that flow through the rooms, from a Kafka message to its outcome.
+"""The values that all packages pass on, from a Kafka message to its outcome.
 
 All are immutable. What exists once for each record or delivery is a `msgspec.Struct`: C code builds it, its fields are
 read at the least cost that Python has, and the garbage collector, which would find no cycle in it, leaves it out.
@@ -16,6 +16,9 @@ from msgspec import Struct
 NO_TIMESTAMP: Final = -1
 
 Headers = Sequence[tuple[str, bytes | None]]
+
+HEADER_CHARGE: Final = 160
+"""Bytes that a header takes in addition to its name and value: the pair, the objects."""
 
 UNREADABLE_HEADERS: Final[Headers] = (("connector-unreadable-headers", None),)
 """In place of headers that the client library cannot read, because a name is not UTF-8; known by its identity."""

@@ -1,4 +1,4 @@
-"""Background tasks, none of which dies unseen.
+"""Background tasks whose failures are never silent.
 
 asyncio keeps the exception of a task for the code that awaits it. If a task is only started, no code sees it: its
 work stops and nothing shows why. So a task that is not awaited at once has a `Supervisor`, which ends the run, or is
@@ -29,7 +29,7 @@ class Supervisor(Generic[T]):
     """The background tasks of one owner, each with what it is `about`.
 
     A task that raises is logged, and `on_failure` is called, which wakes the owner. The owner calls `check` in its own
-    loop: that raises the first of these exceptions there, and so ends the run. Cancelled tasks are no failures.
+    loop: that raises the first of these exceptions there, and so ends the run. A cancelled task is not a failure.
     """
 
     def __init__(self, on_failure: Callable[[], None] = lambda: None) -> None:

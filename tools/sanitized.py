@@ -1,9 +1,9 @@
-"""Runs pytest with the Avro reader built with gcc's sanitizers for addresses and undefined behaviour.
+"""Runs pytest with the compiled modules built with gcc's sanitizers for addresses and undefined behaviour.
 
     python -m tools.sanitized tests/unit/codec/test_fuzz.py
 
-The checkout is copied, because the sanitized library must not replace the right one. Ends with pytest's exit code, or
-with 0 and one line where gcc or its sanitizers are not installed.
+The checkout is copied, because the sanitized libraries must not replace the right ones. Ends with pytest's exit code,
+or with 0 and one line where gcc or its sanitizers are not installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-SOURCE: Final = Path("connector/codec/reader.pyx")
+SOURCES: Final = sorted(path.relative_to(ROOT) for path in ROOT.glob("connector/*/*.pyx"))
 _COPIED: Final = ("connector", "tests", "tools", "avro", "pyproject.toml")
 _FLAGS: Final = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"
 
@@ -32,25 +32,28 @@ def sanitizer() -> str | None:
 
 
 def build(folder: Path) -> None:
-    """Copy the checkout into a folder and build its reader with sanitizers."""
+    """Copy the checkout into a folder and build its compiled modules with sanitizers."""
     for name in _COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "reader.*.so"))
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         else:
             shutil.copy(source, folder / name)
     # Cython would take the package's name from its folder; setuptools would read pyproject.toml.
     build_folder = folder / "build"
-    (build_folder / SOURCE.parent).mkdir(parents=True)
-    for package in (SOURCE.parent, SOURCE.parent.parent):
-        (build_folder / package / "__init__.py").touch()
-    for source in (ROOT / SOURCE.parent).glob("*.p*x*"):  # the reader and what it includes
-        shutil.copy(source, build_folder / SOURCE.parent)
-    command = [sys.executable, "-m", "Cython.Build.Cythonize", "--inplace", "-3", str(SOURCE)]
+    for module in SOURCES:
+        package = build_folder / module.parent
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        for source in (ROOT / module.parent).glob("*.p*x*"):  # the module and what it includes
+            shutil.copy(source, package)
+    (build_folder / "connector" / "__init__.py").touch()
+    command = [sys.executable, "-m", "Cython.Build.Cythonize", "--inplace", "-3", *map(str, SOURCES)]
     flags = {"CFLAGS": _FLAGS, "LDFLAGS": _FLAGS}
     subprocess.run(command, cwd=build_folder, env={**os.environ, **flags}, check=True, stdout=subprocess.DEVNULL)
-    (library,) = (build_folder / SOURCE.parent).glob("*.so")
-    shutil.copy(library, folder / SOURCE.parent)
+    for module in SOURCES:
+        (library,) = (build_folder / module.parent).glob("*.so")
+        shutil.copy(library, folder / module.parent)
 
 
 def main(arguments: list[str]) -> int:

@@ -45,11 +45,13 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Validate the configuration and print it, with defaults filled in and secrets masked."""
+    from connector.operations.trial import refused_types
     from connector.runtime.checks import route_faults, schema_warnings
 
     try:
         loaded = read_config(config, route_faults)
-        _warn(loaded.warnings if online else [*loaded.warnings, *schema_warnings(loaded)], strict=strict)
+        unknown = () if online else schema_warnings(loaded)
+        _warn([*loaded.warnings, *unknown, *refused_types(loaded)], strict=strict)
         faults = _online_faults(loaded) if online else []
     except ConfigurationError as error:
         if as_json:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, File, begin, fail, in_loop, say
-from connector.cli.member import server_url
+from connector.cli.member import command_options, server_url
 from connector.config.loader import Loaded
+
+if TYPE_CHECKING:
+    from connector.console.advice import CommandOptions
 
 
 def console(
@@ -37,15 +40,15 @@ def console(
     wrong = [member for member in members if not member.startswith(("http://", "https://"))]
     if wrong:
         fail(f"--url must be http://host:port, not {wrong[0]}", BAD_CONFIGURATION)
-    in_loop(_serve(loaded, members, sparse=sparse and len(members) > 1))
+    in_loop(_serve(loaded, members, command_options(config, url), sparse=sparse and len(members) > 1))
 
 
-async def _serve(loaded: Loaded, members: list[str], *, sparse: bool) -> None:
+async def _serve(loaded: Loaded, members: list[str], options: CommandOptions, *, sparse: bool) -> None:
     from connector.operations.console import serving
 
     stop = asyncio.Event()
     for stop_signal in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(stop_signal, stop.set)
-    async with serving(loaded, members, sparse=sparse) as page:
+    async with serving(loaded, members, sparse=sparse, options=options) as page:
         say(f"The console is at {server_url(loaded.settings.console.host, page.port)}/")
         await stop.wait()

@@ -41,14 +41,14 @@ def erase(  # noqa: PLR0913 -- each option is one of the command line
         bool, typer.Option("--all", help="All dead letters. Needed without ids and filters.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Erase although unresolved dead letters that do not match go too.")
+        bool, typer.Option("--force", help="Erase even if unresolved dead letters that do not match are erased too.")
     ] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
     """Delete dead letters from Kafka for good, such as a person's data; resolved ones and copies too.
 
-    Kafka deletes everything in front of an offset of a partition, so whatever is older in the same partition goes too.
+    Kafka deletes everything in front of an offset of a partition, so older ones in the same partition are deleted too.
     """
     from connector.operations.erase import Eraser
 

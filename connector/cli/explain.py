@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -241,12 +240,13 @@ def _groups_of(explanation: Explanation, destination: str) -> list[Finished]:
 
 def _record_json(record: Record) -> dict[str, Any]:
     from connector.dead_letters.block import time_text as moment
+    from connector.dead_letters.export import base64_text
 
     return {
         "timestamp": None if record.timestamp == NO_TIMESTAMP else moment(record.timestamp),
-        "key": _base64(record.key),
-        "value": _base64(record.value),
-        "headers": [{"name": name, "value": _base64(value)} for name, value in record.headers],
+        "key": base64_text(record.key),
+        "value": base64_text(record.value),
+        "headers": [{"name": name, "value": base64_text(value)} for name, value in record.headers],
     }
 
 
@@ -257,7 +257,3 @@ def _receipt_json(receipt: FoundReceipt) -> dict[str, Any]:
     times = {name: receipt.datum[name] for name in ("delivered_at", "first_attempt")}
     shown = {name: None if time is None else moment(time) for name, time in times.items()}
     return {**receipt.datum, **shown, "names": receipt.position._asdict()}
-
-
-def _base64(data: bytes | None) -> str | None:
-    return None if data is None else base64.b64encode(data).decode()

@@ -76,7 +76,7 @@ def list_vendors(*, as_json: Json = False) -> None:
 @listing.command("fields")
 def list_fields(vendor: VendorName, *, as_json: Json = False) -> None:
     """List the fields of a vendor that a route may map, with what each takes."""
-    from connector.operations.scaffold import field_meanings
+    from connector.operations.field_choices import field_meanings
 
     kind = _kind(vendor)
     meanings = field_meanings(kind)

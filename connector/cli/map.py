@@ -52,7 +52,9 @@ def map_event(  # noqa: PLR0913 -- each option is one of the command line
         str | None,
         typer.Option(metavar="NAME", help="Only this destination.", autocompletion=complete_destination),
     ] = None,
-    fail_on_refused: Annotated[bool, typer.Option("--fail-on-refused", help="Exit with 1 if it is refused.")] = False,
+    fail_on_refused: Annotated[
+        bool, typer.Option("--fail-on-refused", help="Exit with 1 if the event is refused.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what each destination would be sent for an event, and what would be refused.

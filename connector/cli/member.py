@@ -1,39 +1,61 @@
-"""The commands `connector hold`, `release` and `skip`: they act on one running member, over its port."""
+"""The commands `connector hold`, `release`, `probe` and `skip`: they act on running members, over their ports.
+
+A destination is held, released and probed in every member; a record is skipped in the member that owns its partition.
+"""
 
 from __future__ import annotations
 
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import typer
 from pydantic import SecretStr
 
-from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, File, fail, read_config, refuse_unknown, visible
+from connector.cli.common import (
+    BAD_CONFIGURATION,
+    DEFAULT_FILE,
+    FAILED,
+    File,
+    counted,
+    fail,
+    read_config,
+    refuse_unknown,
+    say,
+    visible,
+)
 from connector.cli.completion import complete_destination, complete_topic
-from connector.config.loader import Loaded
+from connector.config.loader import Loaded, ServerSettings
+
+if TYPE_CHECKING:
+    from connector.console.advice import CommandOptions
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination.", autocompletion=complete_destination)]
 Url = Annotated[
-    str | None, typer.Option(metavar="URL", help="The port of a running member. Default: the configured one.")
+    list[str] | None,
+    typer.Option(
+        metavar="URL",
+        help="A running member's port; repeatable. Default: console.members, else the configured ports that answer.",
+    ),
 ]
 Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="The record's topic.", autocompletion=complete_topic)]
 Partition = Annotated[int, typer.Argument(metavar="PARTITION", min=0, help="Its partition.")]
 Offset = Annotated[int, typer.Argument(metavar="OFFSET", min=0, help="Its offset.")]
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
 def hold(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
-    """Hold a destination in one running member until it is released. Its records stay uncommitted.
+    """Hold a destination in every running member until it is released. Its records stay uncommitted.
 
-    To hold it in every member, set destinations.NAME.hold: true in the configuration.
+    A member that starts later does not hold it: for that, set destinations.NAME.hold: true in the configuration.
     """
     _act("hold", name, config, url)
 
 
 def release(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
-    """Resume a held destination in one running member.
+    """Resume a held destination in every running member.
 
     Records that a storm has set aside are taken in again. Those that are refused again become dead letters.
     """
@@ -61,41 +83,63 @@ def skip(
     """Make one record a dead letter (cause: operator) instead of delivering it.
 
     Use it for a record that blocks others: one that fails again and again, that waits for a schema that will never be
-    registered, or that must not be sent. Ask the member that owns the record's partition. A record in a request is
+    registered, or that must not be sent. The member that owns the record's partition is asked. A record in a request is
     skipped only if the vendor's answer says that it was not accepted.
     """
     from connector.operations import member
     from connector.records import Position
 
-    address, token = _member(config, destination, url)
-    answer = member.skip(Position(topic, partition, offset), destination, address, token)
+    asked = _members(config, destination, url)
+    position = Position(topic, partition, offset)
+    owner = member.owner(position, asked.addresses, asked.token)
+    answer = member.skip(position, destination, owner, asked.token)
     sys.stdout.write(f"{visible(answer)}\n")
 
 
-def _act(action: str, name: str, config: Path, url: str | None) -> None:
-    """Ask a running member for an action, and print the state that follows."""
+def _act(action: str, name: str, config: Path, urls: list[str] | None) -> None:
+    """Ask running members for an action, and print the state that follows; exit with 1 if one of them refuses."""
     from connector.operations import member
 
-    address, token = _member(config, name, url)
-    state, released = member.act(action, name, address, token)
-    done = {"hold": "held", "release": "released", "probe": "probed"}[action]
-    now = "" if state is None or state == done else f"; its state is now {visible(state)}"
-    again = (
-        f"; {released} {'record' if released == 1 else 'records'} set aside by a storm will be tried again"
-        if released
-        else ""
-    )
-    sys.stdout.write(f"{name} is {done}{again}{now}\n")
+    asked = _members(config, name, urls)
+    done, refusals = 0, []
+    for address in asked.addresses:
+        where = f"{address}: " if len(asked.addresses) > 1 else ""
+        try:
+            state, released = member.act(action, name, address, asked.token)
+        except member.ActionRefused as refused:
+            refusals.append((refused, where))
+            continue
+        done += 1
+        became = {"hold": "held", "release": "released", "probe": "probed"}[action]
+        now = "" if state is None or state == became else f"; its state is now {visible(state)}"
+        again = f"; {counted(released, 'record')} set aside by a storm will be tried again" if released else ""
+        sys.stdout.write(f"{where}{name} is {became}{again}{now}\n")
+    # A member that runs other destinations only (--destination) has nothing to do, if another one had.
+    failures = [f"{where}{refusal}" for refusal, where in refusals if not (done and refusal.is_unknown)]
+    for failure in failures:
+        say(failure)
+    if failures:
+        raise SystemExit(FAILED)
 
 
-def _member(config: Path, destination: str | None, url: str | None) -> tuple[str, SecretStr | None]:
-    """Return the member's address, and the token to send."""
+def _members(config: Path, destination: str | None, urls: list[str] | None) -> Members:
+    """Return the members to act on; see `_acting`."""
     loaded = read_config(config)
     refuse_unknown(loaded, destination)
-    server = loaded.settings.server
-    if url is None and server.ports[0] == 0:
-        fail("server.port is 0, so the member's port is unknown: pass --url", BAD_CONFIGURATION)
-    return url or server_url(server.host, server.ports[0]), server.token
+    return _acting(loaded.settings.server, loaded.settings.console.members, urls)
+
+
+def _acting(server: ServerSettings, named: list[str] | None, urls: list[str] | None) -> Members:
+    """Return the members to act on: the given ones, else `console.members`, else those of the configured ports.
+
+    Without `server.token` only those of this machine take actions.
+    """
+    if not urls and named and server.token is None:
+        urls = [each for each in named if urlsplit(each).hostname in _LOOPBACK]
+        if len(urls) < len(named):
+            say("Only members on this machine are asked: others take actions only where server.token is set.")
+        return _at(server, urls)
+    return _at(server, urls or named)
 
 
 class Members(NamedTuple):
@@ -105,21 +149,32 @@ class Members(NamedTuple):
     token: SecretStr | None
 
 
-def members(config: Path, urls: list[str] | None) -> Members:
-    """Return the members to ask: the given ones, else those of the configured ports that answer.
+def members_to_reload(config: Path, urls: list[str] | None) -> Members:
+    """Return the members to ask, as for other actions.
 
     The rest of the file may be faulty: `connector reload` is to tell the member so.
     """
-    from connector.config.loader import server_settings
+    from connector.config.loader import port_settings
     from connector.errors import ConfigurationError
-    from connector.operations.member import each_address
 
     try:
-        server = server_settings(config)
+        server, named = port_settings(config)
     except ConfigurationError:
         if not urls:
             raise
         return Members(urls, None)
+    return _acting(server, named, urls)
+
+
+def members_of(loaded: Loaded, urls: list[str] | None) -> Members:
+    """Return every running member: the given ones, else `console.members`, else the configured ports that answer."""
+    return _at(loaded.settings.server, urls or loaded.settings.console.members)
+
+
+def _at(server: ServerSettings, urls: list[str] | None) -> Members:
+    """Return the members at the URLs; without any, those of the configured ports that answer."""
+    from connector.operations.member import each_address
+
     if urls:
         return Members(each_address(urls), server.token)
     if server.ports[0] == 0:
@@ -130,19 +185,11 @@ def members(config: Path, urls: list[str] | None) -> Members:
     return Members(addresses, server.token)
 
 
-def members_of(loaded: Loaded, urls: list[str] | None) -> Members:
-    """Return every running member: the given ones, else `console.members`, else the configured ports that answer."""
-    from connector.operations.member import each_address
+def command_options(config: Path, urls: list[str] | None) -> CommandOptions:
+    """Return what a printed command needs to reach the members that were asked."""
+    from connector.console.advice import CommandOptions
 
-    server, named = loaded.settings.server, loaded.settings.console.members
-    if urls or named:
-        return Members(each_address([*(urls or named or ())]), server.token)
-    if server.ports[0] == 0:
-        fail("server.port is 0, so the member's port is unknown: pass --url", BAD_CONFIGURATION)
-    addresses = [server_url(server.host, port) for port in server.ports]
-    if len(addresses) > 1:
-        addresses = [each for each in addresses if is_open(each)] or addresses[:1]
-    return Members(addresses, server.token)
+    return CommandOptions(None if config == DEFAULT_FILE else str(config), tuple(urls or ()))
 
 
 def is_open(address: str) -> bool:

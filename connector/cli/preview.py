@@ -192,10 +192,10 @@ def _warnings(preview: Preview, speed: Speed) -> Iterator[str]:
     if preview.would_stop:
         yield "unrouted: stop would end the run at the first record with route.unrouted"
     for storm in preview.storms:
-        yield f"a run would hold intake instead of draining the topic (storm): {storm}"
+        yield f"a run would set records aside instead of writing more dead letters (storm): {storm}"
     for sent in preview.sent:
         if sent.storm is not None:
-            yield f"a run would hold {sent.destination} instead of draining it: too many records break {sent.storm}"
+            yield f"a run would set records of {sent.destination} aside (storm): too many break {sent.storm}"
         if sent.held:
             yield f"{sent.destination} is held by the configuration (hold: true); a run sends it nothing"
         late = sent.requests[-1][0] - preview.seconds if sent.requests else 0.0

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from connector.cli.common import DEFAULT_FILE, FAILED, File, print_line
-from connector.cli.member import members
+from connector.cli.member import Url, members_to_reload
 
 
-def reload(
-    config: File = DEFAULT_FILE,
-    url: Annotated[
-        list[str] | None,
-        typer.Option("--url", metavar="URL", help="A running member's port; repeatable. Default: the configured one."),
-    ] = None,
-) -> None:
+def reload(config: File = DEFAULT_FILE, url: Url = None) -> None:
     """Have running members read their configuration again.
 
     Credentials, rates, batch limits, storms, codes and routes change at once. What cannot change while a member runs is
@@ -24,7 +14,7 @@ def reload(
     """
     from connector.operations import member
 
-    found = members(config, url)
+    found = members_to_reload(config, url)
     failed = 0
     for address in found.addresses:
         try:

@@ -24,9 +24,10 @@ from connector.cli.common import (
     say,
     stdout_width,
 )
-from connector.cli.member import members_of
+from connector.cli.member import command_options, members_of
 
 if TYPE_CHECKING:
+    from connector.console.advice import CommandOptions
     from connector.console.members import DestinationView
     from connector.operations.status import GroupStatus
 
@@ -56,12 +57,20 @@ def status(
     loaded = begin(config)
     addresses = members_of(loaded, url).addresses
     with suppress(KeyboardInterrupt):
-        found = asyncio.run(_show(list(loaded.settings.destinations), addresses, watch=watch, as_json=as_json))
+        found = asyncio.run(
+            _show(
+                list(loaded.settings.destinations),
+                addresses,
+                command_options(config, url),
+                watch=watch,
+                as_json=as_json,
+            )
+        )
         if not found:
             raise SystemExit(FAILED)
 
 
-async def _show(names: list[str], addresses: list[str], *, watch: bool, as_json: bool) -> bool:
+async def _show(names: list[str], addresses: list[str], options: CommandOptions, *, watch: bool, as_json: bool) -> bool:
     """Show it once, or until cancelled; return whether any member answered."""
     from connector.operations.status import looks
 
@@ -72,7 +81,7 @@ async def _show(names: list[str], addresses: list[str], *, watch: bool, as_json:
             if as_json:
                 sys.stdout.writelines(json_line(row) for row in json_rows(found))
             else:
-                _print(found)
+                _print(found, options)
             sys.stdout.flush()
             if not watch:
                 return found.is_reachable
@@ -94,7 +103,7 @@ def json_rows(found: GroupStatus) -> Iterator[Mapping[str, Any]]:
         yield {**row, **more, **own, "accepted_per_second": found.rates.get(member.address)}
 
 
-def _print(found: GroupStatus) -> None:
+def _print(found: GroupStatus, options: CommandOptions) -> None:
     from connector.console.formatting import duration, short
     from connector.console.members import stopped
 
@@ -120,7 +129,7 @@ def _print(found: GroupStatus) -> None:
             print_line(line)
             if command is not None:
                 # Neither wrapped nor marked up, so that it can be copied.
-                print_raw(f"  {command}")
+                print_raw(f"  {options.added_to(command)}")
     if sample.backlog:
         rows = [(topic, short(backlog)) for topic, backlog in sample.backlog.items()]
         print_table(("Topic", "Backlog"), rows, right=("Backlog",))

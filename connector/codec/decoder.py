@@ -1,11 +1,4 @@
-"""Decodes records to events, in every form in which a value can name its schema.
-
-- Confluent's wire format: 0, the schema's id (4 bytes, big-endian), the datum.
-- Confluent's header form: header `__value_schema_id` with 0 and an id, or 1 and a GUID (16 bytes); the value is the
-  datum.
-- Apicurio's header form: header `apicurio.value.contentId` with the id (8 bytes, big-endian); the value is the datum.
-- Avro's single-object encoding: C3 01, the schema's CRC-64-AVRO fingerprint (8 bytes, little-endian), the datum.
-- Plain Avro: the datum alone; the configuration names the topic's schema.
+"""Decodes records to events, in every form in which a value can name its schema (`connector.codec.frames`).
 
 `decode` is the hot path and never waits: if a writer's schema is not known yet, it raises `SchemaUnavailable`, and
 `resolve` asks the registry. Every fault of a payload becomes a `Refusal`.
@@ -16,12 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
-from uuid import UUID
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from connector.clock import Clock
+from connector.codec.frames import (
+    SCHEMA_HEADERS,
+    SINGLE_LENGTH,
+    SINGLE_OBJECT,
+    WIRE_LENGTH,
+    WIRE_MAGIC,
+    SchemaKey,
+    frame,
+    key_frame,
+)
 from connector.codec.reader import Broken, Mismatch, items_of, read_run, reader_of
 from connector.codec.registry import NotRegistered, Registry, RegistryTrouble
 from connector.codec.schemas import (
@@ -37,23 +39,6 @@ from connector.errors import Refusal, SchemaUnavailable, StartupError
 from connector.recent import Recent
 from connector.records import UNREADABLE_HEADERS, DecodedKey, Event, Record
 
-WIRE_MAGIC: Final = b"\x00"
-SINGLE_OBJECT: Final = b"\xc3\x01"
-SCHEMA_HEADER: Final = "__value_schema_id"
-KEY_HEADER: Final = "__key_schema_id"
-APICURIO_HEADER: Final = "apicurio.value.contentId"
-APICURIO_KEY_HEADER: Final = "apicurio.key.contentId"
-_APICURIO_GLOBAL: Final = "apicurio.value.globalId"
-_APICURIO_KEY_GLOBAL: Final = "apicurio.key.globalId"
-_SCHEMA_HEADERS: Final = frozenset({SCHEMA_HEADER, APICURIO_HEADER, _APICURIO_GLOBAL})
-_KEY_HEADERS: Final = frozenset({KEY_HEADER, APICURIO_KEY_HEADER, _APICURIO_KEY_GLOBAL})
-
-WIRE_LENGTH: Final = 5
-"""Bytes before the datum in the wire format."""
-
-SINGLE_LENGTH: Final = 10
-"""Bytes before the datum in single-object encoding."""
-
 UNKNOWN_SECONDS: Final = 10.0
 """How long the registry is asked again for an id that it does not know: its replicas may lag behind."""
 
@@ -64,102 +49,24 @@ _CROWD: Final = 16
 """How many schemas may be resolved at once before each is asked for less often."""
 _MOST_KNOWN: Final = 500
 """How many answers of the registry are remembered at least, and half of how many at most; one takes about 14 kB."""
+_MOST_MAKERS: Final = 16
+"""Of one schema: for each destination that takes it."""
 _SHOWN: Final = 300
-
-_GUID_MAGIC: Final = 1
-_MOST_ID: Final = 2**31 - 1
-"""Ids of the registry are positive numbers of 32 bits."""
 
 _SECONDS: Final = {"connector.events.MyTrackerEvent": "eventTimestamp"}
 """Fields of the contract that hold seconds as a plain number."""
 
 _NOT_A_RECORD: Final = "the schema is not a record, so its values are not events"
-_ACCEPTED: Final = (
-    "accepted: Confluent's wire format (0 and a schema id), a schema id in header __value_schema_id or "
-    "apicurio.value.contentId, Avro single-object encoding (C3 01), and plain Avro if schemas.plain names the topic's "
-    "schema"
-)
 _UNREADABLE: Final = (
     "the headers cannot be read, because the name of one is not UTF-8; the dead letter has the key and the value, but "
     "not the headers"
 )
-_EIGHT_BYTES: Final = (
-    "this looks like an id of 8 bytes ({}), which Apicurio's serializers write with DefaultIdHandler or "
-    "Legacy8ByteIdHandler: set apicurio.registry.id-handler to the handler of 4 bytes (Default4ByteIdHandler; in "
-    "version 2 apicurio.registry.as-confluent: true), or apicurio.registry.headers.enabled: true"
-)
-_GLOBAL_ID: Final = (
-    "header {} names the schema by Apicurio's global id, which its Confluent API does not have: "
-    "set apicurio.registry.use-id to contentId in the producer"
-)
-_LOOKS: Final = {ord("{"): ", like JSON text", ord("["): ", like JSON text", ord("O"): ", like an Avro file"}
-
 _log = structlog.get_logger()
 
 Trouble = Callable[[str | None], None]
 ItemMaker = Callable[..., list[Any]]
 Read = Callable[[bytes, int], tuple[Any, int]]
 """Decodes the payload at an index; returns the datum and the index after it. Raises anything."""
-
-
-class SchemaKey(NamedTuple):
-    """The name of a writer's schema: its id or GUID in the registry, its fingerprint, or its full name."""
-
-    kind: Literal["id", "guid", "fingerprint", "name"]
-    value: int | str | bytes
-
-    def __str__(self) -> str:
-        """Return the key as messages show it."""
-        value = self.value.hex() if isinstance(self.value, bytes) else self.value
-        return f"{self.kind} {value}"
-
-
-def frame(record: Record, plain: Mapping[str, str]) -> tuple[SchemaKey, int]:
-    """Return the schema that a value was written with, and the index of its datum.
-
-    A header takes precedence over the value's first bytes, and the settings (`plain`, by topic) over both. Raises
-    `Refusal` (`decode.empty`, `decode.frame`) for a value that names no schema.
-    """
-    value = record.value or b""
-    if name := plain.get(record.topic):
-        return SchemaKey("name", name), 0
-    for header, content in record.headers:
-        if header in _SCHEMA_HEADERS:
-            return _header_key(header, content or b""), 0
-    if not value:
-        raise Refusal("decode", "decode.empty", f"the value is empty; {_ACCEPTED}")
-    if value[:1] == WIRE_MAGIC and len(value) >= WIRE_LENGTH:
-        return _by_id(value[1:WIRE_LENGTH], value[WIRE_LENGTH : WIRE_LENGTH + 4]), WIRE_LENGTH
-    if value[:2] == SINGLE_OBJECT and len(value) >= SINGLE_LENGTH:
-        return SchemaKey("fingerprint", value[2:SINGLE_LENGTH]), SINGLE_LENGTH
-    found = f"the value has {len(value)} bytes and begins with {value[0]:#04x}{_LOOKS.get(value[0], '')}"
-    raise Refusal("decode", "decode.frame", f"{found}; {_ACCEPTED}")
-
-
-def _by_id(content: bytes, rest: bytes = b"") -> SchemaKey:
-    """Return the key of a registry's id. Garbage that begins with 0 has any number there, so the range is checked."""
-    schema_id = int.from_bytes(content, "big")
-    if 0 < schema_id <= _MOST_ID:
-        return SchemaKey("id", schema_id)
-    looks = int.from_bytes(rest, "big") if schema_id == 0 and len(rest) == 4 else 0
-    hint = f"; {_EIGHT_BYTES.format(looks)}" if looks else ""
-    raise Refusal("decode", "decode.frame", f"the schema id is {schema_id}; ids are 1 to {_MOST_ID}{hint}")
-
-
-def _header_key(header: str, content: bytes) -> SchemaKey:
-    if header in (_APICURIO_GLOBAL, _APICURIO_KEY_GLOBAL):
-        raise Refusal("decode", "decode.frame", _GLOBAL_ID.format(header))
-    if header in (APICURIO_HEADER, APICURIO_KEY_HEADER):
-        if len(content) == 8 and content[:4] == bytes(4):
-            return _by_id(content[4:])
-        allowed = "an id of 8 bytes, which is a positive number of 31 bits"
-    else:
-        if len(content) == WIRE_LENGTH and content[:1] == WIRE_MAGIC:
-            return _by_id(content[1:])
-        if len(content) == 1 + 16 and content[0] == _GUID_MAGIC:
-            return SchemaKey("guid", str(UUID(bytes=content[1:])))
-        allowed = "0 and an id (4 bytes), or 1 and a GUID (16 bytes)"
-    raise Refusal("decode", "decode.frame", f"header {header} has {len(content)} bytes; allowed: {allowed}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +78,18 @@ class Writer:
     tree: Any
     _makers: dict[Hashable, ItemMaker | None] = field(default_factory=dict)
 
-    def maker(self, shape: Hashable) -> ItemMaker | None:
-        """Return what makes items of a vendor's `Shape` from plain values, None where the schema does not allow it."""
-        if shape not in self._makers:
-            self._makers[shape] = items_of(self.read, shape)
-        return self._makers[shape]
+    def maker(self, shape: Hashable, mapping: Hashable = None) -> ItemMaker | None:
+        """Return what makes items of a vendor's `Shape` from plain values, None where the schema does not allow it.
+
+        `mapping` is the route's `ShapeMapping` of a schema that is not the vendor's own.
+        """
+        key = shape, mapping
+        if key not in self._makers:
+            # Vendors and routes are rebuilt at times: those before are not kept.
+            if len(self._makers) >= _MOST_MAKERS:
+                self._makers.clear()
+            self._makers[key] = items_of(self.read, shape, mapping)
+        return self._makers[key]
 
 
 class Unreadable(NamedTuple):
@@ -254,18 +168,23 @@ class Decoder:
         if frozenset(as_json) == self._as_json:
             return
         self._as_json = frozenset(as_json)
-        self._by_prefix.clear()
-        for key, found in list(self._known.items()):
-            if isinstance(found, Writer):
-                self._know(key, self._writer(found.name, found.tree))
-            elif isinstance(found, UnionSchema):
-                self._know(key, self._choice(found.tree))
+        self._known = {key: self._again(found) for key, found in self._known.items()}
+        # Not forgotten: the registry may be down, and its answers are still right.
+        self._answers.change(self._again)
+        self._forget_prefixes()
+
+    def _again(self, found: Writer | UnionSchema | Unreadable) -> Writer | UnionSchema | Unreadable:
+        """Return what decodes the same schema for the present routes."""
+        if isinstance(found, Writer):
+            return self._writer(found.name, found.tree)
+        return self._choice(found.tree) if isinstance(found, UnionSchema) else found
 
     def decode(self, records: list[Record]) -> list[Event | Refusal | SchemaUnavailable]:
         """Return the outcome of each record: what `event` returns or raises.
 
         The leading plain records, which are nearly all, go through compiled code in one call.
         """
+        # Compiled code goes by a value's first bytes only. Where a topic has plain values, those bytes mean nothing.
         events = [] if self._plain else read_run(records, self._by_prefix, Event)
         decoded: list[Event | Refusal | SchemaUnavailable] = [*events]
         if self._keys:
@@ -274,12 +193,14 @@ class Decoder:
             try:
                 decoded.append(self.event(record))
             except (Refusal, SchemaUnavailable) as error:
+                # Kept for longer than this call, so without its traceback: those frames hold every record of the poll.
                 decoded.append(error.bare())
         return decoded
 
     def plain(self, record: Record) -> tuple[bytes, Writer] | None:
         """Return what a record's value begins with, and the writer that this names; None where more has a say."""
         value = record.value or b""
+        # A header may name a schema that takes precedence over the first bytes.
         if record.headers or record.topic in self._plain:
             return None
         for length in (WIRE_LENGTH, SINGLE_LENGTH):
@@ -299,6 +220,7 @@ class Decoder:
             datum, end = writer.read(value, start)
         except Exception as error:  # noqa: BLE001 - a broken payload raises anything
             raise _refusal(error, writer.name, frame(record, self._plain)[0]) from None
+        # The reader stops where the schema ends. A value of another schema often reads well, but has bytes left.
         if end != len(value):
             raise Refusal(
                 "decode",
@@ -319,15 +241,13 @@ class Decoder:
 
         A fault of the key is kept with it: only a route that reads the key refuses the record.
         """
-        key = record.key
-        name, header = next(
-            ((name, content or b"") for name, content in record.headers if name in _KEY_HEADERS), ("", None)
-        )
-        if key is None or (header is None and (key[:1] != WIRE_MAGIC or len(key) < WIRE_LENGTH)):
-            return event
         try:
-            schema = _by_id(key[1:WIRE_LENGTH]) if header is None else _header_key(name, header)
-            datum, end = self._key_read(schema)(key, WIRE_LENGTH if header is None else 0)
+            named = key_frame(record)
+            if named is None:
+                return event
+            schema, start = named
+            key = record.key or b""
+            datum, end = self._key_read(schema)(key, start)
         except Refusal as refusal:
             found = DecodedKey(None, f"the key cannot be decoded: {refusal.message}")
         except SchemaUnavailable:
@@ -347,12 +267,13 @@ class Decoder:
             found = self._answer(name)
             if found is None or found.tree is None:
                 raise self._no_schema(name, found if isinstance(found, Unreadable) else None)
+            # Without our own schema of that name: a key may be any type, and routes read it as it was written.
             read = reader_of(found.tree)
             self._key_reads.put(name, read)
         return read
 
     def peek(self, record: Record) -> str | None:
-        """Return the full name of a record's schema without decoding, None if it is not known or there is none."""
+        """Return the full name of a record's schema without decoding; None if it is unknown or has no name."""
         try:
             key, start = frame(record, self._plain)
             found = self._answer(key)
@@ -397,9 +318,11 @@ class Decoder:
     def _find(self, record: Record, value: bytes) -> tuple[Writer, int]:
         """Return a record's writer and the index of its datum; by the value's first bytes if those are enough."""
         headers = record.headers
+        # One of the lost headers might have named the schema.
         if headers is UNREADABLE_HEADERS:
             raise Refusal("decode", "decode.headers", _UNREADABLE)
-        if not (headers and any(name in _SCHEMA_HEADERS for name, _ in headers)) and record.topic not in self._plain:
+        # Nearly every record gets its writer here, by a look-up of 5 or 10 bytes, without a frame or a key.
+        if not (headers and any(name in SCHEMA_HEADERS for name, _ in headers)) and record.topic not in self._plain:
             writer = self._by_prefix.get(value[:WIRE_LENGTH])
             if writer is not None:
                 return writer, WIRE_LENGTH
@@ -422,6 +345,7 @@ class Decoder:
     def _know(self, key: SchemaKey, found: Writer | UnionSchema | Unreadable) -> None:
         """Remember an answer of the registry."""
         self._answers.put(key, found)
+        # Compiled from the answer before this one.
         self._key_reads.pop(key)
 
     def _know_prefix(self, key: SchemaKey, found: Writer | UnionSchema | Unreadable) -> None:
@@ -439,8 +363,10 @@ class Decoder:
 
     def _no_schema(self, key: SchemaKey, found: Unreadable | None) -> Refusal | SchemaUnavailable:
         """Return the exception for a key without a known schema."""
+        # An unknown id is refused for a minute without asking. Then one record asks again: it may be registered by now.
         if found is not None and (found.until is None or self._clock.now() < found.until):
             return Refusal("decode", found.code, found.message)
+        # A fingerprint is not asked for: Confluent's API knows no such look-up.
         if key.kind == "fingerprint":
             where = "list the files of schemas for single-object encoding in schemas.files"
             return Refusal("decode", "decode.schema_unknown", f"no known schema has {key}; {where}")
@@ -508,6 +434,7 @@ class Decoder:
             self._troubles.pop(key, None)
         else:
             self._troubles[key] = message
+        # One line when the trouble begins and one when it ends, however many ids are asked for meanwhile.
         after = next(iter(self._troubles.values()), None)
         if after != before:
             if after is None:
@@ -554,7 +481,9 @@ class Decoder:
 def _chosen(choice: UnionSchema, value: bytes, start: int, key: SchemaKey) -> tuple[Writer, int]:
     """Return the record that a value of a top-level union is, and the index of its datum."""
     try:
+        # A union is written as the branch's number, a long, in front of its datum.
         index, start = _BRANCH(value, start)
+        # A negative number is refused too: Python would count it from the end.
         found = choice.branches[index if index >= 0 else len(choice.branches)]
     except (Broken, IndexError):
         message = f"not valid Avro for schema {key}: a branch that does not exist"

@@ -20,9 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from math import isinf
 from typing import Any, Final, NamedTuple
 
-from connector.codec.schemas import named_types
+from connector.codec.schemas import RECORDS, named_types
 
-_RECORDS: Final = ("record", "error")
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|NaN|-?Infinity")
 _BITS: Final = {"int": 32, "long": 64}
@@ -79,7 +78,7 @@ class _Editor:
         kind = _kind(node)
         if kind == "union":
             return self._find_in_union(node, data, at, parts, text)
-        if kind in _RECORDS:
+        if kind in RECORDS:
             for field in node["fields"]:
                 if field["name"] == parts[0]:
                     return self.find(field["type"], data, at, parts[1:], text)
@@ -93,8 +92,9 @@ class _Editor:
     def _find_in_union(self, node: list[Any], data: bytes, at: int, parts: list[str], text: str) -> _Change:
         number, inner = _read_long(data, at)
         branch = self._of(node[number])
-        if _kind(branch) in (*_RECORDS, "map"):
+        if _kind(branch) in (*RECORDS, "map"):
             return self.find(branch, data, inner, parts, text)
+        # A null may become a map of one entry, if the union has exactly one map: otherwise it is a guess.
         maps = [index for index, each in enumerate(node) if _kind(self._of(each)) == "map"]
         if _kind(branch) != "null" or len(maps) != 1:
             raise ValueError(f"the present value has no {parts[0]} in it")
@@ -102,10 +102,12 @@ class _Editor:
         return _Change(at, inner, long_bytes(maps[0]) + entry + b"\x00")
 
     def _find_in_map(self, node: Any, data: bytes, at: int, parts: list[str], text: str) -> _Change:
-        """Change an entry, the one with the longest matching key, because a map may have both `a.b` and `a`."""
+        """Change the entry whose key is the path, else the one with the shortest key that the path begins with."""
         places: dict[str, tuple[_Block, int]] = {}
         for block, key, place in self._entries(node, data, at):
             places.setdefault(key, (block, place))
+        # For `a.b.c`: the keys `a.b.c`, `a`, `a.b`. As in routes the shortest key
+        # wins, except that a key which is the whole path can always be set.
         for count in (len(parts), *range(1, len(parts))):
             key = ".".join(parts[:count])
             if key in places:
@@ -124,6 +126,7 @@ class _Editor:
         if block.size is None:
             return change
         size = block.size + len(change.new) - (change.end - change.first)
+        # Avro writes a block with its size in bytes as a negative count, the size, then the entries.
         head = long_bytes(-block.number) + long_bytes(size)
         return _Change(block.first, change.end, head + data[block.entries : change.first] + change.new)
 
@@ -161,7 +164,7 @@ class _Editor:
         elif kind == "union":
             number, inner = _read_long(data, at)
             end = self._skip(node[number], data, inner)
-        elif kind in _RECORDS:
+        elif kind in RECORDS:
             end = at
             for field in node["fields"]:
                 end = self._skip(field["type"], data, end)
@@ -179,6 +182,7 @@ class _Editor:
                 return at
             if count < 0:
                 size, at = _read_long(data, at)
+                # A block that names its size is passed over without reading its entries.
                 at += size
                 continue
             for _ in range(count):
@@ -219,7 +223,7 @@ class _Editor:
         kind = _kind(node)
         if kind == "union":
             return self._branch(node, value)
-        if kind in _RECORDS:
+        if kind in RECORDS:
             if not isinstance(value, dict) or value.keys() != {field["name"] for field in node["fields"]}:
                 raise ValueError
             return b"".join(self.encoded(field["type"], value[field["name"]]) for field in node["fields"])
@@ -234,6 +238,7 @@ class _Editor:
     def _branch(self, node: list[Any], value: Any) -> bytes:
         """Return a value encoded as the first branch that takes it; an integer as an integer where there is one."""
         branches = list(enumerate(map(self._of, node)))
+        # Avro's own JSON for a union: {"acme.Kind": "ONE"}.
         if isinstance(value, dict) and len(value) == 1:
             ((name, inner),) = value.items()
             for number, branch in branches:
@@ -333,6 +338,7 @@ def sized_bytes(content: bytes) -> bytes:
 def _read_long(data: bytes, at: int) -> tuple[int, int]:
     """Return a zigzag varint and where it ends."""
     found = shift = 0
+    # A long has at most ten bytes of seven bits.
     while shift < 70:
         if at >= len(data):
             raise ValueError(_INCOMPLETE)
@@ -346,17 +352,21 @@ def _read_long(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _integer(text: str) -> int:
+    # A long has at most 19 digits and a sign. `int` alone would take `1_000`, ` 7 ` and other scripts' digits.
     if len(text) > 20 or _INTEGER.fullmatch(text) is None:
         raise ValueError
     return int(text)
 
 
 def _number(text: str) -> float:
+    # Whole numbers stay integers, so that a double that cannot hold one is refused
+    # instead of rounded. "-0" is a float only. A double has at most 309 digits.
     if len(text) <= 400 and _INTEGER.fullmatch(text) is not None and text != "-0":
         return int(text)
     if _NUMBER.fullmatch(text) is None:
         raise ValueError
     number = float(text)
+    # 1e999 becomes infinity silently.
     if isinf(number) and not text.endswith("Infinity"):
         raise ValueError
     return number
@@ -408,6 +418,6 @@ _KINDS_OF: Final[dict[type, tuple[tuple[str, ...], ...]]] = {
     float: (("double",), ("float",)),
     str: (("string",), ("enum",), ("bytes",), ("fixed",)),
     list: (("array",),),
-    dict: (("map",), _RECORDS),
+    dict: (("map",), RECORDS),
 }
 """Which kinds of a union's branches a value of JSON may be, the first choice first."""

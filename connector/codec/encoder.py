@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Final
@@ -11,7 +12,8 @@ import structlog
 from fastavro import parse_schema, schemaless_writer
 
 from connector.clock import Clock
-from connector.codec.decoder import SINGLE_OBJECT, WIRE_MAGIC
+from connector.codec.frames import SINGLE_OBJECT, WIRE_MAGIC
+from connector.codec.reader import writer_of
 from connector.codec.registry import Registry, RegistryRefused, RegistryTrouble
 from connector.codec.schemas import Contracts, Schema
 from connector.errors import FatalError
@@ -35,7 +37,13 @@ def compile_write(schema: Any) -> Write:
     except Exception as error:  # noqa: BLE001 - fastavro lets KeyError and others through
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
+    native = writer_of(schema)
+
     def write(datum: Any) -> bytes:
+        if native is not None:
+            # What is not plain is fastavro's to write or to refuse.
+            with contextlib.suppress(Exception):
+                return native(datum)
         stream = BytesIO()
         schemaless_writer(stream, parsed, datum, strict_allow_default=True)
         return stream.getvalue()
@@ -104,6 +112,7 @@ class Encoder:
                 raise FatalError(str(error)) from None
             except RegistryTrouble as error:
                 troubled = True
+                # Waited for without an end, like a registry that does not answer the decoder: the offset waits with it.
                 _log.warning("registry.waiting", message=str(error))
                 self._on_trouble(str(error))
                 await self._clock.sleep(pause)

@@ -113,6 +113,7 @@ class _Encoder:
                 if name in self._names(branch):
                     return long_bytes(index) + self.encode(branch, inner, path)
         faults = []
+        # Branches are tried, not chosen by type alone: of two records only one has the fields that are given.
         for index in sorted(range(len(node)), key=lambda number: self._rank(node[number], value)):
             try:
                 return long_bytes(index) + self.encode(node[index], value, path)
@@ -155,6 +156,7 @@ def _primitive(kind: str, node: Any, value: Any, path: str) -> bytes:
         return b""
     if kind == "boolean" and isinstance(value, bool):
         return b"\x01" if value else b"\x00"
+    # 5.0 and 5 are the same number in JSON, and some tools write only the first form.
     if kind in _INTEGERS and number and value == int(value):
         whole = int(value)
         if -(1 << _INTEGERS[kind]) <= whole < 1 << _INTEGERS[kind]:
@@ -195,6 +197,7 @@ def _written(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -
     if not isinstance(value, str):
         return value
     try:
+        # Only a fixed uuid is bytes. A uuid that is a string stays that string, as it does when it is read.
         if wanted.name == "uuid":
             return UUID(value).bytes if kind == "fixed" else value
         if wanted.name == "date":
@@ -202,6 +205,7 @@ def _written(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -
         _, _, unit = wanted.name.rpartition("-")
         per_second = _PER_SECOND[unit]
         if wanted.name.startswith("time-"):
+            # A time of day has no zone in Avro, so the first day of 1970 in UTC gives its count.
             day = datetime.combine(_EPOCH.date(), time.fromisoformat(value), tzinfo=UTC)
             return _count(day, per_second)
         moment = datetime.fromisoformat(value)
@@ -216,12 +220,13 @@ def _written(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -
 
 def _count(moment: datetime, per_second: int) -> int:
     past = moment - _EPOCH
+    # In whole numbers: a product with a float loses nanoseconds.
     micros = (past.days * 86_400 + past.seconds) * 1_000_000 + past.microseconds
     return micros * per_second // 1_000_000
 
 
 def _decimal(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -> Any:
-    """Return a decimal's digits as bytes; a text that is no number is taken as Avro's JSON writes the bytes."""
+    """Return a decimal's digits as bytes; a text that is not a number is taken as Avro's JSON writes the bytes."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
         return value
     try:
@@ -241,6 +246,7 @@ def _decimal(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -
         if whole.bit_length() >= size * 8:
             raise JsonFault(f"{path}: the decimal does not fit into {size} bytes")
         return whole.to_bytes(size, "big", signed=True)
+    # One bit more than the digits need, for the sign: the shortest form, as Avro demands of bytes.
     return whole.to_bytes(whole.bit_length() // 8 + 1, "big", signed=True)
 
 

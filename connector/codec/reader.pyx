@@ -20,10 +20,11 @@ from libc.float cimport FLT_MIN
 from libc.math cimport floor, isfinite, log10
 from libc.stdio cimport snprintf
 from libc.stdlib cimport strtod, strtof
-from libc.stdint cimport INT64_MIN, int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 
 from copy import deepcopy
 
@@ -40,6 +41,7 @@ cdef enum:
     MOST_LEVELS = 64
     MOST_NAMES = 64
     LARGEST_JSON = 65536  # bytes of a payload, from a map on, above which it becomes a dictionary
+    ANY_VALUES = -1
     GROWTH = 6  # bytes of JSON that one byte of Avro becomes at most: \u0001
     ROOM = 64
 
@@ -162,10 +164,12 @@ cdef bint put_value(Cursor* cursor, value) except -1:
     return 1
 
 
-cdef bint put_text(Cursor* cursor) except -1:
-    """Read a string and write it; by orjson where it is not all ASCII or has something to escape."""
-    cdef int64_t size = long_of(cursor)
-    cdef Py_ssize_t at = take(cursor, size), index
+cdef int64_t put_chars(Cursor* cursor, Py_ssize_t at, Py_ssize_t size) except -1:
+    """Write a string that was read; by orjson where it is not all ASCII or has something to escape.
+
+    Returns how many characters it has.
+    """
+    cdef Py_ssize_t index
     cdef const unsigned char* data = cursor.data + at
     cdef unsigned char* out = cursor.out + cursor.size
     cdef unsigned char byte, odd = 0
@@ -175,10 +179,18 @@ cdef bint put_text(Cursor* cursor) except -1:
         out[index + 1] = byte
         odd |= (byte < 32) | (byte > 126) | (byte == b'"') | (byte == b"\\")
     if odd:
-        return put_value(cursor, PyUnicode_DecodeUTF8(<const char*>data, size, NULL))
+        text = PyUnicode_DecodeUTF8(<const char*>data, size, NULL)
+        put_value(cursor, text)
+        return len(text)
     out[size + 1] = b'"'
     cursor.size += size + 2
-    return 1
+    return size
+
+
+cdef int64_t put_text(Cursor* cursor) except -1:
+    """Read a string and write it; return how many characters it has."""
+    cdef int64_t size = long_of(cursor)
+    return put_chars(cursor, take(cursor, size), size)
 
 
 cdef void put_long(Cursor* cursor, int64_t number) noexcept:
@@ -427,35 +439,62 @@ cdef class _JsonMap(_Map):
         return found
 
     cdef bint json(self, Cursor* cursor) except -1:
-        """Write the map unless a value is not plain, or a name is empty, there twice, or one of too many."""
-        cdef Py_ssize_t starts[MOST_NAMES]
-        cdef Py_ssize_t sizes[MOST_NAMES]
-        cdef Py_ssize_t start, size
-        cdef int64_t count
-        cdef int names = 0, other
-        put(cursor, b"{")
-        while count := count_of(cursor):
-            while count:
-                if names == MOST_NAMES:
+        return put_map(cursor, self.values, 0, ANY_VALUES)
+
+
+cdef bint put_map(Cursor* cursor, Node values, bint drops_null, int64_t most) except -1:
+    """Read a map and write it, unless a value is not plain, or a name is empty, there twice, or one of too many.
+
+    `drops_null`: entries without a value are left out. `most`: the characters of each name and value, which then are
+    strings that are not empty; 0 for strings of any length, `ANY_VALUES` for all values that are plain. Returns 0 also
+    where no entry is left.
+    """
+    cdef Py_ssize_t starts[MOST_NAMES]
+    cdef Py_ssize_t sizes[MOST_NAMES]
+    cdef Py_ssize_t start, size, before
+    cdef int64_t count, characters
+    cdef int names = 0, sent = 0, other
+    cdef Node value
+    put(cursor, b"{")
+    while count := count_of(cursor):
+        while count:
+            count -= 1
+            size = long_of(cursor)
+            start = take(cursor, size)
+            if names == MOST_NAMES or size == 0:
+                return 0
+            for other in range(names):
+                if sizes[other] == size and memcmp(cursor.data + starts[other], cursor.data + start, size) == 0:
                     return 0
-                if names:
-                    put(cursor, b",")
-                start = cursor.size
+            starts[names], sizes[names] = start, size
+            names += 1
+            before = cursor.size
+            if sent:
+                put(cursor, b",")
+            characters = put_chars(cursor, start, size)
+            put(cursor, b":")
+            value = values
+            if type(value) is _Union:
+                value = <Node>(<_Union>value).branches[index_of(cursor, len((<_Union>value).branches))]
+            if type(value) is Node and drops_null:
+                cursor.size = before
+                continue
+            if most == ANY_VALUES:
+                if not value.json(cursor):
+                    return 0
+            elif type(value) is not _String:
+                return 0
+            elif most:
+                if characters > most:
+                    return 0
+                characters = put_text(cursor)
+                if not 0 < characters <= most:
+                    return 0
+            else:
                 put_text(cursor)
-                size = cursor.size - start
-                if size == 2:
-                    return 0
-                for other in range(names):
-                    if sizes[other] == size and memcmp(cursor.out + starts[other], cursor.out + start, size) == 0:
-                        return 0
-                starts[names], sizes[names] = start, size
-                names += 1
-                put(cursor, b":")
-                if not self.values.json(cursor):
-                    return 0
-                count -= 1
-        put(cursor, b"}")
-        return 1
+            sent += 1
+    put(cursor, b"}")
+    return sent > 0
 
 
 cdef class _Union(Node):
@@ -611,6 +650,7 @@ def read_run(list records not None, dict writers not None, kind not None):
 
 
 include "items.pxi"
+include "writer.pxi"
 
 
 class _Builder:

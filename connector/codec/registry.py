@@ -23,6 +23,7 @@ from connector.errors import ConnectorError
 # https://docs.confluent.io/platform/current/schema-registry/develop/api.html: "Schema not found".
 _SCHEMA_NOT_FOUND: Final = 40403
 _INCOMPATIBLE: Final = (409, 422)
+# Otherwise a topic of many schemas would ask for all of them at once after a start.
 MOST_QUESTIONS: Final = 4
 """How many questions the registry is asked at once."""
 _MAX_REFERENCES: Final = 200
@@ -138,7 +139,7 @@ class Registry:
             async with self._slots:
                 found = await self._client.get_subjects()
         except Exception as error:  # noqa: BLE001 - as in _asked
-            raise RegistryTrouble(self._trouble(error)) from None
+            raise await self._trouble(error) from None
         return [subject for subject in found if not subject.endswith("-key")]
 
     async def latest(self, subject: str) -> Schema:
@@ -165,6 +166,7 @@ class Registry:
 
     async def _resolved(self, what: str, request: Question) -> Schema:
         answer = await self._asked(what, request)
+        # A registry leaves the type out where it is Avro.
         kind = answer.schema_type or "AVRO"
         if kind != "AVRO":
             raise SchemaFault("decode.schema_invalid", f"schema {what} is of type {kind}; only AVRO is supported")
@@ -184,6 +186,7 @@ class Registry:
             async with self._slots:
                 answer: RegistrySchema | RegisteredSchema = await request(self._client)
         except SchemaRegistryError as error:
+            # The code and not the status alone: a proxy, or a path that is wrong, answers 404 too.
             if error.http_status_code == 404 and error.error_code == _SCHEMA_NOT_FOUND:
                 raise NotRegistered(f"the registry at {self.where} does not know schema {what}") from None
             raise await self._trouble(error) from None
@@ -212,12 +215,15 @@ class Registry:
             try:
                 inner = await self._asked(what, partial(_version, *key))
             except NotRegistered as error:
+                # The schema exists, so what it refers to must exist too: the
+                # registry is incomplete, and no record is to blame.
                 raise RegistryTrouble(str(error)) from None
             found[key] = inner.schema_str or ""
             await self._references(inner, found)
 
     async def _trouble(self, error: Exception) -> RegistryTrouble:
         """Return what to report. The next question is asked by a new client if secrets or certificates have changed."""
+        # A secret or certificate that was rotated is the likeliest cause that goes away by itself.
         if (client := self._renew()) is not None:
             old, self._client = self._client, client
             await _close(old)

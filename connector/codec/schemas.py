@@ -167,6 +167,7 @@ class _Walk:
     def _name(self, name: str, namespace: str, level: int) -> Any:
         if name in PRIMITIVES:
             return name
+        # A short name means the namespace around it (specification); where nothing has that name, the type without one.
         near = f"{namespace}.{name}" if namespace and "." not in name else name
         for full in (near, name.removeprefix(".")):
             if full in self._defined:
@@ -198,11 +199,13 @@ class _Walk:
                 return full
             raise _invalid(f"the schema defines type {full} twice")
         self._defined[full] = node
+        # The name is full from here on. With the namespace too, a name with a dot and a namespace would be two claims.
         tree = {key: value for key, value in node.items() if key != "namespace"} | {"name": full}
         if node["type"] == "enum":
             if not _are_texts(node.get("symbols")):
                 raise _invalid(f"enum {full} of the schema has no list of symbols")
         elif node["type"] == "fixed":
+            # A boolean is an int too; and a negative size would move the reader backwards.
             if type(node.get("size")) is not int or node["size"] < 0:
                 raise _invalid(f"fixed type {full} of the schema has no size")
         else:
@@ -230,6 +233,7 @@ def _canonical(node: Any, also: tuple[str, ...]) -> Any:
         return node
     if node["type"] in PRIMITIVES and not any(key in node for key in also):
         return node["type"]
+    # Keys in the specification's order, all others left out: the fingerprint is a hash of this text.
     found = {key: node[key] for key in ("name", "type", "fields", "symbols", "items", "values", "size") if key in node}
     if "fields" in found:
         found["fields"] = [
@@ -303,6 +307,7 @@ def load_contracts() -> Contracts:
 
     Raises `StartupError` if they are missing or broken.
     """
+    # A wheel has the schemas inside of the package, a checkout next to it.
     packaged = files("connector") / "_avro"
     folder: Traversable = packaged if packaged.is_dir() else Path(__file__).parents[2] / "avro"
     texts = {str(file): file.read_text("utf-8") for file in folder.iterdir() if file.name.endswith(".avsc")}
@@ -314,7 +319,7 @@ def load_contracts() -> Contracts:
 def own_schemas(loaded: Loaded) -> list[Schema]:
     """Return the schemas in the files that `schemas.files` names.
 
-    Raises `ConfigurationError` for a pattern that matches no file, `StartupError` for a file that is no schema.
+    Raises `ConfigurationError` for a pattern that matches no file, `StartupError` for a file that is not a schema.
     """
     return schemas_of(loaded.settings, loaded.folder)
 
@@ -336,6 +341,7 @@ def schemas_of(settings: Settings, folder: Path) -> list[Schema]:
 
 def known_schemas(own: list[Schema]) -> dict[str, Any]:
     """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win."""
+    # The contract last, so that a file cannot replace a schema that the vendors' code relies on.
     return by_name([*own, *load_contracts().schemas.values()])
 
 
@@ -360,6 +366,7 @@ def load_schema_files(paths: Iterable[Path]) -> list[Schema]:
     texts = {}
     for path in paths:
         try:
+            # Editors on Windows put a byte order mark in front, which is not JSON.
             texts[str(path)] = path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise StartupError(f"schemas.files: {path} cannot be read: {error}") from None
@@ -375,6 +382,7 @@ def _assembled(texts: Mapping[str, str]) -> list[Schema]:
     for path, text in sorted(texts.items()):
         with _blaming(path):
             trees[path] = json.loads(text)
+            # Every file first, then each schema: files may refer to each other in any order.
             definitions(trees[path], known)
     for path, tree in trees.items():
         with _blaming(path):

@@ -69,6 +69,7 @@ _KIP_848_REFUSES: Final = (
     "group.protocol.type",
 )
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+# It is a part of a group's name, of a metric's label and of the port's paths: only characters that are plain in all.
 _DESTINATION: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _TOPIC_ALLOWED: Final = "a topic name has 1 to 249 characters of A-Z a-z 0-9 . _ - and is not . or .."
 
@@ -98,6 +99,7 @@ def check_destination(
         value = getattr(settings, field)
         if isinstance(value, SecretStr) and not value.get_secret_value():
             yield ConfigFault(join(path, field), "must not be empty")
+        # A secret file made by `echo` ends in a line break, which no header may hold.
         elif isinstance(value, SecretStr) and not value.get_secret_value().isprintable():
             message = "contains a line break or another control character; a secret has printable characters only"
             yield ConfigFault(join(path, field), message)
@@ -175,6 +177,7 @@ def check_poll_interval(settings: Settings) -> Iterator[ConfigFault]:
     """
     interval = str(settings.kafka.client.get("max.poll.interval.ms", _POLL_INTERVAL))
     least = settings.limits.drain_timeout + _COMMIT_MARGIN
+    # Any other text is librdkafka's to refuse.
     if interval.isdecimal() and int(interval) < least * 1000:
         yield ConfigFault(
             "kafka.client.max.poll.interval.ms",
@@ -248,6 +251,7 @@ def check_topics(settings: Settings) -> Iterator[ConfigFault]:
             )
         elif topic in first and not (path.endswith(".results_topic") and first[topic].endswith(".results_topic")):
             yield ConfigFault(path, f"must not be {topic}, which is also {first[topic]}; each needs its own topic")
+        # The first one stays, so that each later one is reported against the same.
         first.setdefault(topic, path)
 
 
@@ -261,32 +265,32 @@ def check_routes(settings: Settings, names: Iterable[str], vendors: Mapping[str,
     for index, route in enumerate(settings.routes):
         path = f"routes[{index}]"
         for place, name in enumerate(route.to):
-            if name not in known:
+            if name not in known and known:
                 yield ConfigFault(
                     f"{path}.to[{place}]", f"unknown destination {name!r}; {suggest(name, known, 'destinations')}"
                 )
             elif name in route.to[:place]:
                 yield ConfigFault(f"{path}.to[{place}]", f"{name} is listed twice; keep one")
-        yield from _route_fields(path, route, known, vendors)
+        yield from _route_fields(path, route, vendors)
         for place, topic in enumerate(route.topics or ()):
             yield from _read_topic(f"{path}.topics[{place}]", topic, settings.kafka.topics)
     for topic in settings.schemas.plain:
         yield from _read_topic(f"schemas.plain.{topic}", topic, settings.kafka.topics)
 
 
-def _route_fields(
-    path: str, route: RouteSettings, known: set[str], vendors: Mapping[str, str]
-) -> Iterator[ConfigFault]:
+def _route_fields(path: str, route: RouteSettings, vendors: Mapping[str, str]) -> Iterator[ConfigFault]:
     """Yield the mappings of vendors that the route does not deliver to."""
-    if not all(name in vendors for name in route.to if name in known):
-        return
+    if not all(name in vendors for name in route.to):
+        return  # a name is unknown, or its destination faulty, which is reported there
     reached = {vendors[name] for name in route.to if name in vendors}
     for vendor in route.fields:
         if vendor not in reached:
-            yield ConfigFault(
-                f"{path}.fields.{vendor}",
-                f"no destination of this route has the vendor {vendor}; {suggest(vendor, reached, 'vendors')}",
-            )
+            why = f"no destination of this route has the vendor {vendor}; {suggest(vendor, reached, 'vendors')}"
+            if not route.to:
+                why = (
+                    "the route drops what it matches (to: []), so it maps nothing; remove fields, or name destinations"
+                )
+            yield ConfigFault(f"{path}.fields.{vendor}", why)
 
 
 def _read_topic(path: str, topic: str, topics: Sequence[str]) -> Iterator[ConfigFault]:

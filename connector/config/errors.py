@@ -86,6 +86,7 @@ def suggest(name: str, known: Iterable[str], things: str = "") -> str:
     `things` is the plural of what is named, such as `vendors`.
     """
     names = sorted(known)
+    # One name, or all of them: three near ones would have to be compared by the reader.
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]}?"
@@ -165,6 +166,7 @@ def _problem(
         return _Problem(f"unknown key; {suggest(str(parts[-1]), keys_at(model, parts[:-1]), 'keys')}")
     if sort == "no_source":
         return _Problem(f"{kind(value)} is {message}")
+    # The value was meant as a duration or a size, so it is shown: `10 sec` explains itself.
     if isinstance(raised, UnreadableSymbol):
         return _Problem("", str(raised), _shown(value, symbol=True, hidden=hidden))
     if sort == "value_error":

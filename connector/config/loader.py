@@ -7,7 +7,7 @@ The models are defined in `models` and exported here too. A vendor's own setting
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -182,28 +182,32 @@ def load(
     return Loaded(settings, path, reader, tree, lines)
 
 
-def server_settings(path: str | Path, env: Mapping[str, str] | None = None) -> ServerSettings:
-    """Return the section `server` of a file whose other sections may be faulty.
+def port_settings(path: str | Path, env: Mapping[str, str] | None = None) -> tuple[ServerSettings, list[str] | None]:
+    """Return the section `server` and `console.members` of a file whose other sections may be faulty.
 
-    Raises `ConfigurationError` where that section is, or the file is not YAML.
+    Raises `ConfigurationError` where the section `server` is, or the file is not YAML.
     """
     path = Path(path)
     try:
         tree, faults, _ = parse(read_text(path))
     except ValueError as error:
         raise ConfigurationError([ConfigFault(str(path), str(error))]) from None
-    raw = tree.get("server", {}) if isinstance(tree, dict) else {}
+    raw = {key: tree.get(key, {}) for key in ("server", "console")} if isinstance(tree, dict) else {}
     if faults and not isinstance(tree, dict):
         raise ConfigurationError(faults)
+    resolver = Resolver(os.environ if env is None else env, path.absolute().parent)
     faults = []
-    resolved = Resolver(os.environ if env is None else env, path.absolute().parent).resolve(raw, "server", faults)
+    resolved = resolver.resolve(raw.get("server", {}), "server", faults)
     try:
         settings = ServerSettings.model_validate(resolved)
     except ValidationError as error:
         raise ConfigurationError(faults or faults_of(error, ServerSettings, resolved, "server")) from None
     if faults:
         raise ConfigurationError(faults)
-    return settings
+    console = raw.get("console")
+    members = resolver.resolve(console.get("members"), "console.members", []) if isinstance(console, dict) else None
+    is_list = isinstance(members, list) and all(isinstance(each, str) for each in members)
+    return settings, members if is_list else None
 
 
 def _with_line(fault: ConfigFault, lines: Mapping[str, int]) -> ConfigFault:
@@ -226,6 +230,7 @@ class _Reader:
 
     def settings(self, tree: dict[str, Any]) -> Settings | None:
         """Return the settings of the whole file; None where `kafka` is faulty, which all others depend on."""
+        # Destinations first: the vendor decides which model reads one, so they cannot be read as a part of the whole.
         raw = self._destinations(tree)
         read = {name: self.destination(name, body) for name, body in raw.items()}
         good = {name: settings for name, settings in read.items() if settings is not None}
@@ -246,12 +251,15 @@ class _Reader:
         settings = settings.model_copy(update={"destinations": good, "kafka": _with_start(settings.kafka)})
         self.faults.extend(check_topics(settings))
         self.faults.extend(check_poll_interval(settings))
-        self.faults.extend(check_routes(settings, raw, {name: each.vendor for name, each in good.items()}))
+        self._add_further(check_routes(settings, raw, {name: each.vendor for name, each in good.items()}))
         if self.further is not None:
-            reported = {fault.path for fault in self.faults}
-            found = self.further(settings, _vendors(raw), self.resolver.folder)
-            self.faults.extend(fault for fault in found if fault.path not in reported)
+            self._add_further(self.further(settings, _vendors(raw), self.resolver.folder))
         return settings
+
+    def _add_further(self, found: Iterable[ConfigFault]) -> None:
+        """Add the faults that do not only follow from those that are known."""
+        reported = {fault.path for fault in self.faults}
+        self.faults.extend(fault for fault in found if not _follows(fault.path, reported))
 
     def _destinations(self, tree: dict[str, Any]) -> dict[str, Any]:
         """Return the destinations as they are in the file."""
@@ -340,6 +348,15 @@ class _Reader:
         self.faults.extend(fault for fault in faults_of(error, model, raw, path) if fault.path not in reported)
 
 
+def _follows(path: str, reported: Collection[str]) -> bool:
+    """Whether a fault is about a key that has a fault already, or comes only from what `_readable` left out."""
+    route, is_mapped, _ = path.partition(".fields")
+    if not is_mapped:
+        return path in reported
+    around = (path, f"{route}.fields", f"{route}.to")
+    return any(other in around or other.startswith(f"{path}.") for other in reported)
+
+
 def _vendors(raw: Mapping[str, Any]) -> dict[str, str]:
     """Return the vendor of each destination of the file, as far as it has one."""
     return {name: str(body["vendor"]) for name, body in raw.items() if isinstance(body, dict) and "vendor" in body}
@@ -359,6 +376,7 @@ def _readable(routes: list[Any]) -> list[Any]:
                 place[part] = dict(place[part])
                 place = place[part]
             place.pop(parts[-1], None)
+        # Kept as an empty route, so that the index of each later route is that of the file.
         kept.append(whole if not _faulty(whole) else {"to": []})
     return kept
 

@@ -29,6 +29,7 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PORTS: Final = re.compile(r"(\d{1,5})(?:\s*-\s*(\d{1,5}))?")
 _LAST_PORT: Final = 65535
+_LINKED: Final = ("topic", "partition", "offset")
 _SIZE: Final = re.compile(r"(\d+)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?")
 _SIZE_UNITS: Final = {
     "B": 1,
@@ -171,7 +172,9 @@ class RetrySettings(Model):
 class StormSettings(Model):
     """The share of refused records among the last `records` that starts a storm."""
 
-    share: float = Field(default=0.5, gt=0, le=1, description="The share of refused records that starts a hold.")
+    share: float = Field(
+        default=0.5, gt=0, le=1, description="The share of records refused for one reason that starts a storm."
+    )
     records: int = Field(default=500, ge=10, description="How many of the last records the share is computed from.")
 
 
@@ -248,7 +251,8 @@ class DestinationSettings(Model):
         default="retry", description="What to do when it is unknown whether the vendor accepted a request."
     )
     storm: StormSettings | Off = Field(
-        default=StormSettings(), description="When many refusals start a hold; `off`: never."
+        default=StormSettings(),
+        description="When refusals for one reason become a storm, which sets further ones aside; `off`: never.",
     )
     http: HttpSettings = Field(default=HttpSettings(), description="How to reach the vendor.")
     hold: bool = Field(default=False, description="Hold the destination in every member: nothing is sent.")
@@ -466,6 +470,11 @@ class ConsoleSettings(Model):
         for link in value.values():
             if urlsplit(link).scheme not in {"http", "https"}:
                 raise ValueError("must be an address such as https://kafka.example.com/topics/{topic}")
+            for name in re.findall(r"\{(.*?)\}", link):
+                if name not in _LINKED:
+                    raise ValueError(
+                        f"has an unknown {{{name}}}; what is filled in: {{topic}}, {{partition}}, {{offset}}"
+                    )
         return value
 
     @model_validator(mode="after")

@@ -137,7 +137,7 @@ class Condition(Model):
 
     model_config = ConfigDict(coerce_numbers_to_str=False)
 
-    exists: bool | None = Field(default=None, description="Whether the value is there and not null.")
+    exists: bool | None = Field(default=None, description="Whether the field exists and is not null.")
     negated: Wanted = Field(default=None, alias="not", description="A value, a list or a condition that must not hold.")
     gt: Bound | None = Field(default=None, description="Greater than this number, or later than this time.")
     ge: Bound | None = Field(default=None, description="At least this.")
@@ -207,7 +207,12 @@ class RouteSettings(Model):
     )
 
 
-_HASHED: Final = re.compile(r"sha256\(\s*(?:string\()?\s*event((?:\.[A-Za-z_]\w*)+)")
+_HASH_CALL: Final = re.compile(r"(\.?)\s*\b(?:hmac_)?sha256\s*\(")
+_LITERAL: Final = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
+_LOOP: Final = re.compile(
+    r"(?:\b(event(?:\s*\.\s*\w+|\[\d+\])+?)|[\w)\]])\s*\.\s*(?:map|filter|all|exists|exists_one)\s*\(\s*(\w+)\s*,"
+)
+_READ: Final = re.compile(r"(?<![\w.])([A-Za-z_]\w*)((?:\s*\.\s*[A-Za-z_]\w*(?!\w*\s*\()|\[(?:\d+|\0\d+)\])*)")
 _STEPS: Final = re.compile(r"\[[0-9]*\]")
 
 
@@ -226,7 +231,38 @@ def hashed(source: Source) -> Iterator[str]:
         case JsonSource():
             yield from hashed(source.source)
         case CelSource():
-            yield from (path.removeprefix(".") for path in _HASHED.findall(source.cel))
+            yield from _hashed_in(source.cel)
+
+
+def _hashed_in(expression: str) -> Iterator[str]:
+    """Yield what an expression reads inside the arguments of a hash, or in all of it where the hash is a method."""
+    literals = _LITERAL.findall(expression)
+    numbers = iter(range(len(literals)))
+    text = _LITERAL.sub(lambda _: f"\0{next(numbers)}", expression)
+    loops = {variable: path for path, variable in _LOOP.findall(text)}
+    for call in _HASH_CALL.finditer(text):
+        for variable, rest in _READ.findall(text if call[1] else text[call.end() : _closing(text, call.end())]):
+            read = f"{loops.get(variable) or variable}{rest}"
+            named = re.sub(r"\[\0(\d+)\]", lambda match: f".{literals[int(match[1])][1:-1]}", read)
+            root, _, path = re.sub(r"\s|\[\d*\]", "", named).partition(".")
+            if root == "key":
+                yield "$key"
+            elif path and root == "headers":
+                yield f"$header.{path}"
+            elif path and (root == "event" or root in loops):
+                yield path  # of a loop over what another loop gives only the end of the path is known
+            elif root in loops:
+                yield from (_STEPS.sub("", rest).lstrip(".") for name, rest in _READ.findall(text) if name == "event")
+
+
+def _closing(text: str, start: int) -> int:
+    """Return where the bracket closes that was opened before `start`."""
+    depth = 1
+    for index in range(start, len(text)):
+        depth += (text[index] == "(") - (text[index] == ")")
+        if depth == 0:
+            return index
+    return len(text)
 
 
 for _model in (MapSource, ListSource, JsonSource, Condition, RouteSettings):

@@ -111,7 +111,7 @@ class _SecretWalk:
         }
 
     def _value(self, name: str, value: Any, *, private: bool) -> Any:
-        """Walk one value; `private` tells that only harmless names may be shown."""
+        """Walk one value; `private`: only harmless names may be shown."""
         if isinstance(value, SecretStr):
             return self._hidden(value.get_secret_value())
         if isinstance(value, BaseModel):

@@ -50,7 +50,9 @@ def doubtful(settings: Settings) -> Iterator[ConfigFault]:
             for text in _texts(wanted) if path != CEL else ():
                 where = f"routes[{index}].where.{path}"
                 if text.startswith("^"):
-                    yield ConfigFault(where, f"the text {text!r} is no pattern; write {{matches: {text!r}}}")
+                    yield ConfigFault(
+                        where, f"{text!r} is compared as text, not as a pattern; write {{matches: {text!r}}}"
+                    )
                 elif text.startswith("!"):
                     yield ConfigFault(where, f"the text {text!r} negates nothing; write {{not: {text[1:]!r}}}")
 

@@ -61,6 +61,7 @@ class _Loader(yaml.SafeLoader):
             self._depth -= 1
 
 
+# PyYAML's own rules are YAML 1.1: `no` is false, 010 is 8, 2026-11-20 a date. A country, an id or a topic would change.
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -131,6 +132,7 @@ def _problem_of(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or "cannot be read"
     if problem.endswith("but got '['"):
         return f"{problem}; quote a path with [] inside braces or brackets"
+    # Only these messages quote the file.
     if not re.search("alias|anchor|tag|directive|start any token", problem):
         return problem
     return f"{_QUOTED.sub('(hidden)', problem)}; quote text that begins with one of *&!%@`"

@@ -112,6 +112,7 @@ class ActionRoutes:
         if (search := await self._search(query)) is not None:
             return await self._wait(search)
         expected = len(await asyncio.to_thread(state.index.rows, query))
+        # What was confirmed is a number of dead letters. If it is another one by now, the person decides again.
         if str(expected) != form.get("expected", str(expected)):
             fault = "Check again: the number of dead letters has changed since the question."
             return await self._question(request, action, query, fault)
@@ -121,6 +122,7 @@ class ActionRoutes:
             return await self._question(request, action, query, str(error))
         except ConnectorError as error:
             return self._refuse(f"The action cannot be recorded in the audit topic: {error}", 503)
+        # An export runs while it is downloaded (`_file`), so that nothing of it is kept on this machine.
         if action != "export":
             state.jobs.run(job)
         raise web.HTTPSeeOther(f"/jobs/{job.number}")
@@ -142,6 +144,7 @@ class ActionRoutes:
             **({"format": written} if action == "export" else {}),
         }
         try:
+            # Before it runs: an action that cannot be recorded is not taken.
             await state.audit.note(action, job.who, what)
         except ConnectorError as error:
             state.jobs.end(job, "failed", str(error))

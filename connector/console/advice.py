@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from connector.console.members import UNKNOWN, DestinationView
 
@@ -16,6 +17,22 @@ class Advice:
     action: str
     command: str | None = None
 
+
+class CommandOptions(NamedTuple):
+    """What a command needs to reach the same members: the configuration's file and the members' URLs, where given."""
+
+    file: str | None = None
+    urls: tuple[str, ...] = ()
+
+    def added_to(self, command: str) -> str:
+        """Return a command of the connector with the options; `connector run` asks no member."""
+        options = [] if self.file is None else ["-c", self.file]
+        if not command.startswith("connector run"):
+            options += [part for url in self.urls for part in ("--url", url)]
+        return f"{command} {shlex.join(options)}" if options else command
+
+
+NO_OPTIONS: Final = CommandOptions()
 
 CAUSES: Final = {
     "decode": Advice(

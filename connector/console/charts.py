@@ -125,6 +125,7 @@ def line_chart(series: Mapping[str, Points], start: float, end: float, *, label:
     paths: list[Path] = []
     for number, points in enumerate(series.values()):
         for piece in _pieces(points, gap):
+            # A tenth of a pixel: more digits only make the page larger.
             path = "L".join(f"{across(at):.1f} {down(value):.1f}" for at, value in piece)
             if len(series) == 1 and len(piece) > 1:
                 base = down(0)

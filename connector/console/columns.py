@@ -61,6 +61,7 @@ class TextColumn:
         """Add a row."""
         number = self.numbers.get(text)
         if number is None:
+            # Numbers have 16 bits, and a vendor or a producer decides how many texts there are.
             if len(self.texts) >= MOST_TEXTS:
                 text = OTHER
             number = self.numbers.setdefault(text, len(self.texts))
@@ -92,6 +93,7 @@ class BytesColumn:
         """Add a row."""
         place = self._recent.get(value)
         if place is None:
+            # Start and length in one number. A value has at most 64 KiB, so 16 bits hold its length.
             place = len(self._data) << 16 | len(value)
             self._data += value
             if len(self._recent) >= _RECENT:
@@ -153,6 +155,7 @@ class IdColumn:
         """Return the rows with these sixteen bytes."""
         rows, at = [], self._data.find(identity)
         while at >= 0:
+            # A find in the middle of an entry is a coincidence of two ids.
             if not at & 15:
                 rows.append(at >> 4)
             at = self._data.find(identity, at + 1)

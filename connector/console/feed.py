@@ -78,6 +78,7 @@ class Feed:
                 _log.warning("console.dead_letters_unread", message=str(error))
                 self._index.clear()
             except ConnectorError as error:
+                # Once, not every five seconds.
                 if self.trouble != str(error):
                     _log.warning("console.dead_letters_unread", message=str(error))
                 self.trouble = str(error)
@@ -95,6 +96,7 @@ class Feed:
                 records = tail.read()
                 behind, self.left = self.left, tail.left
                 unseen += len(records)
+                # While it catches up, each change would drop the cached searches for a few hundred records.
                 show = not self.left or unseen > _UNSEEN
                 if records:
                     self._index.take(records, show=show)

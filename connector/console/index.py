@@ -142,6 +142,7 @@ class DeadLetterIndex:
         With `show` false, searches find them only after the next `show`: each change drops the cached searches, which
         would make reading a large topic slow.
         """
+        # Outside of the lock: parsing is most of the work, and pages read meanwhile.
         parsed = [(record, _parsed(record)) for record in records]
         with self._lock:
             for record, found in parsed:
@@ -170,6 +171,8 @@ class DeadLetterIndex:
                     continue
                 noted = columns.noted[row]
                 if state == STATES.index("open"):
+                    # A copy that Kafka deleted is closed like a discarded one: a
+                    # copy in another partition keeps the dead letter open.
                     self._states.resolve(columns.ids[row], partition, "discarded")
                     if self._states.state(noted) == "open":
                         columns.partitions[row], columns.offsets[row] = self._states.place(noted)
@@ -194,6 +197,8 @@ class DeadLetterIndex:
                 self._found_at = self.version
             found = self._found.get(query)
             if found is None:
+                # A page asks for the same rows several times (table, counts,
+                # charts); more than a few queries are not worth keeping.
                 if len(self._found) > 8:
                     self._found.clear()
                 found = self._found[query] = self._search(query)
@@ -265,6 +270,7 @@ class DeadLetterIndex:
             wanted, columns, verdicts = set(places), self._columns, self._verdict(searched)
             for row, noted in enumerate(columns.noted):
                 if (columns.partitions[row], columns.offsets[row]) in wanted:
+                    # "Does not match", unless a search saw it before it was deleted.
                     verdicts[noted] = verdicts[noted] or 1
 
     def find(self, identity: str) -> DeadLetterRow | None:
@@ -292,6 +298,7 @@ class DeadLetterIndex:
             return
         if noted == len(self._row_of):
             self._row_of.append(-1)
+        # It failed again after it was resolved, so its new facts take the place of the old ones.
         elif self._row_of[noted] >= 0:
             self._forget(self._row_of[noted])
         self._row_of[noted] = len(self._columns)
@@ -319,6 +326,7 @@ class DeadLetterIndex:
         """Return the wanted rows; each condition looks only at what the conditions before it left."""
         columns = self._columns
         if len(self._order) != len(columns):
+            # Only what came since is sorted, and then merged: of a million rows nearly all are in order already.
             fresh = sorted(
                 range(len(columns) - 1, len(self._order) - 1, -1), key=columns.failed.__getitem__, reverse=True
             )
@@ -326,6 +334,7 @@ class DeadLetterIndex:
         begin = 0 if query.until is None else self._not_after(query.until)
         end = len(self._order) if query.since is None else self._not_after(query.since - 1)
         most = _GONE if query.resolved else 1
+        # Times first. The order is by time, so they cost two binary searches, however many rows there are.
         found = scan.below(self._order, begin, end, columns.states, most)
         if query.ids:
             wanted = {row for identity in query.ids if (row := self._row(identity)) is not None}
@@ -359,7 +368,7 @@ class DeadLetterIndex:
         return bisect_left(self._order, -time, key=lambda row: -self._columns.failed[row])
 
     def _compact(self) -> None:
-        """Keep as many dead letters as there is room for: unresolved before resolved, then the newest."""
+        """Keep as many dead letters as there is room for: unresolved ones first, and of these the newest."""
         old = self._columns
         room = self._limit
         if old.size > MOST_BYTES:

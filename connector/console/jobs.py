@@ -142,6 +142,7 @@ class Jobs:
         for number, old in list(self._jobs.items()):
             # An export that was never downloaded stays running for ever; it may be dropped.
             waits = old.action == "export" and number not in self._written
+            # Never one that runs: its page is the only place where it can be stopped.
             if len(self._jobs) > _REMEMBERED and (old.state != "running" or waits):
                 del self._jobs[number]
                 self._written.discard(number)

@@ -145,6 +145,7 @@ class MaskedRecord:
         for name, value in headers:
             if mask.header(name) and value is not None:
                 found.update(_leaves(_text(value)))
+        # The longest first: a value that contains another one is covered whole.
         hidden = tuple(sorted((text for text in found if text.strip()), key=len, reverse=True))
         return cls(mask, _cover_event(event, hidden) if hidden else event, hidden, decoded=True)
 

@@ -106,7 +106,8 @@ class MemberResponse:
     `ready` is what /readyz answered, None where it did not, with its `reasons`. `partitions` is None where it is not
     reported. `memory` is in bytes, `started` epoch seconds. `refused`: a person has to end what keeps it from Kafka.
     `filled_by` is the destination whose records fill its buffer. `ill_since` is since when (epoch seconds) it has been
-    seen unreachable or not ready.
+    unreachable or not ready; `ill_before`: or earlier, because it was so when it was first asked. `config_fault` is why
+    it could not read its configuration again, since `config_fault_since`.
     """
 
     address: str
@@ -122,6 +123,9 @@ class MemberResponse:
     refused: bool = False
     filled_by: str | None = None
     ill_since: float | None = None
+    ill_before: bool = False
+    config_fault: str | None = None
+    config_fault_since: float | None = None
 
     @property
     def ill(self) -> bool:
@@ -167,6 +171,7 @@ def read_response(address: str, status: Any, metrics: str = "", ready: Any = Non
     for name, entry in _entries(status.get("destinations")):
         if isinstance(entry, Mapping):
             found[name[:_NAME]] = _destination(entry)
+    fault = _mapping(status.get("config_fault"))
     gauges = {name: _number(value) for name, value in _GAUGE.findall(metrics)}
     return MemberResponse(
         address,
@@ -180,6 +185,9 @@ def read_response(address: str, status: Any, metrics: str = "", ready: Any = Non
         started=gauges.get("process_start_time_seconds"),
         refused=gauges.get("connector_kafka_refused") == 1,
         filled_by=_text(_mapping(status.get("buffer")).get("filled_by"), _NAME),
+        ill_since=seconds(status.get("unready_since")),
+        config_fault=_text(fault.get("message")),
+        config_fault_since=seconds(fault.get("since")),
     )
 
 
@@ -221,6 +229,7 @@ def growth(before: Counts, now: Counts) -> dict[tuple[str, str], float]:
     """
     if not before:
         return {}
+    # As Prometheus' `increase` reads a counter.
     return {key: value - (old if (old := before.get(key, 0.0)) <= value else 0.0) for key, value in now.items()}
 
 
@@ -287,8 +296,10 @@ def _combined(name: str, reports: Sequence[DestinationReport]) -> DestinationVie
     """Return one destination from what its members report."""
     if not reports:
         return DestinationView(name, UNKNOWN)
+    # The worst of the members, because a person has to see it although the others deliver.
     worst = next((state for state in STATES if any(report.state == state for report in reports)), UNKNOWN)
     affected = [report for report in reports if report.state == worst]
+    # One member's words for all: they are held by the same cause nearly always, and the page has a table of members.
     shown = next((report for report in affected if report.message), affected[0])
     return DestinationView(
         name=name,

@@ -87,12 +87,16 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The sentence that is read first; `kind` is bad, warn, good or calm, `since` epoch seconds."""
+    """The sentence that is read first; `kind` is bad, warn, good or calm.
+
+    `since` is epoch seconds. `before`: it may have begun earlier, because that is when it was first looked at.
+    """
 
     kind: str
     headline: str
     detail: str
     since: float | None = None
+    before: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +247,7 @@ def _verdict(situation: Situation) -> Verdict:
     if found:
         worst, *others = found
         also = f" Also: {'; '.join(other.headline for other in others[:_NAMED])}." if others else ""
-        return Verdict(worst.kind, worst.headline, f"{worst.detail}{also} {dead_letters}", worst.since)
+        return Verdict(worst.kind, worst.headline, f"{worst.detail}{also} {dead_letters}", worst.since, worst.before)
     number = len(situation.destinations)
     headline = f"All {plural(number, 'destination')} deliver"
     if number == 1:
@@ -254,7 +258,8 @@ def _verdict(situation: Situation) -> Verdict:
 
 def find_problems(situation: Situation) -> list[Verdict]:
     """Return what is wrong, the worst first."""
-    return [*_member_problems(situation), *_destination_problems(situation)]
+    found = [*_member_problems(situation), *_destination_problems(situation), *_config_problems(situation)]
+    return sorted(found, key=lambda problem: problem.kind != "bad")
 
 
 def problems(responses: Sequence[MemberResponse], destinations: Sequence[DestinationView], now: float) -> list[Verdict]:
@@ -269,15 +274,14 @@ def _member_problems(situation: Situation) -> Iterator[Verdict]:
     age = situation.now - (situation.sampled_at or situation.now)
     if age > max(_OLD_SECONDS, 4 * situation.interval):
         yield Verdict("bad", f"This page is {duration(age)} old", "Restart the console: it no longer gets samples.")
-    since = min((response.ill_since for response in responses if response.ill_since is not None), default=None)
     if len(unreachable) == len(responses):
         detail = "Start the connector, or correct console.members. Records wait in Kafka."
-        yield Verdict("bad", "No member is reachable", detail, since)
+        yield Verdict("bad", "No member is reachable", detail, *_earliest(responses))
         return
     reachable = [response for response in responses if response.trouble is None]
     unready = [response for response in reachable if response.ready is False]
     if unready:
-        yield _unready(situation, unready, len(reachable), since)
+        yield _unready(situation, unready, len(reachable))
     yield from _partial(situation, [response for response in reachable if response.ready is not False])
     owned = [response.partitions for response in reachable]
     if owned and not any(owned) and None not in owned and not unready:
@@ -289,12 +293,32 @@ def _member_problems(situation: Situation) -> Iterator[Verdict]:
     if unreachable:
         verb = "does" if len(unreachable) == 1 else "do"
         headline = f"{len(unreachable)} of {plural(len(responses), 'member')} {verb} not answer"
-        since = min((each.ill_since for each in unreachable if each.ill_since is not None), default=None)
         others = "" if stopped(responses) else "The others take over its partitions. "
-        yield Verdict("warn", headline, f"{others}Check why it is down.", since)
+        yield Verdict("warn", headline, f"{others}Check why it is down.", *_earliest(unreachable))
 
 
-def _unready(situation: Situation, unready: Sequence[MemberResponse], reachable: int, since: float | None) -> Verdict:
+def _earliest(responses: Sequence[MemberResponse]) -> tuple[float | None, bool]:
+    """Return since when the first of some members is unreachable or not ready, and whether it may be longer."""
+    known = [(each.ill_since, each.ill_before) for each in responses if each.ill_since is not None]
+    return min(known, default=(None, False))
+
+
+def _config_problems(situation: Situation) -> Iterator[Verdict]:
+    """Yield that members run with an older configuration, because the file is faulty now."""
+    faulty = [response for response in situation.responses if response.config_fault is not None]
+    if faulty:
+        number = len(faulty)
+        headline = (
+            f"The configuration is faulty: {plural(number, 'member')} {'keeps' if number == 1 else 'keep'} the old one"
+        )
+        since = min((each.config_fault_since for each in faulty if each.config_fault_since is not None), default=None)
+        reason = " ".join(str(faulty[0].config_fault).split()).rstrip(".")
+        yield Verdict(
+            "warn", headline, f"Run connector check, correct the file, then connector reload. {reason}.", since
+        )
+
+
+def _unready(situation: Situation, unready: Sequence[MemberResponse], reachable: int) -> Verdict:
     """Return what keeps members from reading."""
     reasons = _reasons(situation, unready)
     detail = f"Records wait in Kafka, none is lost. {'; '.join(reasons) or 'No reason is given'}."
@@ -307,7 +331,7 @@ def _unready(situation: Situation, unready: Sequence[MemberResponse], reachable:
         elif situation.kafka_trouble is not None or any("broker" in reason for reason in reasons):
             headline = "Kafka is not reachable: nothing is delivered"
             detail = f"Check the brokers and the network to them; it resumes by itself. {detail}"
-    return Verdict("bad", headline, detail, since)
+    return Verdict("bad", headline, detail, *_earliest(unready))
 
 
 def _partial(situation: Situation, ready: Sequence[MemberResponse]) -> Iterator[Verdict]:

@@ -123,7 +123,7 @@ def query_fields(query: Query) -> list[tuple[str, str]]:
 
 
 def time_field(millis: int) -> str:
-    """Return epoch milliseconds as an address carries them: UTC, to the millisecond where there are any."""
+    """Return epoch milliseconds as text for a URL: in UTC, with milliseconds if there are any."""
     text = moment(millis // 1000, "%Y-%m-%dT%H:%M:%S")
     return f"{text}.{millis % 1000:03}" if millis % 1000 else text
 

@@ -13,6 +13,7 @@ from aiohttp import web
 from jinja2 import DictLoader, Environment, StrictUndefined
 
 from connector.console import formatting
+from connector.console.advice import NO_OPTIONS, CommandOptions
 
 _FOLDER: Final = files("connector.console") / "templates"
 # Read once at import: a page never waits for a disk, and a wheel inside an archive works too.
@@ -26,6 +27,7 @@ class Page:
     `held`, `unresolved`, `unready` and `running` are the numbers in the navigation: destinations, dead letters, members
     that are not ready or not reachable, actions. `who` is
     the person who signed in, None where the console needs no token. `may_act` is false for a session that only looks.
+    `options` are added to commands.
     """
 
     group: str
@@ -40,6 +42,7 @@ class Page:
     section: str = ""
     live: int | None = None
     may_act: bool = True
+    options: CommandOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)

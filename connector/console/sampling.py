@@ -89,6 +89,7 @@ class SampleHistory:
     def add(self, sample: RateSample) -> None:
         """Add a sample; samples come in the order of time."""
         self._fine.append(sample)
+        # A minute is closed by the first sample of the next one, so a gap leaves no minute half done.
         if self._minute and sample.at // MINUTE != self._minute[0].at // MINUTE:
             self._coarse.append(mean(self._minute))
             self._minute = []
@@ -149,7 +150,7 @@ class Sampler:
         self._sparse = sparse
         self._answered_at: dict[str, float] = {}
         self._before: dict[str, tuple[float, Counts]] = {}
-        self._ill_since: dict[str, float] = {}
+        self._ill_since: dict[str, tuple[float, bool]] = {}
         self.history = SampleHistory(interval)
         """The charts' data."""
         self.responses: list[MemberResponse] = []
@@ -215,15 +216,21 @@ class Sampler:
             since, now = self._events_since.get(response.address, 0.0), self._clock.wall()
             events = await _events(session, member, host, since)
             if events is not None:
+                # Asked for again with an overlap; events have ids, so none comes twice.
                 self._events_since[response.address] = now - _OVERLAP
                 self._chronicle.add(events, now)
         return response
 
     def _since(self, responses: list[MemberResponse]) -> list[MemberResponse]:
-        """Note since when members are seen unreachable or not ready."""
-        known, now = self._ill_since, self._clock.wall()
-        self._ill_since = {each.address: known.get(each.address, now) for each in responses if each.ill}
-        return [replace(each, ill_since=self._ill_since.get(each.address)) for each in responses]
+        """Note since when members are seen unreachable or not ready; those that report it themselves know better."""
+        known, now, is_first = self._ill_since, self._clock.wall(), self.sampled_at is None
+        self._ill_since = {each.address: known.get(each.address, (now, is_first)) for each in responses if each.ill}
+        return [
+            replace(each, ill_since=self._ill_since[each.address][0], ill_before=self._ill_since[each.address][1])
+            if each.ill and each.ill_since is None
+            else each
+            for each in responses
+        ]
 
     def _there(self, responses: list[MemberResponse]) -> list[MemberResponse]:
         """Return the members that there are: of a range of ports most may be free, and none of them is a member.
@@ -268,6 +275,7 @@ class Sampler:
         """
         if self._asking is None:
             self._asking, self._asked_at = asyncio.ensure_future(self._backlog()), self._clock.now()
+        # Not cancelled: the thread behind it cannot be, and its answer is taken at the next sample.
         await asyncio.wait({self._asking}, timeout=_KAFKA_PATIENCE)
         if not self._asking.done():
             silent = self._clock.now() - self._asked_at

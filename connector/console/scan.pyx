@@ -7,7 +7,7 @@ Rows are numbers in arrays of type `I`. A column is an array of type `H`, `I`, `
 from array import array
 
 from cpython cimport array as arrays
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 cdef arrays.array _ROWS = array("I")
 
@@ -100,21 +100,24 @@ def bins(arrays.array rows, arrays.array failed, arrays.array cause, int64_t fir
     """Return for each number of `cause` how many rows failed in each of the bins of this width."""
     cdef Py_ssize_t at
     cdef unsigned int row
-    cdef int64_t place
+    cdef uint64_t place
     cdef dict found = {}
     cdef arrays.array counts = None
     cdef int last = -1
     for at in range(len(rows)):
         row = rows.data.as_uints[at]
-        place = failed.data.as_longlongs[row] - first
-        if place < 0 or place // width >= number:
+        if failed.data.as_longlongs[row] < first:
+            continue
+        # Without a sign: two times of 64 bits may be further apart than a number with one says.
+        place = (<uint64_t>failed.data.as_longlongs[row] - <uint64_t>first) // <uint64_t>width
+        if place >= <uint64_t>number:
             continue
         if cause.data.as_ushorts[row] != last:
             last = cause.data.as_ushorts[row]
             counts = found.get(last)
             if counts is None:
                 counts = found[last] = arrays.clone(_ROWS, number, True)
-        counts.data.as_uints[place // width] += 1
+        counts.data.as_uints[place] += 1
     return found
 
 

@@ -77,10 +77,12 @@ class Search:
         except ConnectorError as error:
             self.trouble = str(error)
         else:
+            # Only a search that ended by itself has seen all there is. What it did not meet is gone from Kafka.
             if not self._stopping.is_set():
                 self._index.give_up(self.searched, self._places)
 
     def _records(self) -> Iterable[Record]:
+        # One pass costs the whole topic; each fetch costs a seek.
         if len(self._places) <= FEW:
             return self._ports.fetch(self._places)
         return self._ports.records(self._note)
@@ -122,6 +124,7 @@ class Searches:
                 if latest.trouble is not None:
                     return latest  # shown once; the next request tries again
             self._searches = [each for each in self._searches if each.running]
+            # The oldest: who began it has probably asked for something else since.
             while len(self._searches) >= RUNNING:
                 self._searches.pop(0).stop()
             self._searches.append(Search(self._index, self._ports, searched, places))

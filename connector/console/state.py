@@ -10,6 +10,7 @@ from aiohttp import web
 
 from connector.clock import Clock
 from connector.config.loader import Settings
+from connector.console.advice import NO_OPTIONS, CommandOptions
 from connector.console.audit import Audit, AuditTopic
 from connector.console.feed import Feed, Tail
 from connector.console.index import DeadLetterIndex, Query
@@ -38,7 +39,7 @@ class ConsolePorts:
     reads those that match a filter (with True the resolved ones too) and reports its progress. `inspect` decodes and
     prepares a dead letter by today's rules; `decode` only decodes it. `search` reads for searches. All raise
     `ConnectorError` if they cannot. `own_events` is what this process did; `past_events` blocks, and returns what the
-    topic of events has from a time (epoch seconds) on.
+    topic of events has from a time (epoch seconds) on. `options` are added to the commands that the pages show.
     """
 
     tail: Callable[[], Tail]
@@ -53,6 +54,7 @@ class ConsolePorts:
     clock: Clock
     own_events: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     past_events: Callable[[float], Sequence[Mapping[str, Any]]] | None = None
+    options: CommandOptions = NO_OPTIONS
 
 
 class ConsoleState:
@@ -129,6 +131,7 @@ class ConsoleState:
             running=sum(job.state == "running" for job in self.jobs.all()),
             title=title,
             section=section,
+            options=self.ports.options,
             live=live,
             may_act=self.may_act,
         )

@@ -91,6 +91,7 @@ class Archive:
             _put(matching, row, int(wanted.matches(facts, record)))
         states = self._survey.states
         rows = [row for row in states.rows(resolved=resolved) if matching[row]]
+        # A page of some fifty out of perhaps a million, so no sort. Of equal times the first in the topic comes first.
         chosen = heapq.nlargest(limit, rows, key=lambda row: (failed[row], -row))
         entries = self._entries(chosen)
         return [entries[place] for place in map(states.place, chosen) if place in entries], len(rows)
@@ -98,6 +99,8 @@ class Archive:
     def stats(self, wanted: Filter, *, resolved: bool = False) -> list[Count]:
         """Return how many dead letters there are of each cause, code and destination, the most frequent first."""
         failed, kind_of = array("q"), array("I")
+        # Columns of numbers instead of objects, because a topic may
+        # hold a million. Number 0: the filter does not match.
         kinds: dict[tuple[str, str | None, str | None] | None, int] = {None: 0}
         for row, record, facts in self._pass():
             kind = (facts.cause, facts.code, facts.destination) if wanted.matches(facts, record) else None
@@ -130,11 +133,14 @@ class Archive:
         (whole,) = search.ids()
         states = self._survey.states
         event = events[states.row(whole) or 0]
+        # By a hash of 64 bits, so an unrelated row may be among them. The
+        # dedup ids themselves are compared after the fetch.
         related = {row for row, other in enumerate(events) if other == event}
         entries = sorted(self._entries(related).values(), key=lambda entry: entry.facts.failed_at)
         (dead_letter,) = (entry for entry in entries if entry.facts.id == whole)
         same = tuple(entry for entry in entries if entry.facts.dedup_id == dead_letter.facts.dedup_id)
         ids = {entry.facts.id for entry in same}
+        # Three numbers for each resolution: row, partition, offset.
         places = [(closed[at + 1], closed[at + 2]) for at in range(0, len(closed), 3) if closed[at] in related]
         resolutions = (parse_resolution(record) for record in self._fetch(places))
         own = {each: None for each in resolutions if each is not None and each.dead_letter in ids}

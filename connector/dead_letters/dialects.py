@@ -38,7 +38,9 @@ def dialect_headers(
             "partition": str(origin.partition),
             "offset": str(origin.offset),
             "connector.name": group,
+            # Kafka Connect numbers its tasks; the connector has no such number.
             "task.id": "0",
+            # Connect's own names: a value that cannot be converted, and a sink that does not take a record.
             "stage": "VALUE_CONVERTER" if cause == "decode" else "TASK_PUT",
             "class.name": "connector",
             "exception.class.name": kind,

@@ -82,9 +82,9 @@ def record_json(dead_letter: DeadLetterEntry, content: Content) -> dict[str, Any
     return {
         **facts_json(dead_letter),
         "message": content.message,
-        "key": _base64(content.key),
-        "value": _base64(content.value),
-        "headers": [{"name": name, "value": _base64(value)} for name, value in content.headers],
+        "key": base64_text(content.key),
+        "value": base64_text(content.value),
+        "headers": [{"name": name, "value": base64_text(value)} for name, value in content.headers],
         **event,
     }
 
@@ -168,11 +168,11 @@ def _csv(dead_letter: DeadLetterEntry, content: Content) -> list[str]:
         "message": content.message,
         "edited": " ".join(row["edited"]),
         "key": content.key if isinstance(content.key, str) else _readable(content.key),
-        "headers": _json([[name, _base64(value)] for name, value in content.headers]).decode(),
+        "headers": _json([[name, base64_text(value)] for name, value in content.headers]).decode(),
         "event": "" if content.event is None else _json(content.event).decode(),
     }
     # Not guarded: neither digits nor base64 can be a formula that does anything.
-    plain = {"key_base64": _base64(content.key), "value_base64": _base64(content.value)}
+    plain = {"key_base64": base64_text(content.key), "value_base64": base64_text(content.value)}
     cells = [row[name] if name in row else plain[name] for name in _CSV]
     return [_guarded(cell) if name in row else cell or "" for name, cell in zip(_CSV, cells, strict=True)]
 
@@ -180,6 +180,7 @@ def _csv(dead_letter: DeadLetterEntry, content: Content) -> list[str]:
 def _guarded(cell: Any) -> str:
     """Return a cell's text, with a quote in front where a spreadsheet would run it as a formula."""
     text = "" if cell is None else str(cell)
+    # Only texts: a negative number begins with "-" too, and is harmless.
     return f"'{text}" if isinstance(cell, str) and text.startswith(_FORMULA) else text
 
 
@@ -213,5 +214,6 @@ def _avro(dead_letter: DeadLetterEntry, content: Content) -> tuple[Any, ...]:
     )
 
 
-def _base64(data: bytes | str | None) -> str | None:
+def base64_text(data: bytes | str | None) -> str | None:
+    """Return bytes in base64; a text that stands for hidden bytes, and None, unchanged."""
     return data if data is None or isinstance(data, str) else base64.b64encode(data).decode()

@@ -87,12 +87,10 @@ def to_headers(
 ) -> list[tuple[str, bytes | None]]:
     """Return the headers of the dead-letter record, with those of another tool's dialect if one is given.
 
-    `left_out` are the record's parts that do not fit (`value`, `headers`, …).
-
-    A replay that failed again keeps its block's origin, dedup id and number of replays; the rest of the block is
-    replaced. A block on any other record belongs to that record. Untrusted texts are cut: the message at
-    1 KiB, others at 256 bytes. So whatever a vendor answers, the block is under 3 KiB plus the names of topic, group
-    and destination.
+    `left_out` are the record's parts that do not fit (`value`, `headers`, …). A replay that failed again keeps its
+    block's origin, dedup id and number of replays; the rest of the block is replaced. A block on any other record
+    belongs to that record. Untrusted texts are cut: the message at 1 KiB, others at 256 bytes. So whatever a vendor
+    answers, the block is under 3 KiB plus the names of topic, group and destination.
     """
     record, first = dead_letter.record, dead_letter.first_attempt
     # Only in the replay topic is a block ours: on a live record it may be copied, and its ids belong to another event.
@@ -134,6 +132,8 @@ def to_headers(
         "dlq-value-sha256": sha256(value).hexdigest() if left_out else None,
         "dlq-rest-sha256": rest_hash(record.key, own) if "headers" in left_out else None,
     }
+    # A vendor's text may have half of a surrogate pair, which UTF-8 cannot write. The dead
+    # letter has to be written all the same. A zero stays: `dlq-replays` is never absent.
     ours = [(name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")]
     if dialect is None:
         return [*original, *ours]
@@ -153,7 +153,8 @@ def parse(headers: Headers) -> ParsedDeadLetter | None:
     try:
         origin = Position(values.pop("topic"), values.pop("partition"), values.pop("offset"))
         return ParsedDeadLetter(origin=origin, original=original, **values)
-    except (KeyError, TypeError):  # a header without which there is no dead letter
+    # A block that lacks a required header was cut or edited. Half of it would be wrong facts under the right names.
+    except (KeyError, TypeError):
         return None
 
 
@@ -170,6 +171,7 @@ def redirected(headers: Headers, destination: str, vendor: str) -> list[tuple[st
     if parse(headers) is None:
         raise ValueError(_NOT_A_DEAD_LETTER)
     start = start_of(headers, _VERSION)
+    # The id stays, so that the resolution still closes the dead letter that was replayed.
     ours = {"dlq-destination": destination.encode(), "dlq-vendor": vendor.encode()}
     kept = [header for index, header in enumerate(headers) if index < start or header[0] not in ours]
     return [*kept, *ours.items()]
@@ -181,6 +183,7 @@ def restored(headers: Headers, original: Headers) -> list[tuple[str, bytes | Non
         raise ValueError(_NOT_A_DEAD_LETTER)
     block = headers[start_of(headers, _VERSION) :]
     gone = (_LEFT_OUT, "dlq-value-bytes", "dlq-value-sha256", "dlq-rest-sha256")
+    # Without the other tool's headers, which lie in the block too: they describe the dead letter without its value.
     return [*original, *(header for header in block if header[0] in _FORMS and header[0] not in gone)]
 
 
@@ -194,6 +197,7 @@ def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, by
     if dead_letter is None:
         raise ValueError(_NOT_A_DEAD_LETTER)
     start = start_of(headers, _VERSION)
+    # Capped, because a reader takes a larger number for a block that is not ours.
     count = str(min(dead_letter.replays + 1, MOST_REPLAYS)).encode()
     paths = " ".join(dict.fromkeys((*dead_letter.edited, *(path.replace(" ", "%20") for path in edited))))
     kept = [header for index, header in enumerate(headers) if index < start or header[0] not in (_REPLAYS, _EDITED)]
@@ -223,6 +227,7 @@ def _dead_letter_id(dead_letter: DeadLetter, group: str, origin: Position, times
     """
     position = dead_letter.record.position
     read_at = () if position == origin else position
+    # As JSON, because the names may contain any separator: group "a.b" and topic "c" are not group "a" and topic "b.c".
     return uuid5_text(json.dumps([group, *origin, timestamp, dead_letter.destination, replays, *read_at]))
 
 

@@ -232,6 +232,7 @@ class Replayer:
                 f"it was replayed {facts.replays} times and failed each time: pass --max-replays {facts.replays + 1} "
                 "to try once more, or discard it",
             )
+        # In this order: an edit needs the whole value, and today's rules judge what would be sent.
         if facts.left_out:
             whole = await self._whole(dead_letter)
             if isinstance(whole, Kept):
@@ -291,6 +292,7 @@ class _Writer:
         self._edited = tuple(edit.path for edit in order.edits) if kind == "replayed" else ()
         self._rate = order.rate
         self._transactions = transactions
+        # Readers of committed records see a transaction at once, so it holds at most a second's share of the rate.
         self._most = min(CHUNK, max(1, int(order.rate))) if order.rate else CHUNK
         self._waiting: list[tuple[DeadLetterEntry, DeadLetterEntry]] = []
         self._bytes = 0
@@ -321,6 +323,7 @@ class _Writer:
         try:
             await self._transactions.commit(records)
         except RecordRefused as refusal:
+            # A transaction is all or nothing: one record that is too large keeps back the other 499.
             if len(waiting) == 1:
                 return [Outcome(waiting[0][0], Kept("size", str(refusal)))]
             middle = len(waiting) // 2

@@ -86,10 +86,12 @@ class States:
             return None
         others = self._others.get(row, {})
         if partition in others:
+            # One copy less. The record that stands for the dead letter is in another partition and stays open.
             del others[partition]
         elif self._states[row] or partition != self._partitions[row]:
             return None
         elif others:
+            # Its own copy is closed, but another partition has one: from now on that copy stands for the dead letter.
             self._partitions[row], self._offsets[row] = others.popitem()
         else:
             self._states[row] = STATES.index(kind)

@@ -58,6 +58,8 @@ class DeadLetterStream:
 
         async with aclosing(self._pass(take)) as first:
             async for _ in first:
+                # Both passes are one progress: a resolution comes behind its dead
+                # letter, so no dead letter is sure before the end.
                 yield Read((), self._done, 2 * self._total)
         whole = replace(wanted, ids=search.ids())
 
@@ -89,6 +91,8 @@ class DeadLetterStream:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Run a blocking call in a thread; a cancelled caller ends the call first, within a second."""
+        # A thread cannot be cancelled. `_stop` makes its next report of
+        # progress raise; only then may the reader be closed.
         running = asyncio.ensure_future(asyncio.to_thread(work))
         try:
             return await asyncio.shield(running)
@@ -96,6 +100,7 @@ class DeadLetterStream:
             self._stop.set()
             await asyncio.wait({running})
             if not running.cancelled():
+                # Fetched, because asyncio reports an exception that no one asks for.
                 running.exception()
             raise
 

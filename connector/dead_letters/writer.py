@@ -112,6 +112,7 @@ class DeadLetterWriter:
         """Yield the dead letter as it should be, then smaller."""
         record = dead_letter.record
         yield _Form(record.key, record.value, self._headers(dead_letter))
+        # Empty and not null: with a null value it would be read as a resolution.
         yield _Form(record.key, b"", self._headers(dead_letter, "value"))
         # Without the key it may get another partition. That is better than a record that stops its own.
         yield _Form(None, b"", self._headers(dead_letter, "value", "key", "headers"))

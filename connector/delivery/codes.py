@@ -24,6 +24,7 @@ def apply_codes(codes: Codes, verdict: Verdict, response: Response) -> Verdict:
         return verdict
     if isinstance(verdict, Refused) and verdict.errors:
         return _apply_to_each(codes, verdict)
+    # A refusal by status alone has no code, and yet a user has to be able to name it.
     code = verdict.code or f"http_{response.status}"
     action = codes.get(code)
     if action == "refuse":
@@ -52,6 +53,7 @@ def _refused(code: str, verdict: Verdict) -> Verdict:
 
 def _apply_to_each(codes: Codes, verdict: Refused) -> Verdict:
     """Return the verdict of an answer with several errors: a hold goes before a refusal, a refusal before a retry."""
+    # The gravest wish wins. A hold for one error stops everything, so it must not be passed over for another's refusal.
     for error in verdict.errors:
         if codes.get(error.code) == "hold":
             return Misconfigured(error.code, error.reason, request_id=verdict.request_id)

@@ -1,6 +1,6 @@
 """One destination: its lanes, and the objects that each own one piece of its state.
 
-The worker decides from them what to send, and `outcome` tells them what an answer meant.
+The worker decides from them what to send, and `outcome` reports to them what an answer meant.
 
     piece of state                    owner
     --------------------------------  -------------------------
@@ -298,7 +298,7 @@ class Destination:
         left = self.throttle.until - now
         if left > 0:
             return StateReport(
-                DestinationState.THROTTLED, message="the vendor asked us to wait", next_probe=wall + left
+                DestinationState.THROTTLED, message="the vendor asked the connector to wait", next_probe=wall + left
             )
         waits = self.waiting.message()
         return StateReport(DestinationState.FLOWING if waits is None else DestinationState.RETRYING, message=waits)
@@ -306,5 +306,6 @@ class Destination:
     def _ended(self, holds: list[Hold]) -> None:
         if not holds:
             return
+        # Failures from before the hold say nothing about the time after it.
         self.evidence.answered()
         self.lanes.hurry(self.ports.clock.now())

@@ -1,36 +1,32 @@
 """One request and its answer on a kept-alive aiohttp connection: an answer counts only for its own request.
 
+aiohttp gives the connections (pool, TLS, proxies) and the parser of answers. The request is written here, in one step:
+a client session would take twice the time, for cookies, redirects and retries that are not wanted.
+
 aiohttp reuses a connection that received bytes while idle and takes them for the next answer. A vendor or proxy that
 sends one answer too many would so confirm records that it never read. Three checks prevent that:
 
 - A reused connection that received anything or was closed while idle is not used. Nothing was written on it yet, so the
   request goes out on another one. The socket itself is asked, because bytes may wait there that no callback has seen.
-- For a request with a body this is checked in the same step that writes its first byte.
-- An answer that begins before its request was written whole is marked `early`; it is never a success.
+- This is checked in the same step that writes the request.
+- An answer that begins before its request was sent whole is marked `early`; it is never a success.
 
-The seams are aiohttp's `request_class`, its payloads, and a subclass of its protocol. A test fails where a version of
-aiohttp no longer uses them (`tests/unit/delivery/test_transport_wire.py`).
+The seams are aiohttp's connector, and a subclass of its protocol. A test fails where a version of aiohttp no longer
+uses them (`tests/unit/delivery/test_transport_wire.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import re
 import select
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
 
-# aiohttp warns about raw bytes above this size; larger bodies are written piece by piece.
-ONE_WRITE: Final = 2**20
-_PIECE: Final = 2**18
 _INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1\d\d[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n")
 
 
@@ -45,26 +41,28 @@ class Exchange:
     protocol: WatchedProtocol | None = None
     reused: bool = False
     body_begun: bool = False
-    written: bool = False
     answered: bool = False
     early: bool = False
     ended: bool = False
 
-    def begin(self, protocol: WatchedProtocol, *, has_body: bool) -> None:
-        """Take the connection for this request. Raises `StaleConnectionError` where it cannot be reused.
-
-        With a body the socket is asked in the step that writes it: the head goes out with its first bytes.
-        """
+    def begin(self, protocol: WatchedProtocol) -> None:
+        """Take the connection for this request. Raises `StaleConnectionError` where it cannot be reused."""
         self.protocol = protocol
         self.reused = protocol.exchange is not None
-        if self.reused and protocol.has_surplus():
+        if self.reused and protocol.is_stale():
             raise StaleConnectionError
-        if not has_body:
-            self.check()
         # On a new connection the server spoke first: whatever it said, it is no answer to this request.
         self.early = self.answered = protocol.has_spoken_first()
         protocol.exchange = self
-        self.written = not has_body
+
+    def write(self, head: bytes, body: bytes | None) -> None:
+        """Write the request in the step that has begun the exchange; what the socket has no room for waits."""
+        protocol = self.protocol
+        transport = None if protocol is None else protocol.transport
+        if transport is None or transport.is_closing():
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+        self.body_begun = bool(body)
+        transport.write(head + body if body else head)
 
     def end(self) -> None:
         """Note that the whole answer was received."""
@@ -77,19 +75,9 @@ class Exchange:
         """
         protocol = self.protocol
         if protocol is not None:
-            if not self.written or _has_unsent(protocol.transport):
+            if _has_unsent(protocol.transport):
                 self.body_begun = False
             protocol.abort()
-
-    def check(self) -> None:
-        """Raise `StaleConnectionError` where the connection was used before and received anything or was closed."""
-        protocol = self.protocol
-        if protocol is not None and self.reused and (self.answered or protocol.is_stale()):
-            raise StaleConnectionError
-
-
-CURRENT: Final[ContextVar[Exchange]] = ContextVar("exchange")
-"""The exchange of the running request; aiohttp has no other way to hand a value from a request to its connection."""
 
 
 class WatchedProtocol(ResponseHandler):
@@ -140,7 +128,7 @@ class WatchedProtocol(ResponseHandler):
             self.force_close()
         elif not exchange.answered and not _is_interim(data):
             exchange.answered = True
-            exchange.early = not exchange.written or _has_unsent(self.transport)
+            exchange.early = _has_unsent(self.transport)
 
 
 class WatchedConnector(aiohttp.TCPConnector):
@@ -150,63 +138,6 @@ class WatchedConnector(aiohttp.TCPConnector):
         super().__init__(**options)
         factory: Any = partial(WatchedProtocol, loop=self._loop)
         self._factory = factory
-
-
-class WatchedRequest(aiohttp.ClientRequest):
-    """A request that checks its connection before it writes."""
-
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """Write the head, and the whole request where it has no body."""
-        exchange, protocol = CURRENT.get(), conn.protocol
-        if not isinstance(protocol, WatchedProtocol):
-            raise TypeError("aiohttp made a connection that is not watched")
-        exchange.begin(protocol, has_body=bool(self.body))
-        return await super().send(conn)
-
-
-class _WatchedBytes(aiohttp.BytesPayload):
-    """A body that is one write."""
-
-    exchange: Exchange
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Write the body."""
-        _begin_body(self.exchange)
-        # Set before the write returns: that may wait until the socket has room, and the vendor may answer meanwhile.
-        # What waits in the transport then is seen by `_has_unsent`.
-        self.exchange.written = True
-        await super().write_with_length(writer, content_length)
-
-
-class _WatchedPieces(aiohttp.BytesIOPayload):
-    """A body that is written piece by piece; aiohttp's own way yields between the last piece and its return."""
-
-    exchange: Exchange
-    body: bytes
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Write the body."""
-        _begin_body(self.exchange)
-        view = memoryview(self.body)
-        for start in range(0, len(view), _PIECE):
-            self.exchange.written = start + _PIECE >= len(view)
-            await writer.write(view[start : start + _PIECE])
-
-
-def watched_body(body: bytes, exchange: Exchange) -> aiohttp.Payload:
-    """Return a body that notes in the exchange when its first byte is about to be written, and its last one was."""
-    if len(body) <= ONE_WRITE:
-        whole = _WatchedBytes(body)
-        whole.exchange = exchange
-        return whole
-    pieces = _WatchedPieces(io.BytesIO(body))
-    pieces.exchange, pieces.body = exchange, body
-    return pieces
-
-
-def _begin_body(exchange: Exchange) -> None:
-    exchange.check()
-    exchange.body_begun = True
 
 
 def _is_readable(transport: asyncio.Transport) -> bool:

@@ -45,6 +45,8 @@ DENIED_OFTEN: Final = 3
 """Denials of one batch, none accepted between, after which it is halved; of a lone record, the destination is held."""
 _DENIED_BATCHES: Final = 2
 """Batches of an endpoint that are denied, none accepted between, which show that no record is the reason."""
+_DENIED_BY_FIREWALL: Final = 20
+"""The same, where records of the endpoint were blamed before: most batches may hold one that a firewall dislikes."""
 _NEVER: Final = float("-inf")
 
 
@@ -61,6 +63,8 @@ class Evidence:
         self._doubted = 0
         self._failing: set[Batch] = set()
         self._denied: dict[Hashable, set[Batch]] = {}
+        self._walled: set[Hashable] = set()
+        """Endpoints at which records were blamed for denials since access was last denied entirely."""
 
     def sending(self, batch: Batch, now: float) -> None:
         """Note that a batch is sent at `now` (monotonic seconds), and what was known by then."""
@@ -90,20 +94,30 @@ class Evidence:
     def failed(self, batch: Batch) -> None:
         """Note an answer that shows nothing about the records of a batch, or none."""
         batch.failures += 1
-        if batch.failures == 1:
-            batch.accepted_before = self._accepted
+        self._note_first(batch)
         # A record that fails alone while others pass is a poison, not an outage. And five batches are enough to know:
         # more would only hold memory.
         if not self.fails_alone(batch) and len(self._failing) < OUTAGE_AFTER:
             self._failing.add(batch)
+
+    def throttled(self, batch: Batch) -> bool:
+        """Note a 429 for a batch; return whether others were accepted since its first: it may be about its records."""
+        self._note_first(batch)
+        passed = self.others_pass(batch)
+        batch.failures += passed
+        return passed
 
     def fails_alone(self, batch: Batch) -> bool:
         """Whether a batch is one record that fails while others are accepted: its failures show nothing else."""
         return len(batch.deliveries) == 1 and batch.failures >= HALVE_AFTER and self.others_pass(batch)
 
     def others_pass(self, batch: Batch) -> bool:
-        """Whether records were accepted since the batch first failed."""
-        return self._accepted > batch.accepted_before
+        """Whether records were accepted since the batch first failed or was throttled."""
+        return batch.accepted_before is not None and self._accepted > batch.accepted_before
+
+    def _note_first(self, batch: Batch) -> None:
+        if batch.accepted_before is None:
+            batch.accepted_before = self._accepted
 
     def halved(self, batch: Batch) -> None:
         """Note that a batch is taken apart: its parts fail or not in its place."""
@@ -120,12 +134,17 @@ class Evidence:
         batch.denials += 1
         if batch.denied_at is None:
             batch.denied_at = batch.sent_at
-        denied = self._denied.setdefault(endpoint_of(batch.group), set())
-        if len(denied) < _DENIED_BATCHES:
+        endpoint = endpoint_of(batch.group)
+        denied = self._denied.setdefault(endpoint, set())
+        most = _DENIED_BY_FIREWALL if endpoint in self._walled else _DENIED_BATCHES
+        if len(denied) < most:
             denied.add(batch)
         # Where one record is all there is, no second batch can be denied. Held is then right: nothing else suffers.
         alone = len(batch.deliveries) == 1 and batch.denials >= DENIED_OFTEN
-        return alone or len(denied) >= _DENIED_BATCHES
+        entirely = alone or len(denied) >= most
+        if entirely:
+            self._walled.discard(endpoint)
+        return entirely
 
     def blames_records(self, batch: Batch, *, probing: bool) -> bool:
         """Whether access was denied for a batch before, and others were sent and accepted since: not the credential.
@@ -134,8 +153,12 @@ class Evidence:
         """
         # Example: denied at 10, another batch sent at 11 and accepted, this one sent at 12 and denied again. The
         # credential worked at 11, so the record is what the vendor, or a firewall, dislikes.
+        endpoint = endpoint_of(batch.group)
         others_accepted = batch.denied_at is not None and batch.vouched_at > batch.denied_at
-        return others_accepted and not (probing and self._denied.get(endpoint_of(batch.group), set()) - {batch})
+        blamed = others_accepted and not (probing and self._denied.get(endpoint, set()) - {batch})
+        if blamed:
+            self._walled.add(endpoint)
+        return blamed
 
     def refused(self, deliveries: Iterable[Delivery], code: str, now: float) -> None:
         """Note when this code refused records first; what another code showed before is no evidence."""
@@ -151,6 +174,10 @@ class Evidence:
         # The three steps of the theory: refused alone before (1), and since that moment (2) a request was sent that was
         # known to be accepted when this one went out (3).
         return delivery.refused_alone and refused is not None and batch.vouched_at > refused[1]
+
+    def believed(self) -> None:
+        """Note that a refusal was believed: the code is about records, so that far nothing else is in doubt."""
+        self._doubted = 0
 
     def refused_alone(self, delivery: Delivery) -> bool:
         """Note that a record was refused alone by such a code; return whether that is the first time."""

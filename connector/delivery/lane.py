@@ -1,8 +1,8 @@
 """What waits to be sent to one destination, and in which order it goes. Pure.
 
-Without order there is one lane with many requests in flight: parts of a refused batch go first, then retries that are
-due, then full batches, then a filling one whose linger is over. With `order: key` there are many lanes with one request
-in flight each, and what failed stays in front of what came later.
+Without order there is one lane with many requests in flight. Retries that are due take turns with all else: parts of a
+refused batch, then full batches, then a filling one whose linger is over. With `order: key` there are many lanes with
+one request in flight each, and what failed stays in front of what came later.
 
 Why not one queue per key? Keys are unbounded and mostly seen once; a lane per key would send batches of one. A lane is
 a fixed share of all keys, so its batches fill, and one request in flight for it keeps the order of every key in it.
@@ -97,10 +97,9 @@ class Lane:
         """Return the next batch to send, or None where a slot, a due time, the linger or a hold says wait."""
         if self.due > now or self.in_flight >= self.concurrency:
             return None
-        batch = self._take_front(now, allowed) if self._front else None
         # With order, what failed is in front and everything behind it waits.
-        if batch is None and not (self._ordered and (self._front or self._waiting)):
-            batch = self._take_by_turns(now, allowed)
+        take = self._take_front if self._ordered and self._front else self._take_by_turns
+        batch = take(now, allowed)
         if batch is None:
             due = self.wake_at(None)
             self.due = _NEVER if due is None else due
@@ -280,15 +279,20 @@ class Lane:
         return True
 
     def _take_by_turns(self, now: float, allowed: Allowed) -> Batch | None:
-        """Return a batch that waited until it was due, or a new one: by turns where there are both.
+        """Return a batch that waited until it was due, or a part or new one: by turns where there are both.
 
-        Otherwise a few records that always fail take every token of a low rate limit, and no new record is sent.
+        Otherwise a few records that always fail take every token of a low rate limit, and no new record is sent. Or new
+        records are refused until they put the vendor in doubt, before what waited for evidence has its turn.
         """
-        if self._retried and (batch := self._take_ready(allowed) or self._take_open(now, allowed)) is not None:
+        if self._retried and (batch := self._take_other(now, allowed)) is not None:
             self._retried = False
             return batch
         batch = self._take_waiting(now, allowed) if self._waiting else None
         self._retried = batch is not None
+        return batch or self._take_other(now, allowed)
+
+    def _take_other(self, now: float, allowed: Allowed) -> Batch | None:
+        batch = self._take_front(now, allowed) if self._front else None
         return batch or (self._take_ready(allowed) if self._ready else None) or self._take_open(now, allowed)
 
     def _take_waiting(self, now: float, allowed: Allowed) -> Batch | None:

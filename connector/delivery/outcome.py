@@ -82,23 +82,20 @@ class Outcomes:
                 verdict = replace(
                     verdict, reason=hide_record_values(verdict.reason, (item.body for item in batch.items))
                 )
-        blamed = isinstance(verdict, Misconfigured) and self._blames_records(batch, verdict, probe)
-        if isinstance(verdict, Misconfigured) and blamed:
+        answer, blamed = verdict, False
+        if isinstance(verdict, Misconfigured) and self._destination.settings.codes.get(verdict.code) != "hold":
             # A firewall that dislikes a record's content answers 403 to every request that holds the record.
-            verdict = Refused(verdict.code, verdict.reason, documented=False, request_id=verdict.request_id)
+            blamed = self._destination.evidence.blames_records(batch, probing=bool(probe))
+            if blamed or self._in_storm(batch, verdict.code):
+                verdict = Refused(verdict.code, verdict.reason, documented=False, request_id=verdict.request_id)
         # First the holds, then the batch. The batch's own action asks what still holds, and must see the new state.
         if self._destination.holds.active:
-            self._apply_to_holds(batch, verdict, probe)
+            # One more record of a storm says nothing about a credential that is denied.
+            self._apply_to_holds(batch, verdict if blamed else answer, probe)
         # The record is judged, not the hold: it may be isolated, where a probe would only be put back.
         if blamed:
             probe = ()
         await self._actions[type(verdict)](batch, verdict, response, probe)
-
-    def _blames_records(self, batch: Batch, verdict: Misconfigured, probe: Probe) -> bool:
-        """Whether denied access is a record's fault; never where the user says that the code holds the destination."""
-        if self._destination.settings.codes.get(verdict.code) == "hold":
-            return False
-        return self._destination.evidence.blames_records(batch, probing=bool(probe))
 
     def _apply_to_holds(self, batch: Batch, verdict: Verdict, probe: Probe) -> None:
         event = _EVENTS[type(verdict)]
@@ -159,7 +156,8 @@ class Outcomes:
             destination.evidence.refused(batch.deliveries, verdict.code, self._ports.clock.now())
         # Asked after `apply`: a refusal that the vendor documents has ended the hold, and the record is judged at once.
         lasts = destination.holds.lasts(probe)
-        if lasts or (probe and not verdict.documented):
+        judged = len(batch.deliveries) == 1 and self._judges(batch, verdict)
+        if not judged and (lasts or (probe and not verdict.documented)):
             # A probe only tries whether the hold can end: its records go back, and the next one takes others. Where it
             # ended a hold by a code that is not understood, the records themselves are in doubt from now on.
             if len(batch.deliveries) == 1:
@@ -174,10 +172,28 @@ class Outcomes:
                 # The suspects are places in what was sent; where a partition left meanwhile they name others.
                 suspects = verdict.suspects if len(left.deliveries) == sent else frozenset()
                 self._isolate(left, take_apart(left, suspects, ordered=destination.settings.order == "key"))
-        elif verdict.documented or destination.evidence.believes(batch):
+        elif judged or verdict.documented:
             await self._refused_alone(batch, "refused", verdict, response)
         else:
             self._wait_for_evidence(batch, verdict)
+
+    def _judges(self, batch: Batch, verdict: Refused) -> bool:
+        """Whether the refusal of a lone record by a code that is not documented can be acted on, also in a hold.
+
+        What was accepted between its refusals is evidence whatever came later, and in a storm of this code the record
+        is only set aside.
+        """
+        if verdict.documented:
+            return False
+        if self._destination.evidence.believes(batch):
+            self._destination.evidence.believed()
+            return True
+        return self._in_storm(batch, verdict.code)
+
+    def _in_storm(self, batch: Batch, code: str) -> bool:
+        """Whether a batch is one record that a storm of refusals with this code sets aside."""
+        alone = len(batch.deliveries) == 1 and not batch.deliveries[0].replayed
+        return alone and self._destination.storms.lasts("refused", code)
 
     async def _refused_alone(
         self, batch: Batch, cause: str, verdict: Refused | TooLarge, response: Response | None
@@ -236,7 +252,9 @@ class Outcomes:
         if left is None:
             return
         left.reason = f"refused with {verdict.code}, which the vendor does not document: {verdict.reason}"
-        destination.lanes.put_alone(left, now if in_doubt else now + destination.backoff.wait(left.attempts))
+        # Soon at first: others are mostly accepted meanwhile, and what follows in its key waits for it.
+        wait = destination.backoff.wait(1 if first else left.attempts)
+        destination.lanes.put_alone(left, now if in_doubt else now + wait)
         if first:
             self._log_waiting(left)
         if in_doubt:
@@ -275,14 +293,21 @@ class Outcomes:
 
     async def _throttled(self, batch: Batch, verdict: Throttled, response: Response | None, probe: Probe) -> None:
         destination = self._destination
+        others_pass = destination.evidence.throttled(batch)
         until = destination.throttle.begin(self._ports.clock.now(), verdict.after)
         destination.bucket.wait_until(until)
         batch.reason = verdict.reason
         if self._tried_for_long(batch):
             await self.dead_letter(batch, "gave_up", verdict.code, batch.said, response, verdict.request_id)
+        elif (left := destination.buffer.kept(batch)) is None:
             return
-        left = destination.buffer.kept(batch)
-        if left is not None:
+        elif others_pass:
+            # A vendor may throttle by what is in a record, such as its user: then the others go first.
+            self._try_again(left, until, None)
+        elif len(left.deliveries) == 1 and destination.throttle.stuck:
+            # Behind the others: the next try takes another record.
+            destination.lanes.put_alone(left, until)
+        else:
             destination.lanes.of(left).put_parts([left])
 
     async def _failed(self, batch: Batch, verdict: Retry, response: Response | None, probe: Probe) -> None:
@@ -296,13 +321,16 @@ class Outcomes:
             await self.dead_letter(batch, cause, verdict.code, batch.said, response, verdict.request_id)
             return
         if (left := destination.buffer.kept(batch)) is not None:
-            self._try_again(left, verdict)
+            self._try_again(left, self._ports.clock.now(), verdict.after)
         if evidence.is_outage:
             # After the batch is back in its lane: the probe takes it, or another one.
             destination.hold(Kind.OUTAGE, verdict.code, verdict.reason)
 
-    def _try_again(self, batch: Batch, verdict: Retry) -> None:
-        """Put a failed batch back: whole, in halves where it failed often, alone where it is one record."""
+    def _try_again(self, batch: Batch, since: float, wish: float | None) -> None:
+        """Put a failed batch back: whole, in halves where it failed often, alone where it is one record.
+
+        It waits from `since`, for at least `wish` seconds where the vendor asks for that.
+        """
         destination, evidence = self._destination, self._destination.evidence
         # In an ordered lane everything behind the batch waits, so it is halved sooner.
         halve_after = 2 if destination.lanes.ordered else HALVE_AFTER
@@ -314,7 +342,7 @@ class Outcomes:
             self._isolate(batch, parts)
             return
         # By the batch's own failures: a vendor that fails for one record only must not slow the others down.
-        due = self._ports.clock.now() + destination.backoff.wait(batch.failures, verdict.after)
+        due = since + destination.backoff.wait(batch.failures, wish)
         if len(batch.deliveries) == 1:
             destination.lanes.put_alone(batch, due)
             self._log_waiting(batch)

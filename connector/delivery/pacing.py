@@ -20,6 +20,7 @@ from connector.pipeline.batching import Batch, OpenBatch
 from connector.recent import Recent
 from connector.vendors.base import Limits
 
+# Requests may move closer together on their way; `WINDOW` is the same allowance for the log of the last second.
 PACE: Final = 0.985
 CATCH_UP: Final = 0.05
 WINDOW: Final = 1.015
@@ -127,6 +128,10 @@ class Backoff:
         return ceiling * self._random.uniform(0.75, 1.0)
 
 
+STUCK_AFTER: Final = 5
+"""Pauses in a row, no request judged between, after which one record alone is tried at a time."""
+
+
 class Throttle:
     """The pause that a vendor asks for with 429. Times are monotonic seconds."""
 
@@ -150,6 +155,11 @@ class Throttle:
     def answered(self) -> None:
         """Note that a request was judged: the next 429 starts the back-off again."""
         self._count = 0
+
+    @property
+    def stuck(self) -> bool:
+        """Whether pauses do not help: a full batch may be throttled for one record in it, and so would all of them."""
+        return self._count >= STUCK_AFTER
 
 
 RAISE_AFTER: Final = 60.0
@@ -191,6 +201,7 @@ class LearnedLimits:
         documented = self._documented(group)
         if learned is None:
             return documented
+        # A loop, because a quiet group may have slept through several raises.
         while learned.raise_at <= self._now():
             limits = learned.limits
             learned.limits = replace(
@@ -220,6 +231,7 @@ class LearnedLimits:
             limits = replace(limits, bytes=max(limits.overhead + 1, min(limits.bytes, size // 2)))
         before = self.learned.get(batch.group)
         interval = RAISE_AFTER if before is None else before.interval
+        # Raised and refused again: the true limit is below, so the next trial comes later.
         if before is not None and before.raised:
             interval = min(RAISE_AT_MOST, interval * 2)
         self.taught = True

@@ -353,7 +353,7 @@ class Holds:
         return released
 
     def set_intake(self, cause: Cause | None, message: str, wall: float) -> None:
-        """Show that records wait before they reach the destination; None: they no longer do."""
+        """Show that records wait before they reach the destination; `cause` None: they no longer wait."""
         if cause is None:
             self._intake = None
         elif self._intake is None or (self._intake.cause, self._intake.message) != (cause, message):

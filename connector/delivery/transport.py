@@ -1,15 +1,16 @@
 """HTTP over aiohttp: sends one request and returns its whole answer. Knows sockets, and no vendor.
 
-It adds certainty to a plain client. A request is written at most once: aiohttp would send an idempotent one again on a
-reused connection that broke, past the rate limit. An answer counts only for its own request (`exchange`). A redirect is
-never followed. Every failure says whether the vendor may have acted on the request. Error messages contain only host
-and port of a URL, because vendors' query strings contain keys.
+It adds certainty to a plain client. A request is written at most once, also where a reused connection breaks. An answer
+counts only for its own request (`exchange`). A redirect is never followed. Every failure says whether the vendor may
+have acted on the request. Error messages contain only host and port of a URL, because vendors' query strings contain
+keys.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
 import zlib
 from collections import Counter
@@ -20,18 +21,11 @@ from typing import Final
 
 import aiohttp
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from connector.config.loader import HttpSettings
-from connector.delivery.exchange import (
-    CURRENT,
-    ONE_WRITE,
-    Exchange,
-    StaleConnectionError,
-    WatchedConnector,
-    WatchedRequest,
-    watched_body,
-)
+from connector.delivery.exchange import Exchange, StaleConnectionError, WatchedConnector, WatchedProtocol
 from connector.errors import ConfigFault, ConfigurationError, TransportError
 from connector.vendors.base import Request, Response
 
@@ -42,15 +36,12 @@ CONNECT_TIMEOUT: Final = 10.0
 CERTIFICATES_INTERVAL: Final = 1.0
 """Seconds between two looks at the certificates' files."""
 
-_HEADERS: Final = {"User-Agent": "connector", "Accept-Encoding": "gzip, deflate"}
-
-
-class _BrokenError(Exception):
-    """Carries a broken connection past aiohttp's own retry of what is no POST, which looks for its own errors only."""
-
-    def __init__(self, error: aiohttp.ClientConnectionError) -> None:
-        super().__init__()
-        self.error = error
+_OUR_HEADERS: Final = {
+    "accept": "Accept: */*",
+    "accept-encoding": "Accept-Encoding: gzip, deflate",
+    "user-agent": "User-Agent: connector",
+}
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class _EarlyAnswerError(Exception):
@@ -82,12 +73,15 @@ class HttpTransport:
         self._stamps: list[tuple[int, int, int] | None] | None = None
         self._tls = _tls(name, http)
         self._tls_checked = float("-inf")
-        self._in_use: Counter[aiohttp.ClientSession] = Counter()
-        self._proxy = http.proxy
+        self._in_use: Counter[aiohttp.BaseConnector] = Counter()
+        self._proxy = None if http.proxy is None else URL(http.proxy)
         self._max_in_flight = max_in_flight
         self._connect_timeout = connect_timeout
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._answer_cap = answer_cap
-        self._session: aiohttp.ClientSession | None = None
+        self._connector: aiohttp.BaseConnector | None = None
+        self._origins: dict[URL, aiohttp.ClientRequest] = {}
+        """By scheme, host and port, what a connection there is asked for with."""
 
     async def send(self, request: Request, timeout: float) -> Response:
         """Write the request once and return the whole answer, whatever its status; its body is cut at the cap.
@@ -109,21 +103,29 @@ class HttpTransport:
             seconds = self._connect_timeout if connecting else timeout
             connected = not connecting and (begun or request.body is None)
             reason = f"no {'answer from' if connected else 'connection to'} {_address(url)} within {seconds:g} s"
-        except (_BrokenError, _EarlyAnswerError, _UnpackError, aiohttp.ClientError, OSError, ValueError) as raised:
-            cause = raised.error if isinstance(raised, _BrokenError) else raised
+        except (
+            _EarlyAnswerError,
+            _UnpackError,
+            HttpProcessingError,
+            aiohttp.ClientError,
+            OSError,
+            ValueError,
+        ) as cause:
             reason = _reason(cause, url)
             begun = exchanges[-1].body_begun
-            if isinstance(cause, aiohttp.ClientConnectionError) and _turned_away(cause, request.body):
+            if isinstance(cause, aiohttp.ClientConnectionError) and _certificate_alert(cause) is not None:
+                # Under TLS 1.3 a server may refuse the client's certificate when the client sends already: its alert
+                # says that it read nothing.
                 begun = False
         # The cause is left out: aiohttp's own texts hold the whole URL.
         raise TransportError(reason, unknown_outcome=begun) from None
 
     async def close(self) -> None:
         """Close every connection. Safe to call twice; a later `send` opens new ones."""
-        session, self._session = self._session, None
-        sessions = [*self._in_use, *([] if session is None else [session])]
-        for open_session in dict.fromkeys(sessions):
-            await open_session.close()
+        connector, self._connector = self._connector, None
+        connectors = [*self._in_use, *([] if connector is None else [connector])]
+        for opened in dict.fromkeys(connectors):
+            await opened.close()
 
     async def _renew_tls(self) -> None:
         """Use the certificates again where their files changed, so that a renewed one needs no restart.
@@ -147,9 +149,9 @@ class HttpTransport:
         if first:
             return
         log.info("destination.certificates_renewed", destination=self._name)
-        session, self._session = self._session, None
-        if session is not None and not self._in_use.get(session):
-            await session.close()
+        connector, self._connector = self._connector, None
+        if connector is not None and not self._in_use.get(connector):
+            await connector.close()
 
     async def _send_once(self, request: Request, url: URL, exchanges: list[Exchange]) -> Response:
         """Write the request on the first connection that can still be used: nothing was written on the others."""
@@ -161,85 +163,103 @@ class HttpTransport:
             # Nothing was written, so this is no second attempt: no limit counts it, and the vendor sees one request.
             except StaleConnectionError:
                 continue
-            except aiohttp.ClientConnectionError as error:
-                if not isinstance(error.__cause__, StaleConnectionError):
-                    raise
 
     async def _exchange(self, request: Request, url: URL, exchange: Exchange) -> Response:
         # Opened late, inside the loop that uses it; and again after certificates were renewed.
-        if self._session is None:
-            self._session = self._opened()
-        session = self._session
-        self._in_use[session] += 1
+        if self._connector is None:
+            self._connector = WatchedConnector(limit=self._max_in_flight, ssl=self._tls)
+        connector = self._connector
+        self._in_use[connector] += 1
         try:
-            return await self._exchange_in(session, request, url, exchange)
+            return await self._exchange_over(connector, request, url, exchange)
         finally:
-            self._in_use[session] -= 1
-            if not self._in_use[session]:
-                del self._in_use[session]
-                if session is not self._session:
-                    await session.close()
+            self._in_use[connector] -= 1
+            if not self._in_use[connector]:
+                del self._in_use[connector]
+                if connector is not self._connector:
+                    await connector.close()
 
-    async def _exchange_in(
-        self, session: aiohttp.ClientSession, request: Request, url: URL, exchange: Exchange
+    async def _exchange_over(
+        self, connector: aiohttp.BaseConnector, request: Request, url: URL, exchange: Exchange
     ) -> Response:
-        body = request.body
-        CURRENT.set(exchange)
-        answer = await session.request(
-            request.method,
-            url,
-            headers=request.headers,
-            data=None if body is None else watched_body(body, exchange),
-            allow_redirects=False,
-            # A POST is never sent twice by aiohttp; a GET would be, past the rate limit.
-            middlewares=() if request.method == "POST" else (_never_again,),
-        )
+        origin = self._origin(url)
+        head = _head(request, url, origin)
         try:
-            _check_early(exchange, answer.status)
-            content, whole = await self._read(answer)
-            unpacked = _unpacked(content, answer.headers.get("content-encoding", ""), self._answer_cap, whole=whole)
+            connection = await connector.connect(origin, [], self._timeout)
+        except TimeoutError as late:
+            raise aiohttp.ConnectionTimeoutError from late
+        try:
+            protocol = _watched(connection.protocol)
+            exchange.begin(protocol)
+            protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+            # A proxy's credentials are known once the connection is.
+            exchange.write(head if self._proxy is None else _with_proxy(head, origin), request.body)
+            answer, content = await protocol.read()
+            while 100 <= answer.code < 200 and answer.code != 101:
+                answer, content = await protocol.read()
+            _check_early(exchange, answer.code)
+            body, whole = await self._read(content)
+            unpacked = _unpacked(body, answer.headers.get("content-encoding", ""), self._answer_cap, whole=whole)
         except BaseException:
-            answer.close()
+            # Broken off, so that nothing that still waits to be sent follows later.
+            if connection.protocol is not None:
+                connection.protocol.abort()
+            connection.close()
             raise
         # Only a connection on which everything was read is used again: what is left would be the next answer.
-        if whole and not exchange.early:
-            answer.release()
+        if content.at_eof() and not exchange.early:
+            connection.release()
         else:
-            answer.close()
-        return Response(answer.status, answer.headers, unpacked)
+            connection.close()
+        return Response(answer.code, answer.headers, unpacked)
 
-    async def _read(self, answer: aiohttp.ClientResponse) -> tuple[bytes, bool]:
-        """Return the answer's body, and whether that is all of it."""
+    def _origin(self, url: URL) -> aiohttp.ClientRequest:
+        """Return what a connection to a URL's server is asked for with. Raises `aiohttp.InvalidURL`."""
+        if url.scheme not in ("http", "https") or not url.raw_host:
+            raise aiohttp.InvalidURL(url)
+        server = url.origin()
+        if server not in self._origins:
+            loop = asyncio.get_running_loop()
+            self._origins[server] = aiohttp.ClientRequest("GET", server, loop=loop, proxy=self._proxy)
+        return self._origins[server]
+
+    async def _read(self, content: aiohttp.StreamReader) -> tuple[bytes, bool]:
+        """Return an answer's body, and whether that is all of it."""
         pieces: list[bytes] = []
         room = self._answer_cap
-        while piece := await answer.content.readany():
+        while piece := await content.readany():
             pieces.append(piece[:room])
             room -= len(piece)
             if room < 0:
                 return b"".join(pieces), False
         return b"".join(pieces), True
 
-    def _opened(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=WatchedConnector(limit=self._max_in_flight, ssl=self._tls),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
-            headers=_HEADERS,
-            skip_auto_headers=("Content-Type",),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            proxy=self._proxy,
-            trust_env=False,
-            request_class=WatchedRequest,
-            # aiohttp takes a truncated gzip body for a whole one.
-            auto_decompress=False,
-        )
+
+def _watched(protocol: object) -> WatchedProtocol:
+    if not isinstance(protocol, WatchedProtocol):
+        raise TypeError("aiohttp made a connection that is not watched")
+    return protocol
 
 
-async def _never_again(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Let a broken connection end the request; without this aiohttp sends an idempotent one a second time."""
-    try:
-        return await handler(request)
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _BrokenError(error) from error
+def _head(request: Request, url: URL, origin: aiohttp.ClientRequest) -> bytes:
+    """Return the request's line and headers. Raises `ValueError` where they would not be one line each."""
+    target = str(url) if origin.proxy is not None and url.scheme == "http" else url.raw_path_qs
+    ours = {"host": f"Host: {origin.headers['Host']}", **_OUR_HEADERS}
+    if request.body is not None:
+        ours["content-length"] = f"Content-Length: {len(request.body)}"
+    # The vendor's own header takes the place of ours.
+    for name in request.headers:
+        ours.pop(name.lower(), None)
+    lines = [*ours.values(), *[f"{name}: {value}" for name, value in request.headers.items()]]
+    if " " in target or _CONTROL.search("".join((request.method, target, *lines))):
+        raise ValueError("a line break in a request")
+    return "\r\n".join((f"{request.method} {target} HTTP/1.1", *lines, "", "")).encode()
+
+
+def _with_proxy(head: bytes, origin: aiohttp.ClientRequest) -> bytes:
+    """Return a head with the credentials of a proxy that is asked for plain HTTP."""
+    credentials = origin.headers.get("Proxy-Authorization")
+    return head if credentials is None else head[:-2] + f"Proxy-Authorization: {credentials}\r\n\r\n".encode()
 
 
 def _check_early(exchange: Exchange, status: int) -> None:
@@ -326,18 +346,6 @@ def _unusable(error: OSError, wanted: str) -> str:
     return f"the file cannot be read: {error.strerror}; give a PEM file of {wanted}"
 
 
-def _turned_away(error: aiohttp.ClientConnectionError, body: bytes | None) -> bool:
-    """Tell whether the vendor cannot have acted on a request although its body was begun.
-
-    Under TLS 1.3 a server may refuse the client's certificate when the client sends already: its alert says that it
-    read nothing. And of a body that is one write nothing went out where that write found the connection closing.
-    """
-    if _certificate_alert(error) is not None:
-        return True
-    one_write = body is not None and len(body) <= ONE_WRITE
-    return one_write and _is_closing(error)
-
-
 def _is_closing(error: Exception) -> bool:
     """Tell whether aiohttp had a write refused by its own side, because the connection was being closed."""
     cause = error.__cause__ or error
@@ -372,7 +380,7 @@ def _reason(error: Exception, url: URL) -> str:
             return f"{address} answered before the request was sent whole; its answer may belong to another request"
         case aiohttp.ClientPayloadError() | _UnpackError():
             return f"the answer from {address} broke off or cannot be unpacked"
-        case aiohttp.ClientResponseError():
+        case HttpProcessingError():
             return f"the answer from {address} is not HTTP"
         case aiohttp.ClientConnectionError() if (alert := _certificate_alert(error)) is not None:
             return f"{address} refuses this client's certificate ({alert}); see http.cert_file"

@@ -199,7 +199,7 @@ class Worker:
         await self._transport.close()
 
     def _take_skipped(self) -> None:
-        """Dead-letter what an operator skips and what waits here."""
+        """Dead-letter the records that wait here and that an operator skips."""
         for delivery in self._skips:
             if (batch := self._destination.lanes.take_out(delivery)) is not None:
                 self._write_skipped([self._skips.take(batch)])
@@ -220,11 +220,14 @@ class Worker:
             wait = self._destination.bucket.delay(now)
             if wait > 0:
                 return self._wait_for_token(now, wait)
-            if self.in_flight >= self._destination.settings.max_in_flight:
+            stuck = self._destination.throttle.stuck
+            if self.in_flight >= (1 if stuck else self._destination.settings.max_in_flight):
                 return None
             batch, lane, probe = self._next(now)
             if batch is None:
                 return self._idle_for(now)
+            if stuck:
+                batch = _first_of(batch, lane)
             # Closed by larger limits than the vendor was found to take since.
             if self._destination.limits.taught:
                 batch = self._fit(batch)
@@ -287,9 +290,7 @@ class Worker:
         """Take one record, and read the secrets again first where they may be the reason."""
         destination = self._destination
         probe = destination.holds.start_probe(batch.group, fresh=not batch.attempts)
-        if len(batch.deliveries) > 1:
-            lane.put_parts([batch.part(batch.deliveries[1:])])
-            batch = batch.part(batch.deliveries[:1])
+        batch = _first_of(batch, lane)
         if any(hold.kind in (Kind.DENIED, Kind.DOUBT) for hold in probe):
             try:
                 destination.reload()
@@ -377,6 +378,14 @@ class Worker:
             "the record is too old to be sent now: it broke no rule of the vendor when it was read, but does now",
         )
         self._start(work, part)
+
+
+def _first_of(batch: Batch, lane: Lane) -> Batch:
+    """Return a batch's first record alone; the rest stays in front."""
+    if len(batch.deliveries) == 1:
+        return batch
+    lane.put_parts([batch.part(batch.deliveries[1:])])
+    return batch.part(batch.deliveries[:1])
 
 
 async def _together(works: Sequence[Coroutine[Any, Any, None]]) -> None:

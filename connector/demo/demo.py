@@ -145,22 +145,26 @@ async def _stage(folder: Path, log: Any) -> AsyncIterator[_Show]:
         for topic in (scenario.TOPIC, *loaded.settings.own_topics):
             broker.create(topic)
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        stop = asyncio.Event()
-        port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        connector = asyncio.create_task(app.serve(loaded, stop, on_ready=port.set_result), name="connector")
-        stack.push_async_callback(_end, connector, stop)
-        await asyncio.wait([port, connector], return_when=asyncio.FIRST_COMPLETED)
-        if connector.done():
-            connector.result()
-        url = f"http://127.0.0.1:{port.result()}"
+        connector, stop, url = await stack.enter_async_context(running(loaded))
         page = await stack.enter_async_context(app_console.serving(loaded, [url]))
         console_url = f"http://127.0.0.1:{page.port}/"
         yield _Show(loaded, broker, simulators, connector, stop, url, console_url, session)
 
 
-async def _end(connector: asyncio.Task[int], stop: asyncio.Event) -> None:
-    stop.set()
-    await asyncio.gather(connector, return_exceptions=True)
+@contextlib.asynccontextmanager
+async def running(loaded: Loaded) -> AsyncIterator[tuple[asyncio.Task[int], asyncio.Event, str]]:
+    """Run the connector, and stop it at the end; give its task, what stops it, and the address of its port."""
+    stop = asyncio.Event()
+    port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    connector = asyncio.create_task(app.serve(loaded, stop, on_ready=port.set_result), name="connector")
+    try:
+        await asyncio.wait([port, connector], return_when=asyncio.FIRST_COMPLETED)
+        if connector.done():
+            connector.result()
+        yield connector, stop, f"http://127.0.0.1:{port.result()}"
+    finally:
+        stop.set()
+        await asyncio.gather(connector, return_exceptions=True)
 
 
 async def _play(show: _Show, console: Console) -> list[str]:

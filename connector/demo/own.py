@@ -1,7 +1,7 @@
 """The demo with a user's own configuration and events: embedded broker, simulated vendors, and a whole run.
 
-The configuration is used as it is, except for where it leads: the broker, the vendors' addresses and the accounts are
-simulated, and schemas come from `schemas.files`. So no secret, broker or registry is needed.
+The configuration is used as it is, but the broker, the vendors and the accounts are simulated, and schemas come from
+`schemas.files`. So no secret, broker or registry is needed.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from connector import vendors
 from connector.config.loader import DestinationSettings, Loaded, Settings
 from connector.config.models import ServerSettings, TracingSettings
 from connector.demo.check import DemoDeadLetter
-from connector.demo.demo import dead_letter_of, read_topic
+from connector.demo.demo import dead_letter_of, read_topic, running
 from connector.demo.display import dead_letters as dead_letter_table
 from connector.errors import StartupError
 from connector.kafka.producer import KafkaProducer
 from connector.operations.offline import Offline, load_offline, read_events
 from connector.records import Record
-from connector.runtime import app
 from connector.telemetry import logs
 from connector.testing import SIMULATORS
 from connector.testing.broker import EmbeddedBroker
@@ -43,7 +42,7 @@ _SHOWN: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """What runs, and how many records were produced."""
+    """What runs during the demo."""
 
     loaded: Loaded
     simulators: Mapping[str, Simulator]
@@ -87,19 +86,8 @@ async def _stage(loaded: Loaded, records: Sequence[Record], log: Any) -> AsyncIt
             broker.create(topic)
         await _produce(settings, records)
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        stop = asyncio.Event()
-        port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        connector = asyncio.create_task(app.serve(loaded, stop, on_ready=port.set_result), name="connector")
-        stack.push_async_callback(_end, connector, stop)
-        await asyncio.wait([port, connector], return_when=asyncio.FIRST_COMPLETED)
-        if connector.done():
-            connector.result()
-        yield _Stage(loaded, simulators, f"http://127.0.0.1:{port.result()}", session, connector)
-
-
-async def _end(connector: asyncio.Task[int], stop: asyncio.Event) -> None:
-    stop.set()
-    await asyncio.gather(connector, return_exceptions=True)
+        connector, _, url = await stack.enter_async_context(running(loaded))
+        yield _Stage(loaded, simulators, url, session, connector)
 
 
 def _api(name: str, settings: DestinationSettings) -> Any:

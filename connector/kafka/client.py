@@ -15,17 +15,19 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from operator import methodcaller
+from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import structlog
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Message
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them without saying so
     AdminClient,
     ClusterMetadata,
 )
 
+from connector.config.checks import START_ALIASES
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
 from connector.records import NO_TIMESTAMP, UNREADABLE_HEADERS, Record
@@ -36,6 +38,7 @@ T = TypeVar("T")
 # librdkafka's local errors; confluent-kafka keeps the underscore of their names.
 FAIL: Final = KafkaError._FAIL  # noqa: SLF001 - public by librdkafka's convention
 FATAL: Final = KafkaError._FATAL  # noqa: SLF001 - as FAIL
+QUEUE_FULL: Final = KafkaError._QUEUE_FULL  # noqa: SLF001 - as FAIL
 AUTO_OFFSET_RESET: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - as FAIL
 AUTHENTICATION: Final = KafkaError._AUTHENTICATION  # noqa: SLF001 - as FAIL
 ALL_BROKERS_DOWN: Final = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - as FAIL
@@ -63,14 +66,6 @@ _FETCH_SHARE: Final = 24
 """A fetch asks for this part of the queue: 64 KiB of 1.5 MiB (measured, see docs/delivery.md)."""
 _LEAST_MESSAGE: Final = 1000
 _RESET: Final = "auto.offset.reset"
-_ALIASES: Final = {
-    "earliest": "earliest",
-    "smallest": "earliest",
-    "beginning": "earliest",
-    "latest": "latest",
-    "largest": "latest",
-    "end": "latest",
-}
 
 _CONSUMER_ONLY: Final = frozenset(
     {
@@ -145,6 +140,7 @@ class LibrdkafkaLog:
         """Log one line; `level` is one of `logging`'s."""
         line = (text % args) if args else text
         kind, now = line.partition(" ")[0], self._now()
+        # By its first word only: the rest of such a line names a broker and a count, and differs each time.
         if now < self._next.get(kind, now):
             return
         self._next[kind] = now + _QUIET_SECONDS
@@ -274,10 +270,10 @@ def start_of(settings: KafkaSettings) -> str | int:
     if settings.start is not None:
         return settings.start
     reset = str(settings.client.get(_RESET, "earliest"))
-    if reset not in _ALIASES:
-        allowed = ", ".join(sorted(_ALIASES))
+    if reset not in START_ALIASES:
+        allowed = ", ".join(sorted(START_ALIASES))
         raise StartupError(f"kafka.client.{_RESET}: {reset!r} is not allowed; use {allowed}, or set kafka.start")
-    return _ALIASES[reset]
+    return START_ALIASES[reset]
 
 
 def is_incremental(client: Mapping[str, Any]) -> bool:
@@ -354,8 +350,34 @@ def construct(kind: Callable[..., T], config: Mapping[str, Any], **arguments: An
         raise StartupError(f"kafka.client: {error}") from None
 
 
+def property_faults(settings: KafkaSettings) -> Iterator[tuple[str, str]]:
+    """Yield what librdkafka finds wrong with the properties, each with its name, empty where it names none.
+
+    A consumer without brokers is created for that, so nothing is connected to.
+    """
+    left = {**_common(settings, frozenset()), **consumer_config(settings, settings.group_id, 1 << 20)}
+    left.pop("bootstrap.servers", None)
+    for _ in range(1 + len(settings.client)):
+        try:
+            Consumer({**left, "log_level": 0}).close()
+        except KafkaException as error:
+            text = kafka_error(error).str().strip().removeprefix("Failed to create consumer: ")
+        except (TypeError, ValueError) as error:
+            text = str(error)
+        else:
+            return
+        name = max((each for each in settings.client if each in left and each in text), key=len, default="")
+        if name.endswith(".location") and not Path(str(settings.client[name])).exists():
+            text = f"no such file: {settings.client[name]}"
+        yield name, text
+        if not name:
+            return
+        del left[name]
+
+
 def kafka_error(error: KafkaException) -> KafkaError:
     """Return the error inside an exception of confluent-kafka."""
+    # The binding raises some of its own errors with a plain text in place of an error of librdkafka.
     inner = error.args[0] if error.args else None
     return inner if isinstance(inner, KafkaError) else KafkaError(FAIL, str(error))
 
@@ -396,6 +418,7 @@ def _common(settings: KafkaSettings, others: frozenset[str]) -> dict[str, Any]:
 
 
 def _as_librdkafka(value: Property) -> Property:
+    # librdkafka takes "true", not Python's "True".
     return str(value).lower() if isinstance(value, bool) else value
 
 
@@ -403,6 +426,8 @@ def is_final(error: KafkaError) -> bool:
     """Whether waiting cannot help: a refused credential, or a certificate that does not verify."""
     text = error.str().lower()
     if error.code() in _REFUSALS:
+        # A token endpoint that is down is reported with the same code as
+        # a refusal; only the answers of RFC 6749 are final.
         return _TOKEN not in text or any(code in text for code in _NO_TOKEN)
     if error.code() == SSL:
         return "certificate" in text or "alert" in text

@@ -43,8 +43,9 @@ from connector.kafka.client import (
 )
 from connector.kafka.position_reader import read_positions
 from connector.kafka.starts import PARTITION_EOF, Ends, Starts
-from connector.kafka.topics import TopicIds, TopicSelection
-from connector.records import Assigned, Commit, FinalFault, Position, Record, TopicPartition
+from connector.kafka.topic_ids import TopicIds
+from connector.kafka.topics import TopicSelection
+from connector.records import HEADER_CHARGE, Assigned, Commit, FinalFault, Position, Record, TopicPartition
 
 MAX_RECORDS: Final = 500
 """The most records that one poll returns."""
@@ -92,7 +93,7 @@ class PollSize:
             return
         total = sum([len(record.key or b"") + len(record.value or b"") for record in records])
         headers = [header for record in records if record.headers for header in record.headers]
-        total += sum([len(name) + len(content or b"") for name, content in headers])
+        total += sum([HEADER_CHARGE + len(name) + len(content or b"") for name, content in headers])
         affordable = self._limit * len(records) // max(1, total)
         self.records = max(1, min(MAX_RECORDS, 2 * self.records, affordable))
 
@@ -305,7 +306,7 @@ class KafkaSource:
             messages = await self._consumer.consume(*self._poll_size.next(patient=not self._paused))
         except KafkaException as error:
             raise FatalError(f"the Kafka consumer stopped: {error_text(error)}") from None
-        if (fault := self._fatal or self._ids.fault()) is not None:
+        if (fault := self._fatal or self._ids.held.fault()) is not None:
             raise FatalError(f"the Kafka consumer stopped: {fault}")
         records = to_records(messages, self._judge)
         self._poll_size.saw(records)
@@ -320,12 +321,14 @@ class KafkaSource:
 
     def _judge(self, error: KafkaError, message: Message) -> None:
         """Raise `FatalError` for an error of the consumer that does not pass; log any other once."""
+        # During a stop librdkafka assigns by itself; such partitions are not ours.
+        is_ours = (message.topic(), message.partition()) in self._assigned
         if error.code() == PARTITION_EOF:
-            self._ends.reach(message)
+            if is_ours:
+                self._ends.reach(message)
             return
         if error.code() == AUTO_OFFSET_RESET:
-            # During a stop librdkafka assigns by itself; such partitions are not ours.
-            if (message.topic(), message.partition()) in self._assigned:
+            if is_ours:
                 raise FatalError(out_of_range(error, message))
             return
         # Such a message has no topic, and only its code shows that it is fatal.
@@ -398,7 +401,7 @@ class KafkaSource:
 
     def _forget(self, gone: list[TopicPartition]) -> None:
         self._changed.update(gone)
-        self._ids.forget(gone)
+        self._ids.held.forget(gone)
         self._paused.difference_update(gone)
         for partition in gone:
             self._assigned.pop(partition, None)

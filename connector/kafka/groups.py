@@ -97,6 +97,7 @@ class Groups(Admin):
             (name, number)
             for name, topic in found.topics.items()
             for number, partition in topic.partitions.items()
+            # Without a leader no one can say where it begins or ends.
             if partition.leader >= 0
         }
 
@@ -122,6 +123,7 @@ class Groups(Admin):
         question = {PartitionOffset(*partition): spec for partition in partitions}
 
         async def ask() -> dict[TopicPartition, int]:
+            # As the consumer reads: an open transaction's records are no backlog yet.
             futures = self.client.list_offsets(
                 question, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_TIMEOUT
             )
@@ -183,6 +185,7 @@ class CommittedOffsets:
                 each.topic, each.partition, each.offset, (each.metadata or "").rstrip("\x00")
             )
             for each in found
+            # Kafka answers -1001 for a partition in which the group has committed nothing.
             if each.offset >= 0 and each.error is None
         }
 

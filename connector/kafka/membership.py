@@ -42,11 +42,14 @@ class GroupMembership(Groups):
             for member in described.members
             for partition in member.assignment.topic_partitions
         }
+        # A partition that no member has is one that this member may still get, so it has not joined yet.
         left = sum(partitions.values()) - sum(topic in partitions for topic, _ in assigned)
         return f"joining the group: {left} of its partitions have no member" if left > 0 else None
 
     async def _describe(self, group: str) -> Any:
         try:
+            # Metadata first: see `TopicIds`. A member without partitions often has none because no broker answers.
+            await self.topics(_SECONDS)
             futures = self.client.describe_consumer_groups(
                 [group], include_authorized_operations=True, request_timeout=_SECONDS
             )

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -19,6 +21,7 @@ from connector.config.loader import KafkaSettings
 from connector.errors import ConnectorError
 from connector.kafka.client import (
     FATAL,
+    QUEUE_FULL,
     ErrorStates,
     LibrdkafkaLog,
     construct,
@@ -50,6 +53,44 @@ class DeliveryFailed(ConnectorError):
         self.too_large = error.code() in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
 
 
+_End = Callable[[], bool]
+"""Ends one record in the event loop; returns whether Kafka has acknowledged it."""
+
+
+class _Batch:
+    """Records that are awaited together: one future with the failures, by index."""
+
+    def __init__(self, ended: asyncio.Future[Mapping[int, DeliveryFailed]], topic: str, count: int) -> None:
+        self.ended = ended
+        self._topic = topic
+        self._left = count
+        self._faults: dict[int, DeliveryFailed] = {}
+
+    def note(self, index: int, error: KafkaError | None) -> bool:
+        """Note that a record is acknowledged or has failed."""
+        if error is not None:
+            self._faults[index] = DeliveryFailed(self._topic, error)
+        self._left -= 1
+        if not self._left and not self.ended.done():
+            self.ended.set_result(self._faults)
+        return error is None
+
+    def failed(self, index: int, fault: DeliveryFailed) -> None:
+        """Note that a record was not even taken."""
+        self.note(index, None)
+        self._faults[index] = fault
+
+
+def _complete(future: asyncio.Future[Acknowledged], topic: str, error: KafkaError | None, where: Acknowledged) -> bool:
+    """Complete the future of one record."""
+    if not future.done():
+        if error is None:
+            future.set_result(where)
+        else:
+            future.set_exception(DeliveryFailed(topic, error))
+    return error is None
+
+
 class KafkaProducer:
     """An idempotent producer. All methods are called in the event loop that `start` ran in.
 
@@ -59,8 +100,9 @@ class KafkaProducer:
     def __init__(self, settings: KafkaSettings, *, max_in_flight: int = 10_000) -> None:
         self._config = producer_config(settings)
         self._max_in_flight = max_in_flight
-        self._in_flight: set[asyncio.Future[Acknowledged]] = set()
-        self._done: deque[tuple[asyncio.Future[Acknowledged], str, KafkaError | None, Acknowledged]] = deque()
+        self._in_flight = 0
+        self._done: deque[_End] = deque()
+        """What ends the records whose acknowledgement or failure has arrived."""
         self._room = asyncio.Event()
         self._stopping = threading.Event()
         self._errors = ErrorStates("producer")
@@ -102,10 +144,10 @@ class KafkaProducer:
 
         Raises `DeliveryFailed` for a record that cannot be accepted at all, for example one that is too large.
         """
+        future: asyncio.Future[Acknowledged] = self._loop.create_future()
         while True:
-            while len(self._in_flight) >= self._max_in_flight:
+            while self._in_flight >= self._max_in_flight:
                 await self._wait_for_room()
-            future: asyncio.Future[Acknowledged] = self._loop.create_future()
             try:
                 self._producer.produce(
                     topic,
@@ -120,13 +162,38 @@ class KafkaProducer:
                 continue
             except KafkaException as error:
                 raise DeliveryFailed(topic, kafka_error(error)) from None
-            self._in_flight.add(future)
+            self._in_flight += 1
             return future
+
+    async def send_all(self, topic: str, records: Sequence[tuple[bytes | None, bytes]]) -> Mapping[int, DeliveryFailed]:
+        """Write keys and values; return, once each is acknowledged or has failed, the failures by index.
+
+        One future for all of them: a future for each answer of a query costs more than the answer. If cancelled,
+        records may still arrive.
+        """
+        batch = _Batch(self._loop.create_future(), topic, len(records))
+        waiting: list[tuple[int, dict[str, Any]]] = [
+            (index, {"key": key, "value": value, "callback": partial(self._note_end, batch, index)})
+            for index, (key, value) in enumerate(records)
+        ]
+        while waiting:
+            room = max(0, self._max_in_flight - self._in_flight)
+            tried, waiting = waiting[:room], waiting[room:]
+            self._in_flight += self._producer.produce_batch(topic, [message for _, message in tried])
+            refused = [(index, message, message.pop("_error")) for index, message in tried if "_error" in message]
+            full = [(index, message) for index, message, error in refused if error.code() == QUEUE_FULL]
+            for index, _, error in refused:
+                if error.code() != QUEUE_FULL:
+                    batch.failed(index, DeliveryFailed(topic, error))
+            waiting = full + waiting
+            if waiting:
+                await self._wait_for_room()
+        return await batch.ended if records else {}
 
     @property
     def in_flight(self) -> int:
         """How many records wait for their acknowledgement."""
-        return len(self._in_flight)
+        return self._in_flight
 
     async def close(self, timeout: float) -> int:
         """Wait at most `timeout` seconds for records in flight, and return how many were not acknowledged.
@@ -152,33 +219,33 @@ class KafkaProducer:
         """Serve the client's callbacks, in a thread of its own; the callbacks only note the result."""
         while not self._stopping.is_set():
             if self._producer.poll(_SERVE_SECONDS):
-                self._wake()
+                self._in_loop(self._settle)
 
-    def _wake(self) -> None:
+    def _in_loop(self, call: Callable[..., object], *arguments: object) -> None:
         # The loop may be closed already, if close() was never called.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._settle)
+            self._loop.call_soon_threadsafe(call, *arguments)
 
     def _acknowledge(self, future: asyncio.Future[Acknowledged], topic: str) -> Any:
         def on_delivery(error: KafkaError | None, message: Message) -> None:
             where = (_ANY_PARTITION, _ANY_PARTITION) if error else (message.partition() or 0, message.offset() or 0)
             # Runs in the serving thread, where a future of the loop must not be completed.
-            self._done.append((future, topic, error, where))
+            self._done.append(partial(_complete, future, topic, error, where))
 
         return on_delivery
 
+    def _note_end(self, batch: _Batch, index: int, error: KafkaError | None, _message: Message) -> None:
+        """Note the end of a batch's record; runs in the serving thread."""
+        self._done.append(partial(batch.note, index, error))
+
     def _settle(self) -> None:
         """Complete the futures of all acknowledgements that have arrived."""
+        acknowledged = False
         while self._done:
-            future, topic, error, where = self._done.popleft()
-            self._in_flight.discard(future)
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(where)
-                self._errors.over()
-            else:
-                future.set_exception(DeliveryFailed(topic, error))
+            acknowledged |= self._done.popleft()()
+            self._in_flight -= 1
+        if acknowledged:
+            self._errors.over()
         self._room.set()
 
     async def _wait_for_room(self) -> None:
@@ -187,8 +254,8 @@ class KafkaProducer:
         await self._room.wait()
 
     def _on_error(self, error: KafkaError) -> None:
-        """Log an error of the client; runs in the serving thread."""
+        """Log an error of the client; runs in the serving thread, so the loop, which notes its end, notes it too."""
         if error.code() == FATAL or error.fatal():
             _log.error("kafka.producer_failed", message=error_text(error))
         else:
-            self._errors.report(error)
+            self._in_loop(self._errors.report, error)

@@ -16,7 +16,7 @@ import structlog
 
 from connector.clock import Clock
 from connector.errors import ConnectorError, FatalError
-from connector.kafka.producer import Acknowledged, DeliveryFailed, KafkaProducer
+from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.records import Answer, Receipt
 from connector.telemetry.metrics import Metrics
 
@@ -57,28 +57,20 @@ class ResultsWriter:
             wait = min(wait * 2, _LONGEST_WAIT)
 
     async def _failed_of(self, answers: Sequence[Keyed]) -> list[Keyed]:
-        """Write answers concurrently, and return those that Kafka did not accept."""
-        under_way: list[tuple[Keyed, asyncio.Future[Acknowledged]]] = []
-        faults: list[tuple[Keyed, BaseException]] = []
-        try:
-            for key, answer in answers:
-                try:
-                    value = await self._encoder.encode(self._topic, answer.schema, answer.datum)
-                    under_way.append(((key, answer), await self._producer.enqueue(self._topic, key=key, value=value)))
-                except ConnectorError as error:
-                    faults.append(((key, answer), error))
-            outcomes = await asyncio.gather(*(future for _, future in under_way), return_exceptions=True)
-        finally:
-            for _, future in under_way:
-                if not future.cancel() and not future.cancelled():
-                    # Retrieved, so that asyncio does not report it as an exception that was never retrieved.
-                    future.exception()
-        faults += [
-            (keyed, end) for (keyed, _), end in zip(under_way, outcomes, strict=True) if isinstance(end, BaseException)
-        ]
+        """Write answers at once, and return those that Kafka did not accept."""
+        ready: list[Keyed] = []
+        records: list[tuple[bytes | None, bytes]] = []
+        faults: list[tuple[Keyed, ConnectorError]] = []
+        for key, answer in answers:
+            try:
+                records.append((key, await self._encoder.encode(self._topic, answer.schema, answer.datum)))
+                ready.append((key, answer))
+            except ConnectorError as error:
+                faults.append(((key, answer), error))
+        failed = await self._producer.send_all(self._topic, records)
+        faults += [(ready[index], fault) for index, fault in failed.items()]
         for _, fault in faults:
-            fatal = isinstance(fault, FatalError) or (isinstance(fault, DeliveryFailed) and fault.fatal)
-            if fatal or not isinstance(fault, ConnectorError):
+            if isinstance(fault, FatalError) or (isinstance(fault, DeliveryFailed) and fault.fatal):
                 raise fault
         if faults:
             message = f"{faults[0][1]}; answers that are retried: {len(faults)}"

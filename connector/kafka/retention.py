@@ -35,6 +35,7 @@ class Retention(Admin):
             policy = (await asyncio.wrap_future(future))["cleanup.policy"].value or ""
         except (KafkaException, KeyError):
             return None
+        # Also "compact,delete": both policies apply then.
         if "compact" not in policy:
             return None
         return (
@@ -50,4 +51,4 @@ class Retention(Admin):
             futures = self.client.delete_records(places, request_timeout=_SECONDS)
             await asyncio.gather(*map(asyncio.wrap_future, futures.values()))
         except KafkaException as error:
-            raise ConnectorError(f"Kafka does not delete records of {topic}: {error_text(error)}") from None
+            raise ConnectorError(f"Kafka refuses to delete records of {topic}: {error_text(error)}") from None

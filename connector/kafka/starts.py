@@ -66,11 +66,14 @@ class Starts:
         missing = [(c.topic, c.partition) for c in committed if c.offset < 0]
         added, others = await self._added(consumer, missing)
         fresh = await self._resolve(consumer, missing, added)
+        # The beginning stays the beginning whenever it is asked for, so it need not be committed.
         moves = self._start != "earliest"
         moving = {partition: at for partition, at in fresh.items() if moves and partition[0] not in self._whole}
         moving |= await _offsets_at(consumer, others, _LATEST)
         if moving:
             faults = await commit([Commit(*partition, offset, "") for partition, offset in moving.items()])
+            # Not fatal: the member reads from where it resolved to; only
+            # another assignment before the first commit would differ.
             if faults:
                 texts = {f"{topic}[{number}]": text for (topic, number), text in faults.items()}
                 _log.warning("kafka.start_not_committed", faults=texts)
@@ -176,4 +179,5 @@ class Ends:
                 continue
             if answer is not None and answer[1] >= 0:
                 self.known[topic, partition] = answer[1]
+        # Soon again while an end is not known: no fetch of that partition has come back yet.
         self._next = now + (_LOOK_SECONDS if self.known.keys() == set(assigned) else _FIRST_LOOK_SECONDS)

@@ -142,6 +142,8 @@ class TopicReader:
                             done += 1
                             taken[partition] += 1
                             yield record
+                        # Otherwise this partition is done. Compaction may have removed the last
+                        # offset of a span, so the end-of-partition event ends it as well.
                         if record.offset + 1 < span.end and taken[partition] != span.most:
                             continue
                     del left[partition]
@@ -164,6 +166,7 @@ class TopicReader:
                 # An offset outside of the partition would be read as its first one, again and again.
                 there = [offset for offset in offsets if first <= offset < end]
                 asked = frozenset(there)
+                # Wanted offsets near each other are read in one go, because each assignment costs a fetch of its own.
                 for span in _near(there):
                     for record in self.records({(topic, number): span}):
                         if record.offset in asked:
@@ -241,6 +244,7 @@ class TopicTail:
                 self._looked = min(self._looked, time.monotonic() - _LOOK_SECONDS + 1)
             else:
                 record = record_of(message)
+                # Offsets of a partition never go back, so this is another topic of the same name.
                 if record.offset < self._next[number]:
                     raise self._recreated()
                 self._next[number] = record.offset + 1

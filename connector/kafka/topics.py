@@ -1,15 +1,15 @@
-"""Topics: which ones are read, whether all that are needed exist and are fit, and whether one was recreated."""
+"""Topics: which ones are read, and whether all that are needed exist and are fit."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them without saying so
     ClusterMetadata,
     ConfigResource,
@@ -20,14 +20,11 @@ from connector.clock import Clock
 from connector.config.loader import KafkaSettings
 from connector.errors import ConnectorError, StartupError
 from connector.kafka.client import Admin, admin_config, error_text, explained, is_final, kafka_error, says_more
-from connector.records import TopicPartition
 
 LETTER_MARGIN: Final = 16 * 1024
 """Bytes that a dead letter's own headers may add to its original record."""
 
 _REQUEST_SECONDS: Final = 10.0
-_ID_SECONDS: Final = 2.0
-_GONE: Final = "gone"
 _TRY_SECONDS: Final = 2.0
 _PAUSE_SECONDS: Final = 0.5
 _SAY_SECONDS: Final = 10.0
@@ -270,104 +267,3 @@ def _check_config(topic: OwnTopic, config: Mapping[str, str], largest: int) -> l
         f"{largest} bytes, do not fit together with a dead letter's headers; run {advice}"
     )
     return [warning]
-
-
-class TopicIds:
-    """The ids of the topics that a member reads: Kafka knows topics by ids, clients keep their positions by names.
-
-    If a topic is deleted and recreated before a member notices, librdkafka silently reads on in the new one from its
-    position in the old one. A commit would then skip the first records of the new one. The id belongs to an assignment
-    of a partition, not to a topic: when further partitions of the topic are assigned, they may already be the new
-    topic's, while those held since before are still the old one's.
-
-    The same answers tell how many partitions the topics have: they go into `counts`.
-    """
-
-    def __init__(self, settings: KafkaSettings, counts: dict[str, int]) -> None:
-        self._config = admin_config(settings)
-        self._counts = counts
-        self._admin: Admin | None = None
-        self._ids: dict[TopicPartition, str] = {}
-        self._recreated: set[TopicPartition] = set()
-        self._unanswered = False
-
-    async def note(self, partitions: Collection[TopicPartition]) -> None:
-        """Note the present ids of newly assigned partitions' topics.
-
-        Call it before Kafka is asked for their offsets: if a topic changes in between, the next commit notices.
-        """
-        found = await self._ask({topic for topic, _ in partitions})
-        self.forget(partitions)
-        there = {topic: found_id for topic, found_id in found.items() if found_id != _GONE}
-        self._ids |= {partition: there[partition[0]] for partition in partitions if partition[0] in there}
-        self._compare(self._ids, found)
-
-    def forget(self, partitions: Iterable[TopicPartition]) -> None:
-        """Forget partitions that are revoked or assigned again."""
-        for partition in partitions:
-            self._ids.pop(partition, None)
-            self._recreated.discard(partition)
-
-    async def look(self) -> None:
-        """Look whether a topic was recreated or has grown, though nothing is committed."""
-        await self.others(self._ids.keys())
-
-    async def others(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
-        """Return those of the partitions whose topic no longer exists, or was recreated.
-
-        A topic that Kafka does not describe is assumed to be the same.
-        """
-        found = await self._ask({partition[0] for partition in partitions if partition in self._ids})
-        return self._compare(partitions, found)
-
-    def _compare(self, partitions: Collection[TopicPartition], found: Mapping[str, str]) -> set[TopicPartition]:
-        held = {partition: self._ids[partition] for partition in partitions if partition in self._ids}
-        others = {partition for partition, held_id in held.items() if found.get(partition[0], held_id) != held_id}
-        # A topic that is gone is waited for: its partitions are revoked before another one of its name is read.
-        self._recreated |= {partition for partition in others if found[partition[0]] != _GONE}
-        return others
-
-    def fault(self) -> str | None:
-        """Return the message for topics that were recreated while their partitions are held, None if there are none."""
-        recreated = sorted({topic for topic, _ in self._recreated})
-        if not recreated:
-            return None
-        return (
-            f"topic {', '.join(recreated)} was deleted and recreated while being consumed. Going on would skip the new "
-            "topic's first records, so nothing was committed. The next run begins at kafka.start; to choose another "
-            "place, run `connector offsets reset`"
-        )
-
-    async def close(self) -> None:
-        """Close the client if there is one."""
-        if self._admin is not None:
-            await self._admin.close()
-
-    async def _ask(self, topics: set[str]) -> dict[str, str]:
-        """Return the id of each topic, `gone` if it does not exist; without topics that Kafka does not describe."""
-        ids: dict[str, str] = {}
-        if not topics:
-            return ids
-        if self._admin is None:
-            self._admin = Admin(self._config, "topics")
-        try:
-            # Metadata first where the last question had no answer: librdkafka's admin requests can end the process (an
-            # assertion in rdkafka_queue.h) if they wait for a broker that is away.
-            if self._unanswered:
-                await self._admin.topics(_ID_SECONDS)
-            futures = self._admin.client.describe_topics(TopicCollection(sorted(topics)), request_timeout=_ID_SECONDS)
-        except KafkaException:
-            return ids
-        self._unanswered = False
-        for topic, future in futures.items():
-            try:
-                described = await asyncio.wrap_future(future)
-            except KafkaException as error:
-                if kafka_error(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    ids[topic] = _GONE
-                else:
-                    self._unanswered = True
-            else:
-                ids[topic] = str(described.topic_id)
-                self._counts[topic] = len(described.partitions)
-        return ids

@@ -148,6 +148,7 @@ class TransactionalProducer:
                     on_delivery=note,
                 )
             except BufferError:
+                # The queue is full: serving delivery reports makes room.
                 self._producer.poll(0.1)
             else:
                 return
@@ -156,6 +157,7 @@ class TransactionalProducer:
         """Abort, and return the error to raise."""
         if error.code() in _FENCED or any(fault.code() in _FENCED for fault in faults):
             return Fenced(f"another client has taken over the transactional id {self._id}")
+        # The records' own faults come by their delivery reports; the commit itself only says that it failed.
         cause = next((fault for fault in (error, *faults) if fault.code() in _OF_THE_RECORD), None)
         if not error.fatal():
             try:
@@ -167,6 +169,7 @@ class TransactionalProducer:
         if cause is not None:
             return RecordTooLarge(error_text(cause))
         first = faults[0] if faults else error
+        # Nothing was written, so the same records may be tried again; after a fatal error this client cannot.
         return (ConnectorError if error.fatal() else _Aborted)(f"a transaction failed: {error_text(first)}")
 
     def _until(self, method: str, seconds: float) -> None:

@@ -11,6 +11,7 @@ import structlog
 
 from connector.clock import Clock, SystemClock
 from connector.config.loader import KafkaSettings, Loaded, Settings
+from connector.console.advice import NO_OPTIONS, CommandOptions
 from connector.console.application import Console, ConsolePorts
 from connector.console.feed import Tail
 from connector.console.sampling import PartitionBacklog
@@ -42,8 +43,10 @@ _log = structlog.get_logger()
 
 
 @asynccontextmanager
-async def serving(loaded: Loaded, members: Sequence[str], *, sparse: bool = False) -> AsyncIterator[Console]:
-    """Serve the console of a configuration; `sparse` as `Console` says. Raises `StartupError`."""
+async def serving(
+    loaded: Loaded, members: Sequence[str], *, sparse: bool = False, options: CommandOptions = NO_OPTIONS
+) -> AsyncIterator[Console]:
+    """Serve a configuration's console; `sparse` and `options` as `Console` and its ports. Raises `StartupError`."""
     settings = loaded.settings
     rules, reader = _Rules(loaded), TopicReader(settings.kafka)
     backlog = _Backlog(settings)
@@ -52,6 +55,7 @@ async def serving(loaded: Loaded, members: Sequence[str], *, sparse: bool = Fals
     )
     topic, clock = settings.console.events_topic, SystemClock()
     timeline = Timeline("console", written=topic is not None)
+    # The console's own events, such as an action, belong to the same timeline as those of members.
     logs.listen(timeline.note)
     past = None if topic is None else PastEvents(settings.kafka, topic)
     ports = ConsolePorts(
@@ -71,6 +75,7 @@ async def serving(loaded: Loaded, members: Sequence[str], *, sparse: bool = Fals
         clock=clock,
         own_events=timeline.events,
         past_events=None if past is None else past.since,
+        options=options,
     )
     console = Console(settings, members, ports, sparse=sparse)
     writing = None if topic is None else asyncio.create_task(_write_events(settings.kafka, topic, timeline, clock))
@@ -172,6 +177,7 @@ class _Backlog:
     async def read(self) -> Mapping[tuple[str, int], PartitionBacklog]:
         """Return the unfinished records by partition."""
         now = self._clock.now()
+        # Many people may look at the page, and each question costs the group's coordinator a request.
         if self._read_at is None or now - self._read_at >= BACKLOG_SECONDS:
             self._last = await asyncio.to_thread(self._backlog_by_partition)
             self._read_at = now

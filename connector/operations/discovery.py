@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from connector.codec.decoder import SchemaKey, frame
+from connector.codec.frames import SchemaKey, frame
 from connector.codec.registry import NotRegistered, Registry, RegistryTrouble
 from connector.codec.schemas import Schema, SchemaFault
 from connector.config.loader import KafkaSettings, RegistrySettings
@@ -46,6 +46,7 @@ async def _of_records(topic: str, bootstrap: str, registry: Registry) -> Schema:
     keys = await asyncio.to_thread(_keys, topic, bootstrap)
     if not keys:
         raise StartupError(f"topic {topic} has no record that names a schema of the registry; pass --schema FILE")
+    # Most of them and not the newest: a topic may hold a few records of a test.
     ((key, _),) = keys.most_common(1)
     return await (registry.by_id(key.value) if isinstance(key.value, int) else registry.by_guid(str(key.value)))
 

@@ -73,6 +73,7 @@ class Eraser:
             who = f"{getpass.getuser()}@{socket.gethostname()} (command line)"
             what = {"topic": settings.dead_letter_topic, "before": {str(each): at for each, at in offsets.items()}}
             dead_letters = sum(each.selected for each in plan)
+            # Before the deletion: what cannot be recorded is not deleted.
             await Audit(topic, SystemClock()).note("erase", who, {**what, "dead_letters": dead_letters})
             async with Retention(settings.kafka) as retention:
                 await retention.delete_before(settings.dead_letter_topic, offsets)
@@ -101,6 +102,7 @@ def erasures(records: Iterator[Record], survey: Survey, wanted: Filter) -> list[
         elif (entry := survey.entry(record)) is not None and entry.state == "open":
             open_others[record.partition].append(record.offset)
     return [
+        # Up to the last wanted one. Offsets ascend, so a search finds how many others are in front of it.
         PartitionErasure(partition, offset + 1, selected[partition], bisect_left(open_others[partition], offset))
         for partition, offset in sorted(last.items())
     ]

@@ -45,6 +45,7 @@ class _EventMatcher:
         """Return whether all conditions hold for the event."""
         first = facts.first_record(record)
         try:
+            # Without the loop: nearly every dead letter's schema is known after the first few.
             event = self._examiner.event_of_known_schema(first)
         except SchemaUnavailable:
             try:
@@ -64,7 +65,8 @@ class _EventMatcher:
 def text_at(datum: Any, path: list[str]) -> str:
     """Return the value at a path as text: a string as it is, anything else as JSON, nothing and null as empty.
 
-    The longest key first, as in routes: a map may have both `a.b` and `a`. A named union's value is looked into.
+    A map may have both `a.b` and `a`: a key that is the whole path is taken first, then the shortest key, as in routes.
+    A named union's value is looked into.
     """
     if not path:
         if datum is None:

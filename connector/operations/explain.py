@@ -132,6 +132,8 @@ def _fetch(
     found = _record_at(reader, position) if offset < end else None
     if found is not None:
         return found, None
+    # A reader of all records tells apart what this one does not see:
+    # not written yet, open, aborted, or no record at all.
     with TopicReader(settings.kafka, uncommitted=True) as every:
         _, last = every.bounds((topic, partition))
         if offset >= last:
@@ -161,6 +163,7 @@ def _earliest(record: Record | None) -> int | None:
     """Return the earliest time at which something can have been written about a record; None without a timestamp."""
     if record is None or record.timestamp == NO_TIMESTAMP:
         return None
+    # The producer's clock may be ahead of ours, by which dead letters are dated.
     return max(0, min(record.timestamp, int(SystemClock().wall() * 1000)) - EARLIER)
 
 
@@ -224,6 +227,7 @@ async def _receipt(decoder: Decoder, record: Record) -> Mapping[str, Any] | None
     """Return a receipt's datum; None if the record is not a receipt."""
     if record.value is None:
         return None
+    # Once more after its schema was fetched.
     for _ in range(2):
         try:
             event = decoder.event(record)
@@ -251,6 +255,7 @@ async def _finished(settings: Settings, position: Position) -> list[Finished]:
     base, found = settings.kafka.group_id, []
     async with Groups(settings.kafka) as groups:
         for group in (base, *(f"{base}.{name}" for name in settings.destinations)):
+            # A destination that has never run alone has no group of its own.
             if group != base and not await groups.committed(group):
                 continue
             (state,) = await offsets.read(settings, group, [position.topic], [position.partition])

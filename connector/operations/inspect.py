@@ -11,7 +11,8 @@ from msgspec import structs
 
 from connector.clock import SystemClock
 from connector.codec import editing
-from connector.codec.decoder import Decoder, SchemaKey
+from connector.codec.decoder import Decoder
+from connector.codec.frames import SchemaKey
 from connector.codec.registry import NotRegistered
 from connector.codec.schemas import known_schemas, load_contracts, own_schemas
 from connector.config.loader import Loaded, Settings
@@ -100,6 +101,7 @@ class DeadLetterExaminer:
         try:
             routed = self._routed(event, dead_letter)
         except Refusal as refusal:
+            # A dead letter of a destination is shown as that one's problem, although it is a route that refuses it now.
             destination = dead_letter.facts.destination
             if destination is None:
                 return Inspection(event.schema, shown, str(refusal), ())
@@ -138,6 +140,7 @@ class DeadLetterExaminer:
         found = [self._preparer.prepared(each, _now()) for each in routed]
         if not found:
             return Kept("route.skipped", f"it would be skipped today: {skip_reason(routed)}")
+        # One destination is enough: a dead letter without a destination goes to each that its routes name.
         if any(preparation.reason is None for preparation in found):
             return None
         return Kept(found[0].rule or "", found[0].reason or "")
@@ -148,6 +151,7 @@ class DeadLetterExaminer:
         Raises as `judge` does.
         """
         try:
+            # For its refusals only: bytes that do not decode cannot be changed at a path.
             await self._event(dead_letter)
             tree, start = self._decoder.schema_of(dead_letter.facts.first_record(dead_letter.record))
             value = editing.edit(dead_letter.record.value or b"", start, tree, edits)

@@ -295,7 +295,7 @@ def _fragment(found: Preparation) -> str | None:
 
 
 def _value(found: Preparation) -> Any:
-    """Return what is sent as JSON's types; text where it is no JSON."""
+    """Return what is sent as JSON's types; text where it is not JSON."""
     try:
         return json.loads(found.fragment or "")
     except ValueError:

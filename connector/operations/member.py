@@ -8,7 +8,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from http import HTTPMethod
+from http import HTTPMethod, HTTPStatus
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -22,7 +22,12 @@ _LONGEST_ANSWER: Final = 8 << 20
 
 
 class ActionRefused(ConnectorError):
-    """The member refused the action or could not be reached; the message says why."""
+    """The member refused the action or could not be reached; the message says why.
+
+    `is_unknown`: it does not have what the action is about, such as the destination.
+    """
+
+    is_unknown = False
 
 
 class ActionResult(NamedTuple):
@@ -70,6 +75,30 @@ def skip(position: Position, destination: str | None, url: str, token: SecretStr
     query = "" if destination is None else f"?destination={quote(destination, safe='')}"
     answer = _post(url, f"/records/{quote(topic, safe='')}/{partition}/{offset}/skip{query}", token)
     return str(answer.get("message"))
+
+
+def owner(position: Position, addresses: Sequence[str], token: SecretStr | None) -> str:
+    """Return the address of the member that owns a record's partition; if none says so, the first that answers.
+
+    Raises `ActionRefused` if no member answers.
+    """
+    if len(addresses) == 1:
+        return addresses[0]
+    answering: list[str] = []
+    troubles: list[str] = []
+    for address in addresses:
+        try:
+            owned = _ask(address, "/status", token, HTTPMethod.GET).get("partitions")
+        except ActionRefused as refused:
+            troubles.append(str(refused))
+            continue
+        answering.append(address)
+        for each in owned if isinstance(owned, list) else ():
+            if isinstance(each, dict) and (each.get("topic"), each.get("partition")) == position[:2]:
+                return address
+    if not answering:
+        raise ActionRefused("; ".join(troubles))
+    return answering[0]
 
 
 def events(url: str, since: float, token: SecretStr | None) -> Any:
@@ -123,9 +152,11 @@ def _ask(url: str, path: str, token: SecretStr | None, method: HTTPMethod) -> di
             raise ActionRefused(
                 f"{url} redirects elsewhere; redirects are not followed: name the member's own port"
             ) from None
-        raise ActionRefused(
+        refused = ActionRefused(
             str(reason) if reason else f"{url} answered HTTP {error.code}: is it a connector's port?"
-        ) from None
+        )
+        refused.is_unknown = error.code == HTTPStatus.NOT_FOUND and bool(reason)
+        raise refused from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise ActionRefused(f"no member answers at {url}: {reason}") from None

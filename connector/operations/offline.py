@@ -213,7 +213,7 @@ class Offline:
         if name in self.schemas:
             return self.schemas[name]
         hint = suggest(name, self._own or self._contracts)
-        raise EventFault(f"no known schema is {name}: {hint}; name its file in schemas.files")
+        raise EventFault(f"unknown schema {name}: {hint}; name its file in schemas.files")
 
     def _candidates(self, given: WrittenEvent) -> list[list[str]]:
         """Return the names of schemas that the event may have, the likely ones first."""

@@ -44,6 +44,7 @@ class PartitionState:
         """Offsets between the committed one and the end; None if either is unknown."""
         if self.start is None or self.end is None or self.first is None:
             return None
+        # From the first offset on: what retention has deleted is no backlog.
         return max(0, self.end - max(self.start, self.first))
 
     @property
@@ -98,6 +99,7 @@ class Move:
     def passed_over(self) -> int:
         """How many unfinished offsets will never be read, not counting those that Kafka has deleted."""
         start = max(self.state.start or 0, self.state.first or 0)
+        # What the map calls finished was delivered, so nothing of it is passed over.
         finished = self.state.finished.whole.above(start).below(self.offset).count() if self.offset > start else 0
         return max(0, self.offset - start) - finished
 
@@ -177,6 +179,8 @@ def plan(states: Sequence[PartitionState], targets: Mapping[TopicPartition, int]
             continue
         finished = FinishedMap()
         if state.committed is not None and target > state.committed:
+            # Forward only. Back means that everything is to be sent again,
+            # and the map would leave out what it calls finished.
             finished = state.finished.above(target)
         yield Move(state, target, metadata.encode(target, finished).text, finished.whole.count())
 

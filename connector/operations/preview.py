@@ -106,6 +106,7 @@ def preview(settings: Settings, sample: RecordSample, speed: Speed, latency: flo
 
 
 async def _play(settings: Settings, sample: RecordSample, speed: Speed, latency: float, shown: int) -> Preview:
+    # Metrics of its own: the preview reads its counts from them.
     clock, metrics = _Clock(), Metrics()
     began = clock.now()
     tally = _Tally(settings, began, shown)
@@ -119,6 +120,7 @@ async def _play(settings: Settings, sample: RecordSample, speed: Speed, latency:
         transport=lambda _name, _settings: _Transport(latency),
         reload=_no_reload,
         clock=clock,
+        # Two previews of the same records show the same.
         random=Random(0),
         cluster_id=sample.cluster_id,
         partitions=sample.partitions,
@@ -365,6 +367,7 @@ class _Tally:
         summary.records += 1
         if dead_letter.destination is None:
             self._early[dead_letter.record.topic, f"{dead_letter.cause} {dead_letter.code}"] += 1
+        # The guards only count. With storms on, a virtual run would set records aside and never end.
         elif self._guards[dead_letter.destination].refused(dead_letter.cause, dead_letter.code or ""):
             self.sent[dead_letter.destination].storm = dead_letter.code or dead_letter.cause
 
@@ -374,6 +377,7 @@ class _Tally:
             sent.closed_by = _by_label(metrics.batch_closed, "by", destination=name)
         read = Counter(record.topic for record in sample.records)
         guards = [each.storm for each in self._settings.destinations.values() if isinstance(each.storm, StormSettings)]
+        # A topic's storm is as patient as its most patient destination.
         patient = max(guards, key=lambda guard: guard.share * guard.records) if guards else None
         storms = [
             f"topic {topic}: {count} of {read[topic]} records are refused ({why})"

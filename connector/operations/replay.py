@@ -72,6 +72,7 @@ class KafkaReplayService:
         kafka = self.loaded.settings.kafka
         async with AsyncExitStack() as stack:
             order = await stack.enter_async_context(_applied(self.loaded, order))
+            # Before the takeover: a refused order must not end another one that runs.
             await self._refuse_compacted()
             producer = await stack.enter_async_context(TransactionalProducer(kafka, transactional_id(kafka.group_id)))
             replayer = await stack.enter_async_context(self._replayer(sending=kind == "replayed"))
@@ -91,6 +92,7 @@ class KafkaReplayService:
         settings = self.loaded.settings
         async with AsyncExitStack() as stack:
             reader = stack.enter_context(TopicReader(settings.kafka))
+            # A broker may create a missing topic by itself, with its own defaults.
             if sending:
                 await asyncio.to_thread(reader.whole, settings.replay_topic)
             topic = await asyncio.to_thread(reader.whole, settings.dead_letter_topic)

@@ -136,6 +136,7 @@ def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Recor
     for record in records:
         at = (record.topic, record.partition)
         time = record.timestamp if record.timestamp != NO_TIMESTAMP else latest.get(at, NO_TIMESTAMP)
+        # Never earlier than the one before it in the partition: a consumer gets them in that order.
         latest[at] = max(time, latest.get(at, time))
         timed.append((latest[at], record))
     timed.sort(key=lambda pair: pair[0])
@@ -152,6 +153,7 @@ def shares(available: Mapping[TopicPartition, int], wanted: int) -> dict[TopicPa
     taken: dict[TopicPartition, int] = {}
     left = wanted
     for number, (at, count) in enumerate(sorted(available.items(), key=lambda item: (item[1], item[0]))):
+        # The smallest first: what one of them lacks is shared by those that are left.
         taken[at] = min(count, math.ceil(left / (len(available) - number)))
         left -= taken[at]
     return taken

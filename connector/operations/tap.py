@@ -54,6 +54,7 @@ class Wanted:
     async def shown(self, record: Record, examiner: DeadLetterExaminer) -> Tapped | None:
         """Return the record with what becomes of it; None if it is not wanted."""
         if record.value is None:
+            # A null value has no fields and goes nowhere, so it meets no condition.
             return None if self._conditions or self._destination else Tapped(record, None)
         if self._conditions:
             try:
@@ -72,7 +73,7 @@ class Wanted:
 
     def _met(self, event: Event, record: Record) -> bool:
         try:
-            return all(met(event, record) for _, met in self._conditions)
+            return all(condition.met(event, record) for condition in self._conditions)
         except Unfit:
             return False
 

@@ -1,5 +1,5 @@
-"""The room between a record and its commit: routing, lanes, batches, offsets and their map, pausing and resuming.
+"""Between a record and its commit: intake, batches, storms, skips, offsets and their map, pausing and resuming.
 
-Its parts are pure and take `now` as a value; `runner` alone is asyncio and wires them. What never enters:
-confluent-kafka, an HTTP client, a vendor's rule. Kafka and delivery reach the runner as protocols.
+Most modules are pure and take `now` as a value. `runner` owns the consumer and calls the others in turn. What never
+enters: confluent-kafka, an HTTP client, a vendor's rule. Kafka and delivery reach the runner as protocols.
 """

@@ -13,19 +13,16 @@ from msgspec import Struct
 
 from connector.errors import Refusal
 from connector.pipeline.offsets import PartitionTracker
-from connector.records import Headers, Item, Record, uuid5_text
+from connector.records import HEADER_CHARGE, Headers, Item, Record, uuid5_text
 from connector.vendors.base import Limits
 
 FIXED_CHARGE: Final = 768
 """Bytes charged for each buffered delivery in addition to its payload: its objects' own size, measured."""
 
 
-HEADER_CHARGE: Final = 160
-"""Bytes charged for each header in addition to its name and value: the pair, the objects."""
-
-
 def charge_of(record: Record, body: bytes = b"") -> int:
     """Return the bytes that holding a record is charged with, and the body of its item where it has one."""
+    # The value is kept too, in addition to the bytes that are sent: it may become a dead letter.
     charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(body)
     return charge + headers_charge(record.headers) if record.headers else charge
 
@@ -82,9 +79,10 @@ class Batch:
 
     `failures` counts answers that said nothing about the records, the last of them because of `reason`; `attempts`
     counts all requests, `asked` those whose answer was not final. `accepted_before` is how many records the vendor had
-    accepted when the batch first failed, `denials` how often access was denied for it. `due`, `sent_at`,
-    `first_sent_at`, `denied_at` (the first time) and `vouched_at` (when the latest request of the group that was known
-    to be accepted at the last attempt had been sent) are of the monotonic clock, `first_attempt` is epoch seconds.
+    accepted when the batch first failed or was throttled, `denials` how often access was denied for it. `due`,
+    `sent_at`, `first_sent_at`, `denied_at` (the first time) and `vouched_at` (when the latest request of the group that
+    was known to be accepted at the last attempt had been sent) are of the monotonic clock, `first_attempt` is epoch
+    seconds.
     """
 
     __slots__ = (
@@ -122,7 +120,7 @@ class Batch:
         self.first_sent_at: float | None = None
         self.denials = 0
         self.denied_at: float | None = None
-        self.accepted_before = 0
+        self.accepted_before: int | None = None
         self.isolating = False
         self.levels: int | None = None
         """How often it may still be halved (`isolation`); None where it was not taken apart yet."""
@@ -143,6 +141,7 @@ class Batch:
 
     def part(self, deliveries: Sequence[Delivery]) -> Batch:
         """Return a batch of some of the deliveries, with the history of this one."""
+        # `due` is not among them: a part is a new question to the vendor, and goes as soon as there is a slot.
         part = Batch(self.group, list(deliveries), self.closed_by)
         part.attempts = self.attempts
         part.failures = self.failures

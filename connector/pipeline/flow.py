@@ -1,4 +1,4 @@
-"""When intake pauses and resumes: the buffer's budget, room in the offset map, partitions with other reasons. Pure.
+"""When intake pauses and resumes: the buffer's budget, room in the offset map, and reasons of single partitions. Pure.
 
 Pausing drops what librdkafka fetched ahead, so the budget has hysteresis: it pauses at its limit and resumes at half.
 """

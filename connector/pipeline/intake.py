@@ -41,11 +41,13 @@ from connector.routing.table import Routed, RouteTable, Skipped, position_identi
 from connector.tasks import Supervisor, internal_refusal
 from connector.telemetry.logs import sample
 from connector.telemetry.metrics import Metrics
-from connector.vendors.base import Shape, Shaped, Vendor
+from connector.vendors.base import Shape, Shaped, ShapeMapping, Vendor
 
 NO_ITEM: Final = Item(b"")
 """The item of a delivery that is refused before it is sent."""
 
+_FEW: Final = 4
+"""A run of plain records that is shorter than this is not worth the try."""
 _SCHEMAS: Final = 1000
 """For how many schemas it is remembered whether they are for another destination."""
 _PARTITION: Final = attrgetter("topic", "partition")
@@ -65,8 +67,8 @@ class PlainWriter(Protocol):
         """The schema's full name."""
         ...
 
-    def maker(self, shape: Shape) -> Callable[..., list[Delivery]] | None:
-        """Return what makes deliveries of a vendor's shape from records (`codec/items.pxi`), None where it cannot."""
+    def maker(self, shape: Shape, mapping: ShapeMapping | None) -> Callable[..., list[Offer]] | None:
+        """Return what makes offers of a vendor's shape from records (`codec/items.pxi`), None where it cannot."""
         ...
 
 
@@ -316,6 +318,7 @@ class Intake:
     def forget(self, partitions: Sequence[TopicPartition]) -> None:
         """Let go of waiting records whose partition leaves."""
         gone = set(partitions)
+        # The next owner knows of no skip: a person asks it again.
         self._skips = {position: skip for position, skip in self._skips.items() if position[:2] not in gone}
         for partition in partitions:
             for record in self.parked.pop(partition, ()):
@@ -357,6 +360,7 @@ class Intake:
         if schema is None:
             return False
         known = self._elsewhere.get((record.topic, schema))
+        # Remembered by schema and topic, which is all that the routes can be asked without the event.
         if known is None:
             known = not self._services.routes.may_reach(only, record.topic, schema)
             self._elsewhere.put((record.topic, schema), known)
@@ -378,10 +382,14 @@ class Intake:
             left = records
             # One record in a hundred that is not plain costs one step by hand, not the rest of the run.
             while made := self._make_at_once(run, tracker, left):
+                left = left[made:]
+                # Where plain records are rare, trying each costs more than it saves.
+                if made < _FEW:
+                    break
                 # The record that ended it is not plain, and perhaps the only one.
-                if len(left) > made:
-                    self._make(run, tracker, left[made : made + 1])
-                left = left[made + 1 :]
+                if left:
+                    self._make(run, tracker, left[:1])
+                    left = left[1:]
             if left:
                 self._make(run, tracker, left)
         run.offer()
@@ -389,8 +397,9 @@ class Intake:
     def _make_at_once(self, run: Run, tracker: PartitionTracker, records: list[Record]) -> int:
         """Make deliveries of the first records that are plain, without their events; return how many that were.
 
-        Plain is a value of the vendor's contract schema that goes to one destination whatever it holds, and that has
-        the vendor's shape. Where anything else has a say (a replay, a storm, what was finished before), none is.
+        Plain is a value of the vendor's contract schema, or of one that a route maps by plain paths, that goes to one
+        destination and has the vendor's shape. Where anything else has a say (a replay, a storm, what was finished
+        before), none is.
         """
         topic, services = tracker.topic, self._services
         found = services.decoder.plain(records[0]) if records else None
@@ -400,14 +409,18 @@ class Intake:
         if self.parked and (topic, tracker.partition) in self.parked:
             return 0
         prefix, writer = found
-        leg = self._legs.get(services.routes.only_destination(topic, writer.name) or "")
-        if leg is None or leg.shaped is None or (maker := writer.maker(leg.shaped.shape)) is None:
+        straight = services.routes.straight(topic, writer.name)
+        leg = None if straight is None else self._legs.get(straight.destination)
+        if straight is None or leg is None or leg.shaped is None:
             return 0
-        # A group of None is all that a shaped vendor has.
+        maker = writer.maker(leg.shaped.shape, straight.mapping)
+        if maker is None:
+            return 0
+        # All groups of a shaped vendor have the same limits.
         limits = leg.vendor.limits(None)
         # A record's offset ends its identity: what goes before is the same for all of them.
         identity = position_identity(services.cluster_id, Position(topic, tracker.partition, 0))[:-1].encode()
-        deliveries = maker(
+        offers = maker(
             records,
             prefix,
             identity,
@@ -417,15 +430,16 @@ class Intake:
             FIXED_CHARGE,
             Item,
             Delivery,
+            Offer,
             tracker,
             leg.bit,
         )
-        if deliveries:
-            tracker.route([delivery.record.offset for delivery in deliveries], leg.bit)
-            offer = leg.offer_of(None)
-            offer.deliveries += deliveries
-            offer.charge += sum([delivery.charge for delivery in deliveries])
-        return len(deliveries)
+        made = 0
+        for offer in offers:
+            tracker.route([delivery.record.offset for delivery in offer.deliveries], leg.bit)
+            leg.add(offer)
+            made += len(offer.deliveries)
+        return made
 
     def _make(self, run: Run, tracker: PartitionTracker, records: list[Record]) -> None:
         """Decode, route and prepare records one after the other."""
@@ -546,6 +560,7 @@ class Intake:
             del self.parked[topic, partition]
         self.answered = True
         key = self._waits_for(record)
+        # Otherwise the registry would be asked for ever for a schema that no record needs.
         if key is not None and all(self._waits_for(other) != key for other in chain(*self.parked.values())):
             self._services.decoder.abandon(key)
         return record
@@ -597,6 +612,7 @@ class Intake:
                     code=refusal.code,
                     message=refusal.message,
                     failed_at=self._services.clock.wall(),
+                    # By position: an event's own id is known only once it is decoded and routed.
                     dedup_id=uuid5_text(position_identity(self._services.cluster_id, record)),
                     field=refusal.field,
                     vendor=None if before is None else before.vendor,
@@ -625,6 +641,12 @@ class RunDestination:
         """Use the vendor as it is built now; its secrets, and so its settings, may have been read again."""
         self.vendor = vendor
         self.shaped = vendor if isinstance(vendor, Shaped) else None
+
+    def add(self, offer: Offer) -> None:
+        """Add what compiled code has made."""
+        last = self.offer_of(offer.group)
+        last.deliveries += offer.deliveries
+        last.charge += offer.charge
 
     def offer_of(self, group: Hashable) -> Offer:
         """Return what the group's next delivery is added to: the last offer, or a new one where that is another's."""

@@ -89,6 +89,7 @@ class Runs:
 
     def above(self, start: int) -> Runs:
         """Return what lies at `start` or above."""
+        # Bounds alternate begin, end, begin, …: an odd index lies inside of a run, so the run is cut at `start`.
         index = bisect_right(self.bounds, start)
         rest = self.bounds[index:]
         return Runs((start, *rest) if index % 2 else rest)
@@ -120,6 +121,7 @@ class Runs:
 
     def _where(self, other: Runs, keep: Callable[[bool, bool], bool]) -> Runs:
         bounds: list[int] = []
+        # Only at a bound can the answer change. It becomes a bound of the result where it does.
         for bound in sorted({*self.bounds, *other.bounds}):
             if keep(self.contains(bound), other.contains(bound)) is (len(bounds) % 2 == 0):
                 bounds.append(bound)
@@ -191,6 +193,7 @@ def combined(progress: Mapping[str, Runs]) -> tuple[int, FinishedMap]:
     whole = everyone[0]
     for runs in everyone[1:]:
         whole = whole.both(runs)
+    # Everything from 0 up to the first offset that one of them has not finished.
     watermark = whole.bounds[1] if whole.bounds and whole.bounds[0] == 0 else 0
     parts = {name: runs.without(whole).above(watermark) for name, runs in progress.items()}
     return watermark, FinishedMap(whole.above(watermark), parts)
@@ -230,6 +233,7 @@ def decode(base: int, text: str) -> FinishedMap:
     Raises `ForeignMetadata` for what another program or version wrote, and for a checksum that differs: the map is
     broken, or it was committed at another offset.
     """
+    # The Python client adds a NUL to the metadata that it commits.
     text = text.rstrip("\x00")
     if not text:
         return FinishedMap()
@@ -276,6 +280,7 @@ def _content(base: int, finished: FinishedMap) -> bytes:
 
 def _text(base: int, content: bytes) -> str:
     packed = zlib.compress(content, _LEVEL)
+    # A few runs are shorter as they are: compressing adds a head of its own.
     flags, body = (_COMPRESSED, packed) if len(packed) < len(content) else (0, content)
     head = bytes((_MAGIC, _VERSION, flags)) + _checksum(base, content)
     return base64.b64encode(head + body).decode("ascii")

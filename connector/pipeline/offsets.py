@@ -59,7 +59,8 @@ class PartitionTracker:
 
     A restored map may claim deliveries of destinations that are not configured here, for example during a rollback, or
     in a member with another file. Those claims change nothing here, but every snapshot repeats them: otherwise the
-    destination's finished deliveries would be made again once it is back.
+    destination's finished deliveries would be made again once it is back. They are repeated as they are, also for
+    records that are done by now: cut down to what is pending, they would have gaps, and need room that no one counted.
     """
 
     __slots__ = (
@@ -193,7 +194,7 @@ class PartitionTracker:
         return True
 
     def reach(self, offset: int) -> None:
-        """Take note that reading came to this offset: what lies below and was not begun is no record."""
+        """Take note that reading came to this offset: what lies below and was not begun is not a record."""
         # Example: 10 and 11 are records, 12 is the marker of their transaction, and the partition ends at 13. Without
         # this the group would show a lag of 1 for ever, and would never be empty.
         if offset > self.position:
@@ -292,12 +293,8 @@ class PartitionTracker:
             for index, name in enumerate(self.destinations):
                 if done & (WHOLE << (index + 1)):
                     parts.setdefault(name, []).append(offset)
-        for name, runs in self._absent.items():
-            # Claims of a destination that is not configured here: repeated for what is still pending, see the class.
-            if runs.end <= watermark:
-                continue
-            parts[name] = [offset for offset in self._pending if runs.contains(offset)]
-        finished = FinishedMap(whole, {name: Runs.of(sorted(offsets)) for name, offsets in parts.items()})
+        absent = {name: runs.above(watermark) for name, runs in self._absent.items()}
+        finished = FinishedMap(whole, {name: Runs.of(sorted(offsets)) for name, offsets in parts.items()} | absent)
         if self._restored is not None:
             # What was committed about records that are not read yet is said again: a commit replaces the old map.
             finished = finished.joined(self._restored.above(self.position))

@@ -76,6 +76,7 @@ class Rereader:
             if places := storms.probes(now):
                 self._start(destination, storms, places)
                 return
+        # A probe goes all the same: one record more is no burden, and only it can end the storm.
         if self._budget.full:
             return
         for destination, storms in self._scopes():
@@ -97,6 +98,7 @@ class Rereader:
             storms.was_read()
 
     async def _take_again(self, destination: str | None, storms: Storms, places: list[Place]) -> None:
+        # In the order of the offsets, because a reader goes on from where it is.
         wanted = sorted({place.position: place for place in places if place.pending}.items())
         try:
             records = await self._reader.read_again([position for position, _ in wanted])
@@ -115,6 +117,7 @@ class Rereader:
                     "storm.record_deleted", topic=position.topic, partition=position.partition, offset=place.offset
                 )
         again = [(place.tracker, found[position]) for position, place in wanted if position in found and place.pending]
+        # Their schema is asked for now. Parking them would hold up the live partition behind them.
         unknown = {record.position for _, record in self._intake.take_again(destination, again)}
         self._put_back(storms, [place for position, place in wanted if position in unknown])
 
@@ -122,10 +125,12 @@ class Rereader:
         """Choose how many records the next read takes, so that their bytes are bounded; at most twice as many."""
         total = sum(map(charge_of, records))
         if total:
+            # By what the last ones weighed: positions do not say how large their records are.
             affordable = int(self._budget.limit * _BYTES_SHARE * len(records) / total)
             self._most = max(1, min(CHUNK, 2 * self._most, affordable))
 
     def _put_back(self, storms: Storms, places: list[Place]) -> None:
         if places:
+            # Back where they were, and not at once again: Kafka or the registry did not answer.
             storms.put_back(places)
             self._not_before = self._clock.now() + RETRY_SECONDS

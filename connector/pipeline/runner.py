@@ -87,7 +87,7 @@ class RecordSource(Protocol):
         ...
 
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
-        """Commit offsets with their metadata; return what went wrong, by partition, a `FinalFault` if it stays so."""
+        """Commit offsets and metadata; return faults by partition: a `FinalFault` if committing again cannot help."""
         ...
 
     async def pause(self, partitions: Sequence[TopicPartition]) -> None:
@@ -288,6 +288,7 @@ class Runner:
             tracker = self._trackers[topic, partition]
             labels = (topic, str(partition))
             watermark, moved = self._moved[topic, partition]
+            # An idle partition does not age: with nothing unfinished the watermark has nowhere to go.
             if tracker.watermark != watermark or not tracker.unfinished:
                 moved = now
                 self._moved[topic, partition] = (tracker.watermark, now)
@@ -318,7 +319,7 @@ class Runner:
             self._trackers[partition].reach(offset)
         if now - self._committed_at >= self._timing.commit_interval:
             await self._commit(list(self._trackers))
-            # It may have shown that partitions were added, which no rebalance of this member's tells.
+            # It may have shown that partitions were added, which this member's rebalances do not report.
             self._on_assignment(self.assigned)
 
     async def _pause_and_resume(self) -> str:
@@ -346,11 +347,13 @@ class Runner:
         their positions alone would fill the memory: so the members' positions may take a part of the buffer's size.
         """
         total = sum([tracker.set_aside for tracker in self._trackers.values()])
+        # Measured in positions, because their records' bytes were let go of.
         if total * POSITION_BYTES < self._budget.limit * SET_ASIDE_SHARE:
             return set()
         return {
             partition
             for partition, tracker in self._trackers.items()
+            # Those with at least the mean: pausing them stops the growth, and a partition without any is not held up.
             if tracker.set_aside * len(self._trackers) >= total
         }
 
@@ -362,7 +365,7 @@ class Runner:
                 topic=partition[0],
                 partition=partition[1],
                 records=self._trackers[partition].set_aside,
-                message="a storm has set aside as much of this partition as can be kept track of; its intake pauses",
+                message="storms have set aside all records of this partition that can be tracked; its intake pauses",
             )
         self._logged_full = full
 
@@ -394,6 +397,8 @@ class Runner:
         if faults:
             self._metrics.commits.labels("failed").inc(len(faults))
         self._time.rest("commit", self._clock.now())
+        # Of what fails for good (the member was expelled, the topic is
+        # gone) a repetition would only cost the drain's time.
         return [partition for partition, fault in faults.items() if not isinstance(fault, FinalFault)]
 
     async def _commit_last(self, partitions: Sequence[TopicPartition], deadline: float) -> None:
@@ -469,6 +474,7 @@ class Runner:
         for destination in self._destinations:
             destination.stop()
         await self._leave(list(self._trackers))
+        # After the last commit, and the source last of all: leaving the group hands the partitions over.
         await self._rereader.close()
         await self._intake.close()
         await self._source.close()

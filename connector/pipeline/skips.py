@@ -25,6 +25,7 @@ from connector.records import Position, TopicPartition
 CAUSE: Final = "operator"
 CODE: Final = "operator.skip"
 MESSAGE: Final = "an operator skipped the record"
+# Long enough for a request's answer and a dead letter in good health, short enough for a person at a terminal.
 PATIENCE: Final = 6.0
 """Seconds that a caller waits for the result; what takes longer continues in the background."""
 _LOOK: Final = 0.05
@@ -56,6 +57,7 @@ class Skips:
     """The deliveries of one destination that are to be skipped. The caller that takes one writes its dead letter."""
 
     def __init__(self) -> None:
+        # By the delivery itself and not by position: after a rebalance the same offset is another delivery.
         self._wanted: dict[Delivery, Skip] = {}
         self._later: dict[Place, Skip] = {}
         """Records that a storm has set aside: they are read again first."""
@@ -78,6 +80,7 @@ class Skips:
 
     def came(self, delivery: Delivery) -> bool:
         """Return whether a delivery that comes in is to be skipped."""
+        # A record that a storm set aside has no delivery meanwhile, so it is known by its place until it is read again.
         skip = self._later.pop(Place(delivery.tracker, delivery.record.offset, delivery.bit), None)
         if skip is not None:
             self._wanted[delivery] = skip
@@ -94,6 +97,7 @@ class Skips:
 
     def take_from(self, batch: Batch) -> list[Batch]:
         """Take what is to be skipped out of a batch that is not sent yet."""
+        # Before it is sent again: what an operator skips must not be in one more request.
         wanted = [delivery for delivery in batch.deliveries if delivery in self._wanted]
         batch.deliveries = [delivery for delivery in batch.deliveries if delivery not in self._wanted]
         return [self.take(batch.part([delivery])) for delivery in wanted]
@@ -165,10 +169,12 @@ class Skipper:
             return self._not_owned(position, leaving=tracker is not None)
         left = tracker.left(position.offset)
         name = _name(position)
+        # A mistyped offset would otherwise wait for a record that comes years later, and skip it then.
         if left is None and (end := self._owner.end_of(position[:2])) is not None and position.offset >= end:
             return SkipResult("refused", f"{name} does not exist yet: the partition ends at {end}")
         if left == 0:
             return SkipResult("refused", f"{name} is already done, or there is no such record; run `connector explain`")
+        # Until it is routed the record stands for all destinations, so no single one can be skipped.
         if left is None or left & WHOLE:
             if destination is not None:
                 return SkipResult("refused", f"{name} is not routed yet; skip it without --destination")
@@ -184,6 +190,7 @@ class Skipper:
         return _result(tracker, position, bits, skips, was_read=left is not None)
 
     async def _wait(self, tracker: PartitionTracker, offset: int, bits: int) -> None:
+        # By looking and not by an event: an outcome has many ways, and a skip is rare.
         end = self._clock.now() + PATIENCE
         while tracker.open and _is_left(tracker, offset, bits) and self._clock.now() < end:
             await self._clock.sleep(_LOOK)
@@ -214,6 +221,7 @@ def _result(
         message = f"{name}: its partition left this member meanwhile. Nothing is lost; ask its new owner"
         return SkipResult("refused", message)
     if not _is_left(tracker, position.offset, bits):
+        # Its answer came first: it was delivered, or became a dead letter for another reason.
         if not taken:
             return SkipResult("refused", f"{name} was done before it could be skipped; run `connector explain`")
         others = [destination for destination in skips if destination not in taken]
@@ -225,7 +233,8 @@ def _result(
         message = f"{name} is in a request; it becomes a dead letter if the answer says that it was not accepted"
     else:
         message = f"{name} is set aside{of}; its dead letter waits for Kafka"
-    return SkipResult("pending", f"{message}. A restart or a rebalance before that forgets this: then skip it again")
+    message = f"{message}. A restart or a rebalance before then cancels this; in that case skip it again"
+    return SkipResult("pending", message)
 
 
 def _is_left(tracker: PartitionTracker, offset: int, bits: int) -> bool:

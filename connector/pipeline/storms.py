@@ -10,7 +10,7 @@ has one `Storms`, and in it each reason (cause and code) is in one of three phas
     calm     is counted, and becomes a dead letter  the reason would have more than its share of the last records
     storm    is set aside                           a record that was set aside passes on a probe, or by `release`
     open     is counted, and becomes a dead letter  (only after `release`) a window later, once the share is below
-                                                    the limit again
+                                                    the limit again; what was released becomes one even then
 
 Set aside means: only the position is kept. The record stays unfinished in its tracker, so its offset is not committed
 past, and after a restart or a rebalance it simply comes again. Its bytes are let go of and read again from Kafka later
@@ -110,6 +110,7 @@ class StormGuard:
         """Count accepted records."""
         if self._settings is None or not self.counting:
             return
+        # More than a window pushes out everything else, so the rest need not be pushed.
         for _ in range(min(count, self._settings.records)):
             self._push(None)
 
@@ -118,6 +119,8 @@ class StormGuard:
         if self._settings is None:
             return False
         reason = (cause, code)
+        # Example: `share` 0.5 of 500 records. The 251st refusal for one reason among the last 500 outcomes trips it,
+        # also when fewer than 500 were seen: a topic that begins with bad records writes 250 dead letters, not 500.
         if reason not in self._open and self._refused[reason] + 1 > self._settings.share * self._settings.records:
             return True
         self._refused[reason] += 1
@@ -130,6 +133,7 @@ class StormGuard:
 
     def clear(self, reason: Reason) -> None:
         """Forget the refusals for a reason: its storm is over."""
+        # As if they had passed: the places in the window stay, so its length still says how much was seen.
         self._window = deque(None if counted == reason else counted for counted in self._window)
         del self._refused[reason]
 
@@ -145,6 +149,7 @@ class StormGuard:
         self._window.append(counted)
         if len(self._window) > self._settings.records:
             self._drop_oldest()
+        # A whole window after the release, because until then the window still holds what the release let through.
         for reason, left in list(self._open.items()):
             self._open[reason] = left - 1
             if left <= 1 and self._refused[reason] <= self._settings.share * self._settings.records:
@@ -192,6 +197,8 @@ class Storms:
         self._storms: dict[Reason, _Storm] = {}
         self._past: Recent[Reason, tuple[int, float]] = Recent(_REASONS)
         self._let_go: deque[Place] = deque()
+        self._released: dict[Place, Reason] = {}
+        """What a release let go, and its reason: a person has decided, so no storm of that reason keeps it again."""
         self._reading: frozenset[Place] = frozenset()
         self.quiet = True
         """Whether nothing was refused lately, so that no acceptance has to be counted."""
@@ -199,6 +206,10 @@ class Storms:
     def __bool__(self) -> bool:
         """Whether anything is in a storm."""
         return bool(self._storms)
+
+    def lasts(self, cause: str, code: str) -> bool:
+        """Whether there is a storm of this reason."""
+        return (cause, code) in self._storms
 
     def use(self, settings: StormSettings | str) -> None:
         """Judge by other settings from now on. `off` ends the storms; other settings may have fixed their cause."""
@@ -216,7 +227,7 @@ class Storms:
     def accepted(self, count: int) -> None:
         """Count records that were not refused."""
         self._guard.accepted(count)
-        self.quiet = not (self._storms or self._guard.counting)
+        self.quiet = not (self._storms or self._guard.counting or self._released)
 
     def refused(self, cause: str, code: str, why: str, place: Place) -> bool:
         """Count a refusal; return True where the record is set aside instead of becoming a dead letter.
@@ -226,6 +237,8 @@ class Storms:
         reason = (cause, code)
         self.quiet = False
         self._probe_ended(place)
+        if self._released.pop(place, None) == reason:
+            return False
         storm = self._storms.get(reason)
         if storm is None:
             if not self._guard.refused(cause, code):
@@ -241,11 +254,13 @@ class Storms:
     def passed(self, places: Iterable[Place]) -> None:
         """Note records that were not refused: where one was a probe, its storm is over."""
         probes = {storm.probing: reason for reason, storm in self._storms.items() if storm.probing is not None}
-        if not probes:
+        if not probes and not self._released:
             return
         for place in places:
+            self._released.pop(place, None)
             if (reason := probes.get(place)) is not None:
                 storm = self._end(reason)
+                # One more than its probes: a storm that comes back at once was not over, so its pause grows.
                 self._past.put(reason, (storm.probes + 1, self._clock.now()))
                 self._guard.clear(reason)
                 log.info("storm.ended", **self._scope, cause=reason[0], code=reason[1], records=len(storm.aside))
@@ -256,7 +271,9 @@ class Storms:
         for reason in list(self._storms):
             storm = self._end(reason)
             self._guard.open(reason)
-            released += len(storm.aside) + (storm.probing is not None)
+            places = [*storm.aside, *([] if storm.probing is None else [storm.probing])]
+            self._released.update(dict.fromkeys(places, reason))
+            released += len(places)
         if released:
             log.warning("storm.released", **self._scope, records=released)
         return released
@@ -266,6 +283,7 @@ class Storms:
         for storm in self._storms.values():
             if place in storm.aside:
                 del storm.aside[place]
+                # In front: a person waits for it.
                 self._let_go.appendleft(place)
                 self._end_empty()
                 return True
@@ -284,9 +302,11 @@ class Storms:
         for storm in self._storms.values():
             for place in [place for place in storm.aside if not place.tracker.open]:
                 self._remove(storm, place)
+            # Its answer will not come here any more, and without an end of the probe there would never be another.
             if storm.probing is not None and not storm.probing.tracker.open:
                 self._probe_later(storm)
         self._let_go = deque(place for place in self._let_go if place.tracker.open)
+        self._released = {place: reason for place, reason in self._released.items() if place.pending}
         self._end_empty()
 
     def probes(self, now: float) -> list[Place]:
@@ -299,6 +319,7 @@ class Storms:
         due = []
         for storm in self._storms.values():
             if storm.probing is None and storm.aside and storm.next_probe <= now:
+                # The one that has waited longest. One that fails is put at the end, so each probe tries another record.
                 storm.probing = next(iter(storm.aside))
                 self._remove(storm, storm.probing)
                 due.append(storm.probing)

@@ -18,7 +18,9 @@ from connector.errors import ConfigFault, Refusal
 from connector.records import Event, Record
 from connector.routing.conditions import CompiledCondition, TopicPattern, compile_condition
 from connector.routing.conversions import Unfit
-from connector.routing.expressions import Expressions, names_in, reads_whole_event
+from connector.routing.expression_tokens import names_in, reads_whole_event
+from connector.routing.expression_types import no_condition
+from connector.routing.expressions import Expressions
 from connector.routing.mapping import FieldMapping, compile_mapping
 from connector.routing.paths import SchemaTree
 from connector.routing.sources import SourceCompiler, Value, texts_of
@@ -26,6 +28,11 @@ from connector.vendors.base import VendorKind
 
 ENVELOPE: Final = "connector.events.Event"
 _NAMESPACE: Final = "connector.events."
+
+
+def is_contract(schema: str) -> bool:
+    """Whether a full name is one of the connector's own schemas."""
+    return schema.startswith(_NAMESPACE)
 
 
 class Leg(NamedTuple):
@@ -72,7 +79,7 @@ class CompiledRoute:
 
     def unmet(self, event: Event, record: Record) -> str | None:
         """Return the first entry of `where` that does not match, None where all do. Raises as `matches` does."""
-        for text, met in self.conditions:
+        for text, met, _ in self.conditions:
             try:
                 if not met(event, record):
                     return text
@@ -100,8 +107,8 @@ def unknown_schemas(settings: Settings, schemas: Mapping[str, Any]) -> Iterator[
     """Yield the fault and the schema of each route whose schema is none of those that are known."""
     for index, route in enumerate(settings.routes):
         name = route.schema_name
-        if name and name not in schemas and not name.startswith(_NAMESPACE):
-            known = [each for each in schemas if not each.startswith(_NAMESPACE)] or schemas
+        if name and name not in schemas and not is_contract(name):
+            known = [each for each in schemas if not is_contract(each)] or schemas
             yield ConfigFault(f"routes[{index}].schema", f"no known schema is {name}; {suggest(name, known)}"), name
 
 
@@ -188,7 +195,7 @@ class _Compiler:
     def _check_schema_name(self, path: str, route: RouteSettings) -> None:
         name = route.schema_name
         known = {ENVELOPE, *(kind.schema for kind in self.destinations.values())}
-        if name and name.startswith(_NAMESPACE) and name not in known:
+        if name and is_contract(name) and name not in known:
             self._fault(f"{path}.schema", f"no destination takes this contract schema; {suggest(name, known)}")
 
     def _topics(self, path: str, route: RouteSettings) -> TopicPattern | None:
@@ -202,14 +209,21 @@ class _Compiler:
         for text, wanted in route.where.items():
             where = f"{path}.where.{text}"
             if text == CEL and isinstance(wanted, str):
-                evaluate = self._try(where, self.expressions.compile, wanted, sources.schema)
-                if evaluate is not None:
-                    yield CompiledCondition(text, _truth(evaluate))
+                condition = self._try(where, self._expression, wanted, sources.schema)
+                if condition is not None:
+                    yield condition
                 continue
             value = self._try(where, sources.path, text)
             condition = None if value is None else self._try(where, compile_condition, value, wanted)
             if condition is not None:
                 yield condition
+
+    def _expression(self, text: str, schema: SchemaTree | None) -> CompiledCondition:
+        """Return the condition `cel`. Raises `ValueError` for a wrong expression, and for one that is no condition."""
+        evaluate = self.expressions.compile(text, schema)
+        if (reason := no_condition(text, schema)) is not None:
+            raise ValueError(reason)
+        return CompiledCondition(CEL, _truth(evaluate))
 
     def _mappings(self, path: str, route: RouteSettings, sources: SourceCompiler) -> dict[str, FieldMapping]:
         """Return the route's mappings by vendor."""

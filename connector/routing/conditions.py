@@ -20,17 +20,21 @@ from connector.config.routes import Condition as Wanted
 from connector.records import Event, LogicalValue, Record
 from connector.routing.conversions import Unfit, exact, to_string
 from connector.routing.patterns import bounded_search
-from connector.routing.schema_types import name_of, never_equal, never_ordered, never_text
+from connector.routing.schema_types import name_of, never_equal, never_found, never_ordered, never_text
 from connector.routing.sources import Value
 
 Test = Callable[[Any], bool]
 
 
 class CompiledCondition(NamedTuple):
-    """One entry of `where`: `met(event, record)` returns whether it holds, and raises `Unfit` if that is unknown."""
+    """One entry of `where`: `met(event, record)` returns whether it holds, and raises `Unfit` if that is unknown.
+
+    `plain` is a path of names and the texts that are accepted there, where the entry is no more than that.
+    """
 
     text: str
     met: Callable[[Event, Record], bool]
+    plain: tuple[tuple[str, ...], frozenset[str]] | None = None
 
 
 _SCALARS: Final = (str, bool, int, float, date, datetime)
@@ -84,7 +88,10 @@ def compile_condition(value: Value, wanted: object) -> CompiledCondition:
             found = _UNKNOWN
         return test(found)
 
-    return CompiledCondition(value.text, met)
+    options = wanted if isinstance(wanted, list) else [wanted]
+    texts = frozenset(option for option in options if isinstance(option, str))
+    plain = None if value.names is None or len(texts) < len(options) else (value.names, texts)
+    return CompiledCondition(value.text, met, plain)
 
 
 def _test(value: Value, wanted: object) -> Test:
@@ -101,6 +108,7 @@ def _test(value: Value, wanted: object) -> Test:
     if wanted.matches is not None:
         _raise(never_text(value.nodes))
         tests.append(_search(wanted.matches))
+        _raise(never_found(value.nodes, tests[-1], wanted.matches))
     tests += [_order(value, name, getattr(wanted, name)) for name in _ORDERS if name in given]
     return tests[0] if len(tests) == 1 else lambda found: all(test(found) for test in tests)
 

@@ -16,7 +16,7 @@ import importlib
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -25,6 +25,19 @@ from connector.config.errors import suggest
 from connector.config.secrets import hide_literals
 from connector.records import NO_TIMESTAMP, Event, LogicalValue, Record
 from connector.routing.conversions import Unfit, exact, to_string
+from connector.routing.expression_tokens import (
+    MACROS,
+    VARIABLES,
+    WORDS,
+    Token,
+    chain_at,
+    closing,
+    functions_called,
+    loop_variables,
+    tokens_of,
+    variables_read,
+)
+from connector.routing.expression_types import check_fields
 from connector.routing.paths import SchemaTree, parse_path
 
 LONGEST: Final = 2000
@@ -33,10 +46,8 @@ MOST_UNITS: Final = 200_000
 """The estimated cost of one evaluation, in units of about a microsecond at most."""
 LARGEST_TEXT: Final = 1 << 20
 """Characters of a text that a function returns."""
-VARIABLES: Final = ("event", "key", "headers", "timestamp", "topic")
 MISSING: Final = "needs the extra: pip install 'connector[expressions]'"
 
-_MACROS: Final = ("all", "exists", "exists_one", "map", "filter")
 _GROWING: Final = ("map", "filter")
 """Macros that copy what they have so far with each element."""
 _CORE: Final = frozenset(
@@ -44,7 +55,7 @@ _CORE: Final = frozenset(
     has int uint double string bytes timestamp duration size contains startsWith endsWith matches type dyn getFullYear
     getMonth getDayOfYear getDayOfMonth getDate getDayOfWeek getHours getMinutes getSeconds getMilliseconds
     """.split()  # noqa: SIM905 -- 24 names, one a line, would be half a page
-) | frozenset(_MACROS)
+) | frozenset(MACROS)
 _LIBRARY: Final = frozenset(
     """
     bool min max sum charAt indexOf lastIndexOf substring split lowerAscii upperAscii trim first last math.greatest
@@ -53,24 +64,10 @@ _LIBRARY: Final = frozenset(
 )
 """Functions of the interpreter's library whose cost and result are bounded by their arguments."""
 _SILENT: Final = logging.CRITICAL + 1
-_WORDS: Final = frozenset(["true", "false", "null", "in"])
-_TOKEN: Final = re.compile(
-    r"(?P<text>[rRbB]{0,2}(?:'''(?:\\.|[^\\])*?'''|\"\"\"(?:\\.|[^\\])*?\"\"\"|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"))"
-    r"|(?P<name>[A-Za-z_]\w*)|(?P<number>\d[\w.]*)|(?P<mark>\S)",
-    re.DOTALL,
-)
 _COUNTED: Final = re.compile(r"\{(\d*),?(\d*)\}")
 _MOST_COPIES: Final = 100
 
 Getter = Callable[[Event, Record], Any]
-
-
-class _Token(NamedTuple):
-    """A word of an expression: `text`, `name`, `number` or `mark`; `depth` is how many loops are around it."""
-
-    kind: str
-    text: str
-    depth: int = 0
 
 
 class _Loop(NamedTuple):
@@ -149,8 +146,8 @@ class Expressions:
             raise ValueError(f"an expression {MISSING}") from None
         # It logs what its functions were called with, and the arguments are a record's values.
         logging.getLogger("cel").setLevel(_SILENT)
-        tokens = _tokens(text)
-        names = _names(tokens)
+        tokens = tokens_of(text)
+        names = variables_read(tokens)
         self._check(tokens, schema)
         shown = hide_literals(text)
         try:
@@ -173,41 +170,43 @@ class Expressions:
 
         return evaluate
 
-    def _use(self, tokens: Sequence[_Token], names: set[str]) -> None:
+    def _use(self, tokens: Sequence[Token], names: set[str]) -> None:
         """Take note of the variables, fields and functions that an expression names."""
         self._at = None
         self._names |= names
         for index, token in enumerate(tokens):
             if token.text == "event" and token.kind == "name":
-                dotted = _chain(tokens, index)
+                dotted = chain_at(tokens, index)
                 if self._fields is not None and len(dotted) > 1:
                     self._fields.add(dotted[1])
                 else:
                     self._fields = None
-        called = set(_called(tokens))
+        called = set(functions_called(tokens))
         if called & _OWN.keys():
             self._functions |= {name: _OWN[name] for name in called & _OWN.keys()}
         if called & _LIBRARY:
             library = importlib.import_module("cel.stdlib").STDLIB_FUNCTIONS
             self._functions |= {name: library[name] for name in called & _LIBRARY}
 
-    def _check(self, tokens: Sequence[_Token], schema: SchemaTree | None) -> None:
+    def _check(self, tokens: Sequence[Token], schema: SchemaTree | None) -> None:
         """Raise `ValueError` for a name that no expression has, or a field that the schema does not have."""
         known = _CORE | {*_LIBRARY, *_OWN}
-        for name in _called(tokens):
+        for name in functions_called(tokens):
             if name not in known:
                 raise ValueError(f"there is no function {name}; {suggest(name, known, 'functions')}")
-        bound = _bound(tokens)
+        bound = loop_variables(tokens)
         for index, token in enumerate(tokens):
-            if token.kind != "name" or token.text in _WORDS or (index and tokens[index - 1].text == "."):
+            if token.kind != "name" or token.text in WORDS or (index and tokens[index - 1].text == "."):
                 continue
             if index + 1 < len(tokens) and tokens[index + 1].text in ("(", ":"):
                 continue
-            chain = _chain(tokens, index)
+            chain = chain_at(tokens, index)
             if token.text not in VARIABLES and token.text not in bound and token.text != "math":
                 raise ValueError(f"there is no variable {token.text}; {suggest(token.text, VARIABLES, 'variables')}")
             if token.text == "event" and "event" not in bound and schema is not None and len(chain) > 1:
                 schema.follow(parse_path(".".join(chain[1:])))
+        if schema is not None:
+            check_fields(tokens, schema)
         for index, token in enumerate(tokens):
             if token.text == "matches" and token.kind == "name":
                 _check_pattern(tokens[index + 2] if index + 2 < len(tokens) else None, tokens, index)
@@ -305,73 +304,12 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, datetime) and value.tzinfo is not None else to_string(value)
 
 
-def _tokens(text: str) -> list[_Token]:
-    """Return the words of an expression, each with the number of loops around it."""
-    found: list[_Token] = []
-    opened: list[int] = []
-    for match in _TOKEN.finditer(text):
-        kind, word = str(match.lastgroup), match[0]
-        if kind == "mark" and word in "([{":
-            is_loop = len(found) > 1 and word == "(" and found[-1].text in _MACROS and found[-2].text == "."
-            opened.append(int(is_loop))
-        found.append(_Token(kind, word, sum(opened) - (opened[-1] if kind == "mark" and word in "([{" else 0)))
-        if kind == "mark" and word in ")]}" and opened:
-            opened.pop()
-    return found
-
-
-def _chain(tokens: Sequence[_Token], index: int) -> list[str]:
-    """Return the names of `a.b.c` from a token on, without a method that is called at its end."""
-    names = [tokens[index].text]
-    while index + 2 < len(tokens) and tokens[index + 1].text == "." and tokens[index + 2].kind == "name":
-        index += 2
-        names.append(tokens[index].text)
-    is_call = len(names) > 1 and index + 1 < len(tokens) and tokens[index + 1].text == "("
-    return names[:-1] if is_call else names
-
-
-def _called(tokens: Sequence[_Token]) -> Iterator[str]:
-    """Yield the functions that an expression calls; `math.abs` is one name."""
-    for index, token in enumerate(tokens[:-1]):
-        if token.kind == "name" and tokens[index + 1].text == "(" and token.text not in _WORDS:
-            is_math = index > 1 and tokens[index - 1].text == "." and tokens[index - 2].text == "math"
-            yield f"math.{token.text}" if is_math else token.text
-
-
-def _bound(tokens: Sequence[_Token]) -> set[str]:
-    """Return the variables that loops bind."""
-    return {
-        tokens[index + 2].text
-        for index, token in enumerate(tokens[:-2])
-        if token.kind == "name" and token.text in _MACROS and tokens[index + 1].text == "("
-    }
-
-
-def _names(tokens: Sequence[_Token]) -> set[str]:
-    """Return the variables that an expression reads."""
-    return {token.text for token in tokens if token.kind == "name" and token.text in VARIABLES}
-
-
-def names_in(text: str) -> set[str]:
-    """Return every name in an expression outside of its texts: variables, fields and functions."""
-    return {token.text for token in _tokens(text) if token.kind == "name"}
-
-
-def reads_whole_event(text: str) -> bool:
-    """Whether an expression reads the event otherwise than by the name of a field."""
-    tokens = _tokens(text)
-    return any(
-        token.kind == "name" and token.text == "event" and len(_chain(tokens, index)) == 1
-        for index, token in enumerate(tokens)
-    )
-
-
-def _cost(tokens: Sequence[_Token], names: set[str]) -> _Cost:
+def _cost(tokens: Sequence[Token], names: set[str]) -> _Cost:
     loops = []
     for index, token in enumerate(tokens[:-1]):
-        if token.kind == "name" and token.text in _MACROS and tokens[index + 1].text == "(":
-            body = tokens[index + 2 : _end(tokens, index + 1)]
-            wide = any(each.kind == "name" and each.text in {*names, *_MACROS} for each in body)
+        if token.kind == "name" and token.text in MACROS and tokens[index + 1].text == "(":
+            body = tokens[index + 2 : closing(tokens, index + 1)]
+            wide = any(each.kind == "name" and each.text in {*names, *MACROS} for each in body)
             copies = sum(each.kind == "name" and each.text == body[0].text for each in body[1:]) if body else 0
             loops.append(_Loop(token.depth, token.text in _GROWING, wide, copies))
     return _Cost(
@@ -385,20 +323,10 @@ def _cost(tokens: Sequence[_Token], names: set[str]) -> _Cost:
     )
 
 
-def _end(tokens: Sequence[_Token], opening: int) -> int:
-    """Return the index of the bracket that closes the one at an index."""
-    depth = 0
-    for index in range(opening, len(tokens)):
-        depth += (tokens[index].text in "([{") - (tokens[index].text in ")]}") if tokens[index].kind == "mark" else 0
-        if depth == 0:
-            return index
-    return len(tokens)
-
-
-def _check_pattern(pattern: _Token | None, tokens: Sequence[_Token], index: int) -> None:
+def _check_pattern(pattern: Token | None, tokens: Sequence[Token], index: int) -> None:
     """Raise `ValueError` for a regular expression that is not written out, or has large counted repetitions."""
     if pattern is not None and tokens[index - 1].text != ".":
-        pattern = tokens[_end(tokens, index + 1) - 1]  # matches(text, pattern)
+        pattern = tokens[closing(tokens, index + 1) - 1]  # matches(text, pattern)
     if pattern is None or pattern.kind != "text":
         raise ValueError("the pattern of matches must be written as a text")
     copies = 1

@@ -17,7 +17,7 @@ from connector.routing.conversions import Converter, Unfit, Unit, converter, to_
 from connector.routing.paths import SchemaTree
 from connector.routing.schema_types import WANTED, never_equal, unfit
 from connector.routing.sources import Getter, SourceCompiler, Value, json_text
-from connector.vendors.base import FieldKind
+from connector.vendors.base import FieldKind, ShapeMapping, ShapeSource
 
 _TIMES: Final = ("millis", "seconds")
 _NEVER_TEXT: Final = ("map", "strings", "string_map", "records", "string_records")
@@ -28,6 +28,7 @@ class _Step(NamedTuple):
     text: str
     get: Getter
     convert: Converter
+    plain: ShapeSource | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,13 @@ class FieldMapping:
     template: Mapping[str, Any]
     steps: tuple[_Step, ...]
 
+    def plain(self) -> ShapeMapping | None:
+        """Return the mapping for compiled code, None where a source is more than a path of names or a constant."""
+        sources = [step.plain for step in self.steps if step.plain is not None]
+        if len(sources) < len(self.steps):
+            return None
+        return ShapeMapping(tuple(sources), tuple(item for item in self.template.items() if item[1] is not None))
+
     def apply(self, event: Event, record: Record) -> dict[str, Any]:
         """Return the vendor's fields for one event.
 
@@ -45,7 +53,7 @@ class FieldMapping:
         vendor's own rule to refuse.
         """
         fields = dict(self.template)
-        for field, text, get, convert in self.steps:
+        for field, text, get, convert, _ in self.steps:
             try:
                 fields[field] = convert(get(event, record))
             except Unfit as unfit:
@@ -82,7 +90,7 @@ def compile_mapping(
             if value.constant:
                 template[name] = _constant(value, name, wanted[name], contract)
             else:
-                steps.append(_Step(name, value.text, value.get, converter(wanted[name].type, value.unit)))
+                steps.append(_step(name, value, wanted[name].type))
         except ValueError as fault:
             sources.faults.append(ConfigFault(where, str(fault)))
     sources.faults += [
@@ -91,6 +99,11 @@ def compile_mapping(
         if field.required and name not in fields
     ]
     return FieldMapping(template, tuple(steps))
+
+
+def _step(name: str, value: Value, wanted: str) -> _Step:
+    plain = None if value.names is None else ShapeSource(name, value.names, wanted, value.unit)
+    return _Step(name, value.text, value.get, converter(wanted, value.unit), plain)
 
 
 def _check(value: Value, wanted: FieldKind) -> None:

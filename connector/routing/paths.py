@@ -146,7 +146,7 @@ class SchemaTree:
 
     @staticmethod
     def _missing(step: str, where: str, level: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]]) -> str:
-        if known:
+        if any(node.get("type") in RECORDS for node in level):
             record = f"the record at {where}" if where else "the record"
             return f"{record} has no field '{step}'; {suggest(step, {field['name'] for field in known})}"
         if step.isdecimal() and any(node.get("type") == "array" for node in level):

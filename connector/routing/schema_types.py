@@ -5,7 +5,7 @@ Only what can never work is a fault: a union is refused where none of its branch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from connector.config.errors import kind, suggest
@@ -146,6 +146,17 @@ def never_text(nodes: Nodes | None) -> str | None:
     if not there or any(name_of(node) in _TEXTS for node in there):
         return None
     return _mismatch(there, "text")
+
+
+def never_found(nodes: Nodes | None, is_found: Callable[[str], bool], pattern: str) -> str | None:
+    """Return why a pattern is found in no symbol of an enum, None where it may be found."""
+    there = [node for node in nodes or () if name_of(node) != "null"]
+    if not there or any(name_of(node) != "enum" for node in there):
+        return None
+    symbols = {symbol for node in there for symbol in node.get("symbols", ())}
+    if any(map(is_found, symbols)):
+        return None
+    return f"no symbol of the enum matches '{pattern}'; its symbols: {', '.join(sorted(symbols))}"
 
 
 def _mismatch(there: Nodes, option: object) -> str:

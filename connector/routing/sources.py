@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import orjson
 
+from connector.config.errors import suggest
 from connector.config.routes import CelSource, ConstSource, JsonSource, ListSource, MapSource, PathSource, Source
 from connector.config.yaml import join
 from connector.errors import ConfigFault
 from connector.records import NO_TIMESTAMP, DecodedKey, Event, Record
 from connector.routing.conversions import Unfit, Unit, to_epoch, to_json, to_string
+from connector.routing.expression_types import types_of
 from connector.routing.expressions import Expressions
-from connector.routing.paths import SchemaTree, getter, parse_path
+from connector.routing.paths import RECORDS, SchemaTree, getter, parse_path
 from connector.routing.schema_types import STRING, Nodes, constant_nodes, unfit
 
 Getter = Callable[[Event, Record], Any]
@@ -36,7 +38,8 @@ class Value(NamedTuple):
 
     `nodes` are the types that the value may have, None where they are not known. `is_text`: the value comes from bytes
     outside the event (`$key`, `$header.NAME`). `unit` is what a plain number that is a time counts. `is_time`: the
-    value is the record's timestamp in epoch milliseconds. `constant`: the value is the same for every event.
+    value is the record's timestamp in epoch milliseconds. `constant`: the value is the same for every event. `names` is
+    the path, where the value is what stands at one of names alone, unchanged.
     """
 
     text: str
@@ -46,6 +49,7 @@ class Value(NamedTuple):
     is_time: bool = False
     unit: Unit | None = None
     constant: bool = False
+    names: tuple[str, ...] | None = None
 
 
 class SourceCompiler:
@@ -73,7 +77,8 @@ class SourceCompiler:
                 case JsonSource():
                     return self._json(source, path)
                 case CelSource():
-                    return Value("cel", self.expressions.compile(source.cel, self.schema))
+                    get = self.expressions.compile(source.cel, self.schema)
+                    return Value("cel", get, types_of(source.cel, self.schema))
         except ValueError as fault:
             self.faults.append(ConfigFault(path, str(fault)))
             return None
@@ -95,10 +100,11 @@ class SourceCompiler:
         steps = parse_path(text)
         place = None if self.schema is None else self.schema.follow(steps)
         nodes = None if place is None or place.unknown else tuple(place.nodes)
+        names = tuple(str(step) for step in steps) if all(isinstance(step, str) for step in steps) else None
         if len(steps) == 1:
-            return Value(text, _field_getter(str(steps[0])), nodes)
+            return Value(text, _field_getter(str(steps[0])), nodes, names=names)
         get = getter(steps)
-        return Value(text, lambda event, _record: get(event.datum), nodes)
+        return Value(text, lambda event, _record: get(event.datum), nodes, names=names or None)
 
     def identity(self, text: str) -> Value:
         """Return the value that is the event's id. Raises `ValueError` for one that can never be an id."""
@@ -109,8 +115,9 @@ class SourceCompiler:
         value = self.path(source.path)
         if source.unit is not None and value.is_time:
             raise ValueError("$timestamp needs no unit: it is known to be milliseconds")
-        get, nodes = value.get, value.nodes
+        get, nodes, names = value.get, value.nodes, value.names
         if source.default is not None:
+            names = None
             get = _with_default(get, source.default)
             nodes = None if nodes is None else (*nodes, *constant_nodes(source.default))
         changes: list[Change] = []
@@ -119,7 +126,7 @@ class SourceCompiler:
         if source.hash is not None:
             changes.append(_sha256 if source.key is None else partial(_hmac, source.key.get_secret_value().encode()))
         if not changes:
-            return value._replace(get=get, nodes=nodes, unit=source.unit or value.unit)
+            return value._replace(get=get, nodes=nodes, unit=source.unit or value.unit, names=names)
         _fitting(value._replace(nodes=nodes), "string", "case or hash")
         text_only = {"type": "string", "hash": source.hash is not None}
         return Value(source.path, _as_text(get, changes), (text_only,), is_text=value.is_text)
@@ -131,10 +138,14 @@ class SourceCompiler:
         base: Getter | None = None
         if source.base is not None:
             try:
-                base = _fitting(self.path(source.base), "map", "base").get
+                start = _fitting(self.path(source.base), "map", "base")
             except ValueError as fault:
                 self.faults.append(ConfigFault(join(path, "base"), str(fault)))
                 return None
+            omitted = _never_omitted(source.omit, start.nodes)
+            if omitted is not None:
+                self.faults.append(ConfigFault(join(path, "omit"), omitted))
+            base = start.get
         entries = tuple((key, _inner(part)) for key, part in parts.items() if part is not None)
         if len(entries) < len(parts):
             return None
@@ -178,6 +189,17 @@ class SourceCompiler:
             return None if value is None else json_text(value)
 
         return Value("json", get_json, (STRING,))
+
+
+def _never_omitted(names: Iterable[str], nodes: Nodes | None) -> str | None:
+    """Return which of the keys to leave out no record at the base has, None where each may be there."""
+    there = [node for node in nodes or () if node.get("type") != "null"]
+    if there and all(node.get("type") in RECORDS for node in there):
+        known = {field["name"] for node in there for field in node["fields"]}
+        for name in names:
+            if name not in known:
+                return f"the record has no field '{name}'; {suggest(name, known)}"
+    return None
 
 
 def json_text(value: Any) -> str:
@@ -280,7 +302,7 @@ def _entries(entries: tuple[tuple[str, Getter], ...], event: Event, record: Reco
 def _key(event: Event, record: Record) -> Any:
     if event.key is not None:
         return _key_datum(event.key)
-    # Serializers of numbers write zero bytes, which are UTF-8 too: such a key is no text.
+    # Serializers of numbers write zero bytes, which are UTF-8 too: such a key is not text.
     if record.key is not None and b"\0" in record.key:
         raise Unfit("key", "the key is not text: it has zero bytes, and it names no schema")
     return None if record.key is None else _decoded(record.key, "key", "the key")

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import replace as replace_fields
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
@@ -24,9 +25,9 @@ from connector.dead_letters.headers import ParsedDeadLetter
 from connector.errors import ConfigurationError, FatalError, Refusal
 from connector.recent import Recent
 from connector.records import Event, LogicalValue, Position, Record, uuid5_text
-from connector.routing.compiler import ENVELOPE, CompiledRoute, Leg, compile_routes
+from connector.routing.compiler import ENVELOPE, CompiledRoute, Leg, compile_routes, is_contract
 from connector.routing.conversions import Unfit, exact
-from connector.vendors.base import VendorEvent, VendorKind
+from connector.vendors.base import ShapeMapping, VendorEvent, VendorKind
 
 UNROUTED: Final = "unrouted"
 SAMPLED: Final = "sample"
@@ -61,6 +62,13 @@ class Routed(Struct, frozen=True, gc=False):
     first_dedup_id: str | None = None
 
 
+class Straight(NamedTuple):
+    """The one destination of the plain events of a schema, and the mapping where the schema is not the vendor's own."""
+
+    destination: str
+    mapping: ShapeMapping | None = None
+
+
 def why_skipped(reason: str) -> str:
     """Return for a person why an event goes nowhere."""
     if reason == UNROUTED:
@@ -87,6 +95,7 @@ class RouteTable:
     unrouted: str
     _plans: Recent[tuple[str, str], Plan] = field(default_factory=lambda: Recent(_SCHEMAS))
     _only: Recent[tuple[str, str], tuple[str | None]] = field(default_factory=lambda: Recent(_SCHEMAS))
+    _straight: Recent[tuple[str, str], tuple[Straight | None]] = field(default_factory=lambda: Recent(_SCHEMAS))
 
     @classmethod
     def compile(
@@ -114,6 +123,7 @@ class RouteTable:
         self.routes, self.destinations, self.unrouted = other.routes, other.destinations, other.unrouted
         self._plans.clear()
         self._only.clear()
+        self._straight.clear()
 
     def route(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
         """Return the deliveries to be made of one event; an empty list is a deliberate skip (`Skipped`).
@@ -139,6 +149,18 @@ class RouteTable:
             plain = schema != ENVELOPE and len(names) == 1 and not self._matching(topic, schema)
             known = (names[0] if plain else None,)
             self._only.put((topic, schema), known)
+        return known[0]
+
+    def straight(self, topic: str, schema: str) -> Straight | None:
+        """Return where the events of a schema in a topic go if compiled code can say it; None where more has a say."""
+        known = self._straight.get((topic, schema))
+        if known is None:
+            destination, matching = self.only_destination(topic, schema), self._matching(topic, schema)
+            if destination is not None:
+                known = (Straight(destination),)
+            else:
+                known = (_straight(matching[0], schema) if len(matching) == 1 else None,)
+            self._straight.put((topic, schema), known)
         return known[0]
 
     def reaches(self, topic: str) -> frozenset[str]:
@@ -292,6 +314,22 @@ def _kept(routed: Routed, dedup_id: str) -> Routed:
     if not isinstance(routed.event, Refusal):
         routed = replace(routed, event=replace(routed.event, first_dedup_id=dedup_id))
     return replace(routed, first_dedup_id=dedup_id)
+
+
+def _straight(route: CompiledRoute, schema: str) -> Straight | None:
+    """Return what a route does with the events of a schema, where that is to map plain paths for one destination."""
+    conditions = [condition.plain for condition in route.conditions if condition.plain is not None]
+    if route.entity or route.sample is not None or len(route.legs) != 1 or len(conditions) < len(route.conditions):
+        return None
+    leg = route.legs[0]
+    if leg.schema == schema and route.identity is None and not conditions:
+        # As `_delivered` decides: without a schema in the route, its mapping is for other schemas.
+        return Straight(leg.destination) if leg.mapping is None or route.schema is None else None
+    plain = None if leg.mapping is None or is_contract(schema) else leg.mapping.plain()
+    identity = None if route.identity is None else route.identity.names
+    if plain is None or (route.identity is not None and identity is None):
+        return None
+    return Straight(leg.destination, replace_fields(plain, identity=identity, conditions=tuple(conditions)))
 
 
 def _in_sample(route: CompiledRoute, event: Event, record: Record, cluster_id: str) -> bool:

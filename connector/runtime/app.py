@@ -68,6 +68,7 @@ async def run(loaded: Loaded, destination: str | None = None, *, on_ready: Calla
     `destination` runs one destination alone in its own group. `on_ready` is called with the server's port. Raises
     `ConnectorError` if it cannot start or go on.
     """
+    # Before anything is built: what the imports made lives for ever and is not looked at again.
     _tune_collector()
     stop = asyncio.Event()
     _stop_on_signals(stop, loaded.settings.limits.drain_timeout)
@@ -88,12 +89,14 @@ async def serve(
 ) -> int:
     """Run until `stop` is set: `run` without signals, for programs that embed the connector."""
     settings = loaded.settings
+    # Before Kafka: a fault of the configuration ends the start with its path and line, without waiting for a broker.
     check_routes(loaded)
     logs.register_secrets(secret_values(settings))
     clock = SystemClock()
     metrics = Metrics()
     names = list(settings.destinations) if destination is None else [destination]
     topics = [topic for topic in settings.kafka.topics if not topic.startswith("^")]
+    # Every series at 0 from the start, or Prometheus' `increase` misses what happens before its first scrape.
     metrics.begin(names, [*topics, settings.replay_topic])
     group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
     session = float(settings.kafka.client.get("session.timeout.ms", SESSION_MS)) / 1000
@@ -116,12 +119,13 @@ async def serve(
         metrics=metrics,
         member=member,
     )
-    configuration = Configuration(loaded, metrics, destination, server.use)
-    member.reload = configuration.reload
+    configuration = Configuration(loaded, metrics, destination, server.use, clock)
+    member.reload, member.config_fault = configuration.reload, lambda: configuration.fault
     # Before Kafka is reached: probes and `/status` have to show what a waiting member waits for.
     await server.start()
     member.watchdog.start()
     try:
+        # Only now: a port of 0 is chosen by the system.
         member.timeline.member += f":{server.port}"
         if on_ready is not None:
             on_ready(server.port)
@@ -140,9 +144,12 @@ async def serve(
 async def _prepare(settings: Settings, destination: str | None, clock: Clock, member: Member) -> TopicReport:
     """Wait for a broker, check the topics, and take over the other side's progress."""
     async with TopicCheck(settings.kafka, clock=clock) as check:
+        # For ever, unlike `check --online`: a broker may come up later than
+        # its clients, and the port says what is waited for.
         await check.wait(member.waiting)
         report = await check.check(settings.kafka.topics, own_topics(settings))
     async with Groups(settings.kafka) as groups:
+        # After the topics were found and before joining: the first assignment reads the offsets that this writes.
         await take_over(groups, settings, destination, clock)
     return report
 
@@ -152,6 +159,7 @@ async def _unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> 
     working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+        # A start that ended by itself counts, although a stop came in the same turn.
         return await working if working.done() else None
     finally:
         for task in (working, stopped):
@@ -178,6 +186,7 @@ async def _run(
     dead_letters = _dead_letters(base, producer, metrics, clock)
     receipts = _receipts(base, avro, producer, group, metrics, clock)
     source, tracer = _source(base, group, clock), _tracer(base)
+    # What the consumer sees later comes first: partitions may be added while the member runs.
     counts = ChainMap(source.counts, dict(report.partitions))
     edges = Edges(
         source=source,
@@ -196,6 +205,7 @@ async def _run(
         tracer=tracer,
     )
     pipeline = build(base, kinds, metrics, edges, only=destination, schemas=known_schemas(own))
+    # The decoder is one of the pipeline's parts, so it exists before that.
     trouble.listener = pipeline.holds.registry_trouble
     configuration.running(pipeline, avro.decoder)
     await producer.start()
@@ -244,6 +254,8 @@ async def _background(
         def watch() -> Coroutine[Any, Any, None]:
             return member.watch_membership(lambda: groups.why_unassigned(group, counts))
 
+        # A background task that fails stops the run like a signal: it
+        # drains and commits, and the exception is raised then.
         tasks: Supervisor[None] = Supervisor(stop.set)
         tasks.start(_leave(source, stop), "leave", None)
         tasks.start(
@@ -254,7 +266,7 @@ async def _background(
             tasks.start(restarted(lambda: write_events(member.timeline, write, clock), "events", clock), "events", None)
         tasks.start(restarted(watch, "membership", clock), "membership", None)
         if settings.reload.watch:
-            tasks.start(restarted(lambda: configuration.watch(clock), "reload", clock), "reload", None)
+            tasks.start(restarted(configuration.watch, "reload", clock), "reload", None)
         try:
             yield
             tasks.check()
@@ -360,6 +372,7 @@ def _reloaded_registry(loaded: Loaded) -> RegistrySettings:
         settings = loaded.reload_registry()
     except ConfigurationError as error:
         log.warning("registry.secrets_unreadable", message=str(error))
+        # The old secrets may still work. There is a registry, or this would not be called.
         return loaded.settings.schema_registry or RegistrySettings(url="http://none")
     logs.register_secrets(secret_values(settings))
     return settings
@@ -396,6 +409,7 @@ def _stop_on_signals(stop: asyncio.Event, drain_timeout: float) -> None:
     loop = asyncio.get_running_loop()
 
     def on_signal(name: str) -> None:
+        # A second signal is a person who does not want to wait for the drain. What is unfinished stays uncommitted.
         if stop.is_set():
             log.warning(
                 "connector.aborted", signal=name, message="stopped at once; unfinished records are delivered again"
@@ -404,6 +418,7 @@ def _stop_on_signals(stop: asyncio.Event, drain_timeout: float) -> None:
         log.info("connector.stopping", signal=name, seconds=drain_timeout)
         stop.set()
         overdue = drain_timeout + STOP_MARGIN
+        # Three ways to end, each for a worse fault: the loop still turns, the interpreter still runs, neither does.
         loop.call_later(overdue, _overdue)
         # A thread that hangs in C can block the loop and the end of the interpreter. This needs neither, and writes to
         # stderr where each thread is.
@@ -435,4 +450,5 @@ def _overdue() -> None:
 
 def _exit() -> None:
     logs.flush(_LAST_RESORT / 2)
+    # No clean-up: it would wait for the threads and sockets that made the stop hang.
     os._exit(1)

@@ -16,6 +16,7 @@ from connector.codec.schemas import SchemaFault, by_name, known_schemas, own_sch
 from connector.config.loader import DestinationSettings, KafkaSettings, Loaded, RegistrySettings, Settings
 from connector.delivery.transport import HttpTransport, file_stamps
 from connector.errors import ConfigFault, ConfigurationError, ConnectorError, StartupError, TransportError
+from connector.kafka.client import property_faults
 from connector.kafka.membership import GroupMembership, may_not_read
 from connector.kafka.topics import OwnTopic, TopicCheck
 from connector.routing.compiler import compile_routes, unknown_schemas
@@ -61,11 +62,14 @@ def check_routes(loaded: Loaded) -> None:
 
 
 def route_faults(settings: Settings, used: Mapping[str, str], folder: Path) -> list[ConfigFault]:
-    """Return every fault of `routes` and `schemas`, as far as they are known without a registry.
+    """Return every fault of Kafka's properties, `routes` and `schemas`, as far as they are known without a registry.
 
     `used` is the vendor of each destination, also of those that are faulty themselves and so not in `settings`.
     """
-    faults = tracing_faults(settings)
+    faults = tracing_faults(settings) + [
+        ConfigFault(f"kafka.client.{name}" if name else "kafka.client", message)
+        for name, message in property_faults(settings.kafka)
+    ]
     schemas: dict[str, Any] | None = None
     try:
         schemas = known_schemas(schemas_of(settings, folder))
@@ -75,7 +79,7 @@ def route_faults(settings: Settings, used: Mapping[str, str], folder: Path) -> l
         faults.append(ConfigFault("", str(error)))
     if schemas is not None:
         faults += [
-            ConfigFault(f"schemas.plain.{topic}", f"no known schema is {name}; add its file to schemas.files")
+            ConfigFault(f"schemas.plain.{topic}", f"unknown schema {name}; add its file to schemas.files")
             for topic, name in settings.schemas.plain.items()
             if name not in schemas
         ]
@@ -93,6 +97,7 @@ def _misspelt(settings: Settings, schemas: Mapping[str, Any]) -> list[ConfigFaul
     """Return the routes whose schema may be in the registry, but is nearly one of `schemas.files`."""
     if settings.schema_registry is None:
         return []  # then every schema is known, and the routes' own check says so
+    # `order_v2` is no misspelling of `order_v1`, but another version that may be in the registry.
     digits = str.maketrans("", "", "0123456789")
     return [
         ConfigFault(fault.path, f"{fault.message} `connector check --online` asks the registry too")
@@ -133,6 +138,7 @@ async def registry_schemas(settings: Settings) -> dict[str, Any] | None:
                 if topics.matches(subject.removesuffix("-value")) or any(name in subject for name in wanted)
             ]
             for subject in subjects[:MOST_SUBJECTS]:
+                # One schema that cannot be read hides no fault of the others.
                 with suppress(ConnectorError, SchemaFault):
                     found |= by_name([await registry.latest(subject)])
         finally:
@@ -157,6 +163,7 @@ async def check_online(loaded: Loaded) -> list[str]:
     try:
         async with TopicCheck(settings.kafka, clock=SystemClock()) as check:
             await check.wait(lambda _message: None, REACH_TIMEOUT)
+            # A check changes nothing, so it creates no topic, whatever `create_topics` says.
             await check.check(settings.kafka.topics, own_topics(settings), dry=True)
         faults.extend(await _group_faults(settings.kafka))
     except ConnectorError as error:
@@ -214,7 +221,7 @@ async def check_topics(loaded: Loaded, *, create: bool, partitions: int | None) 
 async def probe(name: str, settings: DestinationSettings, kinds: Mapping[str, VendorKind]) -> str | None:
     """Return why a destination cannot be used; None where all is well, or its vendor has nothing that may be asked.
 
-    The vendor's own verdict tells a refused credential. Any other 2xx is good: what its body holds is not documented.
+    The vendor's own verdict shows a refused credential. Any other 2xx is good: what its body holds is not documented.
     """
     vendor = kinds[settings.vendor].build(settings)
     if not isinstance(vendor, Probed):
@@ -254,6 +261,8 @@ def open_registry(settings: RegistrySettings, reload: Callable[[], RegistrySetti
     def renew() -> Client | None:
         nonlocal current
         again = current[0] if reload is None else reload()
+        # A client is built only for a change: each has its own
+        # connections, and this is called after every failed request.
         found = again, _certificates(again)
         if found == current:
             return None

@@ -26,6 +26,8 @@ async def write_events(timeline: Timeline, write: Callable[[bytes], Awaitable[ob
     is_failing = False
     while True:
         try:
+            # In order and one at a time, so that a failure loses none: the
+            # first one stays where it is and is tried again.
             while timeline.unwritten:
                 event = timeline.unwritten[0]
                 await write(orjson.dumps(event, default=str))

@@ -60,6 +60,7 @@ async def _split(groups: Groups, settings: Settings, destination: str, clock: Cl
         return
     adopted = []
     for commit in await groups.committed(base):
+        # A partition that was added since is not in the own group: it begins with the combined group's offset, too.
         at = own.get((commit.topic, commit.partition))
         if at is None or _is_handed_over(at):
             watermark, part = metadata.part_of(commit.offset, finished_of(commit), destination)
@@ -82,14 +83,17 @@ async def _join(groups: Groups, settings: Settings, clock: Clock) -> None:
     own = {name: f"{base}.{name}" for name in settings.destinations}
     # Also of one that has committed nothing yet. Only then their last commits are known.
     await _until_left(groups, [*own.values()], settings, clock)
+    # A client without the right to describe an own group takes nothing over from it, and starts all the same.
     found = await asyncio.gather(*(_if_allowed(groups.committed(group), []) for group in own.values()))
     alone = {
         name: {(commit.topic, commit.partition): commit for commit in commits if not _is_handed_over(commit)}
         for name, commits in zip(own, found, strict=True)
     }
+    # With members of its own the combined group runs already, and this member joins it. Its members commit its offsets.
     if not any(alone.values()) or await groups.members(base):
         return
     before = {(commit.topic, commit.partition): commit for commit in await groups.committed(base)}
+    # Without topics that were deleted since: the coordinator removes their offsets late.
     wanted = {partition for commits in alone.values() for partition in commits} & await groups.partitions()
     bounds = await groups.bounds(sorted(wanted))
     joined = []
@@ -114,6 +118,7 @@ def progress_of(
 
     `combined` is the combined group's commit, `alone` are those of own groups; `first` is the first offset there is.
     """
+    # What retention has deleted cannot be delivered any more. Counted as undone it would hold the watermark for ever.
     start = Runs((0, first)) if first else Runs()
     progress = dict.fromkeys(destinations, start)
     if combined is not None:
@@ -121,6 +126,7 @@ def progress_of(
         below = _below(combined)
         progress = {name: runs.union(below).union(finished.done(name)) for name, runs in progress.items()}
     for name, commit in alone.items():
+        # `whole` is all of it: an own group has one destination, so nothing is finished for a part.
         progress[name] = progress[name].union(_below(commit)).union(finished_of(commit).whole)
     return progress
 

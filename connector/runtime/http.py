@@ -47,6 +47,7 @@ _DIRECT: Final = frozenset(
 """Headers of a command-line client. Browsers and proxies add others, each under a name of its own."""
 _CLUSTER_SUFFIXES: Final = (".svc", ".local", ".localhost", ".internal")
 """Names under which no one can register a domain; Kubernetes' services end in .svc or .svc.cluster.local."""
+# Python's `datetime` ends there, and so does what a time in a query may be.
 _LAST_SECOND: Final = 253_402_300_799.0
 """Epoch seconds at the end of the year 9999."""
 _SKIP_STATUS: Final = {"skipped": 200, "pending": 202, "refused": 409}
@@ -84,10 +85,12 @@ class Server:
     def use(self, token: SecretStr | None, hosts: Collection[str]) -> None:
         """Demand this token, and serve /status under these names, from now on."""
         self._token = token.get_secret_value() if token is not None else None
+        # The machine's own name too; in Kubernetes that is the pod's.
         self._hosts = frozenset(name.lower() for name in (*hosts, self._host, socket.gethostname()))
 
     async def start(self) -> None:
         """Listen. Raises `StartupError` if no address can be had."""
+        # No action takes a body. 1 KiB is for clients that send an empty JSON object.
         application = web.Application(client_max_size=1024)
         application.router.add_get("/metrics", self._metrics_page)
         application.router.add_get("/healthz", self._health)
@@ -212,6 +215,7 @@ class Server:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if not self._token or scheme.lower() != "bearer":
             return False
+        # In constant time: a plain comparison ends at the first wrong byte, and that can be measured.
         return hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token.encode())
 
     def _may_act(self, request: web.Request) -> bool:
@@ -260,6 +264,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
+    # A socket for both families reports an IPv4 peer as ::ffff:127.0.0.1.
     return getattr(address, "ipv4_mapped", None) or address
 
 

@@ -18,7 +18,7 @@ from connector.errors import ConnectorError
 from connector.pipeline.skips import Skipper, SkipResult
 from connector.records import Position
 from connector.runtime.pipeline import Pipeline
-from connector.runtime.reload import Reloaded
+from connector.runtime.reload import ConfigFailure, Reloaded
 from connector.runtime.watchdog import StuckJudge, Watchdog
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
@@ -78,8 +78,12 @@ class Member:
         self._troubles: Callable[[], Mapping[str | None, str]] = dict
         self._is_refused: Callable[[], bool] = lambda: False
         self._assigned_at: float | None = None
+        self.unready_since: float | None = clock.wall()
+        """Since when (epoch seconds) the member is not ready; None while it is."""
         self.reload: Callable[[str], Awaitable[Reloaded]] = _no_reload
         """Reads the configuration again; its argument says what asked for it."""
+        self.config_fault: Callable[[], ConfigFailure | None] = lambda: None
+        """Returns why the configuration could not be read again, None if it could."""
         self._unassigned: str | None = JOINING
         """Why the group has given this member no partitions; None: it is a member, and there are none left for it."""
 
@@ -106,6 +110,7 @@ class Member:
 
     def stuck(self) -> str | None:
         """Return why the member is stuck, or None; the watchdog asks once a second."""
+        self.readiness()  # notes since when it is not ready, also while its port is not asked
         return None if self._judge is None else self._judge.look(self._clock.now())
 
     def health(self) -> Check:
@@ -116,6 +121,7 @@ class Member:
     def readiness(self) -> Check:
         """Whether the member consumes, or has a valid reason not to; holds are reported and do not fail it."""
         pipeline = self._pipeline
+        # Also what does not fail the check: a person who reads `/readyz` looks for why nothing is delivered.
         reasons = [reason for reason in (self._waiting, pipeline and pipeline.holds.registry) if reason]
         if self._dead_letters is not None and self._dead_letters.trouble:
             reasons.append(self._dead_letters.trouble)
@@ -128,11 +134,14 @@ class Member:
             condition = worker.condition()
             if condition.cause is not None:
                 reasons.append(f"destination {name} is {condition.state}: {condition.cause}")
-        return Check(ok=self._waiting is None and None not in troubles and is_joined, reasons=reasons)
+        is_ready = self._waiting is None and None not in troubles and is_joined
+        self.unready_since = None if is_ready else self.unready_since or self._clock.wall()
+        return Check(ok=is_ready, reasons=reasons)
 
     def _has_partitions(self) -> bool:
         """Whether the member has partitions, or had some a moment ago: a rebalance moves them."""
         if self._pipeline is not None and self._pipeline.runner.assigned:
+            # Noted when it is asked for. Nothing else needs to know when it had partitions last.
             self._assigned_at = self._clock.now()
         return self._assigned_at is not None and self._clock.now() - self._assigned_at < REBALANCE_SECONDS
 
@@ -170,6 +179,7 @@ class Member:
     def status(self) -> Mapping[str, Any]:
         """Return plain data for /status; `destinations` is keyed by name. Unset values are None."""
         partitions = [] if self._pipeline is None else self._pipeline.runner.status()
+        fault = self.config_fault()
         return {
             "destinations": {name: self._destination(worker) for name, worker in self._workers.items()},
             "partitions": [
@@ -184,6 +194,8 @@ class Member:
             ],
             "buffer": self._buffer(),
             "waiting": self._waiting or self._troubles().get(None),
+            "unready_since": _iso_time(self.unready_since),
+            "config_fault": None if fault is None else {"message": fault.message, "since": _iso_time(fault.since)},
             "dead_letters": None if self._dead_letters is None else self._dead_letters.trouble,
             "log": {"level": logs.level(), "sample": logs.sample.every},
             "group": self._group,
@@ -202,6 +214,7 @@ class Member:
         """
         released = self._workers[name].release()
         if self._pipeline is not None:
+            # Those of every topic: a record that cannot be decoded or routed has no destination.
             released += sum(storms.release() for storms in self._pipeline.holds.topics.values())
         return released
 
@@ -215,6 +228,7 @@ class Member:
     async def skip(self, position: Position, destination: str | None) -> SkipResult:
         """Make a record a dead letter, for one destination or for all. Raises `KeyError` for an unknown destination."""
         if destination is not None:
+            # Raises `KeyError` for an unknown name before anything is skipped.
             _ = self._workers[destination]
         pipeline = self._pipeline
         if pipeline is None:

@@ -91,6 +91,8 @@ class Pipeline:
         try:
             await asyncio.wait([running, *sending], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # Whatever ended first: the runner, which then has drained
+            # already, or a worker's fault, which the runner drains for.
             stop.set()
             ended = await self._end(running, sending)
         for error in ended:
@@ -102,6 +104,7 @@ class Pipeline:
     ) -> list[BaseException | None]:
         """Wait for the runner's drain, then end the workers; return how each task ended."""
         try:
+            # The workers go on meanwhile: the drain waits for their requests.
             await asyncio.wait([running])
         finally:
             ended = await _whole(self._close([running, *sending]))
@@ -151,8 +154,11 @@ def build(
     them. Raises `ConfigurationError` for routes that cannot be.
     """
     routes = RouteTable.compile(settings, kinds, schemas)
+    # Asked for once, so that each series exists at 0 from the start.
     for reason in routes.drop_reasons:
         metrics.records_skipped.labels(reason)
+    # One budget for all destinations. With one for each, a held destination would
+    # stop its partitions all the same, once their offset maps are full.
     budget = Budget(int(settings.limits.buffer * BUDGET_SHARE))
     workers = {
         name: _worker(name, destination, kinds[destination.vendor], edges, metrics, budget)
@@ -211,6 +217,7 @@ def _topic_storm(settings: Settings, reached: frozenset[str]) -> StormSettings |
     """Return when a topic is in a storm: as its most patient destination says, `off` where all of them are."""
     storms = [destination.storm for name, destination in settings.destinations.items() if name in reached]
     on = [storm for storm in storms if isinstance(storm, StormSettings)]
+    # The number of dead letters before it trips. A strict destination must not hold back records of a patient one.
     return max(on, key=lambda storm: storm.share * storm.records) if on else "off"
 
 
@@ -258,6 +265,7 @@ class IntakeHolds:
 
     def _update_gauge(self) -> None:
         """Set how many records are set aside, by destination (none for topics) and cause."""
+        # Every label that may come, at 0: a storm that ended must not keep its last value.
         counts = Counter({("", cause): 0 for cause in ("decode", "route", "internal")})
         counts.update({(name, cause): 0 for name in self._workers for cause in ("invalid", "refused", "too_large")})
         for name, storms in self.scopes():
@@ -312,6 +320,7 @@ class Shares:
         """Set every share for an assignment. Called at every commit too: partitions may have been added."""
         counts = dict(self.partitions)
         for topic, partition in assigned:
+            # A topic of a pattern is known first by what is assigned of it.
             counts[topic] = max(counts.get(topic, 0), partition + 1)
         agreed = {topic: self._agreed(topic, count) for topic, count in counts.items()}
         owned = Counter(topic for topic, partition in assigned if partition < agreed[topic])
@@ -325,6 +334,7 @@ class Shares:
             total = sum(counts[topic] for topic in topics)
             share = sum(owned[topic] for topic in topics) / total if total else 0.0
             if replay in counts:
+                # Taken from the live topics' share and not added to it: the sum over all members stays the whole limit.
                 share *= 1.0 - REPLAY_SHARE
             worker.set_share(share + replays)
 
@@ -334,6 +344,8 @@ class Shares:
         known = self.known.setdefault(topic, _Known(count, count, now))
         if count != known.count:
             known.count, known.since = count, now
+        # Example: 4 partitions, 2 for each of two members; then 4 are added, all for the second one. Until the first
+        # one has seen them it takes 2/4 of the limit, and the second one would take 6/8: together more than there is.
         if now - known.since >= 2 * self.settings.limits.commit_interval + SEEN_BY_ALL:
             known.agreed = known.count
         return known.agreed

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 from pydantic import BaseModel, SecretStr
@@ -27,6 +27,7 @@ from connector import vendors
 from connector.clock import Clock
 from connector.codec.schemas import known_schemas, own_schemas
 from connector.config.loader import DestinationSettings, Loaded, Settings, secret_values
+from connector.delivery.transport import file_stamps
 from connector.errors import ConnectorError
 from connector.routing.compiler import passed_on, reads_keys
 from connector.routing.table import RouteTable
@@ -42,6 +43,7 @@ LOOK_SECONDS: Final = 5.0
 _FILE: Final = re.compile(r"\$\{file:([^}]+)\}")
 FIXED: Final = ("vendor", "order", "max_in_flight", "http", "traceparent", "results_topic")
 """Keys of a destination that need a restart: connections, lanes and producers are built with them."""
+# The chart leaves these out of its checksum too; a test compares both lists.
 LIVE: Final = ("log.level", "log.sample", "server.token", "server.hosts")
 
 
@@ -62,6 +64,13 @@ class Reloaded:
     error: str | None = None
 
 
+class ConfigFailure(NamedTuple):
+    """Why the configuration could not be read again, and since when (epoch seconds) the old one is kept for that."""
+
+    message: str
+    since: float
+
+
 class Configuration:
     """The configuration that this member runs with, and the one way to change it.
 
@@ -75,6 +84,7 @@ class Configuration:
         metrics: Metrics,
         destination: str | None,
         use_server: Callable[[SecretStr | None, Sequence[str]], None],
+        clock: Clock,
     ) -> None:
         self.loaded = loaded
         self._start = loaded.settings
@@ -84,6 +94,9 @@ class Configuration:
         self._metrics = metrics
         self._only = destination
         self._use_server = use_server
+        self._clock = clock
+        self.fault: ConfigFailure | None = None
+        """Why the last attempt to read the configuration again failed; None if it did not."""
         self._pipeline: Pipeline | None = None
         self._decoder: LooksInto | None = None
         self._busy = asyncio.Lock()
@@ -105,6 +118,8 @@ class Configuration:
                 # ValueError: a vendor's own check of its settings.
                 result = Reloaded(error=str(error))
         failed = result.error is not None
+        since = self._clock.wall() if self.fault is None else self.fault.since
+        self.fault = None if result.error is None else ConfigFailure(result.error, since)
         self._metrics.config_reloads.labels("failed" if failed else "ok").inc()
         self._metrics.config_reload_failed.set(failed)
         if failed:
@@ -113,11 +128,11 @@ class Configuration:
             log.info("config.reloaded", by=by, applied=list(result.applied), left=list(result.left))
         return result
 
-    async def watch(self, clock: Clock) -> None:
+    async def watch(self) -> None:
         """Reload whenever the file, or a secret file that it names, has changed. Runs until cancelled."""
         seen = await asyncio.to_thread(stamps, self.loaded.path)
         while True:
-            await clock.sleep(LOOK_SECONDS)
+            await self._clock.sleep(LOOK_SECONDS)
             found = await asyncio.to_thread(stamps, self.loaded.path)
             if found != seen:
                 seen = found
@@ -165,8 +180,11 @@ def _build(loaded: Loaded, start: Settings, *, only: str | None) -> _Built:
     found = {}
     for name in new.destinations:
         before, after = start.destinations.get(name), new.destinations[name]
+        # One that is new, gone or of another vendor needs a worker of its own, so it waits for a restart.
         if before is not None and before.vendor == after.vendor and only in (None, name):
             kept: dict[str, Any] = {key: getattr(before, key) for key in FIXED if key in type(before).model_fields}
+            # The rest of the destination applies, although one of its keys
+            # needs a restart: that key is reported as left.
             settings = after.model_copy(update=kept)
             found[name] = (settings, kinds[settings.vendor].build(settings))
     return _Built(routes, found)
@@ -203,6 +221,7 @@ def _is_live(path: str, start: Settings, new: Settings) -> bool:
         return _same_destinations(start, new)
     if section == "destinations":
         names = {**start.destinations, **new.destinations}
+        # A destination's name may contain dots: the longest that fits is the one.
         name = max((name for name in names if f"{rest}.".startswith(f"{name}.")), key=len, default="")
         keys = rest[len(name) + 1 :]
         before, after = start.destinations.get(name), new.destinations.get(name)
@@ -225,14 +244,5 @@ def stamps(path: Path) -> dict[str, tuple[int, int, int] | None]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    files = [path, *(path.absolute().parent / name for name in _FILE.findall(text))]
-    found: dict[str, tuple[int, int, int] | None] = {}
-    for file in files:
-        try:
-            status = file.stat()
-        except OSError:
-            found[str(file)] = None
-        else:
-            # Kubernetes renews a mounted file as another one behind a link, so the inode is part of it.
-            found[str(file)] = (status.st_mtime_ns, status.st_size, status.st_ino)
-    return found
+    files = [str(path), *(str(path.absolute().parent / name) for name in _FILE.findall(text))]
+    return dict(zip(files, file_stamps(files), strict=True))

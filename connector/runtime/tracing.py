@@ -82,6 +82,7 @@ class OtelTracer:
         """Begin the span of a batch's next request."""
         span = self._tracer.start_span(
             f"deliver {destination}",
+            # Empty, so that no span of the embedding program becomes its parent.
             context=Context(),
             kind=SpanKind.CLIENT,
             links=list(_links(batch)),
@@ -130,6 +131,7 @@ def _links(batch: Batch) -> Iterator[Link]:
         if "traceparent" not in carrier:
             continue
         context = get_current_span(_W3C.extract(carrier, Context())).get_span_context()
+        # Records of one trace may share a context, and one link is enough.
         if context.is_valid and (context.trace_id, context.span_id) not in seen:
             seen.add((context.trace_id, context.span_id))
             place: dict[str, str | int] = {

@@ -37,6 +37,7 @@ STILL_SECONDS: Final = 60.0
 """Seconds beyond every wait that the settings allow after which work that does not move counts as stuck."""
 KAFKA_SECONDS: Final = 330.0
 """Seconds that a dead letter or a result may wait for Kafka: librdkafka gives up after 5 min, plus a margin."""
+# States in which nothing has to move: a person or the vendor decides how long they last.
 _WAITING: Final = frozenset({DestinationState.HELD, DestinationState.PROBING, DestinationState.THROTTLED})
 _MOST_LINES: Final = 60
 _MOST_FRAMES: Final = 25
@@ -191,6 +192,7 @@ class StuckJudge:
 
     def look(self, now: float) -> str | None:
         """Return why the pipeline is stuck now, or None. It only reads, and is quick."""
+        # Kafka is out of reach. A restart would not reach it either, and would end what destinations still do.
         if None in self._troubles():
             return None
         polled = self._pipeline.runner.polled_at
@@ -203,6 +205,7 @@ class StuckJudge:
             still = self._still.seconds(name, _work(worker, now), now)
             if still > _patience(worker):
                 return f"destination {name} has work and no reason to wait, but sent nothing for {still:.0f} s"
+        # Bytes and not records, because the budget counts bytes: any record that goes on changes them.
         still = self._still.seconds("", self._intake_work(), now)
         if still > STILL_SECONDS + KAFKA_SECONDS:
             return f"records have waited {still:.0f} s to be prepared, without a known reason"
@@ -212,6 +215,7 @@ class StuckJudge:
         """Return the bytes between consuming and the destinations; None where there are none, or they have to wait."""
         pipeline = self._pipeline
         buffered = sum(worker.destination.buffer.bytes for worker in pipeline.workers.values())
+        # What is charged and at no destination: parked records, and dead letters that are being written.
         left = pipeline.budget.used - buffered
         waits = pipeline.holds.registry is not None
         return None if left <= 0 or waits else left
@@ -222,6 +226,7 @@ def _work(worker: Worker, now: float) -> Hashable:
     destination = worker.destination
     if not destination.buffer.bytes or worker.condition().state in _WAITING or destination.bucket.delay(now) > 0:
         return None
+    # Either may stand still in good health: a slow vendor frees nothing, a refused batch is answered and put back.
     return worker.answered, destination.buffer.bytes
 
 
@@ -229,4 +234,5 @@ def _patience(worker: Worker) -> float:
     """Return for how many seconds the settings allow a destination to make no visible progress."""
     settings = worker.destination.settings
     allowed = settings.timeout + settings.retry.max + settings.batch.linger + STILL_SECONDS
+    # A batch whose dead letters Kafka has not taken has no request, and the destination is not at fault.
     return allowed + KAFKA_SECONDS if worker.settling else allowed

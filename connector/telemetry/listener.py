@@ -72,6 +72,7 @@ class Listener:
         self._most = most_connections() if connections is None else connections
         self._seconds = (header_seconds, body_seconds)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        # The outermost: a request refused by another middleware has begun and ended, too.
         application.middlewares.insert(0, _mark_request)
         application.on_response_prepare.append(self._add_headers)
         self._servers: list[asyncio.Server] = []
@@ -97,7 +98,7 @@ class Listener:
                 return
 
     async def _open_servers(self, port: int) -> None:
-        """Listen on the port of each family that the host stands for. Raises `OSError` where none can be had."""
+        """Listen on the port for each address family of the host. Raises `OSError` if none is available."""
         hosts = _HOSTS.get(self._host, (self._host,))
         loop = asyncio.get_running_loop()
         missing: OSError | None = None
@@ -130,12 +131,13 @@ class Listener:
             server.close()
 
     def opened(self, connection: _Connection) -> bool:
-        """Count a connection; whether it may stay. In place of a new one, the oldest that has no request is closed.
+        """Count a connection and return whether it may stay. At the limit, the oldest idle one is closed instead.
 
-        If all have one, the oldest whose body is not there yet. So a client that opens many and does not send what it
-        should loses its own, and a probe of the platform still gets through.
+        If all have a request, the oldest whose body is not there yet. So a client that opens many and does not send
+        what it should loses its own, and the platform's probes still get through.
         """
         if len(self._open) >= self._most:
+            # The oldest first, because a dictionary keeps the order of insertion.
             idle = next((each for each in self._open if not each.in_request), None)
             idle = idle or next((each for each in self._open if each.waits_for_body), None)
             if idle is None:
@@ -146,7 +148,7 @@ class Listener:
         return True
 
     def closed(self, connection: _Connection) -> None:
-        """Count a connection no more."""
+        """Stop counting a connection."""
         self._open.pop(connection, None)
 
     def _connection(self) -> _Connection:
@@ -192,7 +194,7 @@ class _Connection(web.RequestHandler):
         return self._body is not None and not self._body.is_eof()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the time for the first header, or close what is too much."""
+        """Start the timer for the first header, or close the connection if there are too many."""
         super().connection_made(transport)
         if self._listener.opened(self):
             self._wait_for_header()
@@ -200,13 +202,13 @@ class _Connection(web.RequestHandler):
             self.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Start the time for the next header with its first byte."""
+        """Start the timer for the next header at its first byte."""
         if not self.in_request and self._deadline is None:
             self._wait_for_header()
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Count the connection no more."""
+        """Stop counting the connection."""
         self._listener.closed(self)
         self._stop_waiting()
         super().connection_lost(exc)
@@ -217,7 +219,7 @@ class _Connection(web.RequestHandler):
             self.transport.abort()
 
     def begin(self, request: web.Request) -> None:
-        """Note that a request's header is complete, and start the time for its body."""
+        """Note that a request's header is complete, and start the timer for its body."""
         self.in_request = True
         self._body = request.content
         self._stop_waiting()
@@ -233,10 +235,11 @@ class _Connection(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """Answer an error without details, and log one of ours without the request.
+        """Answer an error without details. Log an internal error without the request.
 
         The base class logs a malformed request with its text, which may hold a token.
         """
+        # A second status line would be read as a part of the first answer's body.
         if request.writer.output_size > 0:
             raise ConnectionError("part of the response is sent already")
         if status >= 500:
@@ -261,7 +264,7 @@ class _Connection(web.RequestHandler):
 
 
 def _restrict(response: web.StreamResponse, headers: Mapping[str, str]) -> None:
-    """Add the headers, and name no software: its version says what it is vulnerable to."""
+    """Add the headers, and remove the name and version of the server, which show what it is vulnerable to."""
     for name, value in headers.items():
         response.headers.setdefault(name, value)
     response.headers["Server"] = "connector"

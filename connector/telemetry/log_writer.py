@@ -38,6 +38,7 @@ class LogWriter:
     def put(self, line: str) -> None:
         """Queue a line; never waits for the stream."""
         with self._changed:
+            # The newest lines are dropped and not the oldest: those that wait say how the trouble began.
             if self._size + len(line) > self._limit:
                 self.dropped += 1
                 self._unreported += 1
@@ -66,6 +67,7 @@ class LogWriter:
             with self._changed:
                 unreported, self._unreported = self._unreported, 0
             if unreported:
+                # Outside of the lock, because it logs, and a log line comes back to `put`.
                 self._on_dropped(unreported)
             with self._changed:
                 self._writing = False
@@ -81,7 +83,7 @@ class LogWriter:
             elif self._stream is not None:
                 self._stream.write(text)
         except (OSError, ValueError):
-            # A broken pipe, a full disk, a closed stream: logging is no reason to stop delivering.
+            # A broken pipe, a full disk, a closed stream: a log that cannot be written must not stop deliveries.
             return
 
 

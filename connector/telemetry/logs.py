@@ -74,6 +74,7 @@ class LogSample:
 
     def takes(self, topic: str, partition: int, offset: int) -> bool:
         """Whether to follow this record; every process answers the same."""
+        # By place and not at random, so that a record is followed in every step, and by its next owner too.
         return zlib.crc32(b"%d/%d/%b" % (offset, partition, topic.encode())) % self.every == 0
 
     def takes_next(self) -> bool:
@@ -102,7 +103,7 @@ def register_secrets(secrets: Iterable[str]) -> None:
 
 
 def listen(listener: Callable[[EventDict], None] | None) -> None:
-    """Pass every event from level info on to `listener`, whatever is written; it must be quick. None: to no one."""
+    """Pass every event of level info or above to `listener`, written or not. It must be quick. None: no listener."""
     _state.listener = listener
 
 
@@ -133,11 +134,13 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*shared, _tell, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=lambda *_: logging.getLogger(_OURS),
+        # Modules take their loggers when they are imported, before logging is configured.
         cache_logger_on_first_use=False,
     )
     handler = _Handler(_state.writer)
     handler.setFormatter(formatter)
     root = logging.getLogger()
+    # In place of any others: a library that adds its own would write secrets past the redaction.
     root.handlers[:] = [handler]
     logging.captureWarnings(capture=True)
     sample.every = choice.sample
@@ -205,7 +208,7 @@ def _report_dropped(lines: int) -> None:
 
 
 class _Handler(logging.Handler):
-    """Formats a line where it is logged, and leaves the writing to the writer."""
+    """Formats each line in the thread that logs, and queues it for the writer."""
 
     def __init__(self, writer: LogWriter) -> None:
         super().__init__()

@@ -285,6 +285,7 @@ class Observations:
             return
         lowest = bisect_left(bounds, now - latest / 1000)
         if lowest == bisect_left(bounds, now - min(times) / 1000):
+            # Rising from the oldest to the newest, so with both ends in one bucket all are in it.
             counts[lowest] += len(times)
         else:
             for time in times:
@@ -371,17 +372,17 @@ class TimeParts:
 
 
 class _Refresh(Collector):
-    """Calls who keeps gauges current before they are read; yields nothing itself."""
+    """Runs callbacks before each scrape, so that gauges are current. Yields no metrics itself."""
 
     def __init__(self) -> None:
         self.callbacks: list[Callable[[], None]] = []
 
     def describe(self) -> Iterable[Metric]:
-        """Say that no metric comes from here, so that registering does not collect."""
+        """Return no metrics, so that registering runs no callback."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Call everyone, and yield nothing."""
+        """Run the callbacks, and yield nothing."""
         for callback in self.callbacks:
             callback()
         return ()
@@ -453,7 +454,7 @@ class Metrics:
         return sum(sample.value for sample in found if sample.labels.get("topic") == topic)
 
     def begin(self, destinations: Collection[str], topics: Collection[str]) -> None:
-        """Create every series whose labels are known, at 0: an increase from nothing to 60 is none to Prometheus."""
+        """Create every series whose labels are known, at 0. Prometheus sees no increase in one that appears at 60."""
         self._destinations = frozenset(destinations)
         known = {"destination": destinations, "topic": topics}
         for definition in DEFINITIONS:

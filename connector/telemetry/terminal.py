@@ -1,4 +1,4 @@
-"""Makes untrusted text safe for a terminal: what could command it, or reorder what it shows, is escaped. Pure."""
+"""Makes untrusted text safe for a terminal: escapes control characters and those that reorder text. Pure."""
 
 from __future__ import annotations
 

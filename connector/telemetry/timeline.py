@@ -1,4 +1,4 @@
-"""What happened lately: those events of the log that a person on call asks for, in a bounded ring.
+"""Recent events of the log that a person on call asks for, in a bounded ring.
 
 The log is the one place where everything that happens passes, with a stable name and without secrets, so the timeline
 is taken from there: `logs.listen(timeline.note)`. It does not depend on the log level.
@@ -53,6 +53,7 @@ class Timeline:
         """Keep an event of the log, if it is one of `EVENTS`."""
         if event.get("event") not in EVENTS:
             return
+        # Text of one form and zone, so that comparing texts compares times (`events`).
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = {str(name): _bounded(value) for name, value in event.items() if name not in _DROPPED}
         with self._lock:

@@ -16,6 +16,7 @@ from connector.vendors.base import CodeMeaning, VendorKind
 
 ENTRY_POINTS = "connector.vendors"
 
+# Imported, not found by scanning: a type checker and the layer test see each of them.
 _BUILT_IN: tuple[VendorKind, ...] = (
     jiguang.KIND,
     quick_audience.KIND,
@@ -42,7 +43,7 @@ def kinds(others: Iterable[EntryPoint] | None = None) -> dict[str, VendorKind]:
         if not isinstance(kind, VendorKind):
             faults.append(ConfigFault(path, f"{point.value} is a {type(kind).__name__}; it must be a VendorKind"))
         elif kind.name in found:
-            faults.append(ConfigFault(path, f"there is already a vendor {kind.name}; uninstall one of the two"))
+            faults.append(ConfigFault(path, f"there are two vendors named {kind.name}; uninstall one of them"))
         else:
             found[kind.name] = kind
     if faults:
@@ -61,6 +62,7 @@ def code_meaning(vendor: str | None, code: str | None, message: str = "") -> Cod
     text = message.casefold()
     for key, meaning in known.items():
         name, _, words = key.partition(" ")
+        # "http_400 Bad json" is more precise than "http_400", so keys with words are looked at first.
         if words and name == code and words.casefold() in text:
             return meaning
     return known.get(code)

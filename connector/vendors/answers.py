@@ -27,8 +27,11 @@ TEXT_LIMIT: Final = 500
 EXCERPT_LIMIT: Final = 200
 """Characters shown of an answer that cannot be read."""
 
+# A vendor's text stays one line: besides C0 and C1 controls, viewers break lines
+# at U+2028 and U+2029. A lone surrogate cannot be written as UTF-8.
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _CHARSET: Final = re.compile(r"charset\s*=\s*\"?([A-Za-z0-9_.:-]{1,40})")
+# 19 digits hold every number of 64 bits. Python's `int` raises for a text of more than 4,300.
 _DIGITS: Final = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _LONGEST_WAIT: Final = 10.0**9
 
@@ -47,6 +50,7 @@ class LogText:
             return ""
         for secret in self._secrets:
             text = text.replace(secret, "***")
+        # Masked before it is cut: of a secret at the cut, the first half would stay.
         return _CONTROL.sub(" ", text)[:TEXT_LIMIT].strip()
 
 
@@ -70,7 +74,7 @@ def json_value(response: Response, *encodings: str) -> Any:
 
 
 def _encodings(response: Response, encodings: tuple[str, ...]) -> list[str]:
-    """Return the encodings to try; one that Python knows but that is no text encoding is left out."""
+    """Return the encodings to try; one that Python knows but that does not encode text is left out."""
     declared = _CHARSET.search(response.headers.get("content-type") or "")
     found = [declared[1]] if declared is not None else []
     if response.body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -100,6 +104,7 @@ def code_number(value: object) -> int | None:
 def header_seconds(text: str | None) -> float | None:
     """Return the seconds a header gives, or None where it gives none; more than 9 digits count as 10⁹ seconds."""
     digits = "" if text is None else text.strip(" \t")
+    # `float` alone would take a sign, an exponent, "nan" and the digits of other scripts.
     if not (digits.isascii() and digits.isdigit()):
         return None
     return float(digits) if len(digits) < 10 else _LONGEST_WAIT
@@ -166,6 +171,8 @@ def verdict_of_status(
     """
     status, headers = response.status, response.headers
     name, wait, rid = code or f"http_{status}", retry_after(headers), request_id(headers)
+    # A gateway that answers 502 or 504 may have passed the request on before
+    # it lost the answer (RFC 9110, 15.6). 1xx is no final answer.
     if status >= 500 or status == 408 or status < 200:
         return Retry(f"HTTP {status}", wait, name, unknown_outcome=status in (502, 504), request_id=rid)
     if status == 429:
@@ -173,6 +180,7 @@ def verdict_of_status(
     if status in (413, 414):
         return TooLarge(name, f"HTTP {status}, the request is larger than the vendor accepts", request_id=rid)
     if 300 <= status < 400:
+        # Without the query: Quick Audience's access key is in it, and a redirect may repeat it.
         target = log_text(headers.get("location")).partition("?")[0]
         reason = f"HTTP {status}, redirected to {target or 'nowhere'}: check base_url"
         return Misconfigured(name, reason, request_id=rid)
@@ -185,7 +193,7 @@ def verdict_of_status(
 def verdict_of_unknown_body(response: Response, log_text: LogText) -> Verdict:
     """Return the verdict of an answer whose body is not of the vendor's documented form, after `verdict_of_status`.
 
-    A 2xx is no success then: proxies answer 200 with a page of their own. A missing address or method is the
+    A 2xx is not success then: proxies answer 200 with a page of their own. A missing address or method is the
     configuration's fault. Any other 4xx may be a record's fault: no document says so, and only evidence can tell.
     """
     status, rid = response.status, request_id(response.headers)
@@ -193,6 +201,7 @@ def verdict_of_unknown_body(response: Response, log_text: LogText) -> Verdict:
     if status < 300:
         reason = f"HTTP {status} with a body that is not the vendor's documented answer: {body}"
         return Retry(reason, request_id=rid)
+    # Statuses about the address, the method or the media type. They are the same for every record.
     if status in (404, 405, 406, 410, 415):
         return Misconfigured(f"http_{status}", f"HTTP {status}: check base_url", request_id=rid)
     return Refused(f"http_{status}", f"HTTP {status}: {body}", documented=False, request_id=rid)

@@ -35,6 +35,7 @@ class VendorEvent(Struct, frozen=True, gc=False):
     @property
     def dedup_id(self) -> str:
         """A UUIDv5, the same for every attempt, restart and replay of this event."""
+        # Computed when it is asked for: most events bring an id of their own, or go to a vendor that takes none.
         return uuid5_text(self.identity) if self.first_dedup_id is None else self.first_dedup_id
 
 
@@ -202,18 +203,31 @@ class Vendor(Protocol):
 class ShapeField(NamedTuple):
     """One field of a shape, named alike in the contract schema and in the vendor's JSON.
 
-    `kind`: a whole number of 64 bits, a string, a map of the `as_json` kind, or a list that a plain event has empty.
-    `missing` is what null or an empty map means: the event is not plain, the field is left out, or the dedup id or
-    `default` is sent. An empty string means the same, except that no plain event has one in a field to be left out.
-    `choices` are the only strings of a plain event. `timed` marks the time that `past` and `future` are about.
+    `kind`: a whole number of 64 bits, a string, a map (`json` of values of the `as_json` kind, `texts` of strings), or
+    a list that a plain event has empty. Null values of a map are left out. `least` and `most` are bounds of the number,
+    and of the string's characters; with `most`, each name and value of `texts` has 1 to so many. `missing` is what null
+    or an empty map means: the event is not plain, the field is left out, or what is sent: the dedup id, `default`, or
+    the record's timestamp in seconds where it is within the bounds. An empty string means the same, except that no
+    plain event has one in a field to be left out. `choices` are the only strings of a plain event. `timed` marks the
+    time that `past` and `future` are about.
     """
 
     name: str
-    kind: Literal["long", "text", "json", "empty"]
-    missing: Literal["needed", "left_out", "dedup_id", "default"] = "needed"
+    kind: Literal["long", "text", "json", "texts", "empty"]
+    missing: Literal["needed", "left_out", "dedup_id", "default", "record_seconds"] = "needed"
     default: str = ""
     choices: tuple[str, ...] = ()
     timed: bool = False
+    least: int | None = None
+    most: int | None = None
+
+
+class ShapeGroup(NamedTuple):
+    """A group of plain events: they have at least one field of each set of `one_of`, and none of `without`."""
+
+    name: str
+    one_of: tuple[frozenset[str], ...] = ()
+    without: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,20 +235,50 @@ class Shape:
     """What plain events of the contract schema are as items, in the order in which their fields are sent.
 
     The timed field has to be at most `past` ms old and at most `future` ms ahead. `expires`: an item expires when it is
-    older. Everything that a shape does not say is left to `encode`, which says the same of plain events and the rest.
+    older. `group` is the field that names an event's group, one of `groups`; it is not sent. Without one, all are of
+    the group None. Everything that a shape does not say is left to `encode`, which says the same of plain events and
+    the rest.
     """
 
     fields: tuple[ShapeField, ...]
     past: int = 0
     future: int = 0
     expires: bool = False
+    group: str = ""
+    groups: tuple[ShapeGroup, ...] = ()
+
+    def __hash__(self) -> int:
+        """Hash by little: it is looked up for every run of records."""
+        return hash((self.past, self.future, self.group))
+
+
+class ShapeSource(NamedTuple):
+    """Where a mapping takes a field from: names into the event. `type` is the `FieldKind`'s, `unit` a number's."""
+
+    field: str
+    path: tuple[str, ...]
+    type: str
+    unit: Literal["ms", "s"] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShapeMapping:
+    """A route's mapping whose sources are all plain paths and constants, and what the route asks of the event.
+
+    `identity` is the path of the event's own id. `conditions` are paths, and the texts that the route accepts there.
+    """
+
+    sources: tuple[ShapeSource, ...]
+    constants: tuple[tuple[str, Any], ...] = ()
+    identity: tuple[str, ...] | None = None
+    conditions: tuple[tuple[tuple[str, ...], frozenset[str]], ...] = ()
 
 
 @runtime_checkable
 class Shaped(Protocol):
     """A vendor whose plain events can be written by compiled code, straight from the record. Optional.
 
-    All its events are of group None, and `encode` returns the same bytes for each of them.
+    `limits` are the same for all groups, and `encode` returns the same bytes for each plain event.
     """
 
     shape: Shape
@@ -287,6 +331,8 @@ class Dropping(Protocol):
 
 def endpoint_of(group: Hashable) -> Hashable:
     """Return the endpoint of a group: the first element of a tuple, else the group. A hold may have it as scope."""
+    # JPush asks about one push and day in a request. So ("status", 1613113584,
+    # "2026-11-20") is of endpoint "status", and one hold covers all pushes.
     return group[0] if isinstance(group, tuple) and group else group
 
 

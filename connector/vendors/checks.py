@@ -13,6 +13,7 @@ import orjson
 
 from connector.errors import Refusal
 
+# The range of Avro's `long`. Jiguang and Quick Audience call their whole numbers by the same name.
 LONG_MIN: Final = -(2**63)
 LONG_MAX: Final = 2**63 - 1
 _JSON_SCALARS: Final = frozenset({str, int, float})
@@ -42,6 +43,8 @@ class Rules:
         if self.on(rule):
             name = rule.rpartition(".")[0]
             message = f"{name} {self._texts[rule]}; it is {found}"
+            # A rule that is off does nothing here, so the caller goes on
+            # and sends the value as it is: the vendor judges it.
             raise Refusal("invalid", f"{self._vendor}.{rule}", message, field=name)
 
 
@@ -57,6 +60,7 @@ def rule_texts(vendor: str, texts: Mapping[str, str]) -> dict[str, str]:
 
 _KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (type(None), "null or missing"),
+    # The subclass comes before its base: a boolean is an int, a datetime is a date.
     (bool, "a boolean"),
     (int, "a whole number"),
     (float, "a number with a fraction"),
@@ -101,6 +105,7 @@ def scalar(value: object) -> str | int | float | bool | None:
         return value  # type: ignore[return-value]  # it is one of those types
     if isinstance(value, datetime):
         return epoch_millis(value)
+    # A datetime is a date too, so it was handled above.
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, UUID):
@@ -116,7 +121,7 @@ def scalar(value: object) -> str | int | float | bool | None:
 
 
 def scalar_or_same(value: Any) -> Any:
-    """Return a value as `scalar` does; unchanged where it is no scalar, for a rule to refuse."""
+    """Return a value as `scalar` does; unchanged if it is not a scalar, for a rule to refuse."""
     try:
         return value if type(value) is str else scalar(value)
     except ValueError:
@@ -126,12 +131,14 @@ def scalar_or_same(value: Any) -> Any:
 def _exact_number(value: Decimal) -> int | float:
     """Return a decimal as an equal number. Raises `ValueError` where a double would round it."""
     if value.is_finite():
+        # The size first: `int(Decimal("1E+999999"))` would build a number of a million digits.
         if -18 <= value.adjusted() <= 18 and value == value.to_integral_value():
             return int(value)
         number = float(value)
+        # By the digits that JSON will show: 0.1 passes, although no double is exactly 0.1.
         if Decimal(repr(number)) == value:
             return number
-    raise ValueError("a decimal that no JSON number holds exactly")
+    raise ValueError("a decimal that a JSON number cannot represent exactly")
 
 
 def json_bytes(vendor: str, value: Any) -> bytes:

@@ -59,10 +59,12 @@ from connector.vendors.checks import (
     type_name,
 )
 
+# A year has 365 or 366 days. The longer one, because we must not refuse what the vendor would accept.
 PAST_MS: Final = 366 * 24 * 3600 * 1000
 """How old an event may be: the vendor's limit is one year."""
 _FUTURE_MS: Final = 5 * 60 * 1000
 _INFINITY: Final = float("inf")
+# In the order in which `encode` writes them: both ways must give the same bytes (a property test compares them).
 _FIELDS: Final = (
     ShapeField("cuid", "long"),
     ShapeField("eventName", "text"),
@@ -126,6 +128,7 @@ CODES: Final[Mapping[str, CodeMeaning]] = {
 }
 """The document's error codes, each with its meaning and solution."""
 
+# 4000 only says that a list follows, 4100 is about the account.
 _RECORD_FAULTS: Final = frozenset(CODES) - {"4000", "4100", "empty_200"}
 """The codes that the document explains by what is in an event."""
 
@@ -137,8 +140,10 @@ _MOST_BLANK: Final = 16
 _MOST_SEARCHES: Final = 50_000
 _MESSAGE_LIMIT: Final = 300
 
+# A number by itself: 1676875 in "itime 1676875 …", but not a part of a word, a fraction or a longer number.
 _NUMBER: Final = re.compile(r"(?<![A-Za-z0-9_.-])-?\d{1,20}(?![A-Za-z0-9_])")
 _WORD: Final = re.compile(r"[A-Za-z0-9_]+")
+# `data` itself, not `data[3].itime`: the latter is about one event.
 _REQUEST_PART: Final = re.compile(r"(?<![A-Za-z0-9_.])(?:data|body)(?![A-Za-z0-9_.\[])")
 
 
@@ -197,6 +202,7 @@ class Jiguang:
             cuid, name, itime, random_id, properties = _field_values(event.fields)
         except KeyError:  # a route's mapping leaves out a field without a value
             cuid, name, itime, random_id, properties = map(event.fields.get, _NAMES)
+        # `type` and not `isinstance`: True is an int, and no user's id.
         if type(cuid) is not int or not LONG_MIN <= cuid <= LONG_MAX:
             self._refuse_number("cuid", cuid)
         if type(name) is not str or not name:
@@ -222,7 +228,9 @@ class Jiguang:
             if properties:
                 datum["properties"] = properties
         if cuid is None or name is None or itime is None:
+            # Only where a rule is off. The document knows no null, so the key is left out.
             datum = {field: value for field, value in datum.items() if value is not None}
+        # Valid now, but a batch may be retried for days: delivery checks again, by our own clock.
         expires = itime + PAST_MS - self.clock_ahead if self.shape.expires and type(itime) is int else None
         return Item(json_bytes("jiguang", datum), 1, None, expires)
 
@@ -270,7 +278,7 @@ class Jiguang:
         )
 
     def _checked_time(self, itime: Any, now: int) -> Any:
-        """Return a time as it is sent. Refuses what is no time, and a time too old or too far ahead."""
+        """Return a time as it is sent. Refuses anything but a time, and a time too old or too far ahead."""
         if type(itime) is datetime and itime.tzinfo is not None:
             itime = epoch_millis(itime)
         if type(itime) is not int or not _is_long(itime):
@@ -288,9 +296,11 @@ class Jiguang:
 
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
         """Return what the answer `{"code", "msg", "data"?}` means; only `code` 0 with a 2xx is success."""
+        # The vendor's texts are Chinese. A gateway in front of it may write them in China's own encoding, not UTF-8.
         answer = json_value(response, "gb18030")
         fields = answer if isinstance(answer, dict) else {}
         code = code_number(fields.get("code"))
+        # The vendor answers faults with 200 too, so the status alone is not success; nor is a 5xx with code 0.
         if code == 0 and 200 <= response.status < 300:
             self._empty_answers = 0
             return Accepted(request_id=request_id(response.headers))
@@ -300,12 +310,14 @@ class Jiguang:
             return verdict
         rid = request_id(response.headers)
         if code is None:
+            # "HTTP code 200 indicates successful reporting", says the document, and also that `code` is required.
             if response.status == 200 and len(response.body) <= _MOST_BLANK and not response.body.strip():
                 return self._verdict_of_empty_200(rid)
             return verdict_of_unknown_body(response, self._log_text)
         if code == 0:
             return Retry(f"HTTP {response.status} with code 0: neither success nor failure", request_id=rid)
         error = _Error(str(code), _text_field(fields, "msg"))
+        # A 4000 whose list cannot be read is an error of its own, with an undocumented cause: it needs evidence.
         errors = (_listed_errors(fields.get("data")) if error.code == "4000" else None) or [error]
         return self._verdict_of_errors(errors, items, rid)
 
@@ -331,6 +343,7 @@ class Jiguang:
             if error.code == "4100" or events.is_of_app_key(error):
                 return Misconfigured(error.code, reason, request_id=rid)
             if events.is_of_request(error):
+                # A single event cannot be too many: then something else is wrong with the request.
                 if error.code == "4002" and len(items) > 1:
                     return TooLarge(error.code, reason, "records", rid)
                 return Misconfigured(error.code, reason, request_id=rid, of_request=True)
@@ -414,6 +427,8 @@ class _Quotable:
     def suspects(self, error: _Error) -> frozenset[int]:
         """Return the events (indexes) whose values a message quotes; its code says which values those are."""
         numbers = {int(text) for text in _NUMBER.findall(error.msg)}
+        # These two messages quote a number. Another event's id may be
+        # equal to it, so each code looks at its own field only.
         if error.code == "4104":
             return _events_of(self._by_itime, numbers)
         if error.code == "4103":
@@ -423,6 +438,7 @@ class _Quotable:
         if error.code == "4101":
             return by_event
         by_attribute = _events_of(self._by_property, _longest(name for name in names if name in self._by_property))
+        # Many events have the attribute, but it may be missing at the vendor for the quoted event only.
         if error.code == "4102" and by_event & by_attribute:
             return by_event & by_attribute
         if by_attribute or error.code in ("4102", "4105"):
@@ -432,6 +448,8 @@ class _Quotable:
 
     def _quoted_names(self, msg: str) -> set[str]:
         """Return the names that a message quotes as whole words."""
+        # `_WORD` is ASCII. A Chinese name is indexed by its first two
+        # characters, so each character and pair is looked up.
         words = set(_WORD.findall(msg))
         parts = words.union(msg, map("".join, pairwise(msg)))
         odd = [name for part in sorted(parts & self._odd_names.keys()) for name in self._odd_names[part]]
@@ -459,6 +477,8 @@ def _listed_errors(data: object) -> list[_Error]:
 
 def _quotable_event(item: Item) -> _QuotableEvent:
     try:
+        # Parsed again: the datum was dropped when the item was encoded,
+        # and refusals are rare enough to pay for it here.
         event = orjson.loads(item.body)
     except ValueError:
         event = None
@@ -501,6 +521,7 @@ def _is_whole_word(msg: str, name: str) -> bool:
 def _longest(names: Iterable[str]) -> set[str]:
     """Return the names without those that are only a part of another one of them."""
     quoted = set(names)
+    # "pay_failed" quotes `pay_failed`; `pay` in it is no suspect.
     return {name for name in quoted if not any(name != other and name in other for other in quoted)}
 
 

@@ -53,8 +53,10 @@ CODES: Final[Mapping[str, CodeMeaning]] = {
 }
 """The document's error codes, each with its meaning and solution; 2002 and 3002 are from the vendor's other pages."""
 
+# A device's status 4 is "system abnormal": the vendor could not look it up, so it is asked again.
 _ABNORMAL: Final = 4
 _AGAIN: Final = 3
+# The document's deepest figure has four names: `items.2014-06-11.android.active`. What is deeper stays JSON text.
 _DEPTH: Final = 4
 _QUESTION_FAULTS: Final = frozenset({"3002", "3004", "3005"})
 _NUMBER: Final = re.compile(r"(?<![0-9])[0-9]{1,19}(?![0-9])", re.ASCII)
@@ -76,6 +78,7 @@ def verdict(response: Response, group: Hashable, items: Sequence[Item], asked: i
     """Return what an answer means for the questions. Never raises."""
     answer = json_value(response, "gb18030")
     code, message = _error_of(answer)
+    # The code before the status. By a status of 403 alone one VIP interface would hold the whole destination.
     if code is not None and response.status < 500:
         return _verdict_of_error(str(code), log_text(message), response, group, items, log_text)
     by_status = verdict_of_status(response, log_text, code=None if code is None else str(code))
@@ -122,10 +125,12 @@ def _verdict_of_error(
     by_status = None if documented else verdict_of_status(response, log_text, code=code)
     if by_status is not None:
         return by_status
+    # An address without `/v3` is far more likely than a question that the API cannot find.
     if not documented and response.status in (404, 405):
         return Misconfigured(
             code, f"HTTP {response.status}, {reason}: check base_url, which ends in /v3", request_id=rid
         )
+    # Messages quote a push's id as text, questions have it as a number.
     named = {int(text) for text in _NUMBER.findall(message)}
     suspects = frozenset(index for index, item in enumerate(items) if item.context.msg_id in named)
     return _with_results(Refused(code, reason, suspects, documented, rid), response, items)
@@ -133,30 +138,34 @@ def _verdict_of_error(
 
 def _with_results(refused: Refused, response: Response, items: Sequence[Item]) -> Refused:
     """Return the refusal with a `refused` result for each question, written once the question was refused alone."""
-    figures = {"code": refused.code, "message": refused.reason}
-    answers = [_result(item.context, "refused", figures, "", response) for item in items]
+    figures: dict[str, int | str | None] = {"code": refused.code, "message": refused.reason}
+    at = sent_at(response.headers)
+    answers = [_result(item.context, "refused", figures, "", at) for item in items]
     return replace(refused, answers=answers)
 
 
 def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[Item], asked: int) -> Accepted:
     """Return an answer for each question, except those that are asked again."""
     answers, again = [], set()
+    at = sent_at(response.headers)
     for index, item in enumerate(items):
         question: ReportQuery = item.context
         if question.endpoint == "status":
             entries = {name: figures[name] for name in question.ids if name in figures}
             own = {name: entry["status"] for name, entry in entries.items()}
+            # The whole question again, also for its other devices: one
+            # result per question, and a query changes nothing.
             if asked < _AGAIN and _ABNORMAL in own.values():
                 again.add(index)
                 continue
             by_device = {name: own.get(name, "missing") for name in question.ids}
             raw = json_text(entries) if entries else ""
-            answers.append(_result(question, "found" if own else "missing", by_device, raw, response))
+            answers.append(_result(question, "found" if own else "missing", by_device, raw, at))
         elif question.msg_id in figures:
             found = figures[question.msg_id]
-            answers.append(_result(question, "found", flat(found), json_text(found), response))
+            answers.append(_result(question, "found", flat(found), json_text(found), at))
         else:
-            answers.append(_result(question, "missing", {}, "", response))
+            answers.append(_result(question, "missing", {}, "", at))
     headers = response.headers
     return Accepted(answers, frozenset(again), request_id(headers), rate_hint(headers))
 
@@ -167,9 +176,9 @@ def refused_result(question: ReportQuery, code: str | None, message: str) -> Ans
 
 
 def _result(
-    question: ReportQuery, status: Status, figures: Mapping[str, int | str | None], raw: str, response: Response | None
+    question: ReportQuery, status: Status, figures: dict[str, int | str | None], raw: str, at: int | None
 ) -> Answer:
-    at = None if response is None else sent_at(response.headers)
+    """Return the result of a question that was answered `at` epoch milliseconds; None: the time it was prepared."""
     return Answer(
         RESULT,
         {
@@ -178,7 +187,7 @@ def _result(
             "msg_id": question.msg_id,
             "status": status,
             "asked_at": question.at if at is None else at,
-            "answer": dict(figures),
+            "answer": figures,
             "raw": raw,
         },
     )
@@ -192,7 +201,7 @@ def _figures_by_subject(answer: Any, group: Hashable) -> Mapping[Any, Any] | Non
 
 
 def _entries_by_msg_id(answer: Any) -> dict[int | None, Any] | None:
-    """Return the entries of a list by msg_id, which the vendor sends as a string; None where it is no such list.
+    """Return the entries of a list by msg_id, which the vendor sends as a string; None for anything else.
 
     An entry without a readable msg_id spoils only itself, unless the list has no other.
     """
@@ -231,6 +240,8 @@ def _user_figures(answer: Any) -> dict[int | None, Any] | None:
 
 def flat(value: Any, prefix: str = "", depth: int = 0) -> dict[str, int | str | None]:
     """Return nested figures by names joined with dots; a list's members by their `time`, else by their index."""
+    if not depth and type(value) is dict and _is_flat(value):
+        return value
     if depth < _DEPTH and isinstance(value, dict) and (value or not prefix):
         members = list(value.items())
     elif depth < _DEPTH and isinstance(value, list):
@@ -244,6 +255,17 @@ def flat(value: Any, prefix: str = "", depth: int = 0) -> dict[str, int | str | 
     for name, member in members:
         found.update(flat(member, f"{prefix}.{name}" if prefix else name, depth + 1))
     return found
+
+
+def _is_flat(figures: dict[str, Any]) -> bool:
+    """Return whether all figures can stay as they are, as nearly all can."""
+    for figure in figures.values():
+        if type(figure) is int:
+            if not LONG_MIN <= figure <= LONG_MAX:
+                return False
+        elif figure is not None and type(figure) is not str:
+            return False
+    return True
 
 
 def _flat_figure(value: Any) -> int | str | None:

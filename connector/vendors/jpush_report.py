@@ -27,13 +27,16 @@ from connector.vendors.jpush_answers import CODES, ReportQuery
 _ENDPOINTS: Final = {"Received": "received", "MessageStatus": "status", "Messages": "messages", "Users": "users"}
 """The contract's questions and the API of each; a mapping's `kind` may be either."""
 
+_RECEIVED: Final = "connector.events.Received"
 _KINDS: Final = (*_ENDPOINTS, *_ENDPOINTS.values())
 _VIP: Final = frozenset({"messages", "users"})
 MOST_DEVICES: Final = 1000
+# China has one zone and no summer time, so a fixed offset needs no database of zones.
 _SHANGHAI: Final = timezone(timedelta(hours=8))
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _CALENDAR: Final = range(253_402_214_400_000)
 """Record timestamps (ms) that have a day in every zone: 1970 up to the last day but one of the year 9999."""
+# Patterns in addition to `strptime`, which also takes 2014-6-1.
 _STARTS: Final = {
     "HOUR": (re.compile(r"\d{4}-\d{2}-\d{2} \d{2}"), "%Y-%m-%d %H"),
     "DAY": (re.compile(r"\d{4}-\d{2}-\d{2}"), "%Y-%m-%d"),
@@ -97,6 +100,8 @@ class JPushReport:
 
     def group(self, event: VendorEvent) -> Hashable:
         """Return the endpoint; for status also the push and the day, because a request has one of each."""
+        if _received(event) is not None:
+            return "received"
         try:
             endpoint, fields = self._questions.endpoint_and_fields(event)
             if endpoint != "status":
@@ -110,13 +115,19 @@ class JPushReport:
         """Return the limits of one request: a GET counts the bytes of its query, users takes one question."""
         if isinstance(group, tuple):
             prefix, suffix = _status_body_parts(group)
+            # Counted in devices, not in questions: an item's weight is the number of its devices.
             return Limits(MOST_DEVICES, self._bytes, len(prefix) + len(suffix), 1)
         if group == "users":
+            # The API takes one period in a request. Equal questions still
+            # share it, because a repeated merge key has no weight.
             return Limits(1, self._bytes, 0, 1)
         return Limits(self._records, self._bytes, len(_PREFIX), 1)
 
     def encode(self, event: VendorEvent, now: int) -> Item:
         """Check the question and return its part of the query or body; equal questions have the same merge key."""
+        msg_id = _received(event)
+        if msg_id is not None:
+            return Item(b"%d" % msg_id, 1, msg_id, None, ReportQuery(_query_id(event), "received", msg_id, (), now))
         try:
             return self._encoded(event, now)
         except Refusal as refusal:
@@ -133,13 +144,17 @@ class JPushReport:
         if endpoint != "status":
             return Item(b"%d" % msg_id, 1, msg_id, None, ReportQuery(query_id, endpoint, msg_id, (), now))
         ids = self._questions.devices(fields)
+        # Without the brackets, which are in the body's prefix and suffix: several questions are joined to one list.
         body = json_bytes("jpush_report", ids)[1:-1]
+        # With the rule off a question may be heavier than a request. As
+        # heavy as one, it goes alone and the vendor judges.
         return Item(
             body, max(1, min(len(ids), MOST_DEVICES)), ids, None, ReportQuery(query_id, endpoint, msg_id, ids, now)
         )
 
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
         """Return the query of one batch, each distinct question once."""
+        # A dictionary keeps the first place of each key, so the body is as long as the batch was counted.
         joined = b",".join({item.merge_key: item.body for item in items}.values())
         if isinstance(group, tuple):
             prefix, suffix = _status_body_parts(group)
@@ -158,6 +173,15 @@ class JPushReport:
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
         """Return what the answer means, with a result for each question; status 4 is asked again up to three times."""
         return jpush_answers.verdict(response, group, items, asked, self._log_text)
+
+
+def _received(event: VendorEvent) -> int | None:
+    """Return the push of the most usual question, where it breaks no rule; None for all others."""
+    query = event.fields.get("query")
+    if type(query) is not tuple or query[0] != _RECEIVED or type(query[1]) is not dict:
+        return None
+    msg_id = query[1].get("msg_id")
+    return msg_id if type(msg_id) is int and 0 <= msg_id <= LONG_MAX else None
 
 
 def _query_id(event: VendorEvent) -> str:
@@ -251,6 +275,7 @@ class Questions:
         if timestamp not in _CALENDAR:
             self._rules.broken("date.required", type_name(value))
             return None
+        # The record's day, not today: the vendor's default would move a question that is asked late to another day.
         return _day_in_shanghai(timestamp).isoformat()
 
     def _check_period(self, start: str, unit: str, duration: int, now: int) -> None:
@@ -262,6 +287,7 @@ class Questions:
         begin = datetime.strptime(start, _STARTS[unit][1]).replace(tzinfo=_SHANGHAI)
         first = begin.date()
         if unit == "MONTH":
+            # Four days after the 28th is always the next month; the day before its first is this month's last.
             first = (first.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
         if now in _CALENDAR and (_day_in_shanghai(now) - first).days > _OLDEST_DAYS + 1:
             self._rules.broken("start.past", f"{start}")
@@ -294,6 +320,7 @@ def _day_in_shanghai(timestamp: int) -> date:
 
 def _is_time(text: str, unit: str) -> bool:
     pattern, form = _STARTS[unit]
+    # `\d` matches the digits of other scripts too.
     if pattern.fullmatch(text) is None or not text.isascii():
         return False
     try:

@@ -27,6 +27,9 @@ from connector.vendors.base import (
     Refused,
     Request,
     Response,
+    Shape,
+    ShapeField,
+    ShapeGroup,
     VendorEvent,
     VendorKind,
     Verdict,
@@ -121,11 +124,39 @@ CODES: Final[Mapping[str, CodeMeaning]] = {
 }
 """The document's status codes, each with its meaning and solution."""
 
+_SENT: Final = (*STRINGS, *list(NUMBERS)[1:], "customEventParams", "eventTimestamp")
+"""The parameters in the order in which they are sent: the one that may be added is the last."""
+
+_VK_USER: Final = "customPlatformUserId"
 _CUSTOM_EVENT_ONLY: Final = ("customEventName", "customEventParams")
+_GROUPS: Final = (
+    *(
+        ShapeGroup(name, (frozenset({"customUserId"}),), frozenset({*_CUSTOM_EVENT_ONLY, "vkPlatform", _VK_USER}))
+        for name in METHODS[:2]
+    ),
+    ShapeGroup("customEvent", (frozenset({"customUserId", *DEVICES}), frozenset({"customEventName"}))),
+)
+_MOST_PARAM: Final = 255
 _TIMESTAMPS: Final = range(946_674_000, 4_294_967_296)
 
 _REQUEST_ERRORS: Final = frozenset({"empty post data", "bad json", "bad api version"})
 """Errors of the request itself: no record can cause them."""
+
+
+def _shape_fields(*, dated: bool) -> tuple[ShapeField, ...]:
+    """Return what plain events have; `dated`: one without a time gets its record's."""
+    fields = []
+    for name in _SENT:
+        if name in STRINGS:
+            least, most = STRINGS[name]
+            choices = PLATFORMS if name == "vkPlatform" else ()
+            fields.append(ShapeField(name, "text", "left_out", choices=choices, least=least, most=most))
+        elif name in NUMBERS:
+            missing: Any = "record_seconds" if dated and name == "eventTimestamp" else "left_out"
+            fields.append(ShapeField(name, "long", missing, least=NUMBERS[name][0], most=NUMBERS[name][1]))
+        else:
+            fields.append(ShapeField(name, "texts", "left_out", most=_MOST_PARAM))
+    return tuple(fields)
 
 
 class MyTrackerSettings(DestinationSettings):
@@ -154,6 +185,8 @@ class MyTracker:
         self._rules = Rules("mytracker", RULES, settings.rules)
         self._dates_events = settings.event_time == "record"
         self._dropped: Counter[str] = Counter()
+        self.clock_ahead = 0
+        self.shape = Shape(_shape_fields(dated=self._dates_events), group="method", groups=_GROUPS)
         self._log_text = LogText(token)
         self._base = f"{settings.base_url.rstrip('/')}/v1/"
         self._headers = {"Content-Type": "application/json", "Authorization": token}
@@ -176,21 +209,23 @@ class MyTracker:
         fields, method = event.fields, str(self.group(event))
         superfluous = self._superfluous(fields, method)
         datum: dict[str, Any] = {}
-        for name, value in fields.items():
+        for name in _SENT:
+            value = fields.get(name)
             if value is None or name in superfluous:
                 continue
             if (lengths := STRINGS.get(name)) is not None:
                 datum[name] = self._checked_string(name, value, *lengths)
             elif (bounds := NUMBERS.get(name)) is not None:
                 datum[name] = self._checked_number(name, value, *bounds)
-        params = fields.get("customEventParams")
-        if params and "customEventParams" not in superfluous:
-            datum["customEventParams"] = self._checked_params(params)
+            elif value:
+                datum[name] = self._checked_params(value)
         self._check_combination(datum, method)
         body = json_bytes("mytracker", datum)
+        # The vendor takes a missing time as the time of receipt, which is wrong for a retry, a backlog or a replay.
         if self._dates_events and "eventTimestamp" not in datum and event.timestamp // 1000 in _TIMESTAMPS:
             dated = b'%b,"eventTimestamp":%d}' % (body[:-1], event.timestamp // 1000)
             # An event that fits without our addition is sent without it: a wrong time is better than a dead letter.
+            # Nor is `{}`, which rules that are off allow: there is no member to put a comma after.
             if len(body) > 2 and len(dated) + self._limits.overhead <= self._limits.bytes:
                 body = dated
         return Item(body)
@@ -198,6 +233,7 @@ class MyTracker:
     def _checked_number(self, name: str, value: Any, least: int | None, most: int) -> Any:
         if type(value) is datetime and value.tzinfo is not None:
             value = epoch_millis(value) // 1000
+        # A boolean is an int in Python; `type` keeps it out.
         if type(value) is not int:
             self._rules.broken(f"{name}.type", type_name(value))
         elif value > most or (least is not None and value < least):
@@ -207,6 +243,8 @@ class MyTracker:
     def _checked_string(self, name: str, value: Any, shortest: int, longest: int | None) -> Any:
         if type(value) is not str and type(value := scalar_or_same(value)) is not str:
             self._rules.broken(f"{name}.type", type_name(value))
+        # Code points. The document counts "characters"; its own sample
+        # breaks one of the lengths, so each rule has a switch.
         elif longest is not None and not shortest <= len(value) <= longest:
             self._rules.broken(f"{name}.length", f"a string of {len(value)} characters")
         elif name == "vkPlatform" and value not in PLATFORMS:
@@ -225,9 +263,9 @@ class MyTracker:
         for name, value in kept.items():
             if type(value) is not str:
                 self._rules.broken("customEventParams.type", f"an object that holds {type_name(value)}")
-            elif not 1 <= len(value) <= 255:
+            elif not 1 <= len(value) <= _MOST_PARAM:
                 self._rules.broken("customEventParams.value", f"an object with a value of {len(value)} characters")
-            if not 1 <= len(name) <= 255:
+            if not 1 <= len(name) <= _MOST_PARAM:
                 self._rules.broken("customEventParams.name", f"an object with a name of {len(name)} characters")
         return kept
 
@@ -242,6 +280,7 @@ class MyTracker:
             found = ["customUserId"]
         else:
             return ()
+        # Counted here and fetched by delivery, because a vendor knows no metrics.
         self._dropped.update(found)
         return found
 
@@ -266,6 +305,7 @@ class MyTracker:
 
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
         """Return the import of one batch."""
+        # Also for a single set: the document's method for one set would be a second form of the same request.
         url = f"{self._base}{quote(str(group))}Batch/{self._query}"
         return Request("POST", url, self._headers, b"[" + b",".join([item.body for item in items]) + b"]")
 
@@ -278,6 +318,7 @@ class MyTracker:
         verdict = verdict_of_status(response, self._log_text)
         if verdict is not None:
             return verdict
+        # A Russian vendor's gateway may answer in Windows' Cyrillic encoding.
         answer, rid = json_value(response, "cp1251"), request_id(response.headers)
         error = answer.get("error") if isinstance(answer, dict) else None
         if response.status < 300 and isinstance(answer, dict) and "message" in answer and error is None:
@@ -285,8 +326,10 @@ class MyTracker:
         if response.status != 400 or not isinstance(error, str):
             return verdict_of_unknown_body(response, self._log_text)
         reason, known = self._log_text(f"HTTP 400: {error}"), error.strip().casefold()
+        # Fixed texts of the document. A record cannot cause them, because every body is built from valid JSON items.
         if known in _REQUEST_ERRORS:
             return Misconfigured("http_400", reason, request_id=rid, of_request=True)
+        # Only "Bad Request" is documented as a parameter's fault. Any other text needs evidence.
         return Refused("http_400", reason, documented=known == "bad request", request_id=rid)
 
 

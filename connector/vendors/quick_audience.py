@@ -75,6 +75,7 @@ CODES: Final[Mapping[str, CodeMeaning]] = {
 }
 """The document lists no errorCode, so only statuses have a meaning here."""
 
+# `sign` as in signature or SignatureInvalid, but not as in design or assign.
 _ACCOUNT: Final = re.compile(r"(?<!de)(?<!as)sign|access|auth|permission|forbidden|app_?id|timestamp", re.IGNORECASE)
 _EVENT: Final = re.compile(r"event|entity|customer|attribute|mapping|param", re.IGNORECASE)
 _BOUNDARY_BYTES: Final = 16
@@ -110,6 +111,7 @@ class QuickAudience:
         self._rules = Rules("quick_audience", RULES, settings.rules)
         self._log_text = LogText(self._secret, settings.access_key)
         self._url = f"{settings.base_url.rstrip('/')}/openapi/cloud/event/detail/receive"
+        # Only the length counts here: every attempt has another boundary of the same length.
         prefix, suffix = form_parts(settings.access_id, "0" * 2 * _BOUNDARY_BYTES)
         self.clock_ahead = 0
         self.shape = Shape(
@@ -124,7 +126,7 @@ class QuickAudience:
                 ),
                 ShapeField("eventTime", "long"),
                 ShapeField("isOrder", "text", "left_out", choices=("0", "1")),
-                ShapeField("extendAttributes", "json", "left_out"),
+                ShapeField("extendAttributes", "texts", "left_out"),
                 ShapeField("customerIdList", "empty", "left_out"),
             )
         )
@@ -149,6 +151,7 @@ class QuickAudience:
         datum: dict[str, Any] = {"organizationId": self._organization}
         for name, required in STRINGS:
             value = fields.get(name)
+            # An empty id is none: the default that is already in `datum` stays.
             if value == "" and name == "organizationId":
                 continue
             if not value or type(value) is not str:
@@ -164,6 +167,7 @@ class QuickAudience:
             datum["eventTime"] = time
         order = fields.get("isOrder")
         if order is not None:
+            # A mapped schema may have a boolean or a number; the document has the texts "0" and "1".
             order = str(int(order)) if isinstance(order, int) else order
             if order not in ("0", "1"):
                 rules.broken("isOrder.value", type_name(order))
@@ -197,17 +201,20 @@ class QuickAudience:
         """Return the form of one batch, signed for `now`. Only query parameters are signed, with their raw values."""
         settings, boundary = self._settings, token_hex(_BOUNDARY_BYTES)
         prefix, suffix = form_parts(settings.access_id, boundary)
+        # `timestamp` is now and is signed, so a retry needs a signature of its own.
         query = {"appId": settings.app_id, "timestamp": str(now), "accessKey": settings.access_key}
         headers = {
             "Content-Type": f"multipart/form-data; boundary={boundary}",
             "Authorization": signature({**query, "accessSecret": self._secret}),
         }
+        # Signed raw, then encoded once; the transport sends the URL
+        # unchanged. Encoding twice would break the signature.
         text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
         body = b"".join((prefix, b",".join([item.body for item in items]), suffix))
         return Request("POST", f"{self._url}?{text}", headers, body)
 
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
-        """Return what the answer means. `success` true with `data` false is no acceptance."""
+        """Return what the answer means. `success` true with `data` false is not an acceptance."""
         log_text, answer = self._log_text, json_value(response, "gb18030")
         fields = answer if isinstance(answer, dict) else {}
         rid = log_text(fields.get("traceId")) or request_id(response.headers)
@@ -218,12 +225,15 @@ class QuickAudience:
         verdict = verdict_of_status(response, log_text, code=code or None, message=reason if code else "")
         if verdict is not None:
             return replace(verdict, request_id=rid)
+        # Faults also come with 200, so `success` decides; and it must be the JSON `true`, not a text.
         if success is True and response.status == 200:
+            # `data` null counts as accepted. False contradicts `success`, so neither is believed.
             if fields.get("data") in (False, "false"):
                 return Retry("success with data false: neither accepted nor refused", request_id=rid)
             return Accepted(request_id=rid)
         if success is not False:
             return verdict_of_unknown_body(response, log_text)
+        # No list of codes is published. A wrong signature blamed on records would drain the topic into dead letters.
         if is_of_the_account(code):
             return Misconfigured(code, reason, request_id=rid)
         return Refused(code or f"http_{response.status}", reason, documented=False, request_id=rid)
@@ -265,6 +275,7 @@ def _attributes_as_text(given: Any, rules: Rules) -> Any:
         return given
     texts = {name: value for name, value in given.items() if type(value) is str}
     for name, value in given.items():
+        # Nearly all values are strings, and those need no check.
         if name in texts:
             continue
         shown = value if isinstance(value, Mapping | list | tuple) else scalar_or_same(value)
@@ -283,6 +294,7 @@ def _is_finite(value: object) -> bool:
         return all(map(_is_finite, value.values()))
     if isinstance(value, list | tuple):
         return all(map(_is_finite, value))
+    # NaN - NaN and infinity - infinity are NaN, which equals nothing.
     return not isinstance(value, float) or value - value == 0
 
 

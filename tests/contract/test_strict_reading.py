@@ -17,8 +17,10 @@ from multidict import MultiDict
 from connector.config.loader import HttpSettings
 from connector.delivery.transport import HttpTransport
 from connector.records import Item
+from connector.testing import SIMULATORS
 from connector.vendors import kinds
 from connector.vendors.base import Request, Response, Vendor, VendorEvent
+from tests.contract.examples import EXAMPLES
 
 NOW: Final = 1_700_000_000_123
 ODD: Final = '名"\\\r\n--connector-boundary-0000000000000\r\n😀&=+ %'
@@ -72,7 +74,8 @@ async def server() -> AsyncIterator[Server]:
 def vendor(name: str, url: str) -> Vendor:
     """Return an account at a vendor, with a credential of odd characters where the vendor allows them."""
     kind = kinds()[name]
-    return kind.build(kind.settings.model_validate({"vendor": name, "base_url": url, **ACCOUNTS[name]}))
+    account = ACCOUNTS.get(name) or SIMULATORS[name]().destination(url)
+    return kind.build(kind.settings.model_validate({"vendor": name, **account, "base_url": url}))
 
 
 async def send(server: Server, name: str, *events: dict[str, Any]) -> tuple[Request, web.BaseRequest, bytes]:
@@ -197,8 +200,8 @@ async def test_every_length_is_told_and_true(server: Server) -> None:
             "query": ("connector.events.MessageStatus", {"msg_id": 1, "registration_ids": [ODD], "date": None})
         },
     }
-    assert set(events) == set(kinds())
-    for name, fields in events.items():
+    for name in kinds():
+        fields = events.get(name) or EXAMPLES[name](1)
         request, arrived, body = await send(server, name, fields)
         assert request.body == body
         assert arrived.headers["Content-Length"] == str(len(body))

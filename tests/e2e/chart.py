@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
+import kubernetes_validate.utils  # type: ignore[import-untyped]  # it has no types
 import pytest
 import yaml
 
@@ -16,7 +17,12 @@ from tools.servers import ROOT
 
 CHART: Final = ROOT / "helm"
 RELEASE: Final = "r"
-KUBERNETES: Final = "1.33.0"
+VERSIONS: Final[tuple[str, ...]] = tuple(dict.fromkeys(kubernetes_validate.utils.all_versions()))[-3:]
+"""The three newest Kubernetes versions whose schemas are installed."""
+KUBERNETES: Final = VERSIONS[-1]
+CUSTOM: Final = ("PodMonitor", "PrometheusRule", "ScaledObject")
+"""Kinds of the chart that Kubernetes itself does not define."""
+CRDS: Final = ROOT / ".tools" / "crds"
 
 Manifest = dict[str, Any]
 
@@ -98,6 +104,37 @@ def configuration(manifests: list[Manifest], name: str = "r-connector") -> dict[
     (found,) = (each for each in maps if len(maps) == 1 or each["metadata"]["name"] == name)
     files: dict[str, str] = found["data"]
     return files
+
+
+def custom_schemas() -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the schemas of the operators' own definitions by apiVersion and kind; an unknown field is a fault."""
+    if not (CRDS / "stamp").exists():
+        fault = "the definitions of KEDA and the Prometheus operator are not in .tools: run make tools (needs Go)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(fault, pytrace=False)
+        pytest.skip(fault)
+    found = {}
+    for kind in CUSTOM:
+        spec = yaml.safe_load((CRDS / f"{kind}.yaml").read_text(encoding="utf-8"))["spec"]
+        for version in spec["versions"]:
+            schema = _closed(version["schema"]["openAPIV3Schema"])
+            # The API server, not the definition, knows the fields of every object's metadata.
+            schema["properties"]["metadata"] = {"type": "object"}
+            found[f"{spec['group']}/{version['name']}", kind] = schema
+    return found
+
+
+def _closed(schema: Any) -> Any:
+    """Return a structural schema as JSON Schema in which every object refuses fields that it does not name."""
+    if isinstance(schema, list):
+        return [_closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        # Go allows a flag after the anchor, Python only in front of it.
+        return schema.replace("^(?i)", "(?i)^") if isinstance(schema, str) else schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    if schema.get("type") == "object" and "properties" in schema:
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
 def _given(values: tuple[Path, ...]) -> list[str]:

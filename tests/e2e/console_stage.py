@@ -110,6 +110,7 @@ class Members:
     def __init__(self) -> None:
         self.destinations: dict[str, dict[str, Any]] = {}
         self.reasons: list[str] = []
+        self.config_fault: str | None = None
         self.events: list[dict[str, Any]] = []
         self.partitions: list[dict[str, Any]] = OWNED
         self.metrics = ""
@@ -122,6 +123,8 @@ class Members:
                     "partitions": members.partitions,
                     "group": GROUP,
                     "version": "0.1.0",
+                    "unready_since": moment(1500) if members.reasons else None,
+                    "config_fault": members.config_fault and {"message": members.config_fault, "since": moment(600)},
                 }
                 body = members.metrics.encode()
                 if self.path == "/status":

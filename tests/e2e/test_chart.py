@@ -21,11 +21,14 @@ from connector.telemetry.redaction import names_secret
 from connector.vendors import kinds
 from tests.e2e.chart import (
     CHART,
+    CUSTOM,
     KUBERNETES,
     RELEASE,
+    VERSIONS,
     Manifest,
     configuration,
     container,
+    custom_schemas,
     helm,
     of_kind,
     pods,
@@ -37,10 +40,6 @@ from tools.chart import README, SCHEMA, SECRETS, readme, secrets, text
 
 VALUES: Final = {file.name.removesuffix("-values.yaml"): file for file in sorted((CHART / "ci").glob("*-values.yaml"))}
 FILES: Final = {"default": (CHART / "values.yaml"), **VALUES}
-CUSTOM: Final = {"ScaledObject", "PodMonitor", "PrometheusRule"}
-"""Kinds of operators, of which Kubernetes has no schema."""
-CUSTOM_SCHEMAS: Final = Path(__file__).parent / "crds"
-"""Schemas of theirs, with the fields that the chart uses and no others, after their own definitions."""
 
 CONFIG: Final[dict[str, Any]] = {
     "kafka": {"topics": ["events"], "group_id": "group", "client": {"bootstrap.servers": "kafka:9092"}},
@@ -72,21 +71,29 @@ def rendered() -> dict[str, list[Manifest]]:
 @pytest.mark.parametrize("name", FILES)
 def test_values_pass_lint(name: str) -> None:
     """`helm lint --strict` accepts every values file that the chart ships."""
-    done = helm("lint", "--strict", "--kube-version", "1.33.0", str(CHART), "--values", str(FILES[name]))
+    done = helm("lint", "--strict", "--kube-version", KUBERNETES, str(CHART), "--values", str(FILES[name]))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", FILES)
-def test_manifests_are_valid_for_kubernetes(name: str, rendered: dict[str, list[Manifest]]) -> None:
+def test_manifests_are_valid_for_kubernetes(name: str, version: str, rendered: dict[str, list[Manifest]]) -> None:
     """Every manifest is valid for Kubernetes' own schema, without unknown fields, and names are unique."""
     for manifest in rendered[name]:
-        if manifest["kind"] in CUSTOM:
-            schema = json.loads((CUSTOM_SCHEMAS / f"{manifest['kind']}.json").read_text(encoding="utf-8"))
-            jsonschema.validate(manifest, schema)
-        else:
-            kubernetes_validate.validate(manifest, "1.33", strict=True)
+        if manifest["kind"] not in CUSTOM:
+            kubernetes_validate.validate(manifest, version, strict=True)
     names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in rendered[name]]
     assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("kind", CUSTOM)
+def test_custom_resources_are_valid_for_their_operators(kind: str, rendered: dict[str, list[Manifest]]) -> None:
+    """Every resource of KEDA and the Prometheus operator is valid for their definitions, without unknown fields."""
+    schemas = custom_schemas()
+    found = [manifest for manifests in rendered.values() for manifest in of_kind(manifests, kind)]
+    assert found
+    for manifest in found:
+        jsonschema.validate(manifest, schemas[manifest["apiVersion"], kind])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -493,10 +500,11 @@ def test_operator_schemas_refuse_unknown_fields(rendered: dict[str, list[Manifes
         "PodMonitor": ("monitoring", lambda spec: spec["podMetricsEndpoints"][0].update(intervall="15s")),
         "PrometheusRule": ("monitoring", lambda spec: spec["groups"][0]["rules"][0].update(expression="1")),
     }
-    assert set(spoilt) == CUSTOM
+    schemas = custom_schemas()
+    assert set(spoilt) == set(CUSTOM)
     for kind, (name, spoil) in spoilt.items():
         (manifest,) = copy.deepcopy(of_kind(rendered[name], kind))
-        schema = json.loads((CUSTOM_SCHEMAS / f"{kind}.json").read_text(encoding="utf-8"))
+        schema = schemas[manifest["apiVersion"], kind]
         jsonschema.validate(manifest, schema)
         spoil(manifest["spec"])
         with pytest.raises(jsonschema.ValidationError):

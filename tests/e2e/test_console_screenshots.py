@@ -99,6 +99,10 @@ def _no_partitions(members: stage.Members) -> None:
     members.partitions = []
 
 
+def _faulty_file(members: stage.Members) -> None:
+    members.config_fault = "The configuration has 1 fault: routes[0].to[1]: unknown destination 'trakcer' (line 31)"
+
+
 class State(NamedTuple):
     """A state of the page: its words, what members say, and a text that the page shows then."""
 
@@ -117,6 +121,7 @@ STATES: Final = {
     "waiting": State("A record waits alone", _waiting, "waits alone"),
     "kafka-down": State("Kafka is down", _kafka_down, "Kafka is not reachable"),
     "no-partitions": State("A member gets no partitions", _no_partitions, "No member is ready"),
+    "reload": State("A reload failed", _faulty_file, "The configuration is faulty"),
     "timeline": State("The last 24 hours", _delivers, "delivers again", "/timeline"),
 }
 
@@ -175,7 +180,7 @@ def test_each_state_is_whole_on_every_screen(name: str, site: Site, browser: Bro
     Kills: a word, a command or a table that a phone cuts off; a state that no picture shows.
     """
     state, members = STATES[name], site.members
-    members.reasons, members.partitions = [], stage.OWNED
+    members.reasons, members.partitions, members.config_fault = [], stage.OWNED, None
     _delivers(members)
     state.arrange(members)
     folder = FOLDER if os.environ.get("SCREENSHOTS") == "write" else tmp_path

@@ -403,6 +403,28 @@ async def test_an_assignment_that_a_stop_leaves_without_an_answer_is_no_error(
     await source.close()
 
 
+async def test_the_end_of_a_partition_that_came_during_a_stop_is_not_reported(
+    kafka: Kafka, cluster: Cluster, topic_name: str
+) -> None:
+    """A stop comes while the member joins: librdkafka then assigns by itself, and reads to ends that are not ours.
+
+    Kills: an end that is reported for a partition without a tracker, which ends the stop with a KeyError.
+    """
+    kafka.create_topic(topic_name)
+    cluster.produce(topic_name, 3)
+    first = await cluster.join([topic_name], topic_name)
+    await first.until(lambda: len(first.records) == 3)
+    assert await first.source.commit(list(first.done.values())) == {}
+    await first.source.close()
+    member = await cluster.join([topic_name], topic_name)
+    member.source.leave()
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        await member.once()
+        assert member.source.reached() == {}
+    assert (member.records, member.assigned) == ([], [])
+
+
 @pytest.mark.promise("P1")
 @pytest.mark.parametrize("restart", [True, False])
 async def test_latest_reads_a_partition_that_is_added_later_from_its_beginning(

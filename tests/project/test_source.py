@@ -74,6 +74,7 @@ SCAFFOLDING = {
     "CHANGELOG.md",
     "README.md",
     "connector/cli/init.py",
+    "connector/operations/field_choices.py",
     "connector/operations/scaffold.py",
     "docs/decisions/0022-mapping-tests.md",
     "docs/tutorial.md",

@@ -16,9 +16,10 @@ from random import Random
 from typing import Literal, NoReturn, Protocol
 
 from connector.errors import FatalError, StartupError
+from connector.kafka.topic_ids import HeldIds
 from connector.pipeline.offset_map import MAX_TEXT, FinishedMap, ForeignMetadata, Runs, decode, encode
 from connector.pipeline.runner import AssignmentListener
-from connector.records import Assigned, Commit, Position, Record, TopicPartition
+from connector.records import Assigned, Commit, FinalFault, Position, Record, TopicPartition
 from tests.simulation.facts import INSTANT, Epoch, MemberClock
 
 Step = Callable[[str], bool]
@@ -30,6 +31,12 @@ HANGS = (0.5, 5.0)
 """Seconds for which a commit waits for the end of a rebalance, before it is refused because its generation is over."""
 IDLE = (0.01, 0.25)
 """Seconds that an empty poll takes at first, and after many empty ones: virtual time costs real turns of the loop."""
+
+
+OLD = 5000
+"""The first offset of a topic that will be recreated: records of the new one then have other offsets."""
+LOOKS = 2.0
+"""Seconds after which a member looks again whether a topic was recreated."""
 
 
 class Judge(Protocol):
@@ -47,6 +54,10 @@ class Judge(Protocol):
 
     def judge_read(self, member: str, records: Sequence[Record], epochs: Mapping[TopicPartition, Epoch]) -> None:
         """Raise where a member reads more than it may."""
+        ...
+
+    def recreated(self, topic: str) -> None:
+        """Take note that a topic was deleted and is a new one now."""
         ...
 
     def saw(self, what: str) -> None:
@@ -72,10 +83,11 @@ class Faults:
 
 @dataclass(slots=True)
 class Log:
-    """One partition: its records, ascending with gaps, and the end offset."""
+    """One partition: its records, ascending with gaps, the first offset, and the end."""
 
     records: list[Record] = field(default_factory=list)
     end: int = 0
+    start: int = 0
 
     def append(self, make: Callable[[int], Record], gap: int) -> int:
         """Write a record, `gap` offsets that are no records before it, and return its offset."""
@@ -110,6 +122,9 @@ class ModelBroker:
         self.hangs = Random("hangs")
         self.grown = 0
         """How often partitions were added."""
+        self.ids = dict.fromkeys(topics, "old")
+        self.recreated = False
+        """Whether a topic was recreated."""
         self._waiting: dict[asyncio.Future[bool], None] = {}
         self.doubles: list[tuple[float, float]] = []
         """When a member worked on that had been put out: in the middle of a drain it does not notice."""
@@ -197,6 +212,19 @@ class ModelBroker:
         self.judge.saw("a partition was added")
         self.rebalance()
 
+    def recreate(self, topic: str) -> None:
+        """Delete a topic with the group's offsets, and create it again, while partitions move."""
+        for partition in self.logs:
+            if partition[0] == topic:
+                self.logs[partition] = Log()
+                self.committed.pop(partition, None)
+        self.ids[topic], self.recreated = "new", True
+        self.judge.recreated(topic)
+        now = asyncio.get_running_loop().time()
+        for member in self.members:
+            member.next_look = now + self.random.uniform(0.0, LOOKS)
+        self.rebalance(shuffle=True)
+
     def store(self, member: ModelSource, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Store a member's commits and return the faults: as the real client, that of one partition for all."""
         if member not in self.members:
@@ -230,6 +258,8 @@ class ModelSource:
         self.past: dict[TopicPartition, Epoch] = {}
         self.stopped_at: float | None = None
         self.cancelled = False
+        self.lacks: str | None = None
+        """The destination that this member does not have."""
         self.held: set[str] = set()
         """The destinations that an operator holds here."""
         self.clock = MemberClock()
@@ -243,6 +273,8 @@ class ModelSource:
         self._idle = IDLE[0]
         self._closed = self._fresh = self._rebalancing = False
         self._turn = 0
+        self._ids = HeldIds()
+        self.next_look = 0.0
 
     async def start(self, listener: AssignmentListener) -> None:
         """Join the group."""
@@ -255,6 +287,8 @@ class ModelSource:
         if not self._step("poll"):
             raise FatalError("the member is dead")
         await self._rebalance()
+        if self._broker.recreated:
+            self._look()
         records = self._read()
         if records:
             self._idle = IDLE[0]
@@ -264,7 +298,34 @@ class ModelSource:
                 self._idle = IDLE[0]
         return records
 
+    def _look(self) -> None:
+        """Look now and then whether a topic was recreated. Raises `FatalError` where one was, as the real source."""
+        now = asyncio.get_running_loop().time()
+        if now >= self.next_look:
+            self.next_look = now + LOOKS
+            self._ids.others(self._ids.partitions, self._broker.ids)
+        if (fault := self._ids.fault()) is not None:
+            self.stopped_at = now if self.stopped_at is None else self.stopped_at
+            raise FatalError(fault)
+
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
+        """Commit what is not of a topic that was recreated meanwhile."""
+        if not self._broker.recreated:
+            return await self._send(commits)
+        others = self._ids.others({(commit.topic, commit.partition) for commit in commits}, self._broker.ids)
+        for partition in others:
+            self._broker.judge.saw("a commit for a recreated topic was refused")
+            epoch = self.epochs[partition]
+            epoch.faulty_commit = False
+            epoch.refused += self.stopped_at is not None or epoch.drain_began is not None
+            # One that the turn of a stop makes by itself, and the last one.
+            if epoch.refused > 2:
+                self._broker.judge.fail(f"{self.name} repeats a commit of {partition} that can never pass")
+        faults: dict[TopicPartition, str] = dict.fromkeys(others, FinalFault("the topic was deleted"))
+        left = [commit for commit in commits if (commit.topic, commit.partition) not in others]
+        return faults | (await self._send(left) if left else {})
+
+    async def _send(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Send a commit to the coordinator; it may be lost on the way there or back."""
         now = asyncio.get_running_loop().time()
         broker = self._broker
@@ -284,7 +345,9 @@ class ModelSource:
         if roll < broker.faults.commit / 2:
             broker.judge.saw("commit did not arrive")
             return {(c.topic, c.partition): "the request timed out" for c in commits}
-        faults = broker.store(self, commits)
+        # A topic that is recreated in these milliseconds is not drawn: no client could tell.
+        others = self._ids.others({(c.topic, c.partition) for c in commits}, broker.ids) if broker.recreated else ()
+        faults = broker.store(self, [c for c in commits if (c.topic, c.partition) not in others])
         if roll < broker.faults.commit:
             broker.judge.saw("commit's answer was lost")
         if not self._step("committed") or roll < broker.faults.commit:
@@ -376,16 +439,17 @@ class ModelSource:
 
     async def _assign(self, partitions: Sequence[TopicPartition]) -> None:
         now = asyncio.get_running_loop().time()
+        self._ids.note(set(partitions), self._broker.ids)
         assigned = []
         for partition in partitions:
             offset, text = self._broker.committed.get(partition, (None, ""))
-            start = 0 if offset is None else offset
+            start = self._broker.logs[partition].start if offset is None else offset
             try:
                 finished = decode(start, text)
             except ForeignMetadata:
                 finished = FinishedMap()
                 self._broker.judge.saw("foreign metadata")
-            epoch = Epoch(len(self._broker.judge.epochs), self.name, partition, start, finished, now)
+            epoch = Epoch(len(self._broker.judge.epochs), self.name, partition, start, finished, now, lacks=self.lacks)
             self._broker.judge.epochs.append(epoch)
             if partition in self.past:
                 self._broker.judge.saw("a partition came back")
@@ -444,6 +508,7 @@ class ModelSource:
         self.assignment.pop(partition, None)
         self.leaving.discard(partition)
         self._paused.discard(partition)
+        self._ids.forget((partition,))
         epoch = self.past[partition] = self.epochs.pop(partition)
         self._broker.judge.end_epoch(epoch, asyncio.get_running_loop().time(), clean=clean)
 

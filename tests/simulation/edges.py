@@ -131,6 +131,6 @@ class ModelProducer:
         if written is not None and not fault:
             written.answered = asyncio.get_running_loop().time()
         if fault:
-            self._oracle.saw("a letter failed" if written is None else "a letter's acknowledgement was lost")
+            self._oracle.saw("a dead letter failed" if written is None else "a dead letter's acknowledgement was lost")
             raise ConnectorError("the topic did not take the record")
         return None

@@ -58,6 +58,10 @@ class Epoch:
     """Whether the map that it tried to commit last takes so much of the space that reading has to rest."""
     expelled: bool = False
     """Whether the group put the member out, so that others may have the partition while it works on."""
+    lacks: str | None = None
+    """The destination that the member does not have in its configuration."""
+    refused: int = 0
+    """How often, while it ended, a commit of it was refused for good."""
 
 
 @dataclass(slots=True)
@@ -93,6 +97,7 @@ class Epochs(Protocol):
 
     name: str
     clock: MemberClock
+    lacks: str | None
 
     def epoch_of(self, partition: TopicPartition) -> Epoch:
         """Return the present epoch of a partition, or its last one."""

@@ -29,7 +29,7 @@ SOUND: Final = "0-29"
 
 
 def kill(mutant: Mutant | None, seeds: str, source: Path = ROOT) -> str | None:
-    """Return what the simulation says of a mutant of the tree `source`, None where it survives.
+    """Return what the simulation, or the mutant's own test, says of a mutant of the tree `source`, None if it survives.
 
     No mutant is the tree as it is.
 
@@ -39,6 +39,7 @@ def kill(mutant: Mutant | None, seeds: str, source: Path = ROOT) -> str | None:
         tree = Path(folder)
         for name in ("avro", "connector", "tests", "tools"):
             shutil.copytree(source / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(source / "pyproject.toml", tree)
         if mutant is not None:
             path = tree / mutant.file
             text = path.read_text(encoding="utf-8")
@@ -46,7 +47,10 @@ def kill(mutant: Mutant | None, seeds: str, source: Path = ROOT) -> str | None:
                 raise ValueError(f"{mutant.name}: {mutant.file} holds its place {text.count(mutant.old)} times")
             path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        test = "" if mutant is None else mutant.test
         command = [sys.executable, "-m", "tests.simulation", "--first", seeds]
+        if test:
+            command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "--timeout", str(SECONDS), test]
         try:
             ended = subprocess.run(
                 command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
@@ -55,9 +59,9 @@ def kill(mutant: Mutant | None, seeds: str, source: Path = ROOT) -> str | None:
             return f"does not end within {SECONDS} s"
         if ended.returncode == 0:
             return None
-        lines = [line for line in ended.stdout.splitlines() if line.startswith("seed ")]
+        lines = [line for line in ended.stdout.splitlines() if line.startswith(("seed ", f"FAILED {test[:1]}"))]
         if not lines:
-            raise ValueError(f"the copy does not run: {ended.stderr.strip().splitlines()[-1]}")
+            raise ValueError(f"the copy does not run: {(ended.stderr or ended.stdout).strip().splitlines()[-1]}")
         return lines[0]
 
 

@@ -6,12 +6,16 @@ from typing import Final, NamedTuple
 
 
 class Mutant(NamedTuple):
-    """A change: in `file`, the one place that reads `old` reads `new`."""
+    """A change: in `file`, the one place that reads `old` reads `new`. `test` notices it where no seed can be bad.
+
+    Such are the rules about how many requests something costs, and those about what the simulation does not run.
+    """
 
     name: str
     file: str
     old: str
     new: str
+    test: str = ""
 
 
 PIPELINE: Final = (
@@ -326,8 +330,8 @@ PIPELINE: Final = (
         "end a storm at any record that passes",
         "connector/pipeline/storms.py",
         "        probes = {storm.probing: reason for reason, storm in self._storms.items() if storm.probing is not"
-        " None}\n        if not probes:\n            return\n        for place in places:\n"
-        "            if (reason := probes.get(place)) is not None:\n",
+        " None}\n        if not probes and not self._released:\n            return\n        for place in places:\n"
+        "            self._released.pop(place, None)\n            if (reason := probes.get(place)) is not None:\n",
         "        for reason in list(self._storms) if [*places] else ():\n            if True:\n",
     ),
     Mutant(

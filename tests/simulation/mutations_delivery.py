@@ -24,7 +24,7 @@ DELIVERY: Final = (
     Mutant(
         "believe the first refusal by an undocumented code",
         "connector/delivery/outcome.py",
-        "elif verdict.documented or destination.evidence.believes(batch):",
+        "elif judged or verdict.documented:",
         "elif True:",
     ),
     Mutant(
@@ -153,8 +153,8 @@ DELIVERY: Final = (
     Mutant(
         "take a 403 for one record for a wrong credential",
         "connector/delivery/outcome.py",
-        "return self._destination.evidence.blames_records(batch, probing=bool(probe))",
-        "return False",
+        "blamed = self._destination.evidence.blames_records(batch, probing=bool(probe))",
+        "blamed = False",
     ),
     Mutant(
         "let a record that always fails keep its lane back",

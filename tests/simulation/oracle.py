@@ -82,6 +82,10 @@ class Oracle:
     """By member, destination and how often the vendor had judged by then: records whose outcome stayed unknown."""
     refusals: Counter[tuple[int, int, str, bool]] = field(default_factory=Counter)
     """By epoch, record and destination: requests refused for its sake, in which it was alone or not."""
+    dropped: set[tuple[int, str]] = field(default_factory=set)
+    """Deliveries that are done because a member without their destination committed the record."""
+    gone: set[int] = field(default_factory=set)
+    """Records of a topic that was deleted."""
     repeats: int = 0
     broken: str | None = None
 
@@ -118,11 +122,22 @@ class Oracle:
         self.plan[topic, partition, offset] = planned
         self.offsets[topic, partition].append(offset)
 
+    def recreated(self, topic: str) -> None:
+        """Take note that a topic was deleted, with its records, and is a new one now."""
+        self.saw("a topic was recreated")
+        self.gone.update(planned.serial for planned in self.plan.values() if planned.topic == topic)
+        for partition in [partition for partition in self.offsets if partition[0] == topic]:
+            self.offsets[partition].clear()
+            self.passed.pop(partition, None)
+        for epoch in self.epochs:
+            # What is under way for the old topic is nobody's any more.
+            epoch.expelled |= epoch.partition[0] == topic
+
     def is_done(self, planned: Planned, destination: str) -> bool:
         """Whether a delivery has its outcome."""
-        if planned.fates.get(destination, DROP) == DROP:
-            return True
         serial = planned.serial
+        if planned.fates.get(destination, DROP) == DROP or serial in self.gone or (serial, destination) in self.dropped:
+            return True
         return (serial, destination) in self.accepted or bool(
             self.dead_letters.get((serial, destination)) or self.dead_letters.get((serial, None))
         )
@@ -130,7 +145,7 @@ class Oracle:
     def unfinished(self, planned: Planned) -> list[str]:
         """Return the destinations for which a record has no outcome yet; the empty name stands for its decoding."""
         if planned.whole == LETTER:
-            return [] if self.dead_letters.get((planned.serial, None)) else [""]
+            return [] if planned.serial in self.gone or self.dead_letters.get((planned.serial, None)) else [""]
         return [name for name in planned.fates if not self.is_done(planned, name)]
 
     def judge_commit(self, commit: Commit, stored: int | None, epoch: Epoch | Literal[False], end: int) -> None:
@@ -156,13 +171,21 @@ class Oracle:
             if offset >= commit.offset:
                 break
             if offset >= self.passed.get(partition, 0):
-                left = self.unfinished(self.plan[commit.topic, commit.partition, offset])
+                left = self._left(self.plan[commit.topic, commit.partition, offset], epoch)
                 if left:
                     self.fail(f"{where}: passes {offset}, unfinished for {left}")
         self.passed[partition] = max(self.passed.get(partition, 0), commit.offset)
-        self._judge_map(commit, where, end)
+        self._judge_map(commit, where, end, epoch)
 
-    def _judge_map(self, commit: Commit, where: str, end: int) -> None:
+    def _left(self, planned: Planned, epoch: Epoch) -> list[str]:
+        """Return what is unfinished of a record that a commit says is done, where the member has the destination."""
+        left = self.unfinished(planned)
+        if epoch.lacks in left:
+            left.remove(epoch.lacks)
+            self.dropped.add((planned.serial, epoch.lacks))
+        return left
+
+    def _judge_map(self, commit: Commit, where: str, end: int, epoch: Epoch) -> None:
         try:
             finished = decode(commit.offset, commit.metadata)
         except ForeignMetadata as error:
@@ -170,10 +193,11 @@ class Oracle:
         if finished.end > end:
             self.fail(f"{where}: its map claims up to {finished.end}, the end is {end}")
         for offset in self.offsets[commit.topic, commit.partition]:
-            left = self.unfinished(self.plan[commit.topic, commit.partition, offset])
+            planned = self.plan[commit.topic, commit.partition, offset]
+            left = self.unfinished(planned)
             if not left:
                 continue
-            if finished.whole.contains(offset):
+            if finished.whole.contains(offset) and (left := self._left(planned, epoch)):
                 self.fail(f"{where}: its map claims {offset}, unfinished for {left}")
             for name in left:
                 if name in finished.parts and finished.parts[name].contains(offset):
@@ -366,6 +390,9 @@ class Oracle:
                 if parsed.cause == "unknown_outcome":
                     self._judge_drain(source, parsed.destination, parsed.failed_at)
                 innocent = False
+            elif parsed.code == "route.destination" and source.lacks == parsed.destination:
+                self.saw("a replay's destination was absent")
+                innocent = False
             elif parsed.cause == "refused" and (planned.serial, parsed.destination) in self.blamed:
                 innocent = False
             # A dead letter whose acknowledgement was lost is written twice and counts once.
@@ -471,7 +498,8 @@ class Oracle:
         """Raise where a member reads on although what it has read and not ended fills its buffer."""
         held = self.held[member]
         for serial, (planned, epoch) in list(held.items()):
-            if epochs.get((planned.topic, planned.partition)) is not epoch or not self.unfinished(planned):
+            left = self.unfinished(planned)
+            if epochs.get((planned.topic, planned.partition)) is not epoch or left in ([], [epoch.lacks]):
                 del held[serial]
         aside = self.set_aside(member)
         inside = [

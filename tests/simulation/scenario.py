@@ -164,6 +164,14 @@ class Scenario:
         """Whether the only member has every partition, so that whatever it needs another record for comes."""
         return self.members == 1 and all(what != "join" for _, what in self.events)
 
+    def without(self, destination: str | None) -> Settings:
+        """Return the settings of a member that does not have a destination, or has all where it is None."""
+        if destination is None:
+            return self.settings
+        left = {name: one for name, one in self.destinations.items() if name != destination}
+        # The other one of the two that share a schema gets it without a route.
+        return self.settings.model_copy(update={"destinations": left, "routes": []})
+
     def waivers(self, destination: str) -> set[str]:
         """Return the causes for which the user asked to dead-letter even an innocent record."""
         one = self.destinations[destination]

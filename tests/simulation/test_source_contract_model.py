@@ -27,6 +27,9 @@ class Lenient:
     def judge_read(self, member: str, records: Sequence[Record], epochs: Mapping[tuple[str, int], Epoch]) -> None:
         """Let everything be read."""
 
+    def recreated(self, topic: str) -> None:
+        """Ignore it."""
+
     def saw(self, what: str) -> None:
         """Count nothing."""
 

@@ -54,7 +54,8 @@ class Unusual:
     """What a seed draws of these things; nothing by default."""
 
     events: tuple[tuple[float, str], ...] = ()
-    """When, and which of `grow` (a partition more in every topic), `hold`, `unhold` and `rotate` (the secrets)."""
+    """When, and which of `grow` (a partition more in every topic), `hold`, `unhold`, `rotate` (the secrets) and
+    `recreate` (a topic, once)."""
     forged: float = 0.0
     """The share of records that carry headers which look like a dead letter's, whole or broken."""
     bugs: float = 0.0
@@ -67,6 +68,13 @@ class Unusual:
     """A destination that takes seconds for every request while faults last."""
     tight: bool = False
     """Whether maps are near their limit."""
+    absent: str | None = None
+    """A destination that some members do not have in their configuration."""
+
+    @property
+    def recreated(self) -> bool:
+        """Whether a topic is deleted and recreated."""
+        return any(what == "recreate" for _, what in self.events)
 
 
 def draw_unusual(seed: int, end: float, names: Sequence[str]) -> Unusual:
@@ -80,6 +88,12 @@ def draw_unusual(seed: int, end: float, names: Sequence[str]) -> Unusual:
                 events.append((at, what))
                 if what == "hold":
                     events.append((random.uniform(at, end), "unhold"))
+    random = Random(f"recreate {seed}")
+    if random.random() < 0.1:
+        events.append((random.uniform(0.1, random.choice((end, 3.0))), "recreate"))
+    random, absent = Random(f"absent {seed}"), None
+    if "beta" in names and random.random() < 0.25:
+        absent = random.choice(("alpha", "beta"))
     random = Random(f"unusual {seed}")
     return Unusual(
         events=tuple(events),
@@ -89,6 +103,7 @@ def draw_unusual(seed: int, end: float, names: Sequence[str]) -> Unusual:
         clocks=random.random() < 0.3,
         slow=random.choice(names) if random.random() < 0.15 else None,
         tight=random.random() < 0.15,
+        absent=absent,
     )
 
 

@@ -84,10 +84,13 @@ class ModelVendor:
     """How often the account's secrets were rotated."""
     _wishes: int = 0
     _slowness: Random = field(init=False)
+    _limits_poison: bool = field(init=False)
+    """Whether it answers 429 for what is poison, as if its user had a quota, instead of failing."""
 
     def __post_init__(self) -> None:
         """Open the account."""
         self._slowness = Random(f"slow {self.scenario.seed} {self.name}")
+        self._limits_poison = Random(f"quota {self.scenario.seed} {self.name}").random() < 0.5
         if self.settings.vendor == "mytracker":
             self.api = MyTrackerApi(largest_body=min(10_000, self.scenario.server_limit * 2))
         else:
@@ -152,6 +155,9 @@ class ModelVendor:
             self.oracle.saw("403 for one record")
             return Reply(403, b"<html>Forbidden</html>", "refused", content_type="text/html")
         if self.poisonous and b'"eventName":"poison"' in body:
+            if self._limits_poison:
+                self.oracle.saw("429 for one record")
+                return self.api.throttled(self._wish())
             self.oracle.saw("5xx for one record")
             return Reply(500, b"", "failed", headers={"Retry-After": self._wish()})
         if b'"customUserId":"bad' in body:

@@ -17,6 +17,7 @@ from connector.codec.decoder import Decoder
 from connector.codec.registry import Client, Registry
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.dead_letters.writer import DeadLetterWriter
+from connector.errors import FatalError
 from connector.pipeline import flow
 from connector.records import Position
 from connector.routing.compiler import passed_on
@@ -26,7 +27,7 @@ from connector.runtime.pipeline import Edges, Pipeline, build
 from connector.telemetry.metrics import Metrics
 from connector.testing.loop import START, LoopClock, run_virtual
 from connector.vendors.base import Vendor
-from tests.simulation.broker import ModelBroker, ModelSource
+from tests.simulation.broker import OLD, ModelBroker, ModelSource
 from tests.simulation.edges import CONTRACTS, ModelProducer, ModelRegistry, QuickDecoder, with_bug
 from tests.simulation.facts import Broken, MemberClock, Report
 from tests.simulation.operator import Operator
@@ -112,6 +113,7 @@ class World:
         self.broker.drain_timeout = scenario.drain_timeout
         self.broker.hangs = Random(f"hangs {scenario.seed}")
         self.clocks = Random(f"clocks {scenario.seed}")
+        self.absences = Random(f"absences {scenario.seed}")
         self.workload = Workload(scenario, self.broker, self.oracle, self.clock, self.random)
         self.records = self.workload.records
         self.stormy = True
@@ -159,6 +161,9 @@ class World:
         self.broker.faults.commit = weather.commit
         self.broker.faults.again = 0.3 if weather.commit else 0.0
         self.broker.faults.hanging = scenario.unusual.hanging
+        if scenario.unusual.recreated:
+            for log in self.broker.logs.values():
+                log.start = log.end = OLD
         if scenario.foreign:
             self.broker.leave_behind(scenario.foreign)
         for _ in range(scenario.members):
@@ -172,6 +177,10 @@ class World:
             self.note("faults end")
             self.broker.faults.commit = self.broker.faults.again = self.broker.faults.hanging = 0.0
             self._unhold()
+            for member in self.members:
+                # From now on every destination is there: others take the places of those without it.
+                if member.source.lacks is not None and not member.dead and not member.stop.is_set():
+                    self._befall(member, "stop")
             for vendor in self.vendors.values():
                 vendor.stormy = False
             await self._finish()
@@ -247,6 +256,8 @@ class World:
                 self._release(alive)
             elif what == "grow":
                 self.broker.grow(self.partitions)
+            elif what == "recreate":
+                self.broker.recreate(Random(f"recreated {self.scenario.seed}").choice(TOPICS[: self.scenario.topics]))
             elif what == "rotate":
                 self.vendors[self.random.choice(list(self.vendors))].secrets += 1
             elif what == "unhold":
@@ -314,6 +325,10 @@ class World:
         )
         if scenario.unusual.clocks:
             member.source.clock = self._clock()
+        if self.stormy and scenario.unusual.absent is not None and self.absences.random() < 0.4:
+            member.source.lacks = scenario.unusual.absent
+            self.oracle.saw("a destination was absent")
+        settings = scenario.without(member.source.lacks)
         clock = member.source.clock
         member.secrets = {name: vendor.secrets for name, vendor in self.vendors.items()}
         metrics, weather = Metrics(), scenario.weather
@@ -334,7 +349,7 @@ class World:
         dead_letters = DeadLetterWriter(
             producer, "letters", "g", metrics=metrics, clock=clock, drain_timeout=scenario.drain_timeout
         )
-        as_json = passed_on(scenario.settings, KINDS)
+        as_json = passed_on(settings, KINDS)
         decoder = QuickDecoder(CONTRACTS, clock=clock, registry=registry, as_json=as_json)
         edges = Edges(
             source=member.source,
@@ -351,7 +366,7 @@ class World:
             partitions=self.partitions,
             map_limit=scenario.map_limit,
         )
-        member.pipeline = build(scenario.settings, BUGGY, metrics, edges)
+        member.pipeline = build(settings, BUGGY, metrics, edges)
         member.port = Port("g", clock, scenario.drain_timeout, session_timeout=SESSION)
         member.port.running(member.pipeline, dead_letters, dict)
         member.task = asyncio.create_task(self._live(member, decoder), name=member.name)
@@ -378,7 +393,9 @@ class World:
             if not (member.dead or member.cancelled):
                 raise
         except Exception as error:  # noqa: BLE001 - whatever ends a member is a finding
-            if not member.dead and self.oracle.broken is None:
+            if isinstance(error, FatalError) and self.broker.recreated:
+                self.oracle.saw("a recreated topic ended a member")
+            elif not member.dead and self.oracle.broken is None:
                 self.oracle.broken = f"{member.name} ended with {error!r}"
         finally:
             watching.cancel()

@@ -39,3 +39,12 @@ def test_a_turn_is_told_and_a_key_can_be_forgotten() -> None:
     recent.pop(4)
     recent.pop(2)
     assert [number for number in range(5) if number in recent] == [3]
+
+
+def test_every_remembered_value_can_be_changed() -> None:
+    """`change` reaches both generations and keeps what is remembered. Kills: values of the old generation that stay."""
+    recent: Recent[int, str] = Recent(2)
+    for number in range(3):
+        recent.put(number, str(number))
+    recent.change(lambda value: value * 2)
+    assert [recent.get(number) for number in range(3)] == ["00", "11", "22"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from connector.cli.status import _print
+from connector.console.advice import CommandOptions
 from connector.console.members import MemberResponse, destinations, read_response
 from connector.console.sampling import RateSample
 from connector.operations.status import GroupStatus
@@ -24,7 +25,10 @@ FOUND = {
 def shown(capsys: pytest.CaptureFixture[str], *members: MemberResponse) -> str:
     """Return what is printed for some members' responses."""
     found = destinations([], members)
-    _print(GroupStatus(NOW, members, found, RateSample(NOW, {"orders": 12.0}, {"qa": 3.0}), {}))
+    _print(
+        GroupStatus(NOW, members, found, RateSample(NOW, {"orders": 12.0}, {"qa": 3.0}), {}),
+        CommandOptions(None, ("http://a:1",)),
+    )
     return capsys.readouterr().out
 
 
@@ -43,7 +47,7 @@ def test_commands_can_be_copied_at_any_width(
         "  connector release jiguang-prod",
         "  connector skip a-topic-with-a-long-name 1 1204 --destination tracker",
     ):
-        assert command in lines
+        assert f"{command} --url http://a:1" in lines, "it reaches the same members"
     assert all(len(line) <= columns for line in lines if not line.startswith("  connector"))
     assert any("retrying" in line for line in lines)
     assert lines[0].startswith("jiguang-prod is held")

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from connector.codec.schemas import read_schema
 from connector.vendors import kinds
 from tests.unit.cli.test_mapping_commands import Shell
 
 CORPUS = Path(__file__).parents[2] / "corpus"
-TRADES = ("booking", "telemetry", "subscription", "order", "payment", "page_view", "shipment", "login", "install")
-VENDORS = ("jiguang", "mytracker", "quick_audience")
+TRADES = ("booking", "telemetry", "subscription", "order", "payment", "page_view", "shipment", "login", "empty")
+VENDORS = ("jiguang", "mytracker", "quick_audience", "jpush_report")
 ACCOUNTS = {
     **{f"JIGUANG_{name}": "1" for name in ("PROJECT_ID", "PROJECT_SECRET", "APP_KEY")},
     "MYTRACKER_ID_APP": "1",
@@ -34,10 +35,12 @@ def connector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 def filled(text: str) -> str:
     """Return the configuration with each TODO replaced by a constant of its type, as a person would."""
-    fields = {name: field.type for kind in kinds().values() for name, field in kind.fields.items()}
+    fields = {name: field for kind in kinds().values() for name, field in kind.fields.items()}
+    values = {"long": 1, "millis": 1795168800000, "seconds": 1795168800}
 
     def constant(match: re.Match[str]) -> str:
-        value = 1 if fields[match[1]] in ("long", "millis", "seconds") else "received"
+        field = fields[match[1]]
+        value = field.values[0] if field.values else values.get(field.type, "received")
         return f"{match[1]}: {{const: {value}}}"
 
     return re.sub(r"(\w+): TODO\b.*", constant, text)
@@ -107,10 +110,103 @@ def test_fields_are_mapped_by_name_and_meaning(connector: Shell) -> None:
         *("order_id: order_id", "total: total", "created_at: created_at"),
     ]
     assert "project_secret: ${JIGUANG_PROJECT_SECRET}" in text
-    assert "    where: {user.consent: false}\n    to: []\n" in text
+    assert "    where: {user.consent: {not: true}}\n    to: []\n" in text
     assert "    id: order_id " in text
     test = (connector.folder / "orders.test.yaml").read_text(encoding="utf-8")
     assert "without consent nothing is sent" in test
+
+
+BOOKING = {
+    "type": "record",
+    "name": "Booking",
+    "namespace": "acme",
+    "fields": [
+        {"name": "bookingRef", "type": "string"},
+        {
+            "name": "guest",
+            "type": {
+                "type": "record",
+                "name": "Guest",
+                "fields": [
+                    {"name": "guestId", "type": "long"},
+                    {"name": "age", "type": "int"},
+                    {"name": "marketingOptIn", "type": ["null", "boolean"]},
+                ],
+            },
+        },
+        {
+            "name": "rooms",
+            "type": {
+                "type": "array",
+                "items": {
+                    "type": "record",
+                    "name": "Room",
+                    "fields": [
+                        {"name": "code", "type": "string"},
+                        {"name": "beds", "type": "int"},
+                        {"name": "note", "type": ["null", "string"]},
+                    ],
+                },
+            },
+        },
+        {
+            "name": "change",
+            "type": [
+                {"type": "record", "name": "Upgrade", "fields": [{"name": "plan", "type": "string"}]},
+                {"type": "record", "name": "Cancel", "fields": [{"name": "reason", "type": "string"}]},
+            ],
+        },
+        {
+            "name": "card",
+            "type": {"type": "record", "name": "Card", "fields": [{"name": "last4", "type": "string"}]},
+        },
+        {"name": "extras", "type": {"type": "array", "items": "string"}},
+        {"name": "tags", "type": {"type": "map", "values": ["null", "string", "long"]}},
+        {"name": "emailaddress", "type": "string"},
+        {"name": "raw", "type": "bytes"},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    ],
+}
+
+
+def test_lists_maps_and_records_are_attributes(connector: Shell) -> None:
+    """Every value that is not about a person is mapped, in a form that the vendor takes; no consent is no event."""
+    connector.write("booking.avsc", json.dumps(BOOKING))
+    vendors = ("--vendor", "jiguang", "--vendor", "quick_audience", "--vendor", "mytracker")
+    connector("init", "--topic", "bookings", *vendors, "--schema", "booking.avsc")
+    text = (connector.folder / "connector.yaml").read_text(encoding="utf-8")
+    written = yaml.safe_load(filled(text))["routes"]
+    assert written[0]["where"] == {"guest.marketingOptIn": {"not": True}}, "null is no consent"
+    assert written[1]["id"] == "bookingRef"
+    same = {"bookingRef": "bookingRef", "change_plan": "change.plan", "change_reason": "change.reason", "at": "at"}
+    lists = {"rooms_code": "rooms[].code", "extras": "extras"}
+    as_json = {"rooms_beds": "rooms[].beds", "rooms_note": "rooms[].note"}
+    assert written[1]["fields"]["jiguang"]["properties"] == {
+        "base": "tags",
+        "map": {**same, **lists, **{key: {"json": path} for key, path in as_json.items()}},
+    }
+    assert written[1]["fields"]["quick_audience"]["extendAttributes"] == {
+        "base": "tags",
+        "map": {**same, **{key: {"json": path} for key, path in {**lists, **as_json}.items()}},
+    }
+    params = written[1]["fields"]["mytracker"]["customEventParams"]
+    assert params == {"base": "tags", "map": same}, "its values have at most 255 characters"
+
+
+def test_check_warns_where_a_vendor_would_refuse_every_event(connector: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record or a list of numbers among Jiguang's properties is a warning, and a fault with `--strict`."""
+    connector.write("booking.avsc", json.dumps(BOOKING))
+    connector("init", "--topic", "bookings", "--vendor", "jiguang", "--schema", "booking.avsc")
+    for name, value in ACCOUNTS.items():
+        monkeypatch.setenv(name, value)
+    text = filled((connector.folder / "connector.yaml").read_text(encoding="utf-8"))
+    connector.write("connector.yaml", text)
+    assert "would be refused" not in connector("check").err
+    for source, rule in (("change", "properties.nested"), ("rooms[].beds", "properties.list")):
+        connector.write("connector.yaml", text.replace("extras: extras", f'extras: "{source}"'))
+        ended = connector("check")
+        assert (ended.code, f"would be refused (jiguang.{rule})" in ended.err) == (0, True), ended.err
+        assert connector("check", "--strict").code == 2
 
 
 def test_nothing_is_overwritten_without_asking(connector: Shell) -> None:
@@ -163,7 +259,7 @@ def test_one_record_of_a_union_can_be_named(connector: Shell) -> None:
 def test_samples_are_events_of_their_schemas() -> None:
     """The invented event of every record schema of the corpus can be encoded."""
     from connector.codec.from_json import encode_json  # noqa: PLC0415
-    from connector.operations.scaffold import sample_event  # noqa: PLC0415
+    from connector.operations.schema_fields import sample_event  # noqa: PLC0415
 
     for file in sorted(CORPUS.glob("*.avsc")):
         schema = read_schema(file.read_text(encoding="utf-8"))

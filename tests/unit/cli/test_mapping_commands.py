@@ -271,7 +271,7 @@ def test_preview_reads_a_file(connector: Shell) -> None:
         (["--event", "-"], "[1]", "standard input: an event must be a JSON object"),
         (["--event", "-"], f"{EVENT}\n{{", "standard input, line 2 is not JSON"),
         (["--event", "-"], '{"id": 1}', "not an event of acme.Order: id: must be a string, not a whole number"),
-        (["--event", "-", "--schema", "acme.Ordr"], EVENT, "no known schema is acme.Ordr: did you mean acme.Order?"),
+        (["--event", "-", "--schema", "acme.Ordr"], EVENT, "unknown schema acme.Ordr: did you mean acme.Order?"),
         (["--event", "-", "--header", "x"], EVENT, "--header must be NAME=VALUE, not 'x'"),
         (["--event", "-", "--time", "noon"], EVENT, "--time: time must be epoch milliseconds"),
         (["--event", "-", "--destination", "on"], EVENT, "unknown destination 'on'; did you mean one?"),

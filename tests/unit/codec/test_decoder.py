@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from connector.codec.decoder import Decoder, SchemaKey
+from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder, compile_write
+from connector.codec.frames import SchemaKey
 from connector.codec.schemas import Contracts, Schema, load_contracts, read_schema, without_logical_types
 from connector.errors import Refusal, SchemaUnavailable, StartupError
 from connector.records import DecodedKey, Event, Headers, LogicalType, LogicalValue, Record
@@ -300,6 +301,31 @@ def test_a_map_of_a_vendors_own_schema_is_passed_on_as_json_too() -> None:
     decoder = Decoder(Contracts({}), clock=ManualClock(), schemas=[schema], as_json={("com.acme.Event", "m")})
     event = decoder.event(_single(schema, {"m": {"a": "b"}}))
     assert orjson.dumps(event.datum) == b'{"m":{"a":"b"}}'
+
+
+@pytest.mark.parametrize("topic", ["events", "plain"])
+def test_a_map_that_new_routes_read_becomes_a_dictionary(topic: str) -> None:
+    """After a reload a field that routes now read is no longer passed on as JSON, and the other way round.
+
+    Kills: schemas known from the start that go on decoding for the routes of the start.
+    """
+    schema = _schema("com.acme.Event", [("m", {"type": "map", "values": "string"})])
+    as_json, plain = {("com.acme.Event", "m")}, {"plain": "com.acme.Event"}
+    decoder = Decoder(Contracts({}), clock=ManualClock(), schemas=[schema], as_json=as_json, plain=plain)
+    record = _single(schema, {"m": {"a": "b"}})
+    if topic == "plain":
+        record = replace(record, topic=topic, value=(record.value or b"")[10:])
+
+    def found() -> list[type]:
+        (event,) = decoder.decode([record])
+        assert isinstance(event, Event)
+        return [type(event.datum["m"]), type(decoder.event(record).datum["m"])]
+
+    assert found() == [orjson.Fragment, orjson.Fragment]
+    decoder.look_into((), keys=False)
+    assert found() == [dict, dict]
+    decoder.look_into(as_json, keys=False)
+    assert found() == [orjson.Fragment, orjson.Fragment]
 
 
 SMALL = _schema("com.acme.Small", [("n", "int")])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.codec.decoder import APICURIO_HEADER, SCHEMA_HEADER, SchemaKey, frame
+from connector.codec.frames import APICURIO_HEADER, SCHEMA_HEADER, SchemaKey, frame
 from connector.errors import Refusal
 from connector.records import Headers, Record
 

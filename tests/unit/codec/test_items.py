@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Hashable
 from datetime import UTC, datetime
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final
 
 import pytest
@@ -18,10 +20,11 @@ from connector.clock import SystemClock
 from connector.codec.decoder import Decoder
 from connector.codec.schemas import load_contracts, read_schema, without_logical_types
 from connector.errors import Refusal
-from connector.pipeline.batching import FIXED_CHARGE, Delivery, charge_of
+from connector.pipeline.batching import FIXED_CHARGE, Delivery, Offer, charge_of
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.records import Item, Record
-from connector.vendors.base import Shaped, Vendor, VendorEvent
+from connector.vendors.base import Shaped, ShapeMapping, Vendor, VendorEvent
+from connector.vendors.mytracker import METHODS, NUMBERS, PLATFORMS, STRINGS
 
 NOW: Final = int(datetime(2026, 11, 22, tzinfo=UTC).timestamp() * 1000)
 DAY: Final = 24 * 3600 * 1000
@@ -36,10 +39,14 @@ ACCOUNTS: Final[dict[str, dict[str, Any]]] = {
         "access_secret": "s",
         "app_id": "i",
     },
+    "mytracker": {"id_app": 1, "token": "t"},
 }
 KINDS: Final = {name: kind for name, kind in vendors.kinds().items() if name in ACCOUNTS}
 TEXTS: Final = st.text(max_size=12) | st.sampled_from(["", '"', "\\", "\n", "\x00", "\x7f", "é", "礼", "\u2028", "😀"])
 LONGS: Final = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([0, -1, 9, 10, -(2**63), 2**63 - 1])
+SECONDS: Final = st.sampled_from([0, 946_673_999, 946_674_000, 4_294_967_295, 4_294_967_296, NOW // 1000]) | LONGS
+SIZES: Final = st.sampled_from([0, 1, 15, 16, 17, 32, 36, 45, 255, 256, 1024, 2048])
+SIZED: Final = st.builds(lambda size, text: text * size, SIZES, st.sampled_from(["a", "礼", "😀", '"'])) | TEXTS
 TIMES: Final = st.integers(NOW - 400 * DAY, NOW + 10 * 60_000) | st.sampled_from(
     [NOW - 366 * DAY, NOW - 366 * DAY - 1, NOW + 5 * 60_000, NOW + 5 * 60_000 + 1]
 )
@@ -68,6 +75,20 @@ EVENTS: Final[dict[str, st.SearchStrategy[dict[str, Any]]]] = {
             | st.lists(st.fixed_dictionaries({"customerId": TEXTS, "idMapping": TEXTS}), max_size=1),
         }
     ),
+    "mytracker": st.fixed_dictionaries(
+        {"method": st.sampled_from([*METHODS, "customEvent"]), "customUserId": st.none() | SIZED | st.just("u")},
+        optional={
+            **{
+                name: st.none() | (st.sampled_from([*PLATFORMS, "x", ""]) if name == "vkPlatform" else SIZED)
+                for name in STRINGS
+                if name != "customUserId"
+            },
+            **{name: st.none() | st.integers(-1, 3) | SECONDS for name in NUMBERS},
+            "customEventName": st.none() | SIZED | st.just("e"),
+            "customEventParams": st.none()
+            | st.dictionaries(st.text("abc", min_size=1, max_size=2) | SIZED, st.just("v") | SIZED, max_size=4),
+        },
+    ),
 }
 PLAIN: Final[dict[str, dict[str, Any]]] = {
     "jiguang": {"cuid": 1, "eventName": "order", "itime": NOW, "randomId": None, "properties": {"a": 1.5, "b": ["c"]}},
@@ -83,6 +104,12 @@ PLAIN: Final[dict[str, dict[str, Any]]] = {
         "eventChannel": None,
         "extendAttributes": {"a": "b"},
         "customerIdList": [],
+    },
+    "mytracker": {
+        "method": "customEvent",
+        "customUserId": "u",
+        "customEventName": "e",
+        "customEventParams": {"a": "b"},
     },
 }
 """An event of each vendor that compiled code has to write."""
@@ -125,26 +152,31 @@ def record_of(offset: int, value: bytes, key: bytes | None = b"key") -> Record:
     return Record("topic", 3, offset, NOW, key, value, ())
 
 
-def at_once(vendor: Vendor, decoder: Decoder, records: list[Record]) -> list[Delivery]:
-    """Return the deliveries that compiled code makes of the first records, as intake asks for them."""
+def at_once(
+    vendor: Vendor, decoder: Decoder, records: list[Record], mapping: ShapeMapping | None = None
+) -> list[tuple[Hashable, Delivery]]:
+    """Return the groups and deliveries that compiled code makes of the first records, as intake asks for them."""
     assert isinstance(vendor, Shaped)
     found = decoder.plain(records[0])
-    maker = None if found is None else found[1].maker(vendor.shape)
+    maker = None if found is None else found[1].maker(vendor.shape, mapping)
     if found is None or maker is None:
         return []
     limits, ahead = vendor.limits(None), vendor.clock_ahead
     room, tracker = limits.bytes - limits.overhead, PartitionTracker("topic", 3, 0, ["d"])
     identity, now = b"cluster/topic/3/", NOW + ahead
-    return maker(records, found[0], identity, now, ahead, room, FIXED_CHARGE, Item, Delivery, tracker, BIT)
+    offers = maker(records, found[0], identity, now, ahead, room, FIXED_CHARGE, Item, Delivery, Offer, tracker, BIT)
+    for offer, following in pairwise(offers):
+        assert offer.group != following.group
+    assert all(offer.charge == sum(delivery.charge for delivery in offer.deliveries) for offer in offers)
+    return [(offer.group, delivery) for offer in offers for delivery in offer.deliveries]
 
 
-def step_by_step(vendor: Vendor, decoder: Decoder, record: Record) -> Item | str:
-    """Return the item that the vendor's own `encode` makes, or the code of its refusal."""
+def step_by_step(vendor: Vendor, decoder: Decoder, record: Record) -> tuple[Hashable, Item] | str:
+    """Return the group and the item that the vendor's own `encode` makes, or the code of its refusal."""
     try:
         event = decoder.event(record)
         vendor_event = VendorEvent(event.datum, f"cluster/topic/3/{record.offset}", record.timestamp)
-        assert vendor.group(vendor_event) is None
-        return vendor.encode(vendor_event, NOW)
+        return vendor.group(vendor_event), vendor.encode(vendor_event, NOW)
     except Refusal as refusal:
         return refusal.code
 
@@ -152,8 +184,8 @@ def step_by_step(vendor: Vendor, decoder: Decoder, record: Record) -> Item | str
 def assert_same(vendor: Vendor, decoder: Decoder, records: list[Record]) -> int:
     """Compare both ways record by record; return how many compiled code wrote."""
     made = at_once(vendor, decoder, records)
-    for record, delivery in zip(records, made, strict=False):
-        assert delivery.item == step_by_step(vendor, decoder, record)
+    for record, (group, delivery) in zip(records, made, strict=False):
+        assert (group, delivery.item) == step_by_step(vendor, decoder, record)
         assert delivery.record is record
         assert delivery.identity == f"cluster/topic/3/{record.offset}"
         assert delivery.charge == charge_of(record, delivery.item.body)
@@ -207,7 +239,8 @@ def test_its_id_is_the_dedup_id(cluster: str, offset: int) -> None:
     maker = found[1].maker(vendor.shape)
     assert maker is not None
     tracker = PartitionTracker("topic", 3, 0, ["d"])
-    (made,) = maker([record], found[0], cluster.encode(), NOW, 0, 10_000, FIXED_CHARGE, Item, Delivery, tracker, BIT)
+    fixed = (NOW, 0, 10_000, FIXED_CHARGE, Item, Delivery, Offer, tracker, BIT)
+    ((made,),) = [offer.deliveries for offer in maker([record], found[0], cluster.encode(), *fixed)]
     assert f'"randomId":"{made.dedup_id}"'.encode() in made.item.body
     assert made.identity == f"{cluster}{offset}"
 
@@ -221,10 +254,11 @@ def test_its_id_is_the_dedup_id(cluster: str, offset: int) -> None:
         ({"value": value_of("jiguang", PLAIN["jiguang"] | {"itime": NOW - 367 * DAY})}, 1),
         ({"value": value_of("jiguang", PLAIN["jiguang"]) + b"\0"}, 1),
         ({"value": value_of("jiguang", PLAIN["jiguang"] | {"properties": {"a": None}})}, 1),
+        ({"value": value_of("jiguang", PLAIN["jiguang"] | {"properties": {"a": None, "b": 1}})}, 3),
         ({"value": value_of("jiguang", PLAIN["jiguang"] | {"properties": {"a": "x" * 2**20}})}, 1),
         ({"value": value_of("jiguang", PLAIN["jiguang"] | {"properties": {}})}, 3),
     ],
-    ids=["headers", "null", "no name", "old", "bytes left", "null property", "large", "no properties"],
+    ids=["headers", "null", "no name", "old", "bytes left", "null only", "null property", "large", "no properties"],
 )
 def test_a_record_that_is_not_plain_ends_the_run(changed: dict[str, Any], wrote: int) -> None:
     """What needs judgement is left to `encode`, and so is what follows. Kills: a record that is passed over."""
@@ -248,7 +282,7 @@ def test_an_item_expires_by_the_vendors_clock(rules: dict[str, str], past: int |
     vendor.set_clock(120_000)  # type: ignore[attr-defined]  # Jiguang is `Timed`
     records = [record_of(0, value_of("jiguang", PLAIN["jiguang"] | {"itime": NOW + 400_000}))]
     assert assert_same(vendor, decoder_of("jiguang"), records) == 1
-    (delivery,) = at_once(vendor, decoder_of("jiguang"), records)
+    ((_, delivery),) = at_once(vendor, decoder_of("jiguang"), records)
     assert delivery.item.expires_at == (None if past is None else NOW + 400_000 + past - 120_000)
 
 

@@ -6,25 +6,21 @@ import re
 import uuid
 from typing import Any
 
+import orjson
 import pytest
 from confluent_kafka.schema_registry import RegisteredSchema, Rule, RuleSet, SchemaReference
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from structlog.testing import capture_logs
 
-from connector.codec.decoder import (
-    SCHEMA_HEADER,
-    UNKNOWN_SECONDS,
-    Decoder,
-    SchemaKey,
-    Unreadable,
-)
+from connector.codec.decoder import UNKNOWN_SECONDS, Decoder, Unreadable
 from connector.codec.encoder import Encoder, compile_write
+from connector.codec.frames import SCHEMA_HEADER, SchemaKey
 from connector.codec.registry import MOST_QUESTIONS, Registry, RegistryTrouble, make_client
 from connector.codec.schemas import Contracts, load_contracts, read_schema
 from connector.config.loader import RegistrySettings
 from connector.errors import FatalError, Refusal, SchemaUnavailable
-from connector.records import Record
+from connector.records import Event, Record
 from connector.testing.clock import ManualClock
 
 PLAIN = json.dumps({"type": "record", "name": "com.acme.A", "fields": [{"name": "n", "type": "int"}]})
@@ -128,6 +124,38 @@ async def test_a_schema_is_asked_for_once() -> None:
     assert {event.schema for event in events} == {"com.acme.A"}
     assert (await bench.settle(_record(1))).datum == {"n": 1}
     assert bench.client.asked == [1]
+
+
+async def test_new_routes_apply_to_schemas_that_the_registry_answered_before() -> None:
+    """After a reload a known schema decodes for the new routes, without asking the registry again.
+
+    Kills: answers that go on decoding for the old routes, or that are forgotten while the registry may be down.
+    """
+    fields = [{"name": "m", "type": {"type": "map", "values": "string"}}]
+    bench = Bench({1: _avro(json.dumps({"type": "record", "name": "com.acme.M", "fields": fields}))})
+    bench.decoder.look_into({("com.acme.M", "m")}, keys=False)
+    record = _record(1, b"\x02\x02a\x02b\x00")
+    assert type((await bench.settle(record)).datum["m"]) is orjson.Fragment
+    bench.decoder.look_into((), keys=False)
+    (event,) = bench.decoder.decode([record])
+    assert isinstance(event, Event)
+    assert (event.datum, bench.client.asked) == ({"m": {"a": "b"}}, [1])
+
+
+async def test_subjects_that_cannot_be_listed_are_trouble_with_its_reason() -> None:
+    """The message names the registry and the answer. Kills: a message that shows an internal object."""
+    bench = Bench({})
+    bench.client.answers = SubjectsDown()
+    with pytest.raises(RegistryTrouble, match=r"the registry at http://registry\.test:8081/api answers HTTP 503, code"):
+        await bench.registry.subjects()
+
+
+class SubjectsDown(dict[Any, Any]):
+    """Answers of a registry that cannot list its subjects."""
+
+    def __iter__(self) -> Any:
+        """Raise what the client raises."""
+        raise SchemaRegistryError(503, 50301, "leader is down")
 
 
 async def test_the_header_form_is_resolved_by_guid() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import MultiDict
 
-from connector.console.advice import CAUSES, for_cause, for_destination
+from connector.console.advice import CAUSES, CommandOptions, for_cause, for_destination
 from connector.console.charts import Chart, bar_chart, line_chart
 from connector.console.columns import NAMES, DeadLetterRow
 from connector.console.dead_letter_detail import Found, detail_view
@@ -22,7 +22,15 @@ from connector.console.index import KindCount, Query, TimeBuckets
 from connector.console.links import Links
 from connector.console.masking import Mask
 from connector.console.member_pages import members_view, release_question
-from connector.console.members import DestinationView, MemberResponse, counts, destinations, growth, read_response
+from connector.console.members import (
+    DestinationView,
+    MemberResponse,
+    counts,
+    destinations,
+    growth,
+    read_response,
+    seconds,
+)
 from connector.console.overview import DeadLetterSummary, Figure, Situation, overview_view
 from connector.console.queries import query_fields, read_order, read_page_number, read_query
 from connector.console.rendering import Page, render
@@ -241,6 +249,51 @@ def test_worst_problem_comes_first_and_names_the_others() -> None:
     found = overview_view(at).verdict
     assert found.headline == "Kafka is not reachable: nothing is delivered"
     assert "Also: jg is held (misconfigured); 1 record of mt waits alone, for 2 h." in found.detail
+
+
+def test_a_held_destination_comes_before_a_member_that_is_gone() -> None:
+    """What delivers nothing is worse than what others take over."""
+    gone = MemberResponse("http://b", trouble="connection refused")
+    found = overview_view(situation(member(jg=reported("held", cause="outage")), gone)).verdict
+    assert (found.kind, found.headline) == ("bad", "jg is held (outage)")
+    assert "Also: 1 of 2 members does not answer." in found.detail
+
+
+def test_a_configuration_that_could_not_be_read_again_is_in_the_headline() -> None:
+    """The page is not green while a member runs with an older configuration than its file."""
+    fault = {"message": "The configuration has 1 fault:\nroutes[0].to: is required (line 9)", "since": SINCE}
+    answer = read_response("http://a", status(jg=reported("flowing")) | {"config_fault": fault})
+    found = overview_view(situation(answer)).verdict
+    assert (found.kind, found.headline) == ("warn", "The configuration is faulty: 1 member keeps the old one")
+    assert found.detail.startswith("Run connector check, correct the file, then connector reload.")
+    assert "routes[0].to: is required (line 9)." in found.detail
+    assert found.since == seconds(SINCE)
+    assert "(1)" not in first_page(situation(answer)).partition("</title>")[0], "no destination is ill"
+
+
+def test_commands_have_what_they_need_to_reach_the_same_members() -> None:
+    """A console that was started for other members or another file shows commands for these; `run` asks no member."""
+    held = situation(member(jg=reported("held", cause="outage"), mt=reported("flowing", waiting=[WAITS])))
+    options = CommandOptions("my prod.yaml", ("http://10.0.0.7:8080",))
+    page = unescape(render("overview.html", replace(PAGE, options=options), overview_view(held)))
+    assert "connector probe jg -c 'my prod.yaml' --url http://10.0.0.7:8080</pre>" in page
+    assert "connector skip orders 1 1204 --destination mt -c 'my prod.yaml' --url http://10.0.0.7:8080</pre>" in page
+    assert options.added_to("connector run") == "connector run -c 'my prod.yaml'"
+
+
+SINCE = "2023-11-14T20:13:20+00:00"
+
+
+def test_since_when_a_member_is_not_ready_outlasts_the_console() -> None:
+    """A member knows since when it is not ready; of one that cannot be asked the page says that it may be longer."""
+    down = read_response("http://a", status(jg=reported("flowing")) | {"unready_since": SINCE}, ready=DOWN)
+    page = first_page(situation(down))
+    assert "20:13" in page.partition("</h1>")[0]
+    assert "at least" not in page
+    gone = MemberResponse("http://b", trouble="connection refused", ill_since=NOW - 60, ill_before=True)
+    headline = unescape(re.sub("<[^>]+>", "", first_page(situation(gone)).partition("<h1>")[2].partition("</h1>")[0]))
+    assert headline.startswith("No member is reachable since before "), headline
+    assert headline.endswith("for at least 1 min"), headline
 
 
 def test_record_that_waits_alone_keeps_its_place() -> None:

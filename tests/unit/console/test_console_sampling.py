@@ -62,7 +62,7 @@ async def test_since_when_a_member_does_not_answer_is_kept() -> None:
         began = clock.wall()
         clock.advance(60)
         await sampler.sample(session)
-    assert [each.ill_since for each in sampler.responses] == [began]
+    assert [(each.ill_since, each.ill_before) for each in sampler.responses] == [(began, True)]
 
 
 async def test_half_a_character_of_a_member_breaks_no_page() -> None:
@@ -87,3 +87,25 @@ async def test_half_a_character_of_a_member_breaks_no_page() -> None:
     await runner.cleanup()
     (response,) = sampler.responses
     assert list(response.destinations) == ["j?g"]
+
+
+async def test_a_member_that_goes_down_while_it_is_watched_has_its_time() -> None:
+    """Only what was so at the first look may be older. Kills: `at least` for every trouble."""
+    (port,) = free_ports(1)
+    application = web.Application()
+
+    async def page(_request: web.Request) -> web.Response:
+        return web.json_response({})
+
+    application.router.add_get("/{page}", page)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    clock = ManualClock()
+    sampler = Sampler([f"http://127.0.0.1:{port}"], ["jg"], no_backlog, interval=5.0, clock=clock)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
+        await sampler.sample(session)
+        await runner.cleanup()
+        clock.advance(5)
+        await sampler.sample(session)
+    assert [(each.ill_since, each.ill_before) for each in sampler.responses] == [(clock.wall(), False)]

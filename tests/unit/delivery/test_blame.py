@@ -117,7 +117,7 @@ def test_a_denied_record_in_the_only_batch_keeps_nothing_else_back(order: str, f
         async with rig.running():
             rig.offer(range(100), key=lambda n: b"%d" % n)
             await rig.until(lambda: len(rig.transport.accepted) == 99, within=240)
-            assert rig.dead_letters.numbers == []
+            assert rig.dead_letters.numbers in ([], [bad])
             await rig.clock.sleep(3600)
             assert rig.dead_letters.numbers == [bad] or rig.worker.condition().state is DestinationState.RETRYING
             rig.offer(range(100, 102), key=lambda n: b"%d" % n)
@@ -151,16 +151,20 @@ async def test_a_denied_endpoint_blames_no_record_though_others_are_accepted() -
 @pytest.mark.promise("P5")
 @pytest.mark.promise("P11")
 @pytest.mark.parametrize("after", [None, "0", "1"])
-@pytest.mark.parametrize(("order", "flight"), [("none", 8), ("key", 8), ("key", 1)])
-def test_a_record_that_always_fails_keeps_no_other_key_back(order: str, flight: int, after: str | None) -> None:
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("order", "flight"), [("none", 8), ("none", 1), ("key", 8), ("key", 1)])
+def test_a_record_that_always_fails_keeps_no_other_key_back(
+    order: str, flight: int, status: int, after: str | None
+) -> None:
     """A poison record waits alone and visibly, ever less often tried; other keys of its lane pass, its own key waits.
 
-    Kills: a lane that waits behind it; `Retry-After: 1` that has it sent every second; counting it as an outage.
+    Kills: a lane that waits behind it; `Retry-After: 1` that has it sent every second; counting it as an outage; a
+    throttled batch that is always sent first.
     """
 
     async def play() -> None:
         headers = {} if after is None else {"retry_after": after}
-        rig = Rig(failing(7, status=503, **headers), order=order, max_in_flight=flight)
+        rig = Rig(failing(7, status=status, **headers), order=order, max_in_flight=flight)
         seen = set()
         async with rig.running():
             rig.offer(range(100), key=key_of)
@@ -215,7 +219,7 @@ def test_one_record_that_fails_is_no_outage_however_often(order: str) -> None:
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
-    status=st.sampled_from([403, 500, 504, 400]),
+    status=st.sampled_from([403, 429, 500, 504, 400]),
     order=st.sampled_from(["none", "key"]),
     flight=st.sampled_from([1, 3, 8]),
     size=st.sampled_from([1, 7, 100]),
@@ -427,5 +431,109 @@ def test_records_that_always_fail_leave_half_of_a_low_rate_limit_to_others() -> 
             assert set(range(20, 60)) <= accepted
             rig.transport.behave = lambda _call: OK
             await rig.done(within=600)
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_records_that_are_throttled_in_every_batch_are_found(order: str) -> None:
+    """Where each batch holds a record that is always throttled, single records are tried until one is accepted.
+
+    Kills: waiting for an acceptance before any batch is taken apart, where no whole batch can be accepted.
+    """
+
+    async def play() -> None:
+        bad = range(0, 1000, 100)
+        rig = Rig(failing(*bad, status=429, retry_after="1"), order=order, max_in_flight=8)
+        async with rig.running(all_done=False):
+            rig.offer(range(1000), key=lambda n: b"%d" % n)
+            await rig.until(lambda: len(rig.transport.accepted) == 990, within=300)
+            assert rig.sent_once()
+            assert {each.position.offset for each in rig.destination.waiting.records()} == set(bad)
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P6")
+def test_a_quota_that_is_used_up_costs_one_small_request_a_pause() -> None:
+    """While every request is throttled for hours, each pause ends with one record alone; then full batches go again.
+
+    Kills: a full batch, or all that may be in flight, at the end of each pause; taking batches apart meanwhile.
+    """
+
+    async def play() -> None:
+        rig = Rig(lambda _call: Reply(429, headers={"retry-after": "60"}), max_in_flight=8)
+        async with rig.running():
+            rig.offer(range(5000))
+            await rig.clock.sleep(7200)
+            assert rig.worker.condition().state is DestinationState.THROTTLED
+            assert len(rig.transport.calls) <= 5 * 8 + 120
+            assert {len(call.numbers) for call in rig.transport.calls[40:]} == {1}
+            asked = len(rig.transport.calls)
+            rig.transport.behave = lambda _call: OK
+            await rig.done(within=120)
+        assert len(rig.transport.calls) - asked <= 50 + 2 * 120
+        assert rig.dead_letters.dead_letters == []
+        assert rig.sent_once()
+
+    run_virtual(play())
+
+
+def undocumented(bad: set[int]) -> Behave:
+    """Return a vendor that refuses whatever holds one of these records by a code that no document has."""
+    refusal = Reply(400, {"code": "X", "documented": False})
+    return lambda call: refusal if bad.intersection(call.numbers) else OK
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize(("keys", "share", "seed"), [(2, 0.25, 3), (4, 0.5, 1), (20, 0.9, 3), (100, 0.25, 1)])
+def test_an_undocumented_code_does_not_keep_ordered_lanes_back(keys: int, share: float, seed: int) -> None:
+    """With few keys each soon waits for a bad record of its own; what was accepted between is evidence also in a hold.
+
+    Kills: putting a probe back whose refusal can be believed; holding before what has evidence was sent again.
+    """
+    random = Random(seed)
+    bad = {n for n in range(1000) if random.random() < share}
+
+    async def play() -> None:
+        rig = Rig(undocumented(bad), order="key", max_in_flight=8)
+        async with rig.running(all_done=False):
+            rig.offer(range(1000), key=lambda n: b"%d" % (n % keys))
+            good = set(range(1000)) - bad
+            await rig.until(lambda: good.issubset(rig.transport.accepted), within=600)
+            assert rig.sent_once()
+            assert set(rig.dead_letters.numbers) <= bad
+            assert len(rig.transport.calls) < 8 * len(bad)
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize(("status", "share"), [(400, 0.8), (403, 0.3)])
+def test_a_storm_of_refusals_that_only_evidence_proves_lets_good_records_pass(status: int, share: float) -> None:
+    """Once a storm holds an undocumented code, or a denial, its records are set aside; no hold begins for their sake.
+
+    Kills: waiting for evidence for each record of a storm; a storm's probe that counts as denied access.
+    """
+
+    async def play() -> None:
+        random = Random(1)
+        bad = {n for n in range(3000) if random.random() < share}
+        behave = undocumented(bad) if status == 400 else failing(*bad, status=status)
+        rig = Rig(behave, max_in_flight=8, storm={"records": 500, "share": share / 2})
+        most = int(250 * share)
+        async with rig.running(all_done=False):
+            rig.offer(range(3000))
+            await rig.until(lambda: len(rig.transport.accepted) == 3000 - len(bad), within=60)
+            await rig.until(lambda: rig.set_aside == len(bad) - most, within=60)
+            await rig.clock.sleep(600)
+            assert len(rig.dead_letters.numbers) == most
+            assert [hold.cause for hold in rig.destination.shown_holds()] == [Cause.STORM]
+            assert len(rig.transport.calls) < 3000 + 2 * len(bad)
+            rig.transport.behave = lambda _call: OK
+            await rig.done(within=120)
+        assert rig.sent_once()
 
     run_virtual(play())

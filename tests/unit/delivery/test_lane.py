@@ -56,15 +56,16 @@ def test_a_full_batch_goes_at_once_and_a_filling_one_after_its_linger() -> None:
     assert not at
 
 
-def test_parts_go_before_retries_before_full_batches() -> None:
-    """What is being isolated comes first, then what is due again, then what is new."""
+def test_retries_take_turns_with_parts_and_both_go_before_full_batches() -> None:
+    """What is due again and what is being isolated take turns, so neither waits for all of the other."""
     at = lane(8)
     for n in range(3):
         at.offer([delivery(n)], "g", 0.0)
-    at.put_waiting(Batch("g", [delivery(10)]), 5.0)
-    at.put_parts([Batch("g", [delivery(20)]), Batch("g", [delivery(21)])])
-    taken = [offsets(at.take(6.0, anything)) for _ in range(5)]
-    assert taken == [[20], [21], [10], [0, 1, 2], []]
+    for n in (10, 11):
+        at.put_waiting(Batch("g", [delivery(n)]), 5.0)
+    at.put_parts([Batch("g", [delivery(n)]) for n in (20, 21, 22)])
+    taken = [offsets(at.take(6.0, anything)) for _ in range(7)]
+    assert taken == [[10], [20], [11], [21], [22], [0, 1, 2], []]
 
 
 def test_order_keeps_everything_behind_what_failed() -> None:

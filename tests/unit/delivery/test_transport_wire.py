@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from aiohttp.http_writer import StreamWriter
 
 from connector.config.loader import HttpSettings
-from connector.delivery.exchange import Exchange, StaleConnectionError, WatchedProtocol, watched_body
+from connector.delivery.exchange import Exchange, StaleConnectionError, WatchedProtocol
 from connector.delivery.transport import HttpTransport
 from connector.vendors.base import Request
 from tests.unit.delivery.raw_server import Peer, Script, Server, failure, post, serving, transport
@@ -199,7 +198,7 @@ async def test_a_server_that_speaks_first_has_answered_nothing(delivered: bool) 
     theirs.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     await asyncio.sleep(0.01)
     exchange = Exchange()
-    exchange.begin(protocol, has_body=False)
+    exchange.begin(protocol)
     assert exchange.early
     connection.abort()
     theirs.close()
@@ -246,9 +245,8 @@ async def test_bytes_that_wait_to_be_sent_make_an_answer_early() -> None:
     connection, _ = await loop.create_connection(lambda: protocol, sock=ours)
     for body, early in ((b"x", False), (bytes(8_000_000), True)):
         exchange = Exchange()
-        exchange.begin(protocol, has_body=True)
-        connection.write(body)
-        exchange.written = True
+        exchange.begin(protocol)
+        exchange.write(b"", body)
         theirs.send(b"HTTP/1.1 200 OK\r\n")
         await asyncio.sleep(0.01)
         assert exchange.early is early
@@ -342,22 +340,24 @@ async def test_what_waits_in_the_socket_is_seen_before_the_next_request(closed: 
     await asyncio.sleep(0)
 
 
-async def test_the_socket_is_asked_in_the_step_that_writes_the_body() -> None:
-    """Bytes that arrive after the connection was taken, and before the body is written, keep the body back.
+async def test_the_socket_is_asked_before_anything_is_written() -> None:
+    """Bytes that wait in the socket of a reused connection keep the whole request back.
 
-    Kills: asking only when the connection is taken.
+    Kills: asking only what the event loop has delivered.
     """
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
     protocol = WatchedProtocol(loop)
     connection, _ = await loop.create_connection(lambda: protocol, sock=ours)
     protocol.exchange = Exchange(ended=True)
-    exchange = Exchange()
-    exchange.begin(protocol, has_body=True)
     theirs.send(b"HTTP/1.1 200 OK\r\n")
+    exchange = Exchange()
     with pytest.raises(StaleConnectionError):
-        await watched_body(b"[]", exchange).write_with_length(StreamWriter(protocol, loop), 2)
+        exchange.begin(protocol)
     assert not exchange.body_begun
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1)
     connection.abort()
     theirs.close()
     await asyncio.sleep(0)

@@ -345,6 +345,34 @@ async def test_after_a_release_refusals_pass_until_their_share_is_below_the_limi
 
 
 @played
+async def test_what_a_release_let_go_is_not_set_aside_again() -> None:
+    """However many good records come meanwhile: all that a release let go is tried again, and a dead letter if refused.
+
+    Refused for another reason it is not what the person decided about. Kills: a release that ends with the storm's
+    window, when the share of the records that come meanwhile is below the limit.
+    """
+    rig = Rig(storm={"records": 10})
+    async with rig.running(all_done=False):
+        rig.refuse(range(1000))
+        await rig.until(lambda: rig.set_aside == 995)
+        rig.rereads = False
+        assert rig.worker.release() == 995
+        rig.offer(range(1000, 1100))
+        await rig.until(lambda: len(rig.transport.accepted) == 100)
+        rig.rereads = True
+        await rig.until(lambda: len(rig.dead_letters.dead_letters) == 1000)
+        assert rig.set_aside == 0
+
+        rig.transport.behave = refusing(range(2000, 3000), hinted=True)
+        rig.offer(range(2000, 3000))
+        await rig.until(lambda: rig.set_aside == 995)
+        rig.worker.release()
+        rig.transport.behave = lambda call: Reply(413) if min(call.numbers) >= 2000 else OK
+        await rig.until(lambda: rig.set_aside == 990)
+        assert len(rig.dead_letters.dead_letters) == 1010
+
+
+@played
 async def test_a_probe_refused_for_another_reason_counts_under_that_one() -> None:
     """A probe that the vendor calls too large is no passed probe; too many of these are a storm of their own.
 

@@ -43,9 +43,9 @@ def perfect(records: list[Planned]) -> DemoResult:
     return DemoResult(produced, accepted, dead_letters, results, dict(ends), dict(ends))
 
 
-def test_the_plan_shows_every_vendor_and_every_kind_of_fault(records: list[Planned]) -> None:
-    """Each vendor has its good events, distinct by identity, and each cause of a dead letter occurs."""
-    assert set(GOOD) == set(kinds())
+def test_the_plan_shows_its_vendors_and_every_kind_of_fault(records: list[Planned]) -> None:
+    """Each of the demo's vendors has good events, distinct by identity, and each cause of a dead letter occurs."""
+    assert set(GOOD) <= set(kinds())
     for vendor, count in GOOD.items():
         identities = [each.identity for each in records if each.destination == vendor and each.identity is not None]
         assert len(identities) == len(set(identities)) == count

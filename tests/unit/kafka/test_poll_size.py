@@ -37,6 +37,16 @@ def test_a_poll_of_like_records_stays_below_its_bytes(size: int, polls: int, par
     assert 1 <= chunk.records <= MAX_RECORDS
 
 
+def test_many_tiny_headers_count_for_what_they_take() -> None:
+    """30,000 headers of a byte each are a small message and take megabytes, so the next poll asks for one record.
+
+    Kills: a count of a header's bytes alone.
+    """
+    chunk = PollSize(200_000)
+    chunk.saw([Record("t", 0, 0, -1, None, b"", (("h", None),) * 30_000)])
+    assert chunk.records == 1
+
+
 def test_small_records_come_many_at_a_time() -> None:
     """A topic of small records is soon polled in full, and an empty poll changes nothing."""
     chunk = PollSize(200_000)

@@ -1,4 +1,4 @@
-"""Topic ids are asked for only while a broker answers."""
+"""Topic ids: which partitions are of a recreated topic, and that they are asked for only while a broker answers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from connector.config.models import KafkaSettings
-from connector.kafka import topics
-from connector.kafka.topics import TopicIds
+from connector.kafka import topic_ids
+from connector.kafka.topic_ids import GONE, HeldIds, TopicIds
 
 AWAY = KafkaException(KafkaError(KafkaError._TRANSPORT))
 
@@ -53,7 +53,7 @@ async def test_no_admin_request_waits_for_a_broker_that_is_away(monkeypatch: pyt
     commit while no broker answers, and a last topic's answer that hides another one's failure.
     """
     broker = Broker()
-    monkeypatch.setattr(topics, "Admin", lambda *_: broker)
+    monkeypatch.setattr(topic_ids, "Admin", lambda *_: broker)
     ids = TopicIds(KafkaSettings(topics=["a", "b"], group_id="g", client={"bootstrap.servers": "127.0.0.1:1"}), {})
     held = {("a", 0), ("b", 0)}
     await ids.note(held)
@@ -64,3 +64,35 @@ async def test_no_admin_request_waits_for_a_broker_that_is_away(monkeypatch: pyt
     broker.reachable = True
     assert await ids.others(held) == set()
     assert broker.described == 3
+
+
+def test_an_id_that_is_found_late_counts_from_then_on() -> None:
+    """Kafka does not describe the topic at the assignment, as after a restart of the broker: a later answer counts.
+
+    Kills: a partition that is unprotected as long as it is held, because one question had no answer.
+    """
+    ids = HeldIds()
+    ids.note({("a", 0)}, {})
+    assert ids.others({("a", 0)}, {"a": GONE}) == set()
+    assert ids.others({("a", 0)}, {"a": "old"}) == set()
+    assert ids.others({("a", 0), ("b", 0)}, {"a": "new", "b": "old"}) == {("a", 0)}
+    assert "topic a was deleted and recreated" in (ids.fault() or "")
+
+
+def test_each_partition_has_the_id_of_its_own_assignment() -> None:
+    """A partition that arrives is already the new topic's, while one that is held is still the old one's."""
+    ids = HeldIds()
+    ids.note({("a", 0)}, {"a": "old"})
+    ids.note({("a", 1)}, {"a": "new"})
+    assert ids.others({("a", 0), ("a", 1)}, {"a": "new"}) == {("a", 0)}
+    ids.forget([("a", 0)])
+    assert ids.fault() is None
+
+
+def test_a_topic_that_is_gone_is_waited_for() -> None:
+    """While the topic does not exist nothing is committed for it, and nothing is said."""
+    ids = HeldIds()
+    ids.note({("a", 0)}, {"a": "old"})
+    assert ids.others({("a", 0)}, {"a": GONE}) == {("a", 0)}
+    assert ids.fault() is None
+    assert ids.others({("a", 0)}, {}) == set()

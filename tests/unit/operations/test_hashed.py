@@ -9,10 +9,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from connector.clock import SystemClock
 from connector.config.loader import Loaded, redacted, secret_values
+from connector.config.routes import CelSource, hashed
 from connector.console.state import ConsolePorts, ConsoleState
 from connector.dead_letters.headers import to_headers
 from connector.dead_letters.inspection import Inspection
@@ -81,6 +83,25 @@ def test_the_console_masks_what_is_hashed(tmp_path: Path) -> None:
     assert event["properties"]["also"] == 1
     assert PHONE in hidden
     assert PHONE not in json.dumps(event)
+
+
+@pytest.mark.parametrize(
+    ("expression", "paths"),
+    [
+        ("hmac_sha256(lowerAscii(event.user.email), 'k')", ["user.email"]),
+        ("sha256(event.a + event.b.c.trim()) + event.d", ["a", "b.c"]),
+        ("event.user.email.lowerAscii().sha256()", ["user.email"]),
+        ("event.items.map(i, sha256(i.sku))", ["items.sku"]),
+        ("event.items.filter(i, i.ok).map(j, sha256(j.sku))", ["sku"]),
+        ("event.phones.map(p, sha256(p))", ["phones"]),
+        ("""sha256(event["user"].phone + event.items[0].sku)""", ["user.phone", "items.sku"]),
+        ("sha256(key) + hmac_sha256(headers['x-mail'], 'event.no')", ["$key", "$header.x-mail"]),
+        ("event.phone == 'sha256(event.no)' ? 'a' : 'b'", []),
+    ],
+)
+def test_every_form_of_a_hash_in_an_expression_is_known(expression: str, paths: list[str]) -> None:
+    """What is read inside a hash is hidden, through functions, methods, loops, indexes, keys and headers."""
+    assert list(hashed(CelSource(cel=expression))) == paths
 
 
 def test_keys_of_hashes_are_secrets(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_what_would_hold_or_stop_a_run_is_reported(tmp_path: Path, capsys: pytes
     for each in (found, stopped):
         show(each, "topic")
     out = capsys.readouterr().out
-    for part in ("too many records break jiguang.eventName.required", "hold: true", "unrouted: stop would end the run"):
+    for part in ("too many break jiguang.eventName.required", "hold: true", "unrouted: stop would end the run"):
         assert part in out
 
 

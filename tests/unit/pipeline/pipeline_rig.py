@@ -91,6 +91,9 @@ class ModelRoutes:
         """Say that each has to be looked at."""
         return None
 
+    def straight(self, _topic: str, _schema: str) -> None:
+        """Say that compiled code can route nothing."""
+
     def route(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
         """Route the event."""
         to = event.datum["to"]

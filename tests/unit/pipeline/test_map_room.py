@@ -21,10 +21,11 @@ FAST, SLOW = destination_bit(0), destination_bit(1)
 class Partition:
     """A partition that is read while there is room, with a fast destination and a slow one."""
 
-    def __init__(self, random: Random, limit: int, *, share: float, both: float, gaps: float) -> None:
+    def __init__(self, random: Random, limit: int, *, share: float, both: float, gaps: float, absent: int = 0) -> None:
         self.random, self.limit = random, limit
         self.share, self.both, self.gaps = share, both, gaps
-        self.tracker = PartitionTracker("t", 0, 0, NAMES)
+        claims = {"absent": Runs((0, absent))} if absent else {}
+        self.tracker = PartitionTracker("t", 0, 0, NAMES, FinishedMap(parts=claims))
         self.room = MapRoom(self.tracker, limit)
         self.open: dict[int, set[int]] = {FAST: set(), SLOW: set()}
         self.next = 0
@@ -70,7 +71,7 @@ class Partition:
         assert len(encoded.text) <= self.limit
         assert self.room.used <= 1
         read = decode(taken.watermark, encoded.text)
-        for name in NAMES:
+        for name in (*NAMES, "absent"):
             assert read.done(name) == taken.finished.done(name), "the map was cut"
         self.room.measured(len(encoded.text))
 
@@ -83,6 +84,7 @@ class Partition:
     share=st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0]),
     both=st.sampled_from([0.0, 0.0, 0.3, 1.0]),
     gaps=st.sampled_from([0.0, 0.0, 0.1, 1.0]),
+    absent=st.sampled_from([0, 0, 5_000, 50_000]),
     steps=st.lists(
         st.tuples(
             st.sampled_from(["few", "half", "most", "every second", "head"]), st.booleans(), st.sampled_from([1, 5, 30])
@@ -92,13 +94,13 @@ class Partition:
     ),
 )
 def test_the_map_of_what_was_read_always_fits(
-    seed: int, limit: int, share: float, both: float, gaps: float, steps: list[tuple[str, bool, int]]
+    seed: int, limit: int, share: float, both: float, gaps: float, absent: int, steps: list[tuple[str, bool, int]]
 ) -> None:
     """Reading stops early enough that no order of outcomes makes a map that has to be cut.
 
     Kills: a limit on the present map only, which says nothing about what was read ahead.
     """
-    at = Partition(Random(seed), limit, share=share, both=both, gaps=gaps)
+    at = Partition(Random(seed), limit, share=share, both=both, gaps=gaps, absent=absent)
     for pattern, slow, polls in steps:
         for _ in range(polls):
             if not at.poll():
@@ -128,6 +130,19 @@ def test_an_idle_vendor_leaves_room_for_thousands_of_records() -> None:
     at.finish(FAST, at.some(FAST, "head"))
     at.commit()
     assert not at.room.full
+
+
+@pytest.mark.promise("P3")
+def test_claims_of_an_absent_destination_never_need_more_room() -> None:
+    """A destination that is absent for one run keeps its claims, also where much is read before half of it finishes.
+
+    Kills: claims cut down to what is pending, which have a gap for each record that finished.
+    """
+    at = Partition(Random(1), MAX_TEXT, share=0.5, both=0.0, gaps=0.0, absent=50_000)
+    while at.poll():
+        pass
+    at.finish(FAST, set(at.open[FAST]))
+    at.commit()
 
 
 def test_a_restored_map_counts_from_the_start() -> None:

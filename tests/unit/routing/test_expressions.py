@@ -170,7 +170,7 @@ def test_without_the_extra_the_fault_names_it(monkeypatch: pytest.MonkeyPatch) -
         ("event.user.id + 1.0", "convert with int(…), double(…) or string(…)"),
         ("event.user.id / 0", "a division by zero"),
         ("int(event.user.email)", "a function that cannot take its arguments"),
-        ("bool(event.user.email)", "a function that cannot take its arguments"),
+        ("string(bool(event.user.email))", "a function that cannot take its arguments"),
         ("{'a': 1}[event.user.email]", "a name that is not there"),
         ("sha256(event.user.phone)", "a function that cannot take its arguments"),
         ("event.user.id + 9223372036854775807", "a number of over 64 bits"),

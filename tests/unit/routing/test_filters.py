@@ -195,6 +195,7 @@ def test_a_condition_that_cannot_be_told_refuses_the_record(where: dict[str, Any
     assert "aaaa" not in caught.value.message
 
 
+ITEM = {"type": "record", "name": "Item", "fields": [{"name": "sku", "type": "string"}]}
 SCHEMA = {
     "type": "record",
     "name": FOREIGN,
@@ -206,6 +207,7 @@ SCHEMA = {
         {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
         {"name": "tags", "type": {"type": "array", "items": "string"}},
         {"name": "name", "type": "string"},
+        {"name": "items", "type": {"type": "array", "items": ITEM}},
         {"name": "raw", "type": "bytes"},
     ],
 }
@@ -233,6 +235,37 @@ SCHEMA = {
         ({"name": {"matches": "(a+)+"}}, "a repetition or a choice inside a repetition"),
         ({"cel": "event.nam == 'x'"}, "the record has no field 'nam'; did you mean name?"),
         ({"cel": "event.name =="}, "not a valid expression"),
+        ({"cel": "event.count"}, "the expression must give true or false; it gives a whole number"),
+        ({"cel": "size(event.tags) + 1"}, "the expression must give true or false; it gives a whole number or"),
+        ({"cel": "(event.paid ? event.name : 'x')"}, "must give true or false; it gives a string"),
+        ({"cel": "[event.paid]"}, "must give true or false; it gives an array"),
+        ({"cel": "event.tags.map(t, t == 'a')"}, "must give true or false; it gives an array"),
+        ({"cel": "null"}, "must give true or false; it gives null"),
+        ({"cel": "event.paid && event.channel == 'APPP'"}, "the enum has no symbol 'APPP'; did you mean APP?"),
+        ({"cel": "'APPP' != event.channel"}, "the enum has no symbol 'APPP'; did you mean APP?"),
+        ({"cel": "event.channel in ['WEB', 'APPP']"}, "the enum has no symbol 'APPP'; did you mean APP?"),
+        ({"cel": "event.paid == 'true'"}, "the value is a boolean, and never equals a string"),
+        ({"cel": "event.count > '5'"}, "the value is a whole number, and never equals a string"),
+        ({"cel": "event.at > '2026-11-20'"}, "the value is a timestamp, and never equals a string; write timestamp"),
+        ({"cel": "event.total + event.name == 'x'"}, "a double and text do not go together; convert with"),
+        ({"cel": "event.total * 2 > 1.0"}, "a double and an int do not go together"),
+        ({"cel": "1 + event.name == 'x'"}, "an int and text do not go together"),
+        (
+            {"cel": "event.items.exists(i, i.skuu == 'a')"},
+            "the record at items[] has no field 'skuu'; did you mean sku?",
+        ),
+        ({"channel": {"matches": "^WEBB$"}}, "no symbol of the enum matches '^WEBB$'; its symbols: APP, WEB"),
+        ({"channel": {"matches": "^W"}}, None),
+        ({"cel": "event.items.all(i, i.sku + 'x' != event.name) && event.count + 1 > 2 && -event.count < 1"}, None),
+        ({"cel": "event.total * 2.0 + 1.0 > 1.0 && string(event.total) + event.name != 'x'"}, None),
+        ({"cel": "event.name.size() + 1 > 2 && event.at - event.at == event.at - event.at"}, None),
+        ({"cel": "event.paid"}, None),
+        ({"cel": "!(event.count > 5) || event.tags.exists(t, t == 'a')"}, None),
+        ({"cel": "event.paid ? event.count + 1 > 2 : 'a' in event.tags"}, None),
+        ({"cel": "'x' + event.name == 'xa' && event.name + 'x' != 'y' && event.channel != null"}, None),
+        ({"cel": "event.total >= 5 && event.count == 5.0 && event.channel in ['WEB'] && topic == 't'"}, None),
+        ({"cel": "event.at > timestamp('2026-11-20T00:00:00Z') && key.matches('a') && headers.a == 'x'"}, None),
+        ({"cel": "dyn(event.count) == 'x' || first(event.tags)"}, None),
         ({"channel": "WEB"}, None),
         ({"channel": None}, None),
         ({"total": {"gt": 5}, "at": {"gt": "2026-11-20"}, "count": {"in": [1, 2.0]}, "raw": {"exists": True}}, None),

@@ -107,20 +107,88 @@ def test_types_symbols_and_paths_are_checked(tmp_path: Path) -> None:
 def test_an_id_a_base_and_a_changed_value_of_a_wrong_type_are_faults(tmp_path: Path) -> None:
     """They would refuse every record of the route."""
     properties = {"base": "user_id", "map": {"list": {"path": "items", "case": "lower"}}}
+    is_large = {"cel": "event.paid || event.total > 5"}
     route = {
         "schema": "com.shop.Order",
         "to": ["jg"],
         "id": "total",
-        "fields": {"jiguang": {**GOOD, "properties": properties}},
+        "fields": {"jiguang": {**GOOD, "properties": properties, "itime": is_large}},
     }
     assert faults(written(tmp_path, [route])) == {
         "routes[0].id": "total can never be used here: it is a decimal, "
         "and an event's id wants text, a whole number or a UUID",
+        "routes[0].fields.jiguang.itime": "cel can never be this field: it is a boolean, and the field wants a time",
         "routes[0].fields.jiguang.properties.base": "user_id can never be used here: it is a whole number, "
         "and base wants a map",
         "routes[0].fields.jiguang.properties.map.list": "items can never be used here: it is an array of string, "
         "and case or hash wants text",
     }
+
+
+def test_a_key_that_omit_does_not_find_is_a_fault(tmp_path: Path) -> None:
+    """A misspelt key would leave nothing out, and send what must not be sent. A map's keys are not known."""
+    route = {"schema": "com.shop.Order", "to": ["jg"]}
+    wrong = {"base": ".", "omit": ["fone"]}
+    found = faults(written(tmp_path, [{**route, "fields": {"jiguang": {**GOOD, "properties": wrong}}}]))
+    assert found == {
+        "routes[0].fields.jiguang.properties.omit": "the record has no field 'fone'; did you mean phone?",
+    }
+    right = {"base": ".", "omit": ["phone", "items"]}
+    read(written(tmp_path, [{**route, "fields": {"jiguang": {**GOOD, "properties": right}}}]))
+
+
+def test_a_fault_is_reported_where_it_is_and_not_where_it_shows(tmp_path: Path) -> None:
+    """An unknown destination, a wrong `to` and wrong `fields` have one fault each; a route that drops says so."""
+    good: dict[str, Any] = {"schema": "com.shop.Order", "to": ["jg"], "fields": {"jiguang": GOOD}}
+    routes: list[dict[str, Any]] = [
+        {**good, "to": ["jgg"]},
+        {**good, "to": "jg"},
+        {**good, "fields": [1]},
+        {**good, "to": []},
+    ]
+    found = faults(written(tmp_path, routes))
+    assert set(found) == {"routes[0].to[0]", "routes[1].to", "routes[2].fields", "routes[3].fields.jiguang"}
+    assert found["routes[3].fields.jiguang"].startswith("the route drops what it matches (to: [])")
+    assert set(faults(written(tmp_path, routes[:1], destinations={}))) == {"destinations"}
+
+
+def test_properties_of_kafka_are_checked_without_kafka(tmp_path: Path) -> None:
+    """Names, values, ranges and files, each at once, as the client would refuse them at the start."""
+    client = {
+        "bootstrap.servers": "h:1",
+        "securty.protocol": "SSL",
+        "security.protocol": "TLS",
+        "heartbeat.interval.ms": 99999999,
+        "ssl.ca.location": "/nowhere.pem",
+        "linger.ms": 5,
+    }
+    found = faults(written(tmp_path, [], kafka={"topics": ["orders"], "group_id": "g", "client": client}))
+    assert set(found) == {f"kafka.client.{name}" for name in list(client)[1:4]}
+    assert found["kafka.client.securty.protocol"].startswith("No such configuration property")
+    client = {"bootstrap.servers": "h:1", "security.protocol": "SSL", "ssl.ca.location": "/nowhere.pem"}
+    found = faults(written(tmp_path, [], kafka={"topics": ["orders"], "group_id": "g", "client": client}))
+    assert found == {"kafka.client.ssl.ca.location": "no such file: /nowhere.pem"}
+
+
+def test_a_required_field_with_a_faulty_source_is_reported_once(tmp_path: Path) -> None:
+    """Only fields that are not in the file at all are reported as required."""
+    jiguang = {
+        "cuid": {"path": "user_id", "hash": "md5"},
+        "eventName": {"pth": "order_id"},
+        "itime": {"path": "at", "hash": "sha256", "unit": "ms"},
+        "properties": {"map": {"a": {"list": []}}},
+    }
+    mappings = {"jiguang": jiguang, "mytracker": {"customUserId": {"path": ""}}}
+    found = faults(written(tmp_path, [{"schema": "com.shop.Order", "to": ["jg", "tracker"], "fields": mappings}]))
+    assert set(found) == {
+        "routes[0].fields.jiguang.cuid.hash",
+        "routes[0].fields.jiguang.eventName",
+        "routes[0].fields.jiguang.itime",
+        "routes[0].fields.jiguang.properties.map.a.list",
+        "routes[0].fields.mytracker.customUserId.path",
+        "routes[0].fields.mytracker.method",
+    }
+    assert found["routes[0].fields.mytracker.method"] == "the vendor requires this field: map it"
 
 
 @pytest.mark.parametrize("source", ["order_id", "user_id", "channel", "$key", "$timestamp"])
@@ -224,7 +292,7 @@ def test_strict_turns_warnings_into_faults(
             cli.main()
         assert (ended.value.code or 0) == code
         shown = capsys.readouterr().err
-        assert "routes[0].where.order_id: the text '^o-' is no pattern; write {matches: '^o-'}" in shown
+        assert "routes[0].where.order_id: '^o-' is compared as text, not as a pattern; write {matches: '^o-'}" in shown
         assert "routes[0].where.phone: the text '!x' negates nothing; write {not: 'x'}" in shown
         assert "routes[0].fields.jiguang.randomId.key: the secret is in the file" in shown
         assert "in-the-file" not in shown

@@ -66,6 +66,26 @@ def test_a_member_is_ready_once_it_has_partitions() -> None:
     assert member.readiness() == (True, [])
 
 
+def test_since_when_a_member_is_not_ready_is_reported() -> None:
+    """From its start on, or since the last look at which it was ready. Kills: the time of the question; no own look."""
+    clock = ManualClock()
+    member, runner, troubles = _member(clock)
+    member._judge = None  # what it judges is not here
+    began = clock.wall()
+    clock.advance(60)
+    assert (member.readiness().ok, member.unready_since) == (False, began)
+    runner.assigned = PARTITIONS
+    member.stuck()
+    ready: list[float | None] = [member.unready_since]
+    troubles[None] = "all brokers are down"
+    clock.advance(60)
+    lost = clock.wall()
+    member.stuck()
+    clock.advance(60)
+    member.readiness()
+    assert (ready, member.unready_since) == ([None], lost)
+
+
 @pytest.mark.parametrize("refusal", [REFUSED, "cannot read group g: _TIMED_OUT"])
 async def test_a_group_that_cannot_be_joined_is_never_ready(refusal: str) -> None:
     """Without READ on the group, or with a coordinator that cannot be reached, the reason stays until it is over.

@@ -18,6 +18,7 @@ from connector.errors import ConfigurationError
 from connector.pipeline.storms import StormGuard
 from connector.runtime.reload import Configuration, sorted_out, stamps
 from connector.telemetry.metrics import Metrics
+from connector.testing import ManualClock
 from tests.unit.vendors.acme import merge
 
 BASE: dict[str, Any] = {
@@ -78,15 +79,21 @@ def test_each_change_is_applied_or_named(
 def test_a_fault_is_in_the_result_the_metrics_and_nowhere_else(tmp_path: Path) -> None:
     """A member that does not consume yet, and a faulty file, change nothing and are counted. Kills: an exception."""
     loaded, metrics, used = read(tmp_path / "c.yaml"), Metrics(), []
-    configuration = Configuration(loaded, metrics, None, lambda token, _hosts: used.append(token))
+    clock = ManualClock()
+    configuration = Configuration(loaded, metrics, None, lambda token, _hosts: used.append(token), clock)
     assert "does not consume yet" in str(asyncio.run(configuration.reload("port")).error)
-    configuration = Configuration(loaded, metrics, None, lambda token, _hosts: used.append(token))
+    configuration = Configuration(loaded, metrics, None, lambda token, _hosts: used.append(token), clock)
     configuration.running(object(), object())  # type: ignore[arg-type]  # neither is reached
     (tmp_path / "c.yaml").write_text("kafka: 1", encoding="utf-8")
     assert "kafka" in str(asyncio.run(configuration.reload("port")).error)
     assert (configuration.loaded, used) == (loaded, [])
+    since = clock.wall()
+    clock.advance(60)
+    asyncio.run(configuration.reload("watch"))
+    assert configuration.fault is not None
+    assert ("kafka" in configuration.fault.message, configuration.fault.since) == (True, since)
     assert metrics.total(metrics.config_reload_failed) == 1
-    assert metrics.config_reloads.labels("failed")._value.get() == 2
+    assert metrics.config_reloads.labels("failed")._value.get() == 3
     with pytest.raises(ConfigurationError):
         loaded.read_again()
 

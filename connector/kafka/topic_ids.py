@@ -1,0 +1,141 @@
+"""The ids of the topics that a member reads: whether one was recreated while it is read.
+
+Kafka knows topics by ids, clients keep their positions by names. If a topic is deleted and recreated before a member
+notices, librdkafka silently reads on in the new one from its position in the old one. A commit would then skip the
+first records of the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, KeysView, Mapping
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+
+from connector.config.loader import KafkaSettings
+from connector.kafka.client import Admin, admin_config, kafka_error
+from connector.records import TopicPartition
+
+GONE: Final = "gone"
+"""Stands for the id of a topic that does not exist."""
+_UNKNOWN: Final = ""
+"""Stands for the id of a topic that Kafka has not described since its partition was assigned."""
+_SECONDS: Final = 2.0
+
+
+class HeldIds:
+    """The topic ids of the partitions that a member holds. Pure: `found` is what Kafka says now, by topic.
+
+    The id belongs to an assignment of a partition, not to a topic: when further partitions of the topic are assigned,
+    they may already be the new topic's, while those held since before are still the old one's. A topic that is not in
+    `found`, because Kafka does not describe it now, is assumed to be the same; if that is so at the assignment, the
+    first id that is found later counts.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[TopicPartition, str] = {}
+        self._recreated: set[TopicPartition] = set()
+
+    @property
+    def partitions(self) -> KeysView[TopicPartition]:
+        """The partitions that are held."""
+        return self._ids.keys()
+
+    def note(self, partitions: Collection[TopicPartition], found: Mapping[str, str]) -> None:
+        """Note the ids of newly assigned partitions' topics."""
+        self.forget(partitions)
+        self._ids |= dict.fromkeys(partitions, _UNKNOWN)
+        self.others(self._ids, found)
+
+    def forget(self, partitions: Iterable[TopicPartition]) -> None:
+        """Forget partitions that are revoked or assigned again."""
+        for partition in partitions:
+            self._ids.pop(partition, None)
+            self._recreated.discard(partition)
+
+    def others(self, partitions: Collection[TopicPartition], found: Mapping[str, str]) -> set[TopicPartition]:
+        """Return those of the partitions whose topic no longer exists, or was recreated."""
+        others = set()
+        for partition in partitions:
+            held, now = self._ids.get(partition), found.get(partition[0])
+            if held == _UNKNOWN and now not in (None, GONE):
+                self._ids[partition] = now
+            elif held not in (None, _UNKNOWN) and now not in (None, held):
+                others.add(partition)
+        # A topic that is gone is waited for: its partitions are revoked before another one of its name is read.
+        self._recreated |= {partition for partition in others if found[partition[0]] != GONE}
+        return others
+
+    def fault(self) -> str | None:
+        """Return the message for topics that were recreated while their partitions are held, None if there are none."""
+        recreated = sorted({topic for topic, _ in self._recreated})
+        if not recreated:
+            return None
+        return (
+            f"topic {', '.join(recreated)} was deleted and recreated while being consumed. Going on would skip the new "
+            "topic's first records, so nothing was committed. The next run begins at kafka.start; to choose another "
+            "place, run `connector offsets reset`"
+        )
+
+
+class TopicIds:
+    """Asks Kafka for topic ids. The same answers tell how many partitions the topics have: they go into `counts`."""
+
+    def __init__(self, settings: KafkaSettings, counts: dict[str, int]) -> None:
+        self._config = admin_config(settings)
+        self._counts = counts
+        self._admin: Admin | None = None
+        self._unanswered = False
+        self.held = HeldIds()
+        """What the answers say of the partitions that are held."""
+
+    async def note(self, partitions: Collection[TopicPartition]) -> None:
+        """Note the present ids of newly assigned partitions' topics.
+
+        Call it before Kafka is asked for their offsets: if a topic changes in between, the next commit notices.
+        """
+        self.held.note(partitions, await self._ask({topic for topic, _ in partitions}))
+
+    async def look(self) -> None:
+        """Look whether a topic was recreated or has grown, though nothing is committed."""
+        await self.others(self.held.partitions)
+
+    async def others(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
+        """Return those of the partitions whose topic no longer exists, or was recreated."""
+        found = await self._ask({topic for topic, _ in self.held.partitions & set(partitions)})
+        return self.held.others(partitions, found)
+
+    async def close(self) -> None:
+        """Close the client if there is one."""
+        if self._admin is not None:
+            await self._admin.close()
+
+    async def _ask(self, topics: set[str]) -> dict[str, str]:
+        """Return the id of each topic, `GONE` if it does not exist; without topics that Kafka does not describe."""
+        ids: dict[str, str] = {}
+        if not topics:
+            return ids
+        if self._admin is None:
+            self._admin = Admin(self._config, "topics")
+        try:
+            # Metadata first where the last question had no answer: librdkafka's admin requests can end the process (an
+            # assertion in rdkafka_queue.h) if they wait for a broker that is away.
+            if self._unanswered:
+                await self._admin.topics(_SECONDS)
+            futures = self._admin.client.describe_topics(TopicCollection(sorted(topics)), request_timeout=_SECONDS)
+        except KafkaException:
+            return ids
+        self._unanswered = False
+        for topic, future in futures.items():
+            try:
+                described = await asyncio.wrap_future(future)
+            except KafkaException as error:
+                if kafka_error(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    ids[topic] = GONE
+                else:
+                    self._unanswered = True
+            else:
+                ids[topic] = str(described.topic_id)
+                self._counts[topic] = len(described.partitions)
+        return ids

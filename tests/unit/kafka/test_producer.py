@@ -1,0 +1,108 @@
+"""The producer without a broker: records that are awaited together, with librdkafka in the place of a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import KafkaError, Producer
+
+from connector.config.models import KafkaSettings
+from connector.kafka.producer import DeliveryFailed, KafkaProducer
+from connector.testing.loop import run_virtual
+
+LATE = KafkaError(KafkaError._MSG_TIMED_OUT)
+TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+FULL = KafkaError(KafkaError._QUEUE_FULL)
+
+
+class Queue:
+    """Holds so many records, refuses values that say so, and ends each when the test asks for it."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.held: deque[tuple[bytes, Callable[..., None]]] = deque()
+        self.sent: list[bytes] = []
+
+    def produce_batch(self, _topic: str, messages: list[dict[str, Any]]) -> int:
+        """Take records as confluent-kafka does: what is not taken has its error."""
+        taken = 0
+        for message in messages:
+            assert "_error" not in message
+            if message["value"] == b"large":
+                message["_error"] = TOO_LARGE
+            elif len(self.held) == self.room:
+                message["_error"] = FULL
+            else:
+                self.held.append((message["value"], message["callback"]))
+                taken += 1
+        return taken
+
+    def end(self) -> None:
+        """Acknowledge what is held; what is called late fails."""
+        while self.held:
+            value, on_delivery = self.held.popleft()
+            if value == b"late":
+                on_delivery(LATE, None)
+            else:
+                self.sent.append(value)
+                on_delivery(None, None)
+
+
+def play(values: list[bytes], *, room: int = 100, in_flight: int = 100) -> tuple[dict[int, str], list[bytes], int]:
+    """Send values together; return the failures' codes, what was sent, and what is in flight at the end."""
+
+    async def run() -> tuple[dict[int, str], list[bytes], int]:
+        settings = KafkaSettings(topics=("t",), group_id="g", client={"bootstrap.servers": "none"})
+        producer, queue = KafkaProducer(settings, max_in_flight=in_flight), Queue(room)
+        producer._loop = asyncio.get_running_loop()
+        producer._producer = cast("Producer", queue)
+        sending = asyncio.create_task(producer.send_all("t", [(None, value) for value in values]))
+        while not sending.done():
+            await asyncio.sleep(1)
+            queue.end()
+            producer._settle()
+            await asyncio.sleep(0)
+        faults = sending.result()
+        assert all(isinstance(fault, DeliveryFailed) for fault in faults.values())
+        return {index: fault.code for index, fault in faults.items()}, queue.sent, producer.in_flight
+
+    return run_virtual(run())
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.parametrize(("room", "in_flight"), [(100, 100), (2, 100), (100, 2)])
+def test_each_failure_is_of_its_own_record(room: int, in_flight: int) -> None:
+    """The rest is acknowledged, however little room there is. Kills: a failure that is counted and not named."""
+    values = [b"a", b"late", b"large", b"b", b"late", b"c"]
+    faults, sent, left = play(values, room=room, in_flight=in_flight)
+    assert faults == {1: "_MSG_TIMED_OUT", 2: "MSG_SIZE_TOO_LARGE", 4: "_MSG_TIMED_OUT"}
+    assert (sent, left) == ([b"a", b"b", b"c"], 0)
+
+
+@pytest.mark.parametrize("values", [[], [b"large"], [b"a", b"large"]])
+def test_what_is_refused_at_once_ends_the_wait_too(values: list[bytes]) -> None:
+    """Nothing to wait for is no wait. Kills: a countdown that never reaches its end."""
+    assert play(values) == ({values.index(b"large"): "MSG_SIZE_TOO_LARGE"} if values else {}, values[:-1], 0)
+
+
+def test_a_cancelled_wait_leaves_nothing_behind() -> None:
+    """Acknowledgements that come later end quietly. Kills: a result for a future that was cancelled."""
+
+    async def run() -> None:
+        settings = KafkaSettings(topics=("t",), group_id="g", client={"bootstrap.servers": "none"})
+        producer, queue = KafkaProducer(settings), Queue(100)
+        producer._loop = asyncio.get_running_loop()
+        producer._producer = cast("Producer", queue)
+        sending = asyncio.create_task(producer.send_all("t", [(None, b"a"), (None, b"late")]))
+        await asyncio.sleep(1)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        queue.end()
+        producer._settle()
+        assert producer.in_flight == 0
+
+    run_virtual(run())
