@@ -24,12 +24,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import HttpVersion11, web
-from multidict import MultiDict
 
 from connector.clock import Clock
 from connector.errors import StartupError
@@ -164,13 +163,12 @@ def _is_direct(request: web.Request) -> bool:
     return not added and request.version >= HttpVersion11 and is_loopback(host)
 
 
-async def read_form(request: web.Request) -> MultiDict[str]:
-    """Return the texts of a form, without its files. Raises an HTTP answer for a body that is no form."""
+async def read_form(request: web.Request) -> Any:
+    """Return the fields of a form; those that are files are no texts. Raises an HTTP answer for any other body."""
     try:
-        form = await request.post()
+        return await request.post()
     except (ValueError, LookupError):
         raise web.HTTPBadRequest(text="the body is not a form\n") from None
-    return MultiDict((name, value) for name, value in form.items() if isinstance(value, str))
 
 
 class Caller(NamedTuple):
