@@ -19,7 +19,7 @@ from connector.console.masking import HIDDEN
 from connector.console.queries import LIST, query_fields, read_format, read_order, read_query
 from connector.console.rendering import html, render
 from connector.console.search import Search
-from connector.console.security import CSRF, HEADERS
+from connector.console.security import CSRF, HEADERS, read_form
 from connector.console.state import ConsoleState
 from connector.dead_letters.export import FORMATS, Format
 from connector.dead_letters.replay import Order
@@ -95,7 +95,7 @@ class ActionRoutes:
     async def _begin(self, request: web.Request) -> web.Response:
         """Start what was confirmed."""
         state = self._state
-        form = await request.post()
+        form = await read_form(request)
         fault = state.form_fault(request, form.get(CSRF))
         if fault is not None:
             return self._refuse(fault, 403)
@@ -103,9 +103,9 @@ class ActionRoutes:
         if action is None:
             return self._refuse(f"allowed actions: {', '.join(ACTIONS)}", 400)
         try:
-            query = read_query(form, state.clock.wall())  # type: ignore[arg-type]  # files are not texts and are left out
-            order = read_order(form, query)  # type: ignore[arg-type]  # as above
-            written = read_format(form)  # type: ignore[arg-type]  # as above
+            query = read_query(form, state.clock.wall())
+            order = read_order(form, query)
+            written = read_format(form)
             state.mask.check_search(query.conditions, query.contains)
         except ValueError as error:
             return self._refuse(str(error), 400)
@@ -168,7 +168,7 @@ class ActionRoutes:
     async def _stop(self, request: web.Request) -> web.Response:
         """End a job early."""
         state = self._state
-        form = await request.post()
+        form = await read_form(request)
         fault = state.form_fault(request, form.get(CSRF))
         if fault is not None:
             return self._refuse(fault, 403)

@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from connector.console.rendering import html, render
-from connector.console.security import CSRF, SIGN_IN, SIGN_OUT
+from connector.console.security import CSRF, SIGN_IN, SIGN_OUT, read_form
 from connector.console.state import ConsoleState
 from connector.errors import ConnectorError
 
@@ -60,7 +60,7 @@ class AuthRoutes:
         """Sign a person in who has the token."""
         state = self._state
         source = state.guard.source(request)
-        form = await request.post()
+        form = await read_form(request)
         fault = state.form_fault(request, form.get(CSRF))
         if fault is not None:
             return self._form(fault, 403)
@@ -82,7 +82,7 @@ class AuthRoutes:
 
     async def _sign_out(self, request: web.Request) -> web.Response:
         """End a session."""
-        form = await request.post()
+        form = await read_form(request)
         if self._state.form_fault(request, form.get(CSRF)) is None:
             self._state.guard.sign_out(self._state.session())
         raise web.HTTPSeeOther("/")

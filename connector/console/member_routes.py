@@ -25,7 +25,7 @@ from connector.console.member_pages import (
 from connector.console.members import DestinationView
 from connector.console.queries import MEMBERS
 from connector.console.rendering import html, render
-from connector.console.security import CSRF
+from connector.console.security import CSRF, read_form
 from connector.console.state import ConsoleState
 from connector.errors import ConnectorError
 
@@ -93,7 +93,7 @@ class MemberRoutes:
     async def _act(self, request: web.Request) -> web.Response:
         """Do what was confirmed, in every member that it concerns, and show what each answered."""
         state = self._state
-        form = await request.post()
+        form = await read_form(request)
         fault = state.form_fault(request, form.get(CSRF))
         if fault is not None:
             return self._refuse(fault, 403)

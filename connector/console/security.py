@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
@@ -161,6 +161,14 @@ def _is_direct(request: web.Request) -> bool:
     added = any(name in request.headers for name in _FORWARDED)
     host = urlsplit(f"//{request.host}").hostname or ""
     return not added and request.version >= HttpVersion11 and is_loopback(host)
+
+
+async def read_form(request: web.Request) -> Any:
+    """Return the fields of a form; those that are files are no texts. Raises an HTTP answer for any other body."""
+    try:
+        return await request.post()
+    except (ValueError, LookupError):
+        raise web.HTTPBadRequest(text="the body is not a form\n") from None
 
 
 class Caller(NamedTuple):

@@ -74,6 +74,8 @@ class ParsedDeadLetter(Struct, frozen=True, kw_only=True):
     """Parts of the record that did not fit into the topic; `value_bytes` and `value_sha256` are its value's."""
     value_bytes: int | None = None
     value_sha256: str | None = None
+    rest_sha256: str | None = None
+    """Of key and headers, where these did not fit; see `rest_hash`."""
 
     def first_record(self, record: Record) -> Record:
         """Return a dead letter or replayed record as it was first read: at its origin, without our headers."""
@@ -94,13 +96,12 @@ def to_headers(
     # Only in the replay topic is a block ours: on a live record it may be copied, and its ids belong to another event.
     before = parse(record.headers) if dead_letter.replayed else None
     origin, timestamp, dedup_id, replays = record.position, record.timestamp, dead_letter.dedup_id, 0
-    original: Headers = record.headers
+    own: Headers = record.headers
     edited: tuple[str, ...] = ()
     if before is not None:
         origin, timestamp, dedup_id = before.origin, before.origin_timestamp, before.dedup_id
-        replays, original, edited = before.replays, before.original, before.edited
-    if "headers" in left_out:
-        original = ()
+        replays, own, edited = before.replays, before.original, before.edited
+    original = () if "headers" in left_out else own
     value, message = record.value or b"", dead_letter.message
     if left_out:
         message = f"too large for the dead-letter topic, so without its {', '.join(left_out)}; {message}"
@@ -129,6 +130,7 @@ def to_headers(
         _LEFT_OUT: " ".join(left_out),
         "dlq-value-bytes": len(value) if left_out else None,
         "dlq-value-sha256": sha256(value).hexdigest() if left_out else None,
+        "dlq-rest-sha256": rest_hash(record.key, own) if "headers" in left_out else None,
     }
     # A vendor's text may have half of a surrogate pair, which UTF-8 cannot write. The dead
     # letter has to be written all the same. A zero stays: `dlq-replays` is never absent.
@@ -180,7 +182,7 @@ def restored(headers: Headers, original: Headers) -> list[tuple[str, bytes | Non
     if parse(headers) is None:
         raise ValueError(_NOT_A_DEAD_LETTER)
     block = headers[start_of(headers, _VERSION) :]
-    gone = (_LEFT_OUT, "dlq-value-bytes", "dlq-value-sha256")
+    gone = (_LEFT_OUT, "dlq-value-bytes", "dlq-value-sha256", "dlq-rest-sha256")
     # Without the other tool's headers, which lie in the block too: they describe the dead letter without its value.
     return [*original, *(header for header in block if header[0] in _FORMS and header[0] not in gone)]
 
@@ -201,6 +203,14 @@ def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, by
     kept = [header for index, header in enumerate(headers) if index < start or header[0] not in (_REPLAYS, _EDITED)]
     ours = [(_EDITED, _cut(paths, TEXT_LIMIT).encode())] if paths else []
     return [*kept, (_REPLAYS, count), *ours]
+
+
+def rest_hash(key: bytes | None, headers: Headers) -> str:
+    """Return the SHA-256 of a record's key and headers: of each part 8 bytes of its length (null: -1), then itself."""
+    found = sha256()
+    for part in (key, *(part for name, value in headers for part in (name.encode(errors="replace"), value))):
+        found.update((-1 if part is None else len(part)).to_bytes(8, "big", signed=True) + (part or b""))
+    return found.hexdigest()
 
 
 def resolution(dead_letter: str, kind: str, at: int) -> list[tuple[str, bytes | None]]:
@@ -265,5 +275,6 @@ _FORMS: Final = {
     _LEFT_OUT: Form("left_out", "paths", TEXT_LIMIT),
     "dlq-value-bytes": Form("value_bytes", "number", (1 << 31) - 1),
     "dlq-value-sha256": Form("value_sha256", "hash", 64, 63),
+    "dlq-rest-sha256": Form("rest_sha256", "hash", 64, 63),
 }
 """Each header of the block: its field in `ParsedDeadLetter`, and what its value may be."""

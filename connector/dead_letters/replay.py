@@ -23,7 +23,7 @@ from msgspec import structs
 
 from connector.clock import Clock
 from connector.dead_letters.filters import Filter
-from connector.dead_letters.headers import redirected, replayed, resolution, restored
+from connector.dead_letters.headers import redirected, replayed, resolution, rest_hash, restored
 from connector.dead_letters.reader import DeadLetterEntry
 from connector.errors import ConnectorError
 from connector.kafka.transactions import Outgoing
@@ -250,17 +250,18 @@ class Replayer:
     async def _whole(self, dead_letter: DeadLetterEntry) -> DeadLetterEntry | Kept:
         """Return a dead letter with what did not fit into its topic, read at its origin; or why that is impossible.
 
-        Only what has the size and hash of the value that failed: the topic may have been recreated, or the event edited
-        since. Not even by force is anything sent that was never written.
+        Only what has the hashes of what failed: the topic may have been recreated, or the event edited since. Not even
+        by force is anything sent that was never written.
         """
         record, facts = dead_letter.record, dead_letter.facts
         topic, partition, offset = facts.origin
         found = await self.originals.fetch(facts.origin)
         if not isinstance(found, str):
             value = found.value or b""
-            if len(value) == facts.value_bytes and sha256(value).hexdigest() == facts.value_sha256:
-                own = found.headers if "headers" in facts.left_out else facts.original
-                key = found.key if "key" in facts.left_out else record.key
+            has_rest = not {"key", "headers"} & set(facts.left_out)
+            key, own = (record.key, facts.original) if has_rest else (found.key, found.headers)
+            same = len(value) == facts.value_bytes and sha256(value).hexdigest() == facts.value_sha256
+            if same and (has_rest or rest_hash(key, own) == facts.rest_sha256):
                 return dead_letter._replace(
                     record=structs.replace(record, key=key, value=value, headers=restored(record.headers, own)),
                     facts=structs.replace(facts, left_out=(), original=tuple(own)),

@@ -19,7 +19,7 @@ from connector.config.loader import Loaded
 from connector.console.audit import Audit
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import parse
-from connector.dead_letters.reader import IdSearch, Survey
+from connector.dead_letters.reader import IdSearch, Survey, parse_resolution
 from connector.kafka.retention import Retention
 from connector.kafka.topic_reader import TopicReader
 from connector.operations.audit import KafkaAuditTopic
@@ -30,8 +30,8 @@ from connector.records import Record
 class PartitionErasure(NamedTuple):
     """What goes from one partition: everything in front of offset `before`.
 
-    `selected` records are wanted, copies and resolved dead letters included. `others` unresolved dead letters are not,
-    and would be lost.
+    `selected` records are wanted, copies and resolved dead letters included. Their resolutions go too: they have the
+    same key. `others` unresolved dead letters are not wanted, and would be lost.
     """
 
     partition: int
@@ -86,12 +86,17 @@ def erasures(records: Iterator[Record], survey: Survey, wanted: Filter) -> list[
     """Return what must go from each partition so that no wanted record is left."""
     selected: Counter[int] = Counter()
     last: dict[int, int] = {}
+    ids: set[str] = set()
     open_others: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))
     for record in records:
+        # A key is a person's data as much as a value is, and a resolution has it too.
+        if (resolution := parse_resolution(record)) is not None and resolution.dead_letter in ids:
+            last[record.partition] = record.offset
         facts = None if record.value is None else parse(record.headers)
         if facts is None:
             continue
         if wanted.matches(facts, record):
+            ids.add(facts.id)
             selected[record.partition] += 1
             last[record.partition] = record.offset
         elif (entry := survey.entry(record)) is not None and entry.state == "open":

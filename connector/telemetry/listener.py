@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 log = structlog.get_logger()
 
@@ -133,11 +133,13 @@ class Listener:
     def opened(self, connection: _Connection) -> bool:
         """Count a connection and return whether it may stay. At the limit, the oldest idle one is closed instead.
 
-        So a client that opens many and sends nothing loses its own, and the platform's probes still get through.
+        If all have a request, the oldest whose body is not there yet. So a client that opens many and does not send
+        what it should loses its own, and the platform's probes still get through.
         """
         if len(self._open) >= self._most:
             # The oldest first, because a dictionary keeps the order of insertion.
             idle = next((each for each in self._open if not each.in_request), None)
+            idle = idle or next((each for each in self._open if each.waits_for_body), None)
             if idle is None:
                 return False
             self.closed(idle)
@@ -166,7 +168,7 @@ def _port_of(server: asyncio.Server) -> int:
 class _Connection(web.RequestHandler):
     """One connection of a client: closed if a request's header or body does not come in time."""
 
-    __slots__ = ("_body_seconds", "_deadline", "_header_seconds", "_headers", "_listener", "in_request")
+    __slots__ = ("_body", "_body_seconds", "_deadline", "_header_seconds", "_headers", "_listener", "in_request")
 
     def __init__(
         self,
@@ -183,7 +185,13 @@ class _Connection(web.RequestHandler):
         self._header_seconds = header_seconds
         self._body_seconds = body_seconds
         self._deadline: asyncio.TimerHandle | None = None
+        self._body: StreamReader | None = None
         self.in_request = False
+
+    @property
+    def waits_for_body(self) -> bool:
+        """Whether the body of the present request is not complete."""
+        return self._body is not None and not self._body.is_eof()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the timer for the first header, or close the connection if there are too many."""
@@ -213,6 +221,7 @@ class _Connection(web.RequestHandler):
     def begin(self, request: web.Request) -> None:
         """Note that a request's header is complete, and start the timer for its body."""
         self.in_request = True
+        self._body = request.content
         self._stop_waiting()
         if not request.content.is_eof():
             self._deadline = asyncio.get_running_loop().call_later(self._body_seconds, self._end_late, request)
@@ -220,6 +229,7 @@ class _Connection(web.RequestHandler):
     def end(self) -> None:
         """Note that the response is ready."""
         self.in_request = False
+        self._body = None
         self._stop_waiting()
 
     def handle_error(

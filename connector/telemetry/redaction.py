@@ -16,7 +16,7 @@ HIDDEN: Final = "***"
 
 SECRET_NAME: Final = re.compile(
     r"secret|passw|token|authorization|credential|cookie|signature|auth\.user\.info|"
-    r"(?:^|[._-])(?:pw|jaas|app_?key|api_?key|access_?key|private_?key|key_pem|key\.pem|keystore\.pem|auth)$",
+    r"(?:^|[._-])(?:pwd?|jaas|app_?key|api_?key|access_?key|private_?key|key_pem|key\.pem|keystore\.pem|auth)$",
     re.IGNORECASE,
 )
 NOT_SECRET_NAME: Final = re.compile(r"(?:endpoint\.url|_url|location|timeout\.ms|\.type|_file|scope)$", re.IGNORECASE)
@@ -33,8 +33,8 @@ _PLAIN: Final = re.compile(
 )
 # As drivers, libraries and headers write them: `password=x`, `'password': 'x'`, `Bearer x1`. References stay.
 _NAMED: Final = re.compile(
-    r"""(?<![\w.-])(?P<name>[\w.-]++)(?P<between>=(?!=)|['"]\s*[:=]\s*(?=['"]))"""
-    r"""(?P<value>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?!\$\{)[^\s;&,'"<>(){}\[\]]+)"""
+    r"""(?<![\w.-])(?P<name>[\w.-]++)(?P<between>\s?=(?!=)\s?|['"]\s?[:=]\s?)"""
+    r"""(?P<value>b?"(?:\\.|[^"\\])*"|b?'(?:\\.|[^'\\])*'|(?!\$\{)[^\s;&,'"<>(){}\[\]]+)"""
     r"""|\b(?P<scheme>Bearer|Basic) (?P<credentials>(?=\S*[\d=])[\w+/=.~-]{8,})"""
 )
 _SHORTEST: Final = 4
@@ -76,7 +76,7 @@ def written_secrets(text: str) -> Iterator[str]:
         if match["scheme"]:
             yield match["credentials"]
         elif names_secret(match["name"]):
-            yield match["value"].strip("\"'")
+            yield match["value"].removeprefix("b").strip("\"'") if match["value"][-1] in "\"'" else match["value"]
 
 
 def _masked(match: re.Match[str]) -> str:

@@ -81,12 +81,26 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Refuses secrets in plain text among variables: {path, env}. */}}
+{{/* Refuses secrets in plain text among variables: {path, env}. Kubernetes fills in $(NAME) there. */}}
 {{- define "connector.checkVariables" -}}
 {{- $path := .path -}}
 {{- range $index, $variable := .env -}}
 {{- if hasKey $variable "value" -}}
-{{- include "connector.checkValue" (dict "path" (printf "%s[%d].value (%s)" $path $index $variable.name) "name" $variable.name "value" $variable.value "private" false) -}}
+{{- $value := regexReplaceAll "\\$\\(([A-Za-z_][A-Za-z0-9_]*)\\)" (toString $variable.value) "$${${1}}" -}}
+{{- include "connector.checkValue" (dict "path" (printf "%s[%d].value (%s)" $path $index $variable.name) "name" $variable.name "value" $value "private" false) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The same among what a container starts with: {path, container}. */}}
+{{- define "connector.checkContainer" -}}
+{{- $path := .path -}}
+{{- $container := .container -}}
+{{- include "connector.checkVariables" (dict "path" (printf "%s.env" $path) "env" (default list $container.env)) -}}
+{{- range $key := list "command" "args" -}}
+{{- range $index, $text := default list (index $container $key) -}}
+{{- $value := regexReplaceAll "\\$\\(([A-Za-z_][A-Za-z0-9_]*)\\)" (toString $text) "$${${1}}" -}}
+{{- include "connector.checkValue" (dict "path" (printf "%s.%s[%d]" $path $key $index) "name" $key "value" $value "private" false) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -161,9 +175,10 @@
 {{- include "connector.checkVariables" (dict "path" "env" "env" $values.env) -}}
 {{- range $key := list "initContainers" "extraContainers" -}}
 {{- range $index, $each := get $values $key -}}
-{{- include "connector.checkVariables" (dict "path" (printf "%s[%d].env" $key $index) "env" (default list $each.env)) -}}
+{{- include "connector.checkContainer" (dict "path" (printf "%s[%d]" $key $index) "container" $each) -}}
 {{- end -}}
 {{- end -}}
+{{- include "connector.checkValue" (dict "path" "autoscaling.prometheusAddress" "name" "prometheusAddress" "value" $values.autoscaling.prometheusAddress "private" false) -}}
 {{- range $name, $text := $values.files -}}
 {{- if contains "PRIVATE KEY-----" (toString $text) -}}
 {{- fail (printf "files.%s contains a private key, and files are stored in a ConfigMap. Put it into a Secret, and set existingSecret to its name." $name) -}}

@@ -225,6 +225,14 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"extraContainers": [{"name": "proxy", "env": [{"name": "API_TOKEN", "value": "a-real-one"}]}]},
         "extraContainers[0].env[0].value (API_TOKEN) contains a secret",
     ),
+    "secret_argument": (
+        {"initContainers": [{"name": "wait", "args": ["--user=me", "--password=a-real-one"]}]},
+        "initContainers[0].args[1] contains a secret behind its name",
+    ),
+    "secret_address_of_prometheus": (
+        {"autoscaling": {"prometheusAddress": "http://me:a-real-one@prometheus"}},
+        "autoscaling.prometheusAddress contains credentials",
+    ),
     "secret_file": (
         {"files": {"ca.pem": "-----BEGIN CERTIFICATE-----\n-----BEGIN RSA PRIVATE KEY-----\na-real-one"}},
         "files.ca.pem contains a private key",
@@ -360,7 +368,16 @@ def test_references_and_places_in_addresses_are_accepted(tmp_path: Path) -> None
 
     Kills: a guard that refuses a mail address, or a reference behind the name of a secret.
     """
-    texts = ["me:${PW}@h", "//${KEY}@h", "Host=h;Password=${PW};User=me", "mailto:me@h", "http://h:80/a:b@c", "a=='b'"]
+    texts = [
+        "http://me:$(PW)@h",
+        "a;password=$(PW)",
+        "me:${PW}@h",
+        "//${KEY}@h",
+        "Host=h;Password=${PW};User=me",
+        "mailto:me@h",
+        "http://h:80/a:b@c",
+        "a=='b'",
+    ]
     places = ["me:${PW}@h", "${ME}:${file:/run/pw}@h", "${KEY}@h", "h/a&b", "h/?key=${KEY}"]
     links = {"topic": "https://h/#/t/{topic}", "record": "https://h/{topic}?p={partition}&o={offset}"}
     config = {
@@ -369,7 +386,8 @@ def test_references_and_places_in_addresses_are_accepted(tmp_path: Path) -> None
     }
     file = tmp_path / "values.yaml"
     env = [{"name": f"TEXT_{number}", "value": value} for number, value in enumerate(texts)]
-    file.write_text(json.dumps({"config": config, "env": env}), encoding="utf-8")
+    sidecar = {"name": "proxy", "image": "x", "args": ["--password=$(PW)", "--token-file=/run/t"]}
+    file.write_text(json.dumps({"config": config, "env": env, "extraContainers": [sidecar]}), encoding="utf-8")
     assert render(file)
 
 

@@ -17,14 +17,19 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stub fo
     ConfigEntry,
     ConfigResource,
     NewPartitions,
+    NewTopic,
 )
 
+from connector.config.loader import KafkaSettings
+from connector.console.feed import Feed
+from connector.console.index import DeadLetterIndex, Query
 from connector.dead_letters.headers import to_headers
+from connector.kafka.topic_reader import TopicTail
 from connector.records import DeadLetter, Record
 from tests.integration.dead_letters import Told, lines, printed, write_dead_letters
 from tests.integration.ended import run_command
 from tests.integration.events import FIRST_CUID, Message, datum_bytes, event, single_object
-from tests.integration.job import DESTINATION, Job, Vendor
+from tests.integration.job import DESTINATION, Job, Vendor, wait_for
 from tests.integration.test_corpus_java import run_java
 from tools.servers import TOOLS, Kafka, java
 
@@ -119,6 +124,52 @@ def test_dead_letters_survive_partitions_that_are_added_later(kafka: Kafka, job:
     assert Counter(row["result"] for row in done) == {"discarded": 6}
     assert lines("list", "-c", config) == []
     assert len(lines("list", "-c", config, "--all")) == 6
+
+
+@pytest.mark.timeout(120)
+def test_a_recreated_topic_with_fewer_partitions_is_another_one(kafka: Kafka, job: Job, vendor: Vendor) -> None:
+    """The old dead letters are shown nowhere any more, also by a console that runs; the new are listed and replayed.
+
+    Kills: an index that keeps what was in a partition that is gone, or at an offset that is another record's now.
+    """
+    settings = job.settings(vendor.destination)
+    config = str(job.write(settings))
+    write_dead_letters(job, _some(range(6)))
+    index = DeadLetterIndex(1000)
+
+    def apart(command: str, *arguments: str) -> list[dict[str, Any]]:
+        # In a process of its own: the feed's thread writes its log into what a command of this process prints.
+        done = run_command("dlq", command, "-c", config, "--json", *arguments)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    reads = KafkaSettings.model_validate(settings["kafka"])
+    feed = Feed(index, lambda: TopicTail(reads, job.dead_letters_topic))
+    feed.start()
+    try:
+        wait_for(lambda: len(index) == 6 and not feed.left, "the old dead letters")
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+        for future in admin.delete_topics([job.dead_letters_topic]).values():
+            future.result(10)
+        wait_for(lambda: job.dead_letters_topic not in admin.list_topics(timeout=10).topics, "the deletion")
+        for future in admin.create_topics([NewTopic(job.dead_letters_topic, 1, 1)]).values():
+            future.result(10)
+        producer = Producer({"bootstrap.servers": kafka.bootstrap})
+        for told in _some(range(10, 12)):
+            record = Record(job.topic, 0, told.number, 5, b"k%d" % told.number, told.value, ())
+            own: Any = {"vendor": "jiguang", "destination": DESTINATION}
+            fault = DeadLetter(record, "refused", "4103", "unknown", 1.0, f"id-{told.number}", **own)
+            headers: Any = to_headers(fault, group=job.group)
+            producer.produce(job.dead_letters_topic, told.value, record.key, 0, headers=headers)
+        assert producer.flush(10) == 0
+        assert sorted(row["origin"]["offset"] for row in apart("list")) == [10, 11]
+        wait_for(lambda: sorted(row.key or b"" for row in index.page(Query(), 0, 99)[0]) == [b"k10", b"k11"], "the new")
+        done = apart("replay", "--all", "--yes")
+        assert Counter(row["result"] for row in done) == {"replayed": 2}
+        wait_for(lambda: len(index.rows(Query())) == 0, "the resolutions")
+        assert apart("list") == []
+    finally:
+        feed.stop()
 
 
 @pytest.mark.timeout(90)

@@ -65,6 +65,30 @@ async def test_since_when_a_member_does_not_answer_is_kept() -> None:
     assert [(each.ill_since, each.ill_before) for each in sampler.responses] == [(began, True)]
 
 
+async def test_half_a_character_of_a_member_breaks_no_page() -> None:
+    """A name with half of a surrogate pair, which JSON can hold, is shown with a question mark.
+
+    Kills: a link of a page that cannot be written.
+    """
+    application = web.Application()
+
+    async def status(_request: web.Request) -> web.Response:
+        text = r'{"destinations": {"j\uD800g": {"state": "flowing"}}, "partitions": [{"topic": "\ud83d\ude00\udfff"}]}'
+        return web.Response(text=text, content_type="application/json")
+
+    application.router.add_get("/status", status)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    (port,) = free_ports(1)
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    sampler = Sampler([f"http://127.0.0.1:{port}"], [], no_backlog, interval=5.0, clock=ManualClock())
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
+        await sampler.sample(session)
+    await runner.cleanup()
+    (response,) = sampler.responses
+    assert list(response.destinations) == ["j?g"]
+
+
 async def test_a_member_that_goes_down_while_it_is_watched_has_its_time() -> None:
     """Only what was so at the first look may be older. Kills: `at least` for every trouble."""
     (port,) = free_ports(1)

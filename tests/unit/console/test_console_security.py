@@ -350,6 +350,19 @@ async def test_no_route_changes_anything_for_who_may_only_look() -> None:
         assert site.audit.records == []
 
 
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/1/stop", "/members/actions", "/sign-in", "/sign-out"])
+async def test_a_body_that_is_no_form_is_refused(site: Site, browser: aiohttp.ClientSession, path: str) -> None:
+    """It is the client's fault, and no bug of a page. Kills: an error in the log for each request of a stranger."""
+    form, parts = "application/x-www-form-urlencoded", "multipart/form-data"
+    bodies = [(b"--x\r\n\r\n", f"{parts}; boundary=x"), (b"x", parts), (b"a=b", f"{form}; charset=nope")]
+    with capture_logs() as logged:
+        for body, kind in bodies:
+            headers = {"Content-Type": kind}
+            async with browser.post(site.url + path, data=body, headers=headers) as answer:
+                assert answer.status == 400
+    assert [line for line in logged if line["log_level"] == "error"] == []
+
+
 async def test_who_may_only_look_cannot_act(browser: aiohttp.ClientSession) -> None:
     """The token of the role `look` shows every page without its buttons, and whatever it asks to be done is refused.
 

@@ -248,6 +248,31 @@ async def test_another_record_at_the_origin_is_never_sent(there: bytes | None) -
     assert transactions.written == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": b"user-2"},
+        {"key": None},
+        {"headers": ()},
+        {"headers": (("tracea", b""),)},
+        {"headers": (("trace", b"a"),)},
+    ],
+)
+async def test_a_record_with_another_key_or_headers_is_never_sent(change: dict[str, Any]) -> None:
+    """Where they were left out they are compared too. Kills: a recreated topic with the value under another key."""
+    source = Record("events", 2, 41, 1_700_000_000_000, b"user-1", b"x" * 5000, (("trace", b"a"), ("trace", None)))
+    fault = DeadLetter(
+        source, "refused", "4103", "unknown", 1_700_000_001.0, "event-1", vendor="jiguang", destination="jg"
+    )
+    headers = to_headers(fault, group="group", left_out=("value", "key", "headers"))
+    cut = Record("dead", 0, 7, 1, None, b"", headers)
+    transactions, steps = await carried_out([cut], Order(force=True), sources=[replace(source, **change)])
+    (kept,) = outcomes(steps).values()
+    assert kept is not None
+    assert kept.code == "left_out"
+    assert transactions.written == []
+
+
 @played
 async def test_an_edited_replay_is_marked_and_its_dead_letter_is_as_it_was() -> None:
     """The changed value goes to the replay topic with the paths in `dlq-edited`; an invalid path keeps it back."""

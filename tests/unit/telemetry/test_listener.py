@@ -95,6 +95,26 @@ async def test_a_crowd_of_half_open_requests_keeps_no_one_out() -> None:
             writer.close()
 
 
+async def test_a_crowd_of_half_sent_bodies_keeps_no_one_out() -> None:
+    """The oldest of them is closed for a new connection, and not only when its time is over.
+
+    Kills: a port that a client takes whole with a few bytes for each connection.
+    """
+    served = application()
+
+    async def form(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response()
+
+    served.router.add_post("/", form)
+    async with listening(served) as port:
+        crowd = [await opened(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc") for _ in range(7)]
+        assert await status(port) == b"HTTP/1.1 200 OK"
+        assert await is_closed(crowd[0], 1.0)
+        for _, writer in crowd:
+            writer.close()
+
+
 async def test_a_request_under_way_is_not_closed_for_a_new_one() -> None:
     """Where every connection has a request, the new one is closed."""
     gate = asyncio.Event()

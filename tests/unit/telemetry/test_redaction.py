@@ -78,6 +78,8 @@ def test_names_of_what_may_be_seen(name: str) -> None:
         ("Host=h;Password=p4ss;User=u", "Host=h;Password=***;User=u", ["p4ss"]),
         ('Module required username="u" password="p 4ss";', 'Module required username="u" password=***;', ["p 4ss"]),
         ("{'sasl.password': 'p4ss', 'a': 'b'}", "{'sasl.password': ***, 'a': 'b'}", ["p4ss"]),
+        ("{'token': b'p4ss', \"password\":12345678}", "{'token': ***, \"password\":***}", ["p4ss", "12345678"]),
+        ("pwd=bp4ss; ssl.key.password = p4ss", "pwd=***; ssl.key.password = ***", ["bp4ss", "p4ss"]),
         ('{"api_key":"p4ss"}', '{"api_key":***}', ["p4ss"]),
         ("password=${PW};token=${file:/t}", "password=${PW};token=${file:/t}", []),
         ("('Authorization': 'Basic dXNlcjpwNHNz')", "('Authorization': ***)", ["Basic dXNlcjpwNHNz"]),
