@@ -101,3 +101,8 @@ class TransportError(ConnectorError):
         super().__init__(reason)
         self.reason = reason
         self.unknown_outcome = unknown_outcome
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, for messages: `1 record`, `2,000 records`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -13,7 +13,6 @@ from connector.cli.common import (
     FAILED,
     File,
     Json,
-    counted,
     fail,
     in_loop,
     json_line,
@@ -27,7 +26,7 @@ from connector.config.loader import DestinationSettings, Loaded, RouteSettings, 
 from connector.config.reference import duration_text, size_text
 from connector.config.routes import CEL, Condition
 from connector.config.secrets import hide_literals
-from connector.errors import ConfigFault, ConfigurationError
+from connector.errors import ConfigFault, ConfigurationError, counted
 from connector.telemetry.redaction import mask_written
 
 

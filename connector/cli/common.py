@@ -211,11 +211,6 @@ def safe(text: str) -> str:
     return escape(visible(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
-def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """Return a count with its noun, such as `1 dead letter` and `2,000 dead letters`."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
-
-
 def bytes_text(data: bytes | None) -> str:
     """Return a key or header as text; bytes that are not UTF-8 are escaped."""
     return "null" if data is None else data.decode(errors="backslashreplace")

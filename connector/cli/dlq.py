@@ -21,7 +21,6 @@ from connector.cli.common import (
     Json,
     begin,
     bytes_text,
-    counted,
     emit,
     fail,
     in_loop,
@@ -33,6 +32,7 @@ from connector.cli.common import (
     stdout_width,
 )
 from connector.cli.explain import show_inspection
+from connector.errors import counted
 
 if TYPE_CHECKING:
     from connector.config.loader import Settings

@@ -13,7 +13,6 @@ from connector.cli.common import (
     File,
     begin,
     confirm,
-    counted,
     fail,
     in_loop,
     print_table,
@@ -22,6 +21,7 @@ from connector.cli.common import (
 )
 from connector.cli.dlq import NONE_MATCH, Contains, Key, Since, Topic, Until, Where, read_filter
 from connector.cli.replay import DryRun, Ids, Yes, selection
+from connector.errors import counted
 
 if TYPE_CHECKING:
     from connector.operations.erase import PartitionErasure

@@ -15,7 +15,6 @@ from connector.cli.common import (
     Json,
     begin,
     bytes_text,
-    counted,
     emit,
     fail,
     in_loop,
@@ -25,6 +24,7 @@ from connector.cli.common import (
     print_raw,
 )
 from connector.cli.member import Offset, Partition, Topic
+from connector.errors import counted
 from connector.records import NO_TIMESTAMP, Position, Record
 
 if TYPE_CHECKING:

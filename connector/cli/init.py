@@ -11,18 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from connector.cli.common import (
-    BAD_CONFIGURATION,
-    DEFAULT_FILE,
-    Json,
-    confirm,
-    counted,
-    fail,
-    in_loop,
-    json_line,
-    print_raw,
-)
+from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, Json, confirm, fail, in_loop, json_line, print_raw
 from connector.cli.completion import complete_vendor
+from connector.errors import counted
 
 if TYPE_CHECKING:
     from connector.codec.schemas import Schema

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from connector import __version__
 from connector.cli.check import check
-from connector.cli.common import BAD_CONFIGURATION, FAILED, counted, escape_unprintable, fail
+from connector.cli.common import BAD_CONFIGURATION, FAILED, escape_unprintable, fail
 from connector.cli.console import console
 from connector.cli.demo import demo
 from connector.cli.dlq import dlq
@@ -38,7 +38,7 @@ from connector.cli.status import status
 from connector.cli.tap import tap
 from connector.cli.test import run_tests
 from connector.cli.topics import topics
-from connector.errors import ConfigurationError, ConnectorError
+from connector.errors import ConfigurationError, ConnectorError, counted
 
 _OTHER_WORDS: Final = {
     "start": "run",

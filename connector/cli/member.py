@@ -19,7 +19,6 @@ from connector.cli.common import (
     DEFAULT_FILE,
     FAILED,
     File,
-    counted,
     fail,
     read_config,
     refuse_unknown,
@@ -28,6 +27,7 @@ from connector.cli.common import (
 )
 from connector.cli.completion import complete_destination, complete_topic
 from connector.config.loader import Loaded, ServerSettings
+from connector.errors import counted
 
 if TYPE_CHECKING:
     from connector.console.advice import CommandOptions

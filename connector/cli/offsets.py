@@ -14,7 +14,6 @@ from connector.cli.common import (
     Json,
     begin,
     confirm,
-    counted,
     emit,
     fail,
     in_loop,
@@ -23,6 +22,7 @@ from connector.cli.common import (
     say,
 )
 from connector.cli.completion import complete_topic
+from connector.errors import counted
 
 if TYPE_CHECKING:
     from connector.config.loader import Settings

@@ -17,7 +17,6 @@ from connector.cli.common import (
     File,
     Json,
     begin,
-    counted,
     emit,
     fail,
     in_loop,
@@ -28,6 +27,7 @@ from connector.cli.common import (
     read_event_file,
 )
 from connector.cli.completion import complete_topic
+from connector.errors import counted
 
 if TYPE_CHECKING:
     from connector.config.loader import Loaded

@@ -21,7 +21,6 @@ from connector.cli.common import (
     Json,
     begin,
     confirm,
-    counted,
     fail,
     in_loop,
     json_line,
@@ -31,6 +30,7 @@ from connector.cli.common import (
     say,
 )
 from connector.cli.dlq import Contains, Key, Since, Topic, Until, Where, read_filter
+from connector.errors import counted
 
 if TYPE_CHECKING:
     from connector.config.loader import Loaded

@@ -16,7 +16,6 @@ from connector.cli.common import (
     File,
     Json,
     begin,
-    counted,
     fail,
     in_loop,
     json_line,
@@ -25,6 +24,7 @@ from connector.cli.common import (
     say,
 )
 from connector.cli.completion import complete_destination, complete_topic
+from connector.errors import counted
 
 if TYPE_CHECKING:
     from connector.config.loader import Loaded

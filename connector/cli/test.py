@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from connector.cli.common import (
-    BAD_CONFIGURATION,
-    DEFAULT_FILE,
-    FAILED,
-    File,
-    Json,
-    counted,
-    emit,
-    fail,
-    print_raw,
-    visible,
-)
+from connector.cli.common import BAD_CONFIGURATION, DEFAULT_FILE, FAILED, File, Json, emit, fail, print_raw, visible
+from connector.errors import counted
 
 if TYPE_CHECKING:
     from connector.operations.mapping_tests import Difference, Result

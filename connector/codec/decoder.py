@@ -35,7 +35,7 @@ from connector.codec.schemas import (
     named_types,
     self_contained,
 )
-from connector.errors import Refusal, SchemaUnavailable, StartupError
+from connector.errors import Refusal, SchemaUnavailable, StartupError, counted
 from connector.recent import Recent
 from connector.records import UNREADABLE_HEADERS, DecodedKey, Event, QuestionShape, Record
 
@@ -228,7 +228,7 @@ class Decoder:
             raise Refusal(
                 "decode",
                 "decode.trailing_bytes",
-                f"{len(value) - end} bytes are left after {writer.name}; perhaps another schema wrote the value",
+                _left_over(len(value) - end, writer.name),
             )
         event = Event(writer.name, datum)
         return self._keyed(record, event) if self._keys else event
@@ -259,7 +259,7 @@ class Decoder:
             found = DecodedKey(None, f"the key is not valid Avro for schema {schema}")
         else:
             rest = len(key) - end
-            fault = f"{rest} bytes are left after the key; perhaps another schema wrote it" if rest else None
+            fault = _left_over(rest, "the key") if rest else None
             found = DecodedKey(datum, fault)
         return Event(event.schema, event.datum, found)
 
@@ -479,6 +479,10 @@ class Decoder:
         except Exception as error:  # noqa: BLE001 - a schema of the registry may have any content
             return Unreadable("decode.schema_invalid", f"schema {name} is not valid Avro: {type(error).__name__}")
         return Writer(name, read, tree)
+
+
+def _left_over(rest: int, of: str) -> str:
+    return f"{counted(rest, 'byte')} {'is' if rest == 1 else 'are'} left after {of}; perhaps another schema wrote it"
 
 
 def _chosen(choice: UnionSchema, value: bytes, start: int, key: SchemaKey) -> tuple[Writer, int]:

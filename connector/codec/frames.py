@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
-from connector.errors import Refusal
+from connector.errors import Refusal, counted
 from connector.records import Record
 
 WIRE_MAGIC: Final = b"\x00"
@@ -88,7 +88,7 @@ def frame(record: Record, plain: Mapping[str, str]) -> tuple[SchemaKey, int]:
         return _by_id(value[1:WIRE_LENGTH], value[WIRE_LENGTH : WIRE_LENGTH + 4]), WIRE_LENGTH
     if value[:2] == SINGLE_OBJECT and len(value) >= SINGLE_LENGTH:
         return SchemaKey("fingerprint", value[2:SINGLE_LENGTH]), SINGLE_LENGTH
-    found = f"the value has {len(value)} bytes and begins with {value[0]:#04x}{_LOOKS.get(value[0], '')}"
+    found = f"the value has {counted(len(value), 'byte')} and begins with {value[0]:#04x}{_LOOKS.get(value[0], '')}"
     raise Refusal("decode", "decode.frame", f"{found}; {_ACCEPTED}")
 
 
@@ -132,4 +132,4 @@ def _by_header(header: str, content: bytes) -> SchemaKey:
         if len(content) == 1 + 16 and content[0] == _GUID_MAGIC:
             return SchemaKey("guid", str(UUID(bytes=content[1:])))
         allowed = "0 and an id (4 bytes), or 1 and a GUID (16 bytes)"
-    raise Refusal("decode", "decode.frame", f"header {header} has {len(content)} bytes; allowed: {allowed}")
+    raise Refusal("decode", "decode.frame", f"header {header} has {counted(len(content), 'byte')}; allowed: {allowed}")

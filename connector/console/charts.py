@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from connector.console.formatting import moment, plural, short
+from connector.console.formatting import moment, short
 from connector.console.index import TimeBuckets
+from connector.errors import counted
 
 LINE_SIZE: Final = (560, 170)
 BAR_SIZE: Final = (760, 130)
@@ -170,7 +171,7 @@ def bar_chart(data: TimeBuckets, causes: Sequence[str], end: int, *, href: Calla
         shares = ", ".join(f"{bins[at]:,} {cause}" for cause, bins in data.counts.items() if bins[at])
         title = f"{moment(begin / 1000, '%d %b %H:%M')} UTC: {shares}"
         bars.append(Bar(title, None if href is None else href(begin, begin + data.width - 1), parts))
-    label = f"{plural(sum(sums), 'dead letter')} over time, by cause"
+    label = f"{counted(sum(sums), 'dead letter')} over time, by cause"
     return _chart(label, BAR_SIZE, top, (start_s, end_s), bars=bars)
 
 

@@ -10,11 +10,11 @@ from typing import Final
 from connector.console.advice import Advice, for_cause
 from connector.console.columns import DeadLetterRow
 from connector.console.dead_letter_list import ACTIONS
-from connector.console.formatting import plural
 from connector.console.masking import Mask, MaskedRecord
 from connector.dead_letters.headers import ParsedDeadLetter
 from connector.dead_letters.inspection import Inspection, Preparation
 from connector.dead_letters.reader import DeadLetterEntry
+from connector.errors import counted
 from connector.vendors import explained
 
 _DUMPED: Final = 4096
@@ -115,7 +115,7 @@ def detail_view(found: Found, mask: Mask) -> DetailView:
         headers=[
             (name, masked.header(name, text)) for name, text in (dead_letter.facts.original if dead_letter else ())
         ],
-        value_size=plural(len(value), "byte"),
+        value_size=counted(len(value), "byte"),
         value=_dump(value) if masked.raw else None,
     )
 
@@ -144,12 +144,12 @@ def _record_facts(parsed: ParsedDeadLetter) -> list[Fact]:
     if parsed.request_id:
         facts.append(Fact("Vendor's request id", parsed.request_id, code=True))
     if parsed.attempts:
-        times = plural(parsed.attempts, "time")
+        times = counted(parsed.attempts, "time")
         if parsed.first_attempt is None:
             facts.append(Fact("Sent", times))
         else:
             facts.append(Fact("Sent", f"{times}, first at ", at=parsed.first_attempt / 1000))
-    facts.append(Fact("Replayed before", plural(parsed.replays, "time")))
+    facts.append(Fact("Replayed before", counted(parsed.replays, "time")))
     facts.append(Fact("Dedup id", parsed.dedup_id, code=True))
     return facts
 

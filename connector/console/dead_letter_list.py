@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from connector.console import charts
 from connector.console.advice import for_cause
 from connector.console.columns import DeadLetterRow
-from connector.console.formatting import count, plural
+from connector.console.formatting import count
 from connector.console.index import PLACE, KindCount, Query, TimeBuckets
 from connector.console.masking import Mask
 from connector.console.queries import ANY, LIST, MOST_CONDITIONS, RATE, address, query_fields, time_field
@@ -17,6 +17,7 @@ from connector.console.rendering import Notice
 from connector.console.search import Search
 from connector.dead_letters.export import FORMATS
 from connector.dead_letters.replay import MAX_REPLAYS
+from connector.errors import counted
 from connector.vendors import explained
 
 PAGE_SIZE: Final = 50
@@ -150,7 +151,7 @@ def _notice(listing: Listing) -> Notice | None:
         return Notice("calm", f"Searching: {listing.total:,} found so far; {search.read:,} of {search.total:,} read.")
     if listing.foreign:
         is_or_are = "is not a dead letter" if listing.foreign == 1 else "are not dead letters"
-        return Notice("calm", f"{plural(listing.foreign, 'record')} of the topic {is_or_are} and not shown.")
+        return Notice("calm", f"{counted(listing.foreign, 'record')} of the topic {is_or_are} and not shown.")
     return None
 
 
@@ -244,7 +245,7 @@ class Confirmation:
     @property
     def button(self) -> str:
         """The label of the button that starts it."""
-        return f"{self.name} {plural(self.total, 'dead letter')}"
+        return f"{self.name} {counted(self.total, 'dead letter')}"
 
 
 def question(action: str, query: Query, kinds: Sequence[KindCount], fault: str | None = None) -> Confirmation:

@@ -58,8 +58,3 @@ def short(number: float) -> str:
         if abs(number) >= limit:
             return f"{number / limit:.3g}{unit}"
     return f"{number:.2g}" if abs(number) < 10 else f"{number:.0f}"
-
-
-def plural(number: int, noun: str, many: str | None = None) -> str:
-    """Return a number with its noun: `1 record`, `12 records`."""
-    return f"{number:,} {noun if number == 1 else many or noun + 's'}"

@@ -14,13 +14,13 @@ import structlog
 
 from connector.clock import Clock
 from connector.console.dead_letter_list import ACTIONS
-from connector.console.formatting import duration, plural
+from connector.console.formatting import duration
 from connector.console.index import Query
 from connector.console.masking import Mask
 from connector.console.queries import LIST, address
 from connector.dead_letters.export import Format
 from connector.dead_letters.replay import Kept, Order, ReplayService, Step
-from connector.errors import ConnectorError
+from connector.errors import ConnectorError, counted
 from connector.tasks import place_of
 
 Action = Literal["recheck", "replay", "discard", "export"]
@@ -228,7 +228,7 @@ def job_view(job: Job, now: float, mask: Mask) -> JobView:
     return JobView(
         job=job,
         share=None if job.share is None else f"{job.share:.3f}",
-        result=f"{job.done:,} of {plural(job.expected, 'dead letter')} {_DONE[job.action]}{kept}.",
+        result=f"{job.done:,} of {counted(job.expected, 'dead letter')} {_DONE[job.action]}{kept}.",
         took=duration((job.ended or now) - job.started),
         download=job.action == "export" and job.state == "running" and not job.done,
         kept_title="Would fail again" if job.action == "recheck" else "Kept back",

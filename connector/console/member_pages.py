@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from connector.console.formatting import count, duration, plural, short
+from connector.console.formatting import count, duration, short
 from connector.console.links import Links
 from connector.console.members import DestinationView, MemberResponse, PartitionReport, ReportedWaitingRecord
 from connector.console.queries import member_action
 from connector.console.sampling import PartitionBacklog
+from connector.errors import counted
 
 MemberAction = Literal["hold", "release", "probe", "skip"]
 ACTIONS: Final[Mapping[str, MemberAction]] = {"hold": "hold", "release": "release", "probe": "probe", "skip": "skip"}
@@ -202,7 +203,7 @@ def release_question(destination: DestinationView) -> MemberQuestion:
     for hold in destination.holds:
         cause = f"{hold.cause or 'unknown'} {hold.code or ''}".rstrip()
         if hold.cause == "storm":
-            number = "The records that were" if hold.set_aside is None else f"{plural(hold.set_aside, 'record')}"
+            number = "The records that were" if hold.set_aside is None else f"{counted(hold.set_aside, 'record')}"
             verb = "" if hold.set_aside is None else (" that was" if hold.set_aside == 1 else " that were")
             meaning.append(
                 f"Ends the hold {cause}. {number}{verb} set aside are sent again. Those that are refused become dead "

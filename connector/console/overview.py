@@ -8,7 +8,7 @@ from typing import Final
 
 from connector.console import charts
 from connector.console.advice import Advice, for_cause, for_destination, for_hold
-from connector.console.formatting import ago, count, duration, plural, short
+from connector.console.formatting import ago, count, duration, short
 from connector.console.index import KindCount, Query, TimeBuckets
 from connector.console.links import NO_LINKS, Links
 from connector.console.members import (
@@ -23,6 +23,7 @@ from connector.console.queries import LIST, address, member_action
 from connector.console.rendering import Notice
 from connector.console.sampling import DAY, HOUR, RateSample
 from connector.console.timeline import Happening
+from connector.errors import counted
 
 RANGES: Final = {"1h": HOUR, "24h": DAY, "7d": 7 * DAY}
 DEFAULT_RANGE: Final = "24h"
@@ -237,7 +238,7 @@ def _verdict(situation: Situation) -> Verdict:
     unresolved = sum(kind.dead_letters for kind in situation.dead_letters.kinds)
     recent = situation.dead_letters.recent
     dead_letters = (
-        f"{plural(unresolved, 'unresolved dead letter')}, {recent:,} of them from the last hour."
+        f"{counted(unresolved, 'unresolved dead letter')}, {recent:,} of them from the last hour."
         if unresolved
         else "No unresolved dead letters."
     )
@@ -249,7 +250,7 @@ def _verdict(situation: Situation) -> Verdict:
         also = f" Also: {'; '.join(other.headline for other in others[:_NAMED])}." if others else ""
         return Verdict(worst.kind, worst.headline, f"{worst.detail}{also} {dead_letters}", worst.since, worst.before)
     number = len(situation.destinations)
-    headline = f"All {plural(number, 'destination')} deliver"
+    headline = f"All {counted(number, 'destination')} deliver"
     if number == 1:
         headline = f"{situation.destinations[0].name} delivers"
     detail = "See the recent dead letters below." if recent else "Nothing to do."
@@ -292,7 +293,7 @@ def _member_problems(situation: Situation) -> Iterator[Verdict]:
         yield Verdict("warn", "Kafka does not answer the console", detail)
     if unreachable:
         verb = "does" if len(unreachable) == 1 else "do"
-        headline = f"{len(unreachable)} of {plural(len(responses), 'member')} {verb} not answer"
+        headline = f"{len(unreachable)} of {counted(len(responses), 'member')} {verb} not answer"
         others = "" if stopped(responses) else "The others take over its partitions. "
         yield Verdict("warn", headline, f"{others}Check why it is down.", *_earliest(unreachable))
 
@@ -309,7 +310,7 @@ def _config_problems(situation: Situation) -> Iterator[Verdict]:
     if faulty:
         number = len(faulty)
         headline = (
-            f"The configuration is faulty: {plural(number, 'member')} {'keeps' if number == 1 else 'keep'} the old one"
+            f"The configuration is faulty: {counted(number, 'member')} {'keeps' if number == 1 else 'keep'} the old one"
         )
         since = min((each.config_fault_since for each in faulty if each.config_fault_since is not None), default=None)
         reason = " ".join(str(faulty[0].config_fault).split())
@@ -323,7 +324,7 @@ def _unready(situation: Situation, unready: Sequence[MemberResponse], reachable:
     """Return what keeps members from reading."""
     reasons = _reasons(situation, unready)
     detail = f"Records wait in Kafka, none is lost. {'; '.join(reasons) or 'No reason is given'}."
-    headline = f"{len(unready)} of {plural(reachable, 'member')} {'is' if len(unready) == 1 else 'are'} not ready"
+    headline = f"{len(unready)} of {counted(reachable, 'member')} {'is' if len(unready) == 1 else 'are'} not ready"
     if len(unready) == reachable:
         headline = "No member is ready"
         if any(response.refused for response in unready):
@@ -364,7 +365,7 @@ def _destination_problems(situation: Situation) -> Iterator[Verdict]:
         number = sum(len(each.waiting) for each in waiting)
         names = ", ".join(each.name for each in waiting[:_NAMED])
         for_how_long = "" if first.since is None else f", for {duration(situation.now - first.since)}"
-        headline = f"{plural(number, 'record')} of {names} {'waits' if number == 1 else 'wait'} alone{for_how_long}"
+        headline = f"{counted(number, 'record')} of {names} {'waits' if number == 1 else 'wait'} alone{for_how_long}"
         others = " Other records are delivered." if any(_others_pass(situation, each) for each in waiting) else ""
         yield Verdict("warn", headline, f"Read why below, then fix the cause or skip it.{others}")
     missing = [each.name for each in situation.destinations if each.state == UNKNOWN]
@@ -389,7 +390,7 @@ def _held(situation: Situation, held: Sequence[DestinationView]) -> Verdict:
     first = min((each.since for each in held if each.since is not None), default=None)
     causes = ", ".join(dict.fromkeys(hold.cause for each in held for hold in each.holds if hold.cause))
     well = sum(not each.held and each.state != UNKNOWN for each in situation.destinations)
-    others = f"{plural(well, 'other destination')} {'continues' if well == 1 else 'continue'}. " if well else ""
+    others = f"{counted(well, 'other destination')} {'continues' if well == 1 else 'continue'}. " if well else ""
     filled = {response.filled_by for response in situation.responses} & {each.name for each in held}
     if stopped(situation.responses):
         others = ""
@@ -411,7 +412,7 @@ def _notices(situation: Situation) -> list[Notice]:
     idle = [each for each in situation.responses if each.trouble is None and each.partitions == ()]
     if idle and len(idle) < len(situation.responses) - len(unreachable):
         verb = "owns" if len(idle) == 1 else "own"
-        notices.append(Notice("calm", f"{plural(len(idle), 'member')} {verb} no partition and stands by."))
+        notices.append(Notice("calm", f"{counted(len(idle), 'member')} {verb} no partition and stands by."))
     if situation.kafka_trouble:
         notices.append(Notice("warn", f"The backlog is unknown: {situation.kafka_trouble}"))
     summary = situation.dead_letters
@@ -487,7 +488,7 @@ def _hold(situation: Situation, destination: DestinationView, hold: ReportedHold
     else:
         facts.append(CardFact("Next probe", "none: it waits for a person"))
     if hold.set_aside is not None:
-        facts.append(CardFact("Set aside", plural(hold.set_aside, "record")))
+        facts.append(CardFact("Set aside", counted(hold.set_aside, "record")))
     if destination.members > 1:
         facts.append(CardFact("Members", f"{hold.members} of {destination.members}"))
     return HoldView(facts, for_hold(destination.name, hold.cause), hold.message)
@@ -499,7 +500,7 @@ def _waiting(situation: Situation, destination: DestinationView, record: Reporte
         place=f"{record.topic}[{record.partition}]@{record.offset}",
         link=situation.links.record(record.topic, record.partition, record.offset),
         since=record.since,
-        attempts=None if record.attempts is None else plural(record.attempts, "attempt"),
+        attempts=None if record.attempts is None else counted(record.attempts, "attempt"),
         reason=record.reason,
         command=f"connector skip {where} --destination {destination.name}",
         skip=member_action("skip", destination.name, record),

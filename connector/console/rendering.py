@@ -14,6 +14,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 
 from connector.console import formatting
 from connector.console.advice import NO_OPTIONS, CommandOptions
+from connector.errors import counted
 
 _FOLDER: Final = files("connector.console") / "templates"
 # Read once at import: a page never waits for a disk, and a wheel inside an archive works too.
@@ -57,8 +58,9 @@ def _environment() -> Environment:
     environment = Environment(
         loader=DictLoader(_SOURCES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    for name in ("ago", "count", "duration", "iso", "moment", "plural", "short"):
+    for name in ("ago", "count", "duration", "iso", "moment", "short"):
         environment.filters[name] = getattr(formatting, name)
+    environment.filters["counted"] = counted
     for name in _SOURCES:
         environment.get_template(name)  # compiled now, not while a person waits
     return environment

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from connector.console.formatting import moment, plural
+from connector.console.formatting import moment
 from connector.console.members import seconds
+from connector.errors import counted
 
 DAY: Final = 24 * 3600.0
 MOST: Final = 5000
@@ -126,18 +127,18 @@ def _scope(given: Fields) -> str:
 
 def _storm_began(given: Fields) -> Told:
     letters = given.get("dead_letters")
-    number = "" if not isinstance(letters, int) else f"{plural(letters, 'dead letter')} before it. "
+    number = "" if not isinstance(letters, int) else f"{counted(letters, 'dead letter')} before it. "
     title = f"Storm in {_scope(given)}: {given['cause']} {given.get('code') or ''}".rstrip()
     return "bad", title, f"{number}{given.get('message') or ''}".strip()
 
 
 def _storm_ended(given: Fields) -> Told:
-    detail = f"{plural(int(given.get('records') or 0), 'record')} set aside are sent again."
+    detail = f"{counted(int(given.get('records') or 0), 'record')} set aside are sent again."
     return "good", f"Storm in {_scope(given)} is over", detail
 
 
 def _storm_released(given: Fields) -> Told:
-    detail = f"{plural(int(given['records']), 'record')} set aside are sent again; those refused become dead letters."
+    detail = f"{counted(int(given['records']), 'record')} set aside are sent again; those refused become dead letters."
     return "warn", f"Storm in {_scope(given)} released", detail
 
 
@@ -145,7 +146,7 @@ def _partitions(kind: str, verb: str) -> Callable[[Fields], Told]:
     def tell(given: Fields) -> Told:
         names = given.get("partitions") or []
         named = ", ".join(map(str, names)) if isinstance(names, list) else str(names)
-        number = plural(len(names), "partition") if isinstance(names, list) else "partitions"
+        number = counted(len(names), "partition") if isinstance(names, list) else "partitions"
         return kind, f"Rebalance: {number} {verb}", named
 
     return tell
@@ -155,7 +156,7 @@ def _action(given: Fields) -> Told:
     what = str(given.get("action", "action"))
     who = f"by {given['who']}" if given.get("who") else ""
     done = given.get("done")
-    number = f" {plural(done, 'dead letter')}" if isinstance(done, int) else ""
+    number = f" {counted(done, 'dead letter')}" if isinstance(done, int) else ""
     place = str(given.get("destination") or "")
     return "calm", f"Console: {what}{number} {place}".strip(), who
 
@@ -175,7 +176,7 @@ def _skipped(given: Fields) -> Told:
 
 
 def _replayed(given: Fields) -> Told:
-    return "calm", f"{plural(int(given['records']), 'replayed record')} read", ""
+    return "calm", f"{counted(int(given['records']), 'replayed record')} read", ""
 
 
 def _reloaded(given: Fields) -> Told:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from pydantic import Field, SecretStr
 
 from connector.config.loader import DestinationSettings, DocumentedLimits
-from connector.errors import Refusal
+from connector.errors import Refusal, counted
 from connector.records import Item
 from connector.vendors.answers import LogText, json_value, request_id, verdict_of_status, verdict_of_unknown_body
 from connector.vendors.base import (
@@ -248,7 +248,7 @@ class MyTracker:
         # Code points. The document counts "characters"; its own sample
         # breaks one of the lengths, so each rule has a switch.
         elif longest is not None and not shortest <= len(value) <= longest:
-            self._rules.broken(f"{name}.length", f"a string of {len(value)} characters")
+            self._rules.broken(f"{name}.length", f"a string of {counted(len(value), 'character')}")
         elif name == "vkPlatform" and value not in PLATFORMS:
             self._rules.broken("vkPlatform.value", "another string")
         return value
