@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import structlog
@@ -33,6 +34,7 @@ from connector.operations.replay import KafkaReplayService
 from connector.operations.timeline import PastEvents
 from connector.records import Record
 from connector.runtime.events import write_events
+from connector.tasks import restarted
 from connector.telemetry import logs
 from connector.telemetry.timeline import Timeline
 
@@ -78,7 +80,8 @@ async def serving(
         options=options,
     )
     console = Console(settings, members, ports, sparse=sparse)
-    writing = None if topic is None else asyncio.create_task(_write_events(settings.kafka, topic, timeline, clock))
+    write = None if topic is None else partial(_write_events, settings.kafka, topic, timeline, clock)
+    writing = None if write is None else asyncio.create_task(restarted(write, "events", clock))
     try:
         if audit is not None:
             await audit.open()
