@@ -22,6 +22,7 @@ GONE: Final = "gone"
 _UNKNOWN: Final = ""
 """Stands for the id of a topic that Kafka has not described since its partition was assigned."""
 _SECONDS: Final = 2.0
+_QUIET_SECONDS: Final = 60.0
 
 
 class HeldIds:
@@ -41,6 +42,10 @@ class HeldIds:
     def partitions(self) -> KeysView[TopicPartition]:
         """The partitions that are held."""
         return self._ids.keys()
+
+    def knows(self, partition: TopicPartition) -> bool:
+        """Whether an id of a partition's topic was found since the partition was assigned."""
+        return self._ids.get(partition, _UNKNOWN) != _UNKNOWN
 
     def note(self, partitions: Collection[TopicPartition], found: Mapping[str, str]) -> None:
         """Note the ids of newly assigned partitions' topics."""
@@ -87,6 +92,7 @@ class TopicIds:
         self._counts = counts
         self._admin: Admin | None = None
         self._unanswered = False
+        self._quiet_until = 0.0
         self.held = HeldIds()
         """What the answers say of the partitions that are held."""
 
@@ -103,7 +109,11 @@ class TopicIds:
 
     async def others(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
         """Return those of the partitions whose topic no longer exists, or was recreated."""
-        found = await self._ask({topic for topic, _ in self.held.partitions & set(partitions)})
+        asked = self.held.partitions & set(partitions)
+        # Some brokers that speak Kafka's protocol never tell ids. Each question would hold a commit up for seconds.
+        if asyncio.get_running_loop().time() < self._quiet_until:
+            asked = {partition for partition in asked if self.held.knows(partition)}
+        found = await self._ask({topic for topic, _ in asked})
         return self.held.others(partitions, found)
 
     async def close(self) -> None:
@@ -135,6 +145,7 @@ class TopicIds:
                     ids[topic] = GONE
                 else:
                     self._unanswered = True
+                    self._quiet_until = asyncio.get_running_loop().time() + _QUIET_SECONDS
             else:
                 ids[topic] = str(described.topic_id)
                 self._counts[topic] = len(described.partitions)

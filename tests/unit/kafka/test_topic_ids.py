@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,8 @@ class Broker:
 
     def __init__(self, *_: Any) -> None:
         self.reachable = True
+        self.silent = False
+        """Whether it answers, but tells no ids."""
         self.described = 0
         self.client = self
 
@@ -31,7 +34,7 @@ class Broker:
         for name in ("a", "b"):
             future: Future[Any] = Future()
             answers[name] = future
-            if self.reachable or name == "b":
+            if not self.silent and (self.reachable or name == "b"):
                 future.set_result(SimpleNamespace(topic_id=f"id of {name}", partitions=[0]))
             else:
                 future.set_exception(AWAY)
@@ -64,6 +67,25 @@ async def test_no_admin_request_waits_for_a_broker_that_is_away(monkeypatch: pyt
     broker.reachable = True
     assert await ids.others(held) == set()
     assert broker.described == 3
+
+
+async def test_a_broker_that_tells_no_ids_is_asked_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Kafka did not tell an id, a commit does not wait for the next question; later it is asked again.
+
+    Kills: a time-out at each commit to a broker that has no topic ids, so that nothing is read meanwhile.
+    """
+    broker = Broker()
+    broker.silent = True
+    monkeypatch.setattr(topic_ids, "Admin", lambda *_: broker)
+    ids = TopicIds(KafkaSettings(topics=["a", "b"], group_id="g", client={"bootstrap.servers": "127.0.0.1:1"}), {})
+    await ids.note({("a", 0)})
+    for _ in range(5):
+        assert await ids.others({("a", 0)}) == set()
+        await ids.look()
+    assert broker.described == 1
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1e9)
+    await ids.look()
+    assert broker.described == 2
 
 
 def test_an_id_that_is_found_late_counts_from_then_on() -> None:
