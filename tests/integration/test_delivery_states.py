@@ -137,7 +137,7 @@ def test_a_storm_before_the_vendor_lets_good_records_pass_and_is_released(kind: 
     assert 0 < dead_letters <= STORM
     member.wait(lambda: member.destination()["holds"][0]["set_aside"] == 3000 - dead_letters, "all others set aside")
     released = run_command("release", DESTINATION, "-c", str(config), "--url", f"http://127.0.0.1:{member.port}")
-    assert f"{3000 - dead_letters} records" in released.stdout
+    assert f"{3000 - dead_letters:,} records" in released.stdout
     job.until_done(member)
     assert len(job.dead_letters()) == 3000
     assert member.stop() == 0
