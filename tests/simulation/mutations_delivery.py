@@ -136,7 +136,7 @@ DELIVERY: Final = (
         "take for evidence what was accepted before",
         "connector/delivery/isolation.py",
         "and batch.vouched_at > refused[1]\n",
-        "and self._accepted > 0\n",
+        "and self._accepted.total() > 0\n",
     ),
     Mutant(
         "send one request too many at once",
