@@ -19,7 +19,10 @@ def vendor() -> Iterator[Vendor]:
 
 
 @pytest.fixture
-def job(kafka: Kafka, tmp_path: Path, topic_name: str) -> Iterator[Job]:
-    """A job of the test's own: a source topic of six partitions, and the connector's own topics."""
+def job(kafka: Kafka, tmp_path: Path, topic_name: str, vendor: Vendor) -> Iterator[Job]:
+    """A job of the test's own: a source topic of six partitions, and the connector's own topics.
+
+    Its members end before the vendor does: one that connects to a server that is closing leaves a connection open.
+    """
     with jobs(kafka, tmp_path, topic_name) as own:
         yield own
