@@ -137,6 +137,7 @@ DELIVERY: Final = (
         "connector/delivery/isolation.py",
         "and batch.vouched_at > refused[1]\n",
         "and self._accepted.total() > 0\n",
+        "tests/unit/delivery/test_blame.py::test_what_was_accepted_before_a_refusal_is_no_evidence",
     ),
     Mutant(
         "send one request too many at once",

@@ -62,6 +62,7 @@ OPERATOR: Final = (
         "connector/routing/table.py",
         "    return replace(routed, first_dedup_id=dedup_id)\n",
         '    return replace(routed, first_dedup_id=dedup_id[::-1] + "")\n',
+        "tests/unit/routing/test_replays.py::test_a_replay_is_routed_as_it_came_first_and_keeps_its_dedup_id",
     ),
     Mutant(
         "send a replayed record to all destinations",

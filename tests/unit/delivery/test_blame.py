@@ -572,3 +572,22 @@ def test_an_endpoint_that_is_out_is_held_though_others_accept(status: int, order
         assert rig.sent_once()
 
     run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@played
+async def test_what_was_accepted_before_a_refusal_is_no_evidence() -> None:
+    """A record refused by an undocumented code waits until another one is accepted after that, not before.
+
+    Kills: taking any acceptance that the destination ever had for evidence.
+    """
+    rig = Rig(undocumented({100}))
+    async with rig.running():
+        rig.offer(range(10))
+        await rig.until(lambda: len(rig.transport.accepted) == 10)
+        rig.offer([100])
+        await rig.clock.sleep(3600)
+        assert rig.dead_letters.numbers == []
+        rig.offer([101])
+        await rig.done()
+    assert rig.dead_letters.numbers == [100]

@@ -138,7 +138,7 @@ def test_a_replay_is_routed_as_it_came_first_and_keeps_its_dedup_id() -> None:
     first = dead_letter.first_record(record)
     (routed,) = reroute(cast("RouteTable", table), Event("s", {}), first, dead_letter, "c")
     assert isinstance(routed.event, VendorEvent)
-    assert (routed.event.dedup_id, routed.identity) == ("always", "new identity")
+    assert (routed.event.dedup_id, routed.identity, routed.first_dedup_id) == ("always", "new identity", "always")
     assert table.asked == [Record(*ORIGIN, 5, b"k", b"v", (("trace", b"\xff"),))]
     stopping = cast("RouteTable", _Table(FatalError("no route")))
     with pytest.raises(Refusal, match="no route"):
