@@ -45,7 +45,6 @@ from connector.signals import stop_signals
 from connector.tasks import Supervisor, restarted
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
-from connector.vendors.base import Vendor, VendorKind
 
 if TYPE_CHECKING:
     from connector.runtime.tracing import OtelTracer
@@ -199,7 +198,7 @@ async def _run(
             name: ResultsWriter(avro.encoder, producer, topic, clock) for name, topic in base.results_topics.items()
         },
         transport=lambda name, account: HttpTransport(name, account.http, account.max_in_flight),
-        reload=_reload(configuration, kinds),
+        reload=configuration.renewed,
         clock=clock,
         random=Random(),
         cluster_id=report.cluster_id,
@@ -363,24 +362,8 @@ async def _leave(source: KafkaSource, stop: asyncio.Event) -> None:
     source.leave()
 
 
-def _reload(configuration: Configuration, kinds: Mapping[str, VendorKind]) -> Callable[[str], Vendor | None]:
-    """Return what reads a destination's secrets again, and builds its vendor if they are others."""
-    used = dict(configuration.loaded.settings.destinations)
-
-    def reload(name: str) -> Vendor | None:
-        settings = configuration.destination(name)
-        if settings == used[name]:
-            return None
-        # Hidden in logs before anything can show them.
-        logs.register_secrets(secret_values(settings))
-        used[name] = settings
-        return kinds[settings.vendor].build(settings)
-
-    return reload
-
-
 def _reloaded_registry(loaded: Loaded) -> RegistrySettings:
-    """Read the registry's secrets again, as `_reload`; the old ones where they cannot be read now."""
+    """Read the registry's secrets again; the old ones where they cannot be read now."""
     try:
         settings = loaded.reload_registry()
     except ConfigurationError as error:

@@ -92,6 +92,8 @@ class Configuration:
         """What needs a restart stays as it was at the start."""
         self._of = dict.fromkeys(loaded.settings.destinations, loaded)
         """What each destination's settings come from: one that the newest file changes too far keeps its own."""
+        self._used = dict(loaded.settings.destinations)
+        """The settings of each destination's present vendor."""
         self._metrics = metrics
         self._only = destination
         self._use_server = use_server
@@ -108,9 +110,16 @@ class Configuration:
         """Note what a reload changes."""
         self._pipeline, self._decoder = pipeline, decoder
 
-    def destination(self, name: str) -> DestinationSettings:
-        """Return a destination's settings with its secrets read again, as `Loaded.reload`."""
-        return self._of[name].reload(name)
+    def renewed(self, name: str) -> Vendor | None:
+        """Return a destination's vendor with its secrets read again, as `Loaded.reload`; None if they are the same."""
+        settings = self._of[name].reload(name)
+        # Before anything uses them: a vendor's fault may repeat a new secret.
+        logs.register_secrets(secret_values(settings))
+        if settings == self._used[name]:
+            return None
+        vendor = vendors.kinds()[settings.vendor].build(settings)
+        self._used[name] = settings
+        return vendor
 
     async def reload(self, by: str) -> Reloaded:
         """Read the file again and apply it. Raises nothing: a fault is in the result, the log and the metrics."""
@@ -163,7 +172,7 @@ class Configuration:
         # From here on nothing can fail and nothing is awaited: no record meets half of a configuration.
         for name, (settings, vendor) in built.destinations.items():
             pipeline.workers[name].use(settings, vendor)
-            self._of[name] = loaded
+            self._of[name], self._used[name] = loaded, new.destinations[name]
         if built.routes is not None:
             decoder.look_into(passed_on(new, vendors.kinds()), keys=reads_keys(new))
         kept = {name: settings for name, (settings, _) in built.destinations.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,6 +98,35 @@ def test_a_fault_is_in_the_result_the_metrics_and_nowhere_else(tmp_path: Path) -
     assert metrics.config_reloads.labels("failed")._value.get() == 2
     with pytest.raises(ConfigurationError):
         loaded.read_again()
+
+
+def test_a_vendor_is_built_again_whenever_its_secret_is_another_than_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts is the secret that is in use, not the one that was read last.
+
+    Kills: a destination that keeps a denied secret for ever, because a reload, or a build that failed, came between.
+    """
+    secret, path = tmp_path / "secret", tmp_path / "e.yaml"
+    secret.write_text("one", encoding="utf-8")
+    loaded = read(path, {"destinations": {"jg": {"project_secret": "${file:secret}"}}})
+    configuration = Configuration(loaded, Metrics(), None, lambda _token, _hosts: None, ManualClock())
+    worker = SimpleNamespace(use=lambda *_: None)
+    pipeline = SimpleNamespace(workers={"jg": worker, "jg.eu": worker}, use=lambda *_: None)
+    configuration.running(pipeline, SimpleNamespace(look_into=lambda *_, **__: None))  # type: ignore[arg-type]
+    assert configuration.renewed("jg") is None
+    secret.write_text("two", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(vendors, "kinds", dict)
+        with pytest.raises(KeyError):
+            configuration.renewed("jg")
+    assert configuration.renewed("jg") is not None
+    assert configuration.renewed("jg") is None
+    secret.write_text("three", encoding="utf-8")
+    assert asyncio.run(configuration.reload("port")).error is None
+    assert configuration.renewed("jg") is None
+    secret.write_text("two", encoding="utf-8")
+    assert configuration.renewed("jg") is not None
 
 
 def test_a_change_of_a_secret_file_is_seen(tmp_path: Path) -> None:
