@@ -114,7 +114,7 @@ class Vendor:
         self._in_loop(self._simulator.plan.clear)
         self._in_loop(lambda: self._simulator.plan.arm(*faults))
 
-    def mend(self) -> None:
+    def recover(self) -> None:
         """Be well again."""
         self._in_loop(self._simulator.plan.clear)
 

@@ -190,7 +190,7 @@ def test_release_changes_lose_and_repeat_nothing(
         assert not release.evict(other), "the budget allows one disruption at a time"
         assert other in release.ready(2).values()
 
-        vendor.mend()
+        vendor.recover()
         load.stop()
         wait_for(lambda: job.committed() == job.ends(), "commits up to the ends")
     assert set(vendor.cuids) == load.cuids

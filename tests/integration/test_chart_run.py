@@ -81,7 +81,7 @@ def test_a_rolling_update_of_the_rendered_pods_sends_nothing_twice(job: Job, ven
     job.produce(good(range(3000, 4000)))
     assert old.exit_code() == 0
     assert len(vendor.served) > before
-    vendor.mend()
+    vendor.recover()
     job.until_done(new)
     assert new.get("/healthz")[0] == 200
     assert _silent_panels(new.get("/metrics")[1]) <= MAY_BE_EMPTY

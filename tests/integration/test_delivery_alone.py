@@ -63,7 +63,7 @@ def test_a_destination_leaves_the_combined_group_and_repeats_nothing(job: Job) -
         assert combined.stop() == 0
         assert vendors["mytracker"].accepted == []
 
-        vendors["mytracker"].mend()
+        vendors["mytracker"].recover()
         for name in VENDORS:
             member = job.start(settings(job, vendors), "--destination", name)
             group = f"{job.group}.{name}"
@@ -122,7 +122,7 @@ def test_a_split_and_the_way_back_repeat_nothing(job: Job) -> None:
             member.wait(lambda every=every: len(vendors["jiguang"].accepted) >= every, f"{every} events")  # type: ignore[misc]
             assert member.stop() == 0
             assert vendors["jiguang"].cuids == dict.fromkeys((FIRST_CUID + number for number in range(every)), 1), turn
-        vendors["mytracker"].mend()
+        vendors["mytracker"].recover()
         member = job.start(given)
         until_done(job, member, job.group)
         assert member.stop() == 0

@@ -219,18 +219,18 @@ def test_what_would_fail_again_is_kept_back_and_can_be_changed(job: Job, vendor:
     unasked = run_command("dlq", "discard", "-c", config, "--all")
     assert (unasked.returncode, "pass --yes" in unasked.stderr) == (2, True)
 
-    mend = ("--set", f"eventName={KNOWN_EVENT}", "--set", "properties.page=/mended")
+    fix = ("--set", f"eventName={KNOWN_EVENT}", "--set", "properties.page=/fixed")
     by_number = {row["origin"]["offset"]: row["id"] for row in lines("list", "-c", config)}
-    (dry,) = lines("replay", by_number[0][:8], "-c", config, "--dry-run", *mend)
+    (dry,) = lines("replay", by_number[0][:8], "-c", config, "--dry-run", *fix)
     assert dry["result"] == "ready"
     (wrong,) = lines("replay", by_number[0], "-c", config, "--yes", "--set", "cuid=none")
     assert (wrong["result"], wrong["code"]) == ("kept", "edit")
     assert len(lines("list", "-c", config)) == 3
 
     member = job.start(settings)
-    assert _replay(Path(config), by_number[0], *mend) == (1, 0)
-    (accepted,) = member.wait(lambda: vendor.accepted, "the mended event")
-    assert (accepted["eventName"], accepted["properties"]["page"]) == (KNOWN_EVENT, "/mended")
+    assert _replay(Path(config), by_number[0], *fix) == (1, 0)
+    (accepted,) = member.wait(lambda: vendor.accepted, "the fixed event")
+    assert (accepted["eventName"], accepted["properties"]["page"]) == (KNOWN_EVENT, "/fixed")
     assert (accepted["cuid"], accepted["randomId"]) == (FIRST_CUID + 1, ids[0])
     assert _replay(Path(config), by_number[1], "--force", "--set", "properties.page=/x") == (1, 0)
     (again,) = member.wait(

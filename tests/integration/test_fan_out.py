@@ -50,7 +50,7 @@ def test_a_held_vendor_holds_the_offset_and_repeats_nothing_for_the_others(job: 
         assert member.stop() == 0
         assert set(job.committed().values()) == {0}
 
-        vendors["mytracker"].mend()
+        vendors["mytracker"].recover()
         member = job.start(settings)
         job.until_done(member)
         assert member.stop() == 0

@@ -191,7 +191,7 @@ def test_a_committed_offset_out_of_range_stops_with_the_way_out(kafka: Kafka, jo
     assert member.stop() == 0
     committed = job.committed()[0]
     assert 0 < committed <= 50
-    vendor.mend()
+    vendor.recover()
     job.produce(good(range(100, 200), partition=0))
     _delete_records(kafka, job.topic, {0: 120})
 
@@ -226,7 +226,7 @@ def test_retention_that_overtakes_a_waiting_member_stops_it(kafka: Kafka, job: J
     full = "connector_buffer_limit_bytes"
     member.wait(lambda: 0 < member.metric(full) <= member.metric("connector_buffer_bytes"), "a full buffer")
     _delete_records(kafka, job.topic, {0: count - 10})
-    vendor.mend()
+    vendor.recover()
     assert member.exit_code() == 1
     assert "connector offsets reset" in member.text
     assert f"{job.topic} [0]" in member.text

@@ -92,14 +92,14 @@ def test_a_long_run_with_faults_and_thousands_of_names_stays_flat(
         odd = [next(numbers) for _ in range(BATCH // 4)]
         job.produce([*good(range(odd[0], odd[0] + BATCH // 2)), *_odd(odd)])
         code = Fault("status", status=200, body=json.dumps({"code": next(codes), "msg": "?"}), times=1)
-        vendor.mend()
+        vendor.recover()
         vendor.arm(chance.choice((code, *FAULTS)))
         if passed > WARM:
             found = _look(member, tasks)
             first = first or found
             seen.append(found)
         time.sleep(PAUSE)
-    vendor.mend()
+    vendor.recover()
     job.until_done(member)
     most = max(one.tasks for one in seen[: len(seen) // 4 + 1]) + 5
     # Tasks are counted twice a second, and what waited for the vendor was sent all at once: let it end first.

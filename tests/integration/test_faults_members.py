@@ -84,7 +84,7 @@ def crew(job: Job, vendor: Vendor, request: pytest.FixtureRequest) -> Iterator[C
     """Members of a group that shares its partitions in one of the ways."""
     vendor.arm(Fault("latency", after=True, seconds=0.2))
     yield Crew(job, vendor, request.param)
-    vendor.mend()
+    vendor.recover()
 
 
 @pytest.mark.promise("P1")
@@ -150,7 +150,7 @@ def test_churn_of_two_rate_limited_members_repeats_nothing(kafka: Kafka, job: Jo
         load.stop()
         job.until_done(members[-1])
     assert [member.stop() for member in members] == [0] * len(members)
-    vendor.mend()
+    vendor.recover()
     show("churn", turn=turn, events=load.written, came_again=len(repeated(vendor)))
     each_once(vendor, load)
 

@@ -39,7 +39,7 @@ def test_a_restart_behind_a_record_without_an_answer_repeats_nothing(job: Job, v
     assert {each.fault for each in vendor.served[before:]} == {"hang"}, "only the stuck record is sent"
     assert member.stop() == 0
 
-    vendor.mend()
+    vendor.recover()
     member = job.start(settings)
     job.until_done(member)
     assert member.stop() == 0
@@ -67,17 +67,17 @@ def test_three_restarts_with_one_of_two_destinations_down_repeat_nothing(job: Jo
             member.wait(lambda: vendor.cuids.total() >= enough, f"{enough} events at the well one")  # noqa: B023
             if restart == 1:
                 # A part of the other's deliveries is done too: the map holds both, differently.
-                other.mend()
+                other.recover()
                 other.arm(Fault("status", status=503, when=lambda call: call.number % 3 > 0))
                 member.wait(lambda: other.accepted, "events at the other one")
-                other.mend()
+                other.recover()
                 other.arm(Fault("status", status=503))
             assert member.stop() == 0
             assert vendor.cuids.total() == count
         assert 0 < other.cuids.total() < count
         assert job.committed() != job.ends()
 
-        other.mend()
+        other.recover()
         member = job.start(settings)
         job.until_done(member)
         assert member.stop() == 0

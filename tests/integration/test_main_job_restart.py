@@ -48,7 +48,7 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_with_the_same_id(job: Jo
     assert 0 < sum(committed.values()) < before.total()
     assert before.keys() < _all()
 
-    vendor.mend()
+    vendor.recover()
     job.until_done(job.start(settings))
     after = vendor.cuids
     assert after.keys() == _all()
@@ -75,7 +75,7 @@ def test_a_kill_of_the_broker_loses_nothing(kafka: Kafka, job: Job, vendor: Vend
     kafka.kill()
     member.wait(lambda: len(vendor.served) >= 30, "requests without a broker")
     kafka.start()
-    vendor.mend()
+    vendor.recover()
     member.wait(lambda: job.committed() == ends, "commits up to the ends")
     assert vendor.cuids.keys() == _all()
     assert len({each["randomId"] for each in vendor.accepted}) == COUNT
@@ -100,7 +100,7 @@ def test_sigterm_in_the_middle_ends_in_order_and_the_next_run_repeats_nothing(jo
     delivered = vendor.cuids
     assert 0 < len(delivered) < COUNT
 
-    vendor.mend()
+    vendor.recover()
     second = job.start(_settings(job, vendor))
     job.until_done(second)
     assert vendor.cuids.keys() == _all()
@@ -128,7 +128,7 @@ def test_a_restart_behind_one_stuck_record_sends_only_that_one(job: Job, vendor:
     assert len(behind) == 1
     assert ends[behind[0]] - job.committed()[behind[0]] > 100, "nothing finished stands above the stuck record"
 
-    vendor.mend()
+    vendor.recover()
     second = job.start(_settings(job, vendor))
     job.until_done(second)
     assert vendor.cuids.keys() == _all(count)
@@ -194,7 +194,7 @@ def test_a_member_that_joins_and_leaves_loses_and_repeats_nothing(job: Job, vend
         finally:
             enough.set()
         count = feeding.result()
-    vendor.mend()
+    vendor.recover()
     job.until_done(first)
     assert vendor.cuids.keys() == _all(count)
     assert vendor.cuids.total() == count

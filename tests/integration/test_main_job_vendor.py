@@ -62,7 +62,7 @@ def test_trouble_at_the_vendor_holds_shows_its_cause_and_ends_by_itself(name: st
     assert sum(job.committed().values()) <= vendor.cuids.total() < COUNT
     assert job.dead_letters() == []
 
-    vendor.mend()
+    vendor.recover()
     job.until_done(member)
     assert vendor.cuids.keys() == {FIRST_CUID + number for number in range(COUNT)}
     assert vendor.cuids.total() == COUNT

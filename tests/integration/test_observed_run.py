@@ -93,7 +93,7 @@ async def test_a_run_is_seen(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _check_page(page: str) -> None:
-    """Check a served page: Prometheus' own tool finds nothing to mend, and labels hold what the definitions say."""
+    """Check a served page: Prometheus' own tool finds nothing to fix, and labels hold what the definitions say."""
     done = subprocess.run(
         [tool("promtool"), "check", "metrics"], input=page.encode(), capture_output=True, timeout=60, check=False
     )

@@ -92,7 +92,7 @@ def test_reset_forward_passes_over_one_record_and_repeats_nothing(job: Job, vend
     done = run_command("offsets", "reset", "-c", config, "--to", "11", "--partition", "0", "--yes")
     assert done.returncode == 0, done.stderr
     assert job.committed()[0] == 11
-    vendor.mend()
+    vendor.recover()
     again = job.start(settings)
     again.wait(lambda: job.committed()[0] == 200, "the end")
     assert again.stop() == 0
@@ -117,7 +117,7 @@ def test_reset_back_reads_all_again(job: Job, vendor: Vendor) -> None:
     assert _lines("reset", "-c", config, "--to", "latest", "--dry-run", "--group", f"{job.group}-none") == []
 
 
-def test_reset_refuses_what_is_outside_and_asks_nobody_in_a_pipe(kafka: Kafka, job: Job, vendor: Vendor) -> None:
+def test_reset_refuses_what_is_outside_and_asks_no_one_in_a_pipe(kafka: Kafka, job: Job, vendor: Vendor) -> None:
     """An offset past the end changes nothing (exit 1); without --yes a pipe is told so, and a bad --to too (exit 2)."""
     job.produce(good(range(5), partition=0))
     config = _config(job, vendor)

@@ -132,7 +132,7 @@ class Oracle:
             self.offsets[partition].clear()
             self.passed.pop(partition, None)
         for epoch in self.epochs:
-            # What is under way for the old topic is nobody's any more.
+            # What is under way for the old topic belongs to no member any more.
             epoch.expelled |= epoch.partition[0] == topic
 
     def is_done(self, planned: Planned, destination: str) -> bool:
@@ -332,7 +332,7 @@ class Oracle:
         first = self.plan[parsed.origin.topic, parsed.origin.partition, parsed.origin.offset]
         planned = self.replays.of_dead_letter(first, parsed)
         if planned is None:
-            self.fail(f"a dead letter of {first.where} is of a replay that nobody made: {parsed}")
+            self.fail(f"a dead letter of {first.where} is of a replay that no one made: {parsed}")
         if not source.has((planned.topic, planned.partition), ever=True):
             self.fail(f"a dead letter of {planned.where} is of {source.name}, which never had it: {parsed}")
         if planned is not first:

@@ -400,7 +400,7 @@ async def test_a_trusted_proxy_signs_people_in(browser: aiohttp.ClientSession) -
         assert str(answer.url).endswith("/sign-in")
 
 
-async def test_the_header_of_any_other_address_signs_nobody_in(browser: aiohttp.ClientSession) -> None:
+async def test_the_header_of_any_other_address_signs_no_one_in(browser: aiohttp.ClientSession) -> None:
     """Only the proxy's own addresses are believed, and without `console.proxy` no header is."""
     elsewhere: dict[str, Any] = {"proxy": {"addresses": ["10.1.0.0/16"], "user_header": "X-User", "act": ["noor"]}}
     for settings in (elsewhere, {"token": TOKEN}):

@@ -36,9 +36,9 @@ async def test_a_wrong_credential_holds_and_a_rotated_one_resumes() -> None:
         assert len(rig.transport.calls) - before < 120
         assert rig.unfinished == 500
         rig.token = "rotated"
-        mended = rig.clock.now()
+        recovered = rig.clock.now()
         await rig.done()
-        assert rig.clock.now() - mended <= 62
+        assert rig.clock.now() - recovered <= 62
     assert rig.dead_letters.dead_letters == []
     assert rig.sent_once()
     assert rig.worker.condition().state is DestinationState.FLOWING
@@ -80,9 +80,9 @@ def test_an_outage_holds_and_resumes(status: int) -> None:
             await rig.clock.sleep(3600)
             assert len(rig.transport.calls) - before < 120
             rig.transport.behave = lambda _call: OK
-            mended = rig.clock.now()
+            recovered = rig.clock.now()
             await rig.done()
-            assert rig.clock.now() - mended <= 63
+            assert rig.clock.now() - recovered <= 63
         assert rig.dead_letters.dead_letters == []
         assert rig.sent_once()
 

@@ -104,7 +104,7 @@ def test_exactly_the_bad_records_become_dead_letters(
 
 @pytest.mark.promise("P5")
 @played
-async def test_hints_that_name_the_innocent_blame_nobody() -> None:
+async def test_hints_that_name_the_innocent_blame_no_one() -> None:
     """A vendor that names the wrong records costs requests, but only the record refused alone is a dead letter.
 
     Kills: believing the vendor's words.
@@ -362,7 +362,7 @@ async def test_a_batch_of_expired_records_sends_nothing() -> None:
 @pytest.mark.promise("P5")
 @pytest.mark.promise("P6")
 @played
-async def test_an_outage_that_ends_in_a_refusal_nobody_understands_finds_the_record() -> None:
+async def test_an_outage_that_ends_in_a_refusal_no_one_understands_finds_the_record() -> None:
     """Back from an outage the vendor refuses the only batch by an unknown code: its records are asked one by one.
 
     Kills: probing with the same whole batch for ever, because its refusal neither ends nor doubts anything.

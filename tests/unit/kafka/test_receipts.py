@@ -154,7 +154,7 @@ async def test_a_lost_receipt_is_counted_and_nothing_is_raised() -> None:
 
 
 @played
-async def test_receipts_that_nobody_takes_do_not_fill_the_memory() -> None:
+async def test_receipts_that_no_one_takes_do_not_fill_the_memory() -> None:
     """While Kafka is away a fixed number of ranges waits; more are lost and counted, the former all written."""
     producer, metrics = ModelProducer(), Metrics()
     own = writer(producer, metrics)

@@ -333,8 +333,8 @@ def test_a_record_of_a_storm_that_is_being_read_again_is_skipped(*, released: bo
 
 
 @pytest.mark.promise("P1", "P5")
-@pytest.mark.parametrize("mended", [False, True])
-def test_a_skip_inside_a_destinations_storm_holds_after_its_release(*, mended: bool) -> None:
+@pytest.mark.parametrize("recovered", [False, True])
+def test_a_skip_inside_a_destinations_storm_holds_after_its_release(*, recovered: bool) -> None:
     """Skipped while set aside or while read again: one dead letter of the operator; the others have their own outcome.
 
     Kills: a skip that the release forgets; a skipped record that is sent, or refused once more.
@@ -348,7 +348,7 @@ def test_a_skip_inside_a_destinations_storm_holds_after_its_release(*, mended: b
             await rig.until(lambda: rig.unfinished == 7)
             aside = asyncio.create_task(rig.skip(6))
             await rig.clock.sleep(0.2)
-            if mended:
+            if recovered:
                 rig.invalid.clear()
             assert rig.worker.release() == 6
             places = rig.destination.storms.let_go(500)
@@ -359,8 +359,8 @@ def test_a_skip_inside_a_destinations_storm_holds_after_its_release(*, mended: b
             assert [(await each).state for each in (aside, away)] == ["skipped", "skipped"]
             await rig.done()
         assert [offset for offset, cause in rig.causes if cause == "operator"] == [6, 9]
-        assert sorted(rig.transport.accepted) == ([5, 7, 8, 10, 11] if mended else [])
-        assert sorted(offset for offset, _ in rig.causes) == ([*range(5), 6, 9] if mended else list(range(12)))
+        assert sorted(rig.transport.accepted) == ([5, 7, 8, 10, 11] if recovered else [])
+        assert sorted(offset for offset, _ in rig.causes) == ([*range(5), 6, 9] if recovered else list(range(12)))
         assert rig.destination.buffer.bytes == rig.budget.used == 0
 
     played(play)()

@@ -57,7 +57,7 @@ async def test_a_slow_vendor_is_seen_as_deliver() -> None:
 
 
 @played
-async def test_a_schema_that_nobody_tells_is_seen_as_decode() -> None:
+async def test_a_schema_that_no_one_tells_is_seen_as_decode() -> None:
     """While records wait for their schema, time is `decode`."""
     rig = PipelineRig()
     rig.source.produce(b"schema:one:d")

@@ -52,7 +52,7 @@ def configured(level: str = "info") -> io.StringIO:
     return stream
 
 
-def test_a_line_is_json_where_nobody_looks() -> None:
+def test_a_line_is_json_where_no_one_looks() -> None:
     """Without a terminal a line is one JSON object: time in UTC, level, event, fields."""
     stream = configured()
     structlog.get_logger().info("batch.refused", destination="one", records=3)
