@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from connector.signals import stop_signals
+from connector.runtime.signals import stop_signals
 
 LATER: Final = (signal.SIGHUP, signal.SIGUSR2, signal.SIGUSR1)
 """Read the configuration again, or change the log level, once `run` is up; before that they would end the process."""

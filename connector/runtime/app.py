@@ -41,7 +41,7 @@ from connector.runtime.http import Server
 from connector.runtime.member import Member
 from connector.runtime.pipeline import QUEUE_SHARE, Edges, build
 from connector.runtime.reload import Configuration
-from connector.signals import stop_signals
+from connector.runtime.signals import stop_signals
 from connector.tasks import Supervisor, restarted
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics

@@ -34,7 +34,6 @@ FLOORS = (
     "tasks",
     "recent",
     "clock",
-    "signals",
     "errors",
 )
 """Packages and top-level modules from the top floor down. Each imports only from the floors below it."""

@@ -11,7 +11,7 @@ import pytest
 
 HEAD: Final = """
 import asyncio, os, signal, time
-from connector import signals
+from connector.runtime import signals
 from connector.runtime import app
 from connector.telemetry import logs
 from connector.config.loader import LogSettings
