@@ -1,4 +1,4 @@
-# Part of `reader.pyx`: writes data of the connector's own schemas as Avro, for the results of query vendors.
+# Part of `reader.pyx`: writes data of the connector's own schemas as Avro, for the results of query vendors and for exports.
 #
 # fastavro writes everything else, and is the reference: a schema with a form that is not here has no native writer, and
 # a datum that is not of the plain Python types raises `Unwritten`, so that fastavro judges it.
@@ -40,17 +40,22 @@ cdef bint write_long(Output* out, int64_t number) except -1:
     return 1
 
 
+cdef bint write_sized(Output* out, const char* data, Py_ssize_t size) except -1:
+    """Write bytes behind their number."""
+    write_long(out, size)
+    reserve(out, size)
+    memcpy(out.data + out.size, data, size)
+    out.size += size
+    return 1
+
+
 cdef bint write_text(Output* out, datum) except -1:
     cdef Py_ssize_t size
     cdef const char* text
     if type(datum) is not str:
         raise Unwritten
     text = PyUnicode_AsUTF8AndSize(datum, &size)
-    write_long(out, size)
-    reserve(out, size)
-    memcpy(out.data + out.size, text, size)
-    out.size += size
-    return 1
+    return write_sized(out, text, size)
 
 
 cdef class Form:
@@ -67,6 +72,20 @@ cdef class _LongForm(Form):
         if type(datum) is not int:
             raise Unwritten
         return write_long(out, datum)
+
+
+cdef class _IntForm(Form):
+    cdef bint write(self, Output* out, datum) except -1:
+        if type(datum) is not int or not -0x80000000 <= datum <= 0x7FFFFFFF:
+            raise Unwritten
+        return write_long(out, datum)
+
+
+cdef class _BytesForm(Form):
+    cdef bint write(self, Output* out, datum) except -1:
+        if type(datum) is not bytes:
+            raise Unwritten
+        return write_sized(out, PyBytes_AS_STRING(datum), PyBytes_GET_SIZE(datum))
 
 
 cdef class _TextForm(Form):
@@ -103,27 +122,43 @@ cdef class _MapForm(Form):
         return write_long(out, 0)
 
 
-cdef class _UnionForm(Form):
-    """A union of null, long and string at most: the datum's type is its branch."""
+cdef class _ArrayForm(Form):
+    cdef Form items
 
-    cdef list forms
-    cdef int null, long, text
-
-    def __init__(self, branches, forms):
-        self.forms = forms
-        self.null, self.long, self.text = (
-            branches.index(name) if name in branches else -1 for name in ("null", "long", "string")
-        )
+    def __init__(self, Form items):
+        self.items = items
 
     cdef bint write(self, Output* out, datum) except -1:
-        cdef int index = self.null if datum is None else self.text if type(datum) is str else self.long
-        if index < 0:
+        if type(datum) is not list and type(datum) is not tuple:
+            raise Unwritten
+        if len(datum):
+            write_long(out, len(datum))
+            for item in datum:
+                self.items.write(out, item)
+        return write_long(out, 0)
+
+
+cdef class _UnionForm(Form):
+    """A union of simple types, each of another Python type: the datum's type is its branch."""
+
+    cdef list forms
+    cdef dict indexes
+
+    def __init__(self, branches):
+        self.forms = [_FORMS[branch] for branch in branches]
+        self.indexes = {_TYPES[branch]: index for index, branch in enumerate(branches)}
+
+    cdef bint write(self, Output* out, datum) except -1:
+        index = self.indexes.get(type(datum))
+        if index is None:
             raise Unwritten
         write_long(out, index)
         return (<Form>self.forms[index]).write(out, datum)
 
 
 cdef class _RecordForm(Form):
+    """A record: a dictionary, or a tuple of the values of the fields in their order."""
+
     cdef list names, forms
 
     def __init__(self, names, forms):
@@ -131,11 +166,12 @@ cdef class _RecordForm(Form):
 
     cdef bint write(self, Output* out, datum) except -1:
         cdef Py_ssize_t index
+        cdef bint by_name = type(datum) is dict
         # A field that is missing may have a default.
-        if type(datum) is not dict or len(<dict>datum) != len(self.names):
+        if not (by_name or type(datum) is tuple) or len(datum) != len(self.names):
             raise Unwritten
         for index in range(len(self.names)):
-            (<Form>self.forms[index]).write(out, (<dict>datum)[self.names[index]])
+            (<Form>self.forms[index]).write(out, datum[self.names[index]] if by_name else (<tuple>datum)[index])
         return 1
 
 
@@ -169,7 +205,7 @@ def writer_of(tree):
 def _form(tree):
     if isinstance(tree, list):
         simple = all(isinstance(branch, str) and branch in _FORMS for branch in tree)
-        return _UnionForm(tree, [_FORMS[branch] for branch in tree]) if simple else None
+        return _UnionForm(tree) if simple and len({_TYPES[branch] for branch in tree}) == len(tree) else None
     if isinstance(tree, str):
         return _FORMS.get(tree)
     kind = tree["type"]
@@ -181,10 +217,14 @@ def _form(tree):
     if kind == "map":
         values = _form(tree["values"])
         return None if values is None else _MapForm(values)
+    if kind == "array":
+        items = _form(tree["items"])
+        return None if items is None else _ArrayForm(items)
     # A point in time is written as the number that it is.
     if tree.get("logicalType", "timestamp-millis") != "timestamp-millis":
         return None
     return _form(kind) if isinstance(kind, str) else None
 
 
-_FORMS = {"null": Form(), "long": _LongForm(), "string": _TextForm()}
+_FORMS = {"null": Form(), "int": _IntForm(), "long": _LongForm(), "bytes": _BytesForm(), "string": _TextForm()}
+_TYPES = {"null": type(None), "int": int, "long": int, "bytes": bytes, "string": str}

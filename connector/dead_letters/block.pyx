@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """What is done for each of a million dead letters before a command can answer, in C: reads a dead letter's block of headers,
-finds its row by its id, and writes its row of an Avro file.
+and finds its row by its id.
 
 What each header may hold is said by a `Form`; which headers there are, and what the block means, only
 `connector.dead_letters.headers` knows. A value that is not exactly as the connector writes it makes the block incomplete.
@@ -312,100 +312,4 @@ cdef class RowIndex:
         self._table, self._last, self._room = table, last, room
         for row in range(self._rows):
             self._table[self._slot(hashes[row])] = row + 1
-        return 0
-
-
-cdef class AvroRows:
-    """Data of one Avro record type, written one behind the other. `kinds` has a letter for each field.
-
-    s: string or bytes; l: int or long; S and L: a union of null and that; a: array of strings; h: array of records of a
-    name and a union of null and bytes.
-    """
-
-    cdef bytes _kinds
-    cdef unsigned char* _data
-    cdef Py_ssize_t _size
-    cdef Py_ssize_t _room
-
-    def __cinit__(self, bytes kinds not None):
-        self._kinds, self._data, self._size, self._room = kinds, NULL, 0, 0
-
-    def __dealloc__(self):
-        free(self._data)
-
-    def add(self, tuple values not None):
-        """Write the values of a record's fields, in their order; return how many bytes are ready.
-
-        Raises `TypeError`, `OverflowError` or `UnicodeEncodeError` for a value that the field cannot have; then the
-        record is not written.
-        """
-        cdef Py_ssize_t before = self._size
-        if len(values) != len(self._kinds):
-            raise TypeError("not as many values as fields")
-        try:
-            for kind, value in zip(self._kinds, values):
-                self._put(kind, value)
-        except BaseException:
-            self._size = before
-            raise
-        return self._size
-
-    def take(self):
-        """Return what is written, and begin again."""
-        cdef Py_ssize_t size = self._size
-        self._size = 0
-        return PyBytes_FromStringAndSize(<const char*> self._data, size)
-
-    cdef int _put(self, char kind, value) except -1:
-        if kind == b"S" or kind == b"L":
-            self._put_long(value is not None)
-            if value is None:
-                return 0
-            kind += 32
-        if kind == b"s":
-            return self._put_sized(value)
-        if kind == b"l":
-            return self._put_long(value)
-        if len(value):
-            self._put_long(len(value))
-        for item in value:
-            if kind == b"a":
-                self._put_sized(item)
-            else:
-                name, content = item
-                self._put_sized(name)
-                self._put(b"S", content)
-        return self._put_long(0)
-
-    cdef int _put_sized(self, value) except -1:
-        cdef const char* data
-        cdef Py_ssize_t size = 0
-        if isinstance(value, bytes):
-            data, size = PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
-        else:
-            data = PyUnicode_AsUTF8AndSize(value, &size)
-        self._put_long(size)
-        self._need(size)
-        memcpy(self._data + self._size, data, size)
-        self._size += size
-        return 0
-
-    cdef int _put_long(self, int64_t number) except -1:
-        cdef uint64_t rest = (<uint64_t> number << 1) ^ <uint64_t> (number >> 63)
-        self._need(10)
-        while rest > 0x7F:
-            self._data[self._size] = <unsigned char> (rest & 0x7F | 0x80)
-            self._size += 1
-            rest >>= 7
-        self._data[self._size] = <unsigned char> rest
-        self._size += 1
-        return 0
-
-    cdef int _need(self, Py_ssize_t more) except -1:
-        cdef unsigned char* data
-        if self._size + more > self._room:
-            data = <unsigned char*> realloc(self._data, 2 * (self._size + more))
-            if data == NULL:
-                raise MemoryError
-            self._data, self._room = data, 2 * (self._size + more)
         return 0

@@ -210,8 +210,14 @@ def _avro(dead_letter: DeadLetterEntry, content: Content) -> tuple[Any, ...]:
         None if facts.origin_timestamp == NO_TIMESTAMP else facts.origin_timestamp,
         facts.http_status,
         None if content.event is None else _json(content.event).decode(),
-        *(facts.edited, content.key, content.value, content.headers),
+        *(facts.edited, _as_bytes(content.key), _as_bytes(content.value)),
+        [(name, _as_bytes(value)) for name, value in content.headers],
     )
+
+
+def _as_bytes(data: bytes | str | None) -> bytes | None:
+    """Return a text that stands for hidden bytes as bytes, and everything else unchanged."""
+    return data.encode() if isinstance(data, str) else data
 
 
 def base64_text(data: bytes | str | None) -> str | None:

@@ -89,7 +89,8 @@ def test_a_plain_result_is_written_natively() -> None:
     "tree",
     [
         "double",
-        {"type": "array", "items": "long"},
+        {"type": "array", "items": "double"},
+        ["int", "long"],
         ["null", {"type": "map", "values": "long"}],
         {"type": "bytes", "logicalType": "decimal", "precision": 4},
         {"type": "long", "logicalType": "timestamp-micros"},
