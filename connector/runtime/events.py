@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import orjson
@@ -15,28 +17,39 @@ from connector.telemetry.timeline import Timeline
 log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 1.0
-"""How often new events are written."""
+"""How often new events are written. After a SIGKILL the topic lacks what happened within it."""
+LAST_SECONDS: Final = 2.0
+"""How long a stop waits for the last events."""
 
 
 async def write_events(timeline: Timeline, write: Callable[[bytes], Awaitable[object]], clock: Clock) -> None:
     """Write what happens, in order, until cancelled. What Kafka does not take is tried again, and nothing waits for it.
 
-    `write` returns once Kafka has acknowledged a record, or raises `ConnectorError`.
+    `write` returns once Kafka has acknowledged a record, or raises `ConnectorError`. What is left when this is
+    cancelled is tried once more, for at most `LAST_SECONDS`: the topic has the events of a stop too.
     """
     is_failing = False
-    while True:
-        try:
-            # In order and one at a time, so that a failure loses none: the
-            # first one stays where it is and is tried again.
-            while timeline.unwritten:
-                event = timeline.unwritten[0]
-                await write(orjson.dumps(event, default=str))
-                # The ring may have dropped the event meanwhile.
-                if timeline.unwritten and timeline.unwritten[0] is event:
-                    timeline.unwritten.popleft()
+    try:
+        while True:
+            try:
+                await _write_all(timeline, write)
                 is_failing = False
-        except ConnectorError as error:
-            if not is_failing:
-                log.warning("events.unwritten", message=str(error))
-            is_failing = True
-        await clock.sleep(LOOK_SECONDS)
+            except ConnectorError as error:
+                if not is_failing:
+                    log.warning("events.unwritten", message=str(error))
+                is_failing = True
+            await clock.sleep(LOOK_SECONDS)
+    finally:
+        with suppress(ConnectorError, TimeoutError):
+            async with asyncio.timeout(LAST_SECONDS):
+                await _write_all(timeline, write)
+
+
+async def _write_all(timeline: Timeline, write: Callable[[bytes], Awaitable[object]]) -> None:
+    """Write events in order and one at a time: the first one that fails stays where it is and raises."""
+    while timeline.unwritten:
+        event = timeline.unwritten[0]
+        await write(orjson.dumps(event, default=str))
+        # The ring may have dropped the event meanwhile.
+        if timeline.unwritten and timeline.unwritten[0] is event:
+            timeline.unwritten.popleft()

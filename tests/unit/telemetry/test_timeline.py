@@ -77,7 +77,10 @@ def test_a_ring_is_bounded_and_its_ids_are_unique() -> None:
 
 
 async def test_events_that_kafka_does_not_take_are_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In order, each once, after the trouble. Kills: an event that is dropped by one failed write."""
+    """In order, each once, after the trouble, and the last ones at the end.
+
+    Kills: an event that is dropped by one failed write; a stop that is not told.
+    """
     monkeypatch.setattr(writing, "LOOK_SECONDS", 0.01)
     timeline, taken, failures = Timeline("m", written=True), asyncio.Queue[bytes](), [2]
 
@@ -94,5 +97,27 @@ async def test_events_that_kafka_does_not_take_are_written_later(monkeypatch: py
         found = [json.loads(await taken.get())["number"] for _ in range(3)]
         timeline.note({"event": "storm.ended", "number": 3})
         found.append(json.loads(await taken.get())["number"])
-    task.cancel()
-    assert (found, taken.empty()) == ([0, 1, 2, 3], True)
+        timeline.note({"event": "connector.stopping", "number": 4})
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    found.append(json.loads(taken.get_nowait())["number"])
+    assert (found, taken.empty(), task.cancelled()) == ([0, 1, 2, 3, 4], True, True)
+
+
+async def test_a_stop_does_not_wait_for_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: a member that cannot end because its last events cannot be written."""
+    monkeypatch.setattr(writing, "LAST_SECONDS", 0.01)
+    timeline = Timeline("m", written=True)
+    timeline.note({"event": "connector.stopping"})
+    asked = asyncio.Event()
+
+    async def write(_record: bytes) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(write_events(timeline, write, SystemClock()))
+    async with asyncio.timeout(5):
+        await asked.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
