@@ -93,7 +93,7 @@ class SchemaUnavailable(ConnectorError):
 class TransportError(ConnectorError):
     """A request got no complete response.
 
-    `unknown_outcome` is true where the vendor may have acted on the request: part of the body was sent and no complete
+    `unknown_outcome` is true if the vendor may have acted on the request: part of the body was sent and no complete
     response was read. A connection that was never made has no unknown outcome.
     """
 

@@ -25,7 +25,7 @@ class Recent(Generic[K, V]):
         self._old: dict[K, V] = {}
 
     def get(self, key: K) -> V | None:
-        """Return the value of a key, None where there is none or it was forgotten."""
+        """Return the value of a key, or None if there is none or it was forgotten."""
         found = self._young.get(key)
         if found is None and key in self._old:
             found = self._old[key]

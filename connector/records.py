@@ -194,7 +194,7 @@ def uuid5_text(name: str) -> str:
 class Assigned(NamedTuple):
     """A partition given to this member: where reading starts, and what the group had committed for it.
 
-    `committed` is None where the group has no offset; `metadata` is the text committed with it, perhaps empty.
+    `committed` is None if the group has no offset; `metadata` is the text committed with it, perhaps empty.
     """
 
     topic: str

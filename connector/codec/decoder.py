@@ -79,7 +79,7 @@ class Writer:
     _makers: dict[Hashable, ItemMaker | None] = field(default_factory=dict)
 
     def maker(self, shape: Hashable, mapping: Hashable = None) -> ItemMaker | None:
-        """Return what makes items of a vendor's `Shape` from plain values, None where the schema does not allow it.
+        """Return what makes items of a vendor's `Shape` from plain values, or None if the schema does not allow it.
 
         `mapping` is the route's `ShapeMapping` of a schema that is not the vendor's own.
         """
@@ -201,7 +201,7 @@ class Decoder:
         return decoded
 
     def plain(self, record: Record) -> tuple[bytes, Writer] | None:
-        """Return what a record's value begins with, and the writer that this names; None where more has a say."""
+        """Return what a record's value begins with, and the writer that this names; None if more has a say."""
         value = record.value or b""
         # A header may name a schema that takes precedence over the first bytes.
         if record.headers or record.topic in self._plain:
@@ -342,7 +342,7 @@ class Decoder:
         raise self._no_schema(key, found)
 
     def _answer(self, key: SchemaKey) -> Writer | UnionSchema | Unreadable | None:
-        """Return the known answer for a schema, None where the registry has to be asked."""
+        """Return the known answer for a schema, or None if the registry has to be asked."""
         return self._known.get(key) or self._answers.get(key)
 
     def _know(self, key: SchemaKey, found: Writer | UnionSchema | Unreadable) -> None:

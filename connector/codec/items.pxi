@@ -77,8 +77,8 @@ cdef class Items:
 
     cdef _Level top
     cdef list heads  # the fields as they are sent: `"name":`
-    cdef list defaults  # of these, as JSON; None where there is none
-    cdef list choices  # of these, as JSON; None where any string will do
+    cdef list defaults  # of these, as JSON; None if there is none
+    cdef list choices  # of these, as JSON; None if any string will do
     cdef list conditions  # the texts that each condition accepts
     cdef dict groups  # the places of the groups, by name
     cdef list group_names
@@ -89,7 +89,7 @@ cdef class Items:
     cdef int[MOST_FIELDS] unit  # what becomes of a number: `AS_WRITTEN`, or a time
     cdef int[MOST_FIELDS] times  # a plain number that becomes a time is multiplied by this first,
     cdef int[MOST_FIELDS] parts  # then divided by this
-    cdef int[MOST_FIELDS] compared  # 1 where a condition is about the field too: its texts are the choices
+    cdef int[MOST_FIELDS] compared  # 1 if a condition is about the field too: its texts are the choices
     cdef int compares, identity  # how many conditions there are; the field that is the event's own id too, or -1
     cdef int64_t[MOST_FIELDS] least
     cdef int64_t[MOST_FIELDS] most
@@ -154,7 +154,7 @@ cdef class Items:
         return offers
 
     cdef bint read(self, Cursor* cursor, Found* found, int64_t now) except -1:
-        """Read a payload and write its values; return 0 where it is not plain, the cursor anywhere."""
+        """Read a payload and write its values; return 0 if it is not plain, the cursor anywhere."""
         cdef int place
         for place in range(self.fields):
             found.sizes[place] = 0
@@ -164,7 +164,7 @@ cdef class Items:
         return cursor.at == cursor.end and found.group >= 0 and found.conditions == self.compares
 
     cdef bint fields_of(self, Cursor* cursor, Found* found, _Level level, int64_t now) except -1:
-        """Read a record's fields; return 0 where one of them is not plain."""
+        """Read a record's fields; return 0 if one of them is not plain."""
         cdef int index, place
         cdef Node node
         # As `_Record.read` counts, so that no payload is too much for one way and not for the other.
@@ -193,7 +193,7 @@ cdef class Items:
         return 1
 
     cdef bint take_field(self, Cursor* cursor, Found* found, Node node, int place) except -1:
-        """Read a value that is not sent: a group, an id, or what is compared; return 0 where it is not plain."""
+        """Read a value that is not sent: a group, an id, or what is compared; return 0 if it is not plain."""
         if place == IDENTITY:
             if type(node) is Node:
                 return 1
@@ -213,7 +213,7 @@ cdef class Items:
         return text in self.conditions[CONDITION - place]
 
     cdef bytes body(self, Cursor* cursor, Found* found, bytes identity, int64_t timestamp):
-        """Return an item's body; None where the fields together are not plain."""
+        """Return an item's body; None if the fields together are not plain."""
         cdef int place
         cdef Py_ssize_t total = 2 + self.heads_size
         cdef bytes body, head
@@ -253,7 +253,7 @@ cdef class Items:
         return body
 
     cdef bint put_missing(self, Cursor* cursor, int place, bytes identity, int64_t timestamp) except -1:
-        """Write what is sent for a field without a value; nothing where it is left out."""
+        """Write what is sent for a field without a value; nothing if it is left out."""
         cdef bytes default
         cdef int missing = self.missing[place]
         if missing == DEDUP_ID:
@@ -267,7 +267,7 @@ cdef class Items:
         return 1
 
     cdef bint put_field(self, Cursor* cursor, Found* found, Node node, int place, int64_t now) except -1:
-        """Write a field's value, nothing where it is missing; return 0 where it is not plain."""
+        """Write a field's value, nothing if it is missing; return 0 if it is not plain."""
         cdef int64_t number = 0
         cdef Py_ssize_t start = cursor.size
         cdef int kind = self.kind[place]
@@ -325,7 +325,7 @@ cdef class Items:
         )
 
     cdef bint number_of(self, Cursor* cursor, Node node, int place, int64_t* number) except -1:
-        """Read a whole number, or a point in time; return 0 where it is neither."""
+        """Read a whole number, or a point in time; return 0 if it is neither."""
         cdef int unit = self.unit[place]
         cdef int64_t written, parts
         if type(node) is _Scaled:
@@ -364,7 +364,7 @@ cdef inline int64_t floor_divided(int64_t number, int64_t by) noexcept:
 
 
 def items_of(read, shape, mapping=None):
-    """Return what writes the items of payloads that `read` decodes, in a vendor's shape; None where none are plain.
+    """Return what writes the items of payloads that `read` decodes, in a vendor's shape; None if none are plain.
 
     Without a `mapping` (`vendors.base.ShapeMapping`) the payloads are the vendor's contract schema's.
     """
@@ -416,7 +416,7 @@ def _bits(places, names):
 
 
 def _sources(Items items, shape, mapping, places):
-    """Return the place of each source's path; None where a source gives no plain value, or two have one path."""
+    """Return the place of each source's path; None if a source gives no plain value, or two have one path."""
     cdef int place
     wanted = {}
     for source in mapping.sources:
@@ -464,7 +464,7 @@ def _sources(Items items, shape, mapping, places):
 
 
 def _level(Items items, _Record record, tuple path, dict wanted):
-    """Return what becomes of a record's fields, and take their paths out of `wanted`; None where none are plain."""
+    """Return what becomes of a record's fields, and take their paths out of `wanted`; None if none are plain."""
     cdef _Level level = _Level()
     cdef Node node
     if len(record.names) > MOST_WRITTEN:

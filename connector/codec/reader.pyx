@@ -5,7 +5,7 @@ A writer's schema becomes a tree of nodes. A payload is read from left to right 
 against the payload's end. The reader is strict: an index, a length or a number that Avro does not allow is a broken
 payload, never another value. fastavro is the reference in tests, on good payloads and on broken ones.
 
-- Logical types stay as written: a node gives a `LogicalValue`, which is converted only where a mapping asks for it. So a
+- Logical types stay as written: a node gives a `LogicalValue`, which is converted only if a mapping asks for it. So a
   value out of range does no harm in a field that no route uses.
 - A writer's schema that differs from the reader's is resolved while the tree is built ("Schema Resolution" of the Avro
   specification); reading stays one pass.
@@ -213,11 +213,11 @@ cdef class Node:
     """One node of a schema. The base class is null."""
 
     cdef object read(self, Cursor* cursor):
-        """Return the value and move the cursor behind it. Raises anything where the payload is broken."""
+        """Return the value and move the cursor behind it. Raises anything if the payload is broken."""
         return None
 
     cdef bint json(self, Cursor* cursor) except -1:
-        """Write the value and move the cursor behind it; return 0 where it is nothing plain, the cursor anywhere."""
+        """Write the value and move the cursor behind it; return 0 if it is nothing plain, the cursor anywhere."""
         return 0
 
 
@@ -469,7 +469,7 @@ cdef bint put_map(Cursor* cursor, Node values, bint drops_null, int64_t most, bi
 
     `drops_null`: entries without a value are left out. `most`: the characters of each name and value, which then are
     strings that are not empty; 0 for strings of any length, `ANY_VALUES` for all values that are plain. `converts`:
-    other scalars become such strings. Returns 0 also where no entry is left.
+    other scalars become such strings. Returns 0 also if no entry is left.
     """
     cdef Py_ssize_t starts[MOST_NAMES]
     cdef Py_ssize_t sizes[MOST_NAMES]
@@ -619,10 +619,10 @@ def reader_of(writer, reader=None, *, tagged=False, as_json=(), logical=True):
     """Return what decodes payloads of the writer's schema, resolved to the reader's where one is given.
 
     Both are trees with full names (`schemas.Schema.tree`). The result is given the bytes and an index, returns the datum
-    and the index after it, and raises anything where the payload is broken or ends early. `tagged`: a record in a union
+    and the index after it, and raises anything if the payload is broken or ends early. `tagged`: a record in a union
     of several records becomes `(full name, datum)`. `as_json` are fields, as (full name of the record, name), whose maps
     become `orjson.Fragment` where they are plain. `logical`: values of logical types become `LogicalValue`; without it
-    they are the numbers or bytes that were written. Raises `Mismatch` where no datum of the writer could be read.
+    they are the numbers or bytes that were written. Raises `Mismatch` if no datum of the writer could be read.
     """
     cdef Read read = Read()
     builder = _Builder(tagged, frozenset(as_json), logical)
@@ -904,7 +904,7 @@ def _logical_name(node):
 
 
 def logical_type(node):
-    """Return a type's `LogicalType`; None where it has none, or one that the specification says to ignore.
+    """Return a type's `LogicalType`; None if it has none, or one that the specification says to ignore.
 
     "Language implementations must ignore unknown logical types when reading, and should use the underlying Avro type.
     If a logical type is invalid, for example a decimal with scale greater than its precision, then implementations
@@ -927,7 +927,7 @@ def logical_type(node):
 
 
 def _alike(writer, reader, promoted):
-    """Tell whether a type may be read as another. `promoted`: also where the numbers or names are not the same."""
+    """Tell whether a type may be read as another. `promoted`: also if the numbers or names are not the same."""
     kind, wanted = _kind(writer), _kind(reader)
     if kind in RECORDS and wanted in RECORDS or kind == wanted and kind in ("enum", "fixed"):
         names = {writer["name"]} if not promoted else {writer["name"], writer["name"].rpartition(".")[2]}

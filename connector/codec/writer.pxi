@@ -192,7 +192,7 @@ cdef class Written:
 
 
 def writer_of(tree):
-    """Return what encodes data of a schema, None where the schema has a form that is left to fastavro.
+    """Return what encodes data of a schema, or None if the schema has a form that is left to fastavro.
 
     It takes plain Python values with every field of a record present, and raises anything for others.
     """

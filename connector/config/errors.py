@@ -1,6 +1,6 @@
 """From pydantic's errors to faults that a person can act on: the path, what is allowed, and what the file has instead.
 
-A value is repeated only where it cannot be a secret: a number or a symbol (a choice, a duration, a size) under a key
+A value is repeated only if it cannot be a secret: a number or a symbol (a choice, a duration, a size) under a key
 that names no secret. Any other value may be a secret at the wrong place; so may what a reference stands for, which the
 loader hides.
 """

@@ -185,7 +185,7 @@ def load(
 def port_settings(path: str | Path, env: Mapping[str, str] | None = None) -> tuple[ServerSettings, list[str] | None]:
     """Return the section `server` and `console.members` of a file whose other sections may be faulty.
 
-    Raises `ConfigurationError` where the section `server` is, or the file is not YAML.
+    Raises `ConfigurationError` if the section `server` is, or the file is not YAML.
     """
     path = Path(path)
     try:
@@ -229,7 +229,7 @@ class _Reader:
     further: Further | None = None
 
     def settings(self, tree: dict[str, Any]) -> Settings | None:
-        """Return the settings of the whole file; None where `kafka` is faulty, which all others depend on."""
+        """Return the settings of the whole file; None if `kafka` is faulty, which all others depend on."""
         # Destinations first: the vendor decides which model reads one, so they cannot be read as a part of the whole.
         raw = self._destinations(tree)
         read = {name: self.destination(name, body) for name, body in raw.items()}
@@ -289,7 +289,7 @@ class _Reader:
             return None, faulty
 
     def destination(self, name: str, body: Any) -> DestinationSettings | None:
-        """Return one destination as its vendor's model; None where it is faulty."""
+        """Return one destination as its vendor's model; None if it is faulty."""
         path = join("destinations", name)
         fault = name_fault(name)
         if fault is not None:

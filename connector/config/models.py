@@ -274,7 +274,7 @@ class DestinationSettings(Model):
 
     @property
     def rate(self) -> float | None:
-        """Requests per second of the whole group; None where neither the file nor the vendor limits them."""
+        """Requests per second of the whole group; None if neither the file nor the vendor limits them."""
         return self.documented.requests_per_second if self.requests_per_second is None else self.requests_per_second
 
 

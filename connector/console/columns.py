@@ -243,7 +243,7 @@ class DeadLetterColumns:
         self.messages.keep(rows)
 
     def key(self, row: int) -> bytes | None:
-        """Return the beginning of a dead letter's key, None where it has none."""
+        """Return the beginning of a dead letter's key, or None if it has none."""
         return None if self.keyless[row] else self.keys[row]
 
     def row(self, number: int) -> DeadLetterRow:

@@ -110,7 +110,7 @@ class DeadLetterIndex:
         self._lock = threading.RLock()
         self._states = States()
         self._row_of = array("i")
-        """The row of each dead letter that `States` has noted; -1 where it was dropped."""
+        """The row of each dead letter that `States` has noted; -1 if it was dropped."""
         self._gone = 0
         self.forgotten = 0
         """Unresolved dead letters that were dropped because there was no room for them, the oldest."""
@@ -239,7 +239,7 @@ class DeadLetterIndex:
             return TimeBuckets(first, width, {cause.texts[each]: counts.tolist() for each, counts in found.items()})
 
     def span(self, query: Query) -> tuple[int, int] | None:
-        """Return when the first and the last of the wanted dead letters failed; None where there are none."""
+        """Return when the first and the last of the wanted dead letters failed; None if there are none."""
         with self._lock:
             rows = self.rows(query)
             return (self._columns.failed[rows[-1]], self._columns.failed[rows[0]]) if rows else None
@@ -412,7 +412,7 @@ _WIDTHS: Final = (
 
 
 def _millis(text: str) -> int:
-    """Return ISO 8601 as epoch milliseconds, 0 where it is none."""
+    """Return ISO 8601 as epoch milliseconds, 0 if it is none."""
     try:
         return int(datetime.fromisoformat(text).timestamp() * 1000)
     except (ValueError, OverflowError, OSError):

@@ -34,7 +34,7 @@ the words of a vendor, a codec or an exception, and those repeat what they like.
 _VALUES_IN_REASON: Final = frozenset({"", "decode", "edit", "route"})
 """What the codes begin with under which a replay keeps records back for reasons that may repeat a value."""
 _SHORTEST: Final = 3
-"""Characters from which a value is searched for inside words; a shorter one is hidden only where it is a whole word,
+"""Characters from which a value is searched for inside words; a shorter one is hidden only if it is a whole word,
 or it would hide half of every line."""
 
 
@@ -116,7 +116,7 @@ class Mask:
 class MaskedRecord:
     """A dead letter as it may be shown: its event, and its texts without what is hidden.
 
-    `decoded` is false where there is no event to compare with; then, with a mask, nothing of the record is shown.
+    `decoded` is false if there is no event to compare with; then, with a mask, nothing of the record is shown.
     """
 
     mask: Mask
@@ -169,14 +169,14 @@ class MaskedRecord:
         return self.text(fault)
 
     def encoded(self, value: bytes) -> str:
-        """Return a key or a header's value as it may be shown; with a mask only where it is readable text."""
+        """Return a key or a header's value as it may be shown; with a mask only if it is readable text."""
         text = _text(value)
         if self.mask and not _readable(value):
             return HIDDEN
         return self.text(text)
 
     def key(self, key: bytes | None) -> str | None:
-        """Return the record's key as it may be shown; None where it has none."""
+        """Return the record's key as it may be shown; None if it has none."""
         if key is None:
             return None
         return HIDDEN if self.mask.key else self.encoded(key)

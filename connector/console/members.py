@@ -49,7 +49,7 @@ Counts = Mapping[tuple[str, str], float]
 class ReportedHold:
     """One hold of a destination, as one member or several report it. Times are epoch seconds.
 
-    `set_aside` is how many records wait apart for its cause; None where that is unknown.
+    `set_aside` is how many records wait apart for its cause; None if that is unknown.
     """
 
     cause: str | None = None
@@ -103,7 +103,7 @@ class DestinationReport:
 class MemberResponse:
     """What one member reported, or why it could not be asked (`trouble`).
 
-    `ready` is what /readyz answered, None where it did not, with its `reasons`. `partitions` is None where it is not
+    `ready` is what /readyz answered, or None if it did not, with its `reasons`. `partitions` is None if it is not
     reported. `memory` is in bytes, `started` epoch seconds. `refused`: a person has to end what keeps it from Kafka.
     `filled_by` is the destination whose records fill its buffer. `ill_since` is since when (epoch seconds) it has been
     unreachable or not ready; `ill_before`: or earlier, because it was so when it was first asked. `config_fault` is why
@@ -234,7 +234,7 @@ def growth(before: Counts, now: Counts) -> dict[tuple[str, str], float]:
 
 
 def seconds(value: Any) -> float | None:
-    """Return ISO 8601 as epoch seconds, None where it is not a time from 1970 to 9999."""
+    """Return ISO 8601 as epoch seconds, or None if it is not a time from 1970 to 9999."""
     try:
         found = datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
     except (ValueError, OverflowError, OSError):

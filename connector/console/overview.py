@@ -551,7 +551,7 @@ def _series(samples: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str, l
 
 
 def _dead_letters(situation: Situation) -> DeadLettersPart | None:
-    """Return unresolved dead letters over time and by kind; None where there are none."""
+    """Return unresolved dead letters over time and by kind; None if there are none."""
     kinds, buckets = situation.dead_letters.kinds, situation.dead_letters.buckets
     if not kinds:
         return None

@@ -36,7 +36,7 @@ class Fields(Protocol):
     """The fields of an address or a form; a name may come more than once."""
 
     def get(self, key: str) -> object:
-        """Return a field, None where there is none."""
+        """Return a field, or None if there is none."""
         ...
 
     def getall(self, key: str, default: list[str]) -> list[str]:

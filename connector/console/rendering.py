@@ -27,7 +27,7 @@ class Page:
 
     `held`, `unresolved`, `unready` and `running` are the numbers in the navigation: destinations, dead letters, members
     that are not ready or not reachable, actions. `who` is
-    the person who signed in, None where the console needs no token. `may_act` is false for a session that only looks.
+    the person who signed in, or None if the console needs no token. `may_act` is false for a session that only looks.
     `options` are added to commands.
     """
 

@@ -343,7 +343,7 @@ async def _ask(session: aiohttp.ClientSession, member: URL, host: str | None) ->
 async def _events(
     session: aiohttp.ClientSession, member: URL, host: str | None, since: float
 ) -> list[TimelineEvent] | None:
-    """Return what happened at a member from a time (epoch seconds) on; None where it does not say, as an older one."""
+    """Return what happened at a member from a time (epoch seconds) on; None if it does not say, as an older one."""
     headers = {} if host is None else {"Host": host}
     try:
         found = await _json(session, (member / "events").with_query(since=f"{max(0.0, since):.3f}"), headers)
@@ -353,7 +353,7 @@ async def _events(
 
 
 async def _readiness(session: aiohttp.ClientSession, address: URL, headers: Mapping[str, str]) -> Any:
-    """Return the JSON of /readyz, None where it answers anything else: the rest of the report is still of use."""
+    """Return the JSON of /readyz, or None if it answers anything else: the rest of the report is still of use."""
     try:
         return await _json(session, address, headers, allowed=(200, 503))
     except ValueError:
@@ -376,7 +376,7 @@ async def _json(
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """Return an answer's body. Raises `ValueError` where it is larger than any member's."""
+    """Return an answer's body. Raises `ValueError` if it is larger than any member's."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk

@@ -75,7 +75,7 @@ def read_events(value: Any) -> list[TimelineEvent]:
 
 
 def read_event(value: Any) -> TimelineEvent | None:
-    """Return one event, its texts bounded; None where it has no id, time or name."""
+    """Return one event, its texts bounded; None if it has no id, time or name."""
     if not isinstance(value, Mapping):
         return None
     identity, at, name = value.get("id"), seconds(value.get("at")), value.get("event")

@@ -304,7 +304,7 @@ class Destination:
         )
 
     def _condition(self) -> StateReport:
-        """Return the state; `since` is set only where a hold knows it."""
+        """Return the state; `since` is set only if a hold knows it."""
         if holds := self.shown_holds():
             return holds[0]
         now, wall = self.ports.clock.now(), self.ports.clock.wall()

@@ -46,7 +46,7 @@ class Exchange:
     ended: bool = False
 
     def begin(self, protocol: WatchedProtocol) -> None:
-        """Take the connection for this request. Raises `StaleConnectionError` where it cannot be reused."""
+        """Take the connection for this request. Raises `StaleConnectionError` if it cannot be reused."""
         self.protocol = protocol
         self.reused = protocol.exchange is not None
         if self.reused and protocol.is_stale():

@@ -21,7 +21,7 @@ halved, level by level: k bad records in n cost at most 2 × k × ⌈log2 n⌉ f
 (the answer names values) the suspects are sent as one part and halved, so that the rest is accepted at once.
 
 A hint may be wrong, and an attribute that most events have names most of them. So hints never cost more than 3 requests
-above the blind bound: each part knows how many levels of halving the bound leaves it, and a hint is followed only where
+above the blind bound: each part knows how many levels of halving the bound leaves it, and a hint is followed only if
 both parts can still be halved within them. Only the first hint may leave the rest one level short; where that rest is
 refused too, it is cut in four at once.
 """

@@ -32,7 +32,7 @@ from connector.records import Position, Record
 from connector.vendors.base import Limits
 
 Allowed = Callable[[Hashable], bool] | None
-"""Whether a group may be sent now; None where all may."""
+"""Whether a group may be sent now; None if all may."""
 _AT_ONCE: Final = float("-inf")
 _NEVER: Final = float("inf")
 
@@ -94,7 +94,7 @@ class Lane:
                 self._close(group, batch.fuller)
 
     def take(self, now: float, allowed: Allowed) -> Batch | None:
-        """Return the next batch to send, or None where a slot, a due time, the linger or a hold says wait."""
+        """Return the next batch to send, or None if a slot, a due time, the linger or a hold says wait."""
         if self.due > now or self.in_flight >= self.concurrency:
             return None
         # With order, what failed is in front and everything behind it waits.
@@ -121,7 +121,7 @@ class Lane:
         )
 
     def take_new(self, allowed: Allowed) -> Batch | None:
-        """Return a batch that was never sent, whatever its linger; None where what was sent before keeps it back."""
+        """Return a batch that was never sent, whatever its linger; None if what was sent before keeps it back."""
         if self.in_flight >= self.concurrency or (self._ordered and self._front):
             return None
         self.due = _AT_ONCE
@@ -179,7 +179,7 @@ class Lane:
         heapify(self._waiting)
 
     def wake_at(self, allowed: Allowed) -> float | None:
-        """Return when a batch becomes due by time alone (it may lie in the past), or None where none will."""
+        """Return when a batch becomes due by time alone (it may lie in the past), or None if none will."""
         if self.in_flight >= self.concurrency:
             return None
         if self._ordered and (self._front or self._ready):
@@ -213,7 +213,7 @@ class Lane:
         return bool(self._front or self._waiting or self._ready or self._open)
 
     def take_out(self, delivery: Delivery) -> Batch | None:
-        """Take one delivery out, as a batch of one that knows how often it was sent; None where it is not here."""
+        """Take one delivery out, as a batch of one that knows how often it was sent; None if it is not here."""
         batch = next((batch for batch in self.batches() if delivery in batch.deliveries), None)
         if batch is None:
             return None
@@ -406,7 +406,7 @@ class Lanes:
             lane.unpark(delivery)
 
     def take_out(self, delivery: Delivery) -> Batch | None:
-        """Take one delivery out, as a batch of one that knows how often it was sent; None where it is in no lane."""
+        """Take one delivery out, as a batch of one that knows how often it was sent; None if it is in no lane."""
         for lane in self.all:
             if (batch := lane.take_out(delivery)) is not None:
                 return batch
@@ -456,7 +456,7 @@ class Waiting:
         self._in_flight.remove(batch)
 
     def message(self) -> str | None:
-        """Describe one batch that waits; None where none does."""
+        """Describe one batch that waits; None if none does."""
         for batch in (*self._in_flight, *[lane.retrying for lane in self._lanes if lane.tried]):
             if batch is not None and batch.deliveries:
                 return _describe(batch)

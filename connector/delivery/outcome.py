@@ -213,7 +213,7 @@ class Outcomes:
         await self.dead_letter(batch, cause, verdict.code, batch.said, response, verdict.request_id, answered=answered)
 
     def sets_aside_invalid(self, delivery: Delivery, refusal: Refusal) -> bool:
-        """Count a record that breaks a rule before it is sent; return True where it is set aside."""
+        """Count a record that breaks a rule before it is sent; return True if it is set aside."""
         why = (
             f"too many of the last records break {refusal.code} ({refusal.message}). Probable cause: a mapping under "
             "routes: is wrong. If the vendor accepts such values, switch the rule off under rules:. Or run `connector "
@@ -222,7 +222,7 @@ class Outcomes:
         return self._sets_aside(delivery, refusal.cause, refusal.code, why)
 
     def _sets_aside(self, delivery: Delivery, cause: str, code: str, why: str) -> bool:
-        """Count a refusal; return True where a storm keeps the record back. Then it holds no memory."""
+        """Count a refusal; return True if a storm keeps the record back. Then it holds no memory."""
         destination = self._destination
         if delivery.replayed or not destination.storms.refused(cause, code, why, _place_of(delivery)):
             return False
@@ -351,7 +351,7 @@ class Outcomes:
             destination.lanes.of(batch).put_waiting(batch, due)
 
     def _given_up(self, batch: Batch, verdict: Retry) -> str | None:
-        """Return the cause for which the user asked to dead-letter a failed batch; None where it is tried again.
+        """Return the cause for which the user asked to dead-letter a failed batch; None if it is tried again.
 
         `on_unknown_outcome` does not apply in an outage or while a hold lasts: what fails for every batch would drain a
         topic, and so would the probes of a hold, one record each.

@@ -35,7 +35,7 @@ class TokenBucket:
         self._next = float("-inf")
         self._taken: deque[float] = deque()
         self.rate = limit
-        """The requests a second that this member may make now, or None where nothing limits it."""
+        """The requests a second that this member may make now, or None if nothing limits it."""
 
     def delay(self, now: float) -> float:
         """Return the seconds until a request may go out; infinite while this member's share is nothing."""

@@ -25,7 +25,7 @@ class Transport(Protocol):
     """How a request reaches the vendor."""
 
     async def send(self, request: Request, timeout: float) -> Response:
-        """Return the whole answer. Raises `TransportError` where none came whole within `timeout` seconds."""
+        """Return the whole answer. Raises `TransportError` if none came whole within `timeout` seconds."""
         ...
 
     async def close(self) -> None:
@@ -127,7 +127,7 @@ class Requests:
                 if not isinstance(verdict, Accepted):
                     verdict = explain_code(self._destination.settings.vendor, verdict)
                 self._time.add("deliver", clock.now() - answered)
-            # A span ends also where sending is cancelled, and then without a verdict.
+            # A span ends also if sending is cancelled, and then without a verdict.
             ended = verdict
         finally:
             if span is not None:

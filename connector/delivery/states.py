@@ -138,7 +138,7 @@ _NEXT: Final = {
     Action.END: HoldPhase.FREE,
 }
 _Cells = tuple[Action | None, Action | None, Action | None]
-"""The actions when FREE, HELD and PROBING; None where the event cannot happen."""
+"""The actions when FREE, HELD and PROBING; None if the event cannot happen."""
 
 _KEEP, _LATER, _END = Action.KEEP, Action.LATER, Action.END
 _LASTS: Final[_Cells] = (_KEEP, _KEEP, _LATER)
@@ -378,7 +378,7 @@ class Holds:
 
 
 def _due(probe: Probe) -> float | None:
-    """Return when all of these holds may be probed together; None where there is none, or one may not."""
+    """Return when all of these holds may be probed together; None if there is none, or one may not."""
     if any(hold.phase is HoldPhase.PROBING or hold.next_probe is None for hold in probe):
         return None
     # All of them together, so the latest: a batch that two holds keep back may go only when both may be probed.
@@ -434,7 +434,7 @@ class ConditionLog:
     def to_log(self, now: float) -> tuple[StateReport, StateReport, int] | None:
         """Return the last logged state, the present one, and how many changes between were left out.
 
-        None where there is nothing to log yet.
+        None if there is nothing to log yet.
         """
         if _same(self.seen, self._logged) or not (self._urgent(now) or now - self._changed_at >= SETTLED):
             return None
@@ -443,7 +443,7 @@ class ConditionLog:
         return before, self.seen, left_out
 
     def due(self, now: float) -> float | None:
-        """Return in how many seconds a change has lasted long enough; None where none waits for that."""
+        """Return in how many seconds a change has lasted long enough; None if none waits for that."""
         return None if _same(self.seen, self._logged) else max(0.0, self._changed_at + SETTLED - now)
 
     def _urgent(self, now: float) -> bool:

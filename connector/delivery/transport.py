@@ -1,6 +1,6 @@
 """HTTP over aiohttp: sends one request and returns its whole answer. Knows sockets, and no vendor.
 
-It adds certainty to a plain client. A request is written at most once, also where a reused connection breaks. An answer
+It adds certainty to a plain client. A request is written at most once, also if a reused connection breaks. An answer
 counts only for its own request (`exchange`). A redirect is never followed. Every failure says whether the vendor may
 have acted on the request. Error messages contain only host and port of a URL, because vendors' query strings contain
 keys.
@@ -55,7 +55,7 @@ class _UnpackError(Exception):
 class HttpTransport:
     """The connections of one destination: kept alive, at most `max_in_flight`, opened on first use.
 
-    `name` is the destination's, for faults. Raises `ConfigurationError` where a file of `http` cannot be used.
+    `name` is the destination's, for faults. Raises `ConfigurationError` if a file of `http` cannot be used.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ def _watched(protocol: object) -> WatchedProtocol:
 
 
 def _head(request: Request, url: URL, origin: aiohttp.ClientRequest) -> bytes:
-    """Return the request's line and headers. Raises `ValueError` where they would not be one line each."""
+    """Return the request's line and headers. Raises `ValueError` if they would not be one line each."""
     target = str(url) if origin.proxy is not None and url.scheme == "http" else url.raw_path_qs
     ours = {"host": f"Host: {origin.headers['Host']}", **_OUR_HEADERS}
     if request.body is not None:
@@ -278,11 +278,11 @@ def _check_early(exchange: Exchange, status: int) -> None:
 
 
 def _unpacked(body: bytes, encoding: str, cap: int, *, whole: bool) -> bytes:
-    """Return a body unpacked and cut at `cap`. Raises `_UnpackError` where it is truncated or broken.
+    """Return a body unpacked and cut at `cap`. Raises `_UnpackError` if it is truncated or broken.
 
     A coding that is none, such as the `utf-8` of some servers, is left as it is: the body shows what it is.
 
-    `whole` is false where the body itself was cut at the cap: then its end is missing for that reason.
+    `whole` is false if the body itself was cut at the cap: then its end is missing for that reason.
     """
     name = encoding.strip().lower()
     if name not in ("gzip", "x-gzip", "deflate"):

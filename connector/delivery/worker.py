@@ -140,7 +140,7 @@ class Worker:
     def skip(self, tracker: PartitionTracker, offset: int) -> Skip | None:
         """Dead-letter a record by hand: where it waits at once, else when its answer says that it was not accepted.
 
-        None where the destination does not have the record.
+        None if the destination does not have the record.
         """
         waiting = [
             delivery for lane in self._destination.lanes for batch in lane.batches() for delivery in batch.deliveries
@@ -359,7 +359,7 @@ class Worker:
                 if isinstance(verdict, Accepted) and not verdict.answers:
                     # Other outcomes wait for Kafka, which is no work of this process.
                     self._time.add("deliver", self._clock.now() - started)
-            # Also where the verdict was none of the hold's business: the probe is over, and the next one needs a time.
+            # Also if the verdict was none of the hold's business: the probe is over, and the next one needs a time.
             if probe:
                 destination.holds.end_probe(probe, self._clock.now())
         finally:

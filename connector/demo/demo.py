@@ -67,7 +67,7 @@ class _Show:
 
 
 async def run(*, keep: bool = False, console: Console | None = None) -> int:
-    """Run the demo and return its exit status: 0 where the totals are right, else 1.
+    """Run the demo and return its exit status: 0 if the totals are right, else 1.
 
     `keep` leaves everything running after the summary until this is cancelled, which is not a failure.
     """
@@ -202,7 +202,7 @@ async def _watch(
     seconds: float,
     reached: Callable[[Progress], bool],
 ) -> bool:
-    """Show the progress until `reached`; return False where time is up or the connector has stopped."""
+    """Show the progress until `reached`; return False if time is up or the connector has stopped."""
     until = time.monotonic() + seconds
     while not show.connector.done() and time.monotonic() < until:
         progress = await _progress(show, len(records), time.monotonic() - began)

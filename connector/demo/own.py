@@ -52,7 +52,7 @@ class _Stage:
 
 
 async def run(config: Path, events: str, text: str, console: Console | None = None) -> int:
-    """Deliver the events in `text` (of the file `events`) and show what arrived; return 0 where nothing was refused.
+    """Deliver the events in `text` (of the file `events`) and show what arrived; return 0 if nothing was refused.
 
     Raises `EventFault`, `ConfigurationError` and `StartupError`.
     """

@@ -351,7 +351,7 @@ def construct(kind: Callable[..., T], config: Mapping[str, Any], **arguments: An
 
 
 def property_faults(settings: KafkaSettings) -> Iterator[tuple[str, str]]:
-    """Yield what librdkafka finds wrong with the properties, each with its name, empty where it names none.
+    """Yield what librdkafka finds wrong with the properties, each with its name, empty if it names none.
 
     A consumer without brokers is created for that, so nothing is connected to.
     """

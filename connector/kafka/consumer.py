@@ -194,7 +194,7 @@ class KafkaSource:
     async def read_again(self, positions: Sequence[Position]) -> list[Record]:
         """Return the records at these positions, by a client of its own, so that it disturbs no `poll`.
 
-        A record that is deleted is left out. Raises `StartupError` where Kafka does not answer.
+        A record that is deleted is left out. Raises `StartupError` if Kafka does not answer.
         """
         return await asyncio.to_thread(read_positions, self._settings, positions, self._stop_reading)
 

@@ -52,7 +52,7 @@ class Groups(Admin):
         return [found[partition] for partition in sorted(found)]
 
     async def commit(self, group: str, commits: Sequence[Commit]) -> None:
-        """Set a group's offsets. Raises `StartupError`, also where the group has members."""
+        """Set a group's offsets. Raises `StartupError`, also if the group has members."""
         partitions = [PartitionOffset(*commit) for commit in commits]
         try:
             result = await until_resolved(
@@ -111,7 +111,7 @@ class Groups(Admin):
         return {partition: (first[partition], end[partition]) for partition in wanted}
 
     async def offsets_at(self, partitions: Iterable[TopicPartition], time: int) -> dict[TopicPartition, int]:
-        """Return the offset of the first record at or after `time` (epoch milliseconds); -1 where there is none yet.
+        """Return the offset of the first record at or after `time` (epoch milliseconds); -1 if there is none yet.
 
         The partitions must exist. Raises `StartupError`.
         """

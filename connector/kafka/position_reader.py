@@ -27,7 +27,7 @@ _PATIENCE: Final = 10.0
 def read_positions(settings: KafkaSettings, positions: Sequence[Position], stop: threading.Event) -> list[Record]:
     """Return the records at these positions, each partition's in order; one that is deleted is left out.
 
-    Blocks. Raises `StartupError` where Kafka does not answer, or `stop` is set meanwhile.
+    Blocks. Raises `StartupError` if Kafka does not answer, or `stop` is set meanwhile.
     """
     wanted: defaultdict[tuple[str, int], set[int]] = defaultdict(set)
     for topic, partition, offset in positions:

@@ -123,7 +123,7 @@ class Batch:
         self.accepted_before: int | None = None
         self.isolating = False
         self.levels: int | None = None
-        """How often it may still be halved (`isolation`); None where it was not taken apart yet."""
+        """How often it may still be halved (`isolation`); None if it was not taken apart yet."""
         self.reason = ""
         self.said = ""
         """The vendor's last message in full, values included: for dead letters only."""

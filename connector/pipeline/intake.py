@@ -68,7 +68,7 @@ class PlainWriter(Protocol):
         ...
 
     def maker(self, shape: Shape | QuestionShape, mapping: ShapeMapping | None) -> Callable[..., list[Offer]] | None:
-        """Return what makes offers of a vendor's shape from records (`codec/items.pxi`), None where it cannot."""
+        """Return what makes offers of a vendor's shape from records (`codec/items.pxi`), or None if it cannot."""
         ...
 
 
@@ -80,11 +80,11 @@ class EventDecoder(Protocol):
         ...
 
     def plain(self, record: Record) -> tuple[bytes, PlainWriter] | None:
-        """Return what the record's value begins with, and the schema that this names; None where more has a say."""
+        """Return what the record's value begins with, and the schema that this names; None if more has a say."""
         ...
 
     def peek(self, record: Record) -> str | None:
-        """Return the full name of the record's schema without decoding it, or None where that is not known."""
+        """Return the full name of the record's schema without decoding it, or None if that is not known."""
         ...
 
     async def resolve(self, key: object) -> None:
@@ -536,7 +536,7 @@ class Intake:
         return routed
 
     def _only_destination(self, topic: str, events: Sequence[tuple[Record, Event]]) -> str | None:
-        """Return where all events of a run go as they are, None where each has to be looked at."""
+        """Return where all events of a run go as they are, or None if each has to be looked at."""
         schemas = {event.schema for _, event in events}
         if topic == self._replay_topic or len(schemas) != 1:
             return None
@@ -570,7 +570,7 @@ class Intake:
         return record
 
     def _waits_for(self, record: Record) -> object:
-        """Return the key of the schema that a record waits for, None where it waits for another record only."""
+        """Return the key of the schema that a record waits for, or None if it waits for another record only."""
         (outcome,) = self._decoded([record])
         return outcome.key if isinstance(outcome, SchemaUnavailable) else None
 

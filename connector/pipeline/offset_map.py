@@ -76,7 +76,7 @@ class Runs:
 
     @property
     def end(self) -> int:
-        """One past the last offset; 0 where there is none."""
+        """One past the last offset; 0 if there is none."""
         return self.bounds[-1] if self.bounds else 0
 
     def contains(self, offset: int) -> bool:
@@ -171,7 +171,7 @@ class FinishedMap:
 
 @dataclass(frozen=True, slots=True)
 class EncodedMap:
-    """A map as commit metadata. `used` is the share of the space it takes; 1.0 where its tail had to be cut."""
+    """A map as commit metadata. `used` is the share of the space it takes; 1.0 if its tail had to be cut."""
 
     text: str
     used: float

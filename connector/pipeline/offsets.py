@@ -263,7 +263,7 @@ class PartitionTracker:
         return bool(self._pending.get(offset, 0) & bit)
 
     def left(self, offset: int) -> int | None:
-        """Return the bits that a record still needs an outcome for: 0 where it is done, None where it was not read yet.
+        """Return the bits that a record still needs an outcome for: 0 if it is done, or None if it was not read yet.
 
         Of an offset that holds no record, and of one below the start of this assignment, it says that it is done.
         """
@@ -272,7 +272,7 @@ class PartitionTracker:
         return 0 if self._restored is not None and self._restored.whole.contains(offset) else None
 
     def snapshot(self) -> Snapshot | None:
-        """Return what to commit, or None where this epoch finished nothing since the last snapshot.
+        """Return what to commit, or None if this epoch finished nothing since the last snapshot.
 
         Read in one go: a position taken after the unfinished set would claim records that came in between.
         """

@@ -38,7 +38,7 @@ class PositionReader(Protocol):
     async def read_again(self, positions: Sequence[Position]) -> list[Record]:
         """Return the records at these positions, in the order of each partition; one that is deleted is left out.
 
-        May be called while `poll` goes on. Raises `ConnectorError` where Kafka does not answer.
+        May be called while `poll` goes on. Raises `ConnectorError` if Kafka does not answer.
         """
         ...
 

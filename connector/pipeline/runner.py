@@ -198,7 +198,7 @@ class Runner:
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, then drain, commit and leave the group.
 
-        Raises `FatalError` where going on needs a person; what is unfinished stays uncommitted.
+        Raises `FatalError` if going on needs a person; what is unfinished stays uncommitted.
         """
         await self._source.start(self)
         self._committed_at = self._clock.now()
@@ -443,7 +443,7 @@ class Runner:
                 seconds=round(timeout, 3),
                 message="requests were under way when limits.drain_timeout ended; their records may be delivered again",
             )
-        # Also where the drain was missed: what has finished by now must not be sent again.
+        # Also if the drain was missed: what has finished by now must not be sent again.
         await self._commit_last(leaving, deadline)
         # Only after the commit. An answer that comes in between still counts for it.
         self._take_trackers(leaving, Phase.CLOSED)
@@ -481,7 +481,7 @@ class Runner:
 
 
 def _restored(assigned: Assigned) -> metadata.FinishedMap | None:
-    """Return the committed map, or None where there is none that can be read: sending again beats losing."""
+    """Return the committed map, or None if there is none that can be read: sending again beats losing."""
     # The map belongs to the committed offset. Where reading starts elsewhere (a reset), it is about other records.
     if assigned.committed is None or assigned.committed != assigned.start:
         return None

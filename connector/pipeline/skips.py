@@ -134,7 +134,7 @@ class SkipsRecords(Protocol):
     """What has records that can be skipped: intake before they are routed, then each destination's worker."""
 
     def skip(self, tracker: PartitionTracker, offset: int) -> Skip | None:
-        """Skip a record, None where it is not here."""
+        """Skip a record, or None if it is not here."""
         ...
 
 

@@ -238,7 +238,7 @@ class Storms:
         self.quiet = not (self._storms or self._guard.counting)
 
     def refused(self, cause: str, code: str, why: str, place: Place) -> bool:
-        """Count a refusal; return True where the record is set aside instead of becoming a dead letter.
+        """Count a refusal; return True if the record is set aside instead of becoming a dead letter.
 
         `why` is what a person is shown where this is one too many.
         """
@@ -429,7 +429,7 @@ class TopicStorms(dict[str, Storms]):
         return storms
 
     def refused(self, refusal: Refusal, place: Place) -> bool:
-        """Count a record that cannot be decoded or routed; return True where it is set aside."""
+        """Count a record that cannot be decoded or routed; return True if it is set aside."""
         topic = place.tracker.topic
         return self[topic].refused(refusal.cause, refusal.code, _why(topic, refusal), place)
 

@@ -74,11 +74,11 @@ class CompiledRoute:
         return (self.schema is None or self.schema == schema) and (self.topics is None or self.topics.matches(topic))
 
     def matches(self, event: Event, record: Record) -> bool:
-        """Whether every entry of `where` matches. Raises `Refusal` where that cannot be determined."""
+        """Whether every entry of `where` matches. Raises `Refusal` if that cannot be determined."""
         return self.unmet(event, record) is None
 
     def unmet(self, event: Event, record: Record) -> str | None:
-        """Return the first entry of `where` that does not match, None where all do. Raises as `matches` does."""
+        """Return the first entry of `where` that does not match, or None if all do. Raises as `matches` does."""
         for text, met, _ in self.conditions:
             try:
                 if not met(event, record):
@@ -94,7 +94,7 @@ def compile_routes(
 ) -> tuple[tuple[CompiledRoute, ...], list[ConfigFault]]:
     """Return the compiled routes and every fault in them; with a fault the routes are not to be used.
 
-    `schemas` are those that are known, by full name; None where none was looked for.
+    `schemas` are those that are known, by full name; None if none was looked for.
     """
     compiler = _Compiler(destinations, schemas or {})
     if schemas is not None and settings.schema_registry is None:

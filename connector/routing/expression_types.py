@@ -50,7 +50,7 @@ _AROUND: Final = frozenset("()[]{}&|?:,")
 
 
 def types_of(text: str, schema: SchemaTree | None) -> Nodes | None:
-    """Return the types that an expression's value may have, null aside; None where they are not known.
+    """Return the types that an expression's value may have, null aside; None if they are not known.
 
     Raises `ValueError` for a path that the schema does not have.
     """
@@ -58,7 +58,7 @@ def types_of(text: str, schema: SchemaTree | None) -> Nodes | None:
 
 
 def no_condition(text: str, schema: SchemaTree | None) -> str | None:
-    """Return why an expression is never true or false, None where it may be. Raises as `types_of`."""
+    """Return why an expression is never true or false, or None if it may be. Raises as `types_of`."""
     nodes = types_of(text, schema)
     if nodes is None or any(name_of(node) == "boolean" for node in nodes):
         return None
@@ -165,7 +165,7 @@ def _start(tokens: Sequence[Token], end: int) -> int:
 
 
 def _summand(tokens: Sequence[Token], start: int, schema: SchemaTree) -> set[str]:
-    """Return the names of the types that a field or a literal has in the interpreter; empty where not known."""
+    """Return the names of the types that a field or a literal has in the interpreter; empty if not known."""
     token = tokens[start]
     before, after = tokens[start - 1].text if start else "", start + 1
     if before == ".":

@@ -39,7 +39,7 @@ class FieldMapping:
     steps: tuple[_Step, ...]
 
     def plain(self) -> ShapeMapping | None:
-        """Return the mapping for compiled code, None where a source is more than a path of names or a constant."""
+        """Return the mapping for compiled code, or None if a source is more than a path of names or a constant."""
         sources = [step.plain for step in self.steps if step.plain is not None]
         if len(sources) < len(self.steps):
             return None

@@ -93,7 +93,7 @@ def _cost(tree: Any) -> _PatternCost:
 
 
 def _repeated(least: int, most: Any, body: Any) -> _PatternCost:
-    """Return the cost of a repetition. Raises `ValueError` where it can be exponential."""
+    """Return the cost of a repetition. Raises `ValueError` if it can be exponential."""
     inner = _cost(body)
     if most > _FEW:
         # (a+)+ splits a text in 2^n ways.
@@ -114,7 +114,7 @@ def _never_begins(body: Any, following: tuple[Any, Any]) -> bool:
 
 
 def _takes(step: tuple[Any, Any], code: int) -> bool:
-    """Whether an operation of one character takes the character; true where it is not known."""
+    """Whether an operation of one character takes the character; true if it is not known."""
     operation, argument = step
     if operation is _constants.LITERAL:
         return code in (argument, *map(ord, chr(argument).lower() + chr(argument).upper()))

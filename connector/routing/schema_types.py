@@ -72,7 +72,7 @@ def a(name: str) -> str:
 
 
 def unfit(nodes: Nodes | None, wanted: str, what: str = "the field") -> str | None:
-    """Return why values of these types can never become the kind `wanted` that `what` has, None where some can."""
+    """Return why values of these types can never become the kind `wanted` that `what` has, or None if some can."""
     there = [node for node in nodes or () if name_of(node) != "null"]
     # A union may hold any of its branches, so one that fits is enough; a value that does not is refused when it comes.
     if not there or any(_fits(node, wanted) for node in there):
@@ -115,7 +115,7 @@ def constant_nodes(value: Any) -> Nodes:
 
 
 def never_equal(nodes: Nodes | None, option: object) -> str | None:
-    """Return why a value of these types never equals `option`, None where it may."""
+    """Return why a value of these types never equals `option`, or None if it may."""
     there = [node for node in nodes or () if name_of(node) != "null"]
     if not there or option is None:
         return None
@@ -133,7 +133,7 @@ def never_equal(nodes: Nodes | None, option: object) -> str | None:
 
 
 def never_ordered(nodes: Nodes | None, bound: object) -> str | None:
-    """Return why a value of these types is never greater or less than `bound`, None where it may be."""
+    """Return why a value of these types is never greater or less than `bound`, or None if it may be."""
     there = [node for node in nodes or () if name_of(node) != "null"]
     names = _NUMBERS if not isinstance(bound, str) else tuple(name for name in _TEXTS if name != "enum")
     if not there or any(name_of(node) in names for node in there):
@@ -142,7 +142,7 @@ def never_ordered(nodes: Nodes | None, bound: object) -> str | None:
 
 
 def never_text(nodes: Nodes | None) -> str | None:
-    """Return why a value of these types is never a text, None where it may be."""
+    """Return why a value of these types is never a text, or None if it may be."""
     there = [node for node in nodes or () if name_of(node) != "null"]
     if not there or any(name_of(node) in _TEXTS for node in there):
         return None
@@ -150,7 +150,7 @@ def never_text(nodes: Nodes | None) -> str | None:
 
 
 def never_found(nodes: Nodes | None, is_found: Callable[[str], bool], pattern: str) -> str | None:
-    """Return why a pattern is found in no symbol of an enum, None where it may be found."""
+    """Return why a pattern is found in no symbol of an enum, or None if it may be found."""
     there = [node for node in nodes or () if name_of(node) != "null"]
     if not there or any(name_of(node) != "enum" for node in there):
         return None

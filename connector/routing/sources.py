@@ -36,7 +36,7 @@ _LONG: Final = ({"type": "long"},)
 class Value(NamedTuple):
     """A compiled source: `get(event, record)` returns the value, null where there is none, or raises `Unfit`.
 
-    `nodes` are the types that the value may have, None where they are not known. `is_text`: the value comes from bytes
+    `nodes` are the types that the value may have, or None if they are not known. `is_text`: the value comes from bytes
     outside the event (`$key`, `$header.NAME`). `unit` is what a plain number that is a time counts. `is_time`: the
     value is the record's timestamp in epoch milliseconds. `constant`: the value is the same for every event. `names` is
     the path, where the value is what stands at one of names alone, unchanged.
@@ -61,7 +61,7 @@ class SourceCompiler:
         self.schema = schema
 
     def compile(self, source: Source, path: str) -> Value | None:
-        """Return a source compiled, None where it has a fault; `path` is its place in the file."""
+        """Return a source compiled, or None if it has a fault; `path` is its place in the file."""
         try:
             match source:
                 case str():
@@ -192,7 +192,7 @@ class SourceCompiler:
 
 
 def _never_omitted(names: Iterable[str], nodes: Nodes | None) -> str | None:
-    """Return which of the keys to leave out no record at the base has, None where each may be there."""
+    """Return which of the keys to leave out no record at the base has, or None if each may be there."""
     there = [node for node in nodes or () if node.get("type") != "null"]
     if there and all(node.get("type") in RECORDS for node in there):
         known = {field["name"] for node in there for field in node["fields"]}

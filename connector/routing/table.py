@@ -50,8 +50,8 @@ class Skipped(list["Routed"]):
 class Routed(Struct, frozen=True, gc=False):
     """One delivery to be made: the event in the vendor's fields, or why it cannot be delivered there.
 
-    `identity` is what the dedup id is made of, also where the event is refused. `route` is the index in `routes`,
-    None where the envelope's target or the contract schema decided. `first_dedup_id` is set where the record is
+    `identity` is what the dedup id is made of, also if the event is refused. `route` is the index in `routes`,
+    None if the envelope's target or the contract schema decided. `first_dedup_id` is set where the record is
     replayed: the dedup id it always had.
     """
 
@@ -142,7 +142,7 @@ class RouteTable:
         return plan
 
     def only_destination(self, topic: str, schema: str) -> str | None:
-        """Return where every event of a schema in a topic goes as it is; None where a route or a target has a say."""
+        """Return where every event of a schema in a topic goes as it is; None if a route or a target has a say."""
         known = self._only.get((topic, schema))
         if known is None:
             names = self._by_schema(schema)
@@ -152,7 +152,7 @@ class RouteTable:
         return known[0]
 
     def straight(self, topic: str, schema: str) -> Straight | None:
-        """Return where the events of a schema in a topic go if compiled code can say it; None where more has a say."""
+        """Return where the events of a schema in a topic go if compiled code can say it; None if more has a say."""
         known = self._straight.get((topic, schema))
         if known is None:
             destination, matching = self.only_destination(topic, schema), self._matching(topic, schema)

@@ -325,7 +325,7 @@ def _avro(
 def _receipts(
     settings: Settings, avro: _Avro, producer: KafkaProducer, group: str, metrics: Metrics, clock: Clock
 ) -> ReceiptWriter | None:
-    """Return the writer of receipts, None where there is no topic for them.
+    """Return the writer of receipts, or None if there is no topic for them.
 
     Its encoder reports trouble with the registry to the log only, because deliveries do not wait for receipts.
     """
@@ -348,7 +348,7 @@ def _source(settings: Settings, group: str, clock: Clock) -> KafkaSource:
 
 
 def _tracer(settings: Settings) -> OtelTracer | None:
-    """Return the tracer of requests, None where tracing is off; OpenTelemetry is imported only if it is on."""
+    """Return the tracer of requests, or None if tracing is off; OpenTelemetry is imported only if it is on."""
     if not settings.tracing.enabled:
         return None
     from connector.runtime.tracing import open_tracer  # noqa: PLC0415 -- an extra that need not be installed

@@ -124,7 +124,7 @@ def schema_warnings(loaded: Loaded) -> list[ConfigFault]:
 
 
 async def registry_schemas(settings: Settings) -> dict[str, Any] | None:
-    """Return the newest schemas in the registry, by full name; None where there is none, or it does not answer.
+    """Return the newest schemas in the registry, by full name; None if there is none, or it does not answer.
 
     Asked for are the subjects of the topics that are read, and those that name the schema of a route. Why a registry
     does not answer is for `check_online` to report.
@@ -191,7 +191,7 @@ async def check_online(loaded: Loaded) -> list[str]:
 
 
 async def _group_faults(settings: KafkaSettings) -> list[str]:
-    """Return why a member could not join the group. Raises `StartupError` where the group's broker does not answer.
+    """Return why a member could not join the group. Raises `StartupError` if the group's broker does not answer.
 
     Metadata comes from any broker; the group is led by one of them, under its own address and its own permission.
     """
@@ -224,7 +224,7 @@ async def check_topics(loaded: Loaded, *, create: bool, partitions: int | None) 
 
 
 async def probe(name: str, settings: DestinationSettings, kinds: Mapping[str, VendorKind]) -> str | None:
-    """Return why a destination cannot be used; None where all is well.
+    """Return why a destination cannot be used; None if all is well.
 
     Of a vendor that has nothing that may be asked only the address is tried; see `unprobed`. The vendor's own verdict
     shows a refused credential. Any other 2xx is good: what its body holds is not documented.
@@ -285,7 +285,7 @@ def own_topics(settings: Settings) -> list[OwnTopic]:
 
 
 def open_registry(settings: RegistrySettings, reload: Callable[[], RegistrySettings] | None = None) -> Registry:
-    """Return a registry's client. Raises `StartupError` where its settings are not the client's.
+    """Return a registry's client. Raises `StartupError` if its settings are not the client's.
 
     `reload` reads the settings again, with secrets that were rotated; without it they stay as they are. Certificates
     are read again when their files have changed; while those cannot be used, the old ones are.

@@ -128,7 +128,7 @@ async def _starts(
     if start == "earliest":
         return {}
     found = await groups.offsets_at(fresh, start) if isinstance(start, int) else dict.fromkeys(fresh, -1)
-    # Also where no record is as late as the time.
+    # Also if no record is as late as the time.
     return {partition: offset if offset >= 0 else bounds[partition][1] for partition, offset in found.items()}
 
 

@@ -99,7 +99,7 @@ class Configuration:
         self._use_server = use_server
         self._clock = clock
         self.asked = asked
-        """Set by a signal that asks for a reload; None where none does."""
+        """Set by a signal that asks for a reload; None if none does."""
         self.fault: ConfigFailure | None = None
         """Why the last attempt to read the configuration again failed; None if it did not."""
         self._pipeline: Pipeline | None = None

@@ -1,6 +1,6 @@
 """Which signals stop a run.
 
-SIGHUP does only where there is a terminal that can be closed; elsewhere it reads the configuration again.
+SIGHUP does only if there is a terminal that can be closed; elsewhere it reads the configuration again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Traces by OpenTelemetry: one span for each request, linked to the contexts that its records brought in their headers.
 
-The one module that imports OpenTelemetry, and `app` imports it only where `tracing.enabled` is set. A batch has many
+The one module that imports OpenTelemetry, and `app` imports it only if `tracing.enabled` is set. A batch has many
 parents, so its span is the root of a trace of its own and names them as links (W3C Trace Context; OpenTelemetry's
 conventions for messaging batches). No span holds a record's key or value, a URL's path, or a vendor's words.
 """

@@ -212,7 +212,7 @@ class StuckJudge:
         return None
 
     def _intake_work(self) -> Hashable:
-        """Return the bytes between consuming and the destinations; None where there are none, or they have to wait."""
+        """Return the bytes between consuming and the destinations; None if there are none, or they have to wait."""
         pipeline = self._pipeline
         buffered = sum(worker.destination.buffer.bytes for worker in pipeline.workers.values())
         # What is charged and at no destination: parked records, and dead letters that are being written.
@@ -222,7 +222,7 @@ class StuckJudge:
 
 
 def _work(worker: Worker, now: float) -> Hashable:
-    """Return what a destination has done and has left; None where nothing is left, or it has a reason to wait."""
+    """Return what a destination has done and has left; None if nothing is left, or it has a reason to wait."""
     destination = worker.destination
     if not destination.buffer.bytes or worker.condition().state in _WAITING or destination.bucket.delay(now) > 0:
         return None

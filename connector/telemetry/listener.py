@@ -35,7 +35,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "X-Frame-Options": "DENY",
 }
 """Restrictive headers for responses that no browser has to render."""
-_HOSTS: Final = {"::": ("::", "0.0.0.0"), "127.0.0.1": ("127.0.0.1", "::1")}  # noqa: S104 -- only where configured
+_HOSTS: Final = {"::": ("::", "0.0.0.0"), "127.0.0.1": ("127.0.0.1", "::1")}  # noqa: S104 -- only if configured
 """What an address stands for: `::` is every address of both families, and loopback is that of the family there is."""
 _NO_SUCH_FAMILY: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 

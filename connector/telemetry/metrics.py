@@ -44,7 +44,7 @@ class Definition:
 
     @property
     def known_values(self) -> str:
-        """The values of the last label, for documents; empty where they are not a fixed list."""
+        """The values of the last label, for documents; empty if they are not a fixed list."""
         return f"{self.labels[-1]}: {', '.join(self.values)}" if self.values else ""
 
 

@@ -38,7 +38,7 @@ class Timeline:
     """The last events of one process. `note` may be called from any thread.
 
     `member` is the name under which the process is shown. `unwritten` are the events that were not yet written to a
-    topic; it is bounded too, and empty where no writer takes from it.
+    topic; it is bounded too, and empty if no writer takes from it.
     """
 
     def __init__(self, member: str | None = None, *, written: bool = False) -> None:

@@ -83,7 +83,7 @@ class LoopClock:
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Run `main` on its own virtual loop and return its result.
 
-    Raises `Stuck` where it can never end, and `RuntimeError` where it leaves a task running.
+    Raises `Stuck` if it can never end, and `RuntimeError` if it leaves a task running.
     """
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         result, left = runner.run(_watched(main))

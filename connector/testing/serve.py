@@ -72,7 +72,7 @@ async def simulate(vendor: str, *, host: str = "127.0.0.1", port: int = 0, **opt
     """Serve one vendor until cancelled; print its address and how to control it.
 
     `options` are those of the vendor's API and of `Simulator` (`log`, `requests_per_second`, `faults`, `keep`). Raises
-    `ValueError` for a vendor without a simulator, `OSError` where the port is in use or the log cannot be written.
+    `ValueError` for a vendor without a simulator, `OSError` if the port is in use or the log cannot be written.
     """
     if vendor not in SIMULATORS:
         raise ValueError(f"unknown vendor {vendor!r}; known vendors: {', '.join(sorted(SIMULATORS))}")

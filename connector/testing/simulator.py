@@ -139,7 +139,7 @@ class Simulator:
         self.url = ""
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen; port 0 is any free one. `url` is the address. Raises `OSError` where the port is in use."""
+        """Listen; port 0 is any free one. `url` is the address. Raises `OSError` if the port is in use."""
         app = web.Application(client_max_size=_LARGEST_REQUEST)
         app.router.add_route("*", "/_simulator/{what}", self._control)
         app.router.add_route("*", "/{path:.*}", self._serve)

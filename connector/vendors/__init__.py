@@ -52,7 +52,7 @@ def kinds(others: Iterable[EntryPoint] | None = None) -> dict[str, VendorKind]:
 
 
 def code_meaning(vendor: str | None, code: str | None, message: str = "") -> CodeMeaning | None:
-    """Return what a vendor's code means and what to do about it; None where its document does not say.
+    """Return what a vendor's code means and what to do about it; None if its document does not say.
 
     `message` is the vendor's own text: some vendors give one code several meanings, and only the text tells them apart.
     """

@@ -45,7 +45,7 @@ class LogText:
         self._secrets = [secret for secret in secrets if secret]
 
     def __call__(self, text: object) -> str:
-        """Return `text` in a form that may be logged; empty where it is not text."""
+        """Return `text` in a form that may be logged; empty if it is not text."""
         if not isinstance(text, str):
             return ""
         for secret in self._secrets:
@@ -55,7 +55,7 @@ class LogText:
 
 
 def json_value(response: Response, *encodings: str) -> Any:
-    """Return the JSON value of an answer's body, or None where it is not JSON (a proxy's HTML, a truncated answer).
+    """Return the JSON value of an answer's body, or None if it is not JSON (a proxy's HTML, a truncated answer).
 
     JSON is UTF-8 (RFC 8259), but some servers send their own encoding or a byte order mark. So a body that is not
     UTF-8 is decoded by the charset of its Content-Type, by its mark, and then by `encodings`, in this order.
@@ -102,7 +102,7 @@ def code_number(value: object) -> int | None:
 
 
 def header_seconds(text: str | None) -> float | None:
-    """Return the seconds a header gives, or None where it gives none; more than 9 digits count as 10⁹ seconds."""
+    """Return the seconds a header gives, or None if it gives none; more than 9 digits count as 10⁹ seconds."""
     digits = "" if text is None else text.strip(" \t")
     # `float` alone would take a sign, an exponent, "nan" and the digits of other scripts.
     if not (digits.isascii() and digits.isdigit()):
@@ -113,7 +113,7 @@ def header_seconds(text: str | None) -> float | None:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that `Retry-After` asks for; a date counts from the answer's own `Date` (RFC 9110).
 
-    A date in the past is 0. None where the header is missing or cannot be read: a negative or broken number, or a date
+    A date in the past is 0. None if the header is missing or cannot be read: a negative or broken number, or a date
     in an answer without `Date`, because the two clocks may differ.
     """
     text = headers.get("retry-after")
@@ -223,7 +223,7 @@ Words = LogText
 
 
 def parsed(body: bytes) -> Any:
-    """Return the JSON value of a body, or None where it is not JSON."""
+    """Return the JSON value of a body, or None if it is not JSON."""
     return json_value(Response(200, {}, body))
 
 

@@ -22,7 +22,7 @@ class VendorEvent(Struct, frozen=True, gc=False):
     """An event in the vendor's own fields: shaped as its contract schema, or as a route's mapping made it.
 
     `timestamp` is the record's, in epoch milliseconds (-1: none). `identity` is the event's own id where it has one,
-    else the cluster id and the record's position; it never changes for a record. `entity` is true where the route says
+    else the cluster id and the record's position; it never changes for a record. `entity` is true if the route says
     that the event is about a non-human entity. A replayed record keeps its dedup id in `first_dedup_id`.
     """
 
@@ -290,7 +290,7 @@ class Shaped(Protocol):
 class Probed(Protocol):
     """A vendor whose credential can be checked without sending an event; `check --online` uses it.
 
-    Optional: a vendor has this method only where its API has such a request. `read` reports a refused credential; any
+    Optional: a vendor has this method only if its API has such a request. `read` reports a refused credential; any
     other 2xx counts as accepted.
     """
 
@@ -307,7 +307,7 @@ class Answering(Protocol):
     """
 
     def ended(self, item: Item, code: str | None, message: str) -> Answer | None:
-        """Return the result of a question that became a dead letter; None where the item is not known."""
+        """Return the result of a question that became a dead letter; None if the item is not known."""
         ...
 
 

@@ -129,7 +129,7 @@ def scalar_or_same(value: Any) -> Any:
 
 
 def _exact_number(value: Decimal) -> int | float:
-    """Return a decimal as an equal number. Raises `ValueError` where a double would round it."""
+    """Return a decimal as an equal number. Raises `ValueError` if a double would round it."""
     if value.is_finite():
         # The size first: `int(Decimal("1E+999999"))` would build a number of a million digits.
         if -18 <= value.adjusted() <= 18 and value == value.to_integral_value():

@@ -228,7 +228,7 @@ class Jiguang:
             if properties:
                 datum["properties"] = properties
         if cuid is None or name is None or itime is None:
-            # Only where a rule is off. The document knows no null, so the key is left out.
+            # Only if a rule is off. The document knows no null, so the key is left out.
             datum = {field: value for field, value in datum.items() if value is not None}
         # Valid now, but a batch may be retried for days: delivery checks again, by our own clock.
         expires = itime + PAST_MS - self.clock_ahead if self.shape.expires and type(itime) is int else None

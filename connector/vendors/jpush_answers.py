@@ -195,7 +195,7 @@ def _result(
 
 
 def _figures_by_subject(answer: Any, group: Hashable) -> Mapping[Any, Any] | None:
-    """Return the figures of the group's endpoint by push or device; None where the form is not the documented one."""
+    """Return the figures of the group's endpoint by push or device; None if the form is not the documented one."""
     if isinstance(group, tuple):
         return _entries_by_device(answer)
     return _user_figures(answer) if group == "users" else _entries_by_msg_id(answer)
@@ -219,7 +219,7 @@ def _entries_by_msg_id(answer: Any) -> dict[int | None, Any] | None:
 
 
 def _entries_by_device(answer: Any) -> dict[str, Any] | None:
-    """Return the entry of each device with its numeric `status`; None where the answer has another form.
+    """Return the entry of each device with its numeric `status`; None if the answer has another form.
 
     An entry of another form spoils only itself, unless the answer has no other.
     """
