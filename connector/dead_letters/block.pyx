@@ -1,6 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""What is done for each of a million dead letters before a command can answer, in C: reads a dead letter's block of headers,
-and finds its row by its id.
+"""The work repeated for each of a million dead letters, in C: parses a block of headers, finds a row by an id.
 
 What each header may hold is said by a `Form`; which headers there are, and what the block means, only
 `connector.dead_letters.headers` knows. A value that is not exactly as the connector writes it makes the block incomplete.

@@ -132,7 +132,7 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
         ],
     )
     structlog.configure(
-        processors=[*shared, _tell, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, _to_listener, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=lambda *_: logging.getLogger(_OURS),
         # Modules take their loggers when they are imported, before logging is configured.
         cache_logger_on_first_use=False,
@@ -231,13 +231,13 @@ def _apply(wanted: str) -> None:
     least = _LEVELS[wanted]
     sample.on = wanted == "debug"
     _state.least = least
-    # Events of level info reach the listener at every level; `_tell` drops them then.
+    # Events of level info reach the listener at every level; `_to_listener` drops them then.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(min(least, logging.INFO)))
     logging.getLogger(_OURS).setLevel(least)
     logging.getLogger().setLevel(max(least, logging.WARNING))
 
 
-def _tell(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+def _to_listener(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Pass the event to the listener, and drop it where its level is not written."""
     if _state.listener is not None:
         _state.listener(redact(logger, method, dict(event)))
