@@ -48,8 +48,8 @@ def init(  # noqa: PLR0913 -- each option is one of the command line
 ) -> None:
     """Write a first configuration and a first mapping test for your own schema.
 
-    Fields of the same name or meaning are mapped; where the vendor requires a field that the schema does not have,
-    the file has TODO. Secrets are references. Nothing is sent, and no file is overwritten without asking.
+    Fields with the same name or meaning are mapped. If the vendor requires a field that the schema does not have, the
+    file has a TODO. Secrets are references. Nothing is sent, and no file is overwritten without asking.
     """
     from connector.operations import scaffold
 
@@ -122,7 +122,7 @@ def _json_schema() -> str:
 
 
 def _ask(paths: list[Path], *, yes: bool) -> None:
-    """Return if the files may be written; else exit with 2."""
+    """Return normally if the files may be written; otherwise exit with 2."""
     for path in paths:
         if not path.parent.is_dir():
             fail(f"{path.parent} is not a folder; create it first", BAD_CONFIGURATION)
