@@ -350,7 +350,7 @@ class _Reader:
 
 
 def _follows(path: str, reported: Collection[str]) -> bool:
-    """Whether a fault is about a key that has a fault already, or comes only from what `_readable` left out."""
+    """Whether a fault only follows from another: one at the same key, or a part that `_readable` left out."""
     route, is_mapped, _ = path.partition(".fields")
     if not is_mapped:
         return path in reported

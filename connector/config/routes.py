@@ -235,7 +235,7 @@ def hashed(source: Source) -> Iterator[str]:
 
 
 def _hashed_in(expression: str) -> Iterator[str]:
-    """Yield what an expression reads inside the arguments of a hash, or in all of it where the hash is a method."""
+    """Yield what an expression reads in a hash's arguments; if the hash is called as a method, all that it reads."""
     literals = _LITERAL.findall(expression)
     numbers = iter(range(len(literals)))
     text = _LITERAL.sub(lambda _: f"\0{next(numbers)}", expression)
