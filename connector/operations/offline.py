@@ -170,7 +170,7 @@ class Offline:
             yield Record(record.topic, 0, offset, at, record.key, record.value, record.headers)
 
     def topic_of(self, given: WrittenEvent) -> str:
-        """Return the event's topic: as it says, else that of the first route for its schema, else the first one."""
+        """Return the event's topic: its own, else that of the first route for its schema, else the first topic."""
         if given.topic is not None:
             return given.topic
         routed = [

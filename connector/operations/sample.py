@@ -40,7 +40,7 @@ class SampleRequest:
 
 @dataclass(frozen=True, slots=True)
 class RecordSample:
-    """What was read. `partitions` is their number by topic; `left` is how many later offsets were not read.
+    """The records read. `partitions` is their number by topic; `left` is how many later offsets were not read.
 
     `unreadable` says, by schema key, why there is no schema.
     """

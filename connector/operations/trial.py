@@ -18,7 +18,7 @@ _OF_TYPES: Final = (".type", ".nested", ".list")
 
 
 def refused_types(loaded: Loaded) -> Iterator[ConfigFault]:
-    """Yield the routes of which a vendor would refuse every event; only those whose schema is in `schemas.files`."""
+    """Yield the routes whose every event a vendor would refuse, if their schema is in `schemas.files`."""
     own = {schema.name: schema for schema in own_schemas(loaded)} if loaded.settings.schemas.files else {}
     for index, route in enumerate(loaded.settings.routes):
         schema = own.get(route.schema_name)
