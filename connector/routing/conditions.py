@@ -165,7 +165,7 @@ def _texts(options: Sequence[Any]) -> frozenset[Any]:
 
 
 def comparable(value: Any) -> Any:
-    """Return a value with its kind, so that only one kind's equals are equal; bytes and containers equal nothing.
+    """Return a value paired with its kind, so that values of other kinds differ. Bytes and containers equal nothing.
 
     A double is compared by its shortest decimal, so that the decimal 19.99 equals the 19.99 of the file.
     """

@@ -227,7 +227,7 @@ def _constant(value: Any) -> Value:
 
 
 def _inner(value: Value) -> Getter:
-    """Return what gets a value for the inside of a map, a list or JSON text: a time with a unit is milliseconds."""
+    """Return a getter for a value inside a map, a list or JSON text, where a time with a unit is in milliseconds."""
     get, unit = value.get, value.unit
     if unit is None or value.is_time:
         return get

@@ -349,7 +349,7 @@ def _in_sample(route: CompiledRoute, event: Event, record: Record, cluster_id: s
 
 
 def _follow(route: CompiledRoute, event: Event, record: Record, cluster_id: str, routed: list[Routed]) -> None:
-    """Add the route's deliveries to `routed`, but for destinations that an earlier route gave the record already."""
+    """Add the route's deliveries to `routed`, except to destinations that an earlier route already sends it to."""
     taken = {earlier.destination for earlier in routed} if routed else ()
     fault: Refusal | None = None
     try:

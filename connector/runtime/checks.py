@@ -154,7 +154,7 @@ async def registry_schemas(settings: Settings) -> dict[str, Any] | None:
 
 
 def registry_faults(loaded: Loaded, found: Mapping[str, Any]) -> list[ConfigFault]:
-    """Return the faults of `routes` by the registry's schemas too; those of files and the contract take precedence."""
+    """Return the faults of `routes` by the registry's schemas too. Files and the contract take precedence."""
     schemas = {**found, **known_schemas(own_schemas(loaded))}
     used = {name: each.vendor for name, each in loaded.settings.destinations.items()}
     faults = [fault for fault, _ in unknown_schemas(loaded.settings, schemas)]

@@ -53,7 +53,7 @@ def account(vendor: str, settings: Sequence[str] = (), events: Sequence[str] = (
 
 
 def _value(option: Field[Any], text: str) -> Any:
-    """Return an option's value: a string where its default is one, else JSON."""
+    """Return an option's value: a string if its default is one, else JSON."""
     if isinstance(option.default, str):
         return text
     try:
