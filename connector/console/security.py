@@ -2,10 +2,10 @@
 
 Theory of operation. A request passes these checks in order. Its Host must be an address, localhost or a configured
 name, so that a foreign name that resolves to this address (DNS rebinding) gets nothing. With a token, a person signs in
-once and gets a session cookie that scripts cannot read and other sites cannot send. A program sends `Authorization:
-Bearer`. A trusted proxy may name the person in a header. A token stands for a role: `look` sees every page, `act` also
-starts actions. Every change is a POST that must carry the CSRF token of its session and must not come from another
-site. Every answer forbids the browser to run, load or frame anything that is not served here.
+once and gets a session cookie that scripts cannot read and other sites cannot send. A program sends
+`Authorization: Bearer`. A trusted proxy may name the person in a header. A token stands for a role: `look` sees every
+page, `act` also starts actions. Every change is a POST that must carry the CSRF token of its session and must not come
+from another site. Every answer forbids the browser to run, load or frame anything that is not served here.
 
 Wrong tokens are counted for each source, from forms and headers alike. After ten within a minute that source has to
 wait, but no other. Only sessions that were opened with a token take memory. Any other browser keeps a random id in its
