@@ -72,7 +72,8 @@ def print_unprobed(settings: Settings) -> None:
     from connector.runtime.checks import unprobed
 
     if names := unprobed(settings):
-        print_line(f"Not checked: the credentials of {', '.join(names)}; their vendors have no request without effect.")
+        names_text = ", ".join(names)
+        print_line(f"Not checked: the credentials of {names_text}; their vendors offer no request for that.")
 
 
 def _warn(warnings: Sequence[ConfigFault], *, strict: bool) -> None:
@@ -198,7 +199,7 @@ def _exceptions(settings: DestinationSettings) -> Iterator[str]:
     if settings.agreed_limits:
         yield "limits agreed with the vendor"
     if settings.rate_limit_share == "fixed":
-        yield "each member has the whole rate"
+        yield "each member uses the full rate"
     if settings.retry.give_up_after is not None:
         yield f"gives up after {duration_text(settings.retry.give_up_after)}"
     if settings.on_unknown_outcome == "dead_letter":

@@ -59,17 +59,17 @@ Where = Annotated[
     typer.Option(
         metavar="NAME=VALUE",
         help="Only dead letters with this cause, code, field, vendor, destination, group, http-status, replays, "
-        "dedup-id, id, topic, partition, offset, header.NAME or event.PATH; repeatable. The same name twice: either "
-        "value; different names: all of them.",
+        "dedup-id, id, topic, partition, offset, header.NAME or event.PATH; repeatable. Several "
+        "values of one name are alternatives; different names must all match.",
     ),
 ]
 Since = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Only what failed in the last 30m, 2h or 3d, or since a time with its zone."),
+    typer.Option(metavar="TIME", help="Only what failed in the last 30m, 2h or 3d, or since a time with a zone."),
 ]
 Until = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Only what failed before: 30m, 2h or 3d ago, or a time with its zone."),
+    typer.Option(metavar="TIME", help="Only what failed before: 30m, 2h or 3d ago, or a time with a zone."),
 ]
 Contains = Annotated[str | None, typer.Option(metavar="TEXT", help="Only records with this text in key or value.")]
 Key = Annotated[str | None, typer.Option(metavar="TEXT", help="Only records with this key.")]

@@ -31,7 +31,7 @@ def init(  # noqa: PLR0913 -- each option is one of the command line
     schema: Annotated[Path | None, typer.Option(metavar="FILE", help="The events' Avro schema (.avsc).")] = None,
     record: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The record's full name, if the file defines several at its top."),
+        typer.Option(metavar="NAME", help="The record's full name, if the file defines several."),
     ] = None,
     registry: Annotated[
         str | None, typer.Option(metavar="URL", help="Read the schema from this registry: subject TOPIC-value.")
@@ -100,7 +100,7 @@ def _from_file(path: Path, record: str | None) -> Schema:
         found = [each for each in found if each.name == record]
     if len(found) != 1:
         known = f"no record {record}" if record else "no record" if not found else f"{len(found)} records"
-        fail(f"--schema: {path} has {known} at its top; name one by --record", BAD_CONFIGURATION)
+        fail(f"--schema: {path} has {known} at its top level; choose one with --record", BAD_CONFIGURATION)
     return found[0]
 
 

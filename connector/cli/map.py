@@ -37,7 +37,7 @@ def map_event(  # noqa: PLR0913 -- each option is one of the command line
     ],
     config: File = DEFAULT_FILE,
     schema: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The event's schema. Default: the known one that it matches.")
+        str | None, typer.Option(metavar="NAME", help="The event's schema. Default: the known schema that it matches.")
     ] = None,
     topic: Annotated[
         str | None,

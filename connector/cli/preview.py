@@ -48,7 +48,7 @@ def preview(  # noqa: PLR0913 -- each option is one of the command line
             "--from",
             metavar="START",
             help="group: the group's committed offsets, else kafka.start; earliest; newest: the last N; or a time "
-            "with its zone.",
+            "with a zone.",
         ),
     ] = "group",
     topic: Annotated[
@@ -296,8 +296,7 @@ def _start(text: str) -> Start:
         time = None
     if not isinstance(time, int):
         fail(
-            "--from must be group, earliest, newest, or a time with its zone such as 2026-11-20T00:00:00Z; "
-            f"not {text!r}",
+            f"--from must be group, earliest, newest, or a time with a zone such as 2026-11-20T00:00:00Z; not {text!r}",
             BAD_CONFIGURATION,
         )
     return time

@@ -50,7 +50,7 @@ def tap(
         typer.Option(
             metavar="SOURCE=VALUE",
             help="Only records with this value. SOURCE is as in routes: a dotted path, $key or $header.NAME; "
-            "repeatable. The same source twice: either value; different ones: all of them.",
+            "repeatable. Several values of one source are alternatives; different sources must all match.",
         ),
     ] = None,
     sent: Annotated[bool, typer.Option("--sent", help="Show what each destination would be sent.")] = False,

@@ -498,7 +498,7 @@ def _chosen(choice: UnionSchema, value: bytes, start: int, key: SchemaKey) -> tu
         # A negative number is refused too: Python would count it from the end.
         found = choice.branches[index if index >= 0 else len(choice.branches)]
     except (Broken, IndexError):
-        message = f"not valid Avro for schema {key}: a branch that does not exist"
+        message = f"not valid Avro for schema {key}: a union branch that does not exist"
         raise Refusal("decode", "decode.payload", message) from None
     if isinstance(found, Unreadable):
         raise Refusal("decode", found.code, f"schema {key}: {found.message}")

@@ -97,7 +97,7 @@ class _Editor:
         # A null becomes a map of one entry only if the union has exactly one map. Otherwise it would be a guess.
         maps = [index for index, each in enumerate(node) if _kind(self._of(each)) == "map"]
         if _kind(branch) != "null" or len(maps) != 1:
-            raise ValueError(f"the present value has no {parts[0]} in it")
+            raise ValueError(f"the current value has no {parts[0]} in it")
         entry = self._entry(self._of(node[maps[0]]), parts, text)
         return _Change(at, inner, long_bytes(maps[0]) + entry + b"\x00")
 

@@ -125,7 +125,7 @@ def _by_header(header: str, content: bytes) -> SchemaKey:
         # Apicurio writes a long, but its Confluent API, which this connector asks, has ids of 32 bits.
         if len(content) == 8 and content[:4] == bytes(4):
             return _by_id(content[4:])
-        allowed = "an id of 8 bytes, which is a positive number of 31 bits"
+        allowed = "an id of 8 bytes that is a positive number of 31 bits"
     else:
         if len(content) == WIRE_LENGTH and content[:1] == WIRE_MAGIC:
             return _by_id(content[1:])

@@ -82,7 +82,7 @@ def parse_start(value: object) -> object:
             moment = None
         if moment is not None and moment.tzinfo is not None:
             return int(moment.timestamp() * 1000)
-    raise UnreadableSymbol("earliest, latest, epoch milliseconds or a time with its zone, such as 2026-11-20T00:00:00Z")
+    raise UnreadableSymbol("earliest, latest, epoch milliseconds or a time with a zone, such as 2026-11-20T00:00:00Z")
 
 
 def parse_ports(value: object) -> object:
@@ -289,7 +289,7 @@ class KafkaSettings(Model):
     start: Start | None = Field(
         default=None,
         description="Where to start in a partition without a committed offset: earliest (the default), latest, epoch "
-        "milliseconds, or a time with its zone. Alias: auto.offset.reset under client.",
+        "milliseconds, or a time with a zone. Alias: auto.offset.reset under client.",
     )
     create_topics: bool = Field(
         default=False,

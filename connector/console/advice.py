@@ -101,7 +101,7 @@ _HELD: Final = {
     ),
     "registry": Advice(
         "The schema registry does not answer, so events cannot be decoded.",
-        "Repair the registry. The destination resumes by itself. Records wait, none is lost.",
+        "Fix the registry. The destination resumes by itself. Records wait, none is lost.",
     ),
     "operator": Advice(
         "A person holds this destination: by hand, or by hold: true in the configuration.",

@@ -114,11 +114,11 @@ class Console:
         try:
             return await handler(request)
         except ConnectorError as error:
-            title, why, status = "This does not work now", str(error), 503
+            title, why, status = "Not possible at the moment", str(error), 503
         except web.HTTPNotFound:
             if caller() is None:
                 raise
-            title, why, status = "Not found", "No page has this address.", 404
+            title, why, status = "Not found", "There is no page at this address.", 404
         except web.HTTPException:
             raise
         except Exception as error:  # noqa: BLE001 -- the last place where a failure can still become a page

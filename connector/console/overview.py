@@ -367,7 +367,7 @@ def _destination_problems(situation: Situation) -> Iterator[Verdict]:
         for_how_long = "" if first.since is None else f", for {duration(situation.now - first.since)}"
         headline = f"{counted(number, 'record')} of {names} {'waits' if number == 1 else 'wait'} alone{for_how_long}"
         others = " Other records are delivered." if any(_others_pass(situation, each) for each in waiting) else ""
-        yield Verdict("warn", headline, f"Read why below, then fix the cause or skip it.{others}")
+        yield Verdict("warn", headline, f"The reason is below: fix the cause, or skip the record.{others}")
     missing = [each.name for each in situation.destinations if each.state == UNKNOWN]
     if missing and not stopped(situation.responses):
         verb = "is" if len(missing) == 1 else "are"

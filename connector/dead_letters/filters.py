@@ -101,7 +101,7 @@ def parse_where(conditions: Iterable[str]) -> Filter:
 
 
 def parse_time(option: str, text: str, now: int) -> int:
-    """Return epoch milliseconds for a time with its zone, or for a duration before `now` (epoch milliseconds).
+    """Return epoch milliseconds for a time with a zone, or for a duration before `now` (epoch milliseconds).
 
     Raises `ValueError` that names the allowed values.
     """
@@ -118,14 +118,14 @@ def parse_time(option: str, text: str, now: int) -> int:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise ValueError(
-            f"{option} must be a duration such as 30m, 2h or 3d, or a time with its zone such as 2026-11-20T00:00:00Z; "
+            f"{option} must be a duration such as 30m, 2h or 3d, or a time with a zone such as 2026-11-20T00:00:00Z; "
             f"not {text!r}"
         )
     return epoch_millis(moment)
 
 
 def epoch_millis(moment: datetime) -> int:
-    """Return a time with its zone as epoch milliseconds, rounded down.
+    """Return a time with a zone as epoch milliseconds, rounded down.
 
     Computed in whole numbers: for some times a float is one millisecond too low.
     """

@@ -263,7 +263,7 @@ def _check_config(topic: OwnTopic, config: Mapping[str, str], largest: int) -> l
             f"{largest}; run {advice}"
         )
     warning = (
-        f"the {topic.purpose} topic {topic.name} takes records up to {limit} bytes; the largest of the source, "
-        f"{largest} bytes, do not fit together with a dead letter's headers; run {advice}"
+        f"the {topic.purpose} topic {topic.name} takes records up to {limit} bytes; the source's largest "
+        f"record ({largest} bytes) with a dead letter's headers does not fit; run {advice}"
     )
     return [warning]

@@ -123,7 +123,7 @@ def time_of(value: Any, place: str) -> int | None:
     except ValueError:
         found = None
     if value is not None and not isinstance(found, int):
-        raise EventFault(f"{place}: time must be epoch milliseconds or a time with its zone: 2026-11-20T10:00:00Z")
+        raise EventFault(f"{place}: time must be epoch milliseconds or a time with a zone: 2026-11-20T10:00:00Z")
     return found if isinstance(found, int) else None
 
 

@@ -154,7 +154,7 @@ def _check_sums(tokens: Sequence[Token], schema: SchemaTree) -> None:
         left, right = _summand(tokens, _start(tokens, index - 1), schema), _summand(tokens, index + 1, schema)
         if left and right and left.isdisjoint(right):
             one, other = " or ".join(sorted(left)), " or ".join(sorted(right))
-            raise ValueError(f"{one} and {other} do not go together; convert with int(…), double(…) or string(…)")
+            raise ValueError(f"{one} and {other} cannot be combined; convert with int(…), double(…) or string(…)")
 
 
 def _start(tokens: Sequence[Token], end: int) -> int:

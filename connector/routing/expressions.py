@@ -350,7 +350,7 @@ def _reason(error: BaseException) -> str:
         case IndexError():
             return "an index past the end of a list"
         case TypeError():
-            return "types that do not go together (convert with int(…), double(…) or string(…))"
+            return "types that cannot be combined (convert with int(…), double(…) or string(…))"
         case ZeroDivisionError():
             return "a division by zero"
         case OverflowError():

@@ -163,7 +163,7 @@ DEFINITIONS: Final = tuple(
             "record_waiting_seconds",
             "gauge",
             ("destination",),
-            "How long the record that has waited longest alone, for a reason of its own, has waited; 0 without one.",
+            "How long the longest waiting of the records that wait alone has waited; 0 if there is none.",
             "seconds",
         ),
         (
@@ -178,7 +178,7 @@ DEFINITIONS: Final = tuple(
             "records_set_aside",
             "gauge",
             ("destination", "cause"),
-            "Records that a storm keeps back, uncommitted; those not decoded or routed without a destination.",
+            "Records that a storm keeps back, uncommitted; without a destination if not decoded or routed.",
             "records",
             (),
             ("decode", "route", "internal", "invalid", "refused", "too_large"),
