@@ -1,7 +1,7 @@
 """The command `connector`, and `python -m connector`: handles signals before anything large is imported.
 
-The imports take a second or two, in which SIGTERM would end the process as a failure. Nothing is started by then, so
-nothing is left undone: `run` ends with 0.
+The imports take a second or two, and a SIGTERM in that time would end the process as a failure. Nothing has started by
+then, so there is nothing to stop: `run` exits with 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Final
 from connector.runtime.signals import stop_signals
 
 LATER: Final = (signal.SIGHUP, signal.SIGUSR2, signal.SIGUSR1)
-"""Read the configuration again, or change the log level, once `run` is up; before that they would end the process."""
+"""Once `run` is up, they read the configuration again or change the log level. Before that they would end the
+process."""
 
 
 def handle_early_signals(arguments: Sequence[str]) -> None:
@@ -25,9 +26,9 @@ def handle_early_signals(arguments: Sequence[str]) -> None:
     stops = stop_signals()
     for stop in stops:
         if signal.getsignal(stop) is signal.SIG_IGN:
-            # nohup: the process is meant to outlive its terminal.
+            # SIGHUP is ignored under nohup: the process should outlive its terminal.
             continue
-        # At once: an exception in the middle of an import may be swallowed by the module that imports.
+        # Exit at once: an exception in the middle of an import may be swallowed by the importing module.
         signal.signal(stop, lambda _number, _frame: os._exit(0))
     for later in LATER:
         if later not in stops:
@@ -43,7 +44,7 @@ def open_closed_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest free descriptor is the one that is closed.
+            # Opening returns the lowest free descriptor, which is the closed one.
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115

@@ -1,4 +1,4 @@
-"""Time as an argument: the protocol that everything below `runtime.app` gets, and the system clock.
+"""Time as an argument: the clock protocol that everything below `runtime.app` is given, and the system clock.
 
 The two times are never mixed: `now` measures durations and waits, `wall` gives the date and time of day.
 """

@@ -19,7 +19,7 @@ class ConnectorError(Exception):
     """Base of every exception that the connector raises on purpose."""
 
     def bare(self) -> Self:
-        """Return it without where it was raised, for one that is kept: those frames hold all records of a poll."""
+        """Return it without its traceback, for keeping it: the frames refer to all records of a poll."""
         self.__context__ = self.__cause__ = None
         return self.with_traceback(None)
 
@@ -54,7 +54,7 @@ class StartupError(ConnectorError):
 
 
 class TopicRecreated(StartupError):
-    """A topic that is followed no longer holds what was read: it was deleted, recreated, or cut short."""
+    """A followed topic no longer has the records that were read: it was deleted, recreated or truncated."""
 
 
 class FatalError(ConnectorError):
@@ -80,7 +80,7 @@ class Refusal(ConnectorError):
 
 
 class SchemaUnavailable(ConnectorError):
-    """The writer's schema is not known yet, and may exist; the record has to wait.
+    """The writer's schema is not known yet, but may exist, so the record has to wait.
 
     `key` is the schema's key for the decoder's `resolve`.
     """
@@ -93,7 +93,7 @@ class SchemaUnavailable(ConnectorError):
 class TransportError(ConnectorError):
     """A request got no complete response.
 
-    `unknown_outcome` is true where the vendor may have acted on the request: part of the body was sent and no complete
+    `unknown_outcome` is true if the vendor may have acted on the request: part of the body was sent and no complete
     response was read. A connection that was never made has no unknown outcome.
     """
 

@@ -1,4 +1,4 @@
-"""A bounded memory of what was looked up: names come from records and vendors, so there may be any number of them."""
+"""A bounded cache of look-ups. Records and vendors choose the keys, so there may be any number of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ V = TypeVar("V")
 class Recent(Generic[K, V]):
     """Keeps values by key: at least the `most` that were used last, at most twice as many.
 
-    There are two generations. What is put or found goes to the young one. When that is full, it becomes the old one,
-    and what was old is forgotten; then `on_turn` is called. So a look-up costs no order that has to be kept.
+    There are two generations. A value that is put or found goes into the young one. When that is full, it becomes the
+    old one, the former old one is dropped, and `on_turn` is called. So a look-up does not have to maintain an order, as
+    an LRU cache would.
     """
 
     __slots__ = ("_most", "_old", "_on_turn", "_young")
@@ -25,7 +26,7 @@ class Recent(Generic[K, V]):
         self._old: dict[K, V] = {}
 
     def get(self, key: K) -> V | None:
-        """Return the value of a key, None where there is none or it was forgotten."""
+        """Return the value of a key, or None if there is none or it was forgotten."""
         found = self._young.get(key)
         if found is None and key in self._old:
             found = self._old[key]
@@ -40,7 +41,7 @@ class Recent(Generic[K, V]):
         self._young[key] = value
 
     def change(self, change: Callable[[V], V]) -> None:
-        """Replace every value by what `change` makes of it."""
+        """Replace every value by the result of `change`."""
         self._young = {key: change(value) for key, value in self._young.items()}
         self._old = {key: change(value) for key, value in self._old.items()}
 

@@ -1,7 +1,8 @@
 """The values that all packages pass on, from a Kafka message to its outcome.
 
-All are immutable. What exists once for each record or delivery is a `msgspec.Struct`: C code builds it, its fields are
-read at the least cost that Python has, and the garbage collector, which would find no cycle in it, leaves it out.
+All are immutable. Values that exist once per record or delivery are `msgspec.Struct`s: C code builds them, reading
+their fields is as cheap as it can be in Python, and the garbage collector does not track them, because they form no
+cycles.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ HEADER_CHARGE: Final = 160
 """Bytes that a header takes in addition to its name and value: the pair, the objects."""
 
 UNREADABLE_HEADERS: Final[Headers] = (("connector-unreadable-headers", None),)
-"""In place of headers that the client library cannot read, because a name is not UTF-8; known by its identity."""
+"""Stands for headers that the client library cannot read, because a name is not UTF-8. Compare by identity."""
 
 TopicPartition = tuple[str, int]
 """A partition: its topic's name and its number."""
@@ -62,7 +63,7 @@ class LogicalType(NamedTuple):
 class LogicalValue(Struct, frozen=True, gc=False):
     """A value of a logical type as it was written: a number, or bytes.
 
-    It is converted where a mapping asks for it: a value out of range does no harm in a field that no route uses.
+    It is converted only if a mapping uses it, so that a value out of range does no harm in an unused field.
     """
 
     type: LogicalType
@@ -70,7 +71,7 @@ class LogicalValue(Struct, frozen=True, gc=False):
 
 
 class DecodedKey(Struct, frozen=True, gc=False):
-    """A record's key that names a schema: its datum, or the fault for which it has none."""
+    """A record's key that names a schema: its datum, or why it cannot be decoded."""
 
     datum: Any
     fault: str | None = None
@@ -92,8 +93,8 @@ class Item(Struct, frozen=True, gc=False):
     """One event as the bytes that go into a request body.
 
     `weight` counts against the vendor's records of a batch. An item whose `merge_key` is already in a batch adds
-    neither bytes nor weight to it. `expires_at` (epoch milliseconds) is when a rule that held at preparation
-    stops to hold, so a late retry checks it again. `context` is for the vendor's own `request` and `read`.
+    neither bytes nor weight to it. `expires_at` (epoch milliseconds) is when a rule that it met at preparation is
+    broken, so that a late retry checks again. `context` is for the vendor's own `request` and `read`.
     """
 
     body: bytes
@@ -105,11 +106,12 @@ class Item(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class QuestionShape:
-    """What plain questions of a query vendor are as items, for compiled code (`vendors.base.Shaped`).
+    """How compiled code turns plain questions of a query vendor into items (`vendors.base.Shaped`).
 
-    The contract schema has the fields `id`, a string, and `query`, a union of records. A record of `groups`, which are
-    full names and the group of each, has the one field `subject`, a whole number of 64 bits. The number is the body and
-    the merge key; what `context` makes of id, group, number, an empty tuple and the present time is the context.
+    The contract schema has the fields `id`, a string, and `query`, a union of records. `groups` maps full names of
+    those records to groups; each of these records has one field `subject`, a whole number of 64 bits. The number
+    becomes the body and the merge key. The item's context is what `context` returns for id, group, number, an empty
+    tuple and the current time.
     """
 
     id: str
@@ -145,11 +147,12 @@ class DeadLetter:
     attempts: int = 0
     first_attempt: float | None = None
     replayed: bool = False
-    """Whether the record is a replay, so that a block of dead-letter headers on it is ours; anyone can write others."""
+    """Whether the record is a replay. Only then is a block of dead-letter headers trusted, because anyone can write
+    one."""
 
 
 class OffsetRange(NamedTuple):
-    """Records of one partition without a gap between their offsets; `last` belongs to it."""
+    """Consecutive offsets of one partition; `last` is included."""
 
     topic: str
     partition: int
@@ -174,7 +177,7 @@ class Receipt:
 
 
 DEDUP_NAMESPACE: Final = bytes.fromhex("6f1e3b52c0a6524f9a4b1d5a7c2f9e10")
-"""The namespace of dedup ids; another one would make every event new to its vendor."""
+"""The namespace of dedup ids. With another one every event would be new to its vendor."""
 _DEDUP_SHA1: Final = hashlib.sha1(DEDUP_NAMESPACE, usedforsecurity=False)
 _VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 """A digit of the hash with its two highest bits set to 10, which is the variant of RFC 9562."""
@@ -183,7 +186,7 @@ _VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 def uuid5_text(name: str) -> str:
     """Return the UUIDv5 (RFC 9562, 5.5) of a name in the connector's own namespace as text.
 
-    Same result as `uuid.uuid5`, at a third of its cost: it is computed for every record.
+    The same result as `uuid.uuid5` at a third of its cost, because it is computed for every record.
     """
     sha1 = _DEDUP_SHA1.copy()
     sha1.update(name.encode())
@@ -192,9 +195,9 @@ def uuid5_text(name: str) -> str:
 
 
 class Assigned(NamedTuple):
-    """A partition given to this member: where reading starts, and what the group had committed for it.
+    """A partition assigned to this member: where reading starts, and what the group has committed for it.
 
-    `committed` is None where the group has no offset; `metadata` is the text committed with it, perhaps empty.
+    `committed` is None if the group has no offset; `metadata` is the text committed with it, perhaps empty.
     """
 
     topic: str

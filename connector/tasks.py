@@ -1,8 +1,8 @@
 """Background tasks whose failures are never silent.
 
-asyncio keeps the exception of a task for the code that awaits it. If a task is only started, no code sees it: its
-work stops and nothing shows why. So a task that is not awaited at once has a `Supervisor`, which ends the run, or is
-`restarted`, where the run can do without it for a moment.
+asyncio keeps the exception of a task for the code that awaits it. If no code awaits it, its work stops and nothing
+shows why. So a task that is not awaited at once has a `Supervisor`, which ends the run, or is `restarted`, if the run
+can do without it for a moment.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Supervisor(Generic[T]):
             raise self._error
 
     async def wait(self, concerns: Callable[[T], bool], timeout: float) -> bool:
-        """Wait for the tasks about something, at most `timeout` seconds; return whether all of them ended in time."""
+        """Wait at most `timeout` seconds for the tasks with this `about`; return whether all of them ended."""
         tasks = [task for task, about in self._about.items() if concerns(about)]
         if not tasks:
             return True
@@ -79,14 +79,14 @@ class Supervisor(Generic[T]):
 
 
 async def restarted(work: Callable[[], Coroutine[Any, Any, None]], name: str, clock: Clock) -> None:
-    """Run `work`, and run it again whenever it raises, after longer and longer pauses. Returns when `work` does."""
+    """Run `work`, and again whenever it raises, after longer and longer pauses. Returns when `work` returns."""
     pause = FIRST_PAUSE
     while True:
         began = clock.now()
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - whatever it is, the task has to go on
-            # What ran well for a while begins again with the first pause.
+            # Work that ran well for a while restarts with the shortest pause.
             pause = FIRST_PAUSE if clock.now() - began > LONGEST_PAUSE else pause
             log.warning("task.restarted", task=name, message=place_of(error), seconds=pause)
             await clock.sleep(pause)
@@ -96,7 +96,7 @@ async def restarted(work: Callable[[], Coroutine[Any, Any, None]], name: str, cl
 
 
 def place_of(error: BaseException) -> str:
-    """Return an exception's type and where it was raised, without its text, which may hold a record's values."""
+    """Return an exception's type and where it was raised, without its message, which may contain a record's values."""
     frames = list(traceback.walk_tb(error.__traceback__))
     ours = [frame for frame in frames if str(frame[0].f_globals.get("__name__", "")).startswith("connector.")]
     if not frames:
@@ -106,6 +106,6 @@ def place_of(error: BaseException) -> str:
 
 
 def internal_refusal(error: Exception, step: str) -> Refusal:
-    """Return the refusal of a record that showed a fault of ours: it blocks nothing, and can be replayed later."""
+    """Return the refusal for a record that revealed a bug: it blocks nothing, and can be replayed later."""
     message = f"unexpected {place_of(error)} while the record was {step}: a fault of the connector, please report it"
     return Refusal("internal", f"internal.{type(error).__name__}", message)

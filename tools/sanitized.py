@@ -23,7 +23,7 @@ _FLAGS: Final = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omi
 
 
 def sanitizer() -> str | None:
-    """Return the path of gcc's address sanitizer, which is loaded before Python; None where there is none."""
+    """Return the path of gcc's address sanitizer, which is loaded before Python; None if there is none."""
     if shutil.which("gcc") is None:
         return None
     found = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)

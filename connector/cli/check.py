@@ -72,7 +72,8 @@ def print_unprobed(settings: Settings) -> None:
     from connector.runtime.checks import unprobed
 
     if names := unprobed(settings):
-        print_line(f"Not checked: the credentials of {', '.join(names)}; their vendors have no request without effect.")
+        names_text = ", ".join(names)
+        print_line(f"Not checked: the credentials of {names_text}; their vendors offer no request for that.")
 
 
 def _warn(warnings: Sequence[ConfigFault], *, strict: bool) -> None:
@@ -84,7 +85,7 @@ def _warn(warnings: Sequence[ConfigFault], *, strict: bool) -> None:
 
 
 def _online_faults(loaded: Loaded) -> list[str]:
-    """Return what is wrong outside the configuration. Raises `ConfigurationError` for what only the registry shows."""
+    """Return faults outside the configuration. Raises `ConfigurationError` for those that only the registry shows."""
     from connector.runtime import checks
     from connector.telemetry.logs import configure
 
@@ -98,7 +99,7 @@ def _online_faults(loaded: Loaded) -> list[str]:
 
 
 def settings_json(settings: Settings, faults: Sequence[str], *, online: bool) -> dict[str, Any]:
-    """Return what `--json` prints: the settings, what follows from them, and what is wrong around the connector."""
+    """Return what `--json` prints: the settings, what follows from them, and faults outside the configuration."""
     derived: dict[str, Any] = {"topics": [name for name, _ in _own_topics(settings)]}
     if online:
         derived["faults"] = list(faults)
@@ -106,7 +107,7 @@ def settings_json(settings: Settings, faults: Sequence[str], *, online: bool) ->
 
 
 def faults_json(faults: Sequence[ConfigFault]) -> dict[str, Any]:
-    """Return what `--json` prints of a configuration that cannot be used."""
+    """Return what `--json` prints for an invalid configuration."""
     return {"ok": False, "faults": [{"path": fault.path, "message": fault.message} for fault in faults]}
 
 
@@ -158,7 +159,7 @@ def _own_topics(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _other_lines(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield what is written and what the process may use."""
+    """Yield the topics that are written, and the limits of the process."""
     for topic, purpose in _own_topics(settings):
         yield purpose, topic
     yield "missing topics", "create them" if settings.kafka.create_topics else "refuse to start (kafka.create_topics)"
@@ -190,7 +191,7 @@ def _destination_cells(name: str, settings: DestinationSettings) -> tuple[str, .
 
 
 def _exceptions(settings: DestinationSettings) -> Iterator[str]:
-    """Yield the settings that differ from the defaults and change what is promised."""
+    """Yield the settings that differ from the defaults and weaken or change a promise."""
     if settings.hold:
         yield "HELD by the operator"
     if settings.order == "key":
@@ -198,7 +199,7 @@ def _exceptions(settings: DestinationSettings) -> Iterator[str]:
     if settings.agreed_limits:
         yield "limits agreed with the vendor"
     if settings.rate_limit_share == "fixed":
-        yield "each member has the whole rate"
+        yield "each member uses the full rate"
     if settings.retry.give_up_after is not None:
         yield f"gives up after {duration_text(settings.retry.give_up_after)}"
     if settings.on_unknown_outcome == "dead_letter":

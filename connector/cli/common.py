@@ -1,4 +1,4 @@
-"""What every command shares: how it starts, how it fails, and how it prints: tables on a terminal, JSON Lines, text.
+"""What all commands share: how they start, fail, and print (tables on a terminal, JSON Lines, plain text).
 
 Text from records, vendors and servers is untrusted: `visible` escapes whatever could command a terminal or reorder
 what it shows. Everything that a command prints goes through this module.
@@ -28,7 +28,7 @@ from connector.telemetry.terminal import visible_json
 FAILED: Final = 1
 BAD_CONFIGURATION: Final = 2
 PIPE_WIDTH: Final = 200
-"""Columns where the output is not a terminal, so that a row stays one line for grep."""
+"""Columns if the output is not a terminal, so that a row stays one line for grep."""
 MOST_COLUMNS: Final = 10_000
 
 T = TypeVar("T")
@@ -71,7 +71,8 @@ def begin(file: Path) -> Loaded:
 
     loaded = read_config(file)
     configure(loaded.settings.log)
-    # Headers are many small tuples that form no cycles: at Python's 700 the collector takes a quarter of a reading.
+    # Headers are many small tuples without cycles. At Python's default of 700 the collector takes a quarter of the
+    # reading time.
     gc.set_threshold(20_000, 20, 100)
     return loaded
 
@@ -127,7 +128,7 @@ def emit(
     to_json: Callable[[T], Mapping[str, Any]],
     show: Callable[[Sequence[T]], None],
 ) -> None:
-    """Print rows: with `as_json` each as one line as soon as it comes, else all of them by `show`."""
+    """Print rows: with `as_json` each as one line as soon as it arrives, otherwise all of them with `show`."""
     if not as_json:
         show(list(rows))
         return
@@ -141,14 +142,14 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 
 def escape_unprintable() -> None:
-    """Escape what the encoding of the output does not have, such as Chinese on cp1252, instead of failing at it."""
+    """Escape characters that the output's encoding does not have, such as Chinese in cp1252, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def stdout_console() -> Console:
-    """Return a console on standard output: as wide as the terminal; elsewhere as `COLUMNS` says, or `PIPE_WIDTH`."""
+    """Return a console on standard output: as wide as the terminal, or as `COLUMNS`, or as `PIPE_WIDTH`."""
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _pipe_width(), highlight=False)
 
 
@@ -198,14 +199,14 @@ def print_line(text: str) -> None:
 
 
 def print_raw(text: str) -> None:
-    """Print text that can be copied: neither wrapped nor read as markup."""
+    """Print text for copying: neither wrapped nor interpreted as markup."""
     stdout_console().print(visible(text), markup=False, soft_wrap=True)
 
 
 def safe(text: str) -> str:
-    """Return untrusted text for a table or a sentence: markup in it is only text, and so are control characters.
+    """Return untrusted text for a table or a sentence, with markup and control characters escaped.
 
-    What the output's encoding does not have is escaped here, before the width is known.
+    Characters that the output's encoding does not have are escaped here, because that changes the width.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return escape(visible(text).encode(encoding, "backslashreplace").decode(encoding))

@@ -1,6 +1,6 @@
 """Shell completion of destinations, topics and vendors: from the configuration's text, never from the network.
 
-A shell completes while a person types, so nothing is resolved or checked: a file with faults completes as well.
+A shell completes while a person types, so nothing is resolved or checked, and a file with faults works too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
 
 
 def _section(context: typer.Context, name: str) -> dict[str, Any]:
-    """Return a section of the configuration as it is written; empty if it cannot be read."""
+    """Return a section of the configuration as written in the file; empty if it cannot be read."""
     from connector.config.yaml import parse, read_text
 
     try:

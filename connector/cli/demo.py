@@ -15,7 +15,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep running after the summary, until interrupted.")] = False,
     events: Annotated[
         str | None,
-        typer.Option(metavar="FILE|-", help="Deliver your own events, JSON as for map, by your own configuration."),
+        typer.Option(metavar="FILE|-", help="Deliver your own events (JSON, as for map) with your own configuration."),
     ] = None,
     config: Annotated[
         Path, typer.Option("--config", "-c", metavar="FILE", help="With --events: the configuration file.")

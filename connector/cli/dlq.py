@@ -1,4 +1,4 @@
-"""The commands `connector dlq list`, `stats`, `show` and `export`: what they are given and what they print."""
+"""The commands `connector dlq list`, `stats`, `show` and `export`: their arguments and output."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _BY_SUFFIX: Final[Mapping[str, Format]] = {".avro": "avro", ".csv": "csv"}
 SHOWN: Final = 50
 """Rows of a table unless --limit says otherwise."""
 _WIDE: Final = 120
-"""Columns from which a list shows whole ids; commands take the first 8 characters too."""
+"""From this many columns on, a list shows whole ids. Commands also accept their first 8 characters."""
 NONE_MATCH: Final = "no matching dead letters"
 
 dlq = typer.Typer(
@@ -59,17 +59,17 @@ Where = Annotated[
     typer.Option(
         metavar="NAME=VALUE",
         help="Only dead letters with this cause, code, field, vendor, destination, group, http-status, replays, "
-        "dedup-id, id, topic, partition, offset, header.NAME or event.PATH; repeatable. The same name twice: either "
-        "value; different names: all of them.",
+        "dedup-id, id, topic, partition, offset, header.NAME or event.PATH; repeatable. Several "
+        "values of one name are alternatives; different names must all match.",
     ),
 ]
 Since = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Only what failed in the last 30m, 2h or 3d, or since a time with its zone."),
+    typer.Option(metavar="TIME", help="Only what failed in the last 30m, 2h or 3d, or since a time with a zone."),
 ]
 Until = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Only what failed before: 30m, 2h or 3d ago, or a time with its zone."),
+    typer.Option(metavar="TIME", help="Only what failed before: 30m, 2h or 3d ago, or a time with a zone."),
 ]
 Contains = Annotated[str | None, typer.Option(metavar="TEXT", help="Only records with this text in key or value.")]
 Key = Annotated[str | None, typer.Option(metavar="TEXT", help="Only records with this key.")]
@@ -192,10 +192,10 @@ def export(  # noqa: PLR0913 -- each option is one of the command line
 
 
 def _write_file(file: Path, dead_letters: Iterator[DeadLetterEntry], form: Format) -> int:
-    """Write a new file that is there whole or not at all; exit with 1 if that is impossible.
+    """Write a new file completely or not at all; exit with 1 if that is impossible.
 
-    Only its owner may read it, because it holds what the records hold. The part file keeps another export to the same
-    name from starting, and is linked rather than renamed to the name, because a link never replaces a file.
+    Only its owner may read it, because it contains the records. The part file keeps another export to the same name
+    from starting. It is linked, not renamed, to its final name, because a link never replaces a file.
     """
     from connector.dead_letters.export import export as write_dead_letters
 
@@ -219,7 +219,7 @@ def _write_file(file: Path, dead_letters: Iterator[DeadLetterEntry], form: Forma
 
 @contextmanager
 def open_archive(settings: Settings) -> Iterator[Archive]:
-    """Open the dead-letter topic; a terminal's standard error shows the progress. Raises `StartupError`."""
+    """Open the dead-letter topic; on a terminal, show progress on standard error. Raises `StartupError`."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -243,7 +243,7 @@ def open_archive(settings: Settings) -> Iterator[Archive]:
 
 
 async def _compacted(settings: Settings) -> str | None:
-    """Return what is wrong with a dead-letter topic that is compacted; None if it is not."""
+    """Return the message about a compacted dead-letter topic; None if it is not compacted."""
     from connector.kafka.retention import Retention
 
     async with Retention(settings.kafka) as retention:
@@ -258,7 +258,7 @@ def read_filter(
     topics: list[str] | None,
     contains: str | None,
 ) -> Filter:
-    """Return the filter of the options; exit with 2 if one is not valid."""
+    """Return the filter for the options; exit with 2 if one is invalid."""
     from connector.dead_letters.filters import parse_time, parse_where
 
     now = int(time.time() * 1000)
@@ -299,7 +299,7 @@ def show_dead_letters(dead_letters: Sequence[DeadLetterEntry], count: int) -> No
 
 
 def _id_length(ids: Sequence[str]) -> int | None:
-    """Return how many characters of ids to show: all on a wide output, else as few as tell them apart, from 8 on."""
+    """Return how many characters of ids to show: all on a wide output, else as few as distinguish them, at least 8."""
     if stdout_width() >= _WIDE:
         return None
     return next((size for size in range(8, 36) if len({each[:size] for each in ids}) == len(set(ids))), None)
@@ -324,7 +324,7 @@ def show_stats(counts: Sequence[Count]) -> None:
 
 
 def show_dead_letter(history: DeadLetterHistory, inspection: Inspection) -> None:
-    """Print one dead letter in full: why, where from, the event, what would be sent today, and its history."""
+    """Print one dead letter in full: its reason, its origin, the event, what would be sent today, and its history."""
     print_pairs(_header_lines(history.dead_letter, inspection.hidden))
     show_inspection(inspection)
     print_heading("History")
@@ -365,7 +365,7 @@ def dead_letter_json(history: DeadLetterHistory, inspection: Inspection) -> dict
 
 
 def _header_lines(dead_letter: DeadLetterEntry, hidden: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield what the dead letter's headers say, in words, without what is `hidden`."""
+    """Yield the facts in the dead letter's headers as text, without what is `hidden`."""
     from connector.console.masking import cover
     from connector.dead_letters.block import time_text as moment
     from connector.vendors import explained
@@ -395,7 +395,7 @@ def _header_lines(dead_letter: DeadLetterEntry, hidden: tuple[str, ...]) -> Iter
 
 
 def _history_lines(history: DeadLetterHistory) -> Iterator[tuple[str, str]]:
-    """Yield what happened to the event, in order of time."""
+    """Yield what happened to the event, in order."""
     from connector.dead_letters.block import time_text as moment
 
     lines = []

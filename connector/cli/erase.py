@@ -1,4 +1,4 @@
-"""The command `connector dlq erase`: what would go, a question, and the deletion."""
+"""The command `connector dlq erase`: shows what would be deleted, asks, and deletes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def erase(  # noqa: PLR0913 -- each option is one of the command line
 
 
 def show_plan(plan: Sequence[PartitionErasure]) -> None:
-    """Print what goes from each partition."""
+    """Print what is deleted from each partition."""
     heads = ("partition", "deleted up to offset", "matching records", "other unresolved dead letters")
     rows = ((each.partition, each.before - 1, each.selected, each.others) for each in plan)
     print_table(heads, rows, right=heads)

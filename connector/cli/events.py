@@ -1,4 +1,4 @@
-"""The command `connector events`: what happened lately, by what members remember and the topic of events."""
+"""The command `connector events`: recent events, from running members and from the topic of events."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
 
 
 def show(explanations: Sequence[Explanation]) -> None:
-    """Print the record, what would be sent of it today, and what became of it."""
+    """Print the record, what would be sent for it today, and what happened to it."""
     (explanation,) = explanations
     topic, partition, offset = explanation.position
     print_heading(f"{topic}, partition {partition}, offset {offset}")
@@ -132,7 +132,7 @@ def show_inspection(inspection: Inspection) -> None:
 
 
 def _record_lines(record: Record, hidden: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield what the record is, as text where it is text, without what is `hidden`."""
+    """Yield the record's parts, as text where possible, without what is `hidden`."""
     from connector.console.masking import cover
     from connector.dead_letters.block import time_text as moment
 
@@ -144,7 +144,7 @@ def _record_lines(record: Record, hidden: tuple[str, ...]) -> Iterator[tuple[str
 
 
 def _outcome_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    """Yield what became of the record: offsets, dead letters, replays, receipts."""
+    """Yield what happened to the record: offsets, dead letters, replays, receipts."""
     for group in explanation.finished:
         members = "no member runs" if not group.members else f"members running: {group.members}"
         yield f"group {group.group}", f"{_progress(group)} ({members})"
@@ -191,7 +191,7 @@ def _receipt_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
 
 
 def _progress(group: Finished) -> str:
-    """Return how far a group is with the record."""
+    """Return a group's progress with the record."""
     committed = group.state.committed
     if committed is None:
         return "has not committed anything in this partition yet"
@@ -233,7 +233,7 @@ def _preparation_json(explanation: Explanation, preparation: Preparation) -> dic
 
 
 def _groups_of(explanation: Explanation, destination: str) -> list[Finished]:
-    """Return the groups that may deliver to a destination: its own if it has ever run alone, else the common one."""
+    """Return the group that delivers to a destination: its own if it has ever run alone, else the combined one."""
     own = [group for group in explanation.finished[1:] if group.group.endswith(f".{destination}")]
     return own or list(explanation.finished[:1])
 
@@ -251,7 +251,7 @@ def _record_json(record: Record) -> dict[str, Any]:
 
 
 def _receipt_json(receipt: FoundReceipt) -> dict[str, Any]:
-    """Return a receipt in its schema's fields, times as ISO 8601, and the position by which it names the record."""
+    """Return a receipt's fields with times as ISO 8601, and the position under which it lists the record."""
     from connector.dead_letters.block import time_text as moment
 
     times = {name: receipt.datum[name] for name in ("delivered_at", "first_attempt")}

@@ -31,7 +31,7 @@ def init(  # noqa: PLR0913 -- each option is one of the command line
     schema: Annotated[Path | None, typer.Option(metavar="FILE", help="The events' Avro schema (.avsc).")] = None,
     record: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The record's full name, if the file defines several at its top."),
+        typer.Option(metavar="NAME", help="The record's full name, if the file defines several."),
     ] = None,
     registry: Annotated[
         str | None, typer.Option(metavar="URL", help="Read the schema from this registry: subject TOPIC-value.")
@@ -48,8 +48,8 @@ def init(  # noqa: PLR0913 -- each option is one of the command line
 ) -> None:
     """Write a first configuration and a first mapping test for your own schema.
 
-    Fields of the same name or meaning are mapped; where the vendor requires a field that the schema does not have,
-    the file has TODO. Secrets are references. Nothing is sent, and no file is overwritten without asking.
+    Fields with the same name or meaning are mapped. If the vendor requires a field that the schema does not have, the
+    file has a TODO. Secrets are references. Nothing is sent, and no file is overwritten without asking.
     """
     from connector.operations import scaffold
 
@@ -100,7 +100,7 @@ def _from_file(path: Path, record: str | None) -> Schema:
         found = [each for each in found if each.name == record]
     if len(found) != 1:
         known = f"no record {record}" if record else "no record" if not found else f"{len(found)} records"
-        fail(f"--schema: {path} has {known} at its top; name one by --record", BAD_CONFIGURATION)
+        fail(f"--schema: {path} has {known} at its top level; choose one with --record", BAD_CONFIGURATION)
     return found[0]
 
 
@@ -122,7 +122,7 @@ def _json_schema() -> str:
 
 
 def _ask(paths: list[Path], *, yes: bool) -> None:
-    """Return if the files may be written; else exit with 2."""
+    """Return normally if the files may be written; otherwise exit with 2."""
     for path in paths:
         if not path.parent.is_dir():
             fail(f"{path.parent} is not a folder; create it first", BAD_CONFIGURATION)

@@ -1,4 +1,4 @@
-"""The commands `connector list vendors`, `fields`, `rules` and `codes`: what can be configured, what answers mean."""
+"""The commands `connector list vendors`, `fields`, `rules` and `codes`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TYPES = {
     "records": "list of records",
     "any": "any value",
 }
-"""What a field takes, by its type; docs/routing.md has the conversions."""
+"""What a field accepts, by its type; docs/routing.md has the conversions."""
 
 
 @listing.command("vendors")

@@ -1,4 +1,4 @@
-"""The command line: every command by its name, and how an error ends the process.
+"""The command line: all commands by name, and how an error ends the process.
 
 Exit codes: 0 done, 1 failed, 2 bad usage or configuration.
 """
@@ -62,7 +62,7 @@ _OTHER_WORDS: Final = {
 
 
 class Commands(TyperGroup):
-    """Commands that are suggested for a wrong one, those of other groups included: `replay` is `dlq replay`."""
+    """A group that suggests a command for an unknown one, also from other groups: for `replay`, `dlq replay`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command of the arguments. Raises click's `UsageError` with a suggestion for an unknown one."""
@@ -79,7 +79,7 @@ class Commands(TyperGroup):
 
 
 def _suggest(context: Any, name: str) -> str:
-    """Return the command that was probably meant: one of this group, else of any."""
+    """Return a suggestion for the command that was probably meant: one of this group, else of any."""
     root = context.find_root()
     own = {path.rsplit(" ", 1)[-1]: f"{context.command_path} {path}" for path in _paths(context.command)}
     every = {path.rsplit(" ", 1)[-1]: path for path in _paths(root.command)} | _OTHER_WORDS
@@ -92,7 +92,7 @@ def _suggest(context: Any, name: str) -> str:
 
 
 def _paths(group: TyperGroup, prefix: str = "") -> list[str]:
-    """Return the commands of a group and of the groups in it, the nearest last so that they win."""
+    """Return the commands of a group and of its subgroups by name; commands nearer to the group win."""
     paths: list[str] = []
     for name, command in group.commands.items():
         if isinstance(command, TyperGroup):
@@ -120,7 +120,7 @@ def main() -> None:
         try:
             app(prog_name="connector")
         finally:
-            # Here, where a failure can still be reported: Python itself would print a traceback when it exits.
+            # Flushed here, where a failure can still be reported: at exit Python itself would print a traceback.
             sys.stdout.flush()
     except ConfigurationError as error:
         fail(f"The configuration has {counted(len(error.faults), 'fault')}:\n{error}", BAD_CONFIGURATION)
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def _drop_output() -> None:
-    """Let what is still buffered go nowhere, so that it does not fail again when Python exits."""
+    """Discard buffered output, so that writing it does not fail again when Python exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

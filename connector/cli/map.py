@@ -1,4 +1,4 @@
-"""The command `connector map`: what each destination would be sent for an event that is at hand as JSON."""
+"""The command `connector map`: what each destination would be sent for an event given as JSON."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def map_event(  # noqa: PLR0913 -- each option is one of the command line
     ],
     config: File = DEFAULT_FILE,
     schema: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The event's schema. Default: the known one that it matches.")
+        str | None, typer.Option(metavar="NAME", help="The event's schema. Default: the known schema that it matches.")
     ] = None,
     topic: Annotated[
         str | None,
@@ -90,7 +90,7 @@ def _completed(
     headers: Sequence[str],
     time: str | None,
 ) -> WrittenEvent:
-    """Return the event with what the options say of it."""
+    """Return the event completed by the options."""
     from connector.operations.offline import time_of
 
     pairs = [header.partition("=") for header in headers]

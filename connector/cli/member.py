@@ -1,4 +1,4 @@
-"""The commands `connector hold`, `release`, `probe` and `skip`: they act on running members, over their ports.
+"""The commands `connector hold`, `release`, `probe` and `skip`: they act on running members through their ports.
 
 A destination is held, released and probed in every member; a record is skipped in the member that owns its partition.
 """
@@ -97,7 +97,7 @@ def skip(
 
 
 def _act(action: str, name: str, config: Path, urls: list[str] | None) -> None:
-    """Ask running members for an action, and print the state that follows; exit with 1 if one of them refuses."""
+    """Request an action from running members, and print the resulting state; exit with 1 if one of them refuses."""
     from connector.operations import member
 
     asked = _members(config, name, urls)
@@ -118,7 +118,7 @@ def _act(action: str, name: str, config: Path, urls: list[str] | None) -> None:
         now = "" if state is None or state == became else f"; its state is now {visible(state)}"
         again = f"; {counted(released, 'record')} set aside by a storm will be tried again" if released else ""
         sys.stdout.write(f"{where}{name} is {became}{again}{now}\n")
-    # A member that runs other destinations only (--destination) has nothing to do, if another one had.
+    # A member of other destinations (--destination) does not have this one. That is fine if another member has it.
     failures = [f"{where}{refusal}" for refusal, where in refusals if not (done and refusal.is_unknown)]
     for failure in failures:
         say(failure)
@@ -156,7 +156,7 @@ class Members(NamedTuple):
 def members_to_reload(config: Path, urls: list[str] | None) -> Members:
     """Return the members to ask, as for other actions.
 
-    The rest of the file may be faulty: `connector reload` is to tell the member so.
+    The rest of the file may be faulty: the members themselves report that on `connector reload`.
     """
     from connector.config.loader import port_settings
     from connector.errors import ConfigurationError
@@ -190,7 +190,7 @@ def _at(server: ServerSettings, urls: list[str] | None) -> Members:
 
 
 def command_options(config: Path, urls: list[str] | None) -> CommandOptions:
-    """Return what a printed command needs to reach the members that were asked."""
+    """Return the options that a printed command needs to reach the same members."""
     from connector.console.advice import CommandOptions
 
     return CommandOptions(None if config == DEFAULT_FILE else str(config), tuple(urls or ()))
@@ -207,6 +207,6 @@ def is_open(address: str) -> bool:
 
 
 def server_url(host: str, port: int) -> str:
-    """Return the address of a member that listens on `host`, as seen from its own machine."""
+    """Return the address of a member that listens on `host`, for callers on its own machine."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 -- read, not bound
     return f"http://{reached}:{port}"

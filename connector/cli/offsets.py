@@ -52,7 +52,7 @@ def offsets(  # noqa: PLR0913 -- each option is one of the command line
         str | None,
         typer.Option(
             metavar="POSITION",
-            help="The new position: earliest, latest, an offset, or a time with its zone such as 2026-11-20T00:00:00Z.",
+            help="The new position: earliest, latest, an offset, or a time with a zone such as 2026-11-20T00:00:00Z.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what reset would do, and change nothing.")] = False,
@@ -76,7 +76,7 @@ def offsets(  # noqa: PLR0913 -- each option is one of the command line
         emit(states, as_json, operation.PartitionState.as_json, lambda found: show_states(name, found))
         return
     in_loop(operation.refuse_running(settings, name))
-    # A record that was replayed once must not be sent again by accident: naming the topic says that it is wanted.
+    # Replayed records must not be sent again by accident, so this topic has to be named.
     states = [state for state in states if topic or state.topic != settings.replay_topic]
     moves = list(operation.plan(states, _targets(settings, states, target)))
     if moves or as_json:
@@ -155,7 +155,7 @@ def _ranges_text(bounds: Sequence[int]) -> str:
 
 
 def _targets(settings: Settings, states: Sequence[PartitionState], target: To) -> dict[TopicPartition, int]:
-    """Return the wanted offset of each partition that exists."""
+    """Return the target offset of each existing partition."""
     from connector.operations import offsets as operation
 
     if isinstance(target, int):
@@ -164,9 +164,9 @@ def _targets(settings: Settings, states: Sequence[PartitionState], target: To) -
 
 
 def _target(to: str | None) -> To:
-    """Return an offset as a number, anything else as its text once it is known to be valid."""
+    """Return an offset as a number, or any other valid target as text."""
     if to is None:
-        fail("offsets reset needs --to: earliest, latest, an offset, or a time with its zone", BAD_CONFIGURATION)
+        fail("offsets reset needs --to: earliest, latest, an offset, or a time with a zone", BAD_CONFIGURATION)
     if to.isascii() and to.isdecimal():
         return int(to)
     _position_or_time(to)
@@ -183,8 +183,7 @@ def _position_or_time(to: str) -> To:
         found = None
     if not isinstance(found, (str, int)):
         fail(
-            "--to must be earliest, latest, an offset, or a time with its zone such as 2026-11-20T00:00:00Z; "
-            f"not {to!r}",
+            f"--to must be earliest, latest, an offset, or a time with a zone such as 2026-11-20T00:00:00Z; not {to!r}",
             BAD_CONFIGURATION,
         )
     return found

@@ -1,4 +1,4 @@
-"""The command `connector preview`: what a run would send, refuse and skip of the records that are there now."""
+"""The command `connector preview`: what a run would send, refuse and skip of the records in Kafka now."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from connector.operations.sample import RecordSample, Speed, Start
 
 BEHIND: Final = 1.0
-"""Seconds after the last record's arrival in which the last request is not called late."""
+"""A last request up to so many seconds after the last record's arrival does not count as late."""
 
 
 def preview(  # noqa: PLR0913 -- each option is one of the command line
@@ -48,7 +48,7 @@ def preview(  # noqa: PLR0913 -- each option is one of the command line
             "--from",
             metavar="START",
             help="group: the group's committed offsets, else kafka.start; earliest; newest: the last N; or a time "
-            "with its zone.",
+            "with a zone.",
         ),
     ] = "group",
     topic: Annotated[
@@ -91,7 +91,7 @@ def preview(  # noqa: PLR0913 -- each option is one of the command line
         sample = in_loop(samples.read(loaded, request))
     else:
         loaded, sample = _of_file(config, file, topic or ())
-    # The pipeline logs what happens in a run; here no run takes place.
+    # The pipeline would log as in a run, but this is not one.
     configure(loaded.settings.log.model_copy(update={"level": "error"}))
     found = operation.preview(loaded.settings, sample, pace, seconds, shown)
     emit(preview_rows(found, pace), as_json, dict, lambda _: show(found, pace))
@@ -100,7 +100,7 @@ def preview(  # noqa: PLR0913 -- each option is one of the command line
 
 
 def _of_file(config: Path, file: Path, topics: Sequence[str]) -> tuple[Loaded, RecordSample]:
-    """Return the configuration, without need of its secrets, and the events of a JSON file."""
+    """Return the configuration, which needs no secrets here, and the events of a JSON file."""
     from connector.operations.offline import EventFault, Offline, load_offline, read_events
     from connector.operations.sample import of_events
 
@@ -115,7 +115,7 @@ def _of_file(config: Path, file: Path, topics: Sequence[str]) -> tuple[Loaded, R
 
 
 def preview_rows(preview: Preview, speed: Speed) -> Iterator[Mapping[str, Any]]:
-    """Yield what `--json` prints: a row for the sample, one for each destination, one for each kind of refusal."""
+    """Yield the rows that `--json` prints: one for the sample, one per destination, one per kind of refusal."""
     yield {
         "kind": "sample",
         "speed": speed,
@@ -169,7 +169,7 @@ def show(preview: Preview, speed: Speed) -> None:
 
 
 def _headline(preview: Preview, speed: Speed) -> Iterator[str]:
-    """Yield what was read and how fast it arrives."""
+    """Yield how much was read and how fast it arrives."""
     total = sum(preview.read.values())
     topics = ", ".join(f"{topic} {count}" for topic, count in preview.read.items())
     yield f"{counted(total, 'record')} read ({topics}). Nothing was sent or committed."
@@ -188,7 +188,7 @@ def _headline(preview: Preview, speed: Speed) -> Iterator[str]:
 
 
 def _warnings(preview: Preview, speed: Speed) -> Iterator[str]:
-    """Yield what else a run would do."""
+    """Yield what else a run would do, as warnings."""
     if preview.would_stop:
         yield "unrouted: stop would end the run at the first record with route.unrouted"
     for storm in preview.storms:
@@ -296,8 +296,7 @@ def _start(text: str) -> Start:
         time = None
     if not isinstance(time, int):
         fail(
-            "--from must be group, earliest, newest, or a time with its zone such as 2026-11-20T00:00:00Z; "
-            f"not {text!r}",
+            f"--from must be group, earliest, newest, or a time with a zone such as 2026-11-20T00:00:00Z; not {text!r}",
             BAD_CONFIGURATION,
         )
     return time

@@ -1,4 +1,4 @@
-"""The commands `connector dlq replay` and `discard`: a plan, a question, and what became of each dead letter."""
+"""The commands `connector dlq replay` and `discard`: show a plan, ask, and report each dead letter's outcome."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _target(loaded: Loaded, to: str | None) -> Target | None:
 
 
 def _carry_out(loaded: Loaded, order: Order, action: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Plan, ask, and do it."""
+    """Show the plan, ask, and carry it out."""
     if not isfinite(order.rate):
         fail("--rate must be a number such as 100; 0: as fast as Kafka takes them", BAD_CONFIGURATION)
     from connector.operations.replay import KafkaReplayService
@@ -171,7 +171,7 @@ def _carry_out(loaded: Loaded, order: Order, action: str, *, dry_run: bool, yes:
 
 
 def _run(steps: Steps, order: Order, doing: str, done: str, *, as_json: bool) -> Tally:
-    """Go through all steps and return the counts; an interruption reports what is done so far, and fails."""
+    """Run all steps and return the counts. If interrupted, report what is done so far, and fail."""
     tally = Tally(done)
 
     async def go() -> None:
@@ -191,7 +191,7 @@ def _run(steps: Steps, order: Order, doing: str, done: str, *, as_json: bool) ->
 
 
 class Tally:
-    """Counts what became of dead letters. `word` is the result of those that are not kept back."""
+    """Counts outcomes of dead letters. `word` is the result of those that are not kept back."""
 
     def __init__(self, word: str) -> None:
         self.word = word
@@ -215,7 +215,7 @@ class Tally:
         return f"{self.done} {self.word}" + (f", {self.kept} kept back" if self.kept else "")
 
     def show(self) -> None:
-        """Print why dead letters are kept back, the most frequent reason first; nothing if none is."""
+        """Print why dead letters are kept back, most frequent reason first; print nothing if none is."""
         if self._reasons:
             found = sorted(self._reasons.items(), key=lambda reason: (-reason[1][0], reason[0]))
             print_table(
@@ -254,7 +254,7 @@ class ReplayProgress:
         self._progress.stop()
 
     def see(self, step: Step) -> None:
-        """Count a step and show how far the reading is."""
+        """Count a step's outcomes and show the progress."""
         self._tally.add(step.outcomes)
         self._progress.update(self._task, completed=step.read, total=step.total, counts=self._tally.text)
 

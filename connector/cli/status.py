@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from connector.operations.status import GroupStatus
 
 INTERVAL: Final = 2.0
-"""Seconds between two looks with --watch."""
+"""Seconds between two updates with --watch."""
 _CLEAR: Final = "\x1b[H\x1b[2J"
 _NARROW: Final = 60
-"""Columns below which only the most important columns are shown."""
+"""With fewer columns only the most important ones are shown."""
 _FRESH: Final = 2 * INTERVAL
-"""A trouble that was first seen as long ago may be older, so no time is shown."""
+"""A trouble that began at the first update may be older, so no time is shown."""
 
 
 def status(
@@ -71,7 +71,7 @@ def status(
 
 
 async def _show(names: list[str], addresses: list[str], options: CommandOptions, *, watch: bool, as_json: bool) -> bool:
-    """Show it once, or until cancelled; return whether any member answered."""
+    """Show the status once, or repeatedly until cancelled; return whether any member answered."""
     from connector.operations.status import looks
 
     async with aclosing(looks(names, addresses, INTERVAL)) as seen:
@@ -128,7 +128,7 @@ def _print(found: GroupStatus, options: CommandOptions) -> None:
         for line, command in _troubles(destination, found.at):
             print_line(line)
             if command is not None:
-                # Neither wrapped nor marked up, so that it can be copied.
+                # Neither wrapped nor styled, so that it can be copied.
                 print_raw(f"  {options.added_to(command)}")
     if sample.backlog:
         rows = [(topic, short(backlog)) for topic, backlog in sample.backlog.items()]
@@ -149,7 +149,7 @@ def _print(found: GroupStatus, options: CommandOptions) -> None:
 
 
 def _print_problems(found: GroupStatus) -> None:
-    """Print what the console's page says first: what is wrong, the worst first, and what to do."""
+    """Print the same headline as the console: what is wrong, the worst first, and what to do."""
     from connector.console.formatting import duration
     from connector.console.overview import problems
 
@@ -162,7 +162,7 @@ def _print_problems(found: GroupStatus) -> None:
 
 
 def _troubles(destination: DestinationView, now: float) -> Iterator[tuple[str, str | None]]:
-    """Yield a sentence for each hold and each record that waits alone, with the command that is of use there."""
+    """Yield a sentence for each hold and each record that waits alone, with the command that helps."""
     from connector.console.advice import for_hold
     from connector.console.formatting import ago, duration
 

@@ -1,4 +1,4 @@
-"""The command `connector tap`: the live topics, and the way of each record through today's configuration."""
+"""The command `connector tap`: follows the live topics and shows each record's way through today's configuration."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def tap(
         typer.Option(
             metavar="SOURCE=VALUE",
             help="Only records with this value. SOURCE is as in routes: a dotted path, $key or $header.NAME; "
-            "repeatable. The same source twice: either value; different ones: all of them.",
+            "repeatable. Several values of one source are alternatives; different sources must all match.",
         ),
     ] = None,
     sent: Annotated[bool, typer.Option("--sent", help="Show what each destination would be sent.")] = False,
@@ -98,7 +98,7 @@ def _say_topics(topics: Mapping[str, int]) -> None:
 
 
 class _Printer:
-    """Prints a record as soon as it comes, with what `console.mask` names hidden."""
+    """Prints each record as soon as it arrives, and hides what `console.mask` names."""
 
     def __init__(self, loaded: Loaded, *, sent: bool, as_json: bool) -> None:
         from connector.console.masking import Mask

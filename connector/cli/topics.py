@@ -34,7 +34,7 @@ def topics(
 
 
 def _show(rows: Sequence[tuple[str, str, str]]) -> None:
-    """Print a line for each topic, plain enough for a job's log."""
+    """Print a plain line for each topic, suitable for the log of a job."""
     for purpose, state, name in rows:
         print_raw(f"{purpose:<12} {state:<8} {name}")
 

@@ -48,9 +48,9 @@ _LONGEST_PAUSE: Final = 15.0
 _CROWD: Final = 16
 """How many schemas may be resolved at once before each is asked for less often."""
 _MOST_KNOWN: Final = 500
-"""How many answers of the registry are remembered at least, and half of how many at most; one takes about 14 kB."""
+"""How many answers of the registry are remembered: at least so many, at most twice as many, of about 14 kB each."""
 _MOST_MAKERS: Final = 16
-"""Of one schema: for each destination that takes it."""
+"""For one schema: its makers, one for each destination that takes it."""
 _SHOWN: Final = 300
 
 _SECONDS: Final = {"connector.events.MyTrackerEvent": "eventTimestamp"}
@@ -79,13 +79,13 @@ class Writer:
     _makers: dict[Hashable, ItemMaker | None] = field(default_factory=dict)
 
     def maker(self, shape: Hashable, mapping: Hashable = None) -> ItemMaker | None:
-        """Return what makes items of a vendor's `Shape` from plain values, None where the schema does not allow it.
+        """Return the compiled maker of items of a vendor's `Shape`, or None if the schema does not allow one.
 
         `mapping` is the route's `ShapeMapping` of a schema that is not the vendor's own.
         """
         key = shape, mapping
         if key not in self._makers:
-            # Vendors and routes are rebuilt at times: those before are not kept.
+            # A reload rebuilds vendors and routes. Makers for the old ones must not be kept.
             if len(self._makers) >= _MOST_MAKERS:
                 self._makers.clear()
             if isinstance(shape, QuestionShape):
@@ -96,9 +96,9 @@ class Writer:
 
 
 class Unreadable(NamedTuple):
-    """A schema that no event has; from `until` (monotonic seconds) on the registry may be asked again.
+    """A schema that cannot be an event's. The registry may be asked again at `until` (monotonic seconds).
 
-    `tree` is set if it is a schema all the same: a key may have it.
+    `tree` is set if the schema itself is valid: a key may still use it.
     """
 
     code: str
@@ -146,15 +146,16 @@ class Decoder:
         self._as_json = frozenset(as_json)
         self._on_trouble = on_trouble
         self._known: dict[SchemaKey, Writer | UnionSchema | Unreadable] = {}
-        """The schemas that are known from the start; for ever."""
+        """The schemas that are known from the start. They are never forgotten."""
         self._answers: Recent[SchemaKey, Writer | UnionSchema | Unreadable] = Recent(_MOST_KNOWN, self._forget_prefixes)
-        """What the registry has answered; any bytes after a zero look like an id, so there may be millions."""
+        """What the registry has answered. Bounded, because any bytes after a zero look like an id: there may be
+        millions."""
         self._by_prefix: dict[bytes, Writer] = {}
-        """What a value's first bytes are enough for: what is known, and the answers of the young generation."""
-        self._flights: dict[SchemaKey, asyncio.Task[None]] = {}
+        """The schemas that a value's first bytes identify: the known ones, and the answers of the young generation."""
+        self._requests: dict[SchemaKey, asyncio.Task[None]] = {}
         self._troubles: dict[SchemaKey, str] = {}
         self._registry_proven = False
-        self._asked_in_vain: Recent[SchemaKey, float] = Recent(_MOST_KNOWN)
+        self._known_unknown: Recent[SchemaKey, float] = Recent(_MOST_KNOWN)
         for schema in (*contracts.schemas.values(), *schemas):
             writer = self._found(schema)
             self._known[SchemaKey("fingerprint", schema.fingerprint)] = writer
@@ -166,18 +167,18 @@ class Decoder:
                 raise StartupError(f"schemas.plain.{topic}: unknown schema {name}; add its file to schemas.files")
 
     def look_into(self, as_json: Iterable[tuple[str, str]], *, keys: bool) -> None:
-        """Decode from now on for other routes; `as_json` and `keys` are those of the constructor."""
+        """Decode for other routes from now on; `as_json` and `keys` are as in the constructor."""
         self._keys = keys
         if frozenset(as_json) == self._as_json:
             return
         self._as_json = frozenset(as_json)
         self._known = {key: self._again(found) for key, found in self._known.items()}
-        # Not forgotten: the registry may be down, and its answers are still right.
+        # The answers stay. They are still right, and the registry may be down now.
         self._answers.change(self._again)
         self._forget_prefixes()
 
     def _again(self, found: Writer | UnionSchema | Unreadable) -> Writer | UnionSchema | Unreadable:
-        """Return what decodes the same schema for the present routes."""
+        """Return a new decoding of the same schema, for the current routes."""
         if isinstance(found, Writer):
             return self._writer(found.name, found.tree)
         return self._choice(found.tree) if isinstance(found, UnionSchema) else found
@@ -196,12 +197,13 @@ class Decoder:
             try:
                 decoded.append(self.event(record))
             except (Refusal, SchemaUnavailable) as error:
-                # Kept for longer than this call, so without its traceback: those frames hold every record of the poll.
+                # It is kept for longer than this call, so its traceback is dropped: the frames hold every record of the
+                # poll.
                 decoded.append(error.bare())
         return decoded
 
     def plain(self, record: Record) -> tuple[bytes, Writer] | None:
-        """Return what a record's value begins with, and the writer that this names; None where more has a say."""
+        """Return the value's first bytes and the writer that they name; None if they alone do not decide."""
         value = record.value or b""
         # A header may name a schema that takes precedence over the first bytes.
         if record.headers or record.topic in self._plain:
@@ -242,7 +244,8 @@ class Decoder:
     def _keyed(self, record: Record, event: Event) -> Event:
         """Return the event with its decoded key, if the key names a schema. Raises `SchemaUnavailable` as `event` does.
 
-        A fault of the key is kept with it: only a route that reads the key refuses the record.
+        A fault of the key does not refuse the record by itself. It is kept, and only a route that reads the key
+        refuses.
         """
         try:
             named = key_frame(record)
@@ -264,13 +267,14 @@ class Decoder:
         return Event(event.schema, event.datum, found)
 
     def _key_read(self, name: SchemaKey) -> Read:
-        """Return what decodes keys of a schema, which need not be a record's. Raises as `event` does for a value's."""
+        """Return the decoding of a key's schema, which may be any type. Raises as `event` does for a value's schema."""
         read = self._key_reads.get(name)
         if read is None:
             found = self._answer(name)
             if found is None or found.tree is None:
                 raise self._no_schema(name, found if isinstance(found, Unreadable) else None)
-            # Without our own schema of that name: a key may be any type, and routes read it as it was written.
+            # Not resolved to a contract schema of that name: a key may be any type, and routes read it as it was
+            # written.
             read = reader_of(found.tree)
             self._key_reads.put(name, read)
         return read
@@ -292,34 +296,34 @@ class Decoder:
         return writer.tree, start
 
     async def resolve(self, key: object) -> None:
-        """Return once `decode` has an answer for the key of a `SchemaUnavailable`, be it a refusal.
+        """Return once `decode` has an answer for the key of a `SchemaUnavailable`; a refusal is an answer too.
 
         Waits as long as the registry gives no usable answer. Concurrent callers share one request. May be cancelled.
         """
         if not isinstance(key, SchemaKey) or self._registry is None:
             raise TypeError(f"{key!r} is not a key of this decoder")
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = asyncio.create_task(self._fly(self._registry, key))
-            self._flights[key] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(key, None))
-        # The flight is shared: one cancelled caller must not end it for the others.
-        await asyncio.shield(flight)
+        request = self._requests.get(key)
+        if request is None:
+            request = asyncio.create_task(self._ask_until_answered(self._registry, key))
+            self._requests[key] = request
+            request.add_done_callback(lambda _: self._requests.pop(key, None))
+        # The request is shared: one cancelled caller must not end it for the others.
+        await asyncio.shield(request)
 
     def abandon(self, key: object) -> None:
         """Stop asking for a schema: a pending `resolve` of it is cancelled. No effect if there is none."""
-        if isinstance(key, SchemaKey) and (flight := self._flights.get(key)) is not None:
-            flight.cancel()
+        if isinstance(key, SchemaKey) and (request := self._requests.get(key)) is not None:
+            request.cancel()
 
     async def close(self) -> None:
         """Stop asking the registry."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        requests = list(self._requests.values())
+        for request in requests:
+            request.cancel()
+        await asyncio.gather(*requests, return_exceptions=True)
 
     def _find(self, record: Record, value: bytes) -> tuple[Writer, int]:
-        """Return a record's writer and the index of its datum; by the value's first bytes if those are enough."""
+        """Return a record's writer and the index of its datum. Uses the value's first bytes if they are enough."""
         headers = record.headers
         # One of the lost headers might have named the schema.
         if headers is UNREADABLE_HEADERS:
@@ -342,13 +346,13 @@ class Decoder:
         raise self._no_schema(key, found)
 
     def _answer(self, key: SchemaKey) -> Writer | UnionSchema | Unreadable | None:
-        """Return the known answer for a schema, None where the registry has to be asked."""
+        """Return the known answer for a schema, or None if the registry has to be asked."""
         return self._known.get(key) or self._answers.get(key)
 
     def _know(self, key: SchemaKey, found: Writer | UnionSchema | Unreadable) -> None:
         """Remember an answer of the registry."""
         self._answers.put(key, found)
-        # Compiled from the answer before this one.
+        # It was compiled from the previous answer.
         self._key_reads.pop(key)
 
     def _know_prefix(self, key: SchemaKey, found: Writer | UnionSchema | Unreadable) -> None:
@@ -359,17 +363,17 @@ class Decoder:
                 self._by_prefix[SINGLE_OBJECT + key.value] = found
 
     def _forget_prefixes(self) -> None:
-        """Forget which first bytes stand for an answer: each is looked up again, which keeps those in use."""
+        """Forget which first bytes stand for which answer. Those still in use are looked up and remembered again."""
         self._by_prefix.clear()
         for key, found in self._known.items():
             self._know_prefix(key, found)
 
     def _no_schema(self, key: SchemaKey, found: Unreadable | None) -> Refusal | SchemaUnavailable:
-        """Return the exception for a key without a known schema."""
+        """Return the exception to raise for a key without a known schema."""
         # An unknown id is refused for a minute without asking. Then one record asks again: it may be registered by now.
         if found is not None and (found.until is None or self._clock.now() < found.until):
             return Refusal("decode", found.code, found.message)
-        # A fingerprint is not asked for: Confluent's API knows no such look-up.
+        # The registry is not asked for a fingerprint: Confluent's API has no such look-up.
         if key.kind == "fingerprint":
             where = "list the files of schemas for single-object encoding in schemas.files"
             return Refusal("decode", "decode.schema_unknown", f"no known schema has {key}; {where}")
@@ -378,7 +382,7 @@ class Decoder:
             return Refusal("decode", "decode.schema_unknown", message)
         return SchemaUnavailable(key)
 
-    async def _fly(self, registry: Registry, key: SchemaKey) -> None:
+    async def _ask_until_answered(self, registry: Registry, key: SchemaKey) -> None:
         """Ask until there is an answer, with exponential back-off."""
         began = self._clock.now()
         pause = _FIRST_PAUSE
@@ -387,16 +391,17 @@ class Decoder:
                 left = began + UNKNOWN_SECONDS - self._clock.now()
                 if pause == _FIRST_PAUSE and key not in self._troubles:
                     _log.info("registry.unknown_schema", schema=str(key), seconds=UNKNOWN_SECONDS)
-                # Of many unknown ids at once, as a topic of another format has, each is asked again at the end only.
-                wait = left if len(self._flights) > _CROWD else min(pause, left)
+                # A topic of another format yields many unknown ids at once. Each of them is asked for only once more,
+                # when its time is over.
+                wait = left if len(self._requests) > _CROWD else min(pause, left)
                 await self._clock.sleep(wait if left > 0 else pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             self._know(key, answer)
         finally:
-            self._tell(key, None)
+            self._report_trouble(key, None)
 
     async def _ask(self, registry: Registry, key: SchemaKey, began: float) -> Writer | UnionSchema | Unreadable | None:
-        """Return what the registry's answer means for the key, None if it has to be asked again."""
+        """Return what the registry's answer means for the key, or None if it has to be asked again."""
         try:
             if isinstance(key.value, int):
                 schema = await registry.by_id(key.value)
@@ -408,10 +413,10 @@ class Decoder:
         except NotRegistered as unknown:
             return self._unknown(key, str(unknown), began)
         except RegistryTrouble as trouble:
-            self._tell(key, str(trouble))
+            self._report_trouble(key, str(trouble))
             return None
         self._registry_proven = True
-        self._asked_in_vain.pop(key)
+        self._known_unknown.pop(key)
         return self._found(schema)
 
     def _unknown(self, key: SchemaKey, message: str, began: float) -> Unreadable | None:
@@ -421,23 +426,23 @@ class Decoder:
         """
         now = self._clock.now()
         # A producer may write with an id that the registry's replica of this request does not have yet.
-        if now - began < UNKNOWN_SECONDS and key not in self._asked_in_vain:
+        if now - began < UNKNOWN_SECONDS and key not in self._known_unknown:
             return None
         if not self._registry_proven:
-            self._tell(key, f"{message}, nor any other id so far; check schema_registry.url")
+            self._report_trouble(key, f"{message}, nor any other id so far; check schema_registry.url")
             return None
-        self._asked_in_vain.put(key, now)
+        self._known_unknown.put(key, now)
         # It may be registered later, so one record asks again once in `_FORGET_SECONDS`.
         return Unreadable("decode.schema_unknown", message, now + _FORGET_SECONDS)
 
-    def _tell(self, key: SchemaKey, message: str | None) -> None:
-        """Report a change of the registry's trouble, over all keys that are being resolved."""
+    def _report_trouble(self, key: SchemaKey, message: str | None) -> None:
+        """Report that the registry's trouble has begun, changed or ended, over all keys that are being resolved."""
         before = next(iter(self._troubles.values()), None)
         if message is None:
             self._troubles.pop(key, None)
         else:
             self._troubles[key] = message
-        # One line when the trouble begins and one when it ends, however many ids are asked for meanwhile.
+        # Log one line when the trouble begins and one when it ends, however many ids are asked for in between.
         after = next(iter(self._troubles.values()), None)
         if after != before:
             if after is None:
@@ -447,7 +452,7 @@ class Decoder:
             self._on_trouble(after)
 
     def _found(self, schema: Schema) -> Writer | UnionSchema | Unreadable:
-        """Return what decodes a schema's values: a record's, or those of the records in a top-level union."""
+        """Return the decoding of a schema: a record, or a top-level union of records."""
         if schema.name is not None:
             return self._writer(schema.name, schema.tree)
         if not isinstance(schema.tree, list):
@@ -470,7 +475,7 @@ class Decoder:
             if contract is None:
                 read = reader_of(tree, as_json=self._as_json)
             else:
-                # Logical types of our own schemas stay numbers: vendors want epoch numbers, and objects are slow.
+                # Logical types of the contract schemas stay numbers: vendors want epoch numbers, and objects are slow.
                 wanted = _with_seconds(name, contract.tree)
                 reader = None if _reads_alike(tree, contract.tree) else wanted
                 read = reader_of(tree, reader, tagged=True, as_json=self._as_json, logical=False)
@@ -486,14 +491,14 @@ def _left_over(rest: int, of: str) -> str:
 
 
 def _chosen(choice: UnionSchema, value: bytes, start: int, key: SchemaKey) -> tuple[Writer, int]:
-    """Return the record that a value of a top-level union is, and the index of its datum."""
+    """Return which record of a top-level union the value is, and the index of its datum."""
     try:
         # A union is written as the branch's number, a long, in front of its datum.
         index, start = _BRANCH(value, start)
         # A negative number is refused too: Python would count it from the end.
         found = choice.branches[index if index >= 0 else len(choice.branches)]
     except (Broken, IndexError):
-        message = f"not valid Avro for schema {key}: a branch that does not exist"
+        message = f"not valid Avro for schema {key}: a union branch that does not exist"
         raise Refusal("decode", "decode.payload", message) from None
     if isinstance(found, Unreadable):
         raise Refusal("decode", found.code, f"schema {key}: {found.message}")
@@ -518,7 +523,7 @@ def _with_seconds(name: str, tree: Any) -> Any:
 
 
 def _refusal(error: Exception, name: str, key: SchemaKey) -> Refusal:
-    """Return the refusal for a decoding error, without a value: the reader's own texts hold none."""
+    """Return the refusal for a decoding error. It contains no value, because the reader's own messages contain none."""
     if isinstance(error, Mismatch):
         message = f"{name} ({key}) cannot be read with the connector's schema of that name: {str(error)[:_SHOWN]}"
         return Refusal("decode", "decode.schema_mismatch", message)

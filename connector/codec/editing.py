@@ -1,4 +1,4 @@
-"""Changes single values of an encoded event, in the schema it was written with. Pure.
+"""Changes single values of an encoded event, by the schema it was written with. Pure.
 
 The event is not decoded and encoded again, because an encoder may choose another branch of a union, or another form of
 a map, than the one that wrote it. Instead the bytes of the value at the path are found and replaced: every other byte
@@ -33,7 +33,7 @@ _INCOMPLETE: Final = "the event is incomplete"
 def edit(value: bytes, start: int, tree: Any, edits: Iterable[tuple[str, str]]) -> bytes:
     """Return the value with each (path, text) set in the datum that begins at `start`; all other bytes stay.
 
-    Paths are as in routes: dotted, through records and maps; a missing key of a map is added. Raises `ValueError` with
+    Paths are as in routes: dotted, through records and maps. A missing key of a map is added. Raises `ValueError` with
     a message for people if a path does not exist or a text is not a value of its type. The value must decode with the
     schema `tree`.
     """
@@ -94,10 +94,10 @@ class _Editor:
         branch = self._of(node[number])
         if _kind(branch) in (*RECORDS, "map"):
             return self.find(branch, data, inner, parts, text)
-        # A null may become a map of one entry, if the union has exactly one map: otherwise it is a guess.
+        # A null becomes a map of one entry only if the union has exactly one map. Otherwise it would be a guess.
         maps = [index for index, each in enumerate(node) if _kind(self._of(each)) == "map"]
         if _kind(branch) != "null" or len(maps) != 1:
-            raise ValueError(f"the present value has no {parts[0]} in it")
+            raise ValueError(f"the current value has no {parts[0]} in it")
         entry = self._entry(self._of(node[maps[0]]), parts, text)
         return _Change(at, inner, long_bytes(maps[0]) + entry + b"\x00")
 
@@ -117,12 +117,12 @@ class _Editor:
         return _Change(at, at, self._entry(node, parts, text))
 
     def _entry(self, node: Any, parts: list[str], text: str) -> bytes:
-        """Return a map's block of one entry."""
+        """Return an encoded map block with one entry."""
         return long_bytes(1) + sized_bytes(".".join(parts).encode()) + self._value(self._of(node["values"]), text)
 
     @staticmethod
     def _resized(change: _Change, data: bytes, block: _Block) -> _Change:
-        """Return a change inside a block with the block's size, if it is written there, corrected."""
+        """Return a change inside a block together with the correction of the block's size, if a size is written."""
         if block.size is None:
             return change
         size = block.size + len(change.new) - (change.end - change.first)
@@ -149,7 +149,7 @@ class _Editor:
                 at = self._skip(node["values"], data, place)
 
     def _skip(self, node: Any, data: bytes, at: int) -> int:
-        """Return where the value at `at` ends. Raises `ValueError` if that is behind the data."""
+        """Return where the value at `at` ends. Raises `ValueError` if that is beyond the end of the data."""
         node = self._of(node)
         kind = _kind(node)
         if kind in _FIXED_WIDTH:
@@ -182,7 +182,7 @@ class _Editor:
                 return at
             if count < 0:
                 size, at = _read_long(data, at)
-                # A block that names its size is passed over without reading its entries.
+                # A block with a written size is skipped without reading its entries.
                 at += size
                 continue
             for _ in range(count):
@@ -203,7 +203,7 @@ class _Editor:
 
     def _union_value(self, node: list[Any], text: str) -> bytes:
         try:
-            # JSON allows spaces around a value; ` 7 ` is a string, or nothing.
+            # JSON allows spaces around a value. Here ` 7 ` is a string, never the number 7.
             if text == text.strip():
                 return self.encoded(node, _json(text))
         except (ValueError, RecursionError):
@@ -236,7 +236,7 @@ class _Editor:
         return _primitive(kind, node, value)
 
     def _branch(self, node: list[Any], value: Any) -> bytes:
-        """Return a value encoded as the first branch that takes it; an integer as an integer where there is one."""
+        """Return a value encoded as the first branch that accepts it. An integer prefers an integer branch."""
         branches = list(enumerate(map(self._of, node)))
         # Avro's own JSON for a union: {"acme.Kind": "ONE"}.
         if isinstance(value, dict) and len(value) == 1:
@@ -256,7 +256,7 @@ class _Editor:
         raise ValueError
 
     def _of(self, node: Any) -> Any:
-        """Return the definition of a type that is given by its name, or wrapped once more."""
+        """Return the definition of a type that is given by name, or as `{"type": …}` around another type."""
         while True:
             if isinstance(node, str) and node in self._named:
                 node = self._named[node]
@@ -288,7 +288,7 @@ def _type_name(node: Any) -> str:
 
 
 def _primitive(kind: str, node: Any, value: Any) -> bytes:
-    """Return an encoded value of a type without parts. Raises `ValueError`."""
+    """Return a value of a primitive type encoded. Raises `ValueError`."""
     if kind == "null" and value is None:
         return b""
     if kind == "boolean" and isinstance(value, bool):
@@ -302,7 +302,7 @@ def _primitive(kind: str, node: Any, value: Any) -> bytes:
             packed = struct.pack(_FLOATS[kind], value)
         except (OverflowError, struct.error):
             raise ValueError from None
-        # A fraction is rounded by its nature; a whole number that changes is another number.
+        # A fraction may be rounded, as floats always are. A whole number must not change.
         if isinstance(value, int) and struct.unpack(_FLOATS[kind], packed)[0] != value:
             raise ValueError
         return packed
@@ -366,7 +366,7 @@ def _number(text: str) -> float:
     if _NUMBER.fullmatch(text) is None:
         raise ValueError
     number = float(text)
-    # 1e999 becomes infinity silently.
+    # Python reads 1e999 as infinity, without an error.
     if isinf(number) and not text.endswith("Infinity"):
         raise ValueError
     return number
@@ -387,7 +387,7 @@ def _no_constant(text: str) -> Any:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a name that comes twice: only one of its values could be written."""
+    """Refuse an object that has a name twice: only one of the two values could be written."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError
@@ -410,7 +410,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "bytes": str,
     "fixed": str,
 }
-"""How a text is read where a type without parts stands alone."""
+"""How a text is read as a primitive type that is not in a union."""
 _KINDS_OF: Final[dict[type, tuple[tuple[str, ...], ...]]] = {
     type(None): (("null",),),
     bool: (("boolean",),),
@@ -420,4 +420,4 @@ _KINDS_OF: Final[dict[type, tuple[tuple[str, ...], ...]]] = {
     list: (("array",),),
     dict: (("map",), RECORDS),
 }
-"""Which kinds of a union's branches a value of JSON may be, the first choice first."""
+"""The kinds of branches that a JSON value may take in a union, in order of preference."""

@@ -30,7 +30,7 @@ Write = Callable[[Any], bytes]
 def compile_write(schema: Any) -> Write:
     """Return a function that encodes data of the schema. A field with a default may be missing.
 
-    Raises `ValueError` for a schema that Avro does not allow; the function raises it for a datum of another type.
+    Raises `ValueError` for a schema that Avro does not allow. The function raises it for a datum of a wrong type.
     """
     try:
         parsed = parse_schema(schema)
@@ -41,7 +41,7 @@ def compile_write(schema: Any) -> Write:
 
     def write(datum: Any) -> bytes:
         if native is not None:
-            # What is not plain is fastavro's to write or to refuse.
+            # fastavro writes or refuses whatever the compiled writer does not handle.
             with contextlib.suppress(Exception):
                 return native(datum)
         stream = BytesIO()
@@ -82,7 +82,7 @@ class Encoder:
             return self.single_object(schema_name, datum)
         schema_id = self._ids.get((topic, schema_name))
         if schema_id is None:
-            # The first answers come by the hundred: one of them registers the schema for all.
+            # Hundreds of first answers may arrive at once. One of them registers the schema for all.
             async with self._registering:
                 schema_id = self._ids.get((topic, schema_name))
                 if schema_id is None:
@@ -112,7 +112,8 @@ class Encoder:
                 raise FatalError(str(error)) from None
             except RegistryTrouble as error:
                 troubled = True
-                # Waited for without an end, like a registry that does not answer the decoder: the offset waits with it.
+                # No limit of attempts, as in the decoder: the records' offsets stay uncommitted while the registry is
+                # down.
                 _log.warning("registry.waiting", message=str(error))
                 self._on_trouble(str(error))
                 await self._clock.sleep(pause)

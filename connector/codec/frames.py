@@ -76,7 +76,7 @@ def frame(record: Record, plain: Mapping[str, str]) -> tuple[SchemaKey, int]:
     `Refusal` (`decode.empty`, `decode.frame`) for a value that names no schema.
     """
     value = record.value or b""
-    # The setting first: a plain value may begin with any byte, so also like one of the other forms.
+    # The setting decides first: a plain value may begin with any byte, and so look like one of the other forms.
     if name := plain.get(record.topic):
         return SchemaKey("name", name), 0
     for header, content in record.headers:
@@ -108,11 +108,11 @@ def key_frame(record: Record) -> tuple[SchemaKey, int] | None:
 
 
 def _by_id(content: bytes, rest: bytes = b"") -> SchemaKey:
-    """Return the key of a registry's id. Garbage that begins with 0 has any number there, so the range is checked."""
+    """Return the key of a registry's id. Any garbage that begins with 0 looks like an id, so the range is checked."""
     schema_id = int.from_bytes(content, "big")
     if 0 < schema_id <= _MOST_ID:
         return SchemaKey("id", schema_id)
-    # An id of 8 bytes begins with four zeros, so as an id of 4 bytes it is 0, which no registry gives.
+    # An id of 8 bytes begins with four zero bytes. Read as an id of 4 bytes it is 0, which no registry assigns.
     looks = int.from_bytes(rest, "big") if schema_id == 0 and len(rest) == 4 else 0
     hint = f"; {_EIGHT_BYTES.format(looks)}" if looks else ""
     raise Refusal("decode", "decode.frame", f"the schema id is {schema_id}; ids are 1 to {_MOST_ID}{hint}")
@@ -122,10 +122,10 @@ def _by_header(header: str, content: bytes) -> SchemaKey:
     if header in (_APICURIO_GLOBAL, _APICURIO_KEY_GLOBAL):
         raise Refusal("decode", "decode.frame", _GLOBAL_ID.format(header))
     if header in (APICURIO_HEADER, APICURIO_KEY_HEADER):
-        # Apicurio writes a long. Its Confluent API, which is the one that is asked, has ids of 32 bits.
+        # Apicurio writes a long, but its Confluent API, which this connector asks, has ids of 32 bits.
         if len(content) == 8 and content[:4] == bytes(4):
             return _by_id(content[4:])
-        allowed = "an id of 8 bytes, which is a positive number of 31 bits"
+        allowed = "an id of 8 bytes that is a positive number of 31 bits"
     else:
         if len(content) == WIRE_LENGTH and content[:1] == WIRE_MAGIC:
             return _by_id(content[1:])

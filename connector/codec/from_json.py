@@ -5,7 +5,7 @@
 - Times are ISO 8601 or numbers, decimals numbers or digits, UUIDs text. Bytes are text of one character per byte, as in
   Avro's JSON, or `{"base64": "…"}`.
 
-A fault names the place and the type that is wanted.
+A fault names the place in the event and the type that is needed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PER_SECOND: Final = {"millis": 1_000, "micros": 1_000_000, "nanos": 1_000_000_0
 
 
 class JsonFault(ValueError):
-    """The JSON is not a value of the schema. The text names the place, and no value."""
+    """The JSON is not a value of the schema. The message names the place and contains no value."""
 
 
 def encode_json(tree: Any, value: Any) -> bytes:
@@ -113,13 +113,14 @@ class _Encoder:
                 if name in self._names(branch):
                     return long_bytes(index) + self.encode(branch, inner, path)
         faults = []
-        # Branches are tried, not chosen by type alone: of two records only one has the fields that are given.
+        # The type alone does not decide: two branches may both be records, and only one has the given fields. So try
+        # them.
         for index in sorted(range(len(node)), key=lambda number: self._rank(node[number], value)):
             try:
                 return long_bytes(index) + self.encode(node[index], value, path)
             except JsonFault as fault:
                 faults.append(fault)
-        # The deepest fault is the one of the branch that was meant.
+        # Show the fault that lies deepest: the branch that matched furthest is most likely the one that was meant.
         raise (
             max(faults, key=_depth)
             if any(_depth(fault) > _depth_of(path) for fault in faults)
@@ -127,7 +128,7 @@ class _Encoder:
         )
 
     def _rank(self, branch: Any, value: Any) -> int:
-        """Return in which order branches are tried: an integer as an integer, text as text, then what else takes it."""
+        """Return a branch's place in the order of trying: an integer as an integer, text as text, then all others."""
         branch = self._named.get(branch, branch) if isinstance(branch, str) else branch
         kind = branch if isinstance(branch, str) else branch["type"]
         first = {
@@ -150,7 +151,7 @@ class _Encoder:
 
 
 def _primitive(kind: str, node: Any, value: Any, path: str) -> bytes:
-    """Return a value of a type without parts."""
+    """Return a value of a primitive type encoded."""
     number = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
     if kind == "null" and value is None:
         return b""
@@ -181,7 +182,7 @@ def _primitive(kind: str, node: Any, value: Any, path: str) -> bytes:
 
 
 def _bytes(value: Any) -> bytes | None:
-    """Return bytes that are given as such, as Avro's JSON (ISO 8859-1) or as `{"base64": …}`; None for all else."""
+    """Return bytes from bytes, from Avro's JSON text (ISO 8859-1) or from `{"base64": …}`; None for anything else."""
     try:
         if isinstance(value, dict) and value.keys() == {"base64"}:
             return base64.b64decode(value["base64"], validate=True)
@@ -191,13 +192,13 @@ def _bytes(value: Any) -> bytes | None:
 
 
 def _written(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -> Any:
-    """Return a value of a logical type as it is written: a number, or bytes. What cannot be read stays as it is."""
+    """Return a value of a logical type as Avro writes it, a number or bytes; an unreadable value is unchanged."""
     if wanted.name == "decimal":
         return _decimal(wanted, kind, node, value, path)
     if not isinstance(value, str):
         return value
     try:
-        # Only a fixed uuid is bytes. A uuid that is a string stays that string, as it does when it is read.
+        # Only a fixed uuid is written as bytes. A uuid of type string stays a string.
         if wanted.name == "uuid":
             return UUID(value).bytes if kind == "fixed" else value
         if wanted.name == "date":
@@ -205,7 +206,7 @@ def _written(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -
         _, _, unit = wanted.name.rpartition("-")
         per_second = _PER_SECOND[unit]
         if wanted.name.startswith("time-"):
-            # A time of day has no zone in Avro, so the first day of 1970 in UTC gives its count.
+            # A time of day has no zone in Avro. On the first day of 1970 in UTC its epoch time is its time of day.
             day = datetime.combine(_EPOCH.date(), time.fromisoformat(value), tzinfo=UTC)
             return _count(day, per_second)
         moment = datetime.fromisoformat(value)
@@ -220,13 +221,13 @@ def _written(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -
 
 def _count(moment: datetime, per_second: int) -> int:
     past = moment - _EPOCH
-    # In whole numbers: a product with a float loses nanoseconds.
+    # Computed in whole numbers: a float would lose nanoseconds.
     micros = (past.days * 86_400 + past.seconds) * 1_000_000 + past.microseconds
     return micros * per_second // 1_000_000
 
 
 def _decimal(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -> Any:
-    """Return a decimal's digits as bytes; a text that is not a number is taken as Avro's JSON writes the bytes."""
+    """Return a decimal's unscaled number as bytes; text that is no number is taken as bytes in Avro's JSON form."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
         return value
     try:
@@ -235,7 +236,7 @@ def _decimal(wanted: LogicalType, kind: str, node: Any, value: Any, path: str) -
         return value
     if not isinstance(exponent, int) or abs(exponent) > _MOST_DIGITS:
         return value
-    # By hand: arithmetic on decimals rounds to the context's precision.
+    # Not by decimal arithmetic, which rounds to the context's precision.
     whole, rest = int("".join(map(str, digits))), exponent + wanted.scale
     whole, cut = (whole * 10**rest, 0) if rest >= 0 else divmod(whole, 10**-rest)
     whole = -whole if sign else whole

@@ -1,5 +1,4 @@
 # Part of `reader.pyx`: writes a vendor's items from plain payloads, without an object for the event or its fields.
-#
 # A vendor states its shape (`vendors.base.Shape`): for each field the JSON name, the kind, bounds, and what a missing
 # value means. The vendor's own `encode` does all that the shape says, and alone raises refusals. Here only what is
 # plain is written; the first record that is not ends the run and goes through `encode`. A property test holds both to
@@ -21,13 +20,13 @@ cdef enum:
     LEFT_OUT = 1  # the field is left out,
     DEDUP_ID = 2  # the dedup id is sent,
     DEFAULT = 3  # or a default,
-    RECORD_SECONDS = 4  # or the record's timestamp in seconds where it is within the bounds
-    UNUSED = -1  # in place of a field's place: the value is read and not used,
+    RECORD_SECONDS = 4  # or the record's timestamp in seconds if it is within the bounds
+    UNUSED = -1  # instead of a field's index: the value is read and not used,
     GROUP = -2  # it is the group,
     IDENTITY = -3  # it is the event's own id,
     BELOW = -4  # it is a record with such fields,
     CONDITION = -5  # it is compared; the next condition has the number below
-    AS_WRITTEN = 0  # what becomes of a number: nothing,
+    AS_WRITTEN = 0  # what happens to a number: nothing,
     TO_MILLIS = 1  # it becomes milliseconds
     TO_SECONDS = 2  # or seconds
     UUID_SIZE = 38  # of JSON text
@@ -47,7 +46,7 @@ _MAPPED = {
     TEXTS: {"string_map"},
     EMPTY: {"strings", "records", "string_records"},
 }
-"""The types of a mapping's field whose conversion is known here, by the kind that is written."""
+"""The types of mapped fields that can be converted here, by the kind that is written."""
 _TIMES = {"millis": TO_MILLIS, "seconds": TO_SECONDS}
 
 cdef int64_t FIRST_SECOND = -62135596800  # of the year 1, as in `routing.conversions`
@@ -55,7 +54,7 @@ cdef int64_t LAST_SECOND = 253402300799  # of the year 9999
 
 
 cdef struct Found:
-    # What is known of a record's fields.
+    # The state of one record's fields.
     Py_ssize_t starts[MOST_FIELDS]
     Py_ssize_t sizes[MOST_FIELDS]  # 0: missing
     int64_t moment  # the timed field
@@ -66,7 +65,7 @@ cdef struct Found:
 
 
 cdef class _Level:
-    """The fields of one record of the writer's schema, and what becomes of each."""
+    """The fields of one record of the writer's schema, and what to do with each."""
 
     cdef list nodes, below
     cdef int[MOST_WRITTEN] place
@@ -77,19 +76,19 @@ cdef class Items:
 
     cdef _Level top
     cdef list heads  # the fields as they are sent: `"name":`
-    cdef list defaults  # of these, as JSON; None where there is none
-    cdef list choices  # of these, as JSON; None where any string will do
+    cdef list defaults  # of these, as JSON; None if there is none
+    cdef list choices  # of these, as JSON; None if any string will do
     cdef list conditions  # the texts that each condition accepts
     cdef dict groups  # the places of the groups, by name
     cdef list group_names
-    cdef list needs  # of each group: bits of fields of which one at least is there
-    cdef list without  # of each group: bits of fields that are not there
+    cdef list needs  # for each group: bits of fields of which at least one must be present
+    cdef list without  # for each group: bits of fields that must be absent
     cdef int[MOST_FIELDS] kind
     cdef int[MOST_FIELDS] missing
-    cdef int[MOST_FIELDS] unit  # what becomes of a number: `AS_WRITTEN`, or a time
+    cdef int[MOST_FIELDS] unit  # what happens to a number: `AS_WRITTEN`, or it becomes a time
     cdef int[MOST_FIELDS] times  # a plain number that becomes a time is multiplied by this first,
     cdef int[MOST_FIELDS] parts  # then divided by this
-    cdef int[MOST_FIELDS] compared  # 1 where a condition is about the field too: its texts are the choices
+    cdef int[MOST_FIELDS] compared  # 1 if a condition applies to the field too: its texts are the choices
     cdef int compares, identity  # how many conditions there are; the field that is the event's own id too, or -1
     cdef int64_t[MOST_FIELDS] least
     cdef int64_t[MOST_FIELDS] most
@@ -101,7 +100,7 @@ cdef class Items:
 
     def __call__(self, list records not None, bytes prefix not None, bytes identity not None, int64_t now,
                  int64_t ahead, Py_ssize_t room, int64_t charge, item, make, offer, tracker, bit):
-        """Return offers of the first records, up to the one that is not plain: one offer for each run of a group.
+        """Return offers for the leading plain records: one offer for each run of a group.
 
         `prefix` is what their values begin with, `identity` what each one's identity begins with (its offset follows).
         `now` is epoch milliseconds, by a vendor's clock that is `ahead` of ours. `room` is the size of the largest
@@ -154,7 +153,7 @@ cdef class Items:
         return offers
 
     cdef bint read(self, Cursor* cursor, Found* found, int64_t now) except -1:
-        """Read a payload and write its values; return 0 where it is not plain, the cursor anywhere."""
+        """Read a payload and write its values; return 0, with the cursor anywhere, if it is not plain."""
         cdef int place
         for place in range(self.fields):
             found.sizes[place] = 0
@@ -164,10 +163,10 @@ cdef class Items:
         return cursor.at == cursor.end and found.group >= 0 and found.conditions == self.compares
 
     cdef bint fields_of(self, Cursor* cursor, Found* found, _Level level, int64_t now) except -1:
-        """Read a record's fields; return 0 where one of them is not plain."""
+        """Read a record's fields; return 0 if one of them is not plain."""
         cdef int index, place
         cdef Node node
-        # As `_Record.read` counts, so that no payload is too much for one way and not for the other.
+        # Count as `_Record.read` does, so that both ways refuse the same payloads as too large.
         spend(cursor, 1 + len(level.nodes))
         open_container(cursor)
         cursor.levels += 1
@@ -193,7 +192,7 @@ cdef class Items:
         return 1
 
     cdef bint take_field(self, Cursor* cursor, Found* found, Node node, int place) except -1:
-        """Read a value that is not sent: a group, an id, or what is compared; return 0 where it is not plain."""
+        """Read a value that is not sent: a group, an id, or what is compared; return 0 if it is not plain."""
         if place == IDENTITY:
             if type(node) is Node:
                 return 1
@@ -213,7 +212,7 @@ cdef class Items:
         return text in self.conditions[CONDITION - place]
 
     cdef bytes body(self, Cursor* cursor, Found* found, bytes identity, int64_t timestamp):
-        """Return an item's body; None where the fields together are not plain."""
+        """Return an item's body; None if the fields together are not plain."""
         cdef int place
         cdef Py_ssize_t total = 2 + self.heads_size
         cdef bytes body, head
@@ -253,7 +252,7 @@ cdef class Items:
         return body
 
     cdef bint put_missing(self, Cursor* cursor, int place, bytes identity, int64_t timestamp) except -1:
-        """Write what is sent for a field without a value; nothing where it is left out."""
+        """Write what is sent for a field without a value; nothing if it is left out."""
         cdef bytes default
         cdef int missing = self.missing[place]
         if missing == DEDUP_ID:
@@ -267,7 +266,7 @@ cdef class Items:
         return 1
 
     cdef bint put_field(self, Cursor* cursor, Found* found, Node node, int place, int64_t now) except -1:
-        """Write a field's value, nothing where it is missing; return 0 where it is not plain."""
+        """Write a field's value, or nothing if it is missing; return 0 if it is not plain."""
         cdef int64_t number = 0
         cdef Py_ssize_t start = cursor.size
         cdef int kind = self.kind[place]
@@ -325,7 +324,7 @@ cdef class Items:
         )
 
     cdef bint number_of(self, Cursor* cursor, Node node, int place, int64_t* number) except -1:
-        """Read a whole number, or a point in time; return 0 where it is neither."""
+        """Read a whole number, or a point in time; return 0 if it is neither."""
         cdef int unit = self.unit[place]
         cdef int64_t written, parts
         if type(node) is _Scaled:
@@ -364,7 +363,7 @@ cdef inline int64_t floor_divided(int64_t number, int64_t by) noexcept:
 
 
 def items_of(read, shape, mapping=None):
-    """Return what writes the items of payloads that `read` decodes, in a vendor's shape; None where none are plain.
+    """Return an `Items` that writes a vendor's items from payloads that `read` decodes; None if none can be plain.
 
     Without a `mapping` (`vendors.base.ShapeMapping`) the payloads are the vendor's contract schema's.
     """
@@ -406,7 +405,7 @@ def items_of(read, shape, mapping=None):
     items.top = None if wanted is None else _level(items, root, (), wanted)
     if items.top is None or wanted and mapping is not None:
         return None
-    # Next to the longest JSON of the values: what is sent where there are none.
+    # In addition to the longest JSON of the values: what is sent for missing ones.
     items.room = ROOM * MOST_FIELDS + sum(len(default or b"") for default in items.defaults)
     return items
 
@@ -416,7 +415,7 @@ def _bits(places, names):
 
 
 def _sources(Items items, shape, mapping, places):
-    """Return the place of each source's path; None where a source gives no plain value, or two have one path."""
+    """Return the place of each source's path; None if a source gives no plain value, or two have one path."""
     cdef int place
     wanted = {}
     for source in mapping.sources:
@@ -464,7 +463,7 @@ def _sources(Items items, shape, mapping, places):
 
 
 def _level(Items items, _Record record, tuple path, dict wanted):
-    """Return what becomes of a record's fields, and take their paths out of `wanted`; None where none are plain."""
+    """Return what to do with a record's fields, and remove their paths from `wanted`; None if none are plain."""
     cdef _Level level = _Level()
     cdef Node node
     if len(record.names) > MOST_WRITTEN:
@@ -492,7 +491,7 @@ cdef list _branches(Node node):
 
 
 def _may_be_plain(Items items, Node node, int place):
-    """Tell whether some value of a mapped source can be plain: else each record would be tried in vain."""
+    """Return whether a mapped source can have plain values at all. If not, trying each record would be in vain."""
     if place < 0:
         return any(type(branch) in (_String, _Enum) for branch in _branches(node))
     kinds = {

@@ -2,14 +2,14 @@
 
 
 cdef class Questions:
-    """Makes the items of one writer's schema for a vendor's `QuestionShape`."""
+    """Makes items from one writer's schema for a vendor's `QuestionShape`."""
 
-    cdef list groups  # of each branch of the union; None where its questions are not plain
+    cdef list groups  # of each branch of the union; None if its questions are not plain
     cdef object context
 
     def __call__(self, list records not None, bytes prefix not None, bytes identity not None, int64_t now,
                  int64_t ahead, Py_ssize_t room, int64_t charge, item, make, offer, tracker, bit):
-        """Return offers of the first records, up to the one that is not plain; see `Items`."""
+        """Return offers for the leading plain records; see `Items`."""
         cdef list offers = [], found = None
         cdef bytes value, body
         cdef Py_ssize_t start = PyBytes_GET_SIZE(prefix)
@@ -53,7 +53,7 @@ cdef class Questions:
 
 
 def questions_of(read, shape):
-    """Return what writes the items of questions that `read` decodes; None where the schema has another form."""
+    """Return an object that writes items from questions that `read` decodes; None if the schema has another form."""
     cdef Questions questions = Questions()
     cdef _Record record
     if type(read) is not Read or type((<Read>read).root) is not _Record:

@@ -5,7 +5,7 @@ A writer's schema becomes a tree of nodes. A payload is read from left to right 
 against the payload's end. The reader is strict: an index, a length or a number that Avro does not allow is a broken
 payload, never another value. fastavro is the reference in tests, on good payloads and on broken ones.
 
-- Logical types stay as written: a node gives a `LogicalValue`, which is converted only where a mapping asks for it. So a
+- Logical types stay as written: a node gives a `LogicalValue`, which is converted only if a mapping asks for it. So a
   value out of range does no harm in a field that no route uses.
 - A writer's schema that differs from the reader's is resolved while the tree is built ("Schema Resolution" of the Avro
   specification); reading stays one pass.
@@ -47,11 +47,11 @@ cdef enum:
 
 
 class Broken(ValueError):
-    """Not a payload of the schema. The text never holds a value."""
+    """Not a payload of the schema. The message never contains a value."""
 
 
 class TooManySteps(Broken):
-    """The payload claims far more values or containers than it has bytes for, or nests more than `MOST_LEVELS` records."""
+    """The payload claims far more values or containers than it has bytes for, or nests too many records."""
 
 
 class Mismatch(ValueError):
@@ -59,7 +59,7 @@ class Mismatch(ValueError):
 
 
 cdef struct Cursor:
-    # A payload, how far it is read and where it ends; and JSON, and how much of it is written.
+    # A payload with its read position and end, and JSON with its written length.
     const unsigned char* data
     Py_ssize_t at
     Py_ssize_t end
@@ -89,7 +89,7 @@ cdef int64_t long_of(Cursor* cursor) except? -1:
 
 
 cdef Py_ssize_t take(Cursor* cursor, int64_t size) except -1:
-    """Step over so many bytes; return where they begin."""
+    """Skip `size` bytes; return where they begin."""
     cdef Py_ssize_t at = cursor.at
     if size < 0 or size > cursor.end - at:
         raise Broken("a length below zero, or past the end of the payload")
@@ -125,7 +125,7 @@ cdef int64_t count_of(Cursor* cursor) except -1:
     """Read how many items the next block of an array or a map has; 0 ends it."""
     cdef int64_t found = long_of(cursor)
     if found < 0:
-        # A negative count is followed by the block's size in bytes, for those who skip it.
+        # A negative count is followed by the block's size in bytes, for readers that skip the block.
         long_of(cursor)
         if found == INT64_MIN:
             raise Broken("a block of more items than a payload can have")
@@ -158,14 +158,14 @@ cdef void put_all(Cursor* cursor, const char* data, Py_ssize_t size) noexcept:
 
 
 cdef bint put_value(Cursor* cursor, value) except -1:
-    """Write what orjson makes of a value."""
+    """Write a value as orjson does."""
     cdef bytes json = dumps(value)
     put_all(cursor, PyBytes_AS_STRING(json), PyBytes_GET_SIZE(json))
     return 1
 
 
 cdef int64_t put_chars(Cursor* cursor, Py_ssize_t at, Py_ssize_t size) except -1:
-    """Write a string that was read; by orjson where it is not all ASCII or has something to escape.
+    """Write a string that was read, with orjson if it is not all ASCII or needs escapes.
 
     Returns how many characters it has.
     """
@@ -213,11 +213,11 @@ cdef class Node:
     """One node of a schema. The base class is null."""
 
     cdef object read(self, Cursor* cursor):
-        """Return the value and move the cursor behind it. Raises anything where the payload is broken."""
+        """Return the value and move the cursor behind it. Raises any exception if the payload is broken."""
         return None
 
     cdef bint json(self, Cursor* cursor) except -1:
-        """Write the value and move the cursor behind it; return 0 where it is nothing plain, the cursor anywhere."""
+        """Write the value and move the cursor behind it; return 0, with the cursor anywhere, if it is not plain."""
         return 0
 
 
@@ -275,7 +275,8 @@ cdef class _Float(Node):
         memcpy(&number, cursor.data + take(cursor, 4), 4)
         if number == 0 or not isfinite(number):
             return number
-        # 6 digits survive in every normal float, 9 tell it from its neighbours; the smallest ones hold fewer than 6.
+        # Every normal float keeps 6 digits, and 9 distinguish it from its neighbours; the smallest ones keep fewer than
+        # 6.
         for digits in range(6 if -FLT_MIN >= number or number >= FLT_MIN else 1, 10):
             snprintf(text, sizeof(text), "%.*g", digits, <double>number)
             if strtof(text, NULL) == number:
@@ -344,7 +345,7 @@ cdef class _Logical(Node):
 
 
 cdef class _Scaled(Node):
-    """A point in time in another unit: floored where the reader's is coarser."""
+    """A point in time in another unit; floored if the reader's unit is coarser."""
 
     cdef Node written
     cdef int64_t times, divided_by
@@ -412,7 +413,7 @@ cdef class _Map(Node):
 
 
 cdef class _JsonMap(_Map):
-    """A map that is passed on as JSON: a `Fragment`. A dictionary where it is empty, large, or not plain."""
+    """A map that is passed on as JSON: a `Fragment`, or a dictionary if it is empty, large, or not plain."""
 
     cdef bytearray room
 
@@ -425,7 +426,7 @@ cdef class _JsonMap(_Map):
         cdef bytearray room = self.room
         if cursor.end - start > LARGEST_JSON or cursor.data[start] == 0:
             return _Map.read(self, cursor)
-        # Another thread that reads meanwhile makes room of its own.
+        # Taken away, so that another thread that reads at the same time makes room of its own.
         self.room = None
         if room is None or len(room) < needed:
             room = bytearray(needed)
@@ -443,7 +444,8 @@ cdef class _JsonMap(_Map):
 
 
 cdef int64_t put_as_text(Cursor* cursor, Node node, bint converts) except -1:
-    """Read a value and write it as text, as a mapping does where `converts`; return its characters, 0 for none.
+    """Read a value and write it as text, with `converts` as a mapping does; return its length in characters, 0 for
+    none.
 
     Numbers are in decimal, lists are JSON text; what is neither that nor a string is not plain.
     """
@@ -469,7 +471,7 @@ cdef bint put_map(Cursor* cursor, Node values, bint drops_null, int64_t most, bi
 
     `drops_null`: entries without a value are left out. `most`: the characters of each name and value, which then are
     strings that are not empty; 0 for strings of any length, `ANY_VALUES` for all values that are plain. `converts`:
-    other scalars become such strings. Returns 0 also where no entry is left.
+    other scalars become such strings. Returns 0 also if no entry is left.
     """
     cdef Py_ssize_t starts[MOST_NAMES]
     cdef Py_ssize_t sizes[MOST_NAMES]
@@ -530,9 +532,10 @@ cdef class _Union(Node):
 
 
 cdef class _Record(Node):
-    # Filled after it is known by its name, so that a type can contain itself.
+    # Filled after its name is registered, so that a type can contain itself.
     cdef list names, fields
-    # Of a resolved record: what the writer does not have, by name. A field without a name is read and dropped.
+    # For a resolved record: the defaults of fields that the writer does not have, by name. A field without a name is
+    # read and dropped.
     cdef dict defaults
 
     cdef object read(self, Cursor* cursor):
@@ -567,7 +570,7 @@ cdef class _Named(Node):
 
 
 cdef class _Symbols(Node):
-    """An enum read by another one: each of the writer's symbols as the reader has it."""
+    """An enum read as another one: the reader's symbol for each of the writer's."""
 
     cdef list found
 
@@ -590,7 +593,7 @@ cdef class _Text(Node):
 
 
 cdef class _Unreadable(Node):
-    """A branch of the writer's union that the reader does not take: only a value of that branch is a mismatch."""
+    """A branch of the writer's union that the reader does not accept: only a value of that branch is a mismatch."""
 
     cdef str why
 
@@ -616,13 +619,13 @@ cdef class Read:
 
 
 def reader_of(writer, reader=None, *, tagged=False, as_json=(), logical=True):
-    """Return what decodes payloads of the writer's schema, resolved to the reader's where one is given.
+    """Return a `Read` for payloads of the writer's schema, resolved to the reader's schema if one is given.
 
     Both are trees with full names (`schemas.Schema.tree`). The result is given the bytes and an index, returns the datum
-    and the index after it, and raises anything where the payload is broken or ends early. `tagged`: a record in a union
+    and the index after it, and raises any exception if the payload is broken or ends early. `tagged`: a record in a union
     of several records becomes `(full name, datum)`. `as_json` are fields, as (full name of the record, name), whose maps
     become `orjson.Fragment` where they are plain. `logical`: values of logical types become `LogicalValue`; without it
-    they are the numbers or bytes that were written. Raises `Mismatch` where no datum of the writer could be read.
+    they are the numbers or bytes that were written. Raises `Mismatch` if no datum of the writer could be read.
     """
     cdef Read read = Read()
     builder = _Builder(tagged, frozenset(as_json), logical)
@@ -694,10 +697,10 @@ class _Builder:
         return found if kind is None else _Logical(kind, found)
 
     def plain(self, node):
-        """Make the node of a type, its logical type left out."""
+        """Make the node of a type without its logical type."""
         kind = node["type"]
         if kind in {"array", "map"}:
-            # A map inside of another type is looked at with it.
+            # A map inside another type is handled together with that type.
             make, self.map = _Array if kind == "array" else self.map, _Map
             return make(self.reader(node["items" if kind == "array" else "values"]))
         return self.complex(node, kind) if "name" in node else self.reader(kind)
@@ -768,7 +771,7 @@ class _Resolver:
             return _Unreadable(str(mismatch))
 
     def _chosen(self, writer, branches):
-        """Read one type as a union: by its first branch of the same type, else by the first that takes it."""
+        """Read one type as a union: by its first branch of the same type, else by the first that accepts it."""
         branches = [self._wanted(branch) for branch in branches]
         records = [branch for branch in branches if _kind(branch) in RECORDS]
         for promoted in (False, True):
@@ -837,7 +840,7 @@ class _Resolver:
         return builder.reader(self_contained(tree, self.written))
 
     def _default(self, reader, value):
-        """Return a default as the datum: that of a union is its first branch's (as of Avro 1.12, any branch's)."""
+        """Return a default as a datum. A union's default is of its first branch (since Avro 1.12, of any branch)."""
         reader = self._wanted(reader)
         if isinstance(reader, list):
             for branch in reader:
@@ -874,7 +877,7 @@ _PROMOTED = {
     "bytes": {"string"},
 }
 _A_SECOND = {"timestamp-millis": 1_000, "timestamp-micros": 1_000_000, "timestamp-nanos": 1_000_000_000, "seconds": 1}
-"""How many units a second has, by logical type; `seconds` is this project's own mark of a contract's plain numbers."""
+"""How many units a second has, by logical type; `seconds` marks plain numbers of seconds in the contract schemas."""
 
 _LOGICAL = {
     "date": ("int",),
@@ -885,7 +888,7 @@ _LOGICAL = {
     "decimal": ("bytes", "fixed"),
     "uuid": ("fixed",),
 }
-"""Logical types, and what they are written as. A uuid that is written as a string is text already."""
+"""Logical types and their underlying types. A uuid with an underlying string is already text."""
 
 
 def _kind(node):
@@ -904,7 +907,7 @@ def _logical_name(node):
 
 
 def logical_type(node):
-    """Return a type's `LogicalType`; None where it has none, or one that the specification says to ignore.
+    """Return a type's `LogicalType`; None if it has none, or one that the specification says to ignore.
 
     "Language implementations must ignore unknown logical types when reading, and should use the underlying Avro type.
     If a logical type is invalid, for example a decimal with scale greater than its precision, then implementations
@@ -920,14 +923,14 @@ def logical_type(node):
     precision, scale = node.get("precision"), node.get("scale", 0)
     if type(precision) is not int or type(scale) is not int or not 0 <= scale <= precision or precision < 1:
         return None
-    # The most digits that a fixed of this size holds. By the logarithm: a size may be any number.
+    # The most digits that a fixed of this size holds. By logarithm, because the size may be any number.
     if kind == "fixed" and precision > floor((8 * node["size"] - 1) * log10(2)):
         return None
     return LogicalType(name, scale)
 
 
 def _alike(writer, reader, promoted):
-    """Tell whether a type may be read as another. `promoted`: also where the numbers or names are not the same."""
+    """Return whether a type may be read as another. `promoted`: even if the numeric types or names differ."""
     kind, wanted = _kind(writer), _kind(reader)
     if kind in RECORDS and wanted in RECORDS or kind == wanted and kind in ("enum", "fixed"):
         names = {writer["name"]} if not promoted else {writer["name"], writer["name"].rpartition(".")[2]}

@@ -23,12 +23,12 @@ from connector.errors import ConnectorError
 # https://docs.confluent.io/platform/current/schema-registry/develop/api.html: "Schema not found".
 _SCHEMA_NOT_FOUND: Final = 40403
 _INCOMPATIBLE: Final = (409, 422)
-# Otherwise a topic of many schemas would ask for all of them at once after a start.
+# Without a limit, a topic of many schemas would ask for all of them at once after a start.
 MOST_QUESTIONS: Final = 4
 """How many questions the registry is asked at once."""
 _MAX_REFERENCES: Final = 200
 _CLEAR_AFTER: Final = 500
-"""Answers after which the client's own memory of schemas, which has no bound, is cleared."""
+"""After so many answers the client's cache of schemas is cleared, because it has no bound of its own."""
 _SHOWN: Final = 200
 # Signs of a TLS fault, and the key of schema_registry.client that fixes it.
 _TLS_KEYS: Final = (
@@ -38,7 +38,7 @@ _TLS_KEYS: Final = (
     ("ALERT_BAD_CERTIFICATE", "ssl.certificate.location and ssl.key.location"),
 )
 _ANY_ID: Final = 1
-"""Any id will do: a registry answers "not found" in its own way, anything else is not a registry."""
+"""Any id will do: only a registry answers "not found" with the registry's own error code."""
 
 
 class RegistryTrouble(ConnectorError):
@@ -77,7 +77,7 @@ class Client(Protocol):
         ...
 
     async def register_schema(self, subject_name: str, schema: RegistrySchema) -> int:
-        """Register a schema, or find it, and return its id."""
+        """Register a schema if it is not registered yet, and return its id."""
         ...
 
 
@@ -123,7 +123,7 @@ class Registry:
         return await self._resolved(f"id {schema_id}", lambda client: client.get_schema(schema_id))
 
     async def check(self) -> None:
-        """Return if it answers like a registry. Raises `RegistryTrouble`."""
+        """Return normally if it answers like a registry. Raises `RegistryTrouble` otherwise."""
         try:
             await self.by_id(_ANY_ID)
         except (NotRegistered, SchemaFault):
@@ -166,7 +166,7 @@ class Registry:
 
     async def _resolved(self, what: str, request: Question) -> Schema:
         answer = await self._asked(what, request)
-        # A registry leaves the type out where it is Avro.
+        # The registry leaves the type out of its answer if it is Avro.
         kind = answer.schema_type or "AVRO"
         if kind != "AVRO":
             raise SchemaFault("decode.schema_invalid", f"schema {what} is of type {kind}; only AVRO is supported")
@@ -191,7 +191,7 @@ class Registry:
                 raise NotRegistered(f"the registry at {self.where} does not know schema {what}") from None
             raise await self._trouble(error) from None
         except Exception as error:  # noqa: BLE001 - the answer of a proxy breaks the client in many ways
-            # None of them says anything about the schema.
+            # None of these errors says anything about the schema.
             raise await self._trouble(error) from None
         self._answers += 1
         if self._answers % _CLEAR_AFTER == 0 and (clear := getattr(self._client, "clear_caches", None)) is not None:
@@ -222,8 +222,8 @@ class Registry:
             await self._references(inner, found)
 
     async def _trouble(self, error: Exception) -> RegistryTrouble:
-        """Return what to report. The next question is asked by a new client if secrets or certificates have changed."""
-        # A secret or certificate that was rotated is the likeliest cause that goes away by itself.
+        """Return the error to raise. If secrets or certificates have changed, a new client asks the next question."""
+        # The cause may be a rotated secret or certificate, so read them again before the next question.
         if (client := self._renew()) is not None:
             old, self._client = self._client, client
             await _close(old)

@@ -37,7 +37,7 @@ class SchemaFault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A schema whose names are full and defined in it. `name` is the record's full name, None if it is not a record."""
+    """A schema that defines every type it names. `name` is the record's full name, None if it is not a record."""
 
     name: str | None
     tree: Any
@@ -125,7 +125,7 @@ def named_types(tree: Any) -> dict[str, Any]:
 
 
 def without_logical_types(tree: Any) -> Any:
-    """Return a schema whose values come out as they are written: a timestamp as an integer."""
+    """Return a schema without logical types, so that values are read as written: a timestamp as an integer."""
     if isinstance(tree, list):
         return [without_logical_types(branch) for branch in tree]
     if not isinstance(tree, dict):
@@ -142,8 +142,8 @@ def without_logical_types(tree: Any) -> Any:
 class _Walk:
     """One walk over a schema that makes names full and fills in definitions.
 
-    Only what decoding needs is demanded. Avro's rules for names, symbols and defaults are not, because a fault in a
-    part that no route uses harms no record.
+    It checks only what decoding needs. Avro's rules for names, symbols and defaults are not checked, because such a
+    fault harms no record.
     """
 
     def __init__(self, definitions: Mapping[str, NamedType]) -> None:
@@ -167,7 +167,8 @@ class _Walk:
     def _name(self, name: str, namespace: str, level: int) -> Any:
         if name in PRIMITIVES:
             return name
-        # A short name means the namespace around it (specification); where nothing has that name, the type without one.
+        # A short name is in the enclosing namespace (specification). If no type has that name, it is one without a
+        # namespace.
         near = f"{namespace}.{name}" if namespace and "." not in name else name
         for full in (near, name.removeprefix(".")):
             if full in self._defined:
@@ -199,13 +200,13 @@ class _Walk:
                 return full
             raise _invalid(f"the schema defines type {full} twice")
         self._defined[full] = node
-        # The name is full from here on. With the namespace too, a name with a dot and a namespace would be two claims.
+        # The name is full from here on, so the namespace is dropped. Keeping both could contradict each other.
         tree = {key: value for key, value in node.items() if key != "namespace"} | {"name": full}
         if node["type"] == "enum":
             if not _are_texts(node.get("symbols")):
                 raise _invalid(f"enum {full} of the schema has no list of symbols")
         elif node["type"] == "fixed":
-            # A boolean is an int too; and a negative size would move the reader backwards.
+            # A boolean is an int in Python, so it is excluded. A negative size would move the reader backwards.
             if type(node.get("size")) is not int or node["size"] < 0:
                 raise _invalid(f"fixed type {full} of the schema has no size")
         else:
@@ -246,7 +247,7 @@ def _canonical(node: Any, also: tuple[str, ...]) -> Any:
 
 
 def self_contained(node: Any, definitions: Mapping[str, Any], seen: set[str] | None = None) -> Any:
-    """Return a type in which each name is defined at its first use, for a part of a larger schema."""
+    """Return a part of a larger schema with every named type defined at its first use."""
     seen = set() if seen is None else seen
     if isinstance(node, list):
         return [self_contained(branch, definitions, seen) for branch in node]
@@ -341,7 +342,7 @@ def schemas_of(settings: Settings, folder: Path) -> list[Schema]:
 
 def known_schemas(own: list[Schema]) -> dict[str, Any]:
     """Return every schema that is known without a registry, as parsed JSON by full name; the contract's win."""
-    # The contract last, so that a file cannot replace a schema that the vendors' code relies on.
+    # The contract schemas come last, so that a file cannot replace a schema that the vendors' code relies on.
     return by_name([*own, *load_contracts().schemas.values()])
 
 

@@ -5,7 +5,7 @@
 
 
 class Unwritten(Exception):
-    """A datum that is left to fastavro."""
+    """This datum is left to fastavro."""
 
 
 cdef struct Output:
@@ -41,7 +41,7 @@ cdef bint write_long(Output* out, int64_t number) except -1:
 
 
 cdef bint write_sized(Output* out, const char* data, Py_ssize_t size) except -1:
-    """Write bytes behind their number."""
+    """Write bytes after their length."""
     write_long(out, size)
     reserve(out, size)
     memcpy(out.data + out.size, data, size)
@@ -59,7 +59,7 @@ cdef bint write_text(Output* out, datum) except -1:
 
 
 cdef class Form:
-    """What writes data of one node of a schema. The base class is null."""
+    """Writes data of one node of a schema. The base class is null."""
 
     cdef bint write(self, Output* out, datum) except -1:
         if datum is not None:
@@ -139,7 +139,7 @@ cdef class _ArrayForm(Form):
 
 
 cdef class _UnionForm(Form):
-    """A union of simple types, each of another Python type: the datum's type is its branch."""
+    """A union of simple types with distinct Python types: the datum's type determines the branch."""
 
     cdef list forms
     cdef dict indexes
@@ -157,7 +157,7 @@ cdef class _UnionForm(Form):
 
 
 cdef class _RecordForm(Form):
-    """A record: a dictionary, or a tuple of the values of the fields in their order."""
+    """A record: a dictionary, or a tuple of the fields' values in order."""
 
     cdef list names, forms
 
@@ -192,7 +192,7 @@ cdef class Written:
 
 
 def writer_of(tree):
-    """Return what encodes data of a schema, None where the schema has a form that is left to fastavro.
+    """Return a `Written` for data of a schema, or None if the schema is left to fastavro.
 
     It takes plain Python values with every field of a record present, and raises anything for others.
     """
@@ -220,7 +220,7 @@ def _form(tree):
     if kind == "array":
         items = _form(tree["items"])
         return None if items is None else _ArrayForm(items)
-    # A point in time is written as the number that it is.
+    # A point in time is written as its plain number.
     if tree.get("logicalType", "timestamp-millis") != "timestamp-millis":
         return None
     return _form(kind) if isinstance(kind, str) else None

@@ -1,4 +1,4 @@
-"""Checks across keys, after each key was found valid by itself. They yield faults and change nothing."""
+"""Checks across several keys, after each key was found valid alone. They yield faults and change nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from connector.errors import ConfigFault
 _POLL_INTERVAL: Final = 300_000
 """librdkafka's default of max.poll.interval.ms."""
 _COMMIT_MARGIN: Final = 5.0
-"""Seconds that the last commit may take after a drain."""
+"""Seconds reserved for the last commit after a drain."""
 
 DRAIN_MARGIN: Final = 2.0
 """Seconds of `drain_timeout` that remain for dead letters and the last commit after a request timed out."""
@@ -69,7 +69,8 @@ _KIP_848_REFUSES: Final = (
     "group.protocol.type",
 )
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
-# It is a part of a group's name, of a metric's label and of the port's paths: only characters that are plain in all.
+# The name becomes part of a group id, of a metric's label and of URLs, so it may have only characters that are plain in
+# all of them.
 _DESTINATION: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _TOPIC_ALLOWED: Final = "a topic name has 1 to 249 characters of A-Z a-z 0-9 . _ - and is not . or .."
 
@@ -172,12 +173,12 @@ def check_timeout(name: str, settings: DestinationSettings, longest: float) -> I
 def check_poll_interval(settings: Settings) -> Iterator[ConfigFault]:
     """Yield the fault of a poll interval that a drain inside a rebalance would exceed.
 
-    Nothing is polled while a drain waits for requests. Once `max.poll.interval.ms` is over, librdkafka leaves the
-    group, the last commit is refused, and what the drain delivered is delivered again.
+    Nothing is polled while a drain waits for requests. If `max.poll.interval.ms` ends first, librdkafka leaves the
+    group, the last commit is refused, and everything that the drain delivered is delivered again.
     """
     interval = str(settings.kafka.client.get("max.poll.interval.ms", _POLL_INTERVAL))
     least = settings.limits.drain_timeout + _COMMIT_MARGIN
-    # Any other text is librdkafka's to refuse.
+    # librdkafka itself refuses any other text.
     if interval.isdecimal() and int(interval) < least * 1000:
         yield ConfigFault(
             "kafka.client.max.poll.interval.ms",
@@ -228,7 +229,7 @@ def _source_topic(path: str, topic: str) -> Iterator[ConfigFault]:
 
 
 def check_topics(settings: Settings) -> Iterator[ConfigFault]:
-    """Yield the connector's own topics that have an invalid name, are consumed, or are used twice.
+    """Yield faults of the connector's own topics: an invalid name, also consumed, or used twice.
 
     Two destinations may share a results topic, because its records name their destination.
     """
@@ -251,7 +252,7 @@ def check_topics(settings: Settings) -> Iterator[ConfigFault]:
             )
         elif topic in first and not (path.endswith(".results_topic") and first[topic].endswith(".results_topic")):
             yield ConfigFault(path, f"must not be {topic}, which is also {first[topic]}; each needs its own topic")
-        # The first one stays, so that each later one is reported against the same.
+        # Keep the first key, so that every later one is reported against it.
         first.setdefault(topic, path)
 
 
@@ -279,7 +280,7 @@ def check_routes(settings: Settings, names: Iterable[str], vendors: Mapping[str,
 
 
 def _route_fields(path: str, route: RouteSettings, vendors: Mapping[str, str]) -> Iterator[ConfigFault]:
-    """Yield the mappings of vendors that the route does not deliver to."""
+    """Yield faults of mappings for vendors that the route does not deliver to."""
     if not all(name in vendors for name in route.to):
         return  # a name is unknown, or its destination faulty, which is reported there
     reached = {vendors[name] for name in route.to if name in vendors}

@@ -1,8 +1,8 @@
-"""From pydantic's errors to faults that a person can act on: the path, what is allowed, and what the file has instead.
+"""Turns pydantic's errors into faults that a person can act on: the path, what is allowed, and what the file has.
 
-A value is repeated only where it cannot be a secret: a number or a symbol (a choice, a duration, a size) under a key
-that names no secret. Any other value may be a secret at the wrong place; so may what a reference stands for, which the
-loader hides.
+A message repeats a value only if it cannot be a secret: a number or a symbol (a choice, a duration, a size) under a key
+that names no secret. Any other value may be a secret in the wrong place. The same is true of the value of a reference,
+which the loader hides.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ _WANTED: Final = {
     "enum": "{expected}",
     "string_pattern_mismatch": "a string that matches {pattern}",
 }
-"""What a value must be, by pydantic's type of error; several of one value are joined by `or`."""
+"""What a value must be, by pydantic's error type. Several for one value are joined by `or`."""
 _SYMBOLS: Final = {
     *("literal_error", "enum", "bool_parsing"),
     *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
 }
-"""Errors whose value is harmless even as text: it was meant as a choice, or was read as a number, as in `2s`."""
+"""Errors whose value is harmless to show: it was meant as a choice, or as a number with a unit, such as `2s`."""
 _LONGEST_SHOWN: Final = 40
 
 
 class _Problem(NamedTuple):
-    """One error of a value: either `wanted` and the value as `found`, or a whole message."""
+    """One error of a value: either what is `wanted` and what was `found`, or a complete message."""
 
     message: str
     wanted: str = ""
@@ -81,12 +81,12 @@ def kind(value: object) -> str:
 
 
 def suggest(name: str, known: Iterable[str], things: str = "") -> str:
-    """Return a half-sentence that helps to find the right name: the nearest one, else all of them.
+    """Return a hint at the right name: the most similar one, or else all names.
 
     `things` is the plural of what is named, such as `vendors`.
     """
     names = sorted(known)
-    # One name, or all of them: three near ones would have to be compared by the reader.
+    # One name, or all of them: a reader would have to compare three similar ones.
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]}?"
@@ -97,8 +97,8 @@ def suggest(name: str, known: Iterable[str], things: str = "") -> str:
 def faults_of(error: ValidationError, model: type[BaseModel], raw: Any, prefix: str) -> list[ConfigFault]:
     """Return the faults of a failed validation of `raw` against `model`; `prefix` is its path in the file.
 
-    pydantic reports each member of a union separately. Where one of them went deeper (a mapping with a wrong key), only
-    its faults count; otherwise what the members allow is joined.
+    pydantic reports each member of a union separately. If one of them got deeper into the value (a mapping with a wrong
+    key), only its faults are returned. Otherwise the message joins what the members allow.
     """
     found: dict[tuple[str | int, ...], list[_Problem]] = {}
     for detail in error.errors(include_url=False, include_input=False):
@@ -128,7 +128,7 @@ def _joined(problems: Sequence[_Problem]) -> str:
 
 
 def _walk(loc: tuple[str | int, ...], raw: Any, *, missing: bool) -> tuple[tuple[str | int, ...], Any]:
-    """Return the part of `loc` that is in the file (a union's tags are not), and the value there."""
+    """Return the part of `loc` that exists in the file, without a union's tags, and the value there."""
     parts: list[str | int] = []
     value = raw
     for index, part in enumerate(loc):
@@ -158,7 +158,7 @@ def _problem(
     *,
     hidden: bool,
 ) -> _Problem:
-    """Return one of pydantic's errors in our words."""
+    """Return one of pydantic's errors as a problem in plain words."""
     raised = context.get("error")
     if sort == "missing":
         return _Problem("is required")
@@ -191,7 +191,7 @@ def _problem(
 
 
 def _shown(value: object, *, symbol: bool, hidden: bool) -> str:
-    """Return a value for a message: itself where it is harmless, otherwise its type."""
+    """Return a value for a message: itself if it is harmless, otherwise its type."""
     if hidden or not isinstance(value, bool | int | float | str):
         return kind(value)
     if isinstance(value, str):

@@ -93,9 +93,9 @@ __all__ = [
 Kinds = Mapping[str, type[DestinationSettings]]
 Rules = Mapping[str, frozenset[str]]
 Further = Callable[[Settings, Mapping[str, str], Path], Iterable[ConfigFault]]
-"""A check that `load` does too: of the settings, the vendor of each destination, and the configuration's folder."""
+"""An additional check for `load`. Gets the settings, each destination's vendor, and the configuration's folder."""
 _PLACEHOLDER: Final = "missing"
-"""Stands for a missing secret inside `routes`, whose other faults are still to be found."""
+"""A placeholder for a missing secret in `routes`, so that other faults there are still found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Loaded:
 
     @property
     def warnings(self) -> list[ConfigFault]:
-        """What is insecure or doubtful about the configuration, though it is valid."""
+        """Settings that are valid, but insecure or doubtful."""
         found = [*insecure(self.settings, self._raw), *doubtful(self.settings)]
         return [_with_line(fault, self._lines) for fault in found]
 
@@ -120,7 +120,7 @@ class Loaded:
         return self._reader.resolver.folder
 
     def read_again(self) -> Loaded:
-        """Return the configuration as the file is now, by the same vendors and variables. Raises as `load`."""
+        """Read the file again with the same vendors and variables. Raises as `load` does."""
         return load(self.path, self._reader.kinds, self._reader.resolver.env, self._reader.rules)
 
     def reload(self, name: str) -> DestinationSettings:
@@ -159,10 +159,10 @@ def load(
 ) -> Loaded:
     """Read the file at `path` and return its settings.
 
-    `kinds` gives the settings model of each vendor and `rules`, where given, the ids of its local rules. `env` is what
-    `${NAME}` reads, the process's environment unless given. `further` is a check of what this package does not know; it
-    is called with what could be read, so that its faults come with the others. `missing` returns by the path what
-    stands for a variable or file that is not there, for use without secrets. Raises `ConfigurationError` with every
+    `kinds` gives the settings model of each vendor, and `rules`, if given, the ids of its local rules. `${NAME}` reads
+    `env`, by default the process's environment. `further` is an additional check for things that this package does not
+    know. It gets everything that could be read, so that its faults are reported with the others. `missing` returns, by
+    path, a placeholder for a missing variable or file, for use without secrets. Raises `ConfigurationError` with every
     fault found.
     """
     path = Path(path)
@@ -185,7 +185,7 @@ def load(
 def port_settings(path: str | Path, env: Mapping[str, str] | None = None) -> tuple[ServerSettings, list[str] | None]:
     """Return the section `server` and `console.members` of a file whose other sections may be faulty.
 
-    Raises `ConfigurationError` where the section `server` is, or the file is not YAML.
+    Raises `ConfigurationError` if the section `server` is faulty, or the file is not YAML.
     """
     path = Path(path)
     try:
@@ -220,7 +220,7 @@ def _with_line(fault: ConfigFault, lines: Mapping[str, int]) -> ConfigFault:
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads one file and goes on after a fault, so that all are found."""
+    """Reads one file and continues after a fault, so that all faults are found."""
 
     kinds: Kinds
     rules: Rules
@@ -229,8 +229,9 @@ class _Reader:
     further: Further | None = None
 
     def settings(self, tree: dict[str, Any]) -> Settings | None:
-        """Return the settings of the whole file; None where `kafka` is faulty, which all others depend on."""
-        # Destinations first: the vendor decides which model reads one, so they cannot be read as a part of the whole.
+        """Return the settings of the whole file; None if `kafka` is faulty, which all others depend on."""
+        # Destinations first. The vendor decides which model reads a destination, so they cannot be read as part of the
+        # whole file.
         raw = self._destinations(tree)
         read = {name: self.destination(name, body) for name, body in raw.items()}
         good = {name: settings for name, settings in read.items() if settings is not None}
@@ -257,12 +258,12 @@ class _Reader:
         return settings
 
     def _add_further(self, found: Iterable[ConfigFault]) -> None:
-        """Add the faults that do not only follow from those that are known."""
+        """Add faults, except those that only follow from known ones."""
         reported = {fault.path for fault in self.faults}
         self.faults.extend(fault for fault in found if not _follows(fault.path, reported))
 
     def _destinations(self, tree: dict[str, Any]) -> dict[str, Any]:
-        """Return the destinations as they are in the file."""
+        """Return the destinations as written in the file."""
         raw = tree.get("destinations", {})
         if isinstance(raw, dict) and raw:
             return raw
@@ -273,7 +274,7 @@ class _Reader:
     def _sections(self, rest: dict[str, Any], good: dict[str, DestinationSettings]) -> tuple[Settings | None, set[str]]:
         """Return the settings without the faulty sections, and the names of those.
 
-        So the checks across the other sections still find their faults.
+        So that the checks across the other sections still find their faults.
         """
         try:
             return Settings.model_validate({**rest, "destinations": good}), set()
@@ -289,7 +290,7 @@ class _Reader:
             return None, faulty
 
     def destination(self, name: str, body: Any) -> DestinationSettings | None:
-        """Return one destination as its vendor's model; None where it is faulty."""
+        """Return one destination as its vendor's model; None if it is faulty."""
         path = join("destinations", name)
         fault = name_fault(name)
         if fault is not None:
@@ -349,7 +350,7 @@ class _Reader:
 
 
 def _follows(path: str, reported: Collection[str]) -> bool:
-    """Whether a fault is about a key that has a fault already, or comes only from what `_readable` left out."""
+    """Whether a fault only follows from another: one at the same key, or a part that `_readable` left out."""
     route, is_mapped, _ = path.partition(".fields")
     if not is_mapped:
         return path in reported
@@ -358,14 +359,14 @@ def _follows(path: str, reported: Collection[str]) -> bool:
 
 
 def _vendors(raw: Mapping[str, Any]) -> dict[str, str]:
-    """Return the vendor of each destination of the file, as far as it has one."""
+    """Return the vendor of each destination in the file that has one."""
     return {name: str(body["vendor"]) for name, body in raw.items() if isinstance(body, dict) and "vendor" in body}
 
 
 def _readable(routes: list[Any]) -> list[Any]:
-    """Return the routes without their faulty parts: keys, sources and conditions, each by itself.
+    """Return the routes without their faulty keys, sources and conditions.
 
-    So the other faults of a route are still found. A route keeps its index.
+    So that the other faults of a route are still found. A route keeps its index.
     """
     kept: list[Any] = []
     for route in routes:
@@ -376,13 +377,13 @@ def _readable(routes: list[Any]) -> list[Any]:
                 place[part] = dict(place[part])
                 place = place[part]
             place.pop(parts[-1], None)
-        # Kept as an empty route, so that the index of each later route is that of the file.
+        # Keep an empty route, so that later routes keep their index in the file.
         kept.append(whole if not _faulty(whole) else {"to": []})
     return kept
 
 
 def _faulty(route: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return the parts to leave out of a route so that it can be read; a missing `to` is added."""
+    """Return the parts of a route to leave out so that it can be read; a missing `to` is added."""
     route.setdefault("to", [])
     try:
         RouteSettings.model_validate(route)

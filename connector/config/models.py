@@ -44,7 +44,7 @@ _SIZE_UNITS: Final = {
 
 
 class UnreadableSymbol(ValueError):
-    """A value is not what its key takes, and is harmless to repeat. The text completes `must be …`."""
+    """A value that its key does not accept, and that is harmless to repeat. The text completes `must be …`."""
 
 
 def parse_duration(value: object) -> object:
@@ -82,7 +82,7 @@ def parse_start(value: object) -> object:
             moment = None
         if moment is not None and moment.tzinfo is not None:
             return int(moment.timestamp() * 1000)
-    raise UnreadableSymbol("earliest, latest, epoch milliseconds or a time with its zone, such as 2026-11-20T00:00:00Z")
+    raise UnreadableSymbol("earliest, latest, epoch milliseconds or a time with a zone, such as 2026-11-20T00:00:00Z")
 
 
 def parse_ports(value: object) -> object:
@@ -160,7 +160,7 @@ class BatchSettings(Model):
 
 
 class RetrySettings(Model):
-    """Exponential back-off with full jitter, without end unless `give_up_after` is set."""
+    """Exponential back-off with full jitter. It never gives up unless `give_up_after` is set."""
 
     initial: Duration = Field(default=0.5, description="Upper bound of the first wait; it doubles with each retry.")
     max: Duration = Field(default=60.0, description="Upper bound of every wait.")
@@ -200,7 +200,7 @@ class HttpSettings(Model):
     @field_validator("proxy")
     @classmethod
     def _proxy(cls, value: str | None) -> str | None:
-        """Take an HTTP proxy only: another protocol would be spoken to as one, and never answer."""
+        """Accept an HTTP proxy only. A proxy with another protocol would never answer."""
         return value if value is None else _http_proxy(value)
 
 
@@ -274,7 +274,7 @@ class DestinationSettings(Model):
 
     @property
     def rate(self) -> float | None:
-        """Requests per second of the whole group; None where neither the file nor the vendor limits them."""
+        """Requests per second of the whole group; None if neither the file nor the vendor limits them."""
         return self.documented.requests_per_second if self.requests_per_second is None else self.requests_per_second
 
 
@@ -289,7 +289,7 @@ class KafkaSettings(Model):
     start: Start | None = Field(
         default=None,
         description="Where to start in a partition without a committed offset: earliest (the default), latest, epoch "
-        "milliseconds, or a time with its zone. Alias: auto.offset.reset under client.",
+        "milliseconds, or a time with a zone. Alias: auto.offset.reset under client.",
     )
     create_topics: bool = Field(
         default=False,
@@ -311,7 +311,7 @@ class RegistrySettings(Model):
     @field_validator("client")
     @classmethod
     def _proxy(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """Take the same proxies as destinations do."""
+        """Accept the same proxies as destinations do."""
         if (proxy := value.get("proxy")) is not None:
             try:
                 _http_proxy(str(proxy))
@@ -343,7 +343,7 @@ class DeadLetterSettings(Model):
 
 
 class ReceiptSettings(Model):
-    """Where receipts go; no topic, no receipts."""
+    """Where receipts are written. Without a topic there are none."""
 
     topic: str | None = Field(default=None, description="Where to write one small record for each delivered batch.")
 
@@ -394,7 +394,7 @@ class ConsoleTokens(Model):
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
-        """One token cannot stand for two roles."""
+        """Refuse one token for both roles."""
         if self.look is not None and self.look == self.act:
             raise ValueError("look and act must be different tokens")
         return self
@@ -466,7 +466,7 @@ class ConsoleSettings(Model):
     @field_validator("links")
     @classmethod
     def _addresses(cls, value: dict[Literal["topic", "partition", "record"], str]) -> dict[Any, str]:
-        """Accept web addresses only: a page links to them."""
+        """Accept web addresses only, because a page links to them."""
         for link in value.values():
             if urlsplit(link).scheme not in {"http", "https"}:
                 raise ValueError("must be an address such as https://kafka.example.com/topics/{topic}")
@@ -479,7 +479,7 @@ class ConsoleSettings(Model):
 
     @model_validator(mode="after")
     def _one_name(self) -> Self:
-        """`token` and `tokens.act` are the same setting."""
+        """Refuse `token` next to `tokens.act`: they are the same setting."""
         if self.token is not None and self.tokens.act is not None:
             raise ValueError("token is the older name of tokens.act; set only tokens.act")
         return self
@@ -536,7 +536,7 @@ class TracingSettings(Model):
 
 
 class ReloadSettings(Model):
-    """When a running member reads this file again. `connector reload` works always."""
+    """When a running member reads this file again. `connector reload` always works."""
 
     watch: bool = Field(
         default=False,
@@ -585,7 +585,7 @@ class Settings(Model):
 
     @property
     def hashed_paths(self) -> list[str]:
-        """What some route hashes, as `console.mask` names it."""
+        """The fields that routes hash, in the form of `console.mask`."""
         sources = [each for route in self.routes for fields in route.fields.values() for each in fields.values()]
         return sorted({path for source in sources for path in hashed(source)})
 

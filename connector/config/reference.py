@@ -13,12 +13,12 @@ Schema = dict[str, Any]
 
 _VERBATIM: Final = ("default", "discriminator")
 _NAMED: Final = ("properties", "$defs")
-"""Keywords below which the keys are names."""
+"""JSON Schema keywords whose keys are names."""
 
 REFERENCE_PATTERN: Final = r"\$\{"
 _QUOTED_PATTERN: Final = rf"{REFERENCE_PATTERN}|^[0-9]+$"
-"""A whole number too: in quotes it passes Helm, which rounds those above 2^53."""
-"""A text with a reference may stand for a value of any kind: it is resolved before validation."""
+"""Also accepts a whole number as text: in quotes it passes Helm, which rounds numbers above 2^53."""
+"""Text with a reference may stand for any kind of value, because it is resolved before validation."""
 
 
 def duration_text(seconds: float) -> str:
@@ -40,8 +40,8 @@ def size_text(count: int) -> str:
 def json_schema(kinds: Mapping[str, type[DestinationSettings]]) -> Schema:
     """Return the JSON schema (2020-12) of the file, with a destination's keys by its vendor.
 
-    It takes `${…}` for every scalar, and numbers where ids are texts, as `load` does. What stands between keys (limits,
-    topics, routes) is checked by `load` only.
+    As `load` does, it accepts `${…}` for every scalar, and numbers for ids that are strings. Rules between keys
+    (limits, topics, routes) are checked by `load` only.
     """
     schema = _plain_schema(kinds)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_lenient(schema)}
@@ -121,7 +121,7 @@ Row = tuple[str, str, str, str]
 
 
 def _limits(model: type[DestinationSettings]) -> str:
-    """Return a sentence with the limits that only `agreed_limits` lifts."""
+    """Return a sentence with the limits that may be exceeded only with `agreed_limits`."""
     documented = model.documented
     rate = documented.requests_per_second
     per_second = f"{rate:g} requests/s" if rate is not None else "no limit of requests/s"
@@ -142,7 +142,7 @@ def _keys(path: str, schema: Schema, defs: Mapping[str, Schema]) -> Iterator[Row
 
 
 def _rows(path: str, prop: Schema, defs: Mapping[str, Schema], *, required: bool) -> Iterator[Row]:
-    """Yield the row of a key, or of the keys below it where it is a mapping of its own."""
+    """Yield the row of a key, or the rows of the keys below it if it is a mapping."""
     members = [prop, *prop.get("anyOf", ()), *([prop["items"]] if isinstance(prop.get("items"), dict) else ())]
     nested = [defs[each["$ref"].rpartition("/")[2]] for each in members if "$ref" in each]
     alternatives = [each for each in prop.get("anyOf", ()) if "$ref" not in each and each.get("type") != "null"]
@@ -155,12 +155,12 @@ def _rows(path: str, prop: Schema, defs: Mapping[str, Schema], *, required: bool
 
 
 def _cell(text: str) -> str:
-    """Return a text that does not end a table's cell; what looks like a tag is kept as text."""
+    """Return text escaped for a table's cell, so that it neither ends the cell nor becomes a tag."""
     return text.replace("|", "\\|").replace("<group_id>", "GROUP_ID")
 
 
 def _default(prop: Schema) -> str:
-    """Return a key's default as a person writes it."""
+    """Return a key's default in the form used in the file."""
     default = prop.get("default")
     kind = next((each["x-kind"] for each in [prop, *prop.get("anyOf", ())] if "x-kind" in each), None)
     if default in (None, {}, []) and not isinstance(default, bool):
@@ -173,7 +173,7 @@ def _default(prop: Schema) -> str:
 
 
 def _value(prop: Schema) -> str:
-    """Return what a key may hold."""
+    """Return what a key accepts."""
     if "x-kind" in prop:
         return "`off`" if prop["x-kind"] == "off" else str(prop["x-kind"])
     if "anyOf" in prop:

@@ -1,7 +1,7 @@
 """One route as frozen models: what it matches, where it goes, and the sources of each vendor field.
 
-A source is a text (a path, `$key`, …) or a mapping; the keys of the mapping tell its form. What a source gives and what
-a condition matches is compiled in `routing`; here is checked what one mapping shows by itself.
+A source is text (a path, `$key`, …) or a mapping whose keys determine its form. `routing` compiles what sources return
+and conditions match. This module checks what can be seen in one mapping alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ConstSource(Model):
 
 
 class PathSource(Model):
-    """A path, and what is done with the value there, in the order of the keys."""
+    """A path, and what to do with the value there, in the order of the keys."""
 
     path: str = Field(min_length=1, description="A dotted path, $key, $key.FIELD, $timestamp or $header.NAME.")
     default: Any = Field(default=None, description="The value instead of null, a missing field or an empty text.")
@@ -50,7 +50,7 @@ class PathSource(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        """A key belongs to hmac-sha256, and a hash has no unit."""
+        """Refuse a key without hmac-sha256, and a unit for a hash."""
         if (self.key is not None) != (self.hash == "hmac-sha256"):
             raise ValueError("hash: hmac-sha256 and key belong together; sha256 takes no key")
         if self.hash is not None and self.unit is not None:
@@ -59,7 +59,7 @@ class PathSource(Model):
 
 
 class MapSource(Model):
-    """A map from parts: the entries of `base` without those in `omit`, and then the entries of `map`."""
+    """A map made of parts: the entries of `base` without those in `omit`, then the entries of `map`."""
 
     entries: dict[str, Source] = Field(default={}, alias="map", description="Key to source.")
     base: str | None = Field(default=None, description="A path to a map or record to begin with; `.` is the event.")
@@ -67,14 +67,14 @@ class MapSource(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        """`omit` is about `base`."""
+        """Refuse `omit` without `base`."""
         if self.omit and self.base is None:
             raise ValueError("omit leaves out keys of base; add base, or remove omit")
         return self
 
 
 class ListSource(Model):
-    """A list from parts."""
+    """A list made of parts."""
 
     sources: list[Source] = Field(alias="list", min_length=1, description="The sources of the elements.")
 
@@ -95,7 +95,7 @@ _FORMS: Final = {"const": "const", "path": "path", "map": "map", "base": "map", 
 
 
 def _form(value: Any) -> str | None:
-    """Return the form of a source; None for what is no source."""
+    """Return the form of a source; None if the value is not a source."""
     if isinstance(value, str):
         return "a text"
     if isinstance(value, dict):
@@ -158,7 +158,7 @@ class Condition(Model):
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
-        """An empty condition is a mistake."""
+        """Refuse an empty condition."""
         if not self.model_fields_set:
             raise ValueError("an empty condition; write exists, not, gt, ge, lt, le, in or matches")
         return self
@@ -217,7 +217,7 @@ _STEPS: Final = re.compile(r"\[[0-9]*\]")
 
 
 def hashed(source: Source) -> Iterator[str]:
-    """Yield what a source hashes, as `console.mask` names it: the plain value is never to be shown."""
+    """Yield the fields that a source hashes, in the form of `console.mask`: their plain values must never be shown."""
     match source:
         case PathSource() if source.hash is not None:
             path = _STEPS.sub("", source.path)
@@ -235,7 +235,7 @@ def hashed(source: Source) -> Iterator[str]:
 
 
 def _hashed_in(expression: str) -> Iterator[str]:
-    """Yield what an expression reads inside the arguments of a hash, or in all of it where the hash is a method."""
+    """Yield what an expression reads in a hash's arguments; if the hash is called as a method, all that it reads."""
     literals = _LITERAL.findall(expression)
     numbers = iter(range(len(literals)))
     text = _LITERAL.sub(lambda _: f"\0{next(numbers)}", expression)
@@ -256,7 +256,7 @@ def _hashed_in(expression: str) -> Iterator[str]:
 
 
 def _closing(text: str, start: int) -> int:
-    """Return where the bracket closes that was opened before `start`."""
+    """Return the index of the bracket that closes the one opened before `start`."""
     depth = 1
     for index in range(start, len(text)):
         depth += (text[index] == "(") - (text[index] == ")")

@@ -1,8 +1,8 @@
 """Which values of the settings are secret: one walk gives what `check` shows and what logs hide.
 
-A value is secret by its type, by the name of its key, or by its place: everything under `client` and `headers` is,
-unless its property is on the list of harmless ones. Libraries add properties with every release, and a name tells
-little: a list of secrets would miss the next one. Of a URL the user information and the query are secret.
+A value is secret because of its type, its key's name, or its place: everything under `client` and `headers` is secret,
+unless the property is on the list of harmless ones. Why not a list of secret ones? Libraries add properties with every
+release, and such a list would miss the next one. In a URL the user information and the query are secret.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ HARMLESS_PROPERTIES: Final = frozenset(
     transaction.timeout.ms transactional.id
     """.split()  # noqa: SIM905 -- 150 names, one a line, would be three pages
 )
-"""librdkafka's properties that hold no secret; user names and client ids count as names."""
+"""librdkafka's properties without secrets. User names and client ids count as names."""
 HARMLESS_REGISTRY_PROPERTIES: Final = frozenset(
     """
     bearer.auth.client.id bearer.auth.credentials.source bearer.auth.identity.pool.id bearer.auth.issuer.endpoint.url
@@ -66,7 +66,7 @@ HARMLESS_REGISTRY_PROPERTIES: Final = frozenset(
     retries.max.wait.ms retries.wait.ms ssl.ca.location ssl.certificate.location ssl.key.location timeout url
     """.split()  # noqa: SIM905 -- as above
 )
-"""The same of confluent-kafka's registry client."""
+"""The same for confluent-kafka's registry client."""
 _HARMLESS: Final = HARMLESS_PROPERTIES | HARMLESS_REGISTRY_PROPERTIES
 
 
@@ -74,7 +74,7 @@ _LITERAL: Final = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
 
 
 def hide_literals(expression: str) -> str:
-    """Return an expression for messages: where it makes an HMAC, its texts may be the key, and are hidden."""
+    """Return an expression for messages. If it makes an HMAC, its string literals may be the key, and are hidden."""
     return _LITERAL.sub(f"'{HIDDEN}'", expression) if _HMAC in expression else expression
 
 
@@ -92,7 +92,7 @@ def secret_values(settings: BaseModel) -> Iterator[str]:
 
 
 def is_secret(section: str, key: str) -> bool:
-    """Whether the value of a key is secret: under `client` and `headers` unless harmless, elsewhere by its name."""
+    """Whether a key's value is secret: under `client` and `headers` unless known as harmless, elsewhere by its name."""
     return key not in _HARMLESS if section in _PRIVATE_SECTIONS else names_secret(key)
 
 

@@ -1,4 +1,4 @@
-"""What a configuration allows and a careful operator would not: secrets in the clear, texts that look like patterns.
+"""Warnings about valid settings: secrets or traffic in the clear, and text that looks like a pattern.
 
 Nothing here stops a run; `check` shows it, and `check --strict` refuses it.
 """
@@ -44,7 +44,7 @@ def insecure(settings: Settings, written: Mapping[str, Any]) -> Iterator[ConfigF
 
 
 def doubtful(settings: Settings) -> Iterator[ConfigFault]:
-    """Yield likely mistakes in a route: a text that looks like a pattern, but is compared literally."""
+    """Yield likely mistakes in a route: text that looks like a pattern but is compared literally."""
     for index, route in enumerate(settings.routes):
         for path, wanted in route.where.items():
             for text in _texts(wanted) if path != CEL else ():

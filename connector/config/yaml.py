@@ -1,8 +1,8 @@
-"""From the file's text to plain values: YAML with every duplicate key reported, and `${…}` resolved.
+"""Reads the file's text into plain values: YAML, with every duplicate key reported and `${…}` resolved.
 
 Scalars are read as in YAML 1.2, but more strictly: only `true` and `false` are booleans, and a number with a leading
-zero, an exponent without a point, a date or a time stays text. So an id or a country code never turns into something
-else. Keys are always text.
+zero, an exponent without a point, a date or a time stays text. So an id or a country code never becomes something else.
+Keys are always text.
 
 No message repeats a value of the file: an unquoted password that begins with `*`, `!` or `@` is a syntax error.
 """
@@ -27,10 +27,10 @@ MAX_FILE_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 64
 """How deeply lists and mappings may be nested; the parser is recursive."""
 MAX_VALUES: Final = 100_000
-"""How many values a file may have once its aliases are expanded: ten aliases of ten aliases are enough for 10^10."""
+"""Maximum values of a file once its aliases are expanded: nested aliases could make 10^10 of them."""
 
 MAX_PATHS: Final = 32 << 20
-"""How many characters the paths of all values may have: each value keeps its own, and a long key is in many."""
+"""Maximum characters of the paths of all values: each value keeps its own path, and a long key is part of many."""
 
 _TAG: Final = "tag:yaml.org,2002:"
 _REFERENCE: Final = re.compile(r"(\$\$\{)|\$\{([^}]*)(\}?)")
@@ -89,12 +89,12 @@ def join(path: str, part: str | int) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text. Raises `ValueError` with the reason where it cannot be read; never waits.
+    """Return a file's text; never blocks. Raises `ValueError` with the reason if it cannot be read.
 
     Pipes and devices are refused: a pipe without a writer would block, and /dev/zero has no end.
     """
     try:
-        # O_NONBLOCK: opening a pipe would wait for its writer, before there is anything to look at.
+        # O_NONBLOCK, because opening a pipe would wait for a writer before its kind can be checked.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ValueError("is not a regular file")
@@ -128,18 +128,18 @@ def parse(text: str) -> Document:
 
 
 def _problem_of(error: yaml.MarkedYAMLError) -> str:
-    """Return the parser's message without the text of an alias, an anchor or a tag: it may be an unquoted secret."""
+    """Return the parser's message without the name of an alias, anchor or tag, which may be an unquoted secret."""
     problem = error.problem or "cannot be read"
     if problem.endswith("but got '['"):
         return f"{problem}; quote a path with [] inside braces or brackets"
-    # Only these messages quote the file.
+    # Only these of the parser's messages quote the file.
     if not re.search("alias|anchor|tag|directive|start any token", problem):
         return problem
     return f"{_QUOTED.sub('(hidden)', problem)}; quote text that begins with one of *&!%@`"
 
 
 class _TooLargeError(Exception):
-    """The values would take more memory than a configuration is worth."""
+    """The values would take too much memory for a configuration."""
 
 
 class _Builder:
@@ -211,7 +211,7 @@ class _Builder:
             below = join(path, key)
             if key in own:
                 self._fault(key_node, below, f"duplicate key; it is also on line {self.lines[below]}")
-            # The key's line, not the value's: a value may begin on a later line.
+            # The line of the key, because the value may begin on a later line.
             self.lines.setdefault(below, key_node.start_mark.line + 1)
             own[key] = self.build(value_node, below)
         return {**merged, **own}
@@ -234,8 +234,8 @@ class _Builder:
 class Resolver:
     """Resolves `${NAME}`, `${NAME:-default}` and `${file:PATH}`; `$${` stands for `${`.
 
-    As in a shell, the default is used where the variable is unset or empty. A file's path is relative to `folder`; the
-    newline at its end is dropped. `missing`, if given, returns by the path what stands for a value that is not there.
+    As in a shell, the default is used if the variable is unset or empty. A file's path is relative to `folder`, and the
+    newline at its end is dropped. `missing`, if given, returns a placeholder for a missing value by its path.
     """
 
     env: Mapping[str, str]
@@ -246,7 +246,7 @@ class Resolver:
     def resolve(self, value: Any, path: str, faults: list[ConfigFault], *, missing: str | None = None) -> Any:
         """Return `value` with every reference in its texts resolved; add missing references to `faults`.
 
-        A text with something `missing` becomes that.
+        Text with a missing reference becomes the placeholder.
         """
         if isinstance(value, dict):
             return {key: self.resolve(child, join(path, key), faults, missing=missing) for key, child in value.items()}
@@ -270,12 +270,12 @@ class Resolver:
         return missing if problems else text
 
     def hide(self, fault: ConfigFault) -> ConfigFault:
-        """Return a fault without the text that a reference at its path stands for: it may be a misplaced secret."""
+        """Return a fault without the value of a reference at its path, which may be a misplaced secret."""
         text = self._resolved.get(fault.path)
         if not text:
             return fault
         message = fault.message.replace(f"'{text}'", HIDDEN)
-        # A shorter text would be found inside of other words; of those only the quoted value is a repetition.
+        # Shorter text would also be found inside other words, so only the quoted value is replaced.
         message = message.replace(text, HIDDEN) if len(text) >= _SHORTEST else message
         return replace(fault, message=message)
 
@@ -309,7 +309,7 @@ class Resolver:
         except ValueError as error:
             if self.missing is not None:
                 return self.missing(path)
-            # A path with a null byte is a ValueError of the system call itself.
+            # A path with a null byte raises ValueError in the system call.
             reason = "cannot be read: not a valid path" if "\0" in name else error
             return self._problem(f"the file {name} {reason}", problems)
         return text.removesuffix("\n").removesuffix("\r")

@@ -1,4 +1,4 @@
-"""Routes that act: first a question, then a job with its CSRF token, recorded in the audit log before it begins."""
+"""Routes that act on dead letters: ask first, then start a job, recorded in the audit log before it begins."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ActionRoutes:
         ]
 
     async def _confirm(self, request: web.Request) -> web.Response:
-        """Ask before anything is done."""
+        """Ask for confirmation."""
         if not self._state.may_act:
             return self._refuse("Your token is read-only. Sign in with a token of the role act.", 403)
         action = _ACTIONS.get(request.query.get("action", ""))
@@ -70,11 +70,11 @@ class ActionRoutes:
         return await self._question(request, action, query)
 
     async def _search(self, query: Query) -> Search | None:
-        """Return the search that must end before anyone can say which dead letters a query means."""
+        """Return the search that must end before it is known which dead letters a query selects."""
         return await asyncio.to_thread(self._state.searches.of, query)
 
     async def _wait(self, search: Search) -> web.Response:
-        """Say how far a search is; the question comes when it has ended."""
+        """Show a search's progress; the question follows when it has ended."""
         why = search.trouble or f"{search.read:,} of {search.total:,} read"
         page = self._state.page("Searching", LIST, live=None if search.trouble else 2)
         return html(render("message.html", page, message=f"The search is not complete: {why}.", kind="calm", back=LIST))
@@ -83,7 +83,8 @@ class ActionRoutes:
         self, request: web.Request, action: Action, query: Query, fault: str | None = None
     ) -> web.Response:
         state = self._state
-        # Actions apply to unresolved dead letters; an export may include others. What fails later is left out.
+        # Actions apply to unresolved dead letters; an export may include resolved ones. Later failures are not
+        # included.
         meant = query if action == "export" else replace(query, resolved=False)
         span = await asyncio.to_thread(state.index.span, meant)
         if span is not None and meant.until is None:
@@ -93,7 +94,7 @@ class ActionRoutes:
         return html(render("confirm.html", page, question(action, meant, kinds, fault)))
 
     async def _begin(self, request: web.Request) -> web.Response:
-        """Start what was confirmed."""
+        """Start the confirmed action."""
         state = self._state
         form = await read_form(request)
         fault = state.form_fault(request, form.get(CSRF))
@@ -112,7 +113,7 @@ class ActionRoutes:
         if (search := await self._search(query)) is not None:
             return await self._wait(search)
         expected = len(await asyncio.to_thread(state.index.rows, query))
-        # What was confirmed is a number of dead letters. If it is another one by now, the person decides again.
+        # The person confirmed a number of dead letters. If the number has changed, ask again.
         if str(expected) != form.get("expected", str(expected)):
             fault = "Check again: the number of dead letters has changed since the question."
             return await self._question(request, action, query, fault)
@@ -122,7 +123,7 @@ class ActionRoutes:
             return await self._question(request, action, query, str(error))
         except ConnectorError as error:
             return self._refuse(f"The action cannot be recorded in the audit topic: {error}", 503)
-        # An export runs while it is downloaded (`_file`), so that nothing of it is kept on this machine.
+        # An export is written while it is downloaded (`_file`), so that no copy stays on this machine.
         if action != "export":
             state.jobs.run(job)
         raise web.HTTPSeeOther(f"/jobs/{job.number}")
@@ -200,7 +201,7 @@ class ActionRoutes:
         except ConnectorError as error:
             state.jobs.end(job, "failed", str(error))
             if request.transport is not None:
-                # A file that ends in the middle must not look complete: without the last chunk the browser reports it.
+                # A truncated file must not look complete: without the last chunk the browser reports an error.
                 request.transport.abort()
             return response
         except (ConnectionError, asyncio.CancelledError):

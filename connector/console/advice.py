@@ -19,13 +19,13 @@ class Advice:
 
 
 class CommandOptions(NamedTuple):
-    """What a command needs to reach the same members: the configuration's file and the members' URLs, where given."""
+    """The options that a command needs to reach the same members: the configuration file and the members' URLs."""
 
     file: str | None = None
     urls: tuple[str, ...] = ()
 
     def added_to(self, command: str) -> str:
-        """Return a command of the connector with the options; `connector run` asks no member."""
+        """Return a command with the options added; `connector run` needs none."""
         options = [] if self.file is None else ["-c", self.file]
         if not command.startswith("connector run"):
             options += [part for url in self.urls for part in ("--url", url)]
@@ -77,7 +77,7 @@ CAUSES: Final = {
         "Report the message as a bug. Replay after the connector is upgraded.",
     ),
 }
-"""By a dead letter's cause."""
+"""The advice by a dead letter's cause."""
 
 OTHER_CAUSE: Final = Advice(
     "This version does not know the cause.", "Read the message. The record is kept unchanged, so it can be replayed."
@@ -101,7 +101,7 @@ _HELD: Final = {
     ),
     "registry": Advice(
         "The schema registry does not answer, so events cannot be decoded.",
-        "Repair the registry. The destination resumes by itself. Records wait, none is lost.",
+        "Fix the registry. The destination resumes by itself. Records wait, none is lost.",
     ),
     "operator": Advice(
         "A person holds this destination: by hand, or by hold: true in the configuration.",

@@ -34,8 +34,8 @@ _log = structlog.get_logger()
 class Console:
     """Serves the pages. Call `start` and `stop` once each, in one loop.
 
-    `members` are the addresses of the members' ports; `sparse`: those of a range, of which some may be free. Raises
-    `StartupError` if other machines could reach the pages without a token.
+    `members` are the addresses of the members' ports. `sparse`: they are a range of ports, and some may be unused.
+    Raises `StartupError` if other machines could reach the pages without a token.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Console:
 
     @property
     def port(self) -> int:
-        """The port that is listened on; the actual one where the configuration says 0."""
+        """The port it listens on; the actual one if the configuration says 0."""
         found = None if self._listener is None else self._listener.port
         return self._wanted if found is None else found
 
     async def start(self) -> None:
-        """Listen, and start to read. Raises `StartupError` if the address cannot be used."""
+        """Listen, and start reading. Raises `StartupError` if the address cannot be used."""
         state = self._state
-        # The first call looks for installed vendors on the disk, for which no page is to wait.
+        # The first call searches the disk for installed vendors, and no page should wait for that.
         await asyncio.to_thread(code_meaning, "", "")
         application = web.Application(
             client_max_size=256 * 1024, middlewares=[state.guard.middleware, self._show_failures]
@@ -93,7 +93,7 @@ class Console:
         await asyncio.to_thread(self._state.feed.stop)
 
     async def _read_events(self, past_events: Callable[[float], Sequence[Mapping[str, Any]]]) -> None:
-        """Read the topic of events: all of the last day first, then what members wrote that are gone by now."""
+        """Read the topic of events: first the whole last day, then regularly, because members write events and end."""
         clock, since, is_failing = self._state.clock, 0.0, False
         while True:
             now = clock.wall()
@@ -114,15 +114,15 @@ class Console:
         try:
             return await handler(request)
         except ConnectorError as error:
-            title, why, status = "This does not work now", str(error), 503
+            title, why, status = "Not possible at the moment", str(error), 503
         except web.HTTPNotFound:
             if caller() is None:
                 raise
-            title, why, status = "Not found", "No page has this address.", 404
+            title, why, status = "Not found", "There is no page at this address.", 404
         except web.HTTPException:
             raise
         except Exception as error:  # noqa: BLE001 -- the last place where a failure can still become a page
-            # Where it failed, not its message: that may hold what a record held.
+            # Show where it failed, not the message, which may contain a record's values.
             frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
             where = f"{frame.f_code.co_filename}:{line}"
             _log.error("console.page_failed", path=request.path, error=type(error).__name__, where=where)

@@ -1,4 +1,4 @@
-"""Records who did what: a line in the log and, with `console.audit_topic`, a record that Kafka acknowledged.
+"""Records who did what: in the log and, with `console.audit_topic`, in a record that Kafka has acknowledged.
 
 An action is recorded before it begins. If the record cannot be written, the action does not happen.
 """

@@ -1,7 +1,7 @@
-"""Charts as SVG geometry, computed here and drawn by a template: lines over time, and bars by cause. Pure.
+"""Charts as SVG geometry: lines over time, and bars by cause. A template draws them. Pure.
 
-Colours come by class from the style sheet, so that they match light and dark. Each chart has a label in words for
-people who do not see it.
+Colours are classes of the style sheet, so that they match the light and the dark theme. Each chart has a text label for
+people who cannot see it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Rectangle:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A stacked bar with its tooltip and, where it is a link, its address."""
+    """A stacked bar with its tooltip and, if it is a link, its address."""
 
     title: str
     href: str | None
@@ -82,12 +82,12 @@ class Chart:
 
     @property
     def wide(self) -> bool:
-        """Whether it is a bar chart, which is as wide as the page."""
+        """Whether it is as wide as the page; bar charts are."""
         return (self.width, self.height) == BAR_SIZE
 
     @property
     def linked(self) -> bool:
-        """Whether its bars are links, so that it is a group of elements and not one image."""
+        """Whether its bars are links. Then it is a group of elements, not one image."""
         return any(bar.href is not None for bar in self.bars)
 
 
@@ -111,7 +111,7 @@ def colour_of(cause: str) -> str:
 
 
 def legend(names: Sequence[str], values: Sequence[str], *, causes: bool = False) -> list[LegendEntry]:
-    """Return what each colour means: by cause, or by the order of the series."""
+    """Return the meaning of each colour, by cause or in the order of the series."""
     return [
         LegendEntry(name, value, colour_of(name) if causes else colour(number))
         for number, (name, value) in enumerate(zip(names, values, strict=True))
@@ -119,7 +119,7 @@ def legend(names: Sequence[str], values: Sequence[str], *, causes: bool = False)
 
 
 def line_chart(series: Mapping[str, Points], start: float, end: float, *, label: str, gap: float) -> Chart:
-    """Return one line for each series. The line breaks where two points are more than `gap` seconds apart."""
+    """Return one line per series. A line is interrupted between points that are more than `gap` seconds apart."""
     top = _round_up(max((value for points in series.values() for _, value in points), default=0.0))
     width, height = LINE_SIZE
     across, down = _across(start, end, width), _down(top, height)

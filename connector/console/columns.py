@@ -1,4 +1,4 @@
-"""The columns in which the console keeps dead letters: nothing of a row is a Python object of its own."""
+"""The columns in which the console keeps dead letters, without a Python object per row."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from connector.dead_letters.states import STATES, State
 from connector.records import Record
 
 NAMES: Final = ("cause", "code", "destination", "topic", "field", "vendor")
-"""What dead letters are counted by and, in addition to id and key, filtered by."""
+"""The names by which dead letters are counted and, in addition to id and key, filtered."""
 KEY_LIMIT: Final = 200
 """Bytes of a key that are kept."""
 MESSAGE_LIMIT: Final = 300
-"""Bytes of a message that are kept; the page of a dead letter reads the whole one from Kafka."""
+"""Bytes of a message that are kept. The page of a dead letter reads the complete one from Kafka."""
 TEXT_LIMIT: Final = 256
 """Characters of a cause, code, field or name that are kept."""
 MOST_TEXTS: Final = 10_000
-"""Different texts of one column that are kept; whatever a program writes into codes, the rest is OTHER."""
+"""Different texts of one column that are kept. The rest become OTHER, because programs may write anything into
+codes."""
 OTHER: Final = "(other)"
 _FAR: Final = 1 << 53
-"""Milliseconds from 1970 beyond which a time is not kept: no calendar reaches it."""
+"""Times (ms since 1970) beyond this are not kept: no calendar has them."""
 _ROW: Final = 160
 """Bytes of a row without its key and message."""
 _RECENT: Final = 4096
-"""Byte strings that are looked up before one is written again."""
+"""How many recent byte strings are searched before a value is stored again."""
 
 
 class DeadLetterRow(NamedTuple):
@@ -50,7 +51,7 @@ class DeadLetterRow(NamedTuple):
 
 
 class TextColumn:
-    """A column of texts that repeat: a number each, in an array."""
+    """A column of texts that repeat: an array with a number for each row."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -61,7 +62,7 @@ class TextColumn:
         """Add a row."""
         number = self.numbers.get(text)
         if number is None:
-            # Numbers have 16 bits, and a vendor or a producer decides how many texts there are.
+            # Numbers have 16 bits, but vendors and producers decide how many texts there are.
             if len(self.texts) >= MOST_TEXTS:
                 text = OTHER
             number = self.numbers.setdefault(text, len(self.texts))
@@ -82,7 +83,7 @@ class TextColumn:
 
 
 class BytesColumn:
-    """A column of byte strings of up to 64 KiB, end to end; one that was written lately is not written again."""
+    """A column of byte strings of up to 64 KiB, stored end to end. A recently stored value is reused."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -120,7 +121,7 @@ class BytesColumn:
 
 
 class IdColumn:
-    """A column of ids: UUIDs in sixteen bytes; of any other text, which another program may have written, its hash."""
+    """A column of ids in sixteen bytes each: a UUID, or the hash of any other text, which another program may write."""
 
     def __init__(self, *, keep: bool) -> None:
         self._data = bytearray()
@@ -139,7 +140,7 @@ class IdColumn:
         self._data = bytearray(b"".join(map(self.packed, rows)))
 
     def __getitem__(self, row: int) -> str:
-        """Return a row's id as it was; of a column that does not keep other texts, UUIDs only."""
+        """Return a row's id. Only UUIDs can be returned if the column does not keep other texts."""
         other = None if self._others is None else self._others.get(row)
         return other if other is not None else str(uuid.UUID(bytes=bytes(self._data[row << 4 : (row + 1) << 4])))
 
@@ -155,7 +156,7 @@ class IdColumn:
         """Return the rows with these sixteen bytes."""
         rows, at = [], self._data.find(identity)
         while at >= 0:
-            # A find in the middle of an entry is a coincidence of two ids.
+            # A match that does not begin at an entry is a coincidence.
             if not at & 15:
                 rows.append(at >> 4)
             at = self._data.find(identity, at + 1)
@@ -163,7 +164,7 @@ class IdColumn:
 
 
 class DeadLetterColumns:
-    """Dead letters in the order of arrival; each attribute has one entry for each."""
+    """Dead letters in the order of arrival. Each attribute is a column."""
 
     def __init__(self) -> None:
         self.failed = array("q")
@@ -181,12 +182,12 @@ class DeadLetterColumns:
         self.events = IdColumn(keep=False)
         self.keys = BytesColumn()
         self.keyless = bytearray()
-        """1 for a record without a key, which is not the same as an empty one."""
+        """1 for a record without a key, which differs from an empty key."""
         self.messages = BytesColumn()
 
     @property
     def size(self) -> int:
-        """Bytes of memory, about."""
+        """Approximate bytes of memory."""
         return len(self) * _ROW + self.keys.size + self.messages.size
 
     def __len__(self) -> int:
@@ -229,7 +230,7 @@ class DeadLetterColumns:
         self.messages.add(row.message.encode(errors="replace")[:MESSAGE_LIMIT])
 
     def keep(self, rows: array[int]) -> None:
-        """Keep these rows only, in their order; one column after the other, so that little is in memory twice."""
+        """Keep these rows only, in this order. Copies one column at a time, so that little is in memory twice."""
         for name, numbers in vars(self).items():
             if isinstance(numbers, array):
                 setattr(self, name, array(numbers.typecode, map(numbers.__getitem__, rows)))
@@ -243,7 +244,7 @@ class DeadLetterColumns:
         self.messages.keep(rows)
 
     def key(self, row: int) -> bytes | None:
-        """Return the beginning of a dead letter's key, None where it has none."""
+        """Return the beginning of a dead letter's key, or None if it has none."""
         return None if self.keyless[row] else self.keys[row]
 
     def row(self, number: int) -> DeadLetterRow:
@@ -264,7 +265,7 @@ class DeadLetterColumns:
 
 
 def is_uuid(text: str) -> bool:
-    """Whether a text is a UUID in the one form in which it comes back from its bytes."""
+    """Whether a text is a UUID in the form that its bytes are converted back to."""
     if len(text) != 36 or text[8] + text[13] + text[18] + text[23] != "----" or text != text.lower():
         return False
     try:
@@ -274,7 +275,7 @@ def is_uuid(text: str) -> bool:
 
 
 def packed(identity: str) -> bytes:
-    """Return a UUID as its sixteen bytes, and of any other text a hash of sixteen bytes."""
+    """Return a UUID's sixteen bytes, or a hash of sixteen bytes for any other text."""
     if is_uuid(identity):
         return bytes.fromhex(identity.replace("-", ""))
     return blake2b(identity.encode(errors="surrogatepass"), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""One dead letter in full: why, what to do, the event, what would be sent today, what happened before. Pure."""
+"""One dead letter in full: why it failed, what to do, its event, what would be sent today, and its history. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DUMPED: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A dead letter with everything known of it; `dead_letter` is None if Kafka no longer keeps its record."""
+    """Everything known about a dead letter; `dead_letter` is None if Kafka no longer has its record."""
 
     row: DeadLetterRow
     dead_letter: DeadLetterEntry | None
@@ -34,7 +34,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One fact by name: a text, a code, or a time (epoch seconds), perhaps with a text in front of the time."""
+    """A named fact: text, a code, or a time (epoch seconds) with optional text before it."""
 
     name: str
     text: str = ""
@@ -121,7 +121,7 @@ def detail_view(found: Found, mask: Mask) -> DetailView:
 
 
 def _facts(found: Found, masked: MaskedRecord) -> list[Fact]:
-    """Return what the dead letter's headers report."""
+    """Return the facts in the dead letter's headers."""
     row = found.row
     facts = [Fact("Failed at", at=row.failed_at / 1000), Fact("Destination", row.destination or "none yet")]
     if row.vendor:

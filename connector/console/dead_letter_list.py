@@ -1,4 +1,4 @@
-"""The list of dead letters with its filters, and the question before an action on some of them. Pure."""
+"""The list of dead letters with its filters, and the confirmation of an action on some of them. Pure."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from connector.vendors import explained
 PAGE_SIZE: Final = 50
 """Dead letters on one page."""
 FILTERS: Final = {"cause": "Cause", "destination": "Destination", "code": "Code", "topic": "Topic"}
-"""The filters that offer the values that occur."""
+"""The filters that offer the existing values."""
 CHOICES: Final = 200
 """Values that one filter offers, at most."""
 ACTIONS: Final = {"recheck": "Re-check", "replay": "Replay", "discard": "Discard", "export": "Export"}
-"""What can be done with dead letters, and the label of its button."""
+"""The actions on dead letters, and the labels of their buttons."""
 
 _MEANING: Final = {
     "recheck": "Each one is decoded, routed and checked by today's rules. Nothing is sent and nothing changes.",
@@ -43,7 +43,7 @@ _MOST_KINDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One page of what the index found: `first` is its first row's number, `total` how many match in all."""
+    """One page of the rows found: `first` is the number of its first row, `total` how many match in all."""
 
     query: Query
     rows: Sequence[DeadLetterRow]
@@ -68,7 +68,7 @@ class FilterOptions:
 
 
 class Field(NamedTuple):
-    """A filter that is typed: its name in the address, title, value, type of input, and what to type."""
+    """A filter to type into: its name in the URL, title, value, input type, and placeholder."""
 
     name: str
     title: str
@@ -215,7 +215,7 @@ def _row(row: DeadLetterRow, mask: Mask) -> ListRow:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmationRow:
-    """Dead letters of one kind in the question."""
+    """Dead letters of one kind in a confirmation."""
 
     number: int
     cause: str
@@ -227,7 +227,7 @@ class ConfirmationRow:
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """The question before an action: what, with how many, of which kinds."""
+    """The confirmation of an action: which action, on how many dead letters, of which kinds."""
 
     action: str
     name: str
@@ -249,7 +249,7 @@ class Confirmation:
 
 
 def question(action: str, query: Query, kinds: Sequence[KindCount], fault: str | None = None) -> Confirmation:
-    """Return the question for an action on the dead letters that a query finds."""
+    """Return the confirmation of an action on the dead letters that a query finds."""
     return Confirmation(
         action=action,
         name=ACTIONS[action],

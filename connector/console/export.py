@@ -21,7 +21,7 @@ Decode = Callable[[DeadLetterEntry], Awaitable[Inspection]]
 async def pieces(
     dead_letters: Iterator[DeadLetterEntry], form: Format, mask: Mask, decode: Decode
 ) -> AsyncGenerator[tuple[bytes, int], None]:
-    """Yield a file piece by piece, each with its number of dead letters; a thread reads and writes them."""
+    """Yield a file piece by piece, each with its number of dead letters. A thread reads and formats them."""
     exporter = Exporter(form)
 
     def some() -> list[DeadLetterEntry]:
@@ -40,10 +40,10 @@ async def pieces(
 
 
 async def masked_content(dead_letter: DeadLetterEntry, mask: Mask, decode: Decode) -> Content:
-    """Return what the mask leaves of a dead letter.
+    """Return the parts of a dead letter that the mask does not hide.
 
-    The value is left out, because its bytes hold every field: the decoded event replaces it. Keys and headers that may
-    be shown are written as they are.
+    The value is replaced by the decoded event, because its bytes contain every field. Keys and headers that may be
+    shown stay unchanged.
     """
     try:
         inspection = await decode(dead_letter)

@@ -14,7 +14,7 @@ from connector.records import Record
 
 _AGAIN_SECONDS: Final = 5.0
 _UNSEEN: Final = 10_000
-"""Dead letters that are read, while the topic is read for the first time, before the page shows them."""
+"""While the topic is first read, the page is updated after so many dead letters."""
 _log = structlog.get_logger()
 
 
@@ -33,7 +33,7 @@ class Tail(Protocol):
 
     @property
     def beginnings(self) -> Mapping[int, int]:
-        """The first offset of each partition, as it was lately: what is in front of it Kafka has deleted."""
+        """The recent first offset of each partition. Kafka has deleted everything before it."""
         ...
 
     def read(self) -> Sequence[Record]:
@@ -78,7 +78,7 @@ class Feed:
                 _log.warning("console.dead_letters_unread", message=str(error))
                 self._index.clear()
             except ConnectorError as error:
-                # Once, not every five seconds.
+                # Logged once, not every five seconds.
                 if self.trouble != str(error):
                     _log.warning("console.dead_letters_unread", message=str(error))
                 self.trouble = str(error)
@@ -96,7 +96,7 @@ class Feed:
                 records = tail.read()
                 behind, self.left = self.left, tail.left
                 unseen += len(records)
-                # While it catches up, each change would drop the cached searches for a few hundred records.
+                # Not shown while it catches up: each change, of a few hundred records, would drop the cached searches.
                 show = not self.left or unseen > _UNSEEN
                 if records:
                     self._index.take(records, show=show)

@@ -33,12 +33,12 @@ def ago(at: float, now: float) -> str:
 
 
 def moment(seconds: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """Return epoch seconds in UTC; a number where no calendar reaches."""
+    """Return epoch seconds as a date in UTC, or as a number if no calendar has the date."""
     try:
         at = _EPOCH + timedelta(seconds=seconds)
     except OverflowError:
         return f"{seconds:.0f}"
-    # The C library writes the year 1 as `1`, which is no ISO 8601.
+    # The C library writes the year 1 as `1`, which is not ISO 8601.
     return at.strftime(form.replace("%Y", f"{at.year:04}"))
 
 

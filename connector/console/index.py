@@ -1,9 +1,9 @@
-"""What the console keeps of every dead letter: enough to count, filter and list them without reading Kafka again.
+"""The facts that the console keeps of each dead letter, to count, filter and list them without reading Kafka again.
 
-The rows are columns, and nothing of a row is a Python object of its own: numbers are in arrays, ids in sixteen bytes
-each, keys and messages end to end in one buffer, and each text that repeats is kept once. So a dead letter takes about
-200 bytes with short keys and messages, and at most ROW_BYTES whatever is written into it. Above its limit, and above
-MOST_BYTES, the index drops resolved dead letters first, then the oldest, and counts how many.
+Rows are stored in columns, without a Python object per row: numbers in arrays, ids in sixteen bytes each, keys and
+messages end to end in one buffer, and each repeated text once. So a dead letter takes about 200 bytes with short keys
+and messages, and at most ROW_BYTES with any content. Above its limit, and above MOST_BYTES, the index drops resolved
+dead letters first, then the oldest, and counts how many it dropped.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from connector.records import Record
 ROW_BYTES: Final = 1000
 """Bytes of memory that one dead letter takes at most, in an index of ten thousand or more."""
 _GONE: Final = len(STATES)
-"""The state of a row that is no longer shown: another row replaced it, or Kafka deleted its record."""
+"""The state of a row that is no longer shown: another row replaces it, or Kafka deleted its record."""
 
 Name = Literal["cause", "code", "destination", "topic", "field", "vendor"]
 Searched = tuple[tuple[str, ...], str | None]
 """What a search looks for in the records: conditions, and a text."""
 PLACE: Final = ("partition", "offset")
-"""The origin's, by which dead letters are also filtered."""
+"""Properties of the origin by which dead letters can also be filtered."""
 _MATCHES: Final = 2
-"""A verdict on a dead letter: it was looked at and matches. 1: it does not; 0: it was not looked at."""
+"""A search's verdict on a dead letter: it matches. 1: it does not match; 0: not examined."""
 _SEARCHES: Final = 8
-"""Searches whose verdicts are kept, a byte for each dead letter."""
+"""Searches whose verdicts are kept, at a byte per dead letter."""
 
 _SLACK: Final = 1.1
 MOST_BYTES: Final = 256 << 20
-"""Bytes of memory that all of them take at most, about: a pod's memory is limited whatever keys and messages hold."""
+"""Approximate maximum bytes of all rows: a pod's memory is limited, however long keys and messages are."""
 
 
 class KindCount(NamedTuple):
@@ -58,7 +58,7 @@ class KindCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which dead letters are wanted: one value of each name in `where`, failed `since` to `until` (epoch ms)."""
+    """Selects dead letters: one value for each name in `where`, failed from `since` to `until` (epoch ms)."""
 
     where: tuple[tuple[str, str], ...] = ()
     key: str | None = None
@@ -67,17 +67,17 @@ class Query:
     resolved: bool = False
     ids: frozenset[str] = frozenset()
     conditions: tuple[str, ...] = ()
-    """Conditions as `--where` takes them about what the index does not keep: headers, fields of the event."""
+    """Conditions in the form of `--where` on what the index does not keep: headers and fields of the event."""
     contains: str | None = None
     """Text that the record's key or value contains."""
 
     @property
     def searched(self) -> Searched | None:
-        """What only a search of the records can decide; None if the index decides everything."""
+        """The conditions that need a search of the records; None if the index can decide all."""
         return (self.conditions, self.contains) if self.conditions or self.contains is not None else None
 
     def as_filter(self) -> Filter:
-        """Return the same as a filter for reading the topic itself."""
+        """Return the query as a filter for reading the topic."""
         found = parse_where(self.conditions)
         where = {name: frozenset({value}) for name, value in self.where if name != "topic"}
         if self.ids:
@@ -110,39 +110,39 @@ class DeadLetterIndex:
         self._lock = threading.RLock()
         self._states = States()
         self._row_of = array("i")
-        """The row of each dead letter that `States` has noted; -1 where it was dropped."""
+        """The row of each dead letter that `States` has noted; -1 if it was dropped."""
         self._gone = 0
         self.forgotten = 0
         """Unresolved dead letters that were dropped because there was no room for them, the oldest."""
         self.foreign = 0
         """Records of the topic that are not dead letters of a connector, or not readable as such."""
         self.version = 0
-        """Changes whenever the index does."""
+        """Changes whenever the index changes."""
         self._columns = DeadLetterColumns()
         self._order = array("I")
         self._found: dict[Query, array[int]] = {}
         self._found_at = -1
         self._verdicts: OrderedDict[Searched, bytearray] = OrderedDict()
-        """What searches of the records found, by the rows of `States`, which never change."""
+        """The verdicts of searches, by the rows of `States`, which never change."""
 
     def __len__(self) -> int:
         """Return how many dead letters there are, including resolved ones."""
         return len(self._columns) - self._gone
 
     def clear(self) -> None:
-        """Forget everything: the topic is another one."""
+        """Forget everything, because the topic was recreated."""
         with self._lock:
             self.__dict__.update(
                 DeadLetterIndex(self._limit).__dict__ | {"_lock": self._lock, "version": self.version + 1}
             )
 
     def take(self, records: Iterable[Record], *, show: bool = True) -> None:
-        """Put records of the dead-letter topic into the index: dead letters and resolutions, in the order of the topic.
+        """Add records of the dead-letter topic to the index: dead letters and resolutions, in the topic's order.
 
-        With `show` false, searches find them only after the next `show`: each change drops the cached searches, which
-        would make reading a large topic slow.
+        With `show` false, searches find them only after the next `show`. Each change drops the cached searches, which
+        would slow down reading a large topic.
         """
-        # Outside of the lock: parsing is most of the work, and pages read meanwhile.
+        # Outside of the lock, because parsing is most of the work, and pages read at the same time.
         parsed = [(record, _parsed(record)) for record in records]
         with self._lock:
             for record, found in parsed:
@@ -159,9 +159,9 @@ class DeadLetterIndex:
             self.version += show
 
     def drop_before(self, beginnings: Mapping[int, int]) -> int:
-        """Drop the dead letters that Kafka deleted: those in front of their partition's first offset.
+        """Drop the dead letters that Kafka has deleted: those before their partition's first offset.
 
-        Returns how many. A dead letter with a further copy in another partition stays, at the place of that copy.
+        Returns how many. A dead letter with a copy in another partition stays, at the place of that copy.
         """
         with self._lock:
             columns, dropped = self._columns, 0
@@ -171,8 +171,7 @@ class DeadLetterIndex:
                     continue
                 noted = columns.noted[row]
                 if state == STATES.index("open"):
-                    # A copy that Kafka deleted is closed like a discarded one: a
-                    # copy in another partition keeps the dead letter open.
+                    # Close a deleted copy like a discarded one: a copy in another partition keeps the dead letter open.
                     self._states.resolve(columns.ids[row], partition, "discarded")
                     if self._states.state(noted) == "open":
                         columns.partitions[row], columns.offsets[row] = self._states.place(noted)
@@ -185,7 +184,7 @@ class DeadLetterIndex:
             return dropped
 
     def show(self) -> None:
-        """Let searches find everything that was taken."""
+        """Let searches find everything that was added."""
         with self._lock:
             self.version += 1
 
@@ -239,13 +238,13 @@ class DeadLetterIndex:
             return TimeBuckets(first, width, {cause.texts[each]: counts.tolist() for each, counts in found.items()})
 
     def span(self, query: Query) -> tuple[int, int] | None:
-        """Return when the first and the last of the wanted dead letters failed; None where there are none."""
+        """Return when the first and the last of the wanted dead letters failed; None if there are none."""
         with self._lock:
             rows = self.rows(query)
             return (self._columns.failed[rows[-1]], self._columns.failed[rows[0]]) if rows else None
 
     def unsearched(self, query: Query) -> list[tuple[int, int]]:
-        """Return the places of the dead letters that match, as far as the index knows, and no search has looked at."""
+        """Return the places of dead letters that may match and that no search has examined yet."""
         if query.searched is None:
             return []
         with self._lock:
@@ -255,7 +254,7 @@ class DeadLetterIndex:
             return [(columns.partitions[row], columns.offsets[row]) for row in left]
 
     def judge(self, searched: Searched, looked: Iterable[tuple[str, bool]]) -> None:
-        """Note which dead letters, by their ids, a search has looked at, and whether they match."""
+        """Note which dead letters (ids) a search has examined, and whether they match."""
         with self._lock:
             verdicts = self._verdict(searched)
             for identity, matches in looked:
@@ -270,7 +269,7 @@ class DeadLetterIndex:
             wanted, columns, verdicts = set(places), self._columns, self._verdict(searched)
             for row, noted in enumerate(columns.noted):
                 if (columns.partitions[row], columns.offsets[row]) in wanted:
-                    # "Does not match", unless a search saw it before it was deleted.
+                    # Counts as "does not match", unless a search examined it before it was deleted.
                     verdicts[noted] = verdicts[noted] or 1
 
     def find(self, identity: str) -> DeadLetterRow | None:
@@ -286,7 +285,7 @@ class DeadLetterIndex:
             return sorted(map(self._columns.row, rows), key=lambda row: row.failed_at)
 
     def _row(self, identity: str) -> int | None:
-        """Return the row of an id; None for one that is not here, or is here under a hash that two ids share."""
+        """Return the row of an id; None if it is not here, or if only another id with the same hash is."""
         noted = self._states.row(identity)
         row = -1 if noted is None else self._row_of[noted]
         return row if row >= 0 and self._columns.ids.packed(row) == packed(identity) else None
@@ -305,7 +304,7 @@ class DeadLetterIndex:
         self._columns.add(record, facts, noted)
 
     def _forget(self, row: int) -> None:
-        """Show a row no longer."""
+        """Stop showing a row."""
         self._columns.states[row] = _GONE
         self._row_of[self._columns.noted[row]] = -1
         self._gone += 1
@@ -326,7 +325,7 @@ class DeadLetterIndex:
         """Return the wanted rows; each condition looks only at what the conditions before it left."""
         columns = self._columns
         if len(self._order) != len(columns):
-            # Only what came since is sorted, and then merged: of a million rows nearly all are in order already.
+            # Sort only the new rows, and merge: of a million rows nearly all are in order already.
             fresh = sorted(
                 range(len(columns) - 1, len(self._order) - 1, -1), key=columns.failed.__getitem__, reverse=True
             )
@@ -355,7 +354,7 @@ class DeadLetterIndex:
         return found
 
     def _verdict(self, searched: Searched) -> bytearray:
-        """Return what a search found so far, with room for every dead letter that was noted since."""
+        """Return a search's verdicts so far, extended by rows for the dead letters noted since."""
         verdicts = self._verdicts.setdefault(searched, bytearray())
         self._verdicts.move_to_end(searched)
         if len(self._verdicts) > _SEARCHES:
@@ -364,11 +363,11 @@ class DeadLetterIndex:
         return verdicts
 
     def _not_after(self, time: int) -> int:
-        """Return the first place in the order (newest first) of what failed at `time` or before."""
+        """Return the first index in the order (newest first) of a dead letter that failed at `time` or before."""
         return bisect_left(self._order, -time, key=lambda row: -self._columns.failed[row])
 
     def _compact(self) -> None:
-        """Keep as many dead letters as there is room for: unresolved ones first, and of these the newest."""
+        """Keep as many dead letters as there is room for: unresolved ones first, and the newest of those."""
         old = self._columns
         room = self._limit
         if old.size > MOST_BYTES:
@@ -387,7 +386,7 @@ class DeadLetterIndex:
 
 
 def _parsed(record: Record) -> Resolution | ParsedDeadLetter | None:
-    """Return what a record of the topic is; None for one that is not ours or cannot be read."""
+    """Parse a record of the topic; None if it is another program's or cannot be read."""
     try:
         return parse_resolution(record) or parse(record.headers)
     except Exception:  # noqa: BLE001 -- anyone may write to the topic: no record may end the thread that reads it
@@ -395,7 +394,7 @@ def _parsed(record: Record) -> Resolution | ParsedDeadLetter | None:
 
 
 def round_width(span: int, bars: int) -> int:
-    """Return the least round number of milliseconds, a second or more, of which `bars` cover `span`."""
+    """Return the smallest round number of milliseconds, at least a second, so that `bars` of them cover `span`."""
     return next((width for width in _WIDTHS if width * bars >= span), -(-span // bars))
 
 
@@ -412,7 +411,7 @@ _WIDTHS: Final = (
 
 
 def _millis(text: str) -> int:
-    """Return ISO 8601 as epoch milliseconds, 0 where it is none."""
+    """Return ISO 8601 as epoch milliseconds, 0 if it is none."""
     try:
         return int(datetime.fromisoformat(text).timestamp() * 1000)
     except (ValueError, OverflowError, OSError):

@@ -27,7 +27,7 @@ Action = Literal["recheck", "replay", "discard", "export"]
 State = Literal["running", "done", "failed", "stopped"]
 
 EXAMPLES: Final = 5
-"""Dead letters that are named for each reason to keep some back."""
+"""How many dead letters are named for each reason to keep some back."""
 _REMEMBERED: Final = 50
 _COLOUR: Final = {"running": "warn", "done": "good", "failed": "bad", "stopped": "calm"}
 _DONE: Final = {"recheck": "would be accepted", "replay": "replayed", "discard": "discarded", "export": "exported"}
@@ -48,7 +48,7 @@ class Reason:
 class Job:
     """One action on some dead letters and its progress. Times are epoch seconds; `expected` is how many matched.
 
-    `form` is an export's.
+    `form` is the format of an export.
     """
 
     number: int
@@ -69,7 +69,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What people call it: `Replay 3`."""
+        """Its name for people: `Replay 3`."""
         return f"{ACTIONS[self.action]} {self.number}"
 
     @property
@@ -84,7 +84,7 @@ class Job:
 
     @property
     def share(self) -> float | None:
-        """How much is done, 0 to 1; None while that is unknown."""
+        """The share that is done, 0 to 1; None while it is unknown."""
         if self.state != "running":
             return 1.0
         return self.read / self.total if self.total else None
@@ -131,7 +131,7 @@ class Jobs:
     def begin(self, action: Action, who: str, query: Query, order: Order, expected: int, form: Format = "jsonl") -> Job:
         """Create a job, which `run` starts. Raises `Busy` if another job that writes is running.
 
-        Kafka would let the new one take over, and the other one would fail half-way.
+        Otherwise Kafka would let the new one take over, and the running one would fail half-way.
         """
         writes = ("replay", "discard")
         other = next((job for job in self._jobs.values() if job.state == "running" and job.action in writes), None)
@@ -140,9 +140,9 @@ class Jobs:
         job = Job(next(self._numbers), action, who, query, order, expected, self._clock.wall(), form)
         self._jobs[job.number] = job
         for number, old in list(self._jobs.items()):
-            # An export that was never downloaded stays running for ever; it may be dropped.
+            # An export that is never downloaded would run for ever, so it may be dropped.
             waits = old.action == "export" and number not in self._written
-            # Never one that runs: its page is the only place where it can be stopped.
+            # Never drop a running job: its page is the only place where it can be stopped.
             if len(self._jobs) > _REMEMBERED and (old.state != "running" or waits):
                 del self._jobs[number]
                 self._written.discard(number)
@@ -160,7 +160,7 @@ class Jobs:
         task.add_done_callback(lambda _task: self._tasks.pop(job.number, None))
 
     def take_up(self, job: Job) -> bool:
-        """Return whether an export may be written now: only once."""
+        """Return whether an export may be written now; that is true only once."""
         if job.number in self._written:
             return False
         self._written.add(job.number)
@@ -210,7 +210,7 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """One job as its page shows it: progress, result, and what was kept back and why."""
+    """One job for its page: progress, result, and how many dead letters were kept back and why."""
 
     job: Job
     share: str | None

@@ -1,10 +1,10 @@
 """Hides the values that `console.mask` names before anything is shown or exported. Pure.
 
-Three rules. What the mask names is hidden by its name: a field by its path, the key, a header. The same values are then
-hidden wherever else they occur: in the fragment of a request, where a field may have another name, in the key, in the
-headers, and in a message that repeats them. And what cannot be known to be harmless is hidden whole: raw bytes, which
-hold every field; everything of a record whose event cannot be decoded; and, where no event is at hand to compare with,
-keys and any message that may repeat a value.
+Three rules. First, what the mask names is hidden: a field by its path, the key, a header. Second, the same values are
+hidden wherever else they occur: in the request (where a field may have another name), in the key, in headers, and in
+messages that repeat them. Third, what is not known to be harmless is hidden completely: raw bytes, which contain every
+field; everything of a record whose event cannot be decoded; and, if there is no event to compare with, keys and any
+message that may repeat a value.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ the words of a vendor, a codec or an exception, and those repeat what they like.
 _VALUES_IN_REASON: Final = frozenset({"", "decode", "edit", "route"})
 """What the codes begin with under which a replay keeps records back for reasons that may repeat a value."""
 _SHORTEST: Final = 3
-"""Characters from which a value is searched for inside words; a shorter one is hidden only where it is a whole word,
+"""Characters from which a value is searched for inside words; a shorter one is hidden only if it is a whole word,
 or it would hide half of every line."""
 
 
 class Mask:
-    """What is hidden. A path matches wherever an event has it: `properties.phone` also inside an envelope's body."""
+    """What to hide. A path matches anywhere in an event: `properties.phone` also inside an envelope's body."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         names = list(names)
@@ -63,7 +63,7 @@ class Mask:
         return bool(last) and any(path[-1].lower() == last for path in self._paths)
 
     def apply(self, event: Any) -> tuple[Any, set[str]]:
-        """Return the event without what is hidden by its path, and the texts that were hidden."""
+        """Return the event without the fields that are hidden by path, and the hidden texts."""
         hidden: set[str] = set()
         return self._walk(event, (), hidden), hidden
 
@@ -78,19 +78,19 @@ class Mask:
                 raise ValueError(f"{name} cannot be searched for, because console.mask hides it")
 
     def _hides(self, path: tuple[str, ...]) -> bool:
-        """Whether a value, what it is in, or something in it may be hidden."""
+        """Whether a value, something that contains it, or something in it may be hidden."""
         beginnings = [path[:count] for count in range(1, len(path) + 1)]
         inside = any(names[:count] == path[-count:] for names in self._paths for count in range(1, len(names)))
         return inside or any(each[-len(names) :] == names for each in beginnings for names in self._paths)
 
     def listed_key(self, key: bytes | None) -> str | None:
-        """Return a key for a list, where no event is decoded: it may be the value of a hidden field."""
+        """Return a key for a list. No event is decoded for lists, and the key may be the value of a hidden field."""
         if key is None or not self:
             return None if key is None else key.decode(errors="backslashreplace")
         return HIDDEN
 
     def listed_message(self, cause: str, field: str, message: str) -> str:
-        """Return a message for a list, where no event is decoded: it may repeat the value of a hidden field."""
+        """Return a message for a list. No event is decoded for lists, and the message may repeat a hidden value."""
         if self.names_field(field):
             return f"hidden, because it may hold the value of {field}"
         if self and cause not in HARMLESS_MESSAGES:
@@ -114,9 +114,9 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class MaskedRecord:
-    """A dead letter as it may be shown: its event, and its texts without what is hidden.
+    """The visible parts of a dead letter: its event and texts without what is hidden.
 
-    `decoded` is false where there is no event to compare with; then, with a mask, nothing of the record is shown.
+    `decoded` is false if there is no event to compare with. Then a mask hides the whole record.
     """
 
     mask: Mask
@@ -132,7 +132,7 @@ class MaskedRecord:
         mask: Mask,
         record: Record | None = None,
     ) -> MaskedRecord:
-        """Hide what the mask names, and its values wherever else they occur; `record` is one that is no dead letter."""
+        """Hide what the mask names, and its values wherever they occur; `record` is for one that is no dead letter."""
         key: bytes | None = None if record is None else record.key
         headers: Headers = () if record is None else record.headers
         if dead_letter is not None:
@@ -145,13 +145,13 @@ class MaskedRecord:
         for name, value in headers:
             if mask.header(name) and value is not None:
                 found.update(_leaves(_text(value)))
-        # The longest first: a value that contains another one is covered whole.
+        # The longest first, so that a value that contains another one is covered completely.
         hidden = tuple(sorted((text for text in found if text.strip()), key=len, reverse=True))
         return cls(mask, _cover_event(event, hidden) if hidden else event, hidden, decoded=True)
 
     @property
     def raw(self) -> bool:
-        """Whether the record's bytes may be shown: not with a mask, because they hold every field."""
+        """Whether the record's bytes may be shown. With a mask they may not, because they contain every field."""
         return not self.mask
 
     @property
@@ -159,36 +159,36 @@ class MaskedRecord:
         return bool(self.mask) and not self.decoded
 
     def text(self, text: str) -> str:
-        """Return a text of the record, its request or its vendor as it may be shown."""
+        """Return a text of the record, its request or its vendor, masked."""
         return HIDDEN if self._hides_all else cover(text, self.hidden)
 
     def fault(self, fault: str) -> str:
-        """Return why there is no event, or no destination, as it may be shown."""
+        """Return why there is no event, or no destination, masked."""
         if self._hides_all:
             return "The event cannot be decoded. console.mask hides why, because the reason may hold a value."
         return self.text(fault)
 
     def encoded(self, value: bytes) -> str:
-        """Return a key or a header's value as it may be shown; with a mask only where it is readable text."""
+        """Return a key or header value, masked; with a mask, only readable text is shown at all."""
         text = _text(value)
         if self.mask and not _readable(value):
             return HIDDEN
         return self.text(text)
 
     def key(self, key: bytes | None) -> str | None:
-        """Return the record's key as it may be shown; None where it has none."""
+        """Return the record's key, masked; None if it has none."""
         if key is None:
             return None
         return HIDDEN if self.mask.key else self.encoded(key)
 
     def header(self, name: str, value: bytes | None) -> str | None:
-        """Return a header's value as it may be shown; None for null."""
+        """Return a header's value, masked; None for null."""
         if value is None:
             return None
         return HIDDEN if self.mask.header(name) else self.encoded(value)
 
     def message(self, cause: str, field: str, message: str) -> str:
-        """Return why the record failed as it may be shown."""
+        """Return why the record failed, masked."""
         if self.mask.names_field(field) and not self.hidden:
             return f"hidden, because it may hold the value of {field}"
         if self._hides_all and cause not in HARMLESS_MESSAGES:
@@ -197,7 +197,7 @@ class MaskedRecord:
 
 
 def cover(text: str, hidden: tuple[str, ...]) -> str:
-    """Return a text without the hidden ones, also as JSON, forms, base64 and hexadecimal write them."""
+    """Return text without the hidden texts, including their JSON, form, base64 and hexadecimal encodings."""
     return _pattern(hidden).sub(HIDDEN, text) if hidden else text
 
 
@@ -209,7 +209,7 @@ def _pattern(hidden: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _cover_event(value: Any, hidden: tuple[str, ...]) -> Any:
-    """Return an event whose other fields, and names in maps, do not repeat what is hidden."""
+    """Return an event in which no other field, nor a name in a map, repeats a hidden text."""
     if isinstance(value, Mapping):
         return {cover(str(key), hidden): _cover_event(child, hidden) for key, child in value.items()}
     if isinstance(value, list):
@@ -222,7 +222,7 @@ def _cover_event(value: Any, hidden: tuple[str, ...]) -> Any:
 
 
 def _written(text: str) -> Iterator[str]:
-    """Yield a text as formats write it."""
+    """Yield a text in each encoding."""
     yield text
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]
@@ -238,7 +238,7 @@ def _written(text: str) -> Iterator[str]:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """Yield every single value as text, times in each form; true, false and null tell nothing and are left out."""
+    """Yield every single value as text, times in each form. Without true, false and null, which reveal nothing."""
     if isinstance(value, Mapping):
         for child in value.values():
             yield from _leaves(child)
@@ -255,7 +255,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _times(value: Any) -> Iterator[str]:
-    """Yield a time in seconds and milliseconds: an event holds it as one of them, and a request as another."""
+    """Yield a time in seconds and in milliseconds: an event may have one of them, and a request the other."""
     seconds: float | None = None
     if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value):
         try:
@@ -275,7 +275,7 @@ def _text(value: bytes) -> str:
 
 
 def _readable(value: bytes) -> bool:
-    """Whether bytes are text and nothing else: in any other encoding a hidden value could not be found."""
+    """Whether bytes are plain text: in other bytes a hidden value could not be found."""
     try:
         return all(character.isprintable() or character in "\t\r\n" for character in value.decode())
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Members and partitions as tables, and the question before an action on running members. Pure."""
+"""The tables of members and partitions, and the confirmation of an action on running members. Pure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class PartitionRow:
 
 @dataclass(frozen=True, slots=True)
 class WaitingRow:
-    """A record that waits alone, of which destination, why, and the address of the question to skip it."""
+    """A record that waits alone: its destination, why it waits, and the URL of the page to skip it."""
 
     place: str
     destination: str
@@ -79,7 +79,7 @@ def members_view(
     links: Links,
     now: float,
 ) -> MembersView:
-    """Return the tables; `kafka` is what Kafka reports of each partition, owned or not, `rates` are by address."""
+    """Return the tables. `kafka` has what Kafka reports of each partition, owned or not; `rates` are by address."""
     owned: dict[tuple[str, int], tuple[str, PartitionReport]] = {}
     for response in responses:
         for partition in response.partitions or ():
@@ -159,7 +159,7 @@ def _number(value: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MemberQuestion:
-    """The question before an action on running members; `fields` are carried by its form."""
+    """The confirmation of an action on running members; `fields` are the hidden fields of its form."""
 
     action: MemberAction
     title: str
@@ -171,7 +171,7 @@ class MemberQuestion:
 
 @dataclass(frozen=True, slots=True)
 class MemberAnswer:
-    """What one member answered to an action."""
+    """One member's answer to an action."""
 
     address: str
     done: bool
@@ -179,7 +179,7 @@ class MemberAnswer:
 
 
 def hold_question(destination: DestinationView) -> MemberQuestion:
-    """Return the question before a destination is held."""
+    """Return the confirmation of a hold."""
     name = destination.name
     return MemberQuestion(
         "hold",
@@ -197,7 +197,7 @@ def hold_question(destination: DestinationView) -> MemberQuestion:
 
 
 def release_question(destination: DestinationView) -> MemberQuestion:
-    """Return the question before a destination is released; it says what is let go."""
+    """Return the confirmation of a release. It says what will be released."""
     name = destination.name
     meaning = []
     for hold in destination.holds:
@@ -225,7 +225,7 @@ def release_question(destination: DestinationView) -> MemberQuestion:
 
 
 def probe_question(destination: DestinationView) -> MemberQuestion:
-    """Return the question before a held destination is probed."""
+    """Return the confirmation of a probe."""
     name = destination.name
     probed = [hold for hold in destination.holds if hold.cause != "operator"]
     if probed:
@@ -246,7 +246,7 @@ def probe_question(destination: DestinationView) -> MemberQuestion:
 
 
 def skip_question(destination: str, topic: str, partition: int, offset: int) -> MemberQuestion:
-    """Return the question before a record is skipped."""
+    """Return the confirmation of a skip."""
     return MemberQuestion(
         "skip",
         f"Skip {topic}[{partition}]@{offset}?",

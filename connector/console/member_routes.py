@@ -1,4 +1,4 @@
-"""Routes of running members: their tables, and hold, release, probe and skip, each asked first and then audited."""
+"""Routes about running members: their tables, and hold, release, probe and skip, each confirmed and audited."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class MemberRoutes:
         return html(render("members.html", page, view))
 
     async def _confirm(self, request: web.Request) -> web.Response:
-        """Ask before anything is done."""
+        """Ask for confirmation."""
         if not self._state.may_act:
             return self._refuse("Your token is read-only. Sign in with a token of the role act.", 403)
         try:
@@ -68,7 +68,7 @@ class MemberRoutes:
         return html(render("member_confirm.html", self._state.page(question.title, MEMBERS), question))
 
     def _question(self, given: Mapping[str, Any]) -> MemberQuestion:
-        """Return the question that an address or a form is about. Raises `ValueError` that says what is allowed."""
+        """Return the confirmation for a URL or a form. Raises `ValueError` that says what is allowed."""
         action = ACTIONS.get(str(given.get("action", "")))
         if action is None:
             raise ValueError(f"action must be one of {', '.join(ACTIONS)}")
@@ -91,7 +91,7 @@ class MemberRoutes:
         return found
 
     async def _act(self, request: web.Request) -> web.Response:
-        """Do what was confirmed, in every member that it concerns, and show what each answered."""
+        """Carry out the confirmed action in every member that it concerns, and show their answers."""
         state = self._state
         form = await read_form(request)
         fault = state.form_fault(request, form.get(CSRF))
@@ -140,7 +140,7 @@ class MemberRoutes:
     async def _post(
         self, session: aiohttp.ClientSession, address: str, path: Sequence[str], query: Mapping[str, str]
     ) -> MemberAnswer:
-        """Return what one member answers. A redirect is not followed: it would carry the token elsewhere."""
+        """Return one member's answer. Follows no redirect, which would send the token elsewhere."""
         target = self._state.sampler.targets.get(address)
         if target is None:
             return MemberAnswer(address, done=False, text="it is no longer there")
@@ -161,7 +161,7 @@ class MemberRoutes:
 
 
 def _said(body: bytes, status: int) -> str:
-    """Return a member's answer in words: its error, its message, or the state that the destination is in now."""
+    """Return a member's answer in words: its error, its message, or the destination's new state."""
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -1,7 +1,7 @@
-"""What running members report on /status, /readyz and /metrics, and what that makes of each destination. Pure.
+"""What running members report on /status, /readyz and /metrics, combined for each destination. Pure.
 
-Another program may answer on a configured address, so everything is read into bounded values here: what is not of its
-kind is left out, and the pages that show the rest need no care.
+Another program may answer on a configured address. So everything is read into bounded values here, and invalid values
+are left out. The pages can rely on that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DELIVERED: Final = "connector_records_delivered_total"
 DEAD_LETTERED: Final = "connector_records_dead_lettered_total"
 LAG: Final = "connector_partition_lag"
 COUNTERS: Final = {CONSUMED: "topic", DELIVERED: "destination", DEAD_LETTERED: "destination", LAG: "topic"}
-"""The metrics that are plotted, and the label by which each is added up."""
+"""The metrics that are plotted, and the label by which each is summed."""
 
 _LINE: Final = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 _GAUGE: Final = re.compile(
@@ -37,7 +37,7 @@ _REASONS: Final = 20
 _HOLDS: Final = 20
 _WAITING: Final = 1000
 _MOST: Final = float(2**53)
-"""The largest number that a JSON reader and a float agree on; larger ones are not what a member writes."""
+"""The largest whole number that a float represents exactly. No member writes larger ones."""
 _LAST_YEAR: Final = 253_402_300_800.0
 """Epoch seconds at the end of the year 9999."""
 
@@ -49,7 +49,7 @@ Counts = Mapping[tuple[str, str], float]
 class ReportedHold:
     """One hold of a destination, as one member or several report it. Times are epoch seconds.
 
-    `set_aside` is how many records wait apart for its cause; None where that is unknown.
+    `set_aside` is how many records wait apart for its cause; None if that is unknown.
     """
 
     cause: str | None = None
@@ -101,13 +101,13 @@ class DestinationReport:
 
 @dataclass(frozen=True, slots=True)
 class MemberResponse:
-    """What one member reported, or why it could not be asked (`trouble`).
+    """One member's report, or why there is none (`trouble`).
 
-    `ready` is what /readyz answered, None where it did not, with its `reasons`. `partitions` is None where it is not
-    reported. `memory` is in bytes, `started` epoch seconds. `refused`: a person has to end what keeps it from Kafka.
+    `ready` is what /readyz answered, or None if it did not, with its `reasons`. `partitions` is None if it is not
+    reported. `memory` is in bytes, `started` epoch seconds. `refused`: Kafka refuses it, and a person has to fix that.
     `filled_by` is the destination whose records fill its buffer. `ill_since` is since when (epoch seconds) it has been
-    unreachable or not ready; `ill_before`: or earlier, because it was so when it was first asked. `config_fault` is why
-    it could not read its configuration again, since `config_fault_since`.
+    unreachable or not ready; `ill_before`: perhaps earlier, because it was already so when first asked. `config_fault`
+    is why it could not read its configuration again, since `config_fault_since`.
     """
 
     address: str
@@ -135,7 +135,7 @@ class MemberResponse:
 
 @dataclass(frozen=True, slots=True)
 class DestinationView:
-    """One destination over all members: the worst of their states, and how many members are in it.
+    """One destination across all members: the worst of their states, and how many members are in it.
 
     `since` and `next_probe` are epoch seconds; `members` report it, `affected` of them are in this state.
     """
@@ -192,7 +192,7 @@ def read_response(address: str, status: Any, metrics: str = "", ready: Any = Non
 
 
 def stopped(responses: Sequence[MemberResponse]) -> bool:
-    """Whether no member reads records, so that no destination delivers whatever its own state says."""
+    """Whether no member reads records. Then no destination delivers, whatever its state says."""
     return all(response.ill for response in responses)
 
 
@@ -208,7 +208,7 @@ def destinations(names: Iterable[str], responses: Sequence[MemberResponse]) -> l
 
 
 def counts(text: str) -> dict[tuple[str, str], float]:
-    """Return the totals of `COUNTERS` on a page of metrics; what is not a finite count from 0 on is left out."""
+    """Return the totals of `COUNTERS` on a page of metrics, without invalid or negative values."""
     totals: dict[tuple[str, str], float] = {}
     for line in text.splitlines():
         match = _LINE.match(line)
@@ -223,18 +223,18 @@ def counts(text: str) -> dict[tuple[str, str], float]:
 
 
 def growth(before: Counts, now: Counts) -> dict[tuple[str, str], float]:
-    """Return by how much each counter grew. A counter that fell restarted with its process, so all of it is growth.
+    """Return the growth of each counter. A counter that fell was restarted, so all of it counts as growth.
 
-    Without `before` there is no growth: what a member counted before it was first asked has no known duration.
+    Without `before` there is no growth: it is unknown how long a member took for what it counted earlier.
     """
     if not before:
         return {}
-    # As Prometheus' `increase` reads a counter.
+    # Like Prometheus' `increase`.
     return {key: value - (old if (old := before.get(key, 0.0)) <= value else 0.0) for key, value in now.items()}
 
 
 def seconds(value: Any) -> float | None:
-    """Return ISO 8601 as epoch seconds, None where it is not a time from 1970 to 9999."""
+    """Return ISO 8601 as epoch seconds, or None if it is not a time from 1970 to 9999."""
     try:
         found = datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
     except (ValueError, OverflowError, OSError):
@@ -296,10 +296,10 @@ def _combined(name: str, reports: Sequence[DestinationReport]) -> DestinationVie
     """Return one destination from what its members report."""
     if not reports:
         return DestinationView(name, UNKNOWN)
-    # The worst of the members, because a person has to see it although the others deliver.
+    # The worst state, because a person has to see it even if other members deliver.
     worst = next((state for state in STATES if any(report.state == state for report in reports)), UNKNOWN)
     affected = [report for report in reports if report.state == worst]
-    # One member's words for all: they are held by the same cause nearly always, and the page has a table of members.
+    # Show one member's message for all: nearly always they have the same cause, and the page has a table of members.
     shown = next((report for report in affected if report.message), affected[0])
     return DestinationView(
         name=name,
@@ -356,7 +356,7 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
 
 
 def _text(value: Any, limit: int = _TEXT) -> str | None:
-    """Return a text, cut at a limit; numbers and the like as text, objects and lists not at all."""
+    """Return a value as text, cut at a limit; None for objects and lists."""
     return str(value)[:limit] if isinstance(value, str | int | float) and not isinstance(value, bool) else None
 
 

@@ -45,9 +45,9 @@ _COLOUR: Final = {
 _PLOT_LEAST: Final = 600.0
 _NAMED: Final = 3
 _OLD_SECONDS: Final = 30.0
-"""Age of the last sample from which the page says that it is old."""
+"""If the last sample is older than this, the page says so."""
 _WAITING_SHOWN: Final = 5
-"""Names that a headline or notice lists before it only counts."""
+"""Names that a headline or notice lists; further ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class DeadLetterSummary:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Everything known that the page is built from. `samples` are those of the range, the oldest first."""
+    """Everything that the page is built from. `samples` are those of the range, oldest first."""
 
     now: float
     destinations: Sequence[DestinationView]
@@ -88,9 +88,9 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The sentence that is read first; `kind` is bad, warn, good or calm.
+    """The headline; `kind` is bad, warn, good or calm.
 
-    `since` is epoch seconds. `before`: it may have begun earlier, because that is when it was first looked at.
+    `since` is epoch seconds. `before`: it may have begun earlier, because that was the first sample.
     """
 
     kind: str
@@ -135,7 +135,7 @@ class WaitingView:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A destination that needs a person; `advice` and `message` are for one without holds."""
+    """A destination that needs attention; `advice` and `message` are for one without holds."""
 
     name: str
     vendor: str
@@ -197,7 +197,7 @@ class DeadLettersPart:
     legend: Sequence[charts.LegendEntry]
     rows: Sequence[KindRow]
     more: int
-    """How many kinds there are where not all are listed, otherwise 0."""
+    """How many kinds there are, if not all are listed; otherwise 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ def overview_view(situation: Situation) -> OverviewView:
 
 
 def _verdict(situation: Situation) -> Verdict:
-    """Return the sentence that is read first: the worst problem and the names of the others, or that there is none."""
+    """Return the headline: the worst problem and the names of the others, or that there is none."""
     unresolved = sum(kind.dead_letters for kind in situation.dead_letters.kinds)
     recent = situation.dead_letters.recent
     dead_letters = (
@@ -264,7 +264,7 @@ def find_problems(situation: Situation) -> list[Verdict]:
 
 
 def problems(responses: Sequence[MemberResponse], destinations: Sequence[DestinationView], now: float) -> list[Verdict]:
-    """Return what is wrong by what members report alone, the worst first; `now` is epoch seconds."""
+    """Return the problems that members report, the worst first; `now` is epoch seconds."""
     nothing = DeadLetterSummary((), TimeBuckets(0, 1000, {}), 0)
     return find_problems(Situation(now, destinations, {}, responses, (), HOUR, DEFAULT_RANGE, nothing, sampled_at=now))
 
@@ -299,13 +299,13 @@ def _member_problems(situation: Situation) -> Iterator[Verdict]:
 
 
 def _earliest(responses: Sequence[MemberResponse]) -> tuple[float | None, bool]:
-    """Return since when the first of some members is unreachable or not ready, and whether it may be longer."""
+    """Return since when one of these members has been unreachable or not ready, and whether it may be longer."""
     known = [(each.ill_since, each.ill_before) for each in responses if each.ill_since is not None]
     return min(known, default=(None, False))
 
 
 def _config_problems(situation: Situation) -> Iterator[Verdict]:
-    """Yield that members run with an older configuration, because the file is faulty now."""
+    """Yield a problem if members run with an older configuration because the file is faulty now."""
     faulty = [response for response in situation.responses if response.config_fault is not None]
     if faulty:
         number = len(faulty)
@@ -337,7 +337,7 @@ def _unready(situation: Situation, unready: Sequence[MemberResponse], reachable:
 
 
 def _partial(situation: Situation, ready: Sequence[MemberResponse]) -> Iterator[Verdict]:
-    """Yield what members that are ready cannot do: read a topic, or write dead letters."""
+    """Yield what ready members cannot do: read a topic, or write dead letters."""
     for reason in _reasons(situation, ready):
         scope, _, message = reason.partition(": ")
         what = f"{scope} cannot be read" if scope.startswith("topic ") else scope
@@ -346,7 +346,7 @@ def _partial(situation: Situation, ready: Sequence[MemberResponse]) -> Iterator[
 
 
 def _reasons(situation: Situation, responses: Sequence[MemberResponse]) -> list[str]:
-    """Return the members' reasons, each once, but for those that destinations and partitions show themselves."""
+    """Return the members' reasons, each once, except those that destinations and partitions already show."""
     shown = {hold.message for each in situation.destinations for hold in each.holds}
     found = dict.fromkeys(reason for response in responses for reason in response.reasons)
     aside = ("destination ", "no partitions")
@@ -367,7 +367,7 @@ def _destination_problems(situation: Situation) -> Iterator[Verdict]:
         for_how_long = "" if first.since is None else f", for {duration(situation.now - first.since)}"
         headline = f"{counted(number, 'record')} of {names} {'waits' if number == 1 else 'wait'} alone{for_how_long}"
         others = " Other records are delivered." if any(_others_pass(situation, each) for each in waiting) else ""
-        yield Verdict("warn", headline, f"Read why below, then fix the cause or skip it.{others}")
+        yield Verdict("warn", headline, f"The reason is below: fix the cause, or skip the record.{others}")
     missing = [each.name for each in situation.destinations if each.state == UNKNOWN]
     if missing and not stopped(situation.responses):
         verb = "is" if len(missing) == 1 else "are"
@@ -379,7 +379,7 @@ def _destination_problems(situation: Situation) -> Iterator[Verdict]:
 
 
 def _others_pass(situation: Situation, destination: DestinationView) -> bool:
-    """Whether records other than those that wait alone are delivered."""
+    """Whether records are delivered besides those that wait alone."""
     return not destination.held and not stopped(situation.responses)
 
 
@@ -454,7 +454,7 @@ def _row(situation: Situation, destination: DestinationView) -> DestinationRow:
 
 
 def _card(situation: Situation, destination: DestinationView) -> Card:
-    """Return a destination that is held, that no member reports, or of which a record waits alone."""
+    """Return the card of a destination that is held, that no member reports, or that has a record waiting alone."""
     holds = [_hold(situation, destination, hold) for hold in destination.holds]
     advice = None if holds else for_destination(destination, len(situation.unreachable))
     kind = "bad" if destination.held else "warn"
@@ -551,7 +551,7 @@ def _series(samples: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str, l
 
 
 def _dead_letters(situation: Situation) -> DeadLettersPart | None:
-    """Return unresolved dead letters over time and by kind; None where there are none."""
+    """Return unresolved dead letters over time and by kind; None if there are none."""
     kinds, buckets = situation.dead_letters.kinds, situation.dead_letters.buckets
     if not kinds:
         return None

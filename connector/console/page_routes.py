@@ -117,7 +117,7 @@ class PageRoutes:
         names: tuple[_Filter, ...] = get_args(_Filter)
         choices = {}
         for name in names:
-            # Each filter offers what the other filters leave, so that its own value can be changed.
+            # Each filter offers the values that the other filters leave, so that its own value can be changed.
             where = tuple(condition for condition in query.where if condition[0] != name)
             others = replace(query, where=where, ids=frozenset())
             choices[name] = index.counts(others, name)
@@ -159,7 +159,8 @@ class PageRoutes:
                 "dead_letter.html", page, detail_view(Found(row, dead_letter, inspection, trouble, same), state.mask)
             )
         except (ValueError, TypeError, RecursionError) as error:
-            # An event may be what JSON cannot hold, such as one nested too deep. The rest of the page is still of use.
+            # JSON may be unable to represent an event, for example one nested too deeply. The rest of the page is still
+            # useful.
             trouble = f"The event cannot be shown: {type(error).__name__}. Export the dead letter to see it."
             text = render(
                 "dead_letter.html", page, detail_view(Found(row, dead_letter, None, trouble, same), state.mask)

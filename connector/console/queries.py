@@ -1,4 +1,4 @@
-"""Addresses and forms, read into queries and orders and written again. Pure."""
+"""Reads URLs and forms into queries and replay orders, and writes queries as URLs. Pure."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _LONGEST: Final = 1e11
 
 
 class Fields(Protocol):
-    """The fields of an address or a form; a name may come more than once."""
+    """The fields of a URL or a form; a name may occur more than once."""
 
     def get(self, key: str) -> object:
-        """Return a field, None where there is none."""
+        """Return a field, or None if there is none."""
         ...
 
     def getall(self, key: str, default: list[str]) -> list[str]:
@@ -45,7 +45,7 @@ class Fields(Protocol):
 
 
 def read_query(given: Fields, now: float) -> Query:
-    """Return which dead letters are wanted; `now` is epoch seconds. Raises `ValueError` that says what is allowed."""
+    """Return the query for the fields; `now` is epoch seconds. Raises `ValueError` that says what is allowed."""
     where = tuple((name, text) for name in NAMES if (text := _field(given, name)) is not None and text != ANY)
     ids = [identity for identity in given.getall("id", []) if identity]
     if len(ids) > _IDS:
@@ -93,18 +93,18 @@ def read_format(given: Fields) -> Format:
 
 
 def read_page_number(given: Mapping[str, str]) -> int:
-    """Return the number of the page that is asked for, from 1 on."""
+    """Return the requested page number, from 1."""
     text = given.get("page", "")
     return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 9 else 1
 
 
 def address(path: str, query: Query, **more: str | int | None) -> str:
-    """Return a path with a query's filters."""
+    """Return the URL of a path with a query's filters."""
     return f"{path}?{urlencode([*query_fields(query), *((key, str(value)) for key, value in more.items() if value)])}"
 
 
 def member_action(action: str, destination: str, record: ReportedWaitingRecord | None = None) -> str:
-    """Return the address of the question before an action on running members."""
+    """Return the URL of the confirmation of an action on running members."""
     fields: list[tuple[str, str]] = [("action", action), ("destination", destination)]
     if record is not None:
         place = ("topic", record.topic), ("partition", str(record.partition)), ("offset", str(record.offset))
@@ -151,7 +151,7 @@ def _number(given: Fields, name: str, default: float) -> float:
 def _time(text: str | None, now: float, *, last: bool) -> int | None:
     """Return epoch milliseconds of a time in UTC, or of a duration before now; None for an empty field.
 
-    A `last` time without milliseconds means its whole second.
+    A `last` time without milliseconds includes its whole second.
     """
     if not text:
         return None

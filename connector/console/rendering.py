@@ -1,6 +1,6 @@
 """Renders pages: Jinja2 templates that show view models.
 
-Autoescape is on, so every text is escaped where it is put in. A name that a template misspells is an error, not a gap.
+Autoescape is on, so every inserted text is escaped. A misspelt name in a template is an error, not an empty text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from connector.console.advice import NO_OPTIONS, CommandOptions
 from connector.errors import counted
 
 _FOLDER: Final = files("connector.console") / "templates"
-# Read once at import: a page never waits for a disk, and a wheel inside an archive works too.
+# Read once at import, so that a page never waits for a disk, and a wheel inside an archive works too.
 _SOURCES: Final = {file.name: file.read_text(encoding="utf-8") for file in _FOLDER.iterdir()}
 
 
@@ -27,7 +27,7 @@ class Page:
 
     `held`, `unresolved`, `unready` and `running` are the numbers in the navigation: destinations, dead letters, members
     that are not ready or not reachable, actions. `who` is
-    the person who signed in, None where the console needs no token. `may_act` is false for a session that only looks.
+    the person who signed in, or None if the console needs no token. `may_act` is false for a session that only looks.
     `options` are added to commands.
     """
 
@@ -76,6 +76,6 @@ def render(template: str, page: Page | None = None, view: object = None, **more:
 
 def html(text: str, status: int = 200) -> web.Response:
     """Return a response with a page."""
-    # Half of a surrogate pair, which JSON may hold, has no bytes in UTF-8: it must not cost the page.
+    # JSON may contain a lone surrogate, which UTF-8 cannot write. It must not break the page.
     body = text.encode(errors="replace")
     return web.Response(body=body, status=status, content_type="text/html", charset="utf-8")

@@ -44,9 +44,9 @@ _BODY: Final = 8 << 20
 _log = structlog.get_logger()
 
 _OVERLAP: Final = 60.0
-"""Seconds by which a member's events are asked for again, because its clock may differ from ours."""
+"""The overlap in seconds when asking a member for events, because its clock may differ from ours."""
 _KAFKA_PATIENCE: Final = 2.0
-"""Seconds that a sample waits for Kafka; then it goes on with the members, so that the page does not get old."""
+"""Seconds that a sample waits for Kafka. Then it continues without, so that the page stays current."""
 _KAFKA_SILENT: Final = 6.0
 """Seconds after which Kafka's silence is reported as a problem."""
 
@@ -89,7 +89,7 @@ class SampleHistory:
     def add(self, sample: RateSample) -> None:
         """Add a sample; samples come in the order of time."""
         self._fine.append(sample)
-        # A minute is closed by the first sample of the next one, so a gap leaves no minute half done.
+        # The first sample of the next minute closes a minute, so that a gap leaves no minute unfinished.
         if self._minute and sample.at // MINUTE != self._minute[0].at // MINUTE:
             self._coarse.append(mean(self._minute))
             self._minute = []
@@ -210,19 +210,19 @@ class Sampler:
         )
 
     async def _ask(self, session: aiohttp.ClientSession, member: URL, host: str | None) -> MemberResponse:
-        """Return what a member reports of itself, and note what happened there."""
+        """Return a member's report of itself, and note its events."""
         response = await _ask(session, member, host)
         if response.trouble is None:
             since, now = self._events_since.get(response.address, 0.0), self._clock.wall()
             events = await _events(session, member, host, since)
             if events is not None:
-                # Asked for again with an overlap; events have ids, so none comes twice.
+                # Ask with an overlap. Events have ids, so duplicates are dropped.
                 self._events_since[response.address] = now - _OVERLAP
                 self._chronicle.add(events, now)
         return response
 
     def _since(self, responses: list[MemberResponse]) -> list[MemberResponse]:
-        """Note since when members are seen unreachable or not ready; those that report it themselves know better."""
+        """Note since when members are unreachable or not ready, unless they report it themselves."""
         known, now, is_first = self._ill_since, self._clock.wall(), self.sampled_at is None
         self._ill_since = {each.address: known.get(each.address, (now, is_first)) for each in responses if each.ill}
         return [
@@ -233,9 +233,9 @@ class Sampler:
         ]
 
     def _there(self, responses: list[MemberResponse]) -> list[MemberResponse]:
-        """Return the members that there are: of a range of ports most may be free, and none of them is a member.
+        """Return the actual members. In a range of ports most may be unused, and those are not members.
 
-        One that answered lately is missing if it no longer does.
+        A port that answered recently and no longer does is a missing member.
         """
         now = self._clock.now()
         self._answered_at.update({each.address: now for each in responses if each.trouble is None})
@@ -245,7 +245,7 @@ class Sampler:
         return [each for each in responses if self._answered_at.get(each.address, gone) > gone] or responses[:1]
 
     def _rates(self, responses: Sequence[MemberResponse]) -> dict[tuple[str, str], float]:
-        """Return the growth of each counter a second, over all members, since each was asked before."""
+        """Return the growth of each counter per second over all members, since each one's last sample."""
         now = self._clock.now()
         asked = {response.address for response in responses}
         self._before = {address: seen for address, seen in self._before.items() if address in asked}
@@ -271,11 +271,11 @@ class Sampler:
     async def _ask_kafka(self) -> bool:
         """Ask Kafka for the backlog, and wait a little; return whether it is known now.
 
-        In a group that never committed it is not: then the members' own lag is all there is.
+        It is unknown in a group that never committed. Then only the members' own lag is available.
         """
         if self._asking is None:
             self._asking, self._asked_at = asyncio.ensure_future(self._backlog()), self._clock.now()
-        # Not cancelled: the thread behind it cannot be, and its answer is taken at the next sample.
+        # Not cancelled: its thread cannot be cancelled, and the next sample uses its answer.
         await asyncio.wait({self._asking}, timeout=_KAFKA_PATIENCE)
         if not self._asking.done():
             silent = self._clock.now() - self._asked_at
@@ -308,7 +308,7 @@ async def _addresses(member: URL) -> list[tuple[URL, str | None]]:
     """Return the member's URL for each address of its name: a headless service names every member at once."""
     host = member.host or ""
     if member.scheme != "http":
-        # A certificate is issued for the name, so the name itself is asked.
+        # A certificate is issued for the name, so use the name itself.
         return [(member, None)]
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, member.port or 80, type=socket.SOCK_STREAM)
@@ -343,7 +343,7 @@ async def _ask(session: aiohttp.ClientSession, member: URL, host: str | None) ->
 async def _events(
     session: aiohttp.ClientSession, member: URL, host: str | None, since: float
 ) -> list[TimelineEvent] | None:
-    """Return what happened at a member from a time (epoch seconds) on; None where it does not say, as an older one."""
+    """Return a member's events since a time (epoch seconds); None if it does not report them, like an older version."""
     headers = {} if host is None else {"Host": host}
     try:
         found = await _json(session, (member / "events").with_query(since=f"{max(0.0, since):.3f}"), headers)
@@ -353,7 +353,7 @@ async def _events(
 
 
 async def _readiness(session: aiohttp.ClientSession, address: URL, headers: Mapping[str, str]) -> Any:
-    """Return the JSON of /readyz, None where it answers anything else: the rest of the report is still of use."""
+    """Return the JSON of /readyz; None for any other answer, because the rest of the report is still useful."""
     try:
         return await _json(session, address, headers, allowed=(200, 503))
     except ValueError:
@@ -370,13 +370,13 @@ async def _json(
         body = await _body(response)
         found = json.loads(body)
         if b"\\ud" in body.lower():
-            # Half of a surrogate pair can be written in JSON only: no page and no address can hold it.
+            # A lone surrogate can be written in JSON only. No page and no URL can contain it.
             return json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
         return found
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """Return an answer's body. Raises `ValueError` where it is larger than any member's."""
+    """Return an answer's body. Raises `ValueError` if it is larger than any member's."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Goes over the columns of the index in C, so that a page of a million dead letters takes milliseconds.
+"""Scans the columns of the index in C, so that a page about a million dead letters takes milliseconds.
 
 Rows are numbers in arrays of type `I`. A column is an array of type `H`, `I`, `i` or `q` with an entry for each row.
 """
@@ -27,7 +27,7 @@ cdef inline char _kind(arrays.array column):
 
 
 def merged(arrays.array order, arrays.array fresh, arrays.array failed):
-    """Return two orders of rows, each with the highest of `failed` first, as one; of equal rows those of `fresh` first."""
+    """Merge two orders of rows, each with the highest of `failed` first; of equal rows those of `fresh` come first."""
     cdef Py_ssize_t a = 0, b = 0, at = 0, of_a = len(fresh), of_b = len(order)
     cdef arrays.array out = arrays.clone(_ROWS, of_a + of_b, False)
     cdef unsigned int* new = fresh.data.as_uints
@@ -74,7 +74,7 @@ def equal(arrays.array rows, arrays.array column, int64_t number):
 
 
 def judged(arrays.array rows, arrays.array noted, const unsigned char[:] verdicts, int verdict):
-    """Return the rows with this verdict; `noted` says which verdict is whose."""
+    """Return the rows with this verdict; `noted` maps rows to verdicts."""
     cdef arrays.array out = arrays.clone(_ROWS, len(rows), False)
     cdef Py_ssize_t at, count = 0
     cdef unsigned int row
@@ -97,7 +97,7 @@ def tally(arrays.array rows, arrays.array column, Py_ssize_t texts):
 
 
 def bins(arrays.array rows, arrays.array failed, arrays.array cause, int64_t first, int64_t width, Py_ssize_t number):
-    """Return for each number of `cause` how many rows failed in each of the bins of this width."""
+    """Return, for each number of `cause`, how many rows failed in each bin of this width."""
     cdef Py_ssize_t at
     cdef unsigned int row
     cdef uint64_t place
@@ -108,7 +108,7 @@ def bins(arrays.array rows, arrays.array failed, arrays.array cause, int64_t fir
         row = rows.data.as_uints[at]
         if failed.data.as_longlongs[row] < first:
             continue
-        # Without a sign: two times of 64 bits may be further apart than a number with one says.
+        # Unsigned, because the difference of two times may exceed a signed number of 64 bits.
         place = (<uint64_t>failed.data.as_longlongs[row] - <uint64_t>first) // <uint64_t>width
         if place >= <uint64_t>number:
             continue

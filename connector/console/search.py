@@ -1,7 +1,7 @@
 """Searches the records of dead letters for what the index does not keep: headers, fields of the event, text.
 
-A search is a thread. It looks at few records one by one and at many in one pass over the topic, and tells the index
-which of them match; so a page answers at once, with what was found so far and how far the search is.
+A search is a thread. It fetches a few records one by one, or reads many in one pass over the topic, and notes in the
+index which of them match. So a page answers at once, with the matches so far and the progress.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from connector.records import Record
 Places = Sequence[tuple[int, int]]
 
 RUNNING: Final = 2
-"""Searches that run at a time; another one ends the oldest."""
+"""Searches that run at the same time; one more ends the oldest."""
 FEW: Final = 2000
-"""Records up to which each is fetched; more are read in one pass over the topic."""
+"""Up to so many records are fetched one by one; more are read in one pass over the topic."""
 _CHUNK: Final = 1000
 
 
@@ -32,8 +32,8 @@ _CHUNK: Final = 1000
 class SearchPorts:
     """What a search reads. All block, are called from threads, and raise `ConnectorError`.
 
-    `records` reads the whole topic and reports its progress, `fetch` returns the records at some places, and `matching`
-    makes a filter able to look into events for as long as its context is open.
+    `records` reads the whole topic and reports its progress. `fetch` returns the records at given places. `matching`
+    gives a filter that can read events while its context is open.
     """
 
     records: Callable[[Callable[[int, int], None]], Iterator[Record]]
@@ -42,7 +42,7 @@ class SearchPorts:
 
 
 class Search:
-    """One search. `read` of `total` records are looked at; `trouble` says why it ended early."""
+    """One search. It has examined `read` of `total` records; `trouble` says why it ended early."""
 
     def __init__(self, index: DeadLetterIndex, ports: SearchPorts, searched: Searched, places: Places) -> None:
         self.searched = searched
@@ -58,7 +58,7 @@ class Search:
 
     @property
     def running(self) -> bool:
-        """Whether it goes on."""
+        """Whether it is still running."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
@@ -77,7 +77,7 @@ class Search:
         except ConnectorError as error:
             self.trouble = str(error)
         else:
-            # Only a search that ended by itself has seen all there is. What it did not meet is gone from Kafka.
+            # Only a completed search has seen every record. Those that it did not find are gone from Kafka.
             if not self._stopping.is_set():
                 self._index.give_up(self.searched, self._places)
 
@@ -108,7 +108,7 @@ class Searches:
         self._lock = threading.Lock()
 
     def of(self, query: Query) -> Search | None:
-        """Return the search that a query waits for, begun now if need be; None if all is known. May take a moment."""
+        """Return the search that a query needs, started if necessary; None if none is needed. May take a moment."""
         searched = query.searched
         if searched is None:
             return None
@@ -124,7 +124,7 @@ class Searches:
                 if latest.trouble is not None:
                     return latest  # shown once; the next request tries again
             self._searches = [each for each in self._searches if each.running]
-            # The oldest: who began it has probably asked for something else since.
+            # End the oldest: the person who started it has probably asked for something else since.
             while len(self._searches) >= RUNNING:
                 self._searches.pop(0).stop()
             self._searches.append(Search(self._index, self._ports, searched, places))

@@ -2,15 +2,15 @@
 
 Theory of operation. A request passes these checks in order. Its Host must be an address, localhost or a configured
 name, so that a foreign name that resolves to this address (DNS rebinding) gets nothing. With a token, a person signs in
-once and holds a session cookie that no script can read and no other site sends; a program sends `Authorization:
-Bearer`; a trusted proxy may name the person in a header. A token stands for a role: `look` sees every page, `act` also
-starts actions. Every change is a POST and must carry the CSRF token of its session and no sign of another site. Every
-answer forbids the browser to run, load or frame anything that is not served here.
+once and gets a session cookie that scripts cannot read and other sites cannot send. A program sends
+`Authorization: Bearer`. A trusted proxy may name the person in a header. A token stands for a role: `look` sees every
+page, `act` also starts actions. Every change is a POST that must carry the CSRF token of its session and must not come
+from another site. Every answer forbids the browser to run, load or frame anything that is not served here.
 
-Wrong tokens are counted for each source, whether they come by form or by header: after ten within a minute that source
-waits, and no other one does. Memory is taken only by sessions that a token has opened. Any other browser keeps a random
-id in its cookie, and its CSRF token is computed from that id and the name that the proxy reports. So visits cannot
-crowd out sessions, nor can a program behind the proxy that keeps no cookie.
+Wrong tokens are counted for each source, from forms and headers alike. After ten within a minute that source has to
+wait, but no other. Only sessions that were opened with a token take memory. Any other browser keeps a random id in its
+cookie, and its CSRF token is computed from that id and the name that the proxy reports. So visitors cannot displace
+sessions, and neither can a program behind the proxy that keeps no cookie.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Session:
 
 
 class ProxySignIn:
-    """Sign-in by a trusted proxy: who is named in a header, believed from the proxy's addresses only."""
+    """Sign-in by a trusted proxy, which names the person in a header. Believed from the proxy's addresses only."""
 
     def __init__(self, addresses: Iterable[str], user_header: str, act: Collection[str]) -> None:
         self._networks = [ipaddress.ip_network(address) for address in addresses]
@@ -97,7 +97,7 @@ class ProxySignIn:
     def person(self, request: web.Request) -> tuple[str, Role] | None:
         """Return who the proxy says the person is, and the role; None for any other request."""
         given = request.headers.getall(self._header, ())
-        # Twice: a proxy that adds its own to what a visitor sent, and nothing tells which is which.
+        # The header came twice: the proxy added its own to the visitor's, and it is unknown which is which.
         name = " ".join(given[0].split())[:_NAME].encode(errors="replace").decode() if len(given) == 1 else ""
         if not name or not self.trusts(request):
             return None
@@ -105,9 +105,9 @@ class ProxySignIn:
 
 
 def _source(address: str) -> str:
-    """Return what wrong tokens are counted for: the address, of IPv6 the network, of which a host has every address.
+    """Return the source that wrong tokens count for: the address, or for IPv6 the network, which one host can own.
 
-    Some proxies add the port, and some write an IPv4 address as one of IPv6: neither makes another source, nor all one.
+    Some proxies add the port, and some write an IPv4 address as an IPv6 one. Neither changes the source.
     """
     bare = _WITH_PORT.fullmatch(address)
     try:
@@ -146,7 +146,7 @@ def host_allowed(header: str, names: Collection[str]) -> bool:
     if host == "localhost" or host in {name.lower() for name in names}:
         return True
     try:
-        # A page of another site can reach us under its own name only, never under an address.
+        # A page of another site can reach this server only under its own name, never under an address.
         ipaddress.ip_address(host)
     except ValueError:
         return False
@@ -156,7 +156,7 @@ def host_allowed(header: str, names: Collection[str]) -> bool:
 def _is_direct(request: web.Request) -> bool:
     """Whether a request seems to come without a proxy in between.
 
-    A proxy adds headers, or speaks HTTP/1.0 to its servers as no browser does, or hands on the Host that it has.
+    A proxy adds headers, or speaks HTTP/1.0 as no browser does, or passes on its own Host.
     """
     added = any(name in request.headers for name in _FORWARDED)
     host = urlsplit(f"//{request.host}").hostname or ""
@@ -164,7 +164,7 @@ def _is_direct(request: web.Request) -> bool:
 
 
 async def read_form(request: web.Request) -> Any:
-    """Return the fields of a form; those that are files are no texts. Raises an HTTP answer for any other body."""
+    """Return the text fields of a form, without files. Raises an HTTP answer for any other body."""
     try:
         return await request.post()
     except (ValueError, LookupError):
@@ -172,7 +172,7 @@ async def read_form(request: web.Request) -> Any:
 
 
 class Caller(NamedTuple):
-    """Who makes a request: a session, or a program that sends the token itself; and what the caller may do."""
+    """Who makes a request (a session, or a program that sends the token itself), and what the caller may do."""
 
     session: Session
     by_token: bool
@@ -211,7 +211,7 @@ class SignInGuard:
     def csrf(self, session: Session) -> str:
         """Return the CSRF token of this session's forms.
 
-        Of the name too: behind a proxy anyone can know an id, but not what another person's forms carry.
+        Computed from the name too: behind a proxy anyone may know an id, but then not another person's CSRF token.
         """
         return hmac.new(self._secret, f"{session.id}\n{session.name or ''}".encode(), sha256).hexdigest()
 
@@ -255,7 +255,8 @@ class SignInGuard:
 
     def set_cookie(self, request: web.Request, response: web.StreamResponse, session: Session) -> None:
         """Set the session cookie; no script can read it and no other site sends it."""
-        # A proxy that ends TLS sets this header. A caller who invents it only loses the cookie over plain HTTP.
+        # A proxy that terminates TLS sets this header. A caller that invents it only loses its own cookie over plain
+        # HTTP.
         secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
         response.set_cookie(COOKIE, session.id, path="/", httponly=True, samesite="Strict", secure=secure)
 
@@ -298,7 +299,7 @@ class SignInGuard:
         """Return who makes a request. Raises an HTTP answer for a source that tries too many tokens."""
         if not self.needs_token:
             if not _is_direct(request):
-                # A caller of the proxy would count as a local caller.
+                # Otherwise every caller of the proxy would count as a local caller.
                 raise web.HTTPForbidden(text="behind a proxy the console needs console.tokens or console.proxy\n")
             return Caller(self._stranger(request), by_token=False, role="act")
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -339,7 +340,7 @@ class SignInGuard:
         return [at for at in self._wrong.get(source, ()) if now - at < _TRIES_SECONDS]
 
     def _stranger(self, request: web.Request) -> Session:
-        """Return a session that nothing keeps: its id is the cookie's, or a new one."""
+        """Return a session that takes no memory: its id is the cookie's, or a new one."""
         given = request.cookies.get(COOKIE, "")
         known = _COOKIE_ID.fullmatch(given) and given not in self._sessions
         return Session(given if known else secrets.token_urlsafe(24), 0.0)

@@ -1,4 +1,4 @@
-"""What the console is given, and what it keeps in memory for all of its routes."""
+"""What the console gets from outside, and what it keeps in memory for all of its routes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ConsolePorts:
-    """Everything of Kafka and of the configured vendors that the console uses. The first three block.
+    """Everything that the console uses of Kafka and the vendors. The first three block.
 
     `tail` follows the dead-letter topic, `fetch` returns its records at some partitions and offsets, and `dead_letters`
     reads those that match a filter (with True the resolved ones too) and reports its progress. `inspect` decodes and
@@ -90,7 +90,7 @@ class ConsoleState:
         self.audit = Audit(ports.audit, ports.clock)
 
     def happenings(self) -> list[Happening]:
-        """Return what happened in the last day, the newest first."""
+        """Return the events of the last day, newest first."""
         self.chronicle.add(read_events(list(self.ports.own_events())), self.clock.wall())
         return self.chronicle.happenings()
 
@@ -117,7 +117,7 @@ class ConsoleState:
         return f"{self.session().name or 'anonymous'} ({self.guard.source(request)})"
 
     def page(self, title: str, section: str, live: int | None = None) -> Page:
-        """Return what a page shows around its content; see `Page`."""
+        """Return what a page shows around its content (`Page`)."""
         session = self.session()
         signed_in = self.guard.needs_token and not self._by_token
         return Page(

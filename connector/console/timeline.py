@@ -1,4 +1,4 @@
-"""The timeline of the last 24 hours: what members and the console report, each event once, in words. Pure."""
+"""The timeline of the last 24 hours: the events of members and the console, each once, as sentences. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from connector.errors import counted
 
 DAY: Final = 24 * 3600.0
 MOST: Final = 5000
-"""Events that are kept; of more the oldest are dropped."""
+"""Maximum events kept; the oldest are dropped."""
 _NAME: Final = 250
 _TEXT: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineEvent:
-    """Something that happened. `at` is epoch seconds; `fields` are those of the log event `name`."""
+    """An event. `at` is epoch seconds; `fields` are those of the log event `name`."""
 
     id: str
     at: float
@@ -30,7 +30,7 @@ class TimelineEvent:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """An event in words; `kind` is bad, warn, good or calm."""
+    """An event as a sentence; `kind` is bad, warn, good or calm."""
 
     at: float
     member: str
@@ -45,13 +45,13 @@ class Happening:
 
 
 class Chronicle:
-    """The events of a day, from several sources that overlap, each once."""
+    """The events of a day from several overlapping sources, each event once."""
 
     def __init__(self) -> None:
         self._events: dict[str, TimelineEvent] = {}
 
     def add(self, events: Iterable[TimelineEvent], now: float) -> None:
-        """Add events, and drop what is more than a day old or too much."""
+        """Add events, and drop those that are more than a day old or too many."""
         for event in events:
             self._events.setdefault(event.id, event)
         if self._events and (len(self._events) > MOST or min(each.at for each in self._events.values()) < now - DAY):
@@ -75,7 +75,7 @@ def read_events(value: Any) -> list[TimelineEvent]:
 
 
 def read_event(value: Any) -> TimelineEvent | None:
-    """Return one event, its texts bounded; None where it has no id, time or name."""
+    """Return one event, its texts bounded; None if it has no id, time or name."""
     if not isinstance(value, Mapping):
         return None
     identity, at, name = value.get("id"), seconds(value.get("at")), value.get("event")
@@ -100,7 +100,7 @@ def told(event: TimelineEvent) -> Happening:
     try:
         kind, title, detail = teller(event.fields) if teller else ("calm", event.name, "")
     except (KeyError, TypeError, ValueError):
-        # Another version may write other fields.
+        # Another version may have written other fields.
         kind, title, detail = "calm", event.name, ""
     return Happening(event.at, event.member, kind, title, detail)
 

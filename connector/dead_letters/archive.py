@@ -52,7 +52,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterHistory:
-    """One dead letter, every dead letter of the same event (the oldest first, itself included), and resolutions."""
+    """One dead letter, all dead letters of the same event (oldest first, itself included), and their resolutions."""
 
     dead_letter: DeadLetterEntry
     dead_letters: tuple[DeadLetterEntry, ...]
@@ -61,10 +61,11 @@ class DeadLetterHistory:
 
 
 class Archive:
-    """The dead letters of one topic, as it is now.
+    """The dead letters that one topic has now.
 
-    `records` starts a new reading of it each time; its argument says what for. `fetch` returns the records at some
-    partitions and offsets: a pass keeps numbers only, and what is shown of it is fetched at its end.
+    `records` starts a new reading of the topic each time; its argument names the purpose for the progress display.
+    `fetch` returns the records at given partitions and offsets. A pass keeps numbers only, and fetches at its end the
+    records to show.
     """
 
     def __init__(self, records: Records, fetch: Fetch, cluster_id: str) -> None:
@@ -75,32 +76,33 @@ class Archive:
 
     @property
     def foreign(self) -> int:
-        """Records of the topic that are not the connector's, once it was read."""
+        """How many records of the topic are not the connector's; known once it was read."""
         return self._survey.foreign
 
     def dead_letters(self, wanted: Filter, *, resolved: bool = False) -> Iterator[DeadLetterEntry]:
-        """Yield the matching dead letters in the topic's order; this alone takes two passes."""
+        """Yield the matching dead letters in the topic's order. Unlike the other methods it reads the topic twice."""
         self._survey = survey = Survey.of(self._records("reading resolved dead letters"))
         return read_dead_letters(self._records("reading dead letters"), survey, wanted, resolved=resolved)
 
     def newest(self, wanted: Filter, limit: int, *, resolved: bool = False) -> tuple[list[DeadLetterEntry], int]:
-        """Return the `limit` dead letters that failed last, the newest first, and how many match in all."""
+        """Return the `limit` matching dead letters that failed last, newest first, and how many match in all."""
         failed, matching = array("q"), bytearray()
         for row, record, facts in self._pass():
             _put(failed, row, facts.failed_at)
             _put(matching, row, int(wanted.matches(facts, record)))
         states = self._survey.states
         rows = [row for row in states.rows(resolved=resolved) if matching[row]]
-        # A page of some fifty out of perhaps a million, so no sort. Of equal times the first in the topic comes first.
+        # It shows some fifty of perhaps a million, so it does not sort them all. Of equal times the first in the topic
+        # comes first.
         chosen = heapq.nlargest(limit, rows, key=lambda row: (failed[row], -row))
         entries = self._entries(chosen)
         return [entries[place] for place in map(states.place, chosen) if place in entries], len(rows)
 
     def stats(self, wanted: Filter, *, resolved: bool = False) -> list[Count]:
-        """Return how many dead letters there are of each cause, code and destination, the most frequent first."""
+        """Return how many dead letters each cause, code and destination has, most frequent first."""
         failed, kind_of = array("q"), array("I")
-        # Columns of numbers instead of objects, because a topic may
-        # hold a million. Number 0: the filter does not match.
+        # Columns of numbers instead of objects, because a topic may hold a million. 0 means that the filter does not
+        # match.
         kinds: dict[tuple[str, str | None, str | None] | None, int] = {None: 0}
         for row, record, facts in self._pass():
             kind = (facts.cause, facts.code, facts.destination) if wanted.matches(facts, record) else None
@@ -133,8 +135,8 @@ class Archive:
         (whole,) = search.ids()
         states = self._survey.states
         event = events[states.row(whole) or 0]
-        # By a hash of 64 bits, so an unrelated row may be among them. The
-        # dedup ids themselves are compared after the fetch.
+        # Found by a hash of 64 bits, so an unrelated row may be included. The fetch below compares the dedup ids
+        # themselves.
         related = {row for row, other in enumerate(events) if other == event}
         entries = sorted(self._entries(related).values(), key=lambda entry: entry.facts.failed_at)
         (dead_letter,) = (entry for entry in entries if entry.facts.id == whole)
@@ -147,10 +149,10 @@ class Archive:
         return DeadLetterHistory(dead_letter, same, tuple(own), self._cluster_id)
 
     def _pass(self, closed: array[int] | None = None) -> Iterator[tuple[int, Record, ParsedDeadLetter]]:
-        """Read the topic once; yield each record that (now) stands for a dead letter, with its row.
+        """Read the topic once; yield each record that stands for a dead letter (for now), with its row.
 
-        A row comes again when its dead letter failed again after it was resolved. `closed` gets row, partition and
-        offset of each resolution.
+        A row is yielded again if its dead letter failed again after it was resolved. `closed` receives the row,
+        partition and offset of each resolution.
         """
         self._survey = survey = Survey()
         for record in self._records("reading dead letters"):
@@ -163,13 +165,13 @@ class Archive:
                     closed.extend((row, record.partition, record.offset))
 
     def _entries(self, rows: Iterable[int]) -> dict[tuple[int, int], DeadLetterEntry]:
-        """Fetch dead letters; by partition and offset, without those that retention has deleted meanwhile."""
+        """Fetch dead letters by partition and offset, without those that retention has deleted in the meantime."""
         found = map(self._survey.entry, self._fetch(sorted(map(self._survey.states.place, rows))))
         return {(entry.record.partition, entry.record.offset): entry for entry in found if entry is not None}
 
 
 def _put(column: array[int] | bytearray, row: int, value: int) -> None:
-    """Set a row's value in a column that grows by one row at a time."""
+    """Set a row's value in a column; a new row is appended."""
     if row == len(column):
         column.append(value)
     else:

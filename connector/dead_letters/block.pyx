@@ -1,6 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""What is done for each of a million dead letters before a command can answer, in C: reads a dead letter's block of headers,
-and finds its row by its id.
+"""The work repeated for each of a million dead letters, in C: parses a block of headers, finds a row by an id.
 
 What each header may hold is said by a `Form`; which headers there are, and what the block means, only
 `connector.dead_letters.headers` knows. A value that is not exactly as the connector writes it makes the block incomplete.
@@ -103,7 +102,7 @@ cdef inline int64_t _digits(const unsigned char* data, int first, int count) noe
 
 
 cdef int64_t _days(int64_t year, int64_t month, int64_t day) noexcept:
-    """Return the days from 1970 to a date of the Gregorian calendar, whose year is taken to begin in March."""
+    """Return the days from 1970 to a date of the Gregorian calendar; internally the year begins in March."""
     cdef int64_t shifted = year - (month <= 2)
     cdef int64_t era = shifted // 400
     cdef int64_t of_era = shifted - era * 400
@@ -112,7 +111,7 @@ cdef int64_t _days(int64_t year, int64_t month, int64_t day) noexcept:
 
 
 cdef bint _time(const unsigned char* data, Py_ssize_t size, int64_t* found) noexcept:
-    """Read a time as epoch milliseconds: 2026-11-21T09:30:00.250Z, or a number, which stands for what that cannot."""
+    """Read a time as epoch milliseconds: 2026-11-21T09:30:00.250Z, or a number for times that this form cannot have."""
     cdef int64_t year, month, day, hour, minute, second, millis, last
     if size != 24 or data[10] != 84:
         return _number(data, size, found)
@@ -133,7 +132,7 @@ cdef bint _time(const unsigned char* data, Py_ssize_t size, int64_t* found) noex
 
 
 cdef object _value(Form form, bytes value):
-    """Return what a header's value says; None if it is not as the connector writes it."""
+    """Return a header's parsed value; None if it is not as the connector writes it."""
     cdef const unsigned char* data = <const unsigned char*> PyBytes_AS_STRING(value)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(value)
     cdef int64_t number = 0
@@ -272,7 +271,7 @@ cdef class RowIndex:
         return found - 1 if found else None
 
     def add(self, str identity not None):
-        """Return the row of an id, which is a new one if it has none."""
+        """Return the row of an id; a new one if it has none."""
         cdef uint64_t value = <uint64_t> <Py_hash_t> hash(identity)
         cdef uint64_t slot = self._slot(value)
         if self._table[slot]:
@@ -286,7 +285,7 @@ cdef class RowIndex:
         return self._rows - 1
 
     cdef uint64_t _slot(self, uint64_t value) noexcept:
-        """Return the slot of a hash, or the free one where it would be."""
+        """Return the slot of a hash, or the free slot for it."""
         cdef uint64_t slot = value & self._last
         while self._table[slot] and self._hashes[self._table[slot] - 1] != value:
             slot = (slot + 1) & self._last

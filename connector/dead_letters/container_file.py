@@ -22,8 +22,8 @@ SCHEMA: Final[Mapping[str, Any]] = {
     "doc": "A dead letter as connector dlq export writes it: the dlq- headers as fields, the record as it came.",
     "fields": [
         *({"name": name, "type": "string"} for name in ("id", "cause", "message", "dedup_id", "group")),
-        # Times are plain numbers: a clock may have jumped out of the years that a date of Python's can be, and then
-        # no reader that makes dates of them could read the file.
+        # Times are plain numbers. A wrong clock may have written a year that Python's dates do not have, and a reader
+        # that converts times to dates could then not read the file.
         {"name": "failed_at", "type": "long"},
         *({"name": f"origin_{name}", "type": kind} for name, kind in (("topic", "string"), ("partition", "int"))),
         {"name": "origin_offset", "type": "long"},
@@ -59,9 +59,9 @@ _BLOCK: Final = 1 << 16
 
 
 class DeadLetterFile:
-    """Writes a container file piece by piece: what was added and not yet taken is held in memory.
+    """Writes a container file piece by piece. Holds in memory what was added and not yet taken.
 
-    Avro's libraries can write it too, but would take half of an export's time.
+    Not by Avro's libraries, because they would take half of an export's time.
     """
 
     def __init__(self) -> None:
@@ -82,14 +82,14 @@ class DeadLetterFile:
             self._end_block()
 
     def take(self, *, last: bool) -> bytes:
-        """Return the bytes that are ready; with `last` all of them. The file is every piece in its order."""
+        """Return the bytes that are ready; with `last` all of them. The pieces in order are the file."""
         if last and self._rows:
             self._end_block()
         taken, self.ready = b"".join(self.ready), []
         return taken
 
     def _end_block(self) -> None:
-        # Its fastest level: a better one saves a few percent of the size, and takes several times as long.
+        # The fastest level: higher ones save a few percent of the size and take several times as long.
         deflate = zlib.compressobj(1, zlib.DEFLATED, -15)
         data = deflate.compress(b"".join(self._rows)) + deflate.flush()
         self.ready.append(long_bytes(len(self._rows)) + sized_bytes(data) + self._sync)

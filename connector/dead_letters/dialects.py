@@ -1,8 +1,8 @@
 """Headers in which other tools look for a dead letter's origin and reason, in addition to the connector's own. Pure.
 
 `connect`: Kafka Connect's error headers (KIP-298), UTF-8 text. `spring`: those of Spring Kafka's
-`DeadLetterPublishingRecoverer`, numbers as big-endian bytes. They are written inside the block and belong to it: when
-the record fails again they are replaced with the rest of the block.
+`DeadLetterPublishingRecoverer`, numbers as big-endian bytes. They are part of the block: when the record fails again,
+they are replaced together with it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def dialect_headers(
             "connector.name": group,
             # Kafka Connect numbers its tasks; the connector has no such number.
             "task.id": "0",
-            # Connect's own names: a value that cannot be converted, and a sink that does not take a record.
+            # Connect's own names of stages: converting a value, and putting a record into a sink.
             "stage": "VALUE_CONVERTER" if cause == "decode" else "TASK_PUT",
             "class.name": "connector",
             "exception.class.name": kind,

@@ -23,16 +23,16 @@ FORMATS: Final[Mapping[Format, tuple[str, str]]] = {
     "csv": ("CSV", "text/csv; charset=utf-8"),
     "avro": ("Avro", "application/avro"),
 }
-"""What each format is called, and its type in HTTP."""
+"""Each format's name for people, and its media type."""
 _PIECE: Final = 1 << 20
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet would calculate."""
+"""The first characters of a cell that a spreadsheet would run as a formula."""
 
 
 class Content(NamedTuple):
-    """What an export holds of the record itself. A text in place of bytes stands for what is hidden.
+    """The parts of the record that an export contains. Text instead of bytes is a placeholder for hidden bytes.
 
-    Where fields are `masked`, the event without them stands in for the value.
+    With `masked` fields, the event without them takes the place of the value.
     """
 
     message: str
@@ -50,7 +50,7 @@ def content_of(dead_letter: DeadLetterEntry) -> Content:
 
 
 def facts_json(dead_letter: DeadLetterEntry) -> dict[str, Any]:
-    """Return what `list --json` prints of a dead letter: what its headers say, without key and value."""
+    """Return what `list --json` prints of a dead letter: its headers' facts, without key and value."""
     facts = dead_letter.facts
     origin = facts.origin
     return {
@@ -77,7 +77,7 @@ def facts_json(dead_letter: DeadLetterEntry) -> dict[str, Any]:
 
 
 def record_json(dead_letter: DeadLetterEntry, content: Content) -> dict[str, Any]:
-    """Return what `export` writes as one JSON line: what the headers say, and the original record in base64."""
+    """Return what `export` writes as one JSON line: the headers' facts, and the original record in base64."""
     event = {"event": content.event} if content.masked else {}
     return {
         **facts_json(dead_letter),
@@ -98,7 +98,7 @@ class Exporter:
         self._pieces: list[bytes] = []
         self._size = 0
         if form == "csv":
-            # Spreadsheets take a file for UTF-8 only with this mark.
+            # Spreadsheets read a file as UTF-8 only if it begins with this mark.
             self._put("\ufeff".encode() + _csv_line(_CSV))
 
     def add(self, dead_letter: DeadLetterEntry, content: Content) -> None:
@@ -112,11 +112,11 @@ class Exporter:
 
     @property
     def full(self) -> bool:
-        """Whether enough is written to take a piece away."""
+        """Whether enough is buffered to take a piece."""
         return bool(self._file.ready) if self._file is not None else self._size >= _PIECE
 
     def take(self, *, last: bool = False) -> bytes:
-        """Return what is ready; with `last` everything. All pieces in their order are the file."""
+        """Return the piece that is ready; with `last` everything. The pieces in order are the file."""
         if self._file is not None:
             return self._file.take(last=last)
         piece = b"".join(self._pieces)
@@ -140,7 +140,7 @@ def export(dead_letters: Iterable[DeadLetterEntry], out: IO[bytes], form: Format
 
 
 def _json(value: Any) -> bytes:
-    """Return JSON. What a text cannot be in UTF-8, half of a surrogate pair, becomes a question mark."""
+    """Return JSON. A lone surrogate, which UTF-8 cannot write, becomes a question mark."""
     try:
         return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:
@@ -148,7 +148,7 @@ def _json(value: Any) -> bytes:
 
 
 def _json_of_anything(value: Any) -> bytes:
-    """Return JSON of what orjson refuses: integers of more than 64 bits, and half surrogates."""
+    """Return JSON of what orjson refuses: integers of more than 64 bits, and lone surrogates."""
     return json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace")
 
 
@@ -161,7 +161,7 @@ _CSV: Final = (
 
 
 def _csv(dead_letter: DeadLetterEntry, content: Content) -> list[str]:
-    """Return the cells of a row: texts as they are read, bytes in base64, headers and event as JSON."""
+    """Return the cells of a row: text as it is, bytes in base64, headers and event as JSON."""
     row = facts_json(dead_letter)
     row |= {f"origin_{name}": value for name, value in row["origin"].items()}
     row |= {
@@ -171,7 +171,7 @@ def _csv(dead_letter: DeadLetterEntry, content: Content) -> list[str]:
         "headers": _json([[name, base64_text(value)] for name, value in content.headers]).decode(),
         "event": "" if content.event is None else _json(content.event).decode(),
     }
-    # Not guarded: neither digits nor base64 can be a formula that does anything.
+    # Not guarded: digits and base64 are harmless as formulas.
     plain = {"key_base64": base64_text(content.key), "value_base64": base64_text(content.value)}
     cells = [row[name] if name in row else plain[name] for name in _CSV]
     return [_guarded(cell) if name in row else cell or "" for name, cell in zip(_CSV, cells, strict=True)]
@@ -216,10 +216,10 @@ def _avro(dead_letter: DeadLetterEntry, content: Content) -> tuple[Any, ...]:
 
 
 def _as_bytes(data: bytes | str | None) -> bytes | None:
-    """Return a text that stands for hidden bytes as bytes, and everything else unchanged."""
+    """Return a placeholder for hidden bytes as bytes, and everything else unchanged."""
     return data.encode() if isinstance(data, str) else data
 
 
 def base64_text(data: bytes | str | None) -> str | None:
-    """Return bytes in base64; a text that stands for hidden bytes, and None, unchanged."""
+    """Return bytes in base64; a placeholder for hidden bytes, and None, unchanged."""
     return data if data is None or isinstance(data, str) else base64.b64encode(data).decode()

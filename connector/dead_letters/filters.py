@@ -35,7 +35,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Conditions that a dead letter must all meet; `since` and `until` (epoch ms, included) are about its failure."""
+    """Conditions that must all hold. `since` and `until` (epoch ms, inclusive) bound the time of the failure."""
 
     where: Mapping[str, frozenset[str]] = field(default_factory=dict)
     since: int | None = None
@@ -47,13 +47,13 @@ class Filter:
     contains: bytes | None = None
     """Bytes that the key or the value contains."""
     events: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Values of the event, by path; `accept` decides them, because only a decoder knows the event."""
+    """Values of the event, by path. `accept` tests them, because that needs the decoded event."""
     accept: Callable[[Record, ParsedDeadLetter], bool] | None = None
     ids: frozenset[str] = frozenset()
-    """Ids, or beginnings of ids where the reader finds the whole ones; empty: any."""
+    """Ids, or beginnings of ids for readers that complete them; empty: any."""
 
     def matches(self, dead_letter: ParsedDeadLetter, record: Record) -> bool:
-        """Return whether a dead letter, in this record, matches. An absent field equals the empty string."""
+        """Return whether the dead letter in this record matches. An absent field equals the empty string."""
         if self.since is not None and dead_letter.failed_at < self.since:
             return False
         if self.until is not None and dead_letter.failed_at > self.until:
@@ -64,7 +64,7 @@ class Filter:
             return False
         if self.topics and dead_letter.origin.topic not in self.topics:
             return False
-        # The empty ones are asked about first: of a million dead letters each call counts.
+        # Test for an empty condition first: with a million dead letters each saved call counts.
         if self.where and not all((FIELDS[name](dead_letter) or "") in values for name, values in self.where.items()):
             return False
         if self.contains is not None and not any(self.contains in (part or b"") for part in (record.value, record.key)):
@@ -76,7 +76,7 @@ class Filter:
 
 
 def _header(dead_letter: ParsedDeadLetter, name: str) -> set[str]:
-    """Return the values of the record's own headers of this name; the empty string for a null and for none."""
+    """Return the values of the record's own headers of this name; a null, or no such header, is the empty string."""
     found = {(value or b"").decode(errors="replace") for header, value in dead_letter.original if header == name}
     return found or {""}
 
@@ -101,11 +101,11 @@ def parse_where(conditions: Iterable[str]) -> Filter:
 
 
 def parse_time(option: str, text: str, now: int) -> int:
-    """Return as epoch milliseconds a duration before `now` (epoch milliseconds), or a time with its zone.
+    """Return epoch milliseconds for a time with a zone, or for a duration before `now` (epoch milliseconds).
 
     Raises `ValueError` that names the allowed values.
     """
-    # A bare number is a duration in the configuration; here it could as well be a year or a time.
+    # In the configuration a bare number is a duration. Here it could also be a year or a time, so it is refused.
     try:
         seconds = None if text.strip().replace(".", "").isdecimal() else parse_duration(text)
     except ValueError:
@@ -118,15 +118,15 @@ def parse_time(option: str, text: str, now: int) -> int:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise ValueError(
-            f"{option} must be a duration such as 30m, 2h or 3d, or a time with its zone such as 2026-11-20T00:00:00Z; "
+            f"{option} must be a duration such as 30m, 2h or 3d, or a time with a zone such as 2026-11-20T00:00:00Z; "
             f"not {text!r}"
         )
     return epoch_millis(moment)
 
 
 def epoch_millis(moment: datetime) -> int:
-    """Return a time with its zone as epoch milliseconds, rounded down.
+    """Return a time with a zone as epoch milliseconds, rounded down.
 
-    In whole numbers: a product with a float is a millisecond too low for some times.
+    Computed in whole numbers: for some times a float is one millisecond too low.
     """
     return (moment - _EPOCH) // timedelta(milliseconds=1)

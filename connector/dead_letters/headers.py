@@ -1,9 +1,9 @@
 """Writes and reads the headers of a dead letter, in the format of `docs/dead-letters.md`. Pure.
 
 First come the record's own headers, byte for byte and in their order, then one block of the connector's, which begins
-with `dlq-version`. Only a block that is exactly as this module writes it is the connector's: anyone may put `dlq-`
-headers on a record, so whatever else is found there belongs to the record and is kept as it came. What `parse` returns
-is therefore bounded and valid, whatever bytes it was given, and no reader has to check it again.
+with `dlq-version`. Only a block that is exactly as this module writes it is the connector's. Anyone may put `dlq-`
+headers on a record, so all other headers belong to the record and are kept as they came. So whatever bytes `parse` is
+given, its result is bounded and valid, and no reader has to check it again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ VERSION: Final = "1"
 MESSAGE_LIMIT: Final = 1024
 TEXT_LIMIT: Final = 256
 NAME_LIMIT: Final = 32_767
-"""Most bytes of a name (a group, a destination): as many as Kafka allows for a group id."""
+"""Maximum bytes of a name (a group, a destination): Kafka's limit for a group id."""
 MOST_REPLAYS: Final = (1 << 31) - 1
-"""Of attempts too: the largest int of Avro, as which an export has both."""
+"""The same for attempts: an export writes both as Avro's int, and this is the largest one."""
 
 _VERSION: Final = "dlq-version"
 _ID: Final = "dlq-id"
@@ -44,7 +44,7 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class ParsedDeadLetter(Struct, frozen=True, kw_only=True):
-    """What a dead letter's headers say. Times are epoch milliseconds; `original` are the record's own headers.
+    """A dead letter's headers, parsed. Times are epoch milliseconds; `original` are the record's own headers.
 
     `origin`, `origin_timestamp` and `dedup_id` are those of the first failure, `replays` counts the replays since;
     everything else is about the last failure.
@@ -71,14 +71,14 @@ class ParsedDeadLetter(Struct, frozen=True, kw_only=True):
     edited: tuple[str, ...] = ()
     """Paths of the event that were edited for its replays; if there are any, the value is not the source record's."""
     left_out: tuple[str, ...] = ()
-    """Parts of the record that did not fit into the topic; `value_bytes` and `value_sha256` are its value's."""
+    """Parts of the record that did not fit into the topic. `value_bytes` and `value_sha256` describe the value."""
     value_bytes: int | None = None
     value_sha256: str | None = None
     rest_sha256: str | None = None
-    """Of key and headers, where these did not fit; see `rest_hash`."""
+    """The hash of key and headers if they did not fit; see `rest_hash`."""
 
     def first_record(self, record: Record) -> Record:
-        """Return a dead letter or replayed record as it was first read: at its origin, without our headers."""
+        """Return a dead letter or replayed record as it was first read: at its origin, without the added headers."""
         return Record(*self.origin, self.origin_timestamp, record.key, record.value, self.original)
 
 
@@ -89,11 +89,11 @@ def to_headers(
 
     `left_out` are the record's parts that do not fit (`value`, `headers`, …). A replay that failed again keeps its
     block's origin, dedup id and number of replays; the rest of the block is replaced. A block on any other record
-    belongs to that record. Untrusted texts are cut: the message at 1 KiB, others at 256 bytes. So whatever a vendor
-    answers, the block is under 3 KiB plus the names of topic, group and destination.
+    belongs to that record. Untrusted texts are cut: the message to 1 KiB, others to 256 bytes. So the block is never
+    larger than 3 KiB plus the names of topic, group and destination, whatever a vendor answers.
     """
     record, first = dead_letter.record, dead_letter.first_attempt
-    # Only in the replay topic is a block ours: on a live record it may be copied, and its ids belong to another event.
+    # A block is trusted only in the replay topic. On a live record it may be a copy, and its ids are another event's.
     before = parse(record.headers) if dead_letter.replayed else None
     origin, timestamp, dedup_id, replays = record.position, record.timestamp, dead_letter.dedup_id, 0
     own: Headers = record.headers
@@ -132,8 +132,8 @@ def to_headers(
         "dlq-value-sha256": sha256(value).hexdigest() if left_out else None,
         "dlq-rest-sha256": rest_hash(record.key, own) if "headers" in left_out else None,
     }
-    # A vendor's text may have half of a surrogate pair, which UTF-8 cannot write. The dead
-    # letter has to be written all the same. A zero stays: `dlq-replays` is never absent.
+    # A vendor's text may have a lone surrogate, which UTF-8 cannot write. It must not stop the dead letter. A zero is
+    # written: `dlq-replays` is never absent.
     ours = [(name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")]
     if dialect is None:
         return [*original, *ours]
@@ -145,7 +145,7 @@ def to_headers(
 
 
 def parse(headers: Headers) -> ParsedDeadLetter | None:
-    """Return what the headers of a dead letter or replayed record say; None without a whole block of ours."""
+    """Parse the headers of a dead letter or replayed record; None if they have no complete block of the connector's."""
     found = read_block(headers, _VERSION, VERSION.encode(), _FORMS, DIALECT_NAMES)
     if found is None:
         return None
@@ -153,7 +153,7 @@ def parse(headers: Headers) -> ParsedDeadLetter | None:
     try:
         origin = Position(values.pop("topic"), values.pop("partition"), values.pop("offset"))
         return ParsedDeadLetter(origin=origin, original=original, **values)
-    # A block that lacks a required header was cut or edited. Half of it would be wrong facts under the right names.
+    # A block that lacks a required header was cut or edited, so none of it can be trusted.
     except (KeyError, TypeError):
         return None
 
@@ -161,13 +161,13 @@ def parse(headers: Headers) -> ParsedDeadLetter | None:
 def dead_letter_id(headers: Headers) -> str | None:
     """Return the `dlq-id` of a dead letter's block, in a tenth of the time of `parse`.
 
-    None if there is no block with an id. Whether the block is whole only `parse` knows.
+    None if there is no block with an id. Does not check that the block is complete; `parse` does.
     """
     return id_of(headers, _ID, _VERSION, VERSION.encode())
 
 
 def redirected(headers: Headers, destination: str, vendor: str) -> list[tuple[str, bytes | None]]:
-    """Return a dead letter's headers as those of another destination's; the id stays. See `replayed` for errors."""
+    """Return a dead letter's headers with another destination; the id stays. Raises as `replayed` does."""
     if parse(headers) is None:
         raise ValueError(_NOT_A_DEAD_LETTER)
     start = start_of(headers, _VERSION)
@@ -178,26 +178,26 @@ def redirected(headers: Headers, destination: str, vendor: str) -> list[tuple[st
 
 
 def restored(headers: Headers, original: Headers) -> list[tuple[str, bytes | None]]:
-    """Return a dead letter's headers as if nothing were left out, with the record's own. See `replayed` for errors."""
+    """Return a dead letter's headers with the left-out parts restored. Raises as `replayed` does."""
     if parse(headers) is None:
         raise ValueError(_NOT_A_DEAD_LETTER)
     block = headers[start_of(headers, _VERSION) :]
     gone = (_LEFT_OUT, "dlq-value-bytes", "dlq-value-sha256", "dlq-rest-sha256")
-    # Without the other tool's headers, which lie in the block too: they describe the dead letter without its value.
+    # The other tool's headers in the block are dropped: they describe the dead letter without its value.
     return [*original, *(header for header in block if header[0] in _FORMS and header[0] not in gone)]
 
 
 def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, bytes | None]]:
-    """Return the headers of a dead letter's replay: the same, with `dlq-replays` increased by one.
+    """Return the headers for a dead letter's replay: the same headers with `dlq-replays` increased by one.
 
-    `edited` are the paths of the event that are changed now; they are added to `dlq-edited`. Raises `ValueError` if
+    `edited` are the paths of the event that this replay changes; they are added to `dlq-edited`. Raises `ValueError` if
     the headers are not a dead letter's.
     """
     dead_letter = parse(headers)
     if dead_letter is None:
         raise ValueError(_NOT_A_DEAD_LETTER)
     start = start_of(headers, _VERSION)
-    # Capped, because a reader takes a larger number for a block that is not ours.
+    # Capped, because readers do not accept a block with a larger number.
     count = str(min(dead_letter.replays + 1, MOST_REPLAYS)).encode()
     paths = " ".join(dict.fromkeys((*dead_letter.edited, *(path.replace(" ", "%20") for path in edited))))
     kept = [header for index, header in enumerate(headers) if index < start or header[0] not in (_REPLAYS, _EDITED)]
@@ -206,7 +206,7 @@ def replayed(headers: Headers, edited: Sequence[str] = ()) -> list[tuple[str, by
 
 
 def rest_hash(key: bytes | None, headers: Headers) -> str:
-    """Return the SHA-256 of a record's key and headers: of each part 8 bytes of its length (null: -1), then itself."""
+    """Return the SHA-256 of a record's key and headers, each part preceded by its length in 8 bytes (null: -1)."""
     found = sha256()
     for part in (key, *(part for name, value in headers for part in (name.encode(errors="replace"), value))):
         found.update((-1 if part is None else len(part)).to_bytes(8, "big", signed=True) + (part or b""))
@@ -214,27 +214,28 @@ def rest_hash(key: bytes | None, headers: Headers) -> str:
 
 
 def resolution(dead_letter: str, kind: str, at: int) -> list[tuple[str, bytes | None]]:
-    """Return the headers of the record that resolves a dead letter (its `dlq-id`) as `replayed` or `discarded`."""
+    """Return the headers of the record that marks a dead letter (its `dlq-id`) as `replayed` or `discarded`."""
     headers = ((RESOLVES, dead_letter), (RESOLUTION, kind), (RESOLVED_AT, time_text(at)))
     return [(name, value.encode(errors="replace")) for name, value in headers]
 
 
 def _dead_letter_id(dead_letter: DeadLetter, group: str, origin: Position, timestamp: int, replays: int) -> str:
-    """Return the id of one failure: of the group, the first origin, the destination and the number of replays.
+    """Return the id of one failure, made from the group, the first origin, the destination and the number of replays.
 
-    A crash that writes a dead letter twice reads the record at the same position, so both copies have the same id. The
-    position counts where it is not the origin: a block that was copied to several records makes them no one failure.
+    A crash may write a dead letter twice. Both copies come from the same position, so they have the same id. The
+    position is included if it is not the origin: records that carry copies of one block are still different failures.
     """
     position = dead_letter.record.position
     read_at = () if position == origin else position
-    # As JSON, because the names may contain any separator: group "a.b" and topic "c" are not group "a" and topic "b.c".
+    # Joined as JSON, because names may contain any separator: group "a.b" and topic "c" differ from group "a" and topic
+    # "b.c".
     return uuid5_text(json.dumps([group, *origin, timestamp, dead_letter.destination, replays, *read_at]))
 
 
 def read_resolution(headers: Headers) -> tuple[str, str, str] | None:
-    """Return what the headers of a resolution record say: id, `replayed` or `discarded`, and the time as text.
+    """Return the id, `replayed` or `discarded`, and the time as text from the headers of a resolution record.
 
-    None if they are not as `resolution` writes them; the time alone may be anything, and is then empty.
+    None if they are not as `resolution` writes them, except for the time: an invalid time becomes empty.
     """
     found = {name: value for name, value in headers if value is not None}
     kind = {b"replayed": "replayed", b"discarded": "discarded"}.get(found.get(RESOLUTION, b""))
@@ -245,7 +246,7 @@ def read_resolution(headers: Headers) -> tuple[str, str, str] | None:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Return the longest beginning of `text` whose UTF-8 is at most `limit` bytes, whole characters only."""
+    """Return the longest beginning of `text`, in whole characters, that has at most `limit` bytes in UTF-8."""
     data = text.encode(errors="replace")
     return data[:limit].decode(errors="ignore")
 

@@ -1,4 +1,4 @@
-"""What a dead letter or record holds by today's configuration: its event, and what would be sent."""
+"""The result of inspecting a dead letter or record by today's configuration: its event, and what would be sent."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """One destination by today's rules: the text that would be sent, or the rule that forbids it and the reason.
+    """What one destination would be sent by today's rules, or the rule that refuses it and the reason.
 
-    `route` is the index under `routes:` that leads to the destination, where that was asked for.
+    `route` is the index under `routes:` of the route that leads to the destination; set if requested.
     """
 
     destination: str
@@ -23,9 +23,9 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a record holds: its event in JSON's types, or the fault that hides it, and its destinations.
+    """A record's event in JSON's types, or the fault because of which there is none, and its destinations.
 
-    `code` is that of the fault, where it refuses the record.
+    `code` is the fault's code if the fault refuses the record.
     """
 
     schema: str | None
@@ -33,7 +33,7 @@ class Inspection:
     fault: str | None
     preparations: tuple[Preparation, ...]
     skipped: str | None = None
-    """Why it goes nowhere on purpose."""
+    """Why the rules send it nowhere, if so."""
     code: str | None = None
     hidden: tuple[str, ...] = ()
-    """Texts that routes hash, and that are shown nowhere."""
+    """Texts that routes hash. They must not be shown anywhere."""

@@ -13,11 +13,11 @@ _OFFSET: Final = "dlq-origin-offset"
 
 
 def about(records: Iterable[Record], origin: Position) -> Iterator[tuple[Record, ParsedDeadLetter]]:
-    """Yield the dead letters or replayed records with this first origin, copies included."""
+    """Yield the dead letters or replayed records with this first origin, including copies."""
     offset = (_OFFSET, str(origin.offset).encode())
     for record in records:
-        # One header before the whole block: parsing takes some 10 µs,
-        # and hardly any record of the topic has this origin.
+        # Compare one header first: parsing the block takes some 10 µs, and hardly any record of the topic has this
+        # origin.
         if offset in record.headers and record.value is not None:
             facts = parse(record.headers)
             if facts is not None and facts.origin == origin:
@@ -25,9 +25,9 @@ def about(records: Iterable[Record], origin: Position) -> Iterator[tuple[Record,
 
 
 def dead_letters_about(records: Iterable[Record], origin: Position) -> tuple[list[DeadLetterEntry], list[Resolution]]:
-    """Return the dead letters of a record, each id once, the oldest first, and their resolutions.
+    """Return the dead letters of a record, oldest first and each id once, and their resolutions.
 
-    `records` are those of the dead-letter topic that are to be searched.
+    `records` are the records of the dead-letter topic to search.
     """
     survey = Survey()
     found: dict[str, Record] = {}

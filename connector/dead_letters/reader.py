@@ -1,8 +1,8 @@
-"""Reads the dead letters of a topic: each once, however often a crash wrote it, and whether it is resolved.
+"""Reads the dead letters of a topic and their states. Each is returned once, however often a crash wrote it.
 
-`Survey` takes the topic in once and knows the state of every dead letter at its end. What needs the dead letters
-themselves in the topic's order reads it again (`read_dead_letters`), because a resolution comes behind its dead letter;
-none of them is kept.
+`Survey` reads the topic once; then it knows the state of every dead letter, and keeps none of them. `read_dead_letters`
+reads the topic again and yields the dead letters in order. The second pass is needed because a resolution comes after
+its dead letter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from connector.records import Record
 
 _NAMED: Final = 5
 SHORTEST_BEGINNING: Final = 8
-"""Fewest characters by which an id may be given."""
+"""An id may be shortened to this many characters."""
 
 
 class DeadLetterNotFound(ConnectorError):
@@ -46,12 +46,12 @@ class Resolution(NamedTuple):
 
 
 class Survey:
-    """What a topic holds; complete once every record was taken in."""
+    """The states of a topic's dead letters; complete once `take` got every record."""
 
     def __init__(self) -> None:
         self.states = States()
         self.foreign = 0
-        """Records that are neither dead letters nor resolutions: another program's."""
+        """How many records are neither dead letters nor resolutions, so another program's."""
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Survey:
@@ -62,7 +62,7 @@ class Survey:
         return survey
 
     def take(self, record: Record) -> tuple[int, ParsedDeadLetter] | None:
-        """Take in a record; return row and facts of a dead letter that it now stands for.
+        """Take in a record; if it now stands for a dead letter, return the row and the parsed headers.
 
         The whole block is parsed: a record of another program that has only the id must not hide the dead letter.
         """
@@ -82,7 +82,7 @@ class Survey:
 
     def entry(self, record: Record) -> DeadLetterEntry | None:
         """Return the dead letter that a record stands for; None for any other record."""
-        # The id alone first, at a tenth of the cost: most records stand for no dead letter that is still wanted.
+        # Read only the id first, at a tenth of the cost: most records do not stand for a dead letter that is wanted.
         identity = None if record.value is None else dead_letter_id(record.headers)
         row = None if identity is None else self.states.row(identity)
         if row is None or self.states.place(row) != (record.partition, record.offset):
@@ -94,7 +94,7 @@ class Survey:
 
 
 class IdSearch:
-    """Finds whole ids by their beginnings, all in one pass."""
+    """Completes ids that were given by their beginnings, all in one pass."""
 
     def __init__(self, beginnings: Iterable[str]) -> None:
         self._found: dict[str, dict[str, None]] = {beginning: {} for beginning in beginnings}
@@ -105,13 +105,13 @@ class IdSearch:
         if not identity.startswith(self._any):
             return False
         for beginning, found in self._found.items():
-            # Two would show that the beginning is ambiguous; a few more help to choose.
+            # Two are enough to show that the beginning is ambiguous; a few more help the person to choose.
             if identity.startswith(beginning) and len(found) < _NAMED:
                 found[identity] = None
         return True
 
     def ids(self) -> frozenset[str]:
-        """Return the only id of each beginning. Raises `DeadLetterNotFound` if one has none or several."""
+        """Return the one id for each beginning. Raises `DeadLetterNotFound` if there is none, or more than one."""
         for beginning, found in self._found.items():
             if len(beginning) < SHORTEST_BEGINNING:
                 raise DeadLetterNotFound(f"give at least {SHORTEST_BEGINNING} characters of an id, not {beginning!r}")
@@ -127,7 +127,7 @@ class IdSearch:
 
 
 def parse_resolution(record: Record) -> Resolution | None:
-    """Return what a resolution record says; None for any other record. It has a null value and `dlq-resolves`."""
+    """Return a resolution from its record (null value, header `dlq-resolves`); None for any other record."""
     found = None if record.value is not None else read_resolution(record.headers)
     if found is None:
         return None

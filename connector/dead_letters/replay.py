@@ -1,4 +1,4 @@
-"""Replays and discards dead letters: which of them, what is written for each, and in which transactions.
+"""Replays and discards dead letters: selects them, and decides what is written for each and in which transactions.
 
 An `Order` says which, a `ReplayService` carries it out; the one on Kafka is in `connector.operations.replay`:
 
@@ -6,9 +6,10 @@ An `Order` says which, a `ReplayService` carries it out; the one on Kafka is in 
         async for step in steps:
             ...  # step.outcomes: the outcome of each dead letter; step.read of step.total: the progress
 
-A replay and the record that resolves its dead letter are in one Kafka transaction, many dead letters to one. So
-whenever it ends, by SIGKILL too, a dead letter is either in the replay topic and resolved, or neither, and running it
-again sends nothing twice. A new replay or discard of a group takes over from a running one (Kafka fences it).
+A replayed record and the record that resolves its dead letter are written in one Kafka transaction, many dead letters
+to a transaction. So a dead letter is either in the replay topic and resolved, or neither, even after SIGKILL, and
+running the replay again sends nothing twice. A new replay or discard of a group takes over from a running one, which
+Kafka fences.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from connector.records import Position, Record
 Kind = Literal["replayed", "discarded"]
 
 MAX_REPLAYS: Final = 3
-"""How often a record is replayed unless an order says otherwise, so that one that always fails does not go round."""
+"""How often a record may be replayed by default, so that one that always fails is not replayed for ever."""
 CHUNK: Final = 500
-"""Most dead letters in one transaction."""
+"""Maximum dead letters in one transaction."""
 CHUNK_BYTES: Final = 4 << 20
-"""Most bytes in one transaction, except for a dead letter that is larger alone."""
+"""Maximum bytes in one transaction; a dead letter that is larger gets one of its own."""
 
 
 class Edit(NamedTuple):
@@ -68,7 +69,7 @@ class Order:
     max_replays: int = MAX_REPLAYS
     rate: float = 0.0
     to: Target | None = None
-    """Where replays go instead of each dead letter's own destination, which may have another name by now."""
+    """The destination to replay to, instead of each dead letter's own, which may have been renamed."""
 
 
 class Kept(NamedTuple):
@@ -79,14 +80,14 @@ class Kept(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a dead letter: done (replayed or discarded; in a plan: it would be), or kept back."""
+    """The outcome of a dead letter: done (replayed or discarded; in a plan, would be), or kept back."""
 
     dead_letter: DeadLetterEntry
     kept: Kept | None
 
 
 class Step(NamedTuple):
-    """Progress of a replay or discard: the outcomes since the last step, already committed; they may be none.
+    """Progress of a replay or discard: the outcomes since the last step, already committed. There may be none.
 
     `read` of `total` offsets are read, both passes counted.
     """
@@ -99,8 +100,8 @@ class Step(NamedTuple):
 class ReplayService(Protocol):
     """Replays and discards dead letters. Each call reads the topic again. To stop early, close the iterator.
 
-    All may raise `StartupError` (Kafka does not answer) and `ConnectorError` (the operation broke off: what was not in
-    a step may be committed or not). It is always safe to repeat the call.
+    All may raise `StartupError` (Kafka does not answer) and `ConnectorError` (the operation was interrupted; outcomes
+    not yet yielded in a step may or may not be committed). It is always safe to repeat the call.
     """
 
     def plan(self, order: Order) -> AsyncGenerator[Step, None]:
@@ -129,12 +130,12 @@ class RecordRefused(ConnectorError):
 
 
 class Transactions(Protocol):
-    """Writes records all together."""
+    """Writes records atomically: all or none."""
 
     async def commit(self, records: Sequence[Outgoing]) -> None:
-        """Return when all of the records are written and committed in one transaction; where it raises, none is.
+        """Write and commit all records in one transaction. If it raises, none was written.
 
-        Only after a lost connection it may be open which of both holds. Raises `TakenOver`, `RecordRefused`, and
+        Only a lost connection can leave unknown whether they were. Raises `TakenOver`, `RecordRefused`, and
         `ConnectorError` for anything else.
         """
         ...
@@ -144,7 +145,7 @@ class Examiner(Protocol):
     """Checks dead letters by today's rules."""
 
     async def judge(self, dead_letter: DeadLetterEntry) -> Kept | None:
-        """Return why the dead letter would fail again; None if nothing says so. Raises `ConnectorError` if unknown."""
+        """Return why the dead letter would fail again; None if it would not. Raises `ConnectorError` if unknown."""
         ...
 
     async def edit(self, dead_letter: DeadLetterEntry, edits: Sequence[Edit]) -> DeadLetterEntry | Kept:
@@ -161,7 +162,7 @@ class Originals(Protocol):
 
 
 class Read(NamedTuple):
-    """Some dead letters, and how far the reading is (offsets)."""
+    """Some dead letters, and how many offsets are read."""
 
     dead_letters: Sequence[DeadLetterEntry]
     read: int
@@ -172,7 +173,7 @@ class Reader(Protocol):
     """Reads the unresolved dead letters of the dead-letter topic."""
 
     def dead_letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
-        """Yield the matching unresolved dead letters, each once; now and then none, as progress."""
+        """Yield the matching unresolved dead letters, each once. Some items have none and only report progress."""
         ...
 
 
@@ -198,7 +199,7 @@ class Replayer:
                 yield Step(tuple(outcomes), read.read, read.total)
 
     async def carry_out(self, kind: Kind, order: Order, transactions: Transactions) -> AsyncGenerator[Step, None]:
-        """Replay or discard dead letters, one transaction after the other; what is kept back is not changed."""
+        """Replay or discard dead letters, one transaction after the other. Those kept back are not changed."""
         read = Read((), 0, 0)
         writer = _Writer(self, kind, order, transactions)
         async with aclosing(self.reader.dead_letters(order.wanted)) as reads:
@@ -220,19 +221,20 @@ class Replayer:
     ) -> tuple[DeadLetterEntry, Kept | None]:
         """Return the dead letter as it would be replayed, and why it is kept back."""
         facts = dead_letter.facts
-        # Also before a discard: several groups may share the topic, and each answers for its own dead letters.
+        # This applies to a discard too: several groups may share the topic, and each decides about its own dead
+        # letters.
         if facts.group != self.group and not order.force:
             return dead_letter, Kept("group", f"it belongs to group {facts.group}: use that group's configuration")
         if kind == "discarded":
             return dead_letter, None
-        # Not lifted by `force`: a script with --force would replay the same failure for ever.
+        # `force` does not lift this: a script with --force would replay the same failure for ever.
         if facts.replays >= order.max_replays:
             return dead_letter, Kept(
                 "loop_guard",
                 f"it was replayed {facts.replays} times and failed each time: pass --max-replays {facts.replays + 1} "
                 "to try once more, or discard it",
             )
-        # In this order: an edit needs the whole value, and today's rules judge what would be sent.
+        # The order matters: an edit needs the whole value, and today's rules judge what would be sent.
         if facts.left_out:
             whole = await self._whole(dead_letter)
             if isinstance(whole, Kept):
@@ -248,10 +250,10 @@ class Replayer:
         return dead_letter, None if order.force else await self.examiner.judge(dead_letter)
 
     async def _whole(self, dead_letter: DeadLetterEntry) -> DeadLetterEntry | Kept:
-        """Return a dead letter with what did not fit into its topic, read at its origin; or why that is impossible.
+        """Return a dead letter with its left-out parts restored from its origin, or why that is impossible.
 
-        Only what has the hashes of what failed: the topic may have been recreated, or the event edited since. Not even
-        by force is anything sent that was never written.
+        The hashes must match those of the failed record: the topic may have been recreated, or the event edited since.
+        Even `force` never sends bytes that the producer did not write.
         """
         record, facts = dead_letter.record, dead_letter.facts
         topic, partition, offset = facts.origin
@@ -284,7 +286,7 @@ def _sent_to(dead_letter: DeadLetterEntry, target: Target) -> DeadLetterEntry:
 
 
 class _Writer:
-    """Collects dead letters for one transaction, keeps the rate, and writes."""
+    """Collects dead letters for one transaction, and writes them within the rate."""
 
     def __init__(self, replayer: Replayer, kind: Kind, order: Order, transactions: Transactions) -> None:
         self._replayer = replayer
@@ -292,14 +294,15 @@ class _Writer:
         self._edited = tuple(edit.path for edit in order.edits) if kind == "replayed" else ()
         self._rate = order.rate
         self._transactions = transactions
-        # Readers of committed records see a transaction at once, so it holds at most a second's share of the rate.
+        # Readers of committed records get a whole transaction at once, so it holds at most one second's worth of the
+        # rate.
         self._most = min(CHUNK, max(1, int(order.rate))) if order.rate else CHUNK
         self._waiting: list[tuple[DeadLetterEntry, DeadLetterEntry]] = []
         self._bytes = 0
         self._next = replayer.clock.now()
 
     def add(self, dead_letter: DeadLetterEntry, sent: DeadLetterEntry) -> bool:
-        """Add a dead letter, and what is replayed of it; return whether the transaction is full."""
+        """Add a dead letter, and its record to replay; return whether the transaction is full."""
         self._waiting.append((dead_letter, sent))
         self._bytes += len(sent.record.value or b"")
         return len(self._waiting) >= self._most or self._bytes >= CHUNK_BYTES
@@ -311,19 +314,19 @@ class _Writer:
             return []
         clock = self._replayer.clock
         if (pause := self._next - clock.now()) > 0:
-            # Between two transactions, because an open one blocks the readers of both topics.
+            # Wait between transactions, not inside one: an open transaction blocks the readers of both topics.
             await clock.sleep(pause)
         if self._rate:
             self._next = max(self._next, clock.now()) + len(waiting) / self._rate
         return await self._commit(waiting)
 
     async def _commit(self, waiting: Sequence[tuple[DeadLetterEntry, DeadLetterEntry]]) -> list[Outcome]:
-        """Write dead letters in one transaction; if Kafka rejects a record, in halves, to find out which."""
+        """Write dead letters in one transaction. If Kafka rejects a record, try halves to find it."""
         records = [record for dead_letter, sent in waiting for record in self._records(dead_letter, sent)]
         try:
             await self._transactions.commit(records)
         except RecordRefused as refusal:
-            # A transaction is all or nothing: one record that is too large keeps back the other 499.
+            # A transaction is all or nothing: one record that is too large would keep the other 499 back.
             if len(waiting) == 1:
                 return [Outcome(waiting[0][0], Kept("size", str(refusal)))]
             middle = len(waiting) // 2
@@ -333,11 +336,11 @@ class _Writer:
     def _records(self, dead_letter: DeadLetterEntry, sent: DeadLetterEntry) -> list[Outgoing]:
         stored, replay = dead_letter.record, sent.record
         headers = resolution(dead_letter.facts.id, self._kind, int(self._replayer.clock.wall() * 1000))
-        # One for each partition that has a copy: a resolution closes only what is in front of it in its own partition.
+        # Each partition that has a copy gets a resolution: it closes only what is in front of it in its own partition.
         partitions = (stored.partition, *dead_letter.other_partitions)
         resolutions = [Outgoing(stored.topic, partition, stored.key, None, headers) for partition in partitions]
         if self._kind == "discarded":
             return resolutions
         carried = replayed(replay.headers, self._edited)
-        # To the group's own topic: the source topic has other readers, which would read the event twice.
+        # Written to the group's own topic: the source topic has other readers, which would read the event twice.
         return [Outgoing(self._replayer.replay_topic, None, replay.key, replay.value, carried), *resolutions]

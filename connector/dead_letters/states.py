@@ -1,4 +1,4 @@
-"""The states of a topic's dead letters in some 30 bytes each, so that a million fit on a small machine. Pure.
+"""The states of a topic's dead letters, in some 30 bytes each, so that a million of them need little memory. Pure.
 
 A crash may write one dead letter twice, and a record that is read again may fail again after its dead letter was
 discarded. Both are copies: records with one id. A resolution closes the copies that are in front of it in its own
@@ -8,7 +8,7 @@ partition, and nothing else:
     partition 0:  copy 1   discarded                 open: the copy in partition 1 was never resolved
     partition 1:  copy 2
 
-Reading each partition in its order is therefore enough, in one pass, however the partitions alternate.
+So one pass is enough, if it reads each partition in order. How the partitions alternate does not matter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STATES: Final[tuple[State, ...]] = ("open", "replayed", "discarded")
 
 
 class States:
-    """Every dead letter that was noted, as a row with its state and the place of the record that stands for it."""
+    """Every noted dead letter as a row: its state, and the place of the record that stands for it."""
 
     def __init__(self) -> None:
         self._rows = RowIndex()
@@ -40,7 +40,7 @@ class States:
         return len(self._states)
 
     def row(self, identity: str) -> int | None:
-        """Return the row of an id; None if it was not noted."""
+        """Return the row of an id; None if the id was not noted."""
         return self._rows.row(identity)
 
     def state(self, row: int) -> State:
@@ -48,14 +48,14 @@ class States:
         return STATES[self._states[row]]
 
     def place(self, row: int) -> tuple[int, int]:
-        """Return partition and offset of the record that stands for a dead letter: its first copy not yet resolved.
+        """Return partition and offset of the record that stands for a dead letter: its first unresolved copy.
 
-        If all are resolved, the first of those that were resolved last.
+        If all copies are resolved: the first of those that were resolved last.
         """
         return self._partitions[row], self._offsets[row]
 
     def other_partitions(self, row: int) -> tuple[int, ...]:
-        """Return the further partitions in which the dead letter has a copy that is not resolved."""
+        """Return the further partitions in which the dead letter has an unresolved copy."""
         return tuple(self._others.get(row, {}))
 
     def rows(self, *, resolved: bool) -> Iterator[int]:
@@ -70,7 +70,7 @@ class States:
             self._offsets.append(offset)
             self._states.append(0)
             return row, True
-        # A copy behind a resolution is a new failure. An id resolved for ever would hide it.
+        # A copy after a resolution is a new failure, so it reopens the dead letter.
         if self._states[row]:
             self._states[row] = 0
             self._partitions[row], self._offsets[row] = partition, offset
@@ -80,18 +80,18 @@ class States:
         return row, False
 
     def resolve(self, identity: str, partition: int, kind: State) -> int | None:
-        """Close the copies of a dead letter in this partition; return its row, None if there is none to close."""
+        """Close the copies of a dead letter in this partition; return its row, or None if there is none to close."""
         row = self.row(identity)
         if row is None:
             return None
         others = self._others.get(row, {})
         if partition in others:
-            # One copy less. The record that stands for the dead letter is in another partition and stays open.
+            # The copy here is closed. The dead letter stays open: another partition has the record that stands for it.
             del others[partition]
         elif self._states[row] or partition != self._partitions[row]:
             return None
         elif others:
-            # Its own copy is closed, but another partition has one: from now on that copy stands for the dead letter.
+            # The copy that stood for the dead letter is closed. An open copy in another partition takes its place.
             self._partitions[row], self._offsets[row] = others.popitem()
         else:
             self._states[row] = STATES.index(kind)

@@ -1,4 +1,4 @@
-"""Reads unresolved dead letters from an event loop: a thread does the blocking reading, some records at a time."""
+"""Reads unresolved dead letters from an event loop. A thread does the blocking reads, some records at a time."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Progress = Callable[[int, int], None]
 
 
 class Stopped(Exception):
-    """The reading is cancelled; raised inside the reading thread only."""
+    """The reading was cancelled. Raised inside the reading thread only."""
 
 
 class DeadLetterStream:
     """The unresolved dead letters of one topic.
 
-    `records` starts a new blocking reading of the same records each time, and reports its progress (offsets read,
+    Each call of `records` starts a new blocking read of the same records, and reports its progress (offsets read,
     offsets in all) at least once a second.
     """
 
@@ -40,7 +40,7 @@ class DeadLetterStream:
         self._done = 0
         self._total = 0
         self.survey = Survey()
-        """What the topic holds; complete once the first dead letters came."""
+        """The states of the topic's dead letters; complete once the first dead letters are yielded."""
 
     async def dead_letters(self, wanted: Filter) -> AsyncGenerator[Read, None]:
         """Yield the matching unresolved dead letters, each once; the first pass yields progress only.
@@ -58,8 +58,8 @@ class DeadLetterStream:
 
         async with aclosing(self._pass(take)) as first:
             async for _ in first:
-                # Both passes are one progress: a resolution comes behind its dead
-                # letter, so no dead letter is sure before the end.
+                # Two passes, shown as one progress. A resolution comes after its dead letter, so the first pass must
+                # reach the end before any dead letter can be yielded.
                 yield Read((), self._done, 2 * self._total)
         whole = replace(wanted, ids=search.ids())
 
@@ -71,7 +71,7 @@ class DeadLetterStream:
                 yield Read(dead_letters, self._total + self._done, 2 * self._total)
 
     async def _pass(self, work: Callable[[list[Record]], T]) -> AsyncGenerator[T, None]:
-        """Yield the result of `work` for each portion of the records, from the first to the last."""
+        """Yield the result of `work` for each portion of the records, in order."""
         iterator = self._records(self._note_progress)
 
         def read_some() -> tuple[bool, T]:
@@ -90,7 +90,7 @@ class DeadLetterStream:
                 close()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Run a blocking call in a thread; a cancelled caller ends the call first, within a second."""
+        """Run a blocking call in a thread. If the caller is cancelled, the call is ended first, within a second."""
         # A thread cannot be cancelled. `_stop` makes its next report of
         # progress raise; only then may the reader be closed.
         running = asyncio.ensure_future(asyncio.to_thread(work))
@@ -100,12 +100,12 @@ class DeadLetterStream:
             self._stop.set()
             await asyncio.wait({running})
             if not running.cancelled():
-                # Fetched, because asyncio reports an exception that no one asks for.
+                # Retrieved, because asyncio logs an exception that no one retrieves.
                 running.exception()
             raise
 
     def _note_progress(self, done: int, total: int) -> None:
-        """Note how far the reading is; called in the reading thread."""
+        """Note the progress; called in the reading thread."""
         if self._stop.is_set():
             raise Stopped
         self._done, self._total = done, total

@@ -1,4 +1,4 @@
-"""Writes dead letters until Kafka has them: a failed write is retried, never passed over."""
+"""Writes dead letters until Kafka has them. A failed write is retried, never ignored."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ log = structlog.get_logger()
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
 _TRIES_IN_A_DRAIN: Final = 4
-"""How often a failing write is retried within `drain_timeout`, so that a drain rarely misses it."""
+"""Retries of a failing write within one `drain_timeout`, so that a drain rarely misses it."""
 _TROUBLE_QUIET: Final = 5.0
-"""Seconds in which write failures are logged once: a batch that is given up has a thousand dead letters."""
+"""Write failures are logged once in so many seconds: a batch that is given up may have a thousand dead letters."""
 _QUIET: Final = 60.0
-"""Seconds in which a destination's dead letters of one cause and code are logged once; the metrics count all."""
+"""Dead letters of one destination, cause and code are logged once in so many seconds; the metrics count all."""
 _KINDS: Final = 1000
-"""How many of these kinds are remembered: the codes are the vendor's."""
+"""How many such kinds are remembered. Bounded, because a vendor decides how many codes there are."""
 
 
 class Producer(Protocol):
@@ -39,7 +39,7 @@ class Producer(Protocol):
 
 
 class _Form(NamedTuple):
-    """What is written for a dead letter."""
+    """One form in which to write a dead letter."""
 
     key: bytes | None
     value: bytes | None
@@ -77,12 +77,12 @@ class DeadLetterWriter:
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Return once Kafka has acknowledged the dead letter; retry until then.
 
-        If Kafka refuses it as too large, its value is left out, and if need be its key and headers. The position, the
-        size and the hash are in its headers. So one record that fits nowhere cannot stop its partition.
+        If Kafka refuses it as too large, its value is left out, and if necessary its key and headers; the added headers
+        have position, size and hash. So a record that is too large for the topic cannot stop its partition.
 
         `is_ours` returns whether this member still owns the record's partition. If it does not, the next owner reads
-        the record again, and a dead letter from here would only be a copy. Raises only errors after which the producer
-        cannot be used: then the record stays uncommitted.
+        the record again, and a dead letter from this member would only be a copy. Raises only errors after which the
+        producer cannot be used; then the record stays uncommitted.
         """
         forms = self._forms(dead_letter)
         form = next(forms)
@@ -105,16 +105,16 @@ class DeadLetterWriter:
                 self._metrics.count_dead_letter(dead_letter.destination, dead_letter.cause)
                 self._log(dead_letter)
                 break
-        # Writes that still fail set it again at their next retry.
+        # Other writes that still fail set it again at their next retry.
         self.trouble = None
 
     def _forms(self, dead_letter: DeadLetter) -> Iterator[_Form]:
-        """Yield the dead letter as it should be, then smaller."""
+        """Yield the complete dead letter, then ever smaller forms."""
         record = dead_letter.record
         yield _Form(record.key, record.value, self._headers(dead_letter))
         # Empty and not null: with a null value it would be read as a resolution.
         yield _Form(record.key, b"", self._headers(dead_letter, "value"))
-        # Without the key it may get another partition. That is better than a record that stops its own.
+        # Without the key it may go to another partition. That is better than a record that stops its partition.
         yield _Form(None, b"", self._headers(dead_letter, "value", "key", "headers"))
 
     def _headers(self, dead_letter: DeadLetter, *left_out: str) -> list[tuple[str, bytes | None]]:

@@ -1,4 +1,4 @@
-"""What a destination and the documents make of a verdict's code. Pure, and the only place, for every vendor."""
+"""Applies a destination's `codes:` to a verdict, and explains its code. The one place for all vendors. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from connector.vendors.base import Accepted, Misconfigured, Refused, Response, R
 
 Action = Literal["refuse", "retry", "hold"]
 Codes = Mapping[str, Action]
-"""By a vendor's code, or `http_<status>` where the answer has no code of its own: how the user wants it read."""
+"""How the user overrides each code; `http_<status>` stands for an answer without a code of its own."""
 
 
 def apply_codes(codes: Codes, verdict: Verdict, response: Response) -> Verdict:
-    """Return the verdict that the user gives to the answer's code, else the vendor's own verdict.
+    """Return the verdict that `codes:` gives to the answer's code, or else the vendor's own verdict.
 
-    Accepted stays accepted: sending again what the vendor has would count twice. An error of the request itself (bad
-    JSON, an empty body) is never a record's fault: the same record would be refused in every batch.
+    An acceptance is not overridden: sending the records again would deliver them twice. Nor is an error of the request
+    itself (bad JSON, an empty body), because no record is at fault.
     """
     if not codes or isinstance(verdict, Accepted):
         return verdict
     if isinstance(verdict, Refused) and verdict.errors:
         return _apply_to_each(codes, verdict)
-    # A refusal by status alone has no code, and yet a user has to be able to name it.
+    # An answer without a code is named by its status, so that `codes:` can refer to it.
     code = verdict.code or f"http_{response.status}"
     action = codes.get(code)
     if action == "refuse":
@@ -37,7 +37,7 @@ def apply_codes(codes: Codes, verdict: Verdict, response: Response) -> Verdict:
 
 
 def explain_code(vendor: str, verdict: Verdict) -> Verdict:
-    """Return the verdict with what its code means in front of the vendor's own text, for every log, hold and record."""
+    """Return the verdict with its code explained in front of the vendor's text, for logs, holds and dead letters."""
     if isinstance(verdict, Accepted) or verdict.code is None:
         return verdict
     return replace(verdict, reason=explained(vendor, verdict.code, verdict.reason))
@@ -52,8 +52,8 @@ def _refused(code: str, verdict: Verdict) -> Verdict:
 
 
 def _apply_to_each(codes: Codes, verdict: Refused) -> Verdict:
-    """Return the verdict of an answer with several errors: a hold goes before a refusal, a refusal before a retry."""
-    # The gravest wish wins. A hold for one error stops everything, so it must not be passed over for another's refusal.
+    """Return the verdict for an answer with several errors: hold before refuse, refuse before retry."""
+    # A hold stops the whole destination, so a refusal for another error of the same answer must not win.
     for error in verdict.errors:
         if codes.get(error.code) == "hold":
             return Misconfigured(error.code, error.reason, request_id=verdict.request_id)

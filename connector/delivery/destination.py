@@ -56,35 +56,36 @@ HELD_BY_CONFIGURATION: Final = "held by the configuration (hold: true)"
 
 
 class Buffer:
-    """What a destination holds of the shared `budget`, which was charged when the deliveries were prepared."""
+    """The bytes that a destination holds of the shared `budget`; they were charged during preparation."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self.bytes = 0
-        """Bytes charged for the deliveries that this destination holds."""
+        """Bytes charged for the deliveries that this destination has."""
 
     def finish(self, deliveries: Sequence[Delivery]) -> None:
-        """Note the outcome of deliveries: their trackers know, their bytes are free."""
+        """Note the outcome of deliveries: tell their trackers, and release their bytes."""
         done: defaultdict[PartitionTracker, list[int]] = defaultdict(list)
         for delivery in deliveries:
             done[delivery.tracker].append(delivery.record.offset)
-        # By partition: a batch holds records of several, and a tracker finishes a whole list in one sweep.
+        # Grouped by partition: a batch has records of several, and a tracker finishes a whole list at once.
         for tracker, offsets in done.items():
             # A destination has the same bit in every partition.
             tracker.finish(offsets, deliveries[0].bit)
         self.forget(deliveries)
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:
-        """Let go of deliveries whose partition has left; they have no outcome here."""
+        """Release deliveries whose partition was revoked; they get no outcome here."""
         charge = sum([delivery.charge for delivery in deliveries])
         self.bytes -= charge
         self._budget.release(charge)
 
     def kept(self, batch: Batch) -> Batch | None:
-        """Return what of a batch may still be worked on: the part whose partitions are ours. The rest is let go.
+        """Return the part of a batch whose partitions are still ours, and release the rest.
 
-        Whatever puts a batch back asks this first. Why not simply wait for the drain? It drops what the lanes hold, and
-        a batch in flight is in none: put back after the drain it would be sent for a partition that another member has.
+        Everything that puts a batch back must call this first. Why does the drain not suffice? A drain drops what the
+        lanes hold, but a batch in flight is in no lane. Put back after the drain, it would be sent although another
+        member has the partition.
         """
         left = [delivery for delivery in batch.deliveries if delivery.tracker.open]
         if len(left) != len(batch.deliveries):
@@ -105,13 +106,13 @@ class ReceiptSink(Protocol):
     """Where receipts of deliveries are written."""
 
     def note(self, receipt: Receipt) -> None:
-        """Take a receipt over. Neither blocks nor raises: no delivery depends on it."""
+        """Accept a receipt. Neither blocks nor raises: no delivery depends on it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a destination is given from outside: time, randomness and where outcomes go."""
+    """What a destination gets from outside: time, randomness, and the sinks for outcomes."""
 
     clock: Clock
     random: Random
@@ -152,7 +153,8 @@ class Destination:
         )
         self.buffer = Buffer(ports.budget)
         self._unnoted = True
-        """Whether the state may differ from the noted one. What only goes well changes nothing, and is most."""
+        """Whether the state may differ from the noted one. Saves computing it for plain successes, which are most
+        answers."""
         self.storms = Storms(
             settings.storm,
             ports.clock,
@@ -182,7 +184,7 @@ class Destination:
         self.lanes.offer(offer, self.ports.clock.now())
 
     def drop(self) -> None:
-        """Drop everything unsent whose partition is leaving: it stays uncommitted."""
+        """Drop all unsent deliveries whose partition is being revoked: they stay uncommitted."""
         self.buffer.forget(self.lanes.drop(lambda delivery: not delivery.tracker.open))
         self.lanes.unpark()
 
@@ -202,32 +204,32 @@ class Destination:
         message: str | None = None,
         wish: float | None = None,
     ) -> None:
-        """Apply an answer to the holds; where it ends one, what waited for that goes on at once."""
+        """Apply an answer to the holds. If it ends one, the batches that it kept back become due at once."""
         now = self.ports.clock.now()
         self.may_differ()
         self._ended(self.holds.apply(event, group, probe, now=now, scope=scope, message=message, wish=wish))
 
     def release(self) -> int:
-        """End every hold and storm, because a person says so; return how many records a storm had set aside."""
+        """End every hold and storm for an operator; return how many records a storm had set aside."""
         self.may_differ()
         self._ended(self.holds.release())
         return self.storms.release()
 
     def hold_intake(self, cause: Cause | None, message: str = "") -> None:
-        """Show that records for this destination wait before they reach it, for their schemas."""
+        """Show that records wait for their schemas before they can reach this destination."""
         self.holds.set_intake(cause, message, self.ports.clock.wall())
         self.may_differ()
         self.note()
 
     def reload(self) -> None:
-        """Read the destination's secrets again, so that a rotated one ends a hold."""
+        """Read the destination's secrets again, so that a probe uses a rotated one."""
         vendor = self._reload()
         if vendor is not None:
             self.vendor = vendor
             self.evidence.renewed(self.ports.clock.now())
 
     def use(self, settings: DestinationSettings, vendor: Vendor) -> None:
-        """Use other settings of the same account. Holds are probed at once: the settings may fix the cause."""
+        """Use other settings of the same account. Holds are probed at once, because the settings may fix the cause."""
         now, before = self.ports.clock.now(), self.settings
         self.settings, self.vendor = settings, vendor
         self.evidence.renewed(now)
@@ -248,7 +250,7 @@ class Destination:
         return self.storms.probe_now() or probed
 
     def shown_holds(self) -> list[StateReport]:
-        """Return every hold as a person sees it, the worst first."""
+        """Return every hold in the form shown to a person, the worst first."""
         clock = self.ports.clock
         storms = [
             StateReport(
@@ -265,7 +267,7 @@ class Destination:
         return [*self.holds.shown(now=clock.now(), wall=clock.wall()), *storms]
 
     def condition(self) -> StateReport:
-        """Return the state as a person sees it."""
+        """Return the state in the form shown to a person."""
         condition = self._condition()
         since, seen = condition.since, self._log.seen
         if since is None and condition.state is seen.state:
@@ -273,11 +275,11 @@ class Destination:
         return replace(condition, since=since if since is not None else self.ports.clock.wall())
 
     def may_differ(self) -> None:
-        """Note that something happened that may change the state: it is looked at again by `note`."""
+        """Note that the state may have changed: the next `note` computes it again."""
         self._unnoted = True
 
     def note(self) -> float | None:
-        """Show a change of state, log it if it lasts, and return the seconds until it has lasted; None: none waits."""
+        """Publish a change of state, and log it once it lasts. Return the seconds until then; None if nothing waits."""
         if not self._unnoted:
             return None
         now = self.ports.clock.now()
@@ -304,7 +306,7 @@ class Destination:
         )
 
     def _condition(self) -> StateReport:
-        """Return the state; `since` is set only where a hold knows it."""
+        """Return the state; `since` is set only if a hold knows it."""
         if holds := self.shown_holds():
             return holds[0]
         now, wall = self.ports.clock.now(), self.ports.clock.wall()

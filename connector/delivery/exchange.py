@@ -1,18 +1,19 @@
 """One request and its answer on a kept-alive aiohttp connection: an answer counts only for its own request.
 
-aiohttp gives the connections (pool, TLS, proxies) and the parser of answers. The request is written here, in one step:
-a client session would take twice the time, for cookies, redirects and retries that are not wanted.
+aiohttp provides the connections (pool, TLS, proxies) and parses the answers. This module writes the request, in one
+step: a client session would take twice the time, for cookies, redirects and retries that are not wanted.
 
-aiohttp reuses a connection that received bytes while idle and takes them for the next answer. A vendor or proxy that
-sends one answer too many would so confirm records that it never read. Three checks prevent that:
+aiohttp reuses a connection that received bytes while idle, and takes those bytes for the next answer. So a vendor or
+proxy that sends one answer too many would confirm records that it never read. Three checks prevent that:
 
-- A reused connection that received anything or was closed while idle is not used. Nothing was written on it yet, so the
-  request goes out on another one. The socket itself is asked, because bytes may wait there that no callback has seen.
-- This is checked in the same step that writes the request.
-- An answer that begins before its request was sent whole is marked `early`; it is never a success.
+- A connection that received anything, or was closed, while idle is not used again. Nothing was written on it yet, so
+  the request goes out on another one. The check includes the socket, because bytes may wait there that no callback has
+  seen.
+- The check happens in the same step that writes the request.
+- An answer that begins before its request was completely sent is marked `early`; it is never a success.
 
-The seams are aiohttp's connector, and a subclass of its protocol. A test fails where a version of aiohttp no longer
-uses them (`tests/unit/delivery/test_transport_wire.py`).
+It relies on aiohttp's connector and on a subclass of aiohttp's protocol. `tests/unit/delivery/test_transport_wire.py`
+fails if a version of aiohttp no longer uses them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class StaleConnectionError(Exception):
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """How far one request came on its connection. `reused`: another request used the connection before."""
+    """The progress of one request on its connection. `reused`: another request used the connection before."""
 
     protocol: WatchedProtocol | None = None
     reused: bool = False
@@ -46,17 +47,17 @@ class Exchange:
     ended: bool = False
 
     def begin(self, protocol: WatchedProtocol) -> None:
-        """Take the connection for this request. Raises `StaleConnectionError` where it cannot be reused."""
+        """Take the connection for this request. Raises `StaleConnectionError` if it cannot be reused."""
         self.protocol = protocol
         self.reused = protocol.exchange is not None
         if self.reused and protocol.is_stale():
             raise StaleConnectionError
-        # On a new connection the server spoke first: whatever it said, it is no answer to this request.
+        # The server of a new connection sent something first. Whatever it is, it does not answer this request.
         self.early = self.answered = protocol.has_spoken_first()
         protocol.exchange = self
 
     def write(self, head: bytes, body: bytes | None) -> None:
-        """Write the request in the step that has begun the exchange; what the socket has no room for waits."""
+        """Write the request in the same step as `begin`. Bytes that the socket cannot take yet are buffered."""
         protocol = self.protocol
         transport = None if protocol is None else protocol.transport
         if transport is None or transport.is_closing():
@@ -69,9 +70,9 @@ class Exchange:
         self.ended = True
 
     def abort(self) -> None:
-        """Break the connection off at once; closing it would first send what still waits.
+        """Abort the connection at once. A normal close would first send the buffered bytes.
 
-        A request that is incomplete then cannot have been acted on, so its outcome is not unknown.
+        The vendor cannot have acted on an incomplete request, so its outcome is known: not accepted.
         """
         protocol = self.protocol
         if protocol is not None:
@@ -102,7 +103,7 @@ class WatchedProtocol(ResponseHandler):
         transport = self.transport
         if self.spoke_first or transport is None or self.exchange is not None:
             return self.spoke_first
-        # Under TLS 1.3 bytes of the handshake follow (session tickets), so there only what was decrypted counts.
+        # Under TLS 1.3 bytes of the handshake (session tickets) may follow, so only decrypted bytes count there.
         return transport.get_extra_info("ssl_object") is None and _is_readable(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -112,7 +113,7 @@ class WatchedProtocol(ResponseHandler):
         super().data_received(data)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """Take the head of an answer, and note in the exchange when its body has ended."""
+        """Receive the head of an answer, and note in the exchange when its body has ended."""
         super().feed_data(data, size)
         message, payload = data
         exchange = self.exchange
@@ -128,7 +129,7 @@ class WatchedProtocol(ResponseHandler):
             self.force_close()
         elif not exchange.answered and not _is_interim(data):
             exchange.answered = True
-            # Handed to the transport is not sent: a part may wait in its buffer, and no vendor can have read that.
+            # Bytes handed to the transport may still be in its buffer, and no vendor can have read those.
             exchange.early = _has_unsent(self.transport)
 
 
@@ -142,7 +143,7 @@ class WatchedConnector(aiohttp.TCPConnector):
 
 
 def _is_readable(transport: asyncio.Transport) -> bool:
-    """Return whether the socket has bytes, or its end, that no callback has seen yet."""
+    """Return whether the socket has bytes, or an end of the stream, that no callback has seen yet."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         return True

@@ -1,29 +1,29 @@
-"""Which record is to blame: what answers prove, and how a refused batch is taken apart. Pure.
+"""Which record is to blame: what answers prove, and how a refused batch is split. Pure.
 
 Evidence. A code that the vendor documents as the record's fault is believed once the record was refused alone. Any
-other code may mean anything: a wrong setting, an outage with a strange face. It is believed only with evidence, which
-is this order of events (monotonic times):
+other code may mean anything, such as a wrong setting or an outage. It is believed only with evidence, which is this
+order of events (monotonic times):
 
-    1. the record is refused alone
-    2. a request to the same endpoint that was sent after 1 is accepted: it works, and takes such records
-    3. the record is sent after that acceptance was known, and refused alone again by the same code
+    1. the record is refused alone 2. a request to the same endpoint that was sent after 1 is accepted: the endpoint
+    works and accepts such records 3. the record is sent after that acceptance was known, and refused alone again by the
+    same code
 
-Why not simply "others were accepted meanwhile"? Requests overlap: an acceptance may be of a request from before the
-trouble began, and a second refusal may be of one sent before the acceptance. Neither says anything. So a misunderstood
-answer can never drain a topic: while nothing is accepted, nothing is believed. And why to the same
-endpoint? One that is switched off, or misread, proves nothing about the records of another.
+Why not simply "others were accepted in the meantime"? Requests overlap. The accepted request may have been sent before
+the trouble began, and the refused one before the acceptance; neither proves anything. With this order a misread answer
+can never drain a topic: while nothing is accepted, no refusal is believed. Why the same endpoint? One endpoint that
+works proves nothing about the records of another that is switched off or misread.
 
-Denied access (401, 403) is the same question. If a batch is denied again after others were sent to its endpoint and
-accepted, the credential is not the reason: the batch is isolated as if it were refused by an undocumented code.
+Denied access (401, 403) is treated alike. If a batch is denied again after others were sent to its endpoint and
+accepted, the credential is not the reason. Then the batch is isolated as if it were refused with an undocumented code.
 
-Isolation. A refused batch must be sent again in another composition, or it fails for ever. Without a hint it is
+Isolation. A refused batch must not be sent again with the same records, or it fails for ever. Without a hint it is
 halved, level by level: k bad records in n cost at most 2 × k × ⌈log2 n⌉ further requests, the blind bound. With a hint
-(the answer names values) the suspects are sent as one part and halved, so that the rest is accepted at once.
+(the answer quotes values) the suspects are one part and the rest is another, so that the rest is accepted at once.
 
-A hint may be wrong, and an attribute that most events have names most of them. So hints never cost more than 3 requests
-above the blind bound: each part knows how many levels of halving the bound leaves it, and a hint is followed only where
-both parts can still be halved within them. Only the first hint may leave the rest one level short; where that rest is
-refused too, it is cut in four at once.
+A hint may be wrong, or point to most of the events. So hints must never cost more than 3 requests above the blind
+bound: each part knows how many levels of halving the bound leaves it, and a hint is followed only if both parts can
+still be halved within those levels. Only the first hint may leave the rest one level short. If that rest is refused
+too, it is cut in four at once.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from connector.pipeline.batching import Batch, Delivery
 from connector.vendors.base import DESTINATION, endpoint_of
 
 OUTAGE_AFTER: Final = 5
-"""Batches that failed, none accepted between them, after which a destination is held as an outage."""
+"""After so many failed batches without an acceptance in between, a destination is held as an outage."""
 HALVE_AFTER: Final = 5
-"""Failures of one batch after which it is halved to find the record that causes them."""
+"""After so many failures a batch is halved to find the record that causes them."""
 DOUBT_AFTER: Final = 10
-"""Records refused alone by an undocumented code, nothing accepted between them, after which the destination is held."""
+"""After so many records refused alone with an undocumented code, without an acceptance, the destination is held."""
 DENIED_OFTEN: Final = 3
-"""Denials of one batch, none accepted between, after which it is halved; of a lone record, the destination is held."""
+"""After so many denials without an acceptance, a batch is halved; for a lone record, the destination is held."""
 _DENIED_BATCHES: Final = 2
-"""Batches of an endpoint that are denied, none accepted between, which show that no record is the reason."""
+"""So many denied batches of an endpoint, without an acceptance in between, show that no record is the reason."""
 _DENIED_BY_FIREWALL: Final = 20
-"""The same, where records of the endpoint were blamed before: most batches may hold one that a firewall dislikes."""
+"""The same if records of the endpoint were blamed before: many batches may have a record that a firewall blocks."""
 _NEVER: Final = float("-inf")
 
 
 class Evidence:
     """What the answers to one destination's requests have shown so far.
 
-    Failures count by batch, not by answer: however often one batch fails, it may be for one record's sake. The parts of
-    a halved batch count in its place.
+    Failures are counted by batch, not by answer: one bad record may be the reason for every failure of one batch. The
+    parts of a halved batch replace it in the count.
     """
 
     def __init__(self) -> None:
@@ -63,21 +63,22 @@ class Evidence:
         self._accepted_sent_at: dict[Hashable, float] = {}
         self._doubted = 0
         self._failing: dict[Hashable, set[Batch]] = {}
-        """Batches that failed, by endpoint since one was judged there, and with `DESTINATION` since any was."""
+        """The batches that failed: by endpoint, since a request was judged there; under `DESTINATION`, since any was
+        judged."""
         self._denied: dict[Hashable, set[Batch]] = {}
         self._walled: set[Hashable] = set()
-        """Endpoints at which records were blamed for denials since access was last denied entirely."""
+        """The endpoints where records were blamed for denials since the last denial that no record could explain."""
         self._renewed_at = _NEVER
 
     def renewed(self, now: float) -> None:
-        """Note that other credentials are used from `now` on: what the earlier ones were denied blames no record."""
+        """Note that other credentials are used from `now` on. Denials of the earlier ones blame no record."""
         self._renewed_at = now
 
     def sending(self, batch: Batch, now: float) -> None:
-        """Note that a batch is sent at `now` (monotonic seconds), and what was known by then."""
+        """Note that a batch is sent at `now` (monotonic seconds), and which acceptances were known by then."""
         batch.sent_at = now
-        # What is known now, not when the answer comes: an acceptance that arrives while this request is under way may
-        # be of an older one. It proves nothing about what the vendor takes from here on.
+        # The acceptances known now, not those known when the answer comes: one that arrives while this request is in
+        # flight may belong to an older request, and proves nothing about what the vendor accepts from now on.
         batch.vouched_at = self._accepted_sent_at.get(endpoint_of(batch.group), _NEVER)
         if batch.first_sent_at is None:
             batch.first_sent_at = now
@@ -86,8 +87,8 @@ class Evidence:
         """Note that `count` records of a batch were accepted."""
         endpoint = endpoint_of(batch.group)
         self._accepted[endpoint] += count
-        # When it was sent, not when it was answered. Example: a refusal at 10, and at 11 an acceptance of a request
-        # that was sent at 9: the vendor may have changed its mind at 10.
+        # The time of sending counts, not the time of the answer. Example: a refusal at 10, then at 11 the acceptance of
+        # a request sent at 9. The vendor may have begun to refuse at 10.
         self._accepted_sent_at[endpoint] = max(self._accepted_sent_at.get(endpoint, _NEVER), batch.sent_at)
         self._doubted = 0
         self.answered(batch)
@@ -95,21 +96,21 @@ class Evidence:
             self._denied.pop(endpoint, None)
 
     def answered(self, batch: Batch) -> None:
-        """Note that the vendor judged a request: it is up, and so is the endpoint."""
+        """Note that the vendor judged a request, so the vendor and the endpoint are up."""
         if self._failing:
             self._failing.pop(DESTINATION, None)
             self._failing.pop(endpoint_of(batch.group), None)
 
     def hold_ended(self) -> None:
-        """Note that a hold is over: what failed before shows nothing any more."""
+        """Note that a hold is over: earlier failures prove nothing any more."""
         self._failing.clear()
 
     def failed(self, batch: Batch) -> None:
-        """Note an answer that shows nothing about the records of a batch, or none."""
+        """Note that a batch got no answer, or one that says nothing about its records."""
         batch.failures += 1
         self._note_first(batch)
-        # A record that fails alone while others pass is a poison, not an outage. And five batches are enough to know:
-        # more would only hold memory.
+        # A record that fails alone while others are accepted is a poison record, not an outage. Five batches are enough
+        # to tell, and more would only take memory.
         if self.fails_alone(batch):
             return
         for scope in (DESTINATION, endpoint_of(batch.group)):
@@ -118,14 +119,14 @@ class Evidence:
                 failing.add(batch)
 
     def throttled(self, batch: Batch) -> bool:
-        """Note a 429 for a batch; return whether others were accepted since its first: it may be about its records."""
+        """Note a 429 for a batch; return whether others were accepted since its first 429."""
         self._note_first(batch)
         passed = self.others_pass(batch)
         batch.failures += passed
         return passed
 
     def fails_alone(self, batch: Batch) -> bool:
-        """Whether a batch is one record that fails while others are accepted: its failures show nothing else."""
+        """Whether a batch is one record that fails while others are accepted, so that only the record is in doubt."""
         return len(batch.deliveries) == 1 and batch.failures >= HALVE_AFTER and self.others_pass(batch)
 
     def others_pass(self, batch: Batch) -> bool:
@@ -137,21 +138,21 @@ class Evidence:
             batch.accepted_before = self._accepted[endpoint_of(batch.group)]
 
     def halved(self, batch: Batch) -> None:
-        """Note that a batch is taken apart: its parts fail or not in its place."""
+        """Note that a batch is split: its parts count in its place."""
         for failing in self._failing.values():
             failing.discard(batch)
         self._denied.get(endpoint_of(batch.group), set()).discard(batch)
 
     def outage(self, batch: Batch) -> Hashable | None:
-        """Return what is out, as a batch shows: so many failed in a row that the vendor, not a record, is the reason.
+        """Return the scope of an outage: so many batches failed in a row that the vendor, not a record, is the reason.
 
-        That is the destination, or the batch's endpoint where others of the destination answer; None: neither.
+        It is the destination, or only the batch's endpoint if other endpoints answer; None if there is no outage.
         """
         scopes = (DESTINATION, endpoint_of(batch.group))
         return next((scope for scope in scopes if len(self._failing.get(scope, ())) >= OUTAGE_AFTER), None)
 
     def denied(self, batch: Batch) -> bool:
-        """Note that access was denied for a batch; return whether no record can be the reason."""
+        """Note that access was denied for a batch; return whether to hold, because no record can be blamed."""
         batch.denials += 1
         if batch.denied_at is None or batch.denied_at < self._renewed_at:
             batch.denied_at = batch.sent_at
@@ -160,7 +161,8 @@ class Evidence:
         most = _DENIED_BY_FIREWALL if endpoint in self._walled else _DENIED_BATCHES
         if len(denied) < most:
             denied.add(batch)
-        # Where one record is all there is, no second batch can be denied. Held is then right: nothing else suffers.
+        # If there is only this one record, no second batch can be denied. Then a hold is right: it keeps nothing else
+        # back.
         alone = len(batch.deliveries) == 1 and batch.denials >= DENIED_OFTEN
         entirely = alone or len(denied) >= most
         if entirely:
@@ -168,14 +170,15 @@ class Evidence:
         return entirely
 
     def blames_records(self, batch: Batch, *, probing: bool) -> bool:
-        """Whether access was denied for a batch before, and others were sent and accepted since: not the credential.
+        """Whether a denial is about the batch's records: others were sent and accepted since its first denial.
 
-        For a batch that is `probing` a hold, only if the hold is for its own sake.
+        For a batch that is `probing` a hold, only if no other batch of its endpoint was denied.
         """
         # Example: denied at 10, another batch sent at 11 and accepted, this one sent at 12 and denied again. The
-        # credential worked at 11, so the record is what the vendor, or a firewall, dislikes.
+        # credential worked at 11, so the vendor, or a firewall, rejects something in the record.
         endpoint = endpoint_of(batch.group)
-        # Not by two rotations: each time the old credential is denied, and the new one is accepted in between.
+        # Two rotations in a row must not count: each time the old credential is denied, and the new one is accepted in
+        # between.
         denied_at = batch.denied_at if batch.denied_at is not None and batch.denied_at >= self._renewed_at else None
         others_accepted = denied_at is not None and batch.vouched_at > denied_at
         blamed = others_accepted and not (probing and self._denied.get(endpoint, set()) - {batch})
@@ -184,9 +187,9 @@ class Evidence:
         return blamed
 
     def refused(self, batch: Batch, code: str, now: float) -> None:
-        """Note when this code refused records first.
+        """Note when this code first refused the batch's records.
 
-        What another code showed before is no evidence, nor what was sent with earlier credentials.
+        Refusals by another code, or of earlier credentials, do not count as evidence.
         """
         renewed = batch.sent_at < self._renewed_at
         for delivery in batch.deliveries:
@@ -206,27 +209,28 @@ class Evidence:
         return delivery.refused_alone and refused is not None and batch.vouched_at > refused[1]
 
     def believed(self) -> None:
-        """Note that a refusal was believed: the code is about records, so that far nothing else is in doubt."""
+        """Note that a refusal was believed: the code is about records, so the destination is not in doubt."""
         self._doubted = 0
 
     def refused_alone(self, delivery: Delivery) -> bool:
-        """Note that a record was refused alone by such a code; return whether that is the first time."""
+        """Note that a record was refused alone with an undocumented code; return whether for the first time."""
         first = not delivery.refused_alone
         delivery.refused_alone = True
         return first
 
     def doubt(self, *, first: bool) -> bool:
-        """Count a lone refusal that is not believed; return whether the destination itself is in doubt now.
+        """Count a lone refusal that is not believed; return whether the destination itself is now in doubt.
 
-        `first` is what `refused_alone` returned. One record's refusals, however many, put nothing else in doubt.
+        `first` is what `refused_alone` returned. Refusals of one record, however many, do not put the destination in
+        doubt.
         """
         self._doubted += first
-        # A second refusal of the same record needs one more record in doubt: alone it may be as bad as it seems.
+        # Further refusals of the same record need another record in doubt as well: this one may simply be bad.
         return self._doubted >= (DOUBT_AFTER if first else 2)
 
 
 FEW: Final = 2
-"""So many suspects of a first hint are sent alone: three parts, one request more than two."""
+"""Up to so many suspects of a first hint are each sent alone: that makes three parts, one request more than two."""
 
 
 def halves(batch: Batch) -> list[Batch]:
@@ -236,9 +240,9 @@ def halves(batch: Batch) -> list[Batch]:
 
 
 def take_apart(batch: Batch, suspects: frozenset[int], *, ordered: bool) -> list[Batch]:
-    """Return the parts in which a refused batch is sent again, in the order of sending: a lone record alone.
+    """Return the parts in which to send a refused batch again, in order; a lone record is the only part.
 
-    In an ordered lane a suspect takes the later records of its key along, in their order, because it may hold them up.
+    In an ordered lane a suspect takes the later records of its key along, in order, because they must wait for it.
     """
     deliveries = batch.deliveries
     count = len(deliveries)
@@ -247,7 +251,7 @@ def take_apart(batch: Batch, suspects: frozenset[int], *, ordered: bool) -> list
     # Example: of 100 records 1 is bad. ⌈log2 100⌉ = 7 levels of two requests are the blind bound of 14.
     left = (_levels(count) if batch.levels is None else batch.levels) - 1
     apart = set(suspects)
-    # Sent with the rest, the later records of its key would be accepted before the suspect, which is sent again.
+    # Sent with the rest, the later records of its key would be accepted before the suspect.
     if ordered:
         apart |= _followers(deliveries, suspects)
     if _is_useful(batch, len(apart), left):
@@ -256,7 +260,7 @@ def take_apart(batch: Batch, suspects: frozenset[int], *, ordered: bool) -> list
         alone = batch.levels is None and len(apart) <= FEW
         groups = [rest, *([delivery] for delivery in set_apart)] if alone else [rest, set_apart]
         parts = [batch.part(group) for group in groups]
-    # A followed hint has used a level without halving: four parts make up for it.
+    # The followed hint used up a level without halving, and four parts make up for it.
     elif _levels(count) > left + 1:
         parts = [part for half in halves(batch) for part in (halves(half) if len(half.deliveries) > 1 else [half])]
     else:
@@ -267,7 +271,7 @@ def take_apart(batch: Batch, suspects: frozenset[int], *, ordered: bool) -> list
 
 
 def _is_useful(batch: Batch, apart: int, left: int) -> bool:
-    """Return whether a hint is followed: it names some but not all, and both parts fit in the `left` levels."""
+    """Return whether to follow a hint: it names some records but not all, and both parts fit in the `left` levels."""
     rest = len(batch.deliveries) - apart
     if not apart or not rest or _levels(apart) > left:
         return False
@@ -275,12 +279,12 @@ def _is_useful(batch: Batch, apart: int, left: int) -> bool:
 
 
 def _levels(count: int) -> int:
-    """Return how often so many records have to be halved until each is alone."""
+    """Return how often `count` records have to be halved until each is alone."""
     return (count - 1).bit_length()
 
 
 def _followers(deliveries: Sequence[Delivery], suspects: frozenset[int]) -> set[int]:
-    """Return the indexes of records behind a suspect of the same key."""
+    """Return the indexes of records that come after a suspect of the same key."""
     keys: set[object] = set()
     followers = set()
     for index, delivery in enumerate(deliveries):

@@ -1,16 +1,16 @@
-"""What waits to be sent to one destination, and in which order it goes. Pure.
+"""What waits to be sent to one destination, and in which order it is sent. Pure.
 
-Without order there is one lane with many requests in flight. Retries that are due take turns with all else: parts of a
-refused batch, then full batches, then a filling one whose linger is over. With `order: key` there are many lanes with
-one request in flight each, and what failed stays in front of what came later.
+Without order there is one lane with many requests in flight. Due retries take turns with the rest: first parts of a
+refused batch, then full batches, then a filling batch whose linger is over. With `order: key` there are many lanes with
+one request in flight each, and a failed batch stays in front of what came later.
 
-Why not one queue per key? Keys are unbounded and mostly seen once; a lane per key would send batches of one. A lane is
-a fixed share of all keys, so its batches fill, and one request in flight for it keeps the order of every key in it.
+Why not one queue per key? Keys are unbounded and mostly seen once, so a queue per key would send batches of one record.
+A lane has a fixed share of all keys, so its batches fill, and one request in flight keeps the order of every key in it.
 
-With `order: key` each key has one of `max_in_flight` lanes. Two more lanes without order hold what must not keep a
-lane back: replayed records, and parked ones. A record is parked when it cannot be sent for a reason of its own (the
-vendor fails on it, or its refusal is not believed yet): it waits in the lane for parked records, what follows it in
-its key waits in its own lane, and every other key passes.
+With `order: key` each key has one of `max_in_flight` lanes. Two more lanes, without order, hold what must not keep a
+lane back: replayed records, and parked ones. A record is parked if it cannot be sent for a reason of its own (the
+vendor fails on it, or its refusal is not believed yet). It then waits in the lane for parked records. Later records of
+its key wait in the key's lane, and all other keys pass.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from connector.records import Position, Record
 from connector.vendors.base import Limits
 
 Allowed = Callable[[Hashable], bool] | None
-"""Whether a group may be sent now; None where all may."""
+"""Tells whether a group may be sent now; None if all may."""
 _AT_ONCE: Final = float("-inf")
 _NEVER: Final = float("inf")
 
 
 def lane_of(record: Record, lanes: int) -> int:
-    """Return the lane of a record: all records of a key share one, records without a key share their partition's."""
+    """Return the lane of a record: that of its key, or that of its partition for a record without a key."""
     key = record.key
     return (record.partition if key is None else crc32(key)) % lanes
 
 
 def order_key(record: Record) -> Hashable:
-    """Return what records have in common whose order matters: the key, or the partition of a record without one."""
+    """Return what a record is ordered by: its key, or its partition if it has no key."""
     return record.key if record.key is not None else record.partition
 
 
@@ -63,7 +63,7 @@ class Lane:
         self._ready: deque[Batch] = deque()
         self._open: dict[Hashable, OpenBatch] = {}
         self._behind: dict[Hashable, list[Batch]] = {}
-        """By key: what waits behind a record of the key that waits elsewhere."""
+        """By key: the records that wait behind a parked record of the key."""
         self._serial = count()
         self.in_flight = 0
         self.due = _NEVER
@@ -71,22 +71,22 @@ class Lane:
         self.tried = False
         """Whether batches that were sent before may wait here. Cheap to check before `retrying`."""
         self._retried = False
-        """Whether the last batch taken was one that had waited."""
+        """Whether the last batch taken was a due retry."""
 
     def offer(self, deliveries: Sequence[Delivery], group: Hashable, now: float) -> None:
-        """Add deliveries of one group to the batch that fills for it, and to the next where that is full."""
+        """Add deliveries of one group to its filling batch, and to further ones whenever it is full."""
         if self._behind:
             deliveries = [delivery for delivery in deliveries if not self._wait_behind(delivery, group)]
         while deliveries:
             batch = self._open.get(group)
             if batch is None:
-                # One batch fills at a time here. A key whose events are of two groups would otherwise be in two
-                # batches, and the second could be full, and sent, first.
+                # Only one batch fills at a time here. Otherwise a key with events of two groups would be in two
+                # batches, and the later one could be full, and sent, first.
                 if self._ordered and self._open:
                     self._close(next(iter(self._open)), "group")
                 self._open[group] = batch = OpenBatch(group, self._limits(group), now)
-                # `due` may be too early, never too late: a look too many costs little, a batch that is overlooked waits
-                # for ever.
+                # `due` may be too early, never too late: an extra look costs little, but an overlooked batch waits for
+                # ever.
                 self.due = min(self.due, now + self.linger)
             added = batch.fill(deliveries)
             deliveries = deliveries[added:]
@@ -94,10 +94,10 @@ class Lane:
                 self._close(group, batch.fuller)
 
     def take(self, now: float, allowed: Allowed) -> Batch | None:
-        """Return the next batch to send, or None where a slot, a due time, the linger or a hold says wait."""
+        """Return the next batch to send; None if it must wait for a slot, a due time, the linger or a hold."""
         if self.due > now or self.in_flight >= self.concurrency:
             return None
-        # With order, what failed is in front and everything behind it waits.
+        # With order, the failed batch is in front, and everything behind it waits.
         take = self._take_front if self._ordered and self._front else self._take_by_turns
         batch = take(now, allowed)
         if batch is None:
@@ -106,10 +106,10 @@ class Lane:
         return batch
 
     def take_probe(self, allowed: Allowed) -> Batch | None:
-        """Return any batch, whatever its due time and linger; those that were not tried yet come first."""
+        """Return a batch for a probe, whatever its due time and linger; batches that were never sent come first."""
         if self.in_flight >= self.concurrency:
             return None
-        # What is taken may have been what the rest waited for.
+        # The rest may have waited for the batch that is taken.
         self.due = _AT_ONCE
         if self._ordered and self._front:
             return self._take_front(float("inf"), allowed)
@@ -121,42 +121,43 @@ class Lane:
         )
 
     def take_new(self, allowed: Allowed) -> Batch | None:
-        """Return a batch that was never sent, whatever its linger; None where what was sent before keeps it back."""
+        """Return a batch that was never sent, whatever its linger; None if an earlier batch keeps it back."""
         if self.in_flight >= self.concurrency or (self._ordered and self._front):
             return None
         self.due = _AT_ONCE
         return self._take_ready(allowed) or self._take_open(_NEVER, allowed)
 
     def put_parts(self, parts: Sequence[Batch]) -> None:
-        """Put the parts of a batch in front, in their order."""
+        """Put the parts of a batch in front, in order."""
         self.due = _AT_ONCE
         self.tried = True
-        # In front of all else: the parts were taken before it, and an early acceptance is evidence for the rest.
+        # In front of everything else: the parts were taken before it, and an early acceptance is evidence for the rest.
         self._front.extendleft(reversed(parts))
 
     def put_back(self, batch: Batch, now: float) -> None:
-        """Put a batch back about which nothing was learned: in front where there is order, else last to be probed."""
+        """Put back a batch about which nothing was learned: with order in front, else as the last to be probed."""
         self.put_waiting(batch, now)
 
     def put_waiting(self, batch: Batch, due: float) -> None:
-        """Put a batch back to be sent again at `due`. With order, everything behind it waits too."""
+        """Put a batch back, to be sent again at `due`. With order, everything behind it waits too."""
         batch.due = due
         self.due = min(self.due, due)
         self.tried = True
         if self._ordered:
             self._front.appendleft(batch)
         else:
-            # The number decides between equal times. Batches cannot be compared, and the older one goes first.
+            # The number decides between equal times, so that the older batch goes first. Batches themselves cannot be
+            # compared.
             heappush(self._waiting, (due, next(self._serial), batch))
 
     def park(self, delivery: Delivery) -> None:
-        """Keep back what is here, or comes, of the key of a delivery that waits elsewhere, until `unpark`.
+        """Keep back this lane's records of the key of a parked delivery, now and later, until `unpark`.
 
-        So the other keys of the lane pass, and nothing overtakes the delivery in its own key.
+        So the other keys of the lane pass, and no record of its own key overtakes the delivery.
         """
         key = order_key(delivery.record)
         behind = self._behind.setdefault(key, [])
-        # What fills, too: it came before whatever comes next of this key, and has to wait with it.
+        # The filling batch is searched too: its records of this key came first, and have to wait as well.
         opened = [Batch(batch.group, batch.deliveries, "group") for batch in self._open.values()]
         for batch in (*self._front, *self._ready, *opened):
             same = [other for other in batch.deliveries if order_key(other.record) == key]
@@ -165,13 +166,13 @@ class Lane:
         self._take_away(lambda other: order_key(other.record) == key)
 
     def unpark(self, delivery: Delivery) -> None:
-        """Let what waited behind a parked delivery go on, in front: it is older than the rest of the lane."""
+        """Release the records behind a parked delivery. They go in front: they are older than the rest of the lane."""
         behind = self._behind.pop(order_key(delivery.record), ())
-        # What waited behind was never filled by the limits, so it is cut now.
+        # The records behind were not batched by the limits, so they are cut now.
         self.put_parts([part for batch in behind for part in cut(batch, self._limits(batch.group))])
 
     def hurry(self, now: float) -> None:
-        """Make every waiting batch due now, because what they waited for is over."""
+        """Make every waiting batch due now, because the reason to wait is over."""
         self.due = _AT_ONCE
         for batch in self._front:
             batch.due = min(batch.due, now)
@@ -179,11 +180,11 @@ class Lane:
         heapify(self._waiting)
 
     def wake_at(self, allowed: Allowed) -> float | None:
-        """Return when a batch becomes due by time alone (it may lie in the past), or None where none will."""
+        """Return when the next batch becomes due by time alone (perhaps in the past); None if none will."""
         if self.in_flight >= self.concurrency:
             return None
         if self._ordered and (self._front or self._ready):
-            # The head alone decides: what is behind it waits, allowed or not.
+            # Only the head matters: everything behind it waits, allowed or not.
             head = self._front[0] if self._front else self._ready[0]
             return head.due if allowed is None or allowed(head.group) else None
         if self._ready and (allowed is None or any(allowed(batch.group) for batch in self._ready)):
@@ -195,7 +196,7 @@ class Lane:
 
     @property
     def retrying(self) -> Batch | None:
-        """A batch that failed, or whose record is in doubt, and that waits to be sent again."""
+        """The batches that wait to be sent again: they failed, or their record is in doubt."""
         if not self._waiting and not self._front:
             self.tried = False
             return None
@@ -203,17 +204,17 @@ class Lane:
         return next((batch for batch in chain(waiting, self._front) if batch.troubled), None)
 
     def batches(self) -> list[Batch]:
-        """Return what waits, closed or not, in no particular order."""
+        """Return all waiting batches, closed or filling, in no particular order."""
         waiting = [entry[2] for entry in self._waiting]
         opened = [Batch(batch.group, batch.deliveries) for batch in self._open.values()]
         return [*self._front, *waiting, *self._ready, *opened, *chain.from_iterable(self._behind.values())]
 
     def __bool__(self) -> bool:
-        """Whether anything waits to be sent here; what waits behind a parked record waits for that."""
+        """Whether anything waits to be sent here, not counting records behind a parked one."""
         return bool(self._front or self._waiting or self._ready or self._open)
 
     def take_out(self, delivery: Delivery) -> Batch | None:
-        """Take one delivery out, as a batch of one that knows how often it was sent; None where it is not here."""
+        """Take one delivery out, as a batch of one that knows how often it was sent; None if it is not here."""
         batch = next((batch for batch in self.batches() if delivery in batch.deliveries), None)
         if batch is None:
             return None
@@ -268,7 +269,7 @@ class Lane:
         return None
 
     def _wait_behind(self, delivery: Delivery, group: Hashable) -> bool:
-        """Put a delivery behind a parked record of its key; return whether there is one."""
+        """Put a delivery behind the parked record of its key, if there is one; return whether there is."""
         behind = self._behind.get(order_key(delivery.record))
         if behind is None:
             return False
@@ -279,10 +280,11 @@ class Lane:
         return True
 
     def _take_by_turns(self, now: float, allowed: Allowed) -> Batch | None:
-        """Return a batch that waited until it was due, or a part or new one: by turns where there are both.
+        """Return a due batch, or a part or a new batch; alternate if there are both.
 
-        Otherwise a few records that always fail take every token of a low rate limit, and no new record is sent. Or new
-        records are refused until they put the vendor in doubt, before what waited for evidence has its turn.
+        Without turns, a few records that always fail would take every token of a low rate limit, and no new record
+        would be sent. Or new records would be refused until they put the vendor in doubt, before the records that wait
+        for evidence are sent again.
         """
         if self._retried and (batch := self._take_other(now, allowed)) is not None:
             self._retried = False
@@ -321,7 +323,7 @@ class Lane:
         if self._ordered and self._ready:
             return None
         for group, batch in self._open.items():
-            # The same sum as in `wake_at`: another rounding would wake too early, or never.
+            # The same sum as in `wake_at`: with another rounding the worker would wake too early, or never.
             if batch.opened_at + self.linger <= now and (allowed is None or allowed(group)):
                 del self._open[group]
                 return batch.close("linger")
@@ -329,14 +331,14 @@ class Lane:
 
 
 def _refilled(filling: OpenBatch, deliveries: list[Delivery]) -> OpenBatch:
-    """Return a filling batch with fewer deliveries: its size and merge keys differ now."""
+    """Return a filling batch again with fewer deliveries, so that its size and merge keys are right."""
     refilled = OpenBatch(filling.group, filling.limits, filling.opened_at)
     refilled.fill(deliveries)
     return refilled
 
 
 class Lanes:
-    """The lanes of one destination. `limits` gives those of a group, `linger` is in seconds."""
+    """The lanes of one destination. `limits` returns the limits of a group, `linger` is in seconds."""
 
     def __init__(
         self, limits: Callable[[Hashable], Limits], linger: float, *, max_in_flight: int, ordered: bool
@@ -378,7 +380,7 @@ class Lanes:
         return self._lane(batch.deliveries[0]) if self.ordered else self._keyed[0]
 
     def put_alone(self, batch: Batch, due: float) -> None:
-        """Put a lone record back to be sent again at `due`; with order it is parked, so that only its key waits."""
+        """Put a lone record back, to be sent again at `due`. With order it is parked, so that only its key waits."""
         (delivery,) = batch.deliveries
         if self.ordered and not delivery.replayed and delivery not in self.apart:
             lane = self._lane(delivery)
@@ -387,9 +389,9 @@ class Lanes:
         self.of(batch).put_waiting(batch, due)
 
     def unpark(self) -> bool:
-        """Let what follows in its key go on, for each parked record that has its outcome or whose partition left.
+        """Unpark the keys of parked records that have their outcome, or whose partition was revoked.
 
-        Returns whether there was one.
+        Returns whether there were any.
         """
         over = [
             delivery
@@ -401,12 +403,12 @@ class Lanes:
         return bool(over)
 
     def let_pass(self, delivery: Delivery) -> None:
-        """Let what follows a record in its key go on, because a storm sets the record aside."""
+        """Release the later records of a record's key, because a storm sets the record aside."""
         if (lane := self.apart.pop(delivery, None)) is not None:
             lane.unpark(delivery)
 
     def take_out(self, delivery: Delivery) -> Batch | None:
-        """Take one delivery out, as a batch of one that knows how often it was sent; None where it is in no lane."""
+        """Take one delivery out, as a batch of one that knows how often it was sent; None if it is in no lane."""
         for lane in self.all:
             if (batch := lane.take_out(delivery)) is not None:
                 return batch
@@ -417,13 +419,13 @@ class Lanes:
         return [delivery for lane in self.all for delivery in lane.drop(gone)]
 
     def hurry(self, now: float) -> None:
-        """Make every waiting batch due now, because what they waited for is over."""
+        """Make every waiting batch due now, because the reason to wait is over."""
         for lane in self.all:
             lane.hurry(now)
 
     def _lane(self, delivery: Delivery) -> Lane:
         if delivery.replayed:
-            # Replayed records are outside key order: none of them may keep back what came later.
+            # Replayed records are outside key order, so none of them may keep back later records.
             return self._replayed
         if delivery in self.apart:
             return self._parked
@@ -441,14 +443,14 @@ class WaitingRecord:
 
 
 class Waiting:
-    """What of one destination failed before and has no outcome yet: in its lanes, or in flight again."""
+    """The batches of one destination that failed before and have no outcome yet: in its lanes, or in flight again."""
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
         self._in_flight: list[Batch] = []
 
     def sent_again(self, batch: Batch) -> None:
-        """Note that a batch that failed before is in flight: it waits still, because nothing has changed yet."""
+        """Note that a batch that failed before is in flight again. It counts as waiting until its answer comes."""
         self._in_flight.append(batch)
 
     def answered(self, batch: Batch) -> None:
@@ -456,7 +458,7 @@ class Waiting:
         self._in_flight.remove(batch)
 
     def message(self) -> str | None:
-        """Describe one batch that waits; None where none does."""
+        """Describe one waiting batch; None if there is none."""
         for batch in (*self._in_flight, *[lane.retrying for lane in self._lanes if lane.tried]):
             if batch is not None and batch.deliveries:
                 return _describe(batch)
@@ -470,7 +472,7 @@ class Waiting:
         ]
 
     def longest(self, now: float) -> float:
-        """Return for how many seconds the record that has waited longest alone has waited; 0 without one."""
+        """Return how many seconds the longest waiting of the records that wait alone has waited; 0 without one."""
         return max(
             (now - batch.first_sent_at for batch in self._lone() if batch.first_sent_at is not None), default=0.0
         )
@@ -486,13 +488,13 @@ class Waiting:
 
 
 def skip_command(position: Position, destination: str) -> str:
-    """Return the command that makes a dead letter of a record that waits for a destination; others still get it."""
+    """Return the command that makes a record a dead letter of one destination; other destinations still get it."""
     place = [position.topic, str(position.partition), str(position.offset)]
     return shlex.join(["connector", "skip", *place, "--destination", destination])
 
 
 def _describe(batch: Batch) -> str:
-    """Describe a batch that waits; a lone record by its place."""
+    """Describe a waiting batch; a lone record by topic, partition and offset."""
     count = len(batch.deliveries)
     times = "" if not batch.failures else "failed once: " if batch.failures == 1 else f"failed {batch.failures} times: "
     if count != 1:

@@ -1,7 +1,7 @@
 """What an answer does to a batch: vendor → verdict → action.
 
-A record is dead-lettered as refused only after it was refused alone. What shows nothing about a record leaves it
-where it is: it waits, and the destination shows why.
+A record is dead-lettered as refused only after it was refused alone. An answer that says nothing about the record
+changes nothing for it: the record waits, and the destination shows why.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Outcomes:
     async def settle(self, batch: Batch, verdict: Verdict, response: Response | None, probe: Probe) -> None:
         """Carry out what the verdict means. Returns when every record of the batch has its outcome or waits again.
 
-        `probe` is what the batch probed, if anything.
+        `probe` names the holds that the batch probed, if any.
         """
         if not isinstance(verdict, Accepted):
             self._destination.may_differ()
@@ -84,15 +84,15 @@ class Outcomes:
                 )
         answer, blamed = verdict, False
         if isinstance(verdict, Misconfigured) and self._destination.settings.codes.get(verdict.code) != "hold":
-            # A firewall that dislikes a record's content answers 403 to every request that holds the record.
+            # A firewall may block a record's content: it answers 403 to every request that has the record.
             blamed = self._destination.evidence.blames_records(batch, probing=bool(probe))
             if blamed or self._in_storm(batch, verdict.code):
                 verdict = Refused(verdict.code, verdict.reason, documented=False, request_id=verdict.request_id)
         # First the holds, then the batch. The batch's own action asks what still holds, and must see the new state.
         if self._destination.holds.active:
-            # One more record of a storm says nothing about a credential that is denied.
+            # One more refusal in a storm says nothing about a denied credential.
             self._apply_to_holds(batch, verdict if blamed else answer, probe)
-        # The record is judged, not the hold: it may be isolated, where a probe would only be put back.
+        # This judges the record, not the hold. So the batch may be isolated; as a probe it would only be put back.
         if blamed:
             probe = ()
         await self._actions[type(verdict)](batch, verdict, response, probe)
@@ -110,9 +110,9 @@ class Outcomes:
         destination.evidence.accepted(batch, len(batch.deliveries) - len(verdict.again))
         destination.throttle.answered()
         if not destination.storms.quiet:
-            # Replayed records are outside its window.
+            # Replayed records are outside the window.
             destination.storms.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))
-        # The vendor says that the next request would be refused: waiting costs nothing, a 429 costs a back-off.
+        # The vendor says that it would refuse the next request. Waiting now costs less than a 429 and its back-off.
         if verdict.rate is not None and verdict.rate.remaining <= 0:
             destination.bucket.wait_until(self._ports.clock.now() + destination.backoff.wait(1, verdict.rate.reset))
         done = batch.deliveries
@@ -120,8 +120,8 @@ class Outcomes:
             done = [d for index, d in enumerate(batch.deliveries) if index not in verdict.again]
             self._ask_again(batch, verdict.again)
         if verdict.answers:
-            # Before the outcome. After a crash in between, the question is asked again and its answer written twice,
-            # never lost.
+            # Written before the outcome. If a crash comes in between, the question is asked again and its answer
+            # written twice, but never lost.
             await self._write_answers(done, verdict.answers)
         if not destination.storms.quiet:
             destination.storms.passed(map(_place_of, done))
@@ -154,12 +154,12 @@ class Outcomes:
         destination.evidence.answered(batch)
         if not verdict.documented:
             destination.evidence.refused(batch, verdict.code, self._ports.clock.now())
-        # Asked after `apply`: a refusal that the vendor documents has ended the hold, and the record is judged at once.
+        # Checked after `apply`: a documented refusal has ended the hold by then, and the record is judged at once.
         lasts = destination.holds.lasts(probe)
         judged = len(batch.deliveries) == 1 and self._judges(batch, verdict)
         if not judged and (lasts or (probe and not verdict.documented)):
-            # A probe only tries whether the hold can end: its records go back, and the next one takes others. Where it
-            # ended a hold by a code that is not understood, the records themselves are in doubt from now on.
+            # A probe only tests whether the hold can end: its record goes back, and the next probe takes another. If an
+            # undocumented code ended the hold, the records themselves are in doubt from now on.
             if len(batch.deliveries) == 1:
                 destination.evidence.refused_alone(batch.deliveries[0])
             self._put_back(batch)
@@ -169,7 +169,8 @@ class Outcomes:
             sent = len(batch.deliveries)
             left = destination.buffer.kept(batch)
             if left is not None:
-                # The suspects are places in what was sent; where a partition left meanwhile they name others.
+                # The suspects are indexes into the batch as sent. If a partition was revoked since, they would point to
+                # other records.
                 suspects = verdict.suspects if len(left.deliveries) == sent else frozenset()
                 self._isolate(left, take_apart(left, suspects, ordered=destination.settings.order == "key"))
         elif judged or verdict.documented:
@@ -178,10 +179,10 @@ class Outcomes:
             self._wait_for_evidence(batch, verdict)
 
     def _judges(self, batch: Batch, verdict: Refused) -> bool:
-        """Whether the refusal of a lone record by a code that is not documented can be acted on, also in a hold.
+        """Whether to act on the refusal of a lone record by an undocumented code, even during a hold.
 
-        What was accepted between its refusals is evidence whatever came later, and in a storm of this code the record
-        is only set aside.
+        An acceptance between its refusals stays evidence whatever came later. And in a storm of this code the record is
+        only set aside.
         """
         if verdict.documented:
             return False
@@ -191,20 +192,21 @@ class Outcomes:
         return self._in_storm(batch, verdict.code)
 
     def _in_storm(self, batch: Batch, code: str) -> bool:
-        """Whether a batch is one record that a storm of refusals with this code sets aside."""
+        """Whether the batch is one record, and a storm of refusals with this code sets it aside."""
         alone = len(batch.deliveries) == 1 and not batch.deliveries[0].replayed
         return alone and self._destination.storms.lasts("refused", code)
 
     async def _refused_alone(
         self, batch: Batch, cause: str, verdict: Refused | TooLarge, response: Response | None
     ) -> None:
-        """Dead-letter a record by its own fault, or set it aside where too many have gone that way."""
+        """Dead-letter a record that is itself at fault, or set it aside in a storm of such records."""
         why = (
             f"too many of the last records are refused with {verdict.code} ({verdict.reason}). Probable cause: a "
             "setting of this destination or its routes is wrong, or the vendor does not know the events. Fix it, run "
             "`connector release`, or set storm: off to dead-letter them"
         )
-        # Before the dead letter. In a storm the topic of dead letters would be filled with good records.
+        # Checked before the dead letter is written. Otherwise a storm would fill the dead-letter topic with good
+        # records.
         if self._sets_aside(batch.deliveries[0], cause, verdict.code, why):
             return
         answered = isinstance(verdict, Refused) and bool(verdict.answers)
@@ -213,7 +215,7 @@ class Outcomes:
         await self.dead_letter(batch, cause, verdict.code, batch.said, response, verdict.request_id, answered=answered)
 
     def sets_aside_invalid(self, delivery: Delivery, refusal: Refusal) -> bool:
-        """Count a record that breaks a rule before it is sent; return True where it is set aside."""
+        """Count a record that breaks a local rule; return True if a storm sets it aside."""
         why = (
             f"too many of the last records break {refusal.code} ({refusal.message}). Probable cause: a mapping under "
             "routes: is wrong. If the vendor accepts such values, switch the rule off under rules:. Or run `connector "
@@ -222,7 +224,7 @@ class Outcomes:
         return self._sets_aside(delivery, refusal.cause, refusal.code, why)
 
     def _sets_aside(self, delivery: Delivery, cause: str, code: str, why: str) -> bool:
-        """Count a refusal; return True where a storm keeps the record back. Then it holds no memory."""
+        """Count a refusal; return True if a storm sets the record aside, which releases its memory."""
         destination = self._destination
         if delivery.replayed or not destination.storms.refused(cause, code, why, _place_of(delivery)):
             return False
@@ -231,7 +233,7 @@ class Outcomes:
         return True
 
     async def refuse_locally(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Dead-letter a record that was never sent; a question is answered that it was refused."""
+        """Dead-letter a record that was never sent. A question gets the result `refused`."""
         if refusal.answers:
             await self._write_answers([delivery], refusal.answers)
         await self.dead_letter(
@@ -244,7 +246,7 @@ class Outcomes:
         )
 
     def _wait_for_evidence(self, batch: Batch, verdict: Refused) -> None:
-        """Let a lone record wait whose refusal is not believed; where others are refused too, hold the destination."""
+        """Keep a lone record waiting whose refusal is not believed. If others are refused too, hold the destination."""
         destination, now = self._destination, self._ports.clock.now()
         first = destination.evidence.refused_alone(batch.deliveries[0])
         in_doubt = destination.evidence.doubt(first=first)
@@ -252,7 +254,7 @@ class Outcomes:
         if left is None:
             return
         left.reason = f"refused with {verdict.code}, which the vendor does not document: {verdict.reason}"
-        # Soon at first: others are mostly accepted meanwhile, and what follows in its key waits for it.
+        # The first wait is short: others are usually accepted soon, and later records of its key wait for it.
         wait = destination.backoff.wait(1 if first else left.attempts)
         destination.lanes.put_alone(left, now if in_doubt else now + wait)
         if first:
@@ -261,7 +263,7 @@ class Outcomes:
             self._doubt(verdict, DESTINATION)
 
     def _doubt(self, verdict: Refused, scope: object) -> None:
-        """Hold until a record is accepted, or refused in a way that is understood."""
+        """Hold until a record is accepted, or refused with a documented code."""
         self._destination.hold(
             Kind.DOUBT,
             verdict.code,
@@ -303,10 +305,10 @@ class Outcomes:
         elif (left := destination.buffer.kept(batch)) is None:
             return
         elif others_pass:
-            # A vendor may throttle by what is in a record, such as its user: then the others go first.
+            # A vendor may throttle by the record's content, such as its user. Then the others go first.
             self._try_again(left, until, None)
         elif len(left.deliveries) == 1 and destination.throttle.stuck:
-            # Parked where there is order: the next try takes a record of another key.
+            # With order the record is parked, so that the next try takes a record of another key.
             destination.lanes.put_alone(left, until)
         else:
             destination.lanes.of(left).put_waiting(left, until)
@@ -324,16 +326,16 @@ class Outcomes:
         if (left := destination.buffer.kept(batch)) is not None:
             self._try_again(left, self._ports.clock.now(), verdict.after)
         if (scope := evidence.outage(batch)) is not None:
-            # After the batch is back in its lane: the probe takes it, or another one.
+            # Held only once the batch is back in its lane, so that the probe can take it or another one.
             destination.hold(Kind.OUTAGE, verdict.code, verdict.reason, scope=scope)
 
     def _try_again(self, batch: Batch, since: float, wish: float | None) -> None:
-        """Put a failed batch back: whole, in halves where it failed often, alone where it is one record.
+        """Put a failed batch back: whole, or in halves if it failed often; a lone record waits alone.
 
-        It waits from `since`, for at least `wish` seconds where the vendor asks for that.
+        It waits from `since`, for at least `wish` seconds if the vendor asks for that.
         """
         destination, evidence = self._destination, self._destination.evidence
-        # In an ordered lane everything behind the batch waits, so it is halved sooner.
+        # In an ordered lane everything behind the batch waits, so halve it sooner.
         halve_after = 2 if destination.lanes.ordered else HALVE_AFTER
         if batch.failures >= halve_after and len(batch.deliveries) > 1 and not destination.holds.blocking(batch.group):
             parts = halves(batch)
@@ -342,7 +344,8 @@ class Outcomes:
                 part.failures = HALVE_AFTER - 1
             self._isolate(batch, parts)
             return
-        # By the batch's own failures: a vendor that fails for one record only must not slow the others down.
+        # The wait grows with the batch's own failures: a vendor that fails for one record must not slow the others
+        # down.
         due = since + destination.backoff.wait(batch.failures, wish)
         if len(batch.deliveries) == 1:
             destination.lanes.put_alone(batch, due)
@@ -351,10 +354,10 @@ class Outcomes:
             destination.lanes.of(batch).put_waiting(batch, due)
 
     def _given_up(self, batch: Batch, verdict: Retry) -> str | None:
-        """Return the cause for which the user asked to dead-letter a failed batch; None where it is tried again.
+        """Return the cause to dead-letter a failed batch, if the settings ask for that; None if it is tried again.
 
-        `on_unknown_outcome` does not apply in an outage or while a hold lasts: what fails for every batch would drain a
-        topic, and so would the probes of a hold, one record each.
+        `on_unknown_outcome` does not apply in an outage or during a hold: if every batch fails, it would drain the
+        topic into dead letters, and so would a hold's probes, record by record.
         """
         asked = verdict.unknown_outcome and self._destination.settings.on_unknown_outcome == "dead_letter"
         evidence, holds = self._destination.evidence, self._destination.holds
@@ -363,7 +366,7 @@ class Outcomes:
         return "gave_up" if self._tried_for_long(batch) else None
 
     def _tried_for_long(self, batch: Batch) -> bool:
-        """Whether a batch was tried for as long as the user asked; by the monotonic clock, which cannot be set."""
+        """Whether `give_up_after` is over for a batch, by the monotonic clock, which no one can set."""
         limit, since = self._destination.settings.retry.give_up_after, batch.first_sent_at
         return limit is not None and since is not None and self._ports.clock.now() - since >= limit
 
@@ -376,7 +379,7 @@ class Outcomes:
         if left is not None:
             due = now if held or entirely else now + destination.backoff.wait(left.denials)
             if left.denials >= DENIED_OFTEN and len(left.deliveries) > 1 and not (held or entirely):
-                # Where nothing else comes, only smaller parts can tell one denied record from a wrong credential.
+                # If no other batch comes, only smaller parts can tell a denied record from a wrong credential.
                 destination.evidence.halved(left)
                 parts = halves(left)
                 for part in parts:
@@ -390,7 +393,7 @@ class Outcomes:
             destination.hold(Kind.DENIED, verdict.code, verdict.reason, scope=verdict.scope)
 
     def _log_waiting(self, batch: Batch) -> None:
-        """Log the place of a record that waits alone, with the command that skips it; ever less often."""
+        """Log the place of a record that waits alone, and the command that skips it; less and less often."""
         times, rest = divmod(batch.failures, HALVE_AFTER)
         if batch.failures and (rest or times.bit_count() != 1):
             return
@@ -407,7 +410,7 @@ class Outcomes:
         )
 
     def _put_back(self, batch: Batch) -> None:
-        """Put a batch back to be probed again after others; a lone record that was refused lets other keys pass."""
+        """Put a batch back to be probed again after others. A lone record that was refused lets other keys pass."""
         destination, now = self._destination, self._ports.clock.now()
         left = destination.buffer.kept(batch)
         if left is not None and len(left.deliveries) == 1 and left.deliveries[0].refused_alone:
@@ -421,7 +424,7 @@ class Outcomes:
         self._destination.lanes.of(batch).put_parts(parts)
 
     async def _answer_ended(self, batch: Batch, code: str | None, message: str) -> None:
-        """Write a result for each question that ends without an answer, so that the caller sees it."""
+        """Write a result for each question that ends without an answer, so that readers of the topic see it."""
         vendor = self._destination.vendor
         if not isinstance(vendor, Answering) or self._ports.answers is None:
             return
@@ -474,12 +477,12 @@ class Outcomes:
             )
             for delivery in batch.deliveries
         )
-        # All at once: one after another a batch that is given up would take as many round trips as it has records.
+        # All at once: one after another, a batch would take as many round trips as it has records.
         pairs = zip(batch.deliveries, dead_letters, strict=True)
         await self._together([self._write_dead_letter(delivery, dead_letter) for delivery, dead_letter in pairs])
 
     async def _write_dead_letter(self, delivery: Delivery, dead_letter: DeadLetter) -> None:
-        # `is_ours`: it retries until Kafka has it, or the partition is another member's, which will write its own.
+        # It retries until Kafka has it. If the partition is no longer ours, its new owner will write its own.
         await self._ports.dead_letters.write(dead_letter, delivery.tracker.is_ours)
         self._destination.buffer.finish([delivery])
 

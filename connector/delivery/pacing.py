@@ -1,9 +1,9 @@
-"""When a request may go, and how large it may be: rate limit, back-off, and limits that answers have taught. Pure.
+"""When a request may be sent, and how large it may be: rate limit, back-off, and limits learned from answers. Pure.
 
-A vendor counts requests in its own seconds, so any second counts. The bucket gives a token every `1 / (0.985 × limit)`
-seconds. Idle time saves no tokens, except `CATCH_UP`: a loop on a busy machine wakes late, and may make up for what the
-timer lost. A log of the last second makes sure that this never puts more than the limit into any `WINDOW`, which is
-longer than a second by what requests may gain on each other on their way.
+The vendor decides when its seconds begin, so the limit must hold in every possible second. The bucket gives a token
+every `1 / (0.985 × limit)` seconds. Idle time saves no tokens, except `CATCH_UP`: on a busy machine the loop wakes
+late, and may make up for the lost time. A log of the last second ensures that no `WINDOW` ever gets more than the
+limit. The window is a little longer than a second, because requests may move closer together on their way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WINDOW: Final = 1.015
 
 
 class TokenBucket:
-    """Paces requests to `limit` a second; None is no limit. Times are monotonic seconds."""
+    """Paces requests to `limit` a second; None means no limit. Times are monotonic seconds."""
 
     def __init__(self, limit: float | None) -> None:
         self._limit = limit
@@ -35,10 +35,10 @@ class TokenBucket:
         self._next = float("-inf")
         self._taken: deque[float] = deque()
         self.rate = limit
-        """The requests a second that this member may make now, or None where nothing limits it."""
+        """The requests per second that this member may make now; None if there is no limit."""
 
     def delay(self, now: float) -> float:
-        """Return the seconds until a request may go out; infinite while this member's share is nothing."""
+        """Return the seconds until a request may be sent; infinite while this member has no share."""
         rate = self.rate
         if rate is None:
             return max(0.0, self._next - now)
@@ -46,19 +46,20 @@ class TokenBucket:
             return float("inf")
         wait = max(0.0, self._next - now)
         taken = self._taken
-        # The log, next to the pace: after idle time `CATCH_UP` lets requests follow closer, and the sum of a second
-        # must still hold.
+        # The log applies in addition to the pace: after idle time `CATCH_UP` lets requests come closer together, and
+        # the limit per second must still hold.
         if len(taken) >= ceil(rate):
-            # A share of a limit is seldom whole; rounded up it is the one request more that each member may make.
+            # A share of a limit is seldom a whole number. Rounded up, it allows each member at most one request more.
             wait = max(wait, taken[-ceil(rate)] + WINDOW - now)
         return wait
 
     def take(self, now: float) -> None:
-        """Take the token for a request that goes out now."""
+        """Take the token for a request that is sent now."""
         rate = self.rate
         if rate is None or rate <= 0:
             return
-        # From when the token was due, not from now: a timer that fires 5 ms late would otherwise cost 5 ms each time.
+        # Counted from when the token was due, not from now. Otherwise a timer that fires 5 ms late would cost 5 ms each
+        # time.
         self._next = max(self._next, now - CATCH_UP) + 1.0 / (rate * PACE)
         taken = self._taken
         while taken and taken[0] <= now - WINDOW:
@@ -66,7 +67,7 @@ class TokenBucket:
         taken.append(now)
 
     def set_limit(self, limit: float | None, now: float) -> None:
-        """Change the group's limit. The bucket starts empty, and what was taken by the old limit counts no more."""
+        """Change the group's limit. The bucket starts empty, and tokens taken under the old limit no longer count."""
         if limit == self._limit:
             return
         self._limit = limit
@@ -76,7 +77,7 @@ class TokenBucket:
             self._next = max(self._next, now + 1.0 / (self.rate * PACE))
 
     def set_share(self, share: float, now: float) -> None:
-        """Change which part of the group's limit is this member's (0 to 1).
+        """Change this member's share of the group's limit (0 to 1).
 
         After every change the bucket waits `CATCH_UP`: the member may just have made up for being late. A larger share
         also starts with an empty bucket, because its former owner may just have used its token.
@@ -90,7 +91,7 @@ class TokenBucket:
         self._taken.clear()
 
     def wait_until(self, moment: float) -> None:
-        """Give out no token before `moment`: the vendor said so."""
+        """Give out no token before `moment`, because the vendor asked for that."""
         self._next = max(self._next, moment)
 
 
@@ -102,7 +103,7 @@ class Backoff:
         self._random = random
 
     def use(self, settings: RetrySettings) -> None:
-        """Wait by other settings from now on."""
+        """Use other settings from now on."""
         self._settings = settings
 
     def wait(self, failures: int, wish: float | None = None) -> float:
@@ -113,15 +114,15 @@ class Backoff:
         without a cap, one wrong header would stop the destination.
         """
         settings = self._settings
-        # The exponent is bounded: a batch that has failed 2,000 times would make a number that no float holds.
+        # The exponent is bounded: after 2,000 failures the number would be too large for a float.
         ceiling: float = min(settings.max, settings.initial * 2.0 ** min(failures - 1, 32))
         own = self._random.uniform(0.0, ceiling)
         return own if wish is None else max(own, min(wish, settings.max))
 
     def probe(self, probes: int) -> float:
-        """Return the seconds until the next probe of a held destination, `probes` of which went before.
+        """Return the seconds until the next probe of a held destination after `probes` earlier ones.
 
-        The jitter does not go down to zero, because a person is shown the time of the next probe.
+        The jitter is small, because the time of the next probe is shown to a person.
         """
         settings = self._settings
         ceiling: float = min(settings.max, settings.initial * 2.0 ** min(probes, 32))
@@ -129,7 +130,7 @@ class Backoff:
 
 
 STUCK_AFTER: Final = 5
-"""Pauses in a row, no request judged between, after which one record alone is tried at a time."""
+"""After so many pauses in a row, without a judged request in between, single records are tried."""
 
 
 class Throttle:
@@ -143,10 +144,10 @@ class Throttle:
     def begin(self, now: float, wish: float | None, *, alone: bool = False) -> float:
         """Note a 429 and return until when to wait.
 
-        Requests that were in flight when the first was throttled show nothing new, so they do not raise the back-off.
+        Requests that were already in flight at the first 429 do not raise the back-off, because they show nothing new.
         Nor does a record that is throttled `alone` while others are accepted.
         """
-        # 64 requests in flight that are all answered 429 are one refusal to serve, not 64.
+        # If 64 requests are in flight and all get a 429, that is one throttling, not 64.
         if now >= self.until and not alone:
             self._count += 1
         until = now + self._backoff.wait(max(1, self._count), wish)
@@ -154,26 +155,26 @@ class Throttle:
         return until
 
     def answered(self) -> None:
-        """Note that a request was judged: the next 429 starts the back-off again."""
+        """Note that a request was judged: the back-off starts again from its first step at the next 429."""
         self._count = 0
 
     @property
     def stuck(self) -> bool:
-        """Whether pauses do not help: a full batch may be throttled for one record in it, and so would all of them."""
+        """Whether pauses do not help. One record may be the reason that its batch, and so each batch, is throttled."""
         return self._count >= STUCK_AFTER
 
 
 RAISE_AFTER: Final = 60.0
-"""Seconds after which a learned limit is raised for the first time; each time that this was too much, twice as long."""
+"""Seconds until a learned limit is first raised; doubled each time the raised limit was too much."""
 RAISE_AT_MOST: Final = 3600.0
 RAISE_BY: Final = 1.25
 _GROUPS: Final = 1000
-"""For how many groups a limit is remembered: a group may be named by what a record holds."""
+"""For how many groups limits are remembered. Bounded, because records may decide how many groups there are."""
 
 
 @dataclass(slots=True)
 class _Learned:
-    """A group's smaller limits, when they are raised next (monotonic seconds), and how long that was waited for."""
+    """A group's smaller limits, when to raise them next (monotonic seconds), and how long that wait is."""
 
     limits: Limits
     raise_at: float
@@ -184,25 +185,25 @@ class _Learned:
 class LearnedLimits:
     """The limits to use for each group. `documented` gives the vendor's own, `now` the monotonic time.
 
-    A vendor may take less for a while only, or one odd record may be the reason: so a learned limit grows again slowly,
-    at the price of a refused request now and then, and is forgotten when it reaches the documented one.
+    A vendor may accept less only for a while, or one odd record may have been the reason. So a learned limit slowly
+    grows again, at the cost of an occasional refused request, and is forgotten when it reaches the documented one.
     """
 
     def __init__(self, documented: Callable[[Hashable], Limits], now: Callable[[], float]) -> None:
         self._documented = documented
         self._now = now
         self.learned: Recent[Hashable, _Learned] = Recent(_GROUPS)
-        """By group; empty while the documented limits hold."""
+        """By group; empty while the documented limits apply."""
         self.taught = False
-        """Whether any limit was ever learned; seldom one is."""
+        """Whether any limit was ever learned. Usually none is, and then nothing has to be looked up."""
 
     def of(self, group: Hashable) -> Limits:
-        """Return the vendor's limits, or the smaller ones that its answers have taught."""
+        """Return the vendor's limits, or smaller ones learned from its answers."""
         learned = self.learned.get(group) if self.taught else None
         documented = self._documented(group)
         if learned is None:
             return documented
-        # A loop, because a quiet group may have slept through several raises.
+        # A loop, because several raises may have become due in a quiet group.
         while learned.raise_at <= self._now():
             limits = learned.limits
             learned.limits = replace(
@@ -220,19 +221,19 @@ class LearnedLimits:
     def too_large(self, batch: Batch, which: Literal["bytes", "records"]) -> tuple[int, int]:
         """Learn that a batch was too large, and return its records (by weight) and its body's bytes.
 
-        Half of what was refused is the new limit: the vendor does not say where the true one is.
+        The new limit is half of what was refused, because the vendor does not say what it accepts.
         """
         limits = self.of(batch.group)
         weight = sum(delivery.item.weight for delivery in batch.deliveries)
         size = limits.overhead + sum(len(d.item.body) + limits.separator for d in batch.deliveries) - limits.separator
         if which == "records":
-            # Never below 1: one record that is too large alone is judged as such, and no limit helps it.
+            # Never below 1: a record that is too large alone is refused as such, and no limit can help.
             limits = replace(limits, records=max(1, min(limits.records, weight // 2)))
         else:
             limits = replace(limits, bytes=max(limits.overhead + 1, min(limits.bytes, size // 2)))
         before = self.learned.get(batch.group)
         interval = RAISE_AFTER if before is None else before.interval
-        # Raised and refused again: the true limit is below, so the next trial comes later.
+        # The limit was raised and refused again, so the true one is lower. The next trial comes later.
         if before is not None and before.raised:
             interval = min(RAISE_AT_MOST, interval * 2)
         self.taught = True
@@ -240,12 +241,12 @@ class LearnedLimits:
         return weight, size
 
     def fit(self, batch: Batch) -> list[Batch]:
-        """Return a batch that is about to be sent, cut where it was closed before a smaller limit was learned."""
+        """Return a batch that is about to be sent, cut if it was closed before a smaller limit was learned."""
         return cut(batch, self.of(batch.group)) if batch.group in self.learned else [batch]
 
 
 def cut(batch: Batch, limits: Limits) -> list[Batch]:
-    """Return a batch in as many parts as its limits demand, in its order."""
+    """Cut a batch into as many parts as the limits require, in order."""
     parts = []
     left = batch.deliveries
     while left:

@@ -1,4 +1,4 @@
-"""One request of a batch: built, sent once, and its answer read; with metrics, a span and a sampled log line."""
+"""One request for a batch: builds it, sends it once, reads its answer; with metrics, a span and a sampled log line."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from connector.vendors.base import VERDICTS, Accepted, Dropping, Request, Respon
 log = structlog.get_logger()
 
 CLOCKS_DIFFER_MS: Final = 60_000
-"""Difference between our clock and the vendor's `Date` from which the vendor's is used."""
+"""If our clock and the vendor's `Date` differ by more, the vendor's is used."""
 
 
 class Transport(Protocol):
     """How a request reaches the vendor."""
 
     async def send(self, request: Request, timeout: float) -> Response:
-        """Return the whole answer. Raises `TransportError` where none came whole within `timeout` seconds."""
+        """Return the complete answer. Raises `TransportError` if none came within `timeout` seconds."""
         ...
 
     async def close(self) -> None:
@@ -34,14 +34,14 @@ class Transport(Protocol):
 
 
 class Span(Protocol):
-    """What is traced of one request."""
+    """The trace of one request."""
 
     def carried(self, request: Request) -> Request:
-        """Return the request as it goes out: with the span's context where the destination wants that."""
+        """Return the request to send, with the span's context if the destination's settings ask for it."""
         ...
 
     def end(self, verdict: Verdict | None, response: Response | None) -> None:
-        """Note how the request ended; without a verdict it was cancelled."""
+        """End the span. Without a verdict the request was cancelled."""
         ...
 
 
@@ -70,7 +70,7 @@ class Requests:
         self._clocks_differ = False
         self._metrics = metrics = destination.ports.metrics
         self._time = metrics.time_seconds
-        # Looked up once: a request would look up each of them.
+        # Looked up once, not for each request.
         self._batch_records = metrics.batch_records.labels(name)
         self._batch_bytes = metrics.batch_bytes.labels(name)
         self._request_seconds = metrics.request_seconds.labels(name)
@@ -89,7 +89,7 @@ class Requests:
         prepared = clock.now()
         try:
             wall = clock.wall()
-            # Counted at the first attempt only: a retry is no new batch.
+            # Counted at the first attempt only, because a retry is not a new batch.
             if batch.first_attempt is None:
                 batch.first_attempt = wall
                 metrics.batch_closed.labels(self._name, batch.closed_by).inc()
@@ -107,13 +107,13 @@ class Requests:
             if batch.isolating:
                 metrics.isolation_requests.labels(self._name).inc()
             started = clock.now()
-            # In the same step as the send: nothing can be accepted in between.
+            # In the same step as the send, so that nothing can be accepted in between.
             self._destination.evidence.sending(batch, started)
             self._time.add("deliver", started - prepared)
             try:
                 response = await self._transport.send(request, self.timeout)
             except TransportError as error:
-                # Whether the vendor has the batch is not known if the body was begun; the transport alone can tell.
+                # The vendor may have the batch if its body was begun, and only the transport knows whether it was.
                 verdict = Retry(error.reason, unknown_outcome=error.unknown_outcome)
             finally:
                 answered = clock.now()
@@ -127,7 +127,7 @@ class Requests:
                 if not isinstance(verdict, Accepted):
                     verdict = explain_code(self._destination.settings.vendor, verdict)
                 self._time.add("deliver", clock.now() - answered)
-            # A span ends also where sending is cancelled, and then without a verdict.
+            # A cancelled request has no verdict, but its span has to end as well.
             ended = verdict
         finally:
             if span is not None:
@@ -138,16 +138,16 @@ class Requests:
         return verdict, response
 
     def _take_vendor(self, vendor: Vendor) -> None:
-        """Take note of what a vendor can do besides; asking that costs as much as building a request."""
+        """Note which optional methods the vendor has. Testing for them costs as much as building a request."""
         self._vendor = vendor
         self._dropping = vendor if isinstance(vendor, Dropping) else None
         self._timed = vendor if isinstance(vendor, Timed) else None
         self._compared = None
 
     def _compare_clocks(self, vendor: Timed, response: Response) -> None:
-        """Give the vendor its own clock where ours differs by more than a minute, and warn once for each difference.
+        """Give the vendor its own clock if ours differs by more than a minute, and warn once for each difference.
 
-        A rule about the present time is the vendor's: with a wrong clock here it would condemn good events.
+        Rules about the present time are the vendor's. Applied with a wrong clock they would refuse good events.
         """
         sent = sent_at(response.headers)
         self._compared = response.headers.get("date")
@@ -167,7 +167,7 @@ class Requests:
                 )
 
     def _follow(self, batch: Batch, verdict: Verdict, response: Response | None, size: int, seconds: float) -> None:
-        """Log a sampled request: what it was and how it ended, without its content."""
+        """Log a sampled request and its verdict, without its content."""
         log.debug(
             "request.ended",
             destination=self._name,
@@ -182,7 +182,7 @@ class Requests:
 
 
 def follow_delivered(destination: str, deliveries: Iterable[Delivery], attempts: int) -> None:
-    """Log the sampled records among those that were accepted."""
+    """Log those of the accepted records that are in the sample."""
     for delivery in deliveries:
         topic, partition, offset = delivery.record.position
         if sample.takes(topic, partition, offset):

@@ -1,12 +1,12 @@
-"""The states of a destination: the table that moves them, the holds, and which changes are logged. Pure.
+"""The states of a destination: the transition table, the holds, and which changes are logged. Pure.
 
-Theory of operation. A destination flows until something holds it. There are four kinds of hold. Each is a small
-machine in each scope (the whole destination, or one group of it): it is FREE, HELD, or PROBING while one request tries
-whether it can end. Several may hold at once; each has its own since, cause, message and next probe. A batch is sent
-only when no hold of its scopes is left, and as a probe only when the probes of all of them are due. One answer is an
-event for each of these holds: PROBING for the holds that it probed, HELD for those that began after it was sent
-("late"). What a person sees is derived: the worst hold gives the state (order of `Kind`), then an unexpired throttle,
-then batches that are being retried.
+Theory of operation. A destination flows until something holds it. There are four kinds of hold. In each scope (the
+whole destination, or one group of it) each kind is a small state machine: FREE, HELD, or PROBING while one request
+tests whether the hold can end. Several may hold at once, each with its own start, cause, message and next probe. A
+batch is sent normally only if no hold covers it, and as a probe only if the probes of all holds that cover it are due.
+An answer is an event for each of these holds: for the holds it probed in phase PROBING, and for holds that began after
+it was sent in phase HELD ("late"). The state that a person sees is derived: the worst hold (order of `Kind`), else an
+active throttle, else batches that are being retried.
 
     kind       begins when                                            ends by
     ---------  -----------------------------------------------------  -----------------------------------------------
@@ -16,10 +16,10 @@ then batches that are being retried.
                                                                       documented code: the vendor does judge records
     OUTAGE     batches fail, and none is accepted between             any answer at all, also a late one
 
-A probe carries one record, another one each time: a whole batch would be denied, or fail, for the sake of a single bad
-record in it. A probe that does not end its hold puts the next one further off; but where it was a record that had been
-tried before, the first new record may probe at once, because it did nothing to wait for. A release ends every hold.
-A storm is shown as a hold too, the last one, but holds only its cause: see `pipeline.storms`.
+A probe has one record, another one each time: a whole batch could be denied, or fail, because of a single bad record.
+After a probe that does not end its hold, the next one comes later. Exception: if that probe's record had been tried
+before, the first new record may probe at once, because the old record may have been the reason. A release ends every
+hold. A storm is shown as a hold too, after all others, but holds only its cause: see `pipeline.storms`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Kind(Enum):
 
     @property
     def cause(self) -> Cause:
-        """The cause that a person sees."""
+        """The cause shown to a person."""
         return _CAUSES[self]
 
 
@@ -77,7 +77,7 @@ _CAUSES: Final = {
 
 
 class HoldPhase(Enum):
-    """Where one hold is in its life."""
+    """The phase of one hold."""
 
     FREE = auto()
     HELD = auto()
@@ -85,14 +85,14 @@ class HoldPhase(Enum):
 
 
 class HoldEvent(Enum):
-    """What can happen to a hold. The answers are those to a batch that the hold's scope includes."""
+    """What can happen to a hold. Answers count if the hold's scope includes their batch."""
 
     BEGUN = auto()
-    """What the hold is about was seen (again)."""
+    """The trouble of the hold was seen, for the first time or again."""
     PROBED = auto()
-    """A probe goes out."""
+    """A probe is sent."""
     ENDED = auto()
-    """A probe is over and no other event was made of it, for example because all its records had expired."""
+    """A probe is over without another event, for example because its record had expired."""
     RELEASED = auto()
     """A person releases the destination."""
     ACCEPTED = auto()
@@ -120,12 +120,12 @@ class Action(Enum):
     """Its code and message become those of the event."""
     PROBE = auto()
     LATER = auto()
-    """The probe ended nothing: the next one comes later."""
+    """The probe did not end the hold: the next one comes later."""
     END = auto()
 
 
 class Transition(NamedTuple):
-    """One row of the table: the action, and the phase after it."""
+    """An entry of the table: the action, and the next phase."""
 
     action: Action
     phase: HoldPhase
@@ -138,7 +138,7 @@ _NEXT: Final = {
     Action.END: HoldPhase.FREE,
 }
 _Cells = tuple[Action | None, Action | None, Action | None]
-"""The actions when FREE, HELD and PROBING; None where the event cannot happen."""
+"""The action in each of the phases FREE, HELD and PROBING; None if the event cannot happen there."""
 
 _KEEP, _LATER, _END = Action.KEEP, Action.LATER, Action.END
 _LASTS: Final[_Cells] = (_KEEP, _KEEP, _LATER)
@@ -172,7 +172,7 @@ def _cells(kind: Kind, event: HoldEvent) -> _Cells:
     if event in _ALL_KINDS:
         free, held, probing = _ALL_KINDS[event]
         if kind is Kind.OPERATOR:
-            # It is never probed, so nothing of a probe can happen to it.
+            # Never probed, so no event of a probe can occur.
             return free, None if event is HoldEvent.PROBED else held, None
         return free, held, probing
     return _UNTOUCHED if kind is Kind.OPERATOR else _BY_KIND[event][_PROBED_KINDS.index(kind)]
@@ -185,7 +185,7 @@ TABLE: Final[Mapping[tuple[Kind, HoldPhase, HoldEvent], Transition]] = {
     for phase, action in zip(HoldPhase, _cells(kind, event), strict=True)
     if action is not None
 }
-"""(kind and phase of a hold, event) → (action, next phase). A row that is missing is a fault of the program."""
+"""(kind and phase of a hold, event) → (action, next phase). A missing entry is a fault of the program."""
 
 
 @dataclass(slots=True, eq=False)
@@ -201,16 +201,16 @@ class Hold:
     probes: int = 0
     phase: HoldPhase = HoldPhase.HELD
     eager: bool = False
-    """Whether the last probe was a record that had been tried before, so that a new one need not wait."""
+    """Whether the last probe's record had been tried before, so that a new record may probe at once."""
     probe: Probe | None = None
-    """What the request probes that tries this hold now. A request that was answered before is another one."""
+    """The holds of the probe that is in flight for this hold. Tells its answer from that of another request."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateReport:
-    """A destination's state, or one hold of it, as a person sees it. `since` and `next_probe` are epoch seconds.
+    """A destination's state, or one of its holds, as shown to a person. `since` and `next_probe` are epoch seconds.
 
-    `set_aside` is how many records wait apart for this hold's cause.
+    `set_aside` is how many records are set aside because of this hold's cause.
     """
 
     state: DestinationState
@@ -223,23 +223,24 @@ class StateReport:
 
 
 Probe = tuple[Hold, ...]
-"""What one request probes: every hold that kept its batch back, the whole destination's first."""
+"""The holds that one request probes: all that kept its batch back, the whole destination's first."""
 
 
 class Holds:
-    """Everything that holds one destination: several holds at once, each with its own cause and next probe.
+    """All holds of one destination, each with its own cause and next probe.
 
-    What may happen to a hold is `TABLE`; here are the times and the messages. `backoff` gives the waits between probes.
+    `TABLE` says what may happen to a hold; this class keeps the times and messages. `backoff` gives the waits between
+    probes.
     """
 
     def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff
         self.active: list[Hold] = []
-        """Every hold. Where there is none, no batch is kept back."""
+        """All holds. If there are none, no batch is kept back."""
         self._intake: StateReport | None = None
 
     def get(self, kind: Kind | None = None, scope: Hashable = DESTINATION) -> Hold | None:
-        """Return the hold of a kind and scope; without a kind the worst one of the scope."""
+        """Return the hold of a kind and scope; without a kind, the worst hold of the scope."""
         found = (hold for hold in self.active if hold.scope == scope and kind in (None, hold.kind))
         return min(found, key=_badness, default=None)
 
@@ -260,14 +261,14 @@ class Holds:
         wall: float,
         scope: Hashable = DESTINATION,
     ) -> None:
-        """Hold a scope; a hold of the same kind is renewed, and counts from now if its code is another."""
+        """Hold a scope. A hold of the same kind is renewed; if its code changes, it counts as beginning now."""
         hold = self.get(kind, scope)
         step = TABLE[kind, HoldPhase.FREE if hold is None else hold.phase, HoldEvent.BEGUN]
         if step.action is Action.BEGIN:
             next_probe = None if kind is Kind.OPERATOR else now + self._backoff.probe(0)
             self.active.append(Hold(kind, scope, code, message, wall, next_probe))
         elif hold is not None:
-            # The same trouble goes on. Another code is another trouble, and a person asks since when that one lasts.
+            # The same trouble goes on. Another code is a different trouble, with a start of its own to show.
             hold.since = hold.since if hold.code == code else wall
             hold.code, hold.message = code, message
 
@@ -294,11 +295,12 @@ class Holds:
             what = event
             if event is HoldEvent.DENIED and hold.scope != scope:
                 what = HoldEvent.WIDER if scope == DESTINATION else HoldEvent.NARROWER
-            # An answer to a request from before the hold, or before its probe, is late: the probe is still under way.
+            # An answer to a request from before the hold, or from before its probe, is late: the probe is still in
+            # flight.
             phase = HoldPhase.PROBING if hold.probe is probe else HoldPhase.HELD
             action = TABLE[hold.kind, phase, what].action
             if action is Action.END:
-                # Several holds may end by one answer: any answer at all ends an outage, an acceptance also the rest.
+                # One answer may end several holds: any answer ends an outage, and an acceptance ends the others too.
                 self.active.remove(hold)
                 ended.append(hold)
             elif action is Action.LATER:
@@ -308,7 +310,7 @@ class Holds:
         return ended
 
     def start_probe(self, group: Hashable, *, fresh: bool = False) -> Probe:
-        """Note that a probe goes out, and return what it probes; `fresh`: its record was never sent before."""
+        """Note that a probe is sent, and return the holds that it probes; `fresh`: its record was never sent before."""
         probe = self.blocking(group)
         for hold in probe:
             hold.eager = not fresh
@@ -317,18 +319,18 @@ class Holds:
         return probe
 
     def end_probe(self, probe: Probe, now: float) -> None:
-        """Note that a probe is over: a hold that its answer neither ended nor put off is probed again later."""
+        """Note that a probe is over. A hold that its answer neither ended nor postponed is probed again later."""
         for hold in probe:
-            # Writing a dead letter can take long after the answer. The next probe may be under way by then.
+            # Writing a dead letter can take a long time after the answer. The next probe may be in flight by then.
             if hold.probe is probe:
                 self._probe_later(hold, now, None)
 
     def lasts(self, probe: Probe) -> bool:
-        """Whether any hold of a probe still holds."""
+        """Whether any of the probed holds still holds."""
         return any(hold in self.active for hold in probe)
 
     def probe_is_due(self, group: Hashable, now: float, *, fresh: bool = False) -> bool:
-        """Whether a batch of this group is kept back, and may go out as a probe now; `fresh`: if it was never sent."""
+        """Whether a batch of this group is kept back and may be sent as a probe now; `fresh`: if it was never sent."""
         probe = self.blocking(group)
         due = _due(probe)
         return due is not None and (due <= now or (fresh and all(hold.eager for hold in probe)))
@@ -336,20 +338,20 @@ class Holds:
     def next_probe(self, now: float) -> float | None:
         """Return when a probe becomes due by time alone (monotonic seconds).
 
-        One that is due already waits for a batch or a slot.
+        A probe that is already due waits for a batch or a slot instead.
         """
         times = [_due(self.blocking(scope)) for scope in {hold.scope for hold in self.active}]
         return min((time for time in times if time is not None and time > now), default=None)
 
     def probe_now(self, now: float) -> bool:
-        """Make a probe of every hold due that is ever probed; return whether there is one."""
+        """Make the probes of all holds due; return whether any hold is probed at all."""
         probed = [hold for hold in self.active if hold.next_probe is not None]
         for hold in probed:
             hold.next_probe = now
         return bool(probed)
 
     def release(self, kind: Kind | None = None) -> list[Hold]:
-        """End every hold, or those of a kind, because a person says so, and return them."""
+        """End every hold, or every hold of a kind, for an operator, and return them."""
         released = [hold for hold in self.active if kind in (None, hold.kind)]
         self.active = [hold for hold in self.active if hold not in released]
         for hold in released:
@@ -357,14 +359,14 @@ class Holds:
         return released
 
     def set_intake(self, cause: Cause | None, message: str, wall: float) -> None:
-        """Show that records wait before they reach the destination; `cause` None: they no longer wait."""
+        """Show that records wait before they can reach the destination; with `cause` None, that they no longer wait."""
         if cause is None:
             self._intake = None
         elif self._intake is None or (self._intake.cause, self._intake.message) != (cause, message):
             self._intake = StateReport(DestinationState.HELD, cause, None, message, wall)
 
     def shown(self, *, now: float, wall: float) -> list[StateReport]:
-        """Return every hold as a person sees it, the worst first."""
+        """Return every hold in the form shown to a person, the worst first."""
         holds = [_shown(hold, now, wall) for hold in sorted(self.active, key=_badness)]
         return holds if self._intake is None else [*holds, self._intake]
 
@@ -373,15 +375,15 @@ class Holds:
         hold.probe = None
         hold.probes += 1
         wait = self._backoff.probe(hold.probes)
-        # Never sooner than the back-off: `Retry-After: 0` in an outage would probe without a pause.
+        # Never sooner than the back-off: in an outage `Retry-After: 0` would mean probes without a pause.
         hold.next_probe = now + (wait if wish is None else max(wait, self._backoff.wait(1, wish)))
 
 
 def _due(probe: Probe) -> float | None:
-    """Return when all of these holds may be probed together; None where there is none, or one may not."""
+    """Return when all of these holds may be probed together; None if there is none, or one is never probed."""
     if any(hold.phase is HoldPhase.PROBING or hold.next_probe is None for hold in probe):
         return None
-    # All of them together, so the latest: a batch that two holds keep back may go only when both may be probed.
+    # The latest of them: a batch that two holds keep back may be sent only when both may be probed.
     return max((hold.next_probe or 0.0 for hold in probe), default=None)
 
 
@@ -398,20 +400,20 @@ def _shown(hold: Hold, now: float, wall: float) -> StateReport:
 
 
 SETTLED: Final = 5.0
-"""Seconds that a state has to last to be logged, where it is not logged at once."""
+"""Seconds that a state has to last to be logged, unless it is logged at once."""
 AT_ONCE: Final = 6
-"""Changes logged at once within `WINDOW` seconds; one that goes to and fro faster has to last."""
+"""At most so many changes are logged at once within `WINDOW` seconds; with more, a change has to last first."""
 WINDOW: Final = 60.0
 
 _HELD: Final = (DestinationState.HELD, DestinationState.PROBING)
 
 
 class ConditionLog:
-    """The state of one destination as it was seen last, and as it was logged last.
+    """The last seen and the last logged state of one destination.
 
-    The beginning of a hold, and its end in `flowing`, are logged at once. All else is logged when it has lasted
-    `SETTLED` seconds, and the line says how many changes were left out: a destination that is throttled ten times a
-    second is not ten lines a second. A probe is part of its hold.
+    The beginning of a hold, and its end in `flowing`, are logged at once. Any other change is logged once it has lasted
+    `SETTLED` seconds, with the number of changes left out, so that a destination that is throttled ten times a second
+    does not log ten lines a second. A probe counts as part of its hold.
     """
 
     def __init__(self, wall: float) -> None:
@@ -422,7 +424,7 @@ class ConditionLog:
         self._at_once: deque[float] = deque(maxlen=AT_ONCE)
 
     def see(self, condition: StateReport, now: float, wall: float) -> bool:
-        """Take note of the present state; return whether it differs from the one that was seen last."""
+        """Note the current state; return whether it differs from the last one."""
         if condition.state is self.seen.state and _same(condition, self.seen):
             return False
         if not _same(condition, self.seen):
@@ -432,9 +434,9 @@ class ConditionLog:
         return True
 
     def to_log(self, now: float) -> tuple[StateReport, StateReport, int] | None:
-        """Return the last logged state, the present one, and how many changes between were left out.
+        """Return the last logged state, the current one, and how many changes in between were left out.
 
-        None where there is nothing to log yet.
+        None if there is nothing to log yet.
         """
         if _same(self.seen, self._logged) or not (self._urgent(now) or now - self._changed_at >= SETTLED):
             return None
@@ -443,7 +445,7 @@ class ConditionLog:
         return before, self.seen, left_out
 
     def due(self, now: float) -> float | None:
-        """Return in how many seconds a change has lasted long enough; None where none waits for that."""
+        """Return in how many seconds a change will have lasted long enough; None if no change waits."""
         return None if _same(self.seen, self._logged) else max(0.0, self._changed_at + SETTLED - now)
 
     def _urgent(self, now: float) -> bool:

@@ -1,6 +1,6 @@
 """HTTP over aiohttp: sends one request and returns its whole answer. Knows sockets, and no vendor.
 
-It adds certainty to a plain client. A request is written at most once, also where a reused connection breaks. An answer
+It guarantees more than a plain client. A request is written at most once, even if a reused connection breaks. An answer
 counts only for its own request (`exchange`). A redirect is never followed. Every failure says whether the vendor may
 have acted on the request. Error messages contain only host and port of a URL, because vendors' query strings contain
 keys.
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 ANSWER_CAP: Final = 2**20
 CONNECT_TIMEOUT: Final = 10.0
 CERTIFICATES_INTERVAL: Final = 1.0
-"""Seconds between two looks at the certificates' files."""
+"""Seconds between two checks of the certificates' files."""
 
 _OUR_HEADERS: Final = {
     "accept": "Accept: */*",
@@ -55,7 +55,7 @@ class _UnpackError(Exception):
 class HttpTransport:
     """The connections of one destination: kept alive, at most `max_in_flight`, opened on first use.
 
-    `name` is the destination's, for faults. Raises `ConfigurationError` where a file of `http` cannot be used.
+    `name` is the destination's name for messages. Raises `ConfigurationError` if a file of `http` cannot be used.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class HttpTransport:
         self._answer_cap = answer_cap
         self._connector: aiohttp.BaseConnector | None = None
         self._origins: dict[URL, aiohttp.ClientRequest] = {}
-        """By scheme, host and port, what a connection there is asked for with."""
+        """By scheme, host and port: the key with which a connection there is requested."""
 
     async def send(self, request: Request, timeout: float) -> Response:
         """Write the request once and return the whole answer, whatever its status; its body is cut at the cap.
@@ -114,10 +114,10 @@ class HttpTransport:
             reason = _reason(cause, url)
             begun = exchanges[-1].body_begun
             if isinstance(cause, aiohttp.ClientConnectionError) and _certificate_alert(cause) is not None:
-                # Under TLS 1.3 a server may refuse the client's certificate when the client sends already: its alert
-                # says that it read nothing.
+                # Under TLS 1.3 a server may refuse the client's certificate after the client began to send. The alert
+                # proves that it read nothing.
                 begun = False
-        # The cause is left out: aiohttp's own texts hold the whole URL.
+        # Without the cause, because aiohttp's messages contain the whole URL.
         raise TransportError(reason, unknown_outcome=begun) from None
 
     async def close(self) -> None:
@@ -128,10 +128,10 @@ class HttpTransport:
             await opened.close()
 
     async def _renew_tls(self) -> None:
-        """Use the certificates again where their files changed, so that a renewed one needs no restart.
+        """Read the certificates again if their files changed, so that a renewed one needs no restart.
 
-        The files are looked at once a second at most. Requests under way end on the connections they have; what cannot
-        be read (a file half written) leaves the old certificates in place until the files change again.
+        Checks the files at most once a second. Requests in flight end on their connections. If a file cannot be read
+        (half written), the old certificates stay until the files change again.
         """
         now = asyncio.get_running_loop().time()
         if now - self._tls_checked < CERTIFICATES_INTERVAL:
@@ -150,23 +150,24 @@ class HttpTransport:
             return
         log.info("destination.certificates_renewed", destination=self._name)
         connector, self._connector = self._connector, None
-        # With requests under way it is closed by the last of them (`_exchange`).
+        # If requests are in flight, the last of them closes it (`_exchange`).
         if connector is not None and not self._in_use.get(connector):
             await connector.close()
 
     async def _send_once(self, request: Request, url: URL, exchanges: list[Exchange]) -> Response:
-        """Write the request on the first connection that can still be used: nothing was written on the others."""
+        """Write the request on the first connection that is not stale. Nothing was written on the stale ones."""
         while True:
             exchange = Exchange()
             exchanges.append(exchange)
             try:
                 return await self._exchange(request, url, exchange)
-            # Nothing was written, so this is no second attempt: no limit counts it, and the vendor sees one request.
+            # Nothing was written, so this is not a second attempt: the vendor sees one request, and no limit counts
+            # two.
             except StaleConnectionError:
                 continue
 
     async def _exchange(self, request: Request, url: URL, exchange: Exchange) -> Response:
-        # Opened late, inside the loop that uses it; and again after certificates were renewed.
+        # Opened on first use, inside the loop that uses it, and opened again after certificates were renewed.
         if self._connector is None:
             self._connector = WatchedConnector(limit=self._max_in_flight, ssl=self._tls)
         connector = self._connector
@@ -192,9 +193,9 @@ class HttpTransport:
         try:
             protocol = _watched(connection.protocol)
             exchange.begin(protocol)
-            # Not unpacked by aiohttp, which takes a truncated gzip body for a whole one.
+            # Not decompressed by aiohttp, which accepts a truncated gzip body as complete.
             protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-            # A proxy's credentials are known once the connection is.
+            # The proxy's credentials are known only once there is a connection.
             exchange.write(head if self._proxy is None else _with_proxy(head, origin), request.body)
             answer, content = await protocol.read()
             # Interim answers such as 103 come before the answer itself (RFC 9110, 15.2).
@@ -204,12 +205,12 @@ class HttpTransport:
             body, whole = await self._read(content)
             unpacked = _unpacked(body, answer.headers.get("content-encoding", ""), self._answer_cap, whole=whole)
         except BaseException:
-            # Broken off, so that nothing that still waits to be sent follows later.
+            # Aborted, so that buffered bytes are not sent later.
             if connection.protocol is not None:
                 connection.protocol.abort()
             connection.close()
             raise
-        # Only a connection on which everything was read is used again: what is left would be the next answer.
+        # Reuse a connection only if everything was read: leftover bytes would be taken for the next answer.
         if content.at_eof() and not exchange.early:
             connection.release()
         else:
@@ -217,7 +218,7 @@ class HttpTransport:
         return Response(answer.code, answer.headers, unpacked)
 
     def _origin(self, url: URL) -> aiohttp.ClientRequest:
-        """Return what a connection to a URL's server is asked for with. Raises `aiohttp.InvalidURL`."""
+        """Return the key with which a connection to a URL's server is requested. Raises `aiohttp.InvalidURL`."""
         if url.scheme not in ("http", "https") or not url.raw_host:
             raise aiohttp.InvalidURL(url)
         server = url.origin()
@@ -227,7 +228,7 @@ class HttpTransport:
         return self._origins[server]
 
     async def _read(self, content: aiohttp.StreamReader) -> tuple[bytes, bool]:
-        """Return an answer's body, and whether that is all of it."""
+        """Return an answer's body, and whether it is complete."""
         pieces: list[bytes] = []
         room = self._answer_cap
         while piece := await content.readany():
@@ -245,12 +246,12 @@ def _watched(protocol: object) -> WatchedProtocol:
 
 
 def _head(request: Request, url: URL, origin: aiohttp.ClientRequest) -> bytes:
-    """Return the request's line and headers. Raises `ValueError` where they would not be one line each."""
+    """Return the request line and headers. Raises `ValueError` if one of them contains a line break."""
     target = str(url) if origin.proxy is not None and url.scheme == "http" else url.raw_path_qs
     ours = {"host": f"Host: {origin.headers['Host']}", **_OUR_HEADERS}
     if request.body is not None:
         ours["content-length"] = f"Content-Length: {len(request.body)}"
-    # The vendor's own header takes the place of ours.
+    # A header that the vendor sets replaces the default one.
     for name in request.headers:
         ours.pop(name.lower(), None)
     lines = [*ours.values(), *[f"{name}: {value}" for name, value in request.headers.items()]]
@@ -261,13 +262,13 @@ def _head(request: Request, url: URL, origin: aiohttp.ClientRequest) -> bytes:
 
 
 def _with_proxy(head: bytes, origin: aiohttp.ClientRequest) -> bytes:
-    """Return a head with the credentials of a proxy that is asked for plain HTTP."""
+    """Return a head with the credentials for a proxy that forwards plain HTTP."""
     credentials = origin.headers.get("Proxy-Authorization")
     return head if credentials is None else head[:-2] + f"Proxy-Authorization: {credentials}\r\n\r\n".encode()
 
 
 def _check_early(exchange: Exchange, status: int) -> None:
-    """Raise `_EarlyAnswerError` where an early answer does not count.
+    """Raise `_EarlyAnswerError` if an early answer does not count.
 
     On a new connection an early refusal can only be about this request: 413 before the body was read. On a reused one
     it may belong to an earlier request.
@@ -278,11 +279,11 @@ def _check_early(exchange: Exchange, status: int) -> None:
 
 
 def _unpacked(body: bytes, encoding: str, cap: int, *, whole: bool) -> bytes:
-    """Return a body unpacked and cut at `cap`. Raises `_UnpackError` where it is truncated or broken.
+    """Return a body decompressed and cut at `cap`. Raises `_UnpackError` if it is truncated or broken.
 
-    A coding that is none, such as the `utf-8` of some servers, is left as it is: the body shows what it is.
+    An invalid Content-Encoding, such as the `utf-8` of some servers, is ignored.
 
-    `whole` is false where the body itself was cut at the cap: then its end is missing for that reason.
+    `whole` is false if the body itself was cut at the cap: then its end is missing for that reason.
     """
     name = encoding.strip().lower()
     if name not in ("gzip", "x-gzip", "deflate"):
@@ -300,7 +301,7 @@ def _unpacked(body: bytes, encoding: str, cap: int, *, whole: bool) -> bytes:
         room -= len(pieces[-1])
         if not unpacker.eof and whole and room > 0:
             raise _UnpackError
-        # A file of gzip may be filled up with zeros.
+        # A gzip stream may be padded with zeros.
         body = unpacker.unused_data.lstrip(b"\0")
     return b"".join(pieces)
 
@@ -323,7 +324,7 @@ def _tls(name: str, http: HttpSettings) -> ssl.SSLContext | bool:
         ) from error
     if http.cert_file is not None:
         try:
-            # Without an answer of our own OpenSSL would ask the terminal for an encrypted key's password.
+            # Without this callback OpenSSL would ask for an encrypted key's password on the terminal.
             context.load_cert_chain(http.cert_file, http.key_file, password=lambda: "")
         except (OSError, ssl.SSLError) as error:
             fault = ConfigFault(f"{path}.cert_file", _unusable(error, "a certificate with its unencrypted key"))
@@ -332,7 +333,7 @@ def _tls(name: str, http: HttpSettings) -> ssl.SSLContext | bool:
 
 
 def file_stamps(files: Sequence[str]) -> list[tuple[int, int, int] | None]:
-    """Return what changes with a file's content; a secret that Kubernetes renews is another file behind a link."""
+    """Return stamps that change with the files' contents. Kubernetes renews a secret behind a link."""
     found: list[tuple[int, int, int] | None] = []
     for path in files:
         try:
@@ -351,13 +352,13 @@ def _unusable(error: OSError, wanted: str) -> str:
 
 
 def _is_closing(error: Exception) -> bool:
-    """Tell whether aiohttp had a write refused by its own side, because the connection was being closed."""
+    """Return whether aiohttp itself refused the write, because the connection was being closed."""
     cause = error.__cause__ or error
     return isinstance(cause, aiohttp.ClientConnectionResetError) and "closing transport" in str(cause)
 
 
 def _certificate_alert(error: Exception) -> str | None:
-    """Return the TLS alert by which the other side refuses this client's certificate, None for any other error."""
+    """Return the TLS alert with which the server refuses this client's certificate; None for any other error."""
     cause = error.__cause__
     alert = (cause.reason or "") if isinstance(cause, ssl.SSLError) else ""
     about = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
@@ -365,7 +366,7 @@ def _certificate_alert(error: Exception) -> str | None:
 
 
 def _reason(error: Exception, url: URL) -> str:
-    """Return what happened in words for people, with nothing of the URL but host and port."""
+    """Return what happened in words; of the URL it has host and port only."""
     address = _address(url)
     match error:
         case aiohttp.ClientProxyConnectionError():

@@ -2,8 +2,8 @@
 
 Every delivery eventually gets an outcome.
 
-The loop sleeps until something may have changed: a delivery or an answer came, a batch is due, a token or a probe. All
-of it runs in one event loop, so nothing here is locked.
+The loop sleeps until something may have changed: a delivery or an answer came, or a batch, a token or a probe is due.
+Everything runs in one event loop, so there are no locks.
 """
 
 from __future__ import annotations
@@ -58,28 +58,28 @@ class Worker:
         self._skips = Skips()
         self.in_flight = 0
         self.answered = 0
-        """How many requests have ended, in any way."""
+        """How many requests have ended, whatever their result."""
         destination.ports.metrics.destination_in_flight.labels(self.name).set_function(lambda: self.in_flight)
 
     @property
     def vendor(self) -> Vendor:
-        """The vendor as its settings are now."""
+        """The vendor, built from the current settings."""
         return self._destination.vendor
 
     @property
     def settling(self) -> int:
-        """How many batches are under way without a request: mostly those whose dead letters Kafka has not taken yet."""
+        """How many batches are being worked on without a request; mostly they wait for Kafka to accept dead letters."""
         return len(self._tasks) - self.in_flight
 
     def offer(self, offer: Offer) -> None:
-        """Take deliveries in. Non-blocking: the caller checks the budget."""
+        """Accept deliveries. Non-blocking; the caller has checked the budget."""
         self._destination.add(offer)
         if self._skips.any and [None for delivery in offer.deliveries if self._skips.came(delivery)]:
             self._take_skipped()
         self._changed.set()
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Take in a record that breaks a rule of the vendor before it is sent: it becomes a dead letter."""
+        """Accept a record that breaks a local rule of the vendor: it becomes a dead letter without being sent."""
         self._destination.buffer.bytes += delivery.charge
         if self._skips.came(delivery):
             self._write_skipped(self._skips.take_from(Batch(None, [delivery])))
@@ -89,10 +89,10 @@ class Worker:
             self._start(self._outcomes.refuse_locally(delivery, refusal), Batch(None, [delivery]))
 
     async def run(self) -> None:
-        """Send until cancelled. Raises what a delivery raised unexpectedly: its records stay uncommitted."""
+        """Send until cancelled. Raises the unexpected exception of a delivery; its records stay uncommitted."""
         loop = asyncio.get_running_loop()
         while True:
-            # Before looking, not after: what changes while the loop below looks must wake it again.
+            # Cleared before the checks below, not after: a change during them must wake the loop again.
             self._changed.clear()
             if self._error is not None:
                 raise self._error
@@ -104,7 +104,7 @@ class Worker:
             self._time.add("deliver", self._clock.now() - started)
             if delay is None:
                 await self._changed.wait()
-            # Due already. Other tasks get their turn first, or answers could not be read while a backlog is sent.
+            # Already due. Let other tasks run first, or no answer could be read while a backlog is sent.
             elif delay <= 0:
                 await asyncio.sleep(0)
             else:
@@ -120,27 +120,27 @@ class Worker:
         self._changed.set()
 
     def release(self) -> int:
-        """End every hold and storm, because an operator says so; return how many records a storm had set aside."""
+        """End every hold and storm for an operator; return how many records a storm had set aside."""
         released = self._destination.release()
         self._changed.set()
         return released
 
     def probe_now(self) -> bool:
-        """Probe what holds the destination as soon as a record can go out; return whether anything holds it."""
+        """Probe the destination's holds as soon as a record can be sent; return whether there is any hold to probe."""
         probed = self._destination.probe_now()
         self._changed.set()
         return probed
 
     def use(self, settings: DestinationSettings, vendor: Vendor) -> None:
-        """Go on with other settings of the same account; requests in flight end as they began."""
+        """Use other settings of the same account from now on. Requests in flight keep the old ones."""
         self._destination.use(settings, vendor)
         self._requests.timeout = settings.timeout
         self._changed.set()
 
     def skip(self, tracker: PartitionTracker, offset: int) -> Skip | None:
-        """Dead-letter a record by hand: where it waits at once, else when its answer says that it was not accepted.
+        """Dead-letter a record for an operator: at once, or, if it is in a request, once that did not accept it.
 
-        None where the destination does not have the record.
+        None if the destination does not have the record.
         """
         waiting = [
             delivery for lane in self._destination.lanes for batch in lane.batches() for delivery in batch.deliveries
@@ -157,7 +157,7 @@ class Worker:
         return self._skips.want_later(place) if storms.take_out(place) or storms.is_read_again(place) else None
 
     def set_share(self, share: float) -> None:
-        """Change which part of the group's rate limit is this member's."""
+        """Change this member's share of the group's rate limit."""
         self._destination.bucket.set_share(share, self._clock.now())
         self._changed.set()
 
@@ -171,18 +171,18 @@ class Worker:
         self._changed.set()
 
     def drop(self) -> None:
-        """Drop everything unsent whose partition is leaving: it stays uncommitted."""
+        """Drop all unsent deliveries whose partition is being revoked: they stay uncommitted."""
         self._destination.drop()
         self._destination.storms.forget()
 
     async def drain(self, timeout: float) -> bool:
-        """Drop what leaving partitions have unsent, and wait for their requests and dead letters in flight.
+        """Drop the unsent deliveries of revoked partitions, and wait for their requests and dead letters in flight.
 
-        Returns whether all of them ended within `timeout` seconds. Others go on meanwhile.
+        Returns whether all of them ended within `timeout` seconds. Deliveries of other partitions continue.
         """
         self.drop()
-        # A request of a batch with records of several partitions is awaited if one of them leaves: it cannot be
-        # recalled in part.
+        # A batch may have records of several partitions. If one of them is revoked, wait for the whole request: it
+        # cannot be cancelled in part.
         leaving = {task for task, batch in self._tasks.items() if any(not d.tracker.open for d in batch.deliveries)}
         if not leaving:
             return True
@@ -199,7 +199,7 @@ class Worker:
         await self._transport.close()
 
     def _take_skipped(self) -> None:
-        """Dead-letter the records that wait here and that an operator skips."""
+        """Dead-letter the waiting records that an operator skips."""
         for delivery in self._skips:
             if (batch := self._destination.lanes.take_out(delivery)) is not None:
                 self._write_skipped([self._skips.take(batch)])
@@ -207,13 +207,13 @@ class Worker:
                 self._skips.put_off(delivery)
 
     def _write_skipped(self, batches: Iterable[Batch]) -> None:
-        """Write the dead letters of what an operator skips; apart, so that a drain waits for them."""
+        """Write the dead letters of skipped records, in a task of their own that a drain waits for."""
         for batch in batches:
             message = f"{MESSAGE}; before that: {batch.reason}" if batch.reason else MESSAGE
             self._start(self._outcomes.dead_letter(batch, CAUSE, CODE, message), batch)
 
     def _dispatch(self) -> float | None:
-        """Send all that may go now; return the seconds until time alone changes that, or None."""
+        """Send every batch that may be sent now; return the seconds until time alone allows more, or None."""
         while not self._stopping:
             now = self._clock.now()
             # The rate limit is applied here, for every request: first attempts, retries, halves and probes alike.
@@ -227,10 +227,10 @@ class Worker:
             if batch is None:
                 return self._idle_for(now)
             if stuck and len(batch.deliveries) > 1:
-                # The rest takes its turn with all others: another batch may be accepted.
+                # The rest takes turns with other batches: one of those may be accepted.
                 lane.put_waiting(batch.part(batch.deliveries[1:]), now)
                 batch = batch.part(batch.deliveries[:1])
-            # Closed by larger limits than the vendor was found to take since.
+            # The batch was closed before smaller limits were learned.
             if self._destination.limits.taught:
                 batch = self._fit(batch)
             self._destination.bucket.take(now)
@@ -266,7 +266,7 @@ class Worker:
         """Return the next record to probe with, its lane, and the holds that it probes."""
         lanes, holds = self._destination.lanes.all, self._destination.holds
         count = len(lanes)
-        # Parked records come last: what is known to fail proves nothing.
+        # Parked records come last: a record that is known to fail proves nothing.
         order = sorted(range(count), key=lambda index: (index == count - 1, (index - self._turn) % count))
         for index in order:
             lane = lanes[index]
@@ -279,7 +279,7 @@ class Worker:
         return None, lanes[0], ()
 
     def _fit(self, batch: Batch) -> Batch:
-        """Return as much of a batch as the vendor is known to take now; the rest stays in front."""
+        """Return the part of a batch that fits the limits now; the rest stays in front."""
         first, *rest = self._destination.limits.fit(batch)
         if rest:
             self._destination.lanes.of(batch).put_parts(rest)
@@ -289,7 +289,7 @@ class Worker:
         return not self._destination.holds.blocking(group)
 
     def _as_probe(self, batch: Batch, lane: Lane) -> tuple[Batch, Lane, Probe]:
-        """Take one record, and read the secrets again first where they may be the reason."""
+        """Take one record for a probe. If the secrets may be the cause of the hold, read them again first."""
         destination = self._destination
         probe = destination.holds.start_probe(batch.group, fresh=not batch.attempts)
         if len(batch.deliveries) > 1:
@@ -308,7 +308,7 @@ class Worker:
             return None
         lanes = self._destination.lanes.all
         if not holds.active:
-            # Each was asked just now, so it knows.
+            # Each lane was asked just now, so it knows its due time.
             due = min([lane.due for lane in lanes if lane.in_flight < lane.concurrency], default=float("inf"))
             return None if due == float("inf") else max(0.001, due - now)
         times = [] if holds.get() is not None else [lane.wake_at(self._may_send) for lane in lanes]
@@ -325,8 +325,8 @@ class Worker:
     def _delivered(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
         if not task.cancelled() and (error := task.exception()) is not None:
-            # Not raised here: a callback's exception only reaches the loop's log. `run` raises it and so ends the
-            # process.
+            # Not raised here: an exception in a callback would only be logged by the loop. `run` raises it and ends the
+            # run.
             self._error = error
             self._changed.set()
         if self._destination.lanes.apart and self._destination.lanes.unpark():
@@ -347,19 +347,19 @@ class Worker:
                     self._write_skipped(self._skips.take_from(batch))
                 verdict, response = await self._requests.send(batch) if batch.deliveries else (None, None)
             finally:
-                # Before the outcome. Writing dead letters may wait for Kafka, and the vendor is free meanwhile.
+                # Before the outcome: writing dead letters may wait for Kafka, and the vendor can take another request.
                 lane.in_flight -= 1
                 self.in_flight -= 1
                 self.answered += 1
-                # At once: others need not wait until what follows has written its dead letters.
+                # At once, so that other batches need not wait until this one's dead letters are written.
                 self._changed.set()
             if verdict is not None:
                 started = self._clock.now()
                 await self._outcomes.settle(batch, verdict, response, probe)
                 if isinstance(verdict, Accepted) and not verdict.answers:
-                    # Other outcomes wait for Kafka, which is no work of this process.
+                    # Other outcomes wait for Kafka, which costs this process no work.
                     self._time.add("deliver", self._clock.now() - started)
-            # Also where the verdict was none of the hold's business: the probe is over, and the next one needs a time.
+            # Even if the verdict says nothing about the hold: the probe is over, and the next one needs a time.
             if probe:
                 destination.holds.end_probe(probe, self._clock.now())
         finally:
@@ -368,7 +368,7 @@ class Worker:
             self._changed.set()
 
     def _end_expired(self, batch: Batch) -> None:
-        """Dead-letter what broke no rule when it was read but does now; apart, so that a drain waits for it."""
+        """Dead-letter records that have become too old to send, in a task of their own that a drain waits for."""
         wall = self._clock.wall() * 1000
         expired = [d for d in batch.deliveries if (end := d.item.expires_at) is not None and end <= wall]
         if not expired:
@@ -385,7 +385,7 @@ class Worker:
 
 
 async def _together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Return once all have; where one raises, or this is cancelled, the others are cancelled."""
+    """Await all coroutines. If one raises, or this is cancelled, the others are cancelled."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         await asyncio.gather(*tasks)

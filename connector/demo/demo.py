@@ -1,6 +1,6 @@
 """The demo: broker, vendors, producer and connector in one process, on this machine only.
 
-Its result is checked: each produced record is looked up in the vendors' own logs and on the dead-letter topic. The exit
+It checks its result: each produced record is looked up in the vendors' own logs and on the dead-letter topic. The exit
 status is 0 only if every record had the expected outcome.
 """
 
@@ -67,7 +67,7 @@ class _Show:
 
 
 async def run(*, keep: bool = False, console: Console | None = None) -> int:
-    """Run the demo and return its exit status: 0 where the totals are right, else 1.
+    """Run the demo and return its exit status: 0 if the totals are right, else 1.
 
     `keep` leaves everything running after the summary until this is cancelled, which is not a failure.
     """
@@ -90,7 +90,7 @@ async def run(*, keep: bool = False, console: Console | None = None) -> int:
 
 
 def _console() -> Console:
-    """Return the terminal; without one, a page wide enough for the tables."""
+    """Return a console on the terminal; without one, a console that is wide enough for the tables."""
     console = Console()
     return console if console.is_terminal else Console(width=_PAGE_WIDTH)
 
@@ -108,7 +108,7 @@ _JIGUANG_ATTRIBUTES: Final = {"page": "string", "amount": "number", "new": "bool
 
 
 def _configuration(bootstrap: str, simulators: Mapping[str, Simulator]) -> dict[str, Any]:
-    """Return the demo's configuration, an ordinary one."""
+    """Return the demo's configuration."""
     destinations = {
         name: {**simulator.api.destination(simulator.url), "retry": {"initial": "100ms", "max": "2s"}}
         for name, simulator in simulators.items()
@@ -153,7 +153,7 @@ async def _stage(folder: Path, log: Any) -> AsyncIterator[_Show]:
 
 @contextlib.asynccontextmanager
 async def running(loaded: Loaded) -> AsyncIterator[tuple[asyncio.Task[int], asyncio.Event, str]]:
-    """Run the connector, and stop it at the end; give its task, what stops it, and the address of its port."""
+    """Run the connector while the context is open; yields its task, the event that stops it, and its port's address."""
     stop = asyncio.Event()
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     connector = asyncio.create_task(app.serve(loaded, stop, on_ready=port.set_result), name="connector")
@@ -202,7 +202,7 @@ async def _watch(
     seconds: float,
     reached: Callable[[Progress], bool],
 ) -> bool:
-    """Show the progress until `reached`; return False where time is up or the connector has stopped."""
+    """Show the progress until `reached`; return False if time is up or the connector has stopped."""
     until = time.monotonic() + seconds
     while not show.connector.done() and time.monotonic() < until:
         progress = await _progress(show, len(records), time.monotonic() - began)
@@ -309,7 +309,7 @@ def read_topic(bootstrap: str, topic: str) -> list[Message]:
 
 
 def _committed(bootstrap: str, ends: Mapping[int, int]) -> dict[int, int]:
-    """Return the group's committed offsets; waits some seconds for those that lag. Blocks."""
+    """Return the group's committed offsets; waits a few seconds until they have caught up. Blocks."""
     consumer = _consumer(bootstrap, scenario.GROUP)
     try:
         until = time.monotonic() + _READ_SECONDS
@@ -376,7 +376,7 @@ async def _keep(show: _Show, console: Console) -> None:
     try:
         await asyncio.wait([show.connector])
     except asyncio.CancelledError:
-        # Ctrl+C is how the user ends --keep: it is not a failure, and the connector still has to be stopped.
+        # Ctrl+C is the way to end --keep, so it is not a failure, and the connector still has to be stopped.
         if (task := asyncio.current_task()) is not None:
             task.uncancel()
 

@@ -1,7 +1,7 @@
 """The demo with a user's own configuration and events: embedded broker, simulated vendors, and a whole run.
 
-The configuration is used as it is, but the broker, the vendors and the accounts are simulated, and schemas come from
-`schemas.files`. So no secret, broker or registry is needed.
+The configuration is used unchanged, except that the broker, the vendors and the accounts are simulated, and schemas
+come from `schemas.files`. So no secret, broker or registry is needed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SHOWN: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """What runs during the demo."""
+    """Everything that runs during the demo."""
 
     loaded: Loaded
     simulators: Mapping[str, Simulator]
@@ -52,7 +52,7 @@ class _Stage:
 
 
 async def run(config: Path, events: str, text: str, console: Console | None = None) -> int:
-    """Deliver the events in `text` (of the file `events`) and show what arrived; return 0 where nothing was refused.
+    """Deliver the events in `text` (of the file `events`) and show what arrived; return 0 if nothing was refused.
 
     Raises `EventFault`, `ConfigurationError` and `StartupError`.
     """

@@ -167,7 +167,7 @@ _BODIES: Final = {
 
 
 def _refused(encode: Encode, now_ms: int) -> Sequence[Planned]:
-    """Return records that only the vendor can refuse: found by a hint, by halving, and on evidence."""
+    """Return records that only the vendor can refuse. They are found by a hint, by halving, or with evidence."""
     records = []
     for number in range(12):
         body, _ = jiguang_body(number, now_ms, cuid=20_000_000_000 + number, eventName=f"unheard_of_{number}")

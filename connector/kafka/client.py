@@ -1,11 +1,11 @@
-"""What every Kafka client has in common: properties, log, errors, and the form of a record.
+"""What all Kafka clients share: properties, log, errors, and turning messages into records.
 
-The user's `kafka.client` reaches all clients. Properties that only one kind of client knows go to that kind, because
-librdkafka warns about the others. Those that the promises rest on are set here and override the user's
-(`connector.config.loader` refuses them by name).
+The user's `kafka.client` applies to all clients. A property that only one kind of client knows is passed to that kind
+only, because librdkafka warns about unknown ones. The properties that the promises rely on are set here and override
+the user's (`connector.config.loader` refuses them by name).
 
-A refused credential or certificate stays refused until someone changes the configuration, which is read at start only;
-so the start ends with a message. Faults of the network, or of a token endpoint that is down, are waited out.
+A refused credential or certificate stays refused until someone changes the configuration, which Kafka clients get at
+start only. So the start fails with a message. If the network or a token endpoint is down, the clients wait.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from connector.records import NO_TIMESTAMP, UNREADABLE_HEADERS, Record
 Property = str | int | float | bool
 T = TypeVar("T")
 
-# librdkafka's local errors; confluent-kafka keeps the underscore of their names.
+# librdkafka's local errors. confluent-kafka keeps the underscore in their names.
 FAIL: Final = KafkaError._FAIL  # noqa: SLF001 - public by librdkafka's convention
 FATAL: Final = KafkaError._FATAL  # noqa: SLF001 - as FAIL
 QUEUE_FULL: Final = KafkaError._QUEUE_FULL  # noqa: SLF001 - as FAIL
@@ -58,12 +58,12 @@ _TRANSIENT: Final = frozenset(
         KafkaError.UNSTABLE_OFFSET_COMMIT,
     }
 )
-"""Errors of a cluster that is still starting, or moves its leaders: the same question is answered a moment later."""
+"""Errors of a cluster that is still starting or is moving leaders: the same request succeeds a moment later."""
 _REPEAT_SECONDS: Final = 15.0
 _REPEAT_PAUSE: Final = 0.2
 _LEAST_FETCH: Final = 16 << 10
 _FETCH_SHARE: Final = 24
-"""A fetch asks for this part of the queue: 64 KiB of 1.5 MiB (measured, see docs/delivery.md)."""
+"""A fetch requests this fraction of the queue: 64 KiB of 1.5 MiB (measured, see docs/delivery.md)."""
 _LEAST_MESSAGE: Final = 1000
 _RESET: Final = "auto.offset.reset"
 
@@ -94,7 +94,7 @@ _FORBIDDEN: Final = (
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 )
 _TOKEN: Final = "failed to acquire sasl oauthbearer token"  # noqa: S105 - librdkafka's message
-# Answers of a token endpoint that refuses the client: RFC 6749, section 5.2.
+# What a token endpoint answers if it refuses the client: RFC 6749, section 5.2.
 _NO_TOKEN: Final = ("invalid_client", "invalid_grant", "invalid_scope", "unauthorized_client", "unsupported_grant_type")
 # A broker refuses a client's certificate with an alert; under TLS 1.3 it comes after the handshake, as an error of the
 # transport.
@@ -110,7 +110,7 @@ is used, and the error appears at an unrelated place.
 
 _QUIET_SECONDS: Final = 30.0
 _AGAIN_SECONDS: Final = 60.0
-"""How long an error that comes again right after its end is not logged again, unless it lasts."""
+"""An error that returns soon after its end is not logged again for so many seconds, unless it lasts."""
 _SETTLED_SECONDS: Final = 5.0
 
 _log = structlog.get_logger()
@@ -125,7 +125,7 @@ _LEVELS: Final = (
 
 
 class LibrdkafkaLog:
-    """A logger for confluent-kafka that logs librdkafka's lines as `kafka.client`.
+    """A logger for confluent-kafka: logs librdkafka's lines as the event `kafka.client`.
 
     Lines of one kind (librdkafka's first word, such as FAIL) are logged once in 30 s: a broker that refuses connections
     causes dozens a second.
@@ -140,7 +140,7 @@ class LibrdkafkaLog:
         """Log one line; `level` is one of `logging`'s."""
         line = (text % args) if args else text
         kind, now = line.partition(" ")[0], self._now()
-        # By its first word only: the rest of such a line names a broker and a count, and differs each time.
+        # By its first word only, because the rest of the line names a broker and a count, and differs each time.
         if now < self._next.get(kind, now):
             return
         self._next[kind] = now + _QUIET_SECONDS
@@ -149,10 +149,11 @@ class LibrdkafkaLog:
 
 
 class ErrorStates:
-    """Logs each lasting error of a client, or of one topic, once when it begins and once when it ends.
+    """Logs each lasting error of a client or a topic once when it begins and once when it ends.
 
-    librdkafka repeats errors such as `_ALL_BROKERS_DOWN` for as long as they last. One that comes and goes is logged
-    once in `_AGAIN_SECONDS`, and else only if it has lasted `_SETTLED_SECONDS`; the line says how many were left out.
+    librdkafka repeats errors such as `_ALL_BROKERS_DOWN` for as long as they last. An error that comes and goes is
+    logged once in `_AGAIN_SECONDS`, and in between only if it has lasted `_SETTLED_SECONDS`. The line says how many
+    were left out.
     """
 
     def __init__(self, client: str, now: Callable[[], float] = time.monotonic) -> None:
@@ -160,12 +161,12 @@ class ErrorStates:
         self._now = now
         self._current: dict[tuple[str | None, int], KafkaError] = {}
         self._unlogged: dict[tuple[str | None, int], float] = {}
-        """Those of them that are not logged yet, and since when they last."""
+        """The errors that are not logged yet, and since when each lasts."""
         self._logged_at: dict[tuple[str | None, int], float] = {}
         self._left_out: Counter[str | None] = Counter()
 
     def report(self, error: KafkaError, topic: str | None = None) -> None:
-        """Note an error, which may last already; `topic` is the topic concerned, None for the whole client."""
+        """Note an error, perhaps one that already lasts; `topic` is the topic concerned, None for the whole client."""
         state, now = (topic, error.code()), self._now()
         if state not in self._current:
             self._current[state] = error
@@ -175,7 +176,7 @@ class ErrorStates:
         self.settle()
 
     def settle(self) -> None:
-        """Log what has lasted long enough. Cheap where there is nothing."""
+        """Log the errors that have lasted long enough. Cheap if there are none."""
         now = self._now()
         for state in [state for state, since in self._unlogged.items() if now - since >= _SETTLED_SECONDS]:
             self._log(state, now)
@@ -205,7 +206,7 @@ class ErrorStates:
 
     @property
     def texts(self) -> dict[str | None, str]:
-        """The errors that last, by topic, None for the whole client; of several the one that explains most."""
+        """The lasting errors by topic, None for the whole client; of several, the one that explains most."""
         ranked = sorted(self._current.items(), key=lambda item: _rank(item[1]))
         return {topic: error_text(error) for (topic, _), error in ranked}
 
@@ -230,9 +231,9 @@ class ErrorStates:
 
 
 def until_answered(call: Callable[[], T], sleep: Callable[[float], object] = time.sleep) -> T:
-    """Return what a blocking call returns; repeat it while its error is transient, for at most `_REPEAT_SECONDS`.
+    """Run a blocking call and return its result. Repeat it while its error is transient, for at most `_REPEAT_SECONDS`.
 
-    `run` waits for such a cluster as long as it takes. A command is for a person who waits, so it has a deadline.
+    `run` waits for such a cluster as long as it takes. A command has a deadline, because a person waits for it.
     """
     deadline = time.monotonic() + _REPEAT_SECONDS
     while True:
@@ -245,7 +246,7 @@ def until_answered(call: Callable[[], T], sleep: Callable[[float], object] = tim
 
 
 async def until_resolved(ask: Callable[[], Awaitable[T]]) -> T:
-    """Return what the admin client answers; ask again as `until_answered` does."""
+    """Return the admin client's answer; repeat the request as `until_answered` does."""
     deadline = time.monotonic() + _REPEAT_SECONDS
     while True:
         try:
@@ -264,8 +265,8 @@ def _is_transient(error: KafkaException) -> bool:
 def start_of(settings: KafkaSettings) -> str | int:
     """Return where reading starts without a committed offset: `earliest`, `latest` or epoch milliseconds.
 
-    It is `kafka.start`, else its alias `auto.offset.reset` under `kafka.client`, else `earliest`. Raises `StartupError`
-    for a value of the alias that Kafka does not know.
+    Taken from `kafka.start`, else its alias `auto.offset.reset` under `kafka.client`, else `earliest`. Raises
+    `StartupError` if Kafka does not know the alias's value.
     """
     if settings.start is not None:
         return settings.start
@@ -303,17 +304,17 @@ def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) ->
         "fetch.max.bytes": fetch,
         "fetch.message.max.bytes": fetch // 2,
         **client,
-        # librdkafka takes no fetch below this; to a consumer it means nothing else.
+        # librdkafka's minimum for a fetch; a consumer uses the property for nothing else.
         "message.max.bytes": _LEAST_MESSAGE,
         "queued.max.messages.kbytes": kbytes,
-        # A replay that was killed half-way leaves uncommitted records; read, they would be sent twice.
+        # A killed replay leaves uncommitted records. If they were read, they would be sent twice.
         "isolation.level": "read_committed",
         "group.id": group_id,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        # Nothing else reports that a transaction's last marker was passed.
+        # Only this event reports that a transaction's last marker was passed.
         "enable.partition.eof": True,
-        # A jump over records, or back, is a person's decision, so an offset out of range stops the run.
+        # Only a person may decide to skip or repeat records, so an offset out of range stops the run.
         _RESET: "error",
     }
 
@@ -321,14 +322,14 @@ def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) ->
 def producer_config(settings: KafkaSettings) -> dict[str, Any]:
     """Return the properties of an idempotent producer."""
     return {
-        # Dead letters of topics with large records must pass; the broker checks the topic's own limit.
+        # No limit in the client, so that dead letters of large records pass; the broker checks the topic's own limit.
         "message.max.bytes": 64 << 20,
-        # The broker refuses a batch over the topic's max.message.bytes whole, with the innocent records in it. So a
-        # batch of several records stays below any sensible limit of a topic.
+        # The broker refuses a whole batch that is larger than the topic's max.message.bytes, with the innocent records
+        # in it. So a batch of several records stays below any sensible limit of a topic.
         "batch.size": 16_384,
-        # The default of Java clients, so that every producer writes a key to the same partition.
+        # The Java clients' default, so that all producers write a key to the same partition.
         "partitioner": "murmur2_random",
-        # A record that only fits into its topic compressed must fit into the dead-letter topic too.
+        # A record that fits into its topic only when compressed must also fit into the dead-letter topic.
         **({} if "compression.codec" in settings.client else {"compression.type": "zstd"}),
         **_common(settings, _CONSUMER_ONLY | {_RESET}),
         "enable.idempotence": True,
@@ -351,9 +352,9 @@ def construct(kind: Callable[..., T], config: Mapping[str, Any], **arguments: An
 
 
 def property_faults(settings: KafkaSettings) -> Iterator[tuple[str, str]]:
-    """Yield what librdkafka finds wrong with the properties, each with its name, empty where it names none.
+    """Yield each property that librdkafka rejects, and why; the name is empty if librdkafka gives none.
 
-    A consumer without brokers is created for that, so nothing is connected to.
+    It creates a consumer without brokers, so nothing connects.
     """
     left = {**_common(settings, frozenset()), **consumer_config(settings, settings.group_id, 1 << 20)}
     left.pop("bootstrap.servers", None)
@@ -377,7 +378,7 @@ def property_faults(settings: KafkaSettings) -> Iterator[tuple[str, str]]:
 
 def kafka_error(error: KafkaException) -> KafkaError:
     """Return the error inside an exception of confluent-kafka."""
-    # The binding raises some of its own errors with a plain text in place of an error of librdkafka.
+    # The binding raises some errors of its own with plain text instead of a `KafkaError`.
     inner = error.args[0] if error.args else None
     return inner if isinstance(inner, KafkaError) else KafkaError(FAIL, str(error))
 
@@ -394,11 +395,11 @@ def record_of(message: Message) -> Record:
     try:
         headers = _HEADERS_OF(message) or ()
     except SystemError:
-        # confluent-kafka 2.16 fails so for a name that is not UTF-8. Asked again it returns tuples with a null pointer
-        # as the name, which must not be touched. The decoder refuses the record, so that it is neither lost nor sent
-        # without headers that a route may need.
+        # confluent-kafka 2.16 fails like this for a name that is not UTF-8. A second call returns tuples with a null
+        # pointer as the name, which must not be touched. The decoder refuses the record, so that it is neither lost nor
+        # sent without headers that a route may need.
         headers = UNREADABLE_HEADERS
-    # By its stub a message may lack all of these; one without an error has them.
+    # The type stub allows all of these to be missing, but a message without an error has them.
     record: Callable[..., Record] = Record
     kind, timestamp = message.timestamp()
     return record(
@@ -426,8 +427,8 @@ def is_final(error: KafkaError) -> bool:
     """Whether waiting cannot help: a refused credential, or a certificate that does not verify."""
     text = error.str().lower()
     if error.code() in _REFUSALS:
-        # A token endpoint that is down is reported with the same code as
-        # a refusal; only the answers of RFC 6749 are final.
+        # A token endpoint that is down and one that refuses have the same error code. Only the answers of RFC 6749 are
+        # final.
         return _TOKEN not in text or any(code in text for code in _NO_TOKEN)
     if error.code() == SSL:
         return "certificate" in text or "alert" in text
@@ -435,7 +436,7 @@ def is_final(error: KafkaError) -> bool:
 
 
 def says_more(error: KafkaError, than: KafkaError | None) -> bool:
-    """Whether an error explains more than another: a refusal most, "all brokers down" least."""
+    """Return a number for how much an error explains: most for a refusal, least for "all brokers down"."""
     return than is None or _rank(error) >= _rank(than)
 
 
@@ -468,9 +469,10 @@ def _advice(error: KafkaError, client: Mapping[str, Any]) -> str | None:
 class Admin:
     """Admin client that can be closed, as an asynchronous context manager. `name` is its name in the log.
 
-    The binding leaves closing to the garbage collector, and objects that a traceback refers to live until the process
-    ends. The client's threads then run on while the process's libraries are cleaned up, and one that connects by TLS at
-    that moment ends the process with SIGSEGV. Raises `StartupError` for properties unknown to librdkafka.
+    The binding leaves closing to the garbage collector, and an object that a traceback refers to may live until the
+    process ends. Then the client's threads still run while the process's libraries are cleaned up, and one that
+    connects by TLS at that moment ends the process with SIGSEGV. Raises `StartupError` for properties unknown to
+    librdkafka.
     """
 
     def __init__(self, config: Mapping[str, Any], name: str) -> None:

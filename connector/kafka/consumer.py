@@ -1,15 +1,15 @@
 """The source of records: one Kafka consumer, owned by one task.
 
-Theory of operation. Only the owner task calls `poll`, `commit`, `pause` and `resume`, one after the other: a call from
-another task would wait for the running consume to end. The listener's callbacks run inside `poll` and `close`. They
-may call the source (above all `commit`) from the callback's own task or from tasks that it creates: confluent-kafka
-recognises those by their context and lets them through while the consume is still open.
+Theory of operation. Only the owner task calls `poll`, `commit`, `pause` and `resume`, one at a time: a call from
+another task would wait until the running consume ends. The listener's callbacks run inside `poll` and `close`. They may
+call the source (above all `commit`), also from tasks that they create: confluent-kafka recognises such tasks by their
+context and lets their calls through while the consume is still running.
 
-librdkafka never chooses an offset: it always gets `auto.offset.reset: error`, and each assignment is made with numeric
-offsets, committed ones or the resolved `kafka.start`. A resolved `latest` or time is committed at once; otherwise
-records that arrive between two assignments without any progress would be skipped. A subscribed topic that does not
-exist, or is deleted, is waited for. An offset out of range is fatal, and so is a recreated topic: every automatic way
-out of it loses or repeats records.
+librdkafka never chooses an offset: it always gets `auto.offset.reset: error`, and each assignment has numeric offsets,
+either committed ones or the resolved `kafka.start`. A resolved `latest` or time is committed at once. Otherwise, if an
+assignment made no progress, the next one would resolve again and skip the records in between. The source waits for a
+subscribed topic that does not exist or was deleted. An offset out of range is fatal, and so is a recreated topic: every
+automatic recovery would lose or repeat records.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from connector.kafka.topics import TopicSelection
 from connector.records import HEADER_CHARGE, Assigned, Commit, FinalFault, Position, Record, TopicPartition
 
 MAX_RECORDS: Final = 500
-"""The most records that one poll returns."""
+"""Maximum records of one poll."""
 WAIT_SECONDS: Final = 0.01
-"""How long a poll collects: librdkafka keeps a lone record back for this long."""
+"""How long a poll collects records; librdkafka keeps a lone record back for all of it."""
 IDLE_SECONDS: Final = 0.2
-"""How long a poll waits if the last one returned nothing: it ends with the first record, so none is kept back."""
+"""How long a poll waits if the last one returned nothing. It ends with the first record, so no record is kept back."""
 _FIRST: Final = 32
 
 _EXPELLED: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID})
@@ -61,7 +61,7 @@ _REQUEST_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 _PATTERN_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 2.0
-"""How often it is asked, at least, whether held topics were recreated or have grown."""
+"""How often, at least, to check whether held topics were recreated or have grown."""
 _PROBE_SECONDS: Final = 5.0
 _PROBE_TIMEOUT: Final = 1.0
 
@@ -69,9 +69,9 @@ _log = structlog.get_logger()
 
 
 class PollSize:
-    """How many records the next poll asks for: about `limit` bytes by the mean of the last one, at most `MAX_RECORDS`.
+    """How many records the next poll requests: about `limit` bytes by the last poll's mean size, at most `MAX_RECORDS`.
 
-    It begins small, because the size of the records is not known yet, and at most doubles from one poll to the next.
+    It starts small, because the size of the records is not known yet, and at most doubles with each poll.
     """
 
     def __init__(self, limit: int) -> None:
@@ -82,12 +82,12 @@ class PollSize:
     def next(self, *, patient: bool) -> tuple[int, float]:
         """Return how many records to ask for, and how many seconds to wait for them.
 
-        `patient`: the caller has nothing else to do until a record or a rebalance comes.
+        `patient`: the caller has nothing else to do until a record or a rebalance arrives.
         """
         return (1, IDLE_SECONDS) if patient and self._idle else (self.records, WAIT_SECONDS)
 
     def saw(self, records: Sequence[Record]) -> None:
-        """Take the result of a poll into account."""
+        """Note the result of a poll."""
         self._idle = not records
         if not records:
             return
@@ -102,7 +102,7 @@ class RebalanceListener(Protocol):
     """Receives assigned and revoked partitions. The callbacks run inside `poll` or `close`."""
 
     async def on_assign(self, partitions: Sequence[Assigned]) -> None:
-        """Take these partitions; their records come after this returns."""
+        """Accept these partitions. Their records follow once this returns."""
         ...
 
     async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
@@ -117,8 +117,8 @@ class RebalanceListener(Protocol):
 class KafkaSource:
     """Reads the topics as a member of the group.
 
-    `own_topics` never match a pattern; one that is named is read from its beginning if the group has no offset.
-    `queue_bytes` limits what librdkafka fetches ahead. Nothing connects before `start`. The constructor raises
+    `own_topics` never match a pattern. An own topic that is named is read from its beginning if the group has no
+    offset. `queue_bytes` limits what librdkafka fetches ahead. Nothing connects before `start`. The constructor raises
     `StartupError` for properties that the connector owns and for a pattern that is not a regular expression.
     """
 
@@ -139,7 +139,7 @@ class KafkaSource:
         self.counts: dict[str, int] = {}
         """How many partitions each subscribed topic has; refreshed before the listener learns of an assignment, and
         every few seconds for topics of held partitions."""
-        # Clients find their position by topic name. A recreated topic would be read on from the old offset.
+        # A client's position belongs to a topic's name. In a recreated topic it would read on from the old offset.
         self._ids = TopicIds(settings, self.counts)
         self._incremental = is_incremental(self._config)
         self._clock = clock
@@ -173,9 +173,9 @@ class KafkaSource:
             await self._subscribe(frozenset(self._topics.names))
 
     async def poll(self) -> list[Record]:
-        """Return the next records, after the listener's callbacks if there are any.
+        """Return the next records; the listener's callbacks run first.
 
-        A cancelled consume would lose its records. So if the caller is cancelled, the consume is awaited, and the next
+        A cancelled consume would lose its records. So if the caller is cancelled, the consume continues, and the next
         poll returns its records. Raises `FatalError` if a person has to act.
         """
         if self._polling is None:
@@ -192,22 +192,22 @@ class KafkaSource:
         return task.result()
 
     async def read_again(self, positions: Sequence[Position]) -> list[Record]:
-        """Return the records at these positions, by a client of its own, so that it disturbs no `poll`.
+        """Return the records at these positions. Uses a separate client, so that `poll` is not disturbed.
 
-        A record that is deleted is left out. Raises `StartupError` where Kafka does not answer.
+        Deleted records are left out. Raises `StartupError` if Kafka does not answer.
         """
         return await asyncio.to_thread(read_positions, self._settings, positions, self._stop_reading)
 
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Commit offsets with their metadata, and return the errors by partition: `{}` if all are stored.
 
-        An error that trying again cannot fix is a `FinalFault`.
+        An error that a retry cannot fix is a `FinalFault`.
 
         Returns once the coordinator has answered or librdkafka has given up on it. Never raises for an error of Kafka.
         """
         if not commits:
             return {}
-        # librdkafka would wait for the coordinator as long as a session lasts, and nothing would be polled meanwhile.
+        # librdkafka would wait for the coordinator for a whole session time-out, without polling.
         if self._errors.all_down and not await self._answers():
             return {(c.topic, c.partition): "no broker answers" for c in commits}
         self._next_look = self._clock.now() + _LOOK_SECONDS
@@ -217,7 +217,7 @@ class KafkaSource:
         if not offsets:
             return faults
         try:
-            # Not `store_offsets` or a bare `commit()`: both drop a commit of which only the metadata changed.
+            # Not `store_offsets` or a bare `commit()`: both drop a commit that changes only the metadata.
             answers = await self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             if kafka_error(error).code() == FATAL:
@@ -238,11 +238,11 @@ class KafkaSource:
             await self._consumer.resume(known)
 
     def ends(self) -> dict[TopicPartition, int]:
-        """Return the end offset of each assigned partition, as far as fetches have reported it."""
+        """Return the end offset of each assigned partition for which a fetch has reported one."""
         return dict(self._ends.known)
 
     def reached(self) -> dict[TopicPartition, int]:
-        """Return where reading reached a partition's end, each once: every record below was returned.
+        """Return the partitions' ends that reading has reached, each once: every record below was returned.
 
         Offsets between the last record and such an end hold no record, for example a transaction's marker.
         """
@@ -255,7 +255,7 @@ class KafkaSource:
 
     @property
     def troubles(self) -> dict[str | None, str]:
-        """The errors that last, by topic, None for the client as a whole; each was logged as `kafka.trouble`."""
+        """The lasting errors by topic, None for the client as a whole; each was logged as `kafka.trouble`."""
         return self._errors.texts
 
     @property
@@ -271,7 +271,7 @@ class KafkaSource:
             raise StartupError(f"cannot read the cluster's id: {error_text(error)}") from None
 
     def leave(self) -> None:
-        """Announce `close`: requests of a running assignment are given up, so that the poll ends soon."""
+        """Announce `close`: a running assignment gives up its requests, so that the poll ends soon."""
         self._leaving = True
         self._abandon.set()
 
@@ -302,7 +302,7 @@ class KafkaSource:
             await self._ids.look()
         self._changed.clear()
         try:
-            # A paused partition may have to be resumed at any moment, so then the poll is short.
+            # Poll only briefly, because a paused partition may have to be resumed at any moment.
             messages = await self._consumer.consume(*self._poll_size.next(patient=not self._paused))
         except KafkaException as error:
             raise FatalError(f"the Kafka consumer stopped: {error_text(error)}") from None
@@ -320,8 +320,8 @@ class KafkaSource:
         return records
 
     def _judge(self, error: KafkaError, message: Message) -> None:
-        """Raise `FatalError` for an error of the consumer that does not pass; log any other once."""
-        # During a stop librdkafka assigns by itself; such partitions are not ours.
+        """Raise `FatalError` for a permanent error of the consumer; log any other once."""
+        # During a stop librdkafka may still assign partitions by itself. They are not ours.
         is_ours = (message.topic(), message.partition()) in self._assigned
         if error.code() == PARTITION_EOF:
             if is_ours:
@@ -337,10 +337,11 @@ class KafkaSource:
         self._errors.report(error, message.topic())
 
     async def _of_this_epoch(self, records: list[Record]) -> list[Record]:
-        """Return the records without those of partitions that were assigned or revoked during the consume.
+        """Return the records except those of partitions that were assigned or revoked during the consume.
 
         Such a record may belong to the previous assignment, whose work is already committed or dropped. A partition
-        that was assigned meanwhile is read again from its start; until the seek works, all its records are dropped.
+        that was assigned during the consume is read again from its start. Until the seek succeeds, all its records are
+        dropped.
         """
         ended = self._ends.unread(self._reseek.keys() | self._changed)
         for partition in self._changed:
@@ -362,7 +363,7 @@ class KafkaSource:
         assigned = await self._start_of(partitions)
         if assigned is None:
             return
-        # Before the listener: it shares rate limits by the partitions that each topic has now.
+        # Before the listener, because it shares rate limits by the partitions that each topic has now.
         await self._count_partitions()
         _log.info("kafka.assigned", partitions=[f"{a.topic}[{a.partition}]@{a.start}" for a in assigned])
         await self._listener.on_assign(assigned)
@@ -372,7 +373,7 @@ class KafkaSource:
         else:
             await self._consumer.assign(starts)
         if starts:
-            # In librdkafka a pause survives a revoke and a new assignment; the listener does not expect that.
+            # In librdkafka a pause outlives a revoke and a new assignment, which the listener does not expect.
             await self._consumer.resume(starts)
         for a in assigned:
             self._assigned[a.topic, a.partition] = a.start
@@ -390,7 +391,7 @@ class KafkaSource:
             self._forget(gone)
 
     async def _on_lost(self, _consumer: AIOConsumer, partitions: list[PartitionOffset]) -> None:
-        # Forgotten at once: nothing is committed for them, so unlike `_on_revoke` the listener needs no assignment.
+        # Forgotten before the listener runs: unlike in `_on_revoke` it commits nothing, so it needs no assignment.
         gone = self._gone(partitions)
         _log.warning("kafka.lost", partitions=[f"{topic}[{partition}]" for topic, partition in gone])
         self._forget(gone)
@@ -412,7 +413,7 @@ class KafkaSource:
         return [PartitionOffset(*partition) for partition in partitions if partition in self._assigned]
 
     async def _start_of(self, partitions: list[PartitionOffset]) -> list[Assigned] | None:
-        """Return where each partition starts, retried until Kafka answers; None if the source is closed meanwhile."""
+        """Return where each partition starts, retrying until Kafka answers; None if the source is closed first."""
         while not self._abandon.is_set():
             try:
                 await self._ids.note({(partition.topic, partition.partition) for partition in partitions})
@@ -439,7 +440,7 @@ class KafkaSource:
             await self._subscribe(wanted)
 
     async def _count_partitions(self) -> None:
-        """Refresh the counts, of which rate limits are shared: partitions may have been added with this rebalance."""
+        """Refresh the partition counts, by which rate limits are shared: this rebalance may have added partitions."""
         try:
             known = (await self._consumer.list_topics(timeout=_REQUEST_SECONDS)).topics
         except KafkaException as error:
@@ -454,7 +455,7 @@ class KafkaSource:
         self._subscribed = topics
 
     async def _probe(self, now: float, *, alive: bool) -> None:
-        """Check whether an error is over: records came, or a broker answers again."""
+        """Check whether an error is over: records arrived, or a broker answers again."""
         if not alive:
             if now < self._next_probe:
                 return
@@ -479,7 +480,7 @@ class KafkaSource:
 
 
 def to_records(messages: Iterable[Message], on_error: Callable[[KafkaError, Message], None]) -> list[Record]:
-    """Return the messages as records; `on_error` gets those that are errors, and may raise."""
+    """Return the messages as records. `on_error` is called for those that are errors, and may raise."""
     records = []
     for message in messages:
         error = message.error()

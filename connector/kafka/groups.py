@@ -1,4 +1,4 @@
-"""The committed offsets and the members of consumer groups, read and written from outside the group."""
+"""The committed offsets and members of consumer groups, read and written without joining them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Groups(Admin):
     async def committed(self, group: str) -> list[Commit]:
         """Return what a group has committed, nothing for a group that Kafka does not know. Raises `StartupError`.
 
-        Read by a consumer that never joins, because the admin client's own call can end the process (see
+        Read with a consumer that never joins, because the admin client's own call can crash the process (see
         `CommittedOffsets`).
         """
         partitions = await self.partitions()
@@ -52,7 +52,7 @@ class Groups(Admin):
         return [found[partition] for partition in sorted(found)]
 
     async def commit(self, group: str, commits: Sequence[Commit]) -> None:
-        """Set a group's offsets. Raises `StartupError`, also where the group has members."""
+        """Set a group's offsets. Raises `StartupError`, for example if the group has members."""
         partitions = [PartitionOffset(*commit) for commit in commits]
         try:
             result = await until_resolved(
@@ -82,7 +82,7 @@ class Groups(Admin):
             )
             return len(found.members)
         except KafkaException as error:
-            # librdkafka's in-process broker, which the demo uses, cannot describe a group; Kafka always could.
+            # librdkafka's in-process broker, which the demo uses, cannot describe a group. Every Kafka broker can.
             if error.args[0].code() == KafkaError._UNSUPPORTED_FEATURE:  # noqa: SLF001 -- it has no other name
                 return 0
             raise StartupError(f"cannot read the members of group {group}: {error_text(error)}") from None
@@ -97,7 +97,7 @@ class Groups(Admin):
             (name, number)
             for name, topic in found.topics.items()
             for number, partition in topic.partitions.items()
-            # Without a leader no one can say where it begins or ends.
+            # Without a leader a partition's beginning and end are unknown.
             if partition.leader >= 0
         }
 
@@ -111,7 +111,7 @@ class Groups(Admin):
         return {partition: (first[partition], end[partition]) for partition in wanted}
 
     async def offsets_at(self, partitions: Iterable[TopicPartition], time: int) -> dict[TopicPartition, int]:
-        """Return the offset of the first record at or after `time` (epoch milliseconds); -1 where there is none yet.
+        """Return the offset of the first record at or after `time` (epoch milliseconds); -1 if there is none yet.
 
         The partitions must exist. Raises `StartupError`.
         """
@@ -123,7 +123,7 @@ class Groups(Admin):
         question = {PartitionOffset(*partition): spec for partition in partitions}
 
         async def ask() -> dict[TopicPartition, int]:
-            # As the consumer reads: an open transaction's records are no backlog yet.
+            # The same view as the consumer's: records of an open transaction are not backlog yet.
             futures = self.client.list_offsets(
                 question, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_TIMEOUT
             )
@@ -149,16 +149,16 @@ def _read_committed(
 
 
 class CommittedOffsets:
-    """One group's committed offsets, and the bounds of its topics, read by a client that never joins it. It blocks.
+    """One group's committed offsets and its topics' bounds, read by a client that never joins the group. Blocks.
 
-    librdkafka's admin client has one call for this, but it ends the process with SIGSEGV if the group's coordinator is
+    librdkafka's admin client has a call for this, but it crashes the process with SIGSEGV if the group's coordinator is
     not ready or has moved (measured on 2.16: `rd_kafka_cgrp_op` of a client without a group). Every method raises
     `StartupError`.
     """
 
     def __init__(self, settings: KafkaSettings, group: str) -> None:
         config = consumer_config(settings, group, _QUEUE_BYTES)
-        # It never joins its group, so a static member's identity would only be taken from a running member.
+        # It never joins the group. With a static member's identity it would only push a running member out.
         config.pop("group.instance.id", None)
         self._consumer = construct(Consumer, config, logger=LibrdkafkaLog("offsets"))
 

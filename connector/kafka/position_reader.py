@@ -1,4 +1,4 @@
-"""Reads chosen records without a group, once. The consumer and its positions are not affected."""
+"""Reads chosen records once, without a group. The consumer and its positions are not affected."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from connector.records import Position, Record
 
 _QUEUE_BYTES: Final = 4 << 20
 _AT_ONCE: Final = 16
-"""Records that one call returns, wanted or not: each may have a megabyte."""
+"""Maximum records of one call, wanted or not: each may have a megabyte."""
 _POLL_SECONDS: Final = 0.2
 _PATIENCE: Final = 10.0
 """Seconds without any message after which a read gives up."""
 
 
 def read_positions(settings: KafkaSettings, positions: Sequence[Position], stop: threading.Event) -> list[Record]:
-    """Return the records at these positions, each partition's in order; one that is deleted is left out.
+    """Return the records at these positions, in order within each partition; deleted ones are left out.
 
-    Blocks. Raises `StartupError` where Kafka does not answer, or `stop` is set meanwhile.
+    Blocks. Raises `StartupError` if Kafka does not answer, or once `stop` is set.
     """
     wanted: defaultdict[tuple[str, int], set[int]] = defaultdict(set)
     for topic, partition, offset in positions:
         wanted[topic, partition].add(offset)
     config = consumer_config(settings, f"{settings.group_id}.reader", _QUEUE_BYTES)
-    # What was deleted meanwhile is passed over. It never joins its group, so it must not take a member's identity.
+    # Records that were deleted are skipped. This client never joins the group, so it must not use a member's identity.
     config["auto.offset.reset"] = "earliest"
     config.pop("group.instance.id", None)
     consumer = construct(Consumer, config, logger=LibrdkafkaLog("reader"))

@@ -1,7 +1,7 @@
 """A producer that can be awaited: a record counts as sent once Kafka has acknowledged it.
 
-confluent-kafka's own asyncio producer does not support headers, which dead letters need. So this is its plain producer,
-with one thread that serves the acknowledgements and hands them to the event loop in groups.
+confluent-kafka's asyncio producer does not support headers, which dead letters need. So this wraps its plain producer.
+One thread serves the acknowledgements and hands them to the event loop in groups.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class DeliveryFailed(ConnectorError):
 
 
 _End = Callable[[], bool]
-"""Ends one record in the event loop; returns whether Kafka has acknowledged it."""
+"""Reports one record's end in the event loop; returns whether Kafka has acknowledged it."""
 
 
 class _Batch:
@@ -76,8 +76,8 @@ class _Batch:
         return error is None
 
     def failed(self, index: int, fault: DeliveryFailed) -> None:
-        """Note that a record was not even taken."""
-        # This may complete the future. Its result is this dictionary, so the fault is in it all the same.
+        """Note that librdkafka did not accept a record at all."""
+        # This may complete the future first. Its result is this same dictionary, so the fault is still in it.
         self.note(index, None)
         self._faults[index] = fault
 
@@ -103,14 +103,14 @@ class KafkaProducer:
         self._max_in_flight = max_in_flight
         self._in_flight = 0
         self._done: deque[_End] = deque()
-        """What ends the records whose acknowledgement or failure has arrived."""
+        """The calls for the records whose acknowledgement or failure has arrived."""
         self._room = asyncio.Event()
         self._stopping = threading.Event()
         self._errors = ErrorStates("producer")
         self._thread: threading.Thread | None = None
 
     async def start(self) -> None:
-        """Create the client; it connects by itself. Raises `StartupError` for properties unknown to librdkafka."""
+        """Create the client. It connects in the background. Raises `StartupError` for unknown properties."""
         self._loop = asyncio.get_running_loop()
         config = self._config | {"error_cb": self._on_error}
         self._producer = construct(Producer, config, logger=LibrdkafkaLog("producer"))
@@ -141,7 +141,7 @@ class KafkaProducer:
         headers: Headers = (),
         partition: int | None = None,
     ) -> asyncio.Future[Acknowledged]:
-        """Return, as soon as there is room, a future with the result of `send`: for many records at once.
+        """Wait for room, then return a future with the result of `send`. For sending many records at once.
 
         Raises `DeliveryFailed` for a record that cannot be accepted at all, for example one that is too large.
         """
@@ -167,10 +167,10 @@ class KafkaProducer:
             return future
 
     async def send_all(self, topic: str, records: Sequence[tuple[bytes | None, bytes]]) -> Mapping[int, DeliveryFailed]:
-        """Write keys and values; return, once each is acknowledged or has failed, the failures by index.
+        """Write keys and values. Return the failures by index, once each record is acknowledged or has failed.
 
-        One future for all of them: a future for each answer of a query costs more than the answer. If cancelled,
-        records may still arrive.
+        One future serves all of them: a future for each answer of a query would cost more than the answer. If
+        cancelled, records may still arrive.
         """
         batch = _Batch(self._loop.create_future(), topic, len(records))
         waiting: list[tuple[int, dict[str, Any]]] = [
@@ -204,7 +204,7 @@ class KafkaProducer:
         if self._thread is None:
             return 0
         left = await asyncio.to_thread(self._producer.flush, max(timeout, 0.0))
-        # Without a purge librdkafka goes on sending, and a record would arrive after it was reported as failed.
+        # Without a purge librdkafka would go on sending, and a record could arrive after it was reported as failed.
         if left:
             self._producer.purge()
         self._stopping.set()
@@ -212,7 +212,7 @@ class KafkaProducer:
         self._thread = None
         await asyncio.to_thread(self._producer.flush, _SERVE_SECONDS)
         self._settle()
-        # Its threads end with the last reference (see `Admin`); the binding's own close() would wait for ever.
+        # The client's threads end with its last reference (see `Admin`). The binding's close() would wait for ever.
         del self._producer
         return left
 
@@ -250,12 +250,12 @@ class KafkaProducer:
         self._room.set()
 
     async def _wait_for_room(self) -> None:
-        """Wait for an acknowledgement; after a BufferError librdkafka holds records, so one will come."""
+        """Wait for an acknowledgement. One will come: after a BufferError librdkafka's queue is full of records."""
         self._room.clear()
         await self._room.wait()
 
     def _on_error(self, error: KafkaError) -> None:
-        """Log an error of the client; runs in the serving thread, so the loop, which notes its end, notes it too."""
+        """Log a fatal error; hand any other to the event loop, which also notes its end. Runs in the serving thread."""
         if error.code() == FATAL or error.fatal():
             _log.error("kafka.producer_failed", message=error_text(error))
         else:

@@ -1,6 +1,7 @@
 """Writes a query vendor's answers to its results topic, and receipts for delivered batches.
 
-An outcome waits until Kafka has its answers. It never waits for a receipt: a receipt that cannot be written is counted.
+An outcome waits until Kafka has its answers. It never waits for a receipt. A receipt that cannot be written is only
+counted.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ class ResultsWriter:
         self._clock = clock
 
     async def write(self, answers: Iterable[Keyed]) -> None:
-        """Return once Kafka has acknowledged every answer; failed ones are retried, their questions uncommitted."""
+        """Return once Kafka has acknowledged every answer. Failed ones are retried, and their questions wait."""
         left, wait = list(answers), _FIRST_WAIT
         while left := await self._failed_of(left):
             await self._clock.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
 
     async def _failed_of(self, answers: Sequence[Keyed]) -> list[Keyed]:
-        """Write answers at once, and return those that Kafka did not accept."""
+        """Write all answers at once, and return those that Kafka did not accept."""
         ready: list[Keyed] = []
         records: list[tuple[bytes | None, bytes]] = []
         faults: list[tuple[Keyed, ConnectorError]] = []
@@ -100,7 +101,7 @@ class ReceiptWriter:
 
     def note(self, receipt: Receipt) -> None:
         """Queue a receipt for writing. Neither blocks nor raises."""
-        # Counted in ranges, because a batch of records from many partitions takes as many ranges.
+        # The bound counts ranges, because a batch with records of many partitions has as many ranges.
         if self._held >= HELD:
             self._lose(f"{self._held} ranges are already waiting")
             return
@@ -128,7 +129,7 @@ class ReceiptWriter:
     async def _run(self) -> None:
         while True:
             while self._queue:
-                # Taken out only afterwards, so that `close` counts it as lost if it is cancelled here.
+                # Removed only after the write, so that `close` counts it as lost if the write is cancelled.
                 await self._write(self._queue[0])
                 self._queue.popleft()
             self._work.clear()
@@ -143,7 +144,7 @@ class ReceiptWriter:
             self._release(weight)
             self._lose(str(error))
         else:
-            # Not awaited: while Kafka is slow the next receipts are on their way too.
+            # Not awaited, so that further receipts can be sent while Kafka is slow.
             future.add_done_callback(partial(self._acknowledged, weight))
 
     def _acknowledged(self, weight: int, future: asyncio.Future[tuple[int, int]]) -> None:

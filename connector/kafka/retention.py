@@ -1,4 +1,4 @@
-"""What a topic keeps: whether it is compacted, and the deletion of the beginning of a partition."""
+"""What a topic keeps: checks for compaction, and deletes the beginning of a partition."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Retention(Admin):
     async def compacted(self, topic: str) -> str | None:
         """Return why a dead-letter topic must not be written to, because it is compacted; None if it is not.
 
-        None too where Kafka does not say, for want of the right to describe configurations.
+        Also None if this client may not describe the topic's configuration.
         """
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         try:
@@ -45,7 +45,7 @@ class Retention(Admin):
         )
 
     async def delete_before(self, topic: str, offsets: Mapping[int, int]) -> None:
-        """Delete the records in front of an offset of each partition, for good. Raises `ConnectorError`."""
+        """Permanently delete the records before an offset of each partition. Raises `ConnectorError`."""
         places = [PartitionOffset(topic, partition, offset) for partition, offset in offsets.items()]
         try:
             futures = self.client.delete_records(places, request_timeout=_SECONDS)

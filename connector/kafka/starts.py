@@ -1,7 +1,7 @@
-"""Where reading starts in a newly assigned partition (the group's offset, else `kafka.start`), and where it ends.
+"""Where reading starts in a newly assigned partition (the group's offset, else `kafka.start`), and where its end is.
 
-The last offset of a partition need not be a record: a transaction ends with a marker that no consumer returns. Only
-librdkafka's end-of-partition event shows that reading has passed it.
+The last offset of a partition is not always a record: a transaction ends with a marker that no consumer returns. Only
+librdkafka's end-of-partition event shows that reading has passed the marker.
 """
 
 from __future__ import annotations
@@ -33,16 +33,15 @@ _log = structlog.get_logger()
 class Starts:
     """Where a member's partitions start; `start` is `kafka.start`, for partitions in which the group has no offset.
 
-    Some are read from their first record all the same: those of topics in `whole`, because the connector's own topics
-    are written for this group; and, with `latest`, partitions that are newer than the group. These are the partitions
-    without an offset in a topic where the group has committed any, or in one that a pattern matches together with such
-    a topic (`kin` returns these of the topics there are), and those of topics that appeared after the member's first
-    assignment. Their records came while the group was at work, and Kafka may take minutes to announce them, so starting
-    at their end would lose them.
+    Two kinds are always read from their first record. First, topics in `whole`: the connector's own topics are written
+    for this group. Second, with `latest`, partitions that are newer than the group. Their records came while the group
+    was at work, and Kafka may take minutes to announce a partition, so starting at its end would lose them. A partition
+    without an offset counts as newer if the group has committed any offset in its topic, or in a topic that the same
+    pattern matches (`kin` returns those), or if its topic appeared after the member's first assignment.
 
-    So the member that resolves `latest` in a topic where the group has committed nothing commits the ends of all its
-    partitions and of its kin's, those of other members included. Otherwise another member of a new group would take its
-    own partitions, which have no offset yet, for added ones, and read them from their beginning.
+    Therefore a member that resolves `latest` in a topic where the group has committed nothing commits the ends of all
+    partitions of the topic and its kin, including those of other members. Otherwise another member of a new group would
+    mistake its own partitions, which have no offset yet, for added ones, and read them from their beginning.
     """
 
     def __init__(self, start: str | int, whole: Collection[str] = (), kin: Kin = lambda _topic, _topics: set()) -> None:
@@ -54,8 +53,8 @@ class Starts:
     async def find(self, consumer: AIOConsumer, partitions: list[PartitionOffset], commit: Committer) -> list[Assigned]:
         """Return where each partition starts. Raises `KafkaException` if Kafka does not answer.
 
-        A start that moves with time (`latest`, a timestamp) is committed at once: otherwise records that arrive between
-        two assignments, without any progress in the first, would be skipped.
+        A start that moves with time (`latest`, a timestamp) is committed at once. Otherwise, if an assignment made no
+        progress, the next one would resolve it again and skip the records in between.
         """
         if self._start == "latest" and self._first_topics is None:
             self._first_topics = frozenset((await consumer.list_topics(timeout=_REQUEST_SECONDS)).topics)
@@ -66,14 +65,14 @@ class Starts:
         missing = [(c.topic, c.partition) for c in committed if c.offset < 0]
         added, others = await self._added(consumer, missing)
         fresh = await self._resolve(consumer, missing, added)
-        # The beginning stays the beginning whenever it is asked for, so it need not be committed.
+        # The beginning does not move with time, so it need not be committed.
         moves = self._start != "earliest"
         moving = {partition: at for partition, at in fresh.items() if moves and partition[0] not in self._whole}
         moving |= await _offsets_at(consumer, others, _LATEST)
         if moving:
             faults = await commit([Commit(*partition, offset, "") for partition, offset in moving.items()])
-            # Not fatal: the member reads from where it resolved to; only
-            # another assignment before the first commit would differ.
+            # Not fatal: the member reads from the resolved start. Only another assignment before the first commit would
+            # differ.
             if faults:
                 texts = {f"{topic}[{number}]": text for (topic, number), text in faults.items()}
                 _log.warning("kafka.start_not_committed", faults=texts)
@@ -87,7 +86,7 @@ class Starts:
     async def _added(
         self, consumer: AIOConsumer, missing: list[TopicPartition]
     ) -> tuple[set[TopicPartition], list[TopicPartition]]:
-        """Return which partitions are newer than the group, and those of other members that need a start as well."""
+        """Return the partitions that are newer than the group, and those of other members that need a start as well."""
         topics = {topic for topic, _ in missing} - set(self._whole)
         if self._start != "latest" or not topics:
             return set(), []
@@ -100,7 +99,7 @@ class Starts:
         begun = {c.topic for c in committed if c.offset >= 0} | (topics - (self._first_topics or topics))
         begun |= {relative for topic in topics if kin[topic] & begun for relative in (topic, *kin[topic])}
         added = {partition for partition in missing if partition[0] in begun}
-        # Ends of other members' partitions, too: they must not take theirs for added ones (see the class).
+        # Also the ends of other members' partitions, which they must not mistake for added ones (see the class).
         mine = set(missing)
         others = [(c.topic, c.partition) for c in committed if c.topic not in begun]
         return added, [partition for partition in others if partition not in mine]
@@ -112,7 +111,7 @@ class Starts:
         there = [partition for partition in partitions if partition not in whole]
         time = self._start if isinstance(self._start, int) else {"earliest": _EARLIEST, "latest": _LATEST}[self._start]
         starts = await _offsets_at(consumer, there, time) | await _offsets_at(consumer, whole, _EARLIEST)
-        # A time after the last record has no offset yet, so reading starts at the end.
+        # There is no record at or after the time yet, so reading starts at the end.
         beyond = [partition for partition, offset in starts.items() if offset < 0]
         return starts | await _offsets_at(consumer, beyond, _LATEST)
 
@@ -137,12 +136,12 @@ class Ends:
 
     def __init__(self) -> None:
         self.known: dict[TopicPartition, int] = {}
-        """End offsets; without those that no fetch has reported yet."""
+        """The end offsets that fetches have reported so far."""
         self._reached: dict[TopicPartition, int] = {}
         self._next = 0.0
 
     def hurry(self) -> None:
-        """Look again soon, because partitions were assigned."""
+        """Read the ends again soon, because partitions were assigned."""
         self._next = 0.0
 
     def reach(self, message: Message) -> None:
@@ -150,11 +149,11 @@ class Ends:
         self._reached[message.topic() or "", message.partition() or 0] = message.offset() or 0
 
     def unread(self, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
-        """Forget the ends reached in these partitions; return those that had one."""
+        """Forget the reached ends of these partitions; return the partitions that had one."""
         return {partition for partition in partitions if self._reached.pop(partition, None) is not None}
 
     def reached(self) -> dict[TopicPartition, int]:
-        """Return where reading reached partitions' ends, each once."""
+        """Return the partitions' ends that reading has reached, each once."""
         reached, self._reached = self._reached, {}
         return reached
 
@@ -169,7 +168,7 @@ class Ends:
         self._reached.clear()
 
     async def read(self, consumer: AIOConsumer, assigned: Collection[TopicPartition], now: float) -> None:
-        """Update the known ends now and then (`now`: monotonic seconds), from the last fetches; nothing is fetched."""
+        """Update the known ends from the last fetches, if it is time (`now`: monotonic seconds). Fetches nothing."""
         if now < self._next:
             return
         for topic, partition in list(assigned):
@@ -179,5 +178,5 @@ class Ends:
                 continue
             if answer is not None and answer[1] >= 0:
                 self.known[topic, partition] = answer[1]
-        # Soon again while an end is not known: no fetch of that partition has come back yet.
+        # Try again soon while an end is unknown: no fetch of that partition has returned yet.
         self._next = now + (_LOOK_SECONDS if self.known.keys() == set(assigned) else _FIRST_LOOK_SECONDS)

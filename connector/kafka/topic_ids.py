@@ -1,8 +1,8 @@
-"""The ids of the topics that a member reads: whether one was recreated while it is read.
+"""Detects by topic ids whether a topic was recreated while a member reads it.
 
-Kafka knows topics by ids, clients keep their positions by names. If a topic is deleted and recreated before a member
-notices, librdkafka silently reads on in the new one from its position in the old one. A commit would then skip the
-first records of the new one.
+Kafka identifies topics by id, but clients keep their positions by name. If a topic is deleted and recreated before a
+member notices, librdkafka silently continues in the new topic at its position in the old one. A commit would then skip
+the first records of the new topic.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from connector.kafka.client import Admin, admin_config, kafka_error
 from connector.records import TopicPartition
 
 GONE: Final = "gone"
-"""Stands for the id of a topic that does not exist."""
+"""The id of a topic that does not exist."""
 _UNKNOWN: Final = ""
-"""Stands for the id of a topic that Kafka has not described since its partition was assigned."""
+"""The id of a topic that Kafka has not described since its partition was assigned."""
 _SECONDS: Final = 2.0
 _QUIET_SECONDS: Final = 60.0
 
 
 class HeldIds:
-    """The topic ids of the partitions that a member holds. Pure: `found` is what Kafka says now, by topic.
+    """The topic ids of the partitions that a member holds. Pure: `found` has the ids that Kafka reports now, by topic.
 
-    The id belongs to an assignment of a partition, not to a topic: when further partitions of the topic are assigned,
-    they may already be the new topic's, while those held since before are still the old one's. A topic that is not in
-    `found`, because Kafka does not describe it now, is assumed to be the same; if that is so at the assignment, the
-    first id that is found later counts.
+    An id is kept for each assigned partition, not for each topic: partitions that are assigned later may already belong
+    to the new topic, while those held before are still the old one's. A topic that is not in `found`, because Kafka
+    does not describe it now, is assumed to be unchanged. If that happens at the assignment, the first id found later
+    counts.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class HeldIds:
         return self._ids.keys()
 
     def knows(self, partition: TopicPartition) -> bool:
-        """Whether an id of a partition's topic was found since the partition was assigned."""
+        """Whether the topic's id is known since the partition was assigned."""
         return self._ids.get(partition, _UNKNOWN) != _UNKNOWN
 
     def note(self, partitions: Collection[TopicPartition], found: Mapping[str, str]) -> None:
@@ -68,12 +68,12 @@ class HeldIds:
                 self._ids[partition] = now
             elif held not in (None, _UNKNOWN) and now not in (None, held):
                 others.add(partition)
-        # A topic that is gone is waited for: its partitions are revoked before another one of its name is read.
+        # A deleted topic is no fault: its partitions are revoked before another topic of its name is read.
         self._recreated |= {partition for partition in others if found[partition[0]] != GONE}
         return others
 
     def fault(self) -> str | None:
-        """Return the message for topics that were recreated while their partitions are held, None if there are none."""
+        """Return the message about recreated topics whose partitions are held; None if there are none."""
         recreated = sorted({topic for topic, _ in self._recreated})
         if not recreated:
             return None
@@ -85,7 +85,7 @@ class HeldIds:
 
 
 class TopicIds:
-    """Asks Kafka for topic ids. The same answers tell how many partitions the topics have: they go into `counts`."""
+    """Asks Kafka for topic ids. The same answers contain the topics' partition counts, which go into `counts`."""
 
     def __init__(self, settings: KafkaSettings, counts: dict[str, int]) -> None:
         self._config = admin_config(settings)
@@ -94,23 +94,23 @@ class TopicIds:
         self._unanswered = False
         self._quiet_until = 0.0
         self.held = HeldIds()
-        """What the answers say of the partitions that are held."""
+        """The topic ids of the held partitions, from the answers."""
 
     async def note(self, partitions: Collection[TopicPartition]) -> None:
-        """Note the present ids of newly assigned partitions' topics.
+        """Note the current topic ids of newly assigned partitions.
 
-        Call it before Kafka is asked for their offsets: if a topic changes in between, the next commit notices.
+        Call it before asking Kafka for their offsets: if a topic is recreated in between, the next commit notices.
         """
         self.held.note(partitions, await self._ask({topic for topic, _ in partitions}))
 
     async def look(self) -> None:
-        """Look whether a topic was recreated or has grown, though nothing is committed."""
+        """Check whether a topic was recreated or has grown, while there is nothing to commit."""
         await self.others(self.held.partitions)
 
     async def others(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
         """Return those of the partitions whose topic no longer exists, or was recreated."""
         asked = self.held.partitions & set(partitions)
-        # Some brokers that speak Kafka's protocol never tell ids. Each question would hold a commit up for seconds.
+        # Some brokers that speak Kafka's protocol never report ids. Each request would delay a commit by seconds.
         if asyncio.get_running_loop().time() < self._quiet_until:
             asked = {partition for partition in asked if self.held.knows(partition)}
         found = await self._ask({topic for topic, _ in asked})
@@ -122,15 +122,15 @@ class TopicIds:
             await self._admin.close()
 
     async def _ask(self, topics: set[str]) -> dict[str, str]:
-        """Return the id of each topic, `GONE` if it does not exist; without topics that Kafka does not describe."""
+        """Return the id of each topic that Kafka describes; `GONE` for a topic that does not exist."""
         ids: dict[str, str] = {}
         if not topics:
             return ids
         if self._admin is None:
             self._admin = Admin(self._config, "topics")
         try:
-            # Metadata first where the last question had no answer: librdkafka's admin requests can end the process (an
-            # assertion in rdkafka_queue.h) if they wait for a broker that is away.
+            # If the last request had no answer, ask for metadata first: librdkafka's admin requests can crash the
+            # process (an assertion in rdkafka_queue.h) if they wait for a broker that is away.
             if self._unanswered:
                 await self._admin.topics(_SECONDS)
             futures = self._admin.client.describe_topics(TopicCollection(sorted(topics)), request_timeout=_SECONDS)

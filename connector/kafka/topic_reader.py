@@ -1,7 +1,7 @@
 """Reads topics from outside any group: ranges of offsets, whole topics, single records, or a topic as it grows.
 
-Nothing here joins a group or commits. Everything blocks, so it belongs in commands and threads, never in the loop of a
-running pipeline.
+Nothing here joins a group or commits. Everything blocks, so use it in commands and threads, never in the event loop of
+a running pipeline.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _MOST_MESSAGES: Final = 500
 _LOOK_SECONDS: Final = 60.0
 """How often a followed topic is checked for new partitions."""
 _FAR: Final = 2_000
-"""A gap between two wanted offsets over which seeking is quicker than reading."""
+"""From this gap between two wanted offsets on, seeking is quicker than reading."""
 _PARTITION_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - public by librdkafka's convention
 _log = structlog.get_logger()
 
 Progress = Callable[[int, int], None]
-"""Receives, now and then, how many offsets are read and how many there are."""
+"""Called now and then with how many offsets are read and how many there are."""
 
 
 class OffsetSpan(NamedTuple):
-    """Offsets of one partition, from `first` up to but not including `end`; at most `most` records of them."""
+    """Offsets of one partition, from `first` up to but excluding `end`; at most `most` records of them."""
 
     first: int
     end: int
@@ -67,7 +67,7 @@ class TopicReader:
         self.close()
 
     def close(self) -> None:
-        """Close the client; a running `at` ends first."""
+        """Close the client, after a running `at` has ended."""
         with self._lock:
             self._consumer.close()
 
@@ -98,7 +98,7 @@ class TopicReader:
         return found.offset if found.offset >= 0 else None
 
     def whole(self, topic: str) -> WholeTopic:
-        """Return a topic as it is now, from first to last record. Raises `StartupError` if it does not exist."""
+        """Return the topic's current range, from first to last record. Raises `StartupError` if it does not exist."""
         try:
             found = until_answered(lambda: self._consumer.list_topics(topic, timeout=_TIMEOUT))
         except KafkaException as error:
@@ -117,9 +117,9 @@ class TopicReader:
         taken = dict.fromkeys(left, 0)
         done, total = 0, sum(span.end - span.first for span in left.values())
         starts = [PartitionOffset(*partition, span.first) for partition, span in left.items()]
-        # Assigned and not subscribed: a subscription would join a group and cause a rebalance.
+        # Assign instead of subscribe: a subscription would join a group and cause a rebalance.
         self._consumer.assign(starts)
-        # A pause survives a new assignment in librdkafka.
+        # In librdkafka a pause outlives a new assignment.
         self._consumer.resume(starts)
         until = time.monotonic() + _SILENCE
         try:
@@ -153,9 +153,9 @@ class TopicReader:
             self._consumer.unassign()
 
     def at(self, topic: str, places: Sequence[tuple[int, int]]) -> Iterator[Record]:
-        """Yield the records at these partitions and offsets of a topic, in that order, without those that are gone.
+        """Yield the records at these partitions and offsets of a topic, in that order; deleted ones are left out.
 
-        Threads that call it take turns.
+        Safe to call from several threads: they take turns.
         """
         wanted: dict[int, list[int]] = {}
         for number, offset in sorted(set(places)):
@@ -163,10 +163,10 @@ class TopicReader:
         with self._lock:
             for number, offsets in wanted.items():
                 first, end = self.bounds((topic, number))
-                # An offset outside of the partition would be read as its first one, again and again.
+                # librdkafka would read an offset outside of the partition as the first one, again and again.
                 there = [offset for offset in offsets if first <= offset < end]
                 asked = frozenset(there)
-                # Wanted offsets near each other are read in one go, because each assignment costs a fetch of its own.
+                # Wanted offsets that are close together are read as one span, because each assignment costs a fetch.
                 for span in _near(there):
                     for record in self.records({(topic, number): span}):
                         if record.offset in asked:
@@ -174,7 +174,7 @@ class TopicReader:
 
 
 class WholeTopic(NamedTuple):
-    """A topic between its first and its last record at one moment; it may be read any number of times."""
+    """A topic from its first to its last record at one moment. It may be read any number of times."""
 
     reader: TopicReader
     cluster_id: str
@@ -182,7 +182,7 @@ class WholeTopic(NamedTuple):
 
     @property
     def total(self) -> int:
-        """How many offsets there are to read; gaps of transactions and compaction count."""
+        """How many offsets there are to read, including gaps of transactions and compaction."""
         return sum(span.end - span.first for span in self.spans.values())
 
     def records(self, progress: Progress = lambda _done, _total: None) -> Iterator[Record]:
@@ -191,9 +191,9 @@ class WholeTopic(NamedTuple):
 
 
 class TopicTail:
-    """Follows a topic: every record from its first to its last, and then those that come. For a thread of its own.
+    """Follows a topic: every existing record, and then every new one. For a thread of its own.
 
-    `latest`: only those that come. Raises `StartupError` if Kafka does not answer or has no such topic.
+    `latest`: only new records. Raises `StartupError` if Kafka does not answer or has no such topic.
     """
 
     def __init__(self, settings: KafkaSettings, topic: str, *, latest: bool = False) -> None:
@@ -203,7 +203,7 @@ class TopicTail:
         self._behind: dict[int, int] = {}
         self._next: dict[int, int] = {}
         self.beginnings: dict[int, int] = {}
-        """The first offset of each partition when it was last looked at: Kafka has deleted what is in front of it."""
+        """The first offset of each partition at the last check. Kafka has deleted everything before it."""
         self._looked = time.monotonic()
         try:
             self.cluster_id = self._look()
@@ -213,13 +213,13 @@ class TopicTail:
 
     @property
     def left(self) -> int:
-        """How many offsets are still to be read of those that the topic had when it was opened; 0: caught up."""
+        """How many of the offsets that existed when it was opened are still to be read; 0: caught up."""
         return sum(max(0, end - self._next[number]) for number, end in self._behind.items())
 
     def read(self, timeout: float = 0.5) -> list[Record]:
-        """Return the records that come within `timeout` seconds. Transient errors are logged and waited out.
+        """Return the records that arrive within `timeout` seconds. Transient errors are logged, and reading continues.
 
-        Raises `TopicRecreated` if what was read before is no longer in the topic.
+        Raises `TopicRecreated` if records that were read before are no longer in the topic.
         """
         if time.monotonic() - self._looked > _LOOK_SECONDS:
             self._looked = time.monotonic()
@@ -240,11 +240,11 @@ class TopicTail:
                 self._behind.pop(number, None)
             elif fault is not None:
                 _log.warning("console.kafka", message=error_text(fault))
-                # A partition that is gone is a fault too; whether it is, the next look tells.
+                # The partition may be gone. The next check tells.
                 self._looked = min(self._looked, time.monotonic() - _LOOK_SECONDS + 1)
             else:
                 record = record_of(message)
-                # Offsets of a partition never go back, so this is another topic of the same name.
+                # Offsets of a partition never go back, so this is a different topic with the same name.
                 if record.offset < self._next[number]:
                     raise self._recreated()
                 self._next[number] = record.offset + 1
@@ -259,12 +259,12 @@ class TopicTail:
         return TopicRecreated(f"topic {self._topic} was recreated: records that were read are no longer in it")
 
     def _look(self) -> str:
-        """Add partitions that are new, note where each begins now, and return the cluster's id."""
+        """Add new partitions, note where each partition begins now, and return the cluster's id."""
         try:
             found = self._consumer.list_topics(self._topic, timeout=_TIMEOUT)
             numbers = sorted(found.topics[self._topic].partitions)
             new = [number for number in numbers if number not in self._next]
-            # What is in a partition that was added later has come since.
+            # A partition that was added later has only new records.
             skip = self._latest and not self._next
             if not new and not self._next:
                 raise StartupError(f"topic {self._topic} does not exist yet")
@@ -287,7 +287,7 @@ class TopicTail:
 
 
 def _near(offsets: Sequence[int]) -> Iterator[OffsetSpan]:
-    """Yield spans that cover ascending offsets, without the gaps that are quicker to seek over."""
+    """Yield spans that cover ascending offsets, split at gaps that are quicker to seek over than to read."""
     first = last = None
     for offset in offsets:
         if first is None or last is None or offset - last > _FAR:
@@ -300,7 +300,7 @@ def _near(offsets: Sequence[int]) -> Iterator[OffsetSpan]:
 
 
 def _consume(consumer: Consumer) -> list[Message]:
-    """Return what has arrived, after a wait for the first message only: a full batch would keep a lone record back."""
+    """Wait for the first message only, then return what has arrived: waiting for more would keep a lone record back."""
     try:
         messages = consumer.consume(1, _WAIT)
         return messages + consumer.consume(_MOST_MESSAGES, 0) if messages else messages
@@ -314,7 +314,7 @@ def _name(partition: TopicPartition) -> str:
 
 def _consumer(settings: KafkaSettings, name: str, *, uncommitted: bool = False) -> Consumer:
     config: dict[str, Any] = consumer_config(settings, f"{settings.group_id}.reader", _QUEUE_BYTES) | {
-        # Records that retention deletes meanwhile are passed over; this reader has nothing to lose.
+        # Skip records that retention has deleted: this reader has nothing to lose.
         "auto.offset.reset": "earliest",
         "fetch.wait.max.ms": 100,
     }

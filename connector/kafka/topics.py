@@ -1,4 +1,4 @@
-"""Topics: which ones are read, and whether all that are needed exist and are fit."""
+"""Topics: selects those to read, and checks that all needed topics exist and are suitable."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _log = structlog.get_logger()
 class TopicSelection:
     """The names and the patterns (which begin with ^) of `kafka.topics`; a pattern never matches one of `own_topics`.
 
-    Patterns are resolved here: with KIP-848 the broker would do it, and could not leave out the connector's own topics.
-    The constructor raises `StartupError` for a pattern that is not a regular expression.
+    Patterns are resolved here. With KIP-848 the broker would resolve them, and could not leave out the connector's own
+    topics. The constructor raises `StartupError` for a pattern that is not a regular expression.
     """
 
     def __init__(self, topics: Iterable[str], own_topics: frozenset[str]) -> None:
@@ -56,7 +56,7 @@ class TopicSelection:
                 raise StartupError(f"kafka.topics: {topic} is not a regular expression: {error}") from None
 
     def matching(self, topics: Iterable[str]) -> set[str]:
-        """Return the topics that a pattern matches at their start; never Kafka's internal ones (`__`) or our own."""
+        """Return the topics that a pattern matches from their start, without Kafka's internal (`__`) and own topics."""
         return {
             topic
             for topic in topics
@@ -66,7 +66,7 @@ class TopicSelection:
         }
 
     def kin(self, topic: str, topics: Iterable[str]) -> set[str]:
-        """Return those of `topics` that a pattern matches which also matches `topic`."""
+        """Return those of `topics` that are matched by a pattern that also matches `topic`."""
         patterns = [pattern for pattern in self.patterns if pattern.match(topic)]
         return {other for other in self.matching(topics) if any(pattern.match(other) for pattern in patterns)}
 
@@ -80,7 +80,7 @@ class OwnTopic:
 
     @property
     def holds_originals(self) -> bool:
-        """Whether it holds records of the source with headers of our own."""
+        """Whether it holds source records with added headers."""
         return self.purpose in ("dead-letter", "replay")
 
 
@@ -112,7 +112,7 @@ class TopicCheck(Admin):
         """Return once a broker answers; `on_waiting` receives the reason while it does not, and None when it does.
 
         Raises `StartupError` if waiting cannot help (credentials, certificates), and `BrokerUnreachable` after
-        `timeout` seconds; without a time-out it waits for ever. May be cancelled.
+        `timeout` seconds. Without a time-out it waits for ever. May be cancelled.
         """
         began = self._clock.now()
         said = began - _SAY_SECONDS
@@ -135,9 +135,9 @@ class TopicCheck(Admin):
 
         Own topics must exist (unless `kafka.create_topics` is set), must not be compacted (dead letters with the same
         key would replace each other), and those for dead letters must take the largest source record. Raises
-        `StartupError` with every fault. Patterns are left to the consumer. If a broker does not show configurations,
-        they are assumed to be right. A created topic has `new_partitions`, by default as many as the largest source
-        topic. `dry`: none is created; those that would be are no fault.
+        `StartupError` with every fault. Patterns are left to the consumer. If the broker does not show configurations,
+        they are assumed to be right. A created topic gets `new_partitions`, by default as many as the largest source
+        topic has. `dry`: creates nothing, and a topic that would be created is no fault.
         """
         metadata = await self._metadata()
         own_names = {topic.name for topic in own}
@@ -169,7 +169,7 @@ class TopicCheck(Admin):
         try:
             await self.topics(_TRY_SECONDS)
         except KafkaException as error:
-            # The exception only says that time is up; the cause comes by the error callback, which poll() calls.
+            # The exception only says that time is up. The cause comes through the error callback, which poll() calls.
             await self.serve()
             cause = self._cause() or kafka_error(error)
             text = explained(cause, self._settings.client)
@@ -185,7 +185,7 @@ class TopicCheck(Admin):
             raise StartupError(f"cannot list the topics: {error_text(error)}") from None
 
     async def _configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return the configuration of each topic, as far as the broker shows it."""
+        """Return the configuration of each topic whose configuration the broker shows."""
         if not names:
             return {}
         resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
@@ -218,7 +218,7 @@ class TopicCheck(Admin):
             try:
                 await asyncio.wrap_future(future)
             except KafkaException as error:
-                # Another member that starts at the same time may have been quicker.
+                # Another member that starts at the same time may have created it first.
                 if kafka_error(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     faults.append(f"cannot create topic {name}: {error_text(error)}")
             else:
@@ -246,7 +246,7 @@ def _max_bytes(config: Mapping[str, str]) -> int:
 
 
 def _check_config(topic: OwnTopic, config: Mapping[str, str], largest: int) -> list[str]:
-    """Return warnings about a topic that exists. Raises `StartupError` if it is unfit."""
+    """Return warnings about an existing topic. Raises `StartupError` if it is unsuitable."""
     command = f"kafka-configs --alter --entity-type topics --entity-name {topic.name} --add-config"
     if "compact" in config.get("cleanup.policy", ""):
         raise StartupError(
@@ -263,7 +263,7 @@ def _check_config(topic: OwnTopic, config: Mapping[str, str], largest: int) -> l
             f"{largest}; run {advice}"
         )
     warning = (
-        f"the {topic.purpose} topic {topic.name} takes records up to {limit} bytes; the largest of the source, "
-        f"{largest} bytes, do not fit together with a dead letter's headers; run {advice}"
+        f"the {topic.purpose} topic {topic.name} takes records up to {limit} bytes; the source's largest "
+        f"record ({largest} bytes) with a dead letter's headers does not fit; run {advice}"
     )
     return [warning]

@@ -20,7 +20,7 @@ from connector.kafka.client import LibrdkafkaLog, construct, error_text, kafka_e
 from connector.records import Headers
 
 TIMEOUT_MILLIS: Final = 30_000
-"""When Kafka aborts a transaction whose writer was killed; until then readers see nothing behind it."""
+"""After so long Kafka aborts the transaction of a killed writer. Until then readers see nothing after it."""
 _OPEN_SECONDS: Final = 60.0
 _COMMIT_SECONDS: Final = 60.0
 _ABORT_SECONDS: Final = 20.0
@@ -40,11 +40,11 @@ _OF_THE_RECORD: Final = frozenset(
 
 
 class Fenced(ConnectorError):
-    """Another writer with the same transactional id has started; this one can no longer write."""
+    """Another writer with the same transactional id has started, so this one can no longer write."""
 
 
 class RecordTooLarge(ConnectorError):
-    """Kafka refuses one of the records for good; nothing of the transaction was written."""
+    """Kafka permanently refuses one of the records. Nothing of the transaction was written."""
 
 
 class _Aborted(ConnectorError):
@@ -52,7 +52,7 @@ class _Aborted(ConnectorError):
 
 
 class Outgoing(NamedTuple):
-    """A record to write; without a `partition` its key decides."""
+    """A record to write. Without a `partition` its key decides the partition."""
 
     topic: str
     partition: int | None
@@ -69,14 +69,14 @@ class TransactionalProducer:
 
     def __init__(self, settings: KafkaSettings, transactional_id: str) -> None:
         config = producer_config(settings)
-        # It must not exceed the transaction's; if absent, librdkafka makes both the same.
+        # It must not exceed the transaction's time-out; if it is absent, librdkafka makes both equal.
         for name in ("message.timeout.ms", "delivery.timeout.ms"):
             config.pop(name, None)
         self._id = transactional_id
         self._config = {"transaction.timeout.ms": TIMEOUT_MILLIS, **config, "transactional.id": transactional_id}
 
     async def __aenter__(self) -> Self:
-        """Take over the transactional id: once this returns, all that another writer committed can be read."""
+        """Take over the transactional id. Once this returns, everything that another writer committed can be read."""
         self._producer = construct(Producer, self._config, logger=LibrdkafkaLog("transactions"))
         try:
             await asyncio.to_thread(self._until, "init_transactions", _OPEN_SECONDS)
@@ -91,14 +91,14 @@ class TransactionalProducer:
     async def __aexit__(self, *_: object) -> None:
         """End the client (see `Admin` for why now); `commit` itself aborts an open transaction.
 
-        It ends with its last reference: the binding's own `close` warns about a fenced producer.
+        It ends with its last reference, because the binding's `close` warns about a fenced producer.
         """
         del self._producer
 
     async def commit(self, records: Sequence[Outgoing]) -> None:
         """Write the records in one transaction. Raises `Fenced`, `RecordTooLarge`, or another `ConnectorError`.
 
-        Cancelling waits for the end of the running transaction.
+        If cancelled, it still waits for the end of the running transaction.
         """
         # A thread cannot be cancelled. An abandoned one would commit after the caller has reported a failure.
         running = asyncio.ensure_future(asyncio.to_thread(self._commit_again, records))
@@ -111,7 +111,7 @@ class TransactionalProducer:
             raise
 
     def _commit_again(self, records: Sequence[Outgoing]) -> None:
-        """Write and commit, and retry after an abort that need not happen again.
+        """Write and commit; retry after an abort whose cause may be over.
 
         librdkafka fails the first transaction after an aborted one (OUT_OF_ORDER_SEQUENCE_NUMBER), and then recovers.
         """
@@ -157,7 +157,7 @@ class TransactionalProducer:
         """Abort, and return the error to raise."""
         if error.code() in _FENCED or any(fault.code() in _FENCED for fault in faults):
             return Fenced(f"another client has taken over the transactional id {self._id}")
-        # The records' own faults come by their delivery reports; the commit itself only says that it failed.
+        # The records' faults come in their delivery reports. The commit's error only says that it failed.
         cause = next((fault for fault in (error, *faults) if fault.code() in _OF_THE_RECORD), None)
         if not error.fatal():
             try:
@@ -169,13 +169,13 @@ class TransactionalProducer:
         if cause is not None:
             return RecordTooLarge(error_text(cause))
         first = faults[0] if faults else error
-        # Nothing was written, so the same records may be tried again; after a fatal error this client cannot.
+        # Nothing was written, so the same records may be retried, unless the error is fatal for this client.
         return (ConnectorError if error.fatal() else _Aborted)(f"a transaction failed: {error_text(first)}")
 
     def _until(self, method: str, seconds: float) -> None:
         """Call a method of the client, and retry while its error is retriable. Raises `KafkaException`.
 
-        By name, because a traceback would keep the bound method, and with it the client.
+        The method is given by name: a traceback would keep a bound method, and with it the client, alive.
         """
         deadline = time.monotonic() + seconds
         while True:

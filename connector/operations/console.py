@@ -48,7 +48,7 @@ _log = structlog.get_logger()
 async def serving(
     loaded: Loaded, members: Sequence[str], *, sparse: bool = False, options: CommandOptions = NO_OPTIONS
 ) -> AsyncIterator[Console]:
-    """Serve a configuration's console; `sparse` and `options` as `Console` and its ports. Raises `StartupError`."""
+    """Serve a configuration's console; see `Console` for `sparse` and `options`. Raises `StartupError`."""
     settings = loaded.settings
     rules, reader = _Rules(loaded), TopicReader(settings.kafka)
     backlog = _Backlog(settings)
@@ -57,7 +57,7 @@ async def serving(
     )
     topic, clock = settings.console.events_topic, SystemClock()
     timeline = Timeline("console", written=topic is not None)
-    # The console's own events, such as an action, belong to the same timeline as those of members.
+    # The console's own events, such as actions, belong in the same timeline as those of members.
     logs.listen(timeline.note)
     past = None if topic is None else PastEvents(settings.kafka, topic)
     ports = ConsolePorts(
@@ -104,7 +104,7 @@ async def serving(
 
 
 async def _write_events(settings: KafkaSettings, topic: str, timeline: Timeline, clock: Clock) -> None:
-    """Write what the console does to the topic of events until cancelled."""
+    """Write the console's own events to the topic of events, until cancelled."""
     producer = KafkaProducer(settings)
     await producer.start()
     try:
@@ -120,7 +120,7 @@ def _records(settings: Settings, progress: Progress) -> Iterator[Record]:
 
 
 def _dead_letters(loaded: Loaded, wanted: Filter, progress: Progress, *, resolved: bool) -> Iterator[DeadLetterEntry]:
-    """Read the topic twice: once for what is resolved, once for the dead letters."""
+    """Read the topic twice: first for the resolutions, then for the dead letters."""
     settings = loaded.settings
     with TopicReader(settings.kafka) as reader, matching_events(loaded, wanted) as applied:
         topic, passes = reader.whole(settings.dead_letter_topic), 0
@@ -135,7 +135,7 @@ def _dead_letters(loaded: Loaded, wanted: Filter, progress: Progress, *, resolve
 
 
 class _Rules:
-    """Today's rules, opened when first needed: only then is the cluster's id known, of which dedup ids are made."""
+    """Today's rules, opened on first use: only then is the cluster's id known, which is part of dedup ids."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -148,11 +148,11 @@ class _Rules:
         return tail
 
     async def inspect(self, dead_letter: DeadLetterEntry) -> Inspection:
-        """Return what a dead letter holds, and what would be sent."""
+        """Return a dead letter's event, and what would be sent."""
         return await self._opened().inspect(dead_letter)
 
     async def decode(self, dead_letter: DeadLetterEntry) -> Inspection:
-        """Return what a dead letter holds."""
+        """Return a dead letter's event."""
         return await self._opened().decode(dead_letter)
 
     def _opened(self) -> DeadLetterExaminer:

@@ -18,7 +18,7 @@ _NEWEST = 20
 
 
 async def schema_of_topic(topic: str, registry: str, bootstrap: str | None) -> Schema:
-    """Return the record schema of a topic; with `bootstrap` that of most of its newest records.
+    """Return the record schema of a topic; with `bootstrap`, the schema of most of its newest records.
 
     Raises `StartupError` with what to do if there is none.
     """
@@ -46,7 +46,7 @@ async def _of_records(topic: str, bootstrap: str, registry: Registry) -> Schema:
     keys = await asyncio.to_thread(_keys, topic, bootstrap)
     if not keys:
         raise StartupError(f"topic {topic} has no record that names a schema of the registry; pass --schema FILE")
-    # Most of them and not the newest: a topic may hold a few records of a test.
+    # Of most of them, not of the newest: a topic may have a few test records.
     ((key, _),) = keys.most_common(1)
     return await (registry.by_id(key.value) if isinstance(key.value, int) else registry.by_guid(str(key.value)))
 

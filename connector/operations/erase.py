@@ -1,6 +1,7 @@
-"""Erases dead letters from their topic: a person's data, or whatever must not stay until retention deletes it.
+"""Erases dead letters from their topic: a person's data, or anything else that must not stay until retention ends.
 
-Kafka deletes no single record, only everything in front of an offset of a partition. So a plan says what else would go.
+Kafka cannot delete a single record, only everything before an offset of a partition. So a plan says what else would be
+deleted.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from connector.records import Record
 
 
 class PartitionErasure(NamedTuple):
-    """What goes from one partition: everything in front of offset `before`.
+    """What is deleted from one partition: everything before offset `before`.
 
-    `selected` records are wanted, copies and resolved dead letters included. Their resolutions go too: they have the
-    same key. `others` unresolved dead letters are not wanted, and would be lost.
+    `selected` records match, including copies and resolved dead letters. Their resolutions are deleted too, because
+    they have the same key. `others` unresolved dead letters do not match, and would be lost.
     """
 
     partition: int
@@ -47,7 +48,7 @@ class Eraser:
     loaded: Loaded
 
     def plan(self, wanted: Filter) -> Sequence[PartitionErasure]:
-        """Return what would be deleted, for partitions that hold something wanted. Blocks.
+        """Return what would be deleted, for partitions with matching records. Blocks.
 
         Raises `DeadLetterNotFound` for an unknown id, and `StartupError`.
         """
@@ -62,7 +63,7 @@ class Eraser:
             return erasures(topic.records(), survey, replace(applied, ids=search.ids()))
 
     async def erase(self, plan: Sequence[PartitionErasure]) -> None:
-        """Delete for good, once it is in the audit log. Raises `ConnectorError`; what is done then may be a part."""
+        """Delete permanently, after an audit record. If it raises `ConnectorError`, a part may be deleted."""
         settings = self.loaded.settings
         name = settings.console.audit_topic
         topic = None if name is None else KafkaAuditTopic(settings.kafka, name)
@@ -73,7 +74,7 @@ class Eraser:
             who = f"{getpass.getuser()}@{socket.gethostname()} (command line)"
             what = {"topic": settings.dead_letter_topic, "before": {str(each): at for each, at in offsets.items()}}
             dead_letters = sum(each.selected for each in plan)
-            # Before the deletion: what cannot be recorded is not deleted.
+            # Recorded before the deletion: without an audit record nothing is deleted.
             await Audit(topic, SystemClock()).note("erase", who, {**what, "dead_letters": dead_letters})
             async with Retention(settings.kafka) as retention:
                 await retention.delete_before(settings.dead_letter_topic, offsets)
@@ -83,13 +84,13 @@ class Eraser:
 
 
 def erasures(records: Iterator[Record], survey: Survey, wanted: Filter) -> list[PartitionErasure]:
-    """Return what must go from each partition so that no wanted record is left."""
+    """Return what must be deleted from each partition so that no matching record is left."""
     selected: Counter[int] = Counter()
     last: dict[int, int] = {}
     ids: set[str] = set()
     open_others: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))
     for record in records:
-        # A key is a person's data as much as a value is, and a resolution has it too.
+        # A key is personal data as much as a value, and a resolution has it too.
         if (resolution := parse_resolution(record)) is not None and resolution.dead_letter in ids:
             last[record.partition] = record.offset
         facts = None if record.value is None else parse(record.headers)
@@ -102,7 +103,7 @@ def erasures(records: Iterator[Record], survey: Survey, wanted: Filter) -> list[
         elif (entry := survey.entry(record)) is not None and entry.state == "open":
             open_others[record.partition].append(record.offset)
     return [
-        # Up to the last wanted one. Offsets ascend, so a search finds how many others are in front of it.
+        # Up to the last matching record. Offsets ascend, so a binary search finds how many others are before it.
         PartitionErasure(partition, offset + 1, selected[partition], bisect_left(open_others[partition], offset))
         for partition, offset in sorted(last.items())
     ]

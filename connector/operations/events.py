@@ -1,4 +1,4 @@
-"""Selects dead letters by fields of their events (`--where event.user.id=7`): decodes each as a run would."""
+"""Selects dead letters by fields of their events (`--where event.user.id=7`), decoded as in a run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from connector.records import Record
 
 @contextmanager
 def matching_events(loaded: Loaded, wanted: Filter) -> Iterator[Filter]:
-    """Return the filter with its conditions on events applied, each event decoded by today's registry and schemas."""
+    """Return the filter with its conditions on events made testable, by decoding with today's registry and schemas."""
     if not wanted.events:
         yield wanted
         return
-    # A loop of its own: dead letters are read by blocking calls, in the main thread or in one of a running loop.
+    # An event loop of its own, because dead letters are read by blocking calls, perhaps in a thread of a running loop.
     with asyncio.Runner() as runner:
         matcher = _EventMatcher(loaded, wanted.events, runner)
         try:
@@ -34,7 +34,7 @@ def matching_events(loaded: Loaded, wanted: Filter) -> Iterator[Filter]:
 
 
 class _EventMatcher:
-    """Decodes dead letters and compares fields; what cannot be decoded does not match."""
+    """Decodes dead letters and compares fields. Those that cannot be decoded do not match."""
 
     def __init__(self, loaded: Loaded, conditions: Mapping[str, frozenset[str]], runner: asyncio.Runner) -> None:
         self._examiner = DeadLetterExaminer(loaded, "")
@@ -45,7 +45,7 @@ class _EventMatcher:
         """Return whether all conditions hold for the event."""
         first = facts.first_record(record)
         try:
-            # Without the loop: nearly every dead letter's schema is known after the first few.
+            # First without the loop: after a few dead letters nearly every schema is known.
             event = self._examiner.event_of_known_schema(first)
         except SchemaUnavailable:
             try:
@@ -63,10 +63,10 @@ class _EventMatcher:
 
 
 def text_at(datum: Any, path: list[str]) -> str:
-    """Return the value at a path as text: a string as it is, anything else as JSON, nothing and null as empty.
+    """Return the value at a path as text: a string unchanged, null or nothing as empty, anything else as JSON.
 
-    A map may have both `a.b` and `a`: a key that is the whole path is taken first, then the shortest key, as in routes.
-    A named union's value is looked into.
+    A map may have both `a.b` and `a`. A key that equals the whole path comes first, then the shortest key, as in
+    routes. The value of a named union is searched too.
     """
     if not path:
         if datum is None:

@@ -35,14 +35,14 @@ _CHUNK: Final = 2000
 
 
 class NotThere(ConnectorError):
-    """There is no such topic, partition or offset; the message says which."""
+    """The topic, partition or offset does not exist; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One group's progress with the record. `by` says what finishes it: `committed`, `map`, or None if nothing does.
+    """One group's progress with the record. `by` says why it is finished (`committed` or `map`); None if it is not.
 
-    `destinations` are those for which alone the offset map calls it finished.
+    `destinations` are set if the offset map says that it is finished for these only.
     """
 
     state: PartitionState
@@ -54,7 +54,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class FoundReceipt:
-    """A receipt that names the record, in JSON's types, and the position that it names: the record's or a replay's."""
+    """A receipt for the record, in JSON's types, and the position it lists: the record's or a replay's."""
 
     datum: Mapping[str, Any]
     position: Position
@@ -132,8 +132,7 @@ def _fetch(
     found = _record_at(reader, position) if offset < end else None
     if found is not None:
         return found, None
-    # A reader of all records tells apart what this one does not see:
-    # not written yet, open, aborted, or no record at all.
+    # A reader of all records shows why this one sees no record: not written yet, open, aborted, or none at all.
     with TopicReader(settings.kafka, uncommitted=True) as every:
         _, last = every.bounds((topic, partition))
         if offset >= last:
@@ -160,7 +159,7 @@ def _record_at(reader: TopicReader, position: Position) -> Record | None:
 
 
 def _earliest(record: Record | None) -> int | None:
-    """Return the earliest time at which something can have been written about a record; None without a timestamp."""
+    """Return the earliest time at which anything about a record can have been written; None without a timestamp."""
     if record is None or record.timestamp == NO_TIMESTAMP:
         return None
     # The producer's clock may be ahead of ours, by which dead letters are dated.
@@ -177,7 +176,7 @@ class _Search:
         self.absent: list[str] = []
 
     def records(self, topic: str) -> Callable[[], Iterator[Record]]:
-        """Return a function that reads the topic, the same records each time."""
+        """Return a function that reads the topic; each call reads the same records."""
         if topic not in self._topics:
             self.absent.append(topic)
         spans = {}
@@ -199,7 +198,7 @@ def _replays(search: _Search, topic: str, origin: Position) -> list[Position]:
 
 
 async def _receipts(settings: Settings, search: _Search, topic: str, places: frozenset[Position]) -> list[FoundReceipt]:
-    """Return the receipts that name one of the positions; a batch that was accepted twice has two."""
+    """Return the receipts that list one of the positions; a batch that was accepted twice has two."""
     records = (await asyncio.to_thread(search.records, topic))()
     registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
     decoder = Decoder(load_contracts(), clock=SystemClock(), registry=registry)
@@ -227,7 +226,7 @@ async def _receipt(decoder: Decoder, record: Record) -> Mapping[str, Any] | None
     """Return a receipt's datum; None if the record is not a receipt."""
     if record.value is None:
         return None
-    # Once more after its schema was fetched.
+    # Decode again after fetching its schema.
     for _ in range(2):
         try:
             event = decoder.event(record)
@@ -264,7 +263,7 @@ async def _finished(settings: Settings, position: Position) -> list[Finished]:
 
 
 def how_far(group: str, state: PartitionState, offset: int, members: int) -> Finished:
-    """Return what a group's committed offset and its map say of an offset."""
+    """Return a group's progress at an offset, by its committed offset and map."""
     by = None
     if state.committed is not None:
         by = "committed" if offset < state.committed else "map" if state.finished.whole.contains(offset) else None

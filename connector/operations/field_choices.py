@@ -1,6 +1,6 @@
-"""What a first configuration maps each vendor field to, by the names and meanings of a schema's fields. Pure.
+"""Chooses what a first configuration maps each vendor field to, by names and meanings of the schema's fields. Pure.
 
-Personal data is left out on purpose, and so are records about persons.
+Personal data, and records about persons, are left out on purpose.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _PERSONAL: Final = (
     *("ip", "lat", "lon", "card"),
 )
 _WITHIN: Final = re.compile("phone|mobile|email|birth|passport|msisdn|(?:user|first|last|full|sur|nick)name")
-"""Found also inside a word, such as `emailaddress`."""
+"""Also matched inside a word, such as `emailaddress`."""
 _PERSONS: Final = (
     *("phone", "mobile", "email", "mail", "birth", "passport", "msisdn", "card", "user", "customer", "guest", "person"),
     *("passenger", "driver", "member", "contact", "subscriber", "recipient", "account", "profile"),
 )
-"""Words in the names of a record, or of its fields, that tell that it is about a person."""
+"""Words that show that a record is about a person, in its name or its fields' names."""
 _CONSENT: Final = re.compile(r"(?<!without|pending)(consent|optin|\btracking)(?!required|withdrawn|revoked|pending)")
 _TEXTS: Final = ("string", "enum", "uuid")
 _TYPES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -57,7 +57,7 @@ _TYPES: Final[Mapping[str, tuple[str, ...]]] = {
 class FieldChoice:
     """What a vendor's field is mapped to: a source as YAML, or `TODO`; `note` is a comment.
 
-    With `parts` it is a map of these sources, each with its key, after the entries of the map at `base`.
+    With `parts` it is a map: the entries of the map at `base`, then these sources by key.
     """
 
     field: str
@@ -68,7 +68,7 @@ class FieldChoice:
 
     @property
     def open(self) -> bool:
-        """Whether a person has to decide."""
+        """Whether a person has to choose the source."""
         return self.source == TODO
 
 
@@ -81,7 +81,7 @@ def choices(kind: VendorKind, found: Sequence[Leaf]) -> list[FieldChoice]:
 
 
 def field_meanings(kind: VendorKind) -> Mapping[str, str]:
-    """Return what each field of a vendor is: by its contract schema, else by the vendor's own words."""
+    """Return the meaning of each field of a vendor, from its contract schema, else from the vendor."""
     contract = load_contracts().schemas.get(kind.schema)
     fields = contract.tree.get("fields", ()) if contract is not None else ()
     documented = {field["name"]: field.get("doc", "") for field in fields}
@@ -89,7 +89,7 @@ def field_meanings(kind: VendorKind) -> Mapping[str, str]:
 
 
 def _choice(kind: VendorKind, name: str, field: FieldKind, found: Sequence[Leaf], doc: str) -> FieldChoice | None:
-    """Return what one field is mapped to; None for an optional field that nothing stands for."""
+    """Return what one field is mapped to; None for an optional field without a counterpart."""
     word = words_of(name)[0]
     if name == "method" and kind.name == "mytracker":
         return FieldChoice(name, "{const: customEvent}", "or registration, login")
@@ -116,7 +116,7 @@ def _choice(kind: VendorKind, name: str, field: FieldKind, found: Sequence[Leaf]
 
 
 def _time(name: str, found: Sequence[Leaf]) -> FieldChoice:
-    """Return what a time is mapped to where no timestamp has a known name: another timestamp, text, or a number."""
+    """Return what a time is mapped to if no timestamp has a known name: another timestamp, text, or a number."""
     first = next((leaf for leaf in found if leaf.kind == "timestamp"), None)
     if first is not None:
         return FieldChoice(name, first.path)
@@ -155,7 +155,7 @@ def _attributes(field: FieldKind, name: str, found: Sequence[Leaf], *, short: bo
 
 
 def _attribute(leaf: Leaf, field: FieldKind) -> str:
-    """Return the source of an entry: lists of texts where the vendor's map may have them; others as JSON."""
+    """Return the source of an entry. Lists of strings stay lists if the vendor's map allows that; others are JSON."""
     if leaf.kind == "map" or (leaf.kind == "array" and (field.type != "map" or leaf.items not in _TEXTS)):
         return f"{{json: {scalar(leaf.path)}}}"
     return scalar(leaf.path)
@@ -181,7 +181,7 @@ def is_consent(path: str) -> bool:
 
 
 def _best(found: Sequence[Leaf], meant: Sequence[str], kinds: Sequence[str]) -> Leaf | None:
-    """Return the field whose whole path, or else last names, are the first of the meanings that occurs."""
+    """Return the field that matches the first possible meaning, by its whole path or else by its last names."""
     usable = [leaf for leaf in found if leaf.kind in kinds]
     for word in dict.fromkeys(meant):
         plain = word.replace(".", "")
@@ -193,7 +193,7 @@ def _best(found: Sequence[Leaf], meant: Sequence[str], kinds: Sequence[str]) -> 
 
 
 def identity_of(topic: str, found: Sequence[Leaf]) -> str | None:
-    """Return the event's own id: a field at the top named so, or after the topic (`order_id` in `orders`)."""
+    """Return the top-level field with the event's id, by its name or the topic's (`order_id` in `orders`)."""
     one = words_of(topic.rpartition(".")[2])[0].removesuffix("s")
     top = {words_of(leaf.path)[0]: leaf for leaf in found if "." not in leaf.path}
     names = (*_IDS[:2], *(f"{one}{end}" for end in ("id", "ref", "reference", "number", "no", "key")), *_IDS[2:])
@@ -202,5 +202,5 @@ def identity_of(topic: str, found: Sequence[Leaf]) -> str | None:
 
 
 def scalar(text: str) -> str:
-    """Return text as a YAML scalar, quoted where it could be read as something else."""
+    """Return text as a YAML scalar, quoted if it could be read as something else."""
     return text if _PLAIN.fullmatch(text) and text.lower() not in _RESERVED else json.dumps(text)

@@ -1,4 +1,4 @@
-"""Inspects dead letters and records by today's configuration: decoded, routed, and prepared as for a request."""
+"""Inspects dead letters and records by today's configuration: decodes, routes and prepares them as for a request."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def inspect(loaded: Loaded, dead_letter: DeadLetterEntry, cluster_id: str)
 
 
 def without_hashed(inspection: Inspection, settings: Settings, record: Record) -> Inspection:
-    """Return the inspection without the plain values of what some route hashes, wherever they occur."""
+    """Return the inspection without the plain values of hashed fields, wherever they occur."""
     mask = Mask(settings.hashed_paths)
     if not mask or inspection.schema is None:
         return inspection
@@ -90,8 +90,8 @@ class DeadLetterExaminer:
     async def inspect(self, dead_letter: DeadLetterEntry) -> Inspection:
         """Return a dead letter's event, and what would be sent to its destination today.
 
-        A dead letter without a destination (it was never decoded or routed) is routed again. Nothing is sent and
-        nothing raised: what cannot be decoded is the inspection's `fault`.
+        A dead letter without a destination (it was never decoded or routed) is routed again. Nothing is sent, and
+        nothing is raised: if the record cannot be decoded, that is the inspection's `fault`.
         """
         try:
             event = await self._event(dead_letter)
@@ -101,7 +101,7 @@ class DeadLetterExaminer:
         try:
             routed = self._routed(event, dead_letter)
         except Refusal as refusal:
-            # A dead letter of a destination is shown as that one's problem, although it is a route that refuses it now.
+            # A dead letter of a destination is shown as that destination's problem, even if a route refuses it now.
             destination = dead_letter.facts.destination
             if destination is None:
                 return Inspection(event.schema, shown, str(refusal), ())
@@ -110,7 +110,7 @@ class DeadLetterExaminer:
         return Inspection(event.schema, shown, None, prepared, skipped=skip_reason(routed))
 
     async def decode(self, dead_letter: DeadLetterEntry) -> Inspection:
-        """Return a dead letter's event only, or the fault that hides it."""
+        """Return only a dead letter's event, or why there is none."""
         try:
             event = await self._event(dead_letter)
         except ConnectorError as error:
@@ -120,7 +120,7 @@ class DeadLetterExaminer:
     async def inspect_record(self, record: Record) -> Inspection:
         """Return the event of a source record, and what each of its destinations would be sent today.
 
-        Nothing is sent and nothing raised: what cannot be decoded is the inspection's `fault`.
+        Nothing is sent, and nothing is raised: if the record cannot be decoded, that is the inspection's `fault`.
         """
         try:
             event = await self._decoded(record)
@@ -129,7 +129,7 @@ class DeadLetterExaminer:
         return self._preparer.inspect(event, record, _now())
 
     async def judge(self, dead_letter: DeadLetterEntry) -> Kept | None:
-        """Return why a dead letter would fail again; None if at least one destination would be sent something.
+        """Return why a dead letter would fail again; None if at least one destination would be sent it.
 
         Raises `ConnectorError` if the registry does not answer.
         """
@@ -151,7 +151,7 @@ class DeadLetterExaminer:
         Raises as `judge` does.
         """
         try:
-            # For its refusals only: bytes that do not decode cannot be changed at a path.
+            # Decoded only to raise its refusals: bytes that do not decode cannot be changed at a path.
             await self._event(dead_letter)
             tree, start = self._decoder.schema_of(dead_letter.facts.first_record(dead_letter.record))
             value = editing.edit(dead_letter.record.value or b"", start, tree, edits)
@@ -189,8 +189,8 @@ class DeadLetterExaminer:
     async def _refuse_unknown(self, key: object) -> None:
         """Raise `Refusal` for a schema that the registry does not know.
 
-        A run waits for such a schema, because it may be registered a moment later. Here the record failed long ago: one
-        schema that is gone must not keep every other dead letter from its replay.
+        A run waits for such a schema, because it may be registered a moment later. Here the record failed long ago, and
+        one deleted schema must not stop the replay of all other dead letters.
         """
         if self._registry is None or not isinstance(key, SchemaKey):
             return

@@ -1,4 +1,4 @@
-"""Mapping tests: events with what each destination must be sent of them, run offline.
+"""Mapping tests: events, and what each destination must be sent for them. Run offline.
 
 A file ends with `.test.yaml`. Its keys are those of `TestFile`; `docs/mapping-tests.md` explains them.
 """
@@ -68,7 +68,7 @@ class TestFileFault(ConfigurationError):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that is not as expected: `problem` in a sentence, and the single places where two values differ."""
+    """An unexpected result: `problem` in a sentence, and the places where two values differ."""
 
     destination: str | None
     problem: str
@@ -88,9 +88,9 @@ class Result:
 
 
 def find(config: Path, named: Sequence[Path]) -> list[Path]:
-    """Return the test files: those `named` (of a folder, all in it), else all next to `config` and below `tests/`.
+    """Return the test files: those `named` (or all in a named folder), else all next to `config` and below `tests/`.
 
-    A file whose `config` is another configuration is not found by itself. Raises `TestFileFault`.
+    Files whose `config` is another configuration are found only if named. Raises `TestFileFault`.
     """
     if not named:
         folder = config.parent
@@ -170,7 +170,7 @@ def _with_line(fault: ConfigFault, document: Document) -> ConfigFault:
 
 
 class _Plan:
-    """One test, ready to run; `faults` is what is wrong with how it is written."""
+    """One test, ready to run; `faults` are the faults in how it is written."""
 
     def __init__(self, file: Path, document: Document, tests: MappingTestFile, index: int, loaded: Loaded) -> None:
         self.test = tests.tests[index]
@@ -235,7 +235,7 @@ class _Plan:
         self._expected = test.expect
 
     def differences(self, offline: Offline) -> Iterator[Difference]:
-        """Yield what is not as expected."""
+        """Yield the differences from the expectation."""
         try:
             found = offline.inspect(self._event or Event({}))
         except ConnectorError as error:
@@ -255,7 +255,7 @@ class _Plan:
 
 
 def _whole(wanted: str | None, found: Inspection) -> Iterator[Difference]:
-    """Yield how the refusal of the whole record is not as expected."""
+    """Yield the differences from the expected refusal of the whole record."""
     if found.fault is None:
         destinations = ", ".join(each.destination for each in found.preparations) or "no destination"
         yield Difference(None, f"expected the record to be refused with {wanted}; it goes to {destinations}")
@@ -266,7 +266,7 @@ def _whole(wanted: str | None, found: Inspection) -> Iterator[Difference]:
 
 
 def _compared(name: str, wanted: Any, found: Preparation | None) -> Iterator[Difference]:
-    """Yield how what one destination would be sent is not as expected."""
+    """Yield the differences from what one destination should be sent."""
     if wanted == NOTHING:
         if found is not None:
             yield Difference(name, f"expected nothing to be sent; {_became(found)}", (), _fragment(found))
@@ -295,7 +295,7 @@ def _fragment(found: Preparation) -> str | None:
 
 
 def _value(found: Preparation) -> Any:
-    """Return what is sent as JSON's types; text where it is not JSON."""
+    """Return what is sent in JSON's types, or as text if it is not JSON."""
     try:
         return json.loads(found.fragment or "")
     except ValueError:
@@ -303,7 +303,7 @@ def _value(found: Preparation) -> Any:
 
 
 def _places(wanted: Any, sent: Any, path: str, *, whole: bool) -> Iterator[str]:
-    """Yield each place where `sent` is not as `wanted`; without `whole`, mappings may have more keys than wanted."""
+    """Yield each place where `sent` differs from `wanted`; without `whole`, mappings may have additional keys."""
     where = path or "the event"
     if isinstance(wanted, dict) and isinstance(sent, dict):
         for name in (*wanted, *(name for name in sent if whole and name not in wanted)):

@@ -1,4 +1,4 @@
-"""A running member, asked over its HTTP port: hold, release, skip, reload, and what happened."""
+"""Requests to a running member's HTTP port: hold, release, probe, skip, reload, and its events."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _LONGEST_ANSWER: Final = 8 << 20
 class ActionRefused(ConnectorError):
     """The member refused the action or could not be reached; the message says why.
 
-    `is_unknown`: it does not have what the action is about, such as the destination.
+    `is_unknown`: it does not have the destination or the partition.
     """
 
     is_unknown = False
 
 
 class ActionResult(NamedTuple):
-    """A destination's state after an action, and how many records a release takes in again from storms.
+    """A destination's state after an action, and how many records a release will process again.
 
-    `probed`: something holds it that a probe can end, so not only an operator.
+    `probed`: it has a hold that a probe can end, not only one by an operator.
     """
 
     state: str | None
@@ -42,12 +42,12 @@ class ActionResult(NamedTuple):
 
 
 def each_address(urls: Sequence[str]) -> list[str]:
-    """Return the URLs with one for each address of a name: a headless Service names every member at once."""
+    """Return the URLs, with one for each address of a name: a headless Service resolves to all members."""
     found: list[str] = []
     for url in urls:
         parts = urlsplit(url)
         addresses: list[str] = []
-        # With https the certificate is issued for the name, so the name itself is asked.
+        # With https the certificate is issued for the name, so use the name itself.
         if parts.scheme == "http" and parts.hostname and parts.hostname != "localhost":
             try:
                 named = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
@@ -64,7 +64,7 @@ def each_address(urls: Sequence[str]) -> list[str]:
 
 
 def act(action: str, name: str, url: str, token: SecretStr | None) -> ActionResult:
-    """Ask the member at `url` to `hold`, `release` or `probe` a destination; return what came of it.
+    """Ask the member at `url` to `hold`, `release` or `probe` a destination; return the result.
 
     The token is sent only if there is one. Raises `ActionRefused`.
     """
@@ -84,7 +84,7 @@ def skip(position: Position, destination: str | None, url: str, token: SecretStr
 
 
 def owner(position: Position, addresses: Sequence[str], token: SecretStr | None) -> str:
-    """Return the address of the member that owns a record's partition; if none says so, the first that answers.
+    """Return the address of the member that owns a record's partition; if none claims it, the first that answers.
 
     Raises `ActionRefused` if no member answers.
     """
@@ -108,7 +108,7 @@ def owner(position: Position, addresses: Sequence[str], token: SecretStr | None)
 
 
 def events(url: str, since: float, token: SecretStr | None) -> Any:
-    """Return what the member at `url` remembers from a time (epoch seconds) on, as JSON. Raises `ActionRefused`."""
+    """Return the events since a time (epoch seconds) of the member at `url`, as JSON. Raises `ActionRefused`."""
     return _ask(url, f"/events?since={since:.3f}", token, HTTPMethod.GET)
 
 
@@ -120,7 +120,7 @@ class ReloadResult(NamedTuple):
 
 
 def reload(url: str, token: SecretStr | None) -> ReloadResult:
-    """Ask the member at `url` to read its configuration again; return what came of it. Raises `ActionRefused`."""
+    """Ask the member at `url` to read its configuration again; return the result. Raises `ActionRefused`."""
     answer = _post(url, "/reload", token)
     return ReloadResult(*([str(path) for path in answer.get(key, ())] for key in ReloadResult._fields))
 
@@ -145,8 +145,8 @@ def _ask(url: str, path: str, token: SecretStr | None, method: HTTPMethod) -> di
     request = urllib.request.Request(address, method=method)  # noqa: S310 -- checked above
     if token is not None:
         request.add_header("Authorization", f"Bearer {token.get_secret_value()}")
-    # Without the environment's proxies: a member is on this machine or near it, and through a proxy a request from
-    # loopback would no longer be one.
+    # The environment's proxies are not used: a member is on this machine or near it, and through a proxy a request from
+    # loopback would no longer count as one.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
     try:
         with opener.open(request, timeout=TIMEOUT) as response:

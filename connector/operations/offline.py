@@ -1,8 +1,7 @@
-"""A configuration without Kafka and registry: events that a person wrote as JSON, and what becomes of them.
+"""Applies a configuration, without Kafka and registry, to events that a person wrote as JSON.
 
-An event file holds events as JSON: one, a list, or one on each line (JSON Lines). What is written is the event itself,
-or an envelope around it: `{"event": …, "topic": …, "schema": …, "key": …, "headers": …, "time": …}`, of which only
-`event` is required.
+An event file holds events as JSON: one, a list, or one on each line (JSON Lines). Each is the plain event, or an
+envelope: `{"event": …, "topic": …, "schema": …, "key": …, "headers": …, "time": …}`, in which only `event` is required.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from connector.operations.prepare import Preparer
 from connector.records import DecodedKey, Event, Record
 
 PLACEHOLDER: Final = "1111111111111111"
-"""Stands for secrets that are not there: nothing is sent, so they are not needed. A number, because some are ids."""
+"""A placeholder for missing secrets: nothing is sent, so they are not needed. A number, because some are ids."""
 CLUSTER: Final = "offline"
 _ENVELOPE: Final = frozenset({"event", "topic", "schema", "key", "headers", "time"})
 
@@ -39,7 +38,7 @@ class EventFault(ConnectorError):
 
 @dataclass(frozen=True, slots=True)
 class WrittenEvent:
-    """An event as a person wrote it. Unset: the topic and schema are found, the time (epoch milliseconds) is now.
+    """An event as a person wrote it. If unset, topic and schema are derived, and the time (epoch milliseconds) is now.
 
     `key` is text, or, for a key that is Avro, its datum as JSON.
     """
@@ -53,7 +52,7 @@ class WrittenEvent:
 
 
 def load_offline(path: Path, env: Mapping[str, str]) -> Loaded:
-    """Return a configuration; a placeholder stands for each secret that is not there. Raises `ConfigurationError`."""
+    """Return a configuration with a placeholder for each missing secret. Raises `ConfigurationError`."""
     known = vendors.kinds()
     return load(
         path,
@@ -88,7 +87,7 @@ def read_events(text: str, place: str) -> list[WrittenEvent]:
 
 
 def written(value: Any, place: str) -> WrittenEvent:
-    """Return an event that stands alone or in its envelope. Raises `EventFault`."""
+    """Return an event written plainly or in its envelope. Raises `EventFault`."""
     if not isinstance(value, dict):
         raise EventFault(f"{place}: an event must be a JSON object")
     if "event" not in value or not value.keys() <= _ENVELOPE:
@@ -109,7 +108,7 @@ def written(value: Any, place: str) -> WrittenEvent:
 
 
 def headers_of(value: Any, place: str) -> tuple[tuple[str, bytes | None], ...]:
-    """Return headers that are given as a mapping of texts. Raises `EventFault`."""
+    """Return headers from a mapping of strings. Raises `EventFault`."""
     if not isinstance(value, dict) or not all(
         content is None or isinstance(content, str) for content in value.values()
     ):
@@ -124,7 +123,7 @@ def time_of(value: Any, place: str) -> int | None:
     except ValueError:
         found = None
     if value is not None and not isinstance(found, int):
-        raise EventFault(f"{place}: time must be epoch milliseconds or a time with its zone: 2026-11-20T10:00:00Z")
+        raise EventFault(f"{place}: time must be epoch milliseconds or a time with a zone: 2026-11-20T10:00:00Z")
     return found if isinstance(found, int) else None
 
 
@@ -171,7 +170,7 @@ class Offline:
             yield Record(record.topic, 0, offset, at, record.key, record.value, record.headers)
 
     def topic_of(self, given: WrittenEvent) -> str:
-        """Return the event's topic: as it says, else that of the first route for its schema, else the first one."""
+        """Return the event's topic: its own, else that of the first route for its schema, else the first topic."""
         if given.topic is not None:
             return given.topic
         routed = [
@@ -184,7 +183,7 @@ class Offline:
         return names[0] if names else "events"
 
     def encoded(self, given: WrittenEvent) -> tuple[Schema, bytes]:
-        """Return the event's schema, found where it is not given, and the datum. Raises `EventFault`."""
+        """Return the event's schema, derived if it is not given, and the datum. Raises `EventFault`."""
         if given.schema is not None:
             schema = self._named(given.schema)
             try:
@@ -216,7 +215,7 @@ class Offline:
         raise EventFault(f"unknown schema {name}: {hint}; name its file in schemas.files")
 
     def _candidates(self, given: WrittenEvent) -> list[list[str]]:
-        """Return the names of schemas that the event may have, the likely ones first."""
+        """Return the names of the schemas that may match the event, the likely ones first."""
         topic = self.topic_of(given)
         plain = self._settings.schemas.plain.get(topic)
         if plain is not None:

@@ -21,8 +21,8 @@ _TOPIC_GONE: Final = "the topic or partition does not exist"
 class PartitionState:
     """A group's progress in one partition.
 
-    `committed` is None without a committed offset; `first` and `end` are None if the partition does not exist.
-    `fault` says why the commit metadata is not a map that this release can read; then `finished` is empty.
+    `committed` is None without a committed offset; `first` and `end` are None if the partition does not exist. `fault`
+    says why this release cannot read the commit metadata as a map; then `finished` is empty.
     """
 
     topic: str
@@ -44,7 +44,7 @@ class PartitionState:
         """Offsets between the committed one and the end; None if either is unknown."""
         if self.start is None or self.end is None or self.first is None:
             return None
-        # From the first offset on: what retention has deleted is no backlog.
+        # Counted from the first offset: deleted records are no backlog.
         return max(0, self.end - max(self.start, self.first))
 
     @property
@@ -82,7 +82,7 @@ class PartitionState:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A new offset for one partition, with `metadata`, its offset map, in which `kept` records are finished."""
+    """A new offset for one partition. `metadata` is its offset map, with `kept` finished records."""
 
     state: PartitionState
     offset: int
@@ -99,7 +99,7 @@ class Move:
     def passed_over(self) -> int:
         """How many unfinished offsets will never be read, not counting those that Kafka has deleted."""
         start = max(self.state.start or 0, self.state.first or 0)
-        # What the map calls finished was delivered, so nothing of it is passed over.
+        # Records that the map calls finished have their outcome, so they do not count.
         finished = self.state.finished.whole.above(start).below(self.offset).count() if self.offset > start else 0
         return max(0, self.offset - start) - finished
 
@@ -121,7 +121,7 @@ class OffsetsRefused(ConnectorError):
 
 
 def ranges(bounds: Sequence[int]) -> list[list[int]]:
-    """Return half-open bounds as pairs of first and last offset, both included."""
+    """Return half-open bounds as pairs of first and last offset, both inclusive."""
     return [[first, end - 1] for first, end in zip(bounds[::2], bounds[1::2], strict=True)]
 
 
@@ -159,9 +159,9 @@ async def _states(
 def plan(states: Sequence[PartitionState], targets: Mapping[TopicPartition, int]) -> Iterator[Move]:
     """Yield the moves that set each partition to its target, except partitions that are there already.
 
-    A move forward keeps what the map says above its target: what a vendor has accepted there is not sent again. A
-    move back drops the map, because its purpose is to send again. Raises `OffsetsRefused` for a target outside a
-    partition, before the first move.
+    A move forward keeps the map above its target, so that records accepted there are not sent again. A move back drops
+    the map, because its purpose is to send again. Raises `OffsetsRefused` for a target outside a partition, before the
+    first move.
     """
     chosen = [
         (state, targets[state.topic, state.partition]) for state in states if (state.topic, state.partition) in targets
@@ -179,14 +179,13 @@ def plan(states: Sequence[PartitionState], targets: Mapping[TopicPartition, int]
             continue
         finished = FinishedMap()
         if state.committed is not None and target > state.committed:
-            # Forward only. Back means that everything is to be sent again,
-            # and the map would leave out what it calls finished.
+            # Only for a move forward. A move back is meant to send everything again, and a map would leave records out.
             finished = state.finished.above(target)
         yield Move(state, target, metadata.encode(target, finished).text, finished.whole.count())
 
 
 async def targets_of(settings: Settings, states: Sequence[PartitionState], to: str | int) -> dict[TopicPartition, int]:
-    """Return the offset of `to` in each existing partition: `earliest`, `latest` or epoch milliseconds.
+    """Return the offset for `to` in each existing partition; `to` is `earliest`, `latest` or epoch milliseconds.
 
     A time after the last record is the end. Raises `StartupError`.
     """

@@ -1,4 +1,4 @@
-"""What a configuration makes of one event: its destinations, and what each would be sent, or the rule against it.
+"""Prepares one event by a configuration: its destinations, and what each would be sent, or the rule that refuses it.
 
 Needs neither Kafka nor a registry, and imports neither, so that `connector map` and `connector test` start at once.
 """
@@ -33,7 +33,7 @@ class Preparer:
         self._vendors = {name: kinds[each.vendor].build(each) for name, each in settings.destinations.items()}
 
     def inspect(self, event: Event, record: Record, now: int) -> Inspection:
-        """Return what each destination would be sent of an event at `now` (epoch milliseconds). Raises nothing."""
+        """Return what each destination would be sent for an event at `now` (epoch milliseconds). Raises nothing."""
         shown = plain(event.datum)
         try:
             routed = self.routes.route(event, record, self._cluster_id)
@@ -45,7 +45,7 @@ class Preparer:
         return Inspection(event.schema, shown, None, found, skipped=skip_reason(routed))
 
     def prepared(self, routed: Routed, now: int) -> Preparation:
-        """Return what one destination would be sent, or why it would be sent nothing."""
+        """Return what one destination would be sent, or why nothing."""
         vendor = self._vendors[routed.destination]
         try:
             if isinstance(routed.event, Refusal):
@@ -62,7 +62,7 @@ class Preparer:
 
 
 def skip_reason(routed: Sequence[Routed]) -> str | None:
-    """Return why an event goes nowhere on purpose; None if it goes somewhere."""
+    """Return why the rules send an event nowhere; None if it goes somewhere."""
     return why_skipped(routed.reason) if isinstance(routed, Skipped) else None
 
 

@@ -1,6 +1,6 @@
 """Previews a run over a sample of records: the real pipeline on virtual time, with vendors that accept everything.
 
-Intake, batching, pacing and local rules are those of a run. Not played: the vendors' own judgement (each request is
+Intake, batching, pacing and local rules are those of a run. Not simulated: the vendors' own judgement (each request is
 accepted after `latency`), holds, and storms, which are only reported.
 """
 
@@ -32,7 +32,7 @@ _LOOK: Final = 0.05
 
 @dataclass(slots=True)
 class RefusedSummary:
-    """Records of one destination (None: not routed yet) that would become dead letters for one reason."""
+    """The records of one destination (None: not routed yet) that would become dead letters for one reason."""
 
     destination: str | None
     cause: str
@@ -82,7 +82,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The result for a sample: its records arrive over `seconds`, and after `took` all have their outcome."""
+    """The result for a sample. Its records arrive over `seconds`, and all have their outcome after `took` seconds."""
 
     read: Mapping[str, int]
     left: int
@@ -152,7 +152,7 @@ async def _until_done(source: _Source, runner: Runner, assigned: Sequence[Assign
 
 
 def _without_holds(settings: Settings) -> Settings:
-    """Return settings with which nothing stops a run: no storm guard, no hold, no `unrouted: stop`."""
+    """Return settings that never stop a run: no storm guard, no hold, no `unrouted: stop`."""
     free = {
         name: each.model_copy(update={"storm": "off", "hold": False, "rate_limit_share": "group"})
         for name, each in settings.destinations.items()
@@ -166,7 +166,7 @@ def _no_reload(name: str) -> Vendor:
 
 
 class _Clock(LoopClock):
-    """Virtual time that passes, and a wall clock that stands still: rules about age apply as of now."""
+    """A clock with virtual time. Its wall clock stands still, so that rules about age apply as of now."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class _Clock(LoopClock):
 
 
 class _Decoder:
-    """The sample's decoder, which has fetched every schema already."""
+    """The sample's decoder, which already has every schema."""
 
     def __init__(self, sample: RecordSample) -> None:
         self._sample = sample
@@ -194,7 +194,7 @@ class _Decoder:
             return refusal
 
     def plain(self, record: Record) -> None:
-        """Return nothing: what a preview shows is made step by step."""
+        """Return nothing, so that every record goes through the single steps, which the preview shows."""
 
     def peek(self, record: Record) -> str | None:
         """Return the schema's name if it is known."""
@@ -208,7 +208,7 @@ class _Decoder:
 
 
 class _Source:
-    """The sample as a consumer returns it: each record when it arrives, unless its partition is paused."""
+    """Plays the consumer: returns each record of the sample when it arrives, unless its partition is paused."""
 
     def __init__(self, assigned: Sequence[Assigned], coming: Sequence[tuple[float, Record]]) -> None:
         self._assigned = assigned
@@ -232,7 +232,7 @@ class _Source:
             if self._listener is not None:
                 await self._listener.on_assign(self._assigned)
         if not any(self._coming.values()):
-            # Now, because only a further poll says that what the last one returned was taken in.
+            # Set now, because only the next poll shows that the records of the last one were processed.
             self.exhausted.set()
         passed = now - self._began
         records: list[Record] = []
@@ -275,7 +275,7 @@ class _Source:
 
 
 class _Transport:
-    """Sends nothing, and takes as long as a vendor would to answer."""
+    """Sends nothing, and takes as long as a vendor would take to answer."""
 
     def __init__(self, latency: float) -> None:
         self._latency = latency
@@ -303,7 +303,7 @@ def _accepting(kind: VendorKind, tally: _Tally) -> VendorKind:
 
 
 class _AcceptingVendor:
-    """A vendor that accepts every request and notes it; everything else is the real vendor's."""
+    """A vendor that accepts every request and notes it. Everything else is done by the real vendor."""
 
     def __init__(self, vendor: Vendor, tally: _Tally) -> None:
         self._vendor = vendor
@@ -377,7 +377,7 @@ class _Tally:
             sent.closed_by = _by_label(metrics.batch_closed, "by", destination=name)
         read = Counter(record.topic for record in sample.records)
         guards = [each.storm for each in self._settings.destinations.values() if isinstance(each.storm, StormSettings)]
-        # A topic's storm is as patient as its most patient destination.
+        # A topic's storm limit is that of its most patient destination.
         patient = max(guards, key=lambda guard: guard.share * guard.records) if guards else None
         storms = [
             f"topic {topic}: {count} of {read[topic]} records are refused ({why})"

@@ -65,21 +65,21 @@ class KafkaReplayService:
 
     @asynccontextmanager
     async def _carrying_out(self, kind: Kind, order: Order) -> AsyncIterator[AsyncGenerator[Step, None]]:
-        """Take the transactional id over, then start to read.
+        """Take over the transactional id, then start to read.
 
-        In this order: the former owner of the id is fenced first, so everything that it committed is read.
+        The order matters: the former owner of the id is fenced first, so that everything it committed is read.
         """
         kafka = self.loaded.settings.kafka
         async with AsyncExitStack() as stack:
             order = await stack.enter_async_context(_applied(self.loaded, order))
-            # Before the takeover: a refused order must not end another one that runs.
+            # Before the takeover: a refused order must not stop a running one.
             await self._refuse_compacted()
             producer = await stack.enter_async_context(TransactionalProducer(kafka, transactional_id(kafka.group_id)))
             replayer = await stack.enter_async_context(self._replayer(sending=kind == "replayed"))
             yield await stack.enter_async_context(aclosing(replayer.carry_out(kind, order, _Transactions(producer))))
 
     async def _refuse_compacted(self) -> None:
-        """Raise `StartupError` for a compacted topic: what resolves one dead letter would delete those of its key."""
+        """Raise `StartupError` for a compacted topic: resolving one dead letter would delete all with its key."""
         settings = self.loaded.settings
         async with Retention(settings.kafka) as retention:
             why = await retention.compacted(settings.dead_letter_topic)
@@ -88,11 +88,11 @@ class KafkaReplayService:
 
     @asynccontextmanager
     async def _replayer(self, *, sending: bool = False) -> AsyncIterator[Replayer]:
-        """Open the dead-letter topic and today's rules; `sending` demands that the replay topic exists."""
+        """Open the dead-letter topic and today's rules. With `sending` the replay topic must exist."""
         settings = self.loaded.settings
         async with AsyncExitStack() as stack:
             reader = stack.enter_context(TopicReader(settings.kafka))
-            # A broker may create a missing topic by itself, with its own defaults.
+            # A broker may create a missing topic automatically, with its own defaults.
             if sending:
                 await asyncio.to_thread(reader.whole, settings.replay_topic)
             topic = await asyncio.to_thread(reader.whole, settings.dead_letter_topic)
@@ -108,7 +108,7 @@ class KafkaReplayService:
 
 
 class _Originals:
-    """Reads source records; a context manager. Few dead letters need it, so it connects when the first does."""
+    """Reads source records; a context manager. Few dead letters need it, so it connects on first use."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -146,7 +146,7 @@ async def _applied(loaded: Loaded, order: Order) -> AsyncIterator[Order]:
     try:
         yield replace(order, wanted=wanted)
     finally:
-        # In a thread: it runs a loop of its own, and this one is running.
+        # In a thread, because it runs an event loop of its own, and this thread's loop is running.
         await asyncio.to_thread(matching.__exit__, None, None, None)
 
 

@@ -31,7 +31,7 @@ Speed = Literal["topic", "backlog"] | float
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """What to read: at most `records`, from `start` (an int: epoch milliseconds), of `topics` (empty: all)."""
+    """What to read: at most `records` records from `start` (an int: epoch milliseconds) of `topics` (empty: all)."""
 
     records: int
     start: Start
@@ -40,7 +40,7 @@ class SampleRequest:
 
 @dataclass(frozen=True, slots=True)
 class RecordSample:
-    """What was read. `partitions` is their number by topic; `left` is how many later offsets were not read.
+    """The records read. `partitions` is their number by topic; `left` is how many later offsets were not read.
 
     `unreadable` says, by schema key, why there is no schema.
     """
@@ -98,7 +98,7 @@ async def read(loaded: Loaded, request: SampleRequest) -> RecordSample:
 
 
 def of_events(loaded: Loaded, offline: Offline, events: Sequence[WrittenEvent]) -> RecordSample:
-    """Return written events as a sample. Raises `EventFault`."""
+    """Return events from a file as a sample. Raises `EventFault`."""
     records = tuple(offline.records(events))
     topics = dict.fromkeys((record.topic for record in records), 1)
     decoder = Decoder(
@@ -128,15 +128,15 @@ def wanted_topics(settings: Settings, only: Collection[str], known: Collection[s
 def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Record]]:
     """Return when each record arrives, in seconds after the first, in the order of arrival.
 
-    `topic`: at their own timestamps; a number: so many a second, in the order of their timestamps; `backlog`: all at
-    once. A partition's records keep their order whatever their timestamps say.
+    `topic`: at their own timestamps. A number: so many per second, in the order of their timestamps. `backlog`: all at
+    once. Records of a partition keep their order, whatever their timestamps are.
     """
     latest: dict[TopicPartition, int] = {}
     timed = []
     for record in records:
         at = (record.topic, record.partition)
         time = record.timestamp if record.timestamp != NO_TIMESTAMP else latest.get(at, NO_TIMESTAMP)
-        # Never earlier than the one before it in the partition: a consumer gets them in that order.
+        # Never earlier than the previous record of its partition, because a consumer gets them in order.
         latest[at] = max(time, latest.get(at, time))
         timed.append((latest[at], record))
     timed.sort(key=lambda pair: pair[0])
@@ -149,11 +149,11 @@ def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Recor
 
 
 def shares(available: Mapping[TopicPartition, int], wanted: int) -> dict[TopicPartition, int]:
-    """Return how many records to take of each partition, `wanted` in all, as evenly as they have them."""
+    """Return how many records to take from each partition, `wanted` in all, as evenly as possible."""
     taken: dict[TopicPartition, int] = {}
     left = wanted
     for number, (at, count) in enumerate(sorted(available.items(), key=lambda item: (item[1], item[0]))):
-        # The smallest first: what one of them lacks is shared by those that are left.
+        # Smallest partitions first: what they lack is shared among the others.
         taken[at] = min(count, math.ceil(left / (len(available) - number)))
         left -= taken[at]
     return taken

@@ -1,7 +1,7 @@
 """Writes a first configuration and a first mapping test for a schema and some vendors.
 
-A vendor's field is mapped where the schema has a field of its name or meaning (user, time, event name, attributes). A
-required field for which there is none gets `TODO`, which `connector check` refuses until it is replaced.
+A vendor's field is mapped if the schema has a field with its name or meaning (user, time, event name, attributes). A
+required field without a counterpart gets `TODO`, which `connector check` refuses until it is replaced.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def plan(
     bootstrap: str | None = None,
     registry: str | None = None,
 ) -> Plan:
-    """Return the plan for a topic whose events have the schema."""
+    """Plan the files for a topic whose events have the schema."""
     found = list(leaves(schema))
     return Plan(
         topic,
@@ -125,7 +125,7 @@ def configuration(plan: Plan) -> str:
 
 
 def _destination(name: str, kind: VendorKind) -> Iterator[str]:
-    """Yield a destination: what its vendor requires of the account, as references."""
+    """Yield the lines of a destination: what its vendor requires of the account, as references."""
     yield f"  {name}: # docs/vendors.md; limits: connector list vendors"
     yield f"    vendor: {kind.name}"
     for key, field in kind.settings.model_fields.items():
@@ -140,9 +140,9 @@ def _destination(name: str, kind: VendorKind) -> Iterator[str]:
 
 
 def first_test(plan: Plan, config: Path) -> str:
-    """Return a first test of the configuration in `config`, which is written already.
+    """Return a first test for the configuration in `config`, which is already written.
 
-    Its expectation is what today's mapping sends, without the fields that are still open.
+    It expects what the mapping sends now, without the fields that are still open.
     """
     event = sample_event(plan.schema)
     lines = [
@@ -189,9 +189,9 @@ def _without_consent(event: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _expected(plan: Plan, config: Path, event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what each destination is sent by a copy of the configuration whose TODOs are constants.
+    """Return what each destination is sent, by a copy of the configuration with constants for its TODOs.
 
-    Where a vendor's rule refuses the invented event, its code.
+    If a vendor's rule refuses the invented event, return the rule's code instead.
     """
     text = configuration(plan)
     for vendor, mapping in plan.mappings.items():
@@ -217,7 +217,7 @@ def _placeholder(field: FieldKind) -> str | int:
 
 
 def _known_part(plan: Plan, vendor: str, found: Preparation | None) -> Any:
-    """Return the fields of what is sent that are decided already; a dedup id changes with the route."""
+    """Return those sent fields that are already decided, without a dedup id, because that changes with the route."""
     if found is None or found.rule is not None:
         return {} if found is None else found.rule
     try:

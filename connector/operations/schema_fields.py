@@ -22,14 +22,14 @@ _SAMPLES: Final = {
     **dict.fromkeys(("idfa", "idfv", "gaid", "uuid", "guid"), _UUID),
     "ip": "203.0.113.7",
 }
-"""Invented values by a word of the field's name."""
+"""Invented values, by a word in the field's name."""
 
 
 class Leaf(NamedTuple):
-    """A field of the schema that is no record: its path, its kind (a logical type's where it has one).
+    """A field of the schema that is not a record: its path, and its kind (of its logical type, if it has one).
 
-    `items` is the kind of an array's elements or a map's values; empty for elements that may be null, and for
-    what is no single value.
+    `items` is the kind of an array's elements or a map's values. It is empty if these may be null or are not single
+    values.
     """
 
     path: str
@@ -39,9 +39,10 @@ class Leaf(NamedTuple):
 
 
 def leaves(schema: Schema) -> Iterator[Leaf]:
-    """Yield the fields of a record schema that are no records, in the schema's order.
+    """Yield the fields of a record schema that are not records, in the schema's order.
 
-    Of a union the first branch, or each that is a record. The fields of an array's records have paths such as `a[].b`.
+    For a union, the first branch, or each branch that is a record. Fields of records in an array have paths such as
+    `a[].b`.
     """
     yield from _leaves(schema.tree, named_types(schema.tree), "", optional=False, seen=())
 
@@ -69,7 +70,7 @@ def _leaves(
 
 
 def _kind(node: Any) -> str:
-    """Return the kind of a type: that of its logical type, where it has one."""
+    """Return the kind of a type, or of its logical type if it has one."""
     logical = logical_type(node) if isinstance(node, dict) else None
     if logical is not None:
         return "timestamp" if logical.name.startswith("timestamp-") else logical.name
@@ -84,7 +85,7 @@ def _items(node: Any, named: Mapping[str, Any]) -> str:
 
 
 def _records(node: Any, named: Mapping[str, Any]) -> list[Any]:
-    """Return the records that a value of a type may be."""
+    """Return the record types that a value of a type may have."""
     branches = node if isinstance(node, list) else [node]
     found = [_branch(each, named)[0] for each in branches]
     return [each for each in found if _kind(each) in RECORDS]
@@ -160,7 +161,7 @@ def is_time(path: str) -> bool:
 
 
 def words_of(path: str) -> list[str]:
-    """Return the names of a path in a form that is compared: `user.firstName` and `user.first_name` are the same."""
+    """Return a path's names normalized for comparison: `user.firstName` and `user.first_name` are equal."""
     return [re.sub(r"[^a-z0-9]", "", name.lower()) for name in path.split(".")]
 
 

@@ -14,13 +14,13 @@ from connector.console.members import DestinationView, MemberResponse
 from connector.console.sampling import PartitionBacklog, RateSample, Sampler
 
 FIRST: Final = 1.0
-"""Seconds between the first two looks, of which the first rates are computed."""
+"""Seconds between the first two samples, from which the first rates are computed."""
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """One look at all members. `sample` has the rates and the backlog by topic; `at` is epoch seconds."""
+    """The state of all members at one time. `sample` has the rates and the backlog by topic; `at` is epoch seconds."""
 
     at: float
     members: Sequence[MemberResponse]
@@ -49,5 +49,5 @@ async def looks(names: Sequence[str], addresses: Sequence[str], interval: float)
 
 
 async def _unknown() -> Mapping[tuple[str, int], PartitionBacklog]:
-    """Return nothing, so that the members' own lag is the backlog: they answer also while Kafka does not."""
+    """Return nothing, so that the members' own lag is used as backlog: they answer even while Kafka does not."""
     return {}

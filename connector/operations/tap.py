@@ -1,6 +1,6 @@
-"""Follows the live topics from outside any group, and shows what today's configuration makes of each record.
+"""Follows the live topics without a group, and shows what today's configuration does with each record.
 
-Nothing is sent or committed. Only what comes from now on is shown.
+Nothing is sent or committed. Only records that arrive from now on are shown.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _READ_SECONDS = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Tapped:
-    """A record and what becomes of it; None for a null value, which is skipped."""
+    """A record and its inspection; None for a null value, which is skipped."""
 
     record: Record
     inspection: Inspection | None
 
 
 class Wanted:
-    """Which records are shown: those with these values, and those that go to the destination.
+    """Selects the records to show: those with these values that go to this destination.
 
     `where` are pairs of a source and a value as text; one source twice: either value, different ones: all of them.
     Raises `ValueError` for a source that is not valid.
@@ -52,9 +52,9 @@ class Wanted:
         self._destination = destination
 
     async def shown(self, record: Record, examiner: DeadLetterExaminer) -> Tapped | None:
-        """Return the record with what becomes of it; None if it is not wanted."""
+        """Return the record with its inspection; None if it is not wanted."""
         if record.value is None:
-            # A null value has no fields and goes nowhere, so it meets no condition.
+            # A null value has no fields and no destination, so it meets no condition.
             return None if self._conditions or self._destination else Tapped(record, None)
         if self._conditions:
             try:
@@ -97,9 +97,10 @@ def _topics(loaded: Loaded, only: Collection[str]) -> tuple[str, Mapping[str, in
 async def follow(
     loaded: Loaded, only: Collection[str], wanted: Wanted, on_ready: Callable[[Mapping[str, int]], None]
 ) -> AsyncGenerator[Tapped]:
-    """Yield the wanted records of the topics (of `only`; empty: all) as they come, for ever.
+    """Yield the wanted records of the topics (only of `only`, unless that is empty) as they arrive, for ever.
 
-    `on_ready` receives the topics with their partitions; what comes after it is shown. Raises `StartupError`.
+    `on_ready` receives the topics with their partitions. Records that arrive after that call are shown. Raises
+    `StartupError`.
     """
     cluster_id, topics = await asyncio.to_thread(_topics, loaded, only)
     tails: list[TopicTail] = []

@@ -1,4 +1,4 @@
-"""The timeline from outside a member: what the topic of events has, and what running members remember."""
+"""The timeline as seen from outside: the events in the topic of events and those that running members remember."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PastEvents:
         self._lock = threading.Lock()
 
     def since(self, at: float) -> Sequence[Mapping[str, Any]]:
-        """Return the events that were written from a time (epoch seconds) on; what is none of ours is left out."""
+        """Return the events written since a time (epoch seconds), without other programs' records."""
         with self._lock:
             if self._reader is None:
                 self._reader = TopicReader(self._settings)
@@ -55,7 +55,7 @@ def _decoded(values: Iterator[bytes | None]) -> Iterator[Mapping[str, Any]]:
 
 
 class MergedTimeline:
-    """What happened from a time on, and which of the sources could not be asked."""
+    """The events since a time, and which sources could not be asked."""
 
     def __init__(self, since: float) -> None:
         self._since = since
@@ -63,7 +63,7 @@ class MergedTimeline:
         self.troubles: list[str] = []
 
     def read(self, settings: Settings, addresses: Sequence[str], token: SecretStr | None) -> None:
-        """Ask the members, and read the topic where one is configured."""
+        """Ask the members, and read the topic if one is configured."""
         for address in addresses:
             try:
                 self._add(member.events(address, self._since, token))
@@ -85,5 +85,5 @@ class MergedTimeline:
         return sorted(self._events.values(), key=lambda event: (event.at, event.id))
 
     def happenings(self) -> list[Happening]:
-        """Return them in words."""
+        """Return the events as sentences."""
         return [told(event) for event in self.events()]

@@ -1,4 +1,4 @@
-"""Tries each route on an invented event of its schema: what the vendor's rules about types would refuse always."""
+"""Tries each route with an invented event of its schema, to find what a vendor's type rules would always refuse."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from connector.operations.offline import Offline, WrittenEvent
 from connector.operations.schema_fields import TEST_TIME, sample_event
 
 _OF_TYPES: Final = (".type", ".nested", ".list")
-"""Ends of the ids of rules that an event breaks by its type; whether it breaks others depends on its values."""
+"""How the ids of rules end that depend on a field's type only. Whether other rules are broken depends on the values."""
 
 
 def refused_types(loaded: Loaded) -> Iterator[ConfigFault]:
-    """Yield the routes of which a vendor would refuse every event; only those whose schema is in `schemas.files`."""
+    """Yield the routes whose every event a vendor would refuse, if their schema is in `schemas.files`."""
     own = {schema.name: schema for schema in own_schemas(loaded)} if loaded.settings.schemas.files else {}
     for index, route in enumerate(loaded.settings.routes):
         schema = own.get(route.schema_name)
@@ -27,7 +27,7 @@ def refused_types(loaded: Loaded) -> Iterator[ConfigFault]:
 
 
 def _tried(loaded: Loaded, index: int, route: RouteSettings, schema: Schema) -> Iterator[ConfigFault]:
-    # Alone and without conditions, so that whatever the invented values are it takes this route.
+    # Compiled alone and without conditions, so that the event takes this route whatever its invented values.
     alone = route.model_copy(update={"where": {}, "sample": None})
     offline = Offline(replace(loaded, settings=loaded.settings.model_copy(update={"routes": [alone]})))
     topic = next((name for name in route.topics or () if not name.startswith("^")), None)

@@ -21,23 +21,23 @@ FIXED_CHARGE: Final = 768
 
 
 def charge_of(record: Record, body: bytes = b"") -> int:
-    """Return the bytes that holding a record is charged with, and the body of its item where it has one."""
-    # The value is kept too, in addition to the bytes that are sent: it may become a dead letter.
+    """Return the bytes charged for holding a record and, if it has one, its item's body."""
+    # The value is kept in addition to the bytes to send, because the record may become a dead letter.
     charge = FIXED_CHARGE + len(record.value or b"") + len(record.key or b"") + len(body)
     return charge + headers_charge(record.headers) if record.headers else charge
 
 
 def headers_charge(headers: Headers) -> int:
-    """Return the bytes that holding a record's headers is charged with."""
+    """Return the bytes charged for holding a record's headers."""
     return sum([HEADER_CHARGE + getsizeof(name) + len(value or b"") for name, value in headers])
 
 
 class Delivery(Struct, eq=False, gc=False):
-    """One record for one destination: what is sent, and what is needed to end it in any way.
+    """One record for one destination: the item to send, and what any outcome needs.
 
-    `charge` is what holding it costs of the buffer (`charge_of`). `first_dedup_id` is set where the record is replayed:
-    the id it always had. `refused` is the undocumented code by which the vendor refused it last, and when that one did
-    so first (monotonic); `refused_alone` whether the vendor has refused it alone, and that was not believed.
+    `charge` is how many bytes of the buffer it takes (`charge_of`). `first_dedup_id` is set for a replayed record: the
+    id it always had. `refused` is the undocumented code of its last refusal, and when that code first refused it
+    (monotonic). `refused_alone`: it was refused alone with that code, and that was not believed.
     """
 
     record: Record
@@ -51,13 +51,13 @@ class Delivery(Struct, eq=False, gc=False):
     refused_alone: bool = False
 
     def __repr__(self) -> str:
-        """Return where the record stands, and none of its values: a struct's own text would hold them all."""
+        """Return the record's position only. The default text of a struct would contain all values."""
         topic, partition, offset = self.record.position
         return f"<Delivery of {topic}[{partition}]@{offset}>"
 
     @property
     def replayed(self) -> bool:
-        """Whether the record was replayed: it is outside storm windows and key order then."""
+        """Whether the record was replayed. Replayed records are outside storm windows and key order."""
         return self.first_dedup_id is not None
 
     @property
@@ -67,7 +67,7 @@ class Delivery(Struct, eq=False, gc=False):
 
 
 class Offer(Struct, eq=False, gc=False):
-    """Deliveries of one group for one destination, in their order, and what they are charged together."""
+    """Deliveries of one group for one destination, in order, and the sum of their charges."""
 
     group: Hashable
     deliveries: list[Delivery]
@@ -75,14 +75,13 @@ class Offer(Struct, eq=False, gc=False):
 
 
 class Batch:
-    """Deliveries that go out in one request, and how often they did.
+    """Deliveries that are sent in one request, and their history of attempts.
 
-    `failures` counts answers that said nothing about the records, the last of them because of `reason`; `attempts`
-    counts all requests, `asked` those whose answer was not final. `accepted_before` is how many records the vendor had
-    accepted when the batch first failed or was throttled, `denials` how often access was denied for it. `due`,
-    `sent_at`, `first_sent_at`, `denied_at` (the first time) and `vouched_at` (when the latest request of the group that
-    was known to be accepted at the last attempt had been sent) are of the monotonic clock, `first_attempt` is epoch
-    seconds.
+    `attempts` counts all requests. `failures` counts the answers that said nothing about the records; `reason` is the
+    last one's. `asked` counts the answers that were not final, `denials` those that denied access. `accepted_before` is
+    how many records the vendor had accepted when the batch first failed or was throttled. Times are monotonic: `due`,
+    `sent_at`, `first_sent_at`, `denied_at` (of the first denial) and `vouched_at`: at the last attempt, one request of
+    the endpoint was known to be accepted, and this is when it was sent. Only `first_attempt` is epoch seconds.
     """
 
     __slots__ = (
@@ -123,10 +122,10 @@ class Batch:
         self.accepted_before: int | None = None
         self.isolating = False
         self.levels: int | None = None
-        """How often it may still be halved (`isolation`); None where it was not taken apart yet."""
+        """How often it may still be halved (`isolation`); None if it was not split yet."""
         self.reason = ""
         self.said = ""
-        """The vendor's last message in full, values included: for dead letters only."""
+        """The vendor's last message in full, including values. For dead letters only."""
 
     @property
     def items(self) -> list[Item]:
@@ -135,13 +134,13 @@ class Batch:
 
     @property
     def troubled(self) -> bool:
-        """Whether something is wrong: it failed, was denied, its answer was not final, or its record is in doubt."""
+        """Whether something went wrong: a failure, a denial, an answer that was not final, or a record in doubt."""
         in_doubt = any(delivery.refused_alone for delivery in self.deliveries[:1])
         return self.failures > 0 or self.asked > 0 or self.denials > 0 or in_doubt
 
     def part(self, deliveries: Sequence[Delivery]) -> Batch:
         """Return a batch of some of the deliveries, with the history of this one."""
-        # `due` is not among them: a part is a new question to the vendor, and goes as soon as there is a slot.
+        # Without `due`: a part is a new request, and is sent as soon as there is a slot.
         part = Batch(self.group, list(deliveries), self.closed_by)
         part.attempts = self.attempts
         part.failures = self.failures
@@ -158,7 +157,7 @@ class Batch:
 
 
 class OpenBatch:
-    """A batch that still fills: its size is that of the real body, at every moment."""
+    """A filling batch. Its size is always the exact size of the body."""
 
     __slots__ = ("_keys", "deliveries", "full", "group", "limits", "opened_at", "size", "weight")
 
@@ -174,9 +173,9 @@ class OpenBatch:
         self._keys: set[Hashable] = set()
 
     def fill(self, deliveries: Sequence[Delivery]) -> int:
-        """Add deliveries up to the first that would pass a limit, and return how many that were.
+        """Add deliveries up to the first that would exceed a limit, and return how many were added.
 
-        The very first is always taken: an item too large alone is the sender's to refuse.
+        The first item is always added, even if it is too large alone: the sender refuses such an item.
         """
         limits, held, keys = self.limits, self.deliveries, self._keys
         before, most, largest, separator = len(held), limits.records, limits.bytes, limits.separator
@@ -189,7 +188,7 @@ class OpenBatch:
                 larger, heavier = size + len(item.body), weight + item.weight
                 if held:
                     larger += separator
-                    # Tested before it is added: a body over the limit is never made, not even for a moment.
+                    # Tested before the item is added, so that a body over the limit never exists.
                     if larger > largest or heavier > most:
                         break
                 size, weight = larger, heavier
@@ -203,12 +202,12 @@ class OpenBatch:
 
     @property
     def fuller(self) -> str:
-        """Which of its limits is used more: `records` or `bytes`."""
+        """Which limit is used up more: `records` or `bytes`."""
         limits = self.limits
         return "records" if self.weight * limits.bytes >= self.size * limits.records else "bytes"
 
     def close(self, by: str) -> Batch:
-        """Return what it holds as a batch; `by` is `records`, `bytes`, `linger` or `group`."""
+        """Close it and return the batch; `by` is the reason: `records`, `bytes`, `linger` or `group`."""
         return Batch(self.group, self.deliveries, by)
 
 

@@ -18,19 +18,21 @@ RESUME_SHARE: Final = 0.5
 POLL_RECORDS: Final = 500
 """Records that a poll may return before intake can pause."""
 _BITS_A_CLAIM: Final = 1.6
-"""What a claim costs at most when it is packed: measured 1.0 to 1.6 over random, periodic and batched patterns."""
+"""Upper bound of bits that a claim takes when packed: measured 1.0 to 1.6 with random, periodic and batched
+patterns."""
 _FRAME_BYTES: Final = 64
 _ENTRY_BYTES: Final = 12
 _RESUME_ROOM: Final = 0.9
 
 
 class MapRoom:
-    """Whether a partition may be read on: the map that its finished deliveries may need always fits into a commit.
+    """Whether reading a partition may continue: the offset map that its deliveries may need must fit into a commit.
 
-    The size of the present map is no measure. Suppose 10,000 records are read and none is finished: the map is empty.
-    If then every second one is accepted, it needs 10,000 bits. So the worst case counts: the size of the map when it
-    was last encoded, plus one claim for each delivery that was open then or was begun since; and never more than a bit
-    for each offset and entry. Without this limit the map would have to be cut, and what was cut is delivered again.
+    The size of the current map does not show that. Suppose 10,000 records are read and none is finished: the map is
+    empty. If then every second one is accepted, the map needs 10,000 bits. So the worst case counts: the size of the
+    map when it was last encoded, plus one claim for each delivery that was open then or began since, but never more
+    than a bit for each offset and entry. Without this limit the map might have to be cut, and the deliveries that are
+    cut from it are made again.
     """
 
     def __init__(self, tracker: PartitionTracker, limit: int, characters: int = 0) -> None:
@@ -40,12 +42,12 @@ class MapRoom:
         names = tracker.names
         frame = _FRAME_BYTES + sum(len(name.encode()) + _ENTRY_BYTES for name in names)
         self._span = (limit * 3 / 4 - frame) * 8 / (1 + len(names)) - POLL_RECORDS
-        """So many offsets fit whatever is finished of them: with a bit for each, for every destination."""
+        """So many offsets fit whatever is finished of them: with a bit per offset and destination."""
         self.measured(characters)
 
     @property
     def used(self) -> float:
-        """The share of the metadata that the map took when it was last encoded; 1 while reading waits for outcomes."""
+        """The share of the metadata that the map took when last encoded; 1 while reading waits for outcomes."""
         return 1.0 if self._full else self._characters / self._limit
 
     def measured(self, characters: int) -> None:
@@ -56,7 +58,7 @@ class MapRoom:
 
     @property
     def full(self) -> bool:
-        """Whether reading has to wait for outcomes. With nothing unfinished no outcome can help, so it goes on."""
+        """Whether reading has to wait for outcomes. If nothing is unfinished, waiting cannot help."""
         tracker = self._tracker
         if not tracker.unfinished:
             self._full = False
@@ -70,19 +72,19 @@ class MapRoom:
             self._full = False
         else:
             if self._measured_at != tracker.claims:
-                # What finished since the last commit may have made room.
+                # Deliveries that finished since the last commit may have made room.
                 snapshot = tracker.peek()
                 self.measured(len(encode(snapshot.watermark, snapshot.finished, self._limit).text))
             self._full = self._worst(POLL_RECORDS) >= limit
         return self._full
 
     def _worst(self, more: int) -> int:
-        """Return how many characters the map may come to need after `more` records."""
+        """Return how many characters the map may need after `more` further records."""
         tracker = self._tracker
         names = tracker.names_of_parts()
         claims = tracker.claims - self._claims + more * tracker.widest
         offsets = tracker.end - tracker.watermark + more
-        # Base64 makes 4 characters of 3 bytes. The map as measured, and what each claim since then may add.
+        # The map as measured, plus what each claim since then may add. Base64 makes 4 characters of 3 bytes.
         packed = self._characters * 3 / 4 + claims * _BITS_A_CLAIM / 8
         plain = (1 + len(names)) * offsets / 8
         frame = _FRAME_BYTES + sum(len(name.encode()) + _ENTRY_BYTES for name in names)
@@ -107,7 +109,7 @@ class Budget:
 
     @property
     def full(self) -> bool:
-        """Whether intake has to wait: from the limit on, until half of it is free again."""
+        """Whether intake has to wait: from when the limit is reached until half of it is free again."""
         # Hysteresis. With one threshold for both, every batch that is finished would resume and every poll would pause
         # again; and each pause drops what librdkafka fetched ahead.
         if self._full:
@@ -118,7 +120,7 @@ class Budget:
 
 
 class FlowChange(NamedTuple):
-    """What to tell the consumer."""
+    """The partitions to pause and to resume."""
 
     pause: list[TopicPartition]
     resume: list[TopicPartition]
@@ -132,13 +134,13 @@ class Flow:
         """The partitions that the consumer has paused."""
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
-        """Forget partitions that left, or that came back and so are not paused."""
+        """Forget partitions that were revoked, or that were assigned again and so are not paused."""
         self.paused.difference_update(partitions)
 
     def change(
         self, assigned: Iterable[TopicPartition], blocked: Iterable[TopicPartition], *, all_blocked: bool
     ) -> FlowChange:
-        """Return the difference between what is paused and what should be, and take it as done."""
+        """Return which partitions to pause and to resume, and assume that it is done."""
         owned = set(assigned)
         wanted = owned if all_blocked else owned.intersection(blocked)
         change = FlowChange(sorted(wanted - self.paused), sorted((self.paused & owned) - wanted))

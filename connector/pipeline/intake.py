@@ -4,16 +4,16 @@ Theory of operation. Records come in runs: what one poll returned of one partiti
 takes a whole run and a single record is a run of one, so there is one way through, and what is the same for all records
 of a run is done once. Everything here is synchronous: a run costs no `await`, and no other task sees it half done.
 
-A record leaves in one of four ways:
+A record ends up in one of four ways:
 
-- prepared: it waits at a destination, which ends it;
-- refused: it cannot be decoded or routed, or raises an unexpected exception, which is a fault of ours and must not end
-  the run. It becomes a dead letter, or is set aside where its topic is in a storm for that reason (`storms`);
-- parked: its schema is not known yet. What follows it in its partition is parked behind it, so that nothing overtakes
-  it, and all of it goes on once the decoder has an answer;
-- done: it has no value, is for another destination, or matches no route where that is a skip.
+- prepared: it waits at a destination, which gives it its outcome;
+- refused: it cannot be decoded or routed, or raises an unexpected exception, which is a fault of the connector and must
+  not end the run. It becomes a dead letter, or is set aside if its topic is in a storm for that reason (`storms`);
+- parked: its schema is not known yet. Later records of its partition are parked behind it, so that none overtakes it,
+  and all of them continue once the decoder has an answer;
+- done: it has no value, is for another destination, or matches no route and `unrouted` is `skip`.
 
-Every record that is held, in whichever way, is charged to the budget exactly once and released exactly once.
+Every held record, parked or prepared, is charged to the budget exactly once and released exactly once.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ from connector.telemetry.metrics import Metrics
 from connector.vendors.base import Shape, Shaped, ShapeMapping, Vendor
 
 NO_ITEM: Final = Item(b"")
-"""The item of a delivery that is refused before it is sent."""
+"""The item of a delivery that breaks a local rule."""
 
 _FEW: Final = 4
-"""A run of plain records that is shorter than this is not worth the try."""
+"""A run of plain records shorter than this is not worth trying."""
 _SCHEMAS: Final = 1000
-"""For how many schemas it is remembered whether they are for another destination."""
+"""How many schemas are remembered as being for other destinations or not."""
 _PARTITION: Final = attrgetter("topic", "partition")
 
 log = structlog.get_logger()
 
 Decoded = Event | Refusal | SchemaUnavailable
-"""What became of one record: its event, why it is broken, or which schema has to be resolved first."""
+"""The result for one record: its event, why it cannot be decoded, or which schema has to be resolved first."""
 TrackerOf = Callable[[TopicPartition], PartitionTracker | None]
 
 
 class PlainWriter(Protocol):
-    """A writer's schema whose plain values compiled code may turn into items."""
+    """A writer's schema for which compiled code may turn plain values into items."""
 
     @property
     def name(self) -> str:
@@ -68,31 +68,31 @@ class PlainWriter(Protocol):
         ...
 
     def maker(self, shape: Shape | QuestionShape, mapping: ShapeMapping | None) -> Callable[..., list[Offer]] | None:
-        """Return what makes offers of a vendor's shape from records (`codec/items.pxi`), None where it cannot."""
+        """Return the compiled maker of offers for a vendor's shape (`codec/items.pxi`), or None if there is none."""
         ...
 
 
 class EventDecoder(Protocol):
-    """What turns records' bytes into events."""
+    """Turns records' bytes into events."""
 
     def decode(self, records: list[Record]) -> list[Decoded]:
-        """Return what became of each record, in their order. Never waits."""
+        """Return the result for each record, in order. Never waits."""
         ...
 
     def plain(self, record: Record) -> tuple[bytes, PlainWriter] | None:
-        """Return what the record's value begins with, and the schema that this names; None where more has a say."""
+        """Return the value's first bytes and the schema that they name; None if they alone do not decide."""
         ...
 
     def peek(self, record: Record) -> str | None:
-        """Return the full name of the record's schema without decoding it, or None where that is not known."""
+        """Return the full name of the record's schema without decoding it, or None if that is not known."""
         ...
 
     async def resolve(self, key: object) -> None:
-        """Return once `decode` has an answer for the schema; asks again for as long as the registry is in trouble."""
+        """Return once `decode` has an answer for the schema. Retries for as long as the registry is in trouble."""
         ...
 
     def abandon(self, key: object) -> None:
-        """Ask no more for a schema that no record waits for: its `resolve` is cancelled."""
+        """Stop asking for a schema that no record waits for any more: its `resolve` is cancelled."""
         ...
 
 
@@ -101,7 +101,7 @@ class Deliverer(Protocol):
 
     @property
     def vendor(self) -> Vendor:
-        """What prepares its items."""
+        """The vendor that prepares its items."""
         ...
 
     def offer(self, offer: Offer) -> None:
@@ -109,24 +109,24 @@ class Deliverer(Protocol):
         ...
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Take over a delivery that breaks a rule before it is sent."""
+        """Accept a delivery that breaks a local rule."""
         ...
 
 
 class DeadLetterSink(Protocol):
-    """Where refused records go."""
+    """Accepts refused records."""
 
     async def write(self, dead_letter: DeadLetter, is_ours: Callable[[], bool]) -> None:
         """Return once Kafka has acknowledged the dead letter, or its partition is no longer ours.
 
-        Retries by itself. May be cancelled; raises nothing else.
+        Retries until then. May be cancelled; raises nothing else.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What intake works with."""
+    """The collaborators of intake."""
 
     decoder: EventDecoder
     routes: RouteTable
@@ -140,10 +140,11 @@ class Services:
 
 
 class Intake:
-    """Takes consumed records in. `names` are the destinations in the order of their trackers' bits.
+    """Processes consumed records. `names` are the destinations in the order of the trackers' bits.
 
-    `only` is the one destination of a run that skips what is for others, undecoded where the schema tells. Records of
-    `replay_topic` were dead letters: they are read as they came first, and are outside storm windows.
+    `only` is set in a run of one destination: records for others are skipped, without decoding if the schema alone
+    shows that. Records of `replay_topic` were dead letters: they are treated as they first came, and are outside storm
+    windows.
     """
 
     def __init__(
@@ -156,15 +157,16 @@ class Intake:
         bits = {name: destination_bit(index) for index, name in enumerate(names)}
         self._legs = {name: RunDestination(bits[name], deliverer) for name, deliverer in services.deliverers.items()}
         self.parked: dict[TopicPartition, deque[Record]] = {}
-        """By partition to pause, its records from the next one on, which waits for its schema."""
+        """The parked records by partition, in order: the first one waits for its schema. These partitions are
+        paused."""
         self._parked_bytes = 0
         self._resolving: set[object] = set()
         self._tasks: Supervisor[PartitionTracker | None] = Supervisor(self._wake)
-        """Dead letters that are being written, each about its partition, and schemas that are being resolved."""
+        """The tasks that write dead letters, each tagged with its partition, and those that resolve schemas."""
         self.answered = False
         """Whether `take_parked` has something to do."""
         self._skips: dict[tuple[str, int, int], Skip] = {}
-        """Records that are skipped when they are read."""
+        """Records that an operator skips as soon as they are read."""
 
     @property
     def budget(self) -> Budget:
@@ -172,11 +174,11 @@ class Intake:
         return self._services.budget
 
     def take(self, records: Sequence[Record], tracker_of: TrackerOf) -> None:
-        """Take consumed records. Those of partitions that have left are ignored: they stay uncommitted."""
+        """Process consumed records. Those of revoked partitions are ignored: they stay uncommitted."""
         consumed: Counter[str] = Counter()
         skipped: Counter[str] = Counter()
         fresh: list[tuple[PartitionTracker, list[Record]]] = []
-        # A poll returns the records of a partition together, so each group is one run.
+        # A poll returns the records of each partition together, so each group is one run.
         for partition, read in groupby(records, _PARTITION):
             tracker = tracker_of(partition)
             if tracker is None or not tracker.open:
@@ -194,20 +196,21 @@ class Intake:
             self._process(fresh)
 
     def _begin(self, run: list[Record], tracker: PartitionTracker, skipped: Counter[str]) -> list[Record]:
-        """Take note of one partition's records; return those that are to be decoded."""
+        """Begin one partition's records in its tracker; return those to decode."""
         begun = tracker.begin([record.offset for record in run])
-        # Done before by the committed map, or read a second time.
+        # Already done according to the committed map, or read a second time.
         if len(begun) < len(run):
             skipped["finished_before"] += len(run) - len(begun)
             by_offset = {record.offset: record for record in run}
             run = [by_offset[offset] for offset in begun]
-        # Three reasons to look at each record; a list of nothing is the cheapest way to ask for null values.
+        # Only these three reasons need a look at each record. Searching the list of values is the cheapest test for a
+        # null.
         if self._skips or self._only is not None or [None for record in run if record.value is None]:
             return [record for record in run if not self._ends_here(record, tracker, skipped)]
         return run
 
     def _ends_here(self, record: Record, tracker: PartitionTracker, skipped: Counter[str]) -> bool:
-        """End a record that is not to be decoded: it has no value, is skipped by hand, or is for others."""
+        """Finish a record that need not be decoded: it has no value, an operator skips it, or it is for others."""
         if record.value is None:
             skipped["null_value"] += 1
         elif (skip := self._skips.pop(record.position, None)) is not None:
@@ -222,21 +225,21 @@ class Intake:
         return True
 
     def rerouted(self) -> None:
-        """Forget what was concluded from routes: they have changed."""
+        """Forget everything that was derived from the routes, because they have changed."""
         self._elsewhere.clear()
 
     def take_parked(self, tracker_of: TrackerOf) -> None:
-        """Go on with parked records whose schema has an answer now, as far as the budget has room.
+        """Continue with parked records whose schema has an answer now, as far as the budget has room.
 
-        A record that goes to several destinations is charged once while it is parked, and then for each of them.
-        Raises what a background task has raised.
+        A record for several destinations is charged once while it is parked, and then once for each of them. Raises the
+        exception of a failed background task.
         """
         self._tasks.check()
         budget = self._services.budget
         if not self.answered or budget.used > max(budget.limit, self._parked_bytes):
-            # Where only parked records fill the budget, nothing else makes room.
+            # If only parked records fill the budget, nothing else will make room.
             return
-        # Reset before the work: what is answered during it, or fails in it, sets it again.
+        # Cleared before the work, so that an answer or a failure during the work sets it again.
         self.answered = False
         for partition in list(self.parked):
             tracker = tracker_of(partition)
@@ -252,7 +255,7 @@ class Intake:
                     break
 
     def _take_portion(self, waiting: deque[Record]) -> list[Record]:
-        """Take out as many parked records as there is room for at all destinations, one at least."""
+        """Take out as many parked records as fit for all destinations, but at least one."""
         budget, legs = self._services.budget, 1 + len(self._services.deliverers)
         portion: list[Record] = []
         cost = 0
@@ -267,14 +270,14 @@ class Intake:
     def take_again(
         self, destination: str | None, records: Sequence[tuple[PartitionTracker, Record]]
     ) -> list[tuple[PartitionTracker, Record]]:
-        """Take records in again that a storm had set aside: that of one `destination`, or that of their topic if None.
+        """Process records again that were set aside by a storm of the `destination`, or of their topic if it is None.
 
-        Returns those that have to come once more, because their schema is not known now.
+        Returns those that have to be read once more, because their schema is not known now.
         """
         unknown: list[tuple[PartitionTracker, Record]] = []
         for tracker, group in groupby(records, itemgetter(0)):
             run = [record for _, record in group]
-            # The partition left while the records were read again: its next owner reads them as they come.
+            # The partition was revoked while the records were read again. Its next owner reads them anyway.
             if not tracker.open:
                 continue
             if destination is not None:
@@ -284,7 +287,7 @@ class Intake:
         return unknown
 
     def _prepare_again(self, destination: str, tracker: PartitionTracker, records: list[Record]) -> list[Record]:
-        """Prepare records for one destination only: the others have them, or have had them."""
+        """Prepare records for one destination only. The other destinations have their deliveries already."""
         routes, cluster_id = self._services.routes, self._services.cluster_id
         run = Run(self._services, self._legs)
         known: list[tuple[Record, Routed]] = []
@@ -316,9 +319,9 @@ class Intake:
         return skip is not None
 
     def forget(self, partitions: Sequence[TopicPartition]) -> None:
-        """Let go of waiting records whose partition leaves."""
+        """Drop parked records whose partition is being revoked."""
         gone = set(partitions)
-        # The next owner knows of no skip: a person asks it again.
+        # The next owner does not know of the skip: the operator has to ask again.
         self._skips = {position: skip for position, skip in self._skips.items() if position[:2] not in gone}
         for partition in partitions:
             for record in self.parked.pop(partition, ()):
@@ -327,9 +330,9 @@ class Intake:
             storms.forget()
 
     def skip(self, tracker: PartitionTracker, offset: int) -> Skip:
-        """Dead-letter a record that no destination has yet by hand: where it waits here at once, else when it is read.
+        """Dead-letter a record that has not reached a destination: at once if it is parked here, else when it is read.
 
-        One whose dead letter is being written for another cause is left to that.
+        A record whose dead letter is already being written keeps that one.
         """
         position = (tracker.topic, tracker.partition, offset)
         skip = self._skips.get(position) or Skip()
@@ -342,15 +345,15 @@ class Intake:
         return skip
 
     async def drain(self, timeout: float) -> bool:
-        """Wait for the dead letters of leaving partitions that are being written; return whether all ended in time."""
+        """Wait for dead letters of revoked partitions that are being written; return whether all ended in time."""
         return await self._tasks.wait(lambda tracker: tracker is not None and not tracker.open, timeout)
 
     async def close(self) -> None:
-        """Cancel what is still going on."""
+        """Cancel all background tasks."""
         await self._tasks.close()
 
     def _is_elsewhere(self, record: Record, only: str) -> bool:
-        """Whether the record's schema alone, or its dead letter's headers, show that another destination gets it."""
+        """Whether its schema, or a replayed record's headers, already show that only other destinations get it."""
         dead_letter = self._replayed(record)
         if dead_letter is not None:
             if dead_letter.destination in self._services.routes.destinations:
@@ -360,33 +363,33 @@ class Intake:
         if schema is None:
             return False
         known = self._elsewhere.get((record.topic, schema))
-        # Remembered by schema and topic, which is all that the routes can be asked without the event.
+        # Remembered by schema and topic: without the event, the routes depend on nothing else.
         if known is None:
             known = not self._services.routes.may_reach(only, record.topic, schema)
             self._elsewhere.put((record.topic, schema), known)
         return known
 
     def _replayed(self, record: Record) -> ParsedDeadLetter | None:
-        """Return what the headers of a replayed record say; None for any other record."""
+        """Return the parsed headers of a replayed record; None for any other record."""
         return parse(record.headers) if record.topic == self._replay_topic else None
 
     def _first(self, record: Record) -> Record:
-        """Return the record as it came first."""
+        """Return the record as it first came."""
         dead_letter = self._replayed(record)
         return record if dead_letter is None else dead_letter.first_record(record)
 
     def _process(self, runs: Sequence[tuple[PartitionTracker, list[Record]]]) -> None:
-        """Make deliveries of what was read: plain records at once in compiled code, the others step by step."""
+        """Make deliveries of the records: runs of plain records in compiled code, the others step by step."""
         run = Run(self._services, self._legs)
         for tracker, records in runs:
             left = records
-            # One record in a hundred that is not plain costs one step by hand, not the rest of the run.
+            # A record that is not plain is processed alone, and compiled code continues after it.
             while made := self._make_at_once(run, tracker, left):
                 left = left[made:]
-                # Where plain records are rare, trying each costs more than it saves.
+                # If plain records are rare, trying costs more than it saves.
                 if made < _FEW:
                     break
-                # The record that ended it is not plain, and perhaps the only one.
+                # Only the record that ended it is known not to be plain.
                 if left:
                     self._make(run, tracker, left[:1])
                     left = left[1:]
@@ -395,17 +398,17 @@ class Intake:
         run.offer()
 
     def _make_at_once(self, run: Run, tracker: PartitionTracker, records: list[Record]) -> int:
-        """Make deliveries of the first records that are plain, without their events; return how many that were.
+        """Make deliveries of the leading plain records without building events; return how many those were.
 
-        Plain is a value of the vendor's contract schema, or of one that a route maps by plain paths, that goes to one
-        destination and has the vendor's shape. Where anything else has a say (a replay, a storm, what was finished
-        before), none is.
+        A record is plain if its schema is the vendor's contract schema, or one that a route maps by plain paths, if it
+        goes to one destination only, and if it has the vendor's shape. During a replay, in a storm, or with deliveries
+        finished before, no record counts as plain.
         """
         topic, services = tracker.topic, self._services
         found = services.decoder.plain(records[0]) if records else None
         if found is None or tracker.partial or topic == self._replay_topic or topic in services.storms or sample.on:
             return 0
-        # What comes behind a parked record is parked behind it. Passing it would break key order.
+        # Records after a parked record are parked behind it: overtaking it would break key order.
         if self.parked and (topic, tracker.partition) in self.parked:
             return 0
         prefix, writer = found
@@ -416,9 +419,9 @@ class Intake:
         maker = writer.maker(leg.shaped.shape, straight.mapping)
         if maker is None:
             return 0
-        # All groups of a shaped vendor have the same limits.
+        # The limits are the same for all groups of a vendor with a shape.
         limits = leg.vendor.limits(None)
-        # A record's offset ends its identity: what goes before is the same for all of them.
+        # The records' identities differ only in the offset at the end.
         identity = position_identity(services.cluster_id, Position(topic, tracker.partition, 0))[:-1].encode()
         try:
             offers = maker(
@@ -436,7 +439,7 @@ class Intake:
                 leg.bit,
             )
         except Exception:  # noqa: BLE001 - no content of a record may end a run
-            # Step by step it shows which record it is, and that one becomes a dead letter.
+            # Going step by step finds the record that raised it, and only that one becomes a dead letter.
             return 0
         made = 0
         for offer in offers:
@@ -458,10 +461,11 @@ class Intake:
         time.add("prepare", now() - between)
 
     def _decode(self, tracker: PartitionTracker, records: list[Record]) -> list[tuple[Record, Event]]:
-        """Return one partition's events; a record whose schema is not known is parked with all that follow it.
+        """Return one partition's events. A record with an unknown schema is parked together with all that follow it.
 
-        Those that follow are decoded too, for their schemas' sake: an unknown id is refused only once the registry has
-        resolved another one, and where a whole partition waits behind the unknown id, that may be one of these.
+        The records that follow are decoded too, only to ask for their schemas. An unknown id is refused only once the
+        registry has resolved another id. If a whole partition waits behind the unknown id, that other id may be among
+        these records.
         """
         outcomes = self._decoded(records)
         parked = bool(self.parked) and (tracker.topic, tracker.partition) in self.parked
@@ -479,12 +483,12 @@ class Intake:
         return decoded
 
     def _decoded(self, records: list[Record]) -> list[Decoded]:
-        """Return what became of each record; an exception over one of them is its refusal alone."""
+        """Return the result for each record. An exception in one of them refuses only that record."""
         try:
             replayed = records[0].topic == self._replay_topic
             return self._services.decoder.decode([self._first(record) for record in records] if replayed else records)
         except Exception as error:  # noqa: BLE001 - no content of a record may end a run
-            # Which record it was is not known, so each is tried alone; all but one of them decode.
+            # It is unknown which record raised it, so decode each alone.
             if len(records) == 1:
                 return [internal_refusal(error, "decoded")]
             return [outcome for record in records for outcome in self._decoded([record])]
@@ -509,12 +513,12 @@ class Intake:
     def _route(
         self, tracker: PartitionTracker, events: Sequence[tuple[Record, Event]]
     ) -> list[tuple[Record, list[Routed]]]:
-        """Return where each event goes; one that cannot be routed is refused."""
+        """Return each event's deliveries; an event that cannot be routed is refused."""
         routes, cluster_id, topic = self._services.routes, self._services.cluster_id, tracker.topic
         replayed = topic == self._replay_topic
         routed, schema = [], None
         for record, event in events:
-            # Records of one topic mostly have one schema, so the plan is looked up once a run.
+            # Records of one topic usually have one schema, so one look-up serves the whole run.
             if event.schema != schema:
                 schema = event.schema
                 plan = routes.plan(topic, schema)
@@ -526,7 +530,7 @@ class Intake:
                     deliveries = reroute(routes, event, dead_letter.first_record(record), dead_letter, cluster_id)
             except Refusal as refusal:
                 self._refuse(record, tracker, refusal)
-            # `unrouted: stop`: this is meant to end the run.
+            # `unrouted: stop` is meant to end the run.
             except ConnectorError:
                 raise
             except Exception as error:  # noqa: BLE001 - no content of a record may end a run
@@ -536,7 +540,7 @@ class Intake:
         return routed
 
     def _only_destination(self, topic: str, events: Sequence[tuple[Record, Event]]) -> str | None:
-        """Return where all events of a run go as they are, None where each has to be looked at."""
+        """Return the destination that all events of a run go to unchanged; None if each has to be routed."""
         schemas = {event.schema for _, event in events}
         if topic == self._replay_topic or len(schemas) != 1:
             return None
@@ -551,7 +555,7 @@ class Intake:
         self._parked_bytes += charge
 
     def _take_parked(self, topic: str, partition: int, offset: int) -> Record | None:
-        """Take out a parked record, still charged; what waited behind it goes on."""
+        """Take out a parked record, which stays charged; the records behind it continue."""
         parked = self.parked.get((topic, partition), ())
         record = next((waiting for waiting in parked if waiting.offset == offset), None)
         if record is None:
@@ -564,13 +568,13 @@ class Intake:
             del self.parked[topic, partition]
         self.answered = True
         key = self._waits_for(record)
-        # Otherwise the registry would be asked for ever for a schema that no record needs.
+        # Otherwise the registry would be asked for ever for a schema that no record needs any more.
         if key is not None and all(self._waits_for(other) != key for other in chain(*self.parked.values())):
             self._services.decoder.abandon(key)
         return record
 
     def _waits_for(self, record: Record) -> object:
-        """Return the key of the schema that a record waits for, None where it waits for another record only."""
+        """Return the key of the schema that a record waits for, or None if it waits for another record only."""
         (outcome,) = self._decoded([record])
         return outcome.key if isinstance(outcome, SchemaUnavailable) else None
 
@@ -590,20 +594,20 @@ class Intake:
         self.answered = True
 
     def _refuse(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
-        """Dead-letter a record that cannot be decoded or routed, or set it aside in a storm: then nothing is held."""
+        """Dead-letter a record that cannot be decoded or routed, or set it aside in a storm without holding memory."""
         place = Place(tracker, record.offset, WHOLE)
-        # A replayed record was judged before, and a person asked for it: it counts in no storm.
+        # A replayed record is not counted in a storm: it was refused before, and a person asked to try it again.
         if record.topic == self._replay_topic or not self._services.storms.refused(refusal, place):
             self._services.budget.add(charge_of(record))
             self._write(record, tracker, refusal.bare())
 
     def _skip(self, record: Record, tracker: PartitionTracker, skip: Skip) -> None:
-        """Dead-letter a record by hand; it is charged already."""
+        """Dead-letter a record for an operator; it is charged already."""
         skip.taken = True
         self._write(record, tracker, Refusal(CAUSE, CODE, MESSAGE))
 
     def _write(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
-        """Write a dead letter of a record that is charged already."""
+        """Write a dead letter for a record that is charged already."""
         self._tasks.start(self._dead_letter(record, tracker, refusal), "dead letter", tracker)
 
     async def _dead_letter(self, record: Record, tracker: PartitionTracker, refusal: Refusal) -> None:
@@ -616,7 +620,7 @@ class Intake:
                     code=refusal.code,
                     message=refusal.message,
                     failed_at=self._services.clock.wall(),
-                    # By position: an event's own id is known only once it is decoded and routed.
+                    # Its identity is the position: an event's own id is known only once it is decoded and routed.
                     dedup_id=uuid5_text(position_identity(self._services.cluster_id, record)),
                     field=refusal.field,
                     vendor=None if before is None else before.vendor,
@@ -631,7 +635,7 @@ class Intake:
 
 
 class RunDestination:
-    """One destination, as a run sees it: the bit of its deliveries, and those that are prepared."""
+    """One destination in a run: its bit in the trackers, and the deliveries prepared for it."""
 
     __slots__ = ("bit", "deliverer", "offers", "shaped", "vendor")
 
@@ -642,25 +646,25 @@ class RunDestination:
         self.take_vendor(deliverer.vendor)
 
     def take_vendor(self, vendor: Vendor) -> None:
-        """Use the vendor as it is built now; its secrets, and so its settings, may have been read again."""
+        """Use the current vendor: it is rebuilt when its settings or secrets are read again."""
         self.vendor = vendor
         self.shaped = vendor if isinstance(vendor, Shaped) else None
 
     def add(self, offer: Offer) -> None:
-        """Add what compiled code has made."""
+        """Add an offer that compiled code has made."""
         last = self.offer_of(offer.group)
         last.deliveries += offer.deliveries
         last.charge += offer.charge
 
     def offer_of(self, group: Hashable) -> Offer:
-        """Return what the group's next delivery is added to: the last offer, or a new one where that is another's."""
+        """Return the offer for the next delivery of a group: the last one, or a new one if that is another group's."""
         if not self.offers or self.offers[-1].group != group:
             self.offers.append(Offer(group, [], 0))
         return self.offers[-1]
 
 
 class Run:
-    """The deliveries of the records that were read together, offered at once to each destination."""
+    """The deliveries of one run of records, offered to each destination at once."""
 
     __slots__ = ("_legs", "_services", "now")
 
@@ -676,7 +680,7 @@ class Run:
     def prepare(
         self, tracker: PartitionTracker, records: Sequence[Record], routed: Mapping[str, Sequence[Routed]]
     ) -> None:
-        """Prepare records of one partition that all go to the same destinations, except for what is finished.
+        """Prepare records of one partition that all go to the same destinations, except for finished deliveries.
 
         `routed` has, by destination, one delivery for each record.
         """
@@ -691,19 +695,19 @@ class Run:
             self._add(leg, tracker, zip(records, theirs, left, strict=True))
 
     def skip(self, tracker: PartitionTracker, record: Record, reason: str) -> None:
-        """End a record that goes nowhere, because the user's rules say so."""
+        """Finish a record that the user's rules send nowhere."""
         tracker.finish((record.offset,), WHOLE)
         self._services.metrics.records_skipped.labels(reason).inc()
 
     def prepare_again(
         self, tracker: PartitionTracker, destination: str, routed: Sequence[tuple[Record, Routed]]
     ) -> None:
-        """Prepare for one destination what was routed to it before and still needs its outcome there."""
+        """Prepare records for one destination that were routed to it before and still need their outcome there."""
         leg = self._legs[destination]
         self._add(leg, tracker, [(record, delivery, tracker.left(record.offset) or 0) for record, delivery in routed])
 
     def reroute(self, tracker: PartitionTracker, destination: str, record: Record, routed: Sequence[Routed]) -> None:
-        """Prepare a record for where it goes now: by new routes no longer to the destination that it waited for."""
+        """Prepare a record for its new destinations: by new routes it no longer goes to the one that it waited for."""
         legs = {delivery.destination: delivery for delivery in routed if delivery.destination in self._legs}
         mask = sum([self._legs[name].bit for name in legs])
         new = tracker.reroute(record.offset, self._legs[destination].bit, mask)
@@ -718,7 +722,7 @@ class Run:
         offer: Offer | None = None
         room = 0
         for record, routed, left in run:
-            # By the committed map: the record is not done, but for this destination it is.
+            # The committed map says that the record is done for this destination, though not for all.
             if not left & bit:
                 continue  # finished for this destination before
             if isinstance(routed.event, Refusal):
@@ -733,7 +737,7 @@ class Run:
             except Exception as error:  # noqa: BLE001 - no content of a record may end a run
                 self._refuse(leg, record, tracker, routed, internal_refusal(error, "prepared"))
                 continue
-            # Identity is enough here: an equal group of another object costs one more offer, and no wrong batch.
+            # Comparing by identity is enough: for an equal group in another object it only makes one more offer.
             if offer is None or group is not offer.group:
                 offer, limits = leg.offer_of(group), vendor.limits(group)
                 room = limits.bytes - limits.overhead
@@ -749,14 +753,14 @@ class Run:
     def _refuse(
         self, leg: RunDestination, record: Record, tracker: PartitionTracker, routed: Routed, refusal: Refusal
     ) -> None:
-        """Hand over a delivery that breaks a rule before it is sent."""
+        """Pass on a delivery that breaks a local rule."""
         charge = charge_of(record)
         self._services.budget.add(charge)
         delivery = Delivery(record, tracker, leg.bit, NO_ITEM, routed.identity, charge, routed.first_dedup_id)
         leg.deliverer.refuse(delivery, refusal.bare())
 
     def offer(self) -> None:
-        """Hand over what was prepared."""
+        """Offer the prepared deliveries to the destination."""
         for leg in self._legs.values():
             offers, leg.offers = leg.offers, []
             for offer in offers:
@@ -766,7 +770,7 @@ class Run:
 
 
 def _log_sampled(events: Sequence[tuple[Record, Event]]) -> None:
-    """Log the records that the sample took: what they are, and no value that is in them."""
+    """Log the sampled records without their values."""
     for record, event in events:
         if sample.takes(record.topic, record.partition, record.offset):
             log.debug(

@@ -14,11 +14,11 @@ Version 2, byte by byte (numbers are unsigned LEB128 varints unless stated other
 Offsets beyond an entry's end are unfinished. A reader that does not know the version, or whose checksum differs,
 must take the map as empty: sending again beats losing.
 
-Why the committed offset is part of the checksum: other programs copy metadata to other offsets. MirrorMaker 2's group
+Why is the committed offset part of the checksum? Other programs copy metadata to other offsets: MirrorMaker 2's group
 sync pairs a translated offset with the original metadata, and so does a person who sets offsets with Kafka's tools.
-Every claim would then be about other records, which would be skipped. Version 1 did not include the offset, so its maps
-cannot be trusted and are ignored: a release that reads version 2 sends again what version 1 had finished above the
-committed offset.
+Then every claim would be about other records, which would be skipped. Version 1 did not include the offset, so its maps
+cannot be trusted and are ignored: after an upgrade from version 1, records finished above the committed offset are sent
+again.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _VERSION: Final = 2
 _COMPRESSED: Final = 1
 _MAX_CONTENT: Final = 1 << 20
 _MOST_CONTENT: Final = 1 << 18
-"""What is written at most: a quarter of what a reader takes, because packing it takes a few milliseconds."""
+"""Maximum content that is written: a quarter of what a reader accepts, because packing it takes a few milliseconds."""
 _LEVEL: Final = 6
 """Compression level: 9 takes several times as long for the last percent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Half-open ranges of offsets, ascending, not touching: from an even bound up to the next, odd one."""
+    """Ascending half-open ranges of offsets that do not touch. `bounds` alternate between begin and end."""
 
     bounds: tuple[int, ...] = ()
 
@@ -63,7 +63,7 @@ class Runs:
 
     @classmethod
     def complement(cls, start: int, end: int, missing: Iterable[int]) -> Runs:
-        """Return [start, end) without the offsets in `missing`, which ascend and lie in it."""
+        """Return [start, end) without the offsets in `missing`, which must ascend and be within it."""
         bounds: list[int] = []
         at = start
         for offset in missing:
@@ -76,7 +76,7 @@ class Runs:
 
     @property
     def end(self) -> int:
-        """One past the last offset; 0 where there is none."""
+        """One past the last offset; 0 if there is none."""
         return self.bounds[-1] if self.bounds else 0
 
     def contains(self, offset: int) -> bool:
@@ -88,14 +88,14 @@ class Runs:
         return sum(self.bounds[1::2]) - sum(self.bounds[::2])
 
     def above(self, start: int) -> Runs:
-        """Return what lies at `start` or above."""
+        """Return the part at `start` or above."""
         # Bounds alternate begin, end, begin, …: an odd index lies inside of a run, so the run is cut at `start`.
         index = bisect_right(self.bounds, start)
         rest = self.bounds[index:]
         return Runs((start, *rest) if index % 2 else rest)
 
     def below(self, end: int) -> Runs:
-        """Return what lies below `end`."""
+        """Return the part below `end`."""
         index = bisect_right(self.bounds, end - 1)
         first = self.bounds[:index]
         return Runs((*first, end) if index % 2 else first)
@@ -121,7 +121,7 @@ class Runs:
 
     def _where(self, other: Runs, keep: Callable[[bool, bool], bool]) -> Runs:
         bounds: list[int] = []
-        # Only at a bound can the answer change. It becomes a bound of the result where it does.
+        # Membership can change only at a bound of either side. Where it does, the bound belongs to the result.
         for bound in sorted({*self.bounds, *other.bounds}):
             if keep(self.contains(bound), other.contains(bound)) is (len(bounds) % 2 == 0):
                 bounds.append(bound)
@@ -134,14 +134,14 @@ def _pairs(bounds: tuple[int, ...]) -> Iterable[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class FinishedMap:
-    """What is finished above a watermark: `whole` for good, `parts` for one destination while others are not."""
+    """The records finished above a watermark: `whole` for all destinations, `parts` for single ones."""
 
     whole: Runs = Runs()
     parts: Mapping[str, Runs] = field(default_factory=dict)
 
     @property
     def end(self) -> int:
-        """One past the last offset of which the map says anything."""
+        """One past the last offset that the map has a claim about."""
         return max([self.whole.end, *(runs.end for runs in self.parts.values())])
 
     def is_empty(self) -> bool:
@@ -171,16 +171,16 @@ class FinishedMap:
 
 @dataclass(frozen=True, slots=True)
 class EncodedMap:
-    """A map as commit metadata. `used` is the share of the space it takes; 1.0 where its tail had to be cut."""
+    """A map as commit metadata. `used` is the share of the space it takes; 1.0 if its tail had to be cut."""
 
     text: str
     used: float
 
 
 def part_of(base: int, finished: FinishedMap, destination: str) -> tuple[int, FinishedMap]:
-    """Return the watermark and the map of one destination alone, from those of a group that serves several.
+    """Return one destination's watermark and map, from those of a group that serves several.
 
-    What is finished for the destination right above `base` moves its watermark on.
+    Records right above `base` that the destination has finished move its watermark forward.
     """
     done = finished.done(destination)
     watermark = done.bounds[1] if done.bounds and done.bounds[0] <= base else base
@@ -188,7 +188,7 @@ def part_of(base: int, finished: FinishedMap, destination: str) -> tuple[int, Fi
 
 
 def combined(progress: Mapping[str, Runs]) -> tuple[int, FinishedMap]:
-    """Return the watermark and the map of a group that serves several, from what each one has finished from 0 on."""
+    """Return the watermark and map of a group of several destinations, from what each has finished since offset 0."""
     everyone = list(progress.values())
     whole = everyone[0]
     for runs in everyone[1:]:
@@ -200,7 +200,7 @@ def combined(progress: Mapping[str, Runs]) -> tuple[int, FinishedMap]:
 
 
 class ForeignMetadata(ValueError):
-    """The text is not a map of a version we read; the message says why."""
+    """The text is not a map that this version can read; the message says why."""
 
 
 def encode(base: int, finished: FinishedMap, limit: int = MAX_TEXT) -> EncodedMap:
@@ -214,8 +214,9 @@ def encode(base: int, finished: FinishedMap, limit: int = MAX_TEXT) -> EncodedMa
     text = _text(base, content)
     if len(text) <= limit and len(content) <= _MOST_CONTENT:
         return EncodedMap(text, len(text) / limit)
-    # `MapRoom` stops reading before this; it happens after a change of the limit. The share of the bounds that is kept
-    # follows the share that fits, so that two or three attempts are enough: each compresses on the event loop.
+    # Rare: `MapRoom` stops reading before this, unless the limit was lowered. Keep as large a share of the bounds as
+    # the share of characters that fits, so that two or three attempts are enough: each of them compresses on the event
+    # loop.
     bounds = sorted({bound for runs in (finished.whole, *finished.parts.values()) for bound in runs.bounds})
     kept = len(bounds)
     while kept:
@@ -230,8 +231,8 @@ def encode(base: int, finished: FinishedMap, limit: int = MAX_TEXT) -> EncodedMa
 def decode(base: int, text: str) -> FinishedMap:
     """Return the map that was committed together with the offset `base`. An empty text is an empty map.
 
-    Raises `ForeignMetadata` for what another program or version wrote, and for a checksum that differs: the map is
-    broken, or it was committed at another offset.
+    Raises `ForeignMetadata` if another program or version wrote the text, or if the checksum differs: then the map is
+    broken, or was committed at another offset.
     """
     # The Python client adds a NUL to the metadata that it commits.
     text = text.rstrip("\x00")
@@ -248,9 +249,9 @@ def decode(base: int, text: str) -> FinishedMap:
     try:
         content = frame[7:]
         if frame[2] & _COMPRESSED:
-            # Bounded: any program can write metadata, and a few bytes can unpack to gigabytes.
+            # Bounded, because any program can write metadata, and a few bytes can decompress to gigabytes.
             content = zlib.decompressobj().decompress(content, _MAX_CONTENT)
-        # The flags are outside the checksum: a wrong flag gives other content, and so another checksum.
+        # The checksum does not cover the flags. It need not: a wrong flag changes the content, and so the checksum.
         if _checksum(base, content) != frame[3:7]:
             raise ForeignMetadata("the checksum differs: the map is broken, or was written for another offset")
         return _read_content(base, content)
@@ -268,7 +269,7 @@ def _content(base: int, finished: FinishedMap) -> bytes:
         _write_varint(content, len(encoded))
         content += encoded
         # Example: offsets 3 and 4 of 8 are finished. As runs: 3, 2 (two bytes). As a bitset: 00011000 (one byte). Runs
-        # win where outcomes come in batches, the bitset where they are scattered.
+        # are shorter if outcomes come in batches, the bitset if they are scattered.
         form, data = 0, _as_runs(base, runs)
         if runs.end - base < 8 * len(data):
             form, data = 1, _as_bitset(base, runs)
@@ -280,7 +281,7 @@ def _content(base: int, finished: FinishedMap) -> bytes:
 
 def _text(base: int, content: bytes) -> str:
     packed = zlib.compress(content, _LEVEL)
-    # A few runs are shorter as they are: compressing adds a head of its own.
+    # A few runs are shorter uncompressed, because compression adds a header.
     flags, body = (_COMPRESSED, packed) if len(packed) < len(content) else (0, content)
     head = bytes((_MAGIC, _VERSION, flags)) + _checksum(base, content)
     return base64.b64encode(head + body).decode("ascii")
@@ -300,7 +301,7 @@ def _as_runs(base: int, runs: Runs) -> bytes:
 
 
 def _as_bitset(base: int, runs: Runs) -> bytes:
-    # Through text, because that is linear: setting bits in one large number copies it for each run.
+    # Built as text, because that takes linear time: setting bits in one large number would copy it for each run.
     text: list[str] = []
     at = base
     for first, last in _pairs(runs.bounds):
@@ -337,7 +338,7 @@ def _from_runs(base: int, data: bytes) -> Runs:
         length, at = _read_varint(data, at)
         offset += length
         bounds.append(offset)
-    # A cut or foreign map. Taking the open run as finished would skip records.
+    # The map is truncated or foreign. Treating the open run as finished would skip records.
     if len(bounds) % 2:
         raise IndexError("a run has no end")
     return Runs(tuple(bounds))

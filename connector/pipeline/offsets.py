@@ -1,22 +1,22 @@
-"""Which records of a partition are done, and so how far it may be committed. Pure.
+"""Tracks which records of a partition are done, and so how far it may be committed. Pure.
 
-Theory of operation. A tracker belongs to one assignment of one partition (an epoch). It remembers only what is
-unfinished: everything it has read and does not remember is done. So a partition whose head is stuck while millions
-pass behind it costs nothing, and offsets that are no records (compaction, transaction markers) never block.
+Theory of operation. A tracker belongs to one assignment of one partition (an epoch). It remembers only unfinished
+records: every record that was read and is not remembered is done. So a partition whose first record is stuck while
+millions pass behind it costs nothing, and offsets without a record (compaction, transaction markers) never block.
 
 The **watermark** is the lowest unfinished offset, or the position if there is none. It is what is committed. Why not
 the highest finished offset? Everything below a committed offset is never read again, so one unfinished record below
 it would be lost.
 
-What is finished above the watermark goes with the commit as the **offset map**, per destination. Example: 10 and 12
+Deliveries finished above the watermark are committed with it as the **offset map**, per destination. Example: 10 and 12
 are delivered to `a` and `b`, 11 to `a` only, and `b` is held.
 
     unfinished         {11: b}
     committed offset   11
     map                whole: 12      a: 11
 
-After a restart the next epoch starts at 11 with that map, sends 11 to `b` only, and passes over 12. A claim of the
-map is kept until its record is read and routed again: routing may come much later, and a commit in between repeats
+After a restart the next epoch starts at 11 with that map, sends 11 to `b` only, and skips 12. The tracker keeps a claim
+of the map until its record is read and routed again. Routing may come much later, and a commit in between must repeat
 the claim.
 """
 
@@ -30,11 +30,11 @@ from typing import Final, NamedTuple
 from connector.pipeline.offset_map import FinishedMap, Runs
 
 WHOLE = 1
-"""The bit of the record itself: it is neither routed nor finished yet. Destinations have the bits above."""
+"""The bit of the record itself, while it is neither routed nor finished. Destinations have the higher bits."""
 
 
 class Phase(Enum):
-    """How much of its life an assignment has left."""
+    """Where an assignment is in its life."""
 
     OPEN = "open"
     DRAINING = "draining"
@@ -42,11 +42,11 @@ class Phase(Enum):
 
 
 NOTHING: Final = FinishedMap()
-"""The map where everything that was read is done: it is not encoded."""
+"""The map if everything that was read is done; it needs no encoding."""
 
 
 class Snapshot(NamedTuple):
-    """What a commit of this moment says: everything below `watermark` is done, and above it what `finished` claims."""
+    """The content of a commit: everything below `watermark` is done, and above it what `finished` claims."""
 
     watermark: int
     finished: FinishedMap
@@ -58,9 +58,9 @@ class PartitionTracker:
     Offsets are begun in ascending order, as Kafka gives them. `destinations` are the names whose bits follow `WHOLE`.
 
     A restored map may claim deliveries of destinations that are not configured here, for example during a rollback, or
-    in a member with another file. Those claims change nothing here, but every snapshot repeats them: otherwise the
-    destination's finished deliveries would be made again once it is back. They are repeated as they are, also for
-    records that are done by now: cut down to what is pending, they would have gaps, and need room that no one counted.
+    in a member with another file. Those claims have no effect here, but every snapshot repeats them. Otherwise the
+    destination's finished deliveries would be made again once it is back. They are repeated unchanged, even for records
+    that are done by now: reduced to pending records, they would have gaps and need more room than was counted.
     """
 
     __slots__ = (
@@ -98,9 +98,9 @@ class PartitionTracker:
         """Whether new work may start for this assignment."""
         self.position = start
         self.claims = 0
-        """How many claims the map may come to need for the records read so far; it only grows (see `MapRoom`)."""
+        """How many claims the map may need for the records read so far; it only grows (see `MapRoom`)."""
         self.widest = 1
-        """The most claims that a record needed so far: what the next one may need."""
+        """The most claims that one record needed so far: the estimate for the next one."""
         self._fans_out = False
         self._set_aside = 0
         self.stormy = False
@@ -115,7 +115,7 @@ class PartitionTracker:
 
     @property
     def phase(self) -> Phase:
-        """How much of its life the assignment has left."""
+        """Where the assignment is in its life."""
         return self._phase
 
     @phase.setter
@@ -133,7 +133,7 @@ class PartitionTracker:
         self._set_aside, self.stormy = count, True
 
     def is_ours(self) -> bool:
-        """Whether the assignment is not over: what is finished now can still be committed."""
+        """Whether the assignment is not closed, so that deliveries finished now can still be committed."""
         return self._phase is not Phase.CLOSED
 
     @property
@@ -147,12 +147,13 @@ class PartitionTracker:
         return next(iter(self._pending), self.position)
 
     def begin(self, offsets: Sequence[int]) -> Sequence[int]:
-        """Note records that were read, in the order in which they came; return those that are to be worked on.
+        """Note records that were read, in order; return those that still have to be processed.
 
-        Left out is what the committed map says is done, and what was read before: a fetcher may go back by itself.
+        Leaves out records that the committed map says are done, and those read before: a fetcher may go back by itself.
         """
-        # Nearly every run: in order, above all that was read, no restored claims. Then one dictionary is all the work.
-        # Equal to the sorted offsets means ascending and without a repeat, because the dictionary drops repeats.
+        # The usual case: in order, above everything read before, no restored claims. Then building one dictionary is
+        # all the work. The offsets ascend without a repeat if they equal the sorted keys, because a dictionary drops
+        # repeats.
         if self._restored is None and offsets[0] >= self.position:
             begun = dict.fromkeys(offsets, WHOLE)
             if list(begun) == sorted(offsets):
@@ -160,10 +161,10 @@ class PartitionTracker:
                 if offsets[-1] - self.position >= len(begun):
                     self._note_gaps(offsets)
                 self.position = offsets[-1] + 1
-                # In the order of their offsets: the watermark is the first key, so nothing is ever searched for it.
+                # Kept in the order of offsets, so that the watermark is the first key and never has to be searched for.
                 self._pending.update(begun)
                 return offsets
-        # A repeat or a restored claim is rare, and needs a look at each.
+        # Repeats and restored claims are rare, and need a look at each record.
         return [offset for offset in offsets if self._begins(offset)]
 
     def _note_gaps(self, offsets: Sequence[int]) -> None:
@@ -173,7 +174,7 @@ class PartitionTracker:
         self.widest = max(self.widest, 1 + gaps // len(offsets))
 
     def _begins(self, offset: int) -> bool:
-        # Read before in this epoch. Beginning it again would undo its outcome and pull the watermark back.
+        # Already read in this epoch. Beginning it again would undo its outcome and move the watermark back.
         if offset < self.position:
             return False
         self.claims += 1 + _gap_claims(offset - self.position)
@@ -186,7 +187,8 @@ class PartitionTracker:
                 self._changed = True
                 return False
             else:
-                # Kept from now on: routing may come much later, and until then the map would forget these claims.
+                # Kept until the record is routed, which may be much later. Without this the map would lose these
+                # claims.
                 done = self._restored_mask(offset)
                 if done:
                     self.partial[offset] = done
@@ -194,7 +196,7 @@ class PartitionTracker:
         return True
 
     def reach(self, offset: int) -> None:
-        """Take note that reading came to this offset: what lies below and was not begun is not a record."""
+        """Note that reading reached this offset: offsets below it that were not begun have no record."""
         # Example: 10 and 11 are records, 12 is the marker of their transaction, and the partition ends at 13. Without
         # this the group would show a lag of 1 for ever, and would never be empty.
         if offset > self.position:
@@ -202,14 +204,14 @@ class PartitionTracker:
             self._changed = True
 
     def route(self, offsets: Sequence[int], mask: int) -> Sequence[int]:
-        """State which destinations (bits) these records go to; return, for each, those still to be delivered to.
+        """Note which destinations (bits) these records go to; return for each record those without an outcome.
 
-        A record that is left with none is finished.
+        A record with no such destination is finished.
         """
         if mask & (mask - 1):
             self._widen(mask, len(offsets))
         partial = self.partial
-        # No record has a claim of its own, which is nearly always so: the masks need no look at each record.
+        # Nearly always no record has a claim of its own. Then the masks apply without a look at each record.
         if not partial:
             self._pending.update(dict.fromkeys(offsets, mask))
             return [mask] * len(offsets)
@@ -222,9 +224,9 @@ class PartitionTracker:
         return masks
 
     def reroute(self, offset: int, bit: int, mask: int) -> int:
-        """State that a record no longer goes to one destination (`bit`), but to those of `mask`.
+        """Note that a record no longer goes to one destination (`bit`), but to those of `mask`.
 
-        Returns those to which it did not go before: they are delivered to now.
+        Returns the destinations that are new for it and still need a delivery.
         """
         left = self._pending.get(offset, 0)
         new = mask & ~left & ~self.partial.get(offset, 0)
@@ -235,19 +237,19 @@ class PartitionTracker:
         return new
 
     def finish(self, offsets: Sequence[int], bit: int) -> None:
-        """Note the outcomes of deliveries to one destination. Late work of a closed epoch changes nothing."""
-        # Why not count it anyway? Another member has the partition and sends the record itself. What is noted here
-        # could only reach a commit, and that commit would be of an epoch that is over.
+        """Note the outcomes of deliveries to one destination. Late outcomes in a closed epoch change nothing."""
+        # Why not note it anyway? Another member may have the partition, and sends the record itself. A note here could
+        # only lead to a commit for an epoch that is over.
         if self._phase is Phase.CLOSED:
             return
         self._changed = True
         pending, partial = self._pending, self.partial
         if len(offsets) > 1 and not partial and set(map(pending.__getitem__, offsets)) == {bit}:
-            # Nothing else is left to do for any of them: they go in one sweep.
+            # These records need no other outcome, so all are removed at once.
             deque(map(pending.pop, offsets), maxlen=0)
             return
-        # An offset that is not pending raises KeyError on purpose: a second outcome of one delivery is a fault of ours,
-        # and passing over it would hide a record that was sent twice.
+        # An offset that is not pending raises KeyError on purpose: a second outcome for one delivery is a bug, and
+        # ignoring it would hide a record that was sent twice.
         for offset in offsets:
             left = pending[offset] & ~bit
             if left:
@@ -263,18 +265,18 @@ class PartitionTracker:
         return bool(self._pending.get(offset, 0) & bit)
 
     def left(self, offset: int) -> int | None:
-        """Return the bits that a record still needs an outcome for: 0 where it is done, None where it was not read yet.
+        """Return the bits that a record still needs an outcome for: 0 if it is done, or None if it was not read yet.
 
-        Of an offset that holds no record, and of one below the start of this assignment, it says that it is done.
+        An offset without a record, or below the start of this assignment, counts as done.
         """
         if offset < self.position:
             return self._pending.get(offset, 0)
         return 0 if self._restored is not None and self._restored.whole.contains(offset) else None
 
     def snapshot(self) -> Snapshot | None:
-        """Return what to commit, or None where this epoch finished nothing since the last snapshot.
+        """Return what to commit, or None if this epoch finished nothing since the last snapshot.
 
-        Read in one go: a position taken after the unfinished set would claim records that came in between.
+        Watermark and position are read in one step: a position read later would claim records that came in between.
         """
         if not self._changed:
             return None
@@ -282,8 +284,8 @@ class PartitionTracker:
         return self.peek()
 
     def peek(self) -> Snapshot:
-        """Return the same without taking note that it was taken."""
-        # Everything that was read is done, and no claim is left from before: the map is empty.
+        """Return the same snapshot without marking it as taken."""
+        # Everything read is done, and no restored claim is left: the map is empty.
         if not self._pending and self._restored is None:
             return Snapshot(self.position, NOTHING)
         watermark = self.watermark
@@ -296,28 +298,28 @@ class PartitionTracker:
         absent = {name: runs.above(watermark) for name, runs in self._absent.items()}
         finished = FinishedMap(whole, {name: Runs.of(sorted(offsets)) for name, offsets in parts.items()} | absent)
         if self._restored is not None:
-            # What was committed about records that are not read yet is said again: a commit replaces the old map.
+            # Restored claims about records not read yet are repeated, because a commit replaces the old map.
             finished = finished.joined(self._restored.above(self.position))
         return Snapshot(watermark, finished)
 
     def open_claims(self) -> int:
-        """Return how many claims the map may still have to make for what is unfinished now."""
+        """Return how many further claims the map may need for the deliveries that are unfinished now."""
         return sum(_claims(left) for left in self._pending.values())
 
     def names_of_parts(self) -> tuple[str, ...]:
-        """Return the destinations for which the map may claim a record that is not done; none if all have one."""
+        """Return the destinations that the map may list separately; none while each record has only one delivery."""
         if not self._fans_out and not self.partial and self._restored is None and not self._absent:
             return ()
         return self.names
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every destination for which the map may claim anything."""
+        """Every destination that the map may have claims for."""
         return (*self.destinations, *self._absent)
 
     @property
     def end(self) -> int:
-        """One past the last offset of which a snapshot may say anything."""
+        """One past the last offset that a snapshot may have a claim about."""
         return self.position if self._restored is None else max(self.position, self._restored.end)
 
     def _widen(self, mask: int, records: int) -> None:
@@ -326,7 +328,7 @@ class PartitionTracker:
         self.widest = max(self.widest, claims)
 
     def retake(self) -> None:
-        """Take back the last snapshot: its commit failed, so it has to be made again."""
+        """Mark the last snapshot as not taken: its commit failed, so it has to be repeated."""
         self._changed = True
 
     def _restored_mask(self, offset: int) -> int:
@@ -340,13 +342,13 @@ class PartitionTracker:
 
 
 def _claims(left: int) -> int:
-    """Return how many claims a record may need in the map: one for each delivery, and one for the whole of several."""
+    """Return how many claims a record may need in the map: one per delivery, and one more if there are several."""
     deliveries = left.bit_count()
     return deliveries + (deliveries > 1)
 
 
 def _gap_claims(gap: int) -> int:
-    """Return what offsets without a record cost: the length of one more run, two numbers, in bits."""
+    """Return the bits that a gap without records may cost: it splits a run, so two more numbers."""
     return 0 if gap <= 0 else 16 + 8 * (gap.bit_length() // 7)
 
 

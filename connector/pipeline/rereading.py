@@ -1,6 +1,6 @@
 """Reads the records that storms have set aside again from Kafka: one at a time as a probe, all when a storm is over.
 
-The consumer's own position does not move: the source reads these positions separately. So neither a paused intake nor a
+The consumer's own position does not move: the source reads these records separately. So neither a paused intake nor a
 full buffer or offset map keeps a probe back.
 """
 
@@ -22,29 +22,29 @@ from connector.tasks import Supervisor
 from connector.telemetry.metrics import Metrics
 
 CHUNK: Final = 500
-"""Records that are read again at once, at most."""
+"""Maximum records of one read."""
 _FIRST: Final = 8
-"""So many come first, because their size is not known yet."""
+"""The size of the first read: the records' size is not known yet."""
 _BYTES_SHARE: Final = 0.125
-"""The part of the buffer's size that one read may take, by the mean size of the read before."""
+"""The share of the buffer that one read may take, estimated from the mean record size of the previous read."""
 RETRY_SECONDS: Final = 2.0
 
 log = structlog.get_logger()
 
 
 class PositionReader(Protocol):
-    """What reads chosen records."""
+    """Reads chosen records."""
 
     async def read_again(self, positions: Sequence[Position]) -> list[Record]:
-        """Return the records at these positions, in the order of each partition; one that is deleted is left out.
+        """Return the records at these positions, in order within each partition; deleted ones are left out.
 
-        May be called while `poll` goes on. Raises `ConnectorError` where Kafka does not answer.
+        May be called while `poll` is running. Raises `ConnectorError` if Kafka does not answer.
         """
         ...
 
 
 class Rereader:
-    """Takes in again what storms have set aside. `scopes` gives each destination's storms, with None the topics'."""
+    """Reads records again that storms have set aside. `scopes` has each destination's storms, None the topics'."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Rereader:
         self._most = _FIRST
 
     def turn(self) -> None:
-        """Begin to read what is due. Non-blocking; one read at a time. Raises what the last one raised unexpectedly."""
+        """Start to read the records that are due. Non-blocking; one read at a time. Raises the last one's failure."""
         self._tasks.check()
         now = self._clock.now()
         if self._tasks.running or now < self._not_before:
@@ -76,7 +76,7 @@ class Rereader:
             if places := storms.probes(now):
                 self._start(destination, storms, places)
                 return
-        # A probe goes all the same: one record more is no burden, and only it can end the storm.
+        # A probe is read anyway: one more record costs little, and only a probe can end the storm.
         if self._budget.full:
             return
         for destination, storms in self._scopes():
@@ -85,7 +85,7 @@ class Rereader:
                 return
 
     async def close(self) -> None:
-        """Cancel a read that is under way."""
+        """Cancel a running read."""
         await self._tasks.close()
 
     def _start(self, destination: str | None, storms: Storms, places: list[Place]) -> None:
@@ -98,7 +98,7 @@ class Rereader:
             storms.was_read()
 
     async def _take_again(self, destination: str | None, storms: Storms, places: list[Place]) -> None:
-        # In the order of the offsets, because a reader goes on from where it is.
+        # Ordered by offset, because a reader continues from where it is.
         wanted = sorted({place.position: place for place in places if place.pending}.items())
         try:
             records = await self._reader.read_again([position for position, _ in wanted])
@@ -110,14 +110,14 @@ class Rereader:
         found = {record.position: record for record in records}
         for position, place in wanted:
             if position not in found and place.pending:
-                # Kafka has deleted it: after a restart it would not come again either.
+                # Kafka has deleted the record, so it could not be read after a restart either.
                 place.tracker.finish((place.offset,), place.bit)
                 self._metrics.records_skipped.labels("deleted").inc()
                 log.warning(
                     "storm.record_deleted", topic=position.topic, partition=position.partition, offset=place.offset
                 )
         again = [(place.tracker, found[position]) for position, place in wanted if position in found and place.pending]
-        # Their schema is asked for now. Parking them would hold up the live partition behind them.
+        # Only ask for their schemas now. Parking them would hold up the live partition behind them.
         unknown = {record.position for _, record in self._intake.take_again(destination, again)}
         self._put_back(storms, [place for position, place in wanted if position in unknown])
 
@@ -125,12 +125,12 @@ class Rereader:
         """Choose how many records the next read takes, so that their bytes are bounded; at most twice as many."""
         total = sum(map(charge_of, records))
         if total:
-            # By what the last ones weighed: positions do not say how large their records are.
+            # Estimated from the last read, because positions do not tell how large their records are.
             affordable = int(self._budget.limit * _BYTES_SHARE * len(records) / total)
             self._most = max(1, min(CHUNK, 2 * self._most, affordable))
 
     def _put_back(self, storms: Storms, places: list[Place]) -> None:
         if places:
-            # Back where they were, and not at once again: Kafka or the registry did not answer.
+            # Put them back, and wait before the next attempt: Kafka or the registry did not answer.
             storms.put_back(places)
             self._not_before = self._clock.now() + RETRY_SECONDS

@@ -1,8 +1,8 @@
 """The one task that owns the consumer: it polls, hands records to intake, pauses and resumes, commits, and drains.
 
-Theory of operation. One turn: pause or resume what has to be, poll, take parked records and storms' records further,
-hand what was polled to intake slice by slice, commit when the interval is over. Nothing else calls the consumer,
-because a call from another task would wait out the running poll.
+Theory of operation. One turn of the loop: pause or resume partitions, poll, continue with parked records and with
+records of storms, pass the polled records to intake slice by slice, and commit if the interval is over. Nothing else
+calls the consumer, because a call from another task would wait until the running poll ends.
 
 A partition's life here is one epoch, from `on_assign` to the end of `on_revoke` or `on_lost`:
 
@@ -11,11 +11,12 @@ A partition's life here is one epoch, from `on_assign` to the end of `on_revoke`
               then the last commit, repeated for a moment where the group's new generation refuses it
     CLOSED    work that finishes late changes nothing and is never committed: another member may have the partition
 
-Why the epoch, and not simply "is it assigned"? A partition can leave and come back while a request of the first
-assignment is still in flight. Its answer belongs to the first epoch's tracker, which is closed by then.
+Why an epoch, and not simply "is it assigned"? A partition can be revoked and assigned again while a request of the
+first assignment is still in flight. Its answer belongs to the first epoch's tracker, which is closed by then.
 
-Intake of a partition pauses for three reasons: the buffer is full (all partitions), its next record waits for its
-schema, or its offset map, or what storms have set aside of it, takes so much that reading on could not be remembered.
+Intake of a partition pauses for three reasons: the buffer is full (then all partitions pause), its next record waits
+for its schema, or there is no more room to remember its progress (in its offset map, or in the positions that storms
+have set aside).
 
 The runner knows neither Kafka nor HTTP. It states the protocols it needs; `runtime.app` passes the real ones, and the
 simulation passes a model of a broker.
@@ -43,43 +44,43 @@ from connector.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 SLICE: Final = 500
-"""Records prepared in one go, 1 to 6 ms: what a request may be late because of them."""
+"""Records prepared without a pause. They take 1 to 6 ms, by which a due request may be late."""
 POSITION_BYTES: Final = 200
-"""Bytes that one position set aside takes: in the tracker, and in its storm (measured)."""
+"""Bytes that one position set aside takes in the tracker and in its storm (measured)."""
 SET_ASIDE_SHARE: Final = 0.5
-"""The part of the buffer's size that positions set aside may take, in addition to the buffer."""
+"""The memory for positions set aside, as a share of the buffer's size and in addition to it."""
 
 
 LAST_COMMIT_PAUSE: Final = 0.2
-"""Seconds before the last commit is repeated for the first time; it doubles up to `LONGEST_COMMIT_PAUSE`."""
+"""Seconds before the first repetition of the last commit; they double up to `LONGEST_COMMIT_PAUSE`."""
 LONGEST_COMMIT_PAUSE: Final = 1.0
 
 
 class AssignmentListener(Protocol):
-    """What a source reports about partitions, from inside `poll` or `close`."""
+    """Called by a source about its partitions, from inside `poll` or `close`."""
 
     async def on_assign(self, partitions: Sequence[Assigned]) -> None:
-        """Take partitions over; their first record comes after this returned."""
+        """Accept partitions. Their first records follow once this has returned."""
         ...
 
     async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
-        """Finish what is under way for partitions and commit it; they belong to another member once this returns."""
+        """Finish and commit the work for partitions. Once this returns they belong to another member."""
         ...
 
     async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
-        """Forget partitions that belong to another member already: nothing may be committed for them."""
+        """Forget partitions that already belong to another member: nothing may be committed for them."""
         ...
 
 
 class RecordSource(Protocol):
-    """Where records come from. All methods are called by one task, `commit` also from inside `on_revoke`."""
+    """Where records come from. Only one task calls it; `commit` is also called from inside `on_revoke`."""
 
     async def start(self, listener: AssignmentListener) -> None:
         """Join the group."""
         ...
 
     async def poll(self) -> list[Record]:
-        """Return the next records, none after a few milliseconds. Never cancelled. Raises `FatalError`."""
+        """Return the next records, or none after a few milliseconds. Never cancelled. Raises `FatalError`."""
         ...
 
     async def read_again(self, positions: Sequence[Position]) -> list[Record]:
@@ -91,19 +92,19 @@ class RecordSource(Protocol):
         ...
 
     async def pause(self, partitions: Sequence[TopicPartition]) -> None:
-        """Return no records of these partitions until they are resumed."""
+        """Return no records of these partitions until `resume`."""
         ...
 
     async def resume(self, partitions: Sequence[TopicPartition]) -> None:
-        """Return records of these partitions again, none left out."""
+        """Return records of these partitions again, without a gap."""
         ...
 
     def ends(self) -> dict[TopicPartition, int]:
-        """Return the assigned partitions' end offsets, as far as they are known."""
+        """Return the known end offsets of the assigned partitions."""
         ...
 
     def reached(self) -> dict[TopicPartition, int]:
-        """Return where reading came to partitions' ends since the last call: below, all records were returned."""
+        """Return the partitions' ends reached since the last call. All records below an end were returned."""
         ...
 
     async def close(self) -> None:
@@ -119,11 +120,11 @@ class Drainable(Protocol):
         ...
 
     def drop(self) -> None:
-        """Let go of unsent deliveries whose partition is not open any more."""
+        """Drop unsent deliveries whose partition is no longer open."""
         ...
 
     async def drain(self, timeout: float) -> bool:
-        """Do the same, and wait for their requests under way; return whether all ended in time (seconds)."""
+        """Like `drop`, then wait for their requests in flight; return whether all ended within `timeout` seconds."""
         ...
 
 
@@ -176,7 +177,7 @@ class Runner:
         self._logged_full: set[TopicPartition] = set()
         self._tasks: Supervisor[None] = Supervisor()
         self._stop_by = float("inf")
-        """By when a stop has to be over (monotonic seconds)."""
+        """When a stop has to be over (monotonic seconds)."""
         self._flow = Flow()
         self._stormy = False
         self._trackers: dict[TopicPartition, PartitionTracker] = {}
@@ -186,9 +187,9 @@ class Runner:
         self.polled_at: float | None = None
         """When the consumer was polled last (monotonic seconds); None before that."""
         self.joining_since: float | None = None
-        """Since when the group has not answered this member (monotonic seconds); None once it has."""
+        """Since when the group has not answered this member (monotonic seconds); None if it has."""
         self.lost_at = float("-inf")
-        """When the group took partitions away without a rebalance (monotonic seconds)."""
+        """When this member lost its partitions without a revoke (monotonic seconds)."""
 
     @property
     def assigned(self) -> frozenset[TopicPartition]:
@@ -198,7 +199,7 @@ class Runner:
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, then drain, commit and leave the group.
 
-        Raises `FatalError` where going on needs a person; what is unfinished stays uncommitted.
+        Raises `FatalError` if a person has to act. Unfinished records stay uncommitted.
         """
         await self._source.start(self)
         self._committed_at = self._clock.now()
@@ -241,7 +242,8 @@ class Runner:
     async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
         """End the epochs without a commit: another member has the partitions already."""
         self._metrics.rebalances.labels("lost").inc()
-        # No drain and no commit: the new owner may have committed already, and ours would move the group backwards.
+        # No drain and no commit: the new owner may have committed already, and a commit here could move its offset
+        # back.
         gone = self._take_trackers(partitions, Phase.CLOSED)
         self.lost_at = self._clock.now()
         self.joining_since = None if self._trackers else self.lost_at
@@ -256,15 +258,15 @@ class Runner:
         )
 
     def tracker_of(self, partition: TopicPartition) -> PartitionTracker | None:
-        """Return what is known of an assigned partition's records, None for one that is not ours."""
+        """Return the tracker of an assigned partition; None for a partition that is not ours."""
         return self._trackers.get(partition)
 
     def end_of(self, partition: TopicPartition) -> int | None:
-        """Return an assigned partition's end offset as the last fetch reported it, None before it is known."""
+        """Return an assigned partition's end offset from the last fetch; None if it is not known yet."""
         return self._source.ends().get(partition)
 
     def status(self) -> list[PartitionStatus]:
-        """Return the assigned partitions; a map counts as full where what storms have set aside stops intake."""
+        """Return the assigned partitions. A map counts as full if records set aside by storms pause the intake."""
         return [
             PartitionStatus(*partition, tracker.watermark, tracker.position, self._used(partition))
             for partition, tracker in sorted(self._trackers.items())
@@ -274,7 +276,7 @@ class Runner:
         return 1.0 if partition in self._logged_full else self._rooms[partition].used
 
     def backlog(self) -> dict[TopicPartition, int]:
-        """Return how many records of each partition are not done: those finished above the watermark are."""
+        """Return how many records of each partition are not done, not counting those finished above the watermark."""
         ends = self._source.ends()
         return {
             partition: max(0, ends.get(partition, tracker.position) - tracker.position) + tracker.unfinished
@@ -282,13 +284,13 @@ class Runner:
         }
 
     def update_gauges(self) -> None:
-        """Bring the partitions' gauges up to date."""
+        """Update the partitions' gauges."""
         now = self._clock.now()
         for (topic, partition), backlog in self.backlog().items():
             tracker = self._trackers[topic, partition]
             labels = (topic, str(partition))
             watermark, moved = self._moved[topic, partition]
-            # An idle partition does not age: with nothing unfinished the watermark has nowhere to go.
+            # An idle partition does not age: with nothing unfinished the watermark cannot move.
             if tracker.watermark != watermark or not tracker.unfinished:
                 moved = now
                 self._moved[topic, partition] = (tracker.watermark, now)
@@ -301,7 +303,7 @@ class Runner:
     async def _turn(self) -> None:
         waits_for = await self._pause_and_resume()
         records = await self._source.poll()
-        # After the poll, which may have waited: health is judged by when the consumer was last asked and answered.
+        # Set after the poll, which may have waited: health depends on when the consumer was last polled and returned.
         now = self.polled_at = self._clock.now()
         self._time.rest("poll" if records else waits_for, now)
         if self._intake.answered:
@@ -311,22 +313,22 @@ class Runner:
         for start in range(0, len(records), SLICE):
             self._intake.take(records[start : start + SLICE], self._trackers.get)
             self._time.rest("prepare", self._clock.now())
-            # Requests that are due, and answers, wait for no more than one slice.
+            # Let other tasks run between slices, so that due requests and answers wait for one slice at most.
             await asyncio.sleep(0)
             self._time.rest("deliver", self._clock.now())
-        # After intake: the end was reached behind these records, and must not pass them.
+        # After intake: the end is behind these records, which must have been begun first.
         for partition, offset in self._source.reached().items():
             self._trackers[partition].reach(offset)
         if now - self._committed_at >= self._timing.commit_interval:
             await self._commit(list(self._trackers))
-            # It may have shown that partitions were added, which this member's rebalances do not report.
+            # The commit may have found added partitions, which this member's rebalances do not report.
             self._on_assignment(self.assigned)
 
     async def _pause_and_resume(self) -> str:
-        """Pause and resume partitions; return the part of the time to which a poll without records belongs."""
+        """Pause and resume partitions; return the part of `time_seconds_total` that an empty poll counts to."""
         crowded = {partition for partition, room in self._rooms.items() if room.full}
         blocked = self._intake.parked.keys()
-        # Once a record was set aside its storm has to be looked after, whatever became of its partition.
+        # Once a record was set aside, its storm needs these turns, whatever happened to its partition.
         self._stormy = self._stormy or any(tracker.stormy for tracker in self._trackers.values())
         if self._stormy:
             crowded |= self._full_of_set_aside()
@@ -341,24 +343,25 @@ class Runner:
         return "deliver" if full or crowded else "decode" if blocked else "idle"
 
     def _full_of_set_aside(self) -> set[TopicPartition]:
-        """Return the partitions of which so much is set aside that intake has to pause.
+        """Return the partitions whose intake has to pause because so much of them is set aside.
 
-        Usually the offset map is the bound. But where nearly all records are set aside they are one run in the map, and
-        their positions alone would fill the memory: so the members' positions may take a part of the buffer's size.
+        Usually the offset map limits that. But if nearly all records are set aside, they are one short run in the map,
+        while their positions alone would fill the memory. So these positions may take at most a share of the buffer's
+        size.
         """
         total = sum([tracker.set_aside for tracker in self._trackers.values()])
-        # Measured in positions, because their records' bytes were let go of.
+        # Counted in positions, because the records' bytes were released.
         if total * POSITION_BYTES < self._budget.limit * SET_ASIDE_SHARE:
             return set()
         return {
             partition
             for partition, tracker in self._trackers.items()
-            # Those with at least the mean: pausing them stops the growth, and a partition without any is not held up.
+            # Pause those with at least the mean: that stops the growth, and does not hold up a partition without any.
             if tracker.set_aside * len(self._trackers) >= total
         }
 
     def _log_full(self, full: set[TopicPartition]) -> None:
-        """Log each partition whose intake pauses because of what is set aside, once."""
+        """Log once for each partition that its intake pauses because of records set aside."""
         for partition in full - self._logged_full:
             log.warning(
                 "storm.partition_full",
@@ -370,7 +373,7 @@ class Runner:
         self._logged_full = full
 
     async def _commit(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
-        """Commit what moved since the last commit; return the partitions whose commit failed and may succeed later."""
+        """Commit the progress since the last commit; return the partitions whose commit failed but may be repeated."""
         self._committed_at = self._clock.now()
         commits = []
         for partition in partitions:
@@ -389,25 +392,26 @@ class Runner:
         faults = await self._source.commit(commits)
         for partition, message in faults.items():
             if partition in self._trackers:
-                # The tracker took the snapshot as said. Without this, a partition in which nothing more happens would
-                # never be committed.
+                # The tracker assumes that the snapshot was committed. Without this, a partition in which nothing more
+                # happens would never be committed.
                 self._trackers[partition].retake()
             log.warning("commit.failed", topic=partition[0], partition=partition[1], message=message)
         self._metrics.commits.labels("ok").inc(len(commits) - len(faults))
         if faults:
             self._metrics.commits.labels("failed").inc(len(faults))
         self._time.rest("commit", self._clock.now())
-        # Of what fails for good (the member was expelled, the topic is
-        # gone) a repetition would only cost the drain's time.
+        # Do not repeat a commit that cannot succeed (the member was expelled, the topic is gone): that would only use
+        # up the drain's time.
         return [partition for partition, fault in faults.items() if not isinstance(fault, FinalFault)]
 
     async def _commit_last(self, partitions: Sequence[TopicPartition], deadline: float) -> None:
-        """Commit what leaves, and repeat that until `deadline` if it fails: no other member will do it.
+        """Commit revoked partitions; repeat a failed commit until `deadline`, because no other member can make it.
 
-        A commit can fail only because a rebalance is under way. The broker reads the requests of a connection one after
-        the other, so behind a JoinGroup the commit is not read until every member has joined, perhaps seconds later.
-        Then it has the old generation and is refused (`ILLEGAL_GENERATION`), while the same commit passes once this
-        member knows the new one. So there is one more attempt after the deadline: the last may have been such a wait.
+        A commit may fail only because of a rebalance in progress. The broker reads the requests of a connection one
+        after the other. Behind a JoinGroup it reads the commit only once every member has joined, perhaps seconds
+        later. By then the commit has an old generation and is refused (`ILLEGAL_GENERATION`), while the same commit
+        succeeds once this member knows the new generation. So there is one more attempt after the deadline, in case the
+        last one waited like that.
         """
         failed = await self._commit(partitions)
         pause, late = LAST_COMMIT_PAUSE, False
@@ -418,21 +422,21 @@ class Runner:
             failed = await self._commit([partition for partition in failed if partition in self._trackers])
 
     async def _leave(self, partitions: Sequence[TopicPartition]) -> None:
-        """Drain partitions within `drain_timeout`, commit what they finished, and fence what comes later."""
+        """Drain partitions within `drain_timeout`, commit what they finished, and close their epochs."""
         leaving = [partition for partition in partitions if partition in self._trackers]
         if not leaving:
             return
         for partition in leaving:
-            # First of all. From here on nothing new starts for the partition, and whatever fails in it is dropped where
-            # it would be put back: so the drain can only get shorter.
+            # First of all: from here on nothing new starts for the partition, and a failed batch is dropped instead of
+            # put back. So the amount of work to drain can only shrink.
             self._trackers[partition].phase = Phase.DRAINING
-        # The share of the rate limit goes before the drain: the next owner may send as soon as it has the partition.
+        # Give up the share of the rate limit before the drain: the next owner may send as soon as it has the partition.
         self._on_assignment(frozenset(p for p, tracker in self._trackers.items() if tracker.open))
         self._intake.forget(leaving)
         now = self._clock.now()
         deadline = min(now + self._timing.drain_timeout, self._stop_by)
         timeout = max(0.0, deadline - now)
-        # Side by side: one after the other, a slow vendor would use up the time of all others.
+        # Concurrently: one after the other, a slow vendor would use up the time of all others.
         drains = [self._intake.drain(timeout), *(destination.drain(timeout) for destination in self._destinations)]
         in_time = all(await asyncio.gather(*drains))
         self._time.rest("deliver", self._clock.now())
@@ -443,9 +447,9 @@ class Runner:
                 seconds=round(timeout, 3),
                 message="requests were under way when limits.drain_timeout ended; their records may be delivered again",
             )
-        # Also where the drain was missed: what has finished by now must not be sent again.
+        # Even if the drain ran out of time: what has finished by now must not be sent again.
         await self._commit_last(leaving, deadline)
-        # Only after the commit. An answer that comes in between still counts for it.
+        # Closed only after the commit, so that an answer that comes in between still counts.
         self._take_trackers(leaving, Phase.CLOSED)
 
     def _take_trackers(
@@ -460,9 +464,9 @@ class Runner:
         return gone
 
     async def _begin_stop(self, stop: asyncio.Event) -> None:
-        """Begin to drain everything at once on a stop, also while a rebalance is being drained.
+        """Begin to drain everything as soon as a stop is requested, even while a rebalance drains.
 
-        Otherwise the stop's own drain would begin after that of the rebalance, and take as long again.
+        Otherwise the stop's drain would begin only after that of the rebalance, and take as long again.
         """
         await stop.wait()
         self._stop_by = self._clock.now() + self._timing.drain_timeout
@@ -470,19 +474,20 @@ class Runner:
             destination.stop()
 
     async def _stop(self) -> None:
-        # No retry, no probe and no half of a batch starts during the last drain.
+        # No retry, probe or half of a batch starts during the last drain.
         for destination in self._destinations:
             destination.stop()
         await self._leave(list(self._trackers))
-        # After the last commit, and the source last of all: leaving the group hands the partitions over.
+        # After the last commit, and the source last of all, because leaving the group gives the partitions to others.
         await self._rereader.close()
         await self._intake.close()
         await self._source.close()
 
 
 def _restored(assigned: Assigned) -> metadata.FinishedMap | None:
-    """Return the committed map, or None where there is none that can be read: sending again beats losing."""
-    # The map belongs to the committed offset. Where reading starts elsewhere (a reset), it is about other records.
+    """Return the committed map; None if it cannot be read, because sending twice is better than losing."""
+    # The map belongs to the committed offset. If reading starts elsewhere (after a reset), the map is about other
+    # records.
     if assigned.committed is None or assigned.committed != assigned.start:
         return None
     try:

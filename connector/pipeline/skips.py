@@ -1,4 +1,4 @@
-"""Records that an operator skips by hand: where each is, and what becomes of it. Nothing here does I/O.
+"""Records that an operator skips: where each one is, and what happens to it. Nothing here does I/O.
 
 the record                                 what becomes of it
 -----------------------------------------  ------------------------------------------------------------------
@@ -25,9 +25,9 @@ from connector.records import Position, TopicPartition
 CAUSE: Final = "operator"
 CODE: Final = "operator.skip"
 MESSAGE: Final = "an operator skipped the record"
-# Long enough for a request's answer and a dead letter in good health, short enough for a person at a terminal.
+# Long enough for a healthy vendor's answer and a dead letter, short enough for a person at a terminal.
 PATIENCE: Final = 6.0
-"""Seconds that a caller waits for the result; what takes longer continues in the background."""
+"""Seconds that a caller waits for the result. If it takes longer, the skip continues in the background."""
 _LOOK: Final = 0.05
 
 log = structlog.get_logger()
@@ -36,8 +36,8 @@ log = structlog.get_logger()
 class Skip:
     """One request to skip a record, for one destination or before it was routed.
 
-    `taken` turns true when the record is set aside: from then on nothing of it is sent, and its dead letter is written
-    until Kafka has it. A record that has its outcome while `taken` is false was delivered, or refused, before.
+    `taken` becomes true when the record is taken out: from then on it is not sent, and its dead letter is written until
+    Kafka has it. A record that gets its outcome while `taken` is false was delivered or refused first.
     """
 
     __slots__ = ("taken",)
@@ -54,13 +54,13 @@ class SkipResult(NamedTuple):
 
 
 class Skips:
-    """The deliveries of one destination that are to be skipped. The caller that takes one writes its dead letter."""
+    """The deliveries to skip of one destination. The caller that takes one writes its dead letter."""
 
     def __init__(self) -> None:
-        # By the delivery itself and not by position: after a rebalance the same offset is another delivery.
+        # Keyed by the delivery, not by position: after a rebalance the same offset is another delivery.
         self._wanted: dict[Delivery, Skip] = {}
         self._later: dict[Place, Skip] = {}
-        """Records that a storm has set aside: they are read again first."""
+        """Records to skip that a storm has set aside: they have to be read again first."""
         self.any = False
         """Whether something is to be skipped."""
 
@@ -79,31 +79,31 @@ class Skips:
         return self._later.setdefault(place, Skip())
 
     def came(self, delivery: Delivery) -> bool:
-        """Return whether a delivery that comes in is to be skipped."""
-        # A record that a storm set aside has no delivery meanwhile, so it is known by its place until it is read again.
+        """Return whether an incoming delivery is to be skipped."""
+        # A record that a storm set aside has no delivery until it is read again, so it is kept by its position.
         skip = self._later.pop(Place(delivery.tracker, delivery.record.offset, delivery.bit), None)
         if skip is not None:
             self._wanted[delivery] = skip
         return skip is not None
 
     def put_off(self, delivery: Delivery) -> None:
-        """Note that a storm has set a delivery aside that is to be skipped: it is read again first."""
+        """Note that a storm has set aside a delivery to skip: it has to be read again first."""
         self._later[Place(delivery.tracker, delivery.record.offset, delivery.bit)] = self._wanted.pop(delivery)
 
     def take(self, batch: Batch) -> Batch:
-        """Note that this batch of one was taken out of where it waited, and return it."""
+        """Note that this batch of one record was taken out of its lane, and return it."""
         self._wanted[batch.deliveries[0]].taken = True
         return batch
 
     def take_from(self, batch: Batch) -> list[Batch]:
-        """Take what is to be skipped out of a batch that is not sent yet."""
-        # Before it is sent again: what an operator skips must not be in one more request.
+        """Take the deliveries to skip out of a batch that is not sent yet."""
+        # Before it is sent again, so that a skipped record is not in one more request.
         wanted = [delivery for delivery in batch.deliveries if delivery in self._wanted]
         batch.deliveries = [delivery for delivery in batch.deliveries if delivery not in self._wanted]
         return [self.take(batch.part([delivery])) for delivery in wanted]
 
     def tidy(self) -> None:
-        """Forget what has its outcome, or whose partition left."""
+        """Forget deliveries that have their outcome, or whose partition was revoked."""
         self._wanted = {
             delivery: skip
             for delivery, skip in self._wanted.items()
@@ -114,7 +114,7 @@ class Skips:
 
 
 class PartitionOwner(Protocol):
-    """What knows this member's partitions: the runner."""
+    """Knows this member's partitions; implemented by the runner."""
 
     @property
     def assigned(self) -> frozenset[TopicPartition]:
@@ -131,10 +131,10 @@ class PartitionOwner(Protocol):
 
 
 class SkipsRecords(Protocol):
-    """What has records that can be skipped: intake before they are routed, then each destination's worker."""
+    """Has records that can be skipped: intake before they are routed, then each destination's worker."""
 
     def skip(self, tracker: PartitionTracker, offset: int) -> Skip | None:
-        """Skip a record, None where it is not here."""
+        """Skip a record; return None if it is not here."""
         ...
 
 
@@ -169,12 +169,12 @@ class Skipper:
             return self._not_owned(position, leaving=tracker is not None)
         left = tracker.left(position.offset)
         name = _name(position)
-        # A mistyped offset would otherwise wait for a record that comes years later, and skip it then.
+        # Otherwise a mistyped offset would wait, and skip a record that is written years later.
         if left is None and (end := self._owner.end_of(position[:2])) is not None and position.offset >= end:
             return SkipResult("refused", f"{name} does not exist yet: the partition ends at {end}")
         if left == 0:
             return SkipResult("refused", f"{name} is already done, or there is no such record; run `connector explain`")
-        # Until it is routed the record stands for all destinations, so no single one can be skipped.
+        # Until it is routed, the record has no destinations, so it cannot be skipped for a single one.
         if left is None or left & WHOLE:
             if destination is not None:
                 return SkipResult("refused", f"{name} is not routed yet; skip it without --destination")
@@ -190,7 +190,7 @@ class Skipper:
         return _result(tracker, position, bits, skips, was_read=left is not None)
 
     async def _wait(self, tracker: PartitionTracker, offset: int, bits: int) -> None:
-        # By looking and not by an event: an outcome has many ways, and a skip is rare.
+        # Polled instead of notified: outcomes come about in many ways, and skips are rare.
         end = self._clock.now() + PATIENCE
         while tracker.open and _is_left(tracker, offset, bits) and self._clock.now() < end:
             await self._clock.sleep(_LOOK)
@@ -213,7 +213,7 @@ def _waiting_for(tracker: PartitionTracker, left: int) -> list[str]:
 def _result(
     tracker: PartitionTracker, position: Position, bits: int, skips: Mapping[str, Skip | None], *, was_read: bool
 ) -> SkipResult:
-    """Return what came of it."""
+    """Return the result for the caller."""
     name = _name(position)
     taken = [destination for destination, skip in skips.items() if skip is not None and skip.taken]
     of = "" if taken in ([], [""]) else f" for {', '.join(taken)}"
@@ -221,7 +221,7 @@ def _result(
         message = f"{name}: its partition left this member meanwhile. Nothing is lost; ask its new owner"
         return SkipResult("refused", message)
     if not _is_left(tracker, position.offset, bits):
-        # Its answer came first: it was delivered, or became a dead letter for another reason.
+        # Its answer came before the skip: it was delivered, or became a dead letter for another reason.
         if not taken:
             return SkipResult("refused", f"{name} was done before it could be skipped; run `connector explain`")
         others = [destination for destination in skips if destination not in taken]

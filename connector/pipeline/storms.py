@@ -1,9 +1,9 @@
-"""Storms: many records refused for one reason. The cause is held, not the topic or destination. Decides only, no I/O.
+"""Storms: many records refused for one reason. The reason is held, not the topic or destination. Pure decisions.
 
-Theory of operation. One bad record is the record's fault. Half of all records refused for the same reason is rather a
-setting's fault: a route, a mapping, a schema, an account that does not know the event yet. Then nothing may be drained
-into the dead-letter topic, and no good record may wait. Each scope (a destination; for decoding and routing a topic)
-has one `Storms`, and in it each reason (cause and code) is in one of three phases:
+Theory of operation. If one record is refused, the record is at fault. If half of all records are refused for the same
+reason, more likely a setting is: a route, a mapping, a schema, or an account that does not know the event yet. Then the
+topic must not be drained into dead letters, and no good record may wait. Each scope (a destination; for decoding and
+routing, a topic) has one `Storms`. In it each reason (cause and code) is in one of three phases:
 
     phase    a record refused for this reason       leaves the phase when
     -------  -------------------------------------  -----------------------------------------------------------------
@@ -12,14 +12,15 @@ has one `Storms`, and in it each reason (cause and code) is in one of three phas
     open     is counted, and becomes a dead letter  (only after `release`) a window later, once the share is below
                                                     the limit again and all that was released came
 
-Set aside means: only the position is kept. The record stays unfinished in its tracker, so its offset is not committed
-past, and after a restart or a rebalance it simply comes again. Its bytes are let go of and read again from Kafka later
-(`rereading`): one at a time as a probe, all of them when the storm ends.
+Set aside means that only the position is kept. The record stays unfinished in its tracker, so the committed offset does
+not pass it, and after a restart or a rebalance it is simply consumed again. Its bytes are released, and read again from
+Kafka later (`rereading`): single records as probes, and all of them when the storm ends.
 
-Why only a record that was set aside can end a storm: a good record says nothing about the bad ones. Ended by any
-acceptance, a topic of which 5 % is good drains the other 95 %, one window after each good record.
+Why can only a record that was set aside end a storm? A good record proves nothing about the bad ones. If any acceptance
+ended the storm, a topic with 5 % good records would drain the other 95 % into dead letters, one window after each good
+record.
 
-Probes back off, and a storm that comes back soon after its end goes on where its probes were.
+Probes back off. A storm that returns soon after its end continues the back-off instead of restarting it.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ Reason = tuple[str, str]
 FIRST_PROBE: Final = 1.0
 LONGEST_PROBE: Final = 60.0
 _REASONS: Final = 100
-"""Of how many storms that are over the probes are remembered: the codes are the vendor's."""
+"""For how many ended storms the number of probes is remembered. Bounded, because the vendor chooses the codes."""
 CALM: Final = 600.0
-"""Seconds after a storm's end after which its next one is a new one, whose probes begin soon again."""
+"""If a storm returns later than so many seconds after its end, it is a new one, and its probes start early again."""
 
 log = structlog.get_logger()
 
 
 class Place(NamedTuple):
-    """One delivery that has no outcome yet, by where its record is; `bit` is its bit in the tracker."""
+    """One delivery without an outcome, by the place of its record; `bit` is its bit in the tracker."""
 
     tracker: PartitionTracker
     offset: int
@@ -71,7 +72,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StormStatus:
-    """One storm as a person sees it. `since` and `next_probe` are epoch seconds, None while a probe is under way."""
+    """One storm as shown to a person. `since` and `next_probe` are epoch seconds; no `next_probe` during a probe."""
 
     cause: str
     code: str
@@ -84,22 +85,23 @@ class StormStatus:
 class StormGuard:
     """Counts refusals by reason over a window of outcomes; `off` never trips.
 
-    It trips when one reason would have more than its share of the whole window, full or not.
+    It trips when one reason would have more than its share of the window's full size, even before the window is full.
     """
 
     def __init__(
         self, settings: StormSettings | str, may_close: Callable[[Reason], bool] = lambda _reason: True
     ) -> None:
         self._may_close = may_close
-        """Whether a reason that is let through may count again; asked once a window."""
+        """Returns whether a reason that is let through may count again; called at most once a window."""
         self._settings = settings if isinstance(settings, StormSettings) else None
         self._window: deque[Reason | None] = deque()
         self._refused: Counter[Reason] = Counter()
         self._open: dict[Reason, int] = {}
-        """Reasons that a release lets through, and how many outcomes have to come before their share counts again."""
+        """The reasons that a release lets through, each with how many outcomes have to come before its share counts
+        again."""
 
     def use(self, settings: StormSettings | str) -> None:
-        """Judge by other settings from now on; the newest outcomes that are counted still count."""
+        """Use other settings from now on. The newest counted outcomes still count."""
         self._settings = settings if isinstance(settings, StormSettings) else None
         most = 0 if self._settings is None else self._settings.records
         while len(self._window) > most:
@@ -107,19 +109,19 @@ class StormGuard:
 
     @property
     def counting(self) -> bool:
-        """Whether acceptances count: something was refused, or a reason is let through."""
+        """Whether acceptances have to be counted: something was refused, or a reason is let through."""
         return self._settings is not None and bool(self._refused or self._open)
 
     def accepted(self, count: int) -> None:
         """Count accepted records."""
         if self._settings is None or not self.counting:
             return
-        # More than a window pushes out everything else, so the rest need not be pushed.
+        # A whole window of them pushes everything else out, so more need not be pushed.
         for _ in range(min(count, self._settings.records)):
             self._push(None)
 
     def refused(self, cause: str, code: str) -> bool:
-        """Count a refusal; return whether it is one too many, so that it must not be dead-lettered."""
+        """Count a refusal; return whether it is one too many and must not be dead-lettered."""
         if self._settings is None:
             return False
         reason = (cause, code)
@@ -132,17 +134,17 @@ class StormGuard:
         return False
 
     def refusals(self, reason: Reason) -> int:
-        """Return how many of the last outcomes are refusals for a reason, each a dead letter."""
+        """Return how many of the last outcomes are refusals for a reason, each of them a dead letter."""
         return self._refused[reason]
 
     def clear(self, reason: Reason) -> None:
         """Forget the refusals for a reason: its storm is over."""
-        # As if they had passed: the places in the window stay, so its length still says how much was seen.
+        # Count them as accepted: their places in the window stay, so that its length still shows how much was seen.
         self._window = deque(None if counted == reason else counted for counted in self._window)
         del self._refused[reason]
 
     def open(self, reason: Reason) -> None:
-        """Let a reason through until its share, a whole window later, is below the limit."""
+        """Let a reason through until its share is below the limit, which is checked after a whole window."""
         self.clear(reason)
         if self._settings is not None:
             self._open[reason] = self._settings.records
@@ -153,7 +155,7 @@ class StormGuard:
         self._window.append(counted)
         if len(self._window) > self._settings.records:
             self._drop_oldest()
-        # A whole window after the release, because until then the window still holds what the release let through.
+        # Only after a whole window, because until then the window still contains the released records.
         for reason, left in list(self._open.items()):
             self._open[reason] = left - 1
             if left > 1 or self._refused[reason] > self._settings.share * self._settings.records:
@@ -178,14 +180,15 @@ class _Storm:
     next_probe: float
     probes: int
     aside: dict[Place, None] = field(default_factory=dict)
-    """In the order in which they were set aside; a probe takes the first, and puts it last where it fails."""
+    """In the order in which they were set aside. A probe takes the first; if it fails, it is put last."""
     probing: Place | None = None
 
 
 class Storms:
-    """The storms of one scope, by reason. `scope` is what a log line says of it, such as `{"topic": "orders"}`.
+    """The storms of one scope, by reason. `scope` has the fields for log lines, such as `{"topic": "orders"}`.
 
-    `wait` gives the seconds until the next probe after so many; `on_change` is called when a storm begins or ends.
+    `wait` gives the seconds until the next probe, from the number of probes so far. `on_change` is called when a storm
+    begins or ends.
     """
 
     def __init__(
@@ -206,41 +209,42 @@ class Storms:
         self._past: Recent[Reason, tuple[int, float]] = Recent(_REASONS)
         self._let_go: deque[Place] = deque()
         self._released: dict[Place, Reason] = {}
-        """What a release let go, and its reason, which stays open until all of it came: a person has decided."""
+        """The released records by reason. The reason stays open until all of them came, because a person has decided
+        so."""
         self._reading: frozenset[Place] = frozenset()
         self.quiet = True
-        """Whether nothing was refused lately, so that no acceptance has to be counted."""
+        """Whether nothing was refused lately, so that acceptances need not be counted."""
 
     def __bool__(self) -> bool:
         """Whether anything is in a storm."""
         return bool(self._storms)
 
     def lasts(self, cause: str, code: str) -> bool:
-        """Whether there is a storm of this reason."""
+        """Whether there is a storm for this reason."""
         return (cause, code) in self._storms
 
     def use(self, settings: StormSettings | str) -> None:
-        """Judge by other settings from now on. `off` ends the storms; other settings may have fixed their cause."""
+        """Use other settings from now on. `off` ends all storms. Others may fix the causes, so probes come soon."""
         self._guard.use(settings)
         if not isinstance(settings, StormSettings):
             self.release()
         self.probe_now()
 
     def probe_now(self) -> bool:
-        """Let a record of each storm be tried at once; return whether there is a storm."""
+        """Make the probe of every storm due now; return whether there is a storm."""
         for storm in self._storms.values():
             storm.next_probe = self._clock.now()
         return bool(self._storms)
 
     def accepted(self, count: int) -> None:
-        """Count records that were not refused."""
+        """Count accepted records."""
         self._guard.accepted(count)
         self.quiet = not (self._storms or self._guard.counting)
 
     def refused(self, cause: str, code: str, why: str, place: Place) -> bool:
-        """Count a refusal; return True where the record is set aside instead of becoming a dead letter.
+        """Count a refusal; return True if the record is set aside instead of becoming a dead letter.
 
-        `why` is what a person is shown where this is one too many.
+        `why` is the message for people if this begins a storm.
         """
         reason = (cause, code)
         self.quiet = False
@@ -259,7 +263,7 @@ class Storms:
         return True
 
     def passed(self, places: Iterable[Place]) -> None:
-        """Note records that were not refused: where one was a probe, its storm is over."""
+        """Note records that were not refused. If one of them was a probe, its storm is over."""
         probes = {storm.probing: reason for reason, storm in self._storms.items() if storm.probing is not None}
         if not probes and not self._released:
             return
@@ -267,13 +271,13 @@ class Storms:
             self._released.pop(place, None)
             if (reason := probes.get(place)) is not None:
                 storm = self._end(reason)
-                # One more than its probes: a storm that comes back at once was not over, so its pause grows.
+                # Plus one: a storm that returns at once was not really over, so its pause grows.
                 self._past.put(reason, (storm.probes + 1, self._clock.now()))
                 self._guard.clear(reason)
                 log.info("storm.ended", **self._scope, cause=reason[0], code=reason[1], records=len(storm.aside))
 
     def release(self) -> int:
-        """Let all go that is set aside, as dead letters where they are refused again; return how many they are."""
+        """Release all records set aside; those refused again become dead letters. Return how many there were."""
         released = 0
         for reason in list(self._storms):
             storm = self._end(reason)
@@ -286,53 +290,54 @@ class Storms:
         return released
 
     def take_out(self, place: Place) -> bool:
-        """Let one record go that is set aside; return whether it was."""
+        """Take out one record; return whether it was set aside."""
         for storm in self._storms.values():
             if place in storm.aside:
                 del storm.aside[place]
-                # In front: a person waits for it.
+                # At the front, because a person waits for it.
                 self._let_go.appendleft(place)
                 self._end_empty()
                 return True
         return place in self._let_go
 
     def is_read_again(self, place: Place) -> bool:
-        """Whether a record is being read again now, because its storm is over or as a probe."""
+        """Whether a record is being read again now, as a probe or because its storm is over."""
         return place in self._reading or any(storm.probing == place for storm in self._storms.values())
 
     def was_read(self) -> None:
-        """Note that what `let_go` returned was taken in again, or put back."""
+        """Note that the records that `let_go` returned were processed again, or put back."""
         self._reading = frozenset()
 
     def forget(self) -> None:
-        """Forget the records whose partition is leaving."""
+        """Forget the records whose partition is being revoked."""
         for storm in self._storms.values():
             for place in [place for place in storm.aside if not place.tracker.open]:
                 self._remove(storm, place)
-            # Its answer will not come here any more, and without an end of the probe there would never be another.
+            # The probe's answer will not come here any more. Unless the probe is ended, there would never be another.
             if storm.probing is not None and not storm.probing.tracker.open:
                 self._probe_later(storm)
         self._let_go = deque(place for place in self._let_go if place.tracker.open)
         self._end_empty()
 
     def probes(self, now: float) -> list[Place]:
-        """Return a record for each storm whose probe is due; it is no longer set aside."""
+        """Return a record for each storm whose probe is due. The record no longer counts as set aside."""
         for storm in self._storms.values():
             if storm.probing is not None and not storm.probing.pending:
-                # It had another outcome, such as a skip: that shows nothing.
+                # The probe had another outcome, such as a skip, which proves nothing.
                 self._probe_later(storm)
         self._end_empty()
         due = []
         for storm in self._storms.values():
             if storm.probing is None and storm.aside and storm.next_probe <= now:
-                # The one that has waited longest. One that fails is put at the end, so each probe tries another record.
+                # The record that has waited longest. A failed one is put at the end, so that each probe tries another
+                # record.
                 storm.probing = next(iter(storm.aside))
                 self._remove(storm, storm.probing)
                 due.append(storm.probing)
         return due
 
     def let_go(self, most: int) -> list[Place]:
-        """Return records to take in again because their storm is over. Until then they count as set aside."""
+        """Return records to process again because their storm is over. They count as set aside until `was_read`."""
         places = [self._let_go.popleft() for _ in range(min(most, len(self._let_go)))]
         for place in places:
             place.tracker.set_aside -= 1
@@ -340,7 +345,7 @@ class Storms:
         return places
 
     def put_back(self, places: Iterable[Place]) -> None:
-        """Take back what could not be read again now."""
+        """Take back records that could not be read again now."""
         for place in places:
             storm = next((storm for storm in self._storms.values() if storm.probing == place), None)
             if storm is None:
@@ -351,7 +356,7 @@ class Storms:
             place.tracker.set_aside += 1
 
     def kept(self) -> list[Place]:
-        """Return every record of which only the position is kept."""
+        """Return every record that is kept by its position only."""
         return [*self._let_go, *(place for storm in self._storms.values() for place in storm.aside)]
 
     def status(self) -> list[StormStatus]:
@@ -369,7 +374,7 @@ class Storms:
         ]
 
     def _all_came(self, reason: Reason) -> bool:
-        """Whether everything that a release let go for a reason was refused, passed, or had another outcome."""
+        """Whether every record that was released for a reason has had some outcome."""
         self._released = {place: why for place, why in self._released.items() if place.pending}
         return reason not in self._released.values()
 
@@ -396,7 +401,7 @@ class Storms:
         return storm
 
     def _end_empty(self) -> None:
-        """End storms that have nothing set aside. The window stays: the next such refusal begins it again, at once."""
+        """End storms without records set aside. The window stays: the next such refusal begins the storm again."""
         for reason in [reason for reason, storm in self._storms.items() if not storm.aside and storm.probing is None]:
             storm = self._end(reason)
             self._past.put(reason, (storm.probes, self._clock.now()))
@@ -417,19 +422,19 @@ class Storms:
 
 
 class TopicStorms(dict[str, Storms]):
-    """The storms of decoding and routing, by topic; `of` makes those of a topic when it is first asked for."""
+    """The storms of decoding and routing, by topic; `of` creates those of a topic on first use."""
 
     def __init__(self, of: Callable[[str], Storms]) -> None:
         super().__init__()
         self._of = of
 
     def __missing__(self, topic: str) -> Storms:
-        """Make the storms of a topic."""
+        """Create the storms of a topic."""
         storms = self[topic] = self._of(topic)
         return storms
 
     def refused(self, refusal: Refusal, place: Place) -> bool:
-        """Count a record that cannot be decoded or routed; return True where it is set aside."""
+        """Count a record that cannot be decoded or routed; return True if it is set aside."""
         topic = place.tracker.topic
         return self[topic].refused(refusal.cause, refusal.code, _why(topic, refusal), place)
 

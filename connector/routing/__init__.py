@@ -1,5 +1,5 @@
-"""Which destinations an event goes to, and as what: the routes, compiled once, and the mapping of fields.
+"""Routes events to destinations and maps their fields, by the compiled routes.
 
-Pure: an event and its position in, targets or a refusal out. What never enters: Kafka, Avro bytes, batches, vendors'
-rules about values.
+Pure: takes an event and its record, and returns deliveries or a refusal. Knows neither Kafka nor Avro bytes, batches or
+vendors' rules about values.
 """

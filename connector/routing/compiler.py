@@ -1,8 +1,8 @@
 """The `routes` of a configuration, compiled; every fault at once, each with its path. Pure.
 
-`config.load` has checked by then what needs no vendor: names of destinations and vendors, topics and patterns, and the
-form of each source. Here is checked what needs to know fields: sources, conditions, mappings, and what the schemas that
-are known say about their types.
+`config.load` has already checked what needs no vendor: names of destinations and vendors, topics and patterns, and the
+form of each source. This module checks what needs the fields: sources, conditions, mappings, and their types as far as
+schemas are known.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def is_contract(schema: str) -> bool:
 
 
 class Leg(NamedTuple):
-    """One destination of a route: the contract schema it takes as it is, and the mapping for everything else."""
+    """One destination of a route: the contract schema that it accepts unchanged, and the mapping for other schemas."""
 
     destination: str
     schema: str
@@ -66,7 +66,7 @@ class CompiledRoute:
 
     @property
     def always(self) -> bool:
-        """Whether every event that the route is for is its own."""
+        """Whether the route takes every event of its topics and schema, without conditions or a sample."""
         return not self.conditions and (self.sample is None or not self.drops)
 
     def is_for(self, topic: str, schema: str) -> bool:
@@ -74,11 +74,11 @@ class CompiledRoute:
         return (self.schema is None or self.schema == schema) and (self.topics is None or self.topics.matches(topic))
 
     def matches(self, event: Event, record: Record) -> bool:
-        """Whether every entry of `where` matches. Raises `Refusal` where that cannot be determined."""
+        """Whether every entry of `where` matches. Raises `Refusal` if that cannot be determined."""
         return self.unmet(event, record) is None
 
     def unmet(self, event: Event, record: Record) -> str | None:
-        """Return the first entry of `where` that does not match, None where all do. Raises as `matches` does."""
+        """Return the first entry of `where` that does not match; None if all match. Raises as `matches` does."""
         for text, met, _ in self.conditions:
             try:
                 if not met(event, record):
@@ -94,7 +94,7 @@ def compile_routes(
 ) -> tuple[tuple[CompiledRoute, ...], list[ConfigFault]]:
     """Return the compiled routes and every fault in them; with a fault the routes are not to be used.
 
-    `schemas` are those that are known, by full name; None where none was looked for.
+    `schemas` are the known schemas by full name; None if none were looked up.
     """
     compiler = _Compiler(destinations, schemas or {})
     if schemas is not None and settings.schema_registry is None:
@@ -104,7 +104,7 @@ def compile_routes(
 
 
 def unknown_schemas(settings: Settings, schemas: Mapping[str, Any]) -> Iterator[tuple[ConfigFault, str]]:
-    """Yield the fault and the schema of each route whose schema is none of those that are known."""
+    """Yield the fault and the schema of each route whose schema is unknown."""
     for index, route in enumerate(settings.routes):
         name = route.schema_name
         if name and name not in schemas and not is_contract(name):
@@ -113,10 +113,10 @@ def unknown_schemas(settings: Settings, schemas: Mapping[str, Any]) -> Iterator[
 
 
 def passed_on(settings: Settings, kinds: Mapping[str, VendorKind]) -> frozenset[tuple[str, str]]:
-    """Return the fields, as (schema, name), that their vendors take as written JSON and that no route looks into."""
+    """Return the fields, as (schema, name), that vendors accept as JSON text and that no route looks into."""
     looked_into: set[str] = set()
     for text, is_expression in _sources(settings.routes):
-        # The whole event holds each map, so none may stay as JSON.
+        # The route reads the whole event, and so every map, so none may stay as JSON.
         if text == "." or (is_expression and reads_whole_event(text)):
             return frozenset()
         looked_into |= names_in(text) if is_expression else {part.partition("[")[0] for part in text.split(".")}
@@ -125,13 +125,13 @@ def passed_on(settings: Settings, kinds: Mapping[str, VendorKind]) -> frozenset[
         (kind.schema, name)
         for kind in used
         for name in kind.as_json - looked_into
-        # Two vendors may take one schema: a field stays JSON only if both do without the dictionary.
+        # Two vendors may accept the same schema. A field stays JSON only if both can use the text.
         if all(name in other.as_json for other in used if other.schema == kind.schema)
     )
 
 
 def reads_keys(settings: Settings) -> bool:
-    """Tell whether a route reads the records' keys, so that those which name a schema have to be decoded."""
+    """Return whether a route reads the records' keys, so that keys that name a schema have to be decoded."""
     return any(
         "key" in names_in(text) if is_expression else text.startswith("$key")
         for text, is_expression in _sources(settings.routes)
@@ -187,7 +187,7 @@ class _Compiler:
         self.faults.append(ConfigFault(path, message))
 
     def _try(self, path: str, compile_one: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a call returns; add its fault to `faults`."""
+        """Return the call's result; if it raises, add the fault to `faults`."""
         try:
             return compile_one(*arguments)
         except ValueError as fault:

@@ -29,7 +29,7 @@ Test = Callable[[Any], bool]
 class CompiledCondition(NamedTuple):
     """One entry of `where`: `met(event, record)` returns whether it holds, and raises `Unfit` if that is unknown.
 
-    `plain` is a path of names and the texts that are accepted there, where the entry is no more than that.
+    `plain` is a path of names and the strings accepted there, if the entry is no more than that.
     """
 
     text: str
@@ -70,10 +70,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def compile_condition(value: Value, wanted: object) -> CompiledCondition:
-    """Return one entry of `where`: what the value at its path is compared with.
+    """Return a compiled entry of `where`.
 
-    Raises `ValueError` for what can never hold. Null matches null and what is not there. Bytes, lists, records and maps
-    equal nothing, nor does a key or header that is not UTF-8 text.
+    Raises `ValueError` for a condition that can never hold. Null matches null and missing values. Bytes, lists, records
+    and maps equal nothing, nor does a key or header that is not UTF-8 text.
     """
     test, get, is_text = _test(value, wanted), value.get, value.is_text
 
@@ -85,7 +85,7 @@ def compile_condition(value: Value, wanted: object) -> CompiledCondition:
             elif type(found) is LogicalValue:
                 found = exact(found)
         except Unfit:
-            # What cannot be compared equals nothing, and no condition of one field may refuse the record.
+            # A value that cannot be compared equals nothing. A condition on one field must not refuse the record.
             found = _UNKNOWN
         return test(found)
 
@@ -137,7 +137,7 @@ def _search(pattern: str) -> Test:
 
 
 def _text_of(found: Any) -> str | None:
-    """Return what a regular expression looks at: the text of a text, a UUID or a time."""
+    """Return the text that a regular expression is applied to: a string, or a UUID or time as text."""
     if found is None or isinstance(found, (bool, *_NUMBERS)):
         return None
     compared = comparable(found)
@@ -157,7 +157,7 @@ def _equality(value: Value, options: Sequence[object]) -> Test:
 
 
 def _texts(options: Sequence[Any]) -> frozenset[Any]:
-    """Return the options as a header would write them."""
+    """Return the options in the form that a header would have."""
     return frozenset(
         comparable(str(option).lower() if isinstance(option, bool) else None if option is None else str(option))
         for option in options
@@ -165,14 +165,14 @@ def _texts(options: Sequence[Any]) -> frozenset[Any]:
 
 
 def comparable(value: Any) -> Any:
-    """Return a value with its kind, so that only one kind's equals are equal; bytes and containers equal nothing.
+    """Return a value paired with its kind, so that values of other kinds differ. Bytes and containers equal nothing.
 
     A double is compared by its shortest decimal, so that the decimal 19.99 equals the 19.99 of the file.
     """
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
-        # With its kind, because in Python True == 1 and both have one hash.
+        # Paired with the kind, because in Python True == 1, with the same hash.
         return ("boolean", value)
     if isinstance(value, _NUMBERS):
         return ("number", _decimal(value))
@@ -182,7 +182,7 @@ def comparable(value: Any) -> Any:
 
 
 def _decimal(value: float | Decimal) -> int | float | Decimal:
-    # By its shortest digits: Decimal(19.99) has 47 of them, and equals no 19.99.
+    # By its shortest digits: Decimal(19.99) has 47 digits and does not equal Decimal("19.99").
     return Decimal(repr(value)) if isinstance(value, float) and math.isfinite(value) else value
 
 
@@ -218,7 +218,7 @@ def _holds_for_text(holds: Callable[[Any, Any], bool], found: Any, bound: str, m
 
 
 def _moment(text: str) -> datetime | None:
-    """Return the time that a text is, in UTC where it names no zone."""
+    """Return the time in a text, in UTC if it has no zone."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""A decoded Avro value in the form a vendor's field wants; the table of `docs/routing.md`, as code. Pure.
+"""Converts a decoded Avro value to the type of a vendor's field: the table of `docs/routing.md` as code. Pure.
 
-Nothing is guessed: a value that has no one meaning in the wanted kind is refused, and a number out of a vendor's
-range is passed on for the vendor's own rule to refuse. Null stays null in every kind.
+Nothing is guessed: a value without exactly one meaning in the target type is refused. A number outside of a vendor's
+range is passed on, and the vendor's own rule refuses it. Null stays null in every type.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _YEARS: Final = range(-62_135_596_800, 253_402_300_800)
 
 
 class Unfit(Exception):
-    """A value that has no stated result in the wanted kind: `rule` ends a refusal's code, `why` its message."""
+    """A value that cannot be converted. `rule` becomes the end of the refusal's code, `why` that of its message."""
 
     def __init__(self, rule: str, why: str) -> None:
         super().__init__(why)
@@ -50,9 +50,9 @@ class Unfit(Exception):
 def exact(value: LogicalValue) -> Any:
     """Return a value of a logical type as Python's own: `Decimal`, `date`, `time`, `datetime` or `UUID`.
 
-    Nothing is rounded, but what is finer than a microsecond: Python's times end there, and `_nanos_text` is its text.
-    Raises `Unfit` for a value that the logical type does not allow, or that Python's types do not hold (years 1 to
-    9999).
+    Nothing is rounded except times finer than a microsecond, which Python does not have; `_nanos_text` gives their
+    exact text. Raises `Unfit` for a value that the logical type does not allow, or outside of Python's range (years 1
+    to 9999).
     """
     raw = value.raw
     name = value.type.name
@@ -122,7 +122,7 @@ def to_string(value: Any) -> Any:
 
 
 def to_long(value: Any) -> Any:
-    """Return a whole number; text of at most 19 digits is one, a number with a fraction and a time are none."""
+    """Return a whole number, also from text of at most 19 digits; not from a fraction or a time."""
     if type(value) is LogicalValue:
         value = exact(value)
     kind = type(value)
@@ -133,7 +133,7 @@ def to_long(value: Any) -> Any:
             return int(value)
         raise Unfit("type", "the text is not a whole number of at most 19 digits")
     if kind is float:
-        # Above 2^53 a double stands for several whole numbers, so which one was meant is not known.
+        # Above 2^53 a double stands for several whole numbers, so it is unknown which one was meant.
         if not math.isfinite(value) or value != math.floor(value) or abs(value) > _EXACT:
             raise Unfit("type", "the number is not whole, or too large to be exact")
         return int(value)
@@ -143,7 +143,7 @@ def to_long(value: Any) -> Any:
 
 
 def to_boolean(value: Any) -> Any:
-    """Return true or false; the texts `true` and `false` and the numbers 0 and 1 are taken."""
+    """Return true or false, also from the texts `true` and `false` and the numbers 0 and 1."""
     if value is None or type(value) is bool:
         return value
     if type(value) is int and value in (0, 1):
@@ -184,7 +184,7 @@ def to_epoch(value: Any, wanted: Unit, unit: Unit) -> Any:
         _finite_decimal(value)
     elif kind is not int:
         raise _unfit(value, "a point in time")
-    # Exact: with floats a time of some digits would be one millisecond off.
+    # Computed exactly: with floats some times would be one millisecond off.
     number = value if kind is int else Fraction(value)
     if wanted == unit:
         return math.floor(number)
@@ -228,7 +228,7 @@ def to_map(value: Any) -> Any:
 
 
 def to_strings(value: Any) -> Any:
-    """Return a list of texts; a null in it is refused, because leaving it out would move the others."""
+    """Return a list of strings. A null in it is refused, because leaving it out would move the others."""
     if value is None:
         return None
     if type(value) is not list:
@@ -239,7 +239,7 @@ def to_strings(value: Any) -> Any:
 
 
 def to_string_map(value: Any) -> Any:
-    """Return a map of texts: scalars as `to_string`, records, maps and lists as JSON text, nulls left out."""
+    """Return a map of strings: scalars as in `to_string`, records, maps and lists as JSON text; nulls are left out."""
     if value is None:
         return None
     if type(value) is not dict:
@@ -257,12 +257,12 @@ def to_records(value: Any) -> Any:
 
 
 def to_string_records(value: Any) -> Any:
-    """Return a list of maps of texts, from a list of records or maps; each as `to_string_map`."""
+    """Return a list of maps of strings from a list of records or maps, each as in `to_string_map`."""
     return None if value is None else [to_string_map(record) for record in to_records(value)]
 
 
 def converter(kind: str, unit: Unit | None) -> Converter:
-    """Return the conversion for a `FieldKind.type`; `unit` is a plain number's, and unset the kind's own."""
+    """Return the conversion for a `FieldKind.type`. `unit` is that of a plain number; by default the type's own."""
     if kind == "millis":
         return lambda value: value if type(value) is int and unit != "s" else to_epoch(value, "ms", unit or "ms")
     if kind == "seconds":
@@ -332,7 +332,7 @@ def _whole(value: Decimal) -> int:
 
 
 def _json_number(value: Decimal) -> int | float:
-    """Return a decimal as the JSON number that reads the same: whole and of 64 bits, or what a double keeps exactly."""
+    """Return a decimal as an exact JSON number: a whole one of 64 bits, or one whose digits a double keeps."""
     _finite_decimal(value)
     number: int | float = float(value)
     if value == value.to_integral_value() and -_LONG <= value < _LONG:

@@ -1,4 +1,4 @@
-"""The words of an expression, and what they show without a parser: names, functions, loops. Pure."""
+"""The tokens of an expression, and what they show without a parser: names, functions, loops. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOKEN: Final = re.compile(
 
 
 class Token(NamedTuple):
-    """A word of an expression: `text`, `name`, `number` or `mark`; `depth` is how many loops are around it."""
+    """A token of an expression: `text`, `name`, `number` or `mark`. `depth` is how many loops are around it."""
 
     kind: str
     text: str
@@ -25,7 +25,7 @@ class Token(NamedTuple):
 
 
 def tokens_of(text: str) -> list[Token]:
-    """Return the words of an expression, each with the number of loops around it."""
+    """Return the tokens of an expression."""
     found: list[Token] = []
     opened: list[int] = []
     for match in _TOKEN.finditer(text):
@@ -40,7 +40,7 @@ def tokens_of(text: str) -> list[Token]:
 
 
 def chain_at(tokens: Sequence[Token], index: int) -> list[str]:
-    """Return the names of `a.b.c` from a token on, without a method that is called at its end."""
+    """Return the names of `a.b.c` from a token on, without a method call at the end."""
     names = [tokens[index].text]
     while index + 2 < len(tokens) and tokens[index + 1].text == "." and tokens[index + 2].kind == "name":
         index += 2
@@ -72,12 +72,12 @@ def variables_read(tokens: Sequence[Token]) -> set[str]:
 
 
 def names_in(text: str) -> set[str]:
-    """Return every name in an expression outside of its texts: variables, fields and functions."""
+    """Return every name in an expression outside of string literals: variables, fields and functions."""
     return {token.text for token in tokens_of(text) if token.kind == "name"}
 
 
 def reads_whole_event(text: str) -> bool:
-    """Whether an expression reads the event otherwise than by the name of a field."""
+    """Whether an expression uses the event in any other way than through the name of a field."""
     tokens = tokens_of(text)
     return any(
         token.kind == "name" and token.text == "event" and len(chain_at(tokens, index)) == 1

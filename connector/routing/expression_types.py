@@ -1,6 +1,6 @@
-"""What an expression can give, and which of its comparisons never hold, as far as its words and the schema show. Pure.
+"""Types of expressions: what they may return, and comparisons that never hold, as far as tokens and schema show. Pure.
 
-The interpreter has no types before a record is there. What is not certain is unknown here, and no fault.
+The interpreter knows no types before it has a record. Anything uncertain is treated as unknown, not as a fault.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RESULTS: Final[Mapping[str, Node]] = {
     "double": _DOUBLE,
     "timestamp": _TIMESTAMP,
 }
-"""What functions give; those whose result depends on their arguments are left out."""
+"""The result types of functions; those that depend on the arguments are left out."""
 _WORDS: Final[Mapping[str, Nodes]] = {
     "true": (_BOOLEAN,),
     "false": (_BOOLEAN,),
@@ -44,13 +44,13 @@ _IN_CEL: Final[Mapping[str, str]] = {
     **dict.fromkeys(("number", "decimal"), "a double"),
     "boolean": "a boolean",
 }
-"""What types are in the interpreter, as far as they are added and multiplied."""
+"""The interpreter's types for Avro types that can be added and multiplied."""
 _AROUND: Final = frozenset("()[]{}&|?:,")
 """Marks that end an operand of a comparison."""
 
 
 def types_of(text: str, schema: SchemaTree | None) -> Nodes | None:
-    """Return the types that an expression's value may have, null aside; None where they are not known.
+    """Return the types that an expression's value may have, apart from null; None if unknown.
 
     Raises `ValueError` for a path that the schema does not have.
     """
@@ -58,7 +58,7 @@ def types_of(text: str, schema: SchemaTree | None) -> Nodes | None:
 
 
 def no_condition(text: str, schema: SchemaTree | None) -> str | None:
-    """Return why an expression is never true or false, None where it may be. Raises as `types_of`."""
+    """Return why an expression can never be a boolean; None if it can. Raises as `types_of` does."""
     nodes = types_of(text, schema)
     if nodes is None or any(name_of(node) == "boolean" for node in nodes):
         return None
@@ -85,7 +85,7 @@ def _types(tokens: Sequence[Token], schema: SchemaTree | None) -> Nodes | None:
 
 
 def _outer(tokens: Sequence[Token]) -> Iterator[tuple[int, Token]]:
-    """Yield the words outside of all brackets, with their indexes."""
+    """Yield the tokens outside of all brackets, with their indexes."""
     index = 0
     while index < len(tokens):
         if tokens[index].kind == "mark" and tokens[index].text in "([{":
@@ -136,8 +136,8 @@ def _is_step(token: Token) -> bool:
 def check_fields(tokens: Sequence[Token], schema: SchemaTree) -> None:
     """Check how an expression uses the event's fields.
 
-    Raises `ValueError` for a comparison with a literal that the field can never equal, for values of two types that are
-    added or multiplied, and for a field that the elements of a list do not have.
+    Raises `ValueError` for a comparison with a literal that the field can never equal, for adding or multiplying values
+    of different types, and for a field that the elements of a list do not have.
     """
     if "event" in loop_variables(tokens):
         return
@@ -147,25 +147,25 @@ def check_fields(tokens: Sequence[Token], schema: SchemaTree) -> None:
 
 
 def _check_sums(tokens: Sequence[Token], schema: SchemaTree) -> None:
-    """Raise `ValueError` for neighbours of an operator whose types differ: the interpreter converts nothing."""
+    """Raise `ValueError` for operands of different types: the interpreter converts nothing."""
     for index, token in enumerate(tokens):
         if token.kind != "mark" or token.text not in "+-*/%" or not 0 < index < len(tokens) - 1:
             continue
         left, right = _summand(tokens, _start(tokens, index - 1), schema), _summand(tokens, index + 1, schema)
         if left and right and left.isdisjoint(right):
             one, other = " or ".join(sorted(left)), " or ".join(sorted(right))
-            raise ValueError(f"{one} and {other} do not go together; convert with int(…), double(…) or string(…)")
+            raise ValueError(f"{one} and {other} cannot be combined; convert with int(…), double(…) or string(…)")
 
 
 def _start(tokens: Sequence[Token], end: int) -> int:
-    """Return where the path begins whose last word is at an index."""
+    """Return where the path begins whose last token is at an index."""
     while end > 1 and tokens[end].kind == "name" and tokens[end - 1].text == "." and tokens[end - 2].kind == "name":
         end -= 2
     return end
 
 
 def _summand(tokens: Sequence[Token], start: int, schema: SchemaTree) -> set[str]:
-    """Return the names of the types that a field or a literal has in the interpreter; empty where not known."""
+    """Return the names of the interpreter's types that a field or a literal may have; empty if unknown."""
     token = tokens[start]
     before, after = tokens[start - 1].text if start else "", start + 1
     if before == ".":
@@ -229,7 +229,7 @@ def _check_equal(nodes: Nodes, option: Any) -> None:
 
 
 def _compared(tokens: Sequence[Token], start: int) -> Iterator[Any]:
-    """Yield the literals that stand after a comparison which begins at an index."""
+    """Yield the literals on the right of a comparison that begins at an index."""
     marks = "".join(token.text for token in tokens[start : start + 2] if token.kind == "mark")
     if tokens[start : start + 1] and tokens[start].text == "in" and tokens[start + 1].text == "[":
         inside = tokens[start + 2 : closing(tokens, start + 1)]
@@ -251,7 +251,7 @@ def _reversed(tokens: Sequence[Token], start: int) -> Iterator[Any]:
 
 
 def _literal(token: Token) -> Iterator[Any]:
-    """Yield the value of a literal that is plain; of others nothing."""
+    """Yield the value of a plain literal; nothing for others."""
     if token.text in ("true", "false"):
         yield token.text == "true"
     elif token.kind == "number":

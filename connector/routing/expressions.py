@@ -1,8 +1,8 @@
 """Expressions in the Common Expression Language: `{cel: …}` in `fields`, and `cel` in `where`.
 
-Compiled at start. The variables are converted once a record, whatever number of expressions reads them, and of the
-event only the fields that some expression names. The language has no loops of its own but those over lists and maps,
-which cost up to the square of their length, in one call that nothing can interrupt. So the cost of an expression is
+Expressions are compiled at start. The variables are converted once per record, however many expressions read them, and
+of the event only the fields that some expression names. The language's only loops are those over lists and maps.
+Nested, they may cost the square of the length, in one call that cannot be interrupted. So the cost of an expression is
 estimated for each record before it runs (`_Cost`), and a record that is too large for it is refused.
 
 The interpreter is `common-expression-language`, an optional extra.
@@ -49,7 +49,7 @@ LARGEST_TEXT: Final = 1 << 20
 MISSING: Final = "needs the extra: pip install 'connector[expressions]'"
 
 _GROWING: Final = ("map", "filter")
-"""Macros that copy what they have so far with each element."""
+"""Macros that copy their intermediate result for each element."""
 _CORE: Final = frozenset(
     """
     has int uint double string bytes timestamp duration size contains startsWith endsWith matches type dyn getFullYear
@@ -71,9 +71,9 @@ Getter = Callable[[Event, Record], Any]
 
 
 class _Loop(NamedTuple):
-    """A macro: the loops around it, whether it grows a list, and whether its body reads variables.
+    """A loop macro: how many loops are around it, whether it builds a list, and whether its body reads variables.
 
-    `copies` is how often its body reads the element, which its result may hold as often.
+    `copies` is how often its body reads the element: its result may contain it as often.
     """
 
     depth: int
@@ -96,7 +96,7 @@ class _Size(NamedTuple):
 
 
 class _Cost(NamedTuple):
-    """What an expression costs, apart from the record: its loops, how often it reads variables, adds and matches."""
+    """The parts of an expression's cost that do not depend on the record: its loops, reads, additions and matches."""
 
     loops: tuple[_Loop, ...]
     reads: int
@@ -123,7 +123,7 @@ class _Cost(NamedTuple):
 
 
 class Expressions:
-    """The expressions of one table of routes, and the variables of the record at hand."""
+    """The expressions of one table of routes, and the variables of the current record."""
 
     def __init__(self) -> None:
         self._names: set[str] = set()
@@ -134,7 +134,7 @@ class Expressions:
         self._size = _Size()
 
     def compile(self, text: str, schema: SchemaTree | None = None) -> Getter:
-        """Return what evaluates an expression for a record, or raises `Unfit` (`cel`, `size`).
+        """Return a function that evaluates an expression for a record, and may raise `Unfit` (`cel`, `size`).
 
         Raises `ValueError` for a wrong expression, or if the extra is not installed.
         """
@@ -144,7 +144,7 @@ class Expressions:
             cel = importlib.import_module("cel")
         except ImportError:
             raise ValueError(f"an expression {MISSING}") from None
-        # It logs what its functions were called with, and the arguments are a record's values.
+        # It would log the arguments of its functions, which are a record's values.
         logging.getLogger("cel").setLevel(_SILENT)
         tokens = tokens_of(text)
         names = variables_read(tokens)
@@ -171,7 +171,7 @@ class Expressions:
         return evaluate
 
     def _use(self, tokens: Sequence[Token], names: set[str]) -> None:
-        """Take note of the variables, fields and functions that an expression names."""
+        """Note the variables, fields and functions that an expression names."""
         self._at = None
         self._names |= names
         for index, token in enumerate(tokens):
@@ -189,7 +189,7 @@ class Expressions:
             self._functions |= {name: library[name] for name in called & _LIBRARY}
 
     def _check(self, tokens: Sequence[Token], schema: SchemaTree | None) -> None:
-        """Raise `ValueError` for a name that no expression has, or a field that the schema does not have."""
+        """Raise `ValueError` for an unknown variable or function, or a field that the schema does not have."""
         known = _CORE | {*_LIBRARY, *_OWN}
         for name in functions_called(tokens):
             if name not in known:
@@ -254,7 +254,7 @@ def _text_or_bytes(value: bytes) -> str | bytes:
 
 
 class _Measure:
-    """Converts values to those that the language knows, and measures them."""
+    """Converts values to the language's types, and measures them."""
 
     def __init__(self) -> None:
         self._length = self._characters = 0
@@ -293,7 +293,7 @@ class _Measure:
 
 
 def _plain(value: Any) -> Any:
-    """Return a logical value as the language knows it; one that its type does not allow, as it was written."""
+    """Return a logical value in the language's type; if its logical type does not allow it, as it was written."""
     if type(value) is LogicalValue:
         try:
             value = exact(value)
@@ -324,7 +324,7 @@ def _cost(tokens: Sequence[Token], names: set[str]) -> _Cost:
 
 
 def _check_pattern(pattern: Token | None, tokens: Sequence[Token], index: int) -> None:
-    """Raise `ValueError` for a regular expression that is not written out, or has large counted repetitions."""
+    """Raise `ValueError` for a regular expression that is not a literal, or has large counted repetitions."""
     if pattern is not None and tokens[index - 1].text != ".":
         pattern = tokens[closing(tokens, index + 1) - 1]  # matches(text, pattern)
     if pattern is None or pattern.kind != "text":
@@ -337,20 +337,20 @@ def _check_pattern(pattern: Token | None, tokens: Sequence[Token], index: int) -
 
 
 def _parse_fault(message: str, shown: str) -> str:
-    """Return what the parser says, without the expression, which may hold a secret."""
+    """Return the parser's message without the expression, which may contain a secret."""
     found = re.search(r"ERROR: <input>:(\d+):(\d+): ([^\n|]*)", message)
     return shown if found is None else f"line {found[1]}, column {found[2]} of {shown}"
 
 
 def _reason(error: BaseException) -> str:
-    """Return why an evaluation failed: never the interpreter's own words, which repeat values."""
+    """Return why an evaluation failed, but never the interpreter's own message, which repeats values."""
     match error:
         case KeyError():
             return "a name that is not there (test it with has(…), or use a default)"
         case IndexError():
             return "an index past the end of a list"
         case TypeError():
-            return "types that do not go together (convert with int(…), double(…) or string(…))"
+            return "types that cannot be combined (convert with int(…), double(…) or string(…))"
         case ZeroDivisionError():
             return "a division by zero"
         case OverflowError():
@@ -391,4 +391,4 @@ _OWN: Final[Mapping[str, Callable[..., Any]]] = {
     "replace": _replace,
     "join": _join,
 }
-"""Functions that are not the interpreter's, or that it does not bound."""
+"""Functions that are added to the interpreter, or that replace its unbounded ones."""

@@ -1,6 +1,6 @@
-"""The mapping of a route's `fields` for one vendor: each field's source, converted to what the vendor wants. Pure.
+"""The mapping of a route's `fields` for one vendor: each field's source, converted to the field's type. Pure.
 
-What a value becomes is stated in `docs/routing.md`.
+`docs/routing.md` states what each value becomes.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class _Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FieldMapping:
-    """A compiled mapping. Its result has every field the vendor knows; null where nothing is mapped or found."""
+    """A compiled mapping. Its result has every field of the vendor; null if nothing is mapped or found."""
 
     template: Mapping[str, Any]
     steps: tuple[_Step, ...]
 
     def plain(self) -> ShapeMapping | None:
-        """Return the mapping for compiled code, None where a source is more than a path of names or a constant."""
+        """Return the mapping for compiled code; None if a source is more than a path of names or a constant."""
         sources = [step.plain for step in self.steps if step.plain is not None]
         if len(sources) < len(self.steps):
             return None
@@ -49,10 +49,10 @@ class FieldMapping:
         """Return the vendor's fields for one event.
 
         Raises `Refusal` with cause `invalid` and code `mapping.FIELD.RULE`, the rule being `type`, `bytes`, `utf8`,
-        `key`, `nan`, `decimal`, `range`, `local_time`, `cel` or `size`. A required field that is null is for the
-        vendor's own rule to refuse.
+        `key`, `nan`, `decimal`, `range`, `local_time`, `cel` or `size`. The vendor's own rule refuses a required field
+        that is null.
         """
-        # With every field that the vendor knows, so that its own code reads them without asking what is there.
+        # It has every field of the vendor, so that the vendor's code need not check which fields are present.
         fields = dict(self.template)
         for field, text, get, convert, _ in self.steps:
             try:
@@ -70,10 +70,10 @@ def compile_mapping(
     sources: SourceCompiler,
     contract: SchemaTree | None = None,
 ) -> FieldMapping:
-    """Return a route's mapping for one vendor; with a fault in `sources.faults` it is not to be used.
+    """Return a route's mapping for one vendor. If `sources.faults` has a fault, it must not be used.
 
-    `wanted` is the vendor's `VendorKind.fields`, `path` where the mapping is in the file, and `contract` the vendor's
-    contract schema, in which a field may be an enum.
+    `wanted` is the vendor's `VendorKind.fields`, `path` the place of the mapping in the file, and `contract` the
+    vendor's contract schema, in which a field may be an enum.
     """
     template: dict[str, Any] = dict.fromkeys(wanted)
     steps: list[_Step] = []
@@ -121,7 +121,7 @@ def _check(value: Value, wanted: FieldKind) -> None:
 
 
 def _check_default(source: Source, wanted: FieldKind, unit: Unit | None) -> None:
-    """Raise `ValueError` for a default that the field cannot be; a default that becomes a hash is text."""
+    """Raise `ValueError` for a default that the field cannot have; a default that is hashed becomes text."""
     if not isinstance(source, PathSource) or source.default is None or source.hash is not None:
         return
     try:
@@ -131,11 +131,11 @@ def _check_default(source: Source, wanted: FieldKind, unit: Unit | None) -> None
 
 
 def _constant(value: Value, name: str, wanted: FieldKind, contract: SchemaTree | None) -> Any:
-    """Return a constant converted. Raises `ValueError` for one that the field cannot be."""
+    """Return a converted constant. Raises `ValueError` for one that the field cannot have."""
     constant = value.get(_NO_EVENT, _NO_RECORD)
     try:
         converted = converter(wanted.type, None)(constant)
-        # For its refusal: a constant that JSON cannot hold would refuse every event.
+        # Converted only for its refusal: a constant that JSON cannot represent would refuse every event.
         json_text(converted)
     except Unfit as fault:
         raise ValueError(f"the constant cannot be {WANTED[wanted.type]}: {fault.why}") from None

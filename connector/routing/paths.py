@@ -3,10 +3,11 @@
 Rules of a path, the same everywhere:
 
 - `.` is the whole event;
-- each step is a field of a record or a key of a map; a branch of a union of records needs no step of its own;
-- `a[0]` is an element of the list at `a`, `a[]` every element: what follows is applied to each, and gives a flat list;
-- a step through null, or to something that is not there, gives null;
-- a map's key may contain dots: where a key is not there, longer pieces of the path are tried as one key.
+- each step is a field of a record or a key of a map; a branch of a union needs no step;
+- `a[0]` is an element of the list at `a`; `a[]` is every element: the following steps apply to each, and the result is
+  one flat list;
+- a step through null, or to something missing, gives null;
+- a map's key may contain dots: if a key is missing, longer pieces of the path are tried as one key.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def parse_path(text: str) -> tuple[Step, ...]:
 
 
 def getter(steps: Sequence[Step]) -> Callable[[Any], Any]:
-    """Return what follows a path from a record's datum."""
+    """Return a function that follows a path from a record's datum."""
     if not steps:
         return lambda datum: datum
     if all(isinstance(step, str) for step in steps):
@@ -54,7 +55,7 @@ def getter(steps: Sequence[Step]) -> Callable[[Any], Any]:
 
 
 def walk(value: Any, parts: tuple[str, ...]) -> Any:
-    """Return what is at the names, null where there is nothing."""
+    """Return the value at the names; null if there is none."""
     position, count = 0, len(parts)
     while position < count:
         if not isinstance(value, dict):
@@ -71,7 +72,7 @@ def walk(value: Any, parts: tuple[str, ...]) -> Any:
 
 
 def _walk_lists(value: Any, steps: tuple[Step, ...]) -> Any:
-    """Return what is at the steps, of which some are into lists."""
+    """Return the value at the steps, some of which go into lists."""
     names: list[str] = []
     for position, step in enumerate(steps):
         if isinstance(step, str):
@@ -93,7 +94,7 @@ def _bare(value: Any) -> Any:
 
 
 class SchemaNodes(NamedTuple):
-    """Where a path leads in a schema: the nodes of the values there. `unknown`: somewhere inside a map, perhaps."""
+    """Where a path leads in a schema: the nodes of the values there. `unknown`: the path may lead into a map."""
 
     nodes: list[dict[str, Any]]
     unknown: bool = False
@@ -108,9 +109,9 @@ class SchemaTree:
         self._tree = tree
 
     def follow(self, steps: Sequence[Step]) -> SchemaNodes:
-        """Return where a path leads. Raises `ValueError` with the reason where it leads nowhere.
+        """Return where a path leads. Raises `ValueError` with the reason if it leads nowhere.
 
-        A path into a map's values, or through a union, is followed in every branch that takes it.
+        Through a map's values or a union, the path is followed in every branch that has it.
         """
         level = self.branches(self._tree)
         every = False
@@ -160,13 +161,13 @@ RECORDS: Final = ("record", "error")
 
 
 def _text(steps: Sequence[Step]) -> str:
-    """Return steps as they are written."""
+    """Return the steps as text."""
     parts = [f".{step}" if isinstance(step, str) else "[]" if step == EVERY else f"[{step}]" for step in steps]
     return "".join(parts).removeprefix(".")
 
 
 def _collect(node: Any, namespace: str, names: dict[str, Any]) -> None:
-    """Put every named type of a schema into `names`, by its full name and by the name it may be referred to."""
+    """Add every named type of a schema to `names`, under its full name and the name it can be referred to by."""
     if isinstance(node, list):
         for branch in node:
             _collect(branch, namespace, names)

@@ -1,9 +1,9 @@
-"""Regular expressions over records' values, bounded: no text of a record may keep the loop busy. Pure.
+"""Regular expressions with bounded cost, so that no record's text can block the event loop. Pure.
 
-Python's engine backtracks. How many steps a search can take follows from the pattern: each long repetition multiplies
-by the text's length, unless what follows it can only be at one place, and each choice (an optional part, alternatives,
-a short repetition) by its number. The steps that a pattern can take bound the texts that it is applied to; a choice
-inside a long repetition takes exponential time and is refused.
+Python's engine backtracks. The pattern determines how many steps a search can take. Each long repetition multiplies
+them by the text's length, unless what follows it can match at one place only. Each choice (an optional part,
+alternatives, a short repetition) multiplies them by the number of options. From that follows the longest text that a
+pattern may be applied to. A choice inside a long repetition takes exponential time and is refused.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class _PatternCost(NamedTuple):
 
 
 def bounded_search(pattern: str) -> Callable[[str | None], bool]:
-    """Return a test whether the pattern is found in a text; null is none.
+    """Return a function that tests whether the pattern is found in a text; never in null.
 
-    The test raises `Unfit` (`size`) for a text that is too long for the pattern. Raises `ValueError` for a pattern that
-    is not a regular expression, or that can take too long.
+    The function raises `Unfit` (`size`) for a text that is too long for the pattern. Raises `ValueError` for a pattern
+    that is not a regular expression, or that can take too long.
     """
     try:
         compiled = re.compile(pattern)
@@ -93,10 +93,10 @@ def _cost(tree: Any) -> _PatternCost:
 
 
 def _repeated(least: int, most: Any, body: Any) -> _PatternCost:
-    """Return the cost of a repetition. Raises `ValueError` where it can be exponential."""
+    """Return the cost of a repetition. Raises `ValueError` if it can be exponential."""
     inner = _cost(body)
     if most > _FEW:
-        # (a+)+ splits a text in 2^n ways.
+        # (a+)+ can match a text of n characters in 2^n ways.
         if inner != _PatternCost():
             raise ValueError(_EXPONENTIAL)
         return _PatternCost(0 if least == most else 1)
@@ -106,7 +106,7 @@ def _repeated(least: int, most: Any, body: Any) -> _PatternCost:
 
 
 def _never_begins(body: Any, following: tuple[Any, Any]) -> bool:
-    """Whether a repetition of one character cannot go on where `following` begins, so that it has one end only."""
+    """Whether a repetition of one character must end where `following` begins, so that it has only one possible end."""
     if len(body) != 1 or following[0] is not _constants.LITERAL:
         return False
     letter = chr(following[1])
@@ -114,7 +114,7 @@ def _never_begins(body: Any, following: tuple[Any, Any]) -> bool:
 
 
 def _takes(step: tuple[Any, Any], code: int) -> bool:
-    """Whether an operation of one character takes the character; true where it is not known."""
+    """Whether a one-character operation matches the character; true if unknown."""
     operation, argument = step
     if operation is _constants.LITERAL:
         return code in (argument, *map(ord, chr(argument).lower() + chr(argument).upper()))

@@ -1,6 +1,6 @@
 """Which Avro types can become which fields, and which can equal which values: the tables of `docs/routing.md`. Pure.
 
-Only what can never work is a fault: a union is refused where none of its branches fits.
+Only what can never work is a fault: a union is refused only if none of its branches can work.
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ def a(name: str) -> str:
 
 
 def unfit(nodes: Nodes | None, wanted: str, what: str = "the field") -> str | None:
-    """Return why values of these types can never become the kind `wanted` that `what` has, None where some can."""
+    """Return why values of these types can never become the type `wanted` of `what`; None if some can."""
     there = [node for node in nodes or () if name_of(node) != "null"]
-    # A union may hold any of its branches, so one that fits is enough; a value that does not is refused when it comes.
+    # A union may have any of its branches, so one that works is enough. A value of another branch is refused when it
+    # comes.
     if not there or any(_fits(node, wanted) for node in there):
         return None
     names = " or ".join(dict.fromkeys(_described(node) for node in there))
@@ -115,7 +116,7 @@ def constant_nodes(value: Any) -> Nodes:
 
 
 def never_equal(nodes: Nodes | None, option: object) -> str | None:
-    """Return why a value of these types never equals `option`, None where it may."""
+    """Return why a value of these types never equals `option`; None if it may."""
     there = [node for node in nodes or () if name_of(node) != "null"]
     if not there or option is None:
         return None
@@ -133,7 +134,7 @@ def never_equal(nodes: Nodes | None, option: object) -> str | None:
 
 
 def never_ordered(nodes: Nodes | None, bound: object) -> str | None:
-    """Return why a value of these types is never greater or less than `bound`, None where it may be."""
+    """Return why a value of these types is never greater or less than `bound`; None if it may be."""
     there = [node for node in nodes or () if name_of(node) != "null"]
     names = _NUMBERS if not isinstance(bound, str) else tuple(name for name in _TEXTS if name != "enum")
     if not there or any(name_of(node) in names for node in there):
@@ -142,7 +143,7 @@ def never_ordered(nodes: Nodes | None, bound: object) -> str | None:
 
 
 def never_text(nodes: Nodes | None) -> str | None:
-    """Return why a value of these types is never a text, None where it may be."""
+    """Return why a value of these types is never text; None if it may be."""
     there = [node for node in nodes or () if name_of(node) != "null"]
     if not there or any(name_of(node) in _TEXTS for node in there):
         return None
@@ -150,7 +151,7 @@ def never_text(nodes: Nodes | None) -> str | None:
 
 
 def never_found(nodes: Nodes | None, is_found: Callable[[str], bool], pattern: str) -> str | None:
-    """Return why a pattern is found in no symbol of an enum, None where it may be found."""
+    """Return why a pattern matches no symbol of an enum; None if it may match one."""
     there = [node for node in nodes or () if name_of(node) != "null"]
     if not there or any(name_of(node) != "enum" for node in there):
         return None

@@ -1,7 +1,7 @@
-"""Where a value comes from: each form of a source, compiled to a function of the event and its record. Pure.
+"""Sources: each form is compiled to a function of the event and its record that returns a value. Pure.
 
 A key that names a schema is decoded (`$key.field` is a field of its record); any other key is text. Inside a map, a
-list or JSON text a value keeps its own kind, and what becomes of it is stated in `docs/routing.md`.
+list or JSON text a value keeps its own type; `docs/routing.md` states what becomes of it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _LONG: Final = ({"type": "long"},)
 
 
 class Value(NamedTuple):
-    """A compiled source: `get(event, record)` returns the value, null where there is none, or raises `Unfit`.
+    """A compiled source: `get(event, record)` returns the value (null if there is none) or raises `Unfit`.
 
-    `nodes` are the types that the value may have, None where they are not known. `is_text`: the value comes from bytes
-    outside the event (`$key`, `$header.NAME`). `unit` is what a plain number that is a time counts. `is_time`: the
+    `nodes` are the types that the value may have, or None if they are not known. `is_text`: the value comes from bytes
+    outside the event (`$key`, `$header.NAME`). `unit` is the unit of a plain number that is a time. `is_time`: the
     value is the record's timestamp in epoch milliseconds. `constant`: the value is the same for every event. `names` is
-    the path, where the value is what stands at one of names alone, unchanged.
+    the path, if the source is a path of names only and the value stays unchanged.
     """
 
     text: str
@@ -53,7 +53,7 @@ class Value(NamedTuple):
 
 
 class SourceCompiler:
-    """Compiles sources against a writer's schema, where one is known; every fault goes to `faults`."""
+    """Compiles sources, against a writer's schema if one is known. Every fault is added to `faults`."""
 
     def __init__(self, expressions: Expressions, faults: list[ConfigFault], schema: SchemaTree | None = None) -> None:
         self.expressions = expressions
@@ -61,7 +61,7 @@ class SourceCompiler:
         self.schema = schema
 
     def compile(self, source: Source, path: str) -> Value | None:
-        """Return a source compiled, None where it has a fault; `path` is its place in the file."""
+        """Return the compiled source; None if it has a fault. `path` is its place in the file."""
         try:
             match source:
                 case str():
@@ -84,7 +84,7 @@ class SourceCompiler:
             return None
 
     def path(self, text: str) -> Value:
-        """Return the value that a text names. Raises `ValueError` that says what is allowed if it names none."""
+        """Return the value that a source text refers to. Raises `ValueError` that says what is allowed."""
         if text == "$key":
             return Value(text, _key, (STRING,), is_text=True)
         if text == "$timestamp":
@@ -107,11 +107,11 @@ class SourceCompiler:
         return Value(text, lambda event, _record: get(event.datum), nodes, names=names or None)
 
     def identity(self, text: str) -> Value:
-        """Return the value that is the event's id. Raises `ValueError` for one that can never be an id."""
+        """Return the value with the event's id. Raises `ValueError` if it can never be an id."""
         return _fitting(self.path(text), "id", "an event's id")
 
     def _changed(self, source: PathSource) -> Value:
-        """Return the value at a path with its default, case and hash."""
+        """Return the value at a path with default, case and hash applied."""
         value = self.path(source.path)
         if source.unit is not None and value.is_time:
             raise ValueError("$timestamp needs no unit: it is known to be milliseconds")
@@ -132,7 +132,7 @@ class SourceCompiler:
         return Value(source.path, _as_text(get, changes), (text_only,), is_text=value.is_text)
 
     def _map(self, source: MapSource, path: str, *, optional: bool = False) -> Value | None:
-        """Return a map from parts; an `optional` one is null where all of its sources are, apart from constants."""
+        """Return a map made of parts. An `optional` one is null if all of its sources except constants are null."""
         where = join(path, "map")
         parts = {key: self.compile(entry, join(where, key)) for key, entry in source.entries.items()}
         base: Getter | None = None
@@ -156,7 +156,7 @@ class SourceCompiler:
         return Value("map", _map_getter(entries, sources if optional else frozenset()), nodes)
 
     def _list(self, source: ListSource, path: str) -> Value | None:
-        """Return a list from parts; a part that is null is left out."""
+        """Return a list made of parts; null parts are left out."""
         found: list[Value] = []
         for index, each in enumerate(source.sources):
             where = join(join(path, "list"), index)
@@ -192,7 +192,7 @@ class SourceCompiler:
 
 
 def _never_omitted(names: Iterable[str], nodes: Nodes | None) -> str | None:
-    """Return which of the keys to leave out no record at the base has, None where each may be there."""
+    """Return a key of `omit` that no record at the base has; None if each of them may exist."""
     there = [node for node in nodes or () if node.get("type") != "null"]
     if there and all(node.get("type") in RECORDS for node in there):
         known = {field["name"] for node in there for field in node["fields"]}
@@ -203,7 +203,7 @@ def _never_omitted(names: Iterable[str], nodes: Nodes | None) -> str | None:
 
 
 def json_text(value: Any) -> str:
-    """Return JSON text of a value in `docs/routing.md`'s last column; raises `Unfit`."""
+    """Return a value as JSON text, by the last column of `docs/routing.md`'s table. Raises `Unfit`."""
     try:
         return orjson.dumps(to_json(value)).decode()
     except TypeError:
@@ -213,7 +213,7 @@ def json_text(value: Any) -> str:
 
 
 def _fitting(value: Value, wanted: str, what: str) -> Value:
-    """Return a value. Raises `ValueError` if it can never become the kind `wanted`, which `what` needs."""
+    """Return the value. Raises `ValueError` if it can never become the type `wanted` that `what` needs."""
     reason = None if value.is_text else unfit(value.nodes, wanted, what)  # $key may be a record
     if reason is not None:
         raise ValueError(f"{value.text} can never be used here: {reason}")
@@ -227,7 +227,7 @@ def _constant(value: Any) -> Value:
 
 
 def _inner(value: Value) -> Getter:
-    """Return what gets a value for the inside of a map, a list or JSON text: a time with a unit is milliseconds."""
+    """Return a getter for a value inside a map, a list or JSON text, where a time with a unit is in milliseconds."""
     get, unit = value.get, value.unit
     if unit is None or value.is_time:
         return get
@@ -245,7 +245,7 @@ def _field_getter(name: str) -> Getter:
 def _with_default(get: Getter, default: Any) -> Getter:
     def get_or_default(event: Event, record: Record) -> Any:
         value = get(event, record)
-        # An empty text counts as missing: many producers write it where they have nothing.
+        # Empty text counts as missing, because many producers write it if they have no value.
         return default if value is None or value == "" else value
 
     return get_or_default
@@ -273,7 +273,7 @@ def _hmac(key: bytes, text: str) -> str:
 def _map_getter(entries: tuple[tuple[str, Getter], ...], needed: frozenset[str]) -> Getter:
     def get_map(event: Event, record: Record) -> Any:
         found = _entries(entries, event, record)
-        # A part of a list that has nothing but constants says nothing, so the list leaves it out.
+        # The list leaves out a part that has constants only, because such a part says nothing about the event.
         return None if needed and all(found[key] is None for key in needed) else found
 
     return get_map
@@ -291,7 +291,7 @@ def _based_map_getter(base: Getter, omit: frozenset[str], entries: tuple[tuple[s
 
 
 def _entries(entries: tuple[tuple[str, Getter], ...], event: Event, record: Record) -> dict[str, Any]:
-    """Return the entries of a map; a fault of an entry names the entry."""
+    """Return the entries of a map. A fault in an entry names the entry."""
     found: dict[str, Any] = {}
     for key, get in entries:
         try:
@@ -304,7 +304,7 @@ def _entries(entries: tuple[tuple[str, Getter], ...], event: Event, record: Reco
 def _key(event: Event, record: Record) -> Any:
     if event.key is not None:
         return _key_datum(event.key)
-    # Serializers of numbers write zero bytes, which are UTF-8 too: such a key is not text.
+    # Number serializers write zero bytes, which are valid UTF-8 too, but such a key is not text.
     if record.key is not None and b"\0" in record.key:
         raise Unfit("key", "the key is not text: it has zero bytes, and it names no schema")
     return None if record.key is None else _decoded(record.key, "key", "the key")
@@ -329,7 +329,7 @@ def _key_datum(key: DecodedKey) -> Any:
 
 def _header_getter(name: str) -> Getter:
     def get_header(_event: Event, record: Record) -> Any:
-        # The last of several, as Kafka's `lastHeader`.
+        # The last of several, like Kafka's `lastHeader`.
         for header, value in reversed(record.headers):
             if header == name:
                 return None if value is None else _decoded(value, "utf8", "the header")

@@ -1,4 +1,4 @@
-"""Which events go to which destinations, and as what: `routes`, the envelope's target, or the contract schema. Pure.
+"""Decides where events go: by `routes`, by the envelope's target, or by the contract schema. Pure.
 
     a route without destinations matches?    yes → dropped, whatever other routes say
       no, a route matches                    → every matching route's destinations, each once, first route first
@@ -6,7 +6,7 @@
       no, a vendor's contract schema         → that vendor's only destination
       no                                     → `unrouted`: a dead letter, a skip, or the end of the run
 
-What depends on the topic and the schema alone is decided once and kept; `docs/routing.md` states the rules.
+Decisions that depend only on topic and schema are made once and cached. `docs/routing.md` states the rules.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Plan = Callable[[Event, Record, str], "list[Routed]"]
 
 _IDS: Final = (str, int, UUID)
 _SCHEMAS: Final = 1000
-"""For how many schemas in topics it is remembered what routes their events."""
+"""For how many pairs of topic and schema the plan is cached."""
 
 
 class Skipped(list["Routed"]):
-    """No delivery, on purpose; `reason` is `UNROUTED`, `SAMPLED`, or the route that drops the event: `routes[0]`."""
+    """No delivery, by the user's rules. `reason` is `UNROUTED`, `SAMPLED`, or the route that drops it: `routes[0]`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()
@@ -48,11 +48,11 @@ class Skipped(list["Routed"]):
 
 
 class Routed(Struct, frozen=True, gc=False):
-    """One delivery to be made: the event in the vendor's fields, or why it cannot be delivered there.
+    """A delivery to make: the event in the vendor's fields, or why it cannot be delivered there.
 
-    `identity` is what the dedup id is made of, also where the event is refused. `route` is the index in `routes`,
-    None where the envelope's target or the contract schema decided. `first_dedup_id` is set where the record is
-    replayed: the dedup id it always had.
+    The dedup id is made from `identity`, also for a refused event. `route` is the index in `routes`; None if the
+    envelope's target or the contract schema decided. `first_dedup_id` is set for a replayed record: the dedup id it
+    always had.
     """
 
     destination: str
@@ -63,14 +63,14 @@ class Routed(Struct, frozen=True, gc=False):
 
 
 class Straight(NamedTuple):
-    """The one destination of the plain events of a schema, and the mapping where the schema is not the vendor's own."""
+    """The one destination of a schema's plain events, and the mapping if the schema is not the vendor's own."""
 
     destination: str
     mapping: ShapeMapping | None = None
 
 
 def why_skipped(reason: str) -> str:
-    """Return for a person why an event goes nowhere."""
+    """Return in words why an event goes nowhere."""
     if reason == UNROUTED:
         return "no route matches (unrouted: skip)"
     return "it is not in the route's sample" if reason == SAMPLED else f"{reason} drops it (to: [])"
@@ -82,13 +82,13 @@ def position_identity(cluster_id: str, position: Position | Record) -> str:
 
 
 def event_identity(event_id: str) -> str:
-    """Return the identity by the event's own id; a cluster's id never holds a colon, so it equals no position's."""
+    """Return the identity by the event's own id. It equals no position's identity: a cluster id has no colon."""
     return f"id:{event_id}"
 
 
 @dataclass(slots=True)
 class RouteTable:
-    """All routes, compiled. `route` is called for every record; what it learns of a (topic, schema) is kept."""
+    """All routes, compiled. `route` is called for every record, and caches its plan for each topic and schema."""
 
     routes: tuple[CompiledRoute, ...]
     destinations: Mapping[str, VendorKind]
@@ -115,26 +115,26 @@ class RouteTable:
 
     @property
     def drop_reasons(self) -> list[str]:
-        """The reasons of `Skipped` for the routes that drop what they match."""
+        """The `Skipped` reasons of the routes that drop what they match."""
         return [f"routes[{route.index}]" for route in self.routes if route.drops]
 
     def become(self, other: RouteTable) -> None:
-        """Route as another table from now on, for all that hold this one."""
+        """Take over another table's routes, for everything that refers to this one."""
         self.routes, self.destinations, self.unrouted = other.routes, other.destinations, other.unrouted
         self._plans.clear()
         self._only.clear()
         self._straight.clear()
 
     def route(self, event: Event, record: Record, cluster_id: str) -> list[Routed]:
-        """Return the deliveries to be made of one event; an empty list is a deliberate skip (`Skipped`).
+        """Return the deliveries to make for one event; an empty list is a skip by the rules (`Skipped`).
 
-        A fault that concerns one destination (its mapping, its id) is that entry's `Refusal`, the others go on. Raises
-        `Refusal` with cause `route` where no destination can be determined, `FatalError` under `unrouted: stop`.
+        A fault that concerns one destination (its mapping, its id) is the `Refusal` of that entry only. Raises
+        `Refusal` with cause `route` if no destination can be determined, or `FatalError` under `unrouted: stop`.
         """
         return self.plan(record.topic, event.schema)(event, record, cluster_id)
 
     def plan(self, topic: str, schema: str) -> Plan:
-        """Return what routes the events of a schema in a topic, as `route` does; for callers that have many of them."""
+        """Return the function that routes a schema's events in a topic like `route`; for callers with many of them."""
         plan = self._plans.get((topic, schema))
         if plan is None:
             plan = self._plan(topic, schema)
@@ -142,7 +142,7 @@ class RouteTable:
         return plan
 
     def only_destination(self, topic: str, schema: str) -> str | None:
-        """Return where every event of a schema in a topic goes as it is; None where a route or a target has a say."""
+        """Return where every event of a schema in a topic goes unchanged; None if a route or a target decides."""
         known = self._only.get((topic, schema))
         if known is None:
             names = self._by_schema(schema)
@@ -152,7 +152,7 @@ class RouteTable:
         return known[0]
 
     def straight(self, topic: str, schema: str) -> Straight | None:
-        """Return where the events of a schema in a topic go if compiled code can say it; None where more has a say."""
+        """Return where a schema's events in a topic go, if compiled code can decide that; else None."""
         known = self._straight.get((topic, schema))
         if known is None:
             destination, matching = self.only_destination(topic, schema), self._matching(topic, schema)
@@ -189,7 +189,7 @@ class RouteTable:
         return [name for name, kind in self.destinations.items() if kind.schema == schema]
 
     def _plan(self, topic: str, schema: str) -> Plan:
-        """Return what is done with an event of the schema in the topic: its routes, and what where none matches."""
+        """Return the plan for a schema's events in a topic: its routes, and what to do if none matches."""
         otherwise = self._without_route(schema)
         matching = self._matching(topic, schema)
         dropping = tuple(route for route in matching if route.drops)
@@ -201,7 +201,7 @@ class RouteTable:
             otherwise = self._unmet(routes)
 
         def by_route(event: Event, record: Record, cluster_id: str) -> list[Routed]:
-            # First: `to: []` is a rule to keep events back, and another route must not let them out.
+            # First, because `to: []` is a rule to keep events back, and no other route may send them.
             for route in dropping:
                 if route.matches(event, record) and _in_sample(route, event, record, cluster_id):
                     return Skipped(f"routes[{route.index}]")
@@ -246,7 +246,7 @@ class RouteTable:
     def _target(self, target: str) -> str:
         if target in self.destinations:
             return target
-        # A producer may know the vendor only. If the vendor has one account, that is enough.
+        # A producer may know only the vendor. That is enough if the vendor has one destination.
         names = [name for name, kind in self.destinations.items() if kind.name == target]
         if len(names) == 1:
             return names[0]
@@ -264,7 +264,7 @@ class RouteTable:
         return self._without_match(record, "route.unrouted", what, None)
 
     def _unmet(self, routes: tuple[CompiledRoute, ...]) -> Plan:
-        """Return what is done with an event that routes are for, none of whose conditions match."""
+        """Return what to do with an event of a routed schema if no route's conditions match."""
 
         def refuse(event: Event, record: Record, _cluster_id: str) -> list[Routed]:
             unmet = {route.index: route.unmet(event, record) or "" for route in routes}
@@ -293,16 +293,16 @@ def reroute(
 ) -> list[Routed]:
     """Return the deliveries of a replayed event, whose record first came as `first`; each keeps its dedup id.
 
-    A dead letter of one destination goes there and nowhere else; one that was never routed goes where routes say today,
-    perhaps nowhere (`Skipped`). Raises `Refusal` with cause `route`, also under `unrouted: stop`: an old record
-    must not end a run.
+    A dead letter of one destination goes only there. One that was never routed goes where routes lead today, perhaps
+    nowhere (`Skipped`). Raises `Refusal` with cause `route`, even under `unrouted: stop`, because an old record must
+    not end a run.
     """
     try:
         routed = routes.route(event, first, cluster_id)
     except FatalError as error:
         raise Refusal("route", "route.unrouted", str(error)) from None
     wanted = dead_letter.destination
-    # A rule of the user drops it today. Only "no route" is a refusal, because the destination was chosen before.
+    # A rule drops it today, so it is skipped. "No route" is a refusal here, because it had a destination before.
     if isinstance(routed, Skipped) and (wanted is None or routed.reason != UNROUTED):
         return routed
     if wanted is not None:
@@ -321,13 +321,13 @@ def _kept(routed: Routed, dedup_id: str) -> Routed:
 
 
 def _straight(route: CompiledRoute, schema: str) -> Straight | None:
-    """Return what a route does with the events of a schema, where that is to map plain paths for one destination."""
+    """Return a route's plan for a schema's plain events, if it maps plain paths for one destination."""
     conditions = [condition.plain for condition in route.conditions if condition.plain is not None]
     if route.entity or route.sample is not None or len(route.legs) != 1 or len(conditions) < len(route.conditions):
         return None
     leg = route.legs[0]
     if leg.schema == schema and route.identity is None and not conditions:
-        # As `_delivered` decides: without a schema in the route, its mapping is for other schemas.
+        # As in `_delivered`: without a schema in the route, its mapping is for other schemas.
         return Straight(leg.destination) if leg.mapping is None or route.schema is None else None
     plain = None if leg.mapping is None or is_contract(schema) else leg.mapping.plain()
     identity = None if route.identity is None else route.identity.names
@@ -337,7 +337,7 @@ def _straight(route: CompiledRoute, schema: str) -> Straight | None:
 
 
 def _in_sample(route: CompiledRoute, event: Event, record: Record, cluster_id: str) -> bool:
-    """Whether the route takes the event into its sample: by its dedup id, so it is the same after a restart."""
+    """Whether the event is in the route's sample: by its dedup id, so that the result is the same after a restart."""
     if route.sample is None:
         return True
     try:
@@ -349,7 +349,7 @@ def _in_sample(route: CompiledRoute, event: Event, record: Record, cluster_id: s
 
 
 def _follow(route: CompiledRoute, event: Event, record: Record, cluster_id: str, routed: list[Routed]) -> None:
-    """Add the route's deliveries to `routed`, but for destinations that an earlier route gave the record already."""
+    """Add the route's deliveries to `routed`, except to destinations that an earlier route already sends it to."""
     taken = {earlier.destination for earlier in routed} if routed else ()
     fault: Refusal | None = None
     try:
@@ -364,7 +364,7 @@ def _follow(route: CompiledRoute, event: Event, record: Record, cluster_id: str,
 
 
 def _delivered(leg: Leg, route: CompiledRoute, event: Event, record: Record, identity: str) -> VendorEvent | Refusal:
-    """Return the event for one destination: as it is where it has the vendor's form already, else mapped."""
+    """Return the event for one destination: unchanged if it already has the vendor's schema, else mapped."""
     fields: Mapping[str, Any] | None = None
     if leg.mapping is None or route.schema is None:
         if event.schema == leg.schema:
@@ -382,7 +382,7 @@ def _delivered(leg: Leg, route: CompiledRoute, event: Event, record: Record, ide
 
 
 def _route_identity(route: CompiledRoute, event: Event, record: Record, cluster_id: str) -> str:
-    """Return the identity by the route's `id`; without one by the envelope's, and without any by the position."""
+    """Return the identity, by the route's `id`, else the envelope's id, else the position."""
     if route.identity is None:
         if event.schema == ENVELOPE:
             return _envelope_identity(event.datum, record, cluster_id)
@@ -391,10 +391,10 @@ def _route_identity(route: CompiledRoute, event: Event, record: Record, cluster_
         value = route.identity.get(event, record)
     except Unfit as unfit:
         raise _bad_id(route.identity.text, unfit.rule, unfit.why) from None
-    # As its text, so that an id means the same whether the producer writes it as a string or as 16 bytes.
+    # As text, so that a UUID is the same id whether the producer writes it as a string or as 16 bytes.
     if type(value) is LogicalValue and value.type.name == "uuid":
         value = exact(value)
-    # Without an id two events must not become one, so the position stands in for it.
+    # Without an id two events must not become one, so the position is used.
     if value is None or value == "":
         return position_identity(cluster_id, record)
     if not isinstance(value, _IDS) or isinstance(value, bool):

@@ -54,29 +54,29 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 GC_THRESHOLD: Final = 20_000
-"""Net new objects before the collector looks at the youngest; Python's default is 700."""
+"""Net new objects before a collection of the youngest generation; Python's default is 700."""
 SESSION_MS: Final = 45_000
 """The session time-out of Kafka's clients and, under KIP-848, of its brokers."""
 STOP_MARGIN: Final = 5.0
 """Seconds beyond `limits.drain_timeout` after which a stopping process has ended."""
 _LAST_RESORT: Final = 1.0
-"""Seconds after that until a process whose event loop no longer runs is ended, and again for one that cannot say so."""
+"""Seconds after that until a process whose event loop hangs is ended, and again until one that hangs completely is."""
 
 
 async def run(loaded: Loaded, destination: str | None = None, *, on_ready: Callable[[int], None] | None = None) -> int:
     """Run the connector until SIGTERM or SIGINT and return the exit status; see `_handle_signals`.
 
     `destination` runs one destination alone in its own group. `on_ready` is called with the server's port. Raises
-    `ConnectorError` if it cannot start or go on.
+    `ConnectorError` if the run cannot start or continue.
     """
-    # Before anything is built: what the imports made lives for ever and is not looked at again.
+    # Before anything is built: objects from imports live for ever, so the collector should not visit them again.
     _tune_collector()
     stop, reload = asyncio.Event(), asyncio.Event()
     _handle_signals(stop, reload, loaded.settings.limits.drain_timeout)
     try:
         return await serve(loaded, stop, destination, on_ready=on_ready, reload=reload)
     except ConnectorError:
-        # What is left is to print the reason; a blocked stderr must not keep the process alive.
+        # Only the reason is left to print, and a blocked stderr must not keep the process alive.
         _end_after(STOP_MARGIN)
         raise
 
@@ -89,16 +89,17 @@ async def serve(
     on_ready: Callable[[int], None] | None = None,
     reload: asyncio.Event | None = None,
 ) -> int:
-    """Run until `stop` is set, for programs that embed the connector; whenever `reload` is set, reload."""
+    """Run until `stop` is set; reload whenever `reload` is set. For programs that embed the connector."""
     settings = loaded.settings
-    # Before Kafka: a fault of the configuration ends the start with its path and line, without waiting for a broker.
+    # Before Kafka, so that a faulty configuration is reported without waiting for a broker.
     check_routes(loaded)
     logs.register_secrets(secret_values(settings))
     clock = SystemClock()
     metrics = Metrics()
     names = list(settings.destinations) if destination is None else [destination]
     topics = [topic for topic in settings.kafka.topics if not topic.startswith("^")]
-    # Every series at 0 from the start, or Prometheus' `increase` misses what happens before its first scrape.
+    # Every series is 0 from the start. Otherwise Prometheus' `increase` would miss what happens before its first
+    # scrape.
     metrics.begin(names, [*topics, settings.replay_topic])
     group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
     session = float(settings.kafka.client.get("session.timeout.ms", SESSION_MS)) / 1000
@@ -126,7 +127,7 @@ async def serve(
     await server.start()
     member.watchdog.start()
     try:
-        # Only now: a port of 0 is chosen by the system.
+        # Only now, because the system chooses the port if it is 0.
         member.timeline.member += f":{server.port}"
         if on_ready is not None:
             on_ready(server.port)
@@ -145,22 +146,22 @@ async def serve(
 async def _prepare(settings: Settings, destination: str | None, clock: Clock, member: Member) -> TopicReport:
     """Wait for a broker, check the topics, and take over the other side's progress."""
     async with TopicCheck(settings.kafka, clock=clock) as check:
-        # For ever, unlike `check --online`: a broker may come up later than
-        # its clients, and the port says what is waited for.
+        # Waits for ever, unlike `check --online`: a broker may start later than its clients, and the port shows the
+        # reason to wait.
         await check.wait(member.waiting)
         report = await check.check(settings.kafka.topics, own_topics(settings))
     async with Groups(settings.kafka) as groups:
-        # After the topics were found and before joining: the first assignment reads the offsets that this writes.
+        # After the topics were found, and before joining, because the first assignment reads the offsets written here.
         await take_over(groups, settings, destination, clock)
     return report
 
 
 async def _unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
-    """Return what `work` returns; None if `stop` came first: then it is cancelled."""
+    """Return the result of `work`; if `stop` comes first, cancel it and return None."""
     working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
-        # A start that ended by itself counts, although a stop came in the same turn.
+        # If the start ended in the same turn as the stop came, its result counts.
         return await working if working.done() else None
     finally:
         for task in (working, stopped):
@@ -187,7 +188,7 @@ async def _run(
     dead_letters = _dead_letters(base, producer, metrics, clock)
     receipts = _receipts(base, avro, producer, group, metrics, clock)
     source, tracer = _source(base, group, clock), _tracer(base)
-    # What the consumer sees later comes first: partitions may be added while the member runs.
+    # The counts that the consumer refreshes come first: partitions may be added while the member runs.
     counts = ChainMap(source.counts, dict(report.partitions))
     edges = Edges(
         source=source,
@@ -206,7 +207,7 @@ async def _run(
         tracer=tracer,
     )
     pipeline = build(base, kinds, metrics, edges, only=destination, schemas=known_schemas(own))
-    # The decoder is one of the pipeline's parts, so it exists before that.
+    # The decoder is a part of the pipeline, so it was built before it.
     trouble.listener = pipeline.holds.registry_trouble
     configuration.running(pipeline, avro.decoder)
     await producer.start()
@@ -215,7 +216,7 @@ async def _run(
         async with _background(configuration, group, source, counts, member, metrics, producer, stop):
             await pipeline.run(stop)
     finally:
-        # Receipts first: they are sent by the producer, and no outcome waits for them.
+        # Receipts first: they need the producer, and no outcome waits for them.
         if receipts is not None:
             await receipts.close(1.0)
         await producer.close(2.0)
@@ -255,8 +256,8 @@ async def _background(
         def watch() -> Coroutine[Any, Any, None]:
             return member.watch_membership(lambda: groups.why_unassigned(group, counts))
 
-        # A background task that fails stops the run like a signal: it
-        # drains and commits, and the exception is raised then.
+        # A failed background task stops the run like a signal: the run drains and commits, and then raises the
+        # exception.
         tasks: Supervisor[None] = Supervisor(stop.set)
         tasks.start(_leave(source, stop), "leave", None)
         tasks.start(
@@ -325,9 +326,9 @@ def _avro(
 def _receipts(
     settings: Settings, avro: _Avro, producer: KafkaProducer, group: str, metrics: Metrics, clock: Clock
 ) -> ReceiptWriter | None:
-    """Return the writer of receipts, None where there is no topic for them.
+    """Return the writer of receipts, or None if there is no topic for them.
 
-    Its encoder reports trouble with the registry to the log only, because deliveries do not wait for receipts.
+    Its encoder only logs trouble with the registry, because deliveries do not wait for receipts.
     """
     topic = settings.receipts.topic
     if topic is None:
@@ -348,7 +349,7 @@ def _source(settings: Settings, group: str, clock: Clock) -> KafkaSource:
 
 
 def _tracer(settings: Settings) -> OtelTracer | None:
-    """Return the tracer of requests, None where tracing is off; OpenTelemetry is imported only if it is on."""
+    """Return the tracer of requests, or None if tracing is off; OpenTelemetry is imported only if it is on."""
     if not settings.tracing.enabled:
         return None
     from connector.runtime.tracing import open_tracer  # noqa: PLC0415 -- an extra that need not be installed
@@ -357,13 +358,13 @@ def _tracer(settings: Settings) -> OtelTracer | None:
 
 
 async def _leave(source: KafkaSource, stop: asyncio.Event) -> None:
-    """Tell the source of a stop, because an assignment may be waiting for a broker that does not answer."""
+    """Tell the source about a stop, because an assignment may be waiting for a broker that does not answer."""
     await stop.wait()
     source.leave()
 
 
 def _reloaded_registry(loaded: Loaded) -> RegistrySettings:
-    """Read the registry's secrets again; the old ones where they cannot be read now."""
+    """Read the registry's secrets again; keep the old ones if they cannot be read now."""
     try:
         settings = loaded.reload_registry()
     except ConfigurationError as error:
@@ -375,7 +376,7 @@ def _reloaded_registry(loaded: Loaded) -> RegistrySettings:
 
 
 class _RegistryTrouble:
-    """Passes trouble with the registry from the decoder to the pipeline, which is built later."""
+    """Passes the registry's troubles from the decoder to the pipeline, which is built later."""
 
     def __init__(self) -> None:
         self.listener: Callable[[str | None], None] = lambda _message: None
@@ -390,23 +391,23 @@ def _is_fatal(error: ConnectorError) -> bool:
 
 
 def _tune_collector() -> None:
-    """Let the cycle collector run less often: records form no cycles, and each run visits all live ones."""
+    """Run the garbage collector less often: records form no cycles, and each collection visits all live objects."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
 def _handle_signals(stop: asyncio.Event, reload: asyncio.Event, drain_timeout: float) -> None:
-    """Stop on SIGTERM and SIGINT: the first drains, a second ends at once, and so does a drain that hangs.
+    """Stop on SIGTERM and SIGINT: the first drains, a second ends the run at once, and so does a drain that hangs.
 
-    SIGHUP reads the configuration again. For a process with a terminal it means that the terminal was closed, and
-    stops; where it is ignored (nohup) it stays so. SIGUSR1 lowers the log level by one, SIGUSR2 sets the configured one
-    again.
+    SIGHUP reads the configuration again. In a process with a terminal it means that the terminal was closed, and stops
+    the run. If it is ignored (nohup), it stays ignored. SIGUSR1 lowers the log level by one step, SIGUSR2 restores the
+    configured level.
     """
     loop = asyncio.get_running_loop()
 
     def on_signal(name: str) -> None:
-        # A second signal is a person who does not want to wait for the drain. What is unfinished stays uncommitted.
+        # A second signal means that a person does not want to wait for the drain. Unfinished records stay uncommitted.
         if stop.is_set():
             log.warning(
                 "connector.aborted", signal=name, message="stopped at once; unfinished records are delivered again"
@@ -415,10 +416,10 @@ def _handle_signals(stop: asyncio.Event, reload: asyncio.Event, drain_timeout: f
         log.info("connector.stopping", signal=name, seconds=drain_timeout)
         stop.set()
         overdue = drain_timeout + STOP_MARGIN
-        # Three ways to end, each for a worse fault: the loop still turns, the interpreter still runs, neither does.
+        # Three ways to end, for ever worse faults: the event loop still runs; only the interpreter does; neither does.
         loop.call_later(overdue, _overdue)
-        # A thread that hangs in C can block the loop and the end of the interpreter. This needs neither, and writes to
-        # stderr where each thread is.
+        # A thread that hangs in C can block both the loop and the interpreter's exit. This needs neither, and writes
+        # every thread's stack to stderr.
         faulthandler.dump_traceback_later(overdue + _LAST_RESORT, exit=True)
         _end_after(overdue + 2 * _LAST_RESORT)
 
@@ -433,9 +434,9 @@ def _handle_signals(stop: asyncio.Event, reload: asyncio.Event, drain_timeout: f
 
 
 def _end_after(seconds: float) -> None:
-    """Have the kernel end the process after so many seconds, if it still runs.
+    """Have the kernel end the process after this many seconds, if it is still running.
 
-    Everything else needs the interpreter or stderr, and either may be blocked: a stack dump waits for a full pipe.
+    All other ways need the interpreter or stderr, and either may be blocked: a stack dump waits for a full pipe.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -450,5 +451,5 @@ def _overdue() -> None:
 
 def _exit() -> None:
     logs.flush(_LAST_RESORT / 2)
-    # No clean-up: it would wait for the threads and sockets that made the stop hang.
+    # Without clean-up, which would wait for the threads and sockets that made the stop hang.
     os._exit(1)

@@ -1,4 +1,4 @@
-"""What is looked at before a run: routes against the schemas that are known, and with `--online` the surroundings."""
+"""Checks before a run: routes against the known schemas and, with `--online`, Kafka, the registry and the vendors."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from connector.vendors.base import Misconfigured, Probed, VendorKind
 TOPICS_TIMEOUT: Final = 30.0
 """Seconds that `topics` waits for a broker."""
 REACH_TIMEOUT: Final = 10.0
-"""Seconds that `check --online` gives each of those it asks."""
+"""Seconds that `check --online` waits for each answer."""
 
 _NEARLY: Final = 0.85
-"""How alike two names of schemas are, of which one is very likely a misspelling of the other."""
+"""From this similarity on, one schema name is very likely a misspelling of the other."""
 MOST_SUBJECTS: Final = 200
 """How many subjects `check --online` asks the registry for."""
 
 
 def tracing_faults(settings: Settings) -> list[ConfigFault]:
-    """Return the fault of traces that are wanted where OpenTelemetry is not installed."""
+    """Return the fault if tracing is enabled but OpenTelemetry is not installed."""
     if not settings.tracing.enabled:
         return []
     wanted = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
@@ -66,15 +66,15 @@ def check_routes(loaded: Loaded) -> None:
 
 
 def route_faults(settings: Settings, used: Mapping[str, str], folder: Path) -> list[ConfigFault]:
-    """Return every fault of Kafka's properties, `routes` and `schemas`, as far as they are known without a registry.
+    """Return every fault of Kafka's properties, `routes` and `schemas` that can be found without a registry.
 
-    `used` is the vendor of each destination, also of those that are faulty themselves and so not in `settings`.
+    `used` is the vendor of each destination, including faulty destinations that are not in `settings`.
     """
     faults = tracing_faults(settings) + [
         ConfigFault(f"kafka.client.{name}" if name else "kafka.client", message)
         for name, message in property_faults(settings.kafka)
     ]
-    # None, and not an empty set, where they cannot be read: then no schema is called unknown because of it.
+    # None instead of an empty set if they cannot be read, so that no schema is called unknown because of that.
     schemas: dict[str, Any] | None = None
     try:
         schemas = known_schemas(schemas_of(settings, folder))
@@ -99,10 +99,10 @@ def _compiled(settings: Settings, used: Mapping[str, str], schemas: Mapping[str,
 
 
 def _misspelt(settings: Settings, schemas: Mapping[str, Any]) -> list[ConfigFault]:
-    """Return the routes whose schema may be in the registry, but is nearly one of `schemas.files`."""
+    """Return the routes whose schema is probably a misspelt one of `schemas.files`."""
     if settings.schema_registry is None:
         return []  # then every schema is known, and the routes' own check says so
-    # `order_v2` is no misspelling of `order_v1`, but another version that may be in the registry.
+    # `order_v2` is not a misspelling of `order_v1`, but another version that may be in the registry.
     digits = str.maketrans("", "", "0123456789")
     return [
         ConfigFault(fault.path, f"{fault.message} `connector check --online` asks the registry too")
@@ -113,7 +113,7 @@ def _misspelt(settings: Settings, schemas: Mapping[str, Any]) -> list[ConfigFaul
 
 
 def schema_warnings(loaded: Loaded) -> list[ConfigFault]:
-    """Return the routes whose schema is in none of `schemas.files`, if there are any, and may be in the registry."""
+    """Return the routes whose schema is not in `schemas.files`, but may be in the registry."""
     if loaded.settings.schema_registry is None or not loaded.settings.schemas.files:
         return []
     schemas = known_schemas(own_schemas(loaded))
@@ -124,10 +124,10 @@ def schema_warnings(loaded: Loaded) -> list[ConfigFault]:
 
 
 async def registry_schemas(settings: Settings) -> dict[str, Any] | None:
-    """Return the newest schemas in the registry, by full name; None where there is none, or it does not answer.
+    """Return the newest schemas in the registry, by full name; None if there is none, or it does not answer.
 
-    Asked for are the subjects of the topics that are read, and those that name the schema of a route. Why a registry
-    does not answer is for `check_online` to report.
+    Asks for the subjects of the consumed topics, and for those named like a route's schema. If the registry does not
+    answer, `check_online` reports why.
     """
     if settings.schema_registry is None:
         return None
@@ -143,7 +143,7 @@ async def registry_schemas(settings: Settings) -> dict[str, Any] | None:
                 if topics.matches(subject.removesuffix("-value")) or any(name in subject for name in wanted)
             ]
             for subject in subjects[:MOST_SUBJECTS]:
-                # One schema that cannot be read hides no fault of the others.
+                # One unreadable schema must not hide faults of the others.
                 with suppress(ConnectorError, SchemaFault):
                     found |= by_name([await registry.latest(subject)])
         finally:
@@ -154,7 +154,7 @@ async def registry_schemas(settings: Settings) -> dict[str, Any] | None:
 
 
 def registry_faults(loaded: Loaded, found: Mapping[str, Any]) -> list[ConfigFault]:
-    """Return the faults of `routes` by the registry's schemas too; those of files and the contract take precedence."""
+    """Return the faults of `routes` by the registry's schemas too. Files and the contract take precedence."""
     schemas = {**found, **known_schemas(own_schemas(loaded))}
     used = {name: each.vendor for name, each in loaded.settings.destinations.items()}
     faults = [fault for fault, _ in unknown_schemas(loaded.settings, schemas)]
@@ -162,13 +162,13 @@ def registry_faults(loaded: Loaded, found: Mapping[str, Any]) -> list[ConfigFaul
 
 
 async def check_online(loaded: Loaded) -> list[str]:
-    """Return the faults of the surroundings: broker, topics, registry, vendors that can be probed."""
+    """Return the faults of broker, topics, registry, and the vendors that can be probed."""
     settings = loaded.settings
     faults: list[str] = []
     try:
         async with TopicCheck(settings.kafka, clock=SystemClock()) as check:
             await check.wait(lambda _message: None, REACH_TIMEOUT)
-            # A check changes nothing, so it creates no topic, whatever `create_topics` says.
+            # A check changes nothing, so it creates no topic even with `create_topics`.
             await check.check(settings.kafka.topics, own_topics(settings), dry=True)
         faults.extend(await _group_faults(settings.kafka))
     except ConnectorError as error:
@@ -191,16 +191,16 @@ async def check_online(loaded: Loaded) -> list[str]:
 
 
 async def _group_faults(settings: KafkaSettings) -> list[str]:
-    """Return why a member could not join the group. Raises `StartupError` where the group's broker does not answer.
+    """Return why a member could not join the group. Raises `StartupError` if the group's broker does not answer.
 
-    Metadata comes from any broker; the group is led by one of them, under its own address and its own permission.
+    Any broker answers metadata requests, but one of them leads the group, with its own address and permission.
     """
     async with GroupMembership(settings) as groups:
         return [] if await groups.may_read(settings.group_id) else [may_not_read(settings.group_id)]
 
 
 class CheckedTopic(NamedTuple):
-    """One of the connector's own topics that passed its checks, and whether it was created just now."""
+    """One of the connector's own topics that passed its checks, and whether it was just created."""
 
     name: str
     purpose: str
@@ -208,7 +208,7 @@ class CheckedTopic(NamedTuple):
 
 
 async def check_topics(loaded: Loaded, *, create: bool, partitions: int | None) -> list[CheckedTopic]:
-    """Return the connector's own topics; with `create` those that are missing are created, whatever the file says.
+    """Return the connector's own topics; with `create`, create missing ones, whatever the file says.
 
     Raises `StartupError` with everything that is wrong with them, `BrokerUnreachable` after half a minute.
     """
@@ -224,10 +224,10 @@ async def check_topics(loaded: Loaded, *, create: bool, partitions: int | None) 
 
 
 async def probe(name: str, settings: DestinationSettings, kinds: Mapping[str, VendorKind]) -> str | None:
-    """Return why a destination cannot be used; None where all is well.
+    """Return why a destination cannot be used; None if all is well.
 
-    Of a vendor that has nothing that may be asked only the address is tried; see `unprobed`. The vendor's own verdict
-    shows a refused credential. Any other 2xx is good: what its body holds is not documented.
+    If the vendor has no request without effect, only the address is tried; see `unprobed`. The vendor's verdict shows a
+    refused credential. Any other 2xx is fine, because the body is not documented.
     """
     vendor = kinds[settings.vendor].build(settings)
     if not isinstance(vendor, Probed):
@@ -246,7 +246,7 @@ async def probe(name: str, settings: DestinationSettings, kinds: Mapping[str, Ve
 
 
 def unprobed(settings: Settings) -> list[str]:
-    """Return the destinations whose credentials nothing can check without an effect at the vendor."""
+    """Return the destinations whose credentials cannot be checked without an effect at the vendor."""
     kinds = vendors.kinds()
     return [
         name for name, each in settings.destinations.items() if not isinstance(kinds[each.vendor].build(each), Probed)
@@ -254,7 +254,7 @@ def unprobed(settings: Settings) -> list[str]:
 
 
 async def _unreachable(settings: DestinationSettings) -> str | None:
-    """Return why nothing can be connected to at a destination's address; through a proxy that is not known."""
+    """Return why a destination's address cannot be connected to; None if it can, or if there is a proxy."""
     parts = urlsplit(settings.base_url)
     if settings.http.proxy is not None or not parts.hostname:
         return None
@@ -274,7 +274,7 @@ async def _unreachable(settings: DestinationSettings) -> str | None:
 
 
 def own_topics(settings: Settings) -> list[OwnTopic]:
-    """Return the topics that the connector writes to, with what for."""
+    """Return the topics that the connector writes to, and their purposes."""
     topics = [OwnTopic(settings.dead_letter_topic, "dead-letter"), OwnTopic(settings.replay_topic, "replay")]
     topics.extend(OwnTopic(topic, "results") for topic in settings.results_topics.values())
     if settings.receipts.topic:
@@ -285,18 +285,18 @@ def own_topics(settings: Settings) -> list[OwnTopic]:
 
 
 def open_registry(settings: RegistrySettings, reload: Callable[[], RegistrySettings] | None = None) -> Registry:
-    """Return a registry's client. Raises `StartupError` where its settings are not the client's.
+    """Return a registry's client. Raises `StartupError` if the client rejects its settings.
 
-    `reload` reads the settings again, with secrets that were rotated; without it they stay as they are. Certificates
-    are read again when their files have changed; while those cannot be used, the old ones are.
+    `reload` reads the settings again, with rotated secrets; without it they stay unchanged. Certificates are read again
+    when their files have changed. While the new files cannot be used, the old certificates are.
     """
     current = settings, _certificates(settings)
 
     def renew() -> Client | None:
         nonlocal current
         again = current[0] if reload is None else reload()
-        # A client is built only for a change: each has its own
-        # connections, and this is called after every failed request.
+        # Build a new client only after a change: each has its own connections, and this is called after every failed
+        # request.
         found = again, _certificates(again)
         if found == current:
             return None
@@ -316,6 +316,6 @@ def open_registry(settings: RegistrySettings, reload: Callable[[], RegistrySetti
 
 
 def _certificates(settings: RegistrySettings) -> list[tuple[int, int, int] | None]:
-    """Return what changes with the content of the registry's certificates."""
+    """Return stamps that change with the content of the registry's certificates."""
     keys = ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location")
     return file_stamps([path for key in keys if isinstance(path := settings.client.get(key), str)])

@@ -23,10 +23,10 @@ LAST_SECONDS: Final = 2.0
 
 
 async def write_events(timeline: Timeline, write: Callable[[bytes], Awaitable[object]], clock: Clock) -> None:
-    """Write what happens, in order, until cancelled. What Kafka does not take is tried again, and nothing waits for it.
+    """Write events in order until cancelled. An event that Kafka does not accept is retried, and nothing waits for it.
 
-    `write` returns once Kafka has acknowledged a record, or raises `ConnectorError`. What is left when this is
-    cancelled is tried once more, for at most `LAST_SECONDS`: the topic has the events of a stop too.
+    `write` returns once Kafka has acknowledged a record, or raises `ConnectorError`. Events left at the cancellation
+    are tried once more, for at most `LAST_SECONDS`, so that the topic has the events of a stop too.
     """
     is_failing = False
     try:
@@ -46,10 +46,10 @@ async def write_events(timeline: Timeline, write: Callable[[bytes], Awaitable[ob
 
 
 async def _write_all(timeline: Timeline, write: Callable[[bytes], Awaitable[object]]) -> None:
-    """Write events in order and one at a time: the first one that fails stays where it is and raises."""
+    """Write events in order, one at a time. If one fails, it stays queued and the error is raised."""
     while timeline.unwritten:
         event = timeline.unwritten[0]
         await write(orjson.dumps(event, default=str))
-        # The ring may have dropped the event meanwhile.
+        # The ring may have dropped the event since.
         if timeline.unwritten and timeline.unwritten[0] is event:
             timeline.unwritten.popleft()

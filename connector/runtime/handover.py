@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 async def take_over(groups: Groups, settings: Settings, destination: str | None, clock: Clock) -> None:
-    """Give the group that starts now the progress of the other side. Raises `StartupError`."""
+    """Give the progress of the other side to the group that is starting. Raises `StartupError`."""
     if destination is None:
         await _join(groups, settings, clock)
     else:
@@ -50,7 +50,7 @@ async def take_over(groups: Groups, settings: Settings, destination: str | None,
 async def _split(groups: Groups, settings: Settings, destination: str, clock: Clock) -> None:
     """Begin a destination's own group with the combined group's offsets, unless it is the newer side.
 
-    Without offsets it would start over and send everything again, so it refuses, unless `kafka.start` is set.
+    Without offsets it would send everything again, so it refuses to start, unless `kafka.start` is set.
     """
     base = settings.kafka.group_id
     group = f"{base}.{destination}"
@@ -82,7 +82,7 @@ async def _join(groups: Groups, settings: Settings, clock: Clock) -> None:
     """Begin the combined group with what each destination has finished, if one has run alone since the last time."""
     base = settings.kafka.group_id
     own = {name: f"{base}.{name}" for name in settings.destinations}
-    # Also of one that has committed nothing yet. Only then their last commits are known.
+    # Wait also for groups that have committed nothing yet. Only afterwards are their last commits known.
     await _until_left(groups, [*own.values()], settings, clock)
     # A client without the right to describe an own group takes nothing over from it, and starts all the same.
     found = await asyncio.gather(*(_if_allowed(groups.committed(group), []) for group in own.values()))
@@ -90,11 +90,12 @@ async def _join(groups: Groups, settings: Settings, clock: Clock) -> None:
         name: {(commit.topic, commit.partition): commit for commit in commits if not _is_handed_over(commit)}
         for name, commits in zip(own, found, strict=True)
     }
-    # With members of its own the combined group runs already, and this member joins it. Its members commit its offsets.
+    # If the combined group has members, it is already running, and this member joins it. Its members commit its
+    # offsets.
     if not any(alone.values()) or await groups.members(base):
         return
     before = {(commit.topic, commit.partition): commit for commit in await groups.committed(base)}
-    # Without topics that were deleted since: the coordinator removes their offsets late.
+    # Without topics that were deleted since, because the coordinator removes their offsets late.
     wanted = {partition for commits in alone.values() for partition in commits} & await groups.partitions()
     bounds = await groups.bounds(sorted(wanted))
     starts = await _starts(groups, settings, bounds, {topic for topic, _ in before})
@@ -119,39 +120,39 @@ async def _join(groups: Groups, settings: Settings, clock: Clock) -> None:
 async def _starts(
     groups: Groups, settings: Settings, bounds: Mapping[TopicPartition, tuple[int, int]], begun: set[str]
 ) -> dict[TopicPartition, int]:
-    """Return where a destination starts that no group has delivered to: at `kafka.start` where it moves with time.
+    """Return where a destination without any deliveries starts: at `kafka.start`, if that moves with time.
 
-    Not in topics that the combined group has `begun`, nor in the replay topic: there it starts with the first record.
+    In topics that the combined group has `begun`, and in the replay topic, it starts with the first record.
     """
     start = start_of(settings.kafka)
     fresh = [partition for partition in bounds if partition[0] not in begun | {settings.replay_topic}]
     if start == "earliest":
         return {}
     found = await groups.offsets_at(fresh, start) if isinstance(start, int) else dict.fromkeys(fresh, -1)
-    # Also where no record is as late as the time.
+    # The end, too, if no record is as late as the time.
     return {partition: offset if offset >= 0 else bounds[partition][1] for partition, offset in found.items()}
 
 
 def progress_of(combined: Commit | None, alone: Mapping[str, Commit], firsts: Mapping[str, int]) -> dict[str, Runs]:
-    """Return what each destination has finished of a partition, from offset 0 on.
+    """Return the records of a partition that each destination has finished, from offset 0 on.
 
     `combined` is the combined group's commit, `alone` are those of own groups; `firsts` is, by destination, the first
     offset that it may need.
     """
-    # What retention has deleted cannot be delivered any more. Counted as undone it would hold the watermark for ever.
+    # Deleted records cannot be delivered any more. Counted as unfinished, they would hold the watermark for ever.
     progress = {name: _up_to(first) for name, first in firsts.items()}
     if combined is not None:
         finished = finished_of(combined)
         below = _up_to(combined.offset)
         progress = {name: runs.union(below).union(finished.done(name)) for name, runs in progress.items()}
     for name, commit in alone.items():
-        # `whole` is all of it: an own group has one destination, so nothing is finished for a part.
+        # `whole` is enough: an own group has one destination, so no record is finished in part only.
         progress[name] = progress[name].union(_up_to(commit.offset)).union(finished_of(commit).whole)
     return progress
 
 
 def _of_absent(combined: Commit | None, progress: Mapping[str, Runs]) -> FinishedMap:
-    """Return what the combined group's map claims for destinations that are not configured now."""
+    """Return the combined group's claims for destinations that are not configured now."""
     claims = {} if combined is None else finished_of(combined).parts
     return FinishedMap(parts={name: runs for name, runs in claims.items() if name not in progress})
 
@@ -180,7 +181,7 @@ async def _until_left(groups: Groups, others: Sequence[str], settings: Settings,
 
 
 async def _if_allowed(answer: Awaitable[T], otherwise: T) -> T:
-    """Return an answer about a group, `otherwise` if this client may not read the group."""
+    """Return an answer about a group, or `otherwise` if this client may not read the group."""
     try:
         return await answer
     except StartupError as error:

@@ -47,7 +47,7 @@ _DIRECT: Final = frozenset(
 """Headers of a command-line client. Browsers and proxies add others, each under a name of its own."""
 _CLUSTER_SUFFIXES: Final = (".svc", ".local", ".localhost", ".internal")
 """Names under which no one can register a domain; Kubernetes' services end in .svc or .svc.cluster.local."""
-# Python's `datetime` ends there, and so does what a time in a query may be.
+# Python's `datetime` ends there, so a time in a query may not be later.
 _LAST_SECOND: Final = 253_402_300_799.0
 """Epoch seconds at the end of the year 9999."""
 _SKIP_STATUS: Final = {"skipped": 200, "pending": 202, "refused": 409}
@@ -78,18 +78,18 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port that is listened on; before that, the first one that is wanted."""
+        """The port it listens on; before that, the first one that is configured."""
         found = None if self._listener is None else self._listener.port
         return self._ports[0] if found is None else found
 
     def use(self, token: SecretStr | None, hosts: Collection[str]) -> None:
-        """Demand this token, and serve /status under these names, from now on."""
+        """Require this token, and serve /status under these names, from now on."""
         self._token = token.get_secret_value() if token is not None else None
         # The machine's own name too; in Kubernetes that is the pod's.
         self._hosts = frozenset(name.lower() for name in (*hosts, self._host, socket.gethostname()))
 
     async def start(self) -> None:
-        """Listen. Raises `StartupError` if no address can be had."""
+        """Listen. Raises `StartupError` if no address can be used."""
         # No action takes a body. 1 KiB is for clients that send an empty JSON object.
         application = web.Application(client_max_size=1024)
         application.router.add_get("/metrics", self._metrics_page)
@@ -133,7 +133,7 @@ class Server:
         return self._shown(request, self._member.status)
 
     async def _events(self, request: web.Request) -> web.Response:
-        """Return what happened lately."""
+        """Return recent events."""
         try:
             since = min(max(0.0, float(request.query.get("since", "0"))), _LAST_SECOND)
         except ValueError:
@@ -141,7 +141,7 @@ class Server:
         return self._shown(request, lambda: {"events": self._member.timeline.events(since)})
 
     def _shown(self, request: web.Request, found: Callable[[], Mapping[str, Any]]) -> web.Response:
-        """Return what a member says of itself, unless a stranger's page may ask for it."""
+        """Return a member's report, unless the request may come from a foreign page."""
         if not (self._has_token(request) or self._accepts_host(request)):
             return _json_response({"error": f"unknown Host {request.host!r}; add it to server.hosts"}, 403)
         return _json_response(found())
@@ -219,7 +219,7 @@ class Server:
         return hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token.encode())
 
     def _may_act(self, request: web.Request) -> bool:
-        """Whether the request has the token or, where none is set, comes from this machine without a detour."""
+        """Whether the request has the token or, without one configured, comes directly from this machine."""
         if self._token:
             return self._has_token(request)
         # Proxies speak HTTP/1.0 to their servers by default, and command-line clients do not.
@@ -275,7 +275,7 @@ def _is_loopback(text: str) -> bool:
 
 
 def _why(host: str, ports: Sequence[int], error: OSError) -> str:
-    """Return why no port can be had, and what to do."""
+    """Return why no port can be used, and what to do."""
     port = f"{ports[0]}" if len(ports) == 1 else f"{ports[0]}-{ports[-1]}"
     if error.errno == errno.EADDRINUSE:
         in_use = "is in use by another process" if len(ports) == 1 else "are all in use by other processes"

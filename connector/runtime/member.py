@@ -88,7 +88,7 @@ class Member:
         """Why the group has given this member no partitions; None: it is a member, and there are none left for it."""
 
     def waiting(self, reason: str | None) -> None:
-        """Set the reason why the pipeline cannot start yet; None: there is none any more."""
+        """Set the reason why the pipeline cannot start yet; None if there is none any more."""
         self._waiting = reason
 
     def running(
@@ -98,9 +98,9 @@ class Member:
         troubles: Callable[[], Mapping[str | None, str]],
         is_refused: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Note that the pipeline runs. `troubles` gives what keeps its source from Kafka, by topic or under None.
+        """Note that the pipeline is running. `troubles` gives its source's lasting errors, by topic or under None.
 
-        `is_refused` says whether that is a refusal, which a person has to end.
+        `is_refused` returns whether one of them is a refusal, which a person has to fix.
         """
         self._troubles, self._is_refused = troubles, is_refused
         self._pipeline, self._dead_letters = pipeline, dead_letters
@@ -121,7 +121,8 @@ class Member:
     def readiness(self) -> Check:
         """Whether the member consumes, or has a valid reason not to; holds are reported and do not fail it."""
         pipeline = self._pipeline
-        # Also what does not fail the check: a person who reads `/readyz` looks for why nothing is delivered.
+        # Include reasons that do not fail the check: a person who reads `/readyz` wants to know why nothing is
+        # delivered.
         reasons = [reason for reason in (self._waiting, pipeline and pipeline.holds.registry) if reason]
         if self._dead_letters is not None and self._dead_letters.trouble:
             reasons.append(self._dead_letters.trouble)
@@ -134,8 +135,8 @@ class Member:
             condition = worker.condition()
             if condition.cause is not None:
                 reasons.append(f"destination {name} is {condition.state}: {condition.cause}")
-        # A hold does not fail it. A member that is not ready is taken out of its service, and a
-        # vendor's outage would then hide every member from the console and from probes.
+        # A hold does not fail the check. Kubernetes takes a member that is not ready out of its Service, so a vendor's
+        # outage would hide every member from the console.
         is_ready = self._waiting is None and None not in troubles and is_joined
         self.unready_since = None if is_ready else self.unready_since or self._clock.wall()
         return Check(ok=is_ready, reasons=reasons)
@@ -143,16 +144,16 @@ class Member:
     def _has_partitions(self) -> bool:
         """Whether the member has partitions, or had some a moment ago: a rebalance moves them."""
         if self._pipeline is not None and self._pipeline.runner.assigned:
-            # Noted when it is asked for. Nothing else needs to know when it had partitions last.
+            # Noted only here, because nothing else needs to know when it last had partitions.
             self._assigned_at = self._clock.now()
         return self._assigned_at is not None and self._clock.now() - self._assigned_at < REBALANCE_SECONDS
 
     async def watch_membership(self, why_unassigned: Callable[[], Awaitable[str | None]]) -> None:
-        """Find out, while there are no partitions, whether the group has any left. Runs until cancelled.
+        """Find out, while this member has no partitions, whether the group has any left. Runs until cancelled.
 
-        Where other members have all of them, this one has none, which is well. Otherwise it has not joined: it may not
-        read the group, or does not reach the broker that leads it. KIP-848 reports neither, and the classic protocol
-        keeps trying, so the group itself is asked.
+        If other members have all of them, having none is fine. Otherwise this member has not joined: it may not read
+        the group, or cannot reach the broker that leads it. KIP-848 reports neither, and the classic protocol silently
+        keeps trying. So this asks the group's coordinator.
         """
         since, is_logged = self._clock.now(), False
         while True:
@@ -172,8 +173,8 @@ class Member:
         except ConnectorError as error:
             return str(error)
         if reason is None and self._pipeline is not None:
-            # Its own session of a moment ago still counts as a member, so it may be waiting for itself. Not so where
-            # its partitions were revoked: then others have them.
+            # This member's previous session may still count as a member, so it may be waiting for itself. Not if its
+            # partitions were revoked: then others have them.
             lost_since = self._clock.now() - self._pipeline.runner.lost_at
             return JOINING if lost_since < self._session_timeout + SESSION_MARGIN else None
         return reason
@@ -211,7 +212,7 @@ class Member:
     async def release(self, name: str) -> int:
         """End a destination's holds and storms, and its topics' storms. Raises KeyError for an unknown name.
 
-        Returns how many records a storm had set aside: they are taken in again, and become dead letters if they are
+        Returns how many records a storm had set aside. They are processed again, and become dead letters if they are
         refused again.
         """
         released = self._workers[name].release()
@@ -221,7 +222,7 @@ class Member:
         return released
 
     async def probe(self, name: str) -> None:
-        """Probe what holds a destination as soon as a record can go out. Raises `KeyError` for an unknown name."""
+        """Probe a destination's holds as soon as a record can be sent. Raises `KeyError` for an unknown name."""
         self._workers[name].probe_now()
         if self._pipeline is not None:
             for storms in self._pipeline.holds.topics.values():

@@ -1,4 +1,4 @@
-"""Wires one pipeline: intake, runner and a worker for each destination, on edges that may be real or models."""
+"""Wires one pipeline: intake, runner and a worker for each destination. Its edges may be real or models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 LETTING_GO: Final = 1.0
 """Seconds that a task has to end after it was cancelled, before it is cancelled again."""
 QUEUE_SHARE: Final = 16
-"""One part in so many of `limits.buffer` is librdkafka's own queue."""
+"""librdkafka's own queue gets one part in so many of `limits.buffer`."""
 BUDGET_SHARE: Final = 0.75
 """The part of `limits.buffer` for deliveries without an outcome; what is left is for requests on their way."""
 REPLAY_SHARE: Final = 0.02
@@ -42,7 +42,7 @@ SEEN_BY_ALL: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """What the pipeline touches outside itself: the simulation passes models of the same shapes."""
+    """Everything that the pipeline uses outside of itself. The simulation passes models instead."""
 
     source: RecordSource
     decoder: EventDecoder
@@ -73,7 +73,7 @@ class Pipeline:
     shares: Shares
 
     def use(self, settings: Settings, routes: RouteTable | None) -> None:
-        """Share rates and judge topics' storms by other settings of the same destinations; None: the routes stay."""
+        """Use other settings of the same destinations for rate shares and topics' storms. `routes` None: they stay."""
         if routes is not None:
             self.routes.become(routes)
             self.intake.rerouted()
@@ -84,15 +84,15 @@ class Pipeline:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then drain and close. Raises what ended it early; its work stays uncommitted.
 
-        Cancelling is a stop too: it drains first. Cancelled again, it lets the drain go, and still leaves no task.
+        Cancelling stops it too: it drains first. If cancelled again, it abandons the drain, but still leaves no task
+        behind.
         """
         sending = [asyncio.create_task(worker.run(), name=name) for name, worker in self.workers.items()]
         running = asyncio.create_task(self.runner.run(stop), name="runner")
         try:
             await asyncio.wait([running, *sending], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # Whatever ended first: the runner, which then has drained
-            # already, or a worker's fault, which the runner drains for.
+            # Either the runner ended, and has drained already, or a worker failed, and the runner drains now.
             stop.set()
             ended = await self._end(running, sending)
         for error in ended:
@@ -104,7 +104,7 @@ class Pipeline:
     ) -> list[BaseException | None]:
         """Wait for the runner's drain, then end the workers; return how each task ended."""
         try:
-            # The workers go on meanwhile: the drain waits for their requests.
+            # The workers continue, because the drain waits for their requests.
             await asyncio.wait([running])
         finally:
             ended = await _whole(self._close([running, *sending]))
@@ -117,7 +117,7 @@ class Pipeline:
                 task.cancel()
             _, late = await asyncio.wait(late, timeout=LETTING_GO)
         ended = await asyncio.gather(*tasks, return_exceptions=True)
-        # A runner that was cancelled in its drain has not closed its intake.
+        # A runner that was cancelled during its drain has not closed its intake.
         await self.intake.close()
         for worker in self.workers.values():
             await worker.close()
@@ -125,7 +125,7 @@ class Pipeline:
 
 
 async def _whole(work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work` returns, which ends soon; a cancellation meanwhile is raised only then."""
+    """Return the result of `work`, which ends soon. If cancelled, wait for it first."""
     task = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -154,11 +154,11 @@ def build(
     them. Raises `ConfigurationError` for routes that cannot be.
     """
     routes = RouteTable.compile(settings, kinds, schemas)
-    # Asked for once, so that each series exists at 0 from the start.
+    # Created here, so that each series exists at 0 from the start.
     for reason in routes.drop_reasons:
         metrics.records_skipped.labels(reason)
-    # One budget for all destinations. With one for each, a held destination would
-    # stop its partitions all the same, once their offset maps are full.
+    # One budget for all destinations. Separate budgets would not help: a held destination stops its partitions anyway,
+    # once their offset maps are full.
     budget = Budget(int(settings.limits.buffer * BUDGET_SHARE))
     workers = {
         name: _worker(name, destination, kinds[destination.vendor], edges, metrics, budget)
@@ -214,15 +214,16 @@ def _worker(
 
 
 def _topic_storm(settings: Settings, reached: frozenset[str]) -> StormSettings | str:
-    """Return when a topic is in a storm: as its most patient destination says, `off` where all of them are."""
+    """Return the storm settings of a topic: those of its most patient destination; `off` if all of them are off."""
     storms = [destination.storm for name, destination in settings.destinations.items() if name in reached]
     on = [storm for storm in storms if isinstance(storm, StormSettings)]
-    # The number of dead letters before it trips. A strict destination must not hold back records of a patient one.
+    # Compared by the number of dead letters before it trips. A strict destination must not hold back a patient one's
+    # records.
     return max(on, key=lambda storm: storm.share * storm.records) if on else "off"
 
 
 class IntakeHolds:
-    """Shows on the destinations why records do not reach them: the registry is in trouble, or a topic in a storm."""
+    """Shows at the destinations why records do not reach them: trouble with the registry, or a topic in a storm."""
 
     def __init__(
         self, settings: Settings, routes: RouteTable, workers: Mapping[str, Worker], metrics: Metrics, clock: Clock
@@ -247,25 +248,25 @@ class IntakeHolds:
             ]
 
     def use(self, settings: Settings) -> None:
-        """Judge topics' storms by another configuration; the routes may have changed too."""
+        """Use another configuration for topics' storms; the routes may have changed too."""
         self._settings = settings
         for topic, storms in self.topics.items():
             storms.use(_topic_storm(settings, self._routes.reaches(topic)))
 
     def scopes(self) -> list[tuple[str | None, Storms]]:
-        """Return the storms of every destination, and of every topic with None."""
+        """Return the storms of every destination, and those of every topic under None."""
         destinations = [(name, worker.destination.storms) for name, worker in self._workers.items()]
         return [*destinations, *((None, storms) for storms in self.topics.values())]
 
     def registry_trouble(self, message: str | None) -> None:
-        """Note that records wait for their schemas, or do so no longer."""
+        """Note that records wait for their schemas, or no longer do."""
         self.registry = message
         for worker in self._workers.values():
             worker.destination.hold_intake(None if message is None else Cause.REGISTRY, message or "")
 
     def _update_gauge(self) -> None:
         """Set how many records are set aside, by destination (none for topics) and cause."""
-        # Every label that may come, at 0: a storm that ended must not keep its last value.
+        # Start from 0 for every label: a storm that has ended must not keep its last value.
         counts = Counter({("", cause): 0 for cause in ("decode", "route", "internal")})
         counts.update({(name, cause): 0 for name in self._workers for cause in ("invalid", "refused", "too_large")})
         for name, storms in self.scopes():
@@ -281,7 +282,7 @@ class IntakeHolds:
 
 @dataclass(frozen=True, slots=True)
 class _Reload:
-    """Builds one destination's vendor of secrets read again; None if they are the same."""
+    """Builds one destination's vendor from secrets that are read again; returns None if they are unchanged."""
 
     build: Callable[[str], Vendor | None]
     name: str
@@ -292,7 +293,7 @@ class _Reload:
 
 @dataclass(slots=True)
 class _Known:
-    """A topic's number of partitions: the one that all members know, and the present one since when (monotonic)."""
+    """A topic's number of partitions: the one that all members know, and the current one with its time (monotonic)."""
 
     agreed: int
     count: int
@@ -301,12 +302,13 @@ class _Known:
 
 @dataclass(slots=True)
 class Shares:
-    """Gives each destination this member's part of the group's rate limit: its part of the partitions that reach it.
+    """Gives each destination this member's share of the group's rate limit: its share of the partitions that reach it.
 
-    Replayed records weigh little: all partitions of the replay topic together count as `REPLAY_SHARE` of a limit.
-    `partitions` may grow while it runs; of a topic that is not in it, only what was assigned is known. Added partitions
-    count for the whole at once, but for their owner only when every member has seen them: otherwise the parts of those
-    that divide by the old number, and of those that divide by the new one, would be more than the limit together.
+    Replayed records get little: all partitions of the replay topic together count as `REPLAY_SHARE` of a limit.
+    `partitions` may grow during the run; of a topic that is not in it, only the assigned partitions are known. Added
+    partitions count at once in the total, but for their owner only once every member has seen them. Otherwise some
+    members would divide by the old number and some by the new one, and their shares could add up to more than the
+    limit.
     """
 
     settings: Settings
@@ -320,7 +322,7 @@ class Shares:
         """Set every share for an assignment. Called at every commit too: partitions may have been added."""
         counts = dict(self.partitions)
         for topic, partition in assigned:
-            # A topic of a pattern is known first by what is assigned of it.
+            # A topic that a pattern matches may first be known only by its assigned partitions.
             counts[topic] = max(counts.get(topic, 0), partition + 1)
         agreed = {topic: self._agreed(topic, count) for topic, count in counts.items()}
         owned = Counter(topic for topic, partition in assigned if partition < agreed[topic])
@@ -334,7 +336,7 @@ class Shares:
             total = sum(counts[topic] for topic in topics)
             share = sum(owned[topic] for topic in topics) / total if total else 0.0
             if replay in counts:
-                # Taken from the live topics' share and not added to it: the sum over all members stays the whole limit.
+                # Subtracted from the live topics' share, not added, so that all members together stay within the limit.
                 share *= 1.0 - REPLAY_SHARE
             worker.set_share(share + replays)
 

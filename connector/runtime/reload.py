@@ -1,4 +1,4 @@
-"""Reads the configuration again while the member runs: what can change does, what cannot is named and left.
+"""Reads the configuration again while the member runs: applies what can change, and names what needs a restart.
 
     applied at once                                            left until a restart
     ---------------------------------------------------------  ------------------------------------------------------
@@ -7,8 +7,8 @@
     routes, unrouted (not with other destinations)             everything else of kafka, schemas, limits, topics …
     log.level, log.sample, server.token, server.hosts          what only the console reads (restart the console)
 
-All or nothing: the new file is checked, its routes compiled and every vendor built before anything changes. A faulty
-file changes nothing. Requests in flight end as they began.
+The new file is checked, its routes are compiled and every vendor is built before anything changes, so a faulty file
+changes nothing. Requests in flight keep the old settings.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from connector.vendors.base import Vendor
 log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 5.0
-"""How often files are looked at where `reload.watch` is on."""
+"""How often files are checked if `reload.watch` is on."""
 _FILE: Final = re.compile(r"\$\{file:([^}]+)\}")
 FIXED: Final = ("vendor", "order", "max_in_flight", "http", "traceparent", "results_topic")
 """Keys of a destination that need a restart: connections, lanes and producers are built with them."""
@@ -48,7 +48,7 @@ LIVE: Final = ("log.level", "log.sample", "server.token", "server.hosts")
 
 
 class LooksInto(Protocol):
-    """What decodes records, as far as routes concern it."""
+    """The part of the decoder that depends on the routes."""
 
     def look_into(self, as_json: frozenset[tuple[str, str]], *, keys: bool) -> None:
         """Decode from now on for routes that read these fields and keys."""
@@ -57,7 +57,7 @@ class LooksInto(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What came of a reload; the lists are paths of the configuration. `error` is why nothing changed, if so."""
+    """The result of a reload; the lists are paths of the configuration. `error` is set if nothing changed."""
 
     applied: Sequence[str] = ()
     left: Sequence[str] = ()
@@ -74,8 +74,8 @@ class ConfigFailure(NamedTuple):
 class Configuration:
     """The configuration that this member runs with, and the one way to change it.
 
-    `destination` is the only one of this member. `use_server` takes the port's token and host names. `running` tells
-    what a reload changes; before that it is refused.
+    `destination` is set in a member of one destination. `use_server` receives the port's token and host names.
+    `running` registers what a reload changes; before that a reload is refused.
     """
 
     def __init__(
@@ -89,17 +89,18 @@ class Configuration:
     ) -> None:
         self.loaded = loaded
         self._start = loaded.settings
-        """What needs a restart stays as it was at the start."""
+        """The configuration at the start: it still applies to keys that need a restart."""
         self._of = dict.fromkeys(loaded.settings.destinations, loaded)
-        """What each destination's settings come from: one that the newest file changes too far keeps its own."""
+        """The configuration that each destination's settings come from: a change that needs a restart keeps the older
+        one."""
         self._used = dict(loaded.settings.destinations)
-        """The settings of each destination's present vendor."""
+        """The settings of each destination's current vendor."""
         self._metrics = metrics
         self._only = destination
         self._use_server = use_server
         self._clock = clock
         self.asked = asked
-        """Set by a signal that asks for a reload; None where none does."""
+        """Set by a signal that requests a reload; None if there is no such signal."""
         self.fault: ConfigFailure | None = None
         """Why the last attempt to read the configuration again failed; None if it did not."""
         self._pipeline: Pipeline | None = None
@@ -107,13 +108,13 @@ class Configuration:
         self._busy = asyncio.Lock()
 
     def running(self, pipeline: Pipeline, decoder: LooksInto) -> None:
-        """Note what a reload changes."""
+        """Register the objects that a reload changes."""
         self._pipeline, self._decoder = pipeline, decoder
 
     def renewed(self, name: str) -> Vendor | None:
         """Return a destination's vendor with its secrets read again, as `Loaded.reload`; None if they are the same."""
         settings = self._of[name].reload(name)
-        # Before anything uses them: a vendor's fault may repeat a new secret.
+        # Registered before anything uses them: a vendor's fault may repeat a new secret.
         logs.register_secrets(secret_values(settings))
         if settings == self._used[name]:
             return None
@@ -143,7 +144,7 @@ class Configuration:
         return result
 
     async def follow(self) -> None:
-        """Reload whenever it is asked for. Runs until cancelled."""
+        """Reload whenever it is requested. Runs until cancelled."""
         while self.asked is not None:
             await self.asked.wait()
             self.asked.clear()
@@ -166,10 +167,10 @@ class Configuration:
         loaded = await asyncio.to_thread(self.loaded.read_again)
         new = loaded.settings
         applied, left = sorted_out(self._start, self.loaded.settings, new)
-        # Before anything uses them: a vendor's fault may repeat a new secret.
+        # Registered before anything uses them: a vendor's fault may repeat a new secret.
         logs.register_secrets(secret_values(new))
         built = await asyncio.to_thread(_build, loaded, self._start, only=self._only)
-        # From here on nothing can fail and nothing is awaited: no record meets half of a configuration.
+        # From here on nothing can fail and nothing is awaited, so that no record meets a half-changed configuration.
         for name, (settings, vendor) in built.destinations.items():
             pipeline.workers[name].use(settings, vendor)
             self._of[name], self._used[name] = loaded, new.destinations[name]
@@ -186,7 +187,7 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    """Everything new that can fail, made before anything is changed; no routes where they stay."""
+    """Everything new whose construction may fail, built before anything is changed. `routes` is None if they stay."""
 
     routes: RouteTable | None
     destinations: Mapping[str, tuple[DestinationSettings, Vendor]]
@@ -201,20 +202,20 @@ def _build(loaded: Loaded, start: Settings, *, only: str | None) -> _Built:
     found = {}
     for name in new.destinations:
         before, after = start.destinations.get(name), new.destinations[name]
-        # One that is new, gone or of another vendor needs a worker of its own, so it waits for a restart.
+        # A destination that is new, removed, or of another vendor needs another worker, so it waits for a restart.
         if before is not None and before.vendor == after.vendor and only in (None, name):
             kept: dict[str, Any] = {key: getattr(before, key) for key in FIXED if key in type(before).model_fields}
-            # The rest of the destination applies, although one of its keys
-            # needs a restart: that key is reported as left.
+            # If one key needs a restart, the destination's other keys still apply. That key is reported as left.
             settings = after.model_copy(update=kept)
             found[name] = (settings, kinds[settings.vendor].build(settings))
     return _Built(routes, found)
 
 
 def sorted_out(start: Settings, old: Settings, new: Settings) -> tuple[list[str], list[str]]:
-    """Return the paths that a reload applies, and those that it leaves because they need a restart.
+    """Return the paths that a reload applies, and those that need a restart.
 
-    Applied is what differs from the `old` file; left is what differs from the `start`, however often it was read since.
+    Applied are differences from the `old` file. Left are differences from the `start`, however often the file was read
+    since.
     """
     applied = [path for path in differences(old, new) if _is_live(path, start, new)]
     left = [path for path in differences(start, new) if not _is_live(path, start, new)]
@@ -242,7 +243,7 @@ def _is_live(path: str, start: Settings, new: Settings) -> bool:
         return _same_destinations(start, new)
     if section == "destinations":
         names = {**start.destinations, **new.destinations}
-        # A destination's name may contain dots: the longest that fits is the one.
+        # A destination's name may contain dots, so take the longest that matches.
         name = max((name for name in names if f"{rest}.".startswith(f"{name}.")), key=len, default="")
         keys = rest[len(name) + 1 :]
         before, after = start.destinations.get(name), new.destinations.get(name)
@@ -252,7 +253,7 @@ def _is_live(path: str, start: Settings, new: Settings) -> bool:
 
 
 def _same_destinations(start: Settings, new: Settings) -> bool:
-    """Whether routes can change: each destination has a bit in the offset map, and a worker, from the start on."""
+    """Whether routes can change: only with the destinations of the start, which have offset map bits and workers."""
     before, after = (
         {name: destination.vendor for name, destination in settings.destinations.items()} for settings in (start, new)
     )
@@ -260,7 +261,7 @@ def _same_destinations(start: Settings, new: Settings) -> bool:
 
 
 def stamps(path: Path) -> dict[str, tuple[int, int, int] | None]:
-    """Return what changes with the content of the configuration and of each secret file that it names."""
+    """Return stamps that change with the content of the configuration and of each secret file that it names."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

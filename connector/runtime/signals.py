@@ -1,6 +1,6 @@
 """Which signals stop a run.
 
-SIGHUP does only where there is a terminal that can be closed; elsewhere it reads the configuration again.
+SIGHUP does so only if there is a terminal that can be closed; otherwise it reads the configuration again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 
 
 def _has_terminal() -> bool:
-    """Whether this process has a terminal, whose end the kernel reports by SIGHUP."""
+    """Whether this process has a terminal. The kernel reports its closing by SIGHUP."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK))
     except OSError:

@@ -1,8 +1,8 @@
-"""Traces by OpenTelemetry: one span for each request, linked to the contexts that its records brought in their headers.
+"""Traces with OpenTelemetry: one span per request, linked to the trace contexts in its records' headers.
 
-The one module that imports OpenTelemetry, and `app` imports it only where `tracing.enabled` is set. A batch has many
+The one module that imports OpenTelemetry, and `app` imports it only if `tracing.enabled` is set. A batch has many
 parents, so its span is the root of a trace of its own and names them as links (W3C Trace Context; OpenTelemetry's
-conventions for messaging batches). No span holds a record's key or value, a URL's path, or a vendor's words.
+conventions for messaging batches). No span contains a record's key or value, a URL's path, or a vendor's message.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RequestSpan:
         self._carry = carry
 
     def carried(self, request: Request) -> Request:
-        """Note where the request goes, and return it with the span's context where the destination wants that."""
+        """Note the request's address, and return the request with the span's context if the destination sends it."""
         parts = urlsplit(request.url)
         self._span.set_attribute("http.request.method", request.method)
         self._span.set_attribute("server.address", parts.hostname or "")
@@ -59,7 +59,7 @@ class RequestSpan:
         return replace(request, headers=headers)
 
     def end(self, verdict: Verdict | None, response: Response | None) -> None:
-        """Note what the answer meant, and end the span."""
+        """Note the verdict, and end the span."""
         name = "broken_off" if verdict is None else VERDICTS[type(verdict)]
         self._span.set_attribute("connector.verdict", name)
         if response is not None:
@@ -71,7 +71,7 @@ class RequestSpan:
 
 
 class OtelTracer:
-    """Traces requests. `carrying` are the destinations whose vendors are sent the context (`traceparent: true`)."""
+    """Traces requests. `carrying` are the destinations that send the context to the vendor (`traceparent: true`)."""
 
     def __init__(self, provider: TracerProvider, carrying: frozenset[str]) -> None:
         self._provider = provider
@@ -97,7 +97,7 @@ class OtelTracer:
         return RequestSpan(span, carry=destination in self._carrying)
 
     async def close(self, timeout: float) -> None:
-        """Send what is left, for at most so many seconds: a collector that is down must not delay a stop."""
+        """Send the remaining spans, for a few seconds at most: a collector that is down must not delay a stop."""
         thread = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         thread.start()
         await asyncio.to_thread(thread.join, timeout)
@@ -106,7 +106,7 @@ class OtelTracer:
 def open_tracer(settings: Settings) -> OtelTracer:
     """Return a tracer that exports by OTLP over HTTP. OpenTelemetry's own variables (OTEL_…) hold for what is unset."""
     processor = BatchSpanProcessor(make_exporter(settings.tracing))
-    # A sampler of the environment is the operator's wish for everything that runs there.
+    # A sampler in the environment is the operator's choice for everything that runs there.
     sampler = None if "OTEL_TRACES_SAMPLER" in os.environ else TraceIdRatioBased(settings.tracing.sample)
     name: Mapping[str, str] = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "connector"}
     resource = Resource.create({**name, "service.version": __version__, "connector.group": settings.kafka.group_id})
@@ -118,12 +118,12 @@ def open_tracer(settings: Settings) -> OtelTracer:
 
 
 def make_exporter(settings: TracingSettings) -> SpanExporter:
-    """Return what spans are sent with."""
+    """Return the exporter of spans."""
     return OTLPSpanExporter(endpoint=settings.endpoint)
 
 
 def _links(batch: Batch) -> Iterator[Link]:
-    """Yield a link for each context that the batch's records brought, once, with the first record's place."""
+    """Yield one link for each distinct context in the batch's records, with the first such record's position."""
     seen = set()
     for delivery in batch.deliveries:
         record = delivery.record

@@ -1,11 +1,11 @@
-"""Detects a member that is stuck, from a thread of its own, and logs once where every thread and task is.
+"""Detects a stuck member, from a thread of its own, and logs once where every thread and task is.
 
-Two faults are looked for: an event loop that does not turn, and a pipeline whose work does not move although it has
-no reason to wait. A hold, a throttle, or a broker or registry that does not answer is such a reason: a restart fixes
-none of them. What is left is a fault of the connector itself or of a vendor's module.
+It looks for two faults: an event loop that does not run, and a pipeline whose work does not move although it has no
+reason to wait. Reasons to wait are a hold, a throttle, or a broker or registry that does not answer: a restart fixes
+none of them. What remains is a fault of the connector itself or of a vendor's module.
 
-A blocked loop cannot answer, so `/healthz` fails by not answering; the log line gives the reason. The thread wakes
-once a second and asks the loop for one turn, which costs almost nothing.
+A blocked loop cannot answer, so `/healthz` fails by not answering, and the log line has the reason. The thread wakes
+once a second and asks the loop to run one callback, which costs almost nothing.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log = structlog.get_logger()
 
 INTERVAL: Final = 1.0
 LOOP_LIMIT: Final = 10.0
-"""Seconds without a turn of the loop that count as stuck; a slice of records takes milliseconds."""
+"""Seconds after which a loop that does not run counts as stuck; a slice of records takes milliseconds."""
 POLL_MARGIN: Final = 30.0
 """Seconds beyond `limits.drain_timeout` after which a consumer that was not polled counts as stuck."""
 STILL_SECONDS: Final = 60.0
-"""Seconds beyond every wait that the settings allow after which work that does not move counts as stuck."""
+"""Work that does not move counts as stuck this many seconds after every wait that the settings allow."""
 KAFKA_SECONDS: Final = 330.0
 """Seconds that a dead letter or a result may wait for Kafka: librdkafka gives up after 5 min, plus a margin."""
-# States in which nothing has to move: a person or the vendor decides how long they last.
+# States in which work need not move: a person or the vendor decides how long they last.
 _WAITING: Final = frozenset({DestinationState.HELD, DestinationState.PROBING, DestinationState.THROTTLED})
 _MOST_LINES: Final = 60
 _MOST_FRAMES: Final = 25
@@ -46,8 +46,8 @@ _MOST_FRAMES: Final = 25
 class Watchdog:
     """Calls `judge` in the loop once an interval; it returns why the member is stuck, or None.
 
-    A reason counts only when it was given twice in a row: after a laptop's sleep or a SIGSTOP every clock has jumped,
-    and the first look would take the suspended process for a stuck one.
+    A reason counts only if it is given twice in a row: after a laptop's sleep or a SIGSTOP all clocks have jumped, and
+    at the first check the suspended process would look stuck.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Watchdog:
                 self._report(f"the event loop did not turn for {silent * self._interval:.0f} s")
 
     def _turn(self) -> None:
-        """Judge the member; runs in the loop, so that an answer proves that it turns."""
+        """Judge the member. Runs in the loop, so that a result proves that the loop runs."""
         self._judged = self._judge()
         self._answered = True
 
@@ -131,7 +131,7 @@ def tasks(loop: asyncio.AbstractEventLoop) -> Iterator[str]:
 
 
 def _awaited(coroutine: Any) -> Iterator[FrameType]:
-    """Yield the frames of a coroutine and of what it awaits, innermost first."""
+    """Yield the frames of a coroutine and of everything it awaits, innermost first."""
     frames: list[FrameType] = []
     while coroutine is not None and len(frames) < _MOST_FRAMES:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
@@ -164,7 +164,7 @@ class Stillness:
         self._seen: dict[str, tuple[Hashable, float]] = {}
 
     def seconds(self, name: str, state: Hashable, now: float) -> float:
-        """Return for how many seconds `name` has had this state; 0 for None, which means that nothing is due."""
+        """Return how many seconds `name` has had this state; 0 for None, which means no work."""
         seen = self._seen.get(name)
         if state is None or seen is None or seen[0] != state:
             self._seen[name] = (state, now)
@@ -192,7 +192,7 @@ class StuckJudge:
 
     def look(self, now: float) -> str | None:
         """Return why the pipeline is stuck now, or None. It only reads, and is quick."""
-        # Kafka is out of reach. A restart would not reach it either, and would end what destinations still do.
+        # Kafka is unreachable. A restart would not help, and would stop the destinations' remaining work.
         if None in self._troubles():
             return None
         polled = self._pipeline.runner.polled_at
@@ -205,34 +205,35 @@ class StuckJudge:
             still = self._still.seconds(name, _work(worker, now), now)
             if still > _patience(worker):
                 return f"destination {name} has work and no reason to wait, but sent nothing for {still:.0f} s"
-        # Bytes and not records, because the budget counts bytes: any record that goes on changes them.
+        # Bytes, because the budget counts bytes. They change with every record that moves on.
         still = self._still.seconds("", self._intake_work(), now)
         if still > STILL_SECONDS + KAFKA_SECONDS:
             return f"records have waited {still:.0f} s to be prepared, without a known reason"
         return None
 
     def _intake_work(self) -> Hashable:
-        """Return the bytes between consuming and the destinations; None where there are none, or they have to wait."""
+        """Return the bytes between the consumer and the destinations; None if there are none, or they have to wait."""
         pipeline = self._pipeline
         buffered = sum(worker.destination.buffer.bytes for worker in pipeline.workers.values())
-        # What is charged and at no destination: parked records, and dead letters that are being written.
+        # Bytes that are charged but not at a destination: parked records, and dead letters that are being written.
         left = pipeline.budget.used - buffered
         waits = pipeline.holds.registry is not None
         return None if left <= 0 or waits else left
 
 
 def _work(worker: Worker, now: float) -> Hashable:
-    """Return what a destination has done and has left; None where nothing is left, or it has a reason to wait."""
+    """Return a destination's progress and remaining work; None if it has no work, or a reason to wait."""
     destination = worker.destination
     if not destination.buffer.bytes or worker.condition().state in _WAITING or destination.bucket.delay(now) > 0:
         return None
-    # Either may stand still in good health: a slow vendor frees nothing, a refused batch is answered and put back.
+    # Each of them alone may stay unchanged without a fault: a slow vendor frees no bytes, and a refused batch is put
+    # back.
     return worker.answered, destination.buffer.bytes
 
 
 def _patience(worker: Worker) -> float:
-    """Return for how many seconds the settings allow a destination to make no visible progress."""
+    """Return how many seconds a destination may make no visible progress, by its settings."""
     settings = worker.destination.settings
     allowed = settings.timeout + settings.retry.max + settings.batch.linger + STILL_SECONDS
-    # A batch whose dead letters Kafka has not taken has no request, and the destination is not at fault.
+    # A batch that waits for Kafka to accept its dead letters has no request, and the destination is not at fault.
     return allowed + KAFKA_SECONDS if worker.settling else allowed

@@ -1,7 +1,7 @@
-"""An HTTP port with bounds: connections, the time for a request's header and body, and headers of every response.
+"""An HTTP port with limits on connections and on the time for a request's header and body, and with fixed headers.
 
-The member's port and the console's share it, because both must survive clients that never finish a request: without
-bounds a few hundred half-open connections take the descriptors that deliveries need.
+The member's port and the console share it, because both must survive clients that never finish a request: without
+limits a few hundred half-open connections would take the descriptors that deliveries need.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "X-Frame-Options": "DENY",
 }
 """Restrictive headers for responses that no browser has to render."""
-_HOSTS: Final = {"::": ("::", "0.0.0.0"), "127.0.0.1": ("127.0.0.1", "::1")}  # noqa: S104 -- only where configured
+_HOSTS: Final = {"::": ("::", "0.0.0.0"), "127.0.0.1": ("127.0.0.1", "::1")}  # noqa: S104 -- only if configured
 """What an address stands for: `::` is every address of both families, and loopback is that of the family there is."""
 _NO_SUCH_FAMILY: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -72,7 +72,7 @@ class Listener:
         self._most = most_connections() if connections is None else connections
         self._seconds = (header_seconds, body_seconds)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        # The outermost: a request refused by another middleware has begun and ended, too.
+        # The outermost middleware, because a request that another middleware refuses has begun and ended too.
         application.middlewares.insert(0, _mark_request)
         application.on_response_prepare.append(self._add_headers)
         self._servers: list[asyncio.Server] = []
@@ -133,11 +133,11 @@ class Listener:
     def opened(self, connection: _Connection) -> bool:
         """Count a connection and return whether it may stay. At the limit, the oldest idle one is closed instead.
 
-        If all have a request, the oldest whose body is not there yet. So a client that opens many and does not send
-        what it should loses its own, and the platform's probes still get through.
+        If all have a request, the oldest whose body is incomplete. So a client that opens many connections without
+        finishing its requests loses its own, and the platform's probes still get through.
         """
         if len(self._open) >= self._most:
-            # The oldest first, because a dictionary keeps the order of insertion.
+            # The first is the oldest, because a dictionary keeps the order of insertion.
             idle = next((each for each in self._open if not each.in_request), None)
             idle = idle or next((each for each in self._open if each.waits_for_body), None)
             if idle is None:

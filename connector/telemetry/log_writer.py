@@ -19,7 +19,7 @@ LIMIT: Final = 4 << 20
 class LogWriter:
     """Writes lines to one stream, in order. `on_dropped` is called in the thread with the number of dropped lines.
 
-    A stream that cannot be written (closed, broken pipe) loses its lines silently: there is no one to tell.
+    If the stream cannot be written (closed, broken pipe), its lines are lost silently: there is nowhere to report it.
     """
 
     def __init__(self, stream: TextIO | None, on_dropped: Callable[[int], None], limit: int = LIMIT) -> None:
@@ -38,7 +38,7 @@ class LogWriter:
     def put(self, line: str) -> None:
         """Queue a line; never waits for the stream."""
         with self._changed:
-            # The newest lines are dropped and not the oldest: those that wait say how the trouble began.
+            # Drop the newest lines, not the oldest, because the oldest show how the trouble began.
             if self._size + len(line) > self._limit:
                 self.dropped += 1
                 self._unreported += 1
@@ -46,7 +46,7 @@ class LogWriter:
             self._lines.append(line)
             self._size += len(line)
             if self._thread is None:
-                # Not in the constructor: most commands log nothing.
+                # Started here, not in the constructor, because most commands log nothing.
                 self._thread = threading.Thread(target=self._run, name="log", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
@@ -67,7 +67,7 @@ class LogWriter:
             with self._changed:
                 unreported, self._unreported = self._unreported, 0
             if unreported:
-                # Outside of the lock, because it logs, and a log line comes back to `put`.
+                # Outside of the lock, because it logs, and that calls `put` again.
                 self._on_dropped(unreported)
             with self._changed:
                 self._writing = False
@@ -76,7 +76,7 @@ class LogWriter:
     def _write(self, text: str) -> None:
         try:
             if self._descriptor is not None:
-                # Not through the stream: its lock, held in a write that blocks, would abort the end of the process.
+                # Not through the stream: a blocked write would hold its lock, and Python would abort when it exits.
                 data = text.encode(errors="backslashreplace")
                 while data:
                     data = data[os.write(self._descriptor, data) :]

@@ -1,8 +1,8 @@
 """Structured logs: an event name and its fields, as JSON lines or for a terminal, without secrets.
 
-Lines are written by `log_writer`, so that a blocked stream never blocks the code that logs. The libraries' loggers
-write the same way, from level warning on. Logging belongs to the process; so do its set-up and the secrets it hides,
-and this module is the only one with such state.
+`log_writer` writes the lines, so that a blocked stream never blocks the code that logs. The libraries' loggers write
+the same way, from level warning. Logging belongs to the whole process, so its set-up and the secrets it hides are
+module-level state. No other module has any.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LEVELS: Final[Mapping[str, int]] = {
 _OURS: Final = "connector"
 """The one logger of the standard library that the connector's own events go to, whatever module logs them."""
 _MANY_LINES: Final = ("exception", "stack")
-"""Fields that are of many lines; in any other a line end could make a record's text look like a line of ours."""
+"""Fields with several lines. In any other field a line break could make a record's text look like a log line."""
 _FLUSH_SECONDS: Final = 1.0
 """How long the end of a process waits for its last lines to be written."""
 
@@ -60,9 +60,9 @@ class LogChoice(Protocol):
 
 
 class LogSample:
-    """Chooses the records and requests that are followed at level debug; a record in all its steps or in none.
+    """Chooses the records and requests that are logged at level debug; a record in all of its steps or in none.
 
-    Callers check `on` first, once for many records, so that following costs nothing at higher levels.
+    Callers check `on` first, once for many records, so that it costs nothing at higher levels.
     """
 
     __slots__ = ("_count", "every", "on")
@@ -74,7 +74,7 @@ class LogSample:
 
     def takes(self, topic: str, partition: int, offset: int) -> bool:
         """Whether to follow this record; every process answers the same."""
-        # By place and not at random, so that a record is followed in every step, and by its next owner too.
+        # By position, not at random, so that a record is logged in every step, and by its next owner too.
         return zlib.crc32(b"%d/%d/%b" % (offset, partition, topic.encode())) % self.every == 0
 
     def takes_next(self) -> bool:
@@ -132,7 +132,7 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
         ],
     )
     structlog.configure(
-        processors=[*shared, _tell, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, _to_listener, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=lambda *_: logging.getLogger(_OURS),
         # Modules take their loggers when they are imported, before logging is configured.
         cache_logger_on_first_use=False,
@@ -140,7 +140,7 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
     handler = _Handler(_state.writer)
     handler.setFormatter(formatter)
     root = logging.getLogger()
-    # In place of any others: a library that adds its own would write secrets past the redaction.
+    # Replaces any other handlers, because a library's own handler would write secrets without redaction.
     root.handlers[:] = [handler]
     logging.captureWarnings(capture=True)
     sample.every = choice.sample
@@ -149,7 +149,7 @@ def configure(choice: LogChoice, stream: TextIO | None = None) -> None:
 
 
 def reconfigure(choice: LogChoice) -> None:
-    """Use another configured level and sample from now on; the form of lines stays."""
+    """Use another configured level and sample from now on; the format of lines stays."""
     _state.configured = choice.level
     set_level(choice.level, choice.sample)
 
@@ -186,7 +186,7 @@ def more() -> None:
 
 
 def as_configured() -> None:
-    """Set the level of the configuration again."""
+    """Restore the configured level."""
     set_level(_state.configured)
 
 
@@ -196,7 +196,7 @@ def flush(timeout: float = _FLUSH_SECONDS) -> bool:
 
 
 def dropped() -> int:
-    """Return how many lines were dropped since the process started, because the stream took none."""
+    """Return how many lines were dropped since the process started, because the stream was blocked."""
     return 0 if _state.writer is None else _state.writer.dropped
 
 
@@ -225,20 +225,20 @@ class _Handler(logging.Handler):
 def _apply(wanted: str) -> None:
     """Drop lines below the level, and the libraries' below warning.
 
-    Below warning libraries log each request, some with their headers, and none of their lines is documented.
+    Below warning, libraries log each request, some with headers, and none of their lines is documented.
     """
     _state.current = wanted
     least = _LEVELS[wanted]
     sample.on = wanted == "debug"
     _state.least = least
-    # Events of level info reach the listener at every level; `_tell` drops them then.
+    # Events of level info reach the listener at every level; `_to_listener` drops them then.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(min(least, logging.INFO)))
     logging.getLogger(_OURS).setLevel(least)
     logging.getLogger().setLevel(max(least, logging.WARNING))
 
 
-def _tell(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Pass the event to the listener, and drop it where its level is not written."""
+def _to_listener(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Pass the event to the listener; drop it if its level is not written."""
     if _state.listener is not None:
         _state.listener(redact(logger, method, dict(event)))
     if _LEVELS.get(event.get("level", ""), logging.ERROR) < _state.least:
@@ -263,7 +263,7 @@ def _logger_name(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 
 def _visible(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Escape what could command the terminal, or look like another line; lists and mappings are written by repr."""
+    """Escape characters that control a terminal or imitate another line; lists and mappings are written by repr."""
     return {visible(key): _visible_value(key, value) for key, value in event.items()}
 
 

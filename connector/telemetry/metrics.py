@@ -32,7 +32,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One metric; `name` is without the prefix. `values` are those of the last label, where that is a fixed list."""
+    """One metric; `name` is without the prefix. `values` are those of the last label, if they are a fixed list."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -44,7 +44,7 @@ class Definition:
 
     @property
     def known_values(self) -> str:
-        """The values of the last label, for documents; empty where they are not a fixed list."""
+        """The values of the last label, for documents; empty if they are not a fixed list."""
         return f"{self.labels[-1]}: {', '.join(self.values)}" if self.values else ""
 
 
@@ -163,7 +163,7 @@ DEFINITIONS: Final = tuple(
             "record_waiting_seconds",
             "gauge",
             ("destination",),
-            "How long the record that has waited longest alone, for a reason of its own, has waited; 0 without one.",
+            "How long the longest waiting of the records that wait alone has waited; 0 if there is none.",
             "seconds",
         ),
         (
@@ -178,7 +178,7 @@ DEFINITIONS: Final = tuple(
             "records_set_aside",
             "gauge",
             ("destination", "cause"),
-            "Records that a storm keeps back, uncommitted; those not decoded or routed without a destination.",
+            "Records that a storm keeps back, uncommitted; without a destination if not decoded or routed.",
             "records",
             (),
             ("decode", "route", "internal", "invalid", "refused", "too_large"),
@@ -255,7 +255,7 @@ DEFINITIONS: Final = tuple(
 
 
 class Observations:
-    """One child of a histogram. It needs no lock, because everything that observes runs in one thread."""
+    """One child of a histogram. It needs no lock, because all observations are made in one thread."""
 
     __slots__ = ("_bounds", "counts", "total")
 
@@ -279,13 +279,13 @@ class Observations:
         bounds, counts = self._bounds, self.counts
         latest = max(times)
         if latest / 1000 > now:
-            # A producer's clock may be ahead of ours: a sum that falls would look like a restart to Prometheus.
+            # A producer's clock may be ahead of ours, and to Prometheus a falling sum would look like a restart.
             for time in times:
                 self.observe(max(0.0, now - time / 1000))
             return
         lowest = bisect_left(bounds, now - latest / 1000)
         if lowest == bisect_left(bounds, now - min(times) / 1000):
-            # Rising from the oldest to the newest, so with both ends in one bucket all are in it.
+            # If the oldest and the newest are in one bucket, all others are in it too.
             counts[lowest] += len(times)
         else:
             for time in times:
@@ -335,8 +335,8 @@ class Histogram(Collector):
 class TimeParts:
     """Splits all time of one task into `PARTS`, so that their sum is the time that has passed.
 
-    Other code of the same thread counts its own work by `add`; the task counts by `rest` what no one else counted. The
-    counter is updated by `flush`, before a scrape: a batch would update it five times.
+    Other code in the same thread counts its work with `add`; the task counts the remaining time with `rest`. `flush`
+    updates the counter before a scrape, because otherwise each batch would update it five times.
     """
 
     def __init__(self, seconds: Counter) -> None:
@@ -356,16 +356,16 @@ class TimeParts:
         self._counted += seconds
 
     def rest(self, part: str, now: float) -> None:
-        """Count the rest of the time since the last call, or since `begin`, to `part`."""
+        """Count the uncounted time since the last call, or since `begin`, to `part`."""
         left = now - self._since - self._counted
         if left > 0:
             self._uncounted[part] += left
             left = 0.0
-        # Work that began before this moment and is counted after it is subtracted from the next rest.
+        # Work that began before now and is counted later is subtracted from the next `rest`.
         self._since, self._counted = now, -left
 
     def flush(self) -> None:
-        """Add to the counter what was counted since the last call."""
+        """Add the time since the last call to the counter."""
         for part, seconds in self._uncounted.items():
             self._seconds.labels(part).inc(seconds)
             self._uncounted[part] = 0.0
@@ -393,7 +393,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
-        # Creation times double the number of series and nothing here reads them.
+        # Creation times would double the number of series, and nothing here reads them.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._refresh = _Refresh()
         self.registry.register(self._refresh)
@@ -435,7 +435,7 @@ class Metrics:
         self.on_scrape(self.time_seconds.flush)
 
     def watch_process(self) -> None:
-        """Add what Prometheus' clients report of every process: memory, CPU, descriptors, and when it started."""
+        """Add what Prometheus clients report for every process: memory, CPU, descriptors, and the start time."""
         prometheus_client.ProcessCollector(registry=self.registry)
 
     def on_scrape(self, callback: Callable[[], None]) -> None:
@@ -467,7 +467,7 @@ class Metrics:
             self.records_dead_lettered.labels("", cause)
 
     def count_dead_letter(self, destination: str | None, cause: str) -> None:
-        """Count a dead letter; one for a destination that is not configured counts as one without a destination.
+        """Count a dead letter. One for an unknown destination counts as one without a destination.
 
         That name may come from a replayed record's headers, which can hold any number of names.
         """
@@ -482,7 +482,7 @@ class Metrics:
     def forget_partition(self, topic: str, partition: int) -> None:
         """Drop a partition's gauges: another member reports them from now on."""
         for gauge in (self.partition_lag, self.partition_watermark_age, self.offset_map_used):
-            # Not `remove_by_labels`: it looks at every series, so 2,000 partitions would take 16 s.
+            # Not `remove_by_labels`, which goes through all series: for 2,000 partitions that takes 16 s.
             gauge.remove(topic, str(partition))
 
     def render(self) -> bytes:

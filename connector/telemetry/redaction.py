@@ -20,18 +20,18 @@ SECRET_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 NOT_SECRET_NAME: Final = re.compile(r"(?:endpoint\.url|_url|location|timeout\.ms|\.type|_file|scope)$", re.IGNORECASE)
-# A password with a slash, a question mark or a space is a mistake that servers refuse, and is still one to hide. What
-# follows a colon is none if it is a port. Without a scheme, `//` begins an address only if it has user information.
+# A password with a slash, a question mark or a space is a mistake that servers refuse, but it must be hidden. After a
+# colon, a port is not a password. Without a scheme, `//` begins an address only if it has user information.
 _USER: Final = r"[^/\s?#]*|[^/\s?#:@\"',<>\[\]]+:(?!\s|\d*(?:[/?#\s:,;)\]}]|$))[^@\"'<>\n]{0,256}"
 _URL: Final = re.compile(
     rf"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:(?P<user>{_USER})@)?|(?<![\w:/])//(?P<bare>{_USER})@)"
     r"(?P<place>[^\s?#,\"']*)(?P<query>[?#][^\s,\"'<>)]*)?"
 )
-# An address that someone wrote without `//`.
+# An address that was written without `//`.
 _PLAIN: Final = re.compile(
     r"(?<![\w.:@/%-])(?!(?:mailto|sip|urn):)[\w.%+~-]++:(?P<password>(?!\$\{)[^\s/@:,;\"'<>]{1,256})@(?=[\w\[])"
 )
-# As drivers, libraries and headers write them: `password=x`, `'password': 'x'`, `Bearer x1`. References stay.
+# In the forms of drivers, libraries and headers: `password=x`, `'password': 'x'`, `Bearer x1`. References stay visible.
 _NAMED: Final = re.compile(
     r"""(?<![\w.-])(?P<name>[\w.-]++)(?P<between>\s?=(?!=)\s?|['"]\s?[:=]\s?)"""
     r"""(?P<value>b?"(?:\\.|[^"\\])*"|b?'(?:\\.|[^'\\])*'|(?!\$\{)[^\s;&,'"<>(){}\[\]]+)"""
@@ -39,10 +39,10 @@ _NAMED: Final = re.compile(
 )
 _SHORTEST: Final = 4
 _EVENT_TYPE: Final = re.compile(r"event_?(name|code)|method", re.IGNORECASE)
-"""Keys whose values name the type of an event: not personal, and what a person needs to see."""
+"""Keys whose values name the type of an event. They are not personal, and a person needs to see them."""
 _SHORTEST_TEXT: Final = 3
 _SHORTEST_NUMBER: Final = 5
-"""Shorter texts and numbers are as often a status, a code or a count as a record's value."""
+"""Shorter texts and numbers are too often a status, a code or a count instead of a record's value."""
 
 
 def names_secret(name: str) -> bool:
@@ -51,7 +51,7 @@ def names_secret(name: str) -> bool:
 
 
 def mask_written(text: str) -> str:
-    """Return the text with user information and query of every URL hidden, and what stands by the name of a secret."""
+    """Return text with the user information and query of every URL hidden, and values next to the name of a secret."""
     if "//" in text:
         text = _URL.sub(_masked, text)
     if "@" in text:
@@ -60,9 +60,9 @@ def mask_written(text: str) -> str:
 
 
 def written_secrets(text: str) -> Iterator[str]:
-    """Yield what is secret in a text: of its URLs the password, or a user name that stands alone, and the query.
+    """Yield the secrets in a text: of its URLs the password (or a user name without one) and the query.
 
-    And what stands by the name of a secret, as in `password=x`.
+    Also values next to the name of a secret, as in `password=x`.
     """
     for match in _URL.finditer(text) if "//" in text else ():
         user, colon, password = (match["user"] or match["bare"] or "").partition(":")
@@ -92,9 +92,9 @@ def _masked_value(match: re.Match[str]) -> str:
 
 
 class Redactor:
-    """Hides secrets in values that are about to be shown: by the name of their key, and by their own text.
+    """Hides secrets in values before they are shown: by the name of their key, and by their own text.
 
-    Texts shorter than four characters are not looked for: they would hide half of every line.
+    Texts shorter than four characters are not searched for, because they would hide half of every line.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Redactor:
         self._pattern: re.Pattern[str] | None = None
 
     def register(self, secrets: Iterable[str]) -> None:
-        """Add texts that are hidden wherever they appear from now on; safe to call again with the same."""
+        """Hide these texts wherever they appear from now on. Idempotent."""
         known = self._secrets | {secret for secret in secrets if len(secret) >= _SHORTEST}
         if known != self._secrets:
             self._secrets = known
@@ -110,13 +110,13 @@ class Redactor:
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def text(self, text: str) -> str:
-        """Return the text without registered secrets, and without those that it shows to be some."""
+        """Return the text without registered secrets, and without secrets that can be recognised in it."""
         if self._pattern is not None:
             text = self._pattern.sub(HIDDEN, text)
         return mask_written(text)
 
     def value(self, value: Any) -> Any:
-        """Return a value of any shape with what must not be shown hidden; what is not plain data is shown as text."""
+        """Return a value of any shape with its secrets hidden. Values that are not plain data become text."""
         match value:
             case str():
                 return self.text(value)
@@ -138,8 +138,7 @@ class Redactor:
 def hide_record_values(message: str, bodies: Iterable[bytes]) -> str:
     """Return a vendor's message without the values of the items it may be about. Items that are not JSON have none.
 
-    A value is hidden where it is a whole word. The dead letter keeps the full message next to its record; logs and
-    status pages get this one.
+    A value is hidden if it is a whole word. The dead letter keeps the full message; logs and status pages get this one.
     """
     values: set[str] = set()
     for body in bodies:

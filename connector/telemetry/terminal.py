@@ -10,8 +10,8 @@ _HIDDEN: Final = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff"
     "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U00013430-\U00013455\U000e0000-\U000e0fff"
 )
-"""Characters that are not seen but act, or hide text: marks and overrides of bidirectional text, separators of lines,
-characters without width, tags, and halves of surrogate pairs, which no encoding has."""
+"""Invisible characters that change or hide text: marks and overrides of bidirectional text, line separators, characters
+without width, tags, and lone surrogates, which no encoding has."""
 # Control characters: C0 without the line feed, DEL, C1.
 _UNSAFE: Final = re.compile(f"[\x00-\x09\x0b-\x1f\x7f-\x9f{_HIDDEN}]")
 # In JSON the C0 controls are escaped already.

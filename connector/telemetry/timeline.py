@@ -1,7 +1,7 @@
-"""Recent events of the log that a person on call asks for, in a bounded ring.
+"""Recent log events for the person on call, in a bounded ring.
 
-The log is the one place where everything that happens passes, with a stable name and without secrets, so the timeline
-is taken from there: `logs.listen(timeline.note)`. It does not depend on the log level.
+Everything that happens passes through the log, with a stable name and without secrets. So the timeline is taken from
+the log: `logs.listen(timeline.note)`. It does not depend on the log level.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ EVENTS: Final = frozenset(
 )
 """The events that a timeline keeps."""
 MOST: Final = 2000
-"""Events that a ring keeps; of more the oldest are dropped."""
+"""Events that a ring keeps; the oldest are dropped."""
 _TEXT: Final = 500
 """Characters of a field that are kept."""
 _ITEMS: Final = 20
 _DROPPED: Final = ("timestamp", "stack", "exception", "exc_info", "tasks", "threads")
-"""Fields that are for a log only."""
+"""Fields for the log only."""
 
 
 class Timeline:
     """The last events of one process. `note` may be called from any thread.
 
-    `member` is the name under which the process is shown. `unwritten` are the events that were not yet written to a
-    topic; it is bounded too, and empty where no writer takes from it.
+    `member` is the name under which the process is shown. `unwritten` has the events not yet written to the topic; it
+    is bounded too, and empty without a writer.
     """
 
     def __init__(self, member: str | None = None, *, written: bool = False) -> None:
@@ -58,7 +58,7 @@ class Timeline:
         fields = {str(name): _bounded(value) for name, value in event.items() if name not in _DROPPED}
         with self._lock:
             self._count += 1
-            # The id tells a copy in the topic from the one in the ring.
+            # The id shows that an event in the topic and one in the ring are the same.
             found = {"id": f"{self._run}-{self._count}", "at": at, "member": self.member, **fields}
             self._events.append(found)
             self.unwritten.append(found)

@@ -1,8 +1,8 @@
 """Public test doubles: an embedded Kafka broker, simulated vendors, a manual clock.
 
-The project's own tests, the demo, and users who try their own pipeline share them. The simulators are written from the
-vendors' documents and share no code with `connector.vendors`, so a misreading in one cannot hide in the other. Nothing
-here runs in production.
+They serve the project's tests, the demo, and users who test their own pipelines. The simulators are written from the
+vendors' documents and share no code with `connector.vendors`, so that a misreading in one cannot hide in the other.
+Nothing here runs in production.
 """
 
 from connector.testing.broker import EmbeddedBroker

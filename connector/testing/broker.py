@@ -1,4 +1,4 @@
-"""A Kafka broker inside this process, for tests and the demo; nothing to install.
+"""A Kafka broker inside this process, for tests and the demo. Needs no installation.
 
 It is librdkafka's mock broker. Topics appear on first use with four partitions; consumer groups, commit metadata,
 transactions and clients of other processes work. It differs from a real broker: it keeps about 5 MB a partition and
@@ -27,7 +27,7 @@ class EmbeddedBroker:
 
     @property
     def bootstrap(self) -> str:
-        """Its address for `bootstrap.servers`. Raises `RuntimeError` when the broker is not running."""
+        """The broker's address for `bootstrap.servers`. Raises `RuntimeError` if it is not running."""
         if self._cluster is None:
             raise RuntimeError("the embedded broker is not running: use it in a with statement, or call start()")
         return self._bootstrap
@@ -46,7 +46,7 @@ class EmbeddedBroker:
         self._cluster = None
 
     def create(self, topic: str) -> int:
-        """Create the topic, as its first use would, and return its number of partitions."""
+        """Create the topic, as its first use would; return its number of partitions."""
         if self._cluster is None:
             raise RuntimeError("the embedded broker is not running")
         return len(self._cluster.list_topics(topic, timeout=_START_SECONDS).topics[topic].partitions)

@@ -45,7 +45,7 @@ class ManualClock:
 
     @property
     def next_wake(self) -> float | None:
-        """When (in `now`) the next sleeper wakes; None where no task sleeps."""
+        """When (by `now`) the next sleeper wakes; None if no task sleeps."""
         self._forget_cancelled()
         return self._sleepers[0][0] if self._sleepers else None
 

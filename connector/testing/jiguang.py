@@ -1,6 +1,6 @@
 """Jiguang Growth's "Report User Event API", as strict as its document.
 
-Options decide what the document leaves open: the HTTP status of an error, the length of a year, and which events,
+Options set what the document leaves open: the HTTP status of an error, the length of a year, and which events,
 attributes and users exist.
 """
 

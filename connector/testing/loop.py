@@ -1,7 +1,7 @@
 """An event loop on virtual time: sleeping takes no time, and the same program takes the same steps each time.
 
-`asyncio.sleep`, `call_later` and time-outs work as usual. When nothing can run, the time jumps to the next timer; where
-there is no timer either, the program can never continue and `Stuck` is raised. There is no I/O.
+`asyncio.sleep`, `call_later` and time-outs work as usual. When nothing can run, the time jumps to the next timer. If
+there is no timer either, the program can never continue, and `Stuck` is raised. There is no I/O.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Skipping(selectors.DefaultSelector):  # type: ignore[misc,valid-type,unused-ignore]
-    """A selector that skips the time instead of waiting."""
+    """A selector that advances the time instead of waiting."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready now; where nothing is, advance the time instead of waiting."""
+        """Return what is ready now; if nothing is, advance the time instead of waiting."""
         if timeout == 0:
             # Something can run already, and there is no I/O: the system call would cost more than the turn.
             return []
@@ -83,7 +83,7 @@ class LoopClock:
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Run `main` on its own virtual loop and return its result.
 
-    Raises `Stuck` where it can never end, and `RuntimeError` where it leaves a task running.
+    Raises `Stuck` if it can never end, and `RuntimeError` if it leaves a task running.
     """
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         result, left = runner.run(_watched(main))

@@ -1,7 +1,8 @@
 """MyTracker's S2S "Import events", as strict as its document.
 
 Three enumerations are missing in the document's text (bluetoothEnabled, adTrackingEnabled, adBlocker); they are taken
-from the vendor's PHP SDK. Options decide what the document leaves open: how much 10Kb is, and the answer to more.
+from the vendor's PHP SDK. Options set what the document leaves open: how many bytes 10Kb are, and the answer to a
+larger body.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ _CUSTOM_EVENT_RULES: Final[Mapping[str, Callable[[object], bool]]] = {
 
 @dataclass(slots=True)
 class MyTrackerApi:
-    """One application. The own rules of `unchecked` parameters do not apply (a sample of the document breaks one)."""
+    """One application. The rules of `unchecked` parameters are not applied (a sample in the document breaks one)."""
 
     name = "mytracker"
 
@@ -118,7 +119,7 @@ class MyTrackerApi:
         return Reply(status, b"", f"status_{status}", content_type="text/plain")
 
     def answer(self, call: Call) -> Reply:
-        """Accept every set of parameters, or refuse all where one of them breaks a rule."""
+        """Accept all sets of parameters, or refuse all if one of them breaks a rule."""
         if call.path.rstrip("/") == PROBE and call.method == "POST":
             return self._probe(call)
         path = _PATH.fullmatch(call.path)

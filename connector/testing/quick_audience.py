@@ -1,7 +1,7 @@
 """Quick Audience's "Event Reporting API Specification 3.0", as strict as its document.
 
-Options decide what is unpublished: the largest batch and body, how far `timestamp` may be off, every errorCode, the
-status of a refused signature. The signature follows the vendor's Open Platform description.
+Options set what is unpublished: the largest batch and body, how far `timestamp` may be off, every errorCode, the status
+of a refused signature. The signature follows the vendor's Open Platform description.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ERROR_CODES: Final[Mapping[str, str]] = {
 
 
 def sign(parameters: Mapping[str, str], access_secret: str) -> str:
-    """Return the Authorization of a call: MD5 over the sorted query parameters and the secret, raw values."""
+    """Return the Authorization of a call: MD5 over the sorted query parameters and the secret, with raw values."""
     signed = {**parameters, "accessSecret": access_secret}
     text = "&".join(f"{name}={signed[name]}" for name in sorted(signed))
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

@@ -53,7 +53,7 @@ def account(vendor: str, settings: Sequence[str] = (), events: Sequence[str] = (
 
 
 def _value(option: Field[Any], text: str) -> Any:
-    """Return an option's value: a string where its default is one, else JSON."""
+    """Return an option's value: a string if its default is one, else JSON."""
     if isinstance(option.default, str):
         return text
     try:
@@ -72,7 +72,7 @@ async def simulate(vendor: str, *, host: str = "127.0.0.1", port: int = 0, **opt
     """Serve one vendor until cancelled; print its address and how to control it.
 
     `options` are those of the vendor's API and of `Simulator` (`log`, `requests_per_second`, `faults`, `keep`). Raises
-    `ValueError` for a vendor without a simulator, `OSError` where the port is in use or the log cannot be written.
+    `ValueError` for a vendor without a simulator, `OSError` if the port is in use or the log cannot be written.
     """
     if vendor not in SIMULATORS:
         raise ValueError(f"unknown vendor {vendor!r}; known vendors: {', '.join(sorted(SIMULATORS))}")

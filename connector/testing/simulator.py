@@ -31,7 +31,7 @@ _PROXY_PAGE: Final = "<html><head><title>502 Bad Gateway</title></head><body>ngi
 
 @dataclass(frozen=True, slots=True)
 class AcceptedEvent:
-    """An event that the vendor accepted, and the key of its deduplication (None: it has none)."""
+    """An accepted event, and its deduplication key (None: it has none)."""
 
     event: dict[str, Any]
     key: Hashable = None
@@ -39,7 +39,7 @@ class AcceptedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The vendor's answer and what it did: `events` were accepted, `records` is how many the request had."""
+    """The vendor's answer and its effect: `events` were accepted, `records` is how many the request had."""
 
     status: int
     body: bytes
@@ -73,7 +73,7 @@ class Api(Protocol):
         ...
 
     def failed(self, status: int) -> Reply:
-        """Return the answer to an internal failure, with the document's body where it gives one."""
+        """Return the answer to an internal failure, with the document's body if it gives one."""
         ...
 
     def destination(self, url: str) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class Simulator:
         self.url = ""
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen; port 0 is any free one. `url` is the address. Raises `OSError` where the port is in use."""
+        """Listen; port 0 is any free one. `url` is the address. Raises `OSError` if the port is in use."""
         app = web.Application(client_max_size=_LARGEST_REQUEST)
         app.router.add_route("*", "/_simulator/{what}", self._control)
         app.router.add_route("*", "/{path:.*}", self._serve)
@@ -241,7 +241,7 @@ class Simulator:
         return await self._send(request, reply, shown)
 
     def _reply(self, call: Call, fault: Fault | None, *, over: bool) -> Reply | None:
-        """Return the reply to the client (None: none), with the events that the vendor accepted where it acted."""
+        """Return the reply to the client (None: none), with the accepted events if the vendor acted."""
         if over:
             return self.api.throttled(None)
         if fault is None or fault.effect in _RIGHT_ANSWERS:
@@ -324,7 +324,7 @@ class Simulator:
                 try:
                     await asyncio.to_thread(_append, self._log_path, line)
                 except OSError as error:
-                    # A write that fails does not say on what.
+                    # An error of a failed write does not name the file.
                     self._log_failed = OSError(error.errno, error.strerror, str(self._log_path))
                     self._log_fails.set()
 

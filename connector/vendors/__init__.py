@@ -1,7 +1,7 @@
-"""The vendors, one file for each API. Pure: values in, values out. No clock, no I/O and no asyncio may enter.
+"""The vendors, one file for each API. Pure: no clock, no I/O, no asyncio.
 
 `kinds` is the registry: the four built-in vendors, and those that other distributions register by an entry point.
-`code_meaning` and `explained` say what a vendor's code means.
+`code_meaning` and `explained` explain a vendor's codes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from connector.vendors.base import CodeMeaning, VendorKind
 
 ENTRY_POINTS = "connector.vendors"
 
-# Imported, not found by scanning: a type checker and the layer test see each of them.
+# Imported, not found by scanning, so that the type checker and the layer test see each of them.
 _BUILT_IN: tuple[VendorKind, ...] = (
     jiguang.KIND,
     quick_audience.KIND,
@@ -26,7 +26,7 @@ _BUILT_IN: tuple[VendorKind, ...] = (
 
 
 def kinds(others: Iterable[EntryPoint] | None = None) -> dict[str, VendorKind]:
-    """Return every vendor by its name. `others` are entry points that name a `VendorKind`; None: the installed ones.
+    """Return every vendor by name. `others` are entry points that refer to a `VendorKind`; None: the installed ones.
 
     Raises `ConfigurationError` with every entry point that cannot be loaded, is not a `VendorKind`, or has the name of
     another vendor.
@@ -52,7 +52,7 @@ def kinds(others: Iterable[EntryPoint] | None = None) -> dict[str, VendorKind]:
 
 
 def code_meaning(vendor: str | None, code: str | None, message: str = "") -> CodeMeaning | None:
-    """Return what a vendor's code means and what to do about it; None where its document does not say.
+    """Return what a vendor's code means and what to do about it; None if its document does not say.
 
     `message` is the vendor's own text: some vendors give one code several meanings, and only the text tells them apart.
     """
@@ -62,14 +62,14 @@ def code_meaning(vendor: str | None, code: str | None, message: str = "") -> Cod
     text = message.casefold()
     for key, meaning in known.items():
         name, _, words = key.partition(" ")
-        # "http_400 Bad json" is more precise than "http_400", so keys with words are looked at first.
+        # "http_400 Bad json" is more precise than "http_400", so keys with words are checked first.
         if words and name == code and words.casefold() in text:
             return meaning
     return known.get(code)
 
 
 def explained(vendor: str | None, code: str | None, message: str) -> str:
-    """Return a vendor's text with what its code means in front: "4101: The event … The vendor's text: …".
+    """Return a vendor's text with its code explained in front: "4101: The event … The vendor's text: …".
 
     Idempotent. The text is unchanged where no document explains the code.
     """

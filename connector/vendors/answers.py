@@ -1,4 +1,4 @@
-"""What all vendors share in reading answers: statuses, waiting times, JSON in odd encodings, and text for logs."""
+"""What all vendors share for reading answers: statuses, waiting times, JSON in odd encodings, and text for logs."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ TEXT_LIMIT: Final = 500
 EXCERPT_LIMIT: Final = 200
 """Characters shown of an answer that cannot be read."""
 
-# A vendor's text stays one line: besides C0 and C1 controls, viewers break lines
-# at U+2028 and U+2029. A lone surrogate cannot be written as UTF-8.
+# These would break a vendor's text into lines: C0 and C1 controls, U+2028 and U+2029. A lone surrogate cannot be
+# written as UTF-8.
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _CHARSET: Final = re.compile(r"charset\s*=\s*\"?([A-Za-z0-9_.:-]{1,40})")
 # 19 digits hold every number of 64 bits. Python's `int` raises for a text of more than 4,300.
@@ -45,17 +45,17 @@ class LogText:
         self._secrets = [secret for secret in secrets if secret]
 
     def __call__(self, text: object) -> str:
-        """Return `text` in a form that may be logged; empty where it is not text."""
+        """Return `text` in a form that may be logged; empty if it is not text."""
         if not isinstance(text, str):
             return ""
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        # Masked before it is cut: of a secret at the cut, the first half would stay.
+        # Masked before it is cut, or the first half of a secret at the cut would stay.
         return _CONTROL.sub(" ", text)[:TEXT_LIMIT].strip()
 
 
 def json_value(response: Response, *encodings: str) -> Any:
-    """Return the JSON value of an answer's body, or None where it is not JSON (a proxy's HTML, a truncated answer).
+    """Return the JSON value of an answer's body, or None if it is not JSON (a proxy's HTML, a truncated answer).
 
     JSON is UTF-8 (RFC 8259), but some servers send their own encoding or a byte order mark. So a body that is not
     UTF-8 is decoded by the charset of its Content-Type, by its mark, and then by `encodings`, in this order.
@@ -74,7 +74,7 @@ def json_value(response: Response, *encodings: str) -> Any:
 
 
 def _encodings(response: Response, encodings: tuple[str, ...]) -> list[str]:
-    """Return the encodings to try; one that Python knows but that does not encode text is left out."""
+    """Return the encodings to try, without those that do not encode text."""
     declared = _CHARSET.search(response.headers.get("content-type") or "")
     found = [declared[1]] if declared is not None else []
     if response.body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -90,7 +90,7 @@ def _is_text_encoding(name: str) -> bool:
 
 
 def whole_number(value: object) -> int | None:
-    """Return a JSON whole number; `true` and `false`, which Python counts as numbers, are none."""
+    """Return a JSON whole number; None for others, and for `true` and `false`, which are ints in Python."""
     return value if type(value) is int else None
 
 
@@ -102,9 +102,9 @@ def code_number(value: object) -> int | None:
 
 
 def header_seconds(text: str | None) -> float | None:
-    """Return the seconds a header gives, or None where it gives none; more than 9 digits count as 10⁹ seconds."""
+    """Return the seconds in a header; None if there are none. More than 9 digits count as 10⁹ seconds."""
     digits = "" if text is None else text.strip(" \t")
-    # `float` alone would take a sign, an exponent, "nan" and the digits of other scripts.
+    # `float` alone would accept a sign, an exponent, "nan" and the digits of other scripts.
     if not (digits.isascii() and digits.isdigit()):
         return None
     return float(digits) if len(digits) < 10 else _LONGEST_WAIT
@@ -113,7 +113,7 @@ def header_seconds(text: str | None) -> float | None:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that `Retry-After` asks for; a date counts from the answer's own `Date` (RFC 9110).
 
-    A date in the past is 0. None where the header is missing or cannot be read: a negative or broken number, or a date
+    A date in the past is 0. None if the header is missing or cannot be read: a negative or broken number, or a date
     in an answer without `Date`, because the two clocks may differ.
     """
     text = headers.get("retry-after")
@@ -142,7 +142,7 @@ def _epoch_seconds(text: str | None) -> float | None:
 
 
 def rate_hint(headers: Mapping[str, str]) -> RateHint | None:
-    """Return `X-Rate-Limit-Remaining` and `-Reset` (seconds), where the answer has both."""
+    """Return `X-Rate-Limit-Remaining` and `-Reset` (seconds), if the answer has both."""
     remaining = header_seconds(headers.get("x-rate-limit-remaining"))
     reset = header_seconds(headers.get("x-rate-limit-reset"))
     return None if remaining is None or reset is None else RateHint(int(remaining), reset)
@@ -155,7 +155,7 @@ def throttle_wait(headers: Mapping[str, str]) -> float | None:
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
-    """Return the id that the answer gives the request, where it gives one."""
+    """Return the id that the answer gives to the request, if any."""
     text = headers.get("x-request-id")
     return _CONTROL.sub(" ", text)[:128] if text else None
 
@@ -163,11 +163,11 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 def verdict_of_status(
     response: Response, log_text: LogText, *, code: str | None = None, message: str = ""
 ) -> Verdict | None:
-    """Return the verdict of a status that is enough without the body; None for 2xx and the other 4xx.
+    """Return the verdict of a status that is clear without the body; None for 2xx and most 4xx.
 
     5xx and 408 say nothing about the records, and 502 and 504 not even whether they were accepted. 429 and 503 may give
-    a wait. A redirect is not followed: the address is wrong. `code` and `message` are the vendor's own, where the body
-    has them.
+    a wait. A redirect is not followed: the address is wrong. `code` and `message` are the vendor's own, if the body has
+    them.
     """
     status, headers = response.status, response.headers
     name, wait, rid = code or f"http_{status}", retry_after(headers), request_id(headers)
@@ -191,10 +191,10 @@ def verdict_of_status(
 
 
 def verdict_of_unknown_body(response: Response, log_text: LogText) -> Verdict:
-    """Return the verdict of an answer whose body is not of the vendor's documented form, after `verdict_of_status`.
+    """Return the verdict for a body that is not in the vendor's documented form. Call `verdict_of_status` first.
 
-    A 2xx is not success then: proxies answer 200 with a page of their own. A missing address or method is the
-    configuration's fault. Any other 4xx may be a record's fault: no document says so, and only evidence can tell.
+    Then a 2xx is not success: proxies answer 200 with pages of their own. A wrong address or method is the
+    configuration's fault. Any other 4xx may be a record's fault, but no document says so, so only evidence can tell.
     """
     status, rid = response.status, request_id(response.headers)
     body = excerpt(response, log_text)
@@ -208,10 +208,10 @@ def verdict_of_unknown_body(response: Response, log_text: LogText) -> Verdict:
 
 
 def excerpt(response: Response, log_text: LogText) -> str:
-    """Return the first 200 printable characters of a body, secrets masked, for a person to see what came."""
+    """Return the first 200 printable characters of a body, with secrets masked, to show to a person."""
     if not response.body:
         return "(empty)"
-    # Mask first and cut afterwards, so that no secret is cut in two and its first half shown.
+    # Masked before it is cut, or the first half of a secret at the cut would be shown.
     text = response.body[: 4 * TEXT_LIMIT].decode("utf-8", "replace")
     printable = "".join(char if char.isprintable() and char != "\ufffd" else " " for char in text)
     return " ".join(log_text(printable).split())[:EXCERPT_LIMIT] or "(nothing printable)"
@@ -223,7 +223,7 @@ Words = LogText
 
 
 def parsed(body: bytes) -> Any:
-    """Return the JSON value of a body, or None where it is not JSON."""
+    """Return the JSON value of a body, or None if it is not JSON."""
     return json_value(Response(200, {}, body))
 
 

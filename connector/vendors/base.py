@@ -19,11 +19,11 @@ DESTINATION: Final = "destination"
 
 
 class VendorEvent(Struct, frozen=True, gc=False):
-    """An event in the vendor's own fields: shaped as its contract schema, or as a route's mapping made it.
+    """An event in the vendor's own fields, from its contract schema or from a route's mapping.
 
-    `timestamp` is the record's, in epoch milliseconds (-1: none). `identity` is the event's own id where it has one,
-    else the cluster id and the record's position; it never changes for a record. `entity` is true where the route says
-    that the event is about a non-human entity. A replayed record keeps its dedup id in `first_dedup_id`.
+    `timestamp` is the record's, in epoch milliseconds (-1: none). `identity` is the event's own id, or else the cluster
+    id and the record's position; it never changes for a record. `entity` is true if the route says that the event is
+    about a non-human entity. A replayed record keeps its dedup id in `first_dedup_id`.
     """
 
     fields: Mapping[str, Any]
@@ -35,7 +35,7 @@ class VendorEvent(Struct, frozen=True, gc=False):
     @property
     def dedup_id(self) -> str:
         """A UUIDv5, the same for every attempt, restart and replay of this event."""
-        # Computed when it is asked for: most events bring an id of their own, or go to a vendor that takes none.
+        # Computed on demand: most events have an id of their own, or go to a vendor without dedup ids.
         return uuid5_text(self.identity) if self.first_dedup_id is None else self.first_dedup_id
 
 
@@ -64,7 +64,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One whole HTTP answer; header names are lower-case. `body` is cut at the transport's cap."""
+    """One complete HTTP answer; header names are lower-case. `body` is cut at the transport's cap."""
 
     status: int
     headers: Mapping[str, str]
@@ -73,10 +73,10 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Every item was accepted, except those in `again` (indexes): their answer was not final, so they are asked again.
+    """All items were accepted except those in `again` (indexes): their answer was not final, so they are asked again.
 
-    `answers` holds one answer for each item that is not in `again`, in the items' order, or nothing at all. The outcome
-    counts once Kafka has acknowledged them. `rate` is the vendor's rate headers.
+    `answers` holds one answer for each item that is not in `again`, in the items' order, or nothing at all. The items
+    have their outcome once Kafka has acknowledged the answers. `rate` is the vendor's rate headers.
     """
 
     answers: Sequence[Answer] = ()
@@ -90,8 +90,8 @@ class Refused:
     """The batch was refused because of its content. `suspects` are the items (indexes) that the answer's message names.
 
     `documented`: the vendor documents `code` as a record's fault; any other refusal is believed only on evidence.
-    `answers` are a question's results, produced once the question was refused alone. `errors` are the single errors
-    where the answer lists several, so that `codes:` applies to each of them.
+    `answers` are a question's results, produced once the question was refused alone. `errors` are the single errors if
+    the answer lists several, so that `codes:` applies to each of them.
     """
 
     code: str
@@ -105,7 +105,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class TooLarge:
-    """The request was larger than the vendor accepts; `limit` is what it exceeds: `bytes` (413) or `records`."""
+    """The request was larger than the vendor accepts; `limit` is the exceeded limit: `bytes` (413) or `records`."""
 
     code: str
     reason: str
@@ -115,7 +115,7 @@ class TooLarge:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """Too many requests; `after` is the wait in seconds that the vendor asks for, where it gives one."""
+    """Too many requests; `after` is the wait in seconds that the vendor asks for, if any."""
 
     reason: str
     after: float | None = None
@@ -127,7 +127,7 @@ class Throttled:
 class Retry:
     """The answer says nothing about the records: a 5xx, or a body that is not what the vendor documents.
 
-    `unknown_outcome` where the vendor may have accepted the batch (502, 504).
+    `unknown_outcome`: the vendor may have accepted the batch (502, 504).
     """
 
     reason: str
@@ -139,7 +139,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """A credential, an address, a permission or the request's own form is wrong, no record is.
+    """A credential, an address, a permission or the form of the request is wrong. No record is at fault.
 
     `scope` is `DESTINATION`, the refused group, or its endpoint (`endpoint_of`). `of_request`: the vendor could not
     read the request itself (bad JSON, an empty body), so not even `codes:` makes it a record's fault.
@@ -177,7 +177,7 @@ class Vendor(Protocol):
     """One account at one vendor's API. Built from its settings; rebuilt when a secret is read again."""
 
     def group(self, event: VendorEvent) -> Hashable:
-        """Return which requests the event may share: one group, one endpoint. Raises only `Refusal`."""
+        """Return the event's group: only events of one group share a request. Raises only `Refusal`."""
         ...
 
     def limits(self, group: Hashable) -> Limits:
@@ -192,24 +192,25 @@ class Vendor(Protocol):
         ...
 
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
-        """Return the request for one batch, signed for this attempt. Its body is exactly as long as `limits` says."""
+        """Return the request for one batch, signed for this attempt. Its body's size is exactly that of `limits`."""
         ...
 
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
-        """Return what the answer means. `asked` counts how often these items were in `Accepted.again` before."""
+        """Return what the answer means. `asked` counts how often these items were already in `Accepted.again`."""
         ...
 
 
 class ShapeField(NamedTuple):
-    """One field of a shape, named alike in the contract schema and in the vendor's JSON.
+    """One field of a shape, with the same name in the contract schema and in the vendor's JSON.
 
-    `kind`: a whole number of 64 bits, a string, a map (`json` of values of the `as_json` kind, `texts` of strings), or
-    a list that a plain event has empty. Null values of a map are left out. `least` and `most` are bounds of the number,
-    and of the string's characters; with `most`, each name and value of `texts` has 1 to so many. `missing` is what null
-    or an empty map means: the event is not plain, the field is left out, or what is sent: the dedup id, `default`, or
-    the record's timestamp in seconds where it is within the bounds. An empty string means the same, except that no
-    plain event has one in a field to be left out. `choices` are the only strings of a plain event. `timed` marks the
-    time that `past` and `future` are about.
+    `kind`: a whole number of 64 bits, a string, a map (`json` with values of the `as_json` kind, `texts` with strings),
+    or a list, which must be empty in a plain event. Null values of a map are left out. `least` and `most` bound the
+    number, or the string's length in characters; with `most`, each name and value of `texts` must have 1 to `most`
+    characters. `missing` says what null or an empty map means: the event is not plain, the field is left out, or
+    something else is sent: the dedup id, `default`, or the record's timestamp in seconds if it is within the bounds. An
+    empty string means the same, except that an event with an empty string in a field to leave out is not plain.
+    `choices` are the only strings that a plain event may have. `timed` marks the time that `past` and `future` apply
+    to.
     """
 
     name: str
@@ -232,12 +233,12 @@ class ShapeGroup(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What plain events of the contract schema are as items, in the order in which their fields are sent.
+    """How plain events of the contract schema become items; the fields are in the order of sending.
 
-    The timed field has to be at most `past` ms old and at most `future` ms ahead. `expires`: an item expires when it is
-    older. `group` is the field that names an event's group, one of `groups`; it is not sent. Without one, all are of
-    the group None. Everything that a shape does not say is left to `encode`, which says the same of plain events and
-    the rest.
+    The timed field must be at most `past` ms old and at most `future` ms ahead. `expires`: an item expires when it
+    becomes older. `group` is the field with the event's group, one of `groups`; it is not sent. Without it, the group
+    of all events is None. Everything that a shape does not cover is left to `encode`, which must give the same bytes
+    for plain events.
     """
 
     fields: tuple[ShapeField, ...]
@@ -248,12 +249,12 @@ class Shape:
     groups: tuple[ShapeGroup, ...] = ()
 
     def __hash__(self) -> int:
-        """Hash by little: it is looked up for every run of records."""
+        """Hash only a part, because it is looked up for every run of records."""
         return hash((self.past, self.future, self.group))
 
 
 class ShapeSource(NamedTuple):
-    """Where a mapping takes a field from: names into the event. `type` is the `FieldKind`'s, `unit` a number's."""
+    """Where a mapping takes a field from: a path of names. `type` is the `FieldKind`'s, `unit` that of a number."""
 
     field: str
     path: tuple[str, ...]
@@ -263,9 +264,9 @@ class ShapeSource(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShapeMapping:
-    """A route's mapping whose sources are all plain paths and constants, and what the route asks of the event.
+    """A route's mapping with only plain paths and constants as sources, and the route's conditions.
 
-    `identity` is the path of the event's own id. `conditions` are paths, and the texts that the route accepts there.
+    `identity` is the path of the event's own id. `conditions` are paths with the strings that the route accepts there.
     """
 
     sources: tuple[ShapeSource, ...]
@@ -276,21 +277,21 @@ class ShapeMapping:
 
 @runtime_checkable
 class Shaped(Protocol):
-    """A vendor whose plain events can be written by compiled code, straight from the record. Optional.
+    """Optional: a vendor whose plain events compiled code can write directly from the record.
 
     `limits` are the same for all groups, and `encode` returns the same bytes for each plain event.
     """
 
     shape: Shape | QuestionShape
     clock_ahead: int
-    """How many milliseconds the vendor's clock is before ours, as `Timed.set_clock` said."""
+    """How many milliseconds the vendor's clock is ahead of ours, as set by `Timed.set_clock`."""
 
 
 @runtime_checkable
 class Probed(Protocol):
     """A vendor whose credential can be checked without sending an event; `check --online` uses it.
 
-    Optional: a vendor has this method only where its API has such a request. `read` reports a refused credential; any
+    Optional: a vendor has this method only if its API has such a request. `read` reports a refused credential; any
     other 2xx counts as accepted.
     """
 
@@ -301,28 +302,28 @@ class Probed(Protocol):
 
 @runtime_checkable
 class Answering(Protocol):
-    """A query vendor: each question gets a result, also one that ends without an answer (too large, given up).
+    """A query vendor: each question gets a result, even if it ends without an answer (too large, given up).
 
-    Optional. Where a refusal carries its own `answers`, those are written instead.
+    Optional. If a refusal has `answers` of its own, those are written instead.
     """
 
     def ended(self, item: Item, code: str | None, message: str) -> Answer | None:
-        """Return the result of a question that became a dead letter; None where the item is not known."""
+        """Return the result of a question that became a dead letter; None if the item is not known."""
         ...
 
 
 @runtime_checkable
 class Timed(Protocol):
-    """A vendor with rules about the present time. Optional; it is given the vendor's clock where ours is wrong."""
+    """Optional: a vendor with rules about the present time. It is given the vendor's clock if ours is wrong."""
 
     def set_clock(self, ahead: int) -> None:
-        """Use the vendor's clock, which is `ahead` milliseconds before ours (negative: behind; 0: ours is right)."""
+        """Use the vendor's clock, which is `ahead` milliseconds ahead of ours (negative: behind; 0: ours is right)."""
         ...
 
 
 @runtime_checkable
 class Dropping(Protocol):
-    """A vendor that leaves out parameters which the API does not accept. Optional; they are counted by name."""
+    """Optional: a vendor that leaves out parameters that the API does not accept. They are counted by name."""
 
     def take_dropped(self) -> Mapping[str, int]:
         """Return how many parameters were dropped since the last call, by name."""
@@ -330,9 +331,9 @@ class Dropping(Protocol):
 
 
 def endpoint_of(group: Hashable) -> Hashable:
-    """Return the endpoint of a group: the first element of a tuple, else the group. A hold may have it as scope."""
-    # JPush asks about one push and day in a request. So ("status", 1613113584,
-    # "2026-11-20") is of endpoint "status", and one hold covers all pushes.
+    """Return the endpoint of a group: a tuple's first element, else the group itself. A hold's scope may be one."""
+    # A JPush request is about one push and day, so a group is ("status", 1613113584, "2026-11-20"). Its endpoint is
+    # "status", and one hold covers all pushes.
     return group[0] if isinstance(group, tuple) and group else group
 
 
@@ -345,9 +346,9 @@ class VendorKind:
     checks, each of which `rules:` can switch off; `rule_texts` says what each allows. `codes` explains the vendor's
     documented codes to people; a key is a code, or a code, a space and words of the vendor's message.
 
-    `as_json` are map fields of the schema that `encode` also accepts as an `orjson.Fragment`: JSON text of at least one
-    named string, boolean, finite number or list of strings. A field arrives in this form where no route reads it, which
-    saves decoding and encoding each of its values.
+    `as_json` are map fields of the schema that `encode` also accepts as an `orjson.Fragment`: JSON text with at least
+    one entry, whose values are strings, booleans, finite numbers or lists of strings. A field comes in this form if no
+    route reads it, which saves decoding and encoding each of its values.
     """
 
     name: str
@@ -375,8 +376,8 @@ class FieldKind:
     `type`: `string` (numbers and booleans become strings), `long`, `boolean`, `millis` and `seconds` (points in time as
     integers), `map` (values in JSON's types: nested records stay, times become epoch milliseconds), `strings` (a list
     of strings), `string_map` (values as strings, objects and lists as JSON text), `records` (a list of records),
-    `string_records` (a list of maps of strings) or `any`. `values` are the only ones that a text may have; empty: any.
-    `meaning` is what the field is, where the contract schema has no such field to say it.
+    `string_records` (a list of maps of strings) or `any`. `values` are the only strings allowed; empty: any. `meaning`
+    describes the field if the contract schema has no such field.
     """
 
     type: Literal[

@@ -1,4 +1,4 @@
-"""What all vendors share in checking events: rules that can be switched off, names of value types, JSON bytes."""
+"""What all vendors share for checking events: rules that can be switched off, names of value types, JSON bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import orjson
 
 from connector.errors import Refusal
 
-# The range of Avro's `long`. Jiguang and Quick Audience call their whole numbers by the same name.
+# The range of Avro's `long`. The documents of Jiguang and Quick Audience use the same name for whole numbers.
 LONG_MIN: Final = -(2**63)
 LONG_MAX: Final = 2**63 - 1
 _JSON_SCALARS: Final = frozenset({str, int, float})
@@ -24,7 +24,7 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 class Rules:
     """The local rules of one vendor, without those that the destination's `rules:` switches off.
 
-    `texts` gives what each rule allows, by `<field>.<rule>`; the rule's id is `<vendor>.<field>.<rule>`.
+    `texts` says what each rule allows, by `<field>.<rule>`; the rule's id is `<vendor>.<field>.<rule>`.
     """
 
     __slots__ = ("_off", "_texts", "_vendor")
@@ -39,12 +39,11 @@ class Rules:
         return f"{self._vendor}.{rule}" not in self._off
 
     def broken(self, rule: str, found: str) -> None:
-        """Refuse the event, unless the rule is switched off; `found` describes what was found without the value."""
+        """Refuse the event unless the rule is switched off; `found` describes the value without containing it."""
         if self.on(rule):
             name = rule.rpartition(".")[0]
             message = f"{name} {self._texts[rule]}; it is {found}"
-            # A rule that is off does nothing here, so the caller goes on
-            # and sends the value as it is: the vendor judges it.
+            # If the rule is off, the caller continues and sends the value unchanged: the vendor judges it.
             raise Refusal("invalid", f"{self._vendor}.{rule}", message, field=name)
 
 
@@ -60,7 +59,7 @@ def rule_texts(vendor: str, texts: Mapping[str, str]) -> dict[str, str]:
 
 _KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (type(None), "null or missing"),
-    # The subclass comes before its base: a boolean is an int, a datetime is a date.
+    # Subclasses come before their bases: a boolean is an int, a datetime is a date.
     (bool, "a boolean"),
     (int, "a whole number"),
     (float, "a number with a fraction"),
@@ -98,8 +97,8 @@ def epoch_millis(value: datetime) -> int:
 def scalar(value: object) -> str | int | float | bool | None:
     """Return a value of Avro's logical types as a JSON scalar.
 
-    A time with a zone becomes epoch milliseconds, a date `yyyy-MM-dd`, a time of day, a UUID and an enum symbol a
-    string, a decimal a number where that is exact. Anything else raises `ValueError` with the type that it was.
+    A time with a zone becomes epoch milliseconds, a date `yyyy-MM-dd`; a time of day, a UUID and an enum symbol become
+    strings, and a decimal a number if that is exact. Anything else raises `ValueError` with its type.
     """
     if value is None or isinstance(value, bool) or type(value) in _JSON_SCALARS:
         return value  # type: ignore[return-value]  # it is one of those types
@@ -129,20 +128,20 @@ def scalar_or_same(value: Any) -> Any:
 
 
 def _exact_number(value: Decimal) -> int | float:
-    """Return a decimal as an equal number. Raises `ValueError` where a double would round it."""
+    """Return a decimal as an equal number. Raises `ValueError` if a double would round it."""
     if value.is_finite():
-        # The size first: `int(Decimal("1E+999999"))` would build a number of a million digits.
+        # Check the size first: `int(Decimal("1E+999999"))` would build a number of a million digits.
         if -18 <= value.adjusted() <= 18 and value == value.to_integral_value():
             return int(value)
         number = float(value)
-        # By the digits that JSON will show: 0.1 passes, although no double is exactly 0.1.
+        # Compared by the digits that JSON will show: 0.1 passes, although no double is exactly 0.1.
         if Decimal(repr(number)) == value:
             return number
     raise ValueError("a decimal that a JSON number cannot represent exactly")
 
 
 def json_bytes(vendor: str, value: Any) -> bytes:
-    """Return `value` as compact JSON. Refuses what JSON cannot hold as `<vendor>.event.json`; no setting allows that.
+    """Return `value` as compact JSON. Refuses what JSON cannot represent as `<vendor>.event.json`, always.
 
     The copy matters: the bytes that orjson returns keep about 4 KB of memory for 200 bytes of JSON.
     """

@@ -1,7 +1,7 @@
 """Jiguang Growth, Report User Event: `POST /smartop/api/v1/events/report`, a JSON object with up to 100 events.
 
-One bad event fails the whole batch. The error list has no index, only the offending values: they find the suspects. The
-same (project, appKey, itime, cuid, randomId) counts once at the vendor, so `randomId` is always filled.
+One bad event fails the whole batch. The error list has no indexes, only offending values, which lead to the suspects.
+The same (project, appKey, itime, cuid, randomId) counts once at the vendor, so `randomId` is always filled.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ from connector.vendors.checks import (
     type_name,
 )
 
-# A year has 365 or 366 days. The longer one, because we must not refuse what the vendor would accept.
+# A year has 365 or 366 days. Use the longer one: an event that the vendor accepts must not be refused here.
 PAST_MS: Final = 366 * 24 * 3600 * 1000
 """How old an event may be: the vendor's limit is one year."""
 _FUTURE_MS: Final = 5 * 60 * 1000
 _INFINITY: Final = float("inf")
-# In the order in which `encode` writes them: both ways must give the same bytes (a property test compares them).
+# In the order in which `encode` writes them, because both must give the same bytes (a property test compares them).
 _FIELDS: Final = (
     ShapeField("cuid", "long"),
     ShapeField("eventName", "text"),
@@ -132,7 +132,7 @@ CODES: Final[Mapping[str, CodeMeaning]] = {
 _RECORD_FAULTS: Final = frozenset(CODES) - {"4000", "4100", "empty_200"}
 """The codes that the document explains by what is in an event."""
 
-# More errors, or longer messages, say nothing more: hints only save requests, and reading them must stay cheap.
+# More errors, or longer messages, are ignored: hints only save requests, and reading them must stay cheap.
 _MOST_ERRORS: Final = 200
 _MOST_EMPTY: Final = 3
 _MOST_BLANK: Final = 16
@@ -140,7 +140,7 @@ _MOST_BLANK: Final = 16
 _MOST_SEARCHES: Final = 50_000
 _MESSAGE_LIMIT: Final = 300
 
-# A number by itself: 1676875 in "itime 1676875 …", but not a part of a word, a fraction or a longer number.
+# A separate number: 1676875 in "itime 1676875 …", but not part of a word, a fraction or a longer number.
 _NUMBER: Final = re.compile(r"(?<![A-Za-z0-9_.-])-?\d{1,20}(?![A-Za-z0-9_])")
 _WORD: Final = re.compile(r"[A-Za-z0-9_]+")
 # `data` itself, not `data[3].itime`: the latter is about one event.
@@ -185,7 +185,7 @@ class Jiguang:
         )
 
     def set_clock(self, ahead: int) -> None:
-        """Check `itime` by the vendor's clock: the vendor judges by it, so a wrong clock here condemns no event."""
+        """Check `itime` by the vendor's clock, as the vendor does, so that a wrong clock here refuses no good event."""
         self.clock_ahead = ahead
 
     def group(self, event: VendorEvent) -> Hashable:
@@ -202,7 +202,7 @@ class Jiguang:
             cuid, name, itime, random_id, properties = _field_values(event.fields)
         except KeyError:  # a route's mapping leaves out a field without a value
             cuid, name, itime, random_id, properties = map(event.fields.get, _NAMES)
-        # `type` and not `isinstance`: True is an int, and no user's id.
+        # `type` instead of `isinstance`, because True is an int, but not a user's id.
         if type(cuid) is not int or not LONG_MIN <= cuid <= LONG_MAX:
             self._refuse_number("cuid", cuid)
         if type(name) is not str or not name:
@@ -211,7 +211,7 @@ class Jiguang:
             )
         now += self.clock_ahead
         if type(itime) is not int or not -_FUTURE_MS <= now - itime <= PAST_MS:
-            # The record's own timestamp is of another clock: where it is later than ours, ours is behind.
+            # The record's timestamp comes from another clock. If it is later than our clock, ours is behind.
             itime = self._checked_time(itime, max(now, event.timestamp))
         # Not `event.dedup_id`: calling the property costs as much as computing the id.
         random_id = random_id or event.first_dedup_id or uuid5_text(event.identity)
@@ -228,9 +228,9 @@ class Jiguang:
             if properties:
                 datum["properties"] = properties
         if cuid is None or name is None or itime is None:
-            # Only where a rule is off. The document knows no null, so the key is left out.
+            # Only if a rule is off. The document knows no null, so the key is left out.
             datum = {field: value for field, value in datum.items() if value is not None}
-        # Valid now, but a batch may be retried for days: delivery checks again, by our own clock.
+        # It is valid now, but a batch may be retried for days, so delivery checks it again, by our own clock.
         expires = itime + PAST_MS - self.clock_ahead if self.shape.expires and type(itime) is int else None
         return Item(json_bytes("jiguang", datum), 1, None, expires)
 
@@ -278,7 +278,7 @@ class Jiguang:
         )
 
     def _checked_time(self, itime: Any, now: int) -> Any:
-        """Return a time as it is sent. Refuses anything but a time, and a time too old or too far ahead."""
+        """Return a time in the form to send. Refuses anything but a time, and a time too old or too far ahead."""
         if type(itime) is datetime and itime.tzinfo is not None:
             itime = epoch_millis(itime)
         if type(itime) is not int or not _is_long(itime):
@@ -300,7 +300,7 @@ class Jiguang:
         answer = json_value(response, "gb18030")
         fields = answer if isinstance(answer, dict) else {}
         code = code_number(fields.get("code"))
-        # The vendor answers faults with 200 too, so the status alone is not success; nor is a 5xx with code 0.
+        # The vendor answers faults with 200 too, so the status alone does not mean success; nor does code 0 with a 5xx.
         if code == 0 and 200 <= response.status < 300:
             self._empty_answers = 0
             return Accepted(request_id=request_id(response.headers))
@@ -317,15 +317,16 @@ class Jiguang:
         if code == 0:
             return Retry(f"HTTP {response.status} with code 0: neither success nor failure", request_id=rid)
         error = _Error(str(code), _text_field(fields, "msg"))
-        # A 4000 whose list cannot be read is an error of its own, with an undocumented cause: it needs evidence.
+        # A 4000 with an unreadable list is an error with an unknown cause, so it needs evidence.
         errors = (_listed_errors(fields.get("data")) if error.code == "4000" else None) or [error]
         return self._verdict_of_errors(errors, items, rid)
 
     def _verdict_of_empty_200(self, rid: str | None) -> Verdict:
         """Return the verdict of an empty 200.
 
-        The document says both that a 200 is success, with no answer parameters, and that `code` is required. A proxy
-        may answer so too. Only the user can know, so after three in a row the setting is shown on a hold.
+        The document says both that a 200 is success, without answer parameters, and that `code` is required. A proxy
+        may also answer like this. Only the user can know, so after three in a row a hold tells the user about the
+        setting.
         """
         if self._accepts_empty:
             return Accepted(request_id=rid)
@@ -336,14 +337,14 @@ class Jiguang:
         return Misconfigured("empty_200", reason, request_id=rid)
 
     def _verdict_of_errors(self, errors: Sequence[_Error], items: Sequence[Item], rid: str | None) -> Verdict:
-        """Return the verdict of the gravest error: of the account, then of the request, then of the records."""
+        """Return the verdict of the most serious error: of the account, else of the request, else of records."""
         events = _Quotable([_quotable_event(item) for item in items])
         for error in errors:
             reason = self._reason(error)
             if error.code == "4100" or events.is_of_app_key(error):
                 return Misconfigured(error.code, reason, request_id=rid)
             if events.is_of_request(error):
-                # A single event cannot be too many: then something else is wrong with the request.
+                # A single event cannot be too many, so something else is wrong with the request.
                 if error.code == "4002" and len(items) > 1:
                     return TooLarge(error.code, reason, "records", rid)
                 return Misconfigured(error.code, reason, request_id=rid, of_request=True)
@@ -380,7 +381,7 @@ class _Error(NamedTuple):
 
 
 class _QuotableEvent(NamedTuple):
-    """The values of an event that an error's message may quote; of another type (its rule may be off) they are None."""
+    """The values of an event that an error's message may quote; None for a wrong type (its rule may be off)."""
 
     cuid: int | None
     itime: int | None
@@ -392,8 +393,8 @@ class _QuotableEvent(NamedTuple):
 class _Quotable:
     """Finds the events whose values a message quotes.
 
-    An index from value to events, built once for an answer: each message is then split into words once, and a word is
-    looked up. The work grows with the length of the answer and of the batch, not with their product.
+    It builds an index from value to events once for an answer. Then it splits each message into words and looks each
+    word up. So the work grows with the length of the answer plus the batch, not with their product.
     """
 
     def __init__(self, events: Sequence[_QuotableEvent]) -> None:
@@ -402,7 +403,7 @@ class _Quotable:
         self._by_name = _index((event.name,) for event in events)
         self._by_random_id = _index((event.random_id,) for event in events)
         self._by_property = _index(event.properties for event in events)
-        # A name with other characters than those of a word has to be searched for: where a part of it occurs at all.
+        # A name with non-word characters has to be searched for, but only if a part of it occurs at all.
         self._odd_names: defaultdict[str, list[str]] = defaultdict(list)
         for name in dict.fromkeys((*self._by_name, *self._by_property, *self._by_random_id)):
             if not _WORD.fullmatch(name):
@@ -425,10 +426,10 @@ class _Quotable:
         return found is not None and found[0] not in self._by_property
 
     def suspects(self, error: _Error) -> frozenset[int]:
-        """Return the events (indexes) whose values a message quotes; its code says which values those are."""
+        """Return the events (indexes) whose values a message quotes. The code determines which values those can be."""
         numbers = {int(text) for text in _NUMBER.findall(error.msg)}
-        # These two messages quote a number. Another event's id may be
-        # equal to it, so each code looks at its own field only.
+        # These two messages quote a number. Another event's id may be the same number, so look only at the code's own
+        # field.
         if error.code == "4104":
             return _events_of(self._by_itime, numbers)
         if error.code == "4103":
@@ -438,7 +439,7 @@ class _Quotable:
         if error.code == "4101":
             return by_event
         by_attribute = _events_of(self._by_property, _longest(name for name in names if name in self._by_property))
-        # Many events have the attribute, but it may be missing at the vendor for the quoted event only.
+        # Many events may have the attribute, while it is missing at the vendor only for the quoted event.
         if error.code == "4102" and by_event & by_attribute:
             return by_event & by_attribute
         if by_attribute or error.code in ("4102", "4105"):
@@ -477,8 +478,7 @@ def _listed_errors(data: object) -> list[_Error]:
 
 def _quotable_event(item: Item) -> _QuotableEvent:
     try:
-        # Parsed again: the datum was dropped when the item was encoded,
-        # and refusals are rare enough to pay for it here.
+        # Parsed again, because items do not keep their datum: refusals are rare enough for that.
         event = orjson.loads(item.body)
     except ValueError:
         event = None
@@ -494,7 +494,7 @@ def _quotable_event(item: Item) -> _QuotableEvent:
 
 
 def _index(values_of_events: Iterable[Iterable[Any]]) -> Mapping[Any, set[int]]:
-    """Return which events have a value; empty and missing ones are quoted by nothing."""
+    """Return which events have each value, without empty and missing values, which no message can quote."""
     found: defaultdict[Any, set[int]] = defaultdict(set)
     for index, values in enumerate(values_of_events):
         for value in values:
@@ -508,7 +508,7 @@ def _events_of(index: Mapping[Any, set[int]], values: Iterable[Any]) -> frozense
 
 
 def _is_whole_word(msg: str, name: str) -> bool:
-    """Return whether the message has the name, and not only as a part of a longer word."""
+    """Return whether the message has the name as a whole word."""
     start = msg.find(name)
     while start >= 0:
         before, after = msg[max(0, start - 1) : start], msg[start + len(name) : start + len(name) + 1]
@@ -519,9 +519,9 @@ def _is_whole_word(msg: str, name: str) -> bool:
 
 
 def _longest(names: Iterable[str]) -> set[str]:
-    """Return the names without those that are only a part of another one of them."""
+    """Return the names without those that are part of another one."""
     quoted = set(names)
-    # "pay_failed" quotes `pay_failed`; `pay` in it is no suspect.
+    # "pay_failed" quotes `pay_failed`, not `pay`.
     return {name for name in quoted if not any(name != other and name in other for other in quoted)}
 
 

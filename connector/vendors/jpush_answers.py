@@ -1,4 +1,4 @@
-"""JPush's answers: what they mean, and the results they become, one `JPushReportResult` for each question."""
+"""JPush's answers: what they mean, and how they become results, one `JPushReportResult` per question."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ Status = Literal["found", "missing", "refused"]
 
 
 class ReportQuery(NamedTuple):
-    """The question of an item: `ids` are the devices of a status query, `at` is when it was prepared (ms)."""
+    """An item's question: `ids` are the devices of a status query, `at` is when it was prepared (ms)."""
 
     query_id: str
     endpoint: str
@@ -78,7 +78,7 @@ def verdict(response: Response, group: Hashable, items: Sequence[Item], asked: i
     """Return what an answer means for the questions. Never raises."""
     answer = json_value(response, "gb18030")
     code, message = _error_of(answer)
-    # The code before the status. By a status of 403 alone one VIP interface would hold the whole destination.
+    # Check the code before the status: by its status 403 alone, one VIP interface would hold the whole destination.
     if code is not None and response.status < 500:
         return _verdict_of_error(str(code), log_text(message), response, group, items, log_text)
     by_status = verdict_of_status(response, log_text, code=None if code is None else str(code))
@@ -103,17 +103,17 @@ def _error_of(answer: Any) -> tuple[int | None, object]:
         error = error[0]
     if not isinstance(error, dict):
         return None, None
-    # 0 is no error: an answer with a key `code` of its own is read as the answer that it is.
+    # 0 is not an error: figures may have a key named `code`.
     return code_number(error.get("code")) or None, error.get("message")
 
 
 def _verdict_of_error(
     code: str, message: str, response: Response, group: Hashable, items: Sequence[Item], log_text: LogText
 ) -> Verdict:
-    """Return what the vendor's error is about: the account, one endpoint, the rate, or the question."""
+    """Return the verdict of the vendor's error: about the account, one endpoint, the rate, or the question."""
     rid, reason = request_id(response.headers), f"code {code}: {message}"
     if code == "2003":
-        # Of the interface, not of this push and day: 3,000 pushes would else make 3,000 holds.
+        # The scope is the interface, not this push and day. Otherwise 3,000 pushes would make 3,000 holds.
         return Misconfigured(code, reason, scope=endpoint_of(group), request_id=rid)
     if code == "2002":
         return Throttled(reason, throttle_wait(response.headers), code, rid)
@@ -137,7 +137,7 @@ def _verdict_of_error(
 
 
 def _with_results(refused: Refused, response: Response, items: Sequence[Item]) -> Refused:
-    """Return the refusal with a `refused` result for each question, written once the question was refused alone."""
+    """Return the refusal with a `refused` result per question; it is written once the question was refused alone."""
     figures: dict[str, int | str | None] = {"code": refused.code, "message": refused.reason}
     at = sent_at(response.headers)
     answers = [_result(item.context, "refused", figures, "", at) for item in items]
@@ -153,8 +153,8 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
         if question.endpoint == "status":
             entries = {name: figures[name] for name in question.ids if name in figures}
             own = {name: entry["status"] for name, entry in entries.items()}
-            # The whole question again, also for its other devices: one
-            # result per question, and a query changes nothing.
+            # Ask the whole question again, with its other devices: there is one result per question, and a query
+            # changes nothing.
             if asked < _AGAIN and _ABNORMAL in own.values():
                 again.add(index)
                 continue
@@ -165,21 +165,21 @@ def _accepted(figures: Mapping[Any, Any], response: Response, items: Sequence[It
             found = figures[question.msg_id]
             answers.append(_result(question, "found", flat(found), json_text(found), at))
         else:
-            # A result and not silence: a reader of the results topic would wait for ever.
+            # Every question gets a result: otherwise a reader of the results topic would wait for ever.
             answers.append(_result(question, "missing", {}, "", at))
     headers = response.headers
     return Accepted(answers, frozenset(again), request_id(headers), rate_hint(headers))
 
 
 def refused_result(question: ReportQuery, code: str | None, message: str) -> Answer:
-    """Return the result of a question that ends without an answer: it breaks a rule, is too large, was given up."""
+    """Return the result of a question without an answer: it breaks a rule, is too large, or was given up."""
     return _result(question, "refused", {"code": code, "message": message}, "", None)
 
 
 def _result(
     question: ReportQuery, status: Status, figures: dict[str, int | str | None], raw: str, at: int | None
 ) -> Answer:
-    """Return the result of a question that was answered `at` epoch milliseconds; None: the time it was prepared."""
+    """Return the result of a question answered at `at` (epoch milliseconds); None: the time of its preparation."""
     return Answer(
         RESULT,
         {
@@ -195,7 +195,7 @@ def _result(
 
 
 def _figures_by_subject(answer: Any, group: Hashable) -> Mapping[Any, Any] | None:
-    """Return the figures of the group's endpoint by push or device; None where the form is not the documented one."""
+    """Return the figures of the group's endpoint by push or device; None if the form is not the documented one."""
     if isinstance(group, tuple):
         return _entries_by_device(answer)
     return _user_figures(answer) if group == "users" else _entries_by_msg_id(answer)
@@ -204,7 +204,7 @@ def _figures_by_subject(answer: Any, group: Hashable) -> Mapping[Any, Any] | Non
 def _entries_by_msg_id(answer: Any) -> dict[int | None, Any] | None:
     """Return the entries of a list by msg_id, which the vendor sends as a string; None for anything else.
 
-    An entry without a readable msg_id spoils only itself, unless the list has no other.
+    An entry without a readable msg_id is ignored, unless the list has no other.
     """
     if not isinstance(answer, list):
         return None
@@ -219,9 +219,9 @@ def _entries_by_msg_id(answer: Any) -> dict[int | None, Any] | None:
 
 
 def _entries_by_device(answer: Any) -> dict[str, Any] | None:
-    """Return the entry of each device with its numeric `status`; None where the answer has another form.
+    """Return the entry of each device with its numeric `status`; None if the answer has another form.
 
-    An entry of another form spoils only itself, unless the answer has no other.
+    An entry of another form is ignored, unless the answer has no other.
     """
     if not isinstance(answer, dict):
         return None
@@ -235,12 +235,12 @@ def _has_status(entry: Any) -> bool:
 
 
 def _user_figures(answer: Any) -> dict[int | None, Any] | None:
-    """Return the answer under None, because a question about users has no msg_id."""
+    """Return the figures of a question about users, under None because it has no msg_id."""
     return {None: answer} if isinstance(answer, dict) and isinstance(answer.get("items"), list) else None
 
 
 def flat(value: Any, prefix: str = "", depth: int = 0) -> dict[str, int | str | None]:
-    """Return nested figures by names joined with dots; a list's members by their `time`, else by their index."""
+    """Return nested figures under names joined with dots; list entries under their `time`, else their index."""
     if not depth and type(value) is dict and _is_flat(value):
         return value
     if depth < _DEPTH and isinstance(value, dict) and (value or not prefix):

@@ -1,7 +1,7 @@
 """JPush, Report API v3: a record is a question, and its answer goes to the results topic.
 
 One GET asks for up to 100 pushes, one POST for up to 1,000 devices of one push and day. A question that occurs twice in
-a batch is sent once and answered to each; queries change nothing at the vendor, so repeats are harmless.
+a batch is sent once, and both get the answer. Queries change nothing at the vendor, so repeats are harmless.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _ENDPOINTS: Final = {"Received": "received", "MessageStatus": "status", "Message
 _KINDS: Final = (*_ENDPOINTS, *_ENDPOINTS.values())
 _VIP: Final = frozenset({"messages", "users"})
 MOST_DEVICES: Final = 1000
-# China has one zone and no summer time, so a fixed offset needs no database of zones.
+# China has one zone and no summer time, so a fixed offset is enough.
 _SHANGHAI: Final = timezone(timedelta(hours=8))
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _CALENDAR: Final = range(253_402_214_400_000)
 """Record timestamps (ms) that have a day in every zone: 1970 up to the last day but one of the year 9999."""
-# Patterns in addition to `strptime`, which also takes 2014-6-1.
+# Patterns in addition to `strptime`, which also accepts 2014-6-1.
 _STARTS: Final = {
     "HOUR": (re.compile(r"\d{4}-\d{2}-\d{2} \d{2}"), "%Y-%m-%d %H"),
     "DAY": (re.compile(r"\d{4}-\d{2}-\d{2}"), "%Y-%m-%d"),
@@ -102,7 +102,7 @@ class JPushReport:
         self._bytes = settings.batch.bytes or settings.documented.bytes
 
     def group(self, event: VendorEvent) -> Hashable:
-        """Return the endpoint; for status also the push and the day, because a request has one of each."""
+        """Return the endpoint; for status also the push and the day, because a request is about one of each."""
         try:
             endpoint, fields = self._questions.endpoint_and_fields(event)
             if endpoint != "status":
@@ -119,8 +119,7 @@ class JPushReport:
             # Counted in devices, not in questions: an item's weight is the number of its devices.
             return Limits(MOST_DEVICES, self._bytes, len(prefix) + len(suffix), 1)
         if group == "users":
-            # The API takes one period in a request. Equal questions still
-            # share it, because a repeated merge key has no weight.
+            # A request has one period. Equal questions still share it, because a repeated merge key adds no weight.
             return Limits(1, self._bytes, 0, 1)
         return Limits(self._records, self._bytes, len(_PREFIX), 1)
 
@@ -144,8 +143,8 @@ class JPushReport:
         ids = self._questions.devices(fields)
         # Without the brackets, which are in the body's prefix and suffix: several questions are joined to one list.
         body = json_bytes("jpush_report", ids)[1:-1]
-        # With the rule off a question may be heavier than a request. As
-        # heavy as one, it goes alone and the vendor judges.
+        # With the rule off, a question may have more devices than a request allows. Capped at a full request, it is
+        # sent alone, and the vendor judges it.
         return Item(
             body, max(1, min(len(ids), MOST_DEVICES)), ids, None, ReportQuery(query_id, endpoint, msg_id, ids, now)
         )
@@ -186,14 +185,14 @@ def _attach_result(refusal: Refusal, event: VendorEvent, now: int) -> None:
 
 
 def _status_body_parts(group: tuple[Any, ...]) -> tuple[bytes, bytes]:
-    """Return what is before and after the devices in the body of a status query."""
+    """Return the parts of a status query's body before and after the devices."""
     _, msg_id, day = group
     prefix = b'{"msg_id":%d,"registration_ids":[' % msg_id
     return prefix, b"]}" if day is None else b'],"date":' + json_bytes("jpush_report", day) + b"}"
 
 
 def _subject(event: VendorEvent) -> tuple[str, int | None]:
-    """Return the endpoint and the push of a question; of an invalid one, as far as they are known."""
+    """Return the endpoint and the push of a question; for an invalid one, what is known of them."""
     name, fields = _kind_and_fields(event)
     msg_id = fields.get("msg_id")
     known = type(msg_id) is int and LONG_MIN <= msg_id <= LONG_MAX
@@ -229,7 +228,7 @@ class Questions:
         return endpoint, fields
 
     def msg_id(self, fields: Mapping[str, Any]) -> int:
-        """Return the push's id; without one there is nothing to ask, so no setting allows another value."""
+        """Return the push's id. Without a valid id there is nothing to ask, so this rule cannot be switched off."""
         value = fields.get("msg_id")
         if type(value) is not int or not LONG_MIN <= value <= LONG_MAX:
             message = f"msg_id must be a whole number of 64 bits; it is {type_name(value)}"
@@ -264,14 +263,14 @@ class Questions:
         if timestamp not in _CALENDAR:
             self._rules.broken("date.required", type_name(value))
             return None
-        # The record's day, not today: the vendor's default would move a question that is asked late to another day.
+        # The record's day, not today: the vendor's default would change the day of a question that is asked late.
         return _day_in_shanghai(timestamp).isoformat()
 
     def _check_period(self, start: str, unit: str, duration: int, now: int) -> None:
         """Refuse a period that begins more than 60 days ago, and hours that reach into the next day.
 
-        A month begins on its last day here: the vendor has figures of a month that ended within 60 days. One more day
-        is allowed, because the vendor's clock and day may differ; it judges the rest.
+        A month counts by its last day: the vendor has figures of a month that ended within 60 days. One more day is
+        allowed, because the vendor's clock and day may differ; the vendor judges the rest.
         """
         begin = datetime.strptime(start, _STARTS[unit][1]).replace(tzinfo=_SHANGHAI)
         first = begin.date()

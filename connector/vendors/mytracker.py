@@ -1,7 +1,7 @@
 """MyTracker, S2S import of events: `POST /v1/<method>Batch/?idApp=`, a bare JSON array of up to 20 sets, 10,000 bytes.
 
-A batch holds one method. One bad set fails the whole batch, and the answer does not say which. There is no event id: a
-request repeated after an unknown outcome may count twice.
+A batch has one method. One bad set fails the whole batch, and the answer does not say which one. There is no event id:
+a request repeated after an unknown outcome may count twice.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ _GROUPS: Final = (
     ShapeGroup("customEvent", (frozenset({"customUserId", *DEVICES}), frozenset({"customEventName"}))),
 )
 _MOST_PARAM: Final = 255
-# The document's own range for eventTimestamp, in seconds: a timestamp outside of it would break the whole batch.
+# The document's range for eventTimestamp, in seconds. A timestamp outside would fail the whole batch.
 _TIMESTAMPS: Final = range(946_674_000, 4_294_967_296)
 
 _REQUEST_ERRORS: Final = frozenset({"empty post data", "bad json", "bad api version"})
@@ -145,7 +145,7 @@ _REQUEST_ERRORS: Final = frozenset({"empty post data", "bad json", "bad api vers
 
 
 def _shape_fields(*, dated: bool) -> tuple[ShapeField, ...]:
-    """Return what plain events have; `dated`: one without a time gets its record's."""
+    """Return the fields of plain events; `dated`: an event without a time gets its record's."""
     fields = []
     for name in _SENT:
         if name in STRINGS:
@@ -194,7 +194,7 @@ class MyTracker:
         self._limits = Limits(batch.records or documented.records, batch.bytes or documented.bytes, 2, 1)
 
     def group(self, event: VendorEvent) -> Hashable:
-        """Return the method: a batch holds one. An unknown method has no URL, so no setting allows it."""
+        """Return the method: a batch has only one. An unknown method has no URL, so no setting allows it."""
         method = event.fields.get("method")
         if method not in METHODS:
             message = f"method must be one of {', '.join(METHODS)}"
@@ -223,11 +223,11 @@ class MyTracker:
                 datum[name] = self._checked_params(value)
         self._check_combination(datum, method)
         body = json_bytes("mytracker", datum)
-        # The vendor takes a missing time as the time of receipt, which is wrong for a retry, a backlog or a replay.
+        # Without a time the vendor uses the time of receipt, which is wrong for a retry, a backlog or a replay.
         if self._dates_events and "eventTimestamp" not in datum and event.timestamp // 1000 in _TIMESTAMPS:
             dated = b'%b,"eventTimestamp":%d}' % (body[:-1], event.timestamp // 1000)
-            # An event that fits without our addition is sent without it: a wrong time is better than a dead letter.
-            # Nor is `{}`, which rules that are off allow: there is no member to put a comma after.
+            # Do not add it if the event only fits without it: a wrong time is better than a dead letter. Nor to `{}`,
+            # which is possible with rules switched off: there is no member to put a comma after.
             if len(body) > 2 and len(dated) + self._limits.overhead <= self._limits.bytes:
                 body = dated
         return Item(body)
@@ -235,7 +235,7 @@ class MyTracker:
     def _checked_number(self, name: str, value: Any, least: int | None, most: int) -> Any:
         if type(value) is datetime and value.tzinfo is not None:
             value = epoch_millis(value) // 1000
-        # A boolean is an int in Python; `type` keeps it out.
+        # `type`, because a boolean is an int in Python.
         if type(value) is not int:
             self._rules.broken(f"{name}.type", type_name(value))
         elif value > most or (least is not None and value < least):
@@ -272,9 +272,9 @@ class MyTracker:
         return kept
 
     def _superfluous(self, fields: Mapping[str, Any], method: str) -> Sequence[str]:
-        """Return the parameters to leave out, and count them: the method would refuse the whole batch for them.
+        """Return the parameters to leave out, and count them: because of them the method would refuse the whole batch.
 
-        An empty `customUserId` identifies no one; where a device does, it is left out too.
+        An empty `customUserId` identifies no one. It is left out too if a device is given.
         """
         if method != "customEvent":
             found = [name for name in _CUSTOM_EVENT_ONLY if fields.get(name) is not None]
@@ -307,12 +307,12 @@ class MyTracker:
 
     def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
         """Return the import of one batch."""
-        # Also for a single set: the document's method for one set would be a second form of the same request.
+        # Used for a single set too: the document's method for one set would only be a second form of the same request.
         url = f"{self._base}{quote(str(group))}Batch/{self._query}"
         return Request("POST", url, self._headers, b"[" + b",".join([item.body for item in items]) + b"]")
 
     def probe(self) -> Request:
-        """Return the request that checks the token: 403 where it is not the app's (the vendor's PHP SDK)."""
+        """Return the request that checks the token: 403 if it is not the app's (from the vendor's PHP SDK)."""
         return Request("POST", f"{self._base}test-app-access{self._query}", self._headers, b"true")
 
     def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:

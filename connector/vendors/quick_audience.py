@@ -1,7 +1,7 @@
 """Quick Audience, Event Reporting 3.0: `POST /openapi/cloud/event/detail/receive`, a form with a JSON array as text.
 
 Each attempt is signed with its own time. Success is HTTP 200 and `success` true. The vendor does not publish what an
-errorCode means: the destination's `codes:` gives the meaning, and any other code is believed only on evidence.
+errorCode means. The destination's `codes:` can give meanings; any other code is believed only with evidence.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ CODES: Final[Mapping[str, CodeMeaning]] = {
 }
 """The document lists no errorCode, so only statuses have a meaning here."""
 
-# `sign` as in signature or SignatureInvalid, but not as in design or assign.
+# Matches `sign` as in signature or SignatureInvalid, but not as in design or assign.
 _ACCOUNT: Final = re.compile(r"(?<!de)(?<!as)sign|access|auth|permission|forbidden|app_?id|timestamp", re.IGNORECASE)
 _EVENT: Final = re.compile(r"event|entity|customer|attribute|mapping|param", re.IGNORECASE)
 _BOUNDARY_BYTES: Final = 16
@@ -111,7 +111,7 @@ class QuickAudience:
         self._rules = Rules("quick_audience", RULES, settings.rules)
         self._log_text = LogText(self._secret, settings.access_key)
         self._url = f"{settings.base_url.rstrip('/')}/openapi/cloud/event/detail/receive"
-        # Only the length counts here: every attempt has another boundary of the same length.
+        # Only the length matters here: every attempt has another boundary of the same length.
         prefix, suffix = form_parts(settings.access_id, "0" * 2 * _BOUNDARY_BYTES)
         self.clock_ahead = 0
         self.shape = Shape(
@@ -151,7 +151,7 @@ class QuickAudience:
         datum: dict[str, Any] = {"organizationId": self._organization}
         for name, required in STRINGS:
             value = fields.get(name)
-            # An empty id is none: the default that is already in `datum` stays.
+            # An empty id counts as missing, and the default that is already in `datum` stays.
             if value == "" and name == "organizationId":
                 continue
             if not value or type(value) is not str:
@@ -167,7 +167,7 @@ class QuickAudience:
             datum["eventTime"] = time
         order = fields.get("isOrder")
         if order is not None:
-            # A mapped schema may have a boolean or a number; the document has the texts "0" and "1".
+            # A mapped schema may have a boolean or a number; the document wants the strings "0" and "1".
             order = str(int(order)) if isinstance(order, int) else order
             if order not in ("0", "1"):
                 rules.broken("isOrder.value", type_name(order))
@@ -233,17 +233,18 @@ class QuickAudience:
             return Accepted(request_id=rid)
         if success is not False:
             return verdict_of_unknown_body(response, log_text)
-        # No list of codes is published. A wrong signature blamed on records would drain the topic into dead letters.
+        # No list of codes is published. If a wrong signature were blamed on records, it would drain the topic into dead
+        # letters.
         if is_of_the_account(code):
             return Misconfigured(code, reason, request_id=rid)
         return Refused(code or f"http_{response.status}", reason, documented=False, request_id=rid)
 
 
 def form_parts(access_id: str, boundary: str) -> tuple[bytes, bytes]:
-    """Return what is before and after the events in the form; the lengths are the same for every boundary.
+    """Return the parts of the form before and after the events; their lengths are the same for every boundary.
 
-    A boundary is random, so no event can contain it. Searching the events for a fixed one would be slow: an event that
-    quotes it many times costs a search each. A part without a charset may be read as ISO-8859-1, so it has one.
+    The boundary is random, so that no event can contain it. A fixed one would have to be searched for in the events,
+    which could be made slow. The part has a charset, because without one it may be read as ISO-8859-1.
     """
     delimiter = b"--" + boundary.encode()
     part = delimiter + b'\r\nContent-Disposition: form-data; name="%b"\r\n'
@@ -259,9 +260,9 @@ def signature(values: Mapping[str, str]) -> str:
 
 
 def is_of_the_account(code: str) -> bool:
-    """Return whether an errorCode's own words are about the account; one that is about an event too needs evidence.
+    """Return whether an errorCode's words are about the account. If they are about an event too, evidence is needed.
 
-    The vendor publishes no list, so its vocabulary decides, and never an event's text.
+    The vendor publishes no list of codes, so the words in the code decide, but never an event's text.
     """
     return _ACCOUNT.search(code) is not None and _EVENT.search(code) is None
 
@@ -289,7 +290,7 @@ def _attributes_as_text(given: Any, rules: Rules) -> Any:
 
 
 def _is_finite(value: object) -> bool:
-    """Return whether no number in a value, however deep, is NaN or infinite: JSON would have null in its place."""
+    """Return whether no number in a value, at any depth, is NaN or infinite: JSON would show null instead."""
     if isinstance(value, Mapping):
         return all(map(_is_finite, value.values()))
     if isinstance(value, list | tuple):

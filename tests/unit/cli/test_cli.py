@@ -281,7 +281,7 @@ def test_skip_asks_the_member_and_prints_its_answer(
     [
         ("--speed", "fast", "topic, backlog, or a number of records a second"),
         ("--speed", "-1", "topic, backlog, or a number of records a second"),
-        ("--from", "yesterday", "group, earliest, newest, or a time with its zone"),
+        ("--from", "yesterday", "group, earliest, newest, or a time with a zone"),
         ("--latency", "soon", "a duration such as 100ms"),
         ("--records", "0", "--records"),
     ],

@@ -233,7 +233,7 @@ def test_nothing_is_overwritten_without_asking(connector: Shell) -> None:
         (["--vendor", "jiguan", "--schema", "order.avsc"], "unknown vendor 'jiguan'; did you mean jiguang?"),
         (["--vendor", "jiguang"], "Name the events' schema: --schema FILE, or --registry URL."),
         (["--vendor", "jiguang", "--schema", "no.avsc"], "--schema: no.avsc cannot be read"),
-        (["--vendor", "jiguang", "--schema", "two.avsc"], "two.avsc has 2 records at its top; name one by --record"),
+        (["--vendor", "jiguang", "--schema", "two.avsc"], "has 2 records at its top level; choose one with --record"),
         (["--vendor", "jiguang", "--schema", "order.avsc", "-c", "no/c.yaml"], "no is not a folder; create it first"),
     ],
 )

@@ -137,7 +137,7 @@ def test_a_branch_of_a_union_stays_the_branch() -> None:
     with pytest.raises(ValueError, match=r"kind: not a valid acme\.Kind \(ONE, TWO\)"):
         edit(value, 5, tree, [("kind", "THREE")])
     nothing = encoded(ENVELOPE, {**outer, "body": None})
-    with pytest.raises(ValueError, match="the present value has no x in it"):
+    with pytest.raises(ValueError, match="the current value has no x in it"):
         edit(nothing, 5, tree, [("body.x", "2")])
 
 

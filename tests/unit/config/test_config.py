@@ -201,7 +201,7 @@ ONE_FAULT: list[tuple[dict[str, Any], str, str]] = [
     ({"kafka": {"topics": "events"}}, "kafka.topics", "must be a list, not a string"),
     ({"kafka": {"topics": ["group.replay"]}}, "dead_letters.replay_topic", "the connector would consume group.replay"),
     ({"kafka": {"start": "yesterday"}}, "kafka.start", "such as 2026-11-20T00:00:00Z, not 'yesterday'"),
-    ({"kafka": {"start": "2026-01-01T00:00:00"}}, "kafka.start", "with its zone"),
+    ({"kafka": {"start": "2026-01-01T00:00:00"}}, "kafka.start", "with a zone"),
     ({"kafka": {"start": -1}}, "kafka.start", "epoch milliseconds"),
     ({"kafka": {"client": {"acks": 1}}}, "kafka.client.acks", "idempotent"),
     ({"kafka": {"client": {"enable.auto.commit": False}}}, "kafka.client.enable.auto.commit", "limits.commit_interval"),

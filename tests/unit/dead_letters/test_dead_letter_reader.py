@@ -281,7 +281,7 @@ def test_a_condition_that_means_nothing_is_refused(wrong: str) -> None:
 
 
 def test_since_is_a_duration_or_a_time() -> None:
-    """Two hours before now, or a time with its zone; a time without a zone and a bare number are refused."""
+    """Two hours before now, or a time with a zone; a time without a zone and a bare number are refused."""
     assert parse_time("--since", "2h", 10_000_000) == 2_800_000
     assert parse_time("--since", "1970-01-01T01:00:01+01:00", 0) == 1000
     for wrong in ("yesterday", "2026-11-20T00:00:00", "h", "30", "2026", "1.5", "20261120", f"{'9' * 400}d", "inf", ""):

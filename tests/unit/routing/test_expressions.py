@@ -174,7 +174,7 @@ def test_without_the_extra_the_fault_names_it(monkeypatch: pytest.MonkeyPatch) -
         ("{'a': 1}[event.user.email]", "a name that is not there"),
         ("sha256(event.user.phone)", "a function that cannot take its arguments"),
         ("event.user.id + 9223372036854775807", "a number of over 64 bits"),
-        ("event.raw + 'a'", "types that do not go together"),
+        ("event.raw + 'a'", "types that cannot be combined"),
     ],
 )
 def test_a_failing_expression_refuses_its_record(

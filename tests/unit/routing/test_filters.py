@@ -247,9 +247,9 @@ SCHEMA = {
         ({"cel": "event.paid == 'true'"}, "the value is a boolean, and never equals a string"),
         ({"cel": "event.count > '5'"}, "the value is a whole number, and never equals a string"),
         ({"cel": "event.at > '2026-11-20'"}, "the value is a timestamp, and never equals a string; write timestamp"),
-        ({"cel": "event.total + event.name == 'x'"}, "a double and text do not go together; convert with"),
-        ({"cel": "event.total * 2 > 1.0"}, "a double and an int do not go together"),
-        ({"cel": "1 + event.name == 'x'"}, "an int and text do not go together"),
+        ({"cel": "event.total + event.name == 'x'"}, "a double and text cannot be combined; convert with"),
+        ({"cel": "event.total * 2 > 1.0"}, "a double and an int cannot be combined"),
+        ({"cel": "1 + event.name == 'x'"}, "an int and text cannot be combined"),
         (
             {"cel": "event.items.exists(i, i.skuu == 'a')"},
             "the record at items[] has no field 'skuu'; did you mean sku?",
