@@ -36,7 +36,7 @@ from connector.pipeline.flow import Flow, MapRoom
 from connector.pipeline.intake import Intake
 from connector.pipeline.offsets import NOTHING, PartitionTracker, Phase
 from connector.pipeline.rereading import Rereader
-from connector.records import Assigned, Commit, FinalFault, Position, Record, TopicPartition
+from connector.records import Assigned, Commit, FinalFault, Position, RebalanceListener, Record, TopicPartition
 from connector.tasks import Supervisor
 from connector.telemetry.metrics import Metrics
 
@@ -55,26 +55,10 @@ LAST_COMMIT_PAUSE: Final = 0.2
 LONGEST_COMMIT_PAUSE: Final = 1.0
 
 
-class AssignmentListener(Protocol):
-    """What a source reports about partitions, from inside `poll` or `close`."""
-
-    async def on_assign(self, partitions: Sequence[Assigned]) -> None:
-        """Take partitions over; their first record comes after this returned."""
-        ...
-
-    async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
-        """Finish what is under way for partitions and commit it; they belong to another member once this returns."""
-        ...
-
-    async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
-        """Forget partitions that belong to another member already: nothing may be committed for them."""
-        ...
-
-
 class RecordSource(Protocol):
     """Where records come from. All methods are called by one task, `commit` also from inside `on_revoke`."""
 
-    async def start(self, listener: AssignmentListener) -> None:
+    async def start(self, listener: RebalanceListener) -> None:
         """Join the group."""
         ...
 
