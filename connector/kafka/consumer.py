@@ -31,6 +31,7 @@ from connector.errors import FatalError, StartupError
 from connector.kafka.client import (
     AUTO_OFFSET_RESET,
     FATAL,
+    PARTITION_EOF,
     ErrorStates,
     LibrdkafkaLog,
     construct,
@@ -41,9 +42,9 @@ from connector.kafka.client import (
     record_of,
     start_of,
 )
-from connector.kafka.position_reader import read_positions
-from connector.kafka.starts import PARTITION_EOF, Ends, Starts
+from connector.kafka.starts import Ends, Starts
 from connector.kafka.topic_ids import TopicIds
+from connector.kafka.topic_reader import read_positions
 from connector.kafka.topics import TopicSelection
 from connector.records import (
     HEADER_CHARGE,
