@@ -34,6 +34,10 @@ class Position(NamedTuple):
     partition: int
     offset: int
 
+    def __str__(self) -> str:
+        """Return the place as all messages write it: `user-events[0]@1234`."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
 
 class Record(Struct, frozen=True, gc=False):
     """A Kafka message as it came. `timestamp` is in milliseconds since 1970, or `NO_TIMESTAMP`."""

@@ -254,7 +254,6 @@ class Replayer:
         by force is anything sent that was never written.
         """
         record, facts = dead_letter.record, dead_letter.facts
-        topic, partition, offset = facts.origin
         found = await self.originals.fetch(facts.origin)
         if not isinstance(found, str):
             value = found.value or b""
@@ -270,7 +269,7 @@ class Replayer:
         return Kept(
             "left_out",
             f"it did not fit into the dead-letter topic and has no {', '.join(facts.left_out)}, and its origin "
-            f"{topic}[{partition}]@{offset} no longer has it: {found}; produce the record again from its source",
+            f"{facts.origin} no longer has it: {found}; produce the record again from its source",
         )
 
 

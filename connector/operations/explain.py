@@ -135,15 +135,10 @@ def _fetch(
             raise NotThere(f"there is no record at offset {offset} yet: {topic}[{partition}] ends at offset {last}")
         hidden = _record_at(every, position)
     if offset >= end:
-        raise NotThere(
-            f"{topic}[{partition}]@{offset} is not visible yet: its transaction, or one before it, is still open"
-        )
+        raise NotThere(f"{position} is not visible yet: its transaction, or one before it, is still open")
     if hidden is not None:
-        return None, f"the transaction of {topic}[{partition}]@{offset} was aborted, so no consumer ever reads it"
-    return (
-        None,
-        f"{topic}[{partition}]@{offset} was removed by compaction, or is the marker of a transaction",
-    )
+        return None, f"the transaction of {position} was aborted, so no consumer ever reads it"
+    return None, f"{position} was removed by compaction, or is the marker of a transaction"
 
 
 def _record_at(reader: TopicReader, position: Position) -> Record | None:

@@ -52,8 +52,7 @@ class Delivery(Struct, eq=False, gc=False):
 
     def __repr__(self) -> str:
         """Return where the record stands, and none of its values: a struct's own text would hold them all."""
-        topic, partition, offset = self.record.position
-        return f"<Delivery of {topic}[{partition}]@{offset}>"
+        return f"<Delivery of {self.record.position}>"
 
     @property
     def replayed(self) -> bool:
