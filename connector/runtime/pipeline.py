@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -209,7 +210,7 @@ def _worker(
         budget=budget,
         receipts=edges.receipts,
     )
-    destination = Destination(name, settings, kind.build(settings), ports, reload=_Reload(edges.reload, name))
+    destination = Destination(name, settings, kind.build(settings), ports, reload=partial(edges.reload, name))
     return Worker(destination, edges.transport(name, settings), timeout=settings.timeout, tracer=edges.tracer)
 
 
@@ -277,17 +278,6 @@ class IntakeHolds:
     def _note(self) -> None:
         for worker in self._workers.values():
             worker.destination.note()
-
-
-@dataclass(frozen=True, slots=True)
-class _Reload:
-    """Builds one destination's vendor of secrets read again; None if they are the same."""
-
-    build: Callable[[str], Vendor | None]
-    name: str
-
-    def __call__(self) -> Vendor | None:
-        return self.build(self.name)
 
 
 @dataclass(slots=True)
