@@ -24,6 +24,7 @@ from connector.records import DecodedKey, Event, Record
 from connector.testing.clock import ManualClock
 
 PLAIN = json.dumps({"type": "record", "name": "com.acme.A", "fields": [{"name": "n", "type": "int"}]})
+HUGE = {"name": "f", "type": {"type": "fixed", "name": "F", "size": 10**23}}
 WHERE = "http://user:secret@registry.test:8081/api"
 GUID = "12345678-1234-5678-1234-567812345678"
 
@@ -322,6 +323,8 @@ async def test_a_schema_that_no_record_waits_for_is_asked_for_no_more() -> None:
     await bench.clock.settle()
     bench.decoder.abandon(SchemaKey("id", 1))
     bench.decoder.abandon(SchemaKey("id", 3))
+    with pytest.raises(TypeError):
+        await bench.decoder.resolve("a key of another decoder")
     await asyncio.gather(one, return_exceptions=True)
     assert one.cancelled()
     asked = bench.client.asked.count(1)
@@ -496,8 +499,9 @@ async def test_a_schema_with_an_encryption_rule_holds_and_names_it(rules: RuleSe
         (RegistrySchema('{"type": "object"}', "JSON"), "decode.schema_invalid"),
         (_avro("<html>"), "decode.schema_invalid"),
         (_avro('"string"'), "decode.schema_mismatch"),
+        (_avro(json.dumps({"type": "record", "name": "A", "fields": [HUGE]})), "decode.schema_invalid"),
     ],
-    ids=["json schema", "no json", "no record"],
+    ids=["json schema", "no json", "no record", "beyond 64 bits"],
 )
 async def test_a_schema_that_cannot_be_used_refuses_its_records(answer: RegistrySchema, code: str) -> None:
     """What the registry holds under the id decides for every record with it, without another request."""
