@@ -23,8 +23,7 @@ from connector.codec.encoder import Encoder
 from connector.codec.frames import SINGLE_OBJECT
 from connector.codec.schemas import Contracts, Schema, read_schema, without_logical_types
 from connector.config.models import KafkaSettings, Settings
-from connector.pipeline.runner import AssignmentListener
-from connector.records import Answer, Assigned, Commit, DeadLetter, Position, Record, TopicPartition
+from connector.records import Answer, Assigned, Commit, DeadLetter, Position, RebalanceListener, Record, TopicPartition
 from connector.routing.compiler import passed_on
 from connector.runtime.pipeline import Edges, build
 from connector.telemetry.metrics import Metrics
@@ -78,12 +77,12 @@ class MemorySource:
     def __init__(self, made: Sequence[Record], partitions: int = 4, chunk: int = CHUNK) -> None:
         self._chunks = [list(made[start : start + chunk]) for start in range(0, len(made), chunk)][::-1]
         self._partitions, self.records = partitions, len(made)
-        self._listener: AssignmentListener | None = None
+        self._listener: RebalanceListener | None = None
         self.committed: dict[TopicPartition, int] = {}
         self.done = asyncio.Event()
         """Set when every record is committed."""
 
-    async def start(self, listener: AssignmentListener) -> None:
+    async def start(self, listener: RebalanceListener) -> None:
         """Assign every partition at the first poll."""
         self._listener = listener
 

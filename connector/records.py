@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -34,6 +34,10 @@ class Position(NamedTuple):
     topic: str
     partition: int
     offset: int
+
+    def __str__(self) -> str:
+        """Return the place as all messages write it: `user-events[0]@1234`."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
 class Record(Struct, frozen=True, gc=False):
@@ -205,6 +209,22 @@ class Assigned(NamedTuple):
     start: int
     committed: int | None
     metadata: str
+
+
+class RebalanceListener(Protocol):
+    """Takes partitions over and gives them up. The callbacks run inside the source's `poll` or `close`."""
+
+    async def on_assign(self, partitions: Sequence[Assigned]) -> None:
+        """Take partitions over; their first records come after this returns."""
+        ...
+
+    async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
+        """Finish and commit what is in flight; the partitions belong to another member once this returns."""
+        ...
+
+    async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Forget partitions without a commit: they already belong to another member."""
+        ...
 
 
 class FinalFault(str):

@@ -1,8 +1,9 @@
 """Background tasks whose failures are never silent.
 
-asyncio keeps the exception of a task for the code that awaits it. If no code awaits it, its work stops and nothing
-shows why. So a task that is not awaited at once has a `Supervisor`, which ends the run, or is `restarted`, if the run
-can do without it for a moment.
+asyncio keeps the exception of a task for the code that awaits it. If a task is only started, no code sees it: its
+work stops and nothing shows why. So a task that is not awaited at once has a `Supervisor`, which ends the run, or is
+`restarted`, where the run can do without it for a moment. A blocking call is made `in_thread`; it never outlives its
+caller.
 """
 
 from __future__ import annotations
@@ -93,6 +94,24 @@ async def restarted(work: Callable[[], Coroutine[Any, Any, None]], name: str, cl
             pause = min(2 * pause, LONGEST_PAUSE)
         else:
             return
+
+
+async def in_thread(work: Callable[[], T], on_cancel: Callable[[], None] = lambda: None) -> T:
+    """Return what a blocking call returns, made in a thread. A cancelled caller waits for the end of the call.
+
+    A thread cannot be cancelled: abandoned, it would go on after its caller has reported a failure. `on_cancel` may
+    make the call end soon.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        on_cancel()
+        await asyncio.wait({running})
+        if not running.cancelled():
+            # Fetched, because asyncio reports an exception that no one asks for.
+            running.exception()
+        raise
 
 
 def place_of(error: BaseException) -> str:

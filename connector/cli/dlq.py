@@ -286,11 +286,9 @@ def show_dead_letters(dead_letters: Sequence[DeadLetterEntry], count: int) -> No
     rows = []
     for dead_letter in dead_letters:
         facts = dead_letter.facts
-        origin = f"{facts.origin.topic}[{facts.origin.partition}]@{facts.origin.offset}"
         cause = facts.cause if dead_letter.state == "open" else f"{facts.cause} ({dead_letter.state})"
-        rows.append(
-            (facts.id[:length], moment(facts.failed_at), cause, facts.code, facts.destination, origin, facts.message)
-        )
+        where = (facts.destination, facts.origin)
+        rows.append((facts.id[:length], moment(facts.failed_at), cause, facts.code, *where, facts.message))
     print_table(("id", "failed at", "cause", "code", "destination", "origin", "message"), rows, whole=("id",))
     if count > len(dead_letters):
         print_line(f"the newest {len(dead_letters)} of {counted(count, 'dead letter')}; more with --limit N or --json")

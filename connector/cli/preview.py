@@ -231,8 +231,7 @@ def _refused_lines(refused: RefusedSummary) -> Iterator[str]:
     """Yield how many records are refused, by which rule and for which destination, and why."""
     code = refused.cause if refused.code is None else f"{refused.code} ({refused.cause})"
     where = "" if refused.destination is None else f" for {refused.destination}"
-    first = f"{refused.example.topic}[{refused.example.partition}]@{refused.example.offset}"
-    yield f"{counted(refused.records, 'record')}{where}: {code}, the first is {first}"
+    yield f"{counted(refused.records, 'record')}{where}: {code}, the first is {refused.example}"
     yield f"  {refused.message}"
 
 

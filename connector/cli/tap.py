@@ -122,7 +122,7 @@ class _Printer:
     def _lines(self, tapped: Tapped, masked: MaskedRecord) -> Iterator[str]:
         record, found = tapped.record, tapped.inspection
         key = masked.key(record.key)
-        head = f"{_time(record.timestamp)} {record.topic}[{record.partition}]@{record.offset}"
+        head = f"{_time(record.timestamp)} {record.position}"
         head += "" if key is None else f" key {key}"
         if found is None:
             yield f"{head}: null value, skipped"

@@ -35,7 +35,7 @@ def edit(value: bytes, start: int, tree: Any, edits: Iterable[tuple[str, str]]) 
 
     Paths are as in routes: dotted, through records and maps. A missing key of a map is added. Raises `ValueError` with
     a message for people if a path does not exist or a text is not a value of its type. The value must decode with the
-    schema `tree`.
+    schema `tree` (`Schema.tree`).
     """
     editor = _Editor(tree)
     for path, text in edits:
@@ -256,16 +256,8 @@ class _Editor:
         raise ValueError
 
     def _of(self, node: Any) -> Any:
-        """Return the definition of a type that is given by name, or as `{"type": …}` around another type."""
-        while True:
-            if isinstance(node, str) and node in self._named:
-                node = self._named[node]
-            elif isinstance(node, dict) and not isinstance(node["type"], str):
-                node = node["type"]
-            elif isinstance(node, dict) and node["type"] in self._named:
-                node = self._named[node["type"]]
-            else:
-                return node
+        """Return the definition of a type that may be given by its name."""
+        return self._named.get(node, node) if isinstance(node, str) else node
 
 
 def _kind(node: Any) -> str:

@@ -60,8 +60,6 @@ class _Encoder:
         if isinstance(node, list):
             return self._union(node, value, path)
         kind = node if isinstance(node, str) else node["type"]
-        if isinstance(kind, (dict, list)):
-            return self.encode(kind, value, path)
         if kind in RECORDS:
             return self._record(node, value, path)
         if kind == "array":

@@ -2,8 +2,8 @@
 
 Rows are stored in columns, without a Python object per row: numbers in arrays, ids in sixteen bytes each, keys and
 messages end to end in one buffer, and each repeated text once. So a dead letter takes about 200 bytes with short keys
-and messages, and at most ROW_BYTES with any content. Above its limit, and above MOST_BYTES, the index drops resolved
-dead letters first, then the oldest, and counts how many it dropped.
+and messages, and at most 1,000 with any content in an index of ten thousand or more. Above its limit, and above
+MOST_BYTES, the index drops resolved dead letters first, then the oldest, and counts how many it dropped.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from connector.dead_letters.reader import Resolution, parse_resolution
 from connector.dead_letters.states import STATES, States
 from connector.records import Record
 
-ROW_BYTES: Final = 1000
-"""Bytes of memory that one dead letter takes at most, in an index of ten thousand or more."""
 _GONE: Final = len(STATES)
 """The state of a row that is no longer shown: another row replaces it, or Kafka deleted its record."""
 

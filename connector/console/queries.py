@@ -19,8 +19,8 @@ from connector.dead_letters.replay import MAX_REPLAYS, Edit, Order
 LIST: Final = "/dead-letters"
 """The address of the list of dead letters."""
 MEMBERS: Final = "/members"
-TIMELINE: Final = "/timeline"
 """The address of the page of members and partitions."""
+TIMELINE: Final = "/timeline"
 ANY: Final = "*"
 """A filter field with this text accepts every value; an empty text asks for dead letters without one."""
 RATE: Final = 1000.0

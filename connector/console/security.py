@@ -32,6 +32,7 @@ from aiohttp import HttpVersion11, web
 
 from connector.clock import Clock
 from connector.errors import StartupError
+from connector.telemetry.listener import ip_address, is_loopback
 
 COOKIE: Final = "connector-console"
 CSRF: Final = "csrf"
@@ -88,11 +89,8 @@ class ProxySignIn:
 
     def trusts(self, request: web.Request) -> bool:
         """Whether the request comes from the proxy."""
-        try:
-            address = ipaddress.ip_address(request.remote or "")
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)
+        address = ip_address(request.remote or "")
+        return address is not None and any(address in network for network in self._networks)
 
     def person(self, request: web.Request) -> tuple[str, Role] | None:
         """Return who the proxy says the person is, and the role; None for any other request."""
@@ -110,11 +108,9 @@ def _source(address: str) -> str:
     Some proxies add the port, and some write an IPv4 address as an IPv6 one. Neither changes the source.
     """
     bare = _WITH_PORT.fullmatch(address)
-    try:
-        ip = ipaddress.ip_address(address if bare is None else bare[1] or bare[2])
-    except ValueError:
+    ip = ip_address(address if bare is None else bare[1] or bare[2])
+    if ip is None:
         return address[:_NAME]
-    ip = getattr(ip, "ipv4_mapped", None) or ip
     return str(ipaddress.ip_network((ip, 64), strict=False)) if ip.version == 6 else str(ip)
 
 
@@ -128,14 +124,6 @@ def demand_token(host: str, roles: Mapping[Role, str], *, proxy: bool = False) -
     )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def host_allowed(header: str, names: Collection[str]) -> bool:
     """Whether a Host header is an address, localhost, or one of the names; any port is allowed."""
     try:
@@ -145,12 +133,8 @@ def host_allowed(header: str, names: Collection[str]) -> bool:
         return False
     if host == "localhost" or host in {name.lower() for name in names}:
         return True
-    try:
-        # A page of another site can reach this server only under its own name, never under an address.
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    # A page of another site can reach this server only under its own name, never under an address.
+    return ip_address(host) is not None
 
 
 def _is_direct(request: web.Request) -> bool:

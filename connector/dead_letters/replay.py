@@ -256,7 +256,6 @@ class Replayer:
         Even `force` never sends bytes that the producer did not write.
         """
         record, facts = dead_letter.record, dead_letter.facts
-        topic, partition, offset = facts.origin
         found = await self.originals.fetch(facts.origin)
         if not isinstance(found, str):
             value = found.value or b""
@@ -272,7 +271,7 @@ class Replayer:
         return Kept(
             "left_out",
             f"it did not fit into the dead-letter topic and has no {', '.join(facts.left_out)}, and its origin "
-            f"{topic}[{partition}]@{offset} no longer has it: {found}; produce the record again from its source",
+            f"{facts.origin} no longer has it: {found}; produce the record again from its source",
         )
 
 

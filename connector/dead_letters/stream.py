@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
@@ -13,6 +12,7 @@ from connector.dead_letters.filters import Filter
 from connector.dead_letters.reader import DeadLetterEntry, IdSearch, Survey, read_dead_letters
 from connector.dead_letters.replay import Read
 from connector.records import Record
+from connector.tasks import in_thread
 
 RECORDS: Final = 1000
 """Most records read at a time."""
@@ -80,7 +80,8 @@ class DeadLetterStream:
 
         try:
             while True:
-                more, result = await self._in_thread(read_some)
+                # `_stop` makes the reader's next report of progress raise; only then may it be closed.
+                more, result = await in_thread(read_some, self._stop.set)
                 if not more:
                     return
                 yield result
@@ -88,21 +89,6 @@ class DeadLetterStream:
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Run a blocking call in a thread. If the caller is cancelled, the call is ended first, within a second."""
-        # A thread cannot be cancelled. `_stop` makes its next report of
-        # progress raise; only then may the reader be closed.
-        running = asyncio.ensure_future(asyncio.to_thread(work))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            self._stop.set()
-            await asyncio.wait({running})
-            if not running.cancelled():
-                # Retrieved, because asyncio logs an exception that no one retrieves.
-                running.exception()
-            raise
 
     def _note_progress(self, done: int, total: int) -> None:
         """Note the progress; called in the reading thread."""

@@ -499,5 +499,4 @@ def _describe(batch: Batch) -> str:
     times = "" if not batch.failures else "failed once: " if batch.failures == 1 else f"failed {batch.failures} times: "
     if count != 1:
         return f"{count} records wait to be sent again, {times}{batch.reason}"
-    topic, partition, offset = batch.deliveries[0].record.position
-    return f"the record {topic}[{partition}]@{offset} waits alone, {times}{batch.reason}"
+    return f"the record {batch.deliveries[0].record.position} waits alone, {times}{batch.reason}"

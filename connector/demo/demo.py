@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import aiohttp
 import yaml
-from confluent_kafka import Consumer, Message, TopicPartition
 from rich.console import Console
 
 from connector.clock import SystemClock
@@ -30,11 +29,14 @@ from connector.demo import scenario
 from connector.demo.check import DemoDeadLetter, DemoResult, Place, faults
 from connector.demo.display import Display, Progress, dead_letters, summary
 from connector.errors import ConnectorError
+from connector.kafka.groups import CommittedOffsets
 from connector.kafka.producer import KafkaProducer
+from connector.kafka.topic_reader import TopicReader
 from connector.operations import console as app_console
+from connector.records import Record
 from connector.runtime import app
 from connector.telemetry import logs
-from connector.testing.broker import PARTITIONS, EmbeddedBroker
+from connector.testing.broker import EmbeddedBroker
 from connector.testing.jiguang import JiguangApi
 from connector.testing.jpush_report import JPushReportApi
 from connector.testing.mytracker import MyTrackerApi
@@ -271,16 +273,15 @@ async def _progress(show: _Show, planned: int, seconds: float) -> Progress:
 
 async def _evidence(show: _Show) -> DemoResult:
     settings = show.loaded.settings
-    bootstrap = show.broker.bootstrap
     dead_letters = [
-        dead_letter_of(message)
-        for message in await asyncio.to_thread(read_topic, bootstrap, settings.dead_letter_topic)
+        dead_letter_of(record)
+        for record in await asyncio.to_thread(read_topic, settings.kafka, settings.dead_letter_topic)
     ]
-    results = [message.key() or b"" for message in await asyncio.to_thread(read_topic, bootstrap, scenario.RESULTS)]
+    results = [record.key or b"" for record in await asyncio.to_thread(read_topic, settings.kafka, scenario.RESULTS)]
     ends: Counter[int] = Counter()
     for partition, _ in show.produced:
         ends[partition] += 1
-    committed = await asyncio.to_thread(_committed, bootstrap, dict(ends))
+    committed = await asyncio.to_thread(_committed, settings.kafka, ends)
     accepted = {
         name: Counter(str(event[scenario.IDENTITY[name]]) for event in simulator.accepted)
         for name, simulator in show.simulators.items()
@@ -288,49 +289,31 @@ async def _evidence(show: _Show) -> DemoResult:
     return DemoResult(show.produced, accepted, dead_letters, Counter(results), committed, ends)
 
 
-def _consumer(bootstrap: str, group: str) -> Consumer:
-    return Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "log_level": 3})
-
-
-def read_topic(bootstrap: str, topic: str) -> list[Message]:
+def read_topic(settings: KafkaSettings, topic: str) -> list[Record]:
     """Return every record of a topic. Blocks."""
-    consumer = _consumer(bootstrap, "demo-reader")
-    try:
-        partitions = [TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)]
-        left = sum(consumer.get_watermark_offsets(partition, timeout=_READ_SECONDS)[1] for partition in partitions)
-        consumer.assign(partitions)
-        messages: list[Message] = []
-        until = time.monotonic() + _READ_SECONDS
-        while len(messages) < left and time.monotonic() < until:
-            messages.extend(message for message in consumer.consume(500, timeout=0.2) if message.error() is None)
-        return messages
-    finally:
-        consumer.close()
+    with TopicReader(settings) as reader:
+        return list(reader.whole(topic).records())
 
 
-def _committed(bootstrap: str, ends: Mapping[int, int]) -> dict[int, int]:
-    """Return the group's committed offsets; waits a few seconds until they have caught up. Blocks."""
-    consumer = _consumer(bootstrap, scenario.GROUP)
-    try:
+def _committed(settings: KafkaSettings, ends: Mapping[int, int]) -> dict[int, int]:
+    """Return the group's committed offsets; waits some seconds for those that lag. Blocks."""
+    partitions = [(scenario.TOPIC, partition) for partition in ends]
+    with contextlib.closing(CommittedOffsets(settings, scenario.GROUP)) as offsets:
         until = time.monotonic() + _READ_SECONDS
         while True:
-            asked = [TopicPartition(scenario.TOPIC, partition) for partition in ends]
-            found = {entry.partition: entry.offset for entry in consumer.committed(asked, timeout=_READ_SECONDS)}
+            found = {commit.partition: commit.offset for commit in offsets.committed(partitions).values()}
             if found == dict(ends) or time.monotonic() > until:
                 return found
             time.sleep(_TICK)
-    finally:
-        consumer.close()
 
 
-def dead_letter_of(message: Message) -> DemoDeadLetter:
+def dead_letter_of(record: Record) -> DemoDeadLetter:
     """Return a record of the dead-letter topic as a dead letter."""
-    found: Any = message.headers() or []
-    headers = {name: value.decode() for name, value in found if value is not None}
+    headers = {name: value.decode() for name, value in record.headers if value is not None}
     return DemoDeadLetter(
         origin=(int(headers["dlq-origin-partition"]), int(headers["dlq-origin-offset"])),
-        key=message.key(),
-        value=message.value(),
+        key=record.key,
+        value=record.value,
         destination=headers.get("dlq-destination"),
         cause=headers["dlq-cause"],
         code=headers.get("dlq-code", ""),

@@ -62,9 +62,8 @@ async def run(config: Path, events: str, text: str, console: Console | None = No
     with tempfile.TemporaryDirectory(prefix="connector-demo-") as folder, (Path(folder) / "log").open("w") as log:
         async with _stage(loaded, records, log) as stage:
             settled = await _settled(stage, len(records))
-            bootstrap = str(stage.loaded.settings.kafka.client["bootstrap.servers"])
-            topic = stage.loaded.settings.dead_letter_topic
-            refused = [dead_letter_of(each) for each in await asyncio.to_thread(read_topic, bootstrap, topic)]
+            kafka, topic = stage.loaded.settings.kafka, stage.loaded.settings.dead_letter_topic
+            refused = [dead_letter_of(each) for each in await asyncio.to_thread(read_topic, kafka, topic)]
     _show(console, stage.simulators, records, refused)
     if not settled:
         console.print(f"Some records had no outcome after {SECONDS:g} s.", style="bold red")

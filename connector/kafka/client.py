@@ -43,6 +43,7 @@ AUTO_OFFSET_RESET: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - as FA
 AUTHENTICATION: Final = KafkaError._AUTHENTICATION  # noqa: SLF001 - as FAIL
 ALL_BROKERS_DOWN: Final = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - as FAIL
 SSL: Final = KafkaError._SSL  # noqa: SLF001 - as FAIL
+PARTITION_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - as FAIL
 TRANSPORT: Final = KafkaError._TRANSPORT  # noqa: SLF001 - as FAIL
 
 _TRANSIENT: Final = frozenset(
@@ -317,6 +318,14 @@ def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) ->
         # Only a person may decide to skip or repeat records, so an offset out of range stops the run.
         _RESET: "error",
     }
+
+
+def reader_config(settings: KafkaSettings, group_id: str, queue_bytes: int) -> dict[str, Any]:
+    """Return the properties of a consumer that never joins its group."""
+    config = consumer_config(settings, group_id, queue_bytes)
+    # It would only take a static member's identity from a running member.
+    config.pop("group.instance.id", None)
+    return config
 
 
 def producer_config(settings: KafkaSettings) -> dict[str, Any]:

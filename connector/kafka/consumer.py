@@ -18,7 +18,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -31,6 +31,7 @@ from connector.errors import FatalError, StartupError
 from connector.kafka.client import (
     AUTO_OFFSET_RESET,
     FATAL,
+    PARTITION_EOF,
     ErrorStates,
     LibrdkafkaLog,
     construct,
@@ -41,11 +42,20 @@ from connector.kafka.client import (
     record_of,
     start_of,
 )
-from connector.kafka.position_reader import read_positions
-from connector.kafka.starts import PARTITION_EOF, Ends, Starts
+from connector.kafka.starts import Ends, Starts
 from connector.kafka.topic_ids import TopicIds
+from connector.kafka.topic_reader import read_positions
 from connector.kafka.topics import TopicSelection
-from connector.records import HEADER_CHARGE, Assigned, Commit, FinalFault, Position, Record, TopicPartition
+from connector.records import (
+    HEADER_CHARGE,
+    Assigned,
+    Commit,
+    FinalFault,
+    Position,
+    RebalanceListener,
+    Record,
+    TopicPartition,
+)
 
 MAX_RECORDS: Final = 500
 """Maximum records of one poll."""
@@ -96,22 +106,6 @@ class PollSize:
         total += sum([HEADER_CHARGE + len(name) + len(content or b"") for name, content in headers])
         affordable = self._limit * len(records) // max(1, total)
         self.records = max(1, min(MAX_RECORDS, 2 * self.records, affordable))
-
-
-class RebalanceListener(Protocol):
-    """Receives assigned and revoked partitions. The callbacks run inside `poll` or `close`."""
-
-    async def on_assign(self, partitions: Sequence[Assigned]) -> None:
-        """Accept these partitions. Their records follow once this returns."""
-        ...
-
-    async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
-        """Finish and commit what is in flight, inside this call; the partitions are gone when it returns."""
-        ...
-
-    async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
-        """Forget these partitions: another member may have them already, so nothing is committed."""
-        ...
 
 
 class KafkaSource:

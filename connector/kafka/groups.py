@@ -18,8 +18,8 @@ from connector.kafka.client import (
     LibrdkafkaLog,
     admin_config,
     construct,
-    consumer_config,
     error_text,
+    reader_config,
     until_answered,
     until_resolved,
 )
@@ -157,9 +157,7 @@ class CommittedOffsets:
     """
 
     def __init__(self, settings: KafkaSettings, group: str) -> None:
-        config = consumer_config(settings, group, _QUEUE_BYTES)
-        # It never joins the group. With a static member's identity it would only push a running member out.
-        config.pop("group.instance.id", None)
+        config = reader_config(settings, group, _QUEUE_BYTES)
         self._consumer = construct(Consumer, config, logger=LibrdkafkaLog("offsets"))
 
     def partitions(self, selection: TopicSelection, more: Iterable[str] = ()) -> list[TopicPartition]:

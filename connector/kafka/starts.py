@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from typing import Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaException, Message
 from confluent_kafka import TopicPartition as PartitionOffset
 from confluent_kafka.aio import AIOConsumer
 
@@ -19,7 +19,6 @@ from connector.records import Assigned, Commit, TopicPartition
 Kin = Callable[[str, Iterable[str]], set[str]]
 Committer = Callable[[Sequence[Commit]], Awaitable[Mapping[TopicPartition, str]]]
 
-PARTITION_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - public by librdkafka's convention
 _LOOK_SECONDS: Final = 2.0
 _FIRST_LOOK_SECONDS: Final = 0.2
 _REQUEST_SECONDS: Final = 5.0

@@ -6,20 +6,29 @@ a running pipeline.
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from threading import Lock
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaException, Message
 from confluent_kafka import TopicPartition as PartitionOffset
 
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError, TopicRecreated
-from connector.kafka.client import LibrdkafkaLog, construct, consumer_config, error_text, record_of, until_answered
-from connector.records import Record, TopicPartition
+from connector.kafka.client import (
+    PARTITION_EOF,
+    LibrdkafkaLog,
+    construct,
+    error_text,
+    reader_config,
+    record_of,
+    until_answered,
+)
+from connector.records import Position, Record, TopicPartition
 
 _TIMEOUT: Final = 10.0
 _WAIT: Final = 0.5
@@ -29,8 +38,7 @@ _MOST_MESSAGES: Final = 500
 _LOOK_SECONDS: Final = 60.0
 """How often a followed topic is checked for new partitions."""
 _FAR: Final = 2_000
-"""From this gap between two wanted offsets on, seeking is quicker than reading."""
-_PARTITION_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - public by librdkafka's convention
+"""A gap between two wanted offsets over which seeking is quicker than reading."""
 _log = structlog.get_logger()
 
 Progress = Callable[[int, int], None]
@@ -54,7 +62,7 @@ class TopicReader:
     def __init__(self, settings: KafkaSettings, *, uncommitted: bool = False) -> None:
         self._servers = settings.client.get("bootstrap.servers")
         self._consumer = _consumer(settings, "reader", uncommitted=uncommitted)
-        self._lock = Lock()
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         """Return the reader."""
@@ -132,7 +140,7 @@ class TopicReader:
                 for message in messages:
                     partition = (message.topic() or "", message.partition() or 0)
                     span, error = left.get(partition), message.error()
-                    if error is not None and error.code() != _PARTITION_EOF:
+                    if error is not None and error.code() != PARTITION_EOF:
                         raise StartupError(f"{_name(partition)} cannot be read: {error_text(error)}")
                     if span is None:
                         continue
@@ -171,6 +179,25 @@ class TopicReader:
                     for record in self.records({(topic, number): span}):
                         if record.offset in asked:
                             yield record
+
+
+def read_positions(settings: KafkaSettings, positions: Sequence[Position], stop: threading.Event) -> list[Record]:
+    """Return the records at these positions, each partition's in order; one that is deleted is left out.
+
+    Raises `StartupError` where Kafka does not answer, or `stop` is set meanwhile.
+    """
+    wanted = frozenset(positions)
+    offsets: defaultdict[TopicPartition, list[int]] = defaultdict(list)
+    for topic, partition, offset in wanted:
+        offsets[topic, partition].append(offset)
+    spans = {partition: OffsetSpan(min(found), max(found) + 1) for partition, found in offsets.items()}
+
+    def check(_done: int, _total: int) -> None:
+        if stop.is_set():
+            raise StartupError("the records are not read again, because the member stops")
+
+    with TopicReader(settings) as reader:
+        return [record for record in reader.records(spans, check) if record.position in wanted]
 
 
 class WholeTopic(NamedTuple):
@@ -236,7 +263,7 @@ class TopicTail:
             raise StartupError(f"topic {self._topic} cannot be read: {error_text(error)}") from None
         for message in messages:
             fault, number = message.error(), message.partition() or 0
-            if fault is not None and fault.code() == _PARTITION_EOF:
+            if fault is not None and fault.code() == PARTITION_EOF:
                 self._behind.pop(number, None)
             elif fault is not None:
                 _log.warning("console.kafka", message=error_text(fault))
@@ -313,14 +340,12 @@ def _name(partition: TopicPartition) -> str:
 
 
 def _consumer(settings: KafkaSettings, name: str, *, uncommitted: bool = False) -> Consumer:
-    config: dict[str, Any] = consumer_config(settings, f"{settings.group_id}.reader", _QUEUE_BYTES) | {
-        # Skip records that retention has deleted: this reader has nothing to lose.
+    config: dict[str, Any] = reader_config(settings, f"{settings.group_id}.reader", _QUEUE_BYTES) | {
+        # Records that retention deletes meanwhile are passed over; this reader has nothing to lose.
         "auto.offset.reset": "earliest",
         "fetch.wait.max.ms": 100,
     }
     if uncommitted:
         config["isolation.level"] = "read_uncommitted"
-    # It never joins its group, so a static member's identity would only be taken from a running member.
-    config.pop("group.instance.id", None)
     consumer: Consumer = construct(Consumer, config, logger=LibrdkafkaLog(name))
     return consumer

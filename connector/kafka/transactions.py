@@ -18,6 +18,7 @@ from connector.config.loader import KafkaSettings
 from connector.errors import ConnectorError, StartupError
 from connector.kafka.client import LibrdkafkaLog, construct, error_text, kafka_error, producer_config
 from connector.records import Headers
+from connector.tasks import in_thread
 
 TIMEOUT_MILLIS: Final = 30_000
 """After so long Kafka aborts the transaction of a killed writer. Until then readers see nothing after it."""
@@ -100,15 +101,7 @@ class TransactionalProducer:
 
         If cancelled, it still waits for the end of the running transaction.
         """
-        # A thread cannot be cancelled. An abandoned one would commit after the caller has reported a failure.
-        running = asyncio.ensure_future(asyncio.to_thread(self._commit_again, records))
-        try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait({running})
-            if not running.cancelled():
-                running.exception()
-            raise
+        await in_thread(lambda: self._commit_again(records))
 
     def _commit_again(self, records: Sequence[Outgoing]) -> None:
         """Write and commit; retry after an abort whose cause may be over.

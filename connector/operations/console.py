@@ -163,7 +163,7 @@ class _Rules:
     async def close(self) -> None:
         """Close the registry client."""
         if self._examiner is not None:
-            await self._examiner.__aexit__(None, None, None)
+            await self._examiner.close()
 
 
 class _Backlog:

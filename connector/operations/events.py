@@ -59,7 +59,7 @@ class _EventMatcher:
 
     async def close(self) -> None:
         """Close the registry client."""
-        await self._examiner.__aexit__(None, None, None)
+        await self._examiner.close()
 
 
 def text_at(datum: Any, path: list[str]) -> str:

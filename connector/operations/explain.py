@@ -10,14 +10,12 @@ from itertools import islice
 from typing import Any, Final
 
 from connector.clock import SystemClock
-from connector.codec.decoder import Decoder
-from connector.codec.schemas import load_contracts
 from connector.config.loader import Loaded, Settings
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.dead_letters.inspection import Inspection
 from connector.dead_letters.origins import about, dead_letters_about
 from connector.dead_letters.reader import DeadLetterEntry, Resolution
-from connector.errors import ConnectorError, Refusal, SchemaUnavailable
+from connector.errors import ConnectorError
 from connector.kafka.groups import Groups
 from connector.kafka.receipts import SCHEMA
 from connector.kafka.topic_reader import OffsetSpan, TopicReader
@@ -26,11 +24,9 @@ from connector.operations.inspect import DeadLetterExaminer, without_hashed
 from connector.operations.offsets import PartitionState
 from connector.operations.prepare import plain
 from connector.records import NO_TIMESTAMP, Position, Record
-from connector.runtime.checks import open_registry
 
 EARLIER: Final = 3600 * 1000
 """The connector's topics are searched from this many milliseconds before the record's own timestamp."""
-_SCHEMA_SECONDS: Final = 15.0
 _CHUNK: Final = 2000
 
 
@@ -95,19 +91,18 @@ async def explain(loaded: Loaded, position: Position, *, everything: bool = Fals
         origin = position if facts is None else facts.origin
         dead_letters, resolutions = await asyncio.to_thread(_dead_letters, search, settings.dead_letter_topic, origin)
         replays = await asyncio.to_thread(_replays, search, settings.replay_topic, origin)
-        receipts = None
-        if settings.receipts.topic is not None:
-            places = frozenset((position, *replays))
-            receipts = tuple(await _receipts(settings, search, settings.receipts.topic, places))
-    inspection = None
-    if record is not None:
+        receipts = inspection = None
         async with DeadLetterExaminer(loaded, cluster_id) as examiner:
-            inspection = await (
-                examiner.inspect_record(record)
-                if facts is None
-                else examiner.inspect(DeadLetterEntry(record, facts, "open"))
-            )
-        inspection = without_hashed(inspection, settings, record)
+            if settings.receipts.topic is not None:
+                records = (await asyncio.to_thread(search.records, settings.receipts.topic))()
+                receipts = await _receipts(examiner, records, frozenset((position, *replays)))
+            if record is not None:
+                inspection = await (
+                    examiner.inspect_record(record)
+                    if facts is None
+                    else examiner.inspect(DeadLetterEntry(record, facts, "open"))
+                )
+                inspection = without_hashed(inspection, settings, record)
     finished = await _finished(settings, position)
     notes = tuple(f"topic {name} does not exist, so it was not searched" for name in search.absent)
     return Explanation(
@@ -139,15 +134,10 @@ def _fetch(
             raise NotThere(f"there is no record at offset {offset} yet: {topic}[{partition}] ends at offset {last}")
         hidden = _record_at(every, position)
     if offset >= end:
-        raise NotThere(
-            f"{topic}[{partition}]@{offset} is not visible yet: its transaction, or one before it, is still open"
-        )
+        raise NotThere(f"{position} is not visible yet: its transaction, or one before it, is still open")
     if hidden is not None:
-        return None, f"the transaction of {topic}[{partition}]@{offset} was aborted, so no consumer ever reads it"
-    return (
-        None,
-        f"{topic}[{partition}]@{offset} was removed by compaction, or is the marker of a transaction",
-    )
+        return None, f"the transaction of {position} was aborted, so no consumer ever reads it"
+    return None, f"{position} was removed by compaction, or is the marker of a transaction"
 
 
 def _record_at(reader: TopicReader, position: Position) -> Record | None:
@@ -197,22 +187,16 @@ def _replays(search: _Search, topic: str, origin: Position) -> list[Position]:
     return [record.position for record, _ in about(search.records(topic)(), origin)]
 
 
-async def _receipts(settings: Settings, search: _Search, topic: str, places: frozenset[Position]) -> list[FoundReceipt]:
-    """Return the receipts that list one of the positions; a batch that was accepted twice has two."""
-    records = (await asyncio.to_thread(search.records, topic))()
-    registry = None if settings.schema_registry is None else open_registry(settings.schema_registry)
-    decoder = Decoder(load_contracts(), clock=SystemClock(), registry=registry)
+async def _receipts(
+    examiner: DeadLetterExaminer, records: Iterator[Record], places: frozenset[Position]
+) -> tuple[FoundReceipt, ...]:
+    """Return the receipts that name one of the positions; a batch that was accepted twice has two."""
     found: list[FoundReceipt] = []
-    try:
-        async for record in _in_chunks(records):
-            datum = await _receipt(decoder, record)
-            if datum is not None:
-                found.extend(FoundReceipt(plain(datum), place) for place in sorted(places) if _names(datum, place))
-    finally:
-        await decoder.close()
-        if registry is not None:
-            await registry.close()
-    return found
+    async for record in _in_chunks(records):
+        datum = await _receipt(examiner, record)
+        if datum is not None:
+            found.extend(FoundReceipt(plain(datum), place) for place in sorted(places) if _names(datum, place))
+    return tuple(found)
 
 
 async def _in_chunks(records: Iterator[Record]) -> AsyncIterator[Record]:
@@ -222,24 +206,15 @@ async def _in_chunks(records: Iterator[Record]) -> AsyncIterator[Record]:
             yield record
 
 
-async def _receipt(decoder: Decoder, record: Record) -> Mapping[str, Any] | None:
+async def _receipt(examiner: DeadLetterExaminer, record: Record) -> Mapping[str, Any] | None:
     """Return a receipt's datum; None if the record is not a receipt."""
     if record.value is None:
         return None
-    # Decode again after fetching its schema.
-    for _ in range(2):
-        try:
-            event = decoder.event(record)
-        except Refusal:
-            return None
-        except SchemaUnavailable as error:
-            try:
-                await asyncio.wait_for(decoder.resolve(error.key), _SCHEMA_SECONDS)
-            except (ConnectorError, TimeoutError):
-                return None
-        else:
-            return event.datum if event.schema == SCHEMA else None
-    return None
+    try:
+        event = await examiner.event(record)
+    except ConnectorError:
+        return None
+    return event.datum if event.schema == SCHEMA else None
 
 
 def _names(datum: Mapping[str, Any], place: Position) -> bool:

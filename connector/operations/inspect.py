@@ -83,6 +83,10 @@ class DeadLetterExaminer:
 
     async def __aexit__(self, *_: object) -> None:
         """Close the registry client."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the registry client."""
         await self._decoder.close()
         if self._registry is not None:
             await self._registry.close()

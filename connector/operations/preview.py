@@ -18,9 +18,20 @@ from connector.clock import Clock, SystemClock
 from connector.config.loader import Settings, StormSettings
 from connector.errors import FatalError, Refusal, SchemaUnavailable
 from connector.operations.sample import RecordSample, Speed, arrivals
-from connector.pipeline.runner import AssignmentListener, Runner
+from connector.pipeline.runner import Runner
 from connector.pipeline.storms import StormGuard
-from connector.records import Answer, Assigned, Commit, DeadLetter, Event, Item, Position, Record, TopicPartition
+from connector.records import (
+    Answer,
+    Assigned,
+    Commit,
+    DeadLetter,
+    Event,
+    Item,
+    Position,
+    RebalanceListener,
+    Record,
+    TopicPartition,
+)
 from connector.runtime.pipeline import Edges, build
 from connector.telemetry.metrics import Metrics
 from connector.testing.loop import LoopClock, run_virtual
@@ -216,11 +227,11 @@ class _Source:
         for at, record in coming:
             self._coming.setdefault((record.topic, record.partition), deque()).append((at, record))
         self._paused: set[TopicPartition] = set()
-        self._listener: AssignmentListener | None = None
+        self._listener: RebalanceListener | None = None
         self._began: float | None = None
         self.exhausted = asyncio.Event()
 
-    async def start(self, listener: AssignmentListener) -> None:
+    async def start(self, listener: RebalanceListener) -> None:
         """Keep the listener; there is no group to join."""
         self._listener = listener
 

@@ -100,8 +100,6 @@ def _branch(node: Any, named: Mapping[str, Any]) -> tuple[Any, bool]:
             node = next((branch for branch in node if branch != "null"), "null")
         elif isinstance(node, str) and node in named:
             node = named[node]
-        elif isinstance(node, dict) and not isinstance(node["type"], str):
-            node = node["type"]
         else:
             return node, null
 

@@ -51,9 +51,8 @@ class Delivery(Struct, eq=False, gc=False):
     refused_alone: bool = False
 
     def __repr__(self) -> str:
-        """Return the record's position only. The default text of a struct would contain all values."""
-        topic, partition, offset = self.record.position
-        return f"<Delivery of {topic}[{partition}]@{offset}>"
+        """Return where the record stands, and none of its values: a struct's own text would hold them all."""
+        return f"<Delivery of {self.record.position}>"
 
     @property
     def replayed(self) -> bool:

@@ -37,7 +37,7 @@ from connector.pipeline.flow import Flow, MapRoom
 from connector.pipeline.intake import Intake
 from connector.pipeline.offsets import NOTHING, PartitionTracker, Phase
 from connector.pipeline.rereading import Rereader
-from connector.records import Assigned, Commit, FinalFault, Position, Record, TopicPartition
+from connector.records import Assigned, Commit, FinalFault, Position, RebalanceListener, Record, TopicPartition
 from connector.tasks import Supervisor
 from connector.telemetry.metrics import Metrics
 
@@ -56,26 +56,10 @@ LAST_COMMIT_PAUSE: Final = 0.2
 LONGEST_COMMIT_PAUSE: Final = 1.0
 
 
-class AssignmentListener(Protocol):
-    """Called by a source about its partitions, from inside `poll` or `close`."""
-
-    async def on_assign(self, partitions: Sequence[Assigned]) -> None:
-        """Accept partitions. Their first records follow once this has returned."""
-        ...
-
-    async def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
-        """Finish and commit the work for partitions. Once this returns they belong to another member."""
-        ...
-
-    async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
-        """Forget partitions that already belong to another member: nothing may be committed for them."""
-        ...
-
-
 class RecordSource(Protocol):
     """Where records come from. Only one task calls it; `commit` is also called from inside `on_revoke`."""
 
-    async def start(self, listener: AssignmentListener) -> None:
+    async def start(self, listener: RebalanceListener) -> None:
         """Join the group."""
         ...
 

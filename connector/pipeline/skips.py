@@ -168,22 +168,22 @@ class Skipper:
         if tracker is None or not tracker.open:
             return self._not_owned(position, leaving=tracker is not None)
         left = tracker.left(position.offset)
-        name = _name(position)
         # Otherwise a mistyped offset would wait, and skip a record that is written years later.
         if left is None and (end := self._owner.end_of(position[:2])) is not None and position.offset >= end:
-            return SkipResult("refused", f"{name} does not exist yet: the partition ends at {end}")
+            return SkipResult("refused", f"{position} does not exist yet: the partition ends at {end}")
         if left == 0:
-            return SkipResult("refused", f"{name} is already done, or there is no such record; run `connector explain`")
+            message = f"{position} is already done, or there is no such record; run `connector explain`"
+            return SkipResult("refused", message)
         # Until it is routed, the record has no destinations, so it cannot be skipped for a single one.
         if left is None or left & WHOLE:
             if destination is not None:
-                return SkipResult("refused", f"{name} is not routed yet; skip it without --destination")
+                return SkipResult("refused", f"{position} is not routed yet; skip it without --destination")
             skips: dict[str, Skip | None] = {"": self._unrouted.skip(tracker, position.offset)}
             bits = WHOLE
         else:
             waiting = [waits for waits in _waiting_for(tracker, left) if destination in (None, waits)]
             if not waiting:
-                return SkipResult("refused", f"{name} is already done for {destination}, or does not go there")
+                return SkipResult("refused", f"{position} is already done for {destination}, or does not go there")
             skips = {waits: self._destinations[waits].skip(tracker, position.offset) for waits in waiting}
             bits = sum(destination_bit(tracker.destinations.index(waits)) for waits in waiting)
         await self._wait(tracker, position.offset, bits)
@@ -214,25 +214,24 @@ def _result(
     tracker: PartitionTracker, position: Position, bits: int, skips: Mapping[str, Skip | None], *, was_read: bool
 ) -> SkipResult:
     """Return the result for the caller."""
-    name = _name(position)
     taken = [destination for destination, skip in skips.items() if skip is not None and skip.taken]
     of = "" if taken in ([], [""]) else f" for {', '.join(taken)}"
     if not tracker.open:
-        message = f"{name}: its partition left this member meanwhile. Nothing is lost; ask its new owner"
+        message = f"{position}: its partition left this member meanwhile. Nothing is lost; ask its new owner"
         return SkipResult("refused", message)
     if not _is_left(tracker, position.offset, bits):
         # Its answer came before the skip: it was delivered, or became a dead letter for another reason.
         if not taken:
-            return SkipResult("refused", f"{name} was done before it could be skipped; run `connector explain`")
+            return SkipResult("refused", f"{position} was done before it could be skipped; run `connector explain`")
         others = [destination for destination in skips if destination not in taken]
         rest = f"; {', '.join(others)} was done before" if others else ""
-        return SkipResult("skipped", f"{name} is skipped: a dead letter with cause operator{of}{rest}")
+        return SkipResult("skipped", f"{position} is skipped: a dead letter with cause operator{of}{rest}")
     if not was_read:
-        message = f"{name} is not read yet; it becomes a dead letter when this member reads it"
+        message = f"{position} is not read yet; it becomes a dead letter when this member reads it"
     elif len(taken) < len(skips):
-        message = f"{name} is in a request; it becomes a dead letter if the answer says that it was not accepted"
+        message = f"{position} is in a request; it becomes a dead letter if the answer says that it was not accepted"
     else:
-        message = f"{name} is set aside{of}; its dead letter waits for Kafka"
+        message = f"{position} is set aside{of}; its dead letter waits for Kafka"
     message = f"{message}. A restart or a rebalance before then cancels this; in that case skip it again"
     return SkipResult("pending", message)
 
@@ -240,7 +239,3 @@ def _result(
 def _is_left(tracker: PartitionTracker, offset: int, bits: int) -> bool:
     left = tracker.left(offset)
     return left is None or bool(left & bits)
-
-
-def _name(position: Position) -> str:
-    return f"{position.topic}[{position.partition}]@{position.offset}"

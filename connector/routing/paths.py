@@ -101,11 +101,11 @@ class SchemaNodes(NamedTuple):
 
 
 class SchemaTree:
-    """A writer's schema (Avro, as parsed JSON), in which paths can be followed."""
+    """A writer's schema (Avro, as parsed JSON with full names), in which paths can be followed."""
 
     def __init__(self, tree: Any) -> None:
         self._names: dict[str, Any] = {}
-        _collect(tree, "", self._names)
+        _collect(tree, self._names)
         self._tree = tree
 
     def follow(self, steps: Sequence[Step]) -> SchemaNodes:
@@ -140,10 +140,7 @@ class SchemaTree:
             return [found for branch in node for found in self.branches(branch)]
         if isinstance(node, str):
             return [self._names[node]] if node in self._names else [{"type": node}]
-        inner = node.get("type")
-        if isinstance(inner, dict | list) or inner in self._names:
-            return self.branches(inner)
-        return [{**node, "items": self.branches(node["items"])}] if inner == "array" else [node]
+        return [{**node, "items": self.branches(node["items"])}] if node["type"] == "array" else [node]
 
     @staticmethod
     def _missing(step: str, where: str, level: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]]) -> str:
@@ -166,20 +163,13 @@ def _text(steps: Sequence[Step]) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def _collect(node: Any, namespace: str, names: dict[str, Any]) -> None:
-    """Add every named type of a schema to `names`, under its full name and the name it can be referred to by."""
+def _collect(node: Any, names: dict[str, Any]) -> None:
+    """Put every named type of a schema into `names`."""
     if isinstance(node, list):
         for branch in node:
-            _collect(branch, namespace, names)
+            _collect(branch, names)
     elif isinstance(node, dict):
-        name = node.get("name")
-        if isinstance(name, str) and node.get("type") in (*RECORDS, "enum", "fixed"):
-            space, _, short = name.rpartition(".")
-            namespace = space or node.get("namespace", namespace)
-            names[f"{namespace}.{short}" if namespace else short] = node
-            names.setdefault(short, node)
-        for inner in ("type", "items", "values"):
-            if isinstance(node.get(inner), (dict, list)):
-                _collect(node[inner], namespace, names)
-        for field in node.get("fields", ()):
-            _collect(field["type"], namespace, names)
+        if "name" in node:
+            names[node["name"]] = node
+        for inner in (node.get("items"), node.get("values"), *(field["type"] for field in node.get("fields", ()))):
+            _collect(inner, names)

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import errno
 import hmac
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
@@ -38,7 +37,7 @@ from connector.errors import StartupError
 from connector.records import Position
 from connector.runtime.member import Check, Member
 from connector.telemetry import logs
-from connector.telemetry.listener import Listener
+from connector.telemetry.listener import Listener, ip_address, is_loopback
 from connector.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _DIRECT: Final = frozenset(
@@ -226,15 +225,15 @@ class Server:
         return (
             request.version >= HttpVersion11
             and _DIRECT.issuperset(name.lower() for name in request.headers)
-            and _is_loopback(_hostname(request))
-            and _is_loopback(_peer(request))
+            and is_loopback(_hostname(request))
+            and is_loopback(_peer(request))
         )
 
     def _accepts_host(self, request: web.Request) -> bool:
         """Whether the Host cannot be a stranger's domain: an address, a name without dots, or one of ours."""
         name = _hostname(request)
         is_local = "." not in name or name in self._hosts or name.endswith(_CLUSTER_SUFFIXES)
-        return bool(name) and (is_local or _address(name) is not None)
+        return bool(name) and (is_local or ip_address(name) is not None)
 
     def _forbidden(self) -> web.Response:
         """Return that the caller may not act."""
@@ -257,21 +256,6 @@ def _peer(request: web.Request) -> str:
     """Return the address that the connection comes from."""
     peer = request.transport.get_extra_info("peername") if request.transport is not None else None
     return str(peer[0]) if peer else ""
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    # A socket for both families reports an IPv4 peer as ::ffff:127.0.0.1.
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def _is_loopback(text: str) -> bool:
-    """Whether a name or an address is this machine's own."""
-    address = _address(text)
-    return text == "localhost" if address is None else address.is_loopback
 
 
 def _why(host: str, ports: Sequence[int], error: OSError) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -209,7 +210,7 @@ def _worker(
         budget=budget,
         receipts=edges.receipts,
     )
-    destination = Destination(name, settings, kind.build(settings), ports, reload=_Reload(edges.reload, name))
+    destination = Destination(name, settings, kind.build(settings), ports, reload=partial(edges.reload, name))
     return Worker(destination, edges.transport(name, settings), timeout=settings.timeout, tracer=edges.tracer)
 
 
@@ -278,17 +279,6 @@ class IntakeHolds:
     def _note(self) -> None:
         for worker in self._workers.values():
             worker.destination.note()
-
-
-@dataclass(frozen=True, slots=True)
-class _Reload:
-    """Builds one destination's vendor from secrets that are read again; returns None if they are unchanged."""
-
-    build: Callable[[str], Vendor | None]
-    name: str
-
-    def __call__(self) -> Vendor | None:
-        return self.build(self.name)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import resource
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -46,6 +47,22 @@ def most_connections() -> int:
     if descriptors == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
     return max(4, min(MOST_CONNECTIONS, descriptors // DESCRIPTOR_SHARE))
+
+
+def ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that a text is, without an IPv6 zone; None where it is a name."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    # A socket for both families reports an IPv4 peer as ::ffff:127.0.0.1.
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def is_loopback(text: str) -> bool:
+    """Whether only this machine can reach a name or an address."""
+    address = ip_address(text)
+    return text == "localhost" if address is None else address.is_loopback
 
 
 class Listener:

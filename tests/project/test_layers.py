@@ -157,7 +157,7 @@ def test_vendors_import_values_and_settings_only(name: str) -> None:
 @pytest.mark.parametrize(
     ("dependency", "home"),
     [
-        ("confluent_kafka", ("connector.codec", "connector.kafka", "connector.testing", "connector.demo")),
+        ("confluent_kafka", ("connector.codec", "connector.kafka", "connector.testing")),
         ("fastavro", ("connector.codec",)),
         (
             "aiohttp",

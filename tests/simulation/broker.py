@@ -18,8 +18,7 @@ from typing import Literal, NoReturn, Protocol
 from connector.errors import FatalError, StartupError
 from connector.kafka.topic_ids import GONE, HeldIds
 from connector.pipeline.offset_map import MAX_TEXT, FinishedMap, ForeignMetadata, Runs, decode, encode
-from connector.pipeline.runner import AssignmentListener
-from connector.records import Assigned, Commit, FinalFault, Position, Record, TopicPartition
+from connector.records import Assigned, Commit, FinalFault, Position, RebalanceListener, Record, TopicPartition
 from tests.simulation.facts import INSTANT, Epoch, MemberClock
 
 Step = Callable[[str], bool]
@@ -284,7 +283,7 @@ class ModelSource:
         self._ids = HeldIds()
         self.next_look = 0.0
 
-    async def start(self, listener: AssignmentListener) -> None:
+    async def start(self, listener: RebalanceListener) -> None:
         """Join the group."""
         self._listener = listener
         self._broker.join(self)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from itertools import pairwise
 
 import pytest
 import structlog
 
-from connector.tasks import FIRST_PAUSE, LONGEST_PAUSE, Supervisor, place_of, restarted
+from connector.tasks import FIRST_PAUSE, LONGEST_PAUSE, Supervisor, in_thread, place_of, restarted
 from connector.testing.loop import LoopClock, run_virtual
 
 
@@ -120,3 +121,24 @@ def test_place_is_the_innermost_of_ours() -> None:
     assert place_of(caught.value).startswith("AttributeError at line ")
     assert place_of(caught.value).endswith(" of connector.tasks")
     assert place_of(KeyError()) == "KeyError"
+
+
+async def test_a_cancelled_caller_waits_for_its_thread() -> None:
+    """The call in the thread ends before its caller does, and its exception hides in no log of asyncio.
+
+    Kills: leaving a thread behind that commits after its caller was told that nothing is.
+    """
+    began, may_end, ended = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        began.set()
+        may_end.wait()
+        ended.append(True)
+        raise KeyError("of no one")
+
+    task = asyncio.create_task(in_thread(work, may_end.set))
+    await asyncio.to_thread(began.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [True]

@@ -249,9 +249,46 @@ def test_a_block_with_a_size_keeps_a_right_size() -> None:
     assert edited == b"\x03" + bytes([2 * len(new)]) + new + b"\x00" + b"\x10"
 
 
+MAP: Final = {"type": "map", "values": "string"}
+
+
+def test_a_null_becomes_a_map_of_the_one_entry() -> None:
+    """A path into a null gives the union's only map, with that entry; between two maps nothing is guessed."""
+    tree = {"type": "record", "name": "R", "fields": [{"name": "m", "type": ["null", MAP]}]}
+    assert decoded(tree, edit(encoded(tree, {"m": None}), 5, tree, [("m.k", "v")])) == {"m": {"k": "v"}}
+    tree["fields"] = [{"name": "m", "type": ["null", MAP, {"type": "map", "values": "int"}]}]
+    with pytest.raises(ValueError, match="has no k in it"):
+        edit(b"\0", 0, tree, [("m.k", "v")])
+
+
+def test_a_cut_event_is_never_read_beyond_its_end() -> None:
+    """Whatever is missing at the end, an edit of the last field is refused. Kills: an index error; bytes made up."""
+    fields: list[dict[str, Any]] = [
+        {"name": "a", "type": "string"},
+        {"name": "b", "type": "boolean"},
+        {"name": "c", "type": {"type": "array", "items": "long"}},
+        {"name": "d", "type": MAP},
+        {"name": "e", "type": "long"},
+    ]
+    tree = {"type": "record", "name": "R", "fields": fields}
+    value = encoded(tree, {"a": "text", "b": True, "c": [300, 1], "d": {"k": "v"}, "e": 1000})
+    assert decoded(tree, edit(value, 5, tree, [("b", "false"), ("e", "7")]))["e"] == 7
+    for end in range(5, len(value)):
+        with pytest.raises(ValueError, match="incomplete"):
+            edit(value[:end], 5, tree, [("e", "7")])
+    # A long of more than ten bytes is none.
+    with pytest.raises(ValueError, match="incomplete"):
+        edit(b"\xff" * 20, 0, {"type": "record", "name": "R", "fields": fields[4:]}, [("e", "7")])
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "value"),
     [
+        (["null", "boolean"], "true", True),
+        ("boolean", "yes", None),
+        (["null", {"type": "enum", "name": "E", "symbols": ["A"]}, "bytes"], "AAE=", b"\0\1"),
+        (["null", {"type": "fixed", "name": "F", "size": 2}], "AAE=", b"\0\1"),
+        (["null", {"type": "fixed", "name": "F", "size": 3}], "AAE=", None),
         ({"type": "array", "items": ["null", "bytes"]}, '["AAE=", null]', [b"\0\1", None]),
         ("float", "16777216", 16777216.0),
         ("float", "16777217", None),

@@ -18,6 +18,7 @@ from connector.codec.schemas import (
     read_schema,
     without_logical_types,
 )
+from connector.errors import StartupError
 
 
 def _record(name: str, *types: Any, **more: Any) -> dict[str, Any]:
@@ -84,6 +85,9 @@ def test_nesting_below_the_limit_is_read() -> None:
         {"type": "record", "name": "NoFields"},
         {"type": "record", "fields": []},
         {"type": "fixed", "name": "F", "size": -1},
+        {"type": "enum", "name": "E"},
+        {"type": "enum", "name": "E", "symbols": [1]},
+        {"type": "record", "name": "R", "fields": [{"name": 7, "type": "int"}]},
         {"type": "array"},
         _record("Twice", _record("X"), _record("X", "int")),
         7,
@@ -92,6 +96,35 @@ def test_nesting_below_the_limit_is_read() -> None:
 def test_a_broken_schema_is_refused(schema: Any) -> None:
     """What Avro does not allow is a fault of the schema, never another exception."""
     assert _code(schema) == "decode.schema_invalid"
+
+
+def test_a_reference_is_searched_to_the_limit_of_nesting_only() -> None:
+    """A type that another schema defines beyond the limit is not found."""
+    inner: Any = _record("Deep")
+    for _ in range(MAX_DEPTH + 1):
+        inner = {"type": "array", "items": inner}
+    assert _code("Deep", inner) == "decode.schema_invalid"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        (b"\xff", "cannot be read"),
+        (b"{", "is not a usable Avro schema"),
+        (b"[" * 100_000, "is not a usable Avro schema"),
+        (b'"acme.Nowhere"', "is not a usable Avro schema"),
+    ],
+    ids=["missing", "not UTF-8", "not JSON", "nested too deep", "not defined"],
+)
+def test_a_schema_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None, words: str) -> None:
+    """The start ends with the file's name, whatever is wrong with it. Kills: a traceback for an operator's slip."""
+    file = tmp_path / "event.avsc"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(StartupError, match=words) as caught:
+        load_schema_files([file])
+    assert "event.avsc" in str(caught.value)
 
 
 def test_text_that_is_no_json_is_a_fault() -> None:

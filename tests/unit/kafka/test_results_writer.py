@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 from confluent_kafka import KafkaError
 
+from connector.errors import ConnectorError, FatalError
 from connector.kafka.client import FATAL
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.kafka.receipts import ResultsWriter
@@ -23,6 +24,19 @@ class Numbers:
     async def encode(self, topic: str, schema: str, datum: dict[str, object]) -> bytes:
         """Return the number in it."""
         return str(datum["number"]).encode()
+
+
+class Unready(Numbers):
+    """Encodes only once the registry, which gives these errors first, has answered."""
+
+    def __init__(self, *errors: ConnectorError) -> None:
+        self.errors = list(errors)
+
+    async def encode(self, topic: str, schema: str, datum: dict[str, object]) -> bytes:
+        """Return the number, or raise the next error."""
+        if self.errors:
+            raise self.errors.pop(0)
+        return await super().encode(topic, schema, datum)
 
 
 class Moody:
@@ -41,9 +55,9 @@ class Moody:
         return faults
 
 
-def writer_to(producer: Moody) -> ResultsWriter:
+def writer_to(producer: Moody, encoder: Numbers | None = None) -> ResultsWriter:
     """Return a writer on virtual time."""
-    return ResultsWriter(Numbers(), cast("KafkaProducer", producer), "results", LoopClock())
+    return ResultsWriter(encoder or Numbers(), cast("KafkaProducer", producer), "results", LoopClock())
 
 
 @pytest.mark.promise("P1")
@@ -72,5 +86,22 @@ def test_a_producer_that_is_of_no_use_any_more_ends_the_writing() -> None:
         with pytest.raises(DeliveryFailed):
             await writer_to(producer).write(ANSWERS)
         assert producer.tried == len(ANSWERS)
+
+    run_virtual(play())
+
+
+def test_an_answer_that_cannot_be_encoded_now_is_written_later() -> None:
+    """While the registry gives some answers no schema the others are written, each answer once.
+
+    Kills: an answer that is lost because its schema was not there; a refused schema that is asked for for ever.
+    """
+
+    async def play() -> None:
+        producer = Moody({})
+        await writer_to(producer, Unready(ConnectorError("down"), ConnectorError("down"))).write(ANSWERS)
+        assert sorted(producer.taken) == [(key, b"%d" % number) for number, (key, _) in enumerate(ANSWERS)]
+        assert producer.tried == len(ANSWERS)
+        with pytest.raises(FatalError, match="rejects"):
+            await writer_to(producer, Unready(FatalError("the registry rejects the schema"))).write(ANSWERS)
 
     run_virtual(play())

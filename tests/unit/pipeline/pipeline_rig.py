@@ -13,9 +13,9 @@ from connector.pipeline.batching import Delivery, Offer
 from connector.pipeline.flow import Budget
 from connector.pipeline.intake import Decoded, Intake, Services
 from connector.pipeline.rereading import Rereader
-from connector.pipeline.runner import AssignmentListener, Runner, Timing
+from connector.pipeline.runner import Runner, Timing
 from connector.pipeline.storms import Storms, TopicStorms
-from connector.records import Assigned, Commit, DeadLetter, Event, Position, Record, TopicPartition
+from connector.records import Assigned, Commit, DeadLetter, Event, Position, RebalanceListener, Record, TopicPartition
 from connector.routing.table import Plan, Routed, RouteTable, Skipped
 from connector.telemetry.metrics import Metrics
 from connector.testing.loop import LoopClock
@@ -202,7 +202,7 @@ class ModelSource:
         self.unreadable = False
         self.closed = False
         self._rebalances: list[Callable[[], Awaitable[None]]] = []
-        self._listener: AssignmentListener | None = None
+        self._listener: RebalanceListener | None = None
 
     def produce(self, *values: bytes | None, partition: int = 0) -> None:
         """Append records."""
@@ -211,7 +211,7 @@ class ModelSource:
             log.append(record(log[-1].offset + 1 if log else 0, value, partition=partition))
 
     @property
-    def listener(self) -> AssignmentListener:
+    def listener(self) -> RebalanceListener:
         """Who is told of rebalances."""
         assert self._listener is not None
         return self._listener
@@ -242,7 +242,7 @@ class ModelSource:
 
         self._rebalances.append(revoke)
 
-    async def start(self, listener: AssignmentListener) -> None:
+    async def start(self, listener: RebalanceListener) -> None:
         """Join."""
         self._listener = listener
 

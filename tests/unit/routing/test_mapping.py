@@ -35,22 +35,22 @@ RECORD = Record(
     "app-events", 0, 7, 1_700_000_000_999, b"77", b"", [("x", b"old"), ("x", b"new"), ("none", None), ("bad", b"\xff")]
 )
 
+A_FIELD = {"name": "a", "type": "int"}
 SCHEMA: dict[str, Any] = {
     "type": "record",
-    "name": "UserEvent",
-    "namespace": "com.acme",
+    "name": "com.acme.UserEvent",
     "fields": [
         {"name": "name", "type": "string"},
         {
             "name": "user",
-            "type": ["null", {"type": "record", "name": "User", "fields": [{"name": "id", "type": "long"}]}],
+            "type": ["null", {"type": "record", "name": "com.acme.User", "fields": [{"name": "id", "type": "long"}]}],
         },
-        {"name": "other", "type": "User"},
+        {"name": "other", "type": "com.acme.User"},
         {"name": "third", "type": ["null", "com.acme.User"]},
-        {"name": "attributes", "type": {"type": "map", "values": ["null", "string", "User"]}},
+        {"name": "attributes", "type": {"type": "map", "values": ["null", "string", "com.acme.User"]}},
         {"name": "tags", "type": {"type": "array", "items": "string"}},
         {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
-        {"name": "body", "type": [{"type": "record", "name": "A", "fields": [{"name": "a", "type": "int"}]}, "User"]},
+        {"name": "body", "type": [{"type": "record", "name": "com.acme.A", "fields": [A_FIELD]}, "com.acme.User"]},
     ],
 }
 

@@ -66,6 +66,39 @@ def test_useful_patterns_are_quick_on_the_longest_text(pattern: str, character: 
     assert length >= 64
 
 
+@pytest.mark.parametrize(
+    ("step", "mark", "has_one_end"),
+    [
+        ("[a-z]", ":", True),
+        ("[a-z]", "m", False),
+        ("[A-Z]", "m", False),
+        ("[^;,]", ";", True),
+        ("[^;,]", "a", False),
+        (r"\d", "-", True),
+        (r"\d", "5", False),
+        (r"[\w.]", "-", True),
+        (r"[\w.]", "a", False),
+        ("x", "-", True),
+        ("X", "x", False),
+        (".", ";", False),
+    ],
+)
+def test_a_repetition_that_can_end_at_one_place_only_costs_no_further_power(
+    step: str, mark: str, has_one_end: bool
+) -> None:
+    """Three fields with a mark after each apply to the longest text only where the mark is in no field.
+
+    Without regard to case, which a pattern may switch off anywhere. Kills: a text of 65,536 characters for a pattern
+    that takes the cube of its length; `[^;]*;` refused like `.*;`.
+    """
+    search = bounded_search(f"^{step}*{mark}{step}*{mark}{step}*{mark}!")
+    if has_one_end:
+        assert not search("?" * LONGEST)
+        return
+    with pytest.raises(Unfit, match="too many"):
+        search("?" * 1000)
+
+
 def test_a_text_that_is_too_long_is_refused_without_its_value() -> None:
     """The refusal names the bound and not the text."""
     search = bounded_search("a.*b.*c")
