@@ -89,7 +89,19 @@ async def serve(
     on_ready: Callable[[int], None] | None = None,
     reload: asyncio.Event | None = None,
 ) -> int:
-    """Run until `stop` is set, for programs that embed the connector; whenever `reload` is set, reload."""
+    """Run in the present event loop until `stop` is set, for programs that embed the connector. Returns 0.
+
+    It handles no signals and leaves logging as it is. `destination` runs one destination alone in its own group.
+    `on_ready` is called with the server's port. Whenever `reload` is set, the configuration file is read again. After
+    `stop` it waits for requests in flight, at most `limits.drain_timeout` seconds, and commits. Raises `ConnectorError`
+    if it cannot start or go on.
+
+    ```python
+    async def deliver(file: str, stop: asyncio.Event) -> None:
+        settings = {name: kind.settings for name, kind in vendors.kinds().items()}
+        await serve(load(file, settings), stop)
+    ```
+    """
     settings = loaded.settings
     # Before Kafka: a fault of the configuration ends the start with its path and line, without waiting for a broker.
     check_routes(loaded)
