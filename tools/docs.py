@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -38,15 +38,18 @@ class Proof(NamedTuple):
     docstring: str
 
 
-def proofs() -> Iterator[Proof]:
-    """Yield every test marked `promise`, once for each id in its mark."""
+@cache
+def proofs() -> tuple[Proof, ...]:
+    """Return every test marked `promise`, once for each id in its mark. All tests are parsed for it, once."""
+    found = []
     for module in modules("tests"):
         for node in ast.walk(module.tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 for mark in node.decorator_list:
                     if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.promise":
                         docstring = ast.get_docstring(node) or ""
-                        yield from (Proof(ast.literal_eval(i), module.path, node.name, docstring) for i in mark.args)
+                        found += [Proof(ast.literal_eval(i), module.path, node.name, docstring) for i in mark.args]
+    return tuple(found)
 
 
 def promised(text: str) -> list[str]:

@@ -14,7 +14,7 @@ from tools.docs import DECISIONS, DESIGN, PACKAGES, PROMISES, VENDORS, current, 
 from tools.source import ROOT, tracked
 
 PAGES = {str(path): (ROOT / path).read_text(encoding="utf-8") for path in tracked() if path.suffix == ".md"}
-PROOFS = list(proofs())
+PROOFS = proofs()
 BLOCK = re.compile(r"^<!-- (run|check) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GENERATED = {"connector/_avro", "benchmarks/results.jsonl"}
 """Paths that exist only in a wheel or after a run."""
