@@ -5,13 +5,14 @@ WORKERS ?= 2
 SEEDS ?= 20000
 FUZZ_SECONDS ?= 60
 FUZZ_EXAMPLES ?= 5000
+IMAGE ?= connector
 FUZZED := $(wildcard tests/unit/*/test_fuzz*.py)
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test soak mutants faults fuzz newest cluster coverage check format tools bench docs screenshots site wheel lock audit sbom clean
+.PHONY: help setup demo fast test soak mutants faults fuzz newest cluster coverage check format tools bench docs screenshots site wheel image lock audit sbom clean
 .SILENT:
 
 help:  ## Show this list
-	grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+	grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 18
 
 setup: .venv/.compiled  ## Create .venv with every dependency and build the compiled parts (1 to 3 minutes, once)
 
@@ -85,6 +86,10 @@ site: .venv/.site  ## Build the documents as a site into build/site (half a minu
 
 wheel: .venv/.compiled  ## Build dist/connector-*.whl, which installs without a compiler (half a minute)
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+image:  ## Build the container image IMAGE=connector with Docker or Podman, and run the demo inside it
+	engine=$$(command -v docker || command -v podman) || { echo "make image needs Docker or Podman" >&2; exit 1; }; \
+	$$engine build --build-arg REVISION=$$(git rev-parse HEAD) -t $(IMAGE) . && $$engine run --rm $(IMAGE) demo
 
 lock:  ## Resolve the requirements again (ARGS=--upgrade for the newest versions)
 	test -d .tools/lock || $(PYTHON) -m venv .tools/lock

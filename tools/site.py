@@ -40,12 +40,35 @@ What other projects may build on. Everything else may change at any time.
 
 ## A vendor of your own
 
+[A complete example](vendors.md#a-vendor-of-your-own) shows how the parts work together.
+
 ::: connector.vendors.base
     options: {members: true, filters: ["!^_"]}
+
+::: connector.vendors.checks
+    options: {members: [Rules, rule_ids, rule_texts, type_name, scalar, scalar_or_same, epoch_millis, json_bytes]}
+
+::: connector.vendors.answers
+    options:
+      members: [LogText, json_value, verdict_of_status, verdict_of_unknown_body, request_id, retry_after, rate_hint]
+
+::: connector.config
+    options: {members: [DestinationSettings, DocumentedLimits]}
+
+::: connector.records
+    options: {members: [Item, Answer]}
+
+::: connector.errors.Refusal
 
 ## Run the connector inside your own program
 
 ::: connector.runtime.app.serve
+
+::: connector.config.loader.load
+
+::: connector.vendors.kinds
+
+::: connector.telemetry.logs.configure
 """
 
 

@@ -23,7 +23,7 @@ from connector.codec.decoder import Decoder
 from connector.codec.encoder import Encoder
 from connector.codec.registry import Registry
 from connector.codec.schemas import Schema, known_schemas, load_contracts, own_schemas
-from connector.config.loader import Loaded, RegistrySettings, Settings, secret_values
+from connector.config.loader import Loaded, RegistrySettings, ServerSettings, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
 from connector.errors import ConfigurationError, ConnectorError
@@ -89,7 +89,18 @@ async def serve(
     on_ready: Callable[[int], None] | None = None,
     reload: asyncio.Event | None = None,
 ) -> int:
-    """Run until `stop` is set; reload whenever `reload` is set. For programs that embed the connector."""
+    """Run in the current event loop until `stop` is set, for programs that embed the connector. Returns 0.
+
+    It handles no signals and leaves logging as it is. `on_ready` and `destination` are as for `run`. Whenever `reload`
+    is set, it reads the configuration file again. After `stop` it waits for requests in flight, at most
+    `limits.drain_timeout` seconds, and commits. Raises `ConnectorError` if it cannot start or go on.
+
+    ```python
+    async def deliver(file: str, stop: asyncio.Event) -> None:
+        settings = {name: kind.settings for name, kind in vendors.kinds().items()}
+        await serve(load(file, settings), stop)
+    ```
+    """
     settings = loaded.settings
     # Before Kafka, so that a faulty configuration is reported without waiting for a broker.
     check_routes(loaded)
@@ -102,25 +113,11 @@ async def serve(
     # scrape.
     metrics.begin(names, [*topics, settings.replay_topic])
     group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
-    session = float(settings.kafka.client.get("session.timeout.ms", SESSION_MS)) / 1000
-    member = Member(
-        group,
-        clock,
-        settings.limits.drain_timeout,
-        session_timeout=session,
-        writes_events=settings.console.events_topic is not None,
-    )
+    member = _member(group, settings, clock)
     logs.listen(member.timeline.note)
     metrics.watch_process()
     metrics.on_scrape(lambda: member.update_gauges(metrics))
-    server = Server(
-        host=settings.server.host,
-        ports=settings.server.ports,
-        hosts=settings.server.hosts,
-        token=settings.server.token,
-        metrics=metrics,
-        member=member,
-    )
+    server = _server(settings.server, metrics, member)
     configuration = Configuration(loaded, metrics, destination, server.use, clock, reload)
     member.reload, member.config_fault = configuration.reload, lambda: configuration.fault
     # Before Kafka is reached: probes and `/status` have to show what a waiting member waits for.
@@ -141,6 +138,27 @@ async def serve(
         logs.listen(None)
     log.info("connector.stopped", group=group)
     return 0
+
+
+def _member(group: str, settings: Settings, clock: Clock) -> Member:
+    return Member(
+        group,
+        clock,
+        settings.limits.drain_timeout,
+        session_timeout=float(settings.kafka.client.get("session.timeout.ms", SESSION_MS)) / 1000,
+        writes_events=settings.console.events_topic is not None,
+    )
+
+
+def _server(settings: ServerSettings, metrics: Metrics, member: Member) -> Server:
+    return Server(
+        host=settings.host,
+        ports=settings.ports,
+        hosts=settings.hosts,
+        token=settings.token,
+        metrics=metrics,
+        member=member,
+    )
 
 
 async def _prepare(settings: Settings, destination: str | None, clock: Clock, member: Member) -> TopicReport:

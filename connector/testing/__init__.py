@@ -13,10 +13,12 @@ from connector.testing.jpush_report import JPushReportApi
 from connector.testing.mytracker import MyTrackerApi
 from connector.testing.quick_audience import QuickAudienceApi
 from connector.testing.serve import SIMULATORS, account, simulate
-from connector.testing.simulator import Reply, Served, Simulator
+from connector.testing.simulator import AcceptedEvent, Api, Reply, Served, Simulator, json_reply
 
 __all__ = [
     "SIMULATORS",
+    "AcceptedEvent",
+    "Api",
     "Call",
     "EmbeddedBroker",
     "Fault",
@@ -30,6 +32,7 @@ __all__ = [
     "Served",
     "Simulator",
     "account",
+    "json_reply",
     "parse_fault",
     "simulate",
 ]

@@ -13,9 +13,9 @@ from connector.config.loader import HttpSettings
 from connector.delivery.codes import apply_codes
 from connector.delivery.transport import HttpTransport
 from connector.records import Item
-from connector.testing import SIMULATORS, ManualClock, Simulator
-from connector.vendors import kinds
+from connector.testing import ManualClock, Simulator
 from connector.vendors.base import Request, Vendor, VendorEvent, Verdict
+from tests.contract.examples import APIS, KINDS
 
 SAMPLES = Path(__file__).parent / "samples"
 WALL = 1_700_000_000.0
@@ -25,7 +25,7 @@ class Wire:
     """One vendor module, one simulated account, and a transport between them."""
 
     def __init__(self, name: str, simulator: Simulator, settings: Mapping[str, Any], clock: ManualClock) -> None:
-        kind = kinds()[name]
+        kind = KINDS[name]
         self.simulator = simulator
         self.clock = clock
         self.settings = kind.settings.model_validate({**simulator.api.destination(simulator.url), **settings})
@@ -74,7 +74,7 @@ async def connect() -> AsyncIterator[Connect]:
         name: str, *, account: Mapping[str, Any] | None = None, wall: float = WALL, **settings: Any
     ) -> Wire:
         clock = ManualClock(wall=wall)
-        simulator = Simulator(SIMULATORS[name](**(account or {})), clock=clock)
+        simulator = Simulator(APIS[name](**(account or {})), clock=clock)
         await simulator.start()
         wire = Wire(name, simulator, settings, clock)
         open_wires.append(wire)

@@ -1,4 +1,4 @@
-"""What holds for every vendor of the registry, against its simulator and through the real transport."""
+"""What holds for every vendor, against its simulator and through the real transport."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Any
 import pytest
 
 from connector.errors import TransportError
-from connector.testing import SIMULATORS, Fault
-from connector.vendors import kinds
+from connector.testing import Fault
 from connector.vendors.base import Accepted, Misconfigured, Refused, Retry, Throttled, TooLarge, Verdict
-from tests.contract.examples import EXAMPLES, PADDING
+from tests.contract.examples import APIS, EXAMPLES, KINDS, PADDING
 
 Connect = Callable[..., Awaitable[Any]]
 
-VENDORS = sorted(kinds())
+VENDORS = sorted(KINDS)
 CREDENTIALS = [
     (name, setting)
-    for name in VENDORS
-    for setting in SIMULATORS[name]().destination("http://x")
+    for name in APIS
+    for setting in APIS[name]().destination("http://x")
     if setting not in {"vendor", "base_url", "results_topic", "access_id"}
 ]
 """Each setting that a simulated account compares."""
@@ -27,7 +26,8 @@ CREDENTIALS = [
 
 def test_every_vendor_can_be_tried() -> None:
     """Each vendor of the registry has a simulator and an example here, so none is left out below."""
-    assert set(VENDORS) == set(SIMULATORS) == set(EXAMPLES)
+    assert set(VENDORS) == set(APIS)
+    assert set(VENDORS) == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", VENDORS)

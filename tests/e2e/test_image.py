@@ -156,6 +156,17 @@ def test_built_environment_runs_like_the_image(environment: Path, tmp_path: Path
     assert code == 0
 
 
+def test_the_demo_runs_in_the_image(environment: Path) -> None:
+    """`docker run IMAGE demo` needs no home, no configuration and no package besides, and its totals are right."""
+    entry = json.loads(_all("run", "ENTRYPOINT")[0])
+    env = {"PATH": f"{environment / 'bin'}", "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [str(environment / "bin" / entry[2]), "demo"]
+    done = subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "records produced" in done.stdout
+    assert done.stderr == ""
+
+
 def _answers(port: int) -> bool:
     """Whether HTTP is served there."""
     try:

@@ -97,7 +97,7 @@ def acme() -> Iterator[Acme]:
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the path of new processes, with the documented module and entry point as pip would install them."""
     text = (ROOT / "docs" / "vendors.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (entry,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     section, line = entry.replace('"', "").strip().splitlines()
     folder = tmp_path / "site"

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tools.docs import DECISIONS, DESIGN, PACKAGES, PROMISES, current, promised, proofs
+from tools.docs import DECISIONS, DESIGN, PACKAGES, PROMISES, VENDORS, current, promised, proofs
 from tools.source import ROOT, tracked
 
 PAGES = {str(path): (ROOT / path).read_text(encoding="utf-8") for path in tracked() if path.suffix == ".md"}
-PROOFS = list(proofs())
+PROOFS = proofs()
 BLOCK = re.compile(r"^<!-- (run|check) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GENERATED = {"connector/_avro", "benchmarks/results.jsonl"}
 """Paths that exist only in a wheel or after a run."""
 BLOCKS = [(page, *block) for page, text in PAGES.items() for block in BLOCK.findall(text)]
 
 
-@pytest.mark.parametrize("document", [DESIGN, PROMISES, DECISIONS], ids=str)
+@pytest.mark.parametrize("document", [DESIGN, PROMISES, DECISIONS, VENDORS], ids=str)
 def test_generated_parts_are_current(document: Path) -> None:
-    """The file map, the test lists and the list of decisions are what `make docs` would write."""
+    """The file map, the test lists, the list of decisions and the tables of the vendors are what `make docs` writes."""
     text = (ROOT / document).read_text(encoding="utf-8")
     assert text == current(document, text), "run make docs"
 
@@ -43,6 +43,14 @@ def test_every_mark_names_a_promise() -> None:
 def test_every_proof_names_what_it_kills() -> None:
     """The docstring of each marked test names the code change that it catches."""
     assert [f"{proof.path}::{proof.test}" for proof in PROOFS if "Kills:" not in proof.docstring] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith((".github", "docs/decisions/0"))])
+def test_a_page_begins_with_what_it_is_for(page: str) -> None:
+    """After its title a page has a sentence: no heading, table, list or code comes first."""
+    title, _, rest = PAGES[page].partition("\n")
+    assert title.startswith("# ")
+    assert not rest.lstrip().startswith(("#", "|", "- ", "```", "<"))
 
 
 @pytest.mark.parametrize("page", PAGES)
