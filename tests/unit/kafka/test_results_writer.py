@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError
@@ -20,9 +20,9 @@ ANSWERS = [(b"k%d" % number, Answer("s", {"number": number})) for number in rang
 class Numbers:
     """Encodes an answer as its number."""
 
-    async def encode(self, topic: str, schema: str, datum: dict[str, object]) -> bytes:
-        """Return the number in it."""
-        return str(datum["number"]).encode()
+    async def writer(self, topic: str, schema: str) -> Callable[[dict[str, Any]], bytes]:
+        """Return what takes the number out of a datum."""
+        return lambda datum: str(datum["number"]).encode()
 
 
 class Moody:
