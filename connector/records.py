@@ -125,8 +125,7 @@ class QuestionShape:
     context: Callable[[str, str, int, tuple[str, ...], int], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True, gc=False):
     """A vendor's answer to one question, to be produced to the destination's results topic as an Avro record."""
 
     schema: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Final
@@ -27,8 +26,8 @@ Trouble = Callable[[str | None], None]
 Write = Callable[[Any], bytes]
 
 
-def compile_write(schema: Any) -> Write:
-    """Return a function that encodes data of the schema. A field with a default may be missing.
+def compile_write(schema: Any, head: bytes = b"") -> Write:
+    """Return a function that encodes data of the schema behind `head`. A field with a default may be missing.
 
     Raises `ValueError` for a schema that Avro does not allow. The function raises it for a datum of a wrong type.
     """
@@ -41,10 +40,12 @@ def compile_write(schema: Any) -> Write:
 
     def write(datum: Any) -> bytes:
         if native is not None:
-            # fastavro writes or refuses whatever the compiled writer does not handle.
-            with contextlib.suppress(Exception):
-                return native(datum)
-        stream = BytesIO()
+            try:
+                return head + native(datum)
+            except Exception:  # noqa: BLE001, S110 - fastavro writes or refuses it below
+                pass
+        stream = BytesIO(head)
+        stream.seek(len(head))
         schemaless_writer(stream, parsed, datum, strict_allow_default=True)
         return stream.getvalue()
 
@@ -69,39 +70,38 @@ class Encoder:
         self._registry = registry
         self._clock = clock
         self._on_trouble = on_trouble
-        self._writes: dict[str, tuple[bytes, Write]] = {}
-        self._ids: dict[tuple[str, str], int] = {}
+        self._writes: dict[tuple[str, str], Write] = {}
+        """By topic and schema."""
+        self._single: dict[str, Write] = {}
         self._registering = asyncio.Lock()
 
-    async def encode(self, topic: str, schema_name: str, datum: object) -> bytes:
-        """Return the value for a topic. Waits as long as the registry gives no usable answer.
+    async def writer(self, topic: str, schema_name: str) -> Write:
+        """Return what encodes the values of a topic. Waits as long as the registry gives no usable answer.
 
-        Raises `FatalError` if the registry refuses the schema, `ValueError` for a datum that does not match it.
+        Raises `FatalError` if the registry refuses the schema. The function raises `ValueError` for a datum that does
+        not match the schema.
         """
-        if self._registry is None:
-            return self.single_object(schema_name, datum)
-        schema_id = self._ids.get((topic, schema_name))
-        if schema_id is None:
+        write = self._writes.get((topic, schema_name))
+        if write is None:
             # Hundreds of first answers may arrive at once. One of them registers the schema for all.
             async with self._registering:
-                schema_id = self._ids.get((topic, schema_name))
-                if schema_id is None:
+                write = self._writes.get((topic, schema_name))
+                if write is None:
                     schema = self._contracts.schemas[schema_name]
-                    schema_id = await self._register(self._registry, f"{topic}-value", schema)
-                    self._ids[topic, schema_name] = schema_id
-        return WIRE_MAGIC + schema_id.to_bytes(4, "big") + self._datum(schema_name, datum)[1]
+                    head = SINGLE_OBJECT + schema.fingerprint
+                    if self._registry is not None:
+                        schema_id = await self._register(self._registry, f"{topic}-value", schema)
+                        head = WIRE_MAGIC + schema_id.to_bytes(4, "big")
+                    write = self._writes[topic, schema_name] = compile_write(schema.tree, head)
+        return write
 
     def single_object(self, schema_name: str, datum: object) -> bytes:
         """Return the value in single-object encoding. Raises `ValueError` for a datum that does not match."""
-        fingerprint, body = self._datum(schema_name, datum)
-        return SINGLE_OBJECT + fingerprint + body
-
-    def _datum(self, schema_name: str, datum: object) -> tuple[bytes, bytes]:
-        found = self._writes.get(schema_name)
-        if found is None:
+        write = self._single.get(schema_name)
+        if write is None:
             schema = self._contracts.schemas[schema_name]
-            found = self._writes[schema_name] = schema.fingerprint, compile_write(schema.tree)
-        return found[0], found[1](datum)
+            write = self._single[schema_name] = compile_write(schema.tree, SINGLE_OBJECT + schema.fingerprint)
+        return write(datum)
 
     async def _register(self, registry: Registry, subject: str, schema: Schema) -> int:
         pause, troubled = _FIRST_PAUSE, False

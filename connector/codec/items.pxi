@@ -29,7 +29,6 @@ cdef enum:
     AS_WRITTEN = 0  # what happens to a number: nothing,
     TO_MILLIS = 1  # it becomes milliseconds
     TO_SECONDS = 2  # or seconds
-    UUID_SIZE = 38  # of JSON text
 
 _KINDS = {"long": LONG, "text": TEXT, "json": JSON, "texts": TEXTS, "empty": EMPTY}
 _MISSING = {
@@ -107,7 +106,8 @@ cdef class Items:
         item, `charge` the fixed charge of a delivery. `item`, `make` and `offer` make an item, a delivery, an offer.
         """
         cdef list offers = [], found = None
-        cdef bytes value, body, name
+        cdef bytes value, body
+        cdef str name, position = identity.decode()
         cdef Py_ssize_t start = PyBytes_GET_SIZE(prefix), needed
         cdef bytearray scratch = bytearray(4096)
         cdef Cursor cursor
@@ -132,9 +132,9 @@ cdef class Items:
                 if not self.read(&cursor, &fields, now):
                     break
                 if fields.id_size:
-                    name = b"id:%b" % value[fields.id_start : fields.id_start + fields.id_size]
+                    name = "id:" + value[fields.id_start : fields.id_start + fields.id_size].decode()
                 else:
-                    name = b"%b%d" % (identity, record.offset)
+                    name = f"{position}{record.offset}"
                 body = self.body(&cursor, &fields, name, record.timestamp)
             except Exception:
                 break
@@ -147,7 +147,7 @@ cdef class Items:
             size = charge + cursor.end + (0 if key is None else len(key)) + PyBytes_GET_SIZE(body)
             total += size
             made = item(body, 1, None, fields.moment + self.past - ahead if self.expires else None)
-            found.append(make(record, tracker, bit, made, name.decode(), size))
+            found.append(make(record, tracker, bit, made, name, size))
         if found is not None:
             offers.append(offer(self.group_names[group], found, total))
         return offers
@@ -211,7 +211,7 @@ cdef class Items:
         found.conditions += 1
         return text in self.conditions[CONDITION - place]
 
-    cdef bytes body(self, Cursor* cursor, Found* found, bytes identity, int64_t timestamp):
+    cdef bytes body(self, Cursor* cursor, Found* found, str identity, int64_t timestamp):
         """Return an item's body; None if the fields together are not plain."""
         cdef int place
         cdef Py_ssize_t total = 2 + self.heads_size
@@ -251,12 +251,12 @@ cdef class Items:
         out[-1] = b"}"
         return body
 
-    cdef bint put_missing(self, Cursor* cursor, int place, bytes identity, int64_t timestamp) except -1:
+    cdef bint put_missing(self, Cursor* cursor, int place, str identity, int64_t timestamp) except -1:
         """Write what is sent for a field without a value; nothing if it is left out."""
         cdef bytes default
         cdef int missing = self.missing[place]
         if missing == DEDUP_ID:
-            put_id(cursor, identity)
+            put_id(cursor, identity, HAS_SHA1_INSTRUCTIONS)
         elif missing == RECORD_SECONDS:
             if self.least[place] <= floor_divided(timestamp, 1000) <= self.most[place]:
                 put_long(cursor, floor_divided(timestamp, 1000))
@@ -502,76 +502,3 @@ def _may_be_plain(Items items, Node node, int place):
         EMPTY: (_Array,),
     }
     return any(type(branch) in kinds[items.kind[place]] for branch in _branches(node))
-
-
-cdef inline uint32_t left(uint32_t value, int bits) noexcept:
-    return (value << bits) | (value >> (32 - bits))
-
-
-cdef void sha1_block(uint32_t* state, const unsigned char* data) noexcept:
-    """Take 64 bytes into the state (RFC 3174, 6.1)."""
-    cdef uint32_t w[80]
-    cdef uint32_t a = state[0], b = state[1], c = state[2], d = state[3], e = state[4], mixed
-    cdef int t
-    for t in range(16):
-        w[t] = (<uint32_t>data[4 * t] << 24 | <uint32_t>data[4 * t + 1] << 16
-                | <uint32_t>data[4 * t + 2] << 8 | <uint32_t>data[4 * t + 3])
-    for t in range(16, 80):
-        w[t] = left(w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16], 1)
-    for t in range(20):
-        mixed = left(a, 5) + (d ^ (b & (c ^ d))) + e + w[t] + 0x5A827999U
-        e = d; d = c; c = left(b, 30); b = a; a = mixed
-    for t in range(20, 40):
-        mixed = left(a, 5) + (b ^ c ^ d) + e + w[t] + 0x6ED9EBA1U
-        e = d; d = c; c = left(b, 30); b = a; a = mixed
-    for t in range(40, 60):
-        mixed = left(a, 5) + ((b & c) | (d & (b | c))) + e + w[t] + 0x8F1BBCDCU
-        e = d; d = c; c = left(b, 30); b = a; a = mixed
-    for t in range(60, 80):
-        mixed = left(a, 5) + (b ^ c ^ d) + e + w[t] + 0xCA62C1D6U
-        e = d; d = c; c = left(b, 30); b = a; a = mixed
-    state[0] += a
-    state[1] += b
-    state[2] += c
-    state[3] += d
-    state[4] += e
-
-
-cdef bint put_id(Cursor* cursor, bytes identity) except -1:
-    """Write the dedup id of an identity, as `records.uuid5_text` makes it, as JSON text."""
-    cdef uint32_t state[5]
-    cdef unsigned char block[64]
-    cdef bytes message = DEDUP_NAMESPACE + identity
-    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(message)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(message), at = 0
-    cdef int index
-    cdef unsigned char byte
-    state[0], state[1], state[2], state[3], state[4] = 0x67452301U, 0xEFCDAB89U, 0x98BADCFEU, 0x10325476U, 0xC3D2E1F0U
-    while size - at >= 64:
-        sha1_block(state, data + at)
-        at += 64
-    memset(block, 0, 64)
-    memcpy(block, data + at, size - at)
-    block[size - at] = 0x80
-    if size - at >= 56:
-        sha1_block(state, block)
-        memset(block, 0, 64)
-    for index in range(8):
-        block[63 - index] = <unsigned char>((<uint64_t>size * 8) >> (8 * index))
-    sha1_block(state, block)
-    put(cursor, b'"')
-    for index in range(16):
-        byte = <unsigned char>(state[index // 4] >> (24 - 8 * (index % 4)))
-        if index == 6:
-            byte = (byte & 0x0F) | 0x50
-        elif index == 8:
-            byte = (byte & 0x3F) | 0x80
-        if index in (4, 6, 8, 10):
-            put(cursor, b"-")
-        put(cursor, HEX[byte >> 4])
-        put(cursor, HEX[byte & 15])
-    put(cursor, b'"')
-    return 1
-
-
-cdef const unsigned char* HEX = b"0123456789abcdef"

@@ -671,6 +671,7 @@ def read_run(list records not None, dict writers not None, kind not None):
     return found
 
 
+include "dedup_id.pxi"
 include "items.pxi"
 include "questions.pxi"
 include "writer.pxi"

@@ -4,9 +4,9 @@ Evidence. A code that the vendor documents as the record's fault is believed onc
 other code may mean anything, such as a wrong setting or an outage. It is believed only with evidence, which is this
 order of events (monotonic times):
 
-    1. the record is refused alone 2. a request to the same endpoint that was sent after 1 is accepted: the endpoint
-    works and accepts such records 3. the record is sent after that acceptance was known, and refused alone again by the
-    same code
+    1. the record is refused alone
+    2. a request to the same endpoint that was sent after 1 is accepted: the endpoint works and accepts such records
+    3. the record is sent after that acceptance was known, and refused alone again by the same code
 
 Why not simply "others were accepted in the meantime"? Requests overlap. The accepted request may have been sent before
 the trouble began, and the refused one before the acceptance; neither proves anything. With this order a misread answer

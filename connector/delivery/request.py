@@ -12,6 +12,7 @@ from connector.delivery.destination import Destination
 from connector.errors import TransportError
 from connector.pipeline.batching import Batch, Delivery
 from connector.telemetry.logs import sample
+from connector.telemetry.metrics import CLOSED_BY
 from connector.vendors.answers import sent_at
 from connector.vendors.base import VERDICTS, Accepted, Dropping, Request, Response, Retry, Timed, Vendor, Verdict
 
@@ -73,6 +74,7 @@ class Requests:
         # Looked up once, not for each request.
         self._batch_records = metrics.batch_records.labels(name)
         self._batch_bytes = metrics.batch_bytes.labels(name)
+        self._closed = {by: metrics.batch_closed.labels(name, by) for by in CLOSED_BY}
         self._request_seconds = metrics.request_seconds.labels(name)
         self._verdicts = {kind: metrics.requests.labels(name, verdict) for kind, verdict in VERDICTS.items()}
 
@@ -92,7 +94,7 @@ class Requests:
             # Counted at the first attempt only, because a retry is not a new batch.
             if batch.first_attempt is None:
                 batch.first_attempt = wall
-                metrics.batch_closed.labels(self._name, batch.closed_by).inc()
+                self._closed[batch.closed_by].inc()
             request = vendor.request(batch.group, items, int(wall * 1000))
             if span is not None:
                 request = span.carried(request)

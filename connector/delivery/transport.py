@@ -229,6 +229,9 @@ class HttpTransport:
 
     async def _read(self, content: aiohttp.StreamReader) -> tuple[bytes, bool]:
         """Return an answer's body, and whether it is complete."""
+        # Nearly every answer comes whole, with its head.
+        if content.is_eof() and content.total_bytes <= self._answer_cap:
+            return content.read_nowait(), True
         pieces: list[bytes] = []
         room = self._answer_cap
         while piece := await content.readany():
@@ -248,17 +251,28 @@ def _watched(protocol: object) -> WatchedProtocol:
 def _head(request: Request, url: URL, origin: aiohttp.ClientRequest) -> bytes:
     """Return the request line and headers. Raises `ValueError` if one of them contains a line break."""
     target = str(url) if origin.proxy is not None and url.scheme == "http" else url.raw_path_qs
-    ours = {"host": f"Host: {origin.headers['Host']}", **_OUR_HEADERS}
-    if request.body is not None:
-        ours["content-length"] = f"Content-Length: {len(request.body)}"
-    # A header that the vendor sets replaces the default one.
-    for name in request.headers:
-        ours.pop(name.lower(), None)
-    lines = [*ours.values(), *[f"{name}: {value}" for name, value in request.headers.items()]]
-    # A value with a line break would add a header of its own, or begin a second request.
-    if " " in target or _CONTROL.search("".join((request.method, target, *lines))):
+    if " " in target or _CONTROL.search(request.method + target):
         raise ValueError("a line break in a request")
-    return "\r\n".join((f"{request.method} {target} HTTP/1.1", *lines, "", "")).encode()
+    lines, counted = _header_lines(origin.headers["Host"], tuple(request.headers.items()))
+    length = "" if request.body is None or counted else f"Content-Length: {len(request.body)}\r\n"
+    return f"{request.method} {target} HTTP/1.1\r\n{lines}{length}\r\n".encode()
+
+
+@lru_cache(maxsize=32)
+def _header_lines(host: str, headers: tuple[tuple[str, str], ...]) -> tuple[str, bool]:
+    """Return the lines of all headers but the body's length, and whether the vendor's own headers state that.
+
+    Most vendors' headers are the same for every request. Raises `ValueError` as `_head` does.
+    """
+    ours = {"host": f"Host: {host}", **_OUR_HEADERS}
+    names = {name.lower() for name, _ in headers}
+    # A header that the vendor sets replaces the default one.
+    lines = [line for name, line in ours.items() if name not in names]
+    lines += [f"{name}: {value}" for name, value in headers]
+    # A value with a line break would add a header of its own, or begin a second request.
+    if _CONTROL.search("".join(lines)):
+        raise ValueError("a line break in a request")
+    return "".join([f"{line}\r\n" for line in lines]), "content-length" in names
 
 
 def _with_proxy(head: bytes, origin: aiohttp.ClientRequest) -> bytes:

@@ -21,6 +21,7 @@ from connector.config.loader import KafkaSettings
 from connector.errors import ConnectorError
 from connector.kafka.client import (
     FATAL,
+    LEAST_BATCH,
     QUEUE_FULL,
     ErrorStates,
     LibrdkafkaLog,
@@ -95,11 +96,12 @@ def _complete(future: asyncio.Future[Acknowledged], topic: str, error: KafkaErro
 class KafkaProducer:
     """An idempotent producer. All methods are called in the event loop that `start` ran in.
 
-    At most `max_in_flight` records wait for their acknowledgement; further sends wait for room.
+    At most `max_in_flight` records wait for their acknowledgement; further sends wait for room. Batches of several
+    records have at most `batch_bytes`, which every topic has to take.
     """
 
-    def __init__(self, settings: KafkaSettings, *, max_in_flight: int = 10_000) -> None:
-        self._config = producer_config(settings)
+    def __init__(self, settings: KafkaSettings, *, max_in_flight: int = 10_000, batch_bytes: int = LEAST_BATCH) -> None:
+        self._config = producer_config(settings, batch_bytes)
         self._max_in_flight = max_in_flight
         self._in_flight = 0
         self._done: deque[_End] = deque()

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
 
 from connector.clock import Clock
-from connector.errors import ConnectorError, FatalError
-from connector.kafka.producer import DeliveryFailed, KafkaProducer
+from connector.kafka.producer import KafkaProducer
 from connector.records import Answer, Receipt
 from connector.telemetry.metrics import Metrics
 
@@ -33,18 +32,18 @@ Keyed = tuple[bytes | None, Answer]
 _log = structlog.get_logger()
 
 
-class AnswerEncoder(Protocol):
-    """Encodes an answer as a record's value."""
+class ValueEncoder(Protocol):
+    """Encodes what is written to a topic as Avro."""
 
-    async def encode(self, topic: str, schema: str, datum: dict[str, object]) -> bytes:
-        """Return the datum as Avro, in the form that readers of the topic expect. Raises `ConnectorError`."""
+    async def writer(self, topic: str, schema: str) -> Callable[[dict[str, Any]], bytes]:
+        """Return what encodes data of a schema in the form that readers of the topic expect. Raises `FatalError`."""
         ...
 
 
 class ResultsWriter:
     """The results topic of one destination."""
 
-    def __init__(self, encoder: AnswerEncoder, producer: KafkaProducer, topic: str, clock: Clock) -> None:
+    def __init__(self, encoder: ValueEncoder, producer: KafkaProducer, topic: str, clock: Clock) -> None:
         self._encoder = encoder
         self._producer = producer
         self._topic = topic
@@ -58,32 +57,28 @@ class ResultsWriter:
             wait = min(wait * 2, _LONGEST_WAIT)
 
     async def _failed_of(self, answers: Sequence[Keyed]) -> list[Keyed]:
-        """Write all answers at once, and return those that Kafka did not accept."""
-        ready: list[Keyed] = []
+        """Write answers at once, and return those that Kafka did not accept."""
+        writes: dict[str, Callable[[dict[str, Any]], bytes]] = {}
         records: list[tuple[bytes | None, bytes]] = []
-        faults: list[tuple[Keyed, ConnectorError]] = []
         for key, answer in answers:
-            try:
-                records.append((key, await self._encoder.encode(self._topic, answer.schema, answer.datum)))
-                ready.append((key, answer))
-            except ConnectorError as error:
-                faults.append(((key, answer), error))
+            if answer.schema not in writes:
+                writes[answer.schema] = await self._encoder.writer(self._topic, answer.schema)
+            records.append((key, writes[answer.schema](answer.datum)))
         failed = await self._producer.send_all(self._topic, records)
-        faults += [(ready[index], fault) for index, fault in failed.items()]
-        for _, fault in faults:
-            if isinstance(fault, FatalError) or (isinstance(fault, DeliveryFailed) and fault.fatal):
+        for fault in failed.values():
+            if fault.fatal:
                 raise fault
-        if faults:
-            message = f"{faults[0][1]}; answers that are retried: {len(faults)}"
+        if failed:
+            message = f"{next(iter(failed.values()))}; answers that are retried: {len(failed)}"
             _log.error("results.failed", topic=self._topic, message=message)
-        return [keyed for keyed, _ in faults]
+        return [answers[index] for index in failed]
 
 
 class ReceiptWriter:
     """The receipts topic of one group."""
 
     def __init__(
-        self, encoder: AnswerEncoder, producer: KafkaProducer, topic: str, group: str, *, metrics: Metrics, clock: Clock
+        self, encoder: ValueEncoder, producer: KafkaProducer, topic: str, group: str, *, metrics: Metrics, clock: Clock
     ) -> None:
         self._encoder = encoder
         self._producer = producer
@@ -138,7 +133,8 @@ class ReceiptWriter:
     async def _write(self, receipt: Receipt) -> None:
         weight = len(receipt.positions)
         try:
-            value = await self._encoder.encode(self._topic, SCHEMA, datum_of(receipt, self._group))
+            write = await self._encoder.writer(self._topic, SCHEMA)
+            value = write(datum_of(receipt, self._group))
             future = await self._producer.enqueue(self._topic, key=None, value=value)
         except Exception as error:  # noqa: BLE001 - no error may affect a delivery, nor pass unseen
             self._release(weight)

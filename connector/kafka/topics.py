@@ -19,7 +19,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 from connector.clock import Clock
 from connector.config.loader import KafkaSettings
 from connector.errors import ConnectorError, StartupError
-from connector.kafka.client import Admin, admin_config, error_text, explained, is_final, kafka_error, says_more
+from connector.kafka.client import (
+    LEAST_BATCH,
+    MOST_BATCH,
+    Admin,
+    admin_config,
+    error_text,
+    explained,
+    is_final,
+    kafka_error,
+    says_more,
+)
 
 LETTER_MARGIN: Final = 16 * 1024
 """Bytes that a dead letter's own headers may add to its original record."""
@@ -86,10 +96,14 @@ class OwnTopic:
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """The result of a check. `partitions` are counts by topic read; `created` and `warnings` are for people."""
+    """The result of a check. `partitions` are counts by topic read; `created` and `warnings` are for people.
+
+    A batch of up to `batch_bytes` is below the limits of all own topics, as far as they are known.
+    """
 
     cluster_id: str
     partitions: Mapping[str, int]
+    batch_bytes: int
     created: Sequence[str] = ()
     warnings: Sequence[str] = ()
 
@@ -161,7 +175,17 @@ class TopicCheck(Admin):
             _log.warning("kafka.topic", message=warning)
         for name in (topic.name for topic in own if topic.purpose == "replay"):
             partitions[name] = len(metadata.topics[name].partitions) if name in metadata.topics else new
-        return TopicReport(str(metadata.cluster_id), partitions, [topic.name for topic in missing], warnings)
+        # A topic that is created takes at least what the sources take.
+        limits = [
+            largest if topic in missing else _max_bytes(configs[topic.name]) if topic in known else 0 for topic in own
+        ]
+        return TopicReport(
+            str(metadata.cluster_id),
+            partitions,
+            max(LEAST_BATCH, min([MOST_BATCH, *limits])),
+            [topic.name for topic in missing],
+            warnings,
+        )
 
     async def _try_reach(self) -> str | None:
         """Return None if a broker answers, else the reason. Raises `StartupError` if it never will."""

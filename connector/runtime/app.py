@@ -200,7 +200,7 @@ async def _run(
     """Run one pipeline on real Kafka and HTTP."""
     loaded = configuration.loaded
     base, kinds, own = loaded.settings, vendors.kinds(), own_schemas(loaded)
-    producer = KafkaProducer(base.kafka)
+    producer = KafkaProducer(base.kafka, batch_bytes=report.batch_bytes)
     trouble = _RegistryTrouble()
     avro = _avro(configuration, own, passed_on(base, kinds), clock, trouble)
     dead_letters = _dead_letters(base, producer, metrics, clock)

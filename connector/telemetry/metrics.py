@@ -27,6 +27,8 @@ _UNROUTED_ONLY: Final = ("decode", "route")
 _DEAD_LETTERED: Final = "records_dead_lettered_total"
 STATES: Final = ("flowing", "throttled", "retrying", "held", "probing")
 PARTS: Final = ("poll", "decode", "prepare", "deliver", "commit", "idle")
+CLOSED_BY: Final = ("records", "bytes", "linger", "group")
+"""What closes a batch."""
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -109,7 +111,7 @@ DEFINITIONS: Final = tuple(
             "Batches closed, by reason.",
             "batches",
             (),
-            ("records", "bytes", "linger", "group"),
+            CLOSED_BY,
         ),
         (
             "delivery_delay_seconds",

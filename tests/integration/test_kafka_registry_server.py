@@ -50,7 +50,7 @@ async def test_what_the_encoder_registers_the_decoder_resolves(
     decoder = Decoder(Contracts({}), clock=SystemClock(), registry=server)
     try:
         name = "connector.events.MyTrackerEvent"
-        value = await encoder.encode(fresh_name("results"), name, {"method": "login", "customUserId": "u"})
+        value = (await encoder.writer(fresh_name("results"), name))({"method": "login", "customUserId": "u"})
         event = await _settled(decoder, _record(value))
         assert (event.schema, event.datum["customUserId"]) == (name, "u")
     finally:

@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient
 from connector.clock import SystemClock
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
+from connector.kafka.client import LEAST_BATCH, MOST_BATCH
 from connector.kafka.topics import LETTER_MARGIN, BrokerUnreachable, OwnTopic, TopicCheck
 from connector.testing.broker import EmbeddedBroker
 from tools.servers import Kafka
@@ -36,11 +37,13 @@ async def test_missing_own_topics_are_created_with_room_for_headers(kafka: Kafka
     report = await _check(kafka.bootstrap, create=True).check([one, two, "^pattern"], own)
     assert report.partitions == {one: 2, two: 5}
     assert list(report.created) == [dead_letters, results]
+    assert report.batch_bytes == 50_000
     assert report.cluster_id
     topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=10).topics
     assert len(topics[dead_letters].partitions) == 5
     again = await _check(kafka.bootstrap).check([one, two], own)
     assert (list(again.created), list(again.warnings)) == ([], [])
+    assert again.batch_bytes == MOST_BATCH
 
 
 async def test_every_missing_topic_is_named(kafka: Kafka, fresh_name: Names) -> None:
@@ -55,7 +58,10 @@ async def test_every_missing_topic_is_named(kafka: Kafka, fresh_name: Names) -> 
 
 @pytest.mark.parametrize("limit", [49_999, 50_000, 50_000 + LETTER_MARGIN - 1, 50_000 + LETTER_MARGIN])
 async def test_the_dead_letter_topic_takes_the_largest_record(kafka: Kafka, fresh_name: Names, limit: int) -> None:
-    """Below the source's limit it is unfit, below the margin a warning says the setting, above it is silent."""
+    """Below the source's limit it is unfit, below the margin a warning says the setting, above it is silent.
+
+    Kills: batches over the topic's limit, which Kafka refuses whole.
+    """
     source, dead_letters = fresh_name("source"), fresh_name("letters")
     kafka.create_topic(source, 1, {"max.message.bytes": "50000"})
     kafka.create_topic(dead_letters, 1, {"max.message.bytes": str(limit)})
@@ -65,7 +71,9 @@ async def test_the_dead_letter_topic_takes_the_largest_record(kafka: Kafka, fres
         with pytest.raises(StartupError, match=command):
             await checking
     else:
-        warnings = (await checking).warnings
+        report = await checking
+        warnings = report.warnings
+        assert report.batch_bytes == min(limit, MOST_BATCH)
         assert len(warnings) == (limit < 50_000 + LETTER_MARGIN)
         assert all(command in warning for warning in warnings)
 
@@ -86,6 +94,7 @@ async def test_a_broker_that_tells_no_configuration_is_believed() -> None:
         broker.create("letters")
         report = await _check(broker.bootstrap).check(["events"], [OwnTopic("letters", "dead-letter")])
     assert report.partitions == {"events": 4}
+    assert report.batch_bytes == LEAST_BATCH
 
 
 async def test_an_unreachable_broker_is_waited_for() -> None:

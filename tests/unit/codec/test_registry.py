@@ -544,7 +544,7 @@ async def test_an_answer_is_written_in_the_wire_format_under_the_topics_subject(
     """The schema is registered once as `<topic>-value`, and the value begins with its id."""
     encoder, bench = _encoder({"results-value": 77})
     datum = {"method": "login", "customUserId": "u"}
-    values = [await encoder.encode("results", RESULT, datum) for _ in range(2)]
+    values = [(await encoder.writer("results", RESULT))(datum) for _ in range(2)]
     assert values[0] == values[1]
     assert values[0][:5] == b"\0\0\0\0\x4d"
     schema = CONTRACTS.schemas[RESULT]
@@ -556,22 +556,22 @@ async def test_answers_that_come_together_register_once() -> None:
     """A hundred first answers ask the registry once. Kills: a request for each, which a registry breaks under."""
     encoder, bench = _encoder({"results-value": 77})
     bench.client.gate = asyncio.Event()
-    tasks = [asyncio.create_task(encoder.encode("results", RESULT, {"method": "login"})) for _ in range(100)]
+    tasks = [asyncio.create_task(encoder.writer("results", RESULT)) for _ in range(100)]
     await asyncio.sleep(0)
     bench.client.gate.set()
-    assert {value[:5] for value in await asyncio.gather(*tasks)} == {b"\0\0\0\0\x4d"}
+    assert {write({"method": "login"})[:5] for write in await asyncio.gather(*tasks)} == {b"\0\0\0\0\x4d"}
     assert bench.client.registered == ["results-value"]
 
 
 async def test_an_answer_waits_for_the_registry() -> None:
     """While the registry is down the answer waits, and is written when it is up."""
     encoder, bench = _encoder({"results-value": SchemaRegistryError(503, 50301, "down")})
-    task = asyncio.create_task(encoder.encode("results", RESULT, {"method": "login"}))
+    task = asyncio.create_task(encoder.writer("results", RESULT))
     await bench.clock.elapse(100)
     assert not task.done()
     bench.client.answers["results-value"] = 5
     await bench.clock.elapse(60)
-    assert (await task)[:5] == b"\0\0\0\0\5"
+    assert (await task)({"method": "login"})[:5] == b"\0\0\0\0\5"
     assert bench.said[-1] is None
 
 
@@ -579,7 +579,7 @@ async def test_an_incompatible_schema_is_a_persons_to_mend() -> None:
     """Where the subject holds something else the run ends with the subject's name, instead of waiting for ever."""
     encoder, _ = _encoder({"results-value": SchemaRegistryError(409, 409, "incompatible")})
     with pytest.raises(FatalError, match="results-value"):
-        await encoder.encode("results", RESULT, {"method": "login"})
+        await encoder.writer("results", RESULT)
 
 
 def test_reading_a_schema_back_keeps_it() -> None:

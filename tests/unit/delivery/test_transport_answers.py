@@ -116,6 +116,30 @@ async def test_the_url_and_headers_go_out_as_they_are() -> None:
         assert names == {"host", "authorization", "x-one", "user-agent", "accept", "accept-encoding", "content-length"}
 
 
+async def test_requests_with_the_same_headers_differ_in_all_else() -> None:
+    """Each states its own server, target and length. Kills: lines of one request that go out with another."""
+    headers = {"Authorization": "token"}
+    async with serving(accept_all) as first, serving(accept_all) as second, transport() as made:
+        for server in (first, second, first):
+            await made.send(Request("POST", server.url("/a"), headers, b"[]"), 10.0)
+        await made.send(Request("POST", first.url("/b"), headers, b"[1]"), 10.0)
+        await made.send(Request("GET", first.url("/c"), headers), 10.0)
+        await made.send(Request("POST", first.url("/d"), {**headers, "content-length": "2"}, b"[]"), 10.0)
+    heads = [request.decode().split("\r\n") for request in first.requests]
+    assert [head[0].split()[:2] for head in heads] == [
+        ["POST", "/a"],
+        ["POST", "/a"],
+        ["POST", "/b"],
+        ["GET", "/c"],
+        ["POST", "/d"],
+    ]
+    lengths = [[line for line in head if line.lower().startswith("content-length")] for head in heads]
+    own = [["Content-Length: 2"]] * 2
+    assert lengths == [*own, ["Content-Length: 3"], [], ["content-length: 2"]]
+    hosts = {f"Host: {server.url('').removeprefix('http://')}" for server in (first, second)}
+    assert hosts == {request.decode().split("\r\n")[1] for server in (first, second) for request in server.requests}
+
+
 async def test_cookies_are_not_kept() -> None:
     """What a vendor's balancer sets as a cookie is not sent back: one request never depends on another."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError
 
-from connector.errors import ConnectorError, FatalError
+from connector.errors import FatalError
 from connector.kafka.client import FATAL
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.kafka.receipts import ResultsWriter
@@ -21,22 +21,17 @@ ANSWERS = [(b"k%d" % number, Answer("s", {"number": number})) for number in rang
 class Numbers:
     """Encodes an answer as its number."""
 
-    async def encode(self, topic: str, schema: str, datum: dict[str, object]) -> bytes:
-        """Return the number in it."""
-        return str(datum["number"]).encode()
+    async def writer(self, topic: str, schema: str) -> Callable[[dict[str, Any]], bytes]:
+        """Return what takes the number out of a datum."""
+        return lambda datum: str(datum["number"]).encode()
 
 
-class Unready(Numbers):
-    """Encodes only once the registry, which gives these errors first, has answered."""
+class Rejected(Numbers):
+    """The registry rejects the schema of every answer."""
 
-    def __init__(self, *errors: ConnectorError) -> None:
-        self.errors = list(errors)
-
-    async def encode(self, topic: str, schema: str, datum: dict[str, object]) -> bytes:
-        """Return the number, or raise the next error."""
-        if self.errors:
-            raise self.errors.pop(0)
-        return await super().encode(topic, schema, datum)
+    async def writer(self, topic: str, schema: str) -> Callable[[dict[str, Any]], bytes]:
+        """Raise what an encoder raises then."""
+        raise FatalError("the registry rejects the schema")
 
 
 class Moody:
@@ -90,18 +85,13 @@ def test_a_producer_that_is_of_no_use_any_more_ends_the_writing() -> None:
     run_virtual(play())
 
 
-def test_an_answer_that_cannot_be_encoded_now_is_written_later() -> None:
-    """While the registry gives some answers no schema the others are written, each answer once.
-
-    Kills: an answer that is lost because its schema was not there; a refused schema that is asked for for ever.
-    """
+def test_a_schema_that_the_registry_rejects_ends_the_writing() -> None:
+    """Kills: answers without a schema that are counted as written; a rejected schema that is tried for ever."""
 
     async def play() -> None:
         producer = Moody({})
-        await writer_to(producer, Unready(ConnectorError("down"), ConnectorError("down"))).write(ANSWERS)
-        assert sorted(producer.taken) == [(key, b"%d" % number) for number, (key, _) in enumerate(ANSWERS)]
-        assert producer.tried == len(ANSWERS)
         with pytest.raises(FatalError, match="rejects"):
-            await writer_to(producer, Unready(FatalError("the registry rejects the schema"))).write(ANSWERS)
+            await writer_to(producer, Rejected()).write(ANSWERS)
+        assert producer.tried == 0
 
     run_virtual(play())
