@@ -88,6 +88,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "registry.recovered": "The schema registry answers again.",
     "registry.waiting": "The schema registry gives no usable answer. Records wait.",
     "replay.read": "Replayed records were read in the last 30 s.",
+    "request.failed": "A request raised an unexpected exception: a bug. It is retried; the message says where.",
     "request.ended": "A followed request ended; has the verdict.",
     "results.failed": "Kafka did not accept a vendor's answer. It is retried.",
     "storm.began": "Too many records are refused for one reason: further ones are set aside, see docs/delivery.md.",

@@ -285,7 +285,8 @@ def _unpacked(body: bytes, encoding: str, cap: int, *, whole: bool) -> bytes:
     `whole` is false where the body itself was cut at the cap: then its end is missing for that reason.
     """
     name = encoding.strip().lower()
-    if name not in ("gzip", "x-gzip", "deflate"):
+    # An empty body is not packed, whatever the header of a proxy's answer without content says.
+    if not body or name not in ("gzip", "x-gzip", "deflate"):
         return body
     # Some servers send deflate without the zlib header that RFC 9110 demands.
     raw = name == "deflate" and body[0] & 0x0F != 8

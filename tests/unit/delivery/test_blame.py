@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from random import Random
 
 import pytest
@@ -10,8 +11,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from connector.delivery.states import Cause, DestinationState
+from connector.delivery.worker import Worker
+from connector.records import Item
 from connector.testing.loop import run_virtual
-from tests.unit.delivery.delivery_rig import OK, Behave, Call, Reply, Rig, played
+from connector.vendors.base import Request, Response, Verdict
+from tests.unit.delivery.delivery_rig import OK, Behave, Call, ModelTransport, ModelVendor, Reply, Rig, played
 
 HELD = (DestinationState.HELD, DestinationState.PROBING)
 
@@ -591,3 +595,51 @@ async def test_what_was_accepted_before_a_refusal_is_no_evidence() -> None:
         rig.offer([101])
         await rig.done()
     assert rig.dead_letters.numbers == [100]
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P14")
+@pytest.mark.parametrize("step", ["request", "send", "read"])
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_an_exception_over_one_record_is_a_failure_of_that_record_alone(order: str, step: str) -> None:
+    """What a vendor or the transport raises over one record or its answer is retried; all others are accepted.
+
+    Kills: an unexpected exception that ends the run, and with it the deliveries to every other destination.
+    """
+
+    async def play() -> None:
+        rig = Rig(failing(7, status=599), order=order, max_in_flight=4, batch={"records": 20})
+        vendor, transport = rig.destination.vendor, rig.transport
+
+        class Broken(ModelVendor):
+            def request(self, group: Hashable, items: Sequence[Item], now: int) -> Request:
+                if step == "request" and b"7" in [item.body for item in items]:
+                    raise ZeroDivisionError("secret")
+                return vendor.request(group, items, now)
+
+            def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
+                if step == "read" and response.status == 599:
+                    raise IndexError("secret")
+                return vendor.read(response, group, items, asked)
+
+        class BrokenTransport(ModelTransport):
+            async def send(self, request: Request, timeout: float) -> Response:
+                response = await transport.send(request, timeout)
+                if step == "send" and response.status == 599:
+                    raise IndexError("secret")
+                return response
+
+        rig.destination.vendor = Broken()
+        rig.worker = Worker(rig.destination, BrokenTransport(transport.behave, 0.02), timeout=20.0)
+        with capture_logs() as logs:
+            async with rig.running(all_done=False):
+                rig.offer(range(200), key=lambda n: b"%d" % n)
+                await rig.until(lambda: len(transport.accepted) == 199, within=60)
+                (record,) = rig.destination.waiting.records()
+                assert record.position == ("t", 0, 7)
+                assert "Error at line" in record.reason
+        assert "secret" not in repr(logs)
+        assert {line["event"] for line in logs if line["log_level"] == "error"} == {"request.failed"}
+        assert rig.dead_letters.dead_letters == []
+
+    run_virtual(play())

@@ -61,6 +61,22 @@ async def test_the_cap_counts_unpacked_bytes() -> None:
         assert (await made.send(post(server), 10.0)).body == bytes(1000)
 
 
+@pytest.mark.parametrize("coding", [b"gzip", b"x-gzip", b"deflate", b"br"])
+async def test_an_empty_answer_is_empty_whatever_its_coding(coding: bytes) -> None:
+    """A proxy that names a coding for an answer without content is answered like any other.
+
+    Kills: looking at the first byte of a body that has none.
+    """
+
+    async def empty(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"", b"HTTP/1.1 502 Bad Gateway", b"Content-Encoding: " + coding + b"\r\n")
+
+    async with serving(empty) as server, transport() as made:
+        answer = await made.send(post(server), 10.0)
+        assert (answer.status, answer.body) == (502, b"")
+
+
 async def test_a_packed_answer_is_unpacked() -> None:
     """The verdict reads what the vendor wrote, not how it was packed; header names come in lower case."""
 
