@@ -45,7 +45,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "dead_letter.failed": "Kafka does not accept dead letters (logged every 5 s). They are retried, uncommitted.",
     "destination.certificates_renewed": "Files of `http:` changed; new connections use the new certificates.",
     "destination.certificates_unreadable": "Files of `http:` changed and cannot be used; the old certificates stay.",
-    "destination.clock_differs": "Our clock and the vendor's differ by more than a minute; the vendor's is used.",
+    "destination.clock_differs": "Our clock and the vendor's differ by more than a minute; rules about time use both.",
     "destination.secrets_unreadable": "A probe could not read the secrets again. The old ones are used.",
     "destination.state": "A destination changed its state; the cause is included. See docs/delivery.md for the states.",
     "drain.missed": "Requests were still in flight when the drain time ended.",

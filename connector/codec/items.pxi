@@ -104,8 +104,8 @@ cdef class Items:
         """Return offers of the first records, up to the one that is not plain: one offer for each run of a group.
 
         `prefix` is what their values begin with, `identity` what each one's identity begins with (its offset follows).
-        `now` is epoch milliseconds, by a vendor's clock that is `ahead` of ours. `room` is the size of the largest
-        item, `charge` the fixed charge of a delivery. `item`, `make` and `offer` make an item, a delivery, an offer.
+        `now` is epoch milliseconds by the vendor's clock; items expire `ahead` milliseconds sooner by ours. `room` is
+        the size of the largest item, `charge` the fixed charge of a delivery. `item`, `make` and `offer` make an item, a delivery, an offer.
         """
         cdef list offers = [], found = None
         cdef bytes value, body, name

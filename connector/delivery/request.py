@@ -165,7 +165,8 @@ class Requests:
     def _compare_clocks(self, vendor: Timed, response: Response) -> None:
         """Give the vendor its own clock where ours differs by more than a minute, and warn once for each difference.
 
-        A rule about the present time is the vendor's: with a wrong clock here it would condemn good events.
+        A rule about the present time is the vendor's: with a wrong clock here it would condemn good events. The
+        vendor's may be the wrong one too: `Date` is often a proxy's.
         """
         sent = sent_at(response.headers)
         self._compared = response.headers.get("date")
@@ -181,7 +182,7 @@ class Requests:
                     "destination.clock_differs",
                     destination=self._name,
                     vendor_ahead_seconds=round(ahead / 1000),
-                    message="this machine's clock and the vendor's differ; the vendor's time is used, set the clock",
+                    message="this machine's clock and the vendor's differ; rules about time use both. Set the wrong clock",
                 )
 
     def _follow(self, batch: Batch, verdict: Verdict, response: Response | None, size: int, seconds: float) -> None:

@@ -185,7 +185,7 @@ class Jiguang:
         )
 
     def set_clock(self, ahead: int) -> None:
-        """Check `itime` by the vendor's clock: the vendor judges by it, so a wrong clock here condemns no event."""
+        """Check `itime` by both clocks: an event is refused only where both refuse it, because either may be wrong."""
         self.clock_ahead = ahead
 
     def group(self, event: VendorEvent) -> Hashable:
@@ -209,10 +209,11 @@ class Jiguang:
             self._rules.broken(
                 "eventName.type" if name and type(name) is not str else "eventName.required", type_name(name)
             )
-        now += self.clock_ahead
-        if type(itime) is not int or not -_FUTURE_MS <= now - itime <= PAST_MS:
-            # The record's own timestamp is of another clock: where it is later than ours, ours is behind.
-            itime = self._checked_time(itime, max(now, event.timestamp))
+        if type(itime) is not int or not -_FUTURE_MS <= now + self.clock_ahead - itime <= PAST_MS:
+            # Three clocks: ours, the vendor's, and the record's own timestamp. Each may be wrong, the vendor's by the
+            # `Date` of a proxy in front of it; a wrong one must not condemn every event.
+            latest = max(now, now + self.clock_ahead, event.timestamp)
+            itime = self._checked_time(itime, now + min(0, self.clock_ahead), latest)
         # Not `event.dedup_id`: calling the property costs as much as computing the id.
         random_id = random_id or event.first_dedup_id or uuid5_text(event.identity)
         if type(random_id) is not str:
@@ -231,7 +232,7 @@ class Jiguang:
             # Only where a rule is off. The document knows no null, so the key is left out.
             datum = {field: value for field, value in datum.items() if value is not None}
         # Valid now, but a batch may be retried for days: delivery checks again, by our own clock.
-        expires = itime + PAST_MS - self.clock_ahead if self.shape.expires and type(itime) is int else None
+        expires = itime + PAST_MS - min(0, self.clock_ahead) if self.shape.expires and type(itime) is int else None
         return Item(json_bytes("jiguang", datum), 1, None, expires)
 
     def _properties(self, properties: dict[str, Any]) -> dict[str, Any]:
@@ -277,15 +278,15 @@ class Jiguang:
             "a whole number of more than 64 bits" if larger else type_name(value),
         )
 
-    def _checked_time(self, itime: Any, now: int) -> Any:
-        """Return a time as it is sent. Refuses anything but a time, and a time too old or too far ahead."""
+    def _checked_time(self, itime: Any, earliest: int, latest: int) -> Any:
+        """Return a time as it is sent. Refuses anything but a time, and one too old or too far ahead by every clock."""
         if type(itime) is datetime and itime.tzinfo is not None:
             itime = epoch_millis(itime)
         if type(itime) is not int or not _is_long(itime):
             self._refuse_number("itime", itime)
-        elif itime > now + _FUTURE_MS:
+        elif itime > latest + _FUTURE_MS:
             self._rules.broken("itime.future", "further ahead")
-        elif itime < now - PAST_MS:
+        elif itime < earliest - PAST_MS:
             self._rules.broken("itime.past", "older, or not in milliseconds")
         return itime
 
