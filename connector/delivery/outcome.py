@@ -292,11 +292,13 @@ class Outcomes:
             self._isolate(left, halves(left) if len(left.deliveries) > 1 else [left])
 
     async def _throttled(self, batch: Batch, verdict: Throttled, response: Response | None, probe: Probe) -> None:
-        destination = self._destination
-        others_pass = destination.evidence.throttled(batch)
-        alone = destination.evidence.fails_alone(batch)
-        until = destination.throttle.begin(self._ports.clock.now(), verdict.after, alone=alone)
-        destination.bucket.wait_until(until)
+        destination, until = self._destination, self._ports.clock.now()
+        others_pass, alone = destination.evidence.throttled(batch), destination.evidence.fails_alone(batch)
+        # A record that is throttled alone, again and again, while others are accepted has a quota of its own, and waits
+        # for that by itself. Ten of them that each pause all requests for a minute would stop the destination.
+        if not alone:
+            until = destination.throttle.begin(until, verdict.after)
+            destination.bucket.wait_until(until)
         batch.reason = verdict.reason
         if self._tried_for_long(batch):
             await self.dead_letter(batch, "gave_up", verdict.code, batch.said, response, verdict.request_id)
@@ -304,7 +306,7 @@ class Outcomes:
             return
         elif others_pass:
             # A vendor may throttle by what is in a record, such as its user: then the others go first.
-            self._try_again(left, until, None)
+            self._try_again(left, until, verdict.after if alone else None)
         elif len(left.deliveries) == 1 and destination.throttle.stuck:
             # Parked where there is order: the next try takes a record of another key.
             destination.lanes.put_alone(left, until)

@@ -140,14 +140,13 @@ class Throttle:
         self._count = 0
         self.until = float("-inf")
 
-    def begin(self, now: float, wish: float | None, *, alone: bool = False) -> float:
+    def begin(self, now: float, wish: float | None) -> float:
         """Note a 429 and return until when to wait.
 
         Requests that were in flight when the first was throttled show nothing new, so they do not raise the back-off.
-        Nor does a record that is throttled `alone` while others are accepted.
         """
         # 64 requests in flight that are all answered 429 are one refusal to serve, not 64.
-        if now >= self.until and not alone:
+        if now >= self.until:
             self._count += 1
         until = now + self._backoff.wait(max(1, self._count), wish)
         self.until = max(self.until, until)
