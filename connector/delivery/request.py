@@ -182,7 +182,7 @@ class Requests:
                     "destination.clock_differs",
                     destination=self._name,
                     vendor_ahead_seconds=round(ahead / 1000),
-                    message="this machine's clock and the vendor's differ; rules about time use both. Fix the wrong one",
+                    message="this machine's clock and the vendor's differ by more than a minute: set the wrong one",
                 )
 
     def _follow(self, batch: Batch, verdict: Verdict, response: Response | None, size: int, seconds: float) -> None:
