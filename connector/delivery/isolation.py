@@ -13,6 +13,10 @@ trouble began, and a second refusal may be of one sent before the acceptance. Ne
 answer can never drain a topic: while nothing is accepted, nothing is believed. And why to the same
 endpoint? One that is switched off, or misread, proves nothing about the records of another.
 
+And where such a record is accepted later, just as it is, the code was not about it: one of two servers behind an
+address has an old credential, or is busy, and answers half of all requests so. That code is contradicted. For a while
+a record has to be refused alone by it many times in a row, which chance does not do.
+
 Denied access (401, 403) is the same question. If a batch is denied again after others were sent to its endpoint and
 accepted, the credential is not the reason: the batch is isolated as if it were refused by an undocumented code.
 
@@ -34,6 +38,7 @@ from typing import Final
 
 from connector.delivery.lane import order_key
 from connector.pipeline.batching import Batch, Delivery
+from connector.recent import Recent
 from connector.vendors.base import DESTINATION, endpoint_of
 
 OUTAGE_AFTER: Final = 5
@@ -48,6 +53,13 @@ _DENIED_BATCHES: Final = 2
 """Batches of an endpoint that are denied, none accepted between, which show that no record is the reason."""
 _DENIED_BY_FIREWALL: Final = 20
 """The same, where records of the endpoint were blamed before: most batches may hold one that a firewall dislikes."""
+CONTRADICTED_FOR: Final = 600.0
+"""Seconds after which a code is no longer contradicted by a record that it refused and that was accepted later."""
+CONTRADICTED_TIMES: Final = 16
+"""Refusals in a row, alone, after which a contradicted code is believed: by chance one record in 65,000, where the
+vendor refuses every second request."""
+_CODES: Final = 100
+"""For how many codes this is remembered."""
 _NEVER: Final = float("-inf")
 
 
@@ -68,6 +80,8 @@ class Evidence:
         self._walled: set[Hashable] = set()
         """Endpoints at which records were blamed for denials since access was last denied entirely."""
         self._renewed_at = _NEVER
+        self._contradicted: Recent[tuple[Hashable, str], float] = Recent(_CODES)
+        """By endpoint and code, when a record was sent that was refused by it before and was accepted then."""
 
     def renewed(self, now: float) -> None:
         """Note that other credentials are used from `now` on: what the earlier ones were denied blames no record."""
@@ -93,6 +107,10 @@ class Evidence:
         self.answered(batch)
         if self._denied:
             self._denied.pop(endpoint, None)
+        delivery = batch.deliveries[0]
+        # What was refused alone is sent alone.
+        if delivery.refused_alone and delivery.refused is not None:
+            self._contradicted.put((endpoint, delivery.refused[0]), batch.sent_at)
 
     def answered(self, batch: Batch) -> None:
         """Note that the vendor judged a request: it is up, and so is the endpoint."""
@@ -195,15 +213,20 @@ class Evidence:
                 delivery.refused = None
             elif known is None or known[0] != code or known[1] < self._renewed_at:
                 delivery.refused = (code, now)
-                delivery.refused_alone = False
+                delivery.refused_alone = 0
 
     def believes(self, batch: Batch) -> bool:
         """Whether the refusal of a lone record by an undocumented code, already noted, can be believed."""
         delivery = batch.deliveries[0]
         refused = delivery.refused
+        if refused is None:
+            return False
+        contradicted = self._contradicted.get((endpoint_of(batch.group), refused[0]))
+        lately = contradicted is not None and batch.sent_at - contradicted < CONTRADICTED_FOR
         # The three steps of the theory: refused alone before (1), and since that moment (2) a request was sent that was
         # known to be accepted when this one went out (3).
-        return delivery.refused_alone and refused is not None and batch.vouched_at > refused[1]
+        times = CONTRADICTED_TIMES - 1 if lately else 1
+        return delivery.refused_alone >= times and batch.vouched_at > refused[1]
 
     def believed(self) -> None:
         """Note that a refusal was believed: the code is about records, so that far nothing else is in doubt."""
@@ -211,9 +234,8 @@ class Evidence:
 
     def refused_alone(self, delivery: Delivery) -> bool:
         """Note that a record was refused alone by such a code; return whether that is the first time."""
-        first = not delivery.refused_alone
-        delivery.refused_alone = True
-        return first
+        delivery.refused_alone += 1
+        return delivery.refused_alone == 1
 
     def doubt(self, *, first: bool) -> bool:
         """Count a lone refusal that is not believed; return whether the destination itself is in doubt now.

@@ -47,6 +47,8 @@ _EVENTS: Final[Mapping[type, HoldEvent]] = {
     Misconfigured: HoldEvent.DENIED,
 }
 
+_Refusal = Refused | TooLarge
+"""What a vendor may say of one record alone."""
 Together = Callable[[Sequence[Coroutine[Any, Any, None]]], Awaitable[None]]
 _Action = Callable[[Batch, Any, Response | None, Probe], Coroutine[Any, Any, None]]
 
@@ -86,7 +88,7 @@ class Outcomes:
         if isinstance(verdict, Misconfigured) and self._destination.settings.codes.get(verdict.code) != "hold":
             # A firewall that dislikes a record's content answers 403 to every request that holds the record.
             blamed = self._destination.evidence.blames_records(batch, probing=bool(probe))
-            if blamed or self._in_storm(batch, verdict.code):
+            if blamed or self._in_storm(batch, "refused", verdict.code):
                 verdict = Refused(verdict.code, verdict.reason, documented=False, request_id=verdict.request_id)
         # First the holds, then the batch. The batch's own action asks what still holds, and must see the new state.
         if self._destination.holds.active:
@@ -148,7 +150,7 @@ class Outcomes:
             due = self._ports.clock.now() + destination.backoff.wait(left.asked)
             destination.lanes.of(left).put_waiting(left, due)
 
-    async def _refused(self, batch: Batch, verdict: Refused, response: Response | None, probe: Probe) -> None:
+    async def _refused(self, batch: Batch, verdict: _Refusal, response: Response | None, probe: Probe) -> None:
         destination = self._destination
         destination.throttle.answered()
         destination.evidence.answered(batch)
@@ -170,14 +172,15 @@ class Outcomes:
             left = destination.buffer.kept(batch)
             if left is not None:
                 # The suspects are places in what was sent; where a partition left meanwhile they name others.
-                suspects = verdict.suspects if len(left.deliveries) == sent else frozenset()
+                whole = len(left.deliveries) == sent
+                suspects = verdict.suspects if whole and isinstance(verdict, Refused) else frozenset()
                 self._isolate(left, take_apart(left, suspects, ordered=destination.settings.order == "key"))
         elif judged or verdict.documented:
-            await self._refused_alone(batch, "refused", verdict, response)
+            await self._refused_alone(batch, verdict, response)
         else:
             self._wait_for_evidence(batch, verdict)
 
-    def _judges(self, batch: Batch, verdict: Refused) -> bool:
+    def _judges(self, batch: Batch, verdict: _Refusal) -> bool:
         """Whether the refusal of a lone record by a code that is not documented can be acted on, also in a hold.
 
         What was accepted between its refusals is evidence whatever came later, and in a storm of this code the record
@@ -188,17 +191,16 @@ class Outcomes:
         if self._destination.evidence.believes(batch):
             self._destination.evidence.believed()
             return True
-        return self._in_storm(batch, verdict.code)
+        return self._in_storm(batch, _cause_of(verdict), verdict.code)
 
-    def _in_storm(self, batch: Batch, code: str) -> bool:
+    def _in_storm(self, batch: Batch, cause: str, code: str) -> bool:
         """Whether a batch is one record that a storm of refusals with this code sets aside."""
         alone = len(batch.deliveries) == 1 and not batch.deliveries[0].replayed
-        return alone and self._destination.storms.lasts("refused", code)
+        return alone and self._destination.storms.lasts(cause, code)
 
-    async def _refused_alone(
-        self, batch: Batch, cause: str, verdict: Refused | TooLarge, response: Response | None
-    ) -> None:
+    async def _refused_alone(self, batch: Batch, verdict: _Refusal, response: Response | None) -> None:
         """Dead-letter a record by its own fault, or set it aside where too many have gone that way."""
+        cause = _cause_of(verdict)
         why = (
             f"too many of the last records are refused with {verdict.code} ({verdict.reason}). Probable cause: a "
             "setting of this destination or its routes is wrong, or the vendor does not know the events. Fix it, run "
@@ -243,7 +245,7 @@ class Outcomes:
             answered=bool(refusal.answers),
         )
 
-    def _wait_for_evidence(self, batch: Batch, verdict: Refused) -> None:
+    def _wait_for_evidence(self, batch: Batch, verdict: _Refusal) -> None:
         """Let a lone record wait whose refusal is not believed; where others are refused too, hold the destination."""
         destination, now = self._destination, self._ports.clock.now()
         first = destination.evidence.refused_alone(batch.deliveries[0])
@@ -260,7 +262,7 @@ class Outcomes:
         if in_doubt:
             self._doubt(verdict, DESTINATION)
 
-    def _doubt(self, verdict: Refused, scope: object) -> None:
+    def _doubt(self, verdict: _Refusal, scope: object) -> None:
         """Hold until a record is accepted, or refused in a way that is understood."""
         self._destination.hold(
             Kind.DOUBT,
@@ -272,11 +274,9 @@ class Outcomes:
 
     async def _too_large(self, batch: Batch, verdict: TooLarge, response: Response | None, probe: Probe) -> None:
         destination = self._destination
-        if destination.holds.lasts(probe):
-            self._put_back(batch)
-            return
         if len(batch.deliveries) == 1:
-            await self._refused_alone(batch, "too_large", verdict, response)
+            # A gateway may answer 413 for whatever it likes, so a lone record is judged as where it is refused.
+            await self._refused(batch, verdict, response, probe)
             return
         weight, size = destination.limits.too_large(batch, verdict.limit)
         log.warning(
@@ -484,6 +484,10 @@ class Outcomes:
         # `is_ours`: it retries until Kafka has it, or the partition is another member's, which will write its own.
         await self._ports.dead_letters.write(dead_letter, delivery.tracker.is_ours)
         self._destination.buffer.finish([delivery])
+
+
+def _cause_of(verdict: _Refusal) -> str:
+    return "too_large" if isinstance(verdict, TooLarge) else "refused"
 
 
 def _place_of(delivery: Delivery) -> Place:

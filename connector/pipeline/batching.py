@@ -37,7 +37,7 @@ class Delivery(Struct, eq=False, gc=False):
 
     `charge` is what holding it costs of the buffer (`charge_of`). `first_dedup_id` is set where the record is replayed:
     the id it always had. `refused` is the undocumented code by which the vendor refused it last, and when that one did
-    so first (monotonic); `refused_alone` whether the vendor has refused it alone, and that was not believed.
+    so first (monotonic); `refused_alone` how often the vendor has refused it alone by that code, and was not believed.
     """
 
     record: Record
@@ -48,7 +48,7 @@ class Delivery(Struct, eq=False, gc=False):
     charge: int
     first_dedup_id: str | None = None
     refused: tuple[str, float] | None = None
-    refused_alone: bool = False
+    refused_alone: int = 0
 
     def __repr__(self) -> str:
         """Return where the record stands, and none of its values: a struct's own text would hold them all."""

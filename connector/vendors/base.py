@@ -105,12 +105,17 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class TooLarge:
-    """The request was larger than the vendor accepts; `limit` is what it exceeds: `bytes` (413) or `records`."""
+    """The request was larger than the vendor accepts; `limit` is what it exceeds: `bytes` (413) or `records`.
+
+    `documented`: the vendor documents that it answers so for one record that is too large. Otherwise that is believed
+    only on evidence: a gateway may answer 413 for anything.
+    """
 
     code: str
     reason: str
     limit: Literal["bytes", "records"] = "bytes"
     request_id: str | None = None
+    documented: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -643,3 +643,101 @@ def test_an_exception_over_one_record_is_a_failure_of_that_record_alone(order: s
         assert rig.dead_letters.dead_letters == []
 
     run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(400, {"documented": False}), Reply(413, {"documented": False}), Reply(403), Reply(401)],
+    ids=["undocumented", "too large", "403", "401"],
+)
+@pytest.mark.parametrize("share", [0.33, 0.5])
+def test_answers_that_come_by_chance_blame_next_to_no_record(share: float, reply: Reply) -> None:
+    """One of several servers behind an address denies, or refuses, whatever it is asked: the records are innocent.
+
+    Only before one of them is accepted again the code may be believed. Kills: believing a code that one of the records
+    it refused has contradicted; a lone 413 that is believed at once.
+    """
+
+    async def play() -> None:
+        random = Random(5)
+        rig = Rig(lambda _call: reply if random.random() < share else OK, batch={"records": 1})
+        async with rig.running():
+            for number in range(1000):
+                rig.offer([number])
+                await rig.clock.sleep(0.05)
+            await rig.done(within=1200)
+        assert len(rig.dead_letters.dead_letters) <= 4
+        assert rig.sent_once()
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize(("order", "flight"), [("none", 8), ("key", 4)])
+def test_a_gateway_that_calls_everything_too_large_drains_nothing(order: str, flight: int) -> None:
+    """413 for every record, however small, holds the destination; one record that is too large is found as any other.
+
+    Kills: believing a lone record's 413 while nothing is accepted.
+    """
+
+    async def play() -> None:
+        too_large = Reply(413, {"documented": False, "limit": "bytes"})
+        rig = Rig(lambda _call: too_large, order=order, max_in_flight=flight)
+        async with rig.running():
+            rig.offer(range(300), key=key_of)
+            await rig.clock.sleep(3600)
+            assert rig.worker.condition().cause is Cause.MISCONFIGURED
+            assert rig.dead_letters.dead_letters == []
+            rig.transport.behave = lambda call: too_large if 7 in call.numbers else OK
+            await rig.until(lambda: len(rig.transport.accepted) >= 280, within=300)
+            rig.offer(range(300, 310), key=lambda n: b"%d" % n)
+            await rig.done()
+        assert [(one.record.offset, one.cause) for one in rig.dead_letters.dead_letters] == [(7, "too_large")]
+        assert rig.sent_once()
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P17")
+@played
+async def test_a_contradicted_code_still_ends_a_bad_record() -> None:
+    """A record that is refused again and again by a code that says the same of innocent ones by chance is not kept.
+
+    Kills: waiting for ever where a code was contradicted.
+    """
+    random, reply = Random(5), Reply(400, {"documented": False})
+    rig = Rig(lambda call: reply if 500 in call.numbers or random.random() < 0.3 else OK, batch={"records": 10})
+    async with rig.running(all_done=False):
+        for first in range(0, 10_000, 10):
+            rig.offer(range(first, first + 10))
+            await rig.clock.sleep(1)
+        assert 500 in rig.dead_letters.numbers
+        assert len(rig.dead_letters.dead_letters) <= 2
+
+
+@pytest.mark.promise("P17")
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_records_with_a_quota_of_their_own_do_not_pause_the_others(order: str) -> None:
+    """Ten records that are always throttled for a minute are found once; from then on good ones arrive as they come.
+
+    Kills: a pause of all requests for each 429 that one such record gets.
+    """
+
+    async def play() -> None:
+        bad = range(50, 1050, 100)
+        rig = Rig(failing(*bad, status=429, retry_after="60"), order=order, max_in_flight=8)
+        async with rig.running(all_done=False):
+            rig.offer(range(2000), key=lambda n: b"%d" % n)
+            await rig.until(lambda: len(rig.transport.accepted) == 1990, within=4 * 3600)
+            await rig.clock.sleep(600)
+            for number in range(2000, 2600):
+                rig.offer([number], key=lambda n: b"%d" % n)
+                await rig.until(lambda n=number: n in rig.transport.accepted, within=1)  # type: ignore[misc]
+                await rig.clock.sleep(1)
+            assert sum(not set(bad).isdisjoint(call.numbers) for call in rig.transport.calls) < 1000
+        assert rig.dead_letters.dead_letters == []
+
+    run_virtual(play())
