@@ -91,7 +91,8 @@ class Refused:
 
     `documented`: the vendor documents `code` as a record's fault; any other refusal is believed only on evidence.
     `answers` are a question's results, produced once the question was refused alone. `errors` are the single errors
-    where the answer lists several, so that `codes:` applies to each of them.
+    where the answer lists several, so that `codes:` applies to each of them. `listed_by` is the code of an answer that
+    only says that others are listed: what `codes:` says of it applies to those that it does not name.
     """
 
     code: str
@@ -101,6 +102,7 @@ class Refused:
     request_id: str | None = None
     answers: Sequence[Answer] = ()
     errors: tuple[Refused, ...] = ()
+    listed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -319,8 +319,8 @@ class Jiguang:
             return Retry(f"HTTP {response.status} with code 0: neither success nor failure", request_id=rid)
         error = _Error(str(code), _text_field(fields, "msg"))
         # A 4000 whose list cannot be read is an error of its own, with an undocumented cause: it needs evidence.
-        errors = (_listed_errors(fields.get("data")) if error.code == "4000" else None) or [error]
-        return self._verdict_of_errors(errors, items, rid)
+        listed = _listed_errors(fields.get("data")) if error.code == "4000" else None
+        return self._verdict_of_errors(listed or [error], items, rid, error.code if listed else None)
 
     def _verdict_of_empty_200(self, rid: str | None) -> Verdict:
         """Return the verdict of an empty 200.
@@ -336,7 +336,9 @@ class Jiguang:
             return Retry(reason, code="empty_200", request_id=rid)
         return Misconfigured("empty_200", reason, request_id=rid)
 
-    def _verdict_of_errors(self, errors: Sequence[_Error], items: Sequence[Item], rid: str | None) -> Verdict:
+    def _verdict_of_errors(
+        self, errors: Sequence[_Error], items: Sequence[Item], rid: str | None, listed_by: str | None
+    ) -> Verdict:
         """Return the verdict of the gravest error: of the account, then of the request, then of the records."""
         events = _Quotable([_quotable_event(item) for item in items])
         for error in errors:
@@ -355,6 +357,7 @@ class Jiguang:
                 events.suspects(error),
                 documented=error.code in _RECORD_FAULTS,
                 request_id=rid,
+                listed_by=listed_by,
             )
             for error in errors
         ]
@@ -367,6 +370,7 @@ class Jiguang:
             documented=bool(documented),
             request_id=rid,
             errors=tuple(refusals) if len(refusals) > 1 else (),
+            listed_by=listed_by,
         )
 
     def _reason(self, error: _Error) -> str:
