@@ -49,7 +49,7 @@ class _EarlyAnswerError(Exception):
 
 
 class _UnpackError(Exception):
-    """A compressed body is truncated or broken."""
+    """A compressed body is truncated or broken, or a body is only a part of one."""
 
 
 class HttpTransport:
@@ -201,6 +201,9 @@ class HttpTransport:
             while 100 <= answer.code < 200 and answer.code != 101:
                 answer, content = await protocol.read()
             _check_early(exchange, answer.code)
+            # A part that no one asked for (RFC 9110, 15.3.7): what it says is not what the vendor said.
+            if answer.code == 206:
+                raise _UnpackError
             body, whole = await self._read(content)
             unpacked = _unpacked(body, answer.headers.get("content-encoding", ""), self._answer_cap, whole=whole)
         except BaseException:
