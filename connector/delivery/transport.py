@@ -200,10 +200,7 @@ class HttpTransport:
             # Interim answers such as 103 come before the answer itself (RFC 9110, 15.2).
             while 100 <= answer.code < 200 and answer.code != 101:
                 answer, content = await protocol.read()
-            _check_early(exchange, answer.code)
-            # A part that no one asked for (RFC 9110, 15.3.7): what it says is not what the vendor said.
-            if answer.code == 206:
-                raise _UnpackError
+            _check_whole(exchange, answer.code)
             body, whole = await self._read(content)
             unpacked = _unpacked(body, answer.headers.get("content-encoding", ""), self._answer_cap, whole=whole)
         except BaseException:
@@ -269,15 +266,17 @@ def _with_proxy(head: bytes, origin: aiohttp.ClientRequest) -> bytes:
     return head if credentials is None else head[:-2] + f"Proxy-Authorization: {credentials}\r\n\r\n".encode()
 
 
-def _check_early(exchange: Exchange, status: int) -> None:
-    """Raise `_EarlyAnswerError` where an early answer does not count.
+def _check_whole(exchange: Exchange, status: int) -> None:
+    """Raise `_EarlyAnswerError` where an early answer does not count, `_UnpackError` where only a part came.
 
-    On a new connection an early refusal can only be about this request: 413 before the body was read. On a reused one
+    No one asked for a part (206), so it is not what the vendor said, whatever is in it (RFC 9110, 15.3.7). On a new connection an early refusal can only be about this request: 413 before the body was read. On a reused one
     it may belong to an earlier request.
     """
     if exchange.early and (exchange.reused or status < 300):
         exchange.abort()
         raise _EarlyAnswerError
+    if status == 206:
+        raise _UnpackError
 
 
 def _unpacked(body: bytes, encoding: str, cap: int, *, whole: bool) -> bytes:
