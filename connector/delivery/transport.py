@@ -269,8 +269,9 @@ def _with_proxy(head: bytes, origin: aiohttp.ClientRequest) -> bytes:
 def _check_whole(exchange: Exchange, status: int) -> None:
     """Raise `_EarlyAnswerError` where an early answer does not count, `_UnpackError` where only a part came.
 
-    No one asked for a part (206), so it is not what the vendor said, whatever is in it (RFC 9110, 15.3.7). On a new connection an early refusal can only be about this request: 413 before the body was read. On a reused one
-    it may belong to an earlier request.
+    No one asked for a part (206), so it is not what the vendor said, whatever is in it (RFC 9110, 15.3.7). On a new
+    connection an early refusal can only be about this request: 413 before the body was read. On a reused one it may
+    belong to an earlier request.
     """
     if exchange.early and (exchange.reused or status < 300):
         exchange.abort()
