@@ -178,7 +178,7 @@ class Outcomes:
         elif judged or verdict.documented:
             await self._refused_alone(batch, verdict, response)
         else:
-            self._wait_for_evidence(batch, verdict)
+            await self._wait_for_evidence(batch, verdict, response)
 
     def _judges(self, batch: Batch, verdict: _Refusal) -> bool:
         """Whether the refusal of a lone record by a code that is not documented can be acted on, also in a hold.
@@ -245,11 +245,15 @@ class Outcomes:
             answered=bool(refusal.answers),
         )
 
-    def _wait_for_evidence(self, batch: Batch, verdict: _Refusal) -> None:
+    async def _wait_for_evidence(self, batch: Batch, verdict: _Refusal, response: Response | None) -> None:
         """Let a lone record wait whose refusal is not believed; where others are refused too, hold the destination."""
         destination, now = self._destination, self._ports.clock.now()
         first = destination.evidence.refused_alone(batch.deliveries[0])
         in_doubt = destination.evidence.doubt(first=first)
+        # Only where the record waits for its own sake: with others in doubt too, a setting may be wrong.
+        if not (in_doubt or destination.holds.blocking(batch.group)) and self._tried_for_long(batch):
+            await self.dead_letter(batch, "gave_up", verdict.code, batch.said, response, verdict.request_id)
+            return
         left = destination.buffer.kept(batch)
         if left is None:
             return

@@ -741,3 +741,24 @@ def test_records_with_a_quota_of_their_own_do_not_pause_the_others(order: str) -
         assert rig.dead_letters.dead_letters == []
 
     run_virtual(play())
+
+
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize("records", [1, 3])
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_a_record_that_waits_for_evidence_alone_is_given_up_as_asked(order: str, records: int) -> None:
+    """`give_up_after` ends a lone record whose refusal no acceptance proves; where several are refused, none is.
+
+    Kills: a record that waits alone for ever although the user set a limit; giving up while a setting may be wrong.
+    """
+
+    async def play() -> None:
+        refused = Reply(400, {"code": "B1", "documented": False})
+        rig = Rig(lambda _call: refused, order=order, retry={"give_up_after": "1m"}, batch={"records": 1})
+        async with rig.running(all_done=False):
+            rig.offer(range(records), key=key_of)
+            await rig.clock.sleep(3600)
+        causes = [(one.record.offset, one.cause, one.code) for one in rig.dead_letters.dead_letters]
+        assert causes == ([(0, "gave_up", "B1")] if records == 1 else [])
+
+    run_virtual(play())
